@@ -37,14 +37,15 @@ from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import (
     CONTEXT_BYTES,
     VIBEVOICE_7B_SHAPE,
+    ModelFootprint,
     ModelShape,
     RecordingWork,
-    peak_bytes,
     reserve_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
     LOAD_PLANS,
     PREFERRED_PRECISIONS,
+    DeviceRoom,
     max_audio_s,
     plan_job,
     plan_ladder,
@@ -241,8 +242,7 @@ def run(row: Row) -> Taken:
             Path(row.folder),
             row.precision,
             vibevoice_model.pick_device(row.device),
-            evict_encoders=row.load.evict_encoders,
-            host_token_table=row.load.host_token_table,
+            vibevoice_model.host_modules(row.load),
         )
         with torch.inference_mode(), as_on_a_gpu:
             scale.loaded(loaded.model)
@@ -297,8 +297,9 @@ class Bench:
 
     def _row(self, case: Case) -> tuple[str, ...]:
         work = RecordingWork.of(self.shape, case.minutes * 60)
-        estimate = plan_job(self.shape, case.precision, work, case.card, apart=self.apart)
-        planned = peak_bytes(self.shape, case.precision, estimate.plan, work)
+        model = ModelFootprint(self.shape, case.precision)
+        estimate = plan_job(model, work, DeviceRoom(case.card, apart=self.apart))
+        planned = model.peak(estimate.plan, work)
         measured = self.measure(case, estimate.plan, work)
         said = described(estimate.plan, work) if estimate.fits else "does not fit"
         print(
@@ -360,9 +361,10 @@ def described(plan: MemoryPlan, work: RecordingWork) -> str:
 def cards(bench: Bench, gigabytes: Sequence[int], precisions: Sequence[Precision]) -> None:
     """Print the longest audio for each card and precision, planned beside measured."""
     longest = [
-        Case(size * GIB, one, max_audio_s(VIBEVOICE_7B_SHAPE, one, size * GIB) / 60)
+        Case(size * GIB, one, max_audio_s(model, DeviceRoom(size * GIB)) / 60)
         for size in gigabytes
         for one in precisions
+        for model in [ModelFootprint(VIBEVOICE_7B_SHAPE, one)]
     ]
     promised = [
         Case(size * GIB, one, minutes)
@@ -378,9 +380,8 @@ def small_cards(bench: Bench, precisions: Sequence[Precision], minutes: float) -
     work = RecordingWork.of(bench.shape, minutes * 60)
     cases = []
     for one in precisions:
-        peaks = [
-            peak_bytes(bench.shape, one, step, work) for step in plan_ladder(work, apart=False)
-        ]
+        model = ModelFootprint(bench.shape, one)
+        peaks = [model.peak(step, work) for step in plan_ladder(work, apart=False)]
         cases += [Case(total, one, minutes) for total in dict.fromkeys(p.total for p in peaks)]
         least = min(peaks, key=lambda peak: peak.total)
         cases.append(Case(least.total - (least.cache + least.activations) // 4, one, minutes))

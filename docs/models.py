@@ -16,14 +16,14 @@ from sidecar.gpu_memory.memory_footprint import (
     FRAGMENTATION,
     TOKENS_PER_SECOND,
     VIBEVOICE_7B_SHAPE,
+    ModelFootprint,
     RecordingWork,
     StreamShape,
-    peak_bytes,
-    weights_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
     GB,
     PREFERRED_PRECISIONS,
+    DeviceRoom,
     JobForecast,
     max_audio_s,
     plan_ladder,
@@ -82,10 +82,9 @@ which was not measured."""
 
 def models_page(mark: str, table: Table) -> str:
     """Memory of cards, and what there is to know about the weights."""
-    everything = weights_bytes(VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan())
-    least = weights_bytes(
-        VIBEVOICE_7B_SHAPE, Precision.INT8, MemoryPlan(evict_encoders=True, host_token_table=True)
-    )
+    int8 = ModelFootprint(VIBEVOICE_7B_SHAPE, Precision.INT8)
+    everything = int8.weights_bytes(MemoryPlan())
+    least = int8.weights_bytes(MemoryPlan(evict_encoders=True, host_token_table=True))
     ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
 # Models
@@ -309,14 +308,16 @@ def _rows() -> Iterable[tuple[str, ...]]:
 
 
 def _minutes(precision: Precision, gigabytes: float) -> str:
-    longest = max_audio_s(VIBEVOICE_7B_SHAPE, precision, int(gigabytes * GB))
+    model = ModelFootprint(VIBEVOICE_7B_SHAPE, precision)
+    longest = max_audio_s(model, DeviceRoom(int(gigabytes * GB)))
     return f"{longest // 60:.0f}" if longest >= 60 else "–"
 
 
 def _gigabytes(precision: Precision, work: RecordingWork, step: int) -> float:
     """What a step of the ladder takes; no step takes more than one before it."""
     plans = plan_ladder(work)[: step + 1] if step >= 0 else plan_ladder(work)
-    return min(peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan, work).total for plan in plans) / GB
+    model = ModelFootprint(VIBEVOICE_7B_SHAPE, precision)
+    return min(model.peak(plan, work).total for plan in plans) / GB
 
 
 def _times() -> Iterable[tuple[str, ...]]:

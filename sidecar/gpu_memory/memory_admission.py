@@ -13,7 +13,8 @@ from enum import StrEnum
 
 from sidecar import errors
 from sidecar.gpu_memory import memory_footprint, memory_plan
-from sidecar.gpu_memory.memory_plan import MemoryEstimate, batched_peak_bytes, batched_windows_plan
+from sidecar.gpu_memory.memory_footprint import ModelFootprint
+from sidecar.gpu_memory.memory_plan import DeviceRoom, MemoryEstimate
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
     Precision,
@@ -117,17 +118,14 @@ class MemoryAdmission:
 
         If it does not fit, also return the estimates of the other precisions that would.
         """
-        work, available = self._work(audio_s, options), self.available_bytes(now)
-        estimate = memory_plan.plan_job(
-            self._shape, precision, work, available, now.bandwidth, apart=now.on_gpu
-        )
+        work, room = self._work(audio_s, options), self._room(now)
+        estimate = memory_plan.plan_job(self._model(precision), work, room)
         estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
-            return self._in_batches(estimate, audio_s, options, now), ()
-        others = [one for one in self._candidates if one != precision]
-        return estimate, memory_plan.fitting_precisions(
-            self._shape, work, available, others, now.bandwidth, apart=now.on_gpu
-        )
+            return self._in_batches(estimate, audio_s, options, room), ()
+        others = (self._model(one) for one in self._candidates if one != precision)
+        estimates = (memory_plan.plan_job(one, work, room) for one in others)
+        return estimate, tuple(one for one in estimates if one.fits)
 
     def planned(
         self,
@@ -144,11 +142,9 @@ class MemoryAdmission:
         estimate, others = self.estimate(precision, audio_s, options, now)
         if not estimate.fits:
             raise does_not_fit_error(estimate, others)
-        work = self._work(audio_s, options)
-        memory = estimate.plan
-        fallback = memory_plan.next_smaller_plan(
-            memory, self._shape, precision, work, apart=now.on_gpu
-        )
+        work, memory = self._work(audio_s, options), estimate.plan
+        model = self._model(precision)
+        fallback = memory_plan.next_smaller_plan(memory, model, work, apart=now.on_gpu)
         if memory.together > 1:
             window = work.in_windows(self._shape, memory.window_s)
             fallback = memory_plan.plan_ladder(window, apart=now.on_gpu)[-1]
@@ -162,34 +158,24 @@ class MemoryAdmission:
         estimate: MemoryEstimate,
         audio_s: float | None,
         options: TranscribeOptions,
-        now: MemoryState,
+        room: DeviceRoom,
     ) -> MemoryEstimate:
         """Return the estimate with windows in batches if the client asks for them, or by default
         on a GPU for a long recording, and if two fit at once."""
-        long = now.on_gpu and estimate.audio_s > memory_plan.LONG_AUDIO_S
+        long = room.apart and estimate.audio_s > memory_plan.LONG_AUDIO_S
         by_default = options.windows is WindowingMode.AUTO and long
         if not (by_default or options.windows is WindowingMode.PARALLEL):
             return estimate
-        precision = estimate.precision
+        model = self._model(estimate.precision)
         work = self._work(memory_footprint.WINDOW_S if audio_s is None else audio_s, options)
-        plan = batched_windows_plan(
-            self._shape,
-            precision,
-            work,
-            memory_plan.MAX_WINDOWS,
-            estimate.available_bytes,
-            apart=now.on_gpu,
-        )
+        plan = memory_plan.batched_windows_plan(model, work, room)
         if plan is None:
             return estimate
-        seconds = now.bandwidth and memory_plan.estimated_seconds(
-            self._shape,
-            precision,
-            work.in_windows(self._shape, plan.window_s),
-            now.bandwidth,
-            plan.together,
+        within = work.in_windows(self._shape, plan.window_s)
+        seconds = room.bandwidth and memory_plan.estimated_seconds(
+            model, within, room.bandwidth, plan.together
         )
-        peak = batched_peak_bytes(self._shape, precision, plan, work)
+        peak = memory_plan.batched_peak_bytes(model, plan, work)
         return replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
 
     def fitting_precision(
@@ -208,9 +194,8 @@ class MemoryAdmission:
         if not now.on_gpu:
             return Precision.BF16
         hour = memory_footprint.RecordingWork.of(self._shape, memory_footprint.WINDOW_S)
-        return memory_plan.best_precision(
-            self._shape, hour, self.available_bytes(now), self._candidates
-        ).precision
+        models, room = [*map(self._model, self._candidates)], self._room(now)
+        return memory_plan.best_precision(models, hour, room).precision
 
     def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
         """Return the plan of a load at ``precision``.
@@ -223,7 +208,7 @@ class MemoryAdmission:
         """
         available = self.available_bytes(now)
         second = memory_footprint.RecordingWork.of(self._shape, 1.0)
-        least = memory_plan.plan_job(self._shape, precision, second, available, apart=now.on_gpu)
+        least = memory_plan.plan_job(self._model(precision), second, self._room(now))
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
@@ -248,6 +233,12 @@ class MemoryAdmission:
         available = self._free_and_own_bytes(now)
         return available if self._limit is None else min(available, self._limit)
 
+    def _model(self, precision: Precision) -> ModelFootprint:
+        return ModelFootprint(self._shape, precision)
+
+    def _room(self, now: MemoryState) -> DeviceRoom:
+        return DeviceRoom(self.available_bytes(now), now.bandwidth, now.on_gpu)
+
     def _unlimited_bytes(self, now: MemoryState) -> int | None:
         """Return the available bytes without the limit; `None` if it withholds none."""
         unlimited = self._free_and_own_bytes(now)
@@ -263,14 +254,14 @@ class MemoryAdmission:
         self, precision: Precision, memory: MemoryPlan = memory_plan.LOAD_PLANS[0]
     ) -> int:
         """Return the bytes of an engine that loads or is idle; ``memory``: parts on the host."""
-        return memory_footprint.loading_bytes(self._shape, precision, memory).total
+        return self._model(precision).loading(memory).total
 
     def peak_bytes(
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
     ) -> int:
         """Return the peak bytes of a recording by the plan in its ``options``."""
         work = self._work(audio_s, options)
-        return batched_peak_bytes(self._shape, precision, options.memory, work)
+        return memory_plan.batched_peak_bytes(self._model(precision), options.memory, work)
 
     def fits_together(
         self,
@@ -289,8 +280,7 @@ class MemoryAdmission:
             sum(one.output_tokens for one in works),
         )
         fastest = memory_plan.plan_ladder(work, apart=now.on_gpu)[0]
-        in_step = replace(fastest, together=len(works))
-        peak = memory_footprint.peak_bytes(self._shape, precision, in_step, work)
+        peak = self._model(precision).peak(replace(fastest, together=len(works)), work)
         return peak.total <= self.available_bytes(now)
 
     def _work(

@@ -253,15 +253,13 @@ class RecordingWork:
         audio_s: float,
         *,
         text_tokens: int = PROMPT_TOKENS,
-        output_tokens: int | None = None,
         window_s: float = WINDOW_S,
     ) -> RecordingWork:
-        """Return the work of a recording; ``output_tokens`` default to the maximum."""
+        """Return the work of a recording, with the most output that its length can have."""
         longest_s = min(audio_s, window_s)
-        heard = _audio_positions(shape, longest_s)
-        if output_tokens is None:
-            output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * longest_s)
-        return cls(audio_s, heard + text_tokens, output_tokens, window_s)
+        prompt_tokens = _audio_positions(shape, longest_s) + text_tokens
+        output_tokens = MIN_OUTPUT_TOKENS + ceil(TOKENS_PER_SECOND * longest_s)
+        return cls(audio_s, prompt_tokens, output_tokens, window_s)
 
     def text_tokens(self, shape: ModelShape) -> int:
         """Return the positions of the prompt that are not audio."""
@@ -313,83 +311,6 @@ def reserve_bytes(tensors: int) -> int:
     return CONTEXT_BYTES + round(FRAGMENTATION * tensors)
 
 
-def value_bytes(precision: Precision) -> int:
-    """Return the bytes of an activation, a value in the cache, or a weight without quantization."""
-    return 4 if precision is Precision.FP32 else 2
-
-
-def weights_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> int:
-    """Return the bytes of weights on the device while decoding.
-
-    Encoding also needs the evicted encoders.
-    """
-    size = value_bytes(precision)
-    plain = shape.small_parameters + shape.table_parameters
-    if not plan.evict_encoders:
-        plain += shape.encoder_parameters
-    if not plan.host_token_table:
-        plain += shape.table_parameters
-    return plain * size + _linear_bytes(shape, precision)
-
-
-def cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
-    """Return the bytes of ``positions`` positions (57,344 bytes each at full size in 16 bit)."""
-    return shape.cache_values * value_bytes(precision) * positions
-
-
-def memory_phases(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
-) -> tuple[MemoryBreakdown, ...]:
-    """Return the peaks of loading, encoding, prefill and decoding.
-
-    What ``plan`` keeps on the host is loaded there directly, not through the card. If the plan has
-    several windows in one batch, ``plan`` and ``work`` have the positions of all of them.
-    """
-    weights = weights_bytes(shape, precision, plan)
-    encoders = shape.encoder_parameters * value_bytes(precision) if plan.evict_encoders else 0
-    first = first_positions(plan, work)
-    last = last_positions(plan, work)
-    embeddings = work.prompt_tokens * shape.hidden * value_bytes(precision)
-    chunk = _encoder_chunk_bytes(shape, precision, plan, work)
-    tile = _prefill_tile_bytes(shape, precision, plan, work, first)
-    step = _decoding_bytes(shape, precision, plan, first, last)
-    return (
-        loading_bytes(shape, precision, plan),
-        # The audio's embeddings, and those of the whole prompt that they are copied into. Of
-        # several windows, the last is encoded beside the caches of the others.
-        MemoryBreakdown(
-            "encode",
-            weights + encoders,
-            cache_bytes(shape, precision, first) * (plan.together - 1) // plan.together,
-            SMALL_TENSORS_BYTES + 2 * embeddings + chunk,
-        ),
-        MemoryBreakdown(
-            "prefill",
-            weights,
-            cache_bytes(shape, precision, first),
-            SMALL_TENSORS_BYTES + embeddings + tile,
-        ),
-        MemoryBreakdown(
-            "decode", weights, cache_bytes(shape, precision, last), SMALL_TENSORS_BYTES + step
-        ),
-    )
-
-
-def loading_bytes(shape: ModelShape, precision: Precision, plan: MemoryPlan) -> MemoryBreakdown:
-    """Return the bytes while loading: weights on the device, and one that is being quantized."""
-    weights = weights_bytes(shape, precision, plan)
-    return MemoryBreakdown(
-        "load", weights, 0, SMALL_TENSORS_BYTES + _quantization_bytes(shape, precision)
-    )
-
-
-def peak_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
-) -> MemoryBreakdown:
-    """Return the phase that needs the most bytes."""
-    return max(memory_phases(shape, precision, plan, work), key=lambda phase: phase.tensors)
-
-
 def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     """Return the initial positions of the cache: the plan's, or more if the prompt needs them."""
     return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
@@ -402,37 +323,143 @@ def last_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     return first + ceil(missing / plan.cache_step) * plan.cache_step
 
 
-def _linear_bytes(shape: ModelShape, precision: Precision) -> int:
-    weights = shape.linear_parameters
-    if precision is Precision.INT8:
-        return weights + 4 * shape.linear_rows
-    if precision is Precision.INT4:
-        scales = weights // NF4_BLOCK
-        constants = 4 * (16 + 256 + 1) * 7 * shape.layers
-        return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
-    return weights * value_bytes(precision)
+@dataclass(frozen=True, slots=True)
+class ModelFootprint:
+    """Bytes of a model of this ``shape`` at a ``precision``: of its parts, and of each phase."""
+
+    shape: ModelShape
+    precision: Precision
+
+    @property
+    def value_bytes(self) -> int:
+        """Return the bytes of an activation, a value in the cache, or a weight without
+        quantization."""
+        return 4 if self.precision is Precision.FP32 else 2
+
+    def weights_bytes(self, plan: MemoryPlan) -> int:
+        """Return the bytes of weights on the device while decoding.
+
+        Encoding also needs the evicted encoders.
+        """
+        shape = self.shape
+        plain = shape.small_parameters + shape.table_parameters
+        if not plan.evict_encoders:
+            plain += shape.encoder_parameters
+        if not plan.host_token_table:
+            plain += shape.table_parameters
+        return plain * self.value_bytes + self._linear_bytes()
+
+    def cache_bytes(self, positions: int) -> int:
+        """Return the bytes of ``positions`` positions (57,344 bytes each at full size in 16
+        bit)."""
+        return self.shape.cache_values * self.value_bytes * positions
+
+    def phases(self, plan: MemoryPlan, work: RecordingWork) -> tuple[MemoryBreakdown, ...]:
+        """Return the peaks of loading, encoding, prefill and decoding.
+
+        What ``plan`` keeps on the host is loaded there directly, not through the card. If the plan
+        has several windows in one batch, ``plan`` and ``work`` have the positions of all of them.
+        """
+        weights = self.weights_bytes(plan)
+        encoders = self.shape.encoder_parameters * self.value_bytes if plan.evict_encoders else 0
+        first, last = first_positions(plan, work), last_positions(plan, work)
+        embeddings = work.prompt_tokens * self.shape.hidden * self.value_bytes
+        chunk = self._encoder_chunk_bytes(plan, work)
+        tile = self._prefill_tile_bytes(plan, work, first)
+        step = self._decoding_bytes(plan, first, last)
+        beside = self.cache_bytes(first) * (plan.together - 1) // plan.together
+        return (
+            self.loading(plan),
+            # The audio's embeddings, and those of the whole prompt that they are copied into. Of
+            # several windows, the last is encoded beside the caches of the others.
+            _breakdown("encode", weights + encoders, beside, 2 * embeddings + chunk),
+            _breakdown("prefill", weights, self.cache_bytes(first), embeddings + tile),
+            _breakdown("decode", weights, self.cache_bytes(last), step),
+        )
+
+    def loading(self, plan: MemoryPlan) -> MemoryBreakdown:
+        """Return the bytes while loading: weights on the device, and one that is being
+        quantized."""
+        return _breakdown("load", self.weights_bytes(plan), 0, self._quantization_bytes())
+
+    def peak(self, plan: MemoryPlan, work: RecordingWork) -> MemoryBreakdown:
+        """Return the phase that needs the most bytes."""
+        return max(self.phases(plan, work), key=lambda phase: phase.tensors)
+
+    def _linear_bytes(self) -> int:
+        weights = self.shape.linear_parameters
+        if self.precision is Precision.INT8:
+            return weights + 4 * self.shape.linear_rows
+        if self.precision is Precision.INT4:
+            scales = weights // NF4_BLOCK
+            constants = 4 * (16 + 256 + 1) * 7 * self.shape.layers
+            return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
+        return weights * self.value_bytes
+
+    def _quantization_bytes(self) -> int:
+        """Return the bytes of the largest weight in 16 bit; int8 needs another copy in float16."""
+        copies = {Precision.INT8: 4, Precision.INT4: 2}.get(self.precision, 0)
+        return copies * self.shape.hidden * self.shape.mlp
+
+    def _encoder_chunk_bytes(self, plan: MemoryPlan, work: RecordingWork) -> int:
+        """Return the bytes of one chunk at the GELU of the widest stage, in the larger encoder.
+
+        They include the states of the convolutions and the results of the last chunk.
+        """
+        shape, hop = self.shape, self.shape.acoustic.hop
+        whole = ceil(work.audio_s * VIBEVOICE_SAMPLE_RATE / hop) * hop
+        chunk = max(1, round(plan.encoder_chunk_s * VIBEVOICE_SAMPLE_RATE / hop)) * hop
+        samples = min(chunk, whole)
+        widest = max(_widest_stage(shape.acoustic, samples), _widest_stage(shape.semantic, samples))
+        states = 64 * sum(shape.semantic.widths)
+        results = 3 * shape.hidden * (samples // hop)
+        return (widest + samples + states + results) * self.value_bytes
+
+    def _prefill_tile_bytes(self, plan: MemoryPlan, work: RecordingWork, positions: int) -> int:
+        """Return the bytes of a tile in an MLP.
+
+        They include the tensors of the layer's attention, the result of the previous tile, and the
+        rotary table.
+        """
+        shape, size, tile = self.shape, self.value_bytes, min(plan.prefill_tile, work.prompt_tokens)
+        hidden, mlp = shape.hidden, shape.mlp
+        beside = tile * size * (3 * hidden + 2 * shape.query_width + 2 * shape.key_width)
+        inside = tile * size * 3 * mlp  # gate, up, their product
+        if self.precision is Precision.INT8:
+            # gate; a byte per input; int32, float16, result per output
+            inside = tile * (size * mlp + hidden + 8 * mlp)
+        elif self.precision is Precision.INT4:  # gate, up, and the weight in 16 bit
+            inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
+        if work.prompt_tokens > tile:
+            beside += tile * size * hidden
+        kept = self._rotary_cache_bytes(positions)
+        return max(kept + beside + inside, _rotary_temporary_bytes(shape, positions))
+
+    def _decoding_bytes(self, plan: MemoryPlan, first: int, last: int) -> int:
+        """Return the bytes of a step with the whole cache, or of the last growth, whichever is
+        more.
+
+        The step: attention scores in float32 before, masked and after, and their mask. They count
+        for a draft and for a single token, because each is a graph that keeps its memory. The
+        growth: the old copy of one tensor, or the longer rotary table beside the old one.
+        """
+        rows = DRAFT_TOKENS + 1
+        shares = rows * (12 * self.shape.heads + 1) * last + 16 * last
+        little = rows * (self.shape.vocab + 4 * self.shape.mlp) * self.value_bytes
+        step = self._rotary_cache_bytes(last) + shares + little
+        if last == first:
+            return step
+        copied = self.cache_bytes(last) // (2 * self.shape.layers)
+        before = self._rotary_cache_bytes(last - plan.cache_step)
+        return max(step, before + max(copied, _rotary_temporary_bytes(self.shape, last)))
+
+    def _rotary_cache_bytes(self, positions: int) -> int:
+        """Return the bytes of a cosine and a sine for each position and dimension of a head."""
+        return positions * 2 * self.shape.head_dim * self.value_bytes
 
 
-def _quantization_bytes(shape: ModelShape, precision: Precision) -> int:
-    """Return the bytes of the largest weight in 16 bit; int8 needs another copy in float16."""
-    copies = {Precision.INT8: 4, Precision.INT4: 2}.get(precision, 0)
-    return copies * shape.hidden * shape.mlp
-
-
-def _encoder_chunk_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
-) -> int:
-    """Return the bytes of one chunk at the GELU of the widest stage, in the larger encoder.
-
-    They include the states of the convolutions and the results of the last chunk.
-    """
-    hop = shape.acoustic.hop
-    whole = ceil(work.audio_s * VIBEVOICE_SAMPLE_RATE / hop) * hop
-    samples = min(max(1, round(plan.encoder_chunk_s * VIBEVOICE_SAMPLE_RATE / hop)) * hop, whole)
-    widest = max(_widest_stage(shape.acoustic, samples), _widest_stage(shape.semantic, samples))
-    states = 64 * sum(shape.semantic.widths)
-    results = 3 * shape.hidden * (samples // hop)
-    return (widest + samples + states + results) * value_bytes(precision)
+def _breakdown(phase: str, weights: int, cache: int, activations: int) -> MemoryBreakdown:
+    return MemoryBreakdown(phase, weights, cache, SMALL_TENSORS_BYTES + activations)
 
 
 def _widest_stage(encoder: EncoderShape, samples: int) -> int:
@@ -448,53 +475,6 @@ def _widest_stage(encoder: EncoderShape, samples: int) -> int:
         most = max(most, before + own * (3 + 2 * encoder.ffn_expansion))
         before = own
     return most
-
-
-def _prefill_tile_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork, positions: int
-) -> int:
-    """Return the bytes of a tile in an MLP.
-
-    They include the tensors of the layer's attention, the result of the previous tile, and the
-    rotary table.
-    """
-    size, tile = value_bytes(precision), min(plan.prefill_tile, work.prompt_tokens)
-    hidden, mlp = shape.hidden, shape.mlp
-    beside = tile * size * (3 * hidden + 2 * shape.query_width + 2 * shape.key_width)
-    inside = tile * size * 3 * mlp  # gate, up, their product
-    if precision is Precision.INT8:  # gate; a byte per input; int32, float16, result per output
-        inside = tile * (size * mlp + hidden + 8 * mlp)
-    elif precision is Precision.INT4:  # gate, up, and the weight in 16 bit
-        inside = max(inside, tile * size * 2 * mlp + size * hidden * mlp)
-    if work.prompt_tokens > tile:
-        beside += tile * size * hidden
-    kept = _rotary_cache_bytes(shape, precision, positions)
-    return max(kept + beside + inside, _rotary_temporary_bytes(shape, positions))
-
-
-def _decoding_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, first: int, last: int
-) -> int:
-    """Return the bytes of a step with the whole cache, or of the last growth, whichever is more.
-
-    The step: attention scores in float32 before, masked and after, and their mask. They count for a
-    draft and for a single token, because each is a graph that keeps its memory. The growth: the old
-    copy of one tensor, or the longer rotary table beside the old one.
-    """
-    rows = DRAFT_TOKENS + 1
-    shares = rows * (12 * shape.heads + 1) * last + 16 * last
-    little = rows * (shape.vocab + 4 * shape.mlp) * value_bytes(precision)
-    step = _rotary_cache_bytes(shape, precision, last) + shares + little
-    if last == first:
-        return step
-    copied = cache_bytes(shape, precision, last) // (2 * shape.layers)
-    before = _rotary_cache_bytes(shape, precision, last - plan.cache_step)
-    return max(step, before + max(copied, _rotary_temporary_bytes(shape, last)))
-
-
-def _rotary_cache_bytes(shape: ModelShape, precision: Precision, positions: int) -> int:
-    """Return the bytes of a cosine and a sine for each position and dimension of a head."""
-    return positions * 2 * shape.head_dim * value_bytes(precision)
 
 
 def _rotary_temporary_bytes(shape: ModelShape, positions: int) -> int:

@@ -2,9 +2,7 @@
 
 Plans are tried from the fastest to the smallest (`plan_ladder`); `memory_footprint` computes the
 bytes of each. A recording that does not fit at once is planned in windows of what fits. Bytes are
-those of the card. ``available_bytes`` is the limit of the engine's process with its CUDA context:
-the free bytes, and those that a loaded engine holds. GB in sentences are 2**30 bytes, as in the
-specification of a card.
+those of the card. GB in sentences are 2**30 bytes, as in the specification of a card.
 """
 
 from __future__ import annotations
@@ -17,11 +15,8 @@ from sidecar.gpu_memory.memory_footprint import (
     PROMPT_TOKENS,
     WINDOW_S,
     MemoryBreakdown,
-    ModelShape,
+    ModelFootprint,
     RecordingWork,
-    cache_bytes,
-    peak_bytes,
-    weights_bytes,
 )
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
@@ -55,6 +50,17 @@ _OFFLOADED_PLAN = MemoryPlan(evict_encoders=True, host_token_table=True)
 LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
 """Plans for a load, from nothing on the host to all that can be there; each job has its own plan
 later."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRoom:
+    """Memory of a device for an engine. ``available_bytes``: the limit of the engine's process with
+    its CUDA context: the free bytes, and those that a loaded engine holds. ``bandwidth``: in bytes
+    per second, `None` if not known. ``apart``: it is not the host's memory."""
+
+    available_bytes: int
+    bandwidth: float | None = None
+    apart: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,37 +122,25 @@ def plan_ladder(work: RecordingWork, *, apart: bool = True) -> tuple[MemoryPlan,
     return fast, evicting, growing, small, replace(small, host_token_table=True)
 
 
-def plan_job(
-    shape: ModelShape,
-    precision: Precision,
-    work: RecordingWork,
-    available_bytes: int,
-    bandwidth: float | None = None,
-    *,
-    apart: bool = True,
-) -> MemoryEstimate:
-    """Return the estimate of the fastest plan that fits at ``precision``: in windows of what fits
-    if the whole recording does not.
-
-    ``bandwidth``: of the card, in bytes per second. ``apart``: as in `plan_ladder`, here and below.
-    """
-    plan, peak = _choose_plan(shape, precision, work, available_bytes, apart)
-    longest_s = max_audio_s(
-        shape, precision, available_bytes, text_tokens=work.text_tokens(shape), apart=apart
-    )
-    if peak.total > available_bytes and (window_s := _window_s(work.audio_s, longest_s)):
-        within = work.in_windows(shape, window_s)
-        windowed, less = _choose_plan(shape, precision, within, available_bytes, apart)
-        if less.total <= available_bytes:
+def plan_job(model: ModelFootprint, work: RecordingWork, room: DeviceRoom) -> MemoryEstimate:
+    """Return the estimate of the fastest plan that fits: in windows of what fits if the whole
+    recording does not."""
+    plan, peak = _choose_plan(model, work, room)
+    longest_s = max_audio_s(model, room, text_tokens=work.text_tokens(model.shape))
+    available = room.available_bytes
+    if peak.total > available and (window_s := _window_s(work.audio_s, longest_s)):
+        within = work.in_windows(model.shape, window_s)
+        windowed, less = _choose_plan(model, within, room)
+        if less.total <= available:
             work, plan, peak = within, windowed, less
     return MemoryEstimate(
-        fits=peak.total <= available_bytes,
-        precision=precision,
+        fits=peak.total <= available,
+        precision=model.precision,
         plan=plan,
         peak_bytes=peak.total,
-        available_bytes=available_bytes,
+        available_bytes=available,
         audio_s=work.audio_s,
-        seconds=None if bandwidth is None else estimated_seconds(shape, precision, work, bandwidth),
+        seconds=room.bandwidth and estimated_seconds(model, work, room.bandwidth),
         longest_audio_s=longest_s,
     )
 
@@ -171,75 +165,43 @@ def _window_loss_s(window_s: float) -> float:
     return min(MAX_WINDOW_LOSS_S, window_s / 4 + WINDOW_OVERLAP_S)
 
 
-def fitting_precisions(
-    shape: ModelShape,
-    work: RecordingWork,
-    available_bytes: int,
-    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
-    bandwidth: float | None = None,
-    *,
-    apart: bool = True,
-) -> tuple[MemoryEstimate, ...]:
-    """Return estimates of the candidates that fit, in their order."""
-    estimates = (
-        plan_job(shape, precision, work, available_bytes, bandwidth, apart=apart)
-        for precision in candidates
-    )
-    return tuple(estimate for estimate in estimates if estimate.fits)
-
-
 def best_precision(
-    shape: ModelShape,
-    work: RecordingWork,
-    available_bytes: int,
-    candidates: Sequence[Precision] = PREFERRED_PRECISIONS,
+    models: Sequence[ModelFootprint], work: RecordingWork, room: DeviceRoom
 ) -> MemoryEstimate:
-    """Return the estimate of the first candidate with which a recording fits at once, else of that
-    with the longest windows; if it fits with none, of the smallest."""
-    estimates = [plan_job(shape, one, work, available_bytes) for one in candidates]
+    """Return the estimate of the first of ``models`` with which a recording fits at once, else of
+    that with the longest windows; if it fits with none, of the smallest."""
+    estimates = [plan_job(one, work, room) for one in models]
     whole = [one for one in estimates if one.fits and one.windows == 1]
     smallest = max(estimates, key=lambda one: (one.fits, one.longest_audio_s, -one.peak_bytes))
     return whole[0] if whole else smallest
 
 
 def next_smaller_plan(
-    plan: MemoryPlan,
-    shape: ModelShape,
-    precision: Precision,
-    work: RecordingWork,
-    *,
-    apart: bool = True,
+    plan: MemoryPlan, model: ModelFootprint, work: RecordingWork, *, apart: bool = True
 ) -> MemoryPlan | None:
     """Return the next plan that needs less memory, for a job that ran out of it: the smallest is
     followed by that of windows half as long, if these distinguish the speakers; else `None`."""
-    work = work.in_windows(shape, plan.window_s)
-    taken = peak_bytes(shape, precision, plan, work).total
+    work = work.in_windows(model.shape, plan.window_s)
+    taken = model.peak(plan, work).total
     steps = plan_ladder(work, apart=apart)
     later = steps[steps.index(plan) + 1 :] if plan in steps else steps
     for step in later:
-        if peak_bytes(shape, precision, step, work).total < taken:
+        if model.peak(step, work).total < taken:
             return step
     half_s = min(work.audio_s, work.window_s) / 2
     if half_s < MIN_WINDOW_S:
         return None
-    return plan_ladder(work.in_windows(shape, half_s), apart=apart)[-1]
+    return plan_ladder(work.in_windows(model.shape, half_s), apart=apart)[-1]
 
 
 def max_audio_s(
-    shape: ModelShape,
-    precision: Precision,
-    available_bytes: int,
-    *,
-    text_tokens: int = PROMPT_TOKENS,
-    apart: bool = True,
+    model: ModelFootprint, room: DeviceRoom, *, text_tokens: int = PROMPT_TOKENS
 ) -> float:
     """Return whole seconds of audio that fit at once, at most `WINDOW_S`; 0 if none do."""
 
     def fits(seconds: int) -> bool:
-        work = RecordingWork.of(shape, float(seconds), text_tokens=text_tokens)
-        return (
-            _choose_plan(shape, precision, work, available_bytes, apart)[1].total <= available_bytes
-        )
+        work = RecordingWork.of(model.shape, float(seconds), text_tokens=text_tokens)
+        return _choose_plan(model, work, room)[1].total <= room.available_bytes
 
     low, high = 0, int(WINDOW_S) + 1
     while high - low > 1:
@@ -249,11 +211,7 @@ def max_audio_s(
 
 
 def estimated_seconds(
-    shape: ModelShape,
-    precision: Precision,
-    work: RecordingWork,
-    bandwidth: float,
-    together: int = 1,
+    model: ModelFootprint, work: RecordingWork, bandwidth: float, together: int = 1
 ) -> float:
     """Return a rough duration: each token reads the language model and the cache once; ``together``
     windows share a read of the model."""
@@ -262,9 +220,9 @@ def estimated_seconds(
     if together > 1:
         windows = float(windows_of(work.audio_s, window_s))
     tokens = min(work.output_tokens, ceil(LIKELY_TOKENS_PER_SECOND * window_s))
-    weights = weights_bytes(shape, precision, _OFFLOADED_PLAN)
-    cache = cache_bytes(shape, precision, work.prompt_tokens + tokens // 2)
-    reached = bandwidth * EFFICIENCY.get(precision, EFFICIENCY_UNQUANTIZED)
+    weights = model.weights_bytes(_OFFLOADED_PLAN)
+    cache = model.cache_bytes(work.prompt_tokens + tokens // 2)
+    reached = bandwidth * EFFICIENCY.get(model.precision, EFFICIENCY_UNQUANTIZED)
     read = weights / together + cache + ENCODE_AND_PREFILL * (weights + cache)
     return windows * tokens * read / reached
 
@@ -276,8 +234,8 @@ def estimate_sentence(
 ) -> str:
     """Return the estimate as a sentence.
 
-    ``others``: the `fitting_precisions` if the estimate does not fit. ``least_s``: the fewest
-    seconds that it may take, if not those of the estimate.
+    ``others``: those of other precisions that fit, if the estimate does not. ``least_s``: the
+    fewest seconds that it may take, if not those of the estimate.
     """
     if estimate.fits:
         parts = [
@@ -318,13 +276,12 @@ def room_text(available_bytes: int, unlimited_bytes: int | None, free: str) -> s
 
 
 def _choose_plan(
-    shape: ModelShape, precision: Precision, work: RecordingWork, available_bytes: int, apart: bool
+    model: ModelFootprint, work: RecordingWork, room: DeviceRoom
 ) -> tuple[MemoryPlan, MemoryBreakdown]:
     """Return the first plan that fits, and its peak; if none fits, the smallest plan."""
-    steps = plan_ladder(work, apart=apart)
-    peaks = [(plan, peak_bytes(shape, precision, plan, work)) for plan in steps]
+    peaks = [(plan, model.peak(plan, work)) for plan in plan_ladder(work, apart=room.apart)]
     for plan, peak in peaks:
-        if peak.total <= available_bytes:
+        if peak.total <= room.available_bytes:
             return plan, peak
     return min(peaks, key=lambda pair: pair[1].total)
 
@@ -356,13 +313,7 @@ LONG_AUDIO_S = 900.0
 
 
 def batched_windows_plan(
-    shape: ModelShape,
-    precision: Precision,
-    work: RecordingWork,
-    most: int,
-    available_bytes: int,
-    *,
-    apart: bool = True,
+    model: ModelFootprint, work: RecordingWork, room: DeviceRoom, most: int = MAX_WINDOWS
 ) -> MemoryPlan | None:
     """Return the plan with the most windows in one batch that fits, at most ``most``.
 
@@ -373,19 +324,17 @@ def batched_windows_plan(
     windows = windows_of(work.audio_s, window_s) if work.audio_s >= 2 * MIN_WINDOW_S else 1
     for count in range(min(most, windows), 1, -1):
         together = ceil(windows / ceil(windows / count))
-        for step in plan_ladder(work.in_windows(shape, window_s), apart=apart):
+        for step in plan_ladder(work.in_windows(model.shape, window_s), apart=room.apart):
             plan = replace(step, together=together)
-            if batched_peak_bytes(shape, precision, plan, work) <= available_bytes:
+            if batched_peak_bytes(model, plan, work) <= room.available_bytes:
                 return plan
     return None
 
 
-def batched_peak_bytes(
-    shape: ModelShape, precision: Precision, plan: MemoryPlan, work: RecordingWork
-) -> int:
+def batched_peak_bytes(model: ModelFootprint, plan: MemoryPlan, work: RecordingWork) -> int:
     """Return the peak bytes of a recording by its plan, with all windows of a batch."""
     count = plan.together
-    one = work.in_windows(shape, plan.window_s)
+    one = work.in_windows(model.shape, plan.window_s)
     all_ = replace(
         one,
         audio_s=count * min(work.audio_s, plan.window_s),
@@ -393,7 +342,13 @@ def batched_peak_bytes(
         output_tokens=count * one.output_tokens,
     )
     held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
-    return peak_bytes(shape, precision, held, all_).total
+    return model.peak(held, all_).total
+
+
+UNKNOWN_LENGTH_NOTE = "how long it takes is not known, as the file does not say how long it is"
+"""Note of a forecast without seconds: the recording's header has no length."""
+UNMEASURED_NOTE = "how long it takes is known after a first recording"
+"""The same if no job was measured yet, and the device's speed is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,11 +366,11 @@ class JobForecast:
     fits: bool
     precision: Precision
     audio_s: float | None
-    needed_bytes: int | None
-    available_bytes: int | None
-    seconds: float | None
     longest_audio_s: float
     sentence: str
+    needed_bytes: int | None = None
+    available_bytes: int | None = None
+    seconds: float | None = None
     alternatives: tuple[MemoryEstimate, ...] = ()
     windows: int | None = None
     at_once: int | None = None
@@ -462,20 +417,6 @@ class JobForecast:
         usual = " to ".join(dict.fromkeys((duration_text(least), duration_text(most))))
         return replace(self, sentence=f"{self.sentence}, usually {usual} (not measured here)")
 
-    def without_seconds(self) -> JobForecast:
-        """Return the forecast with the reason for its missing duration in the sentence.
-
-        No job was measured yet, and the device's speed is not known.
-        """
-        reason = "how long it takes is known after a first recording"
-        return replace(self, sentence=f"{self.sentence}; {reason}")
-
-    def without_length(self) -> JobForecast:
-        """Return the forecast with the reason for its missing duration in the sentence: the
-        recording's header has no length."""
-        reason = "how long it takes is not known, as the file does not say how long it is"
-        return replace(self, sentence=f"{self.sentence}; {reason}")
-
     def with_note(self, note: str) -> JobForecast:
         """Return the forecast with a note at the end of its sentence; none if it is empty."""
         return replace(self, sentence=f"{self.sentence}; {note}") if note else self
@@ -485,14 +426,5 @@ class JobForecast:
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast:
         """Return the forecast of an engine with small memory that is constant at any length."""
-        return cls(
-            fits=True,
-            precision=precision,
-            audio_s=audio_s,
-            needed_bytes=None,
-            available_bytes=None,
-            seconds=None,
-            longest_audio_s=longest_s,
-            sentence=f"fits: {precision}, the engine '{spec.name}' takes any length in the same "
-            "memory",
-        )
+        means = f"{precision}, the engine '{spec.name}' takes any length in the same memory"
+        return cls(True, precision, audio_s, longest_s, f"fits: {means}")

@@ -22,7 +22,7 @@ from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.gpu_memory.memory_plan import JobForecast
+from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -281,7 +281,7 @@ class Service:
         if forecast.seconds is not None or not forecast.fits:
             return forecast
         if audio_s is None:
-            return forecast.without_length()
+            return forecast.with_note(UNKNOWN_LENGTH_NOTE)
         if self._pace.knows(forecast.precision):
             return forecast.with_seconds(self._pace.seconds(forecast.precision, audio_s))
         if self.spec.name == MOONSHINE:
@@ -292,7 +292,7 @@ class Service:
             return forecast.with_usual_seconds(
                 *(max(duration_prediction.MIN_JOB_S, audio_s * pace) for pace in paces)
             )
-        return forecast.without_seconds()
+        return forecast.with_note(UNMEASURED_NOTE)
 
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Reload the engine at ``precision``; waiting jobs use it.

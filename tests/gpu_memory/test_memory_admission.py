@@ -15,8 +15,8 @@ from sidecar.gpu_memory.memory_admission import (
     MemoryAdmission,
     MemoryState,
 )
-from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, RecordingWork
-from sidecar.gpu_memory.memory_plan import LOAD_PLANS, max_audio_s, plan_ladder
+from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelFootprint, RecordingWork
+from sidecar.gpu_memory.memory_plan import LOAD_PLANS, DeviceRoom, max_audio_s, plan_ladder
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
     Precision,
@@ -136,7 +136,8 @@ def test_gpu_with_16_gb_transcribes_half_an_hour_in_16_bit() -> None:
     planned = admission().planned(BF16, 30 * MINUTE, PLAIN, card)
     assert planned.memory.evict_encoders
     assert planned.memory.host_token_table
-    assert 30 * MINUTE <= max_audio_s(VIBEVOICE_7B_SHAPE, BF16, 16 * GIB) < HOUR
+    model = ModelFootprint(VIBEVOICE_7B_SHAPE, BF16)
+    assert 30 * MINUTE <= max_audio_s(model, DeviceRoom(16 * GIB)) < HOUR
 
 
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])

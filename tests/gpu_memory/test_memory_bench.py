@@ -23,7 +23,7 @@ def row(folder: Path, *, enough: bool = True) -> tuple[Row, memory_footprint.Mem
     shape = memory_footprint.ModelShape.from_config(config)
     work = memory_footprint.RecordingWork.of(shape, 10.0)
     plan = plan_ladder(work, apart=False)[0]
-    planned = memory_footprint.peak_bytes(shape, Precision.FP32, plan, work)
+    planned = memory_footprint.ModelFootprint(shape, Precision.FP32).peak(plan, work)
     less = memory_footprint.CONTEXT_BYTES + planned.tensors - planned.activations // 2
     cap = planned.total if enough else less
     return Row(str(folder), "cpu", cap, Precision.FP32, MemoryPlan(), plan, work), planned

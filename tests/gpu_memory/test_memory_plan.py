@@ -16,13 +16,9 @@ from sidecar.gpu_memory.memory_footprint import (
     DRAFT_TOKENS,
     VIBEVOICE_7B_SHAPE,
     WINDOW_S,
+    ModelFootprint,
     ModelShape,
     RecordingWork,
-    cache_bytes,
-    loading_bytes,
-    memory_phases,
-    peak_bytes,
-    weights_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
     LOAD_PLANS,
@@ -30,12 +26,12 @@ from sidecar.gpu_memory.memory_plan import (
     MIN_WINDOW_S,
     PREFERRED_PRECISIONS,
     WINDOW_OVERLAP_S,
+    DeviceRoom,
     MemoryEstimate,
     batched_windows_plan,
     best_precision,
     estimate_sentence,
     estimated_seconds,
-    fitting_precisions,
     max_audio_s,
     next_smaller_plan,
     plan_job,
@@ -93,12 +89,16 @@ def hour(minutes: float = 60.0) -> RecordingWork:
     return RecordingWork.of(VIBEVOICE_7B_SHAPE, 60.0 * minutes)
 
 
+def model(precision: Precision) -> ModelFootprint:
+    return ModelFootprint(VIBEVOICE_7B_SHAPE, precision)
+
+
 @pytest.mark.parametrize(("precision", "minutes", "step", "simulated"), FROZEN)
 def test_planned_memory_is_0_to_5_percent_above_simulated(
     precision: Precision, minutes: int, step: int, simulated: int
 ) -> None:
     work = hour(minutes)
-    planned = peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan_ladder(work)[step], work).tensors
+    planned = model(precision).peak(plan_ladder(work)[step], work).tensors
     assert simulated <= planned <= 1.05 * simulated
 
 
@@ -130,10 +130,10 @@ def test_each_phase_is_planned_as_simulated(precision: Precision, layers: int) -
     shape = ModelShape.from_config(config.to_dict())
 
     # Of 20 minutes the first words: the cache grows twice, and each growth is like the other.
-    work = RecordingWork.of(shape, 1200.0, output_tokens=1500)
+    work = replace(RecordingWork.of(shape, 1200.0), output_tokens=1500)
     plan = replace(plan_ladder(work)[3], prefill_tile=300, encoder_chunk_s=5.0, cache_step=700)
     peaks = memory_simulation.simulate(config, precision, plan, work)
-    for phase in memory_phases(shape, precision, plan, work):
+    for phase in ModelFootprint(shape, precision).phases(plan, work):
         assert peaks.phases[phase.phase] <= phase.tensors <= 1.05 * peaks.phases[phase.phase]
 
 
@@ -161,7 +161,7 @@ def test_number_of_parameters_is_that_of_model_class(size: str) -> None:
 
 def test_released_model_has_8_33_billion_parameters_and_15_5_gb_in_16_bit() -> None:
     assert round(VIBEVOICE_7B_SHAPE.parameters / 1e9, 3) == 8.330
-    assert round(weights_bytes(VIBEVOICE_7B_SHAPE, BF16, MemoryPlan()) / GIB, 2) == 15.52
+    assert round(model(BF16).weights_bytes(MemoryPlan()) / GIB, 2) == 15.52
 
 
 @pytest.mark.parametrize("config", [{}, {"text_config": None}, {"text_config": {"layers": 3}}])
@@ -193,7 +193,7 @@ def test_config_of_other_model_is_refused(config: dict[str, Any]) -> None:
 def test_windows_of_recording_at_precision_on_gpu(
     card_gb: int, minutes: int, precision: Precision, windows: int
 ) -> None:
-    estimate = plan_job(VIBEVOICE_7B_SHAPE, precision, hour(minutes), card_gb * GIB)
+    estimate = plan_job(model(precision), hour(minutes), DeviceRoom(card_gb * GIB))
     assert estimate.fits is (windows > 0)
     assert (estimate.peak_bytes <= card_gb * GIB) is (windows > 0)
     if windows:
@@ -205,18 +205,11 @@ def test_load_with_parts_on_host_takes_less_than_its_job(precision: Precision) -
     """A second of audio, so that nothing but weights counts."""
     second = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1.0)
     for plan in plan_ladder(second)[1:]:
-        load, *others = memory_phases(VIBEVOICE_7B_SHAPE, precision, plan, second)
+        load, *others = model(precision).phases(plan, second)
         assert load.phase == "load"
         assert load.tensors < max(phase.tensors for phase in others)
-    everything, *less = (
-        loading_bytes(VIBEVOICE_7B_SHAPE, precision, memory).weights for memory in LOAD_PLANS
-    )
-    assert (
-        everything
-        > less[0]
-        > less[1]
-        == weights_bytes(VIBEVOICE_7B_SHAPE, precision, LOAD_PLANS[-1])
-    )
+    everything, *less = (model(precision).loading(memory).weights for memory in LOAD_PLANS)
+    assert everything > less[0] > less[1] == model(precision).weights_bytes(LOAD_PLANS[-1])
 
 
 def test_draft_length_of_plan_is_that_of_engine() -> None:
@@ -235,7 +228,7 @@ def test_plan_with_one_memory_for_host_and_device_moves_nothing(
     assert plan_ladder(work)[0] == one_memory(work)[0]
     available = 16 * GIB
     together, apart = (
-        max_audio_s(VIBEVOICE_7B_SHAPE, precision, available, apart=one) for one in (False, True)
+        max_audio_s(model(precision), DeviceRoom(available, apart=one)) for one in (False, True)
     )
     assert together <= apart
 
@@ -247,7 +240,7 @@ def one_memory(work: RecordingWork) -> tuple[MemoryPlan, ...]:
 def test_less_memory_gives_more_frugal_plan() -> None:
     steps = plan_ladder(hour(60))
     estimates = [
-        plan_job(VIBEVOICE_7B_SHAPE, INT4, hour(60), tenths * GIB // 10)
+        plan_job(model(INT4), hour(60), DeviceRoom(tenths * GIB // 10))
         for tenths in range(130, 80, -1)
     ]
     chosen = [steps.index(one.plan) for one in estimates if one.windows == 1]
@@ -267,8 +260,8 @@ def test_each_out_of_memory_is_followed_by_smaller_plan_until_none_is_left(
     while plan is not None:
         window_s = plan.window_s
         within = work.in_windows(VIBEVOICE_7B_SHAPE, window_s)
-        taken.append(peak_bytes(VIBEVOICE_7B_SHAPE, precision, plan, within).total)
-        plan = next_smaller_plan(plan, VIBEVOICE_7B_SHAPE, precision, work)
+        taken.append(model(precision).peak(plan, within).total)
+        plan = next_smaller_plan(plan, model(precision), work)
     assert len(taken) >= 2
     assert taken == sorted(set(taken), reverse=True)
     assert window_s == (WINDOW_S if minutes < 10 else 450), "halves of an hour, while five fit"
@@ -276,7 +269,7 @@ def test_each_out_of_memory_is_followed_by_smaller_plan_until_none_is_left(
 
 def test_plan_that_is_not_of_ladder_has_smaller_one() -> None:
     own = MemoryPlan(encoder_chunk_s=60.0, prefill_tile=100_000, cache_tokens=100_000)
-    assert next_smaller_plan(own, VIBEVOICE_7B_SHAPE, BF16, hour(30)) == plan_ladder(hour(30))[0]
+    assert next_smaller_plan(own, model(BF16), hour(30)) == plan_ladder(hour(30))[0]
 
 
 @given(
@@ -287,31 +280,33 @@ def test_plan_that_is_not_of_ladder_has_smaller_one() -> None:
 def test_longest_audio_fits_and_one_second_more_does_not(
     precision: Precision, available: int, more: int
 ) -> None:
-    longest = max_audio_s(VIBEVOICE_7B_SHAPE, precision, available)
+    room = DeviceRoom(available)
+    longest = max_audio_s(model(precision), room)
     if longest:
-        assert plan_job(
-            VIBEVOICE_7B_SHAPE, precision, RecordingWork.of(VIBEVOICE_7B_SHAPE, longest), available
-        ).fits
+        assert plan_job(model(precision), hour(longest / 60), room).fits
     if longest < WINDOW_S:
         longer = RecordingWork.of(VIBEVOICE_7B_SHAPE, longest + 1)
-        found = plan_job(VIBEVOICE_7B_SHAPE, precision, longer, available)
+        found = plan_job(model(precision), longer, room)
         assert not (found.fits and found.windows == 1)
-    assert max_audio_s(VIBEVOICE_7B_SHAPE, precision, available + more) >= longest
+    assert max_audio_s(model(precision), DeviceRoom(available + more)) >= longest
 
 
 def test_best_precision_is_that_of_longest_windows_if_an_hour_fits_in_none_at_once() -> None:
-    estimate = best_precision(VIBEVOICE_7B_SHAPE, hour(60), 8 * GIB)
+    models = [*map(model, PREFERRED_PRECISIONS)]
+    estimate = best_precision(models, hour(60), DeviceRoom(8 * GIB))
     assert (estimate.fits, estimate.precision, estimate.windows) == (True, INT4, 2)
     assert 45 * 60 < estimate.longest_audio_s < 3600
-    least = best_precision(VIBEVOICE_7B_SHAPE, hour(60), 6 * GIB)
+    least = best_precision(models, hour(60), DeviceRoom(6 * GIB))
     assert (least.fits, least.precision) == (False, INT4)
     assert least.peak_bytes > least.available_bytes
 
 
 def test_alternatives_are_precisions_that_fit_in_order_of_preference() -> None:
     def names(card_gb: int) -> list[Precision]:
+        admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, tuple(Precision), None)
+        now = MemoryState(card_gb * GIB, None, on_gpu=True)
         return [
-            one.precision for one in fitting_precisions(VIBEVOICE_7B_SHAPE, hour(60), card_gb * GIB)
+            one.precision for one in admission.estimate(FP32, 3600.0, TranscribeOptions(), now)[1]
         ]
 
     assert names(24) == [BF16, INT4, INT8]
@@ -321,8 +316,8 @@ def test_alternatives_are_precisions_that_fit_in_order_of_preference() -> None:
 
 
 def test_memory_beyond_one_window_is_that_of_one_window() -> None:
-    three_hours = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(180), 24 * GIB, 1e12)
-    one_hour = plan_job(VIBEVOICE_7B_SHAPE, BF16, hour(60), 24 * GIB, 1e12)
+    three_hours = plan_job(model(BF16), hour(180), DeviceRoom(24 * GIB, 1e12))
+    one_hour = plan_job(model(BF16), hour(60), DeviceRoom(24 * GIB, 1e12))
     assert (three_hours.plan, three_hours.peak_bytes) == (one_hour.plan, one_hour.peak_bytes)
     assert three_hours.audio_s == 3 * one_hour.audio_s
     assert three_hours.seconds == pytest.approx(3 * (one_hour.seconds or 0))
@@ -335,31 +330,24 @@ def test_window_of_one_hour_is_within_positions_of_model() -> None:
 def test_plan_counts_hotwords_and_token_limit() -> None:
     plain = hour(30)
     wordy = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, text_tokens=2000)
-    curt = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, output_tokens=100)
-    peaks = [
-        peak_bytes(VIBEVOICE_7B_SHAPE, BF16, plan_ladder(work)[0], work).total
-        for work in (curt, plain, wordy)
-    ]
+    curt = replace(plain, output_tokens=100)
+    peaks = [model(BF16).peak(plan_ladder(work)[0], work).total for work in (curt, plain, wordy)]
     assert peaks == sorted(set(peaks))
 
 
 @pytest.mark.parametrize("precision", PREFERRED_PRECISIONS)
 def test_estimated_time_grows_with_length_and_falls_with_bandwidth(precision: Precision) -> None:
     def time(minutes: float, bandwidth: float) -> float:
-        return estimated_seconds(VIBEVOICE_7B_SHAPE, precision, hour(minutes), bandwidth)
+        return estimated_seconds(model(precision), hour(minutes), bandwidth)
 
     assert time(30, 5e11) == pytest.approx(2 * time(30, 1e12))
     assert time(60, 1e12) > 2 * time(30, 1e12), "a longer cache is read for each token"
-    assert plan_job(VIBEVOICE_7B_SHAPE, precision, hour(30), 80 * GIB).seconds is None
+    assert plan_job(model(precision), hour(30), DeviceRoom(80 * GIB)).seconds is None
 
 
 def test_estimated_time_of_hour_on_fastest_gpu_is_possible() -> None:
     """21,600 tokens at 4.8 TB/s: 15.2 GB of weights and 2.2 GB of cache for each."""
-    assert (
-        21_600 * 17.4e9 / 4.8e12
-        < estimated_seconds(VIBEVOICE_7B_SHAPE, BF16, hour(60), 4.8e12)
-        < 180
-    )
+    assert 21_600 * 17.4e9 / 4.8e12 < estimated_seconds(model(BF16), hour(60), 4.8e12) < 180
 
 
 def estimate(**values: Any) -> MemoryEstimate:
@@ -432,7 +420,7 @@ HOUR = 3600.0
 def test_big_gpu_takes_equal_batches_of_windows_of_about_five_minutes(
     audio_s: float, most: int
 ) -> None:
-    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(audio_s / 60), most, 80 * GB)
+    plan = batched_windows_plan(model(BF16), hour(audio_s / 60), DeviceRoom(80 * GB), most)
     assert plan is not None
     assert MIN_WINDOW_S < plan.window_s <= 400
     windows = windows_of(audio_s, plan.window_s)
@@ -444,7 +432,7 @@ def test_big_gpu_takes_equal_batches_of_windows_of_about_five_minutes(
 def test_batch_of_windows_shares_reads_of_model() -> None:
     def time(together: int) -> float:
         work = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=390.0)
-        return estimated_seconds(VIBEVOICE_7B_SHAPE, BF16, work, 1e12, together)
+        return estimated_seconds(model(BF16), work, 1e12, together)
 
     assert time(2) < time(1)
     assert time(1) / 8 < time(8) < time(2) / 2
@@ -452,23 +440,23 @@ def test_batch_of_windows_shares_reads_of_model() -> None:
 
 def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
     available = 17 * GB
-    plan = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(180), 8, available)
-    more = batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(180), 8, available + 16 * GB)
+    plan = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available))
+    more = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available + 16 * GB))
     assert plan is not None
     assert more is not None
     assert plan.together < more.together
     assert windows_of(3 * HOUR, plan.window_s) == windows_of(3 * HOUR, more.window_s)
     one = RecordingWork.of(VIBEVOICE_7B_SHAPE, plan.window_s)
-    caches = plan.together * cache_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, one.positions)
+    caches = plan.together * model(BF16).cache_bytes(one.positions)
     if plan.cache_tokens >= one.positions:
-        assert weights_bytes(VIBEVOICE_7B_SHAPE, Precision.BF16, plan) + caches < available
+        assert model(BF16).weights_bytes(plan) + caches < available
 
 
 def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     window = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=400.0)
-    least = peak_bytes(VIBEVOICE_7B_SHAPE, BF16, plan_ladder(window)[-1], window).total
-    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(60), 8, least) is None
-    assert batched_windows_plan(VIBEVOICE_7B_SHAPE, BF16, hour(9.9), 8, 141 * GB) is None
+    least = model(BF16).peak(plan_ladder(window)[-1], window).total
+    assert batched_windows_plan(model(BF16), hour(60), DeviceRoom(least)) is None
+    assert batched_windows_plan(model(BF16), hour(9.9), DeviceRoom(141 * GB)) is None
 
 
 def test_loss_at_window_border_is_that_of_engine() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -221,16 +221,18 @@ def fail_beyond_free_memory(device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (free + own) / total), device)
 
 
-def device_map(
-    device: torch.device, *, evict_encoders: bool = False, host_token_table: bool = False
-) -> dict[str, torch.device | str]:
-    """Return the device of each part of the model.
+def host_modules(options: LoadOptions) -> list[str]:
+    """Return the modules that stay on the host during a load."""
+    kept = [*ENCODER_MODULES] if options.evict_encoders else []
+    return kept + ([EMBEDDING_MODULE] if options.host_token_table else [])
+
+
+def device_map(device: torch.device, kept: Sequence[str]) -> dict[str, torch.device | str]:
+    """Return the device of each part of the model; the ``kept`` ones stay on the host.
 
     If the parts are on different devices, each is named: with a default ("") accelerate would move
     everything through that device.
     """
-    kept = [*ENCODER_MODULES] if evict_encoders else []
-    kept += [EMBEDDING_MODULE] if host_token_table else []
     if device.type == "cpu" or not kept:
         return {"": device}
     everything: dict[str, torch.device | str] = dict.fromkeys(
@@ -253,14 +255,8 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     expected = sum(file.stat().st_size for file in home.glob("*.safetensors")) or 1
     before = _held_bytes(device)
     thread = ThreadPoolExecutor(1, "load")
-    done = thread.submit(
-        load_vibevoice,
-        folder,
-        options.precision,
-        device,
-        evict_encoders=options.evict_encoders,
-        host_token_table=options.host_token_table,
-    )
+    kept = host_modules(options)
+    done = thread.submit(load_vibevoice, folder, options.precision, device, kept)
     thread.shutdown(wait=False)
     while not wait([done], timeout=_LOAD_POLL_S).done:
         yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
@@ -285,14 +281,10 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
 
 
 def load_vibevoice(
-    folder: Path,
-    precision: Precision,
-    device: torch.device,
-    *,
-    evict_encoders: bool = False,
-    host_token_table: bool = False,
+    folder: Path, precision: Precision, device: torch.device, kept: Sequence[str] = ()
 ) -> LoadedVibeVoice:
-    """Load the weights, once and directly to their devices, and check that they run.
+    """Load the weights, once and directly to their devices, and check that they run. The ``kept``
+    modules stay on the host.
 
     Only safetensors are read, and no code of the checkpoint is run. A quantized checkpoint is
     loaded as what it is, whatever ``precision`` is; a LoRA adapter is merged into its model.
@@ -313,7 +305,7 @@ def load_vibevoice(
     dtype = float_type(precision, device)
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(home, **common)
-    placed = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
+    placed = device_map(device, kept)
     if stored is None:
         common["quantization_config"] = _quantization(precision, dtype, parted=len(placed) > 1)
     weights = merged_weights(base, folder) if base is not None else None

@@ -28,11 +28,13 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     VibeVoiceModel,
     device_map,
     float_type,
+    host_modules,
     load_vibevoice,
 )
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
+ON_HOST = (*ENCODER_MODULES, EMBEDDING_MODULE)
 BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precision.INT8
 
 
@@ -49,7 +51,8 @@ BF16, FP32, INT4, INT8 = Precision.BF16, Precision.FP32, Precision.INT4, Precisi
 def test_device_map_places_planned_parts_on_host(
     device: torch.device, evict_encoders: bool, host_token_table: bool, on_the_host: tuple[str, ...]
 ) -> None:
-    places = device_map(device, evict_encoders=evict_encoders, host_token_table=host_token_table)
+    options = LoadOptions(evict_encoders=evict_encoders, host_token_table=host_token_table)
+    places = device_map(device, host_modules(options))
     assert {name for name, place in places.items() if place == "cpu"} == set(on_the_host)
     assert {place for name, place in places.items() if name not in on_the_host} == {device}
     assert ("" in places) is (not on_the_host), "'' with others would go through the device"
@@ -113,7 +116,7 @@ def parted(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A checkpoint of which encoders and token table are on the host, the rest elsewhere."""
     monkeypatch.setattr(vibevoice_model, "run_trial_token", lambda *_: None)
     folder = tiny_vibevoice.checkpoint("tiny")
-    return load_vibevoice(folder, precision, ELSEWHERE, evict_encoders=True, host_token_table=True)
+    return load_vibevoice(folder, precision, ELSEWHERE, ON_HOST)
 
 
 def is_on_the_host(name: str) -> bool:
@@ -155,7 +158,7 @@ def test_plan_of_job_moves_host_weights_to_device(monkeypatch: pytest.MonkeyPatc
 
 def test_load_on_cpu_is_not_split() -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
-    model = load_vibevoice(folder, FP32, CPU, evict_encoders=True, host_token_table=True).model
+    model = load_vibevoice(folder, FP32, CPU, ON_HOST).model
     assert {parameter.device for parameter in model.parameters()} == {CPU}
     assert not any(hasattr(module, "_hf_hook") for module in model.modules())
 
