@@ -84,8 +84,11 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
         claimed = audio.total_s
         if claimed is not None and claimed > max_s and audio.decoder.header.is_estimate:
             claimed = None  # quiet passages of a variable rate are short in bytes
-        if claimed is not None and claimed > max_s:
-            claimed = _measured_duration(audio, blocks, deadline)
+        if claimed is not None and claimed > max_s:  # the header may be wrong: count
+            for _ in blocks:
+                if time.monotonic() > deadline:
+                    raise errors.AudioTooLong()
+            claimed = audio.done_s
         return AudioInfo(container.name, decoder, claimed)
 
 
@@ -96,18 +99,6 @@ def _check_track(track: int | None, tracks: Sequence[AudioTrack]) -> None:
             f"'track' is {track}, and the audio tracks of the recording are: {', '.join(names)}.",
             hint="Send one of these numbers, or omit the field.",
         )
-
-
-def _measured_duration(audio: DecodedAudio, blocks: Iterator[Block], deadline: float) -> float:
-    """Return the real seconds of a file with a header above the limit.
-
-    Raises:
-        errors.AudioTooLong: it is too long, or could not be counted in time.
-    """
-    for _ in blocks:
-        if time.monotonic() > deadline:
-            raise errors.AudioTooLong()
-    return audio.done_s
 
 
 class Decoder(Protocol):

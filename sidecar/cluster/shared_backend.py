@@ -21,7 +21,7 @@ from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_backend import EngineProvisioning, JobBackend, LocalQueueSetup
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
-from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
@@ -92,7 +92,7 @@ class SharedJobBackend(JobBackend):
         node = None
         if settings.role != ROLE_FRONT:
             log = JobEventLog(now)
-            log.listen(JobEventMetrics(tally))
+            log.listen(partial(count_event, tally))
             queue = engine.queue(log)
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
             max_s = settings.max_audio_hours * 3600

@@ -288,7 +288,8 @@ def vectors_in_spans(
     for window in windows:
         while first < len(order) and frames[order[first]][0] + longest < window.start:
             first += 1
-        alone = _embedding_frames(window)
+        active = window.activity  # behind each embedding is solo speech, if there is enough
+        alone = np.where(window.alone_s >= MIN_S, solo_activity(active), active)
         for at in order[first:]:
             begin, end = (min(max(one - window.start, 0), WINDOW_FRAMES) for one in frames[at])
             if frames[at][0] >= window.end:
@@ -302,12 +303,6 @@ def vectors_in_spans(
             sums[at] = sums[at] + heard_s * share * window.vectors[voice].astype(np.float32)
             seconds[at] = max(seconds[at], heard_s)
     return [_speaker_vector(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
-
-
-def _embedding_frames(window: DiarizationWindow) -> npt.NDArray[np.bool_]:
-    """Return the frames behind each local speaker's embedding: solo speech, if there is enough."""
-    active = window.activity
-    return np.where(window.alone_s >= MIN_S, solo_activity(active), active)
 
 
 def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> SpeakerVector | None:

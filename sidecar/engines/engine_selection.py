@@ -9,7 +9,7 @@ error; so is a named checkpoint folder, even with `auto`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -38,50 +38,34 @@ class EngineFacts:
     """Facts by which an engine is chosen.
 
     ``lacking``: the missing packages, by engine. ``gpu``: name of the GPU; `None` if there is none.
-    ``cuda``: the installed torch can use it. ``checkpoint``: VibeVoice-ASR's, or the error; `None`
-    if it was not searched for. ``named``: the settings name its folder. ``whisper`` and
-    ``voxtral``: the same for Whisper and Voxtral Realtime. ``language``: the configured language.
+    ``cuda``: the installed torch can use it. ``models``: the checkpoints that were searched for, by
+    engine. ``named``: the settings name a folder. ``language``: the configured language.
     """
 
     lacking: Mapping[str, Sequence[str]]
     gpu: str | None = None
     cuda: bool = False
-    checkpoint: FoundModel | None = None
+    models: Mapping[str, FoundModel] = field(default_factory=dict)
     named: bool = False
-    whisper: FoundModel | None = None
-    voxtral: FoundModel | None = None
     language: str = AUTO
-
-    def found(self, engine: str) -> FoundModel | None:
-        """Return the checkpoint, or error, that was found for an engine; `None` if it has no
-        weights of its own."""
-        return {VIBEVOICE: self.checkpoint, WHISPER: self.whisper, VOXTRAL: self.voxtral}.get(
-            engine
-        )
 
 
 def gather_facts(settings: Settings) -> EngineFacts:
     """Gather the facts that matter for the settings: each costs some milliseconds."""
     lacking = {spec.name: engines.missing_packages(spec) for spec in engines.ENGINES}
-    named = settings.model_path is not None
-    facts = _find_vibevoice_facts(settings, lacking, named)
+    usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
+    named, gpu, cuda = settings.model_path is not None, None, False
+    models = dict[str, FoundModel]()
+    if settings.engine in (AUTO, VIBEVOICE) and (usable or named):
+        gpu, cuda = read_gpu_memory() if usable else None, usable and torch_has_cuda()
+        models[VIBEVOICE] = find_model(VIBEVOICE, settings)
     foreign = is_unsupported_language(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
-        facts = replace(facts, whisper=find_model(WHISPER, settings))
+        models[WHISPER] = find_model(WHISPER, settings)
     if settings.engine == VOXTRAL:
-        facts = replace(facts, voxtral=find_model(VOXTRAL, settings))
-    return replace(facts, language=settings.language)
-
-
-def _find_vibevoice_facts(
-    settings: Settings, lacking: Mapping[str, Sequence[str]], named: bool
-) -> EngineFacts:
-    usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
-    if settings.engine not in (AUTO, VIBEVOICE) or not (usable or named):
-        return EngineFacts(lacking)
-    gpu, checkpoint = read_gpu_memory() if usable else None, find_model(VIBEVOICE, settings)
-    cuda = usable and torch_has_cuda()
-    return EngineFacts(lacking, gpu.name if gpu else None, cuda, checkpoint, named)
+        models[VOXTRAL] = find_model(VOXTRAL, settings)
+    gpu_name = gpu.name if gpu else None
+    return EngineFacts(lacking, gpu_name, cuda, models, named, settings.language)
 
 
 def find_model(engine: str, settings: Settings) -> FoundModel:
@@ -144,7 +128,7 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
         others = upstream_options(settings)
         hosts = ", ".join(map(host_of, others.urls))
         return EngineChoice(spec, f"{reason}; recordings go to {hosts}", upstream=others)
-    found = facts.found(name)
+    found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
         spec = replace(spec, languages=("en",), translates=False)
@@ -241,7 +225,7 @@ def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:
             f"The engine '{name}' needs packages that are not installed: {', '.join(lacking)}.",
             hint=install_hint(name),
         )
-    if isinstance(wrong := facts.found(name), errors.SidecarError):
+    if isinstance(wrong := facts.models.get(name), errors.SidecarError):
         raise wrong
     return name, reason
 
@@ -252,9 +236,10 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
     Raises:
         errors.BadCheckpoint: no engine can use the named folder.
     """
-    hears = isinstance(facts.whisper, ModelCheckpoint)
-    if facts.named and isinstance(facts.checkpoint, errors.SidecarError) and not hears:
-        raise facts.checkpoint
+    whisper, wrong = facts.models.get(WHISPER), facts.models.get(VIBEVOICE)
+    hears = isinstance(whisper, ModelCheckpoint)
+    if facts.named and isinstance(wrong, errors.SidecarError) and not hears:
+        raise wrong
     obstacle = vibevoice_shortcoming(facts)
     if not obstacle:
         return VIBEVOICE, f"it runs on {facts.gpu}"
@@ -265,8 +250,8 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
         return MOONSHINE, f"{reason} Nor is Whisper: it needs packages: {', '.join(lacking)}"
     if hears:
         return WHISPER, f"it is for '{facts.language}', or was named. {reason}"
-    assert isinstance(facts.whisper, errors.SidecarError)
-    return MOONSHINE, f"{reason} Nor is Whisper: {facts.whisper.detail} {facts.whisper.hint}"
+    assert isinstance(whisper, errors.SidecarError)
+    return MOONSHINE, f"{reason} Nor is Whisper: {whisper.detail} {whisper.hint}"
 
 
 def check_language(spec: EngineSpec, settings: Settings) -> None:
@@ -330,6 +315,6 @@ def vibevoice_shortcoming(facts: EngineFacts) -> str | None:
         )
     if not facts.cuda:
         return f"the torch that is installed cannot use the GPU ({facts.gpu}). {cuda_build_hint()}"
-    if isinstance(facts.checkpoint, errors.SidecarError):
-        return f"{facts.checkpoint.detail} {facts.checkpoint.hint}"
+    if isinstance(wrong := facts.models.get(VIBEVOICE), errors.SidecarError):
+        return f"{wrong.detail} {wrong.hint}"
     return None

@@ -175,11 +175,6 @@ class ModelShape:
             + self.small_parameters
         )
 
-    @property
-    def cache_values(self) -> int:
-        """Return the number of values in the KV cache for one position."""
-        return 2 * self.layers * self.key_width
-
 
 VIBEVOICE_7B_SHAPE = ModelShape(
     hidden=3584,
@@ -316,13 +311,6 @@ def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
 
 
-def last_positions(plan: MemoryPlan, work: RecordingWork) -> int:
-    """Return the positions of the cache at the end, grown by whole steps."""
-    first = first_positions(plan, work)
-    missing = max(0, work.positions - first)
-    return first + ceil(missing / plan.cache_step) * plan.cache_step
-
-
 @dataclass(frozen=True, slots=True)
 class ModelFootprint:
     """Bytes of a model of this ``shape`` at a ``precision``: of its parts, and of each phase."""
@@ -352,7 +340,8 @@ class ModelFootprint:
     def cache_bytes(self, positions: int) -> int:
         """Return the bytes of ``positions`` positions (57,344 bytes each at full size in 16
         bit)."""
-        return self.shape.cache_values * self.value_bytes * positions
+        values = 2 * self.shape.layers * self.shape.key_width
+        return values * self.value_bytes * positions
 
     def phases(self, plan: MemoryPlan, work: RecordingWork) -> tuple[MemoryBreakdown, ...]:
         """Return the peaks of loading, encoding, prefill and decoding.
@@ -362,7 +351,9 @@ class ModelFootprint:
         """
         weights = self.weights_bytes(plan)
         encoders = self.shape.encoder_parameters * self.value_bytes if plan.evict_encoders else 0
-        first, last = first_positions(plan, work), last_positions(plan, work)
+        first = first_positions(plan, work)
+        missing = max(0, work.positions - first)
+        last = first + ceil(missing / plan.cache_step) * plan.cache_step  # grown by whole steps
         embeddings = work.prompt_tokens * self.shape.hidden * self.value_bytes
         chunk = self._encoder_chunk_bytes(plan, work)
         tile = self._prefill_tile_bytes(plan, work, first)
@@ -378,9 +369,11 @@ class ModelFootprint:
         )
 
     def loading(self, plan: MemoryPlan) -> MemoryBreakdown:
-        """Return the bytes while loading: weights on the device, and one that is being
-        quantized."""
-        return _breakdown("load", self.weights_bytes(plan), 0, self._quantization_bytes())
+        """Return the bytes while loading: weights on the device, and the largest one in 16 bit,
+        which is being quantized; int8 needs another copy in float16."""
+        copies = {Precision.INT8: 4, Precision.INT4: 2}.get(self.precision, 0)
+        quantized = copies * self.shape.hidden * self.shape.mlp
+        return _breakdown("load", self.weights_bytes(plan), 0, quantized)
 
     def peak(self, plan: MemoryPlan, work: RecordingWork) -> MemoryBreakdown:
         """Return the phase that needs the most bytes."""
@@ -395,11 +388,6 @@ class ModelFootprint:
             constants = 4 * (16 + 256 + 1) * 7 * self.shape.layers
             return weights // 2 + scales + 4 * ceil(scales / NF4_SCALE_BLOCK) + constants
         return weights * self.value_bytes
-
-    def _quantization_bytes(self) -> int:
-        """Return the bytes of the largest weight in 16 bit; int8 needs another copy in float16."""
-        copies = {Precision.INT8: 4, Precision.INT4: 2}.get(self.precision, 0)
-        return copies * self.shape.hidden * self.shape.mlp
 
     def _encoder_chunk_bytes(self, plan: MemoryPlan, work: RecordingWork) -> int:
         """Return the bytes of one chunk at the GELU of the widest stage, in the larger encoder.

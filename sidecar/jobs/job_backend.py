@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
@@ -21,7 +22,7 @@ from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue, SubmissionQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
-from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.scheduler import JobBatching
@@ -196,7 +197,7 @@ class LocalJobBackend(JobBackend):
             self.persistent_recordings = JobPersistence(settings, now)
         kept = self.persistent_recordings
         self.log: JobEventLog = kept.store if kept else JobEventLog(now)
-        self.log.listen(JobEventMetrics(tally))
+        self.log.listen(partial(count_event, tally))
         self.queue = engine.queue(self.log)
         self.results = Retention(
             self.log, settings.retention_s, settings.job_retention_mb << 20, now=now

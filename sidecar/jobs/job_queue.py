@@ -204,7 +204,8 @@ class Dispatcher:
         while True:
             job = self.waiting.due(self.number)
             if job is not None:
-                if not self._needs_a_load(job):
+                another = self.waiting.wanted(job) is not self._place.precision
+                if not (self._place.loaded and another):
                     return job
                 deadline = now() + self._terms.next_job_wait_s if deadline is None else deadline
                 if now() >= deadline:
@@ -224,11 +225,6 @@ class Dispatcher:
         same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
         share = math.ceil(len(self.waiting) / max(1, self.waiting.free()))
         return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
-
-    def _needs_a_load(self, job: Job) -> bool:
-        """Return whether a job needs another precision than the loaded one."""
-        wanted = self.waiting.wanted(job)
-        return self._place.loaded and wanted is not self._place.precision
 
 
 MAX_RETRY_AFTER_S = 60

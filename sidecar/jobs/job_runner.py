@@ -312,7 +312,9 @@ class JobRun:
     async def _together(self) -> None:
         crashed = False
         try:
-            await self._begin_together()
+            for job in self.jobs:
+                job.begin()
+                await job.written()
             await self._attempt_together()
         except asyncio.CancelledError:
             if not self._interrupted:
@@ -338,11 +340,6 @@ class JobRun:
                 job.put_off(self.faults[job.id])
             else:
                 job.requeue(counted=crashed, alone=not self._interrupted)
-
-    async def _begin_together(self) -> None:
-        for job in self.jobs:
-            job.begin()
-            await job.written()
 
     async def _attempt_together(self) -> None:
         first = self.jobs[0]

@@ -16,6 +16,7 @@ from sidecar import errors
 from sidecar.auth.rate_limits import HOUR_S
 from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import JobNotFound, TranscriptChanged
+from sidecar.jobs import reservations
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
@@ -26,11 +27,6 @@ from sidecar.jobs.job_record import (
     JobEvent,
     JobRecord,
     JobState,
-)
-from sidecar.jobs.reservations import (
-    UNKNOWN_AUDIO_CHARGE_S,
-    charged_audio_s,
-    outlasts_header,
 )
 from sidecar.jobs.retention import Retention
 
@@ -279,8 +275,8 @@ class LocalJobStore:
         """As `JobStore.load`."""
         waiting = self._queue.of(owner, running=False)
         late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
-        least_s = UNKNOWN_AUDIO_CHARGE_S if late else 0.0
-        audio_s = sum(charged_audio_s(job.facts.total_s, least_s) for job in waiting)
+        least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
+        audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
     async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
@@ -288,7 +284,7 @@ class LocalJobStore:
         return await self._results.written(record, render)
 
     def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
-        if outlasts_header(record):
+        if reservations.outlasts_header(record):
             self._outlasted[record.owner] = time.monotonic()
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:

@@ -307,24 +307,20 @@ def _attempt_stages(
     ]
 
 
-class JobEventMetrics:
-    """Listener of a job store (`jobs.job_event_log.JobListener`) that counts events."""
-
-    def __init__(self, tally: JobMetrics) -> None:
-        self._tally = tally
-
-    def __call__(self, record: job_record.JobRecord, event: job_record.JobEvent) -> None:
-        """Count an event; ``record`` is the job after it."""
-        tally, since = self._tally, event.at - record.created
-        match event.change:
-            case job_record.ReportedChange(Finished(transcript)):
-                tally.done(transcript.duration, record.processing_s, since)
-            case job_record.FailedChange(failure):
-                error = failure.error()
-                tally.failed(error.code, since, outcome_of_error(error))
-            case job_record.CancelledChange():
-                tally.cancelled(since)
-            case job_record.StartedChange() if record.begun == event.at:
-                tally.began(since)
-            case job_record.CrashedChange():
-                tally.crashed.add()
+def count_event(
+    tally: JobMetrics, record: job_record.JobRecord, event: job_record.JobEvent
+) -> None:
+    """Count an event of a job store; ``record`` is the job after it."""
+    since = event.at - record.created
+    match event.change:
+        case job_record.ReportedChange(Finished(transcript)):
+            tally.done(transcript.duration, record.processing_s, since)
+        case job_record.FailedChange(failure):
+            error = failure.error()
+            tally.failed(error.code, since, outcome_of_error(error))
+        case job_record.CancelledChange():
+            tally.cancelled(since)
+        case job_record.StartedChange() if record.begun == event.at:
+            tally.began(since)
+        case job_record.CrashedChange():
+            tally.crashed.add()

@@ -219,7 +219,7 @@ class SqliteWriter:
         self.checkpoint()  # an earlier service may have been killed before its own
         while True:
             with self._news:
-                while not self._closing and (wait_s := self._next_at - time.monotonic()) > 0:
+                while not self._closing and (wait_s := self._wait_s()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
                 parts, self.parts = self.parts, []
                 self._asked, self._waiting = self._waiting, []
@@ -236,9 +236,8 @@ class SqliteWriter:
             if closing:
                 return
 
-    @property
-    def _next_at(self) -> float:
-        return min(self._due, self._checkpoint_at)
+    def _wait_s(self) -> float:
+        return min(self._due, self._checkpoint_at) - time.monotonic()
 
     @property
     def _kept(self) -> errors.SidecarError | None:

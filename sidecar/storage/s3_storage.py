@@ -234,7 +234,11 @@ class S3Storage:
                     raise errors.SpoolUnwritable("A recording of that name already exists.")
                 first = next(parts, b"")
                 if len(first) < PART_BYTES:
-                    self._put_whole(name, first)
+                    try:
+                        self._ask("put_object", Key=self._key(name), Body=first)
+                    except S3Unavailable:  # the object may be there all the same
+                        self.delete(name)
+                        raise
                 else:
                     self._put_parts(name, itertools.chain([first], parts))
         except OSError as error:  # the source of the stream cannot be read
@@ -319,13 +323,6 @@ class S3Storage:
         """Return the name of a recording; None for an object of others."""
         ours = _OBJECT_NAME.fullmatch(key.removeprefix(self._prefix))
         return ours[1] if ours else None
-
-    def _put_whole(self, name: str, data: bytes) -> None:
-        try:
-            self._ask("put_object", Key=self._key(name), Body=data)
-        except S3Unavailable:  # the object may be there all the same
-            self.delete(name)
-            raise
 
     def _put_parts(self, name: str, parts: Iterable[bytes]) -> None:
         of = {"Key": self._key(name)}

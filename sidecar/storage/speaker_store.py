@@ -17,13 +17,7 @@ from typing import Any, Protocol, Self
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.storage.encrypted_sqlite import (
-    KEY_TABLE,
-    DatabaseLabels,
-    migrate_sqlite,
-    open_cipher,
-    set_pragmas,
-)
+from sidecar.storage import encrypted_sqlite
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.word_timing import one_line
@@ -139,10 +133,10 @@ class SpeakerStore(Protocol):
 SPEAKER_FILE = "people.db"
 LOCK_TIMEOUT_S = 5.0
 """Time that another service may take to end and release the file."""
-SPEAKER_LABELS = DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
+SPEAKER_LABELS = encrypted_sqlite.DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        KEY_TABLE,
+        encrypted_sqlite.KEY_TABLE,
         "CREATE TABLE people (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, "
         "name BLOB NOT NULL) WITHOUT ROWID",
         "CREATE TABLE samples (number INTEGER PRIMARY KEY, person TEXT NOT NULL "
@@ -184,11 +178,11 @@ class SpeakerFile:
         )
         try:
             locking = "locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE"
-            set_pragmas(self._database, *locking, "temp_store = MEMORY")
+            encrypted_sqlite.set_pragmas(self._database, *locking, "temp_store = MEMORY")
             self._database.execute("BEGIN EXCLUSIVE")
             self._database.execute("COMMIT")
-            migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)
-            self._seal = open_cipher(self._database, secret, SPEAKER_LABELS)
+            encrypted_sqlite.migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)
+            self._seal = encrypted_sqlite.open_cipher(self._database, secret, SPEAKER_LABELS)
         except sqlite3.Error as error:
             self._database.close()
             raise errors.SettingsInvalid(

@@ -8,7 +8,7 @@ a slow file delays few others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -158,8 +158,9 @@ class AudioProbe:
                 for attempt in range(MAX_ATTEMPTS):
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
+                    call = worker.call(operation, fds, **arguments)
                     try:
-                        return await self._answer(worker, operation, timeout_s, fds, arguments)
+                        return await self._answer(call, timeout_s)
                     except (errors.AudioDecodeTimeout, errors.MachineBusy):
                         worker.kill()
                         raise
@@ -173,21 +174,13 @@ class AudioProbe:
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
 
     async def _answer(
-        self,
-        worker: WorkerProcess,
-        operation: str,
-        timeout_s: float,
-        fds: Sequence[int],
-        arguments: dict[str, Any],
+        self, call: AsyncGenerator[dict[str, Any], None], timeout_s: float
     ) -> dict[str, Any]:
-        """Return a process's answer about a file. The timeout counts from when it begins."""
+        """Return the answer of a call about a file. The timeout counts from when it begins."""
         loop = asyncio.get_running_loop()
         begun, answer = False, dict[str, Any]()
         try:
-            async with (
-                asyncio.timeout(self.start_s) as limit,
-                aclosing(worker.call(operation, fds, **arguments)) as frames,
-            ):
+            async with asyncio.timeout(self.start_s) as limit, aclosing(call) as frames:
                 async for frame in frames:
                     if frame == BEGUN_MESSAGE:
                         begun = True

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady
@@ -73,7 +74,7 @@ class Service:
     def __init__(self, shared: SharedJobs, timings: dict[str, float], places: int) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
-        self.log.listen(JobEventMetrics(self.tally))
+        self.log.listen(partial(count_event, self.tally))
         self.slot = OverheardSlot()
         self.companies = Companies()
         self.beside: Callable[[JobRecord], int] = lambda record: 1

@@ -25,7 +25,14 @@ from sidecar.transcripts.language_detection import doubtful_language_notice
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = ModelCheckpoint(Path("checkpoint"), {}, (), 0, None)
 WHISPER = ModelCheckpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
-READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
+READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "vibevoice": FOUND}
+
+
+def facts_of(*values):
+    """The facts by these values, of which later ones win; models have the names of engines."""
+    merged = {name: value for one in values for name, value in one.items()}
+    models = {name: merged.pop(name, None) for name in ("vibevoice", "whisper")}
+    return EngineFacts(**merged, models={one: found for one, found in models.items() if found})
 
 
 @pytest.mark.parametrize(
@@ -36,12 +43,12 @@ READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "checkpoint": FOUND}
         ({"lacking": {"moonshine": []}}, "moonshine", "pip install"),
         ({"gpu": None}, "moonshine", "no NVIDIA GPU"),
         ({"cuda": False}, "moonshine", "cannot use the GPU"),
-        ({"checkpoint": errors.CheckpointNotFound()}, "moonshine", "vibevoice-asr pull vibevoice"),
-        ({"checkpoint": errors.CheckpointDamaged("bad.")}, "moonshine", "bad."),
+        ({"vibevoice": errors.CheckpointNotFound()}, "moonshine", "vibevoice-asr pull vibevoice"),
+        ({"vibevoice": errors.CheckpointDamaged("bad.")}, "moonshine", "bad."),
     ],
 )
 def test_auto_selects_vibevoice_if_complete_else_names_what_is_missing(changes, name, reason):
-    chosen, why = decide_engine("auto", EngineFacts(**{**READY, **changes}))
+    chosen, why = decide_engine("auto", facts_of(READY, changes))
     assert chosen == name
     assert reason in why
 
@@ -53,15 +60,15 @@ def test_auto_selects_vibevoice_if_complete_else_names_what_is_missing(changes, 
         ("vibevoice", {"gpu": None}, "slow"),
         ("vibevoice", {"cuda": False}, "slow"),
         ("moonshine", {}, "as set"),
-        ("scripted", {"checkpoint": errors.CheckpointNotFound()}, "as set"),
+        ("scripted", {"vibevoice": errors.CheckpointNotFound()}, "as set"),
     ],
 )
 def test_named_engine_is_selected_also_without_gpu(wanted, changes, reason):
-    chosen, why = decide_engine(wanted, EngineFacts(**{**READY, **changes}))
+    chosen, why = decide_engine(wanted, facts_of(READY, changes))
     assert (chosen, reason in why) == (wanted, True)
 
 
-NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper": WHISPER}
+NO_GPU = {**READY, "gpu": None, "vibevoice": None, "language": "de", "whisper": WHISPER}
 
 
 @pytest.mark.parametrize(
@@ -70,12 +77,12 @@ NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper":
         ({}, "whisper", "'de'"),
         ({"language": "en-GB"}, "moonshine", "no NVIDIA GPU"),
         ({"language": "auto"}, "moonshine", "no NVIDIA GPU"),
-        ({"gpu": "H200", "checkpoint": FOUND}, "vibevoice", "H200"),
+        ({"gpu": "H200", "vibevoice": FOUND}, "vibevoice", "H200"),
         ({"whisper": errors.CheckpointNotFound(hint="pull x")}, "moonshine", "pull x"),
         ({"lacking": {**ALL, "whisper": ["ctranslate2"]}}, "moonshine", "ctranslate2"),
         ({"language": "auto", "named": True}, "whisper", "named"),
         (
-            {"named": True, "checkpoint": errors.CheckpointUnsupported()},
+            {"named": True, "vibevoice": errors.CheckpointUnsupported()},
             "whisper",
             "named",
         ),
@@ -83,7 +90,7 @@ NO_GPU = {**READY, "gpu": None, "checkpoint": None, "language": "de", "whisper":
     ids=str,
 )
 def test_auto_selects_whisper_for_other_language_if_model_is_installed(changes, name, reason):
-    chosen, why = decide_engine("auto", EngineFacts(**{**NO_GPU, **changes}))
+    chosen, why = decide_engine("auto", facts_of(NO_GPU, changes))
     assert chosen == name
     assert reason in why
 
@@ -92,14 +99,13 @@ def test_auto_selects_whisper_for_other_language_if_model_is_installed(changes, 
     ("name", "facts", "wrong"),
     [
         ("whisper", {**NO_GPU, "whisper": None}, errors.CheckpointNotFound("none here.")),
-        ("vibevoice", {**READY, "checkpoint": None}, errors.CheckpointIncomplete("half of it.")),
+        ("vibevoice", {**READY, "vibevoice": None}, errors.CheckpointIncomplete("half of it.")),
     ],
     ids=["whisper", "vibevoice"],
 )
 def test_named_engine_without_model_raises_error_of_checkpoint(name, facts, wrong):
-    where = "whisper" if name == "whisper" else "checkpoint"
     with pytest.raises(type(wrong), match=wrong.detail):
-        decide_engine(name, EngineFacts(**{**facts, where: wrong}))
+        decide_engine(name, facts_of(facts, {name: wrong}))
 
 
 @pytest.mark.parametrize(
@@ -158,10 +164,10 @@ def test_english_only_whisper_model_supports_only_english(tmp_path, monkeypatch)
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
 def test_unusable_named_folder_is_error_also_for_auto(wrong, changes):
-    facts = {**READY, **changes, "checkpoint": wrong(), "named": True}
+    facts = {**READY, **changes, "vibevoice": wrong(), "named": True}
     with pytest.raises(wrong):
-        decide_engine("auto", EngineFacts(**facts))
-    assert decide_engine("moonshine", EngineFacts(**facts)) == ("moonshine", "as set")
+        decide_engine("auto", facts_of(facts))
+    assert decide_engine("moonshine", facts_of(facts)) == ("moonshine", "as set")
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -200,9 +206,7 @@ def test_missing_packages_are_named_with_install_command(wanted, lacking, parts)
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
 @pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
 def test_upstream_engine_is_selected_only_by_name(lacking, embedded):
-    facts = EngineFacts(
-        **{**READY, "lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}}
-    )
+    facts = facts_of(READY, {"lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
     try:
         assert decide_engine("auto", facts)[0] != "upstream"
     except errors.EngineUnavailable:

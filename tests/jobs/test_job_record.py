@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -29,7 +30,7 @@ from sidecar.jobs.job_record import (
     UnschedulableChange,
     apply_event,
 )
-from sidecar.jobs.job_telemetry import JobEventMetrics
+from sidecar.jobs.job_telemetry import count_event
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, RenameSpeaker, UndoStep
@@ -176,7 +177,7 @@ def test_waiting_time_of_job_is_counted_once_at_first_start(
     before: Sequence[JobChange], after: Sequence[JobChange]
 ) -> None:
     tally = ServiceMetrics().jobs
-    counted, record = JobEventMetrics(tally), replace(submitted(), created=100.0)
+    counted, record = partial(count_event, tally), replace(submitted(), created=100.0)
     for seq, change in enumerate((*before, StartedChange(), *after), 1):
         event = JobEvent(seq, 100.0 + seq, change)
         record = apply_event(record, event)

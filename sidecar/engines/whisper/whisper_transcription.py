@@ -320,7 +320,13 @@ class WhisperTranscription:
         until_s = window.end_s if lost_s is None else lost_s
         for turn in turns_without_words(turns, words, self._heard_s, until_s):
             words = sorted([*words, *self._words_of(turn, said)], key=lambda word: word.start)
-        beside = [*self._said_beside(words, said, turns, until_s)]
+        beside: list[transcript.Segment] = []
+        for turn in word_attribution.overlapped_turns(turns):
+            if self._heard_s < turn.end <= until_s and self._options.diarize:
+                own = self._words_of(turn, said)
+                if own and not repeats(own, words):
+                    one = _segment(own)
+                    beside += [replace(one, start=turn.start, end=turn.end, speaker=turn.label)]
         self._heard_s = window.end_s
         found = segments_of(words)
         if said.language is not None and words:
@@ -350,21 +356,6 @@ class WhisperTranscription:
         self._tokens += heard.tokens
         self._tell(heard)
         return place_words(heard.words, window)
-
-    def _said_beside(
-        self,
-        words: Sequence[transcript.Word],
-        said: whisper_decoder.WhisperResult,
-        turns: Sequence[SpeakerTurn],
-        until_s: float,
-    ) -> Iterator[transcript.Segment]:
-        """Yield what is said beside the dominant speaker, whose ``words`` are known."""
-        for turn in word_attribution.overlapped_turns(turns):
-            if self._heard_s < turn.end <= until_s and self._options.diarize:
-                own = self._words_of(turn, said)
-                if own and not repeats(own, words):
-                    segment = _segment(own)
-                    yield replace(segment, start=turn.start, end=turn.end, speaker=turn.label)
 
     def _given(
         self,

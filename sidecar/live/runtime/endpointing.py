@@ -127,19 +127,16 @@ class Endpointer:
             return self._gone_on(begin, full)
         if probability < settings.neg_threshold and self._quiet is None:
             self._quiet = begin
-        self._look_for_a_cut(probability, begin)
+        longest = _samples(settings.longest_s)
+        late = self.keep_from + longest // 2 <= begin and self.position <= self.keep_from + longest
+        if late and probability < self._lowest:
+            self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
         if self._quiet is not None:
             return self._still()
         if full:
             cut = self._lowest_at
             return self._closed(cut, "cut"), self._opened(cut)
         return ()
-
-    def _look_for_a_cut(self, probability: float, begin: int) -> None:
-        longest = _samples(self._settings.longest_s)
-        late = self.keep_from + longest // 2 <= begin and self.position <= self.keep_from + longest
-        if late and probability < self._lowest:
-            self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
 
     def _gone_on(self, begin: int, full: bool) -> tuple[EndpointEvent, ...]:
         """Continue the utterance after silence, or begin another if it would be too long."""

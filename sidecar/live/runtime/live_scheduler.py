@@ -543,7 +543,12 @@ class LiveScheduler:
             vector = None if sound is None else self._ears.voice(sound)
             with self.lock:
                 question = session.hearing.heard_voice(voiced, vector)
-            decision = None if question is None else self._decision(question)
+            decision = None
+            if question is not None:
+                try:
+                    decision = live_speaker_labels.relabel(question)
+                except Exception:  # the labels stay as they were
+                    log.exception("internal error in the clustering of speakers; the labels stay")
             with self.lock:
                 self._say(session, session.hearing.decided(voiced, decision))
         finally:
@@ -551,15 +556,6 @@ class LiveScheduler:
                 self.encoding -= 1
                 self.load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
                 self._wanted.notify_all()
-
-    def _decision(
-        self, question: live_speaker_labels.RelabelRequest
-    ) -> live_speaker_labels.RelabelResult | None:
-        try:
-            return live_speaker_labels.relabel(question)
-        except Exception:  # the labels stay as they were
-            log.exception("internal error in the clustering of speakers; the labels stay")
-            return None
 
     def _choose(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self.encoding < self._encode_at_once

@@ -202,7 +202,10 @@ class RecognitionPlan:
         if going_on is None or going_on.shed:
             return None
         if going_on.paused is not None:
-            return self._in_pause(going_on, going_on.paused)
+            if self._schedule.grows or going_on.early is not None or self._busy(going_on):
+                return None
+            pause = going_on.paused
+            return RecognitionTask(going_on, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
         return self._partial(going_on, looked, options)
 
     def began(self, task: RecognitionTask) -> None:
@@ -216,11 +219,6 @@ class RecognitionPlan:
         self._going.remove(task)
         if task.urgency is RecognitionUrgency.FINAL:
             self._since = now
-
-    def _in_pause(self, segment: SpeechSegment, pause: int) -> RecognitionTask | None:
-        if self._schedule.grows or segment.early is not None or self._busy(segment):
-            return None
-        return RecognitionTask(segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
 
     def _partial(
         self, segment: SpeechSegment, looked: int, options: LiveOptions
