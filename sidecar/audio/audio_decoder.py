@@ -16,7 +16,7 @@ from typing import Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.ffmpeg_log import AudioTrack, RecordingHeader, track_names
+from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts

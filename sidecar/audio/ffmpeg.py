@@ -34,10 +34,9 @@ from sidecar.audio.audio_format import (
     AudioContainer,
     read_file_at,
 )
-from sidecar.audio.ffmpeg_log import FfmpegLog, RecordingHeader
+from sidecar.audio.ffmpeg_output import FfmpegLog, HoleFinder, RecordingHeader, TimedOutput
 from sidecar.audio.signal_conditioning import ChannelMixer
 from sidecar.audio.stream_links import Link, find_links, is_truncated
-from sidecar.audio.timed_output import HoleFinder, TimedOutput
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
-from sidecar.audio.ffmpeg_log import RecordingHeader
+from sidecar.audio.ffmpeg_output import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
 from sidecar.audio.signal_conditioning import ChannelMixer, Resampler

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
-from sidecar.audio.ffmpeg_log import AudioTrack, track_names
+from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEngine
