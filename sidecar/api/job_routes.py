@@ -32,7 +32,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_store import QueuePosition
+from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady

@@ -30,9 +30,10 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import JobFilter, OwnerLoad, QueuePosition, persist_import
+from sidecar.jobs.job_store import JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import OwnerLocks, retained_bytes
+from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
 

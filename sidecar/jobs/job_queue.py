@@ -26,7 +26,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
-from sidecar.jobs.wait_queue import GuessJobSeconds, WaitQueue
+from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
@@ -445,9 +445,9 @@ class JobQueue(SubmissionQueue):
         running = (job for job in self._running if job.id == job_id)
         return self._waiting.get(job_id) or next(running, None)
 
-    def turn(self, job: Job) -> tuple[int, float] | None:
+    def turn(self, job_id: str) -> QueuePosition | None:
         """As `WaitQueue.turn`."""
-        return self._waiting.turn(job)
+        return self._waiting.turn(job_id)
 
     def cancel(self, job: Job) -> None:
         """Cancel a waiting or running job; a job that has ended does not change."""

@@ -29,15 +29,7 @@ from sidecar.jobs.job_record import (
     JobState,
 )
 from sidecar.jobs.retention import Retention
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePosition:
-    """Queue position of a waiting job. ``position``: number of jobs before
-    it; ``wait_s``: predicted."""
-
-    position: int
-    wait_s: float
+from sidecar.jobs.wait_queue import QueuePosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +251,7 @@ class LocalJobStore:
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """As `JobStore.turns`."""
-        found = ((record.id, self._turn(record.id)) for record in records)
+        found = ((record.id, self._queue.turn(record.id)) for record in records)
         return {job_id: turn for job_id, turn in found if turn is not None}
 
     async def renew(self, record: JobRecord) -> None:
@@ -289,11 +281,6 @@ class LocalJobStore:
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._log.all() if one.owner == owner]
-
-    def _turn(self, job_id: str) -> QueuePosition | None:
-        live = self._queue.live(job_id)
-        turn = None if live is None else self._queue.turn(live)
-        return None if turn is None else QueuePosition(*turn)
 
     def _cancelled(self, record: JobRecord) -> JobRecord:
         """Cancel a job and return it as it is then; a private one may be deleted by that."""

@@ -14,8 +14,9 @@ from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
-from sidecar.jobs.job_store import JobFilter, JobStore, QueuePosition
+from sidecar.jobs.job_store import JobFilter, JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript

@@ -16,11 +16,15 @@ from sidecar import clock, errors
 from sidecar.audio import audio_source
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs import persistent_recordings
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job, poison_error
+from sidecar.jobs.persistent_recordings import (
+    PersistentRecordings,
+    RecordingArchive,
+    opening_timeout_s,
+)
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
@@ -37,7 +41,7 @@ def jobs_folder(settings: Settings) -> Path:
     return data_folder(settings, "jobs")
 
 
-class JobPersistence(persistent_recordings.PersistentRecordings):
+class JobPersistence(PersistentRecordings):
     """Jobs and recordings that one service persists in a folder."""
 
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
@@ -48,7 +52,7 @@ class JobPersistence(persistent_recordings.PersistentRecordings):
         """
         folder = jobs_folder(settings)
         storage = create_recording_storage(settings, folder / UPLOADS_FOLDER)
-        shelf = persistent_recordings.RecordingArchive(storage, settings.keep_recordings_mb << 20)
+        shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         self.store = SqliteJobEventLog(folder, journal_key(settings), now, shelf=shelf)
         super().__init__(settings, storage, self.store.seal)
         self.shelf = shelf

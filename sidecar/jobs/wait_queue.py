@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from typing import NamedTuple
 
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs import scheduler
@@ -85,6 +86,15 @@ class RunningJobs:
 POSITIONS_MAX_AGE_S = 1.0
 """Maximum age of cached positions and waits: to compute them takes a moment."""
 
+
+class QueuePosition(NamedTuple):
+    """Queue position of a waiting job. ``position``: number of jobs before it; ``wait_s``:
+    predicted."""
+
+    position: int
+    wait_s: float
+
+
 GuessJobSeconds = Callable[[Job, Precision], float | None]
 """Estimate of a job's seconds of work before anything was measured; None if unknown."""
 
@@ -112,7 +122,7 @@ class WaitQueue:
         self._resolution = place.resolution
         self._predicted: dict[str, float] = {}
         """Predicted seconds of work of each job that waits or runs."""
-        self._turns: dict[str, tuple[int, float]] = {}
+        self._turns: dict[str, QueuePosition] = {}
         self._turns_until = 0.0
         self._halted = False
         self._passed_over: set[str] = set()
@@ -240,12 +250,9 @@ class WaitQueue:
         inturn = (jobs[turn.index] for turn in found)
         return (job for job in inturn if job.id not in self._passed_over)
 
-    def turn(self, job: Job) -> tuple[int, float] | None:
-        """Return the number of jobs before a job, and the predicted wait in seconds;
-        None if it does not wait."""
-        if job.id not in self._jobs:
-            return None
-        return self._all_turns()[job.id]
+    def turn(self, job_id: str) -> QueuePosition | None:
+        """Return the position of a job; None if it does not wait."""
+        return self._all_turns().get(job_id)
 
     def begun_in_s(self, count: int) -> float:
         """Predict the seconds until ``count`` jobs have started. Jobs beyond those that wait count
@@ -258,7 +265,7 @@ class WaitQueue:
         last_s = waits_s[-1] if waits_s else 0.0
         return last_s + (count - len(waits_s)) * each_s / len(self._working)
 
-    def _all_turns(self) -> Mapping[str, tuple[int, float]]:
+    def _all_turns(self) -> Mapping[str, QueuePosition]:
         """Return `turn` of all waiting jobs, by id."""
         now = time.monotonic()
         if now >= self._turns_until:
@@ -267,7 +274,9 @@ class WaitQueue:
             busy_s = [one.open_in_s(now) for one in self._working]
             load_s = self._pace.load_s(self._place.precision)
             found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
-            self._turns = {jobs[one.index].id: (n, one.wait_s) for n, one in enumerate(found)}
+            self._turns = {
+                jobs[one.index].id: QueuePosition(n, one.wait_s) for n, one in enumerate(found)
+            }
             self._turns_until = now + POSITIONS_MAX_AGE_S
         return self._turns
 

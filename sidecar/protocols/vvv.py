@@ -27,7 +27,7 @@ from sidecar.api.http.upload import close_on_error, read_form
 from sidecar.auth.identity import Identity
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import QueuePosition
+from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
 

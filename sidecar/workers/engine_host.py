@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic
@@ -144,15 +144,13 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         Raises:
             errors.ModelUnsuited: it differs.
         """
-        old, new = self._choice, choice
-        alike = old.checkpoint is not None and new.checkpoint is not None and old.spec == new.spec
-        if alike and self.admission is not None:
-            assert old.checkpoint is not None
-            assert new.checkpoint is not None
-            shape = ModelShape.from_config(old.checkpoint.config)
-            alike = shape == ModelShape.from_config(new.checkpoint.config)
-        if not alike:
+        old, new = self._choice.checkpoint, choice.checkpoint
+        if old is None or new is None or self._choice.spec != choice.spec:
             raise errors.ModelUnsuited()
+        if self.admission is not None:
+            shape = ModelShape.from_config(old.config)
+            if shape != ModelShape.from_config(new.config):
+                raise errors.ModelUnsuited()
 
     @property
     def reserved_bytes(self) -> int:
@@ -266,8 +264,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             "precision": self.slot.precision.value,
             "memory_plan": asdict(self.slot.memory),
             "gpu": self.gpu and asdict(self.gpu),
+            "exit_code": worker.exit_code,
+            "last_lines": worker.last_lines,
         }
-        self._crash_notes.write(worker.name, worker.exit_code, worker.last_lines, about)
+        self._crash_notes.write(worker.name, about)
 
 
 def spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
@@ -298,21 +298,17 @@ class CrashNotes:
     def __init__(self, data: Path | None) -> None:
         self.folder = data and data / "crash"
 
-    def write(
-        self, who: str, exit_code: int | None, last_lines: Sequence[str], about: Mapping[str, Any]
-    ) -> Path | None:
+    def write(self, who: str, about: Mapping[str, Any]) -> Path | None:
         """Write a note about a worker's death; return the file, or None if it cannot be written."""
         if self.folder is None:
             return None
         note = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "who": who,
-            "exit_code": exit_code,
             "version": __version__,
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             **about,
-            "last_lines": list(last_lines),
         }
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
         path = self.folder / f"{name}.json"

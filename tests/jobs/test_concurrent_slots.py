@@ -32,7 +32,7 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
 ) -> None:
     async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
         jobs = await submitted(queue, *(new_job() for _ in range(2)))
-        assert queue.turn(jobs[1]) == (1, 0.0), "in the other place"
+        assert queue.turn(jobs[1].id) == (1, 0.0), "in the other place"
         queue.open()
         await until(lambda: queue.running == 2)
         jobs += await submitted(queue, *(new_job() for _ in range(2)))

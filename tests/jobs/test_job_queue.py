@@ -152,13 +152,13 @@ async def test_job_with_transcript_stays_done_when_cancelled_before_engine_is_fr
     async with queue_on(slot) as queue:
         one, following = await started(queue, new_job(), new_job())
         text = (await asyncio.wait_for(one.result(), PATIENCE_S)).text
-        assert queue.turn(following)[0] == 0, "the engine is not free"
+        assert queue.turn(following.id)[0] == 0, "the engine is not free"
         queue.cancel(one)
         queue.interrupt()
         for _ in range(100):
             await asyncio.sleep(0)
         assert (one.state, one.record.attempts, said(one)) == (JobState.DONE, 1, text)
-        assert queue.turn(following)[0] == 0, "and its way out was not disturbed"
+        assert queue.turn(following.id)[0] == 0, "and its way out was not disturbed"
         slot.release.set()
         assert (await asyncio.wait_for(following.result(), PATIENCE_S)).text == text
 

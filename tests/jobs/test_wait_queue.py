@@ -70,7 +70,7 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
     jobs = [job_of(recording, owner=owner) for owner in owners]
     for job in jobs:
         lineup.join(job)
-    turns = [lineup.turn(job) or (-1, -1.0) for job in jobs]
+    turns = [lineup.turn(job.id) or (-1, -1.0) for job in jobs]
     in_order = sorted(range(len(jobs)), key=lambda number: turns[number])
     assert sorted(place for place, _ in turns) == [*range(len(jobs))]
     works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
@@ -80,7 +80,7 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
     assert in_order[0] == 4
     ran = [jobs.index(job) async for job in runs(lineup, log, by_owner)]
     assert ran == in_order
-    assert [lineup.turn(job) for job in jobs] == [None] * len(jobs)
+    assert [lineup.turn(job.id) for job in jobs] == [None] * len(jobs)
 
 
 async def test_waiting_jobs_have_positive_waits_while_another_runs(
@@ -89,12 +89,12 @@ async def test_waiting_jobs_have_positive_waits_while_another_runs(
     async with queue_on(OverheardSlot()) as queue:
         running, next_, last = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: running.record.progress.audio_s_done)
-        (first, first_s), (second, second_s) = queue.turn(next_), queue.turn(last)
+        (first, first_s), (second, second_s) = queue.turn(next_.id), queue.turn(last.id)
         assert 0.0 < first_s < second_s
-        assert queue.turn(running) is None
+        assert queue.turn(running.id) is None
         assert (first, second) == (0, 1)
         queue.cancel(next_)
-        assert queue.turn(last)[0] == 0
+        assert queue.turn(last.id)[0] == 0
 
 
 async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Path) -> None:
@@ -166,14 +166,14 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     lineup.begin(jobs[:1], 1)
     assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
     lineup.join(jobs[2])
-    assert (lineup.turn(jobs[1]), lineup.turn(jobs[2])) == ((0, 0.0), (1, 10.0))
+    assert (lineup.turn(jobs[1].id), lineup.turn(jobs[2].id)) == ((0, 0.0), (1, 10.0))
 
 
 async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
         first, *rest = await submitted(queue, *(new_job(owner="a") for _ in range(4)))
-        assert [queue.turn(job)[1] for job in rest] == [500.0, 1000.0, 1500.0]
+        assert [queue.turn(job.id)[1] for job in rest] == [500.0, 1000.0, 1500.0]
         slot.release.clear()
         queue.open()
         await first.result()
@@ -186,7 +186,7 @@ async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) ->
         await until(let_it_go)
         assert pace.load_s("fp32") == slot.load_s > 0.0
         await rest[0].result()
-        waits = [queue.turn(job)[1] for job in rest[1:]]
+        waits = [queue.turn(job.id)[1] for job in rest[1:]]
         assert waits[0] < waits[1] < 50.0
         slot.release.set()
         for job in rest:

@@ -174,7 +174,7 @@ def test_log_old_logs_and_crash_notes_are_private(tmp_path: Path) -> None:
         handler.emit(logging.makeLogRecord({"msg": "a line"}))
         handler.doRollover()
         handler.close()
-        assert CrashNotes(tmp_path).write("engine", 1, ["the last line"], {}) is not None
+        assert CrashNotes(tmp_path).write("engine", {"exit_code": 1}) is not None
     finally:
         os.umask(before)
     found = {path.parent.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("*/*")}

@@ -221,7 +221,7 @@ def fail_beyond_free_memory(device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (free + own) / total), device)
 
 
-def host_modules(options: LoadOptions) -> list[str]:
+def host_modules(options: LoadOptions | MemoryPlan) -> list[str]:
     """Return the modules that stay on the host during a load."""
     kept = [*ENCODER_MODULES] if options.evict_encoders else []
     return kept + ([EMBEDDING_MODULE] if options.host_token_table else [])
