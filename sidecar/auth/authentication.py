@@ -124,9 +124,8 @@ class AccessPolicy:
         who = self.authenticator.identify(approach).at(approach)
         if who.limits != identity.UNLIMITED_OWNER:
             return who
-        return replace(
-            who, limits=replace(self.limits, shares=who.proof is identity.AuthMethod.JWT)
-        )
+        shares = who.proof is identity.AuthMethod.JWT
+        return replace(who, limits=replace(self.limits, shares=shares))
 
     def check_origin(self, approach: RequestOrigin) -> None:
         """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that

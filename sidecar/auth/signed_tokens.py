@@ -220,9 +220,8 @@ class TokenVerifier:
         if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             return None
         until = int(claims["exp"]) if "exp" in claims else None
-        return TokenClaims(
-            subject, SignedCredential(token_id, key_id, until), frozenset(scope.split())
-        )
+        credential = SignedCredential(token_id, key_id, until)
+        return TokenClaims(subject, credential, frozenset(scope.split()))
 
     def _key_named(self, token: str) -> str:
         """Return the key id of a well-formed token; "" if it is malformed or has none."""

@@ -100,39 +100,29 @@ def _fetch_all(
     snapshot: HubSnapshot, download: resumable_download.RunningDownload, layout: CheckpointLayout
 ) -> None:
     """Download the small files first: `config.json` shows whether the weights can be used."""
-    download.meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
+    place, meter = download.place, download.meter
+
+    def fetch(file: resumable_download.HubFile) -> None:
+        if (found := place.found(file)) is not None:
+            with found.open("rb") as content:
+                growing = resumable_download.PartialFile(file, content, download)
+            if growing.whole:
+                place.keep(file)
+                return
+            meter.advance(-growing.done)
+            meter.notice(f"{file.name} is damaged and is downloaded again.")
+            place.drop(file)
+        resumable_download.fetch(file, partial(read_hub_file, snapshot), download)
+
+    meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     large = [file for file in snapshot.files if layout.is_large(file.name)]
     for file in snapshot.files:
         if file not in large:
-            _fetch(snapshot, file, download)
-    layout.check_config(download.place.folder)
-    fetches = [partial(_fetch, snapshot, file, download) for file in large]
+            fetch(file)
+    layout.check_config(place.folder)
+    fetches = [partial(fetch, file) for file in large]
     for _ in resumable_download.run_in_parallel(fetches, download.stop):
         pass
-
-
-def _fetch(
-    snapshot: HubSnapshot,
-    file: resumable_download.HubFile,
-    download: resumable_download.RunningDownload,
-) -> None:
-    """Download one file and check it.
-
-    Raises:
-        DownloadStopped: the download was stopped.
-    """
-    place, meter = download.place, download.meter
-    if (found := place.found(file)) is not None:
-        with found.open("rb") as content:
-            growing = resumable_download.PartialFile(file, content, download)
-        if growing.whole:
-            place.keep(file)
-            return
-        meter.advance(-growing.done)
-        meter.notice(f"{file.name} is damaged and is downloaded again.")
-        place.drop(file)
-    read = partial(read_hub_file, snapshot)
-    resumable_download.fetch(file, read, download)
 
 
 def _pinned_commit(cache: Path, layout: CheckpointLayout) -> str | None:

@@ -64,9 +64,7 @@ def doctor(
 
 def next_step(findings: Sequence[CheckFinding]) -> str:
     """Return the next step: the remedy of the worst finding, the first among equals."""
-    wrong = [
-        finding for finding in findings if finding.remedy and finding.state >= CheckState.WARNING
-    ]
+    wrong = [one for one in findings if one.remedy and one.state >= CheckState.WARNING]
     return max(wrong, key=lambda finding: finding.state).remedy if wrong else READY
 
 

@@ -74,14 +74,10 @@ class LiveCommandOptions:
     def options(self) -> dict[str, Any]:
         """Return the fields of `LiveOptions` that are given."""
         unasked = True if self.format in transcript_formats.SUBTITLES else None
-        given = {
-            "language": self.language,
-            "diarize": self.diarize,
-            "partials": self.partials,
-            "words": unasked if self.words is None else self.words,
-            "prompt": self.prompt,
-            "keep": self.keep or None,
-        }
+        as_said = "language", "diarize", "partials", "prompt"
+        given = {name: getattr(self, name) for name in as_said}
+        given["words"] = unasked if self.words is None else self.words
+        given["keep"] = self.keep or None
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -190,9 +190,7 @@ def _live(live: Answer, before: Answer, passed: float) -> MonitorSection:
     rows = [("sessions", _of(live.get("sessions"), live.get("limit")))]
     rows += [(f"by {wire}", f"{count:g}") for wire, count in wires]
     rows += [
-        ("speaking", _number(live.get("speaking"))),
-        ("utterances", _number(live.get("utterances"))),
-        ("finals", _number(live.get("finals"))),
+        *((name, _number(live.get(name))) for name in ("speaking", "utterances", "finals")),
         ("sound in a second", _rate(live, before, passed)),
         ("sound that waits", _bytes(live.get("sound_bytes"))),
         ("rtf", _spread(live.get("realtime_ratio"))),
@@ -246,9 +244,8 @@ def _decoding(metrics: Answer) -> MonitorSection:
 def _memory(now: MonitorSnapshot) -> MonitorSection:
     rows: Rows = []
     own = _part(now.metrics, "vibevoice")
-    planned = sum(
-        one.get("reserved_bytes") or 0 for one in own.get("engines", ()) if one.get("on_gpu")
-    )
+    here = [one for one in own.get("engines", ()) if one.get("on_gpu")]
+    planned = sum(one.get("reserved_bytes") or 0 for one in here)
     tight = False
     for gpu in now.system.get("gpus") or ():
         used = (gpu.get("memory_used_mib") or 0) * MB

@@ -299,9 +299,8 @@ def find_voice(name: str, language: str) -> PulledVoice:
     from sidecar.checkpoints.installed_voices import PulledVoice
     from sidecar.tts import moonshine_tts
 
-    name, tag = moonshine_tts.choose_moonshine_voice(
-        moonshine_tts.voice_catalogue(), name, language
-    )
+    catalogue = moonshine_tts.voice_catalogue()
+    name, tag = moonshine_tts.choose_moonshine_voice(catalogue, name, language)
     name = name or moonshine_tts.library_default_voice(moonshine_tts.voice_files(tag))
     return PulledVoice(name, tag, tuple(moonshine_tts.voice_files(tag, name)))
 

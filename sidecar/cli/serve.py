@@ -147,11 +147,9 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"
         log.info(used, place.port, place.pid)
-        service_process.write_parent_line(
-            service_process.ready_line(
-                settings, place.port, place.pid, **_of_reused(settings, place)
-            )
-        )
+        also = _of_reused(settings, place)
+        line = service_process.ready_line(settings, place.port, place.pid, **also)
+        service_process.write_parent_line(line)
         return
     port = place.getsockname()[1]
 

@@ -80,9 +80,8 @@ def talk(
     with _service(where, llm, aloud=aloud) as there:
         if there is None:  # it has printed the reason
             return 1
-        interrupted, failed = asyncio.run(
-            _run(there.with_token(), rate, (voice, model), sound, player)
-        )
+        party = _run(there.with_token(), rate, (voice, model), sound, player)
+        interrupted, failed = asyncio.run(party)
     if not (text or file is not None):  # Ctrl-C is the only end of a microphone
         return 0
     attended = text and sys.stdin is not None and sys.stdin.isatty()

@@ -114,6 +114,5 @@ def from_wire(values: dict[str, Any]) -> SidecarError:
     """Return the error of `SidecarError.to_wire`; an unknown code becomes a `SidecarError`."""
     known = {error.code: error for error in all_errors()}
     error = known.get(values.get("code", ""), SidecarError)
-    return error(
-        values.get("detail"), hint=values.get("hint"), retry_after=values.get("retry_after")
-    )
+    hint, retry_after = values.get("hint"), values.get("retry_after")
+    return error(values.get("detail"), hint=hint, retry_after=retry_after)

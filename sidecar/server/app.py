@@ -144,9 +144,8 @@ def create_listeners(
         from sidecar.server.http_app import create_talk_app
         from sidecar.server.http_server import SecondaryPort, uvicorn_config
 
-        config = uvicorn_config(
-            create_talk_app(service, entrance, settings.talk_ports.page), settings
-        )
+        app = create_talk_app(service, entrance, settings.talk_ports.page)
+        config = uvicorn_config(app, settings)
         found.append(SecondaryPort("talk_port", config, ports.talk, TALK_PORT_HINT))
     return found
 

@@ -129,9 +129,8 @@ class CountingServer(uvicorn.Server):
         if not (is_loopback_address(host) or host in self._proxies):
             wait_s = self._new.wait(key, now)
             self._new.charge(key, now, 1.0)
-        self._accepting.spawn(
-            "connect", self._connect(counted, Identity(key, AuthMethod.PLACE), wait_s)
-        )
+        peer = Identity(key, AuthMethod.PLACE)
+        self._accepting.spawn("connect", self._connect(counted, peer, wait_s))
 
     async def _connect(self, sock: socket.socket, peer: Identity, wait_s: float) -> None:
         """Hand a connection over to its protocol after a while and in its turn, once its TLS

@@ -147,9 +147,8 @@ class UpstreamBalancer:
         """Return the server with the earliest end of its back-off, for a last attempt. None if all
         that are left are on trial already."""
         aside = [index for index in self._others(without) if not self.servers[index].running]
-        return self._taken(
-            min(aside, key=lambda index: self.servers[index].backoff_until, default=None)
-        )
+        first = min(aside, key=lambda index: self.servers[index].backoff_until, default=None)
+        return self._taken(first)
 
     def free_in(self, now: float, without: Collection[int] = ()) -> float | None:
         """Return the seconds until a server may be free, at least `TRIAL_POLL_S`; None if none is

@@ -39,25 +39,20 @@ class FailureStep(Enum):
     """No server would take it: the recording or the request is at fault."""
 
 
+@dataclass(eq=False)
 class ChunkFailure(Exception):
     """Failure of a chunk: the next step, and the error if no step helps.
 
     ``sent``: whether the server had begun to read audio, so that the audio may be at fault.
     """
 
-    def __init__(
-        self,
-        step: FailureStep,
-        error: errors.SidecarError,
-        retry_after: float | None = None,
-        *,
-        sent: bool = True,
-    ) -> None:
-        self.step = step
-        self.error = error
-        self.retry_after = retry_after
-        self.sent = sent
-        super().__init__(error.detail)
+    step: FailureStep
+    error: errors.SidecarError
+    retry_after: float | None = None
+    sent: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.error.detail)
 
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:

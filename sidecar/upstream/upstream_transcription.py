@@ -166,9 +166,8 @@ class UpstreamTranscription:
         while not sent.future.done():
             self._check()
             with suppress(Empty):
-                yield from self._announce(
-                    self._early(sent.piece, sent.told.get(timeout=CANCEL_POLL_S))
-                )
+                said = sent.told.get(timeout=CANCEL_POLL_S)
+                yield from self._announce(self._early(sent.piece, said))
         self._check()
         self._futures.discard(sent.future)
         parts = sent.future.result()

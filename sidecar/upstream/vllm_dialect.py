@@ -205,12 +205,11 @@ class VllmChunkRequest:
             raise upstream_dialect.garbled_failure("ran out of tokens", FailureStep.SMALLER)
         if not segments and not reading.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
+        truncated = reading.parser.truncated
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
-            notices=loop_guard.loop_notices(
-                segments, self._loops, truncated=reading.parser.truncated
-            ),
+            notices=loop_guard.loop_notices(segments, self._loops, truncated=truncated),
             ignored=("num_speakers",) if self._options.num_speakers is not None else (),
         )
 
