@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -24,13 +24,8 @@ PAGE_JOBS = 500
 """Maximum that the service returns at once."""
 LEAST_TO_DELETE = 6
 """Minimum of an id's characters: a short prefix may be a typing error."""
-JobArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="Id of the job, or an unambiguous beginning of it.")
-]
-FolderOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Use this folder of jobs instead of that of the settings."),
-]
+JOB = argument(..., "Id of the job, or an unambiguous beginning of it.", metavar="ID")
+FOLDER = option(None, "Use this folder of jobs instead of that of the settings.", metavar="DIR")
 
 
 def jobs() -> None:
@@ -74,7 +69,7 @@ async def _list(
             print_text(f"{job_line(job)}\n")
 
 
-async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
+async def _cancel(job: str = JOB, *, where: ServiceTarget) -> None:
     """Cancel a job; a finished one stays unchanged."""
     async with client_of(where) as client:
         found = await _job_of(client, job)
@@ -85,7 +80,7 @@ async def _cancel(job: JobArgument, *, where: ServiceTarget) -> None:
         print_error_line(f"{(await client.job(found.id)).state}: {found.id}")
 
 
-async def _delete(job: JobArgument, *, where: ServiceTarget) -> None:
+async def _delete(job: str = JOB, *, where: ServiceTarget) -> None:
     """Delete a job, its transcript and its recording permanently."""
     async with client_of(where) as client:
         found = await _job_of(client, job, LEAST_TO_DELETE)
@@ -133,7 +128,7 @@ def job_line(job: Job) -> str:
 
 def _backup(
     file: Path = argument(..., "New file for the backup.", metavar="FILE"),
-    jobs_dir: FolderOption = None,
+    jobs_dir: Path | None = FOLDER,
 ) -> None:
     """Write jobs and recordings to a new file (mode 0600)."""
     from sidecar.storage.job_backup import back_up_jobs
@@ -143,7 +138,7 @@ def _backup(
 
 def _restore(
     file: Path = argument(..., "What `jobs backup` wrote.", metavar="FILE"),
-    jobs_dir: FolderOption = None,
+    jobs_dir: Path | None = FOLDER,
 ) -> None:
     """Restore jobs and recordings to a folder without jobs."""
     from sidecar.storage.job_backup import restore_jobs

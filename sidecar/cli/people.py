@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,10 +18,8 @@ from sidecar.cli.output import PROGRAM, print_error_line, print_text, printable
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
 
-PersonArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="Id of the person, or an unambiguous beginning of it.")
-]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name to show in transcripts.")]
+PERSON = argument(..., "Id of the person, or an unambiguous beginning of it.", metavar="ID")
+NAME = argument(..., "Name to show in transcripts.", metavar="NAME")
 
 
 def people() -> None:
@@ -53,7 +51,7 @@ async def _list(*, where: ServiceTarget) -> None:
 
 
 async def _add(
-    name: NameArgument,
+    name: str = NAME,
     clip: Path = argument(..., "Recording of one person, 5 to 10 s.", metavar="FILE"),
     *,
     where: ServiceTarget,
@@ -64,13 +62,13 @@ async def _add(
             print_text(_line(await client.add_person(name, file)))
 
 
-async def _rename(person: PersonArgument, name: NameArgument, *, where: ServiceTarget) -> None:
+async def _rename(person: str = PERSON, name: str = NAME, *, where: ServiceTarget) -> None:
     """Rename an enrolled speaker."""
     async with client_of(where) as client:
         print_text(_line(await client.change_person(await _id_of(client, person), name)))
 
 
-async def _delete(person: PersonArgument, *, where: ServiceTarget) -> None:
+async def _delete(person: str = PERSON, *, where: ServiceTarget) -> None:
     """Delete an enrolled speaker permanently."""
     async with client_of(where) as client:
         found = await _id_of(client, person)

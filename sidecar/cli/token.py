@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 _DATE = "%Y-%m-%d %H:%M"
 _ROW = "{:<32}  {:<8}  {:<16}  {:<16}  {:<16}  {:<8}  {}\n"
 
-FolderOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Use this folder of keys and lists instead of the default."),
-]
+FOLDER = option(None, "Use this folder of keys and lists instead of the default.", metavar="DIR")
 
 
 def token() -> None:
@@ -56,7 +53,7 @@ def _create(
     scope: list[str] | None = option(
         None, "What it allows beside transcribing, more than once", choices=Scope
     ),
-    folder: FolderOption = None,
+    folder: Path | None = FOLDER,
 ) -> None:
     """Issue a token and print it; it is stored nowhere."""
     issuer = _issuer(folder)
@@ -66,7 +63,7 @@ def _create(
     print_text(f"{token}\n")
 
 
-def _list(folder: FolderOption = None) -> None:
+def _list(folder: Path | None = FOLDER) -> None:
     """List the issued tokens, with their owners and whether they are valid."""
     from sidecar.clock import utc_now
 
@@ -85,7 +82,7 @@ def _list(folder: FolderOption = None) -> None:
 
 def _revoke(
     who: str = argument(..., "A subject, or a token's id.", metavar="NAME_OR_ID"),
-    folder: FolderOption = None,
+    folder: Path | None = FOLDER,
 ) -> None:
     """Revoke all tokens of a subject, or one by its id."""
     issuer = _issuer(folder)
@@ -100,7 +97,7 @@ def _revoke(
 
 def _keys(
     new: bool = option(False, "Create a key pair that signs from now on."),
-    folder: FolderOption = None,
+    folder: Path | None = FOLDER,
 ) -> None:
     """List the keys, the signing one last; create a pair if there is none."""
     issuer = _issuer(folder)

@@ -113,11 +113,9 @@ SERVER_KEYS = {
     "grpc_max_receive_message_bytes": YamlKey(usual=(8 * MB,)),
     "grpc_max_send_message_bytes": YamlKey(usual=(4 * MB,)),
     "sample_rate": YamlKey(usual=(16_000,)),
-    **dict.fromkeys(
-        ("max_buffer_sec", "max_buffer_bytes", "buffer_overlap_sec", "decode_queue_timeout_sec"),
-        YamlKey(),
-    ),
-    **dict.fromkeys(("partial_decode_interval_sec", "partial_decode_window_sec"), YamlKey()),
+    **dict.fromkeys(("max_buffer_sec", "max_buffer_bytes", "buffer_overlap_sec"), YamlKey()),
+    **dict.fromkeys(("decode_queue_timeout_sec", "partial_decode_interval_sec"), YamlKey()),
+    "partial_decode_window_sec": YamlKey(),
     **dict.fromkeys(("max_pending_decodes_per_stream", "max_pending_decodes_global"), YamlKey()),
 }
 MODEL_KEYS = {

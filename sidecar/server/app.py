@@ -101,9 +101,8 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.Ac
     per_minute = access.limits.requests_per_minute
     rate_limiter = RateLimiter(per_minute) if per_minute else None
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
-    return authentication.AccessControl(
-        access, rate_limiter, RevocableStreams(access.authenticator.refusal, most=most)
-    )
+    visits = RevocableStreams(access.authenticator.refusal, most=most)
+    return authentication.AccessControl(access, rate_limiter, visits)
 
 
 def create_listeners(

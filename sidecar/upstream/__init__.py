@@ -79,8 +79,7 @@ class UpstreamEngine:
     ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
         """Transcribe each on its own thread, which mostly waits; the pool chooses servers for
         all."""
-        told: queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]
-        told = queue.SimpleQueue()
+        told = queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]()
         over = threading.Event()
 
         def run(number: int, one: engine_interface.TranscriptionRequest) -> None:
