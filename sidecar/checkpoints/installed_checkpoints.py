@@ -341,11 +341,6 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
         name = names.get(repository, repository)
         _, layout = resolve_repository(name)
         content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
-        yield InstalledModel(
-            name,
-            repository,
-            folder,
-            layout.engine,
-            sum(path.stat().st_size for path in content),
-            checkpoint.complete_commit(folder, layout.read) or "",
-        )
+        size = sum(path.stat().st_size for path in content)
+        commit = checkpoint.complete_commit(folder, layout.read) or ""
+        yield InstalledModel(name, repository, folder, layout.engine, size, commit)

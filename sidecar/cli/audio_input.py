@@ -22,7 +22,7 @@ from collections.abc import (
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
@@ -33,10 +33,6 @@ from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
 from sidecar.interfaces.live_options import LIVE_RATE, WholeSamples
 from sidecar.transcripts.transcript_formats import FORMATS
-
-if TYPE_CHECKING:
-    from sidecar.audio import Block
-
 
 ENDINGS = (
     ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".awb", ".caf", ".dss",
@@ -315,12 +311,7 @@ def _decoded(path: Path) -> Generator[bytes, None, None]:
         facts = probe_audio(source.fd, LONGEST_S)
         with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
             for block in equal_blocks(audio, round(PIECE_S * LIVE_RATE)):
-                yield _pcm16(block)
-
-
-def _pcm16(block: Block) -> bytes:
-    found: bytes = (block.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
-    return found
+                yield (block.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
 
 
 async def read_stdin(most: int) -> AsyncIterator[bytes]:

@@ -123,13 +123,9 @@ def refuse_plain_secrets(given: Mapping[str, Any]) -> None:
 
 def _flag(name: str, field: FieldInfo) -> SettingFlag:
     choices = _choices(field.annotation)
-    return SettingFlag(
-        name=name,
-        value="|".join(choices) or _value(field),
-        choices=choices,
-        default=_text(field.default, duration=_is_duration(field)),
-        description=field.description or "",
-    )
+    value = "|".join(choices) or _value(field)
+    default = _text(field.default, duration=_is_duration(field))
+    return SettingFlag(name, value, choices, default, field.description or "")
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

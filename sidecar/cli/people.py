@@ -103,10 +103,8 @@ async def _carry_over(
             hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
         )
     folder = people_dir or speaker_folder(settings)
-    came, there = await import_speaker_file(folder, secret, PostgresSpeakerStore(address, secret))
-    print_error_line(
-        f"carried over: {came}; there already: {there}. The file is still in {folder}."
-    )
+    new, there = await import_speaker_file(folder, secret, PostgresSpeakerStore(address, secret))
+    print_error_line(f"carried over: {new}; there already: {there}. The file is still in {folder}.")
 
 
 async def _id_of(client: AsyncClient, given: str) -> str:

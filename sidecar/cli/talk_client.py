@@ -436,9 +436,8 @@ class Loudspeaker:
                 **audio_input.MONO_16_BIT,
             )
         except (ValueError, sound.PortAudioError) as error:
-            raise errors.LoudspeakerUnavailable(
-                f"The loudspeaker cannot be used: {error}."
-            ) from None
+            detail = f"The loudspeaker cannot be used: {error}."
+            raise errors.LoudspeakerUnavailable(detail) from None
 
     def add(self, item: str, pcm: bytes) -> None:
         """Queue audio of an item: 16-bit mono. Drop the rest of another."""

@@ -209,9 +209,8 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
         raise SettingsInvalid(f"The file {path} cannot be read: {error}") from None
     for name in given:
         if name not in known:
-            raise SettingsInvalid(
-                f"{path}: there is no setting '{name}'.", hint=suggestion(name, known)
-            )
+            hint = suggestion(name, known)
+            raise SettingsInvalid(f"{path}: there is no setting '{name}'.", hint=hint)
     return given
 
 

@@ -454,15 +454,14 @@ def stt_metrics_json(
         "decode_response_emit": live.emitted,
         "rtf": live.factor,
     }
+    wrong = {name: int(many) for name, many in sorted(calls.items()) if name != STATUS_OK}
     found: dict[str, Any] = {
         "active_sessions": sessions,
         "active_vad_utterances": live.speaking,
         "decode_cancelled": int(live.dropped.total),
         "decode_orphaned": int(live.orphaned.total),
         "vad_triggers_total": int(live.turns.total),
-        "error_counts": {
-            name: int(many) for name, many in sorted(calls.items()) if name != STATUS_OK
-        },
+        "error_counts": wrong,
     }
     for name, histogram in spreads.items():
         seen = histogram.only

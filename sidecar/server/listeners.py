@@ -310,9 +310,8 @@ def find_service(host: str, port: int) -> RunningService | None:
                 stopping = body.get("status") == "stopping"
                 fields = "device", *SECONDARY_PORT_FIELDS
                 also = {name: body[name] for name in fields if name in body}
-                return RunningService(
-                    port, int(body["pid"]), str(body["version"]), stopping, also, peer
-                )
+                pid, version = int(body["pid"]), str(body["version"])
+                return RunningService(port, pid, version, stopping, also, peer)
         except TimeoutError:
             return None
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):

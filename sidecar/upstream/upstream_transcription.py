@@ -241,12 +241,10 @@ class UpstreamTranscription:
         diarize, heard = self._options.diarize, self._heard
         turns = self._known()[0] if diarize else ()
         own = len(heard) == 1 and heard[0].answer.diarized
+        segments = self._assigned(heard, turns)
+        diarized = diarize and (own or self._turns is not None)
         transcript = audio_chunks.assemble_transcript(
-            heard,
-            self._assigned(heard, turns),
-            self._options,
-            self._end_s,
-            diarized=diarize and (own or self._turns is not None),
+            heard, segments, self._options, self._end_s, diarized=diarized
         )
         lacking = diarize and not transcript.diarized and transcript.has_speech
         return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
