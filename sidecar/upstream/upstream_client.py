@@ -103,8 +103,7 @@ class UpstreamClient:
         self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
         """Maximum length of a chunk, as far as the server has reported it."""
-        self._client = client
-        self._url = url
+        self._client, self._url = client, url
         self._headers = openai_http.authorization(key)
         self._options, self._limits = options, limits
 
