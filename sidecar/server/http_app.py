@@ -140,11 +140,10 @@ def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> 
 
 def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
     """Return the error renderers by the beginning of a path; other paths have the native one."""
+    openai = *openai_routes.PATHS, *openai_realtime_routes.PATHS
     return {
         **dict.fromkeys(vvv.PATHS, vvv.error_response),
-        **dict.fromkeys(
-            (*openai_routes.PATHS, *openai_realtime_routes.PATHS), openai_common.error_response
-        ),
+        **dict.fromkeys(openai, openai_common.error_response),
         admin_routes.PATH: admin_routes.install_error_format(on=settings.admin),
     }
 

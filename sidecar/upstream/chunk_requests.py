@@ -18,14 +18,8 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import openai_http, upstream_dialect
+from sidecar.upstream import load_balancer, openai_http, upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
-from sidecar.upstream.load_balancer import (
-    USUAL_LIMITS,
-    ChunkAttempts,
-    FailoverLimits,
-    UpstreamBalancer,
-)
 from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient
 from sidecar.upstream.upstream_dialect import (
     ChunkFailure,
@@ -51,7 +45,11 @@ class ChunkRequests:
     A blocking request cannot be cancelled from outside; a task of an event loop can, at any await.
     """
 
-    def __init__(self, options: UpstreamOptions, limits: FailoverLimits = USUAL_LIMITS) -> None:
+    def __init__(
+        self,
+        options: UpstreamOptions,
+        limits: load_balancer.FailoverLimits = load_balancer.USUAL_LIMITS,
+    ) -> None:
         self._options, self._limits = options, limits
         self.cuts = not options.piece_s
         """Whether the length of chunks is not set."""
@@ -65,7 +63,7 @@ class ChunkRequests:
             UpstreamClient(self._client, url, key, options, limits)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool = UpstreamBalancer(len(self.servers), random.random, limits)
+        self._pool = load_balancer.UpstreamBalancer(len(self.servers), random.random, limits)
         self._silent = [0 for _ in self.servers]
         self._lost = [asyncio.Event() for _ in self.servers]
         self._at_work = 0
@@ -144,7 +142,7 @@ class ChunkRequests:
         sound = await asyncio.to_thread(work.piece.flac)
         within_s = self._limits.extra_timeout_s + self._options.timeout * work.piece.duration_s
         now = time.monotonic()
-        patience = ChunkAttempts(now, now + 2 * within_s, self._limits)
+        patience = load_balancer.ChunkAttempts(now, now + 2 * within_s, self._limits)
         while True:
             index = await self._next_candidate(patience)
             patience.asked.add(index)
@@ -170,7 +168,7 @@ class ChunkRequests:
                 self._pool.left(index)
             return await self._smaller(work, server, patience)
 
-    async def _next_candidate(self, patience: ChunkAttempts) -> int:
+    async def _next_candidate(self, patience: load_balancer.ChunkAttempts) -> int:
         """Return the server to try next, after waiting until one is free.
 
         Raises:
@@ -205,7 +203,7 @@ class ChunkRequests:
         raise ChunkFailure(FailureStep.ELSEWHERE, last)
 
     async def _smaller(
-        self, work: _ChunkWork, server: UpstreamClient, patience: ChunkAttempts
+        self, work: _ChunkWork, server: UpstreamClient, patience: load_balancer.ChunkAttempts
     ) -> list[ChunkResult]:
         """Send the chunk in two halves, and limit the server to that length from now on."""
         piece = work.piece
