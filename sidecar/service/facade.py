@@ -337,6 +337,7 @@ class Service:
         """Return the health, from memory."""
         engines = self.fleet.standing()
         lately = self.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
+        hangs = RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
         return ServiceHealth(
             version=__version__,
             instance=self.instance,
@@ -345,7 +346,7 @@ class Service:
             engines=engines,
             jobs_waiting=self._queue.depth,
             jobs_running=self._queue.running,
-            jobs_paused=self._pause_reason,
+            jobs_paused=self._queue.paused.code if self._queue.paused else hangs,
             live_sessions=len(self.live),
             starting=self._starting,
             stopping=self._queue.draining,
@@ -353,12 +354,6 @@ class Service:
             trouble=hang_reason(engines.values()) or metrics.health_problem(lately),
             also=dict(self.also),
         )
-
-    @property
-    def _pause_reason(self) -> str | None:
-        if (paused := self._queue.paused) is not None:
-            return paused.code
-        return RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""

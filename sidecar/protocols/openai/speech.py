@@ -274,8 +274,8 @@ class SpeechResponse(responses.StreamedResponse):
     def __init__(
         self, tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
     ) -> None:
-        events = asked.stream is SpeechStreamFormat.SSE
-        self.media_type = responses.SSE_MEDIA_TYPE if events else asked.form.media_type
+        self._events = asked.stream is SpeechStreamFormat.SSE
+        self.media_type = responses.SSE_MEDIA_TYPE if self._events else asked.form.media_type
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._tts, self._asked, self._quota, self._caller = tts, asked, quota, caller
@@ -299,8 +299,7 @@ class SpeechResponse(responses.StreamedResponse):
         asked = await with_voice_here(self._asked, self._tts)
         self.headers.update(warning_headers(asked.warnings))
         audio = spoken(self._tts, asked, self._quota, self._caller)
-        events = asked.stream is SpeechStreamFormat.SSE
-        await self._send_all(send, speech_events(audio) if events else audio)
+        await self._send_all(send, speech_events(audio) if self._events else audio)
 
 
 _CONTENT: dict[str, Any] = {
