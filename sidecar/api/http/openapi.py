@@ -15,15 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from sidecar import clock
 from sidecar.errors import FieldInvalid
+from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
 from sidecar.interfaces.language_tags import printable_text
-from sidecar.interfaces.request_options import (
-    MAX_PROMPT_CHARACTERS,
-    MAX_SPEAKERS,
-    MAX_TOKENS,
-    MAX_TRACKS,
-    did_you_mean,
-)
 
 
 class RenderedBody(BaseModel):
@@ -66,7 +60,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
     known = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
     if request.method in ("GET", "DELETE"):
         for name in request.query_params.keys() - {*known, "api_key"}:
-            meant = did_you_mean(name, known)
+            meant = request_options.did_you_mean(name, known)
             raise FieldInvalid(f"There is no parameter '{printable_text(name)}'.{meant}")
 
 
@@ -232,21 +226,25 @@ OPTIONS: dict[str, Any] = {
     "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
     "hotwords": text(
         "Names and terms to expect, separated by commas or in free text. With 'prompt' "
-        f"together at most {MAX_PROMPT_CHARACTERS} characters.",
+        f"together at most {request_options.MAX_PROMPT_CHARACTERS} characters.",
         examples=["Nagg, Nell, Beckett"],
     ),
     "prompt": text(
         "Topic of the recording, in its language.", examples=["A scene of Samuel Beckett's Endgame"]
     ),
     "context": text("The same as 'prompt'; send one of them."),
-    "num_speakers": integer(1, MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]),
-    "speakers": integer(1, MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."),
+    "num_speakers": integer(
+        1, request_options.MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]
+    ),
+    "speakers": integer(
+        1, request_options.MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."
+    ),
     "temperature": number(
         0, 1, "Sampling temperature; 0 takes the likeliest words.", default=0, examples=[0]
     ),
     "max_tokens": integer(
         1,
-        MAX_TOKENS,
+        request_options.MAX_TOKENS,
         "Limit of the model's output. Default: by the length of the audio.",
         examples=[4096],
     ),
@@ -260,7 +258,7 @@ OPTIONS: dict[str, Any] = {
     ),
     "track": integer(
         1,
-        MAX_TRACKS,
+        request_options.MAX_TRACKS,
         "Number of the audio track, for a film with several. Default: the first that can be "
         "decoded.",
         examples=[2],

@@ -18,10 +18,10 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import Scope
 
-from sidecar import errors
 from sidecar.audio.audio_source import sha256_of_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import RevocableStreams
+from sidecar.errors import FieldInvalid, HeaderTooLarge
 
 _IDENTITY_KEY = "identity"
 _REVOCABLE_KEY = "visits"
@@ -86,7 +86,7 @@ def idempotency_key_of(request: Request) -> str | None:
         return None
     matched = _IDEMPOTENCY_KEY.fullmatch(given[0].strip())
     if matched is None or len(given) > 1:
-        raise errors.FieldInvalid(
+        raise FieldInvalid(
             "The header 'Idempotency-Key' is not a valid key.",
             hint="Send one, of 1 to 255 ASCII characters without spaces, such as a UUID.",
         )
@@ -184,11 +184,11 @@ def check_header_sizes(headers: Iterable[tuple[bytes, bytes]]) -> None:
         total += size
         known = name[:64].decode("latin-1").lower()
         if size > MAX_HEADER_BYTES and not known.startswith(LONG_HEADERS):
-            raise errors.HeaderTooLarge(
+            raise HeaderTooLarge(
                 f"The header '{known}' has {size} bytes; the limit is {MAX_HEADER_BYTES}."
             )
     if total > MAX_ALL_HEADERS_BYTES:
-        raise errors.HeaderTooLarge(
+        raise HeaderTooLarge(
             f"The headers have {total} bytes; the limit is {MAX_ALL_HEADERS_BYTES}."
         )
 
@@ -207,9 +207,7 @@ def last_event_id(request: Request) -> int:
     """
     given = request.headers.get("last-event-id", "").strip()
     if given and not _ID.fullmatch(given):
-        raise errors.FieldInvalid(
-            "'Last-Event-ID' is not the id of an event.", hint=LAST_EVENT_HINT
-        )
+        raise FieldInvalid("'Last-Event-ID' is not the id of an event.", hint=LAST_EVENT_HINT)
     return int(given or 0)
 
 

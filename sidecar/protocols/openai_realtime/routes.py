@@ -26,13 +26,7 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.protocols.openai_common import (
-    ERRORS,
-    LIVE_ALIASES,
-    error_response,
-    status_of,
-    warning_headers,
-)
+from sidecar.protocols import openai_common
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
 from sidecar.protocols.openai_realtime.server_events import error_event
@@ -144,7 +138,7 @@ NO_BETA = (
 
 def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRouter:
     """Build the routes of this protocol; the auth gate accepts ``tickets``."""
-    router = openapi.Routes(responses=ERRORS)
+    router = openapi.Routes(responses=openai_common.ERRORS)
 
     def key_for(request: Request, session: Mapping[str, Any]) -> str:
         """Return a key for one connection of this protocol, with ``session`` and no scopes."""
@@ -236,10 +230,10 @@ async def refused_by_status(error: errors.SidecarError, websocket: WebSocket) ->
     A web page cannot read the status, so it gets an event. Errors in the request itself are also
     sent as an event.
     """
-    if "origin" in websocket.headers or status_of(error) not in HANDSHAKE_STATUSES:
+    if "origin" in websocket.headers or openai_common.status_of(error) not in HANDSHAKE_STATUSES:
         return False
     with suppress(RuntimeError, OSError):  # otherwise the error is sent as an event
-        await websocket.send_denial_response(error_response(error))
+        await websocket.send_denial_response(openai_common.error_response(error))
         return True
     return False
 
@@ -259,7 +253,7 @@ def initial_config(
         errors.BadRequest: a field is invalid.
     """
     model = query.get("model", "")
-    if query.get("intent") == "transcription" and model not in LIVE_ALIASES:
+    if query.get("intent") == "transcription" and model not in openai_common.LIVE_ALIASES:
         model = "" if model.startswith(DIALOGUE_MODELS) else model
     return updated_transcription(
         RealtimeTranscriptionConfig(model=check_model(model, spec)), agreed, spec
@@ -325,5 +319,5 @@ def _is_beta(websocket: WebSocket) -> bool:
 
 def _unread(body: Mapping[str, Any], session: object) -> Response:
     """Return a response with a secret; its header warns of unknown fields of ``session``."""
-    warnings = warning_headers(unknown_session_fields(session))
+    warnings = openai_common.warning_headers(unknown_session_fields(session))
     return json_response(body, headers={**NO_STORE, **warnings})
