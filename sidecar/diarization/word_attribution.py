@@ -28,6 +28,9 @@ MIN_BACKCHANNEL_S = 1.0
 """Minimum speech during another's turn for a segment of its own; less cannot be understood."""
 MIN_OVERLAP_S = 1.0
 """Minimum overlap of two speakers for which both segments are extended to their turns."""
+OWN_SHARE = 0.95
+"""Minimum share of a segment in which its speaker talks, so that it has no other; pauses are short.
+"""
 CONTEXT_S = 0.3
 """Maximum silence around a turn that is recognized with it; never audio of a neighbouring turn."""
 
@@ -117,12 +120,28 @@ class SpeakerLookup:
 
         That stays if its speaker talks for at least half of the time: two may talk at once.
         """
-        first = bisect_left(self._starts, start - self._longest)
-        near = self._turns[first : bisect_left(self._starts, end)]
+        near = self._near(start, end)
         if 2 * speaking_seconds(near, start, end).get(label, 0.0) >= end - start:
             return label
         found = dominant_speaker(near or self._turns, start, end)
         return label if found is None else found
+
+    def attributed(self, segment: Segment) -> list[Segment]:
+        """Return a segment, cut between words where its speaker changes; ``segment.speaker`` is the
+        earlier decision.
+
+        That stays if its speaker talks for `OWN_SHARE` of the time: two may talk at once.
+        """
+        start, end, label = segment.start, segment.end, segment.speaker or 0
+        near = self._near(start, end)
+        own_s = speaking_seconds(near, start, end).get(label, 0.0)
+        if segment.words and near and own_s < OWN_SHARE * (end - start):
+            return attribute_words([segment], near)
+        return [replace(segment, speaker=self.voice(start, end, label))]
+
+    def _near(self, start: float, end: float) -> list[SpeakerTurn]:
+        first = bisect_left(self._starts, start - self._longest)
+        return self._turns[first : bisect_left(self._starts, end)]
 
 
 def extend_over_overlaps(

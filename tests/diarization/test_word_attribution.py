@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -216,3 +217,14 @@ def test_segment_keeps_a_speaker_heard_in_half_of_it() -> None:
     assert floor.voice(21, 22, 3) == 7
     assert floor.voice(14, 15, 1) in (3, 7)
     assert SpeakerLookup([]).voice(0, 1, 5) == 5
+
+
+def test_segment_is_cut_where_its_speaker_changes_unless_its_own_talks_all_the_time() -> None:
+    floor = SpeakerLookup(turns((0, 2, 3), (2, 10, 7), (4, 6, 3)))
+    segment = replace(said("a b c. d e f g h"), speaker=7)
+    pieces = [(one.text, one.speaker) for one in floor.attributed(segment)]
+    assert pieces == [("a b c.", 3), ("d e f g h", 7)]
+    aside = replace(said("a b c d", 4.0), speaker=3)
+    assert floor.attributed(aside) == [aside]
+    (wordless,) = floor.attributed(replace(segment, words=()))
+    assert (wordless.text, wordless.speaker) == (segment.text, 7)

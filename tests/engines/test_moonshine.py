@@ -6,8 +6,9 @@ import json
 import shutil
 import subprocess
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -15,10 +16,12 @@ from typing import cast
 import numpy as np
 import pytest
 from engine_requests import SampleStream, request_of, transcript_of
+from hypothesis import example, given
+from hypothesis import strategies as st
 from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from not_tested import missing
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, REPOSITORY
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -32,14 +35,16 @@ from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, 
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
     Checkpoint,
     Progress,
+    Segment,
     SegmentReady,
     Transcript,
     TranscriptionEvent,
+    Word,
     from_wire,
     to_wire,
 )
@@ -198,30 +203,49 @@ def test_silence_gives_no_segments(engine: MoonshineEngine, seconds: float, diar
     assert found.duration == pytest.approx(seconds, abs=0.001)
 
 
-@pytest.mark.slow
-def test_early_settled_segments_are_those_of_whole_recording(
-    engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+def words_of(segments: Iterable[Segment]) -> list[str]:
+    return [word for segment in segments for word in segment.text.split()]
+
+
+def check_stream(events: Iterable[TranscriptionEvent]) -> Transcript:
+    """The transcript, which has the words that came before it, in the same order: that of time."""
+    told = list(events)
+    ready = [event for event in told if isinstance(event, SegmentReady)]
+    found = transcript_of(told)
+    assert [event.index for event in ready] == [*range(len(ready))]
+    assert words_of(event.segment for event in ready) == words_of(found.segments)
+    for segments in ([event.segment for event in ready], found.segments):
+        starts = [segment.start for segment in segments]
+        assert starts == sorted(starts)
+    return found
+
+
+@pytest.mark.parametrize("late_s", [4.0, 9.5])
+def test_stream_has_the_words_of_the_transcript_also_of_overlapping_speech(
+    engine: MoonshineEngine, endgame: Block, late_s: float
 ) -> None:
-    """Three times the same two people; the sound of what is 15 s old is gone."""
-    pause = np.zeros(RATE, np.float32)
-    thrice = np.concatenate([endgame, pause] * 3)
-    whole = transcript(engine, thrice)
-    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
-    early = transcript(engine, thrice)
-    assert whole.num_speakers == early.num_speakers == 2
-    same = set(whole.segments) & set(early.segments)
-    assert len(same) >= 0.8 * len(whole.segments)
-    by_text: dict[str, set[int | None]] = {}
-    for segment in early.segments:
-        by_text.setdefault(segment.text, set()).add(segment.speaker)
-    assert by_text["Do you hear me?"] == {0}
+    """Two people who talk to each other, and another talk of theirs that begins later."""
+    other = np.roll(endgame, round(late_s * RATE))
+    other[: round(late_s * RATE)] = 0.0
+    sound = np.concatenate([endgame + 0.7 * other, endgame]).astype(np.float32)
+    found = check_stream(engine.transcribe(request_of(SampleStream(sound, RATE))))
+    assert len(words_of(found.segments)) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["panel_4spk.flac", "ami_trn04_3spk.opus", "katiesteve_2spk.m4a"])
+def test_stream_has_the_words_of_the_transcript_of_a_recording(
+    engine: MoonshineEngine, name: str
+) -> None:
+    if not (path := REPOSITORY.parent / "shared/audio" / name).exists():
+        pytest.skip("../shared/audio is not there")
+    check_stream(engine.transcribe(request_of(SampleStream(decode_audio_file(path, RATE), RATE))))
 
 
 @pytest.mark.slow
 def test_audio_of_settled_segments_is_dropped(
     engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
     kept: list[float] = []
     forget = AudioHistoryBuffer.forget
 
@@ -248,21 +272,70 @@ def test_speech_without_pause_is_cut_between_words_without_repeats(
         assert before.end - before.start <= moonshine_transcription.MAX_UTTERANCE_S + 0.1
 
 
-def test_segments_are_in_order_of_time_also_with_speech_beside_a_long_utterance() -> None:
-    turns = [SpeakerTurn(0.0, 30.0, 0), SpeakerTurn(5.0, 7.0, 1), SpeakerTurn(20.0, 22.0, 1)]
-    feeding = SimpleNamespace(feed=len, finish=list, turns=turns, told_s=9.0, windows=0)
-    saying = SimpleNamespace(hear=lambda *_, **__: MoonshineHypothesis("some words"))
+LONGEST_S = 60
+turns = st.tuples(st.integers(0, LONGEST_S - 1), st.integers(1, 30), st.integers(0, 2))
+
+
+class RevisedDiarizer:
+    """A diarizer that takes all speakers for one before ``revised_s``, and hears 10 s behind."""
+
+    windows = 0
+
+    def __init__(self, turns: list[tuple[int, int, int]], revised_s: int) -> None:
+        self._turns, self._revised_s, self._end_s = turns, revised_s, 0.0
+
+    def feed(self, block: Block) -> None:
+        self._end_s += len(block) / RATE
+
+    def finish(self) -> None:
+        self._end_s, self._revised_s = inf, 0
+
+    @property
+    def told_s(self) -> float:
+        return max(0.0, self._end_s - 10)
+
+    @property
+    def turns(self) -> list[SpeakerTurn]:
+        revised = self._end_s >= self._revised_s
+        return [
+            SpeakerTurn(start, min(end, self._end_s), label)
+            for label in range(3)
+            for start, end in merged_spans(
+                (start, min(LONGEST_S, start + length))
+                for start, length, speaker in self._turns
+                if (speaker if revised else 0) == label
+            )
+            if start < self._end_s
+        ]
+
+
+@given(turns=st.lists(turns, max_size=8), revised_s=st.integers(0, LONGEST_S))
+@example(turns=[(0, 30, 0), (5, 2, 1), (20, 2, 1)], revised_s=0)
+@example(turns=[(0, 30, 0), (25, 30, 1)], revised_s=40)
+def test_revised_speakers_change_no_word_and_no_order(
+    turns: list[tuple[int, int, int]], revised_s: int
+) -> None:
+    """The recognizer hears each second as a word, which the sound has as its level."""
+
+    def hear(audio: Block, *_: object, **__: object) -> MoonshineHypothesis:
+        words = tuple(
+            Word(at / RATE, (at + RATE // 4) / RATE, f"{audio[at]:.0f}")
+            for at in range(0, len(audio), RATE // 2)
+        )
+        return MoonshineHypothesis(" ".join(word.text for word in words), words=words)
+
+    sound = np.repeat(np.arange(LONGEST_S, dtype=np.float32), RATE)
     work = moonshine_transcription.MoonshineTranscription(
-        cast(MoonshineRecognizer, saying),
-        cast(Diarizer, feeding),
-        request_of(SampleStream(np.zeros(30 * RATE, np.float32), RATE)),
+        cast(MoonshineRecognizer, SimpleNamespace(hear=hear)),
+        cast(Diarizer, RevisedDiarizer(turns, revised_s)),
+        request_of(SampleStream(sound, RATE)),
     )
-    for _ in work.events():
-        pass
-    starts = [one.start for one in work.segments]
-    assert len(starts) == 6
-    assert starts == sorted(starts)
-    assert {5.0, 20.0} < set(starts)
+    ready = [event.segment for event in work.events() if isinstance(event, SegmentReady)]
+    found = work.segments
+    assert words_of(ready) == words_of(found)
+    assert [one.start for one in found] == sorted(one.start for one in found)
+    spoken = {second for start, length, _ in turns for second in range(start, start + length)}
+    assert {*map(str, spoken & {*range(LONGEST_S)})} <= {*words_of(found)}
 
 
 def test_first_segment_comes_within_10_s_of_audio(engine: MoonshineEngine, endgame: Block) -> None:
@@ -307,8 +380,7 @@ def test_audio_history_returns_what_was_not_dropped() -> None:
 def test_transcription_resumed_from_checkpoint_has_same_transcript(
     engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A minute of two people, most of it settled."""
-    monkeypatch.setattr(moonshine_transcription, "REVISION_WINDOW_S", 15.0)
+    """A minute of two people."""
     monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
     play = request_of(SampleStream(np.tile(endgame, 2), RATE), TranscribeOptions(words=True))
     whole = list(engine.transcribe_from((), play))

@@ -1,8 +1,8 @@
 """Moonshine ASR engine: the embedded engine of moonshine-voice.
 
 It runs on any CPU and recognizes English only. Diarization covers the whole recording, but only its
-last two minutes are kept, so that memory is flat at any length. An utterance is recognized as soon
-as it ends.
+audio that is not recognized yet is kept, so that memory is flat at any length. An utterance is
+recognized as soon as it ends, once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SPEC = engine_interface.EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
-    resumes="moonshine-2",  # changes whenever the meaning of checkpoints changes
+    resumes="moonshine-3",  # changes whenever the meaning of checkpoints changes
 )
 CHECKPOINT_INTERVAL_S = 20.0
 """Seconds between checkpoints; diarization ahead of the words is lost with them."""

@@ -1,8 +1,8 @@
 """Transcription of one recording by Moonshine.
 
-Diarization covers the whole recording, so speakers may be revised until the end. Borders of
-utterances are revised for `REVISION_WINDOW_S`, while their audio is kept. An utterance is
-recognized once, as soon as it is known, and again only if its borders changed.
+Diarization covers the whole recording, so speakers may be revised until the end. An utterance is
+recognized once, as soon as it is known, and sent. A border that moves later moves its words to
+another speaker, and changes none: a stream has the words of the transcript, in the same order.
 """
 
 from __future__ import annotations
@@ -23,14 +23,24 @@ from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 MAX_UTTERANCE_S = 12.0
-REVISION_WINDOW_S = 120.0
-"""Seconds after which the borders of an utterance are final, as all passes cover it by then."""
-_AUDIO_HISTORY_S = 5 * REVISION_WINDOW_S
-"""Seconds after which they are final even within overlapping speech: audio is not kept for ever."""
+MAX_WAIT_S = 30.0
+"""Seconds that an utterance waits for those of other speakers at the same time to end."""
+MIN_REST_S = 0.5
+"""Minimum of a turn that has been recognized in part: less is a border that has moved."""
+_HISTORY_S = 60.0
+"""Seconds before the utterances to recognize in which turns matter for their borders."""
 _PAUSE_S = 0.1
-_BORDER_TOLERANCE_S = 0.1
-"""Maximum shift of an utterance's borders, in seconds, at which its text is kept."""
 _STEP_SAMPLES = SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Time of an utterance, that of the audio to recognize for it, and its speaker."""
+
+    start: float
+    end: float
+    heard: tuple[float, float]
+    label: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +52,6 @@ class MoonshineUtterance:
     text: str
     voice: int
     words: tuple[transcript.Word, ...] = ()
-
-
-_Heard = tuple[str, tuple[transcript.Word, ...]]
-"""Text, and its words on the recording's clock."""
 
 
 class MoonshineTranscription:
@@ -64,12 +70,9 @@ class MoonshineTranscription:
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
-        self._texts: dict[tuple[float, float], _Heard] = {}
-        self._settled: list[MoonshineUtterance] = []
-        self._settled_s = 0.0
-        self._ready = 0
-        self._ready_s = 0.0
-        self._turns: Sequence[SpeakerTurn] = ()
+        self._said: list[MoonshineUtterance] = []
+        self._said_s = 0.0
+        """Time up to which the audio has been recognized."""
         self._settle_s = settle_s
         self._checkpointed = 0
         self._again_s = 0.0
@@ -81,17 +84,13 @@ class MoonshineTranscription:
         """Restore the state of the checkpoints."""
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
-        self._settled = [
+        self._said = [
             MoonshineUtterance(start, end, text, voice, _words_from_json(words))
             for state in states
             for start, end, text, voice, words in state["lines"]
         ]
-        self._texts = {
-            (start, end): (text, _words_from_json(words))
-            for start, end, text, words in states[-1]["texts"]
-        }
-        self._settled_s = self._ready_s = states[-1]["settled_s"]
-        self._ready = self._checkpointed = len(self._settled)
+        self._checkpointed = len(self._said)
+        self._said_s = states[-1]["said_s"]
         self._again_s = settled[-1].audio_s
         self.confidence = Confidence(*states[-1].get("confidence", ()))
 
@@ -114,21 +113,16 @@ class MoonshineTranscription:
                 yield self._checkpoint(heard.end_s, heard.snapshot)
 
     def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
-        """Return the checkpoint since the last one. It contains the text of utterances whose
-        borders may still change, so that none is recognized twice."""
-        lines = self._settled[self._checkpointed :]
-        self._checkpointed = len(self._settled)
+        """Return the checkpoint since the last one."""
+        lines = self._said[self._checkpointed :]
+        self._checkpointed = len(self._said)
         state = {
             "lines": [astuple(line) for line in lines],
-            "settled_s": self._settled_s,
-            "texts": [
-                [start, end, text, list(map(astuple, words))]
-                for (start, end), (text, words) in self._texts.items()
-            ],
+            "said_s": self._said_s,
             "voices": voices,
             "confidence": astuple(self.confidence),
         }
-        segments = tuple(self._segment(line, line.voice) for line in lines)
+        segments = tuple(map(self._segment, lines))
         return transcript.Checkpoint(end_s, SPEC.resumes, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
@@ -138,118 +132,104 @@ class MoonshineTranscription:
                 self._audio.append(piece)
                 if self._audio.end_s <= self._again_s:
                     self._follower.replay_audio(piece)
-                    self._audio.forget(self._settled_s - word_attribution.CONTEXT_S)
+                    self._audio.forget(self._said_s - word_attribution.CONTEXT_S)
                 else:
                     yield self._audio.end_s, piece
             if self._cancelled():
                 return
 
     def _take(self, heard: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
-        """Recognize the utterances that are known by now, and finalize those that are old
-        enough."""
-        self._turns = [
-            replace(turn, start=max(turn.start, self._settled_s))
-            for turn in heard.turns
-            if turn.end > self._settled_s
-        ]
-        lines = word_attribution.merge_turns(self._turns)
-        known: list[MoonshineUtterance] = []
-        for index, line in enumerate(lines):
-            over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= heard.told_s
-            for part in self._parts(
-                line, word_attribution.context_span(lines, index), inf if over else heard.told_s
-            ):
-                if self._cancelled():
-                    return
-                known.append(part)
-                if part.text and part.start >= self._ready_s:
-                    yield transcript.SegmentReady(self._ready, self._segment(part, part.voice))
-                    self._ready += 1
-                    self._ready_s = part.end
-            if not over:
-                break
-        self._settle(known, heard.told_s)
-
-    def _parts(
-        self, line: SpeakerTurn, heard: tuple[float, float], until_s: float
-    ) -> Iterator[MoonshineUtterance]:
-        """Yield a speaker turn in utterances of at most `MAX_UTTERANCE_S`; of a turn in progress
-        only those before ``until_s``, which are final."""
-        start, (begin, end) = line.start, heard
-        while min(line.end, until_s) - start > MAX_UTTERANCE_S:
-            middle = start + MAX_UTTERANCE_S / 2
-            sound = self._audio.between(middle, start + MAX_UTTERANCE_S)
-            cut = middle + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
-            yield self._line(start, cut, (begin, cut), line.label)
-            start = begin = cut
-        if until_s == inf:
-            yield self._line(start, line.end, (begin, end), line.label)
-
-    def _line(
-        self, start: float, end: float, heard: tuple[float, float], voice: int
-    ) -> MoonshineUtterance:
-        text, words = self._text(*heard)  # of a little more audio than the utterance
-        inside = (
-            transcript.Word(
-                min(max(one.start, start), end), max(min(one.end, end), start), one.text
-            )
-            for one in words
-        )
-        return MoonshineUtterance(start, end, text, voice, tuple(inside))
-
-    def _text(self, start: float, end: float) -> _Heard:
-        for (known_start, known_end), said in self._texts.items():
-            if max(abs(known_start - start), abs(known_end - end)) <= _BORDER_TOLERANCE_S:
-                return said
-        sound = self._audio.between(start, end)
-        heard = self._recognizer.hear(sound, None, self._cancelled, words=self._options.words)
-        found = heard or MoonshineHypothesis("")  # cancelled
-        self.confidence += found.confidence
-        words = tuple(
-            transcript.Word(round(start + one.start, 3), round(start + one.end, 3), one.text)
-            for one in found.words
-        )
-        self._texts[start, end] = found.text, words
-        return found.text, words
-
-    def _settle(self, known: Sequence[MoonshineUtterance], told_s: float) -> None:
-        """Finalize utterances that are not revised any more, and drop their audio.
-
-        The last of them ends where at most one speaker speaks: overlapping speech is not separated
-        later.
-        """
-        count = 0
-        for index, line in enumerate(known, 1):
-            old = line.end <= told_s - REVISION_WINDOW_S
-            if old and (self._clear(line.end) or line.end <= told_s - _AUDIO_HISTORY_S):
-                count = index
-        self._settled += [line for line in known[:count] if line.text]
-        self._settled_s = max([self._settled_s, *(line.end for line in known[:count])])
-        waiting = [turn.start for turn in self._turns if turn.end > self._settled_s]
-        needed_s = min([told_s, *(max(start, self._settled_s) for start in waiting)])
+        """Recognize the utterances that are known by now, each once, in order of time."""
+        recent = (turn for turn in heard.turns if turn.end > self._said_s - _HISTORY_S)
+        lines = word_attribution.merge_turns(recent)
+        known, waiting = self._known(lines, heard.told_s)
+        for span in known:
+            said = self._recognized(span)
+            if self._cancelled():
+                return
+            self._said_s = max(self._said_s, span.end)
+            if said.text:
+                self._said.append(said)
+                yield transcript.SegmentReady(len(self._said) - 1, self._segment(said))
+        needed_s = min([heard.told_s, *(span.start for span in waiting)])
         self._audio.forget(needed_s - word_attribution.CONTEXT_S)
-        self._texts = {at: text for at, text in self._texts.items() if at[1] > self._settled_s}
 
-    def _clear(self, time_s: float) -> bool:
-        return sum(turn.start < time_s < turn.end for turn in self._turns) <= 1
+    def _known(
+        self, lines: Sequence[SpeakerTurn], told_s: float
+    ) -> tuple[Sequence[_Span], Sequence[_Span]]:
+        """Return the utterances that are known, and those that wait, in order of time.
 
-    def _segment(self, line: MoonshineUtterance, voice: int) -> transcript.Segment:
-        speaker = voice if self._options.diarize else None
-        by = transcript.WORDS_BY_ATTENTION if line.words else ""
-        return transcript.Segment(line.start, line.end, line.text, speaker, line.words, words_by=by)
+        An utterance waits for those at the same time, at most `MAX_WAIT_S`: later, overlapping
+        speech is not separated.
+        """
+        spans = sorted(self._spans(lines, told_s), key=lambda one: (one.start, one.end))
+        over = next((at for at, one in enumerate(spans) if one.end == inf), len(spans))
+        count, until_s = over, inf
+        if over < len(spans) and told_s - spans[0].start <= MAX_WAIT_S:
+            count, until_s = 0, 0.0
+            for at, one in enumerate(spans[: over + 1]):
+                count = at if one.start >= until_s else count
+                until_s = max(until_s, one.end)
+        return spans[:count], spans[count:]
+
+    def _spans(self, lines: Sequence[SpeakerTurn], told_s: float) -> Iterator[_Span]:
+        """Yield the rest of turns in utterances of at most `MAX_UTTERANCE_S`; what is still in
+        progress at ``told_s`` has no end."""
+        said_s = self._said_s
+        ends = {line.end for line in lines}
+        for index, line in enumerate(lines):
+            start, (begin, end) = line.start, word_attribution.context_span(lines, index)
+            moved = start in ends and abs(start - said_s) < MIN_REST_S  # between two who overlap
+            if start < said_s or moved:
+                start, begin = said_s, max(begin, said_s)
+                if line.end - start < MIN_REST_S:
+                    continue
+            over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= told_s
+            while min(line.end, inf if over else told_s) - start > MAX_UTTERANCE_S:
+                middle = start + MAX_UTTERANCE_S / 2
+                sound = self._audio.between(middle, start + MAX_UTTERANCE_S)
+                cut = middle + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+                yield _Span(start, cut, (begin, cut), line.label)
+                start = begin = cut
+            yield _Span(start, line.end if over else inf, (begin, end), line.label)
+
+    def _recognized(self, span: _Span) -> MoonshineUtterance:
+        begin, end = span.heard  # a little more audio than the utterance
+        align = self._options.words or self._options.diarize
+        found = self._recognizer.hear(
+            self._audio.between(begin, end), None, self._cancelled, words=align
+        ) or MoonshineHypothesis("")  # cancelled
+        self.confidence += found.confidence
+
+        def inside(time_s: float) -> float:
+            return min(max(round(begin + time_s, 3), span.start), span.end)
+
+        words = (
+            transcript.Word(inside(one.start), inside(one.end), one.text) for one in found.words
+        )
+        return MoonshineUtterance(span.start, span.end, found.text, span.label, tuple(words))
+
+    def _segment(self, line: MoonshineUtterance) -> transcript.Segment:
+        speaker = line.voice if self._options.diarize else None
+        words = line.words if self._options.words else ()
+        by = transcript.WORDS_BY_ATTENTION if words else ""
+        return transcript.Segment(line.start, line.end, line.text, speaker, words, words_by=by)
 
     @property
     def segments(self) -> tuple[transcript.Segment, ...]:
-        """Return all segments by their start, once `events` has ended: speech beside a long
-        utterance lies between its parts."""
-        floor = word_attribution.SpeakerLookup(self._follower.turns)
+        """Return all segments in order of time, once `events` has ended: the words that were sent,
+        with the speakers of the whole recording."""
+        if not self._options.diarize:
+            return tuple(map(self._segment, self._said))
+        lookup = word_attribution.SpeakerLookup(self._follower.turns)
         found = [
-            self._segment(line, floor.voice(line.start, line.end, line.voice))
-            for line in self._settled
+            piece
+            for line in self._said
+            for piece in lookup.attributed(replace(self._segment(line), words=line.words))
         ]
-        if self._options.diarize:
-            found = word_attribution.extend_over_overlaps(found, self._follower.turns)
-        found.sort(key=lambda one: (one.start, one.end))
+        found = word_attribution.extend_over_overlaps(found, self._follower.turns)
+        if not self._options.words:
+            found = [replace(one, words=()) for one in found]
         return tuple(number_speakers_by_appearance(found))
 
 
