@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,24 +45,8 @@ WRITERS = (
 CALLS = {
     *("open", "open_new", "write", "replace", "rename", "mkdir", "unlink", "rmdir", "fsync"),
     *("sync", "sync_folder", "private_folder", "touch", "chmod", "TemporaryFile", "memfd_create"),
-    "execute",
 }
-
-
-@dataclass(frozen=True)
-class Place:
-    """A line that writes."""
-
-    file: str
-    line: int
-    call: str
-
-    def error(self, number: int) -> Exception:
-        if self.call != "execute":
-            return OSError(number, os.strerror(number))
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = SQLITE_CODES.get(number, sqlite3.SQLITE_IOERR)
-        return error
+NOT_OF_THE_DISK = ("ROLLBACK", "PRAGMA busy_timeout")
 
 
 SQLITE_CODES = {
@@ -72,45 +56,69 @@ SQLITE_CODES = {
 }
 
 
-def places() -> Iterator[Place]:
+def places() -> Iterator[tuple[str, int]]:
+    """Files and lines that write, but for statements of SQLite."""
     for name in WRITERS:
         file = ROOT / name
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 call = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-                if call in CALLS and "busy_timeout" not in ast.unparse(node):  # not of the disk
-                    yield Place(str(file), node.lineno, str(call))
+                if call in CALLS:
+                    yield str(file), node.lineno
 
 
-PLACES = {(place.file, place.line): place for place in places()}
+PLACES = {*places()}
+FILES = {file for file, _ in PLACES}
+
+
+class Disk:
+    """Counts writes, and fails those with these numbers, from 0."""
+
+    def __init__(self, writes: range, number: int) -> None:
+        self._writes, self._number = writes, number
+        self.reached: list[str] = []
+
+    def write(self, what: str, *, statement: bool = False) -> None:
+        if len(self.reached) >= self._writes.stop:
+            return
+        self.reached.append(what)
+        if len(self.reached) > self._writes.start:
+            if not statement:
+                raise OSError(self._number, os.strerror(self._number))
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = SQLITE_CODES.get(self._number, sqlite3.SQLITE_IOERR)
+            raise error
 
 
 @contextmanager
-def failing(nth: int, number: int) -> Iterator[list[Place]]:
-    """The write of this number, from 0, fails as on a full disk (-1: none); the places of all
-    writes up to it."""
-    reached: list[Place] = []
+def failing(disk: Disk) -> Iterator[None]:
+    """Writes are those of this disk. One that is no statement fails once in a thread, as Python
+    traces that no more then."""
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if not sql.startswith(NOT_OF_THE_DISK):
+                disk.write(sql, statement=True)
+            return super().execute(sql, *values)
 
     def in_frame(frame: FrameType, event: str, _: object) -> Any:
-        place = PLACES.get((frame.f_code.co_filename, frame.f_lineno))
-        if event == "line" and place is not None and len(reached) != nth + 1:
-            reached.append(place)
-            if len(reached) == nth + 1:
-                raise place.error(number)
+        place = frame.f_code.co_filename, frame.f_lineno
+        if event == "line" and place in PLACES:
+            disk.write(f"{Path(place[0]).name}:{place[1]}")
         return in_frame
 
-    files = {place.file for place in PLACES.values()}
-
     def called(frame: FrameType, event: str, _: object) -> Any:
-        return in_frame if frame.f_code.co_filename in files else None
+        return in_frame if frame.f_code.co_filename in FILES else None
 
-    threading.settrace(called)
-    sys.settrace(called)
-    try:
-        yield reached
-    finally:
-        sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
+        threading.settrace(called)
+        sys.settrace(called)
+        try:
+            yield
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
 
 
 def settings_in(folder: Path) -> Settings:
@@ -159,19 +167,22 @@ async def finished(folder: Path, slot: OverheardSlot, words: list[str]) -> None:
         await keeping.store.written()
 
 
-@pytest.mark.slow_except("ENOSPC")
+@pytest.mark.slow_except("ENOSPC-3")  # SQLite's writer tries a write twice
+@pytest.mark.parametrize("lasting", [1, 3])
 @pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EMFILE", "EIO"])
-async def test_any_write_that_fails_once_costs_no_job_and_no_word(
-    name: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
+async def test_disk_that_fails_for_a_moment_costs_no_job_and_no_word(
+    name: str, lasting: int, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
-    slot, wrong, tried = OverheardSlot(), list[str](), set[Place]()
+    slot, wrong, tried = OverheardSlot(), list[str](), set[str]()
     whole = list[str]()
-    for nth in itertools.count(-1):  # of the first, all succeed
+    for nth in itertools.count(-lasting):  # of the first, all succeed
         folder = tmp_path / f"{nth}"
         folder.mkdir()
         accepted, words, said = False, list[str](), ""
-        with failing(nth, getattr(errno, name)) as reached:
+        disk = Disk(range(nth, nth + lasting), getattr(errno, name))
+        reached = disk.reached
+        with failing(disk):
             try:
                 async with service(folder, slot) as (keeping, queue):
                     await submitted(keeping, queue, voice)
