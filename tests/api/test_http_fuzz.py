@@ -158,7 +158,7 @@ def test_hundreds_of_bad_and_good_requests_leak_no_resources(
     assert not [status for status in answers if status >= 500]
     wait_until(
         lambda: [process.num_fds() for process in server.family()] == descriptors,
-        60,
+        PATIENCE_S,
         f"as many descriptors as before: {descriptors}",
     )
     assert server.rss() - memory <= 20 * MB

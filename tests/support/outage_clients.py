@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import httpx
 import psutil
+from service_process import PATIENCE_S
 
 from bench import serving
 from bench.deployment import Deployment
@@ -136,12 +137,12 @@ class Clients:
         """Return whether these jobs, or all, have ended."""
         return all(job.get("state") in ENDED for job in (await self.shown(jobs)).values())
 
-    async def wait_for_ends(self, limit_s: float, jobs: Iterable[str] | None = None) -> None:
-        """Wait until these jobs, or all, have ended; raise with their states at the limit."""
-        if not await eventually(lambda: self.all_ended(jobs), limit_s):
+    async def wait_for_ends(self, jobs: Iterable[str] | None = None) -> None:
+        """Wait until these jobs, or all, have ended; raise with their states if they do not."""
+        if not await eventually(lambda: self.all_ended(jobs), PATIENCE_S):
             shown = (await self.shown(jobs)).values()
             states = Counter((job.get("state"), job.get("attempts")) for job in shown)
-            raise AssertionError(f"not all ended within {limit_s} s: {dict(states)}")
+            raise AssertionError(f"not all ended within {PATIENCE_S} s: {dict(states)}")
 
     async def said(self, job_id: str) -> list[str]:
         """Return the lines of a transcript."""
@@ -176,7 +177,7 @@ class Clients:
                     return self.served.servers[node]
             return None
 
-        server = await eventually(found, 30.0, "a node works")
+        server = await eventually(found, PATIENCE_S, "a node works")
         assert isinstance(server, Server)
         return server
 
@@ -306,10 +307,8 @@ class Outage:
 class Experiment:
     """Jobs that run and wait while the database stands still."""
 
-    def __init__(self, clients: Clients, seconds: float, after_s: float) -> None:
-        """``after_s``: how long jobs may take behind the outage."""
-        self._clients, self._after_s = clients, after_s
-        self._served = clients.served
+    def __init__(self, clients: Clients, seconds: float) -> None:
+        self._clients, self._served = clients, clients.served
         self.seen = Outage(seconds)
         self._back = False
         self._unsure: dict[str, tuple[int, Recording]] = {}
@@ -325,7 +324,7 @@ class Experiment:
             states = [job.get("state") for job in (await clients.shown(ids)).values()]
             return "done" in states and "running" in states
 
-        await eventually(some_are_done, 60.0, "the first are done")
+        await eventually(some_are_done, PATIENCE_S, "the first are done")
         seen.before = await clients.shown(ids)
         with self._served.cluster.frozen():
             probing = asyncio.create_task(self._probe())
@@ -335,7 +334,7 @@ class Experiment:
         self._back = True
         await asking
         await self._end()
-        await asyncio.wait(follows, timeout=10)
+        await asyncio.wait(follows, timeout=PATIENCE_S)
         for task in (*follows, probing):
             task.cancel()
         return seen
@@ -345,7 +344,7 @@ class Experiment:
         begun = time.monotonic()  # real time: only printed
         for key, (front, recording) in self._unsure.items():
             seen.again += await clients.insist(front, recording, key)
-        if await eventually(clients.all_ended, self._after_s):
+        if await eventually(clients.all_ended, PATIENCE_S):
             seen.last_end_s = time.monotonic() - begun  # real time: only printed
         seen.after, seen.recordings = await clients.shown(), dict(clients.jobs)
         seen.said = {job_id: await clients.said(job_id) for job_id in clients.jobs}
@@ -354,7 +353,7 @@ class Experiment:
             seen.listed = await clients.listed(1)
             return seen.listed == {*clients.jobs}
 
-        await eventually(only_accepted_ones, 10)
+        await eventually(only_accepted_ones, PATIENCE_S)
 
     async def _follow(self, job_id: str, at: int) -> None:
         fronts, heard = self._served.fronts, Heard()
@@ -392,13 +391,13 @@ class Experiment:
         return answer
 
 
-def observed(served: Deployment, seconds: float, after_s: float, jobs: int) -> Outage:
+def observed(served: Deployment, seconds: float, jobs: int) -> Outage:
     """Run the experiment with so many jobs of two seconds of work each, and print what came of
     it."""
 
     async def run() -> Outage:
         async with cleared(served) as clients:
-            return await Experiment(clients, seconds, after_s).run(jobs, 20)
+            return await Experiment(clients, seconds).run(jobs, 20)
 
     outage = asyncio.run(run())
     print(f"\n{outage}; {serving.machine()}")
