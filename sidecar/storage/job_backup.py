@@ -24,7 +24,9 @@ from typing import IO
 from sidecar import clock, files
 from sidecar.audio.upload_spool import storage_error
 from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
-from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, check_version, lock_journal
+from sidecar.storage import job_journal
+from sidecar.storage.encrypted_sqlite import read_schema_version
+from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, lock_journal
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 
 MANIFEST_FILE = "backup.json"
@@ -189,7 +191,7 @@ def _count_jobs(file: Path) -> int:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        check_version(database)
+        read_schema_version(database, job_journal.MIGRATIONS, job_journal.JOURNAL_LABELS)
         return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
 
 

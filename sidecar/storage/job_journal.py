@@ -196,12 +196,3 @@ def _open_database(
         database.close()
         raise
     return journal
-
-
-def check_version(database: sqlite3.Connection) -> int:
-    """Return the version of the file.
-
-    Raises:
-        errors.SettingsInvalid: it is later than this program.
-    """
-    return encrypted_sqlite.read_schema_version(database, MIGRATIONS, JOURNAL_LABELS)

@@ -81,6 +81,7 @@ class WorkerProcess:
             os.environ, least=least, niceness=self.options.niceness
         )
         self._process, self._sock = channel.spawn_worker(worker_command(), given)
+        self.pid = self._process.pid
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
         relay = (self._process.stderr, name, self._last_lines)
@@ -106,7 +107,7 @@ class WorkerProcess:
         self._ours = False
         self._hung = False
         self._stuck = False
-        log.info("worker %s started, pid %d", name, self._process.pid)
+        log.info("worker %s started, pid %d", name, self.pid)
 
     @property
     def last_lines(self) -> list[str]:
@@ -117,11 +118,6 @@ class WorkerProcess:
     def exit_code(self) -> int | None:
         """Return the exit code (negative: signal number); None while it runs."""
         return self._process.poll()
-
-    @property
-    def pid(self) -> int:
-        """Return the process id."""
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
