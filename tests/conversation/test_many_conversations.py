@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from many_conversations import Counts, converse
+from module_services import open_service as open_service
 from service_process import PATIENCE_S, Server, until, wait_until
 
 from bench.conversation import model
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.config.settings import load_settings
 from sidecar.conversation.conversation_events import ReplyEnded, TextTyped
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.server.app import create_service
+from sidecar.service.facade import Service
 
 MANY = 10
 TURNS = 20
@@ -41,33 +42,29 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_pa
         await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
 
 
-async def test_conversation_has_no_more_tasks_after_many_turns(tmp_path: Path) -> None:
-    service = create_service(
-        load_settings(engine="scripted", voice_engine="scripted", data_dir=tmp_path)
-    )
-    await service.open()
-    try:
-        before = len(asyncio.all_tasks())
-        async with AsyncExitStack() as stack:
-            options = service.conversations.options()
-            talk = await stack.enter_async_context(
-                service.conversations.open(
-                    ANONYMOUS, options, SynthesisOptions(speed=20.0), clears=True
-                )
+async def test_conversation_has_no_more_tasks_after_many_turns(
+    open_service: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await open_service(voice_engine="scripted")
+    before = len(asyncio.all_tasks())
+    async with AsyncExitStack() as stack:
+        options = service.conversations.options()
+        talk = await stack.enter_async_context(
+            service.conversations.open(
+                ANONYMOUS, options, SynthesisOptions(speed=20.0), clears=True
             )
-            running = asyncio.create_task(talk.run())
+        )
+        running = asyncio.create_task(talk.run())
+        await _answered(talk)
+        first = len(asyncio.all_tasks())
+        for _ in range(TURNS):
             await _answered(talk)
-            first = len(asyncio.all_tasks())
-            for _ in range(TURNS):
-                await _answered(talk)
-            a_task_each = first + TURNS // 2  # or less: some may not have ended yet, or begun
-            await until(lambda: len(asyncio.all_tasks()) < a_task_each)
-            running.cancel()
-            await asyncio.wait({running})
-        asked_at_rest = 2  # whether they hear: the recogniser and the voice, which are there now
-        await until(lambda: len(asyncio.all_tasks()) <= before + asked_at_rest)
-    finally:
-        await service.close()
+        a_task_each = first + TURNS // 2  # or less: some may not have ended yet, or begun
+        await until(lambda: len(asyncio.all_tasks()) < a_task_each)
+        running.cancel()
+        await asyncio.wait({running})
+    asked_at_rest = 2  # whether they hear: the recogniser and the voice, which are there now
+    await until(lambda: len(asyncio.all_tasks()) <= before + asked_at_rest)
 
 
 async def _answered(talk: ConversationLoop) -> None:

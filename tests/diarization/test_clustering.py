@@ -70,24 +70,23 @@ OUTLIER = 2
 
 
 def with_an_outlier() -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Two people of 100 s who are not that unlike, and a noise of 2 s that is like nobody."""
+    """Two people of 100 s, and a noise of 2 s that is like nobody; how long, and who each is."""
     vectors, who = people([20, 20, 1])
-    one, other = vectors[who.index(0)], vectors[who.index(1)]
-    near = np.where(np.array(who)[:, None] == 1, 0.52 * one + 0.85 * other, vectors)
-    near = near.astype(np.float32) / np.linalg.norm(near, axis=1, keepdims=True)
     seconds = np.array([2.0 if person == OUTLIER else 5.0 for person in who], np.float32)
-    return near.astype(np.float32), seconds, who
+    return vectors, seconds, who
 
 
 @pytest.mark.parametrize("hint", [1, 2, 3, 5])
 def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> None:
-    vectors, who = people([20, 20, 1])
-    seconds = np.array([2.0 if person == OUTLIER else 5.0 for person in who], np.float32)
+    vectors, seconds, who = with_an_outlier()
     assert cluster_embeddings(vectors, seconds, hint).tolist() == renumbered(who)
 
 
 def test_given_number_of_speakers_separates_similar_voices() -> None:
     vectors, seconds, who = with_an_outlier()
+    one, other = vectors[who.index(0)], vectors[who.index(1)]
+    near = np.where(np.array(who)[:, None] == 1, 0.52 * one + 0.85 * other, vectors)
+    vectors = near.astype(np.float32) / np.linalg.norm(near, axis=1, keepdims=True)
     unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
     assert cluster_embeddings(vectors, seconds, 2).tolist() == renumbered(who)

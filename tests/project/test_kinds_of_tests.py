@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from kinds_of_tests import INTEGRATION, LONGEST_FILES, SYSTEM, UNIT, Kinds, start_place
+from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds
 from many_cases import case_count
 from service_process import new_file, told_by
 
@@ -43,14 +43,6 @@ def test_make_test_runs_test_of_every_module(collected: list[pytest.Function]) -
         item.nodeid.partition("::")[0] for item in collected if not item.get_closest_marker("slow")
     }
     assert files - quick == files & ONLY_SLOW.keys()
-
-
-def test_longest_files_begin_first(collected: list[pytest.Function]) -> None:
-    assert [name for name in LONGEST_FILES if not (ROOT / "tests" / name).is_file()] == []
-    placed = sorted(collected, key=start_place)
-    begun = dict.fromkeys(str(item.path.relative_to(ROOT / "tests")) for item in placed)
-    longest = [name for name in LONGEST_FILES if name in begun]
-    assert list(begun)[: len(longest)] == longest
 
 
 @pytest.mark.parametrize(

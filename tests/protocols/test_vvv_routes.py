@@ -6,12 +6,13 @@ import asyncio
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from module_services import open_service as open_service
 from recordings import wav
 from service_process import PATIENCE_S, REPOSITORY, Server, new_file, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
@@ -20,11 +21,11 @@ from vibevoice_asr_client.vvv import VibevoiceClient
 
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
-from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobRecord
 from sidecar.protocols.vvv import VvvFragments, segment_text
-from sidecar.server.app import create_app, create_service
+from sidecar.server.app import create_app
+from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, Transcript
 
 SECOND = b"\1\0" * 16_000
@@ -236,8 +237,10 @@ def test_health_has_the_fields_of_both_hosts(queue: Server) -> None:
 
 
 @pytest.mark.parametrize("place", ["form", "query", "both"])
-async def test_hotwords_in_query_or_form_are_the_engines_prompt(place: str) -> None:
-    service = create_service(Settings(engine="scripted"))
+async def test_hotwords_in_query_or_form_are_the_engines_prompt(
+    place: str, open_service: Callable[..., Awaitable[Service]]
+) -> None:
+    service = await open_service()
     given = {"params": {"hotwords": "Nagg, Nell"}, "data": {"hotwords": "Nagg, Nell"}}
     if place == "both":
         given["params"]["hotwords"] = "others"
@@ -246,13 +249,9 @@ async def test_hotwords_in_query_or_form_are_the_engines_prompt(place: str) -> N
     prompts = []
     service._backend.log.listen(lambda job, event: prompts.append(job.options.prompt))
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
-    await service.open()
-    try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            files = {"audio": ("a.wav", wav(SECOND))}
-            response = await client.post("/v1/transcribe", files=files, **given)  # type: ignore[arg-type]
-    finally:
-        await service.close()
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        files = {"audio": ("a.wav", wav(SECOND))}
+        response = await client.post("/v1/transcribe", files=files, **given)  # type: ignore[arg-type]
     assert "event: done" in response.text
     assert set(prompts) == {"Nagg, Nell"}
 

@@ -6,22 +6,23 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from asgi_server import served
+from module_services import open_service as open_service
 from module_services import service_of_module
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
 from websockets.asyncio.client import connect
 from yap_client import Streaming, base64_of
 
-from sidecar.config.settings import load_settings
 from sidecar.protocols.yap.messages import LONGEST_ID
-from sidecar.server.app import create_app, create_service
+from sidecar.server.app import create_app
+from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/streaming.json").read_text())
@@ -195,33 +196,28 @@ async def test_ticket_opens_a_connection_of_the_offered_subprotocol(strict: Serv
 
 
 async def test_idle_connection_is_closed_and_a_pinging_one_at_its_longest_duration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_service: Callable[..., Awaitable[Service]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
-    settings = load_settings(engine="scripted", data_dir=tmp_path, live_idle=100, live_longest=150)
-    service = create_service(settings)
+    service = await open_service(live_idle=100, live_longest=150)
     monkeypatch.setattr(service.live, "now", lambda: now)
-    await service.open()
-    try:
-        async with served(create_app(settings, service)) as listener:
-            there = cast(Server, SimpleNamespace(port=listener.getsockname()[1]))
-            async with Streaming(there) as idle, Streaming(there) as busy:
-                await idle.ready()
-                await busy.ready()
-                now = 99.0
-                await busy.send("ping")
-                await busy.until("pong")
-                now = 100.0
-                assert await idle.closed() == (4000, "idle timeout")
-                await busy.send("ping")
-                await busy.until("pong")
-                now = 150.0
-                assert await busy.closed() == (4003, "max connection duration reached")
-            assert [frame["type"] for frame in idle.frames] == ["session.created"]
-            assert [frame["type"] for frame in busy.frames] == ["session.created", "pong", "pong"]
-    finally:
-        await service.close()
+    async with served(create_app(service.settings, service)) as listener:
+        there = cast(Server, SimpleNamespace(port=listener.getsockname()[1]))
+        async with Streaming(there) as idle, Streaming(there) as busy:
+            await idle.ready()
+            await busy.ready()
+            now = 99.0
+            await busy.send("ping")
+            await busy.until("pong")
+            now = 100.0
+            assert await idle.closed() == (4000, "idle timeout")
+            await busy.send("ping")
+            await busy.until("pong")
+            now = 150.0
+            assert await busy.closed() == (4003, "max connection duration reached")
+        assert [frame["type"] for frame in idle.frames] == ["session.created"]
+        assert [frame["type"] for frame in busy.frames] == ["session.created", "pong", "pong"]
 
 
 async def test_messages_beyond_their_rate_are_refused_with_the_limit(strict: Server) -> None:

@@ -1,13 +1,18 @@
-"""Services that all tests of a module share."""
+"""Services that all tests of a module share, and some of one test in its process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import Obedient
 from service_process import Server
+
+from sidecar.config.settings import load_settings
+from sidecar.server.app import create_service
+from sidecar.service.facade import Service
 
 
 def service_of_module(**settings: Any) -> Any:
@@ -35,3 +40,20 @@ def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iter
     settings = {"voice_engine": "scripted", "conversations": 20, "llm": mind.url}
     with Server(tmp_path_factory.mktemp("thoughtful"), **settings) as running:  # type: ignore[arg-type]
         yield running
+
+
+@pytest.fixture
+async def open_service(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Service]]]:
+    """Opens a service in this process with these settings, whose engines have processes."""
+    opened: list[Service] = []
+
+    async def start(**settings: Any) -> Service:
+        usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
+        service = create_service(load_settings(**{**usual, "data_dir": tmp_path, **settings}))
+        await service.open()
+        opened.append(service)
+        return service
+
+    yield start
+    for service in opened:
+        await service.close()
