@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_whisper
+from many_cases import parametrize_by_name
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint, cache_folder
@@ -221,47 +222,26 @@ def test_upstream_engine_is_selected_only_by_name(lacking, embedded):
     assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
-@pytest.mark.parametrize(
-    ("hear", "wanted", "files", "live", "reason"),
-    [
-        pytest.param(
-            {"scripted", "moonshine"},
-            "auto",
-            "scripted",
-            "scripted",
-            "and live",
-            id="file-engine-hears-live",
-        ),
-        pytest.param(
-            {"moonshine"}, "auto", "scripted", "moonshine", "'scripted'", id="moonshine-instead"
-        ),
-        pytest.param(set(), "auto", "scripted", None, "nor does the embedded", id="no-live-engine"),
-        pytest.param({"scripted", "moonshine"}, "moonshine", "scripted", "moonshine", "as set"),
-        pytest.param({"scripted"}, "scripted", "scripted", "scripted", "as set"),
-        pytest.param(
-            {"scripted"},
-            "moonshine",
-            "scripted",
-            "scripted",
-            "refused",
-            id="named-engine-without-live",
-        ),
-        pytest.param({"scripted"}, "none", "scripted", None, "as set", id="live-turned-off"),
-    ],
+@parametrize_by_name(
+    "hear, wanted, live, reason",
+    {
+        "file-engine-hears-live": ({"scripted", "moonshine"}, "auto", "scripted", "and live"),
+        "moonshine-instead": ({"moonshine"}, "auto", "moonshine", "'scripted'"),
+        "no-live-engine": (set(), "auto", None, "nor does the embedded"),
+        "other-than-file-engine": ({"scripted", "moonshine"}, "moonshine", "moonshine", "as set"),
+        "file-engine-named": ({"scripted"}, "scripted", "scripted", "as set"),
+        "named-engine-without-live": ({"scripted"}, "moonshine", "scripted", "refused"),
+        "live-turned-off": ({"scripted"}, "none", None, "as set"),
+    },
 )
 def test_live_engine_is_file_engine_or_moonshine(
-    hear: set[str],
-    wanted: str,
-    files: str,
-    live: str | None,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
+    hear: set[str], wanted: str, live: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``hear``: who hears live in this build."""
     sessions = {spec.name: 4 if spec.name in hear else 0 for spec in engines.ENGINES}
     specs = [replace(spec, sessions=sessions[spec.name]) for spec in engines.ENGINES]
     monkeypatch.setattr(engines, "ENGINES", tuple(specs))
-    settings = Settings(engine=files, live_engine=wanted)
+    settings = Settings(engine="scripted", live_engine=wanted)
     chosen = choose_engine(settings)
     if reason == "refused":
         with pytest.raises(errors.EngineUnavailable, match="does not transcribe live") as refused:

@@ -215,17 +215,7 @@ def two_cards(broken: str | None = None) -> SimpleNamespace:
     )
 
 
-FULL = gpu_devices.GpuMemory(
-    "full",
-    70 << 10,
-    80 << 10,
-    processes={7: 3 * GIB},
-    busy=40,
-    memory_busy=10,
-    celsius=61,
-    bandwidth=64e9,
-    bf16=True,
-)
+FULL = replace(card(70, {7: 3 * GIB}), name="full", total_mb=80 << 10, bandwidth=64e9, bf16=True)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +340,9 @@ def there(weights: int, pid: int) -> gpu_devices.EngineMemoryHolding:
 
 COMING = gpu_devices.EngineMemoryHolding(coming=True)
 NOBODY = gpu_devices.EngineMemoryHolding()
+ALONE = {LIVE: there(6, 2)}
+BOTH = {FILES: there(5, 1), **ALONE}
+BESIDE_COMING = {**BOTH, LIVE: COMING}
 
 
 @parametrize_by_name(
@@ -357,41 +350,15 @@ NOBODY = gpu_devices.EngineMemoryHolding()
     {
         "other-processes-only": ({}, {}, 3, {}, 21, 0),
         "live-engine-reserved": ({LIVE: 6}, {LIVE: NOBODY}, 1, {}, 17, 0),
-        "live-engine-loaded": ({LIVE: 6}, {LIVE: there(6, 2)}, 7, {2: 6}, 17, 0),
-        "live-engine-will-grow": ({LIVE: 9}, {LIVE: there(6, 2)}, 7, {2: 6}, 14, 0),
-        "live-engine-above-reservation": ({LIVE: 6}, {LIVE: there(6, 2)}, 9, {2: 8}, 15, 0),
-        "live-engine-without-driver-report": ({LIVE: 6}, {LIVE: there(6, 2)}, 7, {}, 17, 0),
-        "both-engines-loaded": (
-            {FILES: 9, LIVE: 6},
-            {FILES: there(5, 1), LIVE: there(6, 2)},
-            12,
-            {1: 5, 2: 6},
-            12,
-            5,
-        ),
-        "both-engines-without-driver-report": (
-            {FILES: 9, LIVE: 8},
-            {FILES: there(5, 1), LIVE: there(6, 2)},
-            12,
-            {},
-            10,
-            5,
-        ),
-        "live-engine-loading": (
-            {FILES: 9, LIVE: 8},
-            {FILES: there(5, 1), LIVE: COMING},
-            9,
-            {1: 5},
-            7,
-            8,
-        ),
+        "live-engine-loaded": ({LIVE: 6}, ALONE, 7, {2: 6}, 17, 0),
+        "live-engine-will-grow": ({LIVE: 9}, ALONE, 7, {2: 6}, 14, 0),
+        "live-engine-above-reservation": ({LIVE: 6}, ALONE, 9, {2: 8}, 15, 0),
+        "live-engine-without-driver-report": ({LIVE: 6}, ALONE, 7, {}, 17, 0),
+        "both-engines-loaded": ({FILES: 9, LIVE: 6}, BOTH, 12, {1: 5, 2: 6}, 12, 5),
+        "both-engines-without-driver-report": ({FILES: 9, LIVE: 8}, BOTH, 12, {}, 10, 5),
+        "live-engine-loading": ({FILES: 9, LIVE: 8}, BESIDE_COMING, 9, {1: 5}, 7, 8),
         "live-reservation-beyond-free-memory": (
-            {FILES: 9, LIVE: 20},
-            {FILES: there(9, 1), LIVE: there(6, 2)},
-            16,
-            {1: 9, 2: 6},
-            -6,
-            9,
+            *({FILES: 9, LIVE: 20}, {**BOTH, FILES: there(9, 1)}, 16, {1: 9, 2: 6}, -6, 9),
         ),
     },
 )

@@ -98,24 +98,19 @@ def test_placement_of_new_engine_by_free_memory_and_limit(
             admission(limit_gib).place(wanted, memory)
 
 
+WHOLE, WITHOUT_ENCODERS, FRUGAL = (LoadPlan(LoadPlacement.BESIDE, one) for one in LOAD_PLANS)
+
+
 @parametrize_by_name(
     "memory, wanted, expected",
     {
-        "all-on-gpu": (free(24), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0])),
-        "encoders-on-host": (free(16), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1])),
+        "all-on-gpu": (free(24), BF16, WHOLE),
+        "encoders-on-host": (free(16), BF16, WITHOUT_ENCODERS),
         "no-room-to-run-encoders": (free(15.4), BF16, None),
-        "room-for-ten-minutes": (free(15.6), BF16, LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[1])),
-        "parts-on-host-beside-old-engine": (
-            free(8.5, INT4),
-            INT8,
-            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[2]),
-        ),
+        "room-for-ten-minutes": (free(15.6), BF16, WITHOUT_ENCODERS),
+        "parts-on-host-beside-old-engine": (free(8.5, INT4), INT8, FRUGAL),
         "cpu-without-room": (free(16, on_gpu=False), BF16, None),
-        "cpu-with-room": (
-            free(64, on_gpu=False),
-            BF16,
-            LoadPlan(LoadPlacement.BESIDE, LOAD_PLANS[0]),
-        ),
+        "cpu-with-room": (free(64, on_gpu=False), BF16, WHOLE),
     },
 )
 def test_load_leaves_parts_without_room_on_host(

@@ -366,52 +366,37 @@ def estimate(**values: Any) -> MemoryEstimate:
     )
 
 
+NEVER = {"fits": False, "longest_audio_s": 0.0}
+WINDOWS = {"audio_s": 7200.0, "plan": MemoryPlan(window_s=2700.0)}
+
+
 @pytest.mark.parametrize(
-    ("known", "others", "said"),
+    "row",
     [
-        ({}, [], "fits: int8, 11.2 of 15.9 GB, about 4 minutes"),
-        ({"seconds": None}, [], "fits: int8, 11.2 of 15.9 GB"),
-        ({"seconds": 0.2}, [], "fits: int8, 11.2 of 15.9 GB, about 1 second"),
-        ({"seconds": 41.0}, [], "fits: int8, 11.2 of 15.9 GB, about 41 seconds"),
-        ({"seconds": 60.0}, [], "fits: int8, 11.2 of 15.9 GB, about 1 minute"),
+        ({}, "fits: int8, 11.2 of 15.9 GB, about 4 minutes"),
+        ({"seconds": None}, "fits: int8, 11.2 of 15.9 GB"),
+        ({"seconds": 0.2}, "fits: int8, 11.2 of 15.9 GB, about 1 second"),
+        ({"seconds": 41.0}, "fits: int8, 11.2 of 15.9 GB, about 41 seconds"),
+        ({"seconds": 60.0}, "fits: int8, 11.2 of 15.9 GB, about 1 minute"),
+        (WINDOWS, "fits: int8, 11.2 of 15.9 GB, in 3 windows of 45 minutes, about 4 minutes"),
+        ({"fits": False}, "does not fit; int4 would", INT4),
+        ({"fits": False}, "does not fit; int8 or int4 would", INT8, INT4),
+        ({"fits": False}, "does not fit; 60 minutes of it would, in int8"),
+        (NEVER | {"available_bytes": 8 * GIB}, "does not fit: int8 takes 11.2 GB, 8.0 GB are free"),
+        ({"fits": False, "longest_audio_s": 40.0}, "does not fit; 40 seconds of it would, in int8"),
         (
-            {"audio_s": 7200.0, "plan": MemoryPlan(window_s=2700.0)},
-            [],
-            "fits: int8, 11.2 of 15.9 GB, in 3 windows of 45 minutes, about 4 minutes",
-        ),
-        ({"fits": False}, [INT4], "does not fit; int4 would"),
-        ({"fits": False}, [INT8, INT4], "does not fit; int8 or int4 would"),
-        ({"fits": False}, [], "does not fit; 60 minutes of it would, in int8"),
-        (
-            {"fits": False, "longest_audio_s": 0.0, "available_bytes": 8 * GIB},
-            [],
-            "does not fit: int8 takes 11.2 GB, 8.0 GB are free",
-        ),
-        (
-            {"fits": False, "longest_audio_s": 40.0},
-            [],
-            "does not fit; 40 seconds of it would, in int8",
-        ),
-        (
-            {
-                "fits": False,
-                "longest_audio_s": 0.0,
-                "available_bytes": GIB,
-                "unlimited_bytes": 21 * GIB,
-            },
-            [],
+            NEVER | {"available_bytes": GIB, "unlimited_bytes": 21 * GIB},
             "does not fit: int8 takes 11.2 GB, the setting 'memory_limit_mb' allows 1.0 of the "
             "21.0 GB that are free; raise that setting",
         ),
     ],
 )
-def test_estimate_is_written_as_sentence(
-    known: dict[str, Any], others: list[Precision], said: str
-) -> None:
+def test_estimate_is_written_as_sentence(row: tuple[Any, ...]) -> None:
+    """What is known, the sentence, and other precisions that fit."""
+    known, said, *others = row
     assert estimate_sentence(estimate(**known), [estimate(precision=one) for one in others]) == said
 
 
-GB = 1 << 30
 HOUR = 3600.0
 
 
@@ -420,7 +405,7 @@ HOUR = 3600.0
 def test_big_gpu_takes_equal_batches_of_windows_of_about_five_minutes(
     audio_s: float, most: int
 ) -> None:
-    plan = batched_windows_plan(model(BF16), hour(audio_s / 60), DeviceRoom(80 * GB), most)
+    plan = batched_windows_plan(model(BF16), hour(audio_s / 60), DeviceRoom(80 * GIB), most)
     assert plan is not None
     assert MIN_WINDOW_S < plan.window_s <= 400
     windows = windows_of(audio_s, plan.window_s)
@@ -439,9 +424,9 @@ def test_batch_of_windows_shares_reads_of_model() -> None:
 
 
 def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
-    available = 17 * GB
+    available = 17 * GIB
     plan = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available))
-    more = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available + 16 * GB))
+    more = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available + 16 * GIB))
     assert plan is not None
     assert more is not None
     assert plan.together < more.together
@@ -456,7 +441,7 @@ def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     window = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=400.0)
     least = model(BF16).peak(plan_ladder(window)[-1], window).total
     assert batched_windows_plan(model(BF16), hour(60), DeviceRoom(least)) is None
-    assert batched_windows_plan(model(BF16), hour(9.9), DeviceRoom(141 * GB)) is None
+    assert batched_windows_plan(model(BF16), hour(9.9), DeviceRoom(141 * GIB)) is None
 
 
 def test_loss_at_window_border_is_that_of_engine() -> None:
@@ -467,7 +452,7 @@ def test_loss_at_window_border_is_that_of_engine() -> None:
 @pytest.mark.parametrize("audio_s", [1800.0, None])
 def test_parallel_windows_have_fallback_of_one_at_a_time(audio_s: float | None) -> None:
     admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)
-    now = MemoryState(141 * GB, None, on_gpu=True)
+    now = MemoryState(141 * GIB, None, on_gpu=True)
     asked = TranscribeOptions(windows=WindowingMode.PARALLEL)
     options = admission.planned(Precision.BF16, audio_s, asked, now)
     assert options.memory.together > 1
@@ -493,7 +478,7 @@ def test_windows_are_batched_on_gpu_over_fifteen_minutes_or_on_request(
     minutes: int, on_gpu: bool, mode: WindowingMode, batched: bool
 ) -> None:
     admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, (Precision.BF16,), None)
-    now = MemoryState(141 * GB, None, on_gpu=on_gpu, bandwidth=1e12)
+    now = MemoryState(141 * GIB, None, on_gpu=on_gpu, bandwidth=1e12)
     options = TranscribeOptions(windows=mode)
     planned = admission.planned(Precision.BF16, 60.0 * minutes, options, now)
     assert (planned.memory.together > 1) is batched

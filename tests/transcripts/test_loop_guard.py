@@ -286,38 +286,36 @@ def test_endless_text_without_times_is_cut_by_the_remaining_audio(times: str) ->
         assert len(watched.read) < 200 + most(duration_s - 9 if duration_s else 30, "no, ")
 
 
+TOKENS, WORDLESS, COUNTED_ON, TOO_MUCH = (
+    *(LoopReason.REPEATED_TOKENS, LoopReason.NO_SEGMENT),
+    *(LoopReason.FEW_WORDS, LoopReason.TOO_MUCH_TEXT),
+)
+NUMBERS = range(9999)
 RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
     # what follows the intro; why it is a loop; characters of it that are read, at most
-    "zeros in a time": (',{"Start":9,"End":15.43' + "0" * 4000, LoopReason.REPEATED_TOKENS, 45),
-    "nines in a time": (',{"Start":9.' + "9" * 4000, LoopReason.REPEATED_TOKENS, 35),
-    "digits in a time": (',{"Start":9.' + "1234567" * 900, LoopReason.REPEATED_TOKENS, 40),
-    "blank lines": ("," + "\n" * 4000, LoopReason.REPEATED_TOKENS, 20),
-    "commas": (", , " * 4000, LoopReason.REPEATED_TOKENS, 40),
-    "open braces": (',{"' * 4000, LoopReason.REPEATED_TOKENS, 70),
+    "zeros in a time": (',{"Start":9,"End":15.43' + "0" * 4000, TOKENS, 45),
+    "nines in a time": (',{"Start":9.' + "9" * 4000, TOKENS, 35),
+    "digits in a time": (',{"Start":9.' + "1234567" * 900, TOKENS, 40),
+    "blank lines": ("," + "\n" * 4000, TOKENS, 20),
+    "commas": (", , " * 4000, TOKENS, 40),
+    "open braces": (',{"' * 4000, TOKENS, 70),
     "items that say nothing": (
-        "".join("," + item(9 + n, 10 + n, "") for n in range(999)),
-        LoopReason.NO_SEGMENT, 4 * STRAY_TOKENS
+        "".join("," + item(9 + n, 10 + n, "") for n in range(999)), WORDLESS, 4 * STRAY_TOKENS
     ),
-    "items that are none": (',{"Start":9,"Content":oh}' * 999, LoopReason.REPEATED_TOKENS, 90),
-    "items without a time": (
-        ',{"Content":"Thank you very much."}' * 999, LoopReason.REPEATED_TOKENS, 120
-    ),
+    "items that are none": (',{"Start":9,"Content":oh}' * 999, TOKENS, 90),
+    "items without a time": (',{"Content":"Thank you very much."}' * 999, TOKENS, 120),
     "text after the list": (
-        "] " + " ".join(f"word{n}" for n in range(9999)), LoopReason.NO_SEGMENT, 10 * STRAY_TOKENS
+        "] " + " ".join(f"word{n}" for n in NUMBERS), WORDLESS, 10 * STRAY_TOKENS
     ),
     "a count that goes on": (
-        ',{"Start":9,"End":14,"Content":"' + ", ".join(map(str, range(9999))),
-        LoopReason.FEW_WORDS, 500
+        ',{"Start":9,"End":14,"Content":"' + ", ".join(map(str, NUMBERS)), COUNTED_ON, 500
     ),
     "a story that counts": (
-        ',{"Start":9,"End":14,"Content":"' + "".join(f"and then {n} " for n in range(9999)),
-        LoopReason.FEW_WORDS,
-        500,
+        ',{"Start":9,"End":14,"Content":"' + "".join(f"and then {n} " for n in NUMBERS),
+        COUNTED_ON, 500
     ),
     "more than the rest of the audio holds": (
-        ',{"Start":599,"End":600,"Content":"' + " ".join(map(chr, range(500, 9000))),
-        LoopReason.TOO_MUCH_TEXT,
-        900,
+        ',{"Start":599,"End":600,"Content":"' + " ".join(map(chr, range(500, 9000))), TOO_MUCH, 900
     ),
 }  # fmt: skip
 

@@ -16,15 +16,20 @@ from sidecar.transcripts.speaker_turns import (
 from sidecar.transcripts.transcript import Segment
 
 
+def turns_of(*spans: tuple[float, float, int]) -> list[SpeakerTurn]:
+    """From when to when, and who."""
+    return [SpeakerTurn(*span) for span in spans]
+
+
 def test_span_belongs_to_its_main_speaker() -> None:
-    turns = [SpeakerTurn(0, 2, 7), SpeakerTurn(2, 5, 8), SpeakerTurn(5, 6, 7)]
+    turns = turns_of((0, 2, 7), (2, 5, 8), (5, 6, 7))
     assert dominant_speaker(turns, 0, 3) == 7
     assert dominant_speaker(turns, 1, 5) == 8
     assert dominant_speaker(turns, 0, 6) in (7, 8)
 
 
 def test_span_without_speaker_goes_to_the_nearest() -> None:
-    turns = [SpeakerTurn(0, 1, 0), SpeakerTurn(9, 10, 1)]
+    turns = turns_of((0, 1, 0), (9, 10, 1))
     assert dominant_speaker(turns, 2, 3) == 0
     assert dominant_speaker(turns, 7, 8) == 1
     assert dominant_speaker([], 7, 8) is None
@@ -37,28 +42,18 @@ def test_speakers_are_renumbered_in_order_of_appearance() -> None:
 
 
 def test_solo_spans_exclude_overlap_and_are_sorted_by_length() -> None:
-    turns = [
-        SpeakerTurn(0, 2, 0),
-        SpeakerTurn(3, 9, 0),
-        SpeakerTurn(5, 6, 1),
-        SpeakerTurn(1.5, 2.5, 1),
-    ]
+    turns = turns_of((0, 2, 0), (3, 9, 0), (5, 6, 1), (1.5, 2.5, 1))
     assert solo_spans(turns, 0) == [(6, 9), (3, 5), (0, 1.5)]
     assert solo_spans(turns, 2) == []
 
 
 def test_turns_are_clipped_to_a_span() -> None:
-    turns = [SpeakerTurn(0, 4, 0), SpeakerTurn(4, 6, 1), SpeakerTurn(6, 9, 0)]
-    assert turns_within(turns, 3, 6) == [SpeakerTurn(3, 4, 0), SpeakerTurn(4, 6, 1)]
+    turns = turns_of((0, 4, 0), (4, 6, 1), (6, 9, 0))
+    assert turns_within(turns, 3, 6) == turns_of((3, 4, 0), (4, 6, 1))
 
 
 def test_solo_spans_come_in_parts_first_part_of_each_first() -> None:
-    turns = [
-        SpeakerTurn(0, 2, 0),
-        SpeakerTurn(3, 11, 0),
-        SpeakerTurn(5, 6, 1),
-        SpeakerTurn(20, 20.4, 0),
-    ]
+    turns = turns_of((0, 2, 0), (3, 11, 0), (5, 6, 1), (20, 20.4, 0))
     assert longest_solo_spans(turns, 0, 2.25, 0.5) == [
         (6, 8.25),
         (0, 2),
@@ -71,14 +66,12 @@ def test_solo_spans_come_in_parts_first_part_of_each_first() -> None:
 
 
 def test_seconds_of_each_label_in_a_span() -> None:
-    assert speaking_seconds(
-        [SpeakerTurn(0, 3, 7), SpeakerTurn(3, 4, 8), SpeakerTurn(5, 9, 7)], 1, 6
-    ) == {7: 3, 8: 1}
+    assert speaking_seconds(turns_of((0, 3, 7), (3, 4, 8), (5, 9, 7)), 1, 6) == {7: 3, 8: 1}
 
 
 def test_speakers_of_two_diarizations_are_matched_by_shared_seconds() -> None:
-    before = [SpeakerTurn(0, 4, 0), SpeakerTurn(5, 9, 1)]
-    after = [SpeakerTurn(0, 4, 6), SpeakerTurn(5, 8.9, 5), SpeakerTurn(9.5, 12, 6)]
+    before = turns_of((0, 4, 0), (5, 9, 1))
+    after = turns_of((0, 4, 6), (5, 8.9, 5), (9.5, 12, 6))
     found = turn_agreement(before, after, 1.0)
     assert found == {(0, 6): pytest.approx(4 / 6.5), (1, 5): pytest.approx(3.9 / 4)}
     assert turn_agreement(before, after, 3.95) == {(0, 6): pytest.approx(4 / 6.5)}

@@ -227,6 +227,9 @@ def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
     assert len(after.words) == 4800
 
 
+NOT_OF_ITS_LENGTH = "'text' does not have"
+
+
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
@@ -244,16 +247,8 @@ def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
         ([{"op": "split", "segments": []}], FieldInvalid, "not a list"),
         ([{"op": "split", "segments": [True]}], FieldInvalid, "no place"),
         ([{"op": "split", "segments": [1e3]}], FieldInvalid, "no place"),
-        (
-            [{"op": "text", "segment": 0, "text": " \n\ud800 "}],
-            FieldInvalid,
-            "'text' does not have",
-        ),
-        (
-            [{"op": "text", "segment": 0, "text": "x" * 10_001}],
-            FieldInvalid,
-            "'text' does not have",
-        ),
+        ([{"op": "text", "segment": 0, "text": " \n\ud800 "}], FieldInvalid, NOT_OF_ITS_LENGTH),
+        ([{"op": "text", "segment": 0, "text": "x" * 10_001}], FieldInvalid, NOT_OF_ITS_LENGTH),
         ([{"op": "rename", "speaker": "Speaker_0", "name": "x" * 201}], FieldInvalid, "'name'"),
         ([{"op": "text", "segment": 0, "text": "x", "by": "me"}], FieldInvalid, "the field by"),
     ],

@@ -129,12 +129,7 @@ def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> N
         answer = UpstreamAnswer(tuple(segments), diarized=diarized)
         return ChunkResult(AudioChunk(start_s, samples, RATE, start_s > 0), answer, "box")
 
-    turns = [
-        SpeakerTurn(0, 3, 7),
-        SpeakerTurn(3, 6, 8),
-        SpeakerTurn(6, 9, 8),
-        SpeakerTurn(9, 12, 7),
-    ]
+    turns = [SpeakerTurn(at, at + 3, label) for at, label in ((0, 7), (3, 8), (6, 8), (9, 7))]
     found = assign_speakers([heard(0.0, 0, 1), heard(6.0, 0)], turns, diarize=True)
     texts = [(one.text, one.speaker) for one in found]
     first = [("0. 1. 2.", 0), ("3. 4. 5.", 1)]
