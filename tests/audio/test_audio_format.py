@@ -34,10 +34,8 @@ CONTAINER_OF = {
     "ts": "mpegts",
     "m2ts": "mpegts",
     "mpg": "mpeg",
-    "w64": "w64",
     "rf64": "rf64",
     "mov": "mp4",
-    "aac": "aac",
     "wma": "asf",
 }
 BY_SUFFIX = {"m4a": "mp4", "mkv": "matroska", "webm": "matroska"}

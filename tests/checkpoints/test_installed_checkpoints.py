@@ -52,13 +52,8 @@ def cached(
 @pytest.mark.parametrize(
     "name",
     [
-        "vibevoice",
-        "VibeVoice",
-        "vibevoice-asr",
-        "VibeVoice-ASR-HF",
-        "microsoft/VibeVoice-ASR",
-        "microsoft/vibevoice-asr-7b",
-        "Microsoft/VIBEVOICE-ASR-7B",
+        *("vibevoice", "VibeVoice", "vibevoice-asr", "VibeVoice-ASR-HF", "microsoft/VibeVoice-ASR"),
+        *("microsoft/vibevoice-asr-7b", "Microsoft/VIBEVOICE-ASR-7B"),
         " microsoft/VibeVoice-ASR-HF ",
     ],
 )

@@ -130,16 +130,10 @@ def loaded(
     return engine
 
 
-@pytest.fixture(
-    params=[
-        scripted_tts.SPEC,
-        espeak_tts.SPEC,
-        openai_tts.SPEC,
-        system_tts.SPEC,
-        moonshine_tts.SPEC,
-    ],
-    ids=lambda spec: spec.name,
-)
+ALL = scripted_tts, espeak_tts, openai_tts, system_tts, moonshine_tts
+
+
+@pytest.fixture(params=[one.SPEC for one in ALL], ids=lambda spec: spec.name)
 def voice(
     request: pytest.FixtureRequest, server: str, say: Path, tmp_path: Path
 ) -> tuple[TtsSpec, TtsEngine]:

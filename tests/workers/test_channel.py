@@ -21,12 +21,8 @@ def test_consecutive_messages_are_received_separately() -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"",
-        b"\0\0",
-        b"\0\0\0\5\0\0\0\0{}",
-        b"\0\0\0\2\0\0\0\0[]",
-        b"\0\0\0\3\0\0\0\0abc",
-        b"\0\0\0\2\0\0\0\2{}a",
+        *(b"", b"\0\0", b"\0\0\0\5\0\0\0\0{}"),
+        *(b"\0\0\0\2\0\0\0\0[]", b"\0\0\0\3\0\0\0\0abc", b"\0\0\0\2\0\0\0\2{}a"),
     ],
     ids=repr,
 )
