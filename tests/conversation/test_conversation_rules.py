@@ -25,43 +25,26 @@ from sidecar.interfaces.engine_interface import SynthesisOptions, SynthesizedAud
 RATE = 1000
 
 
+TEXTS_BY_DELAY_S = {
+    0.2: (
+        *("I like it.", "Is it?", "Stop!", "そうです。", "هل هذا صحيح؟", 'He said "yes."'),
+        "A very long story that goes on and on and on, and then it ends, as all do, in tea.",
+        *("That is what it is for.", "one two.", "I am 42.", "It was 1984."),
+    ),
+    0.3: ("", "I like it." + '"' * 100, "I like it", "No", "Take one"),
+    0.8: ("Well,", "the following:", "そして、"),
+    1.0: (
+        *("I want tea and", "I want tea and.", "because", "ich mag das und", "Go to"),
+        *("I think...", "I think…", "My number is four one five", "four one five."),
+        *("0171 55", "0171 5555."),
+    ),
+    1.5: ("um", "I would like, um.", "えっと"),
+}
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [
-        ("", 0.3),
-        ("I like it.", 0.2),
-        ("Is it?", 0.2),
-        ("I like it." + '"' * 100, 0.3),
-        ("A very long story that goes on and on and on, and then it ends, as all do, in tea.", 0.2),
-        ("Stop!", 0.2),
-        ("そうです。", 0.2),
-        ("هل هذا صحيح؟", 0.2),
-        ('He said "yes."', 0.2),
-        ("I like it", 0.3),
-        ("No", 0.3),
-        ("Well,", 0.8),
-        ("the following:", 0.8),
-        ("そして、", 0.8),
-        ("I want tea and", 1.0),
-        ("I want tea and.", 1.0),
-        ("because", 1.0),
-        ("ich mag das und", 1.0),
-        ("Go to", 1.0),
-        ("That is what it is for.", 0.2),
-        ("I think...", 1.0),
-        ("I think…", 1.0),
-        ("My number is four one five", 1.0),
-        ("four one five.", 1.0),
-        ("0171 55", 1.0),
-        ("0171 5555.", 1.0),
-        ("one two.", 0.2),
-        ("I am 42.", 0.2),
-        ("It was 1984.", 0.2),
-        ("Take one", 0.3),
-        ("um", 1.5),
-        ("I would like, um.", 1.5),
-        ("えっと", 1.5),
-    ],
+    [(text, seconds) for seconds, texts in TEXTS_BY_DELAY_S.items() for text in texts],
 )
 def test_end_of_turn_delay_depends_on_the_text(text: str, seconds: float) -> None:
     assert end_of_turn_delay_s(text) == pytest.approx(seconds)
@@ -112,20 +95,12 @@ SAYING = "The capital of France is Paris, and it lies on the river Seine."
 @pytest.mark.parametrize(
     ("text", "own"),
     [
-        ("the capital of France", True),
-        ("capital France is", True),
-        ("Paris", True),
-        ("and it lies on the river scene", True),
-        ("and it flies on a river scene", False),
-        ("and it lies stop river Seine", False),
-        ("lies on river seine", True),
-        ("the Seine", True),
-        ("France of capital", False),
-        ("the capital of Spain", True),
-        ("the city of Spain", False),
-        ("Spain", False),
-        ("", False),
-        ("stop", False),
+        *((text, True) for text in ("the capital of France", "capital France is", "Paris")),
+        *((text, True) for text in ("and it lies on the river scene", "lies on river seine")),
+        *((text, True) for text in ("the Seine", "the capital of Spain")),
+        *((text, False) for text in ("and it flies on a river scene", "France of capital")),
+        *((text, False) for text in ("and it lies stop river Seine", "the city of Spain")),
+        *((text, False) for text in ("Spain", "", "stop")),
     ],
 )
 def test_own_words_are_words_of_the_reply_in_their_order(text: str, own: bool) -> None:
