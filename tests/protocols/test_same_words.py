@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import live_wire
+import numpy as np
 import pytest
 import sse_reader
+import wheel_recordings
 from grpc_client import Client, sound
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -91,12 +93,12 @@ def by_vvv(server: Server, content: bytes = WAV) -> list[tuple[float, str]]:
     return [(one["Start"], one["Content"]) for one in found]
 
 
-def by_openai(server: Server, content: bytes = WAV) -> tuple[str, str]:
+def by_openai(server: Server, content: bytes = WAV, **fields: str) -> tuple[str, str]:
     """The text of the stream's deltas, and the whole."""
     answer = server.client.post(
         "/v1/audio/transcriptions",
         files={"file": ("a.wav", content)},
-        data={"model": "whisper-1", "stream": "true"},
+        data={"model": "whisper-1", "stream": "true", **fields},
     )
     frames = answer.text.replace("data: [DONE]", "").encode()
     told = [event.data for event in sse_reader.parse(frames)]
@@ -189,6 +191,26 @@ def test_film_has_the_same_words_at_the_same_times_by_every_protocol(
     about = server.post(film).json()["metadata"]
     assert about["duration"] == pytest.approx(SECONDS + 8, abs=0.2)
     assert [one["code"] for one in about["warnings"]] == ["audio_tracks"]
+
+
+@pytest.mark.slow
+def test_overlapping_talk_has_the_same_words_in_order_by_every_protocol(
+    start_server: Callable[..., Server],
+) -> None:
+    """Two people, and another talk of theirs at the same time, by the embedded engine: it learns of
+    some speakers late."""
+    talk = wheel_recordings.clip("endgame_nagg_nell")
+    late = np.concatenate([np.zeros(4 * wheel_recordings.RATE), 0.7 * talk])[: len(talk)]
+    sound = np.concatenate([talk + late, talk]).clip(-1, 1)
+    content = wav((sound * 32767).astype("<i2").tobytes())
+    there = start_server(engine="moonshine")
+    came, whole = by_ndjson(there, content)
+    words = " ".join(said for _, said in whole).split()
+    assert len(words) > 50
+    for told in (came, by_job(there, content), by_vvv(there, content)):
+        assert " ".join(said for _, said in told).split() == words
+    for text in by_openai(there, content, diarize="true"):
+        assert text.split() == words
 
 
 def test_transcript_of_more_than_64_kib_reaches_wyomings_client(
