@@ -18,25 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from sidecar import errors
-from sidecar.audio import Block, ffmpeg_command
-from sidecar.audio.audio_format import (
-    AC3,
-    ADTS,
-    DTS,
-    EAC3,
-    FLAC,
-    MP3,
-    MPEG_PS,
-    MPEG_TS,
-    OGG,
-    WAV,
-    AudioContainer,
-    read_file_at,
-)
+from sidecar.audio import Block, audio_format, ffmpeg_command
 from sidecar.audio.ffmpeg_output import FfmpegLog, HoleFinder, RecordingHeader, TimedOutput
 from sidecar.audio.signal_conditioning import ChannelMixer
 from sidecar.audio.stream_links import Link, find_links, is_truncated
+from sidecar.errors import BUSY_ERRNOS, AudioDecodeTimeout, AudioUndecodable, MachineBusy
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +33,16 @@ _READ_BYTES = 1 << 17
 _REREAD_BYTES = 1 << 20
 MAX_TRACKS = 16
 """Audio tracks that are tried until one can be decoded."""
-_COUNTED_FROM_THE_TRACK = (MPEG_TS, MPEG_PS, OGG)
+_COUNTED_FROM_THE_TRACK = (audio_format.MPEG_TS, audio_format.MPEG_PS, audio_format.OGG)
 """Formats whose clock starts anywhere: in them ffmpeg counts from the first track that is used."""
-_COMPLAIN_WHEN_WHOLE = (MP3, ADTS, AC3, EAC3, DTS, WAV)
+_COMPLAIN_WHEN_WHOLE = (
+    audio_format.MP3,
+    audio_format.ADTS,
+    audio_format.AC3,
+    audio_format.EAC3,
+    audio_format.DTS,
+    audio_format.WAV,
+)
 """Formats that go on at the next frame, behind a tag for example, or end within a block."""
 _STOPPED_CODES = {255, -signal.SIGINT, -signal.SIGTERM, -9}
 """Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory; 255: by its own
@@ -62,7 +55,7 @@ _SILENCE_SAMPLES = 1 << 15
 
 def decode_with_ffmpeg(
     fd: int,
-    container: AudioContainer,
+    container: audio_format.AudioContainer,
     rate: int,
     max_s: float,
     links_within_s: float,
@@ -106,7 +99,7 @@ class FfmpegProcess:
     def __init__(
         self,
         fd: int,
-        container: AudioContainer,
+        container: audio_format.AudioContainer,
         rate: int,
         max_s: float,
         *,
@@ -134,10 +127,8 @@ class FfmpegProcess:
             os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
             self._process, self._lifeline = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
-            if error.errno in errors.BUSY_ERRNOS:
-                raise errors.MachineBusy(
-                    f"ffmpeg cannot be started now: {error.strerror}."
-                ) from None
+            if error.errno in BUSY_ERRNOS:
+                raise MachineBusy(f"ffmpeg cannot be started now: {error.strerror}.") from None
             log.warning(
                 "ffmpeg (%s) cannot be started: %s; run 'vibevoice-asr doctor'",
                 arguments[0],
@@ -157,7 +148,7 @@ class FfmpegProcess:
             self._output = TimedOutput(self._read_bytes)
             self.channels = self._output.channels
             """Number of channels of the output; 0 if there is no audio."""
-        except errors.AudioDecodeTimeout:
+        except AudioDecodeTimeout:
             self.close()
             raise
         self._described.wait(stall_timeout_s)
@@ -171,7 +162,11 @@ class FfmpegProcess:
     def truncated(self) -> bool:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
         total_s = self.header.total_s
-        counted = self._container is FLAC and total_s is not None and not self.header.is_estimate
+        counted = (
+            self._container is audio_format.FLAC
+            and total_s is not None
+            and not self.header.is_estimate
+        )
         if counted and total_s is not None:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
@@ -236,7 +231,7 @@ class FfmpegProcess:
     def _read_again(self) -> None:
         """Read what ffmpeg was to read: to it, a disk that fails is a recording that ends."""
         at, end = self._part
-        while at < end and (data := read_file_at(self._fd, at, _REREAD_BYTES)):
+        while at < end and (data := audio_format.read_file_at(self._fd, at, _REREAD_BYTES)):
             at += len(data)
 
     def close(self) -> None:
@@ -273,7 +268,7 @@ class FfmpegProcess:
             if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
                 self._read_again()  # this waits as long as the disk does
                 if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
-                    raise errors.AudioDecodeTimeout()
+                    raise AudioDecodeTimeout()
             return os.read(pipe, _READ_BYTES)
         stalled = threading.Event()
 
@@ -288,7 +283,7 @@ class FfmpegProcess:
         finally:
             timer.cancel()
         if stalled.is_set():
-            raise errors.AudioDecodeTimeout()
+            raise AudioDecodeTimeout()
         return data
 
     def _read_log(self) -> None:
@@ -327,7 +322,7 @@ class FfmpegChain:
                 self._process = link()
             try:
                 yield from self._process
-            except errors.AudioUndecodable as failure:
+            except AudioUndecodable as failure:
                 failures.append(failure)
             self.truncated |= self._process.truncated
         if len(failures) == len(self._links):

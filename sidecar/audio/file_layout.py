@@ -11,16 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sidecar.audio.audio_format import (
-    RF64,
-    SIGN_BYTES,
-    SNIFF_BYTES,
-    WAV,
-    begins_recording,
-    find_begin,
-    read_file_at,
-    signed_container,
-)
+from sidecar.audio import audio_format
 
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7
 EXTENSIBLE = 0xFFFE
@@ -111,7 +102,9 @@ class _WavReader:
         self._chunks_left = _MAX_CHUNKS
 
     def parts(self, max_parts: int) -> Iterator[WavPart]:
-        position: int | None = find_begin(self._fd, WAV, RF64)
+        position: int | None = audio_format.find_begin(
+            self._fd, audio_format.WAV, audio_format.RF64
+        )
         end = 0
         for _ in range(max_parts):
             part = None if position is None else self._part_at(position)
@@ -163,33 +156,37 @@ class _WavReader:
     def _follows(self, position: int, order: str) -> tuple[bool, int | None]:
         """Return whether only whole chunks follow, and where another recording begins then."""
         while self._size - position >= 8 and self._chunks_left > 0:
-            head = read_file_at(self._fd, position, SIGN_BYTES)
+            head = audio_format.read_file_at(self._fd, position, audio_format.SIGN_BYTES)
             for at in {position, position + head.startswith(b"\0")}:  # a pad byte
-                if signed_container(head, at - position):
+                if audio_format.signed_container(head, at - position):
                     return True, at
             position += head.startswith(b"\0")
             name, length, _ = self._chunk_at(position, order)
             if not _is_chunk_name(name) or position + 8 + length > self._size:
-                other = begins_recording(read_file_at(self._fd, position, SNIFF_BYTES))
+                other = audio_format.begins_recording(
+                    audio_format.read_file_at(self._fd, position, audio_format.SNIFF_BYTES)
+                )
                 return other, position if other else None
             position += 8 + length
         return True, None
 
     def _order_at(self, position: int) -> str | None:
-        head = read_file_at(self._fd, position, 12)
+        head = audio_format.read_file_at(self._fd, position, 12)
         return _MAGIC.get(head[:4]) if head[8:12] == b"WAVE" else None
 
     def _chunk_at(self, position: int, order: str) -> tuple[bytes, int, bytes]:
         """Return the name and the length of a chunk, and the first bytes of its body."""
         self._chunks_left -= 1
-        head = read_file_at(self._fd, position, 8 + 26)
+        head = audio_format.read_file_at(self._fd, position, 8 + 26)
         length = int.from_bytes(head[4:8], "little" if order == "<" else "big")
         return head[:4], length, head[8 : 8 + length]
 
     def _next(self, position: int, length: int) -> int:
         """Return where the chunk behind this one begins; some writers leave the pad byte out."""
         end = position + 8 + length
-        return end + (length % 2 and read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS)
+        return end + (
+            length % 2 and audio_format.read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS
+        )
 
 
 def _is_chunk_name(name: bytes) -> bool:

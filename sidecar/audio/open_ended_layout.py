@@ -12,15 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from sidecar.audio.audio_format import (
-    AIFF,
-    CAF,
-    SNIFF_BYTES,
-    W64,
-    AudioContainer,
-    begins_recording,
-    read_file_at,
-)
+from sidecar.audio import audio_format
 from sidecar.audio.file_layout import A_LAW, EXTENSIBLE, FLOAT, MU_LAW, PCM, WavPart
 
 _MAX_CHUNKS = 64
@@ -59,13 +51,13 @@ class _Chunks:
 
 
 _FORMS = {
-    AIFF.name: _Chunks(12, 4, 4, ">", False, 2),
-    CAF.name: _Chunks(8, 4, 8, ">", False, 1),
-    W64.name: _Chunks(40, 16, 8, "<", True, 8),
+    audio_format.AIFF.name: _Chunks(12, 4, 4, ">", False, 2),
+    audio_format.CAF.name: _Chunks(8, 4, 8, ">", False, 1),
+    audio_format.W64.name: _Chunks(40, 16, 8, "<", True, 8),
 }
 
 
-def read_open_ended_part(fd: int, container: AudioContainer) -> WavPart | None:
+def read_open_ended_part(fd: int, container: audio_format.AudioContainer) -> WavPart | None:
     """Return the samples of an open file, up to its end, if its header has another number of them
     and they are not compressed; else None."""
     form, size = _FORMS.get(container.name), os.fstat(fd).st_size
@@ -77,7 +69,7 @@ def read_open_ended_part(fd: int, container: AudioContainer) -> WavPart | None:
         if name in (b"COMM", b"desc", b"fmt "):
             layout = _layout(container, body)
         elif name in (b"SSND", b"data"):
-            skipped = {AIFF.name: 8, CAF.name: 4}.get(container.name, 0)
+            skipped = {audio_format.AIFF.name: 8, audio_format.CAF.name: 4}.get(container.name, 0)
             start = at + form.header_bytes + skipped
             claimed = length - skipped
             if layout is None or start > size or _ends(fd, start + claimed, form, size):
@@ -95,7 +87,7 @@ def read_open_ended_part(fd: int, container: AudioContainer) -> WavPart | None:
 
 def _chunk(fd: int, at: int, form: _Chunks) -> tuple[bytes, int, bytes]:
     """Return the name, the length without its header, and the first bytes of a chunk."""
-    head = read_file_at(fd, at, form.header_bytes + _BODY_BYTES)
+    head = audio_format.read_file_at(fd, at, form.header_bytes + _BODY_BYTES)
     sizes = head[form.name_bytes : form.header_bytes]
     length = int.from_bytes(sizes, "big" if form.order == ">" else "little", signed=True)
     if form.size_bytes == 4:
@@ -108,7 +100,9 @@ def _ends(fd: int, at: int, form: _Chunks, size: int) -> bool:
     """Return whether the recording ends here, or behind whole chunks."""
     for _ in range(_MAX_CHUNKS):
         at += -at % form.align
-        if begins_recording(read_file_at(fd, at, SNIFF_BYTES)):
+        if audio_format.begins_recording(
+            audio_format.read_file_at(fd, at, audio_format.SNIFF_BYTES)
+        ):
             return True
         if not 0 <= size - at >= form.header_bytes:
             return size - at >= 0 or at - size < form.align
@@ -119,16 +113,20 @@ def _ends(fd: int, at: int, form: _Chunks, size: int) -> bool:
     return False
 
 
-def _layout(container: AudioContainer, body: bytes) -> tuple[str, int, int, int, int, int] | None:
+def _layout(
+    container: audio_format.AudioContainer, body: bytes
+) -> tuple[str, int, int, int, int, int] | None:
     """Return byte order, encoding, channels, rate, bytes of a frame and bits of a sample."""
-    if len(body) < (18 if container is AIFF else 32 if container is CAF else 16):
+    if len(body) < (
+        18 if container is audio_format.AIFF else 32 if container is audio_format.CAF else 16
+    ):
         return None
-    if container is W64:
+    if container is audio_format.W64:
         encoding, channels, rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", body)
         if encoding == EXTENSIBLE and len(body) >= 26:
             encoding = int.from_bytes(body[24:26], "little")
         return "<", encoding, channels, rate, frame_bytes, bits
-    if container is CAF:
+    if container is audio_format.CAF:
         hertz, name, flags, _, _, channels, bits = struct.unpack_from(">d4s5I", body)
         lpcm = FLOAT if flags & 1 else PCM, "<" if flags & 2 else ">", 0
         found = lpcm if name == b"lpcm" else _ENCODINGS.get(name)

@@ -9,19 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sidecar import errors
-from sidecar.cli import (
-    doctor,
-    jobs,
-    live,
-    monitor,
-    open,
-    people,
-    pull,
-    serve,
-    talk,
-    token,
-    transcribe,
-)  # fmt: skip
+from sidecar.cli import doctor, live, monitor, open, people, pull, serve, talk, token, transcribe
 from sidecar.cli.common_options import (
     SERVER_OR_SETTINGS_HELP,
     argument,
@@ -30,6 +18,7 @@ from sidecar.cli.common_options import (
     serve_with,
     subcommands,
 )
+from sidecar.cli.jobs import build as build_jobs
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.installation import install_command
 from sidecar.version import __version__
@@ -61,7 +50,7 @@ def build_command() -> Any:
         app.command(name)(function)
     app.add_typer(token.build(), name="token")
     app.add_typer(subcommands(config, convert), name="config")
-    app.add_typer(jobs.build(), name="jobs")
+    app.add_typer(build_jobs(), name="jobs")
     app.add_typer(people.build(), name="people")
     _add_bench(app)
     return typer.main.get_command(app)

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar import errors
 from sidecar.cluster import job_rows
 from sidecar.cluster.shared_retention import SharedRetention
 from sidecar.concurrency import backoff_s
+from sidecar.errors import AudioLost, JournalUnreachable, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
@@ -114,9 +114,9 @@ class ClaimStore:
             return Claim(token, record, offer.begins, more)
         except UnreadableRecord as error:
             await self._refuse_unreadable(job_id, error)
-        except errors.JournalUnreachable:
+        except JournalUnreachable:
             log.warning("job %s is left to other nodes: its events cannot be read here", job_id)
-            reason = errors.JournalUnreachable("The events of the job cannot be read.")
+            reason = JournalUnreachable("The events of the job cannot be read.")
             await self.judge({job_id: JobFailure.of(reason)})
         await self.release(token)
         return None
@@ -145,7 +145,7 @@ class ClaimStore:
         for attempt in range(TAKE_UP_TRIES - 1):
             try:
                 return await self._database.fetch(_PAGE, values, binary=True)
-            except errors.JournalUnreachable:
+            except JournalUnreachable:
                 await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
         return await self._database.fetch(_PAGE, values, binary=True)
 
@@ -261,9 +261,7 @@ class ClaimStore:
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
         job_rows.log_unreadable(job_id, error)
-        await self.judge(
-            {job_id: JobFailure.of(errors.AudioLost("The record of the job is damaged."))}
-        )
+        await self.judge({job_id: JobFailure.of(AudioLost("The record of the job is damaged."))})
 
 
 def _worked_s(record: JobRecord) -> float:
@@ -278,7 +276,7 @@ def are_final(refusals: Sequence[JobFailure]) -> bool:
     return all(fault_of(one.error()) is Fault.RECORDING for one in refusals)
 
 
-def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
+def unschedulable_error(refusals: Sequence[JobFailure]) -> Unschedulable:
     """Return the error of a job that all nodes refuse: each reason once, the most frequent first.
     Its hint is that of the most frequent reason."""
     by_code = Counter(one.code for one in refusals)
@@ -291,7 +289,7 @@ def unschedulable_error(refusals: Sequence[JobFailure]) -> errors.Unschedulable:
     nodes = "The only node that is there" if single else f"None of {len(refusals)} nodes"
     cannot = "cannot do it" if single else "that are there can do it"
     hint = one_of[by_code.most_common(1)[0][0]].hint
-    return errors.Unschedulable(
+    return Unschedulable(
         f"{nodes} {cannot}: {', '.join(parts)}.",
         hint=f"{hint} Or start a node that can do it.".lstrip(),
     )

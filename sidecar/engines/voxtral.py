@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
 from sidecar.checkpoints.installed_checkpoints import TEKKEN_FILE
+from sidecar.errors import EngineUnavailable, ModelLoadFailed, cause_of
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
@@ -73,7 +73,7 @@ class VoxtralEngine:
             errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         if options.checkpoint is None:
-            raise errors.ModelLoadFailed("No Voxtral Realtime checkpoint is set.")
+            raise ModelLoadFailed("No Voxtral Realtime checkpoint is set.")
         yield 0.0
         wanted = options.precision
         self._precision = wanted if wanted in DTYPES else engine_interface.Precision.BF16
@@ -93,7 +93,7 @@ class VoxtralEngine:
         Raises:
             errors.EngineUnavailable: always.
         """
-        raise errors.EngineUnavailable("The engine 'voxtral' transcribes live audio only.")
+        raise EngineUnavailable("The engine 'voxtral' transcribes live audio only.")
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
@@ -220,7 +220,7 @@ def read_tekken(folder: Path) -> TekkenTokenizer:
     try:
         return _parse_tekken(json.loads((folder / TEKKEN_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise errors.ModelLoadFailed(
+        raise ModelLoadFailed(
             f"{TEKKEN_FILE} of the Voxtral model cannot be read: {type(error).__name__}."
         ) from None
 
@@ -367,7 +367,7 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
     )
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
+        raise ModelLoadFailed("torch finds no NVIDIA GPU.")
     place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     text = read_tekken(folder)
     try:
@@ -377,7 +377,5 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
         extractor = VoxtralRealtimeFeatureExtractor.from_pretrained(folder, local_files_only=True)
         model.eval().to(place)
     except (RuntimeError, ValueError, OSError) as error:
-        raise errors.ModelLoadFailed(
-            f"The Voxtral model cannot be loaded: {errors.cause_of(error)}."
-        ) from None
+        raise ModelLoadFailed(f"The Voxtral model cannot be loaded: {cause_of(error)}.") from None
     return VoxtralModel(model, extractor, text)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from sidecar import errors
+from sidecar.errors import WontFit
 from sidecar.gpu_memory import memory_footprint, memory_plan
 from sidecar.gpu_memory.memory_footprint import ModelFootprint
 from sidecar.gpu_memory.memory_plan import DeviceRoom, MemoryEstimate
@@ -212,7 +212,7 @@ class MemoryAdmission:
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
-            raise errors.WontFit(
+            raise WontFit(
                 f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the "
                 f"model in {precision} needs at least {least.peak_bytes / memory_plan.GB:.1f} GB; "
                 f"{free}.",
@@ -304,15 +304,13 @@ def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
     return replace(plan, encoder_chunk_s=min(plan.encoder_chunk_s, CPU_CHUNK_S))
 
 
-def does_not_fit_error(
-    estimate: MemoryEstimate, others: Sequence[MemoryEstimate]
-) -> errors.WontFit:
+def does_not_fit_error(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]) -> WontFit:
     """Return the error for a recording that does not fit; its hint names what would fit."""
     audio = memory_plan.duration_text(estimate.audio_s)
     available = memory_plan.room_text(
         estimate.available_bytes, estimate.unlimited_bytes, "available"
     )
-    return errors.WontFit(
+    return WontFit(
         f"{audio} in {estimate.precision} need{'s' if audio.startswith('1 ') else ''} "
         f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; {available}.",
         hint=_ways_hint(estimate, others),

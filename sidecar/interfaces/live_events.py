@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from sidecar import errors
 from sidecar.audio import Block
+from sidecar.errors import EngineFailed, SidecarError
 from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
 from sidecar.interfaces.live_options import LiveOptions, SequenceNumber, TimePosition
 from sidecar.serialization import WireValues, from_plain
@@ -214,9 +214,7 @@ def from_wire(values: dict[str, Any]) -> LiveEvent:
         fields = dict(values)
         return from_plain(EVENT_TYPES[fields.pop("live")], fields)
     except (TypeError, KeyError, ValueError):
-        raise errors.EngineFailed(
-            "The worker process sent a message that is not an event."
-        ) from None
+        raise EngineFailed("The worker process sent a message that is not an event.") from None
 
 
 LiveEventCallback = Callable[[LiveEvent], None]
@@ -229,7 +227,7 @@ class LiveSession(Protocol):
 
     around: Callable[[], AbstractContextManager[object]]
     """Context of each thread of the engine that works for this session; set before any audio."""
-    failed: Callable[[errors.SidecarError], object]
+    failed: Callable[[SidecarError], object]
     """Called once if work for this session fails; no events follow. Set as `around` is."""
 
     @property

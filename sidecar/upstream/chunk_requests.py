@@ -21,13 +21,6 @@ from sidecar.transcripts.transcript import Segment
 from sidecar.upstream import load_balancer, openai_http, upstream_dialect
 from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
 from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient
-from sidecar.upstream.upstream_dialect import (
-    ChunkFailure,
-    ChunkRequest,
-    FailureStep,
-    UpstreamAnswer,
-    UpstreamDialect,
-)
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -84,7 +77,7 @@ class ChunkRequests:
         async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
                 await server.look()
-            except ChunkFailure as found:
+            except upstream_dialect.ChunkFailure as found:
                 return server, upstream_dialect.with_server_name(found.error, server.name)
             return server, None
 
@@ -149,16 +142,19 @@ class ChunkRequests:
             server = self.servers[index]
             try:
                 answer = await self._ask(index, work, sound, within_s)
-            except ChunkFailure as found:
+            except upstream_dialect.ChunkFailure as found:
                 found.error = upstream_dialect.with_server_name(found.error, server.name)
                 step = patience.after(index, found)
                 said = "upstream %s failed: %s; next step: %s"
                 log.info(said, server.name, found.error.code, step.name.lower())
-                if found.step in (FailureStep.AGAIN, FailureStep.LATER):
+                if found.step in (
+                    upstream_dialect.FailureStep.AGAIN,
+                    upstream_dialect.FailureStep.LATER,
+                ):
                     self._pool.failed(index, time.monotonic(), found.retry_after)
-                if step is FailureStep.NEVER:
+                if step is upstream_dialect.FailureStep.NEVER:
                     raise patience.error from None
-                if step is not FailureStep.SMALLER:
+                if step is not upstream_dialect.FailureStep.SMALLER:
                     continue
                 self._pool.well(index)  # it answered, and is free for the halves
             else:
@@ -184,7 +180,7 @@ class ChunkRequests:
 
     async def _ask(
         self, index: int, work: _ChunkWork, sound: bytes, within_s: float
-    ) -> UpstreamAnswer:
+    ) -> upstream_dialect.UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
         server = self.servers[index]
@@ -196,11 +192,11 @@ class ChunkRequests:
             try:
                 asking = server.ask(hearing, sound, work.told, within_s)
                 return await self._unless_lost(index, asking)
-            except ChunkFailure as found:
-                if found.step is not FailureStep.ANEW:
+            except upstream_dialect.ChunkFailure as found:
+                if found.step is not upstream_dialect.FailureStep.ANEW:
                     raise
                 last = found.error
-        raise ChunkFailure(FailureStep.ELSEWHERE, last)
+        raise upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ELSEWHERE, last)
 
     async def _smaller(
         self, work: _ChunkWork, server: UpstreamClient, patience: load_balancer.ChunkAttempts
@@ -231,7 +227,7 @@ class ChunkRequests:
         server = self.servers[index]
         try:
             self._seen(index, await server.look())
-        except ChunkFailure:
+        except upstream_dialect.ChunkFailure:
             self._pool.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = server.dialect is not None and server.dialect.prompt
@@ -244,13 +240,13 @@ class ChunkRequests:
         self._lost[index].clear()
 
     async def _unless_lost(
-        self, index: int, asking: Coroutine[None, None, UpstreamAnswer]
-    ) -> UpstreamAnswer:
+        self, index: int, asking: Coroutine[None, None, upstream_dialect.UpstreamAnswer]
+    ) -> upstream_dialect.UpstreamAnswer:
         """Return the answer; fail if its server is found to be lost meanwhile."""
         async with running(asking, self._lost[index].wait()) as (answer, lost):
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                found: UpstreamAnswer = answer.result()
+                found: upstream_dialect.UpstreamAnswer = answer.result()
                 return found
             raise upstream_dialect.connection_lost_failure("fell silent")
 
@@ -262,9 +258,11 @@ class _ChunkWork:
         self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
     ) -> None:
         self.piece, self.options, self.told = piece, options, told
-        self._requests: dict[str, ChunkRequest] = {}
+        self._requests: dict[str, upstream_dialect.ChunkRequest] = {}
 
-    def request(self, dialect: UpstreamDialect, server: str) -> ChunkRequest:
+    def request(
+        self, dialect: upstream_dialect.UpstreamDialect, server: str
+    ) -> upstream_dialect.ChunkRequest:
         """Return the request to a server, or to those that can go on from each other's answers."""
         name = dialect.alike or server
         if name not in self._requests:

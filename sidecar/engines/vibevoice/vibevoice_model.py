@@ -33,13 +33,7 @@ from sidecar.checkpoints.checkpoint_variants import (
     quantized_precision,
 )
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
-from sidecar.engines.vibevoice import vibevoice_generation
-from sidecar.engines.vibevoice.vibevoice_decoder import (
-    PlannedDecoder,
-    StepCheck,
-    VibeVoiceDecoder,
-    has_bf16,
-)
+from sidecar.engines.vibevoice import vibevoice_decoder, vibevoice_generation
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
@@ -86,7 +80,9 @@ class VibeVoiceAudioEncoder:
         self._projector = model.model.multi_modal_projector
         self._extractor = extractor
 
-    def encode(self, samples: Block, chunk_s: float, out: Tensor, check: StepCheck) -> None:
+    def encode(
+        self, samples: Block, chunk_s: float, out: Tensor, check: vibevoice_decoder.StepCheck
+    ) -> None:
         """Write the embeddings of a recording to ``out``, shape ``(token_count, hidden)``.
 
         The samples stay in host memory; one chunk at a time is copied to the device.
@@ -172,7 +168,7 @@ _DTYPES = {
 def float_type(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the type in which a precision computes; that of int8 and int4 is fp16 on GPUs that
     have no bf16."""
-    narrow = device.type == "cuda" and not has_bf16(device)
+    narrow = device.type == "cuda" and not vibevoice_decoder.has_bf16(device)
     return _DTYPES.get(precision, torch.float16 if narrow else torch.bfloat16)
 
 
@@ -439,16 +435,18 @@ class VibeVoiceModel:
         """Return whether it computes in fp16, which may overflow."""
         return bool(self.loaded.model.model.language_model.norm.weight.dtype == torch.float16)
 
-    def decoding(self, plan: MemoryPlan) -> PlannedDecoder:
+    def decoding(self, plan: MemoryPlan) -> vibevoice_decoder.PlannedDecoder:
         """Return a decoder with a memory plan, for one answer or several."""
-        return PlannedDecoder(VibeVoiceDecoder(self.loaded.model), plan)
+        return vibevoice_decoder.PlannedDecoder(
+            vibevoice_decoder.VibeVoiceDecoder(self.loaded.model), plan
+        )
 
     def answer(
         self,
         samples: Block,
         plan: MemoryPlan,
-        check: StepCheck,
-        decoding: PlannedDecoder,
+        check: vibevoice_decoder.StepCheck,
+        decoding: vibevoice_decoder.PlannedDecoder,
         context: str = "",
     ) -> vibevoice_generation.WindowGeneration:
         """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -75,7 +75,7 @@ class WhisperEngine:
             errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         if options.checkpoint is None:
-            raise errors.ModelLoadFailed(
+            raise ModelLoadFailed(
                 "No Whisper model is set.", hint="Run 'vibevoice-asr pull whisper:small'."
             )
         yield 0.0
@@ -120,9 +120,7 @@ class WhisperEngine:
             self.scheduler = self._opened(self.model)
         code = language_code(options.language)
         if code is not None and self.model.multilingual and not self.model.knows(code):
-            raise errors.LanguageUnsupported(
-                f"This Whisper model does not support the language '{code}'."
-            )
+            raise LanguageUnsupported(f"This Whisper model does not support the language '{code}'.")
         return self.scheduler.open(options, begin, tell)
 
     def _opened(self, model: WhisperRecognizer) -> LiveScheduler:

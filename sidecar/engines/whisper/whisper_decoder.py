@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints.installed_checkpoints import whisper_model_name
 from sidecar.concurrency import usable_cpu_cores
+from sidecar.errors import LanguageUnsupported, ModelLoadFailed, cause_of
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Word
@@ -71,7 +71,7 @@ def choose_device(wanted: str, gpus: int) -> str:
         errors.ModelLoadFailed: a GPU is wanted, and there is none.
     """
     if wanted == "cuda" and not gpus:
-        raise errors.ModelLoadFailed(
+        raise ModelLoadFailed(
             "CTranslate2 finds no NVIDIA GPU.", hint="Set VIBEVOICE_DEVICE to 'auto' or 'cpu'."
         )
     return "cuda" if gpus and wanted in (AUTO, "cuda") else "cpu"
@@ -199,7 +199,7 @@ class WhisperRecognizer:
         encoded = whisper.encode(pad_or_trim(features, WINDOW_FRAMES))
         language, sure = self._language(encoded, wish, before)
         if not self.knows(language):
-            raise errors.LanguageUnsupported(
+            raise LanguageUnsupported(
                 f"This Whisper model does not support the language '{language}'.",
                 hint=(
                     "large-v3 and large-v3-turbo support most: vibevoice-asr pull whisper:large-v3"
@@ -332,7 +332,5 @@ def load_whisper(options: LoadOptions) -> WhisperRecognizer:
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise errors.ModelLoadFailed(
-            f"The Whisper model cannot be loaded: {errors.cause_of(error)}."
-        ) from None
+        raise ModelLoadFailed(f"The Whisper model cannot be loaded: {cause_of(error)}.") from None
     return WhisperRecognizer(whisper, precision, whisper_model_name(folder))

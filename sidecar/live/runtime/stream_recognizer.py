@@ -15,16 +15,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
-from sidecar.live.runtime.endpointing import (
-    FRAME_SAMPLES,
-    Endpointer,
-    EndpointEvent,
-    EndReason,
-    UtteranceBegan,
-    UtteranceEnded,
-    UtterancePaused,
-    UtteranceResumed,
-)
+from sidecar.live.runtime import endpointing
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
 from sidecar.live.runtime.load_shedding import (
     ENTRY_WINDOW_S,
@@ -80,7 +71,7 @@ class StreamRecognizer:
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
         self.audio = SampleRingBuffer(lead)
         self._looked, self._decided = _frames_from(lead, at)
-        self._ends = Endpointer(options.endpointing, self._decided, at)
+        self._ends = endpointing.Endpointer(options.endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = at if begin.open else None
         goes_on = begin.at or begin.turn or begin.piece
@@ -139,7 +130,7 @@ class StreamRecognizer:
     @property
     def backlog(self) -> int:
         """Return the frames that are not processed yet."""
-        return (self.audio.end - self._looked) // FRAME_SAMPLES
+        return (self.audio.end - self._looked) // endpointing.FRAME_SAMPLES
 
     def sound(self, block: Block) -> None:
         """Add audio, shape (samples,)."""
@@ -151,12 +142,12 @@ class StreamRecognizer:
         count = min(most, self.backlog)
         if count <= 0:
             return None
-        found = self.audio.cut(self._looked, self._looked + count * FRAME_SAMPLES)
-        return found.reshape(count, FRAME_SAMPLES)
+        found = self.audio.cut(self._looked, self._looked + count * endpointing.FRAME_SAMPLES)
+        return found.reshape(count, endpointing.FRAME_SAMPLES)
 
     def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
         """Process the next frame, given its speech probability."""
-        self._looked += FRAME_SAMPLES
+        self._looked += endpointing.FRAME_SAMPLES
         if self.over or self._looked <= self._decided:
             return  # lead-in frames only give the VAD its state
         if not self.finishing:  # after the end of the session no utterance begins
@@ -165,7 +156,7 @@ class StreamRecognizer:
                 if self.over:
                     return
             if self.voicing is not None and probability >= self.options.endpointing.threshold:
-                self.voicing.spoken(self._looked - FRAME_SAMPLES)
+                self.voicing.spoken(self._looked - endpointing.FRAME_SAMPLES)
         yield from self._heard()
 
     def change(self, options: LiveOptions) -> None:
@@ -192,7 +183,7 @@ class StreamRecognizer:
         self._looked = max(self._looked, self._decided)
         self._story.drop(self._turn, self._looked)
         self.audio.silence(self._looked)  # less than a frame, which is not the next turn's
-        self._ends = Endpointer(self.options.endpointing, self._looked)
+        self._ends = endpointing.Endpointer(self.options.endpointing, self._looked)
         self._turn_began = None
         self._turn += 1
         yield from self._flush()
@@ -293,13 +284,15 @@ class StreamRecognizer:
 
     def _within_frame(self) -> int:
         """Return the end of the audio, which may be in the middle of a frame."""
-        return max(self._decided, min(self.audio.end, self._looked + FRAME_SAMPLES - 1))
+        return max(self._decided, min(self.audio.end, self._looked + endpointing.FRAME_SAMPLES - 1))
 
-    def _take(self, event: EndpointEvent, now: float) -> Iterator[live_events.LiveEvent]:
+    def _take(
+        self, event: endpointing.EndpointEvent, now: float
+    ) -> Iterator[live_events.LiveEvent]:
         if self.voicing is not None:
-            self.voicing.paused(isinstance(event, UtterancePaused))
+            self.voicing.paused(isinstance(event, endpointing.UtterancePaused))
         match event:
-            case UtteranceBegan(at):
+            case endpointing.UtteranceBegan(at):
                 begins = self._turn_began is None
                 if begins or self._verdict is None:
                     self._verdict = self.verdict()
@@ -321,16 +314,18 @@ class StreamRecognizer:
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open.shed:
                     yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn)
-            case UtterancePaused(at):
+            case endpointing.UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
-            case UtteranceResumed():
+            case endpointing.UtteranceResumed():
                 assert self._open is not None
                 self._open.paused = self._open.early = None
-            case UtteranceEnded(at, reason):
+            case endpointing.UtteranceEnded(at, reason):
                 yield from self._ended(at, reason, now)
 
-    def _ended(self, at: int, reason: EndReason, now: float) -> Iterator[live_events.LiveEvent]:
+    def _ended(
+        self, at: int, reason: endpointing.EndReason, now: float
+    ) -> Iterator[live_events.LiveEvent]:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
@@ -451,5 +446,8 @@ class StreamRecognizer:
 def _frames_from(lead: int, at: int) -> tuple[int, int]:
     """Return the first frame to process, in audio that begins at ``lead``, and the first that
     counts. Both lie where an engine would have them that processed the session from its begin."""
-    first, counts = -(-lead // FRAME_SAMPLES) * FRAME_SAMPLES, at // FRAME_SAMPLES * FRAME_SAMPLES
+    first, counts = (
+        -(-lead // endpointing.FRAME_SAMPLES) * endpointing.FRAME_SAMPLES,
+        at // endpointing.FRAME_SAMPLES * endpointing.FRAME_SAMPLES,
+    )
     return (first, counts) if first <= counts else (at, at)
