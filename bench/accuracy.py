@@ -10,6 +10,7 @@ It needs the extra 'bench' (`pip install -e '.[bench]'`).
     python -m bench.accuracy                         # the service's default setting
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
+    python -m bench.accuracy --no-library --words    # and how far aligned word times are off
 
 The clips are those of the folder VIBEVOICE_BENCH_AUDIO (its manifest.json: docs/bench.md). With
 recordings of your own, each with its text beside it (talk.wav, talk.txt; with talk.rttm also DER),
@@ -28,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 
 from bench.metrics import (
     Clip,
@@ -41,7 +43,11 @@ from bench.metrics import (
     without_text,
 )
 from bench.serving import argument_parser, ours, workshop
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import DiarizationEffort
+from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.word_alignment import align_words
+from sidecar.transcripts.word_timing import estimate_word_times
 
 Hypothesis = list[Piece]
 RATE = 16_000
@@ -73,12 +79,29 @@ def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypo
     return f"{url} ({', '.join(filter(None, parts))})", transcribe
 
 
+def word_distances(url: str, chosen: list[Clip]) -> str:
+    """How far the starts of aligned and of evenly spread words are from those of the service's
+    engine (the embedded one's are 13 ms off), over the same segments."""
+    apart: dict[str, list[float]] = {"aligned": [], "spread": []}
+    for clip in chosen:
+        files, data = {"audio": clip.path.read_bytes()}, {"words": "true"}
+        answer = httpx.post(f"{url}/transcribe", files=files, data=data, timeout=None).json()
+        audio = decode_audio_file(clip.path, RATE)
+        for one in answer["segments"]:
+            bare = Segment(one["start_time"], one["end_time"], one["text"], 0)
+            for guess in (align_words(bare, audio, RATE), estimate_word_times(bare)):
+                pairs = zip(one["words"], guess.words, strict=True)
+                apart[guess.words_by] += [abs(a["start_time"] - b.start) for a, b in pairs]
+    return "; ".join(
+        f"{name}: median {1000 * np.median(far):.0f} ms, p95 {1000 * np.percentile(far, 95):.0f} ms"
+        for name, far in apart.items()
+    )
+
+
 def library_side(clip: Clip) -> Hypothesis:
     """What the bare library finds; a line's text goes to the voice that has most of the line."""
     from moonshine_voice import ModelArch, get_model_path
     from moonshine_voice.transcriber import Transcriber
-
-    from sidecar.audio.audio_decoder import decode_audio_file
 
     audio = decode_audio_file(clip.path, RATE)
     options = {"return_audio_data": "false", "identify_speakers": "true"}
@@ -115,6 +138,7 @@ def main() -> None:
         help="how the service distinguishes the speakers",
     )
     parser.add_argument("--no-library", action="store_true")
+    parser.add_argument("--words", action="store_true", help="word times, too")
     parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--json", help="write the hypotheses to this file")
     parser.add_argument("--recordings", type=Path, help="folder with NAME.txt beside each of them")
@@ -132,8 +156,9 @@ def main() -> None:
         if not sides:
             folder = stack.enter_context(workshop())
             server = stack.enter_context(ours(folder, engine="moonshine"))
-            _, sides["service"] = address_side(f"http://127.0.0.1:{server.port}", args.diarization)
-        if not args.no_library and not args.server:
+            args.server = [f"http://127.0.0.1:{server.port}"]
+            _, sides["service"] = address_side(args.server[0], args.diarization)
+        if not args.no_library and "service" in sides:
             sides["library"] = library_side
         if args.recordings and (names := without_text(args.recordings)):
             print(f"left out, no text: {', '.join(names)}", file=sys.stderr)
@@ -152,6 +177,8 @@ def main() -> None:
             print(f"| {clip.name} | {' | '.join(cells)} |", flush=True)
         total = " | ".join(scores.row() for scores in pooled.values())
         print(f"| **pooled, {len(chosen)} clips** | {total} |")
+        if args.words:
+            print(f"\nWord starts beside the engine's: {word_distances(args.server[0], chosen)}.")
     print(f"\nSetting of the service: {args.diarization}.")
     if args.json:
         with open(args.json, "w") as file:

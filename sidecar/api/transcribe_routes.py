@@ -58,7 +58,7 @@ class TranscribeSegment(BaseModel):
         default="",
         examples=["attention"],
         description="Source of word times: 'attention' (of the model), 'server' (of an upstream), "
-        "'spread' (evenly over the segment, a guess).",
+        "'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).",
     )
     flags: list[str] = []
 

@@ -25,10 +25,12 @@ TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
 SPEECH_MISSED = "speech_missed"
 """Code of the notice that a model found no words for detected speech."""
-WORDS_BY_ATTENTION, WORDS_BY_SERVER, WORDS_BY_RULE = "attention", "server", "spread"
-"""Sources of word times, from the surest to the least. attention: a model's attention (exact to
-some hundredths of a second). server: another server, whose method is unknown. spread: characters
-spread evenly over the segment (an estimate, exact at its ends only)."""
+WORDS_BY = "spread", "aligned", "server", "attention"
+"""Sources of word times, the least sure first. spread: characters spread evenly over the segment
+(an estimate, exact at its ends only). aligned: at pauses and changes of the sound
+(`transcripts.word_alignment`; half of them within a tenth of a second). server: another server,
+whose method is unknown. attention: a model's attention (exact to some hundredths of a second)."""
+WORDS_BY_RULE, WORDS_BY_ALIGNMENT, WORDS_BY_SERVER, WORDS_BY_ATTENTION = WORDS_BY
 MAX_NAME_CHARACTERS = 200
 
 
@@ -173,8 +175,7 @@ class Transcript:
     def words_by(self) -> str:
         """Return the least sure source of word times among the segments; '' if there is none."""
         ways = {segment.words_by for segment in self.segments}
-        by_trust = WORDS_BY_RULE, WORDS_BY_SERVER, WORDS_BY_ATTENTION
-        return next((way for way in by_trust if way in ways), "")
+        return next((way for way in WORDS_BY if way in ways), "")
 
     def with_notice(self, *notices: Notice) -> Transcript:
         """Return the transcript with more notices."""

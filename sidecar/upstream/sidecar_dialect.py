@@ -183,7 +183,7 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         for word in one.get("words", ())
     )
     by = str(one.get("words_by", ""))
-    if by not in (transcript.WORDS_BY_ATTENTION, transcript.WORDS_BY_RULE):
+    if by not in transcript.WORDS_BY:
         by = transcript.WORDS_BY_SERVER
     return transcript.Segment(
         start=float(one["start_time"]),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from bisect import bisect
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -48,6 +49,8 @@ from sidecar.transcripts.transcript import (
     from_wire,
     to_wire,
 )
+from sidecar.transcripts.word_alignment import align_words
+from sidecar.transcripts.word_timing import estimate_word_times
 
 ASSETS = Path(get_assets_path())
 RATE = moonshine.SPEC.sample_rate
@@ -374,6 +377,24 @@ def test_audio_history_returns_what_was_not_dropped() -> None:
     audio.forget(5.0)
     assert audio.between(5.0, 12.0).tolist() == list(range(50, 100))
     assert len(audio.between(0.0, 4.0)) == 0
+
+
+def test_aligned_words_are_half_as_far_from_those_of_attention_as_spread_ones(
+    engine: MoonshineEngine, endgame: Block
+) -> None:
+    asked = request_of(SampleStream(endgame, RATE), TranscribeOptions(words=True))
+    known = transcript_of(engine.transcribe_from((), asked)).segments
+    bare = [replace(one, words=(), words_by="") for one in known]
+
+    def distance_s(guessed: list[Segment]) -> float:
+        pairs = zip(known, guessed, strict=True)
+        words = ((one.words, other.words) for one, other in pairs)
+        starts = [abs(a.start - b.start) for one in words for a, b in zip(*one, strict=True)]
+        return float(np.median(starts))
+
+    aligned = distance_s([align_words(one, endgame, RATE) for one in bare])
+    assert aligned < 0.1
+    assert aligned < distance_s([estimate_word_times(one) for one in bare]) / 2
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ from sidecar.transcripts.transcript import (
     TranscriptionEvent,
 )
 from sidecar.transcripts.vibevoice_output import sort_by_time
+from sidecar.transcripts.word_alignment import align_words
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +60,14 @@ class _VibeVoiceCancelled(Exception):
 
 @dataclasses.dataclass(slots=True)
 class _WindowInProgress:
-    """Window in progress; ``places`` counts the reported segments before each of its segments."""
+    """Window in progress. ``places`` counts the reported segments before each of its segments.
+    ``placed``: each of them on the recording's clock."""
 
     window: VibeVoiceWindow
     answer: vibevoice_generation.WindowGeneration
     ended: bool = False
     places: list[int] = dataclasses.field(default_factory=lambda: [0])
+    placed: dict[Segment, Segment] = dataclasses.field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -256,7 +259,7 @@ class VibeVoiceTranscription:
         """Yield the events of a segment of the current window. After a loop was cut, an index may
         repeat."""
         start_s = hearing.window.start_s
-        segment = self._whole.place(self._placed(hearing.answer.segments[index], start_s))
+        segment = self._whole.place(self._placed(hearing, hearing.answer.segments[index]))
         places = hearing.places
         places[index + 1 :] = [places[index] + (segment is not None)]
         if segment is not None:
@@ -267,7 +270,7 @@ class VibeVoiceTranscription:
         window, answer = hearing.window, hearing.answer
         self._announced += hearing.places[-1]
         self._settled += not fills
-        segments = [self._placed(one, window.start_s) for one in answer.segments]
+        segments = [self._placed(hearing, one) for one in answer.segments]
         known = [*self._whole.segments, *segments]
         missed: list[MissedSpeech] = []
         if not self._options.max_tokens:  # else the client wants no more
@@ -285,14 +288,21 @@ class VibeVoiceTranscription:
         self._done_s = min(max(self._done_s, segment.end), total)
         return Progress(self._done_s, total)
 
-    def _placed(self, segment: Segment, offset_s: float) -> Segment:
-        """Return a segment on the recording's clock."""
-        return dataclasses.replace(
-            segment,
-            start=segment.start + offset_s,
-            end=segment.end + offset_s,
-            speaker=segment.speaker if self._options.diarize else None,
-        )
+    def _placed(self, hearing: _WindowInProgress, segment: Segment) -> Segment:
+        """Return a segment on the recording's clock, with words if the client wants some."""
+        if (placed := hearing.placed.get(segment)) is None:
+            start_s = hearing.window.start_s
+            placed = dataclasses.replace(
+                segment,
+                start=segment.start + start_s,
+                end=segment.end + start_s,
+                speaker=segment.speaker if self._options.diarize else None,
+            )
+            if self._options.words:
+                samples = hearing.window.samples
+                placed = align_words(placed, samples, VIBEVOICE_SAMPLE_RATE, start_s)
+            hearing.placed[segment] = placed
+        return placed
 
     def _check(self) -> None:
         if self._cancelled():

@@ -64,6 +64,17 @@ def model() -> VibeVoiceModel:
     return VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
 
 
+def test_requested_words_are_aligned_with_the_recording(model: VibeVoiceModel) -> None:
+    plain = transcribe(model, "beckett")
+    found = transcribe(model, "beckett", TranscribeOptions(words=True))
+    assert said(found) == said(plain)
+    assert not any(one.words for one in plain.segments)
+    assert {one.words_by for one in found.segments if one.is_speech} == {"aligned"}
+    for segment in found.segments:
+        assert " ".join(word.text for word in segment.words) == segment.text
+        assert all(segment.start <= one.start < one.end <= segment.end for one in segment.words)
+
+
 def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[..., Any]:
     """A method that fails a few times before it does its work; it notes what it was called with."""
     left = [times]
