@@ -187,7 +187,8 @@ sys.stdin.read()
 def test_ffmpeg_that_hangs_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
     held, exe = tmp_path / "held", tmp_path / "ffmpeg"
     os.mkfifo(held)
-    exe.write_text(f"#!/bin/sh\nexec 3> {held}\n{HANGS}\n")
+    # 9, as the pipe by which it ends is the first free one
+    exe.write_text(f"#!/bin/sh\nexec 9> {held}\n{HANGS}\n")
     exe.chmod(0o755)
     words = [sys.executable, "-c", STARTS, str(exe)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
