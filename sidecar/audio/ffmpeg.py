@@ -44,9 +44,9 @@ _COMPLAIN_WHEN_WHOLE = (
     audio_format.WAV,
 )
 """Formats that go on at the next frame, behind a tag for example, or end within a block."""
-_STOPPED_CODES = {255, -signal.SIGINT, -signal.SIGTERM, -9}
-"""Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory; 255: by its own
-handler. The recording goes on behind what it has decoded."""
+_STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, -9}
+"""Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory, if its own handler
+did not say so in its log. The recording goes on behind what it has decoded."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _SILENCE_SAMPLES = 1 << 15
@@ -222,7 +222,7 @@ class FfmpegProcess:
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(self._exit_timeout_s)
         self._reader.join(self._exit_timeout_s)
-        if code in _STOPPED_CODES:
+        if code in _STOPPED_CODES or self.header.was_stopped:
             raise OSError(errno.EAGAIN, "ffmpeg was stopped from outside")
         self._failed = code != 0
         if self.header.input_failed or self.truncated:
@@ -382,5 +382,8 @@ if sys.platform == "linux":
         fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
         fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)
-        resource.prlimit(pid, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        limit, (_, most) = MEMORY_LIMIT_BYTES, resource.prlimit(pid, resource.RLIMIT_AS)
+        if most != resource.RLIM_INFINITY:  # the service's own limit cannot be raised
+            limit = min(limit, most)
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))

@@ -22,6 +22,8 @@ _TRACK_START = re.compile(r", start (-?\d+\.\d+)")
 _ESTIMATE = "Estimating duration from bitrate"
 _NO_INDEX = "moov atom not found"
 _NO_TRACK = "matches no streams"
+_STOPPED = "[info] Exiting normally, received signal"
+"""Its exit code is 255 then; but that is also the code of a demuxer that returns -1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ class FfmpegLog(RecordingHeader):
 
     ``start_s``: the first timestamp of all tracks, those of the picture too. ``described``: whether
     the header has been read. ``complaints``: number of errors about the audio. ``input_failed``:
-    whether one is ffmpeg's own, about its input, and not of a demuxer or decoder.
+    whether one is ffmpeg's own, about its input, and not of a demuxer or decoder. ``was_stopped``:
+    whether a signal ended it.
     """
 
     start_s: float = 0.0
     described: bool = False
     complaints: int = 0
     input_failed: bool = False
+    was_stopped: bool = False
     _reason: str | None = None
 
     def read(self, line: str) -> None:
@@ -96,6 +100,7 @@ class FfmpegLog(RecordingHeader):
             for sign in (_NO_INDEX, _NO_TRACK):
                 if sign in line:
                     self._reason = sign
+        self.was_stopped |= line.startswith(_STOPPED)
         if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
             self.described = True
 

@@ -16,6 +16,8 @@ from sidecar.audio import audio_format
 from sidecar.audio.file_layout import A_LAW, EXTENSIBLE, FLOAT, MU_LAW, PCM, WavPart
 
 _MAX_CHUNKS = 64
+MAX_RUBBISH_BYTES = 1 << 16
+"""Most bytes of rubbish behind the counted samples; more is what a recorder had not counted yet."""
 _BODY_BYTES = 40
 _MAX_CLAIM = 1 << 62
 """Larger sizes, and negative ones, are unknown."""
@@ -74,7 +76,7 @@ def read_open_ended_part(fd: int, container: audio_format.AudioContainer) -> Wav
             claimed = length - skipped
             if layout is None or start > size or _ends(fd, start + claimed, form, size):
                 return None
-            if claimed <= size - start <= 2 * claimed:  # not the size of a first block: rubbish
+            if claimed <= size - start <= claimed + min(claimed, MAX_RUBBISH_BYTES):
                 return None
             known = 0 < claimed < _MAX_CLAIM
             return WavPart(*layout, start, claimed if known else size - start, size - start)

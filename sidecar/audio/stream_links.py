@@ -28,6 +28,7 @@ from sidecar.audio.audio_format import (
     signed_container,
 )
 from sidecar.audio.file_layout import read_wav_parts
+from sidecar.audio.open_ended_layout import MAX_RUBBISH_BYTES
 
 _MAX_LINKS = 64
 """Each costs a process; the last has all the rest."""
@@ -82,7 +83,8 @@ def _au_end(fd: int, begin: int, size: int) -> int:
     head = read_file_at(fd, begin, SIGN_BYTES)
     samples, claimed = int.from_bytes(head[4:8]), int.from_bytes(head[8:12])
     is_au = signed_container(head) is AU
-    whole = is_au and claimed <= size - begin - samples <= 2 * claimed
+    most = claimed + min(claimed, MAX_RUBBISH_BYTES)
+    whole = is_au and claimed <= size - begin - samples <= most
     return begin + samples + claimed if whole else size
 
 

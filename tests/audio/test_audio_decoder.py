@@ -272,7 +272,11 @@ def test_close_does_not_wait_for_an_ffmpeg_that_does_not_end(
     assert closed
 
 
-@pytest.mark.parametrize("then", ["exit 1", f"exec >&-; {HANGS}"], ids=["exit-1", "never-ends"])
+@pytest.mark.parametrize(
+    "then",
+    ["exit 1", "exit 255", f"exec >&-; {HANGS}"],
+    ids=["exit-1", "demuxer-returns-minus-1", "never-ends"],
+)
 def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
@@ -283,7 +287,15 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
-@pytest.mark.parametrize("then", ["kill -9 $$", "kill -15 $$", "exit 255"])
+@pytest.mark.parametrize(
+    "then",
+    [
+        "kill -9 $$",
+        "kill -15 $$",
+        "echo '[info] Exiting normally, received signal 15.' >&2; exit 255",
+    ],
+    ids=["killed", "terminated", "its_own_handler"],
+)
 @pytest.mark.parametrize("channels", [0, 1])
 def test_ffmpeg_that_is_stopped_is_an_error_and_no_end_of_the_recording(
     channels: int, then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]

@@ -245,6 +245,17 @@ def test_rubbish_behind_the_samples_that_a_header_counts_is_not_heard(
     assert (len(found), truncated) == (len(whole), False)
 
 
+@pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
+def test_samples_that_a_recorder_had_not_counted_yet_are_heard(
+    suffix: str, encoded: Encode
+) -> None:
+    """It counts now and then, and died in between."""
+    content = encoded(suffix)
+    whole, _ = decoded(content)
+    found, _ = decoded(content + bytes(200_000))
+    assert len(found) > len(whole) + RATE
+
+
 def test_wav_files_joined_are_heard_to_the_end_at_their_rates(encoded: Encode) -> None:
     first, second = encoded("wav"), encoded("wav", "-ar", 44_100, "-ac", 2, "-c:a", "pcm_s24le")
     check(decoded(first + second), 2 * SECONDS)
