@@ -130,13 +130,16 @@ class SpeakerLookup:
         """Return a segment, cut between words where its speaker changes; ``segment.speaker`` is the
         earlier decision.
 
-        That stays if its speaker talks for `OWN_SHARE` of the time: two may talk at once.
+        That stays if its speaker talks for `OWN_SHARE` of the time, or for half of it beside
+        somebody who talks longer: two may talk at once.
         """
         start, end, label = segment.start, segment.end, segment.speaker or 0
         near = self._near(start, end)
         own_s = speaking_seconds(near, start, end).get(label, 0.0)
         if segment.words and near and own_s < OWN_SHARE * (end - start):
-            return attribute_words([segment], near)
+            pieces = attribute_words([segment], near)  # only dominant speakers have pieces
+            if 2 * own_s < end - start or any(one.speaker == label for one in pieces):
+                return pieces
         return [replace(segment, speaker=self.voice(start, end, label))]
 
     def _near(self, start: float, end: float) -> list[SpeakerTurn]:

@@ -226,5 +226,8 @@ def test_segment_is_cut_where_its_speaker_changes_unless_its_own_talks_all_the_t
     assert pieces == [("a b c.", 3), ("d e f g h", 7)]
     aside = replace(said("a b c d", 4.0), speaker=3)
     assert floor.attributed(aside) == [aside]
+    over = SpeakerLookup(turns((0, 10, 3), (4, 5.1, 7)))
+    remark = replace(said("mm hm", 4.0, 0.6), speaker=7)
+    assert over.attributed(remark) == [remark], "who talks longer at the same time has not said it"
     (wordless,) = floor.attributed(replace(segment, words=()))
     assert (wordless.text, wordless.speaker) == (segment.text, 7)
