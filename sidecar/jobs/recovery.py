@@ -90,12 +90,16 @@ class JobPersistence(PersistentRecordings):
                     )
 
 
+HUNG_S = 1.0
+"""Time to open a recording behind one whose disk does not answer: it may be on the same."""
+
+
 async def requeue_unfinished(
     keeping: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its checkpoint. Those whose recordings cannot be opened now are tried again every ``retry_s``
-    seconds; one whose disk does not answer keeps its thread, and no other job waits for it."""
+    seconds; one whose disk does not answer keeps its thread, and those behind it wait a second."""
     store = keeping.store
     unfinished = {
         one.id: opening_timeout_s(one) for one in store.all() if one.durable and not one.over
@@ -108,13 +112,14 @@ async def requeue_unfinished(
     tries = dict[str, asyncio.Task[Exception | None]]()
     try:
         while unfinished:
-            waiting = dict[str, Exception]()
+            waiting, hung = dict[str, Exception](), False
             for job_id, timeout_s in unfinished.items():
                 if job_id not in tries:
                     work = _requeued(job_id, keeping, queue, threads)
                     tries[job_id] = asyncio.get_running_loop().create_task(work)
-                await asyncio.wait({tries[job_id]}, timeout=timeout_s)
+                await asyncio.wait({tries[job_id]}, timeout=HUNG_S if hung else timeout_s)
                 if not tries[job_id].done():
+                    hung = True
                     waiting[job_id] = errors.StorageUnreachable()
                 elif (error := tries.pop(job_id).result()) is not None:
                     waiting[job_id] = error

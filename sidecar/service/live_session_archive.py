@@ -67,6 +67,7 @@ class LiveSessionArchive:
         )
         peaks = b"" if tape is None else tape.peaks
         sound = None if tape is None else await tape.recording()
+        peaks = b"" if sound is None else peaks
         return (await self.keep(session.owner, options, transcript, sound, peaks)).id
 
     async def conversation(self, caller: Identity, transcript: Transcript) -> str:

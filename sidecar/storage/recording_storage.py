@@ -199,12 +199,15 @@ class FolderStorage:
                     if synced:
                         files.sync(file.fileno())
                 partial.rename(path)
-                if synced:
-                    files.sync_folder(self._path)
             except BaseException:
-                for left in (partial, path):
-                    left.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
                 raise
+            if synced:
+                try:
+                    files.sync_folder(self._path)
+                except BaseException:
+                    path.unlink(missing_ok=True)
+                    raise
         except OSError as error:
             if error.errno in _UNAVAILABLE_ERRNOS:
                 raise _unavailable_error(error) from None

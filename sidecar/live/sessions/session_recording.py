@@ -71,7 +71,7 @@ class SessionRecording:
         head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
         try:
             return await self._disk.run(spool.finish, head)
-        except errors.SidecarError as error:
+        except (errors.SidecarError, RuntimeError) as error:  # or no thread could start
             log.warning(UNWRITTEN, error)
             spool.close()
             return None
@@ -88,7 +88,7 @@ class SessionRecording:
             return
         try:
             await asyncio.shield(self._spilling)
-        except errors.SidecarError as error:
+        except (errors.SidecarError, RuntimeError) as error:
             log.warning(UNWRITTEN, error)
             self.close()
         self._spilling = None
