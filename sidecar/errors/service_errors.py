@@ -76,10 +76,16 @@ def machine_error(error: BaseException) -> MachineBusy | None:
     or what it was raised for."""
     own = isinstance(error, (OSError, RuntimeError))
     cause = error if own else error.__cause__ or error.__context__
-    lacks = isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _AWAY_ERRNOS
-    if lacks or (isinstance(cause, RuntimeError) and "can't start new thread" in str(cause)):
+    away = isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _AWAY_ERRNOS
+    if away or (cause is not None and lacks_resources(cause)):
         return MachineBusy(f"This machine lacks something for now: {cause}.")
     return None
+
+
+def lacks_resources(error: BaseException) -> bool:
+    """Return whether the machine had no descriptor, thread or memory for something."""
+    busy = isinstance(error, OSError) and error.errno in BUSY_ERRNOS
+    return busy or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
 
 
 class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):

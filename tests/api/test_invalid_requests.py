@@ -29,6 +29,8 @@ from service_process import (
 )
 
 from sidecar.api.http import error_responses
+from sidecar.api.http.middleware import RequestMetrics
+from sidecar.observability.metrics import ProtocolMetrics
 
 JSON_TYPE = {"Content-Type": "application/json"}
 FORM_TYPE = {"Content-Type": "multipart/form-data; boundary=frontier"}
@@ -480,27 +482,32 @@ async def test_refusal_of_the_framework_is_a_problem_with_our_code(
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code"),
+    ("method", "error", "status", "code"),
     [
-        (OSError(errno.EMFILE, "too many", "/secret"), 503, "machine_busy"),
-        (RuntimeError("can't start new thread"), 503, "machine_busy"),
-        (OSError(errno.ENOENT, "none", "/secret"), 500, "internal"),
-        (ValueError("a bug"), 500, "internal"),
+        ("GET", OSError(errno.EMFILE, "too many", "/secret"), 503, "machine_busy"),
+        ("GET", RuntimeError("can't start new thread"), 503, "machine_busy"),
+        ("POST", OSError(errno.EMFILE, "too many", "/secret"), 500, "internal"),
+        ("GET", OSError(errno.EIO, "a disk", "/secret"), 500, "internal"),
+        ("GET", ValueError("a bug"), 500, "internal"),
     ],
+    ids=["descriptors", "threads", "not_repeatable", "disk", "bug"],
 )
-async def test_unexpected_error_is_internal_unless_the_machine_lacks_something(
-    error: Exception, status: int, code: str
+async def test_unexpected_error_is_internal_unless_a_read_lacks_resources(
+    method: str, error: Exception, status: int, code: str
 ) -> None:
     app = FastAPI()
+    tally = ProtocolMetrics()
+    app.add_middleware(RequestMetrics, tally=tally)
     error_responses.install_error_handlers(app)
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "POST"])
     async def failed() -> None:
         raise error
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        check_problem(await client.get("/"), status, code)
+        check_problem(await client.request(method, "/"), status, code)
+    assert tally.requests.by("status").get(str(status)) == 1
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,12 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
     return headers
 
 
+def is_for_now(method: str, error: Exception) -> bool:
+    """Return whether a request failed for lack of resources, and may be repeated: anything but a
+    read may have had its effect before."""
+    return method in ("GET", "HEAD") and errors.lacks_resources(error)
+
+
 def install_error_handlers(
     app: Starlette,
     *routers: Router,
@@ -198,7 +204,10 @@ def install_error_handlers(
 
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
-        known = errors.MachineBusy() if errors.machine_error(error) else errors.SidecarError()
+        known = errors.SidecarError()
+        if is_for_now(request.method, error):
+            detail = "This machine lacks descriptors, threads or memory for now."
+            known = errors.MachineBusy(detail, hint="Try again.")
         return await said(request, known, {"Connection": "close"})
 
     handlers: Mapping[Any, Any] = {

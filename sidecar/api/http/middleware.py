@@ -92,8 +92,8 @@ class RequestMetrics:
         tally.answering += 1
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
-        except Exception:
-            status = status or "500"  # an outer layer sends it
+        except Exception as error:  # an outer layer sends it
+            status = status or ("503" if error_responses.is_for_now(method, error) else "500")
             raise
         finally:
             tally.answering -= 1

@@ -196,7 +196,7 @@ class ReportedSegments:
         missing = [at for at, one in enumerate(segments) if not self._has_same(one)]
         missing = [at for at in missing if not self._has_words(segments[at])]
         best = {at: max(self._overlaps(segments[at]), default=(0.0, 0, 0.0)) for at in missing}
-        missing.sort(key=lambda at: best[at], reverse=True)
+        missing.sort(key=lambda at: best[at][:2], reverse=True)
         missing = [at for at in missing if not self._has_revised(segments[at], same_speaker=True)]
         return sorted(at for at in missing if not self._has_revised(segments[at]))
 
