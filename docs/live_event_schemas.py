@@ -36,7 +36,7 @@ class LiveSegmentMessage(LiveMessage):
     text: str
     name: str | None = Field(None, description="Identified enrolled speaker.")
     words: list[LiveWordMessage] | None = None
-    words_by: str | None = Field(None, description="attention, server or spread.")
+    words_by: str | None = Field(None, description="attention, server, aligned or spread.")
     flags: list[str] | None = None
 
 

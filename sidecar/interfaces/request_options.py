@@ -56,14 +56,15 @@ def parse_options(
         errors.BadRequest: a value is invalid.
     """
     names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
-    speakers = {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
         language=parse_language(parse_text("language", given.get("language")) or language),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=parse_prompt(given),
-        num_speakers=_same_field(speakers),
+        num_speakers=_same_field(
+            {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
+        ),
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),

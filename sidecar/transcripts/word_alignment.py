@@ -28,8 +28,8 @@ _MIN_RANGE = 1.4
 """Least range of these levels, as a logarithm (6 dB): in even noise nothing is a pause."""
 _MIN_PAUSE = 6
 _CANDIDATE_STEPS = 3
-_MAX_SEGMENT_S = 120.0
-"""Longer segments, which are loops, take too much memory."""
+_MAX_SEGMENT_S = 45.0
+"""Longer segments, which are rare, would take more than a second."""
 _MAX_PAUSE = 40
 """Steps from which a longer pause counts no more."""
 _SEARCH_S, _SEARCH_SHARE = 1.5, 0.1
@@ -51,7 +51,7 @@ _Levels = npt.NDArray[np.float64]
 
 def align_words(segment: Segment, samples: Block, rate: int, start_s: float = 0.0) -> Segment:
     """Return the segment with aligned words, or as it is if it has some, is no speech, is too short
-    for its words or longer than two minutes.
+    for its words or longer than 45 s.
 
     ``samples``: shape (samples,), of the recording from ``start_s`` on, at ``rate``.
     """

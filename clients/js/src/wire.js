@@ -35,7 +35,7 @@
  * @property {number} end_time
  * @property {string} text
  * @property {Word[]} [words]
- * @property {string} [words_by] how their times were found: "attention", "server" or "spread"
+ * @property {string} [words_by] how their times were found: "attention", "server", "aligned" or "spread"
  * @property {string[]} [flags]
  * @property {string} [name] who that is, where somebody was recognised
  */

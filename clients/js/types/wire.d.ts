@@ -75,7 +75,7 @@ export type Segment = {
     text: string;
     words?: Word[] | undefined;
     /**
-     * how their times were found: "attention", "server" or "spread"
+     * how their times were found: "attention", "server", "aligned" or "spread"
      */
     words_by?: string | undefined;
     flags?: string[] | undefined;

@@ -261,8 +261,9 @@ class GrpcStream:
             await asyncio.sleep(0)  # a disconnect first looks like a normal end
             self._all_said = True
             self._session.finish()
-        except errors.SidecarError:
-            if self._session.over or self._session.finishing:
+        except errors.SidecarError as error:
+            wrong = isinstance(error, (codes.GrpcSessionTokenInvalid, errors.ChunkTooLong))
+            if not wrong and (self._session.over or self._session.finishing):
                 return  # `_tell` reports the session's last events
             raise
 

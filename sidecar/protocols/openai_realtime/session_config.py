@@ -249,6 +249,7 @@ _SESSION_FIELDS = _NESTED | {
     *("threshold", "prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms"),
     *("create_response", "interrupt_response", "modalities", "max_response_output_tokens"),
     *("input_audio_format", "output_audio_format", "temperature", "client_secret"),
+    *("parallel_tool_calls", "reasoning", "strength"),
 }
 """Fields of all kinds of session, with those that have no effect here."""
 

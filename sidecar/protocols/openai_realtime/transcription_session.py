@@ -15,6 +15,7 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import TurnDropped
 from sidecar.interfaces.live_options import SampleEncoding, WholeSamples
 from sidecar.live.sessions.session import Session
+from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.protocols.openai_realtime import client_events, server_events, session_config
 from sidecar.protocols.openai_realtime.server_events import EventBody, RealtimeTranscriptionTurns
 
@@ -63,9 +64,9 @@ class RealtimeConnection(ABC):
                     self._socket.count()
                 if order.name in _AUDIO_ENDS:
                     self._samples.end()
-                if order.name in _UPDATES:
-                    for sentence in session_config.unknown_session_fields(order.value):
-                        log.warning("%s: %s", order.name, sentence)
+                unknown = session_config.unknown_session_fields(order.value)
+                if order.name in _UPDATES and unknown:
+                    log.warning("Realtime session: %s", " ".join(unknown), extra=ONCE_A_MINUTE)
                 await self._do(order, event_id)
             except errors.SessionOver:
                 pass  # shutting down: `tell` sends the rest and the reason
