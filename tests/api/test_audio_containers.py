@@ -71,7 +71,7 @@ def test_track_that_a_recording_lacks_is_refused_with_those_it_has(
     assert server.post(sound, track="1").status_code == 200
 
 
-def test_recording_that_does_not_say_its_length_has_an_estimate_with_the_reason(
+def test_estimate_for_a_recording_of_unknown_length_is_null_and_says_why(
     server: Server, studio: Studio
 ) -> None:
     chain = 2 * studio.bytes("ogg-opus")

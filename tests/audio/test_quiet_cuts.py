@@ -11,7 +11,7 @@ RATE = 16_000
 
 
 @pytest.mark.parametrize("over_s", [0.1, 0.2])
-def test_quietest_sample_is_found(over_s: float) -> None:
+def test_quietest_sample_is_the_middle_of_the_quietest_stretch(over_s: float) -> None:
     sound = np.random.default_rng(1).normal(size=4 * RATE).astype(np.float32)
     sound[int(2.9 * RATE) : int(3.1 * RATE)] *= 0.1
     assert quietest_sample(sound, RATE, over_s) / RATE == pytest.approx(3.0, abs=0.06)

@@ -146,7 +146,9 @@ def test_recording_written_to_a_pipe_is_whole(suffix: str, encoded: Encode, stud
 
 
 @pytest.mark.parametrize("count", [0, 1000, 20_000, (1 << 36) - 1])
-def test_flac_with_a_false_count_has_the_length_of_its_frames(count: int, encoded: Encode) -> None:
+def test_flac_with_a_false_count_is_decoded_whole_and_truncated_only_if_it_claims_more(
+    count: int, encoded: Encode
+) -> None:
     content = bytearray(encoded("flac"))
     content[18:26] = (int.from_bytes(content[18:26]) >> 36 << 36 | count).to_bytes(8)
     samples, truncated = decoded(bytes(content))

@@ -49,7 +49,7 @@ class Work:
                 self.begun[0][1].set()
 
 
-async def test_first_work_of_another_owner_starts_despite_a_long_queue() -> None:
+async def test_owner_with_a_long_queue_leaves_a_place_free_for_another_owner() -> None:
     work = Work(3)
     for _ in range(100):
         work.add(owner("ada"))

@@ -41,7 +41,7 @@ def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(proxied: Ser
     check_problem(path, 403, "audio_path_forbidden")
 
 
-def test_addresses_behind_a_proxy_have_separate_rate_limits(proxied: Server) -> None:
+def test_last_forwarded_address_behind_a_proxy_has_its_own_rate_limit(proxied: Server) -> None:
     def ask(address: str) -> int:
         return proxied.client.get("/health", headers={"X-Forwarded-For": address}).status_code
 

@@ -415,7 +415,9 @@ def typed(shell: Shell, answer: bytes, *words: str, **env: str) -> tuple[int, st
 
 @posix
 @pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
-def test_pull_without_name_shows_the_default_and_asks(answer, code, shell, hub):
+def test_pull_without_name_asks_before_the_default_is_downloaded_unless_it_is_here(
+    answer, code, shell, hub
+):
     exit_code, shown = typed(shell, answer, "pull")
     assert exit_code == code, shown
     for part in (VIBEVOICE_REPOSITORY, "16.7 GB", "GB are free", "whisper:small", "[y/N]"):

@@ -386,7 +386,7 @@ def test_without_retries_a_lost_connection_ends_the_session() -> None:
         begun(dataclasses.replace(AROUND, retry=NEVER)).lost(None)
 
 
-async def test_session_outside_of_its_block_is_an_error_and_no_wait() -> None:
+async def test_use_of_a_session_before_its_block_raises_not_begun_without_a_wait() -> None:
     near, far = Client("http://127.0.0.1:1").live(), AsyncClient("http://127.0.0.1:1").live()
     for use in (lambda: near.send(b"\0\0"), near.finish, lambda: next(near)):
         with pytest.raises(SessionOver, match="not begun"):

@@ -198,7 +198,9 @@ async def seen(job: Job) -> list[JobState]:
     return [record.state async for record in job.changes()]
 
 
-async def test_client_that_comes_during_drain_gets_shutting_down(front: Front) -> None:
+async def test_client_that_comes_during_drain_gets_shutting_down_and_its_job_is_deleted(
+    front: Front,
+) -> None:
     await front.drain(0.0)
     job = front.store.new(kept=False)
     front.store.shared.add(job.record)

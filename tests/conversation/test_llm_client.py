@@ -167,7 +167,7 @@ async def test_llm_server_started_after_the_first_search_is_found(
     assert len(server.headers) == asked, "what was found is not looked for again"
 
 
-async def test_llm_server_started_during_a_request_for_its_model_answers(
+async def test_model_of_an_llm_server_found_meanwhile_is_chosen_and_not_the_echo(
     server: Completions, talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = talks.models

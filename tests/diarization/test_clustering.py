@@ -114,7 +114,7 @@ def assigned(*alike: list[float], heard: tuple[bool, bool, bool] = (True, True, 
         (([], [], []), (1, 1, 1), [NO_SPEAKER] * 3),
     ],
 )
-def test_voices_of_a_window_are_distinct_speakers(
+def test_voices_of_a_window_share_a_speaker_only_if_both_clearly_match_it(
     alike: tuple[list[float], ...], heard: tuple[bool, bool, bool], expected: list[int]
 ) -> None:
     assert assigned(*alike, heard=heard) == expected

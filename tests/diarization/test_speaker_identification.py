@@ -77,7 +77,7 @@ def test_speaker_is_identified_only_above_threshold_and_margin(
     assert assign_speakers(alike) == persons
 
 
-def test_voiceprint_keeps_its_embedding_to_three_digits() -> None:
+def test_voiceprint_written_and_read_keeps_cosine_similarity_over_0_999() -> None:
     vector = np.random.default_rng(1).standard_normal(256).astype(np.float32)
     vector /= np.linalg.norm(vector)
     again = vector_of(embedding_of(SpeakerVector(vector, 3.0)))

@@ -200,7 +200,7 @@ def test_turns_are_joined_over_short_pauses_and_overlaps_go_to_who_talks_longer(
     assert merge_turns(reversed(turns(*spoken))) == turns(*lines)
 
 
-def test_short_silence_is_shared_by_its_two_segments() -> None:
+def test_audio_recognized_for_a_turn_ends_at_the_middle_of_a_short_gap() -> None:
     lines = turns((1, 2, 0), (2.2, 3, 1), (5, 6, 0))
     assert context_span(lines, 0) == pytest.approx((0.7, 2.1))
     assert context_span(lines, 1) == pytest.approx((2.1, 3.3))

@@ -336,7 +336,9 @@ def test_plan_counts_hotwords_and_token_limit() -> None:
 
 
 @pytest.mark.parametrize("precision", PREFERRED_PRECISIONS)
-def test_estimated_time_grows_with_length_and_falls_with_bandwidth(precision: Precision) -> None:
+def test_estimated_time_grows_more_than_in_proportion_to_length_and_is_inverse_to_bandwidth(
+    precision: Precision,
+) -> None:
     def time(minutes: float, bandwidth: float) -> float:
         return estimated_seconds(model(precision), hour(minutes), bandwidth)
 

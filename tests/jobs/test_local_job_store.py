@@ -36,7 +36,7 @@ def refuse(log: SqliteJobEventLog) -> None:
     log.journal.database.execute("PRAGMA query_only = ON")
 
 
-async def test_job_can_be_cancelled_while_its_recording_is_opened(log: SqliteJobEventLog) -> None:
+async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJobEventLog) -> None:
     record = submitted(durable=True)
     log.add(record)
     async with queue_on(OverheardSlot(), store=log) as queue:

@@ -83,7 +83,9 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
         return store.all()
 
 
-async def test_reopened_log_has_all_jobs_and_events(folder: Path, tmp_path: Path) -> None:
+async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_number(
+    folder: Path, tmp_path: Path
+) -> None:
     store = SqliteJobEventLog(folder, KEY)
     done, running, waiting = (
         added(store, key=IdempotencyKey(str(one), "digest")) for one in range(3)

@@ -160,7 +160,7 @@ def test_session_ends_only_after_deaths_in_its_own_calls() -> None:
     assert deaths.add(WorkerDied("its own"), 1.0)
 
 
-def test_session_that_kills_engines_at_different_places_is_ended() -> None:
+def test_session_alone_at_engine_deaths_at_different_places_is_ended() -> None:
     deaths = EngineDeathCounter()
     alone = [WorkerDied("its own", sole=True) for _ in range(MAX_SOLE_DEATHS)]
     assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [

@@ -223,7 +223,9 @@ def test_draft_proposals_for_alternating_speakers_save_40_percent_of_passes(
     assert vain == 0
 
 
-def test_pause_before_segment_costs_only_guessed_tokens(tokenizer: Tokenizer) -> None:
+def test_draft_proposals_after_a_pause_still_save_passes_of_each_segment(
+    tokenizer: Tokenizer,
+) -> None:
     talk = [{**one, "Start": one["Start"] + 0.25} for one in TALK]
     runs, _ = passes(tokenizer, spelled(tokenizer, talk))
     assert runs < len(spelled(tokenizer, talk)) - 5 * len(talk)
