@@ -25,7 +25,7 @@ from service_process import PATIENCE_S, new_file
 from uploads import decoded
 
 from sidecar import errors
-from sidecar.audio import audio_source, ffmpeg, ffmpeg_command
+from sidecar.audio import audio_format, audio_source, ffmpeg, ffmpeg_command
 from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
 from sidecar.audio.audio_format import CONTAINERS, MP3, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
@@ -353,7 +353,7 @@ def test_stream_with_rubbish_in_it_is_read_once(
     path.write_bytes(studio.bytes("mp3-cbr") + b"\xff\xfb" * 5000 + studio.bytes("mp3-cbr")[999:])
     with path.open("rb", buffering=0) as file:
         decoder = ffmpeg.FfmpegProcess(file.fileno(), MP3, RATE, 60.0)
-        monkeypatch.setattr(ffmpeg, "read_file_at", lambda *_: pytest.fail("read again"))
+        monkeypatch.setattr(audio_format, "read_file_at", lambda *_: pytest.fail("read again"))
         assert sum(map(len, decoder)) > 5 * RATE
         assert decoder.header.complaints
         assert not decoder.truncated
