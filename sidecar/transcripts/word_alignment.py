@@ -17,24 +17,24 @@ from sidecar.audio import Block
 from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Segment, Word
 from sidecar.transcripts.word_timing import split_atoms
 
+_MAX_SEGMENT_S = 45.0
+"""Longer segments, which are rare, would take more than a second."""
 _STEPS_PER_S = 100
-_WINDOW_S = 0.025
-_BANDS = 24
+_WINDOW_S, _BANDS = 0.025, 24
+"""Length of the windows of the spectrum, and its bands."""
 _CONTEXT = 3
 """Steps on either side of a border whose mean spectra are compared."""
 _QUIET = 0.3
 """Level of a pause, between the quiet tenth (0) and the loud tenth (1) of a segment."""
 _MIN_RANGE = 1.4
 """Least range of these levels, as a logarithm (6 dB): in even noise nothing is a pause."""
-_MIN_PAUSE = 6
+_MIN_PAUSE, _MAX_PAUSE = 6, 40
+"""Steps of a pause, and steps from which a longer one counts no more."""
 _CANDIDATE_STEPS = 3
-_MAX_SEGMENT_S = 45.0
-"""Longer segments, which are rare, would take more than a second."""
-_MAX_PAUSE = 40
-"""Steps from which a longer pause counts no more."""
+"""Steps of speech of which the best may be a border."""
 _SEARCH_S, _SEARCH_SHARE = 1.5, 0.1
-"""How far a border may be from where the letters alone put it: in seconds, and in addition as a
-share of the segment."""
+"""How far a border may be from where the letters alone put it: seconds, and in addition a share of
+the segment."""
 _DURATION, _LEVEL, _CHANGE = 4.0, 0.5, 0.25
 """Weights of the squared logarithm of a word's relative duration, of the level at a border, and of
 the change of the spectrum there."""
@@ -42,7 +42,7 @@ _PAUSE_IN_WORD, _PAUSE_AT_MARK, _PAUSE_ELSEWHERE = 0.05, -0.1, 0.02
 """Weights of a step of a pause: inside a word, behind punctuation, and between other words.
 
 Of 1,143 words of 13 clips every weight may be halved or doubled, and the median distance from the
-attention's times stays between 82 and 92 ms (`bench.accuracy`, row of word times)."""
+attention's times stays between 82 and 92 ms."""
 _MARKS = frozenset(".,;:?!…。，、；：？！।۔؟،")
 
 _Steps = npt.NDArray[np.int64]
