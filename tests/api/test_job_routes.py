@@ -119,13 +119,21 @@ def test_submission_with_a_used_key_returns_its_job_even_if_the_queue_is_full(
     assert {one.headers["idempotent-replayed"] for one in again} == {"true"}
     assert "idempotent-replayed" not in first.headers
     assert len(server.jobs()) == 2
+
+
+@pytest.mark.anywhere
+def test_used_key_with_another_recording_or_option_is_refused(server: Server, voice: bytes) -> None:
+    assert post(server, voice, key="used").status_code == 202
     for other in (
-        post(server, wav(SECOND * 60), key="one"),
-        post(server, wav(SECOND * 61), key="one", hotwords="Nagg"),
+        post(server, wav(SECOND * 60), key="used"),
+        post(server, voice, key="used", hotwords="Nagg"),
     ):
         check_problem(other, 422, "idempotency_key_reused")
-    check_problem(post(server, wav(SECOND), key=""), 422, "field_invalid")
-    check_problem(post(server, wav(SECOND), key="a b"), 422, "field_invalid")
+
+
+@pytest.mark.parametrize("key", ["", "a b"])
+def test_key_that_is_empty_or_has_a_space_is_refused(server: Server, key: str) -> None:
+    check_problem(post(server, wav(SECOND), key=key), 422, "field_invalid")
 
 
 @pytest.mark.anywhere

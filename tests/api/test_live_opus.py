@@ -58,13 +58,16 @@ async def test_opus_packets_give_the_same_words_as_samples(server: Server) -> No
     assert [one for one in before + told if one["type"] == "final"]
 
 
-async def test_invalid_opus_packet_is_an_error_that_closes(server: Server) -> None:
+async def test_invalid_opus_packet_closes_with_sound_invalid(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus")
         await next_of(socket, "began")
         await socket.send(b"\x03\xff\xff")
         told, code = await rest(socket)
     assert (told[-1]["code"], code) == ("sound_invalid", 1007)
+
+
+async def test_opus_session_of_another_rate_is_refused(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus", rate=16_000)
         told, code = await rest(socket)

@@ -443,13 +443,16 @@ def test_no_window_has_more_messages_than_its_limit(steps: list[int], most: int)
     assert all(SlidingWindowLimit(RateLimit(0, 1.0)).take(0.0) == 0 for _ in range(3))
 
 
-def test_close_codes_tell_client_errors_from_server_faults() -> None:
+def test_each_kind_of_error_closes_a_websocket_with_its_code() -> None:
     assert close_code(errors.MessageInvalid()) == 1007
     assert close_code(errors.MessageTooBig()) == 1009
     assert close_code(errors.InboundFull()) == close_code(errors.LiveFull()) == 1013
     assert close_code(errors.ShuttingDown()) == 1001
     assert close_code(errors.SessionIdle()) == close_code(errors.TokenInvalid()) == 1008
     assert close_code(errors.SidecarError()) == 1011
+
+
+def test_close_code_of_a_protocol_replaces_the_common_one() -> None:
     assert close_code(errors.SessionIdle(), {"session_idle": 4000}) == 4000
 
 

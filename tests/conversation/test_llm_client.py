@@ -123,7 +123,10 @@ async def test_request_has_messages_token_limit_and_key(server: Completions) -> 
     ]
     assert "authorization: bearer secret" in server.headers[-1].lower()
     assert thinker.name == f"plain at 127.0.0.1:{server.port}"
-    assert "secret" not in repr(LlmAddress(server.url, key="secret"))
+
+
+def test_llm_key_is_not_in_the_repr_of_its_address() -> None:
+    assert "secret" not in repr(LlmAddress("http://127.0.0.1:1", key="secret"))
 
 
 async def test_refused_max_tokens_is_sent_as_max_completion_tokens_from_then_on(

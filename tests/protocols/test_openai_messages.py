@@ -145,16 +145,22 @@ def answer_of(
     return answer_options_of(OpenAIRequestForm(lists), spec, translate=translate)
 
 
-def test_list_fields_are_read_with_and_without_brackets() -> None:
-    form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"], "model": ["a", "b"]})
+def test_last_value_of_a_repeated_field_counts() -> None:
+    form = OpenAIRequestForm({"model": ["a", "b"]})
+    assert (form.one("model"), form.one("no")) == ("b", "")
+
+
+def test_list_fields_are_read_plain_bracketed_or_numbered() -> None:
+    form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"]})
     assert form.all("keywords") == ["Nagg", "Nell"]
-    assert form.one("model") == "b"
-    assert form.one("no") == ""
     numbered = {"keywords[10]": ["d"], "keywords[0]": ["b"], "keywords[2]": ["c"]}
     assert OpenAIRequestForm({**numbered, "keywords": ["a"]}).all("keywords") == [*"abcd"]
     asked = {"timestamp_granularities[0]": ["word"], "response_format": ["verbose_json"]}
     assert answer_of(asked).granularities == {OpenAIGranularity.WORD}
     assert answer_of({"include[0]": ["logprobs"]}).notices
+
+
+def test_object_field_in_brackets_is_read_as_its_json() -> None:
     by_hand = {"chunking_strategy[type]": ["server_vad"], "chunking_strategy[threshold]": ["1"]}
     as_json = {"chunking_strategy": ['{"type": "server_vad", "threshold": 1}']}
     assert answer_of(by_hand).notices == answer_of(as_json).notices != ()
