@@ -45,8 +45,9 @@ _COMPLAIN_WHEN_WHOLE = (
 )
 """Formats that go on at the next frame, behind a tag for example, or end within a block."""
 _STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, -9}
-"""Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory, if its own handler
-did not say so in its log. The recording goes on behind what it has decoded."""
+"""Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory (SIGKILL, which
+Windows lacks), if its own handler did not say so in its log. The recording goes on behind what it
+has decoded."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _SILENCE_SAMPLES = 1 << 15

@@ -164,7 +164,7 @@ def error_headers(error: errors.SidecarError) -> dict[str, str]:
     return headers
 
 
-def is_for_now(method: str, error: Exception) -> bool:
+def is_retryable(method: str, error: Exception) -> bool:
     """Return whether a request failed for lack of resources, and may be repeated: anything but a
     read may have had its effect before."""
     return method in ("GET", "HEAD") and errors.lacks_resources(error)
@@ -205,7 +205,7 @@ def install_error_handlers(
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
         known = errors.SidecarError()
-        if is_for_now(request.method, error):
+        if is_retryable(request.method, error):
             detail = "This machine lacks descriptors, threads or memory for now."
             known = errors.MachineBusy(detail, hint="Try again.")
         return await said(request, known, {"Connection": "close"})

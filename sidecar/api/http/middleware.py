@@ -93,7 +93,7 @@ class RequestMetrics:
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
         except Exception as error:  # an outer layer sends it
-            status = status or ("503" if error_responses.is_for_now(method, error) else "500")
+            status = status or ("503" if error_responses.is_retryable(method, error) else "500")
             raise
         finally:
             tally.answering -= 1

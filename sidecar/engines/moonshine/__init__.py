@@ -1,7 +1,7 @@
 """Moonshine ASR engine: the embedded engine of moonshine-voice.
 
-It runs on any CPU and recognizes English only. Diarization covers the whole recording, but only its
-audio that is not recognized yet is kept, so that memory is flat at any length. An utterance is
+It runs on any CPU and recognizes English only. Diarization covers the whole recording; audio is
+kept until it is recognized, so that memory is flat at any length. An utterance is
 recognized as soon as it ends, once.
 """
 

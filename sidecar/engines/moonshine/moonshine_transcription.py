@@ -217,7 +217,7 @@ class MoonshineTranscription:
 
     @property
     def segments(self) -> tuple[transcript.Segment, ...]:
-        """Return all segments in order of time, once `events` has ended: the words that were sent,
+        """Return all segments in the order in which their words were sent, once `events` has ended,
         with the speakers of the whole recording."""
         if not self._options.diarize:
             return tuple(map(self._segment, self._said))
