@@ -31,9 +31,13 @@ _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
 def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
     """Return a step as a list of operations."""
-    if isinstance(step, tuple):
-        return [_operation_to_json(one) for one in step]
-    return [{"op": next(name for name, one in _STEPS.items() if one == step)}]
+    match step:
+        case transcript_edits.UndoStep():
+            return [{"op": "undo"}]
+        case transcript_edits.RedoStep():
+            return [{"op": "redo"}]
+        case operations:
+            return [_operation_to_json(one) for one in operations]
 
 
 def edit_step_from_json(given: object) -> transcript_edits.EditStep:

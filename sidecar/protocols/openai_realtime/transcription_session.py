@@ -28,6 +28,12 @@ MAX_CHUNK_S = 1.0
 """Maximum seconds that a session is given at once, however long the client's events are."""
 
 
+def _warn_of_unknown_fields(session: object) -> None:
+    """Log the fields of a client's ``session`` that no session has: its events cannot say it."""
+    if unknown := session_config.unknown_session_fields(session):
+        log.warning("Realtime session: %s", " ".join(unknown), extra=ONCE_A_MINUTE)
+
+
 class RealtimeConnection(ABC):
     """Connection of one client. It processes the client's events in order and sends rejections as
     errors.
@@ -64,9 +70,8 @@ class RealtimeConnection(ABC):
                     self._socket.count()
                 if order.name in _AUDIO_ENDS:
                     self._samples.end()
-                unknown = session_config.unknown_session_fields(order.value)
-                if order.name in _UPDATES and unknown:
-                    log.warning("Realtime session: %s", " ".join(unknown), extra=ONCE_A_MINUTE)
+                if order.name in _UPDATES:
+                    _warn_of_unknown_fields(order.value)
                 await self._do(order, event_id)
             except errors.SessionOver:
                 pass  # shutting down: `tell` sends the rest and the reason
