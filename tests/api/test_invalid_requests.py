@@ -254,7 +254,7 @@ def test_file_of_a_form_may_be_in_any_place_and_without_file_name(
         assert response.json()["metadata"]["diarized"] is False
 
 
-def test_text_of_a_form_is_read_in_its_charset(server: Server, voice: bytes) -> None:
+def test_form_field_is_decoded_in_the_charset_of_its_part(server: Server, voice: bytes) -> None:
     text = part("language", "Español".encode("latin-1")).replace(
         b"\r\n\r\n", b"\r\nContent-Type: text/plain; charset=ISO-8859-1\r\n\r\n"
     )

@@ -27,7 +27,7 @@ sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
 
 
-async def test_session_from_begin_to_summary(server: Server) -> None:
+async def test_live_session_sends_began_received_segments_and_summary(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", session="first", language="en", diarize=False)
         began = await next_of(socket, "began")

@@ -683,7 +683,7 @@ def test_copies_of_one_owner_are_not_shown_to_another(
     assert "anna" not in visitor.text()
 
 
-def test_two_tabs_show_the_same_and_a_deletion_reaches_both(visitor: Visitor, slow: Server) -> None:
+def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
     visitor.sends_tone("shared.wav", ENDLESS_S)
     visitor.sees(".job[data-state=running] .name", "shared.wav")

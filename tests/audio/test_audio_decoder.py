@@ -428,7 +428,7 @@ def test_spool_without_free_descriptors_is_an_error(monkeypatch: pytest.MonkeyPa
         spool.finish()
 
 
-def test_refused_path_keeps_no_descriptor(tmp_path: Path) -> None:
+def test_refused_audio_path_leaves_no_open_descriptor(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = opened()
     for path in (tmp_path / "fifo", tmp_path, Path("/proc/version"), Path("/dev/zero")):

@@ -127,7 +127,7 @@ def test_permission_error_names_the_owner_and_a_remedy(what: str, data: Path) ->
     assert refused.value.hint == (gives if what == "a file" else usual)
 
 
-def test_file_of_another_user_may_be_given_to_a_service(data: Path) -> None:
+def test_unreadable_file_of_another_user_names_the_uid_and_the_chown_command(data: Path) -> None:
     LOCKED["a file"][0](data)
     os.chown(data / "list", 12345, 12345)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:

@@ -162,7 +162,7 @@ def adapter(folder: Path, base: str, names: tuple[str, ...] = ADAPTED, **more: o
 
 
 @pytest.mark.parametrize("base", ["../checkpoint", "ABSOLUTE", "microsoft/VibeVoice-ASR"])
-def test_adapter_is_found_with_its_model(folder, tmp_path, monkeypatch, base):
+def test_adapter_folder_gets_config_and_size_of_its_base_model(folder, tmp_path, monkeypatch, base):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     model = cached(tmp_path / "hub") if base.startswith("microsoft") else folder
     lora = adapter(tmp_path / "lora", str(folder) if base == "ABSOLUTE" else base)

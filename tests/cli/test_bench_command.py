@@ -318,7 +318,7 @@ def test_cpu_of_other_programs_is_told_from_that_of_the_service() -> None:
         ("service_cpu>2x", True),
     ],
 )
-def test_bound_holds_or_says_how_it_is_broken(text: str, broken: bool) -> None:
+def test_load_test_bound_names_the_figure_that_breaks_it(text: str, broken: bool) -> None:
     nothing = dict.fromkeys(NAMES)
     figures = nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1}
     other = nothing | {"final_p95": 0.6, "held": 2}

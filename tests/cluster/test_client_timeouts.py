@@ -227,7 +227,9 @@ async def test_job_submitted_after_its_service_left_ends_after_a_while(
     assert await here.all_jobs() == []
 
 
-async def test_call_that_awaits_a_job_left_again_does_not_get_it(one: Service) -> None:
+async def test_request_that_took_a_job_does_not_get_it_once_its_client_left_it_again(
+    one: Service,
+) -> None:
     job = submitted("me", kept=False)
     await one.jobs.submit(job)
     code = ("me", "code")

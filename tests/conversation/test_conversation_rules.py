@@ -193,7 +193,7 @@ def test_limited_reply_ends_with_the_last_words_that_had_audio() -> None:
     assert reply.heard(1.0) == "aaaa. …"
 
 
-def test_text_around_a_moment_is_that_of_its_pieces() -> None:
+def test_reply_text_around_a_playback_time_is_that_of_the_pieces_near_it() -> None:
     reply = ReplyText()
     for number, text in enumerate(["One.", "Two.", "Three."]):
         reply.add(TtsPhrase(text, text), silent=False)
@@ -205,7 +205,7 @@ def test_text_around_a_moment_is_that_of_its_pieces() -> None:
 
 
 @pytest.mark.parametrize("text", ["That is 1½", "Wait."])
-def test_marks_behind_the_text_are_ignored(text: str) -> None:
+def test_word_marks_beyond_the_text_of_a_reply_are_ignored(text: str) -> None:
     reply = ReplyText()
     reply.add(TtsPhrase(text, text), silent=False)
     marks = tuple(WordMark(at, at / 10) for at in (0, len(text), len(text) + 1))

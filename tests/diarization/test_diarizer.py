@@ -260,7 +260,7 @@ def test_state_of_checkpoint_does_not_grow_and_all_states_make_same_speakers(
 
 
 @pytest.mark.parametrize("step_s", [3.0, 2.5])
-def test_block_belongs_to_the_window_that_starts_with_it_at_any_step(
+def test_diarization_resumed_at_a_window_has_the_vectors_of_an_uninterrupted_one(
     models: SpeakerModels, play: Block, step_s: float
 ) -> None:
     """So where a recording is gone on with, its vectors are those of one that was never left."""

@@ -362,7 +362,7 @@ BESIDE_COMING = {**BOTH, LIVE: COMING}
         ),
     },
 )
-def test_memory_left_for_file_engine(
+def test_memory_left_for_file_engine_is_without_reservations_and_other_processes(
     reserved: Mapping[str, int],
     holdings: Mapping[str, gpu_devices.EngineMemoryHolding],
     used: int,

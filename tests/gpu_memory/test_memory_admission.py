@@ -85,7 +85,7 @@ def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
         "above-limit": (free(80), 8, BF16, errors.WontFit),
     },
 )
-def test_placement_of_new_engine_by_free_memory_and_limit(
+def test_new_engine_is_placed_by_free_memory_and_limit_or_refused(
     memory: MemoryState,
     limit_gib: float | None,
     wanted: Precision,
@@ -313,7 +313,7 @@ def gpu(used_gib: int, processes: dict[int, int] | None = None) -> GpuMemory:
         pytest.param(1, gpu(23, {1: 9}), 17, 1, id="driver-reports-ids-outside-container"),
     ],
 )
-def test_memory_of_other_processes_on_gpu(
+def test_memory_of_other_processes_on_gpu_is_used_memory_without_that_of_engines(
     before: int, seen: GpuMemory, weights: int | None, expected: int
 ) -> None:
     engine = EngineMemoryHolding() if weights is None else EngineMemoryHolding(PID, weights * GIB)

@@ -190,7 +190,7 @@ def test_config_of_other_model_is_refused(config: dict[str, Any]) -> None:
         (6, 1, INT4, 0),
     ],
 )
-def test_windows_of_recording_at_precision_on_gpu(
+def test_recording_is_planned_in_the_fewest_windows_that_fit_on_gpu(
     card_gb: int, minutes: int, precision: Precision, windows: int
 ) -> None:
     estimate = plan_job(model(precision), hour(minutes), DeviceRoom(card_gb * GIB))

@@ -52,7 +52,7 @@ def test_admitted_speakers_get_finals_in_time_and_others_are_refused_at_once(
     st.integers(0, 10_000),
 )
 @settings(max_examples=25, deadline=None)
-def test_finals_are_in_time_on_any_machine(
+def test_finals_are_in_time_whatever_the_speed_and_threads_of_the_machine(
     threads: int, final: float, talk_s: float, breath_s: float, seed: int
 ) -> None:
     people = talkers(min(120, max(10, round(3 * threads / final))))
@@ -114,7 +114,7 @@ def test_owner_within_its_share_loses_nothing_to_another() -> None:
     assert sum(one.shed for one in done.people[5:])
 
 
-def test_limit_zero_serves_everybody() -> None:
+def test_overload_limit_of_zero_refuses_and_sheds_nobody() -> None:
     done = Simulation(Machine(), talkers(60), limit_s=0.0).run(20)
     assert not done.shed_at
     assert not any(one.refused_at or one.shed for one in done.people)
@@ -138,7 +138,7 @@ def test_single_session_is_served_on_the_slowest_machine() -> None:
     )
 
 
-def test_costs_begin_with_a_default_then_a_sample_then_follow_the_work() -> None:
+def test_recognition_costs_are_a_default_then_a_sample_then_the_measured_work() -> None:
     costs = load_shedding.WorkCosts()
     assert costs.of(load_shedding.WorkKind.FINAL) == load_shedding.INITIAL_COST
     costs.measured(4.0, 0.08)

@@ -87,7 +87,7 @@ async def refused(service: Service, caller: Identity) -> int:
     return caught.value.retry_after
 
 
-async def test_what_one_client_was_refused_moves_another_s_time_by_little(service: Service) -> None:
+async def test_retry_times_of_one_client_hardly_delay_those_of_another(service: Service) -> None:
     await all_places(service)
     first = await refused(service, ADA)
     own = [await refused(service, ADA) for _ in range(40)]
@@ -96,7 +96,7 @@ async def test_what_one_client_was_refused_moves_another_s_time_by_little(servic
     assert await refused(service, BOB) <= own[5]
 
 
-async def test_many_retries_of_one_owner_keep_nobody_else_out(
+async def test_many_retries_of_one_owner_leave_places_to_other_owners(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     places = await all_places(service)
@@ -124,7 +124,7 @@ async def test_many_retries_of_one_owner_keep_nobody_else_out(
     assert len(served) == 5
 
 
-async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
+async def test_request_with_a_known_idempotency_key_needs_no_place(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
@@ -134,7 +134,7 @@ async def test_a_request_whose_job_is_known_by_its_key_waits_for_no_place(
     await asyncio.wait_for(turns.place(retry(), ADA, key.name), PATIENCE_S)
 
 
-async def test_who_waits_for_a_place_hears_at_once_that_the_service_ends(
+async def test_request_that_waits_for_a_place_is_refused_at_once_at_shutdown(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     await all_places(service)
@@ -160,7 +160,7 @@ def left_job() -> Job:
     return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
 
 
-async def test_job_whose_request_does_not_come_again_is_cancelled_after_the_grace(
+async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(
     left_job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
@@ -173,7 +173,7 @@ async def test_job_whose_request_does_not_come_again_is_cancelled_after_the_grac
 
 
 @pytest.mark.parametrize("returns", [False, True], ids=["no-retry", "retry"])
-async def test_left_job_where_others_wait_is_cancelled_unless_its_owner_sends_a_retry(
+async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retries(
     monkeypatch: pytest.MonkeyPatch, left_job: Job, returns: bool
 ) -> None:
     for name in ("CROWDED_GRACE_S", "CROWDED_LOOK_S"):
@@ -225,7 +225,7 @@ PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
 """Limits by which a job waits for its client however busy the machine is."""
 
 
-def test_retry_to_a_full_queue_gets_the_result_of_the_work_that_was_done(
+def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
@@ -247,7 +247,7 @@ def test_retry_to_a_full_queue_gets_the_result_of_the_work_that_was_done(
     server.wait_state(other, "done")
 
 
-def test_another_recording_in_place_of_the_one_left_is_refused_by_a_full_queue(
+def test_other_recording_than_the_timed_out_one_is_refused_by_a_full_queue(
     start_server: Callable[..., Server],
 ) -> None:
     server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits=PATIENT)
@@ -278,7 +278,7 @@ def filled(server: Server, audio: bytes) -> list[str]:
 
 
 @pytest.mark.slow
-def test_all_of_a_crowd_succeed_who_wait_as_they_are_told(busy: Server) -> None:
+def test_five_times_the_queue_of_clients_all_succeed_by_following_retry_after(busy: Server) -> None:
     """Five times what the queue takes, at once: half a second of work each. With five seconds for
     everybody, those who came too often were lost."""
     clip = ("clip.wav", wav(SECOND * 4))
@@ -291,7 +291,7 @@ def test_all_of_a_crowd_succeed_who_wait_as_they_are_told(busy: Server) -> None:
     assert all(len(text.split()) == 4 for text in said)
 
 
-def test_each_that_is_refused_is_told_a_later_time_and_none_more_than_a_minute(
+def test_each_refused_client_gets_a_later_retry_after_of_at_most_a_minute(
     busy: Server,
 ) -> None:
     ids = filled(busy, long(160))
@@ -306,7 +306,7 @@ def test_each_that_is_refused_is_told_a_later_time_and_none_more_than_a_minute(
     assert told[0] < told[-1] == 60
 
 
-def test_a_client_that_comes_again_as_it_was_told_waits_for_its_place(busy: Server) -> None:
+def test_retry_to_a_full_queue_waits_for_a_place_and_is_not_refused(busy: Server) -> None:
     """And is not refused once more, if there is one before long."""
     ids = filled(busy, wav(SECOND * 8))
     answer = busy.client.post(URL, files={"file": ("clip.wav", wav(SECOND))}, headers=RETRY)
@@ -316,7 +316,7 @@ def test_a_client_that_comes_again_as_it_was_told_waits_for_its_place(busy: Serv
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of it behind unread bytes")
-def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
+def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
     start_server: Callable[..., Server],
 ) -> None:
     """Four wait, whose recordings are not read; once they have gone, another may wait."""
@@ -354,7 +354,7 @@ def test_a_client_that_hangs_up_while_it_waits_for_a_place_waits_no_more(
     wait_until(waits, PATIENCE_S, "there is room for one that waits")
 
 
-def test_a_job_whose_client_gave_up_has_not_the_engine_that_others_wait_for(
+def test_job_of_a_timed_out_client_gives_the_engine_to_those_who_wait(
     start_server: Callable[..., Server],
 ) -> None:
     limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1}

@@ -367,7 +367,7 @@ def test_session_fields_are_applied_and_shown() -> None:
     assert slow.view("sess_1", 9)["audio"]["input"]["turn_detection"]["create_response"] is False
 
 
-def test_chosen_tool_is_forgotten_with_the_tools() -> None:
+def test_tool_choice_of_a_removed_tool_becomes_auto() -> None:
     tools = {"tools": [WEATHER, CLOCK], "tool_choice": CLOCK}
     chosen = updated_dialogue(USUAL, tools, SPEC)
     assert chosen.view("sess_1", 9)["tool_choice"] == CLOCK

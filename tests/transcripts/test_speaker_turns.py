@@ -65,7 +65,7 @@ def test_solo_spans_come_in_parts_first_part_of_each_first() -> None:
     assert longest_solo_spans(turns, 1, 2.5, 1.5) == []
 
 
-def test_seconds_of_each_label_in_a_span() -> None:
+def test_speaking_seconds_of_each_label_are_summed_within_a_span() -> None:
     assert speaking_seconds(turns_of((0, 3, 7), (3, 4, 8), (5, 9, 7)), 1, 6) == {7: 3, 8: 1}
 
 

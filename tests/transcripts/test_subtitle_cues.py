@@ -157,7 +157,7 @@ CHARACTERS = (
 
 
 @given(st.lists(st.sampled_from(CHARACTERS) | st.just(" "), min_size=40, max_size=200))
-def test_line_ends_between_characters_as_people_see_them(text: list[str]) -> None:
+def test_subtitle_line_breaks_only_between_grapheme_clusters(text: list[str]) -> None:
     made = transcript(Segment(0.0, 60.0, "".join(text), 0))
     whole = set(accumulate(len(one) for one in text if one != " "))
     lines = [line.replace(" ", "") for cue in subtitle_cues.build_cues(made) for line in cue.lines]

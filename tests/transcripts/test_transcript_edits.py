@@ -152,7 +152,7 @@ def test_edit_step_survives_serialization(step: EditStep) -> None:
         (MoveSegments((1, 3), 0), [0, 0, None, 0, 1], {0: "Nagg", 1: None}),
     ],
 )
-def test_speaker_edits_by_table(
+def test_speaker_edit_gives_the_expected_labels_and_names(
     operation: EditOperation, who: list[int | None], called: dict[int, str | None]
 ) -> None:
     after = apply_operations(TALK, [operation])

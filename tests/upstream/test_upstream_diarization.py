@@ -164,7 +164,7 @@ def test_chunks_have_equal_length_and_a_number_that_fits_the_upstreams(
     assert count < upstreams or count % upstreams == 0
 
 
-def test_chunk_numbers_of_an_hour_and_of_ten_minutes() -> None:
+def test_recording_is_cut_into_equal_chunks_for_its_upstreams_unless_too_short() -> None:
     assert even_chunk_s(3600.0, 4, 3600.0) == 300.0
     assert even_chunk_s(600.0, 4, 3600.0) == 200.0
     assert even_chunk_s(359.0, 4, 3600.0) is None
