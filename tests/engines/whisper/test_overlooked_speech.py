@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
+import pytest
+from engine_requests import SampleStream, request_of
+
+from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.diarization.diarizer import Diarizer
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
+from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
+from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
+from sidecar.interfaces.engine_interface import Precision
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import Word
+from sidecar.transcripts.transcript import SegmentReady, Word
 
 Span = tuple[float, float]
 
@@ -56,3 +68,25 @@ def test_words_of_dominant_speaker_heard_again_are_repeats(
 
 def test_same_words_at_another_time_are_no_repeats() -> None:
     assert not repeats([Word(2.0, 3.0, "yes")], [Word(5.0, 6.0, "yes")])
+
+
+def test_turn_under_dominant_speaker_is_recognized_alone_and_has_its_own_segment() -> None:
+    """Of ten seconds the recognizer writes what the one says, of a turn what the other says."""
+
+    def hear(audio: Block, *_: object) -> WhisperResult:
+        one, other = at((0.2, 3), (3, 9)), [Word(0.5, 2.0, " beside")]
+        return WhisperResult(tuple(one if len(audio) > 5 * SAMPLE_RATE else other), "en")
+
+    turns = [SpeakerTurn(0.0, 9.5, 0), SpeakerTurn(4.0, 6.0, 1)]
+    follower = SimpleNamespace(turns=turns, told_s=0.0, windows=1, feed=len)
+    follower.finish = lambda: setattr(follower, "told_s", inf)
+    follower.identified = lambda found, _: found
+    with ThreadPoolExecutor(1) as thread:
+        told = WhisperTranscription(
+            cast(WhisperRecognizer, SimpleNamespace(hear=hear, precision=Precision.FP32, name="")),
+            thread,
+            cast(Diarizer, follower),
+            request_of(SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)),
+        ).events()
+        segments = [one.segment for one in told if isinstance(one, SegmentReady)]
+    assert [one.text for one in segments if one.speaker == 1] == ["beside"]

@@ -77,6 +77,7 @@ def test_english_recording_is_transcribed_word_for_word_also_where_it_turns_quie
     assert found.language == "en"
 
 
+@pytest.mark.slow
 def test_speech_under_which_another_speaks_keeps_its_words(engine: WhisperEngine) -> None:
     """A man reads, a woman says a sentence meanwhile: of the window Whisper writes hers alone."""
     reading = clip("two_cities.wav")[: 20 * RATE].copy()
@@ -96,6 +97,7 @@ def test_speech_beside_dominant_speaker_is_a_segment_of_its_own(engine: WhisperE
     assert len(at_16_s) == 2
 
 
+@pytest.mark.slow
 def test_live_turn_in_another_language_is_written_in_that_language(engine: WhisperEngine) -> None:
     """English, then Italian made by espeak-ng: the language of a turn is no law for the next, and
     an unclear piece ("Ever failed." may be Dutch) is in that of the pieces before."""
