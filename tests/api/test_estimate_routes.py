@@ -162,23 +162,33 @@ def test_fp16_is_estimated_as_the_precision_it_runs_at(narrow: Server) -> None:
     assert body["sentence"].endswith("; fp16 runs as bf16 here")
 
 
+ODD_WIDTH = "on a CPU it needs widths that are multiples of 64, not 288"
+
+
 def test_int4_without_bitsandbytes_support_is_refused_with_the_reason(
     start_server: Callable[..., Server], tmp_path: Path
 ) -> None:
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
     server = start_server(engine="vibevoice", model_path=folder, device="cpu")
-    reason = "on a CPU it needs widths that are multiples of 64, not 288"
     body = estimate(server, duration=10, precision="int4")
     assert (body["fits"], body["precision"]) == (True, "bf16")
-    assert body["sentence"].endswith(f"; int4 runs as bf16 here: {reason}")
+    assert body["sentence"].endswith(f"; int4 runs as bf16 here: {ODD_WIDTH}")
     response = server.client.post("/reload-model", json={"precision": "int4"})
     check_problem(response, 422, "precision_unavailable")
-    assert reason in response.json()["detail"]
+    assert ODD_WIDTH in response.json()["detail"]
+
+
+@pytest.mark.slow
+def test_transcript_at_bf16_instead_of_int4_has_warning_with_the_reason(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
+    server = start_server(engine="vibevoice", model_path=folder, device="cpu")
     response = server.post(BECKETT.read_bytes(), precision="int4")
     assert response.json()["metadata"]["model_precision"] == "bf16"
     (warning,) = response.json()["metadata"]["warnings"]
     assert warning["code"] == "precision_substituted"
-    assert reason in warning["message"]
+    assert ODD_WIDTH in warning["message"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def streamed(voxtral: VoxtralModel, audio: Block, delay: int, chunk: int) -> lis
     return stream.tokens
 
 
+@pytest.mark.slow_except("[6")
 @pytest.mark.parametrize("delay", [1, USUAL, LONGEST])
 def test_voxtral_stream_has_tokens_of_transformers(
     voxtral: VoxtralModel, audio: Block, delay: int
@@ -99,6 +100,7 @@ def test_voxtral_stream_has_tokens_of_transformers(
     assert streamed(voxtral, audio, delay, 1280) == whole
 
 
+@pytest.mark.slow_except("[517")
 @pytest.mark.parametrize("chunk", [517, 16_000])
 def test_voxtral_tokens_do_not_depend_on_chunk_size(
     voxtral: VoxtralModel, audio: Block, chunk: int

@@ -112,4 +112,4 @@ def adapter(tmp_path: Path) -> Path:
 def test_adapter_is_merged_into_its_model_at_load(adapter: Path, precision: Precision) -> None:
     assert read_vibevoice(adapter).folder == adapter
     assert texts(load_vibevoice(adapter, precision, CPU)) == trained()
-    assert texts(load_vibevoice(adapter.parent / "base", precision, CPU)) != trained()
+    assert texts(load_vibevoice(adapter.parent / "base", FP32, CPU)) != trained()
