@@ -5,7 +5,6 @@ The reason for each flag is in docs/decisions/hostile-audio.md.
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
@@ -22,7 +21,13 @@ from sidecar.audio import Block, audio_format, ffmpeg_command
 from sidecar.audio.ffmpeg_output import FfmpegLog, HoleFinder, RecordingHeader, TimedOutput
 from sidecar.audio.signal_conditioning import ChannelMixer
 from sidecar.audio.stream_links import Link, find_links, is_truncated
-from sidecar.errors import BUSY_ERRNOS, AudioDecodeTimeout, AudioUndecodable, MachineBusy
+from sidecar.errors import (
+    BUSY_ERRNOS,
+    AudioDecodeTimeout,
+    AudioUndecodable,
+    DecoderStopped,
+    MachineBusy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +186,8 @@ class FfmpegProcess:
         Raises:
             errors.AudioDecodeTimeout: there is no output for too long.
             errors.AudioUndecodable: there is none at all.
-            OSError: ffmpeg failed, and the file cannot be read; or ffmpeg was stopped.
+            errors.DecoderStopped: something else ended ffmpeg.
+            OSError: ffmpeg failed, and the file cannot be read.
         """
         import numpy as np
 
@@ -224,7 +230,7 @@ class FfmpegProcess:
             code = self._process.wait(self._exit_timeout_s)
         self._reader.join(self._exit_timeout_s)
         if code in _STOPPED_CODES or self.header.was_stopped:
-            raise OSError(errno.EAGAIN, "ffmpeg was stopped from outside")
+            raise DecoderStopped()
         self._failed = code != 0
         if self.header.input_failed or self.truncated:
             self._read_again()

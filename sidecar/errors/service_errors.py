@@ -63,6 +63,12 @@ class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
     default_retry_after = 30
 
 
+class DecoderStopped(MachineBusy, code="decoder_stopped"):
+    """ffmpeg that something else ended, such as the kernel for lack of memory."""
+
+    default_detail = "Something stopped ffmpeg while it decoded the file."
+
+
 BUSY_ERRNOS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Error numbers of a machine without processes, descriptors or memory for now."""
 MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}

@@ -155,8 +155,14 @@ class Job:
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def put_off(self, fault: errors.SidecarError) -> None:
-        """Put the job back because of a fault of the node or the storage; no attempt counts."""
-        self.requeue()
+        """Put the job back because of a fault of the node or the storage. No attempt counts, except
+        one whose decoder was stopped: that counts as the death of a service."""
+        if not isinstance(fault, errors.DecoderStopped):
+            self.requeue()
+            return
+        self._append(job_record.InterruptedChange())
+        if (end := poison_error(self.record)) is not None:
+            self.fail(end)
 
     def fail(self, error: errors.SidecarError) -> None:
         """End the job without a transcript; a job that has ended does not change."""
@@ -395,6 +401,6 @@ def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
         return None
     if not deaths:
         return errors.EngineCrashed()
-    died = f"{deaths} services ended while they worked on this"
+    died = f"{deaths} services or their decoders ended while they worked on this"
     also = f", and the engine's process died {crashes} times" if crashes else ""
     return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")

@@ -302,7 +302,7 @@ def test_ffmpeg_that_is_stopped_is_an_error_and_no_end_of_the_recording(
 ) -> None:
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
     decoder.channels = channels
-    with pytest.raises(OSError, match="stopped") as raised:
+    with pytest.raises(errors.DecoderStopped) as raised:
         list(decoder)
     assert fault_of(raised.value) is Fault.NODE
 

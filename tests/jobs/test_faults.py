@@ -28,6 +28,7 @@ from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, Re
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.transcripts.transcript import Checkpoint, Finished, SegmentReady
+from sidecar.workers.engine_slot import EngineLease
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -255,6 +256,27 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
             assert caplog.text.count("jobs wait until this is over") == 1
         await asyncio.gather(*(job.result() for job in jobs))
         assert [job.state for job in jobs] == [JobState.DONE] * 2
+
+
+@pytest.mark.usefixtures("fresh_workers")
+async def test_job_whose_decoder_is_stopped_each_time_ends_after_ten_times_and_no_other_does(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot, transcribe = OverheardSlot(), JobRun._transcribe
+    bad, good = new_job(), new_job()
+
+    async def stopped(run: JobRun, engine: EngineLease, job: Job) -> None:
+        if job is bad:
+            raise errors.DecoderStopped()
+        await transcribe(run, engine, job)
+
+    monkeypatch.setattr(JobRun, "_transcribe", stopped)
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        await started(queue, bad, good)
+        assert (await good.result()).text
+        with pytest.raises(errors.EngineCrashed, match="10 services or their decoders"):
+            await bad.result()
+    assert bad.record.attempts == 10
 
 
 async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(

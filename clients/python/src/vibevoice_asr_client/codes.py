@@ -160,6 +160,12 @@ class ConversationAlreadyHasActiveResponse(errors.Conflict):
     known_code = "conversation_already_has_active_response"
 
 
+class DecoderStopped(errors.Busy):
+    """Something stopped ffmpeg while it decoded the file."""
+
+    known_code = "decoder_stopped"
+
+
 class DeviceLost(errors.Busy):
     """The GPU stopped working for the worker process."""
 
@@ -924,6 +930,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "connections_limited": ConnectionsLimited,
     "content_type_unsupported": ContentTypeUnsupported,
     "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
+    "decoder_stopped": DecoderStopped,
     "device_lost": DeviceLost,
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
