@@ -100,9 +100,10 @@ class JobSubmissions:
         Raises:
             errors.AudioPathForbidden: the caller may not send paths.
             errors.BadRequest: the path has no readable file, or its disk does not answer.
+            errors.MachineBusy: the disks of files that the caller named before do not answer.
         """
         caller.demand(Scope.AUDIO_PATH)
-        return await self._intake.open(path, self._audio_roots)
+        return await self._intake.open(caller, path, self._audio_roots)
 
     async def measure(self, caller: Identity, source: AudioSource) -> float | None:
         """Return the seconds of a recording; None if only decoding would show them.

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo, probe_plain_wav
@@ -34,7 +35,8 @@ MAX_ATTEMPTS = 2
 """An idle worker may have died earlier; only a fresh one proves that the file is at fault."""
 PROBE_TIMEOUT_S = 14.0
 PARALLEL_OPENS = 16
-"""Paths that are opened in parallel, as a network mount that is gone blocks a thread each."""
+"""Paths of one owner that are opened in parallel: a network mount that is gone blocks a thread
+each, and no other owner's."""
 OPEN_TIMEOUT_S = 5.0
 
 
@@ -64,24 +66,40 @@ class AudioProbe:
         start_process: Callable[[], WorkerProcess] = start_probe_process,
     ) -> None:
         self._max_audio_s, self._start_process = max_audio_s, start_process
-        self._opens = ThreadLimiter("open", PARALLEL_OPENS)
-        self._looks = ThreadLimiter("look", PARALLEL_PROBES)
+        self._threads = WeakValueDictionary[tuple[str, str], ThreadLimiter]()
+        """By kind and owner, while they have work."""
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
         self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
         self._shutdowns = WorkerShutdowns()
 
-    async def open(self, path: str, roots: Sequence[Path]) -> AudioSource:
+    def _threads_of(self, caller: Identity, kind: str, most: int) -> ThreadLimiter:
+        new = ThreadLimiter(kind, most)
+        return self._threads.setdefault((kind, caller.owner), new)
+
+    async def open(self, caller: Identity, path: str, roots: Sequence[Path]) -> AudioSource:
         """Open the file that a client named, as `open_recording_file` does.
 
         Raises:
             errors.BadRequest: as there, or the file's disk does not answer.
+            errors.MachineBusy: the disks of files that the owner named before do not answer.
         """
+        begun = list[str]()
+
+        def open_file() -> AudioSource:
+            begun.append(path)
+            return open_recording_file(path, roots)
+
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                return await self._opens.run(open_recording_file, path, roots)
+                return await self._threads_of(caller, "open", PARALLEL_OPENS).run(open_file)
         except TimeoutError:
-            raise errors.AudioPathNotFound("The disk of 'audio_path' does not answer.") from None
+            if begun:
+                detail = "The disk of 'audio_path' does not answer."
+                raise errors.AudioPathNotFound(detail) from None
+            raise errors.MachineBusy(
+                "The disks of files that you named before do not answer."
+            ) from None
 
     async def probe(
         self, caller: Identity, source: AudioSource, track: int | None = None
@@ -98,17 +116,18 @@ class AudioProbe:
         elif source.spooled:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
         else:
-            facts = await self._probe_plain_wav(source)
+            facts = await self._probe_plain_wav(caller, source)
         if facts is not None:
             return facts
         asked = {"max_s": self._max_audio_s, "track": track}
         found = await self._ask(caller, "probe", self.probe_s, [source.fd], **asked)
         return AudioInfo.from_wire(found)
 
-    async def _probe_plain_wav(self, source: AudioSource) -> AudioInfo | None:
+    async def _probe_plain_wav(self, caller: Identity, source: AudioSource) -> AudioInfo | None:
+        looks = self._threads_of(caller, "look", PARALLEL_PROBES)
         try:
             async with asyncio.timeout(self.probe_s):
-                return await self._looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
+                return await looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 

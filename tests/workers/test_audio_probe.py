@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,32 @@ async def test_probes_on_hanging_disk_time_out_and_leave_no_descriptor(
     hangs.set()
     await until(lambda: "look" not in [one.name for one in threading.enumerate()])
     assert opened() - before == set()
+
+
+async def test_paths_on_a_dead_share_keep_only_their_owner_waiting_and_refuse_its_next(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = (Identity(name, AuthMethod.JWT) for name in ("ada", "bob"))
+    answers, opened_file = threading.Event(), audio_probe.open_recording_file
+
+    def open_once_it_answers(path: str, roots: Sequence[Path]) -> AudioSource:
+        if path == "/dead":
+            answers.wait(PATIENCE_S)
+        return opened_file(path, roots)
+
+    monkeypatch.setattr(audio_probe, "open_recording_file", open_once_it_answers)
+    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.1)
+    async with probing() as probe:
+        hers = [probe.open(ada, "/dead", ()) for _ in range(audio_probe.PARALLEL_OPENS)]
+        found = await asyncio.gather(*hers, return_exceptions=True)
+        assert {type(one) for one in found} == {errors.AudioPathNotFound}
+        path = str(studio.path("wav-s16"))
+        with pytest.raises(errors.MachineBusy, match="you named before"):
+            await probe.open(ada, path, ())
+        monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)
+        (await probe.open(bob, path, ())).close()
+        answers.set()
+        (await probe.open(ada, path, ())).close()
 
 
 async def test_idle_timeout_of_probes_starts_after_last_concurrent_file(
