@@ -40,7 +40,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.engine_slot import EngineLease
+from sidecar.workers.engine_slot import EngineLease, RecordingRequest
 from sidecar.workers.worker_process import WorkerProcess
 
 HOUR_S = 3600.0
@@ -63,8 +63,8 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
                 facts = AudioInfo("wav", "sndfile", float(sent.seconds))
                 options = TranscribeOptions()
                 source = AudioSource(file.fileno(), spooled=True)
-                events = engine.transcribe(source, facts, options, HOUR_S)
-                last = [event async for event in events][-1]
+                recording = RecordingRequest(source, facts, options)
+                last = [event async for _, event in engine.transcribe([recording], HOUR_S)][-1]
                 assert isinstance(last, Finished), last
                 assert [one.text for one in last.transcript.segments] == sent.lines
 

@@ -22,7 +22,7 @@ from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
-from sidecar.workers.engine_slot import EngineLease, EngineSlot
+from sidecar.workers.engine_slot import EngineLease, EngineSlot, RecordingRequest
 from sidecar.workers.worker_process import WorkerDied
 
 
@@ -236,16 +236,21 @@ class JobRun:
         while self._task is not None and self._task.cancelling():
             self._task.uncancel()
 
+    @property
+    def ended(self) -> bool:
+        """Return whether all jobs have ended."""
+        return all(job.ended for job in self.jobs)
+
     def leave(self, job: Job) -> None:
         """Drop a job that was ended from outside, and go on with the others."""
-        if all(one.ended for one in self.jobs):
+        if self.ended:
             self._cancel()
         elif self._engine is not None and job in self._in_step:
             self._engine.leave(self._in_step.index(job))
 
     def interrupt(self) -> None:
         """Release the engine; unfinished jobs are queued again."""
-        if not all(job.ended for job in self.jobs):
+        if not self.ended:
             self.stop()
 
     def stop(self) -> None:
@@ -267,7 +272,9 @@ class JobRun:
                 if job.ended:  # ended elsewhere as it began here
                     break
                 try:
-                    await self._attempt(job)
+                    await self._transcribe()
+                    if not job.ended:
+                        raise errors.EngineFailed("The engine returned no transcript.")
                 except WorkerDied as died:
                     log.error("the worker process died in job %s", job.id)
                     if died.reading:
@@ -292,28 +299,49 @@ class JobRun:
                 log.exception("internal error in job %s", job.id)
                 job.fail(errors.EngineFailed())
 
-    async def _attempt(self, job: Job) -> None:
-        alone = job.record.crashes > 0  # if the engine dies again, no other job's work is lost
-        async with self._place.lease(job.options.precision, job.arrived_at, alone) as engine:
-            await self._transcribe(engine, job)
-        if not job.ended:
-            raise errors.EngineFailed("The engine returned no transcript.")
+    async def _transcribe(self) -> None:
+        """Transcribe the jobs that have not ended, in one lease of the engine."""
+        first = self.jobs[0]
+        alone = first.record.crashes > 0  # if the engine dies again, no other job's work is lost
+        lease = self._place.lease(first.options.precision, first.arrived_at, alone)
+        async with lease as engine:
+            since = time.monotonic()
+            plans = [await self._plan(job, engine.precision) for job in self.jobs]
+            requests = {
+                job: RecordingRequest(job.source, job.facts, plan, self._settled(job))
+                for job, plan in zip(self.jobs, plans, strict=True)
+                if not job.ended  # some may have ended while the engine loaded
+            }
+            if not requests:
+                return
+            self._engine, self._in_step = engine, [*requests]
+            events = engine.transcribe([*requests.values()], self._max_s)
+            async with aclosing(events):
+                async for number, event in events:
+                    await self._apply(event, self._in_step[number], time.monotonic() - since)
+                    if self.ended and not isinstance(event, transcript.Finished):
+                        return  # a listener ended them
 
-    async def _transcribe(self, engine: EngineLease, job: Job) -> None:
-        since = time.monotonic()
-        options = await self._plan(job, engine.precision)
-        resumes = job.record.durable and self._place.spec.resumes
-        settled = job.record.settled if resumes else None
-        events = engine.transcribe(job.source, job.facts, options, self._max_s, settled)
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
-                    event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
-                job.apply_report(event, time.monotonic() - since)
-                if isinstance(event, transcript.Checkpoint):
-                    await job.written()
-                if job.ended and not isinstance(event, transcript.Finished):
-                    return  # a listener ended it
+    def _settled(self, job: Job) -> Sequence[transcript.Checkpoint] | None:
+        """Return the checkpoints that a job resumes from; None if it can have none."""
+        resumes = len(self.jobs) == 1 and job.record.durable and self._place.spec.resumes
+        return job.record.settled if resumes else None
+
+    async def _apply(
+        self, event: transcript.TranscriptionEvent | errors.SidecarError, job: Job, s: float
+    ) -> None:
+        """Apply what the engine reports about a job, ``s`` seconds into the attempt."""
+        if not isinstance(event, errors.SidecarError):
+            resumes = self._place.spec.resumes
+            if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
+                event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
+            job.apply_report(event, s)
+            if isinstance(event, transcript.Checkpoint):
+                await job.written()
+        elif _passing_fault(event) is not None:
+            self.faults[job.id] = event
+        elif not isinstance(event, errors.GpuOutOfMemory):  # run alone, the job has more memory
+            job.fail(event)
 
     async def _together(self) -> None:
         crashed = False
@@ -321,7 +349,7 @@ class JobRun:
             for job in self.jobs:
                 job.begin()
                 await job.written()
-            await self._attempt_together()
+            await self._transcribe()
         except asyncio.CancelledError:
             if not self._interrupted:
                 for job in self.jobs:
@@ -346,34 +374,6 @@ class JobRun:
                 job.put_off(self.faults[job.id])
             else:
                 job.requeue(counted=crashed, alone=not self._interrupted)
-
-    async def _attempt_together(self) -> None:
-        first = self.jobs[0]
-        lease = self._place.lease(first.options.precision, first.arrived_at, False)
-        async with lease as engine:
-            plans = [await self._plan(job, engine.precision) for job in self.jobs]
-            asked = [
-                (job, plan)
-                for job, plan in zip(self.jobs, plans, strict=True)
-                if not job.ended  # some may have ended while the engine loaded
-            ]
-            jobs = [job for job, _ in asked]
-            if not jobs:
-                return
-            self._engine, self._in_step = engine, jobs
-            begun = time.monotonic()
-            events = engine.transcribe_together(
-                [(job.source, job.facts, plan) for job, plan in asked], self._max_s
-            )
-            async with aclosing(events):
-                async for number, event in events:
-                    if not isinstance(event, errors.SidecarError):
-                        jobs[number].apply_report(event, time.monotonic() - begun)
-                    elif _passing_fault(event) is not None:
-                        self.faults[jobs[number].id] = event
-                    # run alone, the job has more memory
-                    elif not isinstance(event, errors.GpuOutOfMemory):
-                        jobs[number].fail(event)
 
 
 def _passing_fault(error: Exception) -> errors.SidecarError | None:

@@ -14,11 +14,11 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -37,8 +37,15 @@ from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
 
-BatchedRecording = tuple[AudioSource, AudioInfo, TranscribeOptions]
-"""One recording of a batch that is transcribed together."""
+
+class RecordingRequest(NamedTuple):
+    """Recording to transcribe. ``settled``: its checkpoints to resume from
+    (`engine_interface.ResumableEngine`), if it is alone; None if no checkpoints are wanted."""
+
+    source: AudioSource
+    facts: AudioInfo
+    options: TranscribeOptions
+    settled: Sequence[Checkpoint] | None = None
 
 
 class EngineLease:
@@ -82,53 +89,27 @@ class EngineLease:
         return self._worker.calling(operation, fds, **arguments)
 
     async def transcribe(
-        self,
-        source: AudioSource,
-        facts: AudioInfo,
-        options: TranscribeOptions,
-        max_s: float,
-        settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[TranscriptionEvent, None]:
-        """Yield the events of one transcription; leaving early cancels it. ``settled``: its
-        checkpoints to resume from (`engine_interface.ResumableEngine`); None if no checkpoints are
-        wanted.
-
-        Raises:
-            WorkerDied: the engine's process ended.
-            errors.SidecarError: the engine refused or failed.
-        """
-        self._set_memory(options.memory)
-        frames = self._worker.call(
-            "transcribe",
-            [source.fd],
-            facts=facts.to_wire(),
-            options=options.to_wire(),
-            max_s=max_s,
-            settled=None if settled is None else [to_wire(one) for one in settled],
-            **self._call_options,
-        )
-        async with aclosing(frames):
-            async for frame in frames:
-                yield from_wire(frame)
-
-    async def transcribe_together(
-        self, requests: Sequence[BatchedRecording], max_s: float
+        self, recordings: Sequence[RecordingRequest], max_s: float
     ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        """Yield the events of a batch of transcriptions, with their numbers; leaving early cancels
-        all.
+        """Yield the events of a transcription, or of a batch, with the numbers of the recordings;
+        leaving early cancels all. The error of one in a batch is its last event.
 
         Raises:
             WorkerDied: the engine's process ended.
             errors.SidecarError: the engine refused or failed all of them.
         """
-        self._set_memory(requests[0][2].memory)
+        self._set_memory(recordings[0].options.memory)
         wanted = [
-            {"facts": facts.to_wire(), "options": options.to_wire(), "max_s": max_s}
-            for _, facts, options in requests
+            {
+                "facts": one.facts.to_wire(),
+                "options": one.options.to_wire(),
+                "max_s": max_s,
+                "settled": None if one.settled is None else [to_wire(it) for it in one.settled],
+            }
+            for one in recordings
         ]
-        fds = [source.fd for source, _, _ in requests]
-        calling = self.calling("transcribe_together", fds, requests=wanted, **self._call_options)
-        async with calling as call:
+        fds = [one.source.fd for one in recordings]
+        async with self.calling("transcribe", fds, requests=wanted, **self._call_options) as call:
             self._batch = call
             async for frame, _ in call.answers():
                 if "failed" in frame:

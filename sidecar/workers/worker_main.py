@@ -99,7 +99,8 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
             return True
         for answer in operations.run(request):
             message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-            request.answer(message, raw, last=message.get("event") == FINISHED)
+            ended = message.get("event", {}).get("event") == FINISHED
+            request.answer(message, raw, last=ended and len(request.fds) == 1)
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:

@@ -147,8 +147,6 @@ class WorkerOperations:
                 yield from self._load(name, engine_interface.LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if request.fds:
                 yield from self._transcribe(request)
-            case {"operation": "transcribe_together"} if request.fds:
-                yield from self._transcribe_together(request)
             case {"operation": "voices"}:
                 yield {"voices": list(self._loaded_tts().voices())}
             case {"operation": "say", "text": str(text), "options": options}:
@@ -194,29 +192,9 @@ class WorkerOperations:
                 yield {"rate": sound.rate, "marks": [] if at else marks}, raw
 
     def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
-        operation = request.message
-        if self._engine is None:
-            raise errors.EngineFailed("The engine is not loaded.")
-        events: Iterator[transcript.TranscriptionEvent]
-        with ExitStack() as opened:
-            one = self._opened(operation, request.fds[0], request.is_cancelled, opened)
-            if operation.get("settled") is None:
-                events = self._engine.transcribe(one.request)
-            else:
-                settled = [
-                    cast(transcript.Checkpoint, transcript.from_wire(values))
-                    for values in operation["settled"]
-                ]
-                engine = cast(engine_interface.ResumableEngine, self._engine)
-                events = engine.transcribe_from(settled, one.request)
-            for event in events:
-                yield from one.frames(event)
-
-    def _transcribe_together(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
-        """Transcribe a batch; a recording that cannot be opened fails alone, a cancelled one is
-        dropped."""
-        engine = cast(engine_interface.BatchEngine, self._engine)
-        left: set[int] = set()
+        """Transcribe a recording, or a batch: one of these that cannot be opened fails alone, a
+        cancelled one is dropped."""
+        wanted, left = request.message["requests"], set[int]()
 
         def is_cancelled(number: int) -> bool:
             left.update(message["leave"] for message, _ in request.received())
@@ -224,17 +202,23 @@ class WorkerOperations:
 
         recordings: dict[int, TranscribedRecording] = {}
         with ExitStack() as opened:
-            for number, (one, fd) in enumerate(
-                zip(request.message["requests"], request.fds, strict=True)
-            ):
+            for number, (one, fd) in enumerate(zip(wanted, request.fds, strict=True)):
                 try:
                     cancelled = partial(is_cancelled, number)
                     recordings[number] = self._opened(one, fd, cancelled, opened)
                 except errors.SidecarError as error:
+                    if len(wanted) == 1:
+                        raise
                     yield {"number": number, "failed": error.to_wire()}
             numbers = list(recordings)
             requests = [one.request for one in recordings.values()]
-            events = engine.transcribe_together(requests) if requests else ()
+            if len(wanted) > 1:
+                engine = cast(engine_interface.BatchEngine, self._engine)
+                events = engine.transcribe_together(requests) if requests else iter(())
+            else:
+                events = (
+                    (0, event) for event in self._alone(requests[0], wanted[0].get("settled"))
+                )
             for index, event in events:
                 number = numbers[index]
                 if isinstance(event, errors.SidecarError):
@@ -242,6 +226,17 @@ class WorkerOperations:
                     continue
                 for frame in recordings[number].frames(event):
                     yield {"number": number, "event": frame}
+
+    def _alone(
+        self, request: engine_interface.TranscriptionRequest, settled: list[dict[str, Any]] | None
+    ) -> Iterator[transcript.TranscriptionEvent]:
+        if self._engine is None:
+            raise errors.EngineFailed("The engine is not loaded.")
+        if settled is None:
+            return self._engine.transcribe(request)
+        engine = cast(engine_interface.ResumableEngine, self._engine)
+        checkpoints = [cast(transcript.Checkpoint, transcript.from_wire(one)) for one in settled]
+        return engine.transcribe_from(checkpoints, request)
 
     def _opened(
         self, operation: dict[str, Any], fd: int, is_cancelled: Callable[[], bool], until: ExitStack

@@ -390,14 +390,14 @@ async def test_unreadable_recordings_keep_no_other_job_waiting(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable, good = [new_job() for _ in range(5)], new_job()
-    attempt = JobRun._attempt
+    transcribe = JobRun._transcribe
 
-    async def attempted(run: JobRun, job: Job) -> None:
-        if job in unreadable:
+    async def transcribed(run: JobRun) -> None:
+        if run.jobs[0] in unreadable:
             raise errors.StorageUnreachable()
-        await attempt(run, job)
+        await transcribe(run)
 
-    monkeypatch.setattr(JobRun, "_attempt", attempted)
+    monkeypatch.setattr(JobRun, "_transcribe", transcribed)
     async with queue_on(OverheardSlot(), fault_retry_s=3600.0) as queue:
         for job in (*unreadable, good):
             await queue.submit(job)

@@ -23,7 +23,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent
+from sidecar.transcripts.transcript import TranscriptionEvent
 from sidecar.workers import engine_slot
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
@@ -113,31 +113,19 @@ class Overheard:
         return getattr(self._engine, name)
 
     async def transcribe(
-        self,
-        source: AudioSource,
-        facts: AudioInfo,
-        options: TranscribeOptions,
-        max_s: float,
-        settled: Sequence[Checkpoint] | None = None,
-    ) -> AsyncGenerator[TranscriptionEvent, None]:
-        self._slot.sip([source])
-        told = self._engine.transcribe(source, facts, options, max_s, settled)
-        async with aclosing(told) as events:
-            async for event in events:
-                self._slot.given = event
-                yield event
-                self._slot.given = None
-
-    async def transcribe_together(
-        self, requests: Sequence[engine_slot.BatchedRecording], max_s: float
+        self, recordings: Sequence[engine_slot.RecordingRequest], max_s: float
     ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        self._slot.sip([source for source, _, _ in requests])
-        for number in self._slot.too_large:
+        self._slot.sip([one.source for one in recordings])
+        alone = len(recordings) == 1
+        too_large = set() if alone else self._slot.too_large
+        for number in too_large:
             yield number, errors.GpuOutOfMemory()
-        async with aclosing(self._engine.transcribe_together(requests, max_s)) as events:
+        async with aclosing(self._engine.transcribe(recordings, max_s)) as events:
             async for number, event in events:
-                if number not in self._slot.too_large:
+                if number not in too_large:
+                    self._slot.given = event if alone else None
                     yield number, event
+                    self._slot.given = None
 
     def leave(self, number: int) -> None:
         self._slot.left.append(number)

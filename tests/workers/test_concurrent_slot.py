@@ -16,7 +16,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.engine_slot import CONCURRENT, EngineLease, EngineSlot
+from sidecar.workers.engine_slot import CONCURRENT, EngineLease, EngineSlot, RecordingRequest
 
 SECONDS = 30
 FACTS = AudioInfo("wav", "sndfile", SECONDS)
@@ -54,9 +54,9 @@ class Listener:
                 await self.may_leave.wait()
 
     async def _words(self, engine: EngineLease, source: AudioSource) -> None:
-        events = engine.transcribe(source, FACTS, TranscribeOptions(), 60.0)
+        events = engine.transcribe([RecordingRequest(source, FACTS, TranscribeOptions())], 60.0)
         async with aclosing(events):
-            async for event in events:
+            async for _, event in events:
                 if isinstance(event, SegmentReady):
                     self._began.set()
                 if isinstance(event, Finished):

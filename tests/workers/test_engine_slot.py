@@ -29,7 +29,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.workers import engine_slot
 from sidecar.workers.engine_loading import EngineSupervisor
-from sidecar.workers.engine_slot import EngineSlot, EngineState, Sharing
+from sidecar.workers.engine_slot import EngineSlot, EngineState, RecordingRequest, Sharing
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -544,7 +544,9 @@ async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, bui
             assert slot.memory == MemoryPlan()
             options = TranscribeOptions(memory=FRUGAL)
             facts = AudioInfo("wav", "sndfile", 3.0)
-            async with aclosing(engine.transcribe(source, facts, options, 60.0)) as events:
+            async with aclosing(
+                engine.transcribe([RecordingRequest(source, facts, options)], 60.0)
+            ) as events:
                 async for _ in events:
                     pass
     assert slot.memory == FRUGAL

@@ -265,7 +265,8 @@ async def loaded(grace_s: float) -> WorkerProcess:
 def transcribing(at: WorkerProcess, fd: int) -> Any:
     facts = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
     options = TranscribeOptions().to_wire()
-    return at.calling("transcribe", [fd], facts=facts, options=options, max_s=1e5)
+    request = {"facts": facts, "options": options, "max_s": 1e5}
+    return at.calling("transcribe", [fd], requests=[request])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")

@@ -80,7 +80,7 @@ class Speaking:
         self.task = asyncio.ensure_future(self._speak())
 
     async def _speak(self) -> None:
-        arguments = {
+        wanted = {
             "facts": AudioInfo("wav", "sndfile", SECONDS).to_wire(),
             "options": TranscribeOptions().to_wire(),
             "max_s": 1e5,
@@ -88,7 +88,7 @@ class Speaking:
         with self._path.open("rb") as file:
             async with self._slot.lease() as engine:
                 fds = [file.fileno()]
-                async with engine.calling("transcribe", fds, **arguments) as call:
+                async with engine.calling("transcribe", fds, requests=[wanted]) as call:
                     self.begun = True
                     async for _ in call.answers():
                         self.heard += 1

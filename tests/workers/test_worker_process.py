@@ -36,14 +36,13 @@ from sidecar.workers.worker_process import HUNG_NOTE, WorkerDied, WorkerProcess
 CLIP = Path(get_assets_path()) / "beckett.wav"
 OTHER_CLIP = Path(get_assets_path()) / "two_cities.wav"
 FACTS = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
+REQUEST = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
 PATIENT = WorkerOptions(cancel_grace_s=PATIENCE_S, ping_timeout_s=PATIENCE_S)
 """A busy machine is no hang."""
 
 
 def transcribe(worker: WorkerProcess, fd: int) -> Any:
-    return worker.call(
-        "transcribe", [fd], facts=FACTS, options=TranscribeOptions().to_wire(), max_s=1e5
-    )
+    return worker.call("transcribe", [fd], requests=[REQUEST])
 
 
 @asynccontextmanager
@@ -64,11 +63,10 @@ async def running(
 def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     """Otherwise the service serves the clients of a job before it starts the next one."""
     operations = WorkerOperations(lambda request: None)
-    transcribed = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
     load = {"engine": "scripted", "options": LoadOptions().to_wire()}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        for operation, values in ("load", load), ("transcribe", transcribed):
+        for operation, values in ("load", load), ("transcribe", {"requests": [REQUEST]}):
             message = {"operation": operation, **values}
             fd = os.open(CLIP, os.O_RDONLY)
             worker_main._serve_call(operations, RpcRequest(1, message, [fd], RpcSender(ours)), {})
@@ -76,7 +74,7 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
         *_, last = iter(lambda: bytearray(theirs.recv(1 << 16)), b"")
     transcript, end = channel.take_frame(last), channel.take_frame(last)
     assert transcript is not None
-    assert transcript.message["answer"]["event"] == "Finished"
+    assert transcript.message["answer"]["event"]["event"] == "Finished"
     assert end is not None
     assert end.message == {"call": 1, "done": True}
 
@@ -148,7 +146,7 @@ async def test_prompts_larger_than_socket_buffer_reach_late_worker(
             halt(worker.pid)
             options = TranscribeOptions(prompt="😀" * 4096).to_wire()
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
-            call = worker.calling("transcribe_together", [file.fileno()] * 16, requests=[one] * 16)
+            call = worker.calling("transcribe", [file.fileno()] * 16, requests=[one] * 16)
             async with call as begun:
                 assert not worker._line._drained.is_set(), "the socket is full"
                 os.kill(worker.pid, signal.SIGCONT)
@@ -159,10 +157,8 @@ async def test_prompts_larger_than_socket_buffer_reach_late_worker(
 
 
 def together(worker: WorkerProcess, files: list[IO[bytes]]) -> Any:
-    one = {"facts": FACTS, "options": TranscribeOptions().to_wire(), "max_s": 1e5}
-    return worker.calling(
-        "transcribe_together", [file.fileno() for file in files], requests=[one] * len(files)
-    )
+    fds = [file.fileno() for file in files]
+    return worker.calling("transcribe", fds, requests=[REQUEST] * len(files))
 
 
 async def test_recording_that_leaves_batch_ends_and_next_batch_is_complete(
@@ -204,10 +200,10 @@ async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.Mo
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
                 first = await anext(frames)
-            assert first["event"] == "SegmentReady"
+            assert first["event"]["event"] == "SegmentReady"
             assert worker.alive
             again = [frame async for frame in transcribe(worker, file.fileno())]
-        assert again[-1]["event"] == "Finished"
+        assert again[-1]["event"]["event"] == "Finished"
 
 
 async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
