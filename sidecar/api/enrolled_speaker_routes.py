@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import AliasPath, BaseModel, Field
 
 from sidecar import errors
@@ -87,8 +87,7 @@ PREFIX = "/v1/people"
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/people."""
-    checks = [Depends(openapi.refuse_unknown_parameters)]
-    router = openapi.Routes(prefix=PREFIX, responses=openapi.PROBLEMS, dependencies=checks)
+    router = openapi.Routes(prefix=PREFIX, responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
 
     @router.post("", status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
     async def add(request: Request) -> Response:
@@ -197,8 +196,7 @@ class ErasureAnswer(BaseModel):
 
 def build_erasure_router(service: Service) -> APIRouter:
     """Return the route of /v1/data."""
-    checks = [Depends(openapi.refuse_unknown_parameters)]
-    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=checks)
+    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
 
     @router.delete("/v1/data", response_model=ErasureAnswer)
     async def erase(request: Request) -> Response:

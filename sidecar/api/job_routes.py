@@ -9,11 +9,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from sidecar.api import job_edit_and_recording_routes, job_schemas
 from sidecar.api.http import responses
-from sidecar.api.http.openapi import PROBLEMS, Routes, refuse_unknown_parameters
+from sidecar.api.http.openapi import CHECKS, PROBLEMS, Routes
 from sidecar.api.http.request_headers import (
     LAST_EVENT_HINT,
     idempotency_key_of,
@@ -223,8 +223,7 @@ class JobEventFrames:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/jobs."""
-    checks = [Depends(refuse_unknown_parameters)]
-    router = Routes(prefix=PATH, responses=PROBLEMS, dependencies=checks)
+    router = Routes(prefix=PATH, responses=PROBLEMS, dependencies=CHECKS)
     _add_submission_routes(router, service)
     _add_listing_routes(router, service)
     _add_result_routes(router, service)

@@ -21,7 +21,7 @@ from sidecar.cluster.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import MAX_FAULTY_JOBS, Fault, FaultHistory, fault_of
-from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobFailure, JobRecord
@@ -44,12 +44,12 @@ LIVE_DECODER = "live"
 
 
 def ineligibility(
-    record: JobRecord, provision: EngineProvisioning, max_s: float, storage: str = "folder"
+    record: JobRecord, engine: JobEngine, max_s: float, storage: str = "folder"
 ) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
-    spec, language, length_s = provision.spec, record.options.language, record.facts.total_s
-    if provision.slot.state is EngineState.STUCK:
+    spec, language, length_s = engine.spec, record.options.language, record.facts.total_s
+    if engine.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.facts.decoder == LIVE_DECODER:
         return errors.AudioLost("The live session of this job did not end.")
@@ -68,7 +68,7 @@ def ineligibility(
             f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
         )
     try:
-        provision.admitted(record.options, length_s)
+        engine.admitted(record.options, length_s)
     except errors.SidecarError as error:
         return error
     return None

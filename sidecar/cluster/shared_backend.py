@@ -19,8 +19,10 @@ from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_backend import EngineProvisioning, JobBackend, LocalQueueSetup
+from sidecar.jobs.job_backend import JobBackend
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
+from sidecar.jobs.job_runner import OptionsPlanner
 from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
@@ -44,7 +46,8 @@ class SharedJobBackend(JobBackend):
         self,
         settings: Settings,
         address: str,
-        engine: LocalQueueSetup,
+        engine: JobEngine,
+        plan: OptionsPlanner,
         tally: JobMetrics,
         disk: ThreadLimiter,
         now: clock.Clock,
@@ -57,7 +60,6 @@ class SharedJobBackend(JobBackend):
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
         """
         self._role, self._engine = settings.role, engine
-        provision = engine.provision
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
         seal = migrate_postgres(address, journal_key(settings))
@@ -84,7 +86,7 @@ class SharedJobBackend(JobBackend):
             service_id,
             self._follower,
             self._housekeeping,
-            partial(engine.pace.seconds, provision.spec.resolve_precision(Precision.AUTO)),
+            partial(engine.pace.seconds, engine.spec.resolve_precision(Precision.AUTO)),
             settings.queue_limit,
             tally,
             now,
@@ -93,11 +95,11 @@ class SharedJobBackend(JobBackend):
         if settings.role != ROLE_FRONT:
             log = JobEventLog(now)
             log.listen(partial(count_event, tally))
-            queue = engine.queue(log)
+            queue = engine.queue(log, plan)
             claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
             max_s = settings.max_audio_hours * 3600
             kind = storage.kind
-            refused = partial(ineligibility, provision=provision, max_s=max_s, storage=kind)
+            refused = partial(ineligibility, engine=engine, max_s=max_s, storage=kind)
             judging = EligibilityJudge(claims, refused)
             node = ClaimLoop(
                 claims,
@@ -106,8 +108,8 @@ class SharedJobBackend(JobBackend):
                 self.persistent_recordings.open,
                 judging,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
-                offer=partial(_offer, provision),
-                beside=provision.batching.beside,
+                offer=partial(_offer, engine),
+                beside=engine.beside,
                 places=engine.places,
             )
         self.queue = SharedJobQueue(
@@ -163,9 +165,9 @@ class SharedJobBackend(JobBackend):
         self.persistent_recordings.close()
 
 
-def _offer(provision: EngineProvisioning) -> ClaimPreferences:
+def _offer(engine: JobEngine) -> ClaimPreferences:
     """Return the requested precisions that need no load now, and whether jobs begin alone."""
-    slot, alone = provision.slot, provision.batching.most_beside == 1
+    slot, alone = engine.slot, engine.most_beside == 1
     if not slot.loaded:
         return ClaimPreferences(begins=alone)
     fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)

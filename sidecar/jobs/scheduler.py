@@ -1,4 +1,4 @@
-"""Scheduler: fair order of waiting jobs by owner and priority; which run in one batch. Pure.
+"""Scheduler: fair order of waiting jobs by owner and priority. Pure.
 
 Owners share by predicted seconds of work, not by the number of files: weighted fair queueing
 (Demers, Keshav, Shenker 1989) with equal weights. Each owner has a tag, the work it has had; the
@@ -24,18 +24,9 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING
 
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import Priority
-
-if TYPE_CHECKING:
-    from sidecar.config.settings import Settings
-    from sidecar.interfaces.engine_interface import EngineSpec
-    from sidecar.jobs.job_record import JobRecord
-    from sidecar.jobs.job_runner import Job
-    from sidecar.workers.engine_host import EngineHost
 
 MAX_PASSED_OVER_S = 60.0
 """Longest time for which jobs of the loaded precision pass over one that is due."""
@@ -237,57 +228,3 @@ def _tag_after(tag: float, work_s: float, passed: float) -> float:
     """Return the tag of an owner by the end of a job; ``passed``: the work that has passed for
     all, behind which nobody counts then."""
     return max(tag + work_s, passed)
-
-
-MAX_BATCHED_AUDIO_S = 120.0
-"""Longest recording of a batch; longer ones run alone, so that starts are predictable."""
-MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same for remote engines: it keeps several servers busy, and memory stays small."""
-
-
-class JobBatching:
-    """Choice of the jobs that the engine of a ``host`` transcribes in one batch."""
-
-    def __init__(self, settings: Settings, host: EngineHost[EngineSpec]) -> None:
-        self._settings, self._host = settings, host
-        self._spec, self._admission = host.spec, host.admission
-
-    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        """Return the first job and those that are transcribed in one batch with it: short
-        recordings, as many as fit in memory, none with a temperature on a local engine.
-
-        Other rows of a batch change the last digits of a row's numbers, and these may change
-        what is drawn.
-        """
-        due = next(waiting)
-        most = 1 if precision is Precision.FP16 else self.beside(due)  # FP16 may have to be widened
-        if most < 2:
-            return [due]
-        others = filter(self._is_batch_engine, waiting)
-        jobs = [due, *islice(others, most - 1)]
-        if self._admission is not None:
-            now = self._host.memory_now()
-            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
-            while len(jobs) > 1 and not self._admission.fits_together(
-                precision, recordings[: len(jobs)], now
-            ):
-                jobs.pop()
-        return jobs
-
-    def beside(self, job: Job | JobRecord) -> int:
-        """Return how many recordings run at most in a batch with this job,
-        by its length and options."""
-        return self.most_beside if self._is_batch_engine(job) else 1
-
-    @property
-    def most_beside(self) -> int:
-        """Return the largest batch of this engine."""
-        pays = self._host.on_gpu or self._spec.remote
-        most = self._settings.batch or (self._spec.together if pays else 1)
-        return min(most, self._spec.together)
-
-    def _is_batch_engine(self, job: Job | JobRecord) -> bool:
-        length_s = job.facts.total_s or math.inf
-        if self._spec.remote:
-            return length_s <= MAX_REMOTE_BATCHED_AUDIO_S
-        return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature

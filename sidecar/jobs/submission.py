@@ -17,7 +17,8 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import reservations
-from sidecar.jobs.job_backend import EngineProvisioning, JobBackend
+from sidecar.jobs.job_backend import JobBackend
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
 from sidecar.jobs.job_runner import Job
@@ -36,7 +37,7 @@ class JobSubmissions:
         self,
         settings: Settings,
         backend: JobBackend,
-        provision: EngineProvisioning,
+        engine: JobEngine,
         intake: AudioProbe,
         disk: ThreadLimiter,
         tally: JobMetrics,
@@ -45,7 +46,7 @@ class JobSubmissions:
     ) -> None:
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._keeping = backend.persistent_recordings
-        self._provision, self._intake, self._disk = provision, intake, disk
+        self._engine, self._intake, self._disk = engine, intake, disk
         self._tally, self._traces, self._now = tally, traces, now
         self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
         self._people = settings.people
@@ -228,7 +229,7 @@ class JobSubmissions:
         """Check the caller's limit of waiting audio. Return the options with a precision that fits
         and with this service's setting for voiceprints, since another service may run the job."""
         if not self._fits_elsewhere:
-            options = self._provision.admitted(options, facts.total_s)
+            options = self._engine.admitted(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
             load = await self._store.load(caller.owner)
             reservations.check_audio(caller, facts.total_s, load.waiting_audio_s, load.least_s)

@@ -11,7 +11,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock
@@ -19,10 +19,9 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
-from sidecar.engines.engine_selection import MOONSHINE, EngineChoice, language_hint
+from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -32,7 +31,8 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
-from sidecar.jobs import duration_prediction, job_backend
+from sidecar.jobs.job_backend import JobBackend, LocalJobBackend
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_telemetry import JobTraces, OtlpExporter, is_tracing_configured
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
@@ -142,24 +142,20 @@ class Service:
         self.tally = metrics.ServiceMetrics()
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
-        self._provision = job_backend.EngineProvisioning(settings, self.fleet.files)
-        self.spec, self._slot = self._provision.spec, self._provision.slot
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        engine = job_backend.LocalQueueSetup(
-            settings, self._provision, self._planned, self.fleet.places, model
-        )
-        self.remaining_s = engine.remaining_s
-        self._pace = engine.pace
+        engine = self._engine = JobEngine(settings, self.fleet.files, self.fleet.places, model)
+        self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
+        self.spec, self._slot = engine.spec, engine.slot
         counts, threads = self.tally.jobs, self.spool_threads
         self._shared: SharedJobBackend | None = None
         if (address := shared_address(settings)) is not None:
             from sidecar.cluster.shared_backend import SharedJobBackend
 
             self._shared = SharedJobBackend(
-                settings, address, engine, counts, threads, now, self.instance
+                settings, address, engine, self._planned, counts, threads, now, self.instance
             )
-        self._backend: job_backend.JobBackend = self._shared or job_backend.LocalJobBackend(
-            settings, engine, counts, now
+        self._backend: JobBackend = self._shared or LocalJobBackend(
+            settings, engine, self._planned, counts, now
         )
         self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
@@ -173,7 +169,7 @@ class Service:
             listen, loaded = self._backend.listen, lambda: self._slot.last_load(now())
             traced = JobTraces(self.traces, listen, self.spec.name, loaded, now)
         self.submissions = JobSubmissions(
-            settings, self._backend, self._provision, self._intake, threads, counts, traced, now
+            settings, self._backend, engine, self._intake, threads, counts, traced, now
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
@@ -264,36 +260,6 @@ class Service:
         """Add notices to a transcript about options that the engine ignored."""
         return with_ignored_notices(self.spec, transcript, options)
 
-    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, from
-        memory.
-
-        If its length is unknown, assume the usual length and return no time. Durations with and
-        without speakers are not kept apart.
-        """
-        forecast = self._timed_forecast(audio_s, options)
-        forecast = forecast.with_note(self.spec.replacement(options.precision))
-        quicker = self.spec.by_voices and not options.diarize
-        return forecast.with_note("times are those with speakers" if quicker else "")
-
-    def _timed_forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-        forecast = self._provision.forecast(audio_s, options)
-        if forecast.seconds is not None or not forecast.fits:
-            return forecast
-        if audio_s is None:
-            return forecast.with_note(UNKNOWN_LENGTH_NOTE)
-        if self._pace.knows(forecast.precision):
-            return forecast.with_seconds(self._pace.seconds(forecast.precision, audio_s))
-        if self.spec.name == MOONSHINE:
-            paces = (
-                duration_prediction.USUAL_WORK_PER_AUDIO_S,
-                duration_prediction.DEFAULT_WORK_PER_AUDIO_S,
-            )
-            return forecast.with_usual_seconds(
-                *(max(duration_prediction.MIN_JOB_S, audio_s * pace) for pace in paces)
-            )
-        return forecast.with_note(UNMEASURED_NOTE)
-
     async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
         """Reload the engine at ``precision``; waiting jobs use it.
 
@@ -357,10 +323,10 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
-        owner, kept = job.record.owner, job.record.kept
-        options = await self.voices.with_enrolled_speakers(job.options, owner, kept=kept)
-        planned = self._provision.plan(job, precision)
-        return replace(planned, known_voices=options.known_voices, voiceprints=options.voiceprints)
+        options = await self.voices.with_enrolled_speakers(
+            job.options, job.record.owner, kept=job.record.kept
+        )
+        return self._engine.plan(options, job.facts.total_s, precision)
 
     async def _preload(self) -> None:
         try:

@@ -17,7 +17,7 @@ from sidecar.cluster.claims import are_final, unschedulable_error
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_record import JobFailure
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
@@ -38,12 +38,12 @@ def test_unschedulable_error_has_reasons_of_nodes_and_a_hint() -> None:
 def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -> None:
     settings = Settings(engine="moonshine")
     lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
-    provision = EngineProvisioning(settings, lodging)
+    engine = JobEngine(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
     talk = replace(job, facts=replace(job.facts, decoder="live"))
-    found = [ineligibility(one, provision, 60.0) for one in (job, german, talk)]
-    found.append(ineligibility(job, provision, 1.0))
+    found = [ineligibility(one, engine, 60.0) for one in (job, german, talk)]
+    found.append(ineligibility(job, engine, 1.0))
     codes = [error and error.code for error in found]
     assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
 

@@ -22,7 +22,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.job_backend import EngineProvisioning
+from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -247,7 +247,6 @@ def test_jobs_with_temperature_are_not_batched(
     """The rows of others change last digits, and a draw hangs on them."""
     settings = Settings(engine="scripted", batch=4)
     lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
-    provision = EngineProvisioning(settings, lodging)
     jobs = [job_of(recording, TranscribeOptions(temperature=one)) for one in temperatures]
-    chosen = provision.batching.company(iter(jobs), Precision.FP32)
+    chosen = JobEngine(settings, lodging).company(iter(jobs), Precision.FP32)
     assert [jobs.index(one) for one in chosen] == company

@@ -395,9 +395,9 @@ def test_service_whose_dispatcher_failed_ends_with_reason(tmp_path: Path, voice:
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.scheduler import JobBatching
+from sidecar.jobs.job_engine import JobEngine
 def company(*_): raise asyncio.CancelledError
-JobBatching.company = company
+JobEngine.company = company
 sys.argv = ["vibevoice-asr"]
 main()
 """

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
@@ -62,6 +62,10 @@ async def refuse_unknown_parameters(request: Request) -> None:
         for name in request.query_params.keys() - {*known, "api_key"}:
             meant = request_options.did_you_mean(name, known)
             raise FieldInvalid(f"There is no parameter '{printable_text(name)}'.{meant}")
+
+
+CHECKS = (Depends(refuse_unknown_parameters),)
+"""Dependencies of routers that accept no unknown parameter."""
 
 
 class ProblemDetails(BaseModel):

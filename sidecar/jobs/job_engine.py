@@ -1,0 +1,195 @@
+"""Engine of jobs: what fits into its memory, which jobs run together, how long they take.
+
+`gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import MOONSHINE
+from sidecar.gpu_memory.memory_admission import MemoryState
+from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.jobs import duration_prediction
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_runner import Job, OptionsPlanner
+from sidecar.observability.logs import default_data_folder
+from sidecar.transcripts.transcript import Progress
+from sidecar.workers.engine_host import EngineHost
+
+MAX_BATCHED_AUDIO_S = 120.0
+"""Longest recording of a batch; longer ones run alone, so that starts are predictable."""
+MAX_REMOTE_BATCHED_AUDIO_S = 900.0
+"""The same for remote engines: it keeps several servers busy, and memory stays small."""
+
+
+class JobEngine:
+    """Engine of a ``host`` as the queue sees it. ``places``: jobs that run at once. ``model``: the
+    name of the weights, by which durations are stored."""
+
+    def __init__(
+        self, settings: Settings, host: EngineHost[EngineSpec], places: int = 1, model: str = ""
+    ) -> None:
+        self._settings, self._host, self.places = settings, host, places
+        self._admission = host.admission
+        self.spec, self.slot = host.spec, host.slot
+        self._file = duration_prediction.DurationFile(default_data_folder(settings.data_dir))
+        self.pace = duration_prediction.DurationPredictor(self.spec.name, model, self._file.read())
+
+    def queue(self, log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
+        """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options
+        of a job at its begin."""
+        return JobQueue(
+            self.slot,
+            log,
+            DispatchOptions(plan, self._settings.max_audio_hours * 3600, self.company),
+            limit=self._settings.queue_limit,
+            places=self.places,
+            guess=self._guess,
+            pace=self.pace,
+        )
+
+    def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
+        """Return the options with a precision that fits; refuse a job that does
+        not fit, before any work."""
+        if self._admission is None:
+            return options
+        now = self._host.memory_now()
+        precision = self._suited(options, audio_s, now)
+        self._admission.planned(precision, audio_s, options, now)
+        if options.precision is Precision.AUTO and precision is not self.slot.precision:
+            return dataclasses.replace(options, precision=precision)
+        return options
+
+    def plan(
+        self, options: TranscribeOptions, audio_s: float | None, precision: Precision
+    ) -> TranscribeOptions:
+        """Return a job's options with the plan for the memory that is free when it begins."""
+        if self._admission is None:
+            return options
+        options = self._admission.planned(precision, audio_s, options, self._host.memory_now())
+        self._host.expect_peak(self._admission.peak_bytes(precision, audio_s, options))
+        return options
+
+    def _guess(self, job: Job, precision: Precision) -> float | None:
+        """Return a job's seconds of work by its memory plan; None if unknown."""
+        if self._admission is None:
+            return None
+        now = self._host.memory_now()
+        return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
+
+    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
+        """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, by the
+        memory that is free now.
+
+        If its length is unknown, assume the usual length and return no time. Durations with and
+        without speakers are not kept apart.
+        """
+        forecast = self._timed_forecast(audio_s, options)
+        forecast = forecast.with_note(self.spec.replacement(options.precision))
+        quicker = self.spec.by_voices and not options.diarize
+        return forecast.with_note("times are those with speakers" if quicker else "")
+
+    def _timed_forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
+        if self._admission is None:
+            precision = self.spec.resolve_precision(options.precision)
+            longest_s = self._settings.max_audio_hours * 3600
+            forecast = JobForecast.small(self.spec, precision, audio_s, longest_s)
+        else:
+            now = self._host.memory_now()
+            precision = self._suited(options, audio_s, now)
+            estimate = self._admission.estimate(precision, audio_s, options, now)
+            forecast = JobForecast.planned(audio_s, *estimate)
+        if forecast.seconds is not None or not forecast.fits:
+            return forecast
+        if audio_s is None:
+            return forecast.with_note(UNKNOWN_LENGTH_NOTE)
+        if self.pace.knows(forecast.precision):
+            return forecast.with_seconds(self.pace.seconds(forecast.precision, audio_s))
+        if self.spec.name == MOONSHINE:
+            paces = (
+                duration_prediction.USUAL_WORK_PER_AUDIO_S,
+                duration_prediction.DEFAULT_WORK_PER_AUDIO_S,
+            )
+            return forecast.with_usual_seconds(
+                *(max(duration_prediction.MIN_JOB_S, audio_s * pace) for pace in paces)
+            )
+        return forecast.with_note(UNMEASURED_NOTE)
+
+    def _suited(
+        self, options: TranscribeOptions, audio_s: float | None, now: MemoryState
+    ) -> Precision:
+        """Return the precision of a job that arrives now: the requested one, or one that fits."""
+        assert self._admission is not None
+        precision = self.slot.resolve(options.precision, math.inf)
+        if options.precision is Precision.AUTO:
+            return self._admission.fitting_precision(precision, audio_s, options, now)
+        return precision
+
+    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+        """Return the first job and those that are transcribed in one batch with it: short
+        recordings, as many as fit in memory, none with a temperature on a local engine.
+
+        Other rows of a batch change the last digits of a row's numbers, and these may change
+        what is drawn.
+        """
+        due = next(waiting)
+        most = 1 if precision is Precision.FP16 else self.beside(due)  # FP16 may have to be widened
+        if most < 2:
+            return [due]
+        others = filter(self._runs_in_batch, waiting)
+        jobs = [due, *islice(others, most - 1)]
+        if self._admission is not None:
+            now = self._host.memory_now()
+            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
+            while len(jobs) > 1 and not self._admission.fits_together(
+                precision, recordings[: len(jobs)], now
+            ):
+                jobs.pop()
+        return jobs
+
+    def beside(self, job: Job | JobRecord) -> int:
+        """Return how many recordings run at most in a batch with this job,
+        by its length and options."""
+        return self.most_beside if self._runs_in_batch(job) else 1
+
+    @property
+    def most_beside(self) -> int:
+        """Return the largest batch of this engine."""
+        pays = self._host.on_gpu or self.spec.remote
+        most = self._settings.batch or (self.spec.together if pays else 1)
+        return min(most, self.spec.together)
+
+    def _runs_in_batch(self, job: Job | JobRecord) -> bool:
+        length_s = job.facts.total_s or math.inf
+        if self.spec.remote:
+            return length_s <= MAX_REMOTE_BATCHED_AUDIO_S
+        return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature
+
+    def remaining_s(self, progress: Progress, elapsed_s: float, resumed_s: float) -> float | None:
+        """Predict the seconds until a job ends that has this progress, and whose attempt has run
+        for ``elapsed_s`` since ``resumed_s`` of the audio."""
+        precision = self.slot.precision
+        known = self.pace.knows(precision)
+        work_s = self.pace.seconds(precision, progress.audio_s_total) if known else None
+        resumed = progress.fraction_at(resumed_s) or 0.0
+        return duration_prediction.estimate_remaining_s(
+            work_s, elapsed_s, progress.fraction, resumed
+        )
+
+    def open(self, background: BackgroundTaskGroup) -> None:
+        """Persist the durations at intervals."""
+        background.spawn("remember the pace", self._file.run(self.pace))
+
+    async def close(self) -> None:
+        """Persist the durations."""
+        await asyncio.to_thread(self._file.write, self.pace.known)
