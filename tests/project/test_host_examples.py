@@ -299,6 +299,7 @@ class OriginalHost:
             env={**stage.environment, "TRISPR_DEV_BUILD": "0"},
             stdout=subprocess.PIPE,  # held, and never read
             stderr=subprocess.PIPE,
+            pipesize=4096,  # full after a few lines
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -355,11 +356,9 @@ def test_original_rust_host_passes_with_service(
     assert host.wait()["status"] in ("ok", "loading")
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(host.transcribe, str(recording))
-        polls = 0
-        while not working.done():
-            host.health()
-            polls += 1
-    assert polls > 1
+        polls = []
+        wait_until(lambda: polls.append(host.health()) or working.done(), PATIENCE_S, "it is done")
+    assert len(polls) > 1
     status, body = working.result()
     assert (status, body["status"]) == (200, "success")
     segments, about = body["segments"], body["metadata"]
@@ -374,7 +373,7 @@ def test_original_rust_host_passes_with_service(
     assert (status, body["status"], type(body["message"])) == (200, "success", str)
     status, body = host.transcribe("/no/such.wav")
     assert (status, "detail" in body) == (404, True)
-    for _ in range(1500):  # standard output may stay unread
+    for _ in range(150):  # standard output may stay unread
         host.health()
     assert host.lines
     assert not [line for line in host.lines if re.match(r"ERROR:|.* - (ERROR|CRITICAL) - ", line)]

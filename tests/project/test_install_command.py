@@ -106,6 +106,7 @@ def build_wheel(tree: Path, into: Path) -> Path:
     return wheel
 
 
+@pytest.mark.slow
 def test_module_left_by_earlier_build_is_not_in_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "sidecar/jobs/job_queue.py" in names
@@ -132,6 +133,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_wheel(tree / "tree", tree / "wheels")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["a wheel", "a folder of wheels"])
 def test_install_command_works_in_its_environment(source: str, wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
