@@ -188,7 +188,8 @@ class Visitor:
         self.driver.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())
         found = self.driver.execute_async_script(
             """const done = arguments[arguments.length - 1];
-            axe.run(document, {runOnly: arguments[0]}).then((said) => done(said.violations));""",
+            const options = {runOnly: arguments[0], resultTypes: ["violations"]};  // half the work
+            axe.run(document, options).then((said) => done(said.violations));""",
             RULES,
         )
         return [f"{one['id']}: {node['html'][:150]}" for one in found for node in one["nodes"]]
