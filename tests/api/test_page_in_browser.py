@@ -866,7 +866,7 @@ def test_page_shows_the_language_of_the_engine_and_where_it_runs(
     visitor.sees("#main", "No speech was found")
     visitor.sees("#main .title", "0:02 · English")
     samples, rate = soundfile.read(Path(get_assets_path()) / "endgame_nagg_nell.wav", dtype="int16")
-    soundfile.write(visitor.folder / "backwards.wav", samples[::-1], rate)
+    soundfile.write(visitor.folder / "backwards.wav", samples[: 15 * rate][::-1], rate)
     visitor.sends(visitor.folder / "backwards.wav")
     visitor.sees(".job[data-state=done] .name", "backwards.wav").click()
     visitor.sees("#main .notice", "does not seem to be English")

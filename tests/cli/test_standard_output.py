@@ -36,7 +36,7 @@ def named(words: list[str]) -> str:
 
 
 @posix
-@pytest.mark.slow_except("-estimate", "-serve")
+@pytest.mark.slow_except("-estimate0", "-serve")
 @pytest.mark.parametrize(
     ("redirection", "why", "words"),
     [
@@ -76,6 +76,7 @@ def test_reader_that_is_gone_is_no_error_line(words: list[str], terminal: Termin
     assert words[0] != "transcribe" or process.returncode == 1
 
 
+@pytest.mark.slow_except("[]")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_results_are_utf_8_whatever_the_encoding_of_the_console(
     unbuffered: str, terminal: Terminal
