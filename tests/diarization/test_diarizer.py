@@ -259,6 +259,7 @@ def test_state_of_checkpoint_does_not_grow_and_all_states_make_same_speakers(
     assert len({turn.label for turn in resumed.turns}) == 2
 
 
+@pytest.mark.slow_except("2.5")
 @pytest.mark.parametrize("step_s", [3.0, 2.5])
 def test_diarization_resumed_at_a_window_has_the_vectors_of_an_uninterrupted_one(
     models: SpeakerModels, play: Block, step_s: float

@@ -252,6 +252,7 @@ def test_installed_command_prints_git_revision(tree: Tree) -> None:
     assert done.stdout == "vibevoice-asr 0.2.0+0123456789ab\n"
 
 
+@pytest.mark.slow
 def test_installed_package_has_licence_expression_and_texts(tree: Tree) -> None:
     (installed,) = tree.site.glob("vibevoice_asr-*.dist-info")
     metadata = (installed / "METADATA").read_text("utf-8")
@@ -260,12 +261,14 @@ def test_installed_package_has_licence_expression_and_texts(tree: Tree) -> None:
     assert texts >= {"LICENSE", "THIRD_PARTY_LICENSES.md", "htm.LICENSE.txt", "preact.LICENSE.txt"}
 
 
+@pytest.mark.slow
 def test_installed_page_has_javascript_client(tree: Tree) -> None:
     sources, installed = ROOT / "clients/js/src", tree.site / "sidecar/api/static/client"
     theirs = {path.name: path.read_bytes() for path in sources.iterdir()}
     assert {path.name: path.read_bytes() for path in installed.iterdir()} == theirs
 
 
+@pytest.mark.slow
 def test_image_without_token_does_not_start(tree: Tree) -> None:
     done = tree.run()
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr

@@ -238,6 +238,7 @@ def test_commands_that_are_not_executed_name_existing_files(command: str) -> Non
         assert list((REPOSITORY / "tests").rglob(test))
 
 
+@pytest.mark.slow
 def test_guide_of_desktop_app(follow: Callable[..., Terminals]) -> None:
     done = follow("desktop-app.md")
     assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])

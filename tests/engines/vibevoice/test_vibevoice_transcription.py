@@ -149,7 +149,7 @@ def test_fp16_overflow_falls_back_to_bf16_with_notice() -> None:
 @pytest.mark.parametrize("plan", [SMALL, dataclasses.replace(SMALL, host_token_table=True)])
 def test_every_memory_plan_gives_same_text(model: VibeVoiceModel, plan: MemoryPlan) -> None:
     options = TranscribeOptions(memory=plan)
-    for name in tiny_vibevoice.CLIPS:
+    for name in ("beckett", "endgame_nagg_nell"):
         assert said(transcribe(model, name, options)) == trained("tiny", name)
 
 
@@ -216,8 +216,9 @@ def all_events(
 
 def test_batched_recordings_have_events_of_single_ones(model: VibeVoiceModel) -> None:
     decoding = model.decoding(MemoryPlan())
-    alone = [list(begun(model, name).events()) for name in tiny_vibevoice.CLIPS]
-    work = [begun(model, name, decoding=decoding) for name in tiny_vibevoice.CLIPS]
+    names = ("beckett", "endgame_nagg_nell")
+    alone = [list(begun(model, name).events()) for name in names]
+    work = [begun(model, name, decoding=decoding) for name in names]
     assert all_events(work) == alone
 
 

@@ -70,15 +70,24 @@ def test_same_words_at_another_time_are_no_repeats() -> None:
     assert not repeats([Word(2.0, 3.0, "yes")], [Word(5.0, 6.0, "yes")])
 
 
-def test_turn_under_dominant_speaker_is_recognized_alone_and_has_its_own_segment() -> None:
-    """Of ten seconds the recognizer writes what the one says, of a turn what the other says."""
+@pytest.mark.parametrize(
+    ("turns", "written"),
+    [
+        pytest.param([(0, 9.5), (4, 6)], [(0.2, 3), (3, 9)], id="under the dominant speaker"),
+        pytest.param([(0, 5), (6, 8)], [(0.2, 3), (3, 4.8)], id="quiet after loud speech"),
+    ],
+)
+def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segment(
+    turns: list[Span], written: list[Span]
+) -> None:
+    """Of a window the recognizer writes what the one says, of a turn what the other says."""
 
     def hear(audio: Block, *_: object) -> WhisperResult:
-        one, other = at((0.2, 3), (3, 9)), [Word(0.5, 2.0, " beside")]
+        one, other = at(*written), [Word(0.5, 2.0, " overlooked")]
         return WhisperResult(tuple(one if len(audio) > 5 * SAMPLE_RATE else other), "en")
 
-    turns = [SpeakerTurn(0.0, 9.5, 0), SpeakerTurn(4.0, 6.0, 1)]
-    follower = SimpleNamespace(turns=turns, told_s=0.0, windows=1, feed=len)
+    speakers = [SpeakerTurn(*turn, label) for label, turn in enumerate(turns)]
+    follower = SimpleNamespace(turns=speakers, told_s=0.0, windows=1, feed=len)
     follower.finish = lambda: setattr(follower, "told_s", inf)
     follower.identified = lambda found, _: found
     with ThreadPoolExecutor(1) as thread:
@@ -89,4 +98,4 @@ def test_turn_under_dominant_speaker_is_recognized_alone_and_has_its_own_segment
             request_of(SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)),
         ).events()
         segments = [one.segment for one in told if isinstance(one, SegmentReady)]
-    assert [one.text for one in segments if one.speaker == 1] == ["beside"]
+    assert [one.text for one in segments if one.speaker == 1] == ["overlooked"]

@@ -26,6 +26,8 @@ from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.transcripts.transcript import Transcript
 from sidecar.tts.espeak_tts import EspeakTts
 
+pytestmark = pytest.mark.slow  # the weights are not ours; what we make of them is in other files
+
 RATE = 16_000
 BECKETT = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."
 REFERENCES = Path(
@@ -77,7 +79,6 @@ def test_english_recording_is_transcribed_word_for_word_also_where_it_turns_quie
     assert found.language == "en"
 
 
-@pytest.mark.slow
 def test_speech_under_which_another_speaks_keeps_its_words(engine: WhisperEngine) -> None:
     """A man reads, a woman says a sentence meanwhile: of the window Whisper writes hers alone."""
     reading = clip("two_cities.wav")[: 20 * RATE].copy()
@@ -87,7 +88,6 @@ def test_speech_under_which_another_speaks_keeps_its_words(engine: WhisperEngine
         assert part in text, text
 
 
-@pytest.mark.slow
 def test_speech_beside_dominant_speaker_is_a_segment_of_its_own(engine: WhisperEngine) -> None:
     """Far from the microphone two speak at once (AMI, TRN09): each has a segment of the time."""
     if not (REFERENCES / "ami_trn09_3spk.ogg").exists():
@@ -97,7 +97,6 @@ def test_speech_beside_dominant_speaker_is_a_segment_of_its_own(engine: WhisperE
     assert len(at_16_s) == 2
 
 
-@pytest.mark.slow
 def test_live_turn_in_another_language_is_written_in_that_language(engine: WhisperEngine) -> None:
     """English, then Italian made by espeak-ng: the language of a turn is no law for the next, and
     an unclear piece ("Ever failed." may be Dutch) is in that of the pieces before."""
@@ -128,7 +127,6 @@ def spoken(text: str, voice: str) -> Block:
     return np.asarray(soxr.resample(samples, said[0].rate, RATE), np.float32)
 
 
-@pytest.mark.slow
 def test_german_recording_is_found_to_be_german(engine: WhisperEngine) -> None:
     if not (REFERENCES / "manifest.json").exists():
         pytest.skip("NOT TESTED: no recordings with references (VIBEVOICE_BENCH_AUDIO)")
