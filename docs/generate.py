@@ -213,7 +213,18 @@ The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `
 ## Fields of the answer
 
 Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_id`. No engine
-returns confidences or raw output.
+returns raw output.
+
+**Confidence** (`confidence`, 0.001 to 1, also in live finals) is the geometric mean of the
+probabilities that the model gave the tokens of a text. With Whisper that of a word is the mean of
+its tokens, that of a segment of a recording the geometric mean of its words. A segment that is
+cut at a change of speakers has that of its words. A text that a person corrected has none; words
+that stay keep theirs. There is none for music and noise, from Voxtral and from servers with
+OpenAI's API.
+
+**Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
+embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
+it has enough letters.
 
 `segments`:
 

@@ -25,6 +25,7 @@ class LiveWordMessage(LiveMessage):
     start_time: float
     end_time: float
     text: str
+    confidence: float | None = Field(None, description="Up to 1; omitted if unknown.")
 
 
 class LiveSegmentMessage(LiveMessage):
@@ -38,6 +39,8 @@ class LiveSegmentMessage(LiveMessage):
     words: list[LiveWordMessage] | None = None
     words_by: str | None = Field(None, description="attention, server, aligned or spread.")
     flags: list[str] | None = None
+    confidence: float | None = Field(None, description="Up to 1; omitted if unknown.")
+    language: str | None = None
 
 
 class LiveTranscriptMessage(LiveMessage):

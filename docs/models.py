@@ -110,7 +110,9 @@ is installed, else the embedded engine.
 
 The CUDA build of torch, for an NVIDIA GPU, adds several GB of NVIDIA's libraries.
 
-No engine returns confidences or raw output; `avg_logprob` in `verbose_json` is always 0.
+`confidence` of words and segments, up to 1, is what the model itself gave its tokens:
+VibeVoice-ASR, Whisper and the embedded engine have it. It is not calibrated; compare it within
+one model only.
 
 ## The embedded engine
 

@@ -43,6 +43,11 @@ class TranscribeWord(BaseModel):
     start_time: float
     end_time: float
     text: str
+    confidence: float | None = Field(
+        None,
+        examples=[0.93],
+        description="Geometric mean of the probabilities of its tokens; omitted if unknown.",
+    )
 
 
 class TranscribeSegment(BaseModel):
@@ -61,6 +66,8 @@ class TranscribeSegment(BaseModel):
         "'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).",
     )
     flags: list[str] = []
+    confidence: float | None = Field(None, examples=[0.91], description="As of a word.")
+    language: str = Field("", examples=["en"], description="Omitted if unknown.")
 
 
 class TranscribeWarning(BaseModel):

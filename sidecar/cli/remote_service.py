@@ -207,9 +207,11 @@ def _segment(said: asr_client.models.Segment, *, diarized: bool) -> Segment:
         said.end,
         said.text,
         _number(said.speaker) if diarized else None,
-        tuple(Word(word.start, word.end, word.text) for word in said.words),
+        tuple(Word(word.start, word.end, word.text, word.confidence) for word in said.words),
         said.flags,
         said.words_by,
+        said.confidence,
+        said.language,
     )
 
 

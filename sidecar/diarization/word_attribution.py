@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sidecar.transcripts.speaker_turns import SpeakerTurn, speaking_seconds
-from sidecar.transcripts.transcript import Segment, Word
+from sidecar.transcripts.transcript import Segment, Word, words_confidence
 from sidecar.transcripts.word_timing import split_at_words
 
 MAX_JOINED_PAUSE_S = 0.7
@@ -277,6 +277,7 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
                 text="".join(pieces[first:last]).strip(),
                 speaker=speaker,
                 words=inside,
+                confidence=words_confidence(inside),
             )
         )
     return found

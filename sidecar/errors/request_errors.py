@@ -180,9 +180,9 @@ class TranslationUnavailable(
 
 
 class LogprobsUnavailable(BadRequest, code="logprobs_unavailable", kind=ErrorKind.UNPROCESSABLE):
-    """Request for token probabilities, which no engine returns."""
+    """Request for the probabilities of tokens; there are only those of words and segments."""
 
-    default_detail = "No engine of this service returns token probabilities."
+    default_detail = "This service returns probabilities of words and segments, not of tokens."
     default_hint = "Omit 'include'."
 
 

@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and an entry of every list."""
-SEGMENT_BYTES = 150
-WORD_BYTES = 120
+SEGMENT_BYTES = 190
+WORD_BYTES = 150
 """Memory of a segment and a word beside their text (tracemalloc, CPython 3.11)."""
 PEAKS_BYTES = 400
 """Memory of a report of peaks beside its levels."""

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from sidecar.installation import ENGLISH_ONLY_BUILD_HINT, install_command, is_english_only_build
-from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment, mean_confidence
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -56,6 +56,11 @@ class Confidence:
 
     def __add__(self, other: Confidence) -> Confidence:
         return Confidence(self.total + other.total, self.tokens + other.tokens)
+
+    @property
+    def mean(self) -> float | None:
+        """Return the confidence of the text as one number; None if it has no tokens."""
+        return mean_confidence([self.total / self.tokens] if self.tokens else [])
 
     @property
     def doubtful(self) -> bool:

@@ -7,6 +7,7 @@ from the start of the recording. Each protocol has its own names for both.
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,11 +41,16 @@ _DOUBLE_COMMA = re.compile(r"(?<!\s)\s*+,(?:\s*+,)+")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word, start and end in seconds."""
+    """One word, start and end in seconds.
+
+    ``confidence``: `mean_confidence` of its tokens, which is not compared: its last digits depend
+    on what was computed at the same time. None if the engine gives none.
+    """
 
     start: float
     end: float
     text: str
+    confidence: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class Segment:
 
     ``start`` and ``end`` in seconds. ``speaker``: None without diarization. ``words_by``: source of
     the times of ``words`` (`WORDS_BY_ATTENTION` and the like); '' if there are no words.
+    ``confidence``: as of a `Word`. ``language``: a language tag; '' if unknown.
     """
 
     start: float
@@ -62,11 +69,32 @@ class Segment:
     words: tuple[Word, ...] = ()
     flags: tuple[str, ...] = ()
     words_by: str = ""
+    confidence: float | None = field(default=None, compare=False)
+    language: str = ""
 
     @property
     def is_speech(self) -> bool:
         """Return whether it is speech; `[Music]` and the like are not."""
         return NON_SPEECH_FLAG not in self.flags
+
+
+MIN_CONFIDENCE = 0.001
+"""The lowest value of three digits that has a logarithm."""
+
+
+def mean_confidence(logarithms: Iterable[float]) -> float | None:
+    """Return the geometric mean of probabilities from their natural logarithms, between 0.001 and
+    1; None if there are none."""
+    known = [*logarithms]
+    if not known:
+        return None
+    return max(MIN_CONFIDENCE, round(math.exp(sum(known) / len(known)), 3))
+
+
+def words_confidence(words: Iterable[Word]) -> float | None:
+    """Return the geometric mean of the words' confidences; None if a word has none."""
+    known = [word.confidence for word in words]
+    return mean_confidence(math.log(one) for one in known if one) if all(known) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,14 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
     if segment.words:
         body["words"] = [
             {"start_time": round(word.start, 3), "end_time": round(word.end, 3), "text": word.text}
+            | ({"confidence": word.confidence} if word.confidence else {})
             for word in segment.words
         ]
         body["words_by"] = segment.words_by
+    if segment.confidence:
+        body["confidence"] = segment.confidence
+    if segment.language:
+        body["language"] = segment.language
     if segment.flags:
         body["flags"] = list(segment.flags)
     return body

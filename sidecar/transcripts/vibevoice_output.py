@@ -29,6 +29,9 @@ NON_SPEECH_TAGS = (
 _TAG = re.compile(r"\[([^\[\]]+)\]")
 _CANONICAL = {tag[1:-1].casefold(): tag for tag in NON_SPEECH_TAGS}
 _SPEAKER = re.compile(r"(?:speaker[\s_-]*)?(\d{1,4})(?:\.0*)?", re.IGNORECASE)
+_CHARACTER = re.compile(r"\\u([\da-fA-F]{4})|\\(.)|.", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+"""Letters of JSON's escapes; other characters stand for themselves."""
 _FIELDS = {
     "start": "start",
     "start time": "start",
@@ -139,6 +142,18 @@ def _seconds(value: Any, duration_s: float | None) -> float | None:
 def _speaker(value: Any) -> int | None:
     match = _SPEAKER.fullmatch(value.strip()) if isinstance(value, str) else None
     return int(match[1]) if match else None
+
+
+def content_positions(written: str, text: str) -> list[int]:
+    """Return where each character of ``text`` begins, and where the last one ends, in ``written``,
+    an object of the list that ends with it; nothing if it is not there."""
+    found = [*_CHARACTER.finditer(written)]
+    said = "".join(
+        chr(int(one[1], 16)) if one[1] else _ESCAPES.get(one[2], one[2]) or one[0] for one in found
+    )
+    at = said.rfind(text)
+    inside = found[at : at + len(text)] if at >= 0 else []
+    return [one.start() for one in inside] + [one.end() for one in inside[-1:]]
 
 
 def _without_surrogates(text: str) -> str:

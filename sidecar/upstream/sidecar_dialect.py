@@ -179,7 +179,12 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     told = diarized and transcript.NON_SPEECH_FLAG not in flags
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
-        transcript.Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+        transcript.Word(
+            float(word["start_time"]),
+            float(word["end_time"]),
+            str(word["text"]),
+            _confidence(word),
+        )
         for word in one.get("words", ())
     )
     by = str(one.get("words_by", ""))
@@ -193,4 +198,10 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         words=words,
         flags=flags,
         words_by=by if words else "",
+        confidence=_confidence(one),
+        language=str(one.get("language", "")),
     )
+
+
+def _confidence(one: Mapping[str, Any]) -> float | None:
+    return float(one["confidence"]) if one.get("confidence") else None

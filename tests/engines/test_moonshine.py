@@ -159,6 +159,19 @@ def test_two_speakers_are_separated_and_recognized(found_in_endgame: Transcript)
     assert "ditch" in found.text
 
 
+def test_confidence_of_speech_is_above_that_of_reversed_speech(
+    engine: MoonshineEngine, endgame: Block, backwards: Block
+) -> None:
+    options = TranscribeOptions(words=True, diarize=False)
+    spoken, reversed_ = (transcript(engine, one, options).segments for one in (endgame, backwards))
+    assert {one.language for one in spoken} == {"en"}
+    for segment in spoken:
+        sure = [word.confidence or 0.0 for word in segment.words]
+        assert 0.0 < min(sure) <= (segment.confidence or 0.0) + 0.05
+    assert np.median([one.confidence for one in spoken]) > 0.7  # type: ignore[type-var]
+    assert np.median([one.confidence for one in reversed_]) < 0.55  # type: ignore[type-var]
+
+
 FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7, 28.0)
 """When Nagg, Nell, Nagg and so on begin to speak in the clip, seconds."""
 
@@ -415,6 +428,7 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
     known = sum(len(one.segments) for one in checkpoints[:-1])
     again = list(engine.transcribe_from(settled, play))  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
+    assert to_wire(again[-1]) == to_wire(whole[-1]), "with the confidences"
     segments = transcript_of(again).segments
     assert {one.words_by for one in segments} == {WORDS_BY_ATTENTION}
     for segment in segments:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -319,9 +320,12 @@ PIECES = st.lists(st.sampled_from([" a", " b", "c", ",", " ,", ",,", ".", " ", "
 @given(PIECES)
 def test_aligned_words_are_those_of_tidied_text(pieces: list[str]) -> None:
     text = collapse_commas("".join(pieces).strip())
-    at = [(float(number), number + 0.5) for number in range(len(pieces))]
+    at = [(float(number), number + 0.5, -0.1 * number) for number in range(len(pieces))]
     found = list(align_words(text, pieces, at))
     said = " ".join(word.text for word in found)
     assert said == " ".join(text.split()) or not text.strip(" ,")
     assert all(isinstance(word, Word) and word.start <= word.end for word in found)
+    for word in found:  # of tokens from `start` to `end`, half a second each
+        lowest, highest = (exp(-0.1 * at) for at in (word.end, word.start))
+        assert lowest - 0.001 <= (word.confidence or 0.0) <= highest + 0.001
     assert all(before.start <= after.start for before, after in pairwise(found))

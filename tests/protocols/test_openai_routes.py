@@ -231,7 +231,7 @@ IGNORED = "option_ignored"
 @pytest.mark.parametrize(
     ("fields", "code", "said"),
     [
-        ({"include": ["logprobs"]}, IGNORED, "No engine of this service returns token prob"),
+        ({"include": ["logprobs"]}, IGNORED, "This service returns probabilities of words and seg"),
         ({"timestamp_granularities": ["word"]}, IGNORED, "the response_format verbose_json only"),
         ({"prompt": "Beckett", "keywords": ["Nagg"]}, IGNORED, "prompt/hotwords"),
         ({"chunking_strategy": {**VAD, "silence_duration_ms": 500}}, IGNORED, "cut at pauses"),

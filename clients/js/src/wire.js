@@ -24,7 +24,7 @@
  * @property {"interactive" | "batch"} [priority]
  */
 
-/** @typedef {{ start_time: number, end_time: number, text: string }} Word */
+/** @typedef {{ start_time: number, end_time: number, text: string, confidence?: number }} Word */
 
 /**
  * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
@@ -38,6 +38,8 @@
  * @property {string} [words_by] how their times were found: "attention", "server", "aligned" or "spread"
  * @property {string[]} [flags]
  * @property {string} [name] who that is, where somebody was recognised
+ * @property {number} [confidence] up to 1, where the engine says
+ * @property {string} [language]
  */
 
 /**

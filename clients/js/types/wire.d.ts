@@ -64,6 +64,7 @@ export type Word = {
     start_time: number;
     end_time: number;
     text: string;
+    confidence?: number;
 };
 /**
  * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
@@ -83,6 +84,11 @@ export type Segment = {
      * who that is, where somebody was recognised
      */
     name?: string | undefined;
+    /**
+     * up to 1, where the engine says
+     */
+    confidence?: number | undefined;
+    language?: string | undefined;
 };
 /**
  * About a transcript as a whole; `duration` in seconds of audio.

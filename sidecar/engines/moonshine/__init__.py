@@ -42,7 +42,7 @@ SPEC = engine_interface.EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
-    resumes="moonshine-3",  # changes whenever the meaning of checkpoints changes
+    resumes="moonshine-4",  # changes whenever the meaning of checkpoints changes
 )
 CHECKPOINT_INTERVAL_S = 20.0
 """Seconds between checkpoints; diarization ahead of the words is lost with them."""
@@ -181,4 +181,5 @@ def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis
         draft=found,
         tokens=tuple(found.tokens),
         confidence=found.confidence,
+        likelihood=found.confidence.mean,
     )

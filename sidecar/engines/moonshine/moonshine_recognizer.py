@@ -25,7 +25,7 @@ from sidecar.diarization.speaker_models import REINSTALL_COMMAND
 from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.transcript import Word, collapse_commas
+from sidecar.transcripts.transcript import Word, collapse_commas, mean_confidence
 
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
@@ -119,12 +119,14 @@ class MoonshineRecognizer:
         behind = audio[begin:]
         silent = frame_silence(behind, moonshine_decoder.FRAME_SAMPLES, attention.shape[2])
         begins = [piece.startswith(" ") for piece in pieces]
+        spans = token_spans(attention, silent, begins)
         at = [
             (
                 first * moonshine_decoder.FRAME_SAMPLES / SAMPLE_RATE,
                 min(end * moonshine_decoder.FRAME_SAMPLES, len(behind)) / SAMPLE_RATE,
+                likely,
             )
-            for first, end in token_spans(attention, silent, begins)
+            for (first, end), likely in zip(spans, decoded.likely[marks:], strict=True)
         ]
         words_at = tuple(align_words(text, pieces, at))
         return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded))
@@ -290,12 +292,13 @@ def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> lis
 
 
 def align_words(
-    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float]]
+    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float, float]]
 ) -> Iterator[Word]:
     """Yield the words of ``text``, each from its first character to its last.
 
-    ``pieces``: text of each token; ``at``: its span in seconds. They contain the same characters as
-    ``text`` except for commas and spaces; a mark that stands alone belongs to the word before it.
+    ``pieces``: text of each token; ``at``: its span in seconds and the logarithm of its likelihood.
+    They contain the same characters as ``text`` except for commas and spaces; a mark that stands
+    alone belongs to the word before it.
     """
     times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
     done = 0
@@ -310,7 +313,8 @@ def align_words(
         spans = times[done : done + count]
         done += count
         begin = spans[0][0] if word is None else max(spans[0][0], word.start)
-        word = Word(begin, max(begin, spans[-1][1]), part)
+        likely = mean_confidence(one[2] for one in dict.fromkeys(spans))
+        word = Word(begin, max(begin, spans[-1][1]), part, likely)
     if word is not None:
         yield word
 

@@ -51,6 +51,7 @@ class MoonshineUtterance:
     end: float
     text: str
     voice: int
+    confidence: float | None
     words: tuple[transcript.Word, ...] = ()
 
 
@@ -85,9 +86,9 @@ class MoonshineTranscription:
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._said = [
-            MoonshineUtterance(start, end, text, voice, _words_from_json(words))
+            MoonshineUtterance(start, end, text, voice, sure, tuple(map(_word_from_json, words)))
             for state in states
-            for start, end, text, voice, words in state["lines"]
+            for start, end, text, voice, sure, words in state["lines"]
         ]
         self._checkpointed = len(self._said)
         self._said_s = states[-1]["said_s"]
@@ -204,16 +205,25 @@ class MoonshineTranscription:
         def inside(time_s: float) -> float:
             return min(max(round(begin + time_s, 3), span.start), span.end)
 
-        words = (
-            transcript.Word(inside(one.start), inside(one.end), one.text) for one in found.words
+        words = (replace(one, start=inside(one.start), end=inside(one.end)) for one in found.words)
+        return MoonshineUtterance(
+            span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)
         )
-        return MoonshineUtterance(span.start, span.end, found.text, span.label, tuple(words))
 
     def _segment(self, line: MoonshineUtterance) -> transcript.Segment:
         speaker = line.voice if self._options.diarize else None
         words = line.words if self._options.words else ()
         by = transcript.WORDS_BY_ATTENTION if words else ""
-        return transcript.Segment(line.start, line.end, line.text, speaker, words, words_by=by)
+        return transcript.Segment(
+            line.start,
+            line.end,
+            line.text,
+            speaker,
+            words,
+            words_by=by,
+            confidence=line.confidence,
+            language=SPEC.languages[0],
+        )
 
     @property
     def segments(self) -> tuple[transcript.Segment, ...]:
@@ -233,5 +243,5 @@ class MoonshineTranscription:
         return tuple(number_speakers_by_appearance(found))
 
 
-def _words_from_json(values: Sequence[Sequence[Any]]) -> tuple[transcript.Word, ...]:
-    return tuple(transcript.Word(start, end, text) for start, end, text in values)
+def _word_from_json(values: Sequence[Any]) -> transcript.Word:
+    return transcript.Word(*values)

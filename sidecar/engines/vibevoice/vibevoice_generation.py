@@ -8,8 +8,10 @@ saves passes, a wrong one changes nothing. Pure.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,7 +22,8 @@ from sidecar.engines.vibevoice import vibevoice_decoder
 from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts import loop_guard
-from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent
+from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent, mean_confidence
+from sidecar.transcripts.vibevoice_output import content_positions
 from sidecar.transcripts.word_timing import common_prefix_length
 
 TOP_P = 0.95
@@ -156,7 +159,9 @@ class TokenGeneration:
         self._drawn = False
         self._row = 0
         self._logits = self._prompt_logits
-        self._likeliest: list[int] | None = None
+        self._likeliest: list[tuple[int, float]] | None = None
+        self.likelihood = 0.0
+        """Natural logarithm of the probability of the last token, without a temperature."""
         self._settle([])
 
     @property
@@ -170,10 +175,14 @@ class TokenGeneration:
             decode_pass([self])
         if sampling is None:
             if self._likeliest is None:  # of all rows at once: each read waits for the GPU
-                self._likeliest = self._logits.argmax(dim=-1).tolist()
-            token = self._likeliest[self._row]
+                best = self._logits.argmax(dim=-1)
+                likely = log_likelihoods(self._logits, best)
+                self._likeliest = [*zip(best.tolist(), likely.tolist(), strict=True)]
+            token, self.likelihood = self._likeliest[self._row]
         else:
-            token = sample_token(self._logits[self._row], sampling, self._random)
+            logits = self._logits[self._row]
+            token = sample_token(logits, sampling, self._random)
+            self.likelihood = float(log_likelihoods(logits, torch.tensor(token)))
         self._drawn = sampling is not None
         self.ids.append(token)
         if self._proposals is not None:
@@ -233,6 +242,13 @@ def decode_pass(generations: Sequence[TokenGeneration]) -> None:
         generation.take(logits)
 
 
+def log_likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the natural logarithms of the tokens' probabilities, shape (n,), from logits
+    ``(n, vocabulary)``."""
+    likely = logits.log_softmax(dim=-1, dtype=torch.float32)
+    return likely.gather(-1, tokens.to(likely.device).unsqueeze(-1)).squeeze(-1)
+
+
 def sample_token(
     logits: Tensor, sampling: loop_guard.SamplingOptions, random: torch.Generator
 ) -> int:
@@ -270,6 +286,10 @@ class WindowGeneration:
         self._tried = 0
         self._recoveries_left = loop_guard.max_recoveries(duration_s)
         self.segments: list[Segment] = []
+        self._written: list[tuple[float, ...]] = []
+        """For each character of the answer the likelihoods of the tokens that wrote it; the same
+        object for all characters of a token. Empty if it was not generated."""
+        self._unwritten: tuple[float, ...] = ()
         self._read_on("")
         self.loops = 0
         self.truncated = False
@@ -308,8 +328,12 @@ class WindowGeneration:
 
     def _take(self, token: int) -> Generator[int, None, loop_guard.RepetitionLoop | None]:
         """Read one token; return the loop that it closes, if any."""
-        first = len(self.segments)
-        closed, loop = self._reading.take(token, self._stream.step(self._tokenizer, token) or "")
+        first, piece = len(self.segments), self._stream.step(self._tokenizer, token) or ""
+        self._unwritten = (*self._unwritten, self.generation.likelihood)
+        self._written += [self._unwritten] * len(piece)
+        if piece:  # else the token ends within a character
+            self._unwritten = ()
+        closed, loop = self._reading.take(token, piece)
         yield from range(first, first + len(closed) - (loop is not None and len(closed) > 0))
         return loop
 
@@ -340,13 +364,41 @@ class WindowGeneration:
 
     def _go_on(self, text: str) -> None:
         """Make ``text`` the answer so far."""
+        kept = common_prefix_length(self._reading.text, text)
+        self._written[kept:] = [()] * (len(text) - kept)
         ids = self._tokenizer.encode(TURN + text, add_special_tokens=False).ids if text else []
         self.generation.go_on_from(ids)
         self._read_on(text)
 
+    def with_confidence(self, index: int, segment: Segment) -> Segment:
+        """Return ``segment``, which has the text of `segments` at ``index``, with the confidence of
+        its tokens, and with that of its words."""
+        closed = self._reading.parser.closed_at
+        end = closed[index]
+        before = bisect_left(closed, end)
+        begin = closed[before - 1] if before else 0
+        written = self._written[begin:end]
+        at = content_positions(self._reading.text[begin:end], segment.text)
+        if not at:
+            return segment
+        words, done = [], 0
+        for word in segment.words:
+            first = segment.text.find(word.text, done)
+            done = first + len(word.text)
+            words.append(replace(word, confidence=_confidence(written[at[first] : at[done]])))
+        sure = _confidence(written[at[0] : at[-1]])
+        return replace(segment, words=tuple(words), confidence=sure)
+
     def _read_on(self, text: str) -> None:
+        self._unwritten = ()
         self._stream = DecodeStream(skip_special_tokens=True)
         self._reading = loop_guard.GuardedAnswer(self._duration_s, text, self.segments)
+
+
+def _confidence(written: Sequence[tuple[float, ...]]) -> float | None:
+    """Return the confidence of some characters of an answer; `None` if any was not generated."""
+    tokens = {id(one): one for one in written}.values()
+    return mean_confidence(chain(*tokens)) if all(tokens) else None
 
 
 def _lost_seconds(segments: Sequence[Segment]) -> float:

@@ -48,6 +48,7 @@ from sidecar.transcripts.transcript import (
 )
 from sidecar.transcripts.vibevoice_output import sort_by_time
 from sidecar.transcripts.word_alignment import align_words
+from sidecar.transcripts.word_timing import estimate_word_times
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ class VibeVoiceTranscription:
         """Yield the events of a segment of the current window. After a loop was cut, an index may
         repeat."""
         start_s = hearing.window.start_s
-        segment = self._whole.place(self._placed(hearing, hearing.answer.segments[index]))
+        segment = self._whole.place(self._placed(hearing, index))
         places = hearing.places
         places[index + 1 :] = [places[index] + (segment is not None)]
         if segment is not None:
@@ -270,7 +271,7 @@ class VibeVoiceTranscription:
         window, answer = hearing.window, hearing.answer
         self._announced += hearing.places[-1]
         self._settled += not fills
-        segments = [self._placed(hearing, one) for one in answer.segments]
+        segments = [self._placed(hearing, at) for at in range(len(answer.segments))]
         known = [*self._whole.segments, *segments]
         missed: list[MissedSpeech] = []
         if not self._options.max_tokens:  # else the client wants no more
@@ -288,8 +289,9 @@ class VibeVoiceTranscription:
         self._done_s = min(max(self._done_s, segment.end), total)
         return Progress(self._done_s, total)
 
-    def _placed(self, hearing: _WindowInProgress, segment: Segment) -> Segment:
+    def _placed(self, hearing: _WindowInProgress, index: int) -> Segment:
         """Return a segment on the recording's clock, with words if the client wants some."""
+        segment, language = hearing.answer.segments[index], self._options.language
         if (placed := hearing.placed.get(segment)) is None:
             start_s = hearing.window.start_s
             placed = dataclasses.replace(
@@ -301,6 +303,13 @@ class VibeVoiceTranscription:
             if self._options.words:
                 samples = hearing.window.samples
                 placed = align_words(placed, samples, VIBEVOICE_SAMPLE_RATE, start_s)
+                placed = estimate_word_times(placed)
+            if placed.is_speech:
+                if language == engine_interface.AUTO:
+                    language = detect_language([placed]) or ""
+                placed = dataclasses.replace(
+                    hearing.answer.with_confidence(index, placed), language=language
+                )
             hearing.placed[segment] = placed
         return placed
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE, Block
@@ -20,7 +21,7 @@ from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.transcript import TranscriptionEvent, Word
+from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
@@ -171,11 +172,15 @@ class WhisperEngine:
             return None
         length_s = len(audio) / SAMPLE_RATE
         words = tuple(
-            Word(min(word.start, length_s), min(word.end, length_s), text)
+            replace(word, start=min(word.start, length_s), end=min(word.end, length_s), text=text)
             for word in heard.words
             if (text := word.text.strip())
         )
         spoken = heard.language is not None
         return RecognitionHypothesis(
-            heard.text, words, language=heard.language or "", sure=spoken and heard.sure
+            heard.text,
+            words,
+            language=heard.language or "",
+            sure=spoken and heard.sure,
+            likelihood=heard.confidence,
         )

@@ -6,6 +6,7 @@ needs all of the recording in memory, and cannot be cancelled.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sidecar.concurrency import usable_cpu_cores
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed, cause_of
 from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision
 from sidecar.transcripts import loop_guard
-from sidecar.transcripts.transcript import Word
+from sidecar.transcripts.transcript import MIN_CONFIDENCE, Word, mean_confidence
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
@@ -154,6 +155,7 @@ class WhisperResult:
     ``language``: `None` if there is no speech. ``tokens``: number of generated tokens.
     ``truncated``: by the limit of tokens. ``lost_s``: start of a repetition loop; `None` if there
     is none. ``retried``: the model looped, and recovered. ``text``: text of the whole window.
+    ``confidence``: of its tokens; `None` if some were cut.
     """
 
     words: tuple[Word, ...]
@@ -164,6 +166,7 @@ class WhisperResult:
     lost_s: float | None = None
     retried: bool = False
     text: str = ""
+    confidence: float | None = None
 
 
 class WhisperRecognizer:
@@ -216,11 +219,12 @@ class WhisperRecognizer:
         ladder = [wish.temperature, *(one for one in more if one > wish.temperature)]
         tokens: list[int] = []
         kept: int | None = None
-        ended, tried = False, 0
+        ended, tried, likely = False, 0, 0.0
         for temperature in ladder:
             answer = self._answer(encoded, prompt, tokenizer, temperature, limit, wish.beams)
             tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
-            if is_silence(answer.no_speech_prob, answer.scores[0] * count / (count + 1)):
+            likely = answer.scores[0] * count / (count + 1)
+            if is_silence(answer.no_speech_prob, likely):
                 return WhisperResult((), None, tokens=count)
             ended = count < limit
             cut_short = wish.max_tokens is not None and limit < room
@@ -242,6 +246,7 @@ class WhisperRecognizer:
             lost_s,
             kept is None and tried > 0,
             tokenizer.decode(sound).strip(),
+            mean_confidence([likely]) if kept is None else None,
         )
 
     def knows(self, language: str) -> bool:
@@ -302,7 +307,12 @@ class WhisperRecognizer:
             last_speech_timestamp=0.0,
         )
         return tuple(
-            Word(float(word["start"]), float(word["end"]), word["word"])
+            Word(
+                float(word["start"]),
+                float(word["end"]),
+                word["word"],
+                mean_confidence([math.log(max(MIN_CONFIDENCE, word["probability"]))]),
+            )
             for word in said[0]["words"]
         )
 

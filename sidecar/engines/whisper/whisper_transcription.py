@@ -161,21 +161,21 @@ def place_words(words: Iterable[transcript.Word], window: WhisperWindow) -> list
         start, end = window.placed(word.start, word.end)
         if found:  # an alignment may go back at the border of two regions
             start = max(start, found[-1].start)
-        found.append(transcript.Word(round(start, 2), round(max(start, end), 2), word.text))
+        found.append(replace(word, start=round(start, 2), end=round(max(start, end), 2)))
     return found
 
 
-def segments_of(words: Sequence[transcript.Word]) -> list[transcript.Segment]:
-    """Return the words as segments without speakers."""
+def segments_of(words: Sequence[transcript.Word], language: str = "") -> list[transcript.Segment]:
+    """Return the words, all in one language, as segments without speakers."""
     found: list[transcript.Segment] = []
     held: list[transcript.Word] = []
     for word in words:
         if held and _ends_segment(held, word):
-            found.append(_segment(held))
+            found.append(_segment(held, language))
             held = []
         held.append(word)
     if held:
-        found.append(_segment(held))
+        found.append(_segment(held, language))
     return [segment for segment in found if segment.text]
 
 
@@ -188,15 +188,17 @@ def _ends_segment(held: Sequence[transcript.Word], word: transcript.Word) -> boo
     )
 
 
-def _segment(words: Sequence[transcript.Word]) -> transcript.Segment:
+def _segment(words: Sequence[transcript.Word], language: str) -> transcript.Segment:
     text = "".join(word.text for word in words).strip()
-    said = tuple(transcript.Word(word.start, word.end, word.text.strip()) for word in words)
+    said = tuple(replace(word, text=word.text.strip()) for word in words)
     return transcript.Segment(
         words[0].start,
         max(word.end for word in words),
         text,
         words=said,
         words_by=transcript.WORDS_BY_ATTENTION,
+        confidence=transcript.words_confidence(words),
+        language=language,
     )
 
 
@@ -325,10 +327,10 @@ class WhisperTranscription:
             if self._heard_s < turn.end <= until_s and self._options.diarize:
                 own = self._words_of(turn, said)
                 if own and not repeats(own, words):
-                    one = _segment(own)
+                    one = _segment(own, said.language or "")
                     beside += [replace(one, start=turn.start, end=turn.end, speaker=turn.label)]
         self._heard_s = window.end_s
-        found = segments_of(words)
+        found = segments_of(words, said.language or "")
         if said.language is not None and words:
             self._languages[said.language] += round(100 * window.length_s)
             self._last = said.language if said.sure else self._last

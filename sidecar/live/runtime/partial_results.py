@@ -88,6 +88,7 @@ class RecognitionHypothesis:
     available. ``language``: '' if the engine does not report it; ``sure``: it is certain, so that
     the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
     context of the next segment. ``confidence``: of an engine for one language only.
+    ``likelihood``: the confidence of a `Segment`, of any engine.
     """
 
     text: str
@@ -98,6 +99,7 @@ class RecognitionHypothesis:
     sure: bool = False
     tokens: tuple[int, ...] = ()
     confidence: Confidence = field(default_factory=Confidence)
+    likelihood: float | None = None
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0

@@ -18,7 +18,6 @@ from sidecar.transcripts.transcript import (
     SPEAKERS_UNAVAILABLE,
     Segment,
     Transcript,
-    Word,
     join_texts,
 )
 
@@ -101,10 +100,17 @@ class ResultAssembler:
         """Set the final of a segment."""
         assert piece.end is not None
         at = piece.start / LIVE_RATE
-        words = tuple(Word(at + one.start, at + one.end, one.text) for one in found.words)
-        segment = Segment(at, piece.end / LIVE_RATE, found.text.strip(), None, words, flags)
-        if words:
-            segment = replace(segment, words_by=found.words_by)
+        words = tuple(replace(one, start=at + one.start, end=at + one.end) for one in found.words)
+        segment = Segment(
+            at,
+            piece.end / LIVE_RATE,
+            found.text.strip(),
+            words=words,
+            flags=flags,
+            words_by=found.words_by if words else "",
+            confidence=found.likelihood,
+            language=found.language,
+        )
         if found.sure and found.text:
             self.sure_language = found.language
         piece.final = live_events.Final(

@@ -6,6 +6,7 @@ Additional keys that OpenAI's responses do not have are present only if they hav
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -58,7 +59,7 @@ def transcription_answer(
 def verbose_body(
     transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
-    """Return `verbose_json`; values that Whisper has about its own decoding are those of full
+    """Return `verbose_json`; values about the decoding that are unknown are those of full
     confidence."""
     language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
@@ -77,7 +78,7 @@ def verbose_body(
                 "text": segment.text,
                 "tokens": [],
                 "temperature": temperature,
-                "avg_logprob": 0.0,
+                "avg_logprob": round(math.log(segment.confidence or 1.0), 3),
                 "compression_ratio": round(compression_ratio(segment.text), 3),
                 "no_speech_prob": 0.0,
             }
@@ -103,6 +104,7 @@ def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
         raise errors.WordsUnavailable(f"The engine '{name}' returns no word timestamps.")
     return [
         {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
+        | ({"probability": word.confidence} if word.confidence else {})
         for segment in segments
         for word in segment.words
     ]
@@ -272,7 +274,7 @@ TRANSCRIBE = form(
         ),
         "languages[]": openapi.texts("Possible languages."),
         "keywords[]": openapi.texts("Words to expect (hotwords)."),
-        "include[]": openapi.texts("'logprobs' has no effect: no engine returns them."),
+        "include[]": openapi.texts("'logprobs' has no effect: there are none of tokens."),
         "known_speaker_names[]": openapi.texts(f"Up to {MAX_KNOWN_SPEAKERS} names."),
         "known_speaker_references[]": openapi.texts("2 to 10 s of each voice, as data URLs."),
     }

@@ -30,7 +30,8 @@ from sidecar.engines.vibevoice.vibevoice_generation import (
     WindowGeneration,
 )
 from sidecar.transcripts.loop_guard import RETRIES, SamplingOptions
-from sidecar.transcripts.transcript import LOOP_FLAG
+from sidecar.transcripts.transcript import LOOP_FLAG, mean_confidence
+from sidecar.transcripts.word_timing import estimate_word_times
 
 Writes = Callable[[str, SamplingOptions | None], str]
 """From the answer so far, and how tokens are chosen, to what comes next."""
@@ -52,6 +53,7 @@ class MadeUpModel:
         self.ids: list[int] = []
         self.spent = 0
         self.ready = True
+        self.likelihood = 0.0
 
     def token(self, sampling: SamplingOptions | None = None) -> int:
         if not self._next:
@@ -59,6 +61,7 @@ class MadeUpModel:
             self._next = self._tokenizer.encode(self._writes(text, sampling)).ids
         self.ids.append(self._next.pop(0))
         self.spent += 1
+        self.likelihood = -0.01 * (self.ids[-1] % 50)
         return self.ids[-1]
 
     def go_on_from(self, ids: list[int]) -> None:
@@ -151,6 +154,45 @@ def test_repetition_loop_in_hour_loses_at_most_75_s(tokenizer: Tokenizer) -> Non
     assert len(missing) <= 15
     assert all(300 <= int(text.split()[1]) <= 315 for text in missing)
     assert helped.spent <= 1.2 * model.spent
+
+
+@pytest.mark.parametrize("text", ['He said "no".', "déjà vu, 嗯 嗯.", "a\tb 2", "1 1 1"])
+def test_confidence_is_mean_of_tokens_that_wrote_the_characters(
+    tokenizer: Tokenizer, text: str
+) -> None:
+    answer, _, _ = run(tokenizer, lambda before, _: said(0, text) + "]" + END, 10.0)
+    written = said(0, text) + "]"
+    tokens = tokenizer.encode(written)
+    pairs = [*zip(tokens.ids, tokens.offsets, strict=True)]
+    segment = answer.with_confidence(0, estimate_word_times(answer.segments[0]))
+    assert segment.words
+    begin = written.index('"Content":"') + len('"Content":"')
+
+    def expected(first: int, last: int) -> float | None:
+        inside = {at: id_ for id_, at in pairs if at[0] < last and first < at[1]}
+        return mean_confidence(-0.01 * (id_ % 50) for id_ in inside.values())
+
+    assert segment.confidence == expected(begin, len(written) - 3)
+    done = begin
+    for word in segment.words:
+        spelled = json.dumps(word.text)[1:-1]
+        done = written.index(spelled, done) + len(spelled)
+        assert word.confidence == expected(done - len(spelled), done), word.text
+
+
+def test_kept_and_recovered_segments_have_confidence_and_skipped_ones_none(
+    tokenizer: Tokenizer,
+) -> None:
+    plain, _, _ = run(tokenizer, sound(12), 60.0)
+    whole = {one.text: plain.with_confidence(at, one) for at, one in enumerate(plain.segments)}
+    for stuck in (stuck_between(4, 4, 12, immune_to=1), stuck_between(4, 5, 12)):
+        answer, _, _ = run(tokenizer, stuck, 60.0)
+        for at, segment in enumerate(answer.segments):
+            found = answer.with_confidence(at, segment).confidence
+            if LOOP_FLAG in segment.flags:
+                assert found is None
+            elif segment.text != STUCK:
+                assert found == whole[segment.text].confidence
 
 
 def test_repetition_loop_from_first_segment_ends(tokenizer: Tokenizer) -> None:

@@ -266,6 +266,36 @@ def test_proposals_save_passes_and_keep_tokens(
     assert helped.passes < 0.9 * (len(expected) - 1)
 
 
+@pytest.mark.slow_except("fp32-False", "fp32-True", "int8-True")
+@pytest.mark.parametrize("static", [False, True])
+def test_likelihood_of_every_token_is_that_of_plain_decoding(
+    loaded: LoadedVibeVoice, static: bool
+) -> None:
+    end = loaded.model.generation_config.eos_token_id
+    with torch.inference_mode():
+        plain = begun(loaded, "beckett", by := Counted(loaded))
+        logits, expected = plain._logits[0], list[float]()
+        while end not in plain.ids[-1:]:
+            plain.ids.append(int(logits.argmax()))
+            expected.append(float(logits.float().softmax(-1).max().log()))
+            logits = by.step([PromptContinuation(plain.ids[-1:], plain.cache)])[0][0]
+        for rule in (None, frame(loaded)):
+            generation = begun(loaded, "beckett", Counted(loaded, static=static), rule)
+            found = [(generation.token(), generation.likelihood) for _ in plain.ids]
+            assert [token for token, _ in found] == plain.ids
+            near = 0.01 if loaded.model.dtype == torch.float32 else 0.5
+            assert [likely for _, likely in found] == pytest.approx(expected, abs=near)
+
+
+def test_likelihood_of_sampled_token_is_that_without_temperature() -> None:
+    loaded = in_fp32()
+    with torch.inference_mode():
+        generation = begun(loaded, "beckett", Counted(loaded))
+        likely = generation._logits[0].log_softmax(-1)
+        token = generation.token(SamplingOptions(5.0, 1.0))
+    assert generation.likelihood == pytest.approx(float(likely[token]))
+
+
 @pytest.mark.slow_except("fp32")
 def test_sampling_gets_no_proposals_and_keeps_its_draws(loaded: LoadedVibeVoice) -> None:
     """A pass of several rows has other last digits on some processors; a draw hangs on them."""

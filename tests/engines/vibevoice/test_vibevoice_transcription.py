@@ -75,6 +75,23 @@ def test_requested_words_are_aligned_with_the_recording(model: VibeVoiceModel) -
         assert all(segment.start <= one.start < one.end <= segment.end for one in segment.words)
 
 
+def test_confidence_is_near_1_for_learned_speech_and_lower_for_noise(
+    model: VibeVoiceModel,
+) -> None:
+    learned = transcribe(model, "beckett", TranscribeOptions(words=True)).segments
+    for segment in learned:
+        sure = [word.confidence or 0.0 for word in segment.words]
+        assert min(sure) <= (segment.confidence or 0.0) <= max(sure)
+    noise = 0.2 * np.random.default_rng(1).standard_normal(8 * tiny_vibevoice.RATE)
+    heard = request_of(SampleStream(noise.astype(np.float32), tiny_vibevoice.RATE))
+    unsure = transcript_of(VibeVoiceTranscription(model, heard).events()).segments
+    assert all(one.confidence is None for one in unsure if not one.is_speech)
+    lowest = min(one.confidence or 0.0 for one in unsure if one.is_speech)
+    assert lowest < min(one.confidence or 0.0 for one in learned)
+    assert min(one.confidence or 0.0 for one in learned) > 0.97
+    assert [one.language for one in learned] == ["en", ""], "too few letters are not classified"
+
+
 def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[..., Any]:
     """A method that fails a few times before it does its work; it notes what it was called with."""
     left = [times]

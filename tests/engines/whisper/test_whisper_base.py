@@ -77,6 +77,10 @@ def test_english_recording_is_transcribed_word_for_word_also_where_it_turns_quie
     assert wrong_words(found, BECKETT, len(loud) / RATE) <= 1
     assert wrong_words(found, f"{BECKETT} {BECKETT}") <= 2
     assert found.language == "en"
+    assert {one.language for one in found.segments} == {"en"}
+    for segment in found.segments:
+        sure = [word.confidence or 0.0 for word in segment.words]
+        assert 0.0 < min(sure) <= (segment.confidence or 0.0) <= max(sure) <= 1.0
 
 
 def test_speech_under_which_another_speaks_keeps_its_words(engine: WhisperEngine) -> None:

@@ -71,6 +71,8 @@ def test_whisper_recognizes_clip_in_its_language(
     assert found.text == tiny_whisper.text(name)
     assert (found.language, found.sure) == (tiny_whisper.LANGUAGES[name], True)
     assert found.words == ()
+    assert found.likelihood is not None
+    assert found.likelihood > 0.9
 
 
 def test_words_have_times_if_requested(ear: WhisperEngine, heard: dict[str, Block]) -> None:
@@ -79,6 +81,7 @@ def test_words_have_times_if_requested(ear: WhisperEngine, heard: dict[str, Bloc
     starts = [word.start for word in found.words]
     assert starts == sorted(starts)
     assert found.words[-1].end <= len(heard[PROSE]) / 16_000
+    assert all(word.confidence and word.confidence > 0.5 for word in found.words)
 
 
 class Watched:

@@ -413,7 +413,7 @@ class LlmUnreachable(errors.Busy):
 
 
 class LogprobsUnavailable(errors.Refused):
-    """No engine of this service returns token probabilities."""
+    """This service returns probabilities of words and segments, not of tokens."""
 
     known_code = "logprobs_unavailable"
 

@@ -17,17 +17,19 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True)
 class Word:
-    """One word; times in seconds."""
+    """One word; times in seconds. ``confidence``: up to 1, None where the engine does not say."""
 
     start: float
     end: float
     text: str
+    confidence: Optional[float] = None
 
 
 @dataclass(frozen=True)
 class Segment:
     """One stretch of speech by one speaker (`Speaker_0`); times in seconds. ``name``: who that
-    is, if somebody was recognised or called so."""
+    is, if somebody was recognised or called so. ``confidence``: as of a word. ``language``: a
+    language tag, '' where it is not known."""
 
     start: float
     end: float
@@ -37,6 +39,8 @@ class Segment:
     flags: Tuple[str, ...] = ()
     words_by: str = ""
     name: Optional[str] = None
+    confidence: Optional[float] = None
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,12 +204,19 @@ def segment_of(body: Mapping[str, Any]) -> Segment:
         text=str(body["text"]),
         speaker=str(body["speaker"]),
         words=tuple(
-            Word(float(word["start_time"]), float(word["end_time"]), str(word["text"]))
+            Word(
+                float(word["start_time"]),
+                float(word["end_time"]),
+                str(word["text"]),
+                word.get("confidence"),
+            )
             for word in body.get("words", ())
         ),
         flags=tuple(map(str, body.get("flags", ()))),
         words_by=str(body.get("words_by", "")),
         name=None if body.get("name") is None else str(body["name"]),
+        confidence=body.get("confidence"),
+        language=str(body.get("language", "")),
     )
 
 

@@ -1,0 +1,138 @@
+"""Confidence of words and segments, and language of segments: on the wires, after cuts, edits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from vibevoice_asr_client import models
+
+from sidecar.api.live_messages import event_message
+from sidecar.cli.remote_service import convert_transcript
+from sidecar.diarization.word_attribution import attribute_words
+from sidecar.interfaces import live_events
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
+from sidecar.live.runtime.result_assembler import ResultAssembler
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.protocols.openai.messages import verbose_body
+from sidecar.protocols.openai.request import OpenAIAnswerOptions, OpenAIGranularity
+from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.transcript import (
+    Checkpoint,
+    Finished,
+    Segment,
+    SegmentReady,
+    Transcript,
+    Word,
+    from_wire,
+    mean_confidence,
+    to_wire,
+)
+from sidecar.transcripts.transcript_edits import replace_segment_text
+from sidecar.transcripts.transcript_formats import FORMATS, render_transcript
+from sidecar.transcripts.vibevoice_output import content_positions
+from sidecar.upstream.sidecar_dialect import parse_sidecar_answer
+
+SURE = Segment(
+    0.0,
+    2.0,
+    "Fail again.",
+    0,
+    (Word(0.0, 1.0, "Fail", 0.9), Word(1.0, 2.0, "again.", 0.4)),
+    words_by="aligned",
+    confidence=0.6,
+    language="en",
+)
+FOUND = Transcript((SURE, Segment(2.0, 3.0, "Hm.", 1)), "en", 3.0, "whisper", "fp32", diarized=True)
+BARE = replace(SURE, confidence=None, language="", words=(Word(0, 1, "Fail"), Word(1, 2, "again.")))
+
+
+def numbers(segment: Segment) -> list[object]:
+    """All that `==` of a segment leaves out, and the language."""
+    words = [word.confidence for word in segment.words]
+    return [segment.confidence, segment.language, *words]
+
+
+SAID = [0.6, "en", 0.9, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("logarithms", "expected"),
+    [([], None), ([0.0], 1.0), ([-1.0, -3.0], 0.135), ([-900.0], 0.001)],
+)
+def test_confidence_is_geometric_mean_of_three_digits(
+    logarithms: list[float], expected: float | None
+) -> None:
+    assert mean_confidence(logarithms) == expected
+
+
+def test_confidence_survives_worker_wire_and_journal() -> None:
+    for event in (Finished(FOUND), SegmentReady(0, SURE), Checkpoint(1.0, "x", (SURE,))):
+        (again,) = {json.dumps(to_wire(from_wire(json.loads(json.dumps(to_wire(event))))))}
+        assert again == json.dumps(to_wire(event))
+        assert '"confidence": 0.6, "language": "en"' in again
+        assert '"text": "again.", "confidence": 0.4' in again
+
+
+def test_confidence_is_in_json_and_read_back_by_clients_and_fronts() -> None:
+    body: dict[str, Any] = json.loads(render_transcript(FOUND, "json"))
+    assert [one.get("confidence") for one in body["segments"]] == [0.6, None]
+    assert "language" not in body["segments"][1]
+    by_client = convert_transcript(models.transcript_of(body)).segments
+    by_front = parse_sidecar_answer(body).segments
+    for first, second in (by_client, by_front):
+        assert numbers(first) == SAID
+        assert numbers(second) == [None, ""]
+
+
+def test_formats_without_place_for_confidence_are_the_same_with_it() -> None:
+    for name in FORMATS.keys() - {"json"}:
+        without = render_transcript(replace(FOUND, segments=(BARE, FOUND.segments[1])), name)
+        assert render_transcript(FOUND, name) == without
+
+
+def test_verbose_json_has_mean_log_probability_of_segment_and_probability_of_word() -> None:
+    both = OpenAIAnswerOptions(granularities=frozenset(OpenAIGranularity))
+    body = verbose_body(FOUND, both, 0.0)
+    assert [one["avg_logprob"] for one in body["segments"]] == [-0.511, 0.0]
+    assert [one["probability"] for one in body["words"]] == [0.9, 0.4]
+    bare = verbose_body(replace(FOUND, segments=(BARE,)), both, 0.0)
+    assert not any("probability" in one for one in bare["words"])
+
+
+def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
+    assembler = ResultAssembler(live_events.LiveSessionStart(), None)
+    piece = SpeechSegment(0, 0, 16_000, 16_000, end=48_000)
+    assembler.add(piece)
+    found = RecognitionHypothesis(SURE.text, SURE.words, language="en", likelihood=0.6)
+    assembler.settle(piece, found, (), 0.0, 0.0)
+    (final,) = assembler.due()
+    assert isinstance(final, live_events.Final)
+    assert numbers(final.segment) == SAID
+    assert [word.start for word in final.segment.words] == [1.0, 2.0]
+    message = json.loads(event_message(NumberedEvent(1, final)))
+    assert (message["segment"]["confidence"], message["segment"]["language"]) == (0.6, "en")
+    again = live_events.from_wire(json.loads(json.dumps(live_events.to_wire(final))))
+    assert isinstance(again, live_events.Final)
+    assert numbers(again.segment) == SAID
+
+
+def test_segment_cut_at_speaker_border_has_confidence_of_its_words() -> None:
+    turns = [SpeakerTurn(0.0, 1.0, 0), SpeakerTurn(1.0, 2.0, 1)]
+    cut = attribute_words([SURE], turns)
+    assert [numbers(one) for one in cut] == [[0.9, "en", 0.9], [0.4, "en", 0.4]]
+    assert [one.confidence for one in attribute_words([BARE], turns)] == [None, None]
+    assert numbers(*attribute_words([SURE], turns[:1])) == SAID
+
+
+def test_rewritten_segment_has_confidence_of_kept_words_only() -> None:
+    assert numbers(replace_segment_text(SURE, "Fail better.")) == [None, "en", 0.9, None]
+
+
+def test_content_is_found_behind_its_escapes() -> None:
+    written = r'{"Start":1,"Content":"1 \"caf\u00e9\"\n"}'
+    at = content_positions(written, '1 "café"')
+    assert [written[one] for one in at] == [*"1 ", "\\", *"caf", "\\", "\\", "\\"]
+    assert content_positions(written, "2") == []
