@@ -187,7 +187,7 @@ def build_router(service: Service) -> APIRouter:
         """Load a model."""
         _require_admin(request, service)
         values = await read_json(request)
-        wish = load_request_of(values, "cuda" if service.fleet.files.on_gpu else "cpu")
+        wish = load_request_of(values, service.fleet.files.device)
         await service.models.load(wish)
         message = f"Model '{wish.model_id}' is being loaded."
         ignored = [name for name in ("language",) if values.get(name)]
@@ -219,17 +219,16 @@ def build_router(service: Service) -> APIRouter:
     async def list_models(request: Request) -> Response:
         """List the loaded models."""
         _require_admin(request, service)
-        by_role, engines = service.models.by_role, service.fleet.standing()
+        by_role = service.models.by_role
         details = [
             {
                 "id": by_role[role],
-                "role": role.value,
-                "engine": one.engine,
-                "precision": one.precision,
-                "state": one.state.value,
+                "role": str(role),
+                "engine": one.spec.name,
+                "precision": one.slot.precision.value,
+                "state": one.slot.state.value,
             }
-            for role, one in engines.items()
-            if role in by_role  # other roles, such as TTS, have no model that could be replaced
+            for role, one in service.fleet.hosts.items()
         ]
         return json_response(
             {

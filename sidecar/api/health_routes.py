@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.errors import JournalUnreachable
-from sidecar.service.facade import Service, ServiceHealth
+from sidecar.service.facade import Service
 from sidecar.version import CONTRACT, __version__
+from sidecar.workers.engine_fleet import EngineRole
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -104,47 +105,49 @@ class HealthAnswer(BaseModel):
 
 async def health_response(service: Service) -> Response:
     """Return the response of /health."""
-    now, settings = await service.looked(), service.settings
+    await service.count_shared_jobs()
+    settings, fleet, trouble = service.settings, service.fleet, service.trouble
+    files, live = fleet.files.slot, fleet.hosts.get(EngineRole.LIVE)
     reports = settings.health_errors
     reports = settings.grpc_port is not None if reports is None else reports
-    failing = now.trouble is not None and reports
-    pids = sum(one.worker_pid is not None for one in now.engines.values())
+    failing = trouble is not None and reports
+    pids = sum(one.slot.worker_pid is not None for one in fleet.engines.values())
     work = service.tally.live.work.only
     return json_response(
         {
-            "status": "error" if failing else _status(now),
-            "model_loaded": now.model_loaded,
-            "gpu_available": now.gpu is not None,
-            "vram_used_mb": now.gpu.used_mb if now.gpu else None,
-            "vram_total_mb": now.gpu.total_mb if now.gpu else None,
+            "status": "error" if failing else _status(service),
+            "model_loaded": files.loaded,
+            "gpu_available": fleet.gpu is not None,
+            "vram_used_mb": fleet.gpu.used_mb if fleet.gpu else None,
+            "vram_total_mb": fleet.gpu.total_mb if fleet.gpu else None,
             "contract": CONTRACT,
-            "version": now.version,
+            "version": __version__,
             "pid": os.getpid(),
-            "instance": now.instance,
-            "engine": now.files.engine,
-            "precision": now.files.precision,
+            "instance": service.instance,
+            "engine": files.spec.name,
+            "precision": files.precision.value,
             "requested_precision": settings.precision.value,
-            "device": now.files.device,
-            "engine_state": now.files.state.value,
-            "load_percent": None if now.files.loading is None else round(100 * now.files.loading),
-            "worker_pid": now.files.worker_pid,
-            "live_engine": now.live and now.live.engine,
-            "live_engine_state": now.live and now.live.state.value,
-            "jobs_waiting": now.jobs_waiting,
-            "jobs_paused": now.jobs_paused,
-            "vllm": VLLM_STATUS[_status(now)],
+            "device": fleet.files.device,
+            "engine_state": files.state.value,
+            "load_percent": load_percent(files.loading),
+            "worker_pid": files.worker_pid,
+            "live_engine": live and live.spec.name,
+            "live_engine_state": live and live.slot.state.value,
+            "jobs_waiting": service.queue.depth,
+            "jobs_paused": service.jobs_paused,
+            "vllm": VLLM_STATUS[_status(service)],
             "pipeline_state": service.conversations.phase.value,
             "initialized": service.live.spec is not None,
-            **now.also,
+            **service.also,
             # for clients of the speech server with the same gRPC protocol
-            "grpc_running": "grpc_port" in now.also,
-            "model_pool_healthy": now.trouble is None,
+            "grpc_running": "grpc_port" in service.also,
+            "model_pool_healthy": trouble is None,
             "models_loaded": pids > 0,
             "model_count": pids,
             "model_worker_total": pids,
-            "model_worker_shutdown": sum(one.crashes for one in now.engines.values()),
-            "active_sessions": now.live_sessions,
-            "decode_queue_depth": now.jobs_waiting,
+            "model_worker_shutdown": sum(one.crashes for one in fleet.engines.values()),
+            "active_sessions": len(service.live),
+            "decode_queue_depth": service.queue.depth,
             "decode_latency_avg": round(work.mean, 6),
             "decode_latency_max": round(work.largest, 6),
         },
@@ -152,10 +155,15 @@ async def health_response(service: Service) -> Response:
     )
 
 
-def _status(now: ServiceHealth) -> str:
-    if now.stopping:
+def _status(service: Service) -> str:
+    if service.queue.draining:
         return "stopping"
-    return "ok" if now.files.loading is None else "loading"
+    return "ok" if service.fleet.files.slot.loading is None else "loading"
+
+
+def load_percent(loading: float | None) -> int | None:
+    """Return the share of a load that is done in percent."""
+    return None if loading is None else round(100 * loading)
 
 
 class ProbeAnswer(BaseModel):
@@ -197,12 +205,12 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/healthz/startup", **probe)
     async def startup() -> Response:
         """Startup probe."""
-        return _probe("starting" if service.health().starting else "")
+        return _probe("starting" if service.starting else "")
 
     @router.get("/healthz/ready", **probe)
     async def ready() -> Response:
         """Readiness probe."""
-        return _probe(why_not_ready(service.health()))
+        return _probe(why_not_ready(service))
 
     return router
 
@@ -212,10 +220,10 @@ def _probe(why_not: str) -> Response:
     return json_response(body, status=503 if why_not else 200, headers=NO_STORE)
 
 
-def why_not_ready(now: ServiceHealth) -> str:
+def why_not_ready(service: Service) -> str:
     """Return the reason why the service accepts no work; "" if it does."""
-    if now.stopping:
+    if service.queue.draining:
         return "stopping"
-    if now.starting:
+    if service.starting:
         return "starting"
-    return now.trouble or ("" if now.reachable else JournalUnreachable.code)
+    return service.trouble or ("" if service.reachable else JournalUnreachable.code)

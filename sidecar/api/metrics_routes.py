@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, create_model
 from starlette.types import Scope as Asked
 
 from sidecar import clock
-from sidecar.api.health_routes import why_not_ready
+from sidecar.api.health_routes import load_percent, why_not_ready
 from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
@@ -23,31 +23,32 @@ from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.observability import metrics
 from sidecar.observability.metrics import METRIC_PREFIX, import_library, render_metrics, stt_gauges
-from sidecar.service.facade import Service, ServiceHealth
-from sidecar.workers.engine_fleet import EngineRole, EngineStatus
+from sidecar.service.facade import Service
+from sidecar.version import __version__
+from sidecar.workers.engine_fleet import AnyHost, EngineRole
 from sidecar.workers.engine_slot import EngineState
 
 if TYPE_CHECKING:
     import psutil
 
 
-def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
+def gauges(service: Service) -> list[metrics.AnyMetric]:
     """Return the gauges that are read from the service, beside the counters in its tally."""
     settings, wires = service.settings, service.tally.wires
     sessions: collections.Counter[metrics.Labels] = collections.Counter(
         (session.counted.wire,) for session in service.live.going_on()
     )
-    gpu = now.gpu
+    gpu, paused = service.fleet.gpu, service.jobs_paused
     found: list[metrics.AnyMetric] = [
-        metrics.Gauge("build_info", "Version of the service.", {(now.version,): 1}, ("version",)),
-        _gauge("healthy", "1 if recent recognitions succeeded.", now.trouble is None),
-        _gauge("ready", "1 if the service accepts work.", not why_not_ready(now)),
-        _gauge("jobs_waiting", "Waiting jobs.", now.jobs_waiting),
-        _gauge("jobs_running", "Running jobs.", now.jobs_running),
+        metrics.Gauge("build_info", "Version of the service.", {(__version__,): 1}, ("version",)),
+        _gauge("healthy", "1 if recent recognitions succeeded.", service.trouble is None),
+        _gauge("ready", "1 if the service accepts work.", not why_not_ready(service)),
+        _gauge("jobs_waiting", "Waiting jobs.", service.queue.depth),
+        _gauge("jobs_running", "Running jobs.", service.queue.running),
         metrics.Gauge(
             "jobs_paused",
             "1 if no job starts now, with the code of the error of this machine.",
-            {(now.jobs_paused,): 1} if now.jobs_paused is not None else {},
+            {(paused,): 1} if paused is not None else {},
             ("code",),
         ),
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
@@ -57,7 +58,7 @@ def gauges(service: Service, now: ServiceHealth) -> list[metrics.AnyMetric]:
         _gauge("live_sound_bytes", "Bytes of buffered live audio.", service.live.held.bytes),
         _gauge("http_requests_answering", "HTTP requests in progress.", wires.answering),
         _gauge("websockets_open", "Open WebSockets.", wires.sockets_open),
-        *_engines(now.engines),
+        *_engines(service.fleet.engines),
     ]
     if gpu is not None:
         measured = (
@@ -78,28 +79,29 @@ def metrics_nested(service: Service) -> dict[str, Any]:
     return metrics.stt_metrics_json(service.tally, len(service.live), by_owner)
 
 
-def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
+def _service_values(service: Service) -> dict[str, Any]:
+    gpu = service.fleet.gpu
     tally, lately = service.tally, service.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
     return {
         "service": {
-            "version": now.version,
-            "instance": now.instance,
-            "ready": not why_not_ready(now),
-            "starting": now.starting,
-            "stopping": now.stopping,
-            "trouble": now.trouble,
+            "version": __version__,
+            "instance": service.instance,
+            "ready": not why_not_ready(service),
+            "starting": service.starting,
+            "stopping": service.queue.draining,
+            "trouble": service.trouble,
             "lately": dataclasses.asdict(lately),
-            **now.also,
+            **service.also,
         },
-        "jobs": _jobs(tally, now, service.settings.queue_limit),
+        "jobs": _jobs(service),
         "live": _live(service),
-        "engines": [_engine(role, one) for role, one in now.engines.items()],
+        "engines": [_engine(role, one) for role, one in service.fleet.engines.items()],
         "memory": {
-            "gpu": now.gpu
+            "gpu": gpu
             and {
-                "name": now.gpu.name,
-                "used_bytes": now.gpu.used_bytes,
-                "total_bytes": now.gpu.total_mb << 20,
+                "name": gpu.name,
+                "used_bytes": gpu.used_bytes,
+                "total_bytes": gpu.total_mb << 20,
             }
         },
         "http": {
@@ -112,13 +114,13 @@ def _service_values(service: Service, now: ServiceHealth) -> dict[str, Any]:
     }
 
 
-def _jobs(tally: metrics.ServiceMetrics, now: ServiceHealth, limit: int) -> dict[str, Any]:
-    jobs = tally.jobs
+def _jobs(service: Service) -> dict[str, Any]:
+    jobs = service.tally.jobs
     ended = jobs.ended.by("outcome")
     return {
-        "waiting": now.jobs_waiting,
-        "running": now.jobs_running,
-        "limit": limit,
+        "waiting": service.queue.depth,
+        "running": service.queue.running,
+        "limit": service.settings.queue_limit,
         "submitted": jobs.submitted.total,
         **{name: ended.get(name, 0) for name in ("done", "failed", "cancelled")},
         "failed_by_code": jobs.wrong.by("code"),
@@ -157,42 +159,42 @@ def _histogram_values(histogram: metrics.Histogram) -> dict[str, float]:
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
 
 
-def _resident(engine: EngineStatus) -> int:
+def _resident(engine: AnyHost) -> int:
     """Return the resident bytes of an engine's worker process; 0 if it has none, or has ended."""
     import psutil
 
-    if engine.worker_pid is None:
+    if engine.slot.worker_pid is None:
         return 0
     try:
-        return int(psutil.Process(engine.worker_pid).memory_info().rss)
+        return int(psutil.Process(engine.slot.worker_pid).memory_info().rss)
     except psutil.Error:
         return 0
 
 
-_ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[EngineStatus], float]]] = (
-    ("loads_total", "Loads of the engine.", lambda one: one.loads),
-    ("load_seconds", "Seconds of the last load.", lambda one: one.load_s),
+_ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[AnyHost], float]]] = (
+    ("loads_total", "Loads of the engine.", lambda one: one.slot.loads),
+    ("load_seconds", "Seconds of the last load.", lambda one: one.slot.load_s),
     ("crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
     ("reserved_bytes", "Planned memory on its device.", lambda one: one.reserved_bytes),
     ("resident_bytes", "Resident host memory of the worker process.", _resident),
 )
 
 
-def _engine(role: EngineRole, one: EngineStatus) -> dict[str, Any]:
+def _engine(role: EngineRole, one: AnyHost) -> dict[str, Any]:
     return {
         "role": role.value,
-        "engine": one.engine,
-        "precision": one.precision,
-        "state": one.state.value,
-        "load_percent": None if one.loading is None else round(100 * one.loading),
-        "pid": one.worker_pid,
+        "engine": one.spec.name,
+        "precision": one.slot.precision.value,
+        "state": one.slot.state.value,
+        "load_percent": load_percent(one.slot.loading),
+        "pid": one.slot.worker_pid,
         "on_gpu": one.on_gpu,
         **{name.removesuffix("_total"): value(one) for name, _, value in _ENGINE_NUMBERS},
     }
 
 
-def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetric]:
-    def each(name: str, what: str, value: Callable[[EngineStatus], float]) -> metrics.AnyMetric:
+def _engines(engines: Mapping[EngineRole, AnyHost]) -> list[metrics.AnyMetric]:
+    def each(name: str, what: str, value: Callable[[AnyHost], float]) -> metrics.AnyMetric:
         values: dict[metrics.Labels, float] = {
             (role.value,): float(value(one)) for role, one in engines.items()
         }
@@ -203,10 +205,10 @@ def _engines(engines: Mapping[EngineRole, EngineStatus]) -> list[metrics.AnyMetr
         return counter
 
     infos: dict[metrics.Labels, float] = {
-        (role.value, one.engine, one.precision): 1.0 for role, one in engines.items()
+        (role.value, one.spec.name, one.slot.precision.value): 1.0 for role, one in engines.items()
     }
     states: dict[metrics.Labels, float] = {
-        (role.value, state.value): float(one.state is state)
+        (role.value, state.value): float(one.slot.state is state)
         for role, one in engines.items()
         for state in EngineState
     }
@@ -349,7 +351,7 @@ def build_router(service: Service) -> APIRouter:
         """Metrics for Prometheus."""
         demand_metrics_scope(service.settings, request)
         await import_library()
-        own = [*gauges(service, service.health()), *service.tally.measured()]
+        own = [*gauges(service), *service.tally.measured()]
         other = stt_gauges(metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
         page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)
@@ -359,14 +361,14 @@ def build_router(service: Service) -> APIRouter:
     async def metrics_json(request: Request) -> Response:
         """The same as JSON."""
         demand_metrics_scope(service.settings, request)
-        own = _service_values(service, service.health())
+        own = _service_values(service)
         return json_response({**metrics_nested(service), "vibevoice": own}, headers=NO_STORE)
 
     @router.get("/system", response_model=SystemAnswer)
     async def system(request: Request) -> Response:
         """The machine, our process on it, and the GPU."""
         demand_metrics_scope(service.settings, request)
-        gpu = service.health().gpu
+        gpu = service.fleet.gpu
         gpus = [] if gpu is None else [{"index": 0, **SystemGpu.render(gpu)}]
         return json_response({**machine_facts(), "gpus": gpus}, headers=NO_STORE)
 

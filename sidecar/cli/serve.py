@@ -134,7 +134,6 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         from sidecar.file_watcher import FileWatcher
         from sidecar.server import app as server_app
         from sidecar.server.http_server import serve_until_shutdown
-        from sidecar.workers.engine_fleet import EngineStatus
 
         watch = FileWatcher()
         tls = create_tls(settings, watch)
@@ -155,7 +154,7 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
 
     def tell(also: dict[str, Any]) -> None:
         log.info("serving on %s://%s:%d", "https" if tls else "http", settings.host, port)
-        shown = {"device": EngineStatus.of(service.fleet.files).device, **also}
+        shown = {"device": service.fleet.files.device, **also}
         if tls and tls.fingerprint:
             shown["fingerprint"] = tls.fingerprint
             log.info("SHA-256 fingerprint of the self-signed certificate: %s", tls.fingerprint)

@@ -232,7 +232,8 @@ def build_router(service: Service) -> APIRouter:
         ended = recent.of(caller.owner)
         going = [job for job in on_their_way if job.id not in ended]
         jobs = [*ended.values(), *(job_info(job, turns.get(job.id)) for job in going)]
-        waiting = (await service.looked()).jobs_waiting
+        await service.count_shared_jobs()
+        waiting = service.queue.depth
         body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
         return responses.json_response(body.model_dump())
 

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock
@@ -21,7 +20,6 @@ from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
-from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -45,7 +43,7 @@ from sidecar.storage.postgres_settings import shared_address
 from sidecar.transcripts.transcript import Transcript
 from sidecar.version import __version__
 from sidecar.workers.audio_probe import AudioProbe
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole, EngineStatus, ModelRegistry
+from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
 from sidecar.workers.engine_slot import EngineState
 
 if TYPE_CHECKING:
@@ -56,47 +54,6 @@ RECORDING_HANGS = "recording_hangs"
 """Reason of a pause: the engine waits for the disk of a recording."""
 SLOW_READ_S = 10.0
 """Seconds of one read from which on this is reported."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceHealth:
-    """Health of the service, from memory."""
-
-    version: str
-    instance: str
-    model_loaded: bool
-    gpu: GpuMemory | None
-    engines: dict[EngineRole, EngineStatus]
-    jobs_waiting: int
-    jobs_running: int
-    jobs_paused: str | None
-    """Code of the error because of which no job starts now, or `RECORDING_HANGS`."""
-    live_sessions: int
-    starting: bool
-    """True until the engines to preload are loaded."""
-    stopping: bool
-    reachable: bool
-    """True if the database of shared jobs answers, or there is none."""
-    trouble: str | None
-    """Reason why it is not healthy: recent failures, or an engine that hangs."""
-    also: dict[str, Any]
-    """As `Service.also`."""
-
-    @property
-    def files(self) -> EngineStatus:
-        """Return the status of the engine for files."""
-        return self.engines[EngineRole.FILES]
-
-    @property
-    def live(self) -> EngineStatus | None:
-        """Return the status of the engine for live audio, None if there is none."""
-        return self.engines.get(EngineRole.LIVE)
-
-
-def hang_reason(engines: Iterable[EngineStatus]) -> str | None:
-    """Return the error code of an engine that hangs and cannot be killed."""
-    stuck = any(one.state is EngineState.STUCK for one in engines)
-    return EngineStuck.code if stuck else None
 
 
 def create_tracing(version: str) -> OtlpExporter | None:
@@ -132,7 +89,8 @@ class Service:
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
         """Other ports of the service, in the form of the ready line."""
-        self._starting = True
+        self.starting = True
+        """True until the engines to preload are loaded."""
         self._background = BackgroundTaskGroup()
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
         """Threads that write uploads to disk."""
@@ -157,7 +115,7 @@ class Service:
         self._backend: JobBackend = self._shared or LocalJobBackend(
             settings, engine, self._planned, counts, now
         )
-        self._queue, keeping = self._backend.queue, self._backend.persistent_recordings
+        self.queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
         """True if other services share the jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
@@ -198,18 +156,18 @@ class Service:
         if self.settings.preload and self.settings.role != ROLE_FRONT:
             self._background.spawn("preload", self._preload())
         else:
-            self._starting = False
+            self.starting = False
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more jobs and end those that wait. Running jobs have ``grace_s`` to end, and
         clients then have a moment to fetch their results."""
-        await asyncio.gather(self._queue.drain(grace_s), self.live.drain(grace_s))
+        await asyncio.gather(self.queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
             await self._backend.fetched()
 
     async def broken(self) -> None:
         """Wait for a fault that only a restart of the service repairs."""
-        await self._queue.broken()
+        await self.queue.broken()
 
     async def close(self) -> None:
         """Stop all work and release everything."""
@@ -289,37 +247,33 @@ class Service:
         if now:
             await asyncio.sleep(0)  # it takes its turn before the job gives up its own
             if not reloading.done():
-                self._queue.interrupt()
+                self.queue.interrupt()
         return await reloading
 
-    async def looked(self) -> ServiceHealth:
-        """Return the health, with a count of the jobs of all services if the database answers
+    async def count_shared_jobs(self) -> None:
+        """Update the count of jobs of all services, if they share jobs and the database answers
         quickly."""
         if self._shared is not None:
             await self._shared.count()
-        return self.health()
 
-    def health(self) -> ServiceHealth:
-        """Return the health, from memory."""
-        engines = self.fleet.standing()
-        lately = self.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
+    @property
+    def jobs_paused(self) -> str | None:
+        """Return the code of the error because of which no job starts now, or `RECORDING_HANGS`."""
         hangs = RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
-        return ServiceHealth(
-            version=__version__,
-            instance=self.instance,
-            model_loaded=self._slot.loaded,
-            gpu=self.fleet.gpu,
-            engines=engines,
-            jobs_waiting=self._queue.depth,
-            jobs_running=self._queue.running,
-            jobs_paused=self._queue.paused.code if self._queue.paused else hangs,
-            live_sessions=len(self.live),
-            starting=self._starting,
-            stopping=self._queue.draining,
-            reachable=self._shared is None or self._shared.reachable,
-            trouble=hang_reason(engines.values()) or metrics.health_problem(lately),
-            also=dict(self.also),
-        )
+        return self.queue.paused.code if self.queue.paused else hangs
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the database of shared jobs answers, or there is none."""
+        return self._shared is None or self._shared.reachable
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why the service is not healthy: an engine that hangs and cannot be killed, or
+        recent failures."""
+        if any(one.slot.state is EngineState.STUCK for one in self.fleet.engines.values()):
+            return EngineStuck.code
+        return metrics.health_problem(self.tally.outcomes.lately(metrics.HEALTH_WINDOW_S))
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
@@ -336,4 +290,4 @@ class Service:
                 "the engine could not be preloaded; the first request tries again: %s", error.detail
             )
         finally:
-            self._starting = False
+            self.starting = False

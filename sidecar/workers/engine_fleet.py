@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -46,46 +46,7 @@ class EngineRole(StrEnum):
     """Speech synthesis."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """Status of an engine: its state, its loaded share, and its process.
-
-    ``loads`` and ``crashes``: how often it was loaded, and how often its process died. ``load_s``:
-    seconds of the last load. ``reserved_bytes``: of its device, the GPU if ``on_gpu``.
-    """
-
-    engine: str
-    precision: str
-    state: engine_slot.EngineState
-    loading: float | None
-    worker_pid: int | None
-    loads: int
-    crashes: int
-    load_s: float
-    reserved_bytes: int
-    on_gpu: bool
-
-    @property
-    def device(self) -> str:
-        """Return the device that it uses: ``cuda`` or ``cpu``."""
-        return "cuda" if self.on_gpu else "cpu"
-
-    @classmethod
-    def of(cls, host: EngineHost[Any]) -> EngineStatus:
-        """Return the current status of an engine on this machine."""
-        slot = host.slot
-        return cls(
-            engine=slot.spec.name,
-            precision=slot.precision.value,
-            state=slot.state,
-            loading=slot.loading,
-            worker_pid=slot.worker_pid,
-            loads=slot.loads,
-            crashes=host.crashes,
-            load_s=slot.load_s,
-            reserved_bytes=host.reserved_bytes,
-            on_gpu=host.on_gpu,
-        )
+AnyHost = EngineHost[Any]
 
 
 class TtsClient:
@@ -177,13 +138,6 @@ class EngineFleet:
         voice_sharing: engine_slot.Sharing = engine_slot.SERIAL,
     ) -> None:
         self._devices = MemoryDevices()
-        self._voice: EngineHost[TtsSpec] | None = None
-        if voice is not None:
-            self._voice = EngineHost(
-                EngineRole.VOICE, settings, voice, self._devices, voice_sharing, speaks=True
-            )
-        self.voice = TtsClient(self._voice.slot) if self._voice is not None else None
-        """TTS client; None without a TTS engine."""
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """Recordings transcribed at once, in one worker process: one here, or one per upstream."""
         sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
@@ -195,6 +149,16 @@ class EngineFleet:
             self.hosts[EngineRole.LIVE] = EngineHost(
                 EngineRole.LIVE, settings, live, self._devices, engine_slot.LIVE, live=True
             )
+        self.engines = {EngineRole(role): cast(AnyHost, one) for role, one in self.hosts.items()}
+        """Host of each engine."""
+        self.voice: TtsClient | None = None
+        """TTS client; None without a TTS engine."""
+        if voice is not None:
+            host = EngineHost(
+                EngineRole.VOICE, settings, voice, self._devices, voice_sharing, speaks=True
+            )
+            self.engines[EngineRole.VOICE] = host
+            self.voice = TtsClient(host.slot)
 
     @property
     def live(self) -> engine_slot.EngineSlot[EngineSpec]:
@@ -206,22 +170,13 @@ class EngineFleet:
         """Return the GPU as of the last query; None if there is none."""
         return self._devices.gpu.seen
 
-    def standing(self) -> dict[EngineRole, EngineStatus]:
-        """Return the status of each engine; from memory, without a call."""
-        found = {EngineRole(role): EngineStatus.of(host) for role, host in self.hosts.items()}
-        if self._voice is not None:
-            found[EngineRole.VOICE] = EngineStatus.of(self._voice)
-        return found
-
     async def watch(self) -> None:
         """Query the GPU periodically, until cancelled."""
         await self._devices.gpu.go_on()
 
     async def close(self) -> None:
         """Unload all engines, the last one opened first."""
-        if self._voice is not None:
-            await self._voice.slot.close()
-        for host in reversed(self.hosts.values()):
+        for host in reversed(self.engines.values()):
             await host.slot.close()
 
 

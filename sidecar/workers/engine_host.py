@@ -117,6 +117,11 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Return whether the engine uses the GPU; one without a checkpoint never does."""
         return self._has_checkpoint and self.gpu is not None and self._device != "cpu"
 
+    @property
+    def device(self) -> str:
+        """Return the device that the engine uses: ``cuda`` or ``cpu``."""
+        return "cuda" if self.on_gpu else "cpu"
+
     async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
         """Load another model of the same engine, beside the old one or, if memory is short, instead
         of it. Return its precision.

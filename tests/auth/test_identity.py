@@ -145,7 +145,7 @@ async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_pa
     for caller, now in ((ALICE, False), (may_reload, True)):
         with pytest.raises(errors.ScopeMissing):
             await service.reload(caller, "int8", now=now)
-    assert service.health().files.worker_pid is None
+    assert service.fleet.files.slot.worker_pid is None
     assert await service.reload(may_reload, "int8") == "int8"
     with pytest.raises(errors.AudioPathForbidden):
         await service.submissions.open_path(ALICE, str(tmp_path / "none.wav"))

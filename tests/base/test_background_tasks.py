@@ -101,6 +101,6 @@ async def test_gpu_driver_that_raises_is_one_that_does_not_answer(
         await until(lambda: len(asked) >= 6)
     finally:
         await service.close()
-    assert service.health().gpu == gpu
+    assert service.fleet.gpu == gpu
     assert lines(caplog) == []
     assert sum("cannot be queried" in line for line in lines(caplog, logging.WARNING)) == 2

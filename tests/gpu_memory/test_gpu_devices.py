@@ -295,7 +295,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     held, others, service = 34, first, None
 
     def driver() -> gpu_devices.GpuMemory:
-        pid = service.health().files.worker_pid if service else None
+        pid = service.fleet.files.slot.worker_pid if service else None
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 

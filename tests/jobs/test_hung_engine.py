@@ -20,11 +20,12 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import choose_engine
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.service.facade import hang_reason
+from sidecar.service.facade import Service
 from sidecar.workers import worker_process
-from sidecar.workers.engine_fleet import EngineStatus
 from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 
@@ -129,11 +130,14 @@ async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
             assert (await after.result()).text
 
 
-def test_service_with_unkillable_worker_is_unhealthy() -> None:
-    stuck = EngineStatus("scripted", "fp32", EngineState.STUCK, None, None, 1, 1, 0.0, 0, False)
-    ready = dataclasses.replace(stuck, state=EngineState.READY)
-    assert hang_reason([ready]) is None
-    assert hang_reason([ready, stuck]) == "engine_stuck"
+async def test_service_with_unkillable_worker_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(engine="scripted")
+    service = Service(settings, choose_engine(settings), live=choose_engine(settings))
+    assert service.trouble is None
+    with monkeypatch.context() as hanging:
+        hanging.setattr(type(service.fleet.live), "state", EngineState.STUCK)
+        assert service.trouble == "engine_stuck"
+    await service.close()
 
 
 async def test_busy_engine_that_answers_pings_is_not_killed(

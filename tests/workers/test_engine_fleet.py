@@ -35,21 +35,17 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
 
 
 async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFleet) -> None:
-    assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
+    slots = [fleet.files.slot, fleet.live]
+    assert [one.state for one in slots] == [EngineState.ABSENT] * 2
     async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.lease():
-        standing = fleet.standing()
-    assert [standing[role].state for role in (EngineRole.FILES, EngineRole.LIVE)] == [
-        EngineState.BUSY
-    ] * 2
-    assert len({standing[role].worker_pid for role in (EngineRole.FILES, EngineRole.LIVE)}) == 2
+        assert [one.state for one in slots] == [EngineState.BUSY] * 2
+        pid = fleet.live.worker_pid
+        assert pid != fleet.files.slot.worker_pid
     await fleet.files.slot.reload(fleet.files.slot.spec.precisions[1])
-    after = fleet.standing()
-    assert after[EngineRole.LIVE].worker_pid == standing[EngineRole.LIVE].worker_pid
+    assert fleet.live.worker_pid == pid
     await fleet.close()
-    assert {one.state for one in fleet.standing().values()} == {EngineState.ABSENT}
-    assert not [
-        one for one in psutil.Process().children() if one.pid == after[EngineRole.LIVE].worker_pid
-    ]
+    assert [one.state for one in slots] == [EngineState.ABSENT] * 2
+    assert not [one for one in psutil.Process().children() if one.pid == pid]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
@@ -73,10 +69,10 @@ async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
     written = json.loads(note.read_text())
     assert (written["role"], written["engine"], written["exit_code"]) == (role, "scripted", -9)
     assert ("answered no ping" in str(written)) is (way == "SIGSTOP")
-    assert fleet.standing()[role].crashes == 1
+    assert fleet.engines[role].crashes == 1
 
 
 async def test_fleet_without_live_engine_has_file_engine_only(tmp_path: Path) -> None:
     fleet = EngineFleet(Settings(engine="scripted", data_dir=tmp_path), SCRIPTED, None)
-    assert list(fleet.standing()) == [EngineRole.FILES]
+    assert list(fleet.engines) == [EngineRole.FILES]
     await fleet.close()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import tiny_piper_voice
@@ -29,7 +29,7 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.tts import create_tts_engine
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
-from sidecar.workers.engine_slot import SERIAL, EngineState
+from sidecar.workers.engine_slot import SERIAL, EngineSlot, EngineState
 
 TEXT = "Good morning, who is there?"
 HEARS = EngineChoice(engine_of("scripted"), "")
@@ -93,14 +93,17 @@ async def test_long_audio_is_split_into_frames_without_loss(fleet: EngineFleet) 
     assert [sound.marks for sound in sounds if sound.marks] == [whole.marks]
 
 
+def voice_slot(fleet: EngineFleet) -> EngineSlot[Any]:
+    return fleet.engines[EngineRole.VOICE].slot
+
+
 async def test_tts_has_own_process_and_does_not_block_recognition(fleet: EngineFleet) -> None:
     assert await fleet.voice.ready() == ("low", "high")
     async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease():
         assert await said(fleet.voice, "Yes.")
-        standing = fleet.standing()
-    assert standing[EngineRole.FILES].worker_pid != standing[EngineRole.VOICE].worker_pid
+        assert fleet.files.slot.worker_pid != voice_slot(fleet).worker_pid
     await fleet.close()
-    assert fleet.standing()[EngineRole.VOICE].state is EngineState.ABSENT
+    assert voice_slot(fleet).state is EngineState.ABSENT
 
 
 async def test_cancelled_speech_ends_and_next_one_is_complete(
@@ -110,12 +113,12 @@ async def test_cancelled_speech_ends_and_next_one_is_complete(
     async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("word " * 300)) as sounds:
         async for _ in sounds:
             break
-    pid = fleet.standing()[EngineRole.VOICE].worker_pid
+    pid = voice_slot(fleet).worker_pid
     assert [sound.marks for sound in await said(fleet.voice, "one two")] == [
         (WordMark(0, 0.0),),
         (WordMark(4, pytest.approx(0.2)),),
     ]
-    assert fleet.standing()[EngineRole.VOICE].worker_pid == pid, "nobody had to be killed"
+    assert voice_slot(fleet).worker_pid == pid, "nobody had to be killed"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
@@ -127,7 +130,7 @@ async def test_tts_engine_that_dies_fails_only_its_current_speech(
     async def killed() -> None:
         async with asyncio.timeout(PATIENCE_S), aclosing(fleet.voice.say("word " * 300)) as sounds:
             async for _ in sounds:
-                pid = fleet.standing()[EngineRole.VOICE].worker_pid
+                pid = voice_slot(fleet).worker_pid
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
 
@@ -151,7 +154,7 @@ async def test_hung_tts_engine_is_killed_after_cancel_and_next_speech_is_heard(
 async def test_fleet_without_a_tts_engine_has_no_client_of_one(tmp_path: Path) -> None:
     async with fleet_with("none", tmp_path) as fleet:
         assert fleet.voice is None
-        assert EngineRole.VOICE not in fleet.standing()
+        assert EngineRole.VOICE not in fleet.engines
 
 
 async def test_pulled_voice_speaks_in_own_process(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class _OpenAITranscriptions:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._abandoned = retries.OpenAIAbandonedJobs(
-            service.client_timeouts, lambda: service.health().jobs_waiting > 0
+            service.client_timeouts, lambda: service.queue.depth > 0
         )
         self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
 
