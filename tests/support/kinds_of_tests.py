@@ -76,13 +76,15 @@ def kind_of(item: pytest.Function, marks: Mapping[str, pytest.Mark]) -> str:
     uses = [item.function]
     for name, found in item._fixtureinfo.name2fixturedefs.items():
         if name != "users_folder":  # every test's
-            uses += [fixture.func for fixture in found if _is_ours(fixture.func)]
+            uses += [fixture.func for fixture in found]
     return max(map(kind_of_function, uses), key=KINDS.index)
 
 
 @functools.cache
 def kind_of_function(function: Callable[..., object]) -> str:
     """Return the highest kind of what a function and the helpers that it names use."""
+    if not _is_ours(function):
+        return UNIT
     seen: set[int] = set()
     left: list[object] = [function]
     highest = UNIT

@@ -43,8 +43,16 @@ CPU = torch.device("cpu")
 LIMIT = 400
 
 
+@functools.cache
+def in_fp32() -> LoadedVibeVoice:
+    """With it, what it has answered: that is kept for all tests."""
+    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU)
+
+
 @pytest.fixture(scope="module", params=["fp32", "bf16", "fp16", "int8", "int4"])
 def loaded(request: pytest.FixtureRequest) -> LoadedVibeVoice:
+    if request.param == "fp32":
+        return in_fp32()
     return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision(request.param), CPU)
 
 
@@ -119,11 +127,6 @@ def test_decoder_has_tokens_of_generate(
     loaded: LoadedVibeVoice, name: str, prompt: str | None
 ) -> None:
     assert by_our_loop(loaded, name, prompt, MemoryPlan()) == by_generate(loaded, name, prompt)
-
-
-@functools.cache
-def in_fp32() -> LoadedVibeVoice:
-    return load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU)
 
 
 # Chunks are the encoders' and tiles the decoder's: what one is changes nothing for the other.
