@@ -31,8 +31,8 @@ from sidecar.protocols.openai_realtime.session_config import (
 from sidecar.protocols.wyoming.messages import WyomingAudioFormat
 
 NUMBERS = (
-    *("1e308", "-1e308", "1e305", "5e-324", "-0.0", "1e400", "-1e400"),
-    *("NaN", "Infinity", "-Infinity", "1" + "0" * 400, "-1" + "0" * 400, "1" + "0" * 5000),
+    *("1e308", "-1e308", "5e-324", "-0.0", "1e400"),
+    *("NaN", "Infinity", "-Infinity", "1" + "0" * 400, "1" + "0" * 5000),
 )
 VALUES = (
     *NUMBERS,

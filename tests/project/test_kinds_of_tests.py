@@ -99,6 +99,7 @@ def test_every_test_has_one_kind(collected: list[pytest.Function]) -> None:
         assert len(kinds) == 1, item.nodeid
 
 
+@pytest.mark.slow
 def test_unit_test_that_starts_process_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "from kinds_of_tests import Kinds\n"

@@ -25,6 +25,7 @@ def is_forked(server: Server) -> bool:
     return "test-preloader" in {child.name() for child in children}
 
 
+@pytest.mark.slow
 def test_forked_service_answers_and_logs_as_started_one(tmp_path: Path, voice: bytes) -> None:
     said = []
     for fresh in (False, True):
