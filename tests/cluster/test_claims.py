@@ -690,7 +690,7 @@ async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) ->
 async def test_owner_tidied_up_during_submission_keeps_its_job(node: Service) -> None:
     """As those of clients that wait: an owner has nothing here between two requests."""
     tidying = asyncio.create_task(forever(node))
-    for _ in range(150):
+    for _ in range(60):
         await asyncio.gather(*(come_and_go(node, f"owner {of}") for of in range(SENDERS)))
     tidying.cancel()
 
