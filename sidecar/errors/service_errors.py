@@ -69,7 +69,12 @@ class DecoderStopped(MachineBusy, code="decoder_stopped"):
     default_detail = "Something stopped ffmpeg while it decoded the file."
 
 
-BUSY_ERRNOS = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+BUSY_ERRNOS = frozenset(
+    {
+        *(errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+        errno.ETOOMANYREFS,  # descriptors that are sent to processes which have not read them
+    }
+)
 """Error numbers of a machine without processes, descriptors or memory for now."""
 MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """The same, or without space on a disk."""

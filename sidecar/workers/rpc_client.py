@@ -53,11 +53,11 @@ class RpcConnection(asyncio.Protocol):
         while beside and not sent:
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
-            except BlockingIOError:
+            except OSError as error:
+                if not errors.lacks_resources(error):
+                    raise channel.ChannelClosed(str(error)) from None
                 await asyncio.sleep(channel.FULL_SOCKET_PAUSE_S)
                 await self._wait_drained()
-            except OSError as error:
-                raise channel.ChannelClosed(str(error)) from None
         self._write(memoryview(frame)[sent:])
 
     def send_nowait(self, message: dict[str, Any]) -> None:

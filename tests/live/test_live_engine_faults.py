@@ -216,6 +216,22 @@ async def test_session_waits_a_while_for_a_machine_that_can_start_no_engine(busy
     assert not left
 
 
+@virtual_time
+async def test_session_waits_as_long_for_an_engine_after_each_death_of_one() -> None:
+    session = Session("patient", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
+    busy = [errors.MachineBusy() for _ in range(MAX_BUSY_LOADS)]
+    died = WorkerDied("by itself", began=False, explained=True)
+    left = [errors.EngineFailed("it was asked at last"), *busy, died, *busy]
+
+    @contextlib.asynccontextmanager
+    async def share() -> AsyncIterator[Any]:
+        raise left.pop()
+        yield
+
+    await relay_session(session, share)
+    assert isinstance(session.told.wrong, errors.EngineFailed)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="forks")
 def test_executing_calls_are_known_after_the_death_of_the_process() -> None:
     page = BegunCallsPage()

@@ -285,6 +285,16 @@ async def test_unknown_field_of_a_session_is_warned_of_with_the_nearest_one(serv
     assert "warning" not in given.headers
 
 
+async def test_unknown_parameter_of_the_address_is_warned_of_with_the_nearest_one(
+    server: Server,
+) -> None:
+    async with connected(server, "?intnet=transcription&api_key=x"):
+        pass
+    meant = "There is no field 'intnet'; it has no effect. Did you mean 'intent'?"
+    wait_until(lambda: meant in server.log(), PATIENCE_S, "it is logged")
+    assert "'api_key'; it has no effect" not in server.log()
+
+
 async def test_cleared_audio_is_not_transcribed_and_committed_audio_is(strict: Server) -> None:
     key = {"Authorization": f"Bearer {TOKEN}"}
     await admitted(strict, additional_headers=key)

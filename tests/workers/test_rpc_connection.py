@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -139,6 +140,26 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
         await sending
     assert [one.get("text", "")[:1] for one in said] == ["x", "y", ""]
     assert said[-1] == {"number": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.parametrize("code", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
+async def test_open_file_is_sent_once_the_system_has_room_for_it(
+    ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    line, theirs = ends
+    refusals, send_fds = [OSError(code, "no room")], socket.send_fds
+
+    def refused_once(sock: socket.socket, frames: list[bytes], files: list[int]) -> int:
+        if refusals:
+            raise refusals.pop()
+        return send_fds(sock, frames, files)
+
+    monkeypatch.setattr(socket, "send_fds", refused_once)
+    await line.send({"number": 1}, [recording.fileno()])
+    frame, (fd,) = await in_thread(channel.receive_message, theirs)
+    os.close(fd)
+    assert frame.message == {"number": 1}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")

@@ -99,7 +99,7 @@ async def relay_session(
                 await _relay_once(session, engine, alone=deaths.suspects(session.place))
                 return session.end()
         except WorkerDied as died:
-            place = session.place
+            place, busy = session.place, 0
             if not deaths.add(died, place):
                 session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue

@@ -8,6 +8,7 @@ session type ``realtime``; with ``intent=transcription`` it never is.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -26,6 +27,8 @@ from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.interfaces.request_options import unknown_fields
+from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.protocols import openai_common
 from sidecar.protocols.openai_realtime import dialogue_session, transcription_session
 from sidecar.protocols.openai_realtime.dialogue_config import DIALOGUE_MODELS
@@ -41,6 +44,9 @@ from sidecar.protocols.openai_realtime.session_config import (
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 
+log = logging.getLogger(__name__)
+ADDRESS_PARAMETERS = ("model", "intent", "api_key", auth_gate.TICKET_PARAMETER)
+"""Parameters of the address; the last two are for authentication."""
 NO_SESSION = "sess_none"
 """Id of a session that is not open yet."""
 
@@ -265,6 +271,8 @@ async def _serve(
 ) -> None:
     query: Mapping[str, str] = socket.websocket.query_params
     session, open = None, not {"intent", "model"} & set(query)
+    if unknown := unknown_fields(query, ADDRESS_PARAMETERS):
+        log.warning("Address of Realtime: %s", " ".join(unknown), extra=ONCE_A_MINUTE)
     agreed = socket.websocket.scope.get("state", {}).get(auth_gate.AGREED_SESSION_KEY)
     if agreed is not None:
         session, query, open = json.loads(agreed), {}, False  # the URL has no effect on it
