@@ -13,6 +13,8 @@ from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
     AU,
+    AVI,
+    MATROSKA,
     MP4,
     OGG,
     RF64,
@@ -36,6 +38,8 @@ _CHUNK_BYTES = 1 << 20
 _OGG_HEADER_BYTES = 27
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 1 << 16
+_MATROSKA_TOP = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")
+"""Names of the elements EBML and Segment."""
 _MP4_BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"mfra"),
     *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
@@ -71,10 +75,31 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
         first = find_begin(fd, container)
         joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, within_s)
         begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
+        end = _film_end(fd, container, begins[-1])
+        if end and begins_recording(read_file_at(fd, end, SNIFF_BYTES)):
+            begins.append(end)
     return [
         Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
         for at, end in pairwise([*begins, _au_end(fd, begins[-1], size)])
     ]
+
+
+def _film_end(fd: int, container: AudioContainer, at: int) -> int:
+    """Return where the elements of a Matroska file (RFC 8794), or the RIFF chunks of an AVI file,
+    that begin at a position end; 0 if they do not say it, or in other formats."""
+    for _ in range(_MAX_BOXES if container in (AVI, MATROSKA) else 0):
+        head = read_file_at(fd, at, SIGN_BYTES)
+        if container is AVI and head[:4] == b"RIFF" and head[8:11] == b"AVI":
+            at += 8 + int.from_bytes(head[4:8], "little")
+        elif container is MATROSKA and head[:4] in _MATROSKA_TOP and len(head) > 12:
+            bits = 7 * (9 - head[4].bit_length())
+            size = int.from_bytes(head[4 : 4 + bits // 7]) & (1 << bits) - 1
+            if size == (1 << bits) - 1:  # unknown, as in a live stream
+                return 0
+            at += 4 + bits // 7 + size
+        else:
+            return at
+    return 0
 
 
 def _au_end(fd: int, begin: int, size: int) -> int:

@@ -120,7 +120,7 @@ def test_joined_files_of_any_format_are_heard_to_the_end(suffix: str, encoded: E
 
 
 @pytest.mark.parametrize("second", ["mp3", "aac", "ogg", "m4a"])
-@pytest.mark.parametrize("first", ["wav", "m4a"])
+@pytest.mark.parametrize("first", ["wav", "m4a", "mkv", "avi"])
 def test_joined_files_of_different_formats_are_heard_to_the_end(
     first: str, second: str, encoded: Encode
 ) -> None:
