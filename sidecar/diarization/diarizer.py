@@ -43,6 +43,7 @@ from sidecar.diarization.speaker_models import (
     SpeakerModels,
     Vector,
 )
+from sidecar.diarization.word_attribution import MAX_JOINED_PAUSE_S
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
@@ -185,10 +186,17 @@ class Diarizer:
     def told_s(self) -> float:
         """Return the time up to which `speech` can be recognized.
 
-        The first window counts at once, so that the first words come early. Later windows may move
-        its regions a little.
+        The first window counts at once up to its first pause, so that the first words come early.
+        Behind that, later windows may find speech that this one has missed.
         """
-        return max(FIRST_TURNS_S if self._windows else 0.0, self.heard_s)
+        early_s = 0.0
+        for start, end in self.speech if len(self._windows) == 1 else ():
+            if start - early_s >= MAX_JOINED_PAUSE_S:
+                break
+            early_s = end
+        return max(
+            min(early_s + MAX_JOINED_PAUSE_S, FIRST_TURNS_S) if early_s else 0.0, self.heard_s
+        )
 
     @property
     def turns(self) -> list[SpeakerTurn]:

@@ -192,6 +192,8 @@ class WindowExtractor:
             mask = alone if alone_s[voice] >= MIN_SOLO_S else active
             frames, weights = self._frames(begin, end, mask[:, voice])
             vector = self._encoder.pooled(frames, weights)
+            if vector is None and mask[:, voice].sum() * FRAME_STEP_S >= MIN_SOLO_S:
+                vector = self._encoder.pooled(*self._own_frames(begin, end, mask[:, voice]))
             heard[voice] = vector is not None
             if vector is not None:
                 vectors[voice] = vector
@@ -207,6 +209,15 @@ class WindowExtractor:
         says_something = np.concatenate([says_something for _, says_something in blocks])
         weights = _at_trunk_frames(mask, begin // BLOCK * BLOCK - begin, len(frames))
         return frames, (weights & says_something).astype(np.float32)
+
+    def _own_frames(
+        self, begin: int, end: int, mask: npt.NDArray[np.bool_]
+    ) -> tuple[Frames, npt.NDArray[np.float32]]:
+        """Return frames and weights as `_frames`, of speech that only this window has found."""
+        sound = self._between(begin, end)
+        speech = _at_trunk_frames(mask, 0, trunk_frames(len(sound)))
+        frames, says_something = self._encoder.frames_of_speech(sound, _in_pieces(speech))
+        return frames, (speech & says_something).astype(np.float32)
 
     def _block(self, number: int) -> tuple[Frames, Mask]:
         """Return the trunk's output for a block, and which of its frames have speech.

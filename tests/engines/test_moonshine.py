@@ -375,6 +375,22 @@ def test_first_segment_comes_within_10_s_of_audio(engine: MoonshineEngine, endga
     assert given_s <= 10 + 37_123 / RATE
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
+@pytest.mark.parametrize("diarize", [True, False])
+def test_quiet_speech_that_a_shout_hides_in_the_first_window_is_recognized(
+    engine: MoonshineEngine, endgame: Block, tmp_path: Path, diarize: bool
+) -> None:
+    spoken, sound = tmp_path / "spoken.wav", np.zeros(25 * RATE, np.float32)
+    text = "Please bring the report of last month with you."
+    subprocess.run(["espeak-ng", "-v", "en-us", "-s", "150", "-w", spoken, text], check=True)
+    shout, quiet = endgame[round(4.6 * RATE) : round(5.8 * RATE)], decode_audio_file(spoken, RATE)
+    for at_s, part in ((0.0, 2 * shout), (2.6, quiet * 10**-1.5), (15.0, endgame)):
+        begin = round(at_s * RATE)
+        sound[begin : begin + len(part)] += part[: len(sound) - begin]
+    found = transcript(engine, sound, TranscribeOptions(diarize=diarize))
+    assert "report" in found.text.lower()
+
+
 def test_unavailable_speaker_models_fail_load_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
         raise speaker_models.SpeakerModelsUnavailable("another wheel")

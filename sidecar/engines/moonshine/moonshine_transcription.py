@@ -153,7 +153,7 @@ class MoonshineTranscription:
                 self._said.append(said)
                 yield transcript.SegmentReady(len(self._said) - 1, self._segment(said))
         needed_s = min([heard.told_s, *(span.start for span in waiting)])
-        self._audio.forget(needed_s - word_attribution.CONTEXT_S)
+        self._audio.forget(needed_s - word_attribution.MAX_JOINED_PAUSE_S)
 
     def _known(
         self, lines: Sequence[SpeakerTurn], told_s: float
