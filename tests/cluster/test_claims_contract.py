@@ -305,16 +305,6 @@ async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
     assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
-async def test_end_of_job_drops_the_state_of_checkpoints(store: Store) -> None:
-    node, job_id, claim = await at_work(store)
-    begun, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
-    assert await node.report(claim.token, 0, begun, events)
-    assert list(await store.events(job_id)) == events
-    record, end = then(begun, DONE)
-    assert await node.report(claim.token, begun.seq, record, end)
-    assert list(await store.events(job_id)) == [events[0], events[1].worn, *end]
-
-
 async def test_released_job_is_claimed_by_another_at_once(store: Store) -> None:
     one, job_id, claim = await at_work(store)
     other = await store.node()

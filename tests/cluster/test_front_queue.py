@@ -20,7 +20,7 @@ from sidecar.cluster.front_queue import SharedJobQueue
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
-from sidecar.jobs.job_record import IdempotencyKey, JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
 
@@ -234,15 +234,6 @@ async def test_refused_submission_leaves_nothing(front: Front) -> None:
     assert not place.given_back, "whoever keeps it gives it back"
     assert job.source.fd
     job.source.close()
-
-
-async def test_used_idempotency_key_is_refused_and_changes_nothing(front: Front) -> None:
-    first, second = (front.store.new(key=IdempotencyKey("a key", "digest")) for _ in range(2))
-    await front.submit(first)
-    with pytest.raises(DuplicateRequestKey):
-        await front.submit(second)
-    assert [*front.store.shared.jobs] == [first.id]
-    second.source.close()
 
 
 async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) -> None:

@@ -67,16 +67,6 @@ async def test_only_followed_jobs_are_in_memory(one: Service) -> None:
     assert one.follower.following == 0
 
 
-async def test_followed_job_gets_its_end(one: Service, other: Service) -> None:
-    (record,) = await one.submit("a")
-    job = job_of(record)
-    one.follower.follow(job)
-    claim = await claimed(other)
-    await other.run(claim)
-    assert (await job.result()).segments[0].text == "hello"
-    assert one.follower.following == 0
-
-
 async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
     one: Service, other: Service
 ) -> None:
@@ -123,6 +113,7 @@ async def test_short_events_of_followed_job_arrive_without_a_call(
     assert await other.report(claim, begun, done) is not None
     assert (await job.result()).segments[0] == said
     assert len(read) == reads
+    assert one.follower.following == 0
 
 
 async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:

@@ -68,14 +68,6 @@ async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path
         assert await ids(one, "me") == mine[2:]
 
 
-async def test_results_expire_and_waiting_jobs_stay(one: Service) -> None:
-    old, young = await done(one, "me"), await done(one, "me")
-    (waiting,) = await one.submit("me")
-    await expire(one, old)
-    await one.housekeeping.sweep()
-    assert await ids(one, "me") == [young.id, waiting.id]
-
-
 async def test_fetch_renews_result_and_limit_of_results_still_applies(
     journal: str, tmp_path: Path
 ) -> None:
@@ -127,21 +119,15 @@ async def test_recording_is_deleted_at_end_of_job_or_when_space_is_exceeded(
         assert {*one.storage.ages()} == {"c", "e"}
 
 
-async def test_recording_of_waiting_job_stays(one: Service) -> None:
-    one.storage.put("a", [b"x"])
-    await done(one, "other")
-    await one.jobs.submit(replace(submitted("me"), audio=kept("a")))
-    await one.housekeeping.sweep()
-    assert [*one.storage.ages()] == ["a"]
-
-
 async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> None:
     one.storage.put("young", [b"x"])
     await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
     one.housekeeping.orphan_age_s = -1.0
     one.storage.put("waits", [b"x"])
+    await done(one, "other")
     await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
+    await one.housekeeping.sweep()
     await one.housekeeping.sweep_storage()
     assert [*one.storage.ages()] == ["waits"]
 

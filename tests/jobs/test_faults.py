@@ -279,11 +279,12 @@ async def test_job_whose_decoder_is_stopped_each_time_ends_after_ten_times_and_n
     assert bad.record.attempts == 10
 
 
+@pytest.mark.parametrize("batch", [False, True])
 async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
-    tiny_disk: Path, new_job: Callable[..., Job]
+    tiny_disk: Path, new_job: Callable[..., Job], *, batch: bool
 ) -> None:
-    jobs = [new_job(durable=True) for _ in range(3)]
-    async with keeping_queue(tiny_disk) as (_, queue):
+    jobs, company = [new_job(durable=True) for _ in range(3)], Companies()
+    async with keeping_queue(tiny_disk, **{"company": company} if batch else {}) as (_, queue):
         await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
@@ -294,6 +295,7 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
         await asyncio.gather(*(job.result() for job in jobs))
         assert queue.paused is None
         assert [job.record.attempts for job in jobs] == [1, 1, 1]
+    assert company.sizes == ([3, 3] if batch else [])
 
 
 @pytest.mark.parametrize("kind", [SegmentReady, Checkpoint, Finished])
@@ -343,20 +345,6 @@ async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting
         with pytest.raises(errors.SidecarError) as failed:
             await bad.result()
         assert failed.value.code == "internal"
-
-
-async def test_full_disk_at_begin_of_batch_keeps_its_jobs_together(
-    tiny_disk: Path, new_job: Callable[..., Job]
-) -> None:
-    jobs, company = [new_job(durable=True) for _ in range(3)], Companies()
-    async with keeping_queue(tiny_disk, company=company) as (_, queue):
-        await submitted(queue, *jobs)
-        fill_disk(tiny_disk)
-        queue.open()
-        await until(lambda: queue.paused is not None)
-        (tiny_disk / "ballast").unlink()
-        await asyncio.gather(*(job.result() for job in jobs))
-    assert company.sizes == [3, 3]
 
 
 async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(

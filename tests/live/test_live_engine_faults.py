@@ -102,11 +102,10 @@ async def all_heard(client: Client) -> None:
     assert len(set(client.heard())) == 1, "and always the same"
 
 
-@pytest.mark.parametrize("method", ["sound", "looked", "due", "recognised"])
 async def test_engine_fault_of_one_session_fails_that_session_alone(
-    open_service: Open, monkeypatch: pytest.MonkeyPatch, method: str
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", method)
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", "recognised")
     service = await open_service()
     innocents = [Client(service, f"innocent-{number}", 0.3) for number in range(2)]
     await until(lambda: all(one.heard() for one in innocents))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES
 from sidecar.interfaces import live_events
-from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, YapRefused, close_of
+from sidecar.protocols.yap.messages import YapCloseCodes, YapIds, close_of
 from sidecar.protocols.yap.utterances import YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Notice, Segment
 
@@ -170,18 +170,6 @@ def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> Non
         assert [each["type"] for each in told[-3:]] == ["final", "done", "transcription.done"]
 
 
-def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
-    utterances, active = YapUtterances(), YapIds("s", "r2")
-    utterances.begin(YapIds("s", "r1"))
-    utterances.end(YapIds("s", "r1"))
-    utterances.begin(active)
-    utterances.active(active).bytes += 2
-    for other in ("r1", "r0"):
-        assert utterances.cancel(YapIds("s", other)) is False
-        assert utterances.active(active)
-    assert utterances.cancel(active) is True
-
-
 def test_notice_is_a_status_of_the_active_request() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
@@ -189,19 +177,6 @@ def test_notice_is_a_status_of_the_active_request() -> None:
     [frame] = map(json.loads, utterances.frames_of(notice))
     assert (frame["type"], frame["request_id"]) == ("status", "r")
     assert (frame["payload"]["kind"], frame["payload"]["code"]) == ("notice", "engine_restarted")
-
-
-def test_audio_and_end_of_another_request_are_refused() -> None:
-    utterances = YapUtterances()
-    for act in (utterances.active, utterances.end):
-        with pytest.raises(YapRefused) as refused:
-            act(YapIds("s", "r1"))
-        assert refused.value.reason == "no_active_request"
-    assert utterances.begin(YapIds("s", "r1")) is False
-    assert utterances.begin(YapIds("s", "r1")) is False
-    with pytest.raises(YapRefused) as refused:
-        utterances.end(YapIds("s", "r2"))
-    assert refused.value.details == {"active_request_id": "r1"}
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,6 @@ class FakeClaims(claims.ClaimStore):
         job.events += events
         job.record, job.reported = record, (job.token, record.seq)
         if record.over:
-            job.events = [event.worn for event in job.events]
             job.node, job.token = None, ""
 
     def _tell(self, job: Stored, refusals: Sequence[JobFailure], patience_s: float) -> None:

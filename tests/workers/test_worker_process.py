@@ -79,14 +79,6 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     assert end.message == {"call": 1, "done": True}
 
 
-async def test_worker_probes_file_descriptor_it_gets() -> None:
-    async with running("intake") as worker:
-        with CLIP.open("rb") as file:
-            facts = await worker.ask("probe", [file.fileno()], max_s=1e5)
-    assert facts["container"] == "wav"
-    assert facts["total_s"] == pytest.approx(9.963, abs=0.01)
-
-
 async def test_worker_outlives_thread_that_started_it() -> None:
     started: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
     over = threading.Event()
@@ -183,15 +175,6 @@ async def test_recording_that_leaves_batch_ends_and_next_batch_is_complete(
                 again = [frame async for frame, _ in call.answers()]
         ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
         assert ended == {0, 1}
-
-
-async def test_error_of_worker_keeps_its_code(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("not audio")
-    async with running("intake") as worker:
-        with (tmp_path / "text").open("rb") as file, pytest.raises(errors.AudioFormatUnsupported):
-            await worker.ask("probe", [file.fileno()], max_s=1e5)
-        with CLIP.open("rb") as file:
-            assert await worker.ask("probe", [file.fileno()], max_s=1e5)
 
 
 async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
