@@ -125,15 +125,12 @@ def test_encoder_in_two_parts_equals_the_whole_one(exact: SpeakerModels, play: B
     assert encoder.vector(sound) @ found < 0.999
 
 
-@pytest.mark.slow_except("[0", "160000")
-@pytest.mark.parametrize("begin", [0, 80_000, 160_000, 240_000])
-def test_trunk_in_8_bits_changes_an_embedding_little(
-    begin: int, exact: SpeakerModels, play: Block
-) -> None:
+def test_trunk_in_8_bits_changes_an_embedding_little(exact: SpeakerModels, play: Block) -> None:
     rough = SpeakerEncoder(dataclasses.replace(exact, trunk=_trunk(quantized=True)))
-    sound = play[begin : begin + 64_000]
-    assert rough.vector(sound) @ SpeakerEncoder(exact).vector(sound) > 0.98
-    assert not np.array_equal(rough.frames(sound), SpeakerEncoder(exact).frames(sound))
+    for begin in (0, 80_000, 160_000, 240_000):
+        sound = play[begin : begin + 64_000]
+        assert rough.vector(sound) @ SpeakerEncoder(exact).vector(sound) > 0.98
+        assert not np.array_equal(rough.frames(sound), SpeakerEncoder(exact).frames(sound))
 
 
 @pytest.mark.parametrize("faster", ["8 bits", "float"])
@@ -167,17 +164,6 @@ def test_loading_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delattr("os.memfd_create", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
     assert load_models().bias.shape == (256,)
-
-
-def test_loading_leaves_nothing_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for memory in (True, False):
-        if not memory:
-            monkeypatch.delattr("os.memfd_create", raising=False)
-            monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        load_models()
-        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime"])

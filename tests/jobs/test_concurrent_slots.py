@@ -30,7 +30,8 @@ async def over(jobs: Sequence[Job]) -> list[JobState]:
 async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
     new_job: NewJob, hold: Hold
 ) -> None:
-    async with queue_on(OverheardJoint(), places=2, limit=2) as queue:
+    slot = OverheardJoint()
+    async with queue_on(slot, places=2, limit=2) as queue:
         jobs = await submitted(queue, *(new_job() for _ in range(2)))
         assert queue.turn(jobs[1].id) == (1, 0.0), "in the other place"
         queue.open()
@@ -43,6 +44,7 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
         hold.release()
         assert await over(jobs) == [JobState.DONE] * 4
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
+    assert slot.loads == 1, "one process for all"
 
 
 async def test_running_jobs_are_cancelled_and_requeued_in_every_place(

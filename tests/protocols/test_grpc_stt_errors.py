@@ -6,24 +6,19 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
 
 import grpc
 import pytest
 from grpc_client import Ended, sound
-from grpc_in_process import Caller, Named, ended, entrance, reserved
+from grpc_in_process import Caller, Inside, Named, ended, entrance
 from service_process import REPOSITORY
 
 from sidecar import errors
-from sidecar.auth.authentication import AccessControl, Authenticator
-from sidecar.config.settings import load_settings
+from sidecar.auth.authentication import Authenticator
 from sidecar.errors import ErrorKind, all_errors
 from sidecar.protocols.grpc_stt import errors as grpc_stt_errors
-from sidecar.protocols.grpc_stt.server import GrpcServer
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
-from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
 Status = grpc.StatusCode
@@ -33,29 +28,6 @@ HOUR_S = 3600.0
 CODES = {error.code for error in all_errors()}
 NOT_HERE = {("ERR1011", "RESOURCE_EXHAUSTED"), ("ERR2001", "DEADLINE_EXCEEDED")}
 """Errors of other wires; docs/grpc-wire.md says why none of them comes here."""
-
-
-class Inside:
-    """A service in this process, and ways to call it."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.service = create_service(load_settings(engine="scripted", data_dir=folder, **settings))
-        self.listeners: list[GrpcServer] = []
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        self._open.push_async_callback(self.service.close)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._open.aclose()
-
-    async def caller(self, by: AccessControl | None = None, **metadata: str) -> Caller:
-        """One who comes by an entrance of their own."""
-        self.listeners.append(GrpcServer(self.service, by or entrance(), reserved()))
-        self._open.push_async_callback(self.listeners[-1].close)
-        port = (await self.listeners[-1].start())["grpc_port"]
-        return await self._open.enter_async_context(Caller(port, **metadata))
 
 
 async def of_requests(caller: Caller) -> AsyncIterator[Case]:

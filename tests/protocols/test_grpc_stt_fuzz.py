@@ -14,13 +14,10 @@ import grpc
 import psutil
 import pytest
 from grpc_client import RATE, Client, Ended, ended, sound
-from grpc_in_process import entrance, reserved
+from grpc_in_process import Inside
 from service_process import MB, PATIENCE_S, until
 
-from sidecar.config.settings import load_settings
-from sidecar.protocols.grpc_stt.server import GrpcServer
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
-from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
 MESSAGES = int(os.environ.get("VIBEVOICE_FUZZ", "600"))
@@ -141,23 +138,19 @@ class Held(NamedTuple):
 
 
 @pytest.fixture
-async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+async def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
     """One that soon forgets who does not come."""
     monkeypatch.setattr("sidecar.protocols.grpc_stt.servicer.UNUSED_S", 1.0)
-    settings = load_settings(engine="scripted", data_dir=tmp_path, live_delay=0)
-    service = create_service(settings)
-    yield service
-    await service.close()
+    async with Inside(tmp_path, live_delay=0) as inside:
+        yield inside
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator[Client]:
+async def client(inside: Inside) -> AsyncIterator[Client]:
     """One of another thread: grpc.aio's own says INTERNAL where a stream ends before it has sent
     all."""
-    listener = GrpcServer(service, entrance(), reserved())
-    with Client((await listener.start())["grpc_port"]) as client:
+    with Client(await inside.listen()) as client:
         yield client
-    await listener.close()
 
 
 def talk(client: Client, chance: random.Random, least: int) -> set[Any]:
@@ -199,8 +192,9 @@ async def at_rest(service: Service, before: Held) -> Held:
 
 
 async def test_random_messages_are_answered_and_leave_nothing(
-    service: Service, client: Client, caplog: pytest.LogCaptureFixture
+    inside: Inside, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
+    service = inside.service
     chance = random.Random(14)
     statuses = await asyncio.to_thread(talk, client, chance, MESSAGES // 4)
     most = Held(sys.maxsize, sys.maxsize, 0, 0)

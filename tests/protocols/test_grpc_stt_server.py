@@ -7,7 +7,6 @@ import datetime
 import os
 import re
 import signal
-import socket
 import sys
 import time
 import tomllib
@@ -25,21 +24,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_client import sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_in_process import Caller, Named, create, entrance, recognize, reserved
+from grpc_in_process import Caller, Inside, Named, create, entrance, recognize, reserved
 from grpc_tools import protoc
 from service_process import PATIENCE_S, REPOSITORY, new_file, until
 
 from sidecar import errors
 from sidecar.auth import tls
-from sidecar.auth.authentication import AccessControl
 from sidecar.auth.tls import CertificatePair
 from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.protocols.grpc_stt import servicer, session, stt_pb2
-from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
+from sidecar.protocols.grpc_stt.server import server_credentials
 from sidecar.protocols.grpc_stt.servicer import peer_address, request_origin
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
-from sidecar.server.app import create_listeners, create_service
+from sidecar.server.app import create_listeners
 from sidecar.server.listeners import ReservedPorts
 from sidecar.service.facade import Service
 
@@ -48,24 +46,19 @@ HEALTH = health_pb2.HealthCheckRequest()
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    service = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    yield service
-    await service.close()
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
+    async with Inside(tmp_path) as inside:
+        yield inside
 
 
 @pytest.fixture
-async def start(service: Service) -> AsyncIterator[Start]:
-    """Begins to listen, and says at which port."""
-    begun: list[GrpcServer] = []
+def service(inside: Inside) -> Service:
+    return inside.service
 
-    async def start(entrance: AccessControl, sock: socket.socket | None = None, *more: Any) -> int:
-        begun.append(GrpcServer(service, entrance, sock or reserved(), *more))
-        return int((await begun[-1].start())["grpc_port"])
 
-    yield start
-    for one in begun:
-        await one.close()
+@pytest.fixture
+def start(inside: Inside) -> Start:
+    return inside.listen
 
 
 async def test_port_taken_meanwhile_is_not_shared(start: Start) -> None:
@@ -190,7 +183,10 @@ def test_invalid_client_authority_is_refused_at_the_start(service: Service, tmp_
         create_listeners(settings, service, entrance(), FileWatcher(), ReservedPorts(sock))
 
 
-async def test_two_owners_can_use_the_same_session_id(start: Start) -> None:
+async def test_two_owners_can_use_the_same_session_id(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servicer, "UNUSED_S", 3600.0)  # the first may wait long for the engine
     port = await start(entrance(Named()))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
@@ -261,28 +257,22 @@ async def test_token_revoked_while_a_result_is_sent_ends_the_stream(
 
 
 async def test_unused_session_gives_its_place_back(tmp_path: Path) -> None:
-    settings = load_settings(engine="scripted", data_dir=tmp_path, live_sessions=2)
-    service = create_service(settings)
-    listener = GrpcServer(service, entrance(), reserved())
-    try:
-        async with Caller((await listener.start())["grpc_port"]) as caller:
-            for name in ("one", "two"):
-                assert (await caller.create(name)).status is grpc.StatusCode.OK
-            refused = await caller.create("three")
-            assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert refused.trailing["error-code"] == "live_full"
-            later_s = servicer.UNUSED_S
-            with pytest.MonkeyPatch.context() as patch:
-                # real time: the loop's clock, set forward by the whole limit
-                now = lambda: time.monotonic() + later_s  # noqa: E731
-                patch.setattr(asyncio.get_running_loop(), "time", now)
-                await until(lambda: not len(service.live))
-            assert (await caller.create("three")).status is grpc.StatusCode.OK
-            last = await caller.stream(AudioChunk(is_final=True), session_id="three")
-            assert last.status is grpc.StatusCode.OK
-    finally:
-        await listener.close()
-        await service.close()
+    async with Inside(tmp_path, live_sessions=2) as inside:
+        caller = await inside.caller()
+        for name in ("one", "two"):
+            assert (await caller.create(name)).status is grpc.StatusCode.OK
+        refused = await caller.create("three")
+        assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.trailing["error-code"] == "live_full"
+        later_s = servicer.UNUSED_S
+        with pytest.MonkeyPatch.context() as patch:
+            # real time: the loop's clock, set forward by the whole limit
+            now = lambda: time.monotonic() + later_s  # noqa: E731
+            patch.setattr(asyncio.get_running_loop(), "time", now)
+            await until(lambda: not len(inside.service.live))
+        assert (await caller.create("three")).status is grpc.StatusCode.OK
+        last = await caller.stream(AudioChunk(is_final=True), session_id="three")
+        assert last.status is grpc.StatusCode.OK
 
 
 async def test_call_past_its_deadline_leaves_no_session(start: Start, service: Service) -> None:

@@ -170,6 +170,18 @@ def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> Non
         assert [each["type"] for each in told[-3:]] == ["final", "done", "transcription.done"]
 
 
+def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
+    utterances, active = YapUtterances(), YapIds("s", "r2")
+    utterances.begin(YapIds("s", "r1"))
+    utterances.end(YapIds("s", "r1"))
+    utterances.begin(active)
+    utterances.active(active).bytes += 2
+    for other in ("r1", "r0"):
+        assert utterances.cancel(YapIds("s", other)) is False
+        assert utterances.active(active)
+    assert utterances.cancel(active) is True
+
+
 def test_notice_is_a_status_of_the_active_request() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))

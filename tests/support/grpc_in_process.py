@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -21,12 +23,15 @@ from sidecar.auth.identity import (
     bearer_token,
 )
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
+from sidecar.config.settings import load_settings
+from sidecar.protocols.grpc_stt.server import GrpcServer
 from sidecar.protocols.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
     SessionResponse,
     STTResult,
 )
+from sidecar.server.app import create_service
 
 
 class Named:
@@ -103,6 +108,34 @@ class Caller:
     async def stream(self, *chunks: AudioChunk, session_id: str = "") -> Ended:
         """StreamingRecognize to its end."""
         return await ended(self.open(chunks, session_id))
+
+
+class Inside:
+    """A service in this process, and ways to call it."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.service = create_service(load_settings(engine="scripted", data_dir=folder, **settings))
+        self.listeners: list[GrpcServer] = []
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._open.push_async_callback(self.service.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    async def listen(
+        self, by: AccessControl | None = None, sock: socket.socket | None = None, *more: Any
+    ) -> int:
+        """Begin to listen at an entrance. Return the port."""
+        self.listeners.append(GrpcServer(self.service, by or entrance(), sock or reserved(), *more))
+        self._open.push_async_callback(self.listeners[-1].close)
+        return int((await self.listeners[-1].start())["grpc_port"])
+
+    async def caller(self, by: AccessControl | None = None, **metadata: str) -> Caller:
+        """One who comes by an entrance of their own."""
+        return await self._open.enter_async_context(Caller(await self.listen(by), **metadata))
 
 
 async def ended(call: Any) -> Ended:

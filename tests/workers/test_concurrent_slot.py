@@ -72,21 +72,6 @@ class Listener:
         assert self._began.is_set()
 
 
-async def test_concurrent_leases_transcribe_at_once_in_one_process(
-    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    listeners = [Listener(slot, path) for _ in range(4)]
-    for one in listeners:
-        await one.began()
-    assert not any(one.task.done() for one in listeners), "each has said something, none is over"
-    assert slot.loads == 1
-    for one in listeners:
-        one.task.cancel()
-    await asyncio.wait({one.task for one in listeners})
-    assert not slot.in_use
-
-
 async def test_lease_that_ends_early_cancels_only_its_own_call(
     slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
