@@ -97,7 +97,7 @@ async def job_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response with one job; one that was accepted (202) has its address."""
-    turn = await service.owned.turn(caller, job)
+    turn = (await service.owned.turns(caller, [job])).get(job.id)
     expires_in_s = (await service.owned.expires_in_s(caller, [job])).get(job.id)
     address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
     body = job_body(service, job, turn, expires_in_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +89,7 @@ def _service_values(service: Service) -> dict[str, Any]:
             "starting": service.starting,
             "stopping": service.queue.draining,
             "trouble": service.trouble,
-            "lately": dataclasses.asdict(lately),
+            "lately": {one.value: lately[one] for one in metrics.RecognitionOutcome},
             **service.also,
         },
         "jobs": _jobs(service),

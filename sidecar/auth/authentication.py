@@ -61,13 +61,10 @@ class Authenticator:
         given = identity.bearer_token(approach)
         if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
             return identity.HOST
-        claims = None if self.verifier is None else self.verifier.verify(given)
-        if claims is None:
+        found = None if self.verifier is None else self.verifier.verify(given)
+        if found is None:
             raise errors.TokenInvalid()
-        scopes = frozenset(scope for scope in identity.Scope if scope in claims.scopes)
-        return identity.Identity(
-            claims.subject, identity.AuthMethod.JWT, scopes, credential=claims.credential
-        )
+        return found
 
     def refusal(self, credential: identity.SignedCredential) -> str | None:
         """Return why a credential is not valid any more, or `None` while it is valid."""

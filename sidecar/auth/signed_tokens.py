@@ -18,12 +18,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock, files
-from sidecar.auth.identity import SignedCredential
+from sidecar.auth.identity import ALL_SCOPES, AuthMethod, Identity, SignedCredential
 from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -132,16 +131,6 @@ _CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 """Exceptions that PyJWT does not convert, for example if the expiry is null."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenClaims:
-    """Claims of a valid token."""
-
-    subject: str
-    credential: SignedCredential
-    scopes: frozenset[str] = frozenset()
-    """Values of `scope` (RFC 8693), unchecked."""
-
-
 class TokenVerifier:
     """Verification of tokens; ``keys`` and ``revoked`` return the current keys and revoked ids."""
 
@@ -160,21 +149,21 @@ class TokenVerifier:
         self._jwt = jwt
         signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
-        self._accepted = BoundedDict[bytes, TokenClaims](MAX_ACCEPTED)
+        self._accepted = BoundedDict[bytes, Identity](MAX_ACCEPTED)
         self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
 
-    def verify(self, token: str) -> TokenClaims | None:
-        """Return the claims of a token, or `None` if it is invalid for any reason."""
+    def verify(self, token: str) -> Identity | None:
+        """Return the identity of a token, or `None` if it is invalid for any reason."""
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         known = self._accepted.get(digest)
-        if known is not None and self.refusal(known.credential) is None:
+        if known and known.credential and self.refusal(known.credential) is None:
             return known
-        claims = self._verified(token)
-        if claims is not None:
-            self._accepted[digest] = claims
-        return claims
+        found = self._verified(token)
+        if found is not None:
+            self._accepted[digest] = found
+        return found
 
-    def _verified(self, token: str) -> TokenClaims | None:
+    def _verified(self, token: str) -> Identity | None:
         key_id = self._key_named(token)
         key = self._keys().get(key_id)
         known = key is not None
@@ -211,7 +200,7 @@ class TokenVerifier:
             return "has expired"
         return None
 
-    def _counting(self, claims: Mapping[str, Any], key_id: str) -> TokenClaims | None:
+    def _counting(self, claims: Mapping[str, Any], key_id: str) -> Identity | None:
         subject, token_id, scope = claims["sub"], claims["jti"], claims.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
@@ -221,7 +210,8 @@ class TokenVerifier:
             return None
         until = int(claims["exp"]) if "exp" in claims else None
         credential = SignedCredential(token_id, key_id, until)
-        return TokenClaims(subject, credential, frozenset(scope.split()))
+        scopes = ALL_SCOPES & {*scope.split()}  # the names of others mean nothing here
+        return Identity(subject, AuthMethod.JWT, scopes, credential=credential)
 
     def _key_named(self, token: str) -> str:
         """Return the key id of a well-formed token; "" if it is malformed or has none."""

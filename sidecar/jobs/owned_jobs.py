@@ -90,14 +90,6 @@ class OwnedJobs:
         """
         return await self._store.subscribe(_require_owned(caller, record).id, after)
 
-    async def turn(self, caller: Identity, record: JobRecord) -> QueuePosition | None:
-        """Return the queue position of a job; None if it does not wait.
-
-        Raises:
-            errors.JobNotFound: it belongs to another owner.
-        """
-        return (await self.turns(caller, [record])).get(record.id)
-
     async def turns(
         self, caller: Identity, records: Sequence[JobRecord]
     ) -> Mapping[str, QueuePosition]:

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, is_within_fair_share
+from sidecar.auth.rate_limits import (
+    HOUR_S,
+    RateLimit,
+    TokenBuckets,
+    counted,
+    is_within_fair_share,
+)
 from sidecar.jobs.job_record import JobRecord
 
 
@@ -103,14 +109,9 @@ class Reservations:
 
     def place(self, owner: str = "") -> Reservation:
         """Reserve a queue position; the caller checks with the queue that one is free."""
-        self.owners[owner] += 1
         reserved = Reservation()
-        reserved.callback(self._give_back, owner)
+        reserved.enter_context(counted(self.owners, owner))
         return reserved
-
-    def _give_back(self, owner: str) -> None:
-        self.owners[owner] -= 1
-        self.owners += Counter()  # removes owners with a count of 0
 
     def body(
         self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None

@@ -11,6 +11,7 @@ gRPC server: each of its metrics is a gauge `stt_<name>`; a map becomes one gaug
 from __future__ import annotations
 
 import asyncio
+import collections
 import importlib
 import re
 import sys
@@ -18,7 +19,6 @@ import time
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from itertools import accumulate
@@ -175,20 +175,8 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
 
 
 MAX_OUTCOME_SECONDS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class RecentOutcomes:
-    """Number of each outcome within a window."""
-
-    done: int = 0
-    timed_out: int = 0
-    failed: int = 0
-
-    @property
-    def all(self) -> int:
-        """Sum of all outcomes."""
-        return self.done + self.timed_out + self.failed
+Outcomes = collections.Counter[RecognitionOutcome]
+"""Number of each outcome."""
 
 
 class OutcomeWindow:
@@ -200,23 +188,20 @@ class OutcomeWindow:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._seconds = deque[tuple[int, dict[RecognitionOutcome, int]]](maxlen=MAX_OUTCOME_SECONDS)
+        self._seconds = deque[tuple[int, Outcomes]](maxlen=MAX_OUTCOME_SECONDS)
 
     def add(self, outcome: RecognitionOutcome) -> None:
         """Add an outcome at the current time."""
         second = int(self._now())
         if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append((second, {}))
-        counts = self._seconds[-1][1]
-        counts[outcome] = counts.get(outcome, 0) + 1
+            self._seconds.append((second, Outcomes()))
+        self._seconds[-1][1][outcome] += 1
 
-    def lately(self, window_s: float) -> RecentOutcomes:
+    def lately(self, window_s: float) -> Outcomes:
         """Return the outcomes of the last ``window_s`` seconds."""
         oldest = self._now() - window_s
-        recent = [counts for second, counts in self._seconds if second >= oldest]
-        return RecentOutcomes(
-            **{one: sum(counts.get(one, 0) for counts in recent) for one in RecognitionOutcome}
-        )
+        recent = (counts for second, counts in self._seconds if second >= oldest)
+        return sum(recent, Outcomes())
 
 
 METRIC_PREFIX = "vibevoice_"
@@ -378,14 +363,15 @@ MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
 MAX_TIMED_OUT_RATIO = 0.5
 
 
-def health_problem(lately: RecentOutcomes) -> str | None:
+def health_problem(lately: Outcomes) -> str | None:
     """Return the reason why the service is not healthy; `None` if it is, or if there are too few
     outcomes."""
-    if not lately.all or lately.all < MIN_OUTCOMES:
+    total = lately.total()
+    if not total or total < MIN_OUTCOMES:
         return None
-    if lately.timed_out / lately.all > MAX_TIMED_OUT_RATIO:
+    if lately[RecognitionOutcome.TIMED_OUT] / total > MAX_TIMED_OUT_RATIO:
         return "too_many_timeouts"
-    if lately.done / lately.all < MIN_SUCCESS_RATIO:
+    if lately[RecognitionOutcome.DONE] / total < MIN_SUCCESS_RATIO:
         return "too_many_failures"
     return None
 

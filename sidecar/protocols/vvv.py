@@ -279,7 +279,7 @@ async def event_frames(
 
 async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
     """Return the queue position of a job; `None` if it does not wait."""
-    turn = await service.owned.turn(caller, job.record)
+    turn = (await service.owned.turns(caller, [job.record])).get(job.record.id)
     return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
 
 

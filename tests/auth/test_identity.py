@@ -123,7 +123,7 @@ async def test_job_of_another_owner_is_not_found_by_any_method(service: Service,
         assert await service.owned.jobs(other) == []
         for ask in (
             lambda other=other: service.owned.job(other, job.id),
-            lambda other=other: service.owned.turn(other, job.record),
+            lambda other=other: service.owned.turns(other, [job.record]),
             lambda other=other: service.owned.events(other, job.record),
             lambda other=other: service.owned.cancel(other, job.record),
             lambda other=other: service.owned.delete(other, job.record),

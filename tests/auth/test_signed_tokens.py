@@ -14,7 +14,7 @@ from token_attacks import CLAIMS, Attacker
 
 from sidecar import clock, errors
 from sidecar.auth import signed_tokens
-from sidecar.auth.identity import SignedCredential
+from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.signed_tokens import LEEWAY_S
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -52,13 +52,11 @@ def test_every_attack_is_refused_and_every_issued_token_accepted(attacker: Attac
     verifier = verifier_of(attacker.issuer)
     let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
     assert let_in == []
-    assert verifier.verify(attacker.good) == signed_tokens.TokenClaims(
-        "anna", SignedCredential(attacker.good_id, attacker.kid)
-    )
     # What the attacks are made of would do, but for what is wrong with each.
-    assert verifier.verify(attacker.signed({})) == signed_tokens.TokenClaims(
-        "anna", SignedCredential(CLAIMS["jti"], attacker.kid)
-    )
+    for token, jti in (attacker.good, attacker.good_id), (attacker.signed({}), CLAIMS["jti"]):
+        found = verifier.verify(token)
+        assert found == Identity("anna", AuthMethod.JWT)
+        assert found.credential == SignedCredential(jti, attacker.kid)
     assert verifier.verify(attacker.with_kid(attacker.kid))
 
 
@@ -68,6 +66,7 @@ def test_accepted_token_is_refused_later_for_the_same_reasons(attacker: Attacker
     verifier = signed_tokens.TokenVerifier(lambda: known, lambda: frozenset(revoked), lambda: now)
     claims = verifier.verify(attacker.signed({"exp": int(now)}))
     assert claims is not None
+    assert claims.credential is not None
     assert claims.credential == SignedCredential(CLAIMS["jti"], attacker.kid, int(now))
     for later, why in ((0.0, None), (LEEWAY_S - 0.5, None), (float(LEEWAY_S), "has expired")):
         now = 1_800_000_000.0 + later

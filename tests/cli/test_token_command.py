@@ -31,6 +31,7 @@ def test_token_is_created_listed_and_revoked_by_commands(
     public = signed_tokens.read_public_keys(issuer.keys.public)
     claims = signed_tokens.TokenVerifier(lambda: public, issuer.revoked).verify(token)
     assert claims is not None
+    assert claims.credential is not None
     assert (claims.subject, claims.scopes) == ("anna", {"reload", "now"})
     assert claims.credential.token_id in said.err
     assert token not in said.err

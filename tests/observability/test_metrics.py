@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
@@ -44,17 +46,15 @@ def test_histogram_buckets_are_cumulative() -> None:
 @pytest.mark.parametrize(
     ("lately", "why"),
     [
-        (metrics.RecentOutcomes(), None),
-        (metrics.RecentOutcomes(failed=4), None),  # too few to say
-        (metrics.RecentOutcomes(done=3, failed=2), None),
-        (metrics.RecentOutcomes(done=2, failed=3), "too_many_failures"),
-        (metrics.RecentOutcomes(done=3, timed_out=3), None),
-        (metrics.RecentOutcomes(done=2, timed_out=3), "too_many_timeouts"),
+        (Counter(), None),
+        (Counter(failed=4), None),  # too few to say
+        (Counter(done=3, failed=2), None),
+        (Counter(done=2, failed=3), "too_many_failures"),
+        (Counter(done=3, timed_out=3), None),
+        (Counter(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_many_failures_or_timeouts_are_unhealthy(
-    lately: metrics.RecentOutcomes, why: str | None
-) -> None:
+def test_many_failures_or_timeouts_are_unhealthy(lately: metrics.Outcomes, why: str | None) -> None:
     assert metrics.health_problem(lately) == why
 
 
@@ -67,9 +67,9 @@ def test_old_outcomes_do_not_count_and_take_no_memory() -> None:
             metrics.RecognitionOutcome.DONE if second % 2 else metrics.RecognitionOutcome.FAILED
         )
     assert len(outcomes._seconds) == metrics.MAX_OUTCOME_SECONDS < 1000 / 2
-    assert outcomes.lately(60) == metrics.RecentOutcomes(done=60, failed=60)
+    assert outcomes.lately(60) == Counter(done=60, failed=60)
     now[0] += 61
-    assert outcomes.lately(60) == metrics.RecentOutcomes()
+    assert outcomes.lately(60) == Counter()
 
 
 def test_client_errors_do_not_count_as_engine_failures() -> None:
@@ -116,7 +116,7 @@ def test_unheard_final_is_timed_out_past_the_clients_patience_and_failed_before(
         counted.said(Final(0, 0, segment, work_s=work_s))
     counted.said(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
-    assert tally.outcomes.lately(60) == metrics.RecentOutcomes(timed_out=1, failed=2)
+    assert tally.outcomes.lately(60) == Counter(timed_out=1, failed=2)
     assert tally.live.orphaned.total == 1
     assert tally.live.speaking == 0
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}
