@@ -92,7 +92,7 @@ def build_router(service: Service) -> APIRouter:
     @router.post("", status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
     async def add(request: Request) -> Response:
         """Enrol a speaker, by a clip or by a job's speaker."""
-        caller, people = identity_of(request), service.voices.people
+        caller, people = identity_of(request), service.voices
         await people.check_room(caller)
         name, embedding = await _read_person_request(request, service)
         if name is None:
@@ -110,25 +110,25 @@ def build_router(service: Service) -> APIRouter:
     @router.get("", response_model=PeopleList)
     async def listed(request: Request) -> Response:
         """List your enrolled speakers."""
-        everybody = await service.voices.people.all(identity_of(request))
+        everybody = await service.voices.all(identity_of(request))
         return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
 
     @router.get("/export", response_model=PeopleExport)
     async def export(request: Request) -> Response:
         """Export all data of your enrolled speakers, with embeddings."""
-        everybody = await service.voices.people.all(identity_of(request))
+        everybody = await service.voices.all(identity_of(request))
         return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
     @router.get("/{person_id}", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         """Get an enrolled speaker."""
-        person = await service.voices.people.person(identity_of(request), person_id)
+        person = await service.voices.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
 
     @router.patch("/{person_id}", response_model=PeoplePerson, openapi_extra=CHANGE)
     async def change(request: Request, person_id: str) -> Response:
         """Rename an enrolled speaker, or add a clip or a job's speaker."""
-        caller, people = identity_of(request), service.voices.people
+        caller, people = identity_of(request), service.voices
         await people.person(caller, person_id)
         name, embedding = await _read_person_request(request, service)
         if name is None and embedding is None:
@@ -143,7 +143,7 @@ def build_router(service: Service) -> APIRouter:
     @router.delete("/{person_id}", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
         """Delete an enrolled speaker permanently."""
-        await service.voices.people.delete(identity_of(request), person_id)
+        await service.voices.delete(identity_of(request), person_id)
         return Response(status_code=204)
 
     return router

@@ -29,112 +29,16 @@ from sidecar.transcripts.transcript import SpeakerCandidate, SpeakerEmbedding
 from sidecar.workers.audio_probe import AudioProbe
 
 
-class OwnedSpeakers:
-    """Enrolled speakers of each owner, for requests. Owns the store.
-
-    Every call may raise `errors.JournalUnreachable` if the store is a database.
-    """
-
-    def __init__(self, store: SpeakerStore, now: clock.Clock = clock.wall_time) -> None:
-        self._store, self._now = store, now
-
-    async def all(self, caller: Identity) -> Sequence[EnrolledSpeaker]:
-        """Return the caller's enrolled speakers, the oldest first."""
-        return await self._store.of(caller.owner)
-
-    async def person(self, caller: Identity, person_id: str) -> EnrolledSpeaker:
-        """Return one of the caller's enrolled speakers.
-
-        Raises:
-            errors.PersonNotFound: there is none, or it is another owner's.
-        """
-        return _find_speaker(await self._store.of(caller.owner), person_id)
-
-    async def known(self, owner: str) -> tuple[SpeakerCandidate, ...]:
-        """Return the enrolled speakers that a job of an owner may recognize."""
-        return tuple(one.known for one in await self._store.of(owner))
-
-    async def check_room(self, caller: Identity) -> None:
-        """Refuse another speaker before its clip is processed.
-
-        Raises:
-            errors.PeopleFull: the owner has the maximum number.
-        """
-        _check_capacity(await self._store.of(caller.owner))
-
-    async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
-        """Add an enrolled speaker. If the owner has one with this name and this recording, return
-        it: a client without a response may repeat the request.
-
-        Raises:
-            errors.PeopleFull: the owner has the maximum number.
-            errors.DiskFull, errors.SidecarError: it cannot be written.
-        """
-        now = self._now()
-        person = EnrolledSpeaker(
-            uuid.uuid4().hex, caller.owner, name, now, (SpeakerSample(now, heard),)
-        )
-
-        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
-            for one in people:
-                if one.name == name and one.hearing(person.samples[0]) == one:
-                    return one
-            _check_capacity(people)
-            return person
-
-        return await self._store.keep(caller.owner, decide)
-
-    async def change(
-        self,
-        caller: Identity,
-        person_id: str,
-        name: str | None = None,
-        heard: SpeakerEmbedding | None = None,
-    ) -> EnrolledSpeaker:
-        """Change the name of a speaker, add a recording, or both.
-
-        Raises:
-            errors.PersonNotFound: there is none, or it is another owner's.
-            errors.DiskFull, errors.SidecarError: it cannot be written.
-        """
-        now = self._now()
-
-        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
-            person = _find_speaker(people, person_id)
-            if name is not None:
-                person = replace(person, name=name)
-            return person if heard is None else person.hearing(SpeakerSample(now, heard))
-
-        return await self._store.keep(caller.owner, decide)
-
-    async def delete(self, caller: Identity, person_id: str) -> None:
-        """Delete an enrolled speaker permanently.
-
-        Raises:
-            errors.PersonNotFound: there is none, or it is another owner's.
-            errors.DiskFull, errors.SidecarError: it cannot be written.
-        """
-        person = await self.person(caller, person_id)
-        await self._store.delete(caller.owner, person.id)
-
-    async def delete_all(self, caller: Identity) -> int:
-        """Delete all of the caller's enrolled speakers permanently; return their number.
-
-        Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
-        """
-        return await self._store.empty(caller.owner)
-
-    async def close(self) -> None:
-        """Close the store, so that another service can open it."""
-        await self._store.close()
-
-
 def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
     for one in people:
         if one.id == person_id:
             return one
     raise errors.PersonNotFound()
+
+
+async def _known(store: SpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...]:
+    """Return the enrolled speakers that a job of an owner may recognize."""
+    return tuple(one.known for one in await store.of(owner))
 
 
 def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
@@ -171,7 +75,12 @@ def create_speaker_store(settings: Settings) -> SpeakerStore | None:
 
 
 class EnrolledSpeakers:
-    """Enrolled speakers for jobs and sessions. Owns the store, if there is one."""
+    """Enrolled speakers of each owner, for requests, jobs and sessions. Owns the store, if there is
+    one.
+
+    A request raises `errors.PeopleOff` if they are off, and `errors.JournalUnreachable` if the
+    store is a database that does not answer.
+    """
 
     def __init__(
         self, settings: Settings, intake: AudioProbe, now: clock.Clock = clock.wall_time
@@ -181,20 +90,94 @@ class EnrolledSpeakers:
         Raises:
             errors.SettingsInvalid: as `create_speaker_store`.
         """
-        self._intake, self._on = intake, settings.people
-        store = create_speaker_store(settings)
-        self._people = OwnedSpeakers(store, now) if store is not None else None
+        self._intake, self._on, self._now = intake, settings.people, now
+        self._store = create_speaker_store(settings)
 
     @property
-    def people(self) -> OwnedSpeakers:
-        """Return the store of enrolled speakers for requests.
+    def _people(self) -> SpeakerStore:
+        """Return the store, for requests.
 
         Raises:
             errors.PeopleOff: enrolled speakers are off.
         """
-        if self._people is None or not self._on:
+        if self._store is None or not self._on:
             raise errors.PeopleOff()
-        return self._people
+        return self._store
+
+    async def all(self, caller: Identity) -> Sequence[EnrolledSpeaker]:
+        """Return the caller's enrolled speakers, the oldest first."""
+        return await self._people.of(caller.owner)
+
+    async def person(self, caller: Identity, person_id: str) -> EnrolledSpeaker:
+        """Return one of the caller's enrolled speakers.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another owner's.
+        """
+        return _find_speaker(await self._people.of(caller.owner), person_id)
+
+    async def check_room(self, caller: Identity) -> None:
+        """Refuse another speaker before its clip is processed.
+
+        Raises:
+            errors.PeopleFull: the owner has the maximum number.
+        """
+        _check_capacity(await self._people.of(caller.owner))
+
+    async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
+        """Add an enrolled speaker. If the owner has one with this name and this recording, return
+        it: a client without a response may repeat the request.
+
+        Raises:
+            errors.PeopleFull: the owner has the maximum number.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        now = self._now()
+        person = EnrolledSpeaker(
+            uuid.uuid4().hex, caller.owner, name, now, (SpeakerSample(now, heard),)
+        )
+
+        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+            for one in people:
+                if one.name == name and one.hearing(person.samples[0]) == one:
+                    return one
+            _check_capacity(people)
+            return person
+
+        return await self._people.keep(caller.owner, decide)
+
+    async def change(
+        self,
+        caller: Identity,
+        person_id: str,
+        name: str | None = None,
+        heard: SpeakerEmbedding | None = None,
+    ) -> EnrolledSpeaker:
+        """Change the name of a speaker, add a recording, or both.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another owner's.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        now = self._now()
+
+        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+            person = _find_speaker(people, person_id)
+            if name is not None:
+                person = replace(person, name=name)
+            return person if heard is None else person.hearing(SpeakerSample(now, heard))
+
+        return await self._people.keep(caller.owner, decide)
+
+    async def delete(self, caller: Identity, person_id: str) -> None:
+        """Delete an enrolled speaker permanently.
+
+        Raises:
+            errors.PersonNotFound: there is none, or it is another owner's.
+            errors.DiskFull, errors.SidecarError: it cannot be written.
+        """
+        person = await self.person(caller, person_id)
+        await self._people.delete(caller.owner, person.id)
 
     async def of(
         self, caller: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
@@ -237,11 +220,11 @@ class EnrolledSpeakers:
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
         wanted = options.recognise and (self._on or options.voiceprints)
-        if self._people is None or not wanted:
+        if self._store is None or not wanted:
             return replace(options, voiceprints=False)
         while True:
             try:
-                known = (*options.known_voices, *await self._people.known(owner))
+                known = (*options.known_voices, *await _known(self._store, owner))
                 return replace(options, known_voices=known, voiceprints=kept)
             except errors.JournalUnreachable:
                 await asyncio.sleep(STORE_BACKOFF_S)
@@ -251,11 +234,11 @@ class EnrolledSpeakers:
         speakers. Speaker embeddings are recorded only if the session is kept, so that its speakers
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
-        if self._people is None or not self._on or not options.recognise:
+        if self._store is None or not self._on or not options.recognise:
             return replace(options, known_voices=(), voiceprints=False)
         try:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
-                known = await self._people.known(owner)
+                known = await _known(self._store, owner)
         except (errors.JournalUnreachable, TimeoutError):
             log.warning(
                 "a live session starts without enrolled speakers: the database does not answer"
@@ -268,11 +251,11 @@ class EnrolledSpeakers:
         return their number.
 
         Raises:
-            errors.SidecarError: as `OwnedSpeakers.delete_all`.
+            errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
-        return 0 if self._people is None else await self._people.delete_all(caller)
+        return 0 if self._store is None else await self._store.empty(caller.owner)
 
     async def close(self) -> None:
-        """Close the store."""
-        if self._people is not None:
-            await self._people.close()
+        """Close the store, so that another service can open it."""
+        if self._store is not None:
+            await self._store.close()

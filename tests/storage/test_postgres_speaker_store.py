@@ -41,7 +41,7 @@ async def test_change_of_speaker_is_seen_by_other_service_at_once(in_database: I
     anna = await one.add(ANONYMOUS, "Anna", heard(1))
     assert await another.all(ANONYMOUS) == [anna]
     await another.change(ANONYMOUS, anna.id, "Änna")
-    assert names(await one.known(ANONYMOUS.owner)) == ["Änna"]
+    assert [person.name for person in await one.all(ANONYMOUS)] == ["Änna"]
     added = (each.add(ANONYMOUS, "Ben", heard(2)) for each in (one, another, one, another))
     (ben,) = {person.id for person in await asyncio.gather(*added)}
     await one.delete(ANONYMOUS, anna.id)
@@ -75,9 +75,9 @@ async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -
     await people.add(ANONYMOUS, "Anna", heard(1))
     with in_database.connected() as look:
         look.execute("UPDATE vibevoice.people SET owner = %s", (OTHER.owner,))
-    assert await people.known(OTHER.owner) == ()
-    assert await people.delete_all(OTHER) == 1, "it goes all the same"
-    assert await people.delete_all(OTHER) == 0
+    assert await people.all(OTHER) == []
+    assert await people.forget(OTHER) == 1, "it goes all the same"
+    assert await people.forget(OTHER) == 0
 
 
 async def test_change_with_lost_answer_is_applied_once(
@@ -106,7 +106,7 @@ async def test_recognition_of_speakers_is_decided_by_job_and_not_by_node(
     await in_database.open().add(ANONYMOUS, "Anna", heard(1))
     async with closing(voices_of(in_database, people=False)) as node:
         with pytest.raises(errors.PeopleOff):
-            _ = node.people
+            await node.all(ANONYMOUS)
         taken_in = TranscribeOptions(voiceprints=True)
         told = await node.with_enrolled_speakers(taken_in, ANONYMOUS.owner, kept=True)
         assert (names(told.known_voices), told.voiceprints) == (["Anna"], True)

@@ -14,10 +14,11 @@ import psycopg
 from postgres import Cluster
 
 from sidecar.config.settings import Settings
-from sidecar.service.enrolled_speakers import OwnedSpeakers, create_speaker_store
+from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import SpeakerStore, SqliteSpeakerStore
 from sidecar.transcripts.transcript import SpeakerEmbedding
+from sidecar.workers.audio_probe import AudioProbe
 
 SECRET = "0123456789abcdef" * 4
 FILE, DATABASE = "file", "database"
@@ -51,14 +52,13 @@ class Place:
 
     def __init__(self, settings: dict[str, object], kind: type[SpeakerStore]) -> None:
         self._settings, self._kind = settings, kind
-        self._opened: list[OwnedSpeakers] = []
+        self._opened: list[EnrolledSpeakers] = []
 
-    def open(self, secret: str = SECRET) -> OwnedSpeakers:
+    def open(self, secret: str = SECRET) -> EnrolledSpeakers:
         """Those who are there; of a file only once it is closed by who had it."""
         settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
-        store = create_speaker_store(settings)
-        assert isinstance(store, self._kind)
-        self._opened.append(OwnedSpeakers(store))
+        self._opened.append(EnrolledSpeakers(settings, AudioProbe(60.0)))
+        assert isinstance(self._opened[-1]._store, self._kind)
         return self._opened[-1]
 
     def written(self) -> bytes:
