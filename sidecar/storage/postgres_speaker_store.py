@@ -146,11 +146,9 @@ async def import_speaker_file(
             f"There is no file of enrolled speakers in {folder}.",
             hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
-    file = speaker_store.SpeakerFile(folder, secret)
-    try:
-        everybody = file.all()
-    finally:
-        file.close()
+    file = speaker_store.SqliteSpeakerStore(folder, secret)
+    everybody = file.everybody
+    await file.close()
     came = 0
     try:
         for person in everybody:

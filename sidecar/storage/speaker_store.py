@@ -152,16 +152,17 @@ def speaker_folder(settings: Settings) -> Path:
     return data_folder(settings, "people")
 
 
-class SpeakerFile:
-    """SQLite file of enrolled speakers, open in one service at a time. Every method blocks on the
-    disk; no two threads may call at once."""
+class SqliteSpeakerStore:
+    """`SpeakerStore` in a SQLite file, which is open in one service at a time and read once. One
+    thread writes: no other change comes between."""
 
     def __init__(self, folder: Path, secret: str) -> None:
-        """Open or create the file.
+        """Open or create the file; this blocks on the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
+        self._disk = ThreadLimiter("people", 1)
         try:
             files.private_folder(folder)
             path = folder / SPEAKER_FILE
@@ -183,6 +184,7 @@ class SpeakerFile:
             self._database.execute("COMMIT")
             encrypted_sqlite.migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)
             self._seal = encrypted_sqlite.open_cipher(self._database, secret, SPEAKER_LABELS)
+            self._people = {one.id: one for one in self._read()}
         except sqlite3.Error as error:
             self._database.close()
             raise errors.SettingsInvalid(
@@ -193,7 +195,7 @@ class SpeakerFile:
             self._database.close()
             raise
 
-    def all(self) -> list[EnrolledSpeaker]:
+    def _read(self) -> list[EnrolledSpeaker]:
         """Return all speakers, the oldest first.
 
         Raises:
@@ -222,7 +224,7 @@ class SpeakerFile:
                 hint="Restore a copy of it, or set VIBEVOICE_DATA_DIR to an empty folder.",
             ) from None
 
-    def write(self, person: EnrolledSpeaker) -> None:
+    def _write(self, person: EnrolledSpeaker) -> None:
         """Store a speaker in place of its earlier version.
 
         Raises:
@@ -243,19 +245,6 @@ class SpeakerFile:
                 "INSERT INTO samples (person, sealed) VALUES (?, ?)",
                 [(person.id, one) for one in sealed],
             )
-
-    def delete(self, person: str) -> None:
-        """Overwrite all data of a speaker.
-
-        Raises:
-            errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
-        """
-        with self._change():
-            self._database.execute("DELETE FROM people WHERE id = ?", (person,))
-
-    def close(self) -> None:
-        """Close the file, for other services."""
-        self._database.close()
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -278,24 +267,6 @@ class SpeakerFile:
                 f"The file of enrolled speakers could not be written: {error}."
             ) from None
 
-
-class SqliteSpeakerStore:
-    """`SpeakerStore` in a file, which is read once."""
-
-    def __init__(self, folder: Path, secret: str) -> None:
-        """Open the file; this blocks on the disk.
-
-        Raises:
-            errors.SettingsInvalid: the folder, the file or the key cannot be used.
-        """
-        self._disk = ThreadLimiter("people", 1)
-        self._file = SpeakerFile(folder, secret)
-        try:
-            self._people = {one.id: one for one in self._file.all()}
-        except BaseException:
-            self._file.close()
-            raise
-
     async def of(self, owner: str) -> Sequence[EnrolledSpeaker]:
         """Return an owner's speakers, the oldest first."""
         return self._of(owner)
@@ -303,11 +274,10 @@ class SqliteSpeakerStore:
     async def keep(self, owner: str, decide: SpeakerUpdate) -> EnrolledSpeaker:
         """As `SpeakerStore.keep`."""
 
-        # one thread runs these in turn: no other change comes between
         def act() -> EnrolledSpeaker:
             person = decide(self._of(owner))
             if self._people.get(person.id) != person:
-                self._file.write(person)
+                self._write(person)
                 self._people = {**self._people, person.id: person}
             return person
 
@@ -319,7 +289,8 @@ class SqliteSpeakerStore:
         def act() -> None:
             known = self._people.get(person)
             if known is not None and known.owner == owner:
-                self._file.delete(person)
+                with self._change():  # its data is overwritten
+                    self._database.execute("DELETE FROM people WHERE id = ?", (person,))
                 self._people = {id_: one for id_, one in self._people.items() if id_ != person}
 
         await self._disk.run(act)
@@ -333,7 +304,12 @@ class SqliteSpeakerStore:
 
     async def close(self) -> None:
         """Close the file, for other services."""
-        self._file.close()
+        self._database.close()
+
+    @property
+    def everybody(self) -> list[EnrolledSpeaker]:
+        """Return all speakers of all owners, the oldest first."""
+        return [*self._people.values()]
 
     def _of(self, owner: str) -> list[EnrolledSpeaker]:
         return [one for one in self._people.values() if one.owner == owner]

@@ -18,7 +18,7 @@ from sidecar.cli import run
 from sidecar.config.settings import Settings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
-from sidecar.storage.speaker_store import SpeakerFile
+from sidecar.storage.speaker_store import SqliteSpeakerStore
 
 pytestmark = [
     pytest.mark.integration,
@@ -106,7 +106,7 @@ LOCKED: dict[str, tuple[Callable[[Path], object], Callable[[Path], object], str,
     ),
     "a folder for enrolled speakers": (
         lambda data: make_private(data / "people"),
-        lambda data: SpeakerFile(data / "people", KEY),
+        lambda data: SqliteSpeakerStore(data / "people", KEY),
         "The folder for enrolled speakers, {data}/people, cannot be used: Operation not permitted.",
         "people",
     ),

@@ -143,7 +143,7 @@ async def test_speaker_file_in_use_or_damaged_is_refused(
     await people.add(ANONYMOUS, "Anna", heard(1))
     monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be opened"):
-        speaker_store.SpeakerFile(in_file.folder, SECRET)
+        speaker_store.SqliteSpeakerStore(in_file.folder, SECRET)
     await people.close()
     (in_file.folder / speaker_store.SPEAKER_FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(errors.SettingsInvalid):
