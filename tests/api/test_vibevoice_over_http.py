@@ -85,6 +85,14 @@ def expected(name: str, prompt: str | None = None) -> list[dict[str, Any]]:
     return segments
 
 
+def bare(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The segments without the model's confidence, which is high, and without languages."""
+    for segment in body["segments"]:
+        assert "flags" in segment or segment.pop("confidence") > 0.9
+        segment.pop("language", None)
+    return list(body["segments"])
+
+
 def audio(name: str) -> bytes:
     return tiny_vibevoice.clip_wav(name).read_bytes()
 
@@ -111,7 +119,7 @@ def check_right(server: Server, job_id: str, name: str) -> dict[str, Any]:
     """The job ended with the clip's transcript; its metadata."""
     finished(server, job_id)
     result = server.transcript(job_id)
-    assert result["segments"] == expected(name)
+    assert bare(result) == expected(name)
     return dict(result["metadata"])
 
 
@@ -119,7 +127,7 @@ def check_serves(server: Server) -> None:
     """A job that comes now gets its answer."""
     response = server.post(audio("beckett"))
     assert response.status_code == 200, response.text[:500]
-    assert response.json()["segments"] == expected("beckett")
+    assert bare(response.json()) == expected("beckett")
 
 
 def stopped(server: Server) -> AbstractContextManager[None]:
@@ -155,7 +163,7 @@ def test_upload_and_path_get_the_exact_transcript(name: str, form: str, server: 
         response = server.post_path(str(tiny_vibevoice.clip_wav(name)), language="auto")
     assert response.status_code == 200, response.text[:500]
     body = response.json()
-    assert body["segments"] == expected(name)
+    assert bare(body) == expected(name)
     about = body["metadata"]
     speakers = {
         said["Speaker"] for said in tiny_vibevoice.answers("tiny")[name] if "Speaker" in said
@@ -174,7 +182,7 @@ def test_prompt_and_hotwords_steer_the_spelling(server: Server) -> None:
     corrected = expected("beckett", tiny_vibevoice.CONTEXT)
     assert corrected != expected("beckett")
     body = server.post(audio("beckett"), prompt="Samuel Beckett", hotwords="Endgame").json()
-    assert body["segments"] == corrected
+    assert bare(body) == corrected
     assert body["metadata"]["warnings"] == []
 
 
@@ -184,7 +192,7 @@ def test_temperature_speakers_and_token_limit_reach_the_engine(server: Server) -
     cut = server.post(audio("endgame_nagg_nell"), max_tokens="40").json()
     assert [one["code"] for one in cut["metadata"]["warnings"]] == ["output_truncated"]
     whole = expected("endgame_nagg_nell")
-    assert cut["segments"][0] == whole[0]
+    assert bare(cut)[0] == whole[0]
     assert len(cut["segments"]) < len(whole)
     nothing = server.post(audio("endgame_nagg_nell"), max_tokens="5").json()
     assert [one["code"] for one in nothing["metadata"]["warnings"]] == ["output_truncated"]
@@ -195,7 +203,7 @@ def test_temperature_speakers_and_token_limit_reach_the_engine(server: Server) -
         assert body["metadata"]["warnings"] == []
     short = server.post(audio("beckett"), windows="parallel").json()
     assert [one["code"] for one in short["metadata"]["warnings"]] == ["windows_not_parallel"]
-    assert short["segments"] == expected("beckett")
+    assert bare(short) == expected("beckett")
 
 
 @pytest.mark.slow
