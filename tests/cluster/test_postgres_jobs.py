@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -38,7 +39,11 @@ from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service as FrontService
-from sidecar.storage.postgres_database import migrate_postgres, retry_while_unavailable
+from sidecar.storage.postgres_database import (
+    PostgresDatabase,
+    migrate_postgres,
+    retry_while_unavailable,
+)
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
 
@@ -552,11 +557,10 @@ async def opened_front(journal: str, tmp_path: Path, **more: Any) -> AsyncIterat
         patch.setenv("VIBEVOICE_JOURNAL", journal)
         settings = load_settings(
             engine="scripted",
-            role="front",
             journal_key=KEY,
             data_dir=tmp_path / "data",
             spool_dir=tmp_path,
-            **more,
+            **{"role": "front", **more},
         )
     front = await asyncio.to_thread(create_service, settings)
     await front.open()
@@ -607,3 +611,40 @@ async def test_only_recording_of_kept_job_is_synced_to_the_disk(
         job = await sent(front, voice, kept=kept)
         assert isinstance(job.record.audio, StoredRecordingRef)
         assert len(synced) == (2 if kept else 0), "the file and its folder"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executed", [False, True])
+async def test_each_statement_that_fails_once_ends_no_job_and_costs_no_attempt(
+    journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, executed: bool
+) -> None:
+    """As where the database has no space for a moment, or only its answer is lost."""
+    seen, failing, fetch = dict[str, None](), list[str](), PostgresDatabase.fetch
+
+    async def fetch_or_fail(database: PostgresDatabase, sql: str, *values: Any, **how: Any) -> Any:
+        seen[sql] = None
+        fails = sql in failing
+        failing[:] = [] if fails else failing
+        if fails and not executed:
+            raise errors.JournalUnreachable()
+        found = await fetch(database, sql, *values, **how)
+        if fails:
+            raise errors.JournalUnreachable()
+        return found
+
+    monkeypatch.setattr(PostgresDatabase, "fetch", fetch_or_fail)
+    async with opened_front(journal, tmp_path, role="all") as service:
+        said = (await (await sent(service, voice, kept=False)).result()).text
+        failed = list[str]()
+        for sql in list(seen):
+            failing[:], job = [sql], None
+            while job is None:
+                with suppress(errors.JournalUnreachable):
+                    job = await sent(service, voice, kept=False)
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await job.result()).text == said, sql
+            assert job.record.attempts == 1, sql
+            failed += [sql] if not failing else []
+        assert {"claim_1", "report_1", "submit_1"} <= {
+            *re.findall(r"vibevoice\.(\w+_1)", str(failed))
+        }
