@@ -182,6 +182,14 @@ def test_cancel_of_an_ended_or_unknown_request_leaves_the_active_one() -> None:
     assert utterances.cancel(active) is True
 
 
+def test_repeated_begin_of_a_request_keeps_its_audio() -> None:
+    utterances, ids = YapUtterances(), YapIds("s", "r1")
+    assert utterances.begin(ids) is False
+    utterances.active(ids).bytes += 2
+    assert utterances.begin(ids) is False
+    assert utterances.active(ids).bytes == 2
+
+
 def test_notice_is_a_status_of_the_active_request() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
