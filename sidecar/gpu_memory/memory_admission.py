@@ -71,7 +71,8 @@ class MemoryAccount:
 CPU_CHUNK_S = 8 / 3
 """Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
 TYPICAL_AUDIO_S = 600.0
-"""Duration of audio in the plan if a recording's is not known."""
+"""Duration of audio by which the time is predicted if a recording's is not known. Memory is planned
+for an hour then, in windows as of a recording of that length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,11 @@ class MemoryAdmission:
         estimate = memory_plan.plan_job(self._model(precision), work, room)
         estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
-            return self._in_batches(estimate, audio_s, options, room), ()
+            found = self._in_batches(estimate, options, room)
+            if audio_s is None and found.seconds is not None:
+                typical_s = found.seconds * TYPICAL_AUDIO_S / memory_footprint.WINDOW_S
+                found = replace(found, seconds=typical_s)
+            return found, ()
         others = (self._model(one) for one in self._candidates if one != precision)
         estimates = (memory_plan.plan_job(one, work, room) for one in others)
         return estimate, tuple(one for one in estimates if one.fits)
@@ -156,7 +161,6 @@ class MemoryAdmission:
     def _in_batches(
         self,
         estimate: MemoryEstimate,
-        audio_s: float | None,
         options: TranscribeOptions,
         room: DeviceRoom,
     ) -> MemoryEstimate:
@@ -167,7 +171,7 @@ class MemoryAdmission:
         if not (by_default or options.windows is WindowingMode.PARALLEL):
             return estimate
         model = self._model(estimate.precision)
-        work = self._work(memory_footprint.WINDOW_S if audio_s is None else audio_s, options)
+        work = self._work(estimate.audio_s, options)
         plan = memory_plan.batched_windows_plan(model, work, room)
         if plan is None:
             return estimate
@@ -293,7 +297,7 @@ class MemoryAdmission:
         """
         work = memory_footprint.RecordingWork.of(
             self._shape,
-            TYPICAL_AUDIO_S if audio_s is None else audio_s,
+            memory_footprint.WINDOW_S if audio_s is None else audio_s,
             text_tokens=memory_footprint.PROMPT_TOKENS + len(options.prompt.encode()) // 2,
         )
         most = options.max_tokens or work.output_tokens

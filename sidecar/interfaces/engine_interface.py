@@ -108,8 +108,8 @@ class ModelSpec:
 class EngineSpec(ModelSpec):
     """Capabilities of an ASR engine.
 
-    ``steerable``: it takes a prompt, a number of speakers, a temperature and a limit of tokens.
-    ``counted``: of these, the number of speakers. ``together``: the maximum of recordings in one
+    ``steerable``: it takes a prompt, a temperature and a limit of tokens. ``counted``: it takes the
+    number of speakers. ``together``: the maximum of recordings in one
     batch; an engine with more than one is a `BatchEngine`. ``sessions``: the maximum of live
     sessions in one process; an engine with any is a `interfaces.live_events.LiveEngine`.
     ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:

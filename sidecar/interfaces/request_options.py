@@ -136,9 +136,9 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
         "max_tokens": options.max_tokens is not None,
         "windows": options.windows is not WindowingMode.AUTO,
     }
-    if spec.steerable:
-        return ()
-    understood = {SPEAKER_COUNT_FIELD} if spec.counted else set()
+    understood = {*steering} - {SPEAKER_COUNT_FIELD} if spec.steerable else set()
+    if spec.counted:
+        understood.add(SPEAKER_COUNT_FIELD)
     return tuple(name for name, used in steering.items() if used and name not in understood)
 
 
@@ -158,8 +158,9 @@ def with_ignored_notices(
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}."
-        able = "The engines 'vibevoice' and 'whisper' can."  # those that are `steerable`
-        notices.append(Notice(OPTION_IGNORED, f"{message} {able}"))
+        if not spec.steerable:
+            message += " The engines 'vibevoice' and 'whisper' can."
+        notices.append(Notice(OPTION_IGNORED, message))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 

@@ -34,6 +34,7 @@ SPEC = engine_interface.EngineSpec(
     diarizes=True,
     requires=("httpx",),
     steerable=True,
+    counted=True,
     together=8,
     remote=True,
 )

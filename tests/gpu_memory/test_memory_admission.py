@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from many_cases import parametrize_by_name
 
@@ -39,8 +41,14 @@ def admission(limit_gib: float | None = None) -> MemoryAdmission:
     )
 
 
-def free(gib: float, held: Precision | None = None, *, on_gpu: bool = True) -> MemoryState:
-    return MemoryState(round(gib * GIB), held, on_gpu)
+def free(
+    gib: float,
+    held: Precision | None = None,
+    *,
+    on_gpu: bool = True,
+    bandwidth: float | None = None,
+) -> MemoryState:
+    return MemoryState(round(gib * GIB), held, on_gpu, bandwidth)
 
 
 @pytest.mark.parametrize(
@@ -252,10 +260,22 @@ def test_job_at_any_precision_gets_loaded_one_if_it_fits(
     assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
 
 
-def test_recording_of_unknown_length_is_planned_with_typical_length() -> None:
-    unknown, _ = admission().estimate(BF16, None, PLAIN, free(80))
-    usual, _ = admission().estimate(BF16, TYPICAL_AUDIO_S, PLAIN, free(80))
-    assert unknown == usual
+@pytest.mark.parametrize(("gigabytes", "mode"), [(80, "auto"), (80, "single"), (16, "single")])
+def test_recording_of_unknown_length_is_planned_in_windows_as_an_hour(
+    gigabytes: int, mode: str
+) -> None:
+    """Its time is that of a usual one."""
+    wanted, now = TranscribeOptions(windows=WindowingMode(mode)), free(gigabytes, bandwidth=1e12)
+    unknown, _ = admission().estimate(BF16, None, wanted, now)
+    hour, _ = admission().estimate(BF16, HOUR, wanted, now)
+    assert unknown.fits
+    assert replace(unknown, seconds=hour.seconds) == hour
+    assert unknown.seconds is not None
+    assert hour.seconds is not None
+    assert unknown.seconds == pytest.approx(hour.seconds * TYPICAL_AUDIO_S / HOUR)
+    assert admission().peak_bytes(BF16, None, replace(wanted, memory=unknown.plan)) == (
+        unknown.peak_bytes
+    )
 
 
 def test_token_limit_lowers_planned_memory_and_never_raises_it() -> None:

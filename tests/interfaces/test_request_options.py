@@ -117,7 +117,8 @@ def test_context_and_hotwords_share_their_limit() -> None:
         (moonshine.SPEC, {"temperature": "0"}, ()),
         (moonshine.SPEC, {"hotwords": "Nagg", "max_tokens": 9}, ("prompt/hotwords", "max_tokens")),
         (moonshine.SPEC, {"num_speakers": 2, "temperature": 1}, ("temperature",)),
-        (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2, "temperature": 1}, ()),
+        (vibevoice.SPEC, {"hotwords": "Nagg", "temperature": 1}, ()),
+        (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2}, ("num_speakers",)),
     ],
 )
 def test_engine_without_language_model_ignores_steering(

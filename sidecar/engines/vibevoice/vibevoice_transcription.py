@@ -241,7 +241,7 @@ class VibeVoiceTranscription:
     def _heard(self, windows: list[VibeVoiceWindow]) -> list[_WindowInProgress]:
         """Encode the windows and begin their answers."""
         try:
-            plan, context = self._options.memory, prompt_context(self._options)
+            plan, context = self._options.memory, self._options.prompt
             decoding = self._decoding or self._model.decoding(plan)
             return [
                 _WindowInProgress(
@@ -351,14 +351,3 @@ TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
 def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:
     """Return the maximum number of tokens of the answer to ``seconds`` of audio."""
     return options.max_tokens or ceil(TOKENS_PER_SECOND * seconds) + MIN_ANSWER_TOKENS
-
-
-def prompt_context(options: TranscribeOptions) -> str:
-    """Return the text beside the audio: the client's prompt, the language, and the number of
-    speakers, of whom a window of about five minutes need not have all."""
-    parts = [options.prompt] if options.prompt else []
-    if options.language != engine_interface.AUTO:
-        parts.append(f"Language: {options.language}")
-    if options.num_speakers is not None and options.memory.together == 1:
-        parts.append(f"Speakers: {options.num_speakers}")
-    return ". ".join(parts)

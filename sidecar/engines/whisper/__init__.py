@@ -55,6 +55,7 @@ SPEC = engine_interface.EngineSpec(
     by_voices=True,
     requires=("faster_whisper", "ctranslate2"),
     steerable=True,
+    counted=True,
     translates=True,
     sessions=4,  # users who talk, with `tiny` on two cores; with `base` one (docs/models.md)
 )

@@ -115,6 +115,7 @@ class Model:
         self._at_once = 0
         self.decodings = 0
         self.heard: list[float] = []
+        self.contexts: list[str] = []
 
     def decoding(self, plan: MemoryPlan) -> None:
         self._at_once = 0
@@ -124,6 +125,7 @@ class Model:
         self, samples: Block, plan: MemoryPlan, check: Any, decoding: Any, context: str
     ) -> Answer:
         self.heard.append(len(samples) / RATE)
+        self.contexts.append(context)
         self._at_once += 1
         if len(samples) > self._most_s * RATE or self._at_once > self._most_at_once:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -232,6 +234,12 @@ def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
     assert model.decodings > 2
     assert transcript_of(events).segments == transcript_of(run(Model(), plan(30.0))).segments
     assert [notice.code for notice in transcript_of(events).notices] == ["smaller_memory_plan"]
+
+
+def test_text_beside_audio_is_only_what_client_wrote_as_in_released_processor() -> None:
+    model, asked = Model(), TranscribeOptions(prompt="Nagg, Nell", language="de", num_speakers=3)
+    run(model, asked)
+    assert model.contexts == ["Nagg, Nell"]
 
 
 def test_language_is_detected_unless_it_was_requested() -> None:

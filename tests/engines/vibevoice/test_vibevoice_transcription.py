@@ -27,7 +27,6 @@ from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, deco
 from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel, load_vibevoice
 from sidecar.engines.vibevoice.vibevoice_transcription import (
     VibeVoiceTranscription,
-    prompt_context,
     transcribe_in_step,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
@@ -318,10 +317,3 @@ def test_repeated_out_of_memory_in_batch_fails_each_recording(
     options = TranscribeOptions(memory_fallback=SMALL)
     for events in all_events([begun(model, "beckett", options) for _ in range(2)]):
         assert [type(event) for event in events] == [errors.GpuOutOfMemory]
-
-
-def test_prompt_of_windows_in_a_batch_lacks_number_of_speakers() -> None:
-    options = TranscribeOptions(prompt="Nagg, Nell", language="de", num_speakers=3)
-    assert prompt_context(options) == "Nagg, Nell. Language: de. Speakers: 3"
-    batch = dataclasses.replace(options, memory=MemoryPlan(together=7))
-    assert prompt_context(batch) == "Nagg, Nell. Language: de"
