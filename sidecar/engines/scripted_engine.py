@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
     name="scripted",
@@ -206,21 +206,15 @@ class ScriptedEngine:
             setattr(session.hearing, self._fault, _raise_out_of_memory)
         return session
 
-    def _hear(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
+    def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         due = time.monotonic() + self._hear_s
-        while time.monotonic() < due and not cancelled():
+        while time.monotonic() < due and not request.cancelled():
             time.sleep(0.005)
-        if cancelled():
+        if request.cancelled():
             return None
-        step = round(WORD_S * LIVE_RATE)
+        audio, step = request.audio, round(WORD_S * LIVE_RATE)
         words = tuple(
             transcript.Word(
                 at / LIVE_RATE, (at + step) / LIVE_RATE, f"w{int(abs(part).mean() * 1000)}"
@@ -233,7 +227,7 @@ class ScriptedEngine:
                 _exit_process(with_service=self._poison[word.text])
         text = " ".join(word.text for word in words)
         return RecognitionHypothesis(
-            text, words if options.words else (), transcript.WORDS_BY_ATTENTION, "en"
+            text, words if request.options.words else (), transcript.WORDS_BY_ATTENTION, "en"
         )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sidecar.audio import Block
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
     name="voxtral",
@@ -123,37 +123,26 @@ class VoxtralEngine:
             schedule=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
-    def hear(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
+    def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize the audio after the draft, and the end; all of it if the draft is not its
         beginning."""
-        found = self.glimpse(audio, draft, options, cancelled)
-        if cancelled():
+        found = self.glimpse(request)
+        if request.cancelled():
             return None
         stream: Any = found.draft
         stream.end()
         return _hypothesis(stream)
 
-    def glimpse(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis:
+    def glimpse(self, request: SegmentRequest) -> RecognitionHypothesis:
         """Recognize the audio after the draft, as far as the latency allows."""
         assert self._voxtral is not None
-        delay = delay_tokens(options.delay_s, self._voxtral.tekken.delay)
+        audio, draft = request.audio, request.draft
+        delay = delay_tokens(request.options.delay_s, self._voxtral.tekken.delay)
         stream: Any = draft.draft if draft is not None else None
         if stream is None or not stream.goes_on(len(audio)):
             stream = VoxtralStream(self._voxtral, delay)
         for at in range(stream.fed, len(audio), SLICE_SAMPLES):
-            if cancelled():
+            if request.cancelled():
                 break
             stream.feed(audio[at : at + SLICE_SAMPLES])
         return _hypothesis(stream)

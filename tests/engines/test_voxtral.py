@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from sidecar.engines.voxtral import (
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import Partial
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""
@@ -151,23 +152,25 @@ def test_voxtral_stream_does_not_go_on_after_failed_step(
 def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     engine: VoxtralEngine, audio: Block
 ) -> None:
-    options = LiveOptions(delay_s=0.16)
-    draft = engine.glimpse(audio[:32_000], None, options, lambda: False)
-    longer = engine.glimpse(audio[:40_000], draft, options, lambda: False)
+    def asked(samples: int, draft: RecognitionHypothesis | None = None) -> SegmentRequest:
+        return SegmentRequest(audio[:samples], LiveOptions(delay_s=0.16), draft)
+
+    draft = engine.glimpse(asked(32_000))
+    longer = engine.glimpse(asked(40_000, draft))
     assert longer.draft is draft.draft
-    plain = engine.hear(audio[:36_000], None, options, lambda: False)
-    again = engine.hear(audio[:36_000], longer, options, lambda: False)
+    plain = engine.hear(asked(36_000))
+    again = engine.hear(asked(36_000, longer))
     assert plain is not None
     assert again is not None
     assert again.draft is not longer.draft
     assert again.text == plain.text
-    gone_on = engine.hear(audio, longer, options, lambda: False)
-    whole = engine.hear(audio, None, options, lambda: False)
+    gone_on = engine.hear(asked(len(audio), longer))
+    whole = engine.hear(asked(len(audio)))
     assert gone_on is not None
     assert whole is not None
     assert gone_on.draft is longer.draft
     assert gone_on.text == whole.text
-    assert engine.hear(audio, None, options, lambda: True) is None
+    assert engine.hear(replace(asked(len(audio)), cancelled=lambda: True)) is None
 
 
 @pytest.mark.parametrize(
@@ -207,11 +210,9 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
     drafts: list[RecognitionHypothesis | None] = []
     hear = engine.hear
 
-    def watched(
-        block: Block, draft: RecognitionHypothesis | None, *rest: Any
-    ) -> RecognitionHypothesis | None:
-        drafts.append(draft)
-        return hear(block, draft, *rest)
+    def watched(request: SegmentRequest) -> RecognitionHypothesis | None:
+        drafts.append(request.draft)
+        return hear(request)
 
     monkeypatch.setattr(engine, "hear", watched)
     client = LiveClient(engine, LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S))

@@ -29,7 +29,7 @@ from sidecar.interfaces.live_events import (
 from sidecar.interfaces.live_options import ALL_AUDIO, LIVE_RATE, LiveOptions, TurnControl
 from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
@@ -38,8 +38,9 @@ SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voic
 FAULTS = (OverflowError, MemoryError, ValueError)
 
 
-def words(audio: Block, *_: object) -> RecognitionHypothesis:
-    return RecognitionHypothesis(f"w{round(float(np.abs(audio).max()) * 100)}", language="en")
+def words(request: SegmentRequest) -> RecognitionHypothesis:
+    loud = round(float(np.abs(request.audio).max()) * 100)
+    return RecognitionHypothesis(f"w{loud}", language="en")
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
 ) -> None:
     heard, go_on, spoken = threading.Semaphore(0), threading.Event(), list[float]()
 
-    def nothing(*_: object) -> RecognitionHypothesis:
+    def nothing(request: SegmentRequest) -> RecognitionHypothesis:
         heard.release()
         assert go_on.wait(PATIENCE_S)
         return RecognitionHypothesis("words" if cancelled else "")
@@ -195,8 +196,8 @@ def _is_summed_up(told: list[LiveEvent]) -> bool:
 def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> None:
     asked: list[int] = []
 
-    def counted(audio: Block, *_: object) -> RecognitionHypothesis:
-        asked.append(len(audio))
+    def counted(request: SegmentRequest) -> RecognitionHypothesis:
+        asked.append(len(request.audio))
         return RecognitionHypothesis("You")
 
     hall = LiveScheduler(LiveRecognizers(counted), load_vad(), "made-up", "fp32", threads=1)
@@ -220,8 +221,8 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
 def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(client: str) -> None:
     order, go_on = list[str](), threading.Event()
 
-    def held(audio: Block, *_: object) -> RecognitionHypothesis:
-        found = words(audio)
+    def held(request: SegmentRequest) -> RecognitionHypothesis:
+        found = words(request)
         order.append(found.text)
         assert go_on.wait(PATIENCE_S)
         return found

@@ -36,6 +36,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionHypothesis,
     RecognitionTask,
     RecognitionUrgency,
+    SegmentRequest,
 )
 from sidecar.live.runtime.segment_embeddings import (
     MAX_EMBEDDING_S,
@@ -74,7 +75,7 @@ class Table:
     def begin(self, voices: bool = True) -> RecognitionTask | EmbeddingTask | None:
         due = self.hearing.due(voices)
         if isinstance(due, RecognitionTask):
-            self.going.append((due, self.hearing.began(due)[0]))
+            self.going.append((due, self.hearing.began(due).audio))
         elif due is not None:
             self.going.append((due, self.hearing.began_voice(due)))
         return due
@@ -443,7 +444,7 @@ def test_sessions_of_one_scheduler_have_separate_speakers() -> None:
     assert [list(followed(told).values()) for told in stories] == labels
 
 
-def words(audio: Block, draft: object, options: object, cancelled: object) -> RecognitionHypothesis:
+def words(request: SegmentRequest) -> RecognitionHypothesis:
     return RecognitionHypothesis("words")
 
 

@@ -84,10 +84,10 @@ class Table:
     def begin(self) -> RecognitionTask | None:
         task = self.hearing.next_task()
         if task is not None:
-            audio, before = self.hearing.began(task)
-            in_front = 0 if before is None else before.samples
-            assert len(audio) == task.to - task.segment.start + in_front
-            self.behind.append(before)
+            request = self.hearing.began(task)
+            in_front = 0 if request.before is None else request.before.samples
+            assert len(request.audio) == task.to - task.segment.start + in_front
+            self.behind.append(request.before)
             self.going.append(task)
         return task
 

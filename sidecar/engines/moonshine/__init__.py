@@ -19,14 +19,13 @@ from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.audio import Block
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.moonshine.moonshine_recognizer import (
         MoonshineHypothesis,
         MoonshineRecognizer,
     )
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import PrecedingContext, RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 log = logging.getLogger(__name__)
 
@@ -98,43 +97,38 @@ class MoonshineEngine:
             from sidecar.live.runtime.vad import load_vad
 
             detector = load_vad()
-            recognizers = LiveRecognizers(
-                self._hear,
-                behind=self._recognize_with_context,
-                encoder=SpeakerEncoder(self._voices),
-            )
+            encoder = SpeakerEncoder(self._voices)
+            recognizers = LiveRecognizers(self._hear, contexts=True, encoder=encoder)
             precision = engine_interface.Precision.INT8.value
             self._scheduler = LiveScheduler(
                 recognizers, detector, SPEC.name, precision, sample=warm_up_audio()
             )
         return self._scheduler.open(options, begin, tell)
 
-    def _hear(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
-        assert self._recognizer is not None
-        before = cast("MoonshineHypothesis | None", draft and draft.draft)
-        return _live_hypothesis(
-            self._recognizer.hear(audio, before, cancelled, words=options.words)
-        )
+    def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+        from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
-    def _recognize_with_context(
-        self,
-        audio: Block,
-        before: PrecedingContext,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
         assert self._recognizer is not None
-        said = [one.tokens for one in before.said]
-        found = self._recognizer.recognize_with_context(
-            audio, said, before.samples, cancelled, words=options.words
+        audio, cancelled, words = request.audio, request.cancelled, request.options.words
+        if (before := request.before) is not None:
+            said = [one.tokens for one in before.said]
+            found = self._recognizer.recognize_with_context(
+                audio, said, before.samples, cancelled, words=words
+            )
+        else:
+            draft = cast("MoonshineHypothesis | None", request.draft and request.draft.draft)
+            found = self._recognizer.hear(audio, draft, cancelled, words=words)
+        if found is None:
+            return None
+        return RecognitionHypothesis(
+            found.text,
+            found.words,
+            language="en",
+            draft=found,
+            tokens=tuple(found.tokens),
+            confidence=found.confidence,
+            likelihood=found.confidence.mean,
         )
-        return _live_hypothesis(found)
 
     def _events(
         self, settled: Sequence[Checkpoint] | None, request: engine_interface.TranscriptionRequest
@@ -166,20 +160,3 @@ class MoonshineEngine:
             notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )
         yield Finished(follower.identified(transcript, options))
-
-
-def _live_hypothesis(found: MoonshineHypothesis | None) -> RecognitionHypothesis | None:
-    """Return the result of the recognizer for the live scheduler."""
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
-
-    if found is None:
-        return None
-    return RecognitionHypothesis(
-        found.text,
-        found.words,
-        language="en",
-        draft=found,
-        tokens=tuple(found.tokens),
-        confidence=found.confidence,
-        likelihood=found.confidence.mean,
-    )

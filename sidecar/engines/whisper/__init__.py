@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.audio import SAMPLE_RATE
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 
 LANGUAGES = (
@@ -140,13 +140,7 @@ class WhisperEngine:
         precision = model.precision.value
         return LiveScheduler(recognizers, detector, SPEC.name, precision, at_once, WorkPace())
 
-    def hear(
-        self,
-        audio: Block,
-        draft: RecognitionHypothesis | None,
-        options: LiveOptions,
-        cancelled: engine_interface.CancelCheck,
-    ) -> RecognitionHypothesis | None:
+    def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`), with `BEAM_SIZE`
         hypotheses if the client prefers accuracy. It is at most one window: sessions cut utterances
         at half a minute (`live.sessions.session_limits`)."""
@@ -155,8 +149,9 @@ class WhisperEngine:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self.model is not None
-        if cancelled():
+        if request.cancelled():
             return None
+        options = request.options
         code = language_code(options.language)
         wish = WhisperRequest(
             code if code is None or self.model.knows(code) else None,
@@ -167,11 +162,11 @@ class WhisperEngine:
             timed=options.words,
         )
         before = options.language_before or None
-        hearing = self._windows.submit(self.model.hear, audio, wish, before)
-        heard = wait_unless_cancelled(hearing, cancelled)
+        hearing = self._windows.submit(self.model.hear, request.audio, wish, before)
+        heard = wait_unless_cancelled(hearing, request.cancelled)
         if heard is None:
             return None
-        length_s = len(audio) / SAMPLE_RATE
+        length_s = len(request.audio) / SAMPLE_RATE
         words = tuple(
             replace(word, start=min(word.start, length_s), end=min(word.end, length_s), text=text)
             for word in heard.words

@@ -24,7 +24,6 @@ import numpy.typing as npt
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.concurrency import usable_cpu_cores
-from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_events import (
     LiveEvent,
     LiveEventCallback,
@@ -38,6 +37,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionHypothesis,
     RecognitionTask,
     RecognitionUrgency,
+    SegmentRequest,
 )
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
@@ -45,19 +45,8 @@ from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
 log = logging.getLogger(__name__)
 
-RecognizeFunction: TypeAlias = Callable[
-    [Block, RecognitionHypothesis | None, LiveOptions, CancelCheck], RecognitionHypothesis | None
-]
-"""Recognition of a segment, shape (samples,) at `LIVE_RATE`; the hypothesis is the text of its
-beginning. Returns None once it is cancelled. Several threads call it at once. A language in the
-options is what the client requested."""
-
-RecognizeWithContextFunction: TypeAlias = Callable[
-    [Block, partial_results.PrecedingContext, LiveOptions, CancelCheck],
-    RecognitionHypothesis | None,
-]
-"""`RecognizeFunction` of a segment, for audio that begins with the segments before it. It returns
-the text of the segment alone, with word times from its start."""
+RecognizeFunction: TypeAlias = Callable[[SegmentRequest], RecognitionHypothesis | None]
+"""Recognition of a segment. Returns None once it is cancelled. Several threads call it at once."""
 
 
 class LiveSpeakerEncoder(Protocol):
@@ -71,33 +60,24 @@ class LiveSpeakerEncoder(Protocol):
 @dataclass(frozen=True, slots=True)
 class LiveRecognizers:
     """Recognizers of an engine; only ``hear`` is required. ``glimpse`` recognizes an open segment,
-    if that differs from one that has ended. ``behind`` recognizes an ended segment with its
-    context, if the engine can. Without an ``encoder`` there are no speaker labels."""
+    if that differs from one that has ended. ``contexts``: whether ``hear`` takes the context of an
+    ended segment. Without an ``encoder`` there are no speaker labels."""
 
     hear: RecognizeFunction
     glimpse: RecognizeFunction | None = None
-    behind: RecognizeWithContextFunction | None = None
+    contexts: bool = False
     encoder: LiveSpeakerEncoder | None = None
 
     def words(
-        self,
-        audio: Block,
-        known: RecognitionHypothesis | partial_results.PrecedingContext | None,
-        urgency: RecognitionUrgency,
-        options: LiveOptions,
-        unwanted: CancelCheck,
+        self, request: SegmentRequest, urgency: RecognitionUrgency
     ) -> RecognitionHypothesis | None:
-        """Recognize a segment. ``known`` is the hypothesis of its beginning or the context before
-        it. Return None if the result is not wanted any more, or if recognition failed."""
+        """Recognize a segment. Return None if the result is not wanted any more, or if recognition
+        failed."""
         try:
-            if isinstance(known, partial_results.PrecedingContext):
-                assert self.behind is not None
-                return self.behind(audio, known, options, unwanted)
             if urgency is RecognitionUrgency.PARTIAL:
-                glimpse = self.glimpse or self.hear
-                quick = replace(options, words=False, accurate=False)
-                return glimpse(audio, known, quick, unwanted)
-            return self.hear(audio, known, options, unwanted)
+                quick = replace(request.options, words=False, accurate=False)
+                return (self.glimpse or self.hear)(replace(request, options=quick))
+            return self.hear(request)
         except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
@@ -333,7 +313,7 @@ class LiveScheduler:
             *self._about,
             voices=self._ears.encoder is not None,
             schedule=self._schedule,
-            context=self._ears.behind is not None,
+            context=self._ears.contexts,
         )
         session = EngineSession(self, hearing, tell, options.client, self.detector.state())
         hearing.verdict = partial(self._verdict, session)
@@ -458,8 +438,8 @@ class LiveScheduler:
         if self._sample is None:
             return
         begun = time.monotonic()
-        options, final = LiveOptions(words=False), RecognitionUrgency.FINAL
-        found = self._ears.words(self._sample, None, final, options, lambda: self._closed)
+        request = SegmentRequest(self._sample, LiveOptions(), cancelled=lambda: self._closed)
+        found = self._ears.words(request, RecognitionUrgency.FINAL)
         if found is None:  # a failure at once says nothing of costs
             return
         with self.lock:
@@ -486,33 +466,23 @@ class LiveScheduler:
     def _begun(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
-            audio, before = session.hearing.began(due)
-            goes_on = due.urgency is RecognitionUrgency.PARTIAL or self._schedule.grows
-            draft = due.segment.draft if goes_on else None
-            before_this = session.hearing.language_before
-            options = replace(due.segment.options, language_before=before_this)
-            return partial(self._recognise, session, due, audio, before or draft, options)
+            return partial(self._recognise, session, due, session.hearing.began(due))
         sound = session.hearing.began_voice(due)
         self.encoding += 1
         return partial(self._tell_apart, session, due, sound)
 
     def _recognise(
-        self,
-        session: EngineSession,
-        task: RecognitionTask,
-        audio: Block,
-        known: RecognitionHypothesis | partial_results.PrecedingContext | None,
-        options: LiveOptions,
+        self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
     ) -> None:
-        begun = time.monotonic()
+        begun, options = time.monotonic(), request.options
 
         def unwanted() -> bool:
             late = time.monotonic() > begun + options.patience_s
             return self._closed or task.obsolete or late or self._is_shed(task)
 
         found: RecognitionHypothesis | None = RecognitionHypothesis("")
-        if options.endpointing.threshold or has_speech(self.detector, audio):
-            found = self._ears.words(audio, known, task.urgency, options, unwanted)
+        if options.endpointing.threshold or has_speech(self.detector, request.audio):
+            found = self._ears.words(replace(request, cancelled=unwanted), task.urgency)
         with self.lock:
             now = time.monotonic()
             self._count(task, found, now - begun)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from sidecar.audio import Block
+from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
@@ -305,6 +307,23 @@ class PrecedingContext:
 
     said: tuple[RecognitionHypothesis, ...]
     samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest:
+    """Segment to recognize: its audio, shape (samples,) at `LIVE_RATE`, and its options. A language
+    in these is what the client requested.
+
+    ``draft``: the hypothesis of its beginning. ``before``: the context with which the audio begins;
+    the result is the text of the segment alone, with word times from its start. ``cancelled``: the
+    result is not wanted any more.
+    """
+
+    audio: Block
+    options: LiveOptions
+    draft: RecognitionHypothesis | None = None
+    before: PrecedingContext | None = None
+    cancelled: CancelCheck = lambda: False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ from sidecar.live.runtime.partial_results import (
     PARTIAL_STEP_S,
     PartialSchedule,
     PartialText,
-    PrecedingContext,
     RecognitionContext,
     RecognitionHypothesis,
     RecognitionPlan,
     RecognitionTask,
     RecognitionUrgency,
+    SegmentRequest,
     SpeechSegment,
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler
@@ -115,11 +115,6 @@ class StreamRecognizer:
         """Return the seconds of speech that has ended and has no final."""
         pieces = (piece for piece in self._story.pieces if piece.final is None)
         return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
-
-    @property
-    def language_before(self) -> str:
-        """Return the last language that was recognized without a doubt in settled segments."""
-        return self._story.sure_language
 
     @property
     def backlog_s(self) -> float:
@@ -228,14 +223,18 @@ class StreamRecognizer:
         """Return the next recognition."""
         return self._listening.next_task(self._story.pieces, self._open, self._looked, self.options)
 
-    def began(self, task: RecognitionTask) -> tuple[Block, PrecedingContext | None]:
-        """Begin a recognition; return its audio, which begins with the context, and the context."""
+    def began(self, task: RecognitionTask) -> SegmentRequest:
+        """Begin a recognition; return the request to the engine, without its cancellation."""
         self._listening.began(task)
-        if task.urgency is RecognitionUrgency.PARTIAL and self.voicing is not None:
+        partial = task.urgency is RecognitionUrgency.PARTIAL
+        if partial and self.voicing is not None:
             self.voicing.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest())
         start = task.segment.start - (before.samples if before else 0)
-        return self.audio.cut(start, task.to), before
+        draft = task.segment.draft if partial or self._schedule.grows else None
+        sure_language = self._story.sure_language
+        options = dataclasses.replace(task.segment.options, language_before=sure_language)
+        return SegmentRequest(self.audio.cut(start, task.to), options, draft, before)
 
     def _longest(self) -> int:
         return round(self.options.endpointing.longest_s * LIVE_RATE)

@@ -30,6 +30,7 @@ from sidecar.live.runtime.partial_results import (
     MAX_PARTIAL_WORK_S,
     RecognitionHypothesis,
     RecognitionUrgency,
+    SegmentRequest,
     WorkPace,
 )
 
@@ -57,7 +58,7 @@ def heard() -> dict[str, Block]:
 
 
 def hear(ear: WhisperEngine, audio: Block, **options: Any) -> RecognitionHypothesis:
-    found = ear.hear(audio, None, LiveOptions(**options), lambda: False)
+    found = ear.hear(SegmentRequest(audio, LiveOptions(**options)))
     assert found is not None
     return found
 
@@ -121,9 +122,9 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
     options = LiveOptions(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
     )
-    ear.hear(heard[PROSE], None, options, lambda: False)
-    partial = RecognitionUrgency.PARTIAL
-    LiveRecognizers(ear.hear).words(heard[PROSE], None, partial, options, lambda: False)
+    request = SegmentRequest(heard[PROSE], options)
+    ear.hear(request)
+    LiveRecognizers(ear.hear).words(request, RecognitionUrgency.PARTIAL)
     final, partial = watched.wishes
     assert (final.beams, final.timed) == (5, True)
     assert (partial.beams, partial.timed) == (1, False)
@@ -142,7 +143,8 @@ def test_cancelled_recognition_does_not_wait_for_window(
     ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     watched.free.clear()
-    assert ear.hear(heard[PROSE], None, LiveOptions(), lambda: bool(watched.wishes)) is None
+    request = SegmentRequest(heard[PROSE], LiveOptions(), cancelled=lambda: bool(watched.wishes))
+    assert ear.hear(request) is None
 
 
 def session(
