@@ -269,11 +269,11 @@ class TurnAudioSent(ConversationOutput):
     ending: ReplyEnding
 
 
-class CommitAcknowledged(ConversationOutput):
+class CommitAcknowledged(ConversationClientEvent):
     """Acknowledgement of a commit: all audio before it was recognized, and its words were sent."""
 
 
-class DiscardAcknowledged(ConversationOutput):
+class DiscardAcknowledged(ConversationClientEvent):
     """Acknowledgement of a discard: the audio is dropped."""
 
 

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 Compare: TypeAlias = Callable[[Callable[[], float | None]], Awaitable[float | None]]
 """Function that runs a comparison with the reply, which takes up to a tenth of a second."""
-_Heard: TypeAlias = events.ConversationEvent | Callable[[], None] | int
-"""Event of the speech input, what follows on it, or the number of an utterance to compare."""
+_Heard: TypeAlias = events.ConversationEvent | int
+"""Event of the speech input, or the number of an utterance to compare."""
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
 
@@ -167,6 +167,8 @@ class ConversationLoop:
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
+        self._unanswered: deque[asyncio.Event] = deque()
+        """Commits and discards of the client that are not acknowledged yet."""
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def hear(
@@ -204,24 +206,17 @@ class ConversationLoop:
         Raises:
             errors.SessionOver: the session takes no more input.
         """
-        await self._settled(self.input.commit, events.CommitAcknowledged())
+        self.input.commit()
+        await self._acknowledged()
 
     async def forget(self) -> None:
         """Discard the user's words that are not answered; wait as `commit` does."""
-        await self._settled(self.input.forget, events.DiscardAcknowledged())
+        self.session.forget()
+        await self._acknowledged()
 
-    async def _settled(
-        self, order: Callable[[Callable[[], None]], None], out: events.ConversationOutput
-    ) -> None:
-        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done() -> None:
-            self.output.put_nowait(out)
-            if not settled.done():
-                settled.set_result(None)
-
-        order(partial(self._in_order, done))
-        await settled
+    async def _acknowledged(self) -> None:
+        self._unanswered.append(asyncio.Event())
+        await self._unanswered[-1].wait()
 
     def end(self) -> None:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
@@ -308,9 +303,7 @@ class ConversationLoop:
                 self._broken.set_exception(fault)
 
     def _go_on(self, what: _Heard) -> None:
-        if callable(what):
-            what()
-        elif not isinstance(what, int):
+        if not isinstance(what, int):
             self._happened(what)
 
     def _comparison(self, what: _Heard) -> Callable[[], float | None] | None:
@@ -369,6 +362,9 @@ class ConversationLoop:
                         self.output.put_nowait(frame)
                 self._seen(command)
                 self.output.put_nowait(command)
+                acknowledges = events.CommitAcknowledged | events.DiscardAcknowledged
+                if isinstance(command, acknowledges) and self._unanswered:
+                    self._unanswered.popleft().set()
 
     def _set_timer(self, now: float) -> None:
         """Set the timer to the next time that the state machine or the pacer needs."""

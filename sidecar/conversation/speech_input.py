@@ -102,8 +102,8 @@ class SpeechInput:
         """Recognition options, and the threshold that is added while a reply is played."""
         self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
         self._gone: frozenset[int] = frozenset()
-        self._commits: deque[Callable[[], None] | None] = deque()
-        self._forgets: deque[Callable[[], None]] = deque()
+        self._ours: deque[bool] = deque()
+        """Commits that are not answered yet: whether the service made them, not the client."""
 
     def span(self, utterance: int) -> tuple[float, float]:
         """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
@@ -131,20 +131,15 @@ class SpeechInput:
         self._clock.came(self._session.received_s, self._now())
         self._quiet = False
 
-    def commit(self, heard: Callable[[], None]) -> None:
-        """End the user's turn after the audio so far. Once all of that is recognized, report the
-        commit and call ``heard``.
+    def commit(self, *, ours: bool = False) -> None:
+        """End the user's turn after the audio so far; report it once all of that is recognized,
+        unless it is the service's own.
 
         Raises:
             errors.SessionOver: the session takes no more input.
         """
         self._session.commit()
-        self._commits.append(heard)
-
-    def forget(self, gone: Callable[[], None]) -> None:
-        """Discard the user's words that are not answered; report that and call ``gone``."""
-        self._session.forget()
-        self._forgets.append(gone)
+        self._ours.append(ours)
 
     def use(self, options: live_options.LiveOptions) -> None:
         """Change the recognition options."""
@@ -201,8 +196,6 @@ class SpeechInput:
                 self._stopped.pop(turn, None)
                 self._finals.pop(turn, None)
                 self._happened(events.TurnDiscarded(self._now()))
-                if self._forgets:
-                    self._forgets.popleft()()
             case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
                 self._lost()
             case live_events.NoticeRaised(notice):
@@ -226,10 +219,8 @@ class SpeechInput:
         self._finals.pop(event.turn, None)
         if event.turn not in self._gone:
             self._told_all(event)
-        heard = self._commits.popleft() if event.committed and self._commits else None
-        if heard is not None:
+        if event.committed and self._ours and not self._ours.popleft():
             self._happened(events.TurnCommitted(self._now()))
-            heard()
 
     def _told_all(self, event: live_events.TurnEnded) -> None:
         ended = self._stopped.pop(event.turn, None)
@@ -260,5 +251,4 @@ class SpeechInput:
         reported."""
         self._quiet = False
         with suppress(errors.SidecarError):
-            self._session.commit()
-            self._commits.append(None)
+            self.commit(ours=True)

@@ -113,8 +113,10 @@ class ConversationStateMachine:
                 self._asked(event)
             case events.TurnCommitted():
                 self.turn_taking.commit()
+                self._do(events.CommitAcknowledged())
             case events.TurnDiscarded():
                 self.turn_taking.forget()
+                self._do(events.DiscardAcknowledged())
             case events.ResponseCancelled():
                 self._cancel()
             case events.PlaybackTruncated():

@@ -32,13 +32,14 @@ import time
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
@@ -73,7 +74,6 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self._precision: engine_interface.Precision | None = None
-        self._scheduler: LiveScheduler | None = None
         self._speed = float(_behaviour("SPEED", "0"))
         self._hold = _behaviour("HOLD")
         self._events = _behaviour("EVENTS")
@@ -187,24 +187,25 @@ class ScriptedEngine:
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> LiveSession:
+    ) -> EngineSession:
         """Open a live session in which each quarter of a second is a word."""
-        import numpy as np
-
-        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
-
-        if self._scheduler is None:
-            assert self._precision is not None
-            precision = self._precision.value
-            recognizers = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
-            second = np.zeros(LIVE_RATE, np.float32)
-            self._scheduler = LiveScheduler(
-                recognizers, LoudnessVad(), SPEC.name, precision, sample=second
-            )
         session = self._scheduler.open(options, begin, tell)
         if self._fault and options.prompt == "fault":
             setattr(session.hearing, self._fault, _raise_out_of_memory)
         return session
+
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
+        import numpy as np
+
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+
+        assert self._precision is not None
+        recognizers = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
+        second = np.zeros(LIVE_RATE, np.float32)
+        return LiveScheduler(
+            recognizers, LoudnessVad(), SPEC.name, self._precision.value, sample=second
+        )
 
     def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis

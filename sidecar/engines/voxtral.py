@@ -18,13 +18,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.checkpoints.installed_checkpoints import TEKKEN_FILE
 from sidecar.errors import EngineUnavailable, ModelLoadFailed, cause_of
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from sidecar.audio import Block
     from sidecar.diarization.speaker_models import SpeakerModels
-    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
@@ -63,7 +64,6 @@ class VoxtralEngine:
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None
         self._voices: SpeakerModels | None = None
-        self._scheduler: LiveScheduler | None = None
         self._precision = engine_interface.Precision.FP32
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -97,17 +97,16 @@ class VoxtralEngine:
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> LiveSession:
+    ) -> EngineSession:
         """Open a live session.
 
         Raises:
             errors.LiveUnavailable: voice activity detection is not available.
         """
-        if self._scheduler is None:
-            self._scheduler = self._opened()
         return self._scheduler.open(options, begin, tell)
 
-    def _opened(self) -> LiveScheduler:
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import PartialSchedule

@@ -111,7 +111,7 @@ class EngineSpec(ModelSpec):
     ``steerable``: it takes a prompt, a temperature and a limit of tokens. ``counted``: it takes the
     number of speakers. ``together``: the maximum of recordings in one
     batch; an engine with more than one is a `BatchEngine`. ``sessions``: the maximum of live
-    sessions in one process; an engine with any is a `interfaces.live_events.LiveEngine`.
+    sessions in one process; an engine with any is a `live.runtime.live_scheduler.LiveEngine`.
     ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:
     into English. ``resumes``: version of its checkpoints, changed whenever their meaning changes;
     an engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from

@@ -1,16 +1,14 @@
-"""Interface of a live ASR engine: sessions, their events and serialization."""
+"""Events of a live session, its start or resume point, and their serialization."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from sidecar.audio import Block
-from sidecar.errors import EngineFailed, SidecarError
-from sidecar.interfaces.engine_interface import AUTO, TranscriptionEngine
-from sidecar.interfaces.live_options import LiveOptions, SequenceNumber, TimePosition
+from sidecar.errors import EngineFailed
+from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.live_options import SequenceNumber, TimePosition
 from sidecar.serialization import WireValues, from_plain
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, Transcript
@@ -221,39 +219,6 @@ LiveEventCallback = Callable[[LiveEvent], None]
 """Callback for the events of a session, from any thread; it must not block."""
 
 
-class LiveSession(Protocol):
-    """Stream of audio in an engine. No method waits for recognition. `Summary` is the last event,
-    and comes only after `finish`."""
-
-    around: Callable[[], AbstractContextManager[object]]
-    """Context of each thread of the engine that works for this session; set before any audio."""
-    failed: Callable[[SidecarError], object]
-    """Called once if work for this session fails; no events follow. Set as `around` is."""
-
-    @property
-    def backlog_s(self) -> float:
-        """Return the seconds of pushed audio that are not processed yet, or wait for recognition.
-        More than a few mean that the caller pushes too fast."""
-
-    def push(self, block: Block) -> None:
-        """Add audio at `LIVE_RATE`, shape (samples,)."""
-
-    def change(self, options: LiveOptions) -> None:
-        """Change the options from here on."""
-
-    def commit(self) -> None:
-        """End the turn here."""
-
-    def cancel(self) -> None:
-        """Drop the results that are not sent yet; no more events of this turn follow."""
-
-    def finish(self) -> None:
-        """End the audio: send the remaining events, and then the summary."""
-
-    def close(self) -> None:
-        """Close the session."""
-
-
 @dataclass(frozen=True, slots=True)
 class LiveSessionStart(WireValues):
     """Start of a session, or its resume point after the death of a worker process: times, and the
@@ -276,16 +241,3 @@ class LiveSessionStart(WireValues):
     began: SequenceNumber = 0
     confidence: Confidence = field(default_factory=Confidence)
     doubted: bool = False
-
-
-class LiveEngine(TranscriptionEngine, Protocol):
-    """Live engine, for at most `EngineSpec.sessions` streams at once."""
-
-    def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> LiveSession:
-        """Open a session; ``tell`` gets its events on threads of the engine.
-
-        Raises:
-            errors.SidecarError: the engine refuses these options.
-        """

@@ -110,6 +110,17 @@ class WholeSamples:
         self._rest = b""
 
 
+class LiveOrder(StrEnum):
+    """Order that follows the audio of a session so far."""
+
+    COMMIT = "commit"
+    """End the turn here."""
+    CANCEL = "cancel"
+    """Drop the results that are not sent yet; no more events of this turn follow."""
+    FINISH = "finish"
+    """End the audio: send the remaining events, and then the summary."""
+
+
 class TurnControl(StrEnum):
     """Control of the end of a turn."""
 

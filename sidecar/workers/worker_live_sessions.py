@@ -21,8 +21,9 @@ import numpy as np
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.audio.signal_conditioning import Resampler
-from sidecar.interfaces import live_events, live_options
-from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
+from sidecar.interfaces import live_events
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, SampleEncoding
+from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
 
@@ -39,7 +40,7 @@ class WorkerLiveSessions:
 
     def __init__(
         self,
-        engine: live_events.LiveEngine,
+        engine: LiveEngine,
         on_end: Callable[[RpcRequest], object],
         executing: BegunCalls,
     ) -> None:
@@ -93,7 +94,7 @@ class _WorkerLiveSession:
     def __init__(
         self,
         request: RpcRequest,
-        engine: live_events.LiveEngine,
+        engine: LiveEngine,
         notify: Callable[[], None],
         executing: BegunCalls,
     ) -> None:
@@ -106,10 +107,10 @@ class _WorkerLiveSession:
         self._intake = SampleInput()
         self._lock = threading.Lock()
         self._outbox: deque[live_events.LiveEvent] = deque()
-        options = live_options.LiveOptions.from_wire(request.message["options"])
+        options = LiveOptions.from_wire(request.message["options"])
         begin = live_events.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
-        self._session: live_events.LiveSession = engine.open(options, begin, self._emit)
+        self._session = engine.open(options, begin, self._emit)
         self._session.around, self._session.failed = self._around, self._failed
 
     def serve(self) -> bool:
@@ -155,20 +156,14 @@ class _WorkerLiveSession:
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, live_options.SampleEncoding(encoding), rate)
+                block = self._intake.take(raw, SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
-                self._session.change(live_options.LiveOptions.from_wire(options))
-            case {"commit": _}:
+                self._session.order(LiveOptions.from_wire(options))
+            case {"order": str(order)}:
                 self._session.push(self._intake.rest())  # else it would go to the next turn
-                self._session.commit()
-            case {"forget": _}:
-                self._session.push(self._intake.rest())
-                self._session.cancel()
-            case {"finish": _}:
-                self._session.push(self._intake.rest())
-                self._session.finish()
+                self._session.order(LiveOrder(order))
 
     def _emit(self, event: live_events.LiveEvent) -> None:
         """Queue an event; called by the engine's threads. Unread partials are replaced by the last

@@ -16,7 +16,6 @@ from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine, engine_spec
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEngine
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
@@ -24,6 +23,7 @@ from sidecar.tts import create_tts_engine
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
+    from sidecar.live.runtime.live_scheduler import LiveEngine
     from sidecar.workers.worker_live_sessions import WorkerLiveSessions
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class WorkerOperations:
         if self._live_sessions is None:
             executing = BegunCalls(request.fds[0] if request.fds else None)
             self._live_sessions = WorkerLiveSessions(
-                cast(LiveEngine, self._engine), self._on_end, executing
+                cast("LiveEngine", self._engine), self._on_end, executing
             )
         self._live_sessions.open(request)
 

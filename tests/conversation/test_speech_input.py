@@ -151,7 +151,7 @@ async def test_late_end_of_one_turn_does_not_end_the_next(end: live_events.LiveE
     session = Told()
     hears, happened, listening = await heard_by(session)
     await session.tell(live_events.SpeechStarted(0, 0.0))
-    hears.commit(lambda: None)
+    hears.commit()
     await session.tell(live_events.SpeechStarted(1, 1.0))
     await session.tell(end)
     await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))

@@ -24,7 +24,6 @@ from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
-    LiveEngine,
     LiveSessionStart,
     Partial,
     SpeechStarted,
@@ -32,7 +31,8 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder
+from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
@@ -157,7 +157,7 @@ def test_cancelled_turn_gives_no_more_finals(
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
     client.until(SpeechStarted)
-    client.session.cancel()
+    client.session.order(LiveOrder.CANCEL)
     client.until(TurnDropped)
     [dropped] = [one for one in client.told if isinstance(one, TurnDropped)]
     before = len(client.finals)
@@ -174,7 +174,7 @@ def test_commit_ends_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
     client = LiveClient(engine, ONLY_FINALS)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
-    client.session.commit()
+    client.session.order(LiveOrder.COMMIT)
     client.end()
     heard = [event for event in client.told if isinstance(event, InputProcessed)]
     assert heard[-1].commits == 1

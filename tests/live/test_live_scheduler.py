@@ -26,7 +26,13 @@ from sidecar.interfaces.live_events import (
     Summary,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import ALL_AUDIO, LIVE_RATE, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import (
+    ALL_AUDIO,
+    LIVE_RATE,
+    LiveOptions,
+    LiveOrder,
+    TurnControl,
+)
 from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
@@ -69,7 +75,7 @@ def said(
     seat = hall.open(options, LiveSessionStart(), told.append)
     before(seat)
     seat.push(talk(level))
-    seat.finish()
+    seat.order(LiveOrder.FINISH)
     return seat, told
 
 
@@ -129,7 +135,7 @@ def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveSchedu
     seat, told = said(hall, 0.3, faulty)
     wait_until(lambda: wrong, PATIENCE_S, "it is told")
     seat.push(talk(0.3))
-    seat.finish()
+    seat.order(LiveOrder.FINISH)
     _, other = said(hall, 0.3, untouched)
     wait_until(lambda: any(isinstance(one, Summary) for one in other), PATIENCE_S, "heard")
     seat.close()
@@ -183,7 +189,7 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     told: list[LiveEvent] = []
     seat = hall.open(LiveOptions(partials=False), LiveSessionStart(began=began), told.append)
     seat.push(talk(0.3)[: LIVE_RATE * 2])
-    seat.finish()
+    seat.order(LiveOrder.FINISH)
     last = Summary if began else SessionRejected
     wait_until(lambda: any(isinstance(one, last) for one in told), PATIENCE_S, "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)
@@ -208,7 +214,7 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
         options = LiveOptions(turns=TurnControl.CLIENT, endpointing=ALL_AUDIO, partials=False)
         seat = hall.open(options, LiveSessionStart(), told.append)
         seat.push(sound)
-        seat.finish()
+        seat.order(LiveOrder.FINISH)
         wait_until(partial(_is_summed_up, told), PATIENCE_S, "it ended")
         texts.append([one.segment.text for one in told if isinstance(one, Final)])
     hall.close()
@@ -243,7 +249,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
-        session.finish()
+        session.order(LiveOrder.FINISH)
     wait_until(microphone.hearing.next_task, PATIENCE_S, "its words wait")
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")

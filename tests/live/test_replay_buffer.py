@@ -10,12 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.interfaces.live_events import InputProcessed, TurnDropped, TurnEnded
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.sessions.input_log import (
-    InputChange,
     InputChunk,
-    InputCommit,
-    InputDiscard,
     InputItem,
     InputLog,
     InputLogTotals,
@@ -74,7 +71,7 @@ def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.forget()
     items = taken(sound)
-    assert [type(one) for one in items] == [InputChunk, InputCommit, InputDiscard, InputChunk]
+    assert items[1:3] == [LiveOrder.COMMIT, LiveOrder.CANCEL]
     first, last = items[0], items[-1]
     assert isinstance(first, InputChunk)
     assert isinstance(last, InputChunk)
@@ -105,11 +102,11 @@ def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) 
                     pending.append(item)
             case 3 if pending:
                 item = pending.pop(0)
-                if isinstance(item, InputCommit):
+                if item is LiveOrder.COMMIT:
                     done += 1
                     answered += 1
                     sound.settle(sound.settled, done)
-                elif isinstance(item, InputDiscard):
+                elif item is LiveOrder.CANCEL:
                     dropped += 1
                     sound.dropped()
                 else:
@@ -122,8 +119,8 @@ def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) 
                 forgotten += 1
     sound.rewind()
     rest = taken(sound)
-    assert answered + sum(isinstance(one, InputCommit) for one in rest) == asked
-    assert dropped + sum(isinstance(one, InputDiscard) for one in rest) == forgotten
+    assert answered + rest.count(LiveOrder.COMMIT) == asked
+    assert dropped + rest.count(LiveOrder.CANCEL) == forgotten
     chunks = [one for one in rest if isinstance(one, InputChunk)]
     ends = [one.at + one.seconds for one in chunks]
     assert [one.at for one in chunks[1:]] == pytest.approx(ends[:-1]), "none is left out"
@@ -147,7 +144,7 @@ def test_audio_wanted_by_the_next_engine_is_kept_and_comes_first() -> None:
     assert sound.lead == 2.5, "in the middle of a message"
     again = taken(sound)
     assert [each.at for each in again if isinstance(each, InputChunk)] == [2.5, 3.0, 4.0]
-    assert not any(isinstance(each, InputCommit) for each in again), "it was answered"
+    assert LiveOrder.COMMIT not in again, "it was answered"
     sound.settle(5.0, 0, wanted=4.5)
     assert (sound.lead, held.bytes) == (4.5, len(SECOND))
     sound.clear()
@@ -162,8 +159,8 @@ def test_audio_goes_to_every_engine_under_the_options_of_its_arrival(seed: int) 
 
     def check(engine: str, items: list[InputItem]) -> str:
         for one in items:
-            if isinstance(one, InputChange):
-                engine = one.options.prompt
+            if isinstance(one, LiveOptions):
+                engine = one.prompt
             elif isinstance(one, InputChunk):
                 asked = [
                     of for at, of in wanted if one.at - 1e-6 <= at < one.at + one.seconds - 1e-6
@@ -202,11 +199,11 @@ async def test_discarded_turn_with_a_change_in_it_is_silent_on_both_sides() -> N
     session.change(LiveOptions(prompt="other"))
     await session.send(b"12" * 800)
     session.forget()
-    assert told_to(session) == ["InputDiscard", "silence", "InputChange", "silence"]
+    assert told_to(session) == ["cancel", "silence", "LiveOptions", "silence"]
     session.heard(TurnDropped(0, 0.0))
     assert session.begins_anew().prompt == ""
     session.heard(InputProcessed(0.1, 0.1))
-    assert told_to(session) == ["silence", "InputChange", "silence"]
+    assert told_to(session) == ["silence", "LiveOptions", "silence"]
     session.heard(InputProcessed(0.1, 0.1))
     assert session.begins_anew().prompt == "other"
 
@@ -237,26 +234,27 @@ def told_to(session: Session) -> list[str]:
     items = []
     while (item := session.sound.take()) is not None:
         silent = isinstance(item, InputChunk) and not any(item.raw)
-        items.append("silence" if silent else type(item).__name__)
+        name = item.value if isinstance(item, LiveOrder) else type(item).__name__
+        items.append("silence" if silent else name)
     return items
 
 
 async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
     session = begun()
     session.forget()
-    assert told_to(session) == ["InputDiscard"]
+    assert told_to(session) == ["cancel"]
     session.heard(TurnDropped(0, 0.0))
     session.begins_anew()
     assert told_to(session) == [], "it was answered before the engine died"
     await session.send(b"12" * 800)
     session.forget()
-    assert told_to(session) == ["InputDiscard", "silence"], "the clock goes on"
+    assert told_to(session) == ["cancel", "silence"], "the clock goes on"
     session.forget()
     session.begins_anew()
-    assert told_to(session) == ["InputDiscard", "silence", "InputDiscard"]
+    assert told_to(session) == ["cancel", "silence", "cancel"]
     session.heard(TurnDropped(1, 0.0))
     session.begins_anew()
-    assert told_to(session) == ["silence", "InputDiscard"]
+    assert told_to(session) == ["silence", "cancel"]
     session.heard(TurnDropped(2, 0.0))
     assert session.sound.bytes == 0
     assert dropped(session) == [0, 1, 2]
@@ -272,11 +270,11 @@ async def test_discard_does_not_overtake_an_earlier_commit() -> None:
     session.commit()
     everything = [
         "InputChunk",
-        "InputCommit",
-        "InputDiscard",
+        "commit",
+        "cancel",
         "silence",
         "InputChunk",
-        "InputCommit",
+        "commit",
     ]
     assert told_to(session) == everything
     session.begins_anew()

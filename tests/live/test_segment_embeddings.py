@@ -27,7 +27,13 @@ from sidecar.interfaces.live_events import (
     SpeakersRevised,
     Summary,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import (
+    LIVE_RATE,
+    EndpointingOptions,
+    LiveOptions,
+    LiveOrder,
+    TurnControl,
+)
 from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
@@ -435,7 +441,7 @@ def test_sessions_of_one_scheduler_have_separate_speakers() -> None:
     seats = [engine.open(LiveOptions(), LiveSessionStart(), one) for one in listeners]
     for seat, sound in zip(seats, talks, strict=True):
         seat.push(sound)
-        seat.finish()
+        seat.order(LiveOrder.FINISH)
     stories = [one.all() for one in listeners]
     summaries = [told[-1] for told in stories if isinstance(told[-1], Summary)]
     assert all(one.transcript.diarized for one in summaries)
@@ -481,7 +487,7 @@ def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = No
     listener = Listener()
     seat = hall.open(LiveOptions(), begin or LiveSessionStart(), listener)
     seat.push(said)
-    seat.finish()
+    seat.order(LiveOrder.FINISH)
     return listener
 
 
@@ -497,7 +503,7 @@ def test_finals_come_while_embeddings_occupy_their_share_of_threads() -> None:
         assert ear.most == 2, "half of the threads"
         ear.go_on.set()
         for seat in (first, *others):
-            seat.finish()
+            seat.order(LiveOrder.FINISH)
         for _ in range(4):
             assert isinstance(listener.all()[-1], Summary)
         assert ear.most == 2
@@ -508,7 +514,7 @@ def test_session_closed_during_an_embedding_gets_no_more_events() -> None:
     with hall_of(ear, threads=2) as hall:
         seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
         seat.push(talk(ANNE, BERT))
-        seat.finish()
+        seat.order(LiveOrder.FINISH)
         listener.finals(2)
         wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
         seat.close()

@@ -10,13 +10,12 @@ from service_process import PATIENCE_S, wait_until
 from sidecar.audio import Block
 from sidecar.interfaces.live_events import (
     Final,
-    LiveEngine,
     LiveEvent,
-    LiveSession,
     LiveSessionStart,
     Summary,
 )
-from sidecar.interfaces.live_options import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder
+from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.transcripts.transcript import Transcript
 
 
@@ -31,7 +30,7 @@ class LiveClient:
     ) -> None:
         self.told: list[LiveEvent] = []
         self._over = threading.Event()
-        self.session: LiveSession = engine.open(options, begin or LiveSessionStart(), self._tell)
+        self.session = engine.open(options, begin or LiveSessionStart(), self._tell)
 
     def _tell(self, event: LiveEvent) -> None:
         self.told.append(event)
@@ -46,7 +45,7 @@ class LiveClient:
             yield
 
     def end(self) -> LiveClient:
-        self.session.finish()
+        self.session.order(LiveOrder.FINISH)
         assert self._over.wait(PATIENCE_S), self.told[-3:]
         return self
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         MoonshineHypothesis,
         MoonshineRecognizer,
     )
-    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ class MoonshineEngine:
     def __init__(self) -> None:
         self._recognizer: MoonshineRecognizer | None = None
         self._voices: SpeakerModels | None = None
-        self._scheduler: LiveScheduler | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
@@ -84,26 +84,26 @@ class MoonshineEngine:
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> LiveSession:
+    ) -> EngineSession:
         """Open a live session; all sessions share one voice activity detector.
 
         Raises:
             errors.LiveUnavailable: voice activity detection is not available.
         """
-        if self._scheduler is None:
-            from sidecar.diarization.speaker_models import SpeakerEncoder
-            from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
-            from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
-            from sidecar.live.runtime.vad import load_vad
-
-            detector = load_vad()
-            encoder = SpeakerEncoder(self._voices)
-            recognizers = LiveRecognizers(self._hear, contexts=True, encoder=encoder)
-            precision = engine_interface.Precision.INT8.value
-            self._scheduler = LiveScheduler(
-                recognizers, detector, SPEC.name, precision, sample=warm_up_audio()
-            )
         return self._scheduler.open(options, begin, tell)
+
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
+        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+        from sidecar.live.runtime.vad import load_vad
+
+        detector = load_vad()
+        encoder = SpeakerEncoder(self._voices)
+        recognizers = LiveRecognizers(self._hear, contexts=True, encoder=encoder)
+        precision = engine_interface.Precision.INT8.value
+        return LiveScheduler(recognizers, detector, SPEC.name, precision, sample=warm_up_audio())
 
     def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis

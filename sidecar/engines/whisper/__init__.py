@@ -14,19 +14,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSession, LiveSessionStart
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
-    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 
@@ -66,7 +67,6 @@ class WhisperEngine:
 
     def __init__(self) -> None:
         self.model: WhisperRecognizer | None = None
-        self.scheduler: LiveScheduler | None = None
         self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
 
@@ -108,7 +108,7 @@ class WhisperEngine:
 
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> LiveSession:
+    ) -> EngineSession:
         """Open a live session.
 
         Raises:
@@ -118,26 +118,27 @@ class WhisperEngine:
         from sidecar.engines.whisper.whisper_decoder import language_code
 
         assert self.model is not None
-        if self.scheduler is None:
-            self.scheduler = self._opened(self.model)
-        code = language_code(options.language)
+        scheduler, code = self.scheduler, language_code(options.language)
         if code is not None and self.model.multilingual and not self.model.knows(code):
             raise LanguageUnsupported(f"This Whisper model does not support the language '{code}'.")
-        return self.scheduler.open(options, begin, tell)
+        return scheduler.open(options, begin, tell)
 
-    def _opened(self, model: WhisperRecognizer) -> LiveScheduler:
+    @cached_property
+    def scheduler(self) -> LiveScheduler:
+        """Return the scheduler of all live sessions, started when it is first needed."""
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.engines.whisper.whisper_decoder import live_workers
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import WorkPace
         from sidecar.live.runtime.vad import load_vad
 
+        assert self.model is not None
         detector = load_vad()
-        at_once = live_workers("cuda" if model.on_gpu else "cpu")
+        at_once = live_workers("cuda" if self.model.on_gpu else "cpu")
         self._windows = ThreadPoolExecutor(at_once, "window")
         encoder = SpeakerEncoder(self._voices)
         recognizers = LiveRecognizers(self.hear, encoder=encoder)
-        precision = model.precision.value
+        precision = self.model.precision.value
         return LiveScheduler(recognizers, detector, SPEC.name, precision, at_once, WorkPace())
 
     def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:

@@ -24,13 +24,14 @@ import numpy.typing as npt
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.concurrency import usable_cpu_cores
+from sidecar.interfaces.engine_interface import TranscriptionEngine
 from sidecar.interfaces.live_events import (
     LiveEvent,
     LiveEventCallback,
     LiveSessionStart,
     NoticeRaised,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder
 from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.partial_results import (
@@ -135,14 +136,17 @@ def _has_speech(detector: VadModel, audio: Block) -> bool:
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
 
-SessionCommand: TypeAlias = Callable[[float], Iterable[LiveEvent]]
-"""Command that follows received audio; takes the time and returns events."""
+SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
+"""Audio, or what follows it: an order, or other options from there on."""
 
 
 class EngineSession:
-    """Session of a `LiveScheduler` (see `interfaces.live_events.LiveSession`). ``state``: the state
-    of the VAD for its audio. A caller that uses more than a `LiveSession` has holds the scheduler's
-    lock."""
+    """Session of a `LiveScheduler`: a stream of audio in an engine. `Summary` is its last event,
+    and comes only after `LiveOrder.FINISH`. ``state``: the state of the VAD for its audio.
+
+    `push`, `order`, `close` and `backlog_s` do not wait for recognition. A caller of all else holds
+    the scheduler's lock.
+    """
 
     def __init__(
         self,
@@ -158,18 +162,21 @@ class EngineSession:
         self.wordless = False
         """True if the client was notified that there are no partials."""
         self.around: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Context of each thread that works for this session; set before any audio."""
         self.failed: Callable[[errors.SidecarError], object] = lambda error: None
+        """Called once if work for this session fails; no events follow. Set as `around` is."""
         self.rank: int | None = None
         """Order of its first admission among the sessions; None before that."""
         self.share: load_shedding.SpeechShare | None = None
         """Share of the time with speech, since that admission."""
         self._scheduler = scheduler
-        self._inbox: deque[Block | SessionCommand] = deque()
+        self._inbox: deque[SessionInput] = deque()
         self._unread = 0
 
     @property
     def backlog_s(self) -> float:
-        """Return the seconds of pushed audio that are not processed or recognized yet."""
+        """Return the seconds of pushed audio that are not processed yet, or wait for recognition.
+        More than a few mean that the caller pushes too fast."""
         with self._scheduler.lock:
             return self.hearing.backlog_s + self._unread / LIVE_RATE
 
@@ -208,14 +215,14 @@ class EngineSession:
             speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
             self.share.spoken(speech_s, now)
 
-    def take(self, what: Block | SessionCommand) -> None:
-        """Append audio or a command to the inbox."""
+    def take(self, what: SessionInput) -> None:
+        """Append input to the inbox."""
         self._inbox.append(what)
         if isinstance(what, np.ndarray):
             self._unread += len(what)
 
     def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
-        """Return the frames to process now; before there are any, run the commands that precede
+        """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
         hearing = self.hearing
         while True:
@@ -230,36 +237,32 @@ class EngineSession:
                 return frames
             order = self._inbox.popleft()
             assert not isinstance(order, np.ndarray)
-            say(order(now))
+            say(hearing.follow(order, now))
 
     def push(self, block: Block) -> None:
-        """Add audio."""
+        """Add audio at `LIVE_RATE`, shape (samples,)."""
         self._scheduler.enqueue(self, block)
 
-    def change(self, options: LiveOptions) -> None:
-        """Change the options from here on."""
-
-        def change(now: float) -> Iterable[LiveEvent]:
-            self.hearing.change(options)
-            return ()
-
-        self._scheduler.enqueue(self, change)
-
-    def commit(self) -> None:
-        """End the turn here."""
-        self._scheduler.enqueue(self, self.hearing.commit)
-
-    def cancel(self) -> None:
-        """Drop the results that are not sent yet."""
-        self._scheduler.enqueue(self, lambda now: self.hearing.cancel())
-
-    def finish(self) -> None:
-        """End the audio."""
-        self._scheduler.enqueue(self, self.hearing.finish)
+    def order(self, order: LiveOrder | LiveOptions) -> None:
+        """Follow an order, or change the options, behind the audio so far."""
+        self._scheduler.enqueue(self, order)
 
     def close(self) -> None:
         """Close the session."""
         self._scheduler.leave(self)
+
+
+class LiveEngine(TranscriptionEngine, Protocol):
+    """Live engine, for at most `EngineSpec.sessions` streams at once."""
+
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> EngineSession:
+        """Open a session; ``tell`` gets its events on threads of the engine.
+
+        Raises:
+            errors.SidecarError: the engine refuses these options.
+        """
 
 
 class LiveScheduler:
@@ -334,8 +337,8 @@ class LiveScheduler:
         for thread in self._threads:
             thread.join()
 
-    def enqueue(self, session: EngineSession, what: Block | SessionCommand) -> None:
-        """Queue audio for a session, or a command that follows the audio so far."""
+    def enqueue(self, session: EngineSession, what: SessionInput) -> None:
+        """Queue input for a session."""
         with self.lock:
             session.take(what)
             self._came.notify()
@@ -385,7 +388,7 @@ class LiveScheduler:
                 time.sleep(pause)
 
     def _due(self) -> list[tuple[EngineSession, Block]]:
-        """Return the frames of all sessions that are due; run the commands before them."""
+        """Return the frames of all sessions that are due; follow the orders before them."""
         now, due = time.monotonic(), []
         for session in self._sessions:
             with self._ending_failed_session(session):

@@ -8,13 +8,13 @@ streams at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, TurnControl
 from sidecar.live.runtime import endpointing
 from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
 from sidecar.live.runtime.load_shedding import (
@@ -153,6 +153,18 @@ class StreamRecognizer:
             if self.voicing is not None and probability >= self.options.endpointing.threshold:
                 self.voicing.spoken(self._looked - endpointing.FRAME_SAMPLES)
         yield from self._heard()
+
+    def follow(self, order: LiveOrder | LiveOptions, now: float) -> Iterable[live_events.LiveEvent]:
+        """Follow an order, or change the options; return the events."""
+        match order:
+            case LiveOptions():
+                self.change(order)
+                return ()
+            case LiveOrder.COMMIT:
+                return self.commit(now)
+            case LiveOrder.CANCEL:
+                return self.cancel()
+        return self.finish(now)
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from here on."""

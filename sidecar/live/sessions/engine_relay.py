@@ -14,7 +14,8 @@ from contextlib import AbstractAsyncContextManager, suppress
 from sidecar import errors
 from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
-from sidecar.live.sessions.input_log import InputChange, InputChunk, InputCommit, InputDiscard
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder
+from sidecar.live.sessions.input_log import InputChunk
 from sidecar.live.sessions.session import Session
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.transcripts.transcript import Notice
@@ -145,13 +146,11 @@ async def _send_input(session: Session, call: RpcCall) -> None:
                 case InputChunk(raw=raw, encoding=encoding, rate=rate):
                     if raw:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)
-                case InputChange(options):
+                case LiveOptions() as options:
                     await call.send({"change": options.spoken.to_wire()})
-                case InputCommit():
-                    await call.send({"commit": True})
-                case InputDiscard():
-                    await call.send({"forget": True})
+                case LiveOrder() as order:
+                    await call.send({"order": order.value})
                 case None if session.finishing:
-                    return await call.send({"finish": True})
+                    return await call.send({"order": LiveOrder.FINISH.value})
                 case None:
                     await session.news.wait()

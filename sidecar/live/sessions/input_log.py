@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 
 SMALL_BYTES, JOINED_BYTES = 512, 4096
 """Bytes: a chunk with fewer than the first is joined to the one before it, until both have the
@@ -48,24 +48,8 @@ class InputChunk:
         return replace(self, raw=self.raw + other.raw)
 
 
-@dataclass(frozen=True, slots=True)
-class InputCommit:
-    """End of a turn by the client."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputDiscard:
-    """Cancel of the open turn by the client."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputChange:
-    """Change of the options by the client, for the audio behind it."""
-
-    options: LiveOptions
-
-
-InputItem = InputChunk | InputCommit | InputDiscard | InputChange
+InputItem = InputChunk | LiveOrder | LiveOptions
+"""Audio, or an order of the client behind it; options are those of the audio that follows."""
 
 
 def _chunks(*items: InputItem) -> Iterator[InputChunk]:
@@ -161,16 +145,16 @@ class InputLog:
 
     def commit(self) -> None:
         """End the turn here."""
-        self._items.append(InputCommit())
+        self._items.append(LiveOrder.COMMIT)
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from here on; of two changes without input between the last counts."""
         last = len(self._items) - 1
-        if last >= max(self._taken, self._had) and isinstance(self._items[last], InputChange):
-            self._items[last] = InputChange(options)
+        if last >= max(self._taken, self._had) and isinstance(self._items[last], LiveOptions):
+            self._items[last] = options
             return
-        self._items.append(InputChange(options))
-        changes = [at for at, one in enumerate(self._items) if isinstance(one, InputChange)]
+        self._items.append(options)
+        changes = [at for at, one in enumerate(self._items) if isinstance(one, LiveOptions)]
         if len(changes) > MAX_CHANGES:
             oldest = changes[0]
             del self._items[oldest]
@@ -181,22 +165,21 @@ class InputLog:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
         becomes silence, as audio is the clock."""
         items = list(self._items)
-        wishes = InputCommit | InputDiscard
-        ends = [at + 1 for at, one in enumerate(items) if isinstance(one, wishes)]
+        ends = [at + 1 for at, one in enumerate(items) if isinstance(one, LiveOrder)]
         place = max([self._taken, *ends])
         quiet = (
             replace(one, raw=bytes(len(one.raw))) if isinstance(one, InputChunk) else one
             for one in items[place:]
         )
-        self._items = deque([*items[:place], InputDiscard(), *quiet])
+        self._items = deque([*items[:place], LiveOrder.CANCEL, *quiet])
 
     def dropped(self) -> None:
         """Drop the input up to the first discard: an engine has confirmed that."""
-        while any(isinstance(one, InputDiscard) for one in self._items):
+        while LiveOrder.CANCEL in self._items:
             oldest = self._items.popleft()
             self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
             self._drop(oldest)
-            if isinstance(oldest, InputDiscard):
+            if oldest is LiveOrder.CANCEL:
                 break
         self._let_go(self.settled)
 
@@ -213,7 +196,7 @@ class InputLog:
             self._taken, self._had = self._taken - 1, self._had - 1
         return item.behind(self._wanted) if isinstance(item, InputChunk) else item
 
-    def lose(self) -> list[InputCommit | InputDiscard]:
+    def lose(self) -> list[LiveOrder]:
         """Drop all input that any engine had: no engine gets it again. Return the commits and
         discards in it, in order, which no engine will answer."""
         had = min(self._had, len(self._items))
@@ -223,7 +206,7 @@ class InputLog:
         self._taken = self._had = 0
         self._ahead.clear()
         self._let_go(self.settled)
-        return [one for one in lost if isinstance(one, InputCommit | InputDiscard)]
+        return [one for one in lost if isinstance(one, LiveOrder)]
 
     def rewind(self) -> None:
         """Offer the input again, to an engine that counts commits from 0."""
@@ -251,9 +234,9 @@ class InputLog:
                 if oldest.at + oldest.seconds > before + SAME_TIME_S:
                     return
                 self._past.append(oldest)
-            elif isinstance(oldest, InputChange):
-                self.options = oldest.options
-            elif isinstance(oldest, InputDiscard) or self._answered >= answered:
+            elif isinstance(oldest, LiveOptions):
+                self.options = oldest
+            elif oldest is LiveOrder.CANCEL or self._answered >= answered:
                 return
             else:
                 self._answered += 1
@@ -266,10 +249,10 @@ class InputLog:
             case InputChunk():
                 self._count(-len(item.raw))
                 self.settled = max(self.settled, item.at + item.seconds)
-            case InputCommit():
+            case LiveOrder.COMMIT:
                 self._answered += 1
-            case InputChange(options):
-                self.options = options
+            case LiveOptions():
+                self.options = item
 
     def clear(self) -> None:
         """Drop all input: no engine needs it any more."""

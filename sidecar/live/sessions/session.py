@@ -18,9 +18,9 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
-from sidecar.live.sessions.input_log import InputCommit, InputLog, InputLogTotals
+from sidecar.live.sessions.input_log import InputLog, InputLogTotals
 from sidecar.live.sessions.session_limits import SAMPLE_RATES, SessionBounds, accepted_options
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.metrics import ServiceMetrics
@@ -280,7 +280,7 @@ class Session:
         self._say(self.told.broken_off(self.sound.settled))
         for wish in wishes:
             ended = self.told.broken_off(self.sound.settled)
-            if isinstance(wish, InputCommit):
+            if wish is LiveOrder.COMMIT:
                 self._say(replace(ended, committed=True))
             else:
                 self._say(live_events.TurnDropped(ended.turn, ended.end))

@@ -22,7 +22,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions
-from sidecar.interfaces.live_options import LiveOptions, TurnControl
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, TurnControl
 from sidecar.transcripts.transcript import Transcript
 from sidecar.tts.espeak_tts import EspeakTts
 
@@ -112,7 +112,7 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
     for turn in (clip("beckett.wav")[: 5 * RATE], italian):
         for block in np.split(turn, range(RATE, len(turn), RATE)):
             client.session.push(block)
-        client.session.commit()
+        client.session.order(LiveOrder.COMMIT)
     texts: dict[str, str] = {}
     for final in client.end().finals:
         texts[final.language] = f"{texts.get(final.language, '')} {final.segment.text}"

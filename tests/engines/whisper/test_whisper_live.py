@@ -23,7 +23,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, LiveOrder, TurnControl
 from sidecar.live.runtime.live_scheduler import LiveRecognizers
 from sidecar.live.runtime.load_shedding import EngineLoadModel, SheddingLevel
 from sidecar.live.runtime.partial_results import (
@@ -155,7 +155,7 @@ def session(
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             client.session.push(block)
             wait_until(lambda: not client.session.busy, PATIENCE_S, "the analysis of a block")
-        client.session.commit()
+        client.session.order(LiveOrder.COMMIT)
     return client.end().told
 
 
