@@ -398,9 +398,6 @@ class ClaimLoop:
         await held.flushed()
         if held in self._held:  # not ended by its client meanwhile
             await self._judging.refuse(held.id, job_record.JobFailure.of(error))
-        await self._give_back(held)
-
-    async def _give_back(self, held: HeldClaim) -> None:
         await held.flushed()
         if held in self._held:
             await self._held.release(held)

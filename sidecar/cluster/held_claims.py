@@ -96,8 +96,7 @@ REPORT_BATCH_S = 0.005
 
 
 class HeldClaim:
-    """Claim of a node, which reports the events of its job, from `open` until the job has ended,
-    the claim is lost, or `close`."""
+    """Claim of a node. `run` reports the events of its job."""
 
     def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
         """``log`` has the job, as it was claimed."""
@@ -116,7 +115,8 @@ class HeldClaim:
         self._moved = asyncio.Event()
         """Set, and replaced, each time that the database has more events."""
         self._over = False
-        self._task: asyncio.Task[bool] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Task in which it runs."""
         log.listen(self._on_event, self.id)
 
     @property
@@ -125,21 +125,10 @@ class HeldClaim:
         record = self.claimed_record if self.job is None else self.job.record
         return record.passed + 1 < MAX_NODE_ATTEMPTS
 
-    def open(self, ended: Callable[[bool], None]) -> None:
-        """Start to report. ``ended`` is called with True once the end of the job is persisted, with
-        False once the claim is lost."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="reports")
-
-        def done(task: asyncio.Task[bool]) -> None:
-            if not task.cancelled():
-                ended(task.result())
-
-        self._task.add_done_callback(done)
-
     def close(self) -> None:
         """Stop; events that are not reported yet are dropped."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
         self._finish()
 
     async def flushed(self) -> None:
@@ -155,7 +144,9 @@ class HeldClaim:
         while self._base < last and not self._over:
             await self._moved.wait()
 
-    async def _run(self) -> bool:
+    async def run(self) -> bool:
+        """Report events as they come. Return True once the end of the job is persisted, False once
+        the claim is lost."""
         try:
             while True:
                 await self._news.wait()
@@ -227,7 +218,7 @@ class HeldClaims:
         self._log.enter(claim.record)
         held = HeldClaim(self._claims, self._log, claim)
         self._held[held.id] = held
-        held.open(partial(self._reports_ended, held))
+        held.task = asyncio.get_running_loop().create_task(self._report(held), name="reports")
         return held
 
     def append(self, held: HeldClaim, change: JobChange) -> None:
@@ -291,7 +282,8 @@ class HeldClaims:
         if held in self:
             await self.release(held)
 
-    def _reports_ended(self, held: HeldClaim, persisted: bool) -> None:
+    async def _report(self, held: HeldClaim) -> None:
+        persisted = await held.run()
         if held in self:
             (self._drop if persisted else self._lose)(held)
 

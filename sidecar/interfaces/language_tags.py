@@ -81,8 +81,9 @@ LANGUAGE_NAMES = {
     "so": "somali", "sq": "albanian", "sr": "serbian", "su": "sundanese", "sv": "swedish",
     "sw": "swahili", "ta": "tamil", "te": "telugu", "tg": "tajik", "th": "thai", "tk": "turkmen",
     "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
-    "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
+    "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "zh": "chinese", "yue": "cantonese",
 }  # fmt: skip
+"""English names of the languages that Whisper knows, by its codes, in its order."""
 
 NATIVE_LANGUAGE_NAMES = {
     "ar": "العربية", "bg": "български", "bn": "বাংলা", "ca": "català", "cs": "čeština",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from sidecar.errors import EngineFailed
 from sidecar.interfaces.engine_interface import AUTO
@@ -178,28 +178,13 @@ LiveEvent = (
     | SessionRejected
     | Summary
 )
-EVENT_TYPES: dict[str, type[LiveEvent]] = {
-    "SpeechStarted": SpeechStarted,
-    "SpeechStopped": SpeechStopped,
-    "Partial": Partial,
-    "Final": Final,
-    "TurnEnded": TurnEnded,
-    "TurnDropped": TurnDropped,
-    "SpeakersRevised": SpeakersRevised,
-    "VoicesKnown": SpeakerEmbeddingsKnown,
-    "ContextKnown": ContextKnown,
-    "Heard": InputProcessed,
-    "Noticed": NoticeRaised,
-    "TurnedAway": SessionRejected,
-    "Summary": Summary,
-}
-"""Types by their names in messages; the names stay if a class is renamed."""
-_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
+EVENT_TYPES: dict[str, type[LiveEvent]] = {kind.__name__: kind for kind in get_args(LiveEvent)}
+"""Types by their names in messages, which go between the processes of one service only."""
 
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
     """Return an event as plain values."""
-    return {"live": _NAMES[type(event)], **asdict(event)}
+    return {"live": type(event).__name__, **asdict(event)}
 
 
 def from_wire(values: dict[str, Any]) -> LiveEvent:

@@ -38,7 +38,10 @@ class Work:
         self.log.enter(record)
         claim = Claim("token", record, self._begins)
         self.reporter = HeldClaim(self.claims, self.log, claim)
-        self.reporter.open(self.ends.append)
+        self.reporter.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        self.ends.append(await self.reporter.run())
 
     def happens(self, *changes: job_record.JobChange) -> None:
         for change in changes:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from sidecar.audio import SAMPLE_RATE
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -31,17 +32,6 @@ if TYPE_CHECKING:
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 
-LANGUAGES = (
-    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy",
-    "da", "de", "el", "en", "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw",
-    "he", "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "jw", "ka", "kk", "km", "kn",
-    "ko", "la", "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn", "mr", "ms", "mt",
-    "my", "ne", "nl", "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si",
-    "sk", "sl", "sn", "so", "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl",
-    "tr", "tt", "uk", "ur", "uz", "vi", "yi", "yo", "zh", "yue",
-)  # fmt: skip
-
-
 SPEC = engine_interface.EngineSpec(
     name="whisper",
     title="Whisper (faster-whisper)",
@@ -51,7 +41,7 @@ SPEC = engine_interface.EngineSpec(
         engine_interface.Precision.FP16,
         engine_interface.Precision.FP32,
     ),
-    languages=LANGUAGES,
+    languages=tuple(LANGUAGE_NAMES),
     diarizes=True,
     by_voices=True,
     requires=("faster_whisper", "ctranslate2"),
