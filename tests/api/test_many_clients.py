@@ -83,53 +83,6 @@ def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -
         assert response.json()["segments"] == alone[number]
 
 
-def test_job_goes_from_queued_to_done_and_can_be_watched(idle: Server) -> None:
-    ahead = running_job(idle, endless(0))
-    first, second = idle.submit(tone(1)), idle.submit(tone(2, 1.0))
-    assert idle.job(ahead)["position"] is None
-    assert [idle.job(one)["position"] for one in (first, second)] == [0, 1]
-    assert idle.job(second)["state"] == "queued"
-    seen: list[float] = []
-
-    def further() -> bool:
-        seen.append(idle.job(ahead)["progress"]["fraction"] or 0.0)
-        return len(set(seen)) > 2
-
-    wait_until(further, PATIENCE_S, "it is heard, second by second")
-    assert seen == sorted(seen)
-    assert all(0 < fraction < 1 for fraction in seen)
-    idle.cancel(ahead)
-    done = idle.wait_state(second, "done")
-    assert idle.job(first)["state"] == "done"
-    assert done["attempts"] == 1
-    assert [job["id"] for job in idle.jobs()][-2:] == [first, second]
-
-
-def test_answer_to_respond_async_names_the_job(idle: Server) -> None:
-    response = idle.client.post(
-        "/transcribe", files={"audio": tone(3)}, headers={"Prefer": "respond-async, wait=1"}
-    )
-    assert response.status_code == 202
-    assert response.headers["preference-applied"] == "respond-async"
-    job = idle.client.get(response.headers["location"])
-    assert job.json()["id"] == response.json()["id"]
-
-
-def test_deleted_job_ends_and_the_next_one_starts(idle: Server) -> None:
-    first = running_job(idle, endless(1))
-    queued, last = idle.submit(tone(2, 60.0)), idle.submit(tone(3, 1.0))
-    assert idle.cancel(queued)["state"] == "cancelled"
-    assert idle.job(first)["state"] == "running"
-    assert idle.cancel(first)["state"] == "cancelled"
-    assert idle.wait_state(last, "done")["attempts"] == 1
-    for job_id in (first, queued):
-        job = idle.job(job_id)
-        assert job["state"] == "cancelled"
-        assert job["error"]["code"] == "job_cancelled"
-    again = idle.cancel(last)
-    assert again["state"] == "done", "what has ended stays as it is"
-
-
 def test_transcript_of_a_waiting_client_is_not_readable_by_others(idle: Server) -> None:
     """Not while it is worked on, and not after it was sent."""
 

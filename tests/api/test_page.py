@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import pytest
 from service_process import REPOSITORY, Server, check_problem, run_command, service_environment
-from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.api.page import FOLDER, PageFiles
@@ -133,19 +132,6 @@ def test_page_needs_no_token_but_its_data_does(start_server: Callable[..., Serve
     check_problem(server.client.post("/v1/page/sessions", json={}), 422, "field_missing")
     assert TOKEN not in server.log()
     assert word["word"] not in server.log()
-
-
-def test_open_prints_a_link_without_token_that_works_once(
-    start_server: Callable[..., Server],
-) -> None:
-    server = start_server(token=TOKEN)
-    link = opened(server, TOKEN)
-    assert re.fullmatch(rf"http://127\.0\.0\.1:{server.port}/#open=[\w-]{{43}}", link)
-    assert TOKEN not in link
-    word = {"word": link.partition("=")[2]}
-    assert server.client.post("/v1/page/sessions", json=word).json()["token"] == TOKEN
-    with Client(f"http://127.0.0.1:{server.port}", TOKEN) as client:
-        assert re.fullmatch(r"/#open=[\w-]{43}", client.page_path())
 
 
 def opened(server: Server, token: str = "") -> str:

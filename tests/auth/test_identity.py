@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from sidecar import errors
-from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.authentication import AccessPolicy, Authenticator
 from sidecar.auth.identity import (
     ALL_SCOPES,
@@ -20,12 +17,6 @@ from sidecar.auth.identity import (
     Scope,
     bearer_token,
 )
-from sidecar.config.settings import Settings
-from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_record import CancelledChange
-from sidecar.jobs.job_runner import Job
-from sidecar.server.app import create_service
-from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
 ALICE, MALLORY = (Identity(name, AuthMethod.JWT) for name in ("alice", "mallory"))
@@ -95,57 +86,3 @@ def test_missing_scope_is_named(scope: Scope) -> None:
     with pytest.raises(errors.ScopeMissing, match=f"'{scope}'"):
         ALICE.demand(scope)
     dataclasses.replace(ALICE, scopes=frozenset({scope})).demand(scope)
-
-
-@pytest.fixture
-async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
-    service = create_service(Settings(engine="scripted", data_dir=tmp_path))
-    await service.open()
-    yield service
-    await service.close()
-
-
-@pytest.fixture
-async def job(service: Service, voice: bytes, tmp_path: Path) -> Job:
-    """One of Alice's."""
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
-    return await service.submissions.submit(
-        ALICE, open_recording_file(str(path)), TranscribeOptions()
-    )
-
-
-async def test_job_of_another_owner_is_not_found_by_any_method(service: Service, job: Job) -> None:
-    assert await service.owned.job(ALICE, job.id) == job.record
-    assert await service.owned.jobs(ALICE) == [job.record]
-    for other in (MALLORY, ANONYMOUS):
-        assert await service.owned.jobs(other) == []
-        for ask in (
-            lambda other=other: service.owned.job(other, job.id),
-            lambda other=other: service.owned.turns(other, [job.record]),
-            lambda other=other: service.owned.events(other, job.record),
-            lambda other=other: service.owned.cancel(other, job.record),
-            lambda other=other: service.owned.delete(other, job.record),
-            lambda other=other: service.owned.written(other, job.record, lambda: b"what was said"),
-        ):
-            with pytest.raises(errors.JobNotFound):
-                await ask()
-        with pytest.raises(errors.JobNotFound):
-            service.owned.hang_up(other, job.record)
-    assert not job.ended
-    await service.owned.cancel(ALICE, job.record)
-    assert job.ended
-    told = [event.change async for event in await service.owned.events(ALICE, job.record)]
-    assert told[-1] == CancelledChange()
-
-
-async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_path: Path) -> None:
-    may_reload = dataclasses.replace(ALICE, scopes=frozenset({Scope.RELOAD}))
-    for caller, now in ((ALICE, False), (may_reload, True)):
-        with pytest.raises(errors.ScopeMissing):
-            await service.reload(caller, "int8", now=now)
-    assert service.fleet.files.slot.worker_pid is None
-    assert await service.reload(may_reload, "int8") == "int8"
-    with pytest.raises(errors.AudioPathForbidden):
-        await service.submissions.open_path(ALICE, str(tmp_path / "none.wav"))

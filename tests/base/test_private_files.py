@@ -16,6 +16,7 @@ from service_process import PATIENCE_S, new_file
 from sidecar import errors, files
 from sidecar.auth import tls
 from sidecar.auth.tls import CertificatePair
+from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config import secret_settings
 from sidecar.config.secret_settings import resolve_token, upstream_options
 from sidecar.config.settings import Settings, load_settings
@@ -112,6 +113,23 @@ def test_pipe_is_not_watched_and_folder_is_no_secret(tmp_path: Path) -> None:
     assert reads == [pipe]
     with pytest.raises(errors.SettingsInvalid, match="directory"):
         files.read(tmp_path, 100)
+
+
+def test_token_that_is_public_signed_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
+    signed, _ = TokenIssuer(tmp_path / "tokens").create("anna")
+    public = new_file(tmp_path / "public", SECRET, 0o644)
+    for given, said, hint in (
+        (f"@{public}", "Other users may read", "chmod 600"),
+        (f"@{new_file(tmp_path / 'signed', signed, 0o600)}", "signed token", "CLIENT_TOKEN"),
+        (signed, "signed token", "VIBEVOICE_CLIENT_TOKEN"),
+        ("@/no/such/file", "cannot be read", ""),
+    ):
+        with pytest.raises(errors.SettingsInvalid, match=said) as refused:
+            resolve_token(load_settings(token=given))
+        assert hint in refused.value.hint
+        assert signed not in str(refused.value.to_wire())
+    with pytest.raises(errors.SettingsInvalid, match="exclude each other"):
+        resolve_token(load_settings(token=SECRET, generate_token=True))
 
 
 def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:

@@ -136,26 +136,6 @@ def test_engine_without_server_is_loaded_at_the_given_precision(terminal):
     assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
 
 
-@pytest.mark.slow
-def test_missing_precision_is_reported_on_stderr_and_in_the_transcript(terminal, server):
-    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
-        run = terminal.run("transcribe", SUCCESS, "--precision", "bf16", "--format", "json", *way)
-        check_one_line(run, 0, "no bf16", "success.wav")
-        warnings = json.loads(run.stdout)["metadata"]["warnings"]
-        assert [warning["code"] for warning in warnings] == ["precision_substituted"]
-
-
-@pytest.mark.slow
-def test_prompt_and_hotwords_reach_the_service_with_and_without_server(terminal, server):
-    words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
-    for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
-        run = terminal.run("transcribe", SUCCESS, *words, "--format", "json", *way)
-        check_one_line(run, 0, "hotwords", "num_speakers", "success.wav")
-        (warning,) = json.loads(run.stdout)["metadata"]["warnings"]
-        assert warning["code"] == "option_ignored"
-        check_one_line(terminal.run("transcribe", SUCCESS, "--speakers", "21", *way), 1, "1 to 20")
-
-
 def test_ignored_option_is_reported_once_for_several_recordings(terminal, server):
     way = ("--server", f"127.0.0.1:{server.port}")
     run = terminal.run("transcribe", SUCCESS, BECKETT, "--hotwords", "Nagg", *way)

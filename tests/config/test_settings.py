@@ -126,6 +126,7 @@ def test_talk_ports_are_given_by_name_or_number(said, ports):
     ("name", "value"),
     [
         ("port", "99999"),
+        ("token", "short"),
         ("port", "eighty"),
         ("engine", "parrot"),
         ("precision", "fp99"),

@@ -10,6 +10,7 @@ import pytest
 from job_event_histories import submitted
 from service_process import until
 
+from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
@@ -34,6 +35,25 @@ def done_in(store: JobEventLog, caller: Identity = ANONYMOUS) -> JobRecord:
     store.add(record)
     store.append(record.id, StartedChange())
     return store.append(record.id, ReportedChange(Finished(SAID), 1.0))
+
+
+async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
+    store = JobEventLog()
+    owned = OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
+    alice, mallory = (Identity(name, AuthMethod.JWT) for name in ("alice", "mallory"))
+    job = done_in(store, alice)
+    assert await owned.job(alice, job.id) == job
+    assert await owned.jobs(alice) == [job]
+    for other in (mallory, ANONYMOUS):
+        assert await owned.jobs(other) == []
+        asked = [owned.job(other, job.id), owned.written(other, job, lambda: b"what was said")]
+        methods = (owned.turn, owned.events, owned.cancel, owned.delete)
+        for call in (*asked, *(method(other, job) for method in methods)):
+            with pytest.raises(errors.JobNotFound):
+                await call
+        with pytest.raises(errors.JobNotFound):
+            owned.hang_up(other, job)
+    assert store.get(job.id) == job
 
 
 def editor_of(store: JobEventLog) -> TranscriptEditor:

@@ -98,30 +98,6 @@ def reachable(port: int) -> bool:
 # --- the start
 
 
-@pytest.mark.slow_except("short")
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"port": 99999},
-        {"token": "short"},
-        {"token": TOKEN, "generate_token": True},
-        {"token": "@/no/such/file"},
-        {"llm": "ollama"},
-    ],
-    ids=["port", "short token", "two tokens", "token file", "llm"],
-)
-def test_invalid_settings_are_fatal(settings: dict[str, object], start: Start) -> None:
-    start(**{"port": 0, **settings}).refused()
-
-
-@pytest.mark.parametrize("engine", ["auto", "moonshine"])
-def test_language_that_no_engine_supports_is_fatal_with_hint(engine: str, start: Start) -> None:
-    fatal = start(port=0, engine=engine, language="de").refused("engine_unavailable", 69)
-    assert "'moonshine' does not support the language 'de'" in fatal["message"]
-    assert "vibevoice-asr pull whisper:small" in fatal["hint"]
-    assert "start with --language de (or --engine whisper)" in fatal["hint"]
-
-
 @pytest.mark.slow_except("generated")
 @pytest.mark.parametrize("way", ["generated", "stdin", "file", "environment"])
 def test_token_is_demanded_and_printed_only_if_generated(
@@ -145,28 +121,6 @@ def test_token_is_demanded_and_printed_only_if_generated(
     assert web.get(f"{ready['url']}/v1/jobs", headers=bearer).status_code == 200
     service.process.terminate()
     assert token not in service.ended()[2]
-
-
-@posix
-def test_token_file_readable_by_others_is_refused(start: Start, tmp_path: Path) -> None:
-    file = new_file(tmp_path / "token", TOKEN, 0o644)
-    fatal = start("--port", 0, "--token", f"@{file}").line()
-    assert "chmod 600" in fatal["hint"]
-
-
-@pytest.mark.parametrize("way", ["environment", "file"])
-def test_signed_token_as_token_of_service_is_refused(
-    start: Start, tmp_path: Path, way: str
-) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
-    token, _ = issuer.create("anna")
-    file = new_file(tmp_path / "token", token, 0o600)
-    given = token if way == "environment" else f"@{file}"
-    service = start(port=0, token_keys=issuer.keys.public, token=given)
-    fatal = service.refused()
-    assert "signed token" in fatal["message"]
-    assert "VIBEVOICE_CLIENT_TOKEN" in fatal["hint"]
-    assert token not in service.log
 
 
 def test_commands_send_token_of_client_not_of_service(

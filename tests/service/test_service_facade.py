@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from service_process import new_file, until
 
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
-from sidecar.auth.identity import ANONYMOUS
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, Scope
 from sidecar.config.settings import load_settings
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -33,6 +34,30 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     await service.close()
 
 
+@pytest.mark.parametrize(
+    ("settings", "code", "detail", "hint"),
+    [
+        *(
+            (
+                {"engine": engine, "language": "de"},
+                "engine_unavailable",
+                "'moonshine' does not support the language 'de'",
+                "pull whisper:small (0.48 GB), then start with --language de (or --engine whisper)",
+            )
+            for engine in ("auto", "moonshine")
+        ),
+        ({"llm": "ollama"}, "settings_invalid", "'llm' is not an address", "http://"),
+    ],
+)
+def test_service_is_not_made_with_settings_that_it_cannot_meet(
+    settings: dict[str, str], code: str, detail: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(errors.SidecarError, match=detail) as refused:
+        create_service(load_settings(data_dir=tmp_path, **settings))
+    assert refused.value.code == code
+    assert hint in refused.value.hint
+
+
 async def submitted(service: Service, path: Path) -> Job:
     source = open_recording_file(str(path))
     return await service.submissions.submit(ANONYMOUS, source, TranscribeOptions())
@@ -40,6 +65,17 @@ async def submitted(service: Service, path: Path) -> Job:
 
 def no_room(precision: Precision) -> LoadPlan:
     raise errors.WontFit()
+
+
+async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_path: Path) -> None:
+    alice = Identity("alice", AuthMethod.JWT)
+    may_reload = dataclasses.replace(alice, scopes=frozenset({Scope.RELOAD}))
+    for caller, now in ((alice, False), (may_reload, True)):
+        with pytest.raises(errors.ScopeMissing):
+            await service.reload(caller, "int8", now=now)
+    assert service.fleet.files.slot.worker_pid is None
+    with pytest.raises(errors.AudioPathForbidden):
+        await service.submissions.open_path(alice, str(tmp_path / "none.wav"))
 
 
 @pytest.mark.parametrize(

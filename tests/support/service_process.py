@@ -257,7 +257,10 @@ class Server:
         sent: dict[str, Any] = {"files": {"audio": audio}, "data": fields}
         response = self.client.post("/transcribe", headers={"Prefer": "respond-async"}, **sent)
         assert response.status_code == 202, response.text
-        return str(response.json()["id"])
+        assert response.headers["preference-applied"] == "respond-async"
+        job_id = str(response.json()["id"])
+        assert response.headers["location"] == f"/v1/jobs/{job_id}"
+        return job_id
 
     def done(self, audio: bytes, **fields: str) -> str:
         """Post, and wait until it is done; the job's id."""
