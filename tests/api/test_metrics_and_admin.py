@@ -192,8 +192,6 @@ def test_dashboard_queries_only_metrics_that_exist(day: Server) -> None:
 
 def test_metrics_of_alerts_exist_before_the_first_event(start_server: Any) -> None:
     """`increase` and `rate` see no rise of a series that begins above 0."""
-    import re
-
     page = (REPOSITORY / "docs/operations.md").read_text("utf-8").partition("### Alerts")[2]
     risen = re.findall(r"(?:increase|rate)\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", page)
     assert len(risen) >= 5
@@ -214,8 +212,6 @@ def test_metrics_of_alerts_exist_before_the_first_event(start_server: Any) -> No
 
 def names_in(expression: str) -> set[str]:
     """The metrics of an expression of Prometheus."""
-    import re
-
     return set(re.findall(r"\b(?:vibevoice|process|stt)_[a-z_]+", expression))
 
 

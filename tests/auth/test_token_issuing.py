@@ -12,6 +12,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from service_process import new_file
 
 from sidecar import errors, file_watcher
 from sidecar.auth import signed_tokens
@@ -94,8 +95,7 @@ def test_only_public_keys_on_the_right_curve_are_accepted(tmp_path: Path) -> Non
 def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = tmp_path / "revoked.txt"
-    file.write_text("# who lost a laptop\n\n  abc  \n")
+    file = new_file(tmp_path / "revoked.txt", "# who lost a laptop\n\n  abc  \n")
     seen = file_watcher.WatchedFiles("revoked tokens", [file], signed_tokens.RevocationFile(file))
     assert seen.value == {"abc"}
     for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TokenInvalid
 
 from sidecar import errors
-from sidecar.auth.signed_tokens import LEEWAY_S
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
@@ -84,7 +82,7 @@ def test_valid_token_is_accepted_and_not_logged(door: Server, attacker: Attacker
     assert door.client.get("/health").status_code == 200
 
 
-def test_owner_sees_own_jobs_and_has_only_the_given_scopes(
+def test_owner_sees_and_deletes_own_jobs_and_has_only_the_given_scopes(
     door: Server, attacker: Attacker, voice: bytes
 ) -> None:
     anna, ben, carl = (
@@ -111,6 +109,12 @@ def test_owner_sees_own_jobs_and_has_only_the_given_scopes(
     check_problem(
         door.client.post("/transcribe", json=path, headers=anna), 404, "audio_path_not_found"
     )
+    other = door.client.post("/v1/jobs", files={"audio": voice}, headers=ben).json()
+    for jobs in (1, 0):
+        erased = door.client.delete("/v1/data", headers=carl).json()
+        assert erased == {"jobs": jobs, "people": 0, "live_sessions": 0}
+    check_problem(door.client.get(where, headers=anna), 404, "job_not_found")
+    assert door.client.get(f"/v1/jobs/{other['id']}", headers=ben).status_code == 200
 
 
 def test_revocation_and_new_key_count_without_a_restart(
@@ -137,7 +141,6 @@ class Listener:
     """Reads an answer in a thread, to its end."""
 
     def __init__(self, server: Server, token: str, method: str, url: str, **request: Any) -> None:
-        self._said = threading.Event()
         self.status, self.body = 0, b""
         self._headers = {"Authorization": f"Bearer {token}"}
         self._ask = lambda: server.client.stream(method, url, headers=self._headers, **request)
@@ -159,22 +162,8 @@ class Listener:
         return list(parse(self.body))[-1]
 
 
-def expiring_listener(server: Server, attacker: Attacker, url: str) -> Listener:
-    """One that was let in with a token that expires soon, or later if the machine is so slow."""
-    for soon_s in (8, 40, 200):
-        expires = int(time.time()) - LEEWAY_S + soon_s
-        token = attacker.signed({"sub": "listener", "jti": "ends", "exp": expires})
-        found = Listener(server, token, "GET", url)
-        wait_until(lambda: found.body, PATIENCE_S, "it is answered")  # noqa: B023
-        if found.status == 200:
-            return found
-    raise AssertionError("it is not let in")
-
-
 @pytest.mark.slow
-def test_revoked_or_expired_token_ends_open_streams_and_waits(
-    door: Server, attacker: Attacker
-) -> None:
+def test_revoked_token_ends_open_streams_and_waits(door: Server, attacker: Attacker) -> None:
     """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
     made = {name: attacker.issuer.create("listener") for name in ("stays", "goes")}
     who = {name: token for name, (token, _) in made.items()}
@@ -183,23 +172,19 @@ def test_revoked_or_expired_token_ends_open_streams_and_waits(
     job = door.client.post("/v1/jobs", headers=stays, **upload).raise_for_status().json()
     events = f"/v1/jobs/{job['id']}/events"
     followers = {name: Listener(door, token, "GET", events) for name, token in who.items()}
-    followers["ends"] = expiring_listener(door, attacker, events)
     original = Listener(door, who["goes"], "POST", "/v1/transcribe", **upload)
     waiting = Listener(door, who["goes"], "POST", "/transcribe", **upload)
     wait_until(lambda: all(each.body for each in followers.values()), PATIENCE_S, "they listen")
     wait_until(lambda: door.health()["jobs_waiting"] == 2, PATIENCE_S, "all three are there")
     attacker.issuer.revoke(made["goes"][1].token_id)
-    gone = (followers["goes"], followers["ends"], original, waiting)
+    gone = (followers["goes"], original, waiting)
     wait_until(lambda: all(each.ended for each in gone), PATIENCE_S, "they are told to go")
-    for each in gone[:2]:
-        assert (each.last.name, each.last.data["error"]["code"]) == (
-            "unauthorized",
-            "token_invalid",
-        )
+    last = gone[0].last
+    assert (last.name, last.data["error"]["code"]) == ("unauthorized", "token_invalid")
     assert (original.last.name, original.last.data) == ("error", {"error": "Invalid token"})
     assert (waiting.status, json.loads(waiting.body)["code"]) == (401, "token_invalid")
-    for why, count in (("was revoked", 3), ("has expired", 1)):  # by each front, of its own
-        assert sum(map(int, re.findall(rf"{why}: (\d+) open streams", door.log()))) == count
+    counts = re.findall(r"was revoked: (\d+) open streams", door.log())  # of each front its own
+    assert sum(map(int, counts)) == 3
     assert not followers["stays"].ended
     gone_along = "who is sent away takes the job along"
     wait_until(lambda: door.health()["jobs_waiting"] == 0, PATIENCE_S, gone_along)
@@ -223,38 +208,3 @@ def test_service_on_the_network_needs_a_token_or_a_key(tmp_path: Path) -> None:
     TokenIssuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
     with pytest.raises(errors.SettingsInvalid, match="line 1"):
         create_app(elsewhere)
-
-
-@pytest.mark.slow
-def test_deletion_of_an_owner_deletes_all_of_it_and_nothing_of_others(
-    tmp_path: Path, voice: bytes
-) -> None:
-    issuer = TokenIssuer(tmp_path / "tokens")
-    ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
-    kept = {"keep_jobs": True, "data_dir": tmp_path, "keep_recordings_mb": 100}
-    kept |= {"journal_key": "0123456789abcdef" * 4, "token_keys": issuer.keys.public}
-    with Server(tmp_path / "server", scripted_speed=1, **kept) as server:
-        call = server.client.request
-
-        def sent(who: dict[str, str]) -> str:
-            made = call("POST", "/v1/jobs", files={"audio": ("a.wav", voice)}, headers=who)
-            return str(made.json()["id"])
-
-        def jobs(who: dict[str, str]) -> list[str]:
-            return [one["id"] for one in call("GET", "/v1/jobs", headers=who).json()["jobs"]]
-
-        theirs, done, waits = sent(bob), sent(ada), sent(ada)
-        wait_until(
-            lambda: call("GET", f"/v1/jobs/{done}", headers=ada).json()["state"] == "done",
-            PATIENCE_S,
-            "one is done",
-        )
-        assert jobs(ada) == [done, waits]
-        erased = call("DELETE", "/v1/data", headers=ada)
-        assert erased.json() == {"jobs": 2, "people": 0, "live_sessions": 0}
-        assert jobs(ada) == []
-        assert jobs(bob) == [theirs]
-        recordings = [one for one in (tmp_path / "jobs" / "uploads").rglob("*") if one.is_file()]
-        assert len(recordings) == 1, "of bob's"
-        again = call("DELETE", "/v1/data", headers=ada)
-        assert again.json() == {"jobs": 0, "people": 0, "live_sessions": 0}

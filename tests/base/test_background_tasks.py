@@ -15,7 +15,6 @@ from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.gpu_memory import gpu_devices
-from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.service.facade import Service
@@ -75,32 +74,3 @@ async def test_failed_background_task_is_logged_with_its_cause(
     assert "look at the GPU" in record.message
     assert record.exc_info is not None
     assert "nobody thought of this" in str(record.exc_info[1])
-
-
-@pytest.mark.slow
-async def test_gpu_driver_that_raises_is_one_that_does_not_answer(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu = GpuMemory("A card", 1000, 8000)
-    asked: list[GpuMemory | None] = []
-
-    def driver() -> GpuMemory | None:
-        asked.append(None)
-        if len(asked) in (2, 3):
-            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name that is none")
-        return gpu
-
-    monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
-    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
-    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
-    settings = Settings(engine="scripted")
-    service = Service(settings, choose_engine(settings))
-    service.fleet._devices.gpu.begin()
-    await service.open()
-    try:
-        await until(lambda: len(asked) >= 6)
-    finally:
-        await service.close()
-    assert service.fleet.gpu == gpu
-    assert lines(caplog) == []
-    assert sum("cannot be queried" in line for line in lines(caplog, logging.WARNING)) == 2

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from service_process import new_file
 
 from sidecar import errors, file_watcher, files
 from sidecar.auth.signed_tokens import read_public_keys
@@ -148,13 +149,11 @@ def test_unreadable_public_keys_are_not_reported_as_missing(data: Path, closed: 
 
 
 def test_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
-    file = data / "list"
-    file.write_text("before")
+    file = new_file(data / "list", "before")
     with as_service():
         watched = file_watcher.WatchedFiles("a list", [file], lambda: files.read(file, 100))
     copied = data / "copied"  # as root does it with its umask
-    copied.write_text("after")
-    copied.chmod(0o600)
+    new_file(copied, "after", 0o600)
     copied.replace(file)
     with as_service():
         assert not watched.look()

@@ -315,7 +315,7 @@ def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
 
 
 @posix
-def test_ctrl_c_before_the_first_output_does_not_offer_to_resume(
+def test_ctrl_c_before_the_first_output_cancels_its_jobs_and_does_not_offer_to_resume(
     terminal, start_server: Callable[..., Server]
 ):
     slow = start_server(scripted_speed=1)
@@ -326,6 +326,8 @@ def test_ctrl_c_before_the_first_output_does_not_offer_to_resume(
         ended = interrupted(process)
     check_one_line(ended, 130, "Interrupted: nothing of 2 written.", "same command again")
     assert "--resume" not in ended.stderr
+    wait_until(lambda: slow.jobs() == [], PATIENCE_S, "its jobs are cancelled and forgotten")
+    wait_until(lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on them")
 
 
 def tones(folder: Path, *seconds: int) -> list[Path]:
@@ -390,25 +392,6 @@ def test_recording_without_speech_is_reported(terminal):
 
 @pytest.mark.slow
 @posix
-def test_ctrl_c_cancels_the_job_on_the_server(terminal, start_server: Callable[..., Server]):
-    slow = start_server(scripted_speed=1)
-    where = ("--server", slow.url)
-    with terminal.start("transcribe", BECKETT, *where) as process:
-        wait_until(
-            lambda: [job for job in slow.jobs() if job["progress"]["audio_seconds_done"]],
-            PATIENCE_S,
-            "it runs, and who asked knows its id",
-        )
-        ended = interrupted(process)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
-    wait_until(
-        lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on it any more"
-    )
-    wait_until(lambda: slow.jobs() == [], PATIENCE_S, "it is forgotten, too")
-
-
-@pytest.mark.slow
-@posix
 def test_terminal_shows_a_progress_bar_with_the_time_left(terminal):
     code, shown, out = terminal.shown(
         "transcribe", BECKETT, piped=True, VIBEVOICE_SCRIPTED_SPEED="5"
@@ -466,10 +449,7 @@ def test_jobs_without_a_service_is_one_line_of_error(terminal):
 
 def browser(terminal: Terminal, program: str = "") -> str:
     """What is called in place of a browser."""
-    path = terminal.home / "browser"
-    path.write_text(f"#!/bin/sh\n{program}\n")
-    path.chmod(0o755)
-    return str(path)
+    return str(new_file(terminal.home / "browser", f"#!/bin/sh\n{program}\n", 0o755))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another there")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from http_file_server import FileHost
+from service_process import new_file
 
 from sidecar.cli import run
 
@@ -35,8 +36,7 @@ class Outage(FileHost):
 def test_outage_is_reported_once_and_a_full_queue_not_at_all(
     codes: list[str], told: int, tmp_path: Path, voice: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recording = tmp_path / "talk.wav"
-    recording.write_bytes(voice)
+    recording = new_file(tmp_path / "talk.wav", voice)
     with Outage([*codes, "audio_undecodable"]) as service:
         assert run(["transcribe", str(recording), "--server", service.url]) == 1
     *notices, last = capsys.readouterr().err.splitlines()

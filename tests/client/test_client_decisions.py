@@ -20,6 +20,7 @@ import vibevoice_asr_load_test
 from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from service_process import new_file
 from vibevoice_asr_client import AsyncClient, Client, Event, Retry, calls, codes, transport
 from vibevoice_asr_client import errors as families
 from vibevoice_asr_client.calls import Answer, Call
@@ -257,8 +258,7 @@ def test_temporarily_refused_stream_is_retried_and_a_final_refusal_not() -> None
 
 
 def test_growing_recording_is_sent_at_its_first_length(tmp_path) -> None:
-    path = tmp_path / "talk.wav"
-    path.write_bytes(b"0123456789")
+    path = new_file(tmp_path / "talk.wav", b"0123456789")
     told: list[tuple[int, int]] = []
     with Upload(path, sent=lambda *pair: told.append(pair)) as upload:
         assert upload.read(4) == b"0123"
@@ -273,8 +273,7 @@ def test_growing_recording_is_sent_at_its_first_length(tmp_path) -> None:
 
 
 def test_open_file_is_sent_from_its_position_and_stays_open(tmp_path) -> None:
-    path = tmp_path / "talk.wav"
-    path.write_bytes(b"0123456789")
+    path = new_file(tmp_path / "talk.wav", b"0123456789")
     with path.open("rb") as file:
         file.seek(3)
         with Upload(file, name="b") as upload:

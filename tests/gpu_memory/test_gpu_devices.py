@@ -87,6 +87,17 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
+def test_gpu_driver_that_raises_is_none_and_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def driver() -> gpu_devices.GpuMemory | None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name that is none")
+
+    monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
+    assert gpu_devices.query_gpu() is None
+    assert "cannot be queried" in caplog.text
+
+
 def test_host_memory_without_a_descriptor_to_read_it_is_as_it_was() -> None:
     resource = pytest.importorskip("resource")
     host = gpu_devices.HostMemoryMonitor()

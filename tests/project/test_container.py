@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from not_tested import PYTHON, missing
-from service_process import PATIENCE_S, free_port, told_by, wait_until
+from service_process import PATIENCE_S, free_port, new_file, told_by, wait_until
 
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
@@ -279,9 +279,7 @@ def test_image_without_token_does_not_start(tree: Tree) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the image is of Linux")
 def test_health_check_asks_by_all_settings_where_plain_http_is_not_answered(tmp_path: Path) -> None:
     """The default settings file may set TLS, or another port."""
-    command = tmp_path / "vibevoice-asr"
-    command.write_text('#!/bin/sh\n[ "$*" = status ] && exit "$EXIT"\n')
-    command.chmod(0o755)
+    new_file(tmp_path / "vibevoice-asr", '#!/bin/sh\n[ "$*" = status ] && exit "$EXIT"\n', 0o755)
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))  # nobody listens
         env = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from not_tested import missing
-from service_process import REPOSITORY, told_by
+from service_process import REPOSITORY, new_file, told_by
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or shutil.which("make") is None, reason=missing("make", "make")
@@ -44,8 +44,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy2(REPOSITORY / name, tmp_path)
     for name, text in {"vibevoice-asr": PROGRAM, "python": PIP}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+        new_file(programs / name, text, 0o755)
     (tmp_path / ".venv/.installed-run").touch()
     return tmp_path
 
@@ -98,8 +97,7 @@ def test_ctrl_c_of_make_run_prints_no_error(folder: Path) -> None:
 def test_make_exe_prints_progress_and_folder(folder: Path) -> None:
     steps = {"pyinstaller": "echo INFO: a step; sleep 2", "python": "echo $1"}
     for name, step in steps.items():
-        (folder / ".venv/bin" / name).write_text(f"#!/bin/sh\n{step}\n")
-        (folder / ".venv/bin" / name).chmod(0o755)
+        new_file(folder / ".venv/bin" / name, f"#!/bin/sh\n{step}\n", 0o755)
     (folder / ".venv/.installed-build").touch()
     shown = make(folder, "exe")
     assert shown.returncode == 0, shown.stderr
@@ -137,8 +135,7 @@ def test_make_exe_tries_the_executable_out_without_the_tools_of_other_tests() ->
 
 
 def test_make_exe_prints_log_of_failed_build(folder: Path) -> None:
-    (folder / ".venv/bin/pyinstaller").write_text("#!/bin/sh\necho no module; exit 1\n")
-    (folder / ".venv/bin/pyinstaller").chmod(0o755)
+    new_file(folder / ".venv/bin/pyinstaller", "#!/bin/sh\necho no module; exit 1\n", 0o755)
     (folder / ".venv/.installed-build").touch()
     shown = make(folder, "exe")
     assert shown.returncode != 0
@@ -172,8 +169,7 @@ def test_make_style_says_it_installs_tools(folder: Path) -> None:
         f'printf \'#!/bin/sh\\n\' >"$3/bin/{name}"; chmod +x "$3/bin/{name}"\n'
         for name in ("python", "ruff", "lint-imports")
     )
-    python.write_text(tool)
-    python.chmod(0o755)
+    new_file(python, tool, 0o755)
     said = "Installing ruff and import-linter into .venv/style, once: some 15 s"
     assert said in make(folder, "style", f"PYTHON={python}").stdout.splitlines()
     assert "Installing" not in make(folder, "style", f"PYTHON={python}").stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import vibevoice_asr_client
 from not_tested import missing
+from service_process import new_file
 
 import sidecar
 
@@ -58,8 +59,7 @@ def test_release_archive_keeps_modes_and_files_have_checksums(tmp_path: Path) ->
     folder.mkdir()
     out.mkdir()
     (folder / "sbom.cdx.json").write_text("{}")
-    (folder / "vibevoice-asr").write_text("#!/bin/sh\n")
-    (folder / "vibevoice-asr").chmod(0o755)
+    new_file(folder / "vibevoice-asr", "#!/bin/sh\n", 0o755)
     pack(folder, out, "0.2.0")
     write_checksums(out)
     (archive,) = out.glob("*.tar.gz")

@@ -22,7 +22,7 @@ import psutil
 import pytest
 from not_tested import missing
 from postgres import cluster
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, free_port, new_file, wait_until
 
 from sidecar.cli.command_table import build_command
 
@@ -91,8 +91,7 @@ class Terminals:
             "python3": [sys.executable],
             "browser": ["curl", "--fail", "--header", "Accept: text/html", "--output", "page.html"],
         }.items():
-            (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-            (programs / name).chmod(0o755)
+            new_file(programs / name, f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', 0o755)
         text = (FOLDER / self.page).read_text("utf-8")
         for name, said in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL):
             (self.home / name).write_text(self._here(said), "utf-8")

@@ -4,7 +4,6 @@ With those of docs/scale.md nginx brings clients back to the service that has th
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -14,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import textwrap
-import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import pytest
 from grpc_client import Client as GrpcClient
 from network_faults import network
 from not_tested import missing
+from recordings import wav
 from scripted_speech import pieces, talk
 from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
 from sse_reader import parse
@@ -178,13 +177,9 @@ def running(command: list[str], certificate: Path, folder: Path, port: int) -> I
         process.wait(PATIENCE_S)
 
 
-def wav(megabytes: float) -> bytes:
+def dense(megabytes: int) -> bytes:
     """Silence, 16 bit stereo at 96 kHz: many bytes for few seconds."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((2, 2, 96_000, 0, "NONE", ""))
-        out.writeframes(bytes(int(megabytes * (1 << 20)) // 4 * 4))
-    return file.getvalue()
+    return wav(bytes(megabytes << 20), channels=2, rate=96_000)
 
 
 def test_live_audio_passes_reverse_proxy(proxy: Proxy) -> None:
@@ -201,7 +196,7 @@ def test_live_audio_passes_reverse_proxy(proxy: Proxy) -> None:
 def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy, service: Server) -> None:
     hold = service.home / "hold"
     hold.touch()
-    job = proxy.sent("POST", "/v1/jobs", files={"audio": wav(1)}).json()["id"]
+    job = proxy.sent("POST", "/v1/jobs", files={"audio": dense(1)}).json()["id"]
     with (
         proxy.client() as client,
         client.stream(
@@ -220,7 +215,7 @@ def test_events_of_job_pass_reverse_proxy_while_it_runs(proxy: Proxy, service: S
 
 def test_large_upload_passes_reverse_proxy_without_being_stored(proxy: Proxy) -> None:
     before = {path for path in proxy.folder.rglob("*") if path.is_file()}
-    sent = proxy.sent("POST", "/v1/jobs", files={"audio": wav(UPLOAD_MB)})
+    sent = proxy.sent("POST", "/v1/jobs", files={"audio": dense(UPLOAD_MB)})
     assert sent.status_code == 202, sent.text
     after = {path for path in proxy.folder.rglob("*") if path.is_file()}
     assert after == before

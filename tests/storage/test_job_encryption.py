@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from service_process import PATIENCE_S, REPOSITORY, popen, run_command, service_environment
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    new_file,
+    popen,
+    run_command,
+    service_environment,
+)
 
 from sidecar import errors
 from sidecar.config.settings import Settings
@@ -112,9 +119,9 @@ def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path:
 @pytest.mark.slow_except("none")
 @pytest.mark.parametrize("how", ["none", "open file", "short"])
 def test_start_without_key_is_refused_with_a_hint(how: str, tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("short" if how == "short" else KEY)
-    file.chmod(0o644 if how == "open file" else 0o600)
+    file = new_file(
+        tmp_path / "key", "short" if how == "short" else KEY, 0o644 if how == "open file" else 0o600
+    )
     given = {"journal_key": f"@{file}"} if how != "none" else {}
     ended = run_command(
         [sys.executable, "-m", "sidecar.main"],

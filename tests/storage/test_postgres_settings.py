@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from postgres import KEY, Cluster
+from service_process import new_file
 
 from sidecar import errors
 from sidecar.config.settings import load_settings
@@ -20,9 +21,11 @@ def test_database_address_others_can_read_is_refused_and_not_repeated(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
-    file = tmp_path / "address"
-    file.write_text("" if way == "empty file" else ADDRESS)
-    file.chmod(0o644 if way == "open file" else 0o600)
+    file = new_file(
+        tmp_path / "address",
+        "" if way == "empty file" else ADDRESS,
+        0o644 if way == "open file" else 0o600,
+    )
     given = {"journal": ADDRESS} if way == "flag" else {"journal": f"@{file}"}
     with pytest.raises(errors.SettingsInvalid) as refused:
         journal_address(load_settings(**given))
@@ -32,9 +35,7 @@ def test_database_address_others_can_read_is_refused_and_not_repeated(
 def test_database_address_is_read_from_environment_or_private_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "address"
-    file.write_text(f"{ADDRESS}\n")
-    file.chmod(0o600)
+    file = new_file(tmp_path / "address", f"{ADDRESS}\n", 0o600)
     assert journal_address(load_settings(journal=f"@{file}")) == ADDRESS
     monkeypatch.setenv("VIBEVOICE_JOURNAL", ADDRESS)
     settings = load_settings()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from instrumented_slot import job_of
+from service_process import new_file
 
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_runner import Job
@@ -14,9 +15,7 @@ from sidecar.jobs.job_runner import Job
 
 @pytest.fixture
 def recording(tmp_path: Path, voice: bytes) -> Path:
-    path = tmp_path / "voice.wav"
-    path.write_bytes(voice)
-    return path
+    return new_file(tmp_path / "voice.wav", voice)
 
 
 class Hold:
