@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
-from recordings import Studio, wav
+from recordings import wav
 from service_process import PATIENCE_S, Server, check_problem, wait_until
 from two_fronts_and_node import WAYS, started
 
@@ -63,15 +61,6 @@ def running_job(server: Server, audio: bytes) -> str:
     return job_id
 
 
-def zombies(server: Server) -> list[int]:
-    found = []
-    for child in server.process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() == psutil.STATUS_ZOMBIE:
-                found.append(child.pid)
-    return found
-
-
 def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -> None:
     recordings = [tone(number) for number in range(32)]
     alone = [server.post(audio).json()["segments"] for audio in recordings]
@@ -117,20 +106,3 @@ def test_job_of_a_disconnected_client_is_cancelled(state: str, idle: Server) -> 
         idle.cancel(ahead)
     following = idle.submit(tone(7, 1.0))
     assert idle.wait_state(following, "done")["attempts"] == 1
-
-
-@pytest.mark.slow
-def test_killed_probe_process_is_replaced(server: Server, studio: Studio) -> None:
-    """Every child at once, three times: intake and engine both come back, and nobody has to ask
-    for the dead to be buried."""
-    voice = studio.bytes("flac")  # plain wav needs no look
-    for _ in range(3):
-        response = server.post(voice)
-        assert response.status_code == 200, response.text[:500]
-        children = server.process.children(recursive=True)
-        assert len(children) >= 2
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        wait_until(lambda: not zombies(server), PATIENCE_S, "the dead are buried")
-    assert server.post(voice).status_code == 200

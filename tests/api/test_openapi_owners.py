@@ -1,16 +1,18 @@
-"""Another owner's token wherever a job can be named, by requests that schemathesis makes up."""
+"""Another owner's token wherever a job can be named: every operation of the OpenAPI page."""
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from greedy_owner import Operation, operations
+from many_cases import for_each
 from recordings import long
 from service_process import PATIENCE_S, Server, wait_until
 
@@ -18,29 +20,18 @@ from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 
-NAMES_A_JOB = r"job|queue"
 KEY, FILE, WORD = "the-key-of-ada", "minutes-of-ada.wav", "adalovelace"
 
 
-@pytest.fixture(scope="module")
-def page() -> Any:
+@functools.cache
+def page() -> dict[str, Any]:
     """The service's OpenAPI page."""
-    return schemathesis.openapi.from_dict(create_app(Settings(engine="scripted")).openapi())
+    return create_app(Settings(engine="scripted")).openapi()
 
 
-@pytest.fixture(autouse=True)
-def _has_an_older_name(request: pytest.FixtureRequest) -> None:
-    """By which schemathesis knows a test, as pytest before 9.1 did."""
-    if not hasattr(request.node, "_nodeid"):
-        request.node._nodeid = request.node.nodeid
-
-
-EXAMPLES = max(1, settings.default.max_examples // 50)  # two, or one in `make test`
-SELDOM = [Phase.explicit] if EXAMPLES > 1 else []
-"""The hundreds of requests that schemathesis writes down for an operation, one odd value in each:
-`make test` has a job's id in all places by one request."""
-operations = schemathesis.pytest.from_fixture("page").include(path_regex=NAMES_A_JOB)
-"""Requests are made up by the process that sends them, not by all that collect the tests."""
+def those_with_jobs() -> list[Operation]:
+    """Operations whose address has to do with jobs."""
+    return [one for one in operations(page()) if re.search("job|queue", one.path)]
 
 
 @dataclass
@@ -88,10 +79,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield made
 
 
-def test_list_of_operations_with_a_job_id_is_complete(page: Any) -> None:
-    paths = set(page.raw_schema["paths"])
-    named = page.include(path_regex=NAMES_A_JOB)
-    taken = {operation.ok().path for operation in named.get_all_operations()}
+def test_list_of_operations_with_a_job_id_is_complete() -> None:
+    paths, taken = set(page()["paths"]), {one.path for one in those_with_jobs()}
     others = {"/v1/models/{model}", "/v1/people/{person_id}"}
     assert {path for path in paths if "{" in path} <= taken | others
     assert {"/v1/jobs", "/v1/queue/status"} <= taken
@@ -99,33 +88,25 @@ def test_list_of_operations_with_a_job_id_is_complete(page: Any) -> None:
         assert "/v1/jobs" not in path
 
 
-@operations.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    phases=[*SELDOM, Phase.generate],
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-def test_no_operation_returns_anything_of_another_owners_jobs(case: Any, house: House) -> None:
-    url = str(house.server.client.base_url).rstrip("/")
-    in_path = "job_id" in case.path_parameters
-    for job_id in (None, *(house.ids if in_path or case.method == "GET" else ())):
-        if job_id is not None and in_path:
-            case.path_parameters["job_id"] = job_id
-            known = {one.name for one in case.operation.query}  # others are refused before the job
-            case.query = {
-                name: value for name, value in (case.query or {}).items() if name in known
-            }
-        elif job_id is not None:
-            case.query = {**case.query, "after": job_id}
-        headers = {**house.bob, "Idempotency-Key": KEY}
-        answer = case.call(base_url=url, headers=headers, timeout=PATIENCE_S)
+@for_each("operation", those_with_jobs)
+def test_no_operation_returns_anything_of_another_owners_jobs(
+    operation: Operation, house: House
+) -> None:
+    in_path = "{job_id}" in operation.path
+    body: dict[str, Any] = {}
+    if operation.part:
+        body = {"files": {operation.part: ("a.wav", long(1))}}
+    elif operation.json:
+        body = {"json": {"operations": [{"op": "undo"}]}}
+    for job_id in house.ids if in_path else (None, *house.ids):
+        query = {} if in_path or job_id is None else {"after": job_id}
+        path = operation.path.replace("{job_id}", job_id or "")
+        sent = {**body, "params": query, "headers": {**house.bob, "Idempotency-Key": KEY}}
+        with house.server.client.stream(operation.method, path, **sent) as answer:
+            assert not in_path or answer.status_code == 404, "before an endless stream is read"
+            answer.read()
         assert answer.status_code < 500, answer.text
-        if job_id is not None and in_path:
-            assert answer.status_code in (404, 405), answer.text
-        seen = answer.text + json.dumps(dict(answer.headers), default=str)
+        seen = answer.text + json.dumps(dict(answer.headers))
         assert [secret for secret in house.secrets if secret in seen] == []
     assert list(house.states().values()) == ["done", "running", "queued"], "nobody ended them"
 
@@ -135,6 +116,3 @@ def test_every_operation_serves_the_owner_of_the_job(house: House) -> None:
     read = [house.as_ada(path).text for path in ("/v1/jobs", f"/v1/jobs/{house.ids[0]}/transcript")]
     assert all(one in read[0] for one in house.ids)
     assert any(secret in read[1] for secret in house.secrets[len(house.ids) :])
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

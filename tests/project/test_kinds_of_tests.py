@@ -15,7 +15,7 @@ from service_process import new_file, told_by
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
     "tests/api/test_captions_example.py": "an example's own page, in a browser",
-    "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred; some: test_openapi_owners",
+    "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred",
     "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
     "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
     "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
