@@ -32,7 +32,7 @@ def prerequisites(target: str) -> list[str]:
     return [word for word in line.split() if not word.startswith("$")]
 
 
-def test_lint_types_tests_and_audit_run_on_push_and_pull_request() -> None:
+def test_lint_types_tests_audit_and_stress_run_on_push_and_pull_request() -> None:
     check = workflow("check")
     assert {"push", "pull_request"} <= set(check["on"])
     assert not check["on"]["push"], "of every branch"
@@ -41,7 +41,8 @@ def test_lint_types_tests_and_audit_run_on_push_and_pull_request() -> None:
     run = {row["target"] for row in rows}
     here = re.findall(r"(?m)^make (.+)$", (ROOT / ".ci/run").read_text("utf-8"))
     wanted = {part for target in here for part in prerequisites(target) or [target]}
-    assert run == wanted == {"style", "types", "test-all", "audit"}
+    assert wanted == {"style", "types", "test-all", "audit"}
+    assert run == wanted | {"test-stress SHARED=1"}
     assert any(step.get("run") == "make ${{ matrix.target }}" for step in job["steps"])
 
 

@@ -22,7 +22,9 @@ from vibevoice_asr_client.models import Event, event_of
 from vibevoice_asr_client.retry import PASSING, Retry
 
 LIMITED = 429
-NOTHING_DONE = frozenset({"queue_full", "uploads_full", "machine_busy", "shutting_down"})
+NOTHING_DONE = frozenset(
+    {"queue_full", "uploads_full", "machine_busy", "decoder_stopped", "shutting_down"}
+)
 """Said, as `LIMITED` is, before anything was done: what must not be done twice may be sent again.
 Other answers that pass say nothing of it: `journal_unreachable` comes behind an edit, too."""
 NOT_FOUND = 404
