@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock, files
-from sidecar.auth.identity import ALL_SCOPES, AuthMethod, Identity, SignedCredential
+from sidecar.auth.identity import AuthMethod, Identity, Scope, SignedCredential
 from sidecar.bounded_dict import BoundedDict
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
@@ -210,7 +210,7 @@ class TokenVerifier:
             return None
         until = int(claims["exp"]) if "exp" in claims else None
         credential = SignedCredential(token_id, key_id, until)
-        scopes = ALL_SCOPES & {*scope.split()}  # the names of others mean nothing here
+        scopes = frozenset(one for one in Scope if one in scope.split())  # others mean nothing here
         return Identity(subject, AuthMethod.JWT, scopes, credential=credential)
 
     def _key_named(self, token: str) -> str:

@@ -155,9 +155,10 @@ class Dispatcher:
             level = logging.DEBUG if self._fault.code == told else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._fault)
             told = self._fault.code
-            if fault_of(self._fault) is Fault.NODE:
+            stopped = all(isinstance(one, errors.DecoderStopped) for one in faults.values())
+            if fault_of(self._fault) is Fault.NODE and not stopped:
                 await self._pause(jobs)
-            else:  # the storage may have the others' recordings
+            else:  # the others' recordings may be readable, and their decoders may go on
                 put_off = [job for job in jobs if job.id in faults]
                 took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
                 rest_s = max(PASSED_OVER_PAUSES * self._terms.fault_retry_s, 2 * took_s)

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeGuard
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -340,7 +341,7 @@ class JobRun:
                 await job.written()
         elif _passing_fault(event) is not None:
             self.faults[job.id] = event
-        elif not isinstance(event, errors.GpuOutOfMemory):  # run alone, the job has more memory
+        elif _is_of_recording(event):
             job.fail(event)
 
     async def _together(self) -> None:
@@ -360,6 +361,8 @@ class JobRun:
         except Exception as error:
             if (fault := _passing_fault(error)) is not None:
                 self.faults = {job.id: fault for job in self.jobs} | self.faults
+            elif len(self._in_step) == 1 and _is_of_recording(error):
+                self._in_step[0].fail(error)  # the others ended before it began
             else:
                 known = isinstance(error, errors.SidecarError)
                 log.warning(
@@ -374,6 +377,12 @@ class JobRun:
                 job.put_off(self.faults[job.id])
             else:
                 job.requeue(counted=crashed, alone=not self._interrupted)
+
+
+def _is_of_recording(error: Exception) -> TypeGuard[errors.SidecarError]:
+    """Return whether a job of a batch fails for it: out of memory, it is tried alone."""
+    known = isinstance(error, errors.SidecarError)
+    return known and not isinstance(error, errors.GpuOutOfMemory)
 
 
 def _passing_fault(error: Exception) -> errors.SidecarError | None:

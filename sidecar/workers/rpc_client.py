@@ -17,6 +17,10 @@ from sidecar import errors
 from sidecar.concurrency import wait_for_event
 from sidecar.workers import channel
 
+MAX_SEND_REFUSALS = 10_000
+"""Times that the system has no room for a message's files, `channel.FULL_SOCKET_PAUSE_S` apart:
+some 20 s."""
+
 
 class RpcConnection(asyncio.Protocol):
     """Connection to the process ``pid`` over one channel, for `asyncio`'s `create_connection`.
@@ -46,9 +50,10 @@ class RpcConnection(asyncio.Protocol):
 
         Raises:
             channel.ChannelClosed: the other side is gone.
+            errors.MachineBusy: the machine has had no room for the files for long.
         """
         frame, beside = channel.encode_with_files(message, fds, self._pid, raw)
-        sent = 0
+        sent = refusals = 0
         await self._wait_drained()
         while beside and not sent:
             try:
@@ -56,6 +61,9 @@ class RpcConnection(asyncio.Protocol):
             except OSError as error:
                 if not errors.lacks_resources(error):
                     raise channel.ChannelClosed(str(error)) from None
+                refusals += not isinstance(error, BlockingIOError)  # a worker that has to read
+                if refusals >= MAX_SEND_REFUSALS:
+                    raise errors.MachineBusy(f"Files cannot be sent: {error}.") from None
                 await asyncio.sleep(channel.FULL_SOCKET_PAUSE_S)
                 await self._wait_drained()
         self._write(memoryview(frame)[sent:])

@@ -362,5 +362,6 @@ def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notic
     if marked and not tracks[heard].is_default:
         message += f" The file marks track {marked[0]} as the one to play."
     return transcript.Notice(
-        AUDIO_TRACKS, f"{message} The field 'track', or --track on a command line, selects another."
+        AUDIO_TRACKS,
+        f"{message} 'track' of /transcribe and /v1/jobs, or --track of commands, selects another.",
     )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -294,6 +295,21 @@ def test_event_stream_resumes_without_gap_or_repeat(slow: Server) -> None:
         headers = {"Last-Event-ID": wrong}
         response = slow.client.get(f"/v1/jobs/{job_id}/events", headers=headers)
         check_problem(response, 422, "field_invalid")
+
+
+@pytest.mark.slow
+def test_event_streams_of_running_and_waiting_jobs_end_with_the_service(start_server: Any) -> None:
+    server = start_server(scripted_speed=10)
+    running, waiting = (submitted(server, long(2400)) for _ in range(2))
+    with follow(server, running) as one, follow(server, waiting) as other:
+        read_until(one, "segment")
+        server.process.send_signal(signal.SIGTERM)
+        for events in (one, other):
+            last = list(events)[-1]
+            assert last.name == "failed"
+            assert last.data["error"]["code"] == "shutting_down"
+    assert server.process.wait(PATIENCE_S) == 0
+    assert "Traceback" not in server.log()
 
 
 def test_disconnect_before_the_answer_cancels_no_job(slow: Server) -> None:

@@ -136,6 +136,17 @@ def test_engine_without_server_is_loaded_at_the_given_precision(terminal):
     assert json.loads(run.stdout)["metadata"]["model_precision"] == "int8"
 
 
+@pytest.mark.slow
+def test_options_without_effect_are_on_stderr_and_in_the_transcript(terminal):
+    words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
+    run = terminal.run("transcribe", SUCCESS, *words, "--precision", "bf16", "--format", "json")
+    assert run.returncode == 0
+    for said in ("hotwords", "num_speakers", "no bf16"):
+        assert said in run.stderr
+    warnings = json.loads(run.stdout)["metadata"]["warnings"]
+    assert {one["code"] for one in warnings} == {"option_ignored", "precision_substituted"}
+
+
 def test_ignored_option_is_reported_once_for_several_recordings(terminal, server):
     way = ("--server", f"127.0.0.1:{server.port}")
     run = terminal.run("transcribe", SUCCESS, BECKETT, "--hotwords", "Nagg", *way)

@@ -192,6 +192,22 @@ def test_file_with_wrong_checksum_is_deleted_and_named(name, shell, hub):
     assert hub.begins[name] == [0, 0]
 
 
+@pytest.mark.slow
+def test_damaged_file_is_fetched_again(shell, hub):
+    assert shell.pull().returncode == 0
+    damaged = (shell.folder / SHARDS[0]).resolve()
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    sent = dict(hub.sent)
+    run = shell.pull()
+    assert run.returncode == 0
+    assert f"{SHARDS[0]} is damaged" in run.stderr
+    changed = {name for name in hub.sent if hub.sent[name] != sent[name]}
+    assert changed == {SHARDS[0]}
+    check_same(shell.folder, hub.repos[VIBEVOICE_REPOSITORY])
+
+
 def test_download_larger_than_the_disk_is_refused_before_it_starts(shell, hub):
     hub.claims = {SHARDS[0]: 10**18}
     check_one_line(shell.pull(), "1000000000.", "GB are free", "--to")

@@ -24,6 +24,7 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         (f"transcribe {SUCCESS} --precision fp99", 1, r"precision.*int8"),
         (f"transcribe {SUCCESS} --language '!!'", 1, "language"),
         (f"transcribe {SUCCESS} --diarization psychic", 1, "balanced"),
+        (f"transcribe {SUCCESS} --speakers 21", 1, "1 to 20"),
         (f"transcribe {SUCCESS} --output {SUCCESS}", 1, "cannot be written"),
         (f"transcribe {SUCCESS} --server http://127.0.0.1:1", 1, "No service answers.*--server"),
         (f"transcribe {SUCCESS} --server http://[::", 1, "no address"),

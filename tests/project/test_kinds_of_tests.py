@@ -18,6 +18,7 @@ ONLY_SLOW = {
     "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred",
     "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
     "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
+    "tests/engines/whisper/test_whisper_base.py": "published weights, which are not ours",
     "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
     "tests/upstream/test_upstream_transformers.py": "a server of another project with its model",
 }

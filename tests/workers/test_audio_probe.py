@@ -150,19 +150,26 @@ async def test_paths_on_a_dead_share_keep_only_their_owner_waiting_and_refuse_it
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob = (Identity(name, AuthMethod.JWT) for name in ("ada", "bob"))
-    answers, opened_file = threading.Event(), audio_probe.open_recording_file
+    answers, begun = threading.Event(), threading.Semaphore(0)
+    opened_file = audio_probe.open_recording_file
 
     def open_once_it_answers(path: str, roots: Sequence[Path]) -> AudioSource:
         if path == "/dead":
+            begun.release()
             answers.wait(PATIENCE_S)
         return opened_file(path, roots)
 
     monkeypatch.setattr(audio_probe, "open_recording_file", open_once_it_answers)
-    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)
     async with probing() as probe:
-        hers = [probe.open(ada, "/dead", ()) for _ in range(audio_probe.PARALLEL_OPENS)]
-        found = await asyncio.gather(*hers, return_exceptions=True)
-        assert {type(one) for one in found} == {errors.AudioPathNotFound}
+        hers = [
+            asyncio.ensure_future(probe.open(ada, "/dead", ()))
+            for _ in range(audio_probe.PARALLEL_OPENS)
+        ]
+        for one in hers:
+            assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
+            one.cancel()  # as at its timeout
+        monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.1)
         path = str(studio.path("wav-s16"))
         with pytest.raises(errors.MachineBusy, match="you named before"):
             await probe.open(ada, path, ())
@@ -209,3 +216,18 @@ async def test_probe_process_that_cannot_be_started_is_not_the_fault_of_the_file
     async with probing(start) as probe:
         with source, pytest.raises(errors.MachineBusy, match="allocate memory"):
             await probe.probe(ANONYMOUS, source)
+
+
+async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:
+    started: list[WorkerProcess] = []
+
+    def start() -> WorkerProcess:
+        started.append(start_probe_process())
+        return started[-1]
+
+    async with probing(start) as probe:
+        for _ in range(2):
+            with AudioSource(os.open(studio.path("flac"), os.O_RDONLY), spooled=True) as source:
+                assert (await probe.probe(ANONYMOUS, source)).container == "flac"
+            os.kill(started[-1].pid, signal.SIGKILL)
+    assert len(started) == 2
