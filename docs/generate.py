@@ -207,6 +207,7 @@ All HTTP requests of the service. Parameters, bodies and examples: `/docs` of a 
 
 Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
 The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `windows`.
+VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what it hears.
 `context` is `prompt`, and `speakers` is `num_speakers`.
 
 {fields}

@@ -75,13 +75,21 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
         first = find_begin(fd, container)
         joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, within_s)
         begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
-        end = _film_end(fd, container, begins[-1])
-        if end and begins_recording(read_file_at(fd, end, SNIFF_BYTES)):
-            begins.append(end)
+        begins = sorted({*begins, *_begins_behind_films(fd, container, begins)})[:_MAX_LINKS]
     return [
         Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
         for at, end in pairwise([*begins, _au_end(fd, begins[-1], size)])
     ]
+
+
+def _begins_behind_films(fd: int, container: AudioContainer, begins: list[int]) -> Iterator[int]:
+    """Yield where recordings of other formats begin behind films, which begin at some places."""
+    end = 0
+    for begin in begins:
+        if begin >= end:  # no part of the film before it
+            end = _film_end(fd, container, begin)
+            if end and begins_recording(read_file_at(fd, end, SNIFF_BYTES)):
+                yield end
 
 
 def _film_end(fd: int, container: AudioContainer, at: int) -> int:
@@ -92,6 +100,8 @@ def _film_end(fd: int, container: AudioContainer, at: int) -> int:
         if container is AVI and head[:4] == b"RIFF" and head[8:11] == b"AVI":
             at += 8 + int.from_bytes(head[4:8], "little")
         elif container is MATROSKA and head[:4] in _MATROSKA_TOP and len(head) > 12:
+            if not head[4]:  # no size of up to eight bytes (RFC 8794, 4)
+                return 0
             bits = 7 * (9 - head[4].bit_length())
             size = int.from_bytes(head[4 : 4 + bits // 7]) & (1 << bits) - 1
             if size == (1 << bits) - 1:  # unknown, as in a live stream

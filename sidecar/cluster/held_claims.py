@@ -283,7 +283,11 @@ class HeldClaims:
             await self.release(held)
 
     async def _report(self, held: HeldClaim) -> None:
-        persisted = await held.run()
+        try:
+            persisted = await held.run()
+        except Exception:  # it would rest in a task that nobody awaits
+            log.exception("internal error in the reports of job %s", held.id)
+            persisted = False
         if held in self:
             (self._drop if persisted else self._lose)(held)
 

@@ -186,8 +186,9 @@ class Diarizer:
     def told_s(self) -> float:
         """Return the time up to which `speech` can be recognized.
 
-        The first window counts at once up to its first pause, so that the first words come early.
-        Behind that, later windows may find speech that this one has missed.
+        The first window counts at once up to its first pause, so that the first words come early
+        (after silence at the start they do not). Behind that, later windows may find speech that
+        this one has missed.
         """
         early_s = 0.0
         for start, end in self.speech if len(self._windows) == 1 else ():

@@ -136,7 +136,7 @@ def parse_change(text: bytes) -> JobChange:
                 return job_record.EditedChange(edit_step_from_json(operations))
             case {"change": str(name), **values}:
                 return PLAIN_CHANGES[name](**{str(key): value for key, value in values.items()})
-    except (ValueError, KeyError, TypeError, errors.BadRequest) as error:
+    except (ValueError, KeyError, TypeError, errors.BadRequest, errors.EngineFailed) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")
 

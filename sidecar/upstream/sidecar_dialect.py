@@ -199,9 +199,10 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         flags=flags,
         words_by=by if words else "",
         confidence=_confidence(one),
-        language=str(one.get("language", "")),
+        language=str(one.get("language") or ""),
     )
 
 
 def _confidence(one: Mapping[str, Any]) -> float | None:
-    return float(one["confidence"]) if one.get("confidence") else None
+    confidence = float(one.get("confidence") or 0.0)
+    return max(transcript.MIN_CONFIDENCE, confidence) if 0.0 < confidence <= 1.0 else None

@@ -127,6 +127,11 @@ def test_joined_files_of_different_formats_are_heard_to_the_end(
     check(decoded(encoded(first) + encoded(second)), 2 * SECONDS, 0.3)
 
 
+@pytest.mark.parametrize("film", ["mkv", "avi"])
+def test_recordings_of_another_format_between_films_are_heard(film: str, encoded: Encode) -> None:
+    check(decoded((encoded(film) + encoded("mp3")) * 2), 4 * SECONDS, 0.5)
+
+
 def test_other_tracks_of_joined_films_are_known(studio: Studio) -> None:
     tracks = ("-map", "0:a", "-map", "0:a", "-c:a", "aac")
     film = studio.make("two-tracks.mp4", "-i", studio.voice, *tracks).read_bytes()

@@ -10,7 +10,15 @@ from uploads import upload
 
 from sidecar.audio import stream_links
 from sidecar.audio.audio_decoder import FFMPEG_DECODER, AudioInfo, open_audio
-from sidecar.audio.audio_format import FLAC, MP3, MPEG_TS, OGG, AudioContainer, read_file_at
+from sidecar.audio.audio_format import (
+    FLAC,
+    MATROSKA,
+    MP3,
+    MPEG_TS,
+    OGG,
+    AudioContainer,
+    read_file_at,
+)
 from sidecar.audio.stream_links import find_links
 from sidecar.workers.worker_process import READ_TIMEOUT_S
 
@@ -48,6 +56,10 @@ def test_parallel_streams_of_a_film_are_one_link(studio: Studio) -> None:
     ).read_bytes()
     assert links_of(film, OGG) == [0]
     assert links_of(film * 2, OGG) == [0, len(film)]
+
+
+def test_matroska_element_of_impossible_size_is_no_end_of_a_link() -> None:
+    assert links_of(b"\x1aE\xdf\xa3\0" + b"\xff" * 7 + b"\xfe" + bytes(100), MATROSKA) == [0]
 
 
 def test_number_of_links_and_time_are_bounded(studio: Studio) -> None:

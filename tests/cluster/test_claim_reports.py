@@ -129,6 +129,16 @@ async def test_persisted_end_is_told_once(work: Work) -> None:
     assert work.shared.get(work.id).state is job_record.JobState.FAILED
 
 
+async def test_end_during_a_report_is_in_the_next_report(work: Work) -> None:
+    work.claims.down = True
+    work.happens(job_record.StartedChange())
+    await asyncio.sleep(60.0)
+    work.happens(DONE)
+    work.claims.down = False
+    await until(lambda: work.ends)
+    assert work.shared.get(work.id).state is job_record.JobState.DONE
+
+
 async def test_lost_claim_is_told_and_ends_reports(work: Work) -> None:
     work.happens(job_record.StartedChange())
     await work.reporter.flushed()

@@ -4,6 +4,7 @@ is in it."""
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import shutil
 import sqlite3
@@ -42,7 +43,13 @@ from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.retention import Retention
-from sidecar.jobs.sqlite_event_log import SEQ_STRIDE, SqliteJobEventLog
+from sidecar.jobs.sqlite_event_log import (
+    SEQ_STRIDE,
+    SqliteJobEventLog,
+    UnreadableRecord,
+    parse_change,
+    serialize_change,
+)
 from sidecar.storage import job_journal
 from sidecar.storage.encryption import Cipher
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
@@ -517,6 +524,13 @@ async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
     store.close()
     with closing(SqliteJobEventLog(folder, KEY)) as again:
         assert again.last_read(job.id) == pytest.approx(1600.0, abs=PATIENCE_S)
+
+
+def test_change_with_a_field_of_a_later_release_is_unreadable() -> None:
+    text = json.loads(serialize_change(ReportedChange(SegmentReady(0, Segment(0.0, 1.0, "Yes.")))))
+    text["report"]["segment"]["mood"] = "glad"
+    with pytest.raises(UnreadableRecord, match="mood"):
+        parse_change(json.dumps(text).encode())
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
+from math import nan
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.upstream import openai_http, upstream_client, upstream_dialect
 from sidecar.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
-from sidecar.upstream.sidecar_dialect import SidecarDialect
+from sidecar.upstream.sidecar_dialect import SidecarDialect, parse_sidecar_answer
 from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
 from sidecar.upstream.vllm_dialect import VllmDialect
 
@@ -283,6 +284,19 @@ def test_vibevoice_asr_streams_segments_and_an_older_one_answers_whole() -> None
         found = [one for at in range(len(body)) for one in hearing.feed(body[at : at + 1])]
         assert [one.speaker for one in found] == early
         assert [one.text for one in hearing.finish().segments] == ["Yes."]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "found"),
+    [(0.5, 0.5), (1e-9, 0.001), *((bad, None) for bad in (-1, 5, nan, None))],
+)
+def test_confidence_of_an_upstream_is_between_0_and_1_or_none(
+    confidence: float | None, found: float | None
+) -> None:
+    segment = {"start_time": 1.0, "end_time": 2.0, "text": "Yes.", "confidence": confidence}
+    whole = {"segments": [segment | {"language": None}], "metadata": {"diarized": False}}
+    (only,) = parse_sidecar_answer(whole).segments
+    assert (only.confidence, only.language) == (found, "")
 
 
 def test_error_within_a_stream_decides_like_a_status() -> None:
