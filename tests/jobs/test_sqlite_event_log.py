@@ -529,7 +529,7 @@ async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
 def test_change_with_a_field_of_a_later_release_is_unreadable() -> None:
     text = json.loads(serialize_change(ReportedChange(SegmentReady(0, Segment(0.0, 1.0, "Yes.")))))
     text["report"]["segment"]["mood"] = "glad"
-    with pytest.raises(UnreadableRecord, match="mood"):
+    with pytest.raises(UnreadableRecord):
         parse_change(json.dumps(text).encode())
 
 
