@@ -300,7 +300,7 @@ class HeldClaims:
         if held not in self:
             return
         del self._held[held.id]
-        held.close()
+        held.close()  # perhaps the task that runs this: nothing is awaited after it
         if held.job is not None:
             held.job.let_go()
             self._queue.cancel(held.job)

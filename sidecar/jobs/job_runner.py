@@ -329,14 +329,14 @@ class JobRun:
         return job.record.settled if resumes else None
 
     async def _apply(
-        self, event: transcript.TranscriptionEvent | errors.SidecarError, job: Job, s: float
+        self, event: transcript.TranscriptionEvent | errors.SidecarError, job: Job, elapsed_s: float
     ) -> None:
-        """Apply what the engine reports about a job, ``s`` seconds into the attempt."""
+        """Apply what the engine reports about a job, ``elapsed_s`` into the attempt."""
         if not isinstance(event, errors.SidecarError):
             resumes = self._place.spec.resumes
             if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
                 event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
-            job.apply_report(event, s)
+            job.apply_report(event, elapsed_s)
             if isinstance(event, transcript.Checkpoint):
                 await job.written()
         elif _passing_fault(event) is not None:

@@ -99,8 +99,8 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
             return True
         for answer in operations.run(request):
             message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-            ended = message.get("event", {}).get("event") == FINISHED
-            request.answer(message, raw, last=ended and len(request.fds) == 1)
+            finished = message.get("event", {}).get("event") == FINISHED
+            request.answer(message, raw, last=finished and len(request.fds) == 1)  # no batch
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:

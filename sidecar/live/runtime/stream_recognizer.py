@@ -164,7 +164,8 @@ class StreamRecognizer:
                 return self.commit(now)
             case LiveOrder.CANCEL:
                 return self.cancel()
-        return self.finish(now)
+            case LiveOrder.FINISH:
+                return self.finish(now)
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from here on."""
