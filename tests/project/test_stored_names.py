@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import get_args
 
 from sidecar.cluster import job_rows
-from sidecar.interfaces import live_events
 from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.transcripts import transcript
 
@@ -19,14 +18,6 @@ def test_event_names_in_stored_jobs_are_unchanged() -> None:
     names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}
     assert names == {"Progress", "Peaks", "Checkpoint"}
     assert {*transcript.EVENT_NAMES.values()} == names | {"SegmentReady", "Finished"}
-
-
-def test_event_names_in_live_leases_are_unchanged() -> None:
-    words = """SpeechStarted SpeechStopped Partial Final TurnEnded TurnDropped SpeakersRevised
-        VoicesKnown ContextKnown Heard Noticed TurnedAway Summary"""
-    assert {*live_events.EVENT_TYPES} == {*words.split()}
-    speech = live_events.EVENT_TYPES["SpeechStarted"](0, 0.0)
-    assert live_events.to_wire(speech)["live"] == "SpeechStarted"
 
 
 def test_event_kinds_in_journal_rows_are_unchanged() -> None:

@@ -72,7 +72,7 @@ def retry() -> Request:
 
 
 async def all_places(service: Service) -> list[Reservation]:
-    """Take all places that the queue has."""
+    """Take all places that the queue has; they are free again once nobody holds them."""
     found: list[Reservation] = []
     while not service.submissions.full:
         found.append(await service.submissions.place(Identity("eve", AuthMethod.JWT)))
@@ -88,7 +88,7 @@ async def refused(service: Service, caller: Identity) -> int:
 
 
 async def test_retry_times_of_one_client_hardly_delay_those_of_another(service: Service) -> None:
-    await all_places(service)
+    _places = await all_places(service)
     first = await refused(service, ADA)
     own = [await refused(service, ADA) for _ in range(40)]
     assert own == sorted(own)
@@ -130,14 +130,14 @@ async def test_request_with_a_known_idempotency_key_needs_no_place(
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
     with await submissions.place(ADA, key.name) as place:
         await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
-    await all_places(service)
+    _places = await all_places(service)
     await asyncio.wait_for(turns.place(retry(), ADA, key.name), PATIENCE_S)
 
 
 async def test_request_that_waits_for_a_place_is_refused_at_once_at_shutdown(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
-    await all_places(service)
+    _places = await all_places(service)
     asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]
     await settle()
     assert not any(one.done() for one in asking)
