@@ -259,6 +259,11 @@ def test_connection_broken_at_any_place_leaves_nothing(server: Server) -> None:
     )
     address = "127.0.0.1", int(server.health()["wyoming_port"])
     service = server.process
+    with socket.create_connection(address, PATIENCE_S) as sock:  # the engine has its descriptors
+        sock.sendall(whole)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1 << 16):
+            pass
     descriptors = service.num_fds()
     for cut in (*range(1, 400, 20), len(whole) // 2, len(whole) - 5, len(whole)):
         with socket.create_connection(address, PATIENCE_S) as sock:
