@@ -28,6 +28,15 @@ from sidecar.storage.speaker_store import (
 from sidecar.transcripts.transcript import SpeakerCandidate, SpeakerEmbedding
 from sidecar.workers.audio_probe import AudioProbe
 
+log = logging.getLogger(__name__)
+
+MAX_CLIP_S = 60.0
+"""Maximum seconds of an enrolment clip; of a longer job, a speaker can be named."""
+STORE_BACKOFF_S = 1.0
+"""Back-off of a starting job while the database does not answer."""
+LIVE_LOOKUP_TIMEOUT_S = 3.0
+"""Timeout of a live session's lookup of enrolled speakers, as a database may hang."""
+
 
 def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
     for one in people:
@@ -46,16 +55,6 @@ def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
         raise errors.PeopleFull(
             f"You already have {MAX_ENROLLED_SPEAKERS} enrolled speakers, the limit."
         )
-
-
-log = logging.getLogger(__name__)
-
-MAX_CLIP_S = 60.0
-"""Maximum seconds of an enrolment clip; of a longer job, a speaker can be named."""
-STORE_BACKOFF_S = 1.0
-"""Back-off of a starting job while the database does not answer."""
-LIVE_LOOKUP_TIMEOUT_S = 3.0
-"""Timeout of a live session's lookup of enrolled speakers, as a database may hang."""
 
 
 def create_speaker_store(settings: Settings) -> SpeakerStore | None:
