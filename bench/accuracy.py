@@ -19,8 +19,6 @@ and services that run, one with each engine or checkpoint (token: VIBEVOICE_CLIE
     python -m bench.accuracy --recordings mine --server http://127.0.0.1:8765 http://127.0.0.1:8766
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

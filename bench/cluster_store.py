@@ -13,8 +13,6 @@ claims     how long one takes while `--waiting` jobs of 50 owners wait, before a
            second: 50 tasks over one store, so a simulation.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import statistics

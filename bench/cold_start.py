@@ -9,8 +9,6 @@ source    ``python -m sidecar.main`` with this interpreter and cached bytecode.
 They take turns in one run, after a round that is thrown away: files are in the page cache.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -9,8 +9,6 @@ samples, so what is told is what a person would find with a watch.
     python -m bench.conversation [--turns 12] [--voice espeak] [--own]
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import statistics

@@ -20,8 +20,6 @@ With ``--services`` whole services of both checkouts get the same uploads, with 
 without: all processes count, and each service sets the threads of its worker itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

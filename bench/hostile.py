@@ -10,8 +10,6 @@ fragments the same in a live session of the attacker's own
 samples   audio messages of one sample in a live session of the attacker's own
 """
 
-from __future__ import annotations
-
 import http.client
 import multiprocessing
 import socket

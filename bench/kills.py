@@ -10,8 +10,6 @@ engine was killed twice before it had settled anything, and how much audio was h
 a client had read before the kill and where the job went on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

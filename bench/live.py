@@ -15,8 +15,6 @@ it is until there are words again. More sessions, and other wires: `vibevoice-as
     python -m bench.live [--sessions 1 16 32 40 48] [--seconds 40] [--engine moonshine] [--short]
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import math

@@ -19,8 +19,6 @@ All of it without and with `--keep-jobs`, in turns: a service each. ``--memory``
 memory of the API process, over ``--jobs`` recordings that are heard at once, of a second each.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import os

@@ -13,8 +13,6 @@ health    latency of ``/health`` under 50 keep-alive pollers while real recordin
           transcription tells what the machine's busy cores account for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import threading

@@ -6,8 +6,6 @@ environment, without access logs, with cached bytecode (as an installed package 
 the libraries').
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import http.client

@@ -12,8 +12,6 @@ how many ended, how many were given up because too many died in them before anyt
 told was heard again after each interruption, where a stretch of `SETTLES` seconds is settled.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

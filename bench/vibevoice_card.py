@@ -11,8 +11,6 @@ drives them, without the reading of the answer and without drafts of it: `VibeVo
 `VibeVoiceDecoder`, `TokenGeneration.token`; plain ``generate`` in turns with them.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

@@ -1,7 +1,5 @@
 """Dict of bounded size, which forgets its oldest entries."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 K = TypeVar("K")

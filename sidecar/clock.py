@@ -4,8 +4,6 @@ No decision depends on it, because it can jump: waits use the monotonic clock. C
 wall clock gets it as an argument. Clients compare these dates with their own clocks.
 """
 
-from __future__ import annotations
-
 import datetime
 import time
 from collections.abc import Callable

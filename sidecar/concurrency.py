@@ -5,8 +5,6 @@ own kind of work. The threads are daemons: unlike those of asyncio and `concurre
 not delay the end of the process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """File watcher: files that are reread when they change."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import stat

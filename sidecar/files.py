@@ -1,7 +1,5 @@
 """Private folders and files, and atomic writes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import secrets

@@ -4,8 +4,6 @@ It knows the port by the environment. It asks `vibevoice-asr status`, which take
 processor, only if that is not enough: a settings file may set TLS or another port.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

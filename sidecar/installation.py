@@ -1,7 +1,5 @@
 """Installation: install commands of extras, missing packages, and detection of the executable."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Limits that are constants, and the only way for tests of whole services to change them."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Entry point of the executable and of `python -m sidecar.main`; `main:app` for uvicorn."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

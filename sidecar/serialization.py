@@ -1,7 +1,5 @@
 """Serialization of dataclasses as plain values for JSON between processes and versions. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum

@@ -3,8 +3,6 @@
 A build's version is its release, plus the git revision if it is packaged.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

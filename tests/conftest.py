@@ -1,7 +1,5 @@
 """The service as a real process, and real recordings to send to it."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import logging

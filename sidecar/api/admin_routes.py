@@ -4,8 +4,6 @@ The service has one engine for recordings and one for live audio, each with one 
 loaded model replaces the one before (docs/operations.md).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Routes of /v1/people (enrolled speakers) and /v1/data (erasure)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter, Request, Response

@@ -1,7 +1,5 @@
 """Routes of a job: edits of its transcript, and its recording (audio, ranges)."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Routes of /v1/jobs: submission, listing, event stream."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Mapping

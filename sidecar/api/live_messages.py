@@ -4,8 +4,6 @@ Pydantic validates requests strictly: unknown fields are refused. The schemas of
 docs/live_event_schemas.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """WebSocket /v1/live: connection, resumption, tickets."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """Audio constants and sample types: mono float32 blocks at an engine's rate."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:  # numpy delays the service's start by 0.1 s; only workers need it

@@ -4,8 +4,6 @@ The length in a header is only a claim until the samples have been counted: noth
 it.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence

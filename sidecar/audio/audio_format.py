@@ -4,8 +4,6 @@ It needs only Python, so the service itself may call it: plain PCM, which most h
 checked without another process.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import struct

@@ -6,8 +6,6 @@ the workers. The holder of the source closes it.
 All functions here block on the disk: call them in a thread.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -3,8 +3,6 @@
 The reason for each flag is in docs/decisions/hostile-audio.md.
 """
 
-from __future__ import annotations
-
 from sidecar import errors
 from sidecar.audio.audio_format import AudioContainer
 

@@ -4,8 +4,6 @@ Its log has the length, the audio tracks and the faults of a recording. Its pipe
 their times: one track of PCM in Matroska blocks without lacing (RFC 9559).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

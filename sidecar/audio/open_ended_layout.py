@@ -6,8 +6,6 @@ as it has to where less follows than the header claims: that is rubbish.
 It needs only Python. Headers: Apple's specifications of AIFF-C and CAF, Sony's of Wave64.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 from dataclasses import dataclass

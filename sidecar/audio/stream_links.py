@@ -3,8 +3,6 @@
 It needs only Python, so the service itself may call it.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

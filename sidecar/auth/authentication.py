@@ -9,8 +9,6 @@ A token in a URL would stay in browser histories and process lists, so sign-in l
 of browsers have one-time codes, which are worth nothing once they were used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import logging

@@ -7,8 +7,6 @@ the events of a job may be streamed for hours after that. All open requests are 
 owner: uploads, waiting responses, event streams, connections.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import logging

@@ -4,8 +4,6 @@ This module reads `config.json` and the headers of the safetensors files. It imp
 because the process that answers requests uses it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ This module reads `config.json`, the headers of the weights and Whisper's vocabu
 nothing heavy, because the process that answers requests uses it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import struct

@@ -1,7 +1,5 @@
 """Model repositories by their names for `pull`, with sizes and the order of preference."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

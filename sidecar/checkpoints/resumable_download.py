@@ -1,7 +1,5 @@
 """Resumable download of files: destination, checksum, resume, retry, disk space, lock."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import hashlib

@@ -4,8 +4,6 @@ Checksums are read from `Repr-Digest` (RFC 9530), `x-goog-hash` of Google's stor
 `Content-MD5`. An `ETag` may be anything, so it only distinguishes versions.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterator

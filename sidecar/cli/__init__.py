@@ -3,8 +3,6 @@
 Serving must start fast, so modules that only other commands need are not imported for it.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

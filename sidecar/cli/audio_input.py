@@ -1,7 +1,5 @@
 """Audio inputs: files, folders, standard input, microphone."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

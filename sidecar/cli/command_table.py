@@ -1,7 +1,5 @@
 """Command table and help for typer; command `config`: conversion of a gRPC server's YAML files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Settings as flags, and options of commands that query a service."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import re

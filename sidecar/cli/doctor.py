@@ -4,8 +4,6 @@ The report has the findings, the crash notes and the end of the log. It has no a
 recording, and '~' instead of the user's home folder.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import platform

@@ -1,7 +1,5 @@
 """Commands `monitor` and `status`: state of a running service."""
 
-from __future__ import annotations
-
 import asyncio
 
 from sidecar.cli import monitor_sections

@@ -1,7 +1,5 @@
 """Textual application of `monitor`. Imports textual."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import ClassVar
 

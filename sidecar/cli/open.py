@@ -1,7 +1,5 @@
 """Commands `open` and `demo`: the page in the browser, a sample through a service of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Commands `serve` and `node`: settings, log, port (or the service that has it), ready line."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

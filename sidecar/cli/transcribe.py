@@ -1,7 +1,5 @@
 """Commands `transcribe` and `estimate` for recordings."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

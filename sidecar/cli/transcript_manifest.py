@@ -4,8 +4,6 @@ A recording is known by its path and its content, never by its name alone: recor
 folders have the same name, are moved, and are replaced by others of any date.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 Only files record what is done and what failed, so the watch resumes after a restart.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

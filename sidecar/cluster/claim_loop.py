@@ -1,7 +1,5 @@
 """Claim loop of a node, and the eligibility of the node for jobs."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -5,8 +5,6 @@ has ended, the node releases it, or the node expires. No other service appends t
 except to end it, which ends the claim as well.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

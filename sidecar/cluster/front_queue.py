@@ -1,7 +1,5 @@
 """Queue of a front, and takeover of jobs whose clients timed out."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Claimed jobs of a node: run, renewal and reports of their claims."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Follower of shared jobs, for clients that stream their events."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

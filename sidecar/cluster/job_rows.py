@@ -1,7 +1,5 @@
 """Serialization and encryption of jobs for the database."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterable

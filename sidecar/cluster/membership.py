@@ -4,8 +4,6 @@ Each service increments its own heartbeat; the others observe by their own clock
 still. No clock of the database or of another machine counts.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Awaitable, Mapping

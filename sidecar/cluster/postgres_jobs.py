@@ -4,8 +4,6 @@ No job is held in memory: each call queries the database, each change is one cal
 (`storage/migrations`), and only new events of a followed job are read.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

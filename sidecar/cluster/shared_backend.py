@@ -1,7 +1,5 @@
 """Job backend of a service that shares its jobs."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -1,7 +1,5 @@
 """Retention of shared jobs and recordings."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -1,7 +1,5 @@
 """Settings of engines, upstreams and speaker identification, of jobs and recordings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

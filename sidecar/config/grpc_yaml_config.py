@@ -6,8 +6,6 @@ Any value may be null there, which means its default. An unknown key is an error
 expects it to have an effect.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import reprlib

@@ -1,7 +1,5 @@
 """Settings of live sessions, gRPC, conversations and TTS."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

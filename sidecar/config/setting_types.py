@@ -1,7 +1,5 @@
 """Types of settings (durations, lists, ports, languages) and the base of a group."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple

@@ -5,8 +5,6 @@ the envelopes of narrow bands: a room, a loudspeaker and a browser's filters cha
 the samples.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Assistant's side of a conversation. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -7,8 +7,6 @@ A tool call is streamed while the LLM writes it, and is executed only once it is
 interruption drops an incomplete call.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -6,8 +6,6 @@ clear their queue. Their audio is sent as fast as it is made, and the playback p
 clock.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 

@@ -5,8 +5,6 @@ were said then decide whether the reply ends. A backchannel ("mm-hm") does not e
 history without an answer, unless it is an answer to the reply's end (`turn_taking` does that).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sidecar.conversation.end_of_turn import FILLERS

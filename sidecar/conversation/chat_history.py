@@ -5,8 +5,6 @@ A reply is a sequence of phrases. Each is shown as it was written. It is synthes
 are known from the audio's marks.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ The caller carries out all commands of one event without awaiting in between. Wh
 the first await determines how fast an interruption is.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import dataclass_transform

@@ -1,7 +1,5 @@
 """Conversation loop: state machine with its ASR, LLM and TTS tasks."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -7,8 +7,6 @@ A pause after a finished sentence ends the turn; a pause after "and" does not. S
 on the text so far, and is a little longer for slow speakers.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field

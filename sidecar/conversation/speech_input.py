@@ -1,7 +1,5 @@
 """Live session as the speech input of a conversation."""
 
-from __future__ import annotations
-
 import dataclasses
 from bisect import bisect_left
 from collections import deque

@@ -5,8 +5,6 @@ of an interruption is: drop the audio, begin the next turn number, stop TTS and 
 the history, notify the client (`assistant`). `turn_taking` decides whose turn it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from sidecar.conversation import conversation_events as events

@@ -4,8 +4,6 @@ The first phrase may be a clause, so that TTS can start early; later ones are se
 the phrases are the text, to the character, however it was split in `feed`.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Turn-taking: the user's side of a conversation. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from sidecar.conversation import barge_in, conversation_events

@@ -6,8 +6,6 @@ much as clustering vectors. Many vectors are clustered in partitions first, and 
 these; only the order of merges may differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -6,8 +6,6 @@ labels that are never revised stay wrong for minutes. A speaker keeps its number
 as far as two decisions agree.
 """
 
-from __future__ import annotations
-
 import os
 from base64 import b64decode, b64encode
 from collections import deque

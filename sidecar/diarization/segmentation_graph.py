@@ -6,8 +6,6 @@ is not constant. The same arithmetic with constants takes 0.61 to 0.68 of the ti
 1808.00158), four bidirectional LSTMs, and a classifier of sets of speakers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -4,8 +4,6 @@ It is used for the finished transcript of every engine that diarizes. Two speake
 are never the same enrolled speaker: only the more similar one is.
 """
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 A window depends only on the audio of its own blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ sentence or to a pause close by. The reason: word times are a few tenths of a se
 are read from a model's attention. A segment without words gets the speaker who talks most in it.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Registry of ASR engines."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from sidecar import upstream

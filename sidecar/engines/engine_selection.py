@@ -6,8 +6,6 @@ It never chooses an engine that sends recordings to another machine. A named eng
 error; so is a named checkpoint folder, even with `auto`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

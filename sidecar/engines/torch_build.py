@@ -1,7 +1,5 @@
 """Reasons why the installed torch cannot use a GPU, and what mends it; it is not imported."""
 
-from __future__ import annotations
-
 import re
 from importlib import metadata
 from importlib.util import find_spec

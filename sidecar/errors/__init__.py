@@ -5,8 +5,6 @@ step for the user. It also has an ``ErrorKind``, which each transport maps to it
 There is a file for each subject; `docs/errors.md` is generated from the classes.
 """
 
-from __future__ import annotations
-
 from sidecar.errors.access_errors import *
 from sidecar.errors.audio_errors import *
 from sidecar.errors.engine_errors import *

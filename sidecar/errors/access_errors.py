@@ -1,7 +1,5 @@
 """Access: errors of hosts, origins, tokens, scopes, rate limits and quotas."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import ErrorKind, SidecarError, Unauthorized
 
 

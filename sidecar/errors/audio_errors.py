@@ -1,7 +1,5 @@
 """Audio and speakers: errors of recordings (format, length, decoding, paths) and of enrolment."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 

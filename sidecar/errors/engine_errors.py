@@ -1,7 +1,5 @@
 """Engines: errors of engines, upstreams, GPU memory, checkpoints and the model hub."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
 
 

@@ -1,7 +1,5 @@
 """In general: base class of all errors, their kinds, and errors of no special subject."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, ClassVar

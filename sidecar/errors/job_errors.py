@@ -1,7 +1,5 @@
 """Jobs: errors of jobs, the queue and edits."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 

@@ -1,7 +1,5 @@
 """Live sessions and conversations: errors of sessions, their messages, LLM, TTS, sound devices."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 

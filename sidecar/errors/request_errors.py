@@ -1,7 +1,5 @@
 """Requests: errors of requests and of their options."""
 
-from __future__ import annotations
-
 from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
 
 

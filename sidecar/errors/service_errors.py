@@ -1,7 +1,5 @@
 """Service: errors of settings, port, disk, storage, start and shutdown."""
 
-from __future__ import annotations
-
 import errno
 
 from sidecar.errors.error_base import ErrorKind, SidecarError

@@ -4,8 +4,6 @@ Memory and bandwidth are those of NVIDIA's data sheets and of its pages of GeFor
 of H100 and A100 the SXM modules count. Nothing else is on the card, and a checkpoint is not needed.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterator

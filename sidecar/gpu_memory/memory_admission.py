@@ -5,8 +5,6 @@ the engine's own. It returns a plan for a job, an error that names what would fi
 of a new engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

@@ -7,8 +7,6 @@ A TTS engine turns text into audio. It runs in a worker process of its own; a ne
 `tts/` and a line in its tuple.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Language tags and names of languages. Pure."""
 
-from __future__ import annotations
-
 import functools
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """Events of a live session, its start or resume point, and their serialization."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args

@@ -4,8 +4,6 @@ A value is text (of a form or the command line) or a JSON value; for None and em
 applies. Every error names the field.
 """
 
-from __future__ import annotations
-
 import base64
 import difflib
 import itertools

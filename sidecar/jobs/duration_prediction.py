@@ -7,8 +7,6 @@ quarter of the jobs may be arbitrarily wrong.
 The file contains engines, models, precisions and three numbers each; nothing of any recording.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -3,8 +3,6 @@
 What each does to a job and its attempts: docs/operations.md, "Faults".
 """
 
-from __future__ import annotations
-
 import errno
 from enum import StrEnum
 

@@ -3,8 +3,6 @@
 `gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import math

@@ -4,8 +4,6 @@ A job whose engine dies is tried once more (`poison_error`), alone and on a fres
 Jobs whose batch fails are tried again one by one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """Job store protocol, and the store of one process."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

@@ -1,7 +1,5 @@
 """Jobs of one owner: lookup, subscription, edits, split speaker, recordings, deletion."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Persistent recordings of jobs: storage, archive for playback, checks at recovery."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import uuid

@@ -5,8 +5,6 @@ that several services share (`sidecar.cluster`). Nothing here runs without `--ke
 `--journal`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

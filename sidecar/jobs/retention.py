@@ -4,8 +4,6 @@ A result stays for a time from its end, or from its owner's last read or edit. I
 if the results of its owner exceed their limits. A private job is deleted at its end.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import sys

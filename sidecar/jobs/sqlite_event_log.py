@@ -5,8 +5,6 @@ which the next attempt makes again. Clients must not mistake new events for lost
 restart the numbers of events go on far beyond those that may have been published.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

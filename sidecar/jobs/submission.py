@@ -3,8 +3,6 @@
 A key belongs to its owner and is valid as long as its job is stored.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from weakref import WeakValueDictionary

@@ -3,8 +3,6 @@
 All dispatchers of an engine slot take jobs from one queue. A dispatcher is known by its number.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

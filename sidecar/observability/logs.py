@@ -6,8 +6,6 @@ from a bounded queue: a full pipe loses lines and does not block the service.
 The log holds no audio and no transcript (tests/api/test_privacy.py).
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import io

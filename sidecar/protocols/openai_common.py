@@ -5,8 +5,6 @@ which OpenAI's SDKs retry. They also retry 408, 409 and everything from 500 on. 
 would recur tells them not to retry.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Iterable, Sequence

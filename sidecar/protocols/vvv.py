@@ -10,8 +10,6 @@ recognized again after a crash) are not sent in this protocol.
 Errors have the texts of the original server where it has one, plus the other fields of a problem.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import AsyncGenerator, Iterator

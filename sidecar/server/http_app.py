@@ -4,8 +4,6 @@ Importing this module imports FastAPI and every protocol: half of a service's st
 imports it once it answers `/health` (`server/staged_app.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ uvicorn learns of a connection once its TLS handshake is complete. Until then it
 counted nor ended within a minute, and it costs 300 KB. So connections are accepted here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import itertools

@@ -1,7 +1,5 @@
 """HTTP server (uvicorn) until shutdown, and the secondary port."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -5,8 +5,6 @@ small application with the same middleware answers `/health`, while a thread imp
 requests wait for the whole application, which then answers everything. Imports no FastAPI.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable

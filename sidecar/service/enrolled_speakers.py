@@ -1,7 +1,5 @@
 """Enrolled speakers of an owner, enrolment, lookup for jobs and sessions."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import uuid

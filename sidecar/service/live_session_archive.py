@@ -3,8 +3,6 @@
 Such a job has transcript, formats and edits like any other, without another recognition.
 """
 
-from __future__ import annotations
-
 import logging
 
 from sidecar import clock, errors

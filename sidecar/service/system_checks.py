@@ -1,7 +1,5 @@
 """Checks of this machine for `doctor` and for the page."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

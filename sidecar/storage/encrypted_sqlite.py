@@ -5,8 +5,6 @@ writes are tried alone, so that a failing job affects no other. Its writes are r
 later commit.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sqlite3

@@ -3,8 +3,6 @@
 A damaged file is renamed, with the time, and logged; nothing deletes it.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import sqlite3

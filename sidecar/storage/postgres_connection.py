@@ -1,7 +1,5 @@
 """PostgreSQL connection pool. Imported only with a database."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket

@@ -1,7 +1,5 @@
 """Address of PostgreSQL, and time limits of its calls."""
 
-from __future__ import annotations
-
 import sys
 
 from sidecar.config.secret_settings import read_secret, secret_origin

@@ -4,8 +4,6 @@ So a change in one service is a change for all at once, and no service has a del
 memory.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence

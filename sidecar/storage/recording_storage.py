@@ -7,8 +7,6 @@ Names are generated here (`\w[\w-]*`) and never used twice. The job that names a
 digest. All methods block on a disk or a server: call them in a thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import logging

@@ -1,7 +1,5 @@
 """Selection of the recording storage from settings."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -3,8 +3,6 @@
 `OPERATIONS` defines each operation once: for parsing, serialization and documentation (OpenAPI).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ it. People repeat themselves too, so some repeated words are not enough: the wor
 their claimed time can hold, the times must stand still, or there must be `SPOKEN_COPIES`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import deque

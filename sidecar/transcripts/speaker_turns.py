@@ -4,8 +4,6 @@ Pure functions over spans and turns. A turn's label is set by the diarizer and i
 window only. A speaker is a number that stands for the same person throughout a recording.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -8,8 +8,6 @@ a segment without word times its characters are spread evenly over it. Control c
 surrogates are removed from the text.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ which are for readers, show the name alone. All formats derive times from whole 
 that none can round to a 60th second or a 1000th millisecond.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping

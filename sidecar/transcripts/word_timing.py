@@ -4,8 +4,6 @@ It supports languages with and without spaces between words. Characters are thos
 the code points that belong together by Unicode's grapheme clusters (UAX 29), without its rarest.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Registry of TTS engines."""
 
-from __future__ import annotations
-
 from sidecar.interfaces.engine_interface import TtsEngine, TtsSpec
 from sidecar.tts import espeak_tts, moonshine_tts, openai_tts, scripted_tts, system_tts
 

@@ -4,8 +4,6 @@ espeak-ng is under the GPL, version 3. It is therefore an extra, runs in a proce
 is in no executable of this project. The package `espeakng-loader` has the library and its data.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator, Sequence
 from typing import Any

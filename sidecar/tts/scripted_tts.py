@@ -5,8 +5,6 @@ were played. ``VIBEVOICE_SCRIPTED_SAY`` is the synthesis time of a word in secon
 at the word ``VIBEVOICE_SCRIPTED_HANGS``.
 """
 
-from __future__ import annotations
-
 import array
 import math
 import os

@@ -3,8 +3,6 @@
 Each text is synthesized by a child process that writes a wav file; cancelling kills the process.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

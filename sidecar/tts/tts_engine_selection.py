@@ -1,7 +1,5 @@
 """Selection of the TTS engine by the settings, installed packages and downloaded voices."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The engine is for users with a GPU server in their network. Audio leaves this ma
 chosen by name. It supplies what a server lacks: cutting, diarization, a loop guard.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

@@ -4,8 +4,6 @@ The caller supplies the clock and the random numbers, so that every decision fol
 arguments. An upstream is known by its index in the settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ Each upstream has one `UpstreamDialect`, which remembers what it learned of the 
 `ChunkRequest` is one chunk of a recording on its way to the server and back.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

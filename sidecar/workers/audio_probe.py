@@ -5,8 +5,6 @@ which may run another owner's job. So a bad file is refused at once, however lon
 a slow file delays few others.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing

@@ -6,8 +6,6 @@ its messages must stay data. An open file travels as a descriptor beside the fra
 it; on Windows as a handle that is valid in the worker, named in the frame.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -7,8 +7,6 @@ Recognition of files and of live audio have an engine each, so that neither wait
 TTS engine has a client, which retries once in a new process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping

@@ -4,8 +4,6 @@ The ledger of its device records what the engine holds and will take. `gpu_memor
 decides on snapshots of memory, which are taken here.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Loading of an engine into its worker process: deadline, replacement, unload, stuck processes."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -7,8 +7,6 @@ its turn. A concurrent lease gives it back once the engine is loaded, so that th
 the engine.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -5,8 +5,6 @@ it), `{call, granted}`, `{call, cancel}` and `{ping}`. Messages from it: `{call,
 granted}`, `{call, done}`, `{call, error}` and `{pong, reading_s}`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections import deque

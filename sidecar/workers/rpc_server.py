@@ -5,8 +5,6 @@ service reads the page after the worker's death, whatever the cause: only those 
 fault.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import socket

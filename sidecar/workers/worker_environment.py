@@ -4,8 +4,6 @@ A worker parses untrusted files. It needs no token, key or password; the probe p
 no variables.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

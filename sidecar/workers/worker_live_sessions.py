@@ -6,8 +6,6 @@ arrives faster than it is recognized, the rest stays unread, so that the sender 
 error in one session ends only that session.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

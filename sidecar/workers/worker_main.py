@@ -5,8 +5,6 @@ starts this process. The listener thread answers pings, passes messages to their
 process with the service.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

@@ -4,8 +4,6 @@ The service's side is `WorkerProcess`; the other side is `workers.worker_main`. 
 native code or the kernel's out-of-memory killer end the worker, never the service.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import json

@@ -1,7 +1,5 @@
 """Recordings as people have them: every container, codec, rate and channel count in use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

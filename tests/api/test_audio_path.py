@@ -1,7 +1,5 @@
 """`audio_path`: a caller's words about a file of ours, read as data and nothing else."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import socket

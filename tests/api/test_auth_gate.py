@@ -1,7 +1,5 @@
 """Only the host gets in: names, pages and tokens, on every address that the service has."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

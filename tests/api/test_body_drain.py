@@ -1,7 +1,5 @@
 """How long a connection with an unread body stays open after its response."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

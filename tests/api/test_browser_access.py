@@ -1,7 +1,5 @@
 """A real browser: a stranger's page gets nothing, whatever it tries; the host's own page does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

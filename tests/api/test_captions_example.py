@@ -1,7 +1,5 @@
 """The page of examples/captions in a real browser, against a real service that needs a token."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

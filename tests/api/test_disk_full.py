@@ -1,7 +1,5 @@
 """No room, or no right to write: an honest answer, and the next small job works."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable

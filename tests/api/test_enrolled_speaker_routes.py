@@ -1,7 +1,5 @@
 """`/v1/people` against a real service: known by a clip, recognised later, confirmed, deleted."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """POST /v1/estimate: an answer before any work, for engines of any size."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

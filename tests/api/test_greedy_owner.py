@@ -1,7 +1,5 @@
 """Two owners of one service: what one of them holds or sends costs the other nothing."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

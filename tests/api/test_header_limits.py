@@ -1,7 +1,5 @@
 """Headers have one size limit on all wires, and what browsers, SDKs and proxies send fits."""
 
-from __future__ import annotations
-
 import pytest
 from service_process import Server, check_discreet
 

@@ -1,7 +1,5 @@
 """Whatever bytes come in: an answer below 500, nothing left behind, and nothing leaks."""
 
-from __future__ import annotations
-
 import gc
 import os
 import random

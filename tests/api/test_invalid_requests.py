@@ -1,7 +1,5 @@
 """Requests that no good client sends: each is told what was wrong with it, and costs little."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import gzip

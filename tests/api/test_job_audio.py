@@ -1,7 +1,5 @@
 """`/v1/jobs/{id}/audio` on a real service: whole, by ranges, over a start, and to nobody else."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """/v1/jobs: submitted once, followed by anybody who may, fetched in every format, deleted."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

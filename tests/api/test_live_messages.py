@@ -1,7 +1,5 @@
 """Our own wire of live audio, as a client sees it that knows docs/live-wire.md and nothing else."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

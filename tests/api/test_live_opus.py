@@ -1,7 +1,5 @@
 """Opus packets on our own wire: a client that sends what a browser's encoder gives it."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A live talk that is over becomes a job like any other, where its client asked for that."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Broken, lying and hostile files: each gets its answer, none brings anything down."""
 
-from __future__ import annotations
-
 import ctypes
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Many clients, one engine: nobody is lost, mixed up or kept waiting by somebody who left."""
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What operators see of a real service: that its numbers are true, and who may read them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -1,7 +1,5 @@
 """What the OpenAPI page promises, held by requests that schemathesis makes up from it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Another owner's token wherever a job can be named: every operation of the OpenAPI page."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

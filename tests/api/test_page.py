@@ -1,7 +1,5 @@
 """The page at `/` as it goes over the wire: who gets it, with which headers, and by which link."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import sys

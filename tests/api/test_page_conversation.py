@@ -1,7 +1,5 @@
 """A spoken conversation on the page, in a real browser with a microphone that hears a file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

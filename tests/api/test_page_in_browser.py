@@ -3,8 +3,6 @@
 One browser for all.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """What a client would like, by the letter of RFC 7240."""
 
-from __future__ import annotations
-
 import pytest
 from executed_lines import executed_lines
 

@@ -1,8 +1,6 @@
 """Prompt, hotwords, speakers, temperature, tokens: the wire's part, on an engine without use for
 them. What they do is in test_vibevoice_over_http.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Server-sent events, and readers that are slow, gone, or not there at all."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence

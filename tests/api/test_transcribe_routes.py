@@ -1,7 +1,5 @@
 """The desktop host's own dialogue, on the embedded engine and real recordings."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`PATCH /v1/jobs/{id}/transcript` against a real service: edited, undone, kept, nobody else's."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """How slow an upload may be."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Uploads on their way: how many, how much, and on whose threads."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Bytes of one connection cost the others little: pieces are paced, heads and fragments limited."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging

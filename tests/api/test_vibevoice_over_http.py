@@ -5,8 +5,6 @@ A worker that is to be caught in the middle of a job is stopped (SIGSTOP) meanwh
 depends on how fast it is.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

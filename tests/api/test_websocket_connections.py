@@ -1,7 +1,5 @@
 """What all wires over WebSockets stand on, on real sockets: a small wire of the tests' own."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """A connection that becomes a WebSocket is no request any more."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whisper over HTTP: the real architecture, at a size that knows two clips by heart."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Times of words on the wires, from an engine that tells none: guessed, and said so."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from service_process import Server

@@ -1,7 +1,5 @@
 """Files in, bounded mono blocks out; and where they come from."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Encoded audio as it is made."""
 
-from __future__ import annotations
-
 import io
 import random
 import subprocess

@@ -1,7 +1,5 @@
 """What a file is, by its bytes."""
 
-from __future__ import annotations
-
 import io
 import os
 import random

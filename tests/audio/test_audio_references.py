@@ -1,7 +1,5 @@
 """Recordings by reference: opened again as what they were, or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

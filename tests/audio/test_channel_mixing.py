@@ -1,7 +1,5 @@
 """Mono of several channels: nothing that is on a channel is lost."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Constant offsets of faulty inputs are removed, and nothing else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

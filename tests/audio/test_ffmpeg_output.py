@@ -1,7 +1,5 @@
 """What is read from ffmpeg's log and pipe: blocks of a Matroska stream, holes between them."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

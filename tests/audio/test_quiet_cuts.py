@@ -1,7 +1,5 @@
 """Where sound is least."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Recordings as recorders and people leave them: joined, cut, streamed, with lies in the header."""
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Links of chained files, by the bytes with which each begins."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

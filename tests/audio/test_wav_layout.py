@@ -1,7 +1,5 @@
 """Where the samples of WAV files are, whatever their headers claim."""
 
-from __future__ import annotations
-
 import struct
 
 import pytest

@@ -1,7 +1,5 @@
 """A semaphore that owners share."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """Who asks: what is known of it, what it may do, and that nobody sees what is another's."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """What one owner and one address may have: counted, refused with a time, and never for others."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

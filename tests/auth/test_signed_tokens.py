@@ -1,7 +1,5 @@
 """Signed tokens: what counts, what does not, and that nobody can tell why."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections import Counter

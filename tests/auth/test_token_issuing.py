@@ -1,7 +1,5 @@
 """Tokens, keys and lists in a folder: made, listed, revoked, and read while they change."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import stat

@@ -1,7 +1,5 @@
 """Signed tokens at the door of a real service: refused in one shape, revoked while it runs."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

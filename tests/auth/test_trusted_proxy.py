@@ -1,7 +1,5 @@
 """Behind a proxy: whose word of who asks is believed, and what holds all the same."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Work that nobody waits for: what goes wrong in it is said, and does not end what must go on."""
 
-from __future__ import annotations
-
 import gc
 import logging
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """A dict that forgets its oldest entries."""
 
-from __future__ import annotations
-
 from sidecar.bounded_dict import BoundedDict
 
 

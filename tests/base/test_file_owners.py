@@ -1,7 +1,5 @@
 """Owners of files: root's commands leave nothing behind that the service's user cannot use."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Files with secrets: read before long, or refused with what is wrong."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

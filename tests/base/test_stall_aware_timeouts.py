@@ -1,7 +1,5 @@
 """How long others are waited for, where it is we who are late."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 

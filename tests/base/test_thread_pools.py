@@ -1,7 +1,5 @@
 """Threads for what may hang: a kind that hangs holds up nothing else."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

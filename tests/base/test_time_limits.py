@@ -1,7 +1,5 @@
 """Time limits of different modules that depend on each other."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Checkpoints are found by the names and folders people give, and told whole from broken."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

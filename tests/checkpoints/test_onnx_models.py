@@ -1,7 +1,5 @@
 """ONNX Runtime, as the engines get it."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess

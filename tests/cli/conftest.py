@@ -1,7 +1,5 @@
 """Commands in this process know no settings of the machine's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

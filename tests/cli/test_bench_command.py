@@ -1,7 +1,5 @@
 """`vibevoice-asr bench` against real services, and what its figures are made of."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The command line, run as people run it: a process, its output, its exit code."""
 
-from __future__ import annotations
-
 import gc
 import json
 import os

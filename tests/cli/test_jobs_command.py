@@ -1,7 +1,5 @@
 """`vibevoice-asr jobs list`, `cancel` and `delete` against a real service."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 

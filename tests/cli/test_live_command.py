@@ -1,7 +1,5 @@
 """`vibevoice-asr live` as people run it: a real process, real sound, a real terminal."""
 
-from __future__ import annotations
-
 import array
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """`vibevoice-asr monitor` on real services: on a terminal that a program reads, and as text."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

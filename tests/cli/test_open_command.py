@@ -1,7 +1,5 @@
 """`vibevoice-asr open`: the page in a browser, and who can see the link to it."""
 
-from __future__ import annotations
-
 import re
 import stat
 import sys

@@ -1,7 +1,5 @@
 """A command that waits for a service in an outage says so, once."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler

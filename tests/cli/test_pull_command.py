@@ -1,7 +1,5 @@
 """`vibevoice-asr pull`, against a hub on this machine that does what hubs and networks do."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """`vibevoice-asr pull voice`, against a server on this machine that does what servers do."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vibevoice-asr pull whisper:NAME`: the same download, another layout."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Standard output of every command: UTF-8, and an error if it cannot be written."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shlex

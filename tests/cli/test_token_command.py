@@ -1,7 +1,5 @@
 """`vibevoice-asr token`, as people type it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Transcripts of a folder are known by the path and the content of their recordings."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands whose words cannot be meant say so in a line, and leave nothing."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Many recordings by the command line: folders, what is left out, what goes on, what arrives."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """The client's decisions: events out of bytes, when to try again, what an answer means."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import dataclasses

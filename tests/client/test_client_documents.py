@@ -1,7 +1,5 @@
 """The examples of docs/clients.md run, against a real service."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Live audio by the Python client: over connections that break, and engines that die."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

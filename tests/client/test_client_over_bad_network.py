@@ -1,7 +1,5 @@
 """The client and a real service, with a network between them that cuts what it carries."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The Python client says why no connection came about: the name, the port, or TLS."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

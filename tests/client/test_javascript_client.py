@@ -1,7 +1,5 @@
 """The JavaScript client under Node: its decisions, and all of it against a real service."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

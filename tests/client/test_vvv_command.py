@@ -1,7 +1,5 @@
 """The original queue's names and words: what they send, and what they make of what comes."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Recordings for jobs of several services, and two of those."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Queues, engines' processes and recordings are real; the shared jobs are in memory.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Reports of one claimed job."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Claims of several nodes over one PostgreSQL: each job once, and owners in turn."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections import Counter

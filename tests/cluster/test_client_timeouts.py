@@ -1,7 +1,5 @@
 """Jobs whose clients timed out, between services that share them: taken over once, or ended."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -4,8 +4,6 @@ PostgreSQL and all services are real processes; the only means are signals, `pg_
 row locks and a small disk. Each test prints what it measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Why a node cannot do a job, and what is said of jobs that none can."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock

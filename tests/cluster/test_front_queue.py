@@ -1,7 +1,5 @@
 """A service that accepts jobs for others: they are persisted, followed and, if need be, deleted."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

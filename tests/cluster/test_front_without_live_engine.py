@@ -1,7 +1,5 @@
 """A front without a live engine: what a client of each live wire is told, and where it is to go."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Jobs that are followed here: each event once, in order, whatever the connection does."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 

@@ -1,8 +1,6 @@
 """Services that share their jobs, killed and cut off; `python -m bench.shared_kills` is the long
 run of it."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

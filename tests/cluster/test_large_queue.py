@@ -1,8 +1,6 @@
 """Calls read no more of a database with many jobs than of one with few, whatever PostgreSQL knows
 of its tables: tests start it without autovacuum, which would analyze them a minute later."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import psycopg

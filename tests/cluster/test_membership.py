@@ -1,7 +1,5 @@
 """Heartbeats: who is dead is decided by the observer's own clock."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from typing import Any

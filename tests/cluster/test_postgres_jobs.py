@@ -1,7 +1,5 @@
 """Shared jobs in PostgreSQL: submissions without an answer, outages, and what the tables show."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

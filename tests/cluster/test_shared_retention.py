@@ -1,7 +1,5 @@
 """What is kept of each owner, and what goes with it."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from dataclasses import replace

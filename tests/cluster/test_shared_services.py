@@ -4,8 +4,6 @@ What the wires promise of one service they promise here as well: tests that are 
 say so, of both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two fronts and a node over PostgreSQL and a bucket, with no folder that two of them see."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The YAML files of another gRPC server, and the TOML file that says the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

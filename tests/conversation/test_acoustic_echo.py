@@ -1,7 +1,5 @@
 """Acoustic evidence for an echo, by real speech: what a room makes of a reply, and people."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import echo_rooms

@@ -1,7 +1,5 @@
 """Sound on its way to a client, by a made-up clock."""
 
-from __future__ import annotations
-
 import pytest
 from conversation_simulator import RATE, silence
 from hypothesis import given, settings

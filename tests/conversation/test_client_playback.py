@@ -1,8 +1,6 @@
 """A conversation whose client plays by itself and may end turns: what it sends, what it gets, in
 order. The session's engine is the test."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import time

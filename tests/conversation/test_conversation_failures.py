@@ -1,8 +1,6 @@
 """Each stage of a conversation killed, hung or broken in the middle: what went wrong is told by its
 code, the next turn works, and nothing is left behind. Real processes, real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,8 +1,6 @@
 """The machine and the pacer together, as who drives them does: what stands in the history is what
 a client got to hear, sample by sample."""
 
-from __future__ import annotations
-
 import pytest
 from conversation_simulator import RATE, Table
 from hypothesis import assume, given, settings

@@ -1,7 +1,5 @@
 """The small rules of a conversation, each as a table."""
 
-from __future__ import annotations
-
 import gc
 import time
 

@@ -2,8 +2,6 @@
 turn is heard, what stands in the history is what an ear heard, every turn ends, and every utterance
 with words is accounted for: a turn, a backchannel, or an echo by its sound."""
 
-from __future__ import annotations
-
 import random
 import re
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Who answers in a conversation: over a real socket, by a server that does all that servers do."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import socket

@@ -1,7 +1,5 @@
 """Many conversations at once: none hears another's words or sound, and nothing piles up."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack

@@ -1,7 +1,5 @@
 """What a conversation hears when its client falls silent in the middle, and when that was said."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The conversation's machine, rule by rule."""
 
-from __future__ import annotations
-
 import pytest
 from conversation_simulator import BROKEN, Table, silence
 

@@ -1,8 +1,6 @@
 """Calls of tools in a conversation's machine: what is told of them, when they count, and what a
 model is told of what came of them."""
 
-from __future__ import annotations
-
 import pytest
 from conversation_simulator import Table
 

@@ -1,7 +1,5 @@
 """Text as a model writes it, in pieces for a voice."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

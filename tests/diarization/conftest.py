@@ -1,7 +1,5 @@
 """The wheel's recordings, and the models, once for all tests."""
 
-from __future__ import annotations
-
 import pytest
 from wheel_recordings import clip
 

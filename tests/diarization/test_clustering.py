@@ -1,7 +1,5 @@
 """Vectors into persons."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

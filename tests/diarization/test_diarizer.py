@@ -1,7 +1,5 @@
 """Who speaks when in the wheel's recordings."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import pairwise

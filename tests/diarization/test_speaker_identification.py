@@ -1,7 +1,5 @@
 """Who of the people known by voice speaks: decided purely, and heard in the wheel's recordings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

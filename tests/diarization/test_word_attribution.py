@@ -1,7 +1,5 @@
 """Words of an engine that hears no speakers, given to turns."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

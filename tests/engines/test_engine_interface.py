@@ -1,7 +1,5 @@
 """What every engine promises, said once and asked of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

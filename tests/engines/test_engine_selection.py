@@ -1,7 +1,5 @@
 """Which engine serves is decided by what is there, and the reason is said."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

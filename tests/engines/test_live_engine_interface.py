@@ -1,7 +1,5 @@
 """What every engine that hears live promises, said once and asked of each."""
 
-from __future__ import annotations
-
 import gc
 import threading
 import weakref

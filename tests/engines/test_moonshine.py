@@ -1,7 +1,5 @@
 """The embedded engine on real audio."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

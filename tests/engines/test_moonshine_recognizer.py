@@ -1,7 +1,5 @@
 """The embedded engine's recognition by onnxruntime, beside the library's own."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What is said of a torch that cannot use the GPU that the driver sees."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

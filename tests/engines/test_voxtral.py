@@ -1,7 +1,5 @@
 """Voxtral Realtime, stepped by hand, with a tiny model of the real class and random weights."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Every recording on every card: admitted, and within the memory that is free."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 

@@ -1,7 +1,5 @@
 """What a GPU's driver says of the GPU that torch will use, and what follows for the jobs."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sys

@@ -1,7 +1,5 @@
 """What the memory of a machine admits, for the full-size model, by table."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

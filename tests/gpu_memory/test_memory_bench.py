@@ -1,7 +1,5 @@
 """`bench.memory` without a GPU: the same rows, the same loader, a small checkpoint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The planner against the real model on fake tensors, and its decisions."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from math import ceil
 from typing import Any

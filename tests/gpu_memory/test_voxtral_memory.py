@@ -1,7 +1,5 @@
 """What streams take, beside the caches of the real class."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

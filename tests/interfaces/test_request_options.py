@@ -1,7 +1,5 @@
 """The words of clients, one by one: what they mean, and that what means nothing is named."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import difflib

@@ -1,7 +1,5 @@
 """Dataclasses as plain values: what JSON has otherwise comes back as it was."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

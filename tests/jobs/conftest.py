@@ -1,7 +1,5 @@
 """Recordings for jobs."""
 
-from __future__ import annotations
-
 from job_fixtures import hold as hold
 from job_fixtures import new_job as new_job
 from job_fixtures import recording as recording

@@ -1,7 +1,5 @@
 """Jobs that run in step: a result for each, and trouble for whoever made it."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import os

@@ -1,7 +1,5 @@
 """Several places for one queue: a real engine, whose process does several jobs at once."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A client that hangs up while its recording becomes a job, at whatever moment: nothing is left."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

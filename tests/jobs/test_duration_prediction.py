@@ -1,7 +1,5 @@
 """How long work takes, as far as anybody can tell."""
 
-from __future__ import annotations
-
 import json
 import logging
 import random

@@ -1,7 +1,5 @@
 """What is to blame for an error, and jobs whose recordings cannot be opened for a while."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

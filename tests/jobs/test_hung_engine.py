@@ -1,7 +1,5 @@
 """Jobs on an engine whose process answers nothing any more, and on one that is only busy."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import os

@@ -1,7 +1,5 @@
 """What every log of job events does: one in `STORES` is held to all of it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The queue where precisions compete: real jobs on a real worker."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import logging

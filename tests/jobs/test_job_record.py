@@ -1,7 +1,5 @@
 """What is known of a job, whatever happens to it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial

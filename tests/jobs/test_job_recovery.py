@@ -1,7 +1,5 @@
 """Jobs that outlive a crash: real services, killed in the middle, and started again."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Services that are killed, again and again; `python -m bench.kills` is the long run of it."""
 
-from __future__ import annotations
-
 import random
 import sqlite3
 import subprocess

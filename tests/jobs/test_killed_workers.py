@@ -1,7 +1,5 @@
 """A worker process that is killed at any step of a job costs no word."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The store of jobs of one process, where its queue or its disk does not do its part."""
 
-from __future__ import annotations
-
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator

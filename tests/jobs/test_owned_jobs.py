@@ -1,7 +1,5 @@
 """What owners do with their jobs, and on whose time."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """Who is to blame that those who work on a recording die."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Room that is promised to what is on its way."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

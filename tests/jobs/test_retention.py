@@ -1,7 +1,5 @@
 """What is remembered of jobs: as long as was said, and within bounds."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import math

@@ -1,7 +1,5 @@
 """Who is next: by table, by property, and in long simulations."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

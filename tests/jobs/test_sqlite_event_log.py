@@ -1,8 +1,6 @@
 """Jobs on the disk: every state that a crash can leave is one that was, and what was acknowledged
 is in it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """Who waits and who is next, on a real engine: several owners share it, and positions say so."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path

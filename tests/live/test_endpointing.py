@@ -1,7 +1,5 @@
 """Utterances are cut out of probabilities: each once, in order, and never too long."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

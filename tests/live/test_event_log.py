@@ -1,7 +1,5 @@
 """The story of a session, for who listens and who comes again."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

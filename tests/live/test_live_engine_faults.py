@@ -1,7 +1,5 @@
 """Whose fault a fault in a live engine's process is: that session ends, and no other."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

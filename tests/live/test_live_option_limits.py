@@ -1,8 +1,6 @@
 """Values that no client means, for every option of the live wires of text: a clear answer, and the
 session of somebody else does not notice. Those of gRPC: `tests/protocols/test_grpc_stt_fuzz.py`."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

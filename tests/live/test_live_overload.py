@@ -3,8 +3,6 @@
 The engine takes a second for whatever it is given, so few speakers are enough for any machine.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

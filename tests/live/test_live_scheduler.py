@@ -1,7 +1,5 @@
 """Faults in the threads that all live sessions of an engine share: whose they are, who goes on."""
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

@@ -1,7 +1,5 @@
 """Live sessions on a real engine's process: sound in, a story out, whatever happens between."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import functools

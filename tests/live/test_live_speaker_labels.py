@@ -1,7 +1,5 @@
 """Who says a piece: tables, and what holds whatever comes."""
 
-from __future__ import annotations
-
 import math
 import random
 

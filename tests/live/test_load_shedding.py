@@ -1,7 +1,5 @@
 """Who is let in and what is shed by predicted load, on machines of many speeds in virtual time."""
 
-from __future__ import annotations
-
 import statistics
 
 import pytest

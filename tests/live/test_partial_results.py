@@ -1,7 +1,5 @@
 """Words before finals: which may be shown, what is recognized first, and what they may cost."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,8 +1,6 @@
 """What of a session's sound is kept, and what an engine takes of it. Every commit and every wish
 that a turn be forgotten is answered once, whatever becomes of the engine."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """What one client of a live wire can keep in memory, in bytes and entries."""
 
-from __future__ import annotations
-
 import gc
 import tracemalloc
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The recording of a session, while its clients come and go and the disk takes its time."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os

@@ -1,7 +1,5 @@
 """One session's machine, fed with made-up sound, made-up probabilities and made-up words."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import random

@@ -1,7 +1,5 @@
 """The detector says what the model says in onnxruntime, alone and for many at once."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

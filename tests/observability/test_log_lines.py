@@ -1,7 +1,5 @@
 """Lines of the log: as JSON, and those that clients cause, once in a while and bounded."""
 
-from __future__ import annotations
-
 import errno
 import json
 import logging

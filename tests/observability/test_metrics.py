@@ -1,7 +1,5 @@
 """What is counted, how much of it is kept, and when the service is not healthy."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

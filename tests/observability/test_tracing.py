@@ -1,7 +1,5 @@
 """Traces, as a collector gets them: OTLP over HTTP, on a real socket."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Benchmarks start, and `bench.accuracy` says in one line what is missing, before it measures."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

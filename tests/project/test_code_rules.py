@@ -1,7 +1,5 @@
 """The rules of the house that a tool can hold."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The container's recipe, held without an engine: its words, and its steps in a plain folder."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What `deploy/` has for an administrator: units that systemd takes, settings that are ours."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

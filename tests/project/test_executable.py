@@ -4,8 +4,6 @@
 place that cannot be written, with no Python on the PATH, in a folder with a space and an umlaut.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """The hosts of the documents and of examples/ are run as they stand, against the real service."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

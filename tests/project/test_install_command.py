@@ -1,7 +1,5 @@
 """The install line in hints is one that works for how the service was installed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What `make test` leaves out, and the kinds of tests, over all that this run has collected."""
 
-from __future__ import annotations
-
 import sys
 from collections import defaultdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """THIRD_PARTY_LICENSES.md against what is locked for images and what its metadata say."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import tomllib

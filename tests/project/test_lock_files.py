@@ -1,7 +1,5 @@
 """The lock files of images and executables: they meet pyproject.toml, and name a hash for each."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`make run` as a person uses it: its port, and Ctrl-C during set-up and service."""
 
-from __future__ import annotations
-
 import os
 import pty
 import shutil

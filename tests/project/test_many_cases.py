@@ -1,7 +1,5 @@
 """A test of many cases fails with each that fails, by its name."""
 
-from __future__ import annotations
-
 import pytest
 from many_cases import case_count, for_each
 

@@ -4,8 +4,6 @@ They are found in the source, so that none is forgotten; a client's header, text
 be what they look at, and one that takes quadratic time holds up everybody on the event loop.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import importlib

@@ -1,7 +1,5 @@
 """Releases: the notes come from the changelog, and every file has a checksum."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

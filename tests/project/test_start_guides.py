@@ -1,7 +1,5 @@
 """The guides of docs/start: every command runs as it stands, or is listed here with the reason."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Names that are stored or cross between versions: no renaming of a class moves them."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 from sidecar.cluster import job_rows

@@ -1,7 +1,5 @@
 """That tests leave alone the data of whoever runs them, and are not blamed for another's writes."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess

@@ -1,7 +1,5 @@
 """docs/upgrading.md: its commands leave nothing of the service, and touch nothing else."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """The workflows: what they run on every push, and that nothing in them can move by itself."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The example of examples/grpc with the stubs that its commands make, against a real service."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

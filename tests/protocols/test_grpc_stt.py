@@ -1,7 +1,5 @@
 """Live audio over gRPC, as a client that was made from its proto meets it."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Every number and status that a call over gRPC can end with, provoked, and the table of them."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

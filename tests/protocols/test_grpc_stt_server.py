@@ -1,7 +1,5 @@
 """The gRPC listener in this process: its port, certificate, counts, and who is sent away."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import os

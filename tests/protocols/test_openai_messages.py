@@ -1,7 +1,5 @@
 """OpenAI's API, as far as it is decided without a service: forms, labels, streams, names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

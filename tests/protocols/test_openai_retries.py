@@ -1,7 +1,5 @@
 """Clients of OpenAI's API that come again: to a full queue, and for jobs that they left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

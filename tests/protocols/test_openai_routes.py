@@ -1,7 +1,5 @@
 """OpenAI's API: its official package for Python works here as it is, and so do what it goes by."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

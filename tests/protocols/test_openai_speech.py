@@ -1,7 +1,5 @@
 """OpenAI's API for speech: its package, against a service with tones for words."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io

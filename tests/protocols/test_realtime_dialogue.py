@@ -1,8 +1,6 @@
 """A conversation over OpenAI's Realtime API, by its own package for Python, against a real service:
 who speaks is answered, and the history is what was heard."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -1,7 +1,5 @@
 """OpenAI's Realtime events, read and written: every form of theirs, without a wire."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from dataclasses import replace

@@ -2,8 +2,6 @@
 against a real service and a model that calls them: items in bursts, at any place, with calls that
 went before, and with null where nothing is meant."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What both said, as a transcript."""
 
-from __future__ import annotations
-
 from sidecar.conversation import conversation_events as told
 from sidecar.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.conversation.chat_completions import ChatRole

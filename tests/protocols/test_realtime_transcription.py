@@ -1,8 +1,6 @@
 """OpenAI's Realtime transcription: its own package for Python, and plain WebSockets, against a real
 service."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

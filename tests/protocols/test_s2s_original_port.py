@@ -1,8 +1,6 @@
 """Where the page of the speech-to-speech demo finds us with no change: at its own server's port, by
 what that said there."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Callable

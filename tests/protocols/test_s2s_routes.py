@@ -1,7 +1,5 @@
 """A spoken conversation over a real socket: who speaks is answered, and who interrupts is heard."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress

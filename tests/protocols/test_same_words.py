@@ -1,7 +1,5 @@
 """Words of one recording by every protocol: the same, each once, in order of time."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import Counter

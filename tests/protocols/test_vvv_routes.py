@@ -1,7 +1,5 @@
 """The queue server's wire: the golden stream, and the names and words of its client."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

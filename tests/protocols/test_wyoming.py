@@ -1,7 +1,5 @@
 """Wyoming: the official package's client is answered, and nothing that is sent stays or breaks."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

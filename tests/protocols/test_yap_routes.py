@@ -1,7 +1,5 @@
 """The wire of a yap server: its own kind of client, and everything that can go wrong on the way."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

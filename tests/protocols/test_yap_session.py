@@ -1,7 +1,5 @@
 """The pure part of the streaming wire: words are never taken back, every request has one final."""
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from typing import Any

@@ -1,7 +1,5 @@
 """Services as their host has them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

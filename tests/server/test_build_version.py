@@ -1,7 +1,5 @@
 """Which build this is, and how it runs another of itself."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

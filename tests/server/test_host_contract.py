@@ -4,8 +4,6 @@ A key that goes, or changes its type, is a new version of the contract; a new ke
 the golden file, so that it is a promise from then on.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

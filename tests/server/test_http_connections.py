@@ -1,7 +1,5 @@
 """Connections of one address are counted from accept to close; TLS handshakes have a limit."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import socket

@@ -1,7 +1,5 @@
 """What serves beside HTTP: begun together, ended together."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

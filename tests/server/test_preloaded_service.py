@@ -1,7 +1,5 @@
 """A service that tests have forked is like one that is started anew."""
 
-from __future__ import annotations
-
 import ast
 import os
 import signal

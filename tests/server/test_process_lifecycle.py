@@ -1,7 +1,5 @@
 """Life as a child process: the start, the neighbours, the end, and who notices what."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

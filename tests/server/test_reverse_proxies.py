@@ -1,8 +1,6 @@
 """nginx and Caddy with the blocks of docs/deploy.md: live audio, events and uploads go through.
 With those of docs/scale.md nginx brings clients back to the service that has their session."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

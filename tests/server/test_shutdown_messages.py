@@ -1,7 +1,5 @@
 """What clients of every kind hear of a service that is told to stop while they speak or send."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A socket that another opened: served on, handed to nobody, trusted no more than a port."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

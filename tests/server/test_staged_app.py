@@ -1,7 +1,5 @@
 """The first answers of a service: `/health` at once, all else when the rest is imported."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -1,7 +1,5 @@
 """The ways in which hosts start the service."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """HTTPS: a certificate of our own that clients pin, and one that is exchanged while it serves."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import json

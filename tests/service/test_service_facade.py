@@ -1,7 +1,5 @@
 """What every wire calls, without a wire."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

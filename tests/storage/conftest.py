@@ -1,7 +1,5 @@
 """People in a file of one service, and in a database that several share: the same to a test."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The places that write are found in the code, so that a new one is tried, too.
 """
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import errno

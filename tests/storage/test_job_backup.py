@@ -1,7 +1,5 @@
 """Kept jobs in a file and back: of one moment, whole or not at all, nothing overwritten."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import os

@@ -1,7 +1,5 @@
 """What is kept is sealed: whose key it is, and what becomes of what was altered."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Calls to a real PostgreSQL that is stopped, frozen and started again."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator

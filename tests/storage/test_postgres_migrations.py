@@ -1,7 +1,5 @@
 """Migrations of the tables: the first and the next, of every service, and in the wheel."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Address of the database: where it is taken from, and that nobody else is told of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """People in a database that several services share: the same for all, also while it is away."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Time limits of shared jobs against each other."""
 
-from __future__ import annotations
-
 import pytest
 
 from sidecar.cluster.membership import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S

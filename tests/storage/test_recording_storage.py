@@ -1,8 +1,6 @@
 """Where recordings lie: what is there is there whole, and what was kept is opened as that or not at
 all, in a folder and in a bucket of a real server."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

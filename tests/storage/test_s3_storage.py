@@ -1,8 +1,6 @@
 """Recordings in a bucket of a real server: what it refuses, what it loses, and what is left in it
 when it or we are gone."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """People, wherever they are kept: found again, sealed, bounded, and gone for good."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import os

@@ -1,7 +1,5 @@
 """An application served by uvicorn on the loop of a test, as `server.http_server` serves ours."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """A real browser in the hands of a test: Chromium without a window, driven by selenium."""
 
-from __future__ import annotations
-
 import base64
 import random
 import shutil

@@ -6,8 +6,6 @@ a limit after which a test is given up: such a line, or the one above it, says w
 ``# real time: …``.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

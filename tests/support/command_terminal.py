@@ -1,7 +1,5 @@
 """Where `vibevoice-asr` is run as people run it: a folder, an environment, a terminal."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,8 +1,6 @@
 """A conversation at a table: a machine, a thinker and a voice that do what they are told when they
 are let, and an ear that writes down what it hears."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TypeVar
 

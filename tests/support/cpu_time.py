@@ -2,8 +2,6 @@
 
 `python tests/support/cpu_time.py FILE` sums the lines by test file, dearest first."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

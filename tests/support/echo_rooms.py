@@ -5,8 +5,6 @@ that, late, through a loudspeaker and a room, with noise; or somebody else; or b
 measured is the likeness (`conversation.acoustic_echo`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache

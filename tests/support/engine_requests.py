@@ -1,7 +1,5 @@
 """What an engine in this process is asked, and what it answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from sidecar import errors

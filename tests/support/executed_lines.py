@@ -1,7 +1,5 @@
 """How much Python work a call is, on any machine: lines run, instead of time."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from typing import Any

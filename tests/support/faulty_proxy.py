@@ -1,7 +1,5 @@
 """A proxy that misbehaves to order between the engine and a real server."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import threading

@@ -1,7 +1,5 @@
 """A small file system that is full."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Anything that somebody may do to a transcript, possible or not."""
 
-from __future__ import annotations
-
 from hypothesis import strategies as st
 
 from sidecar.transcripts import transcript_edits

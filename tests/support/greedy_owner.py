@@ -1,8 +1,6 @@
 """One owner of a service opens everything that it can: half-sent bodies at every route that reads
 one, event streams of a running job, live sessions, and sockets without a request."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

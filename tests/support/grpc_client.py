@@ -1,7 +1,5 @@
 """A client of the live wire over gRPC, from its proto alone."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import struct

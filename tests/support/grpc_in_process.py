@@ -1,7 +1,5 @@
 """The gRPC listener in the tests' own process, and a client for it in the same event loop."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable

@@ -1,7 +1,5 @@
 """The service as its host has it: pipes to all of its standard streams."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

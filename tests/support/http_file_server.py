@@ -1,7 +1,5 @@
 """A server of HTTP in a thread of this process, for tests of clients."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections import Counter

@@ -1,7 +1,5 @@
 """A slot whose leases can be listened to and meddled with; the engine in it is a real process."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

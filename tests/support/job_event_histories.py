@@ -1,7 +1,5 @@
 """Anything that can happen to a job, likely or not."""
 
-from __future__ import annotations
-
 from generated_edits import steps
 from hypothesis import strategies as st
 from instrumented_slot import FACTS

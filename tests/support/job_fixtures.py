@@ -1,7 +1,5 @@
 """Recordings for jobs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

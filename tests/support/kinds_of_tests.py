@@ -6,8 +6,6 @@ processes, such as the service, PostgreSQL or a browser. A test is of the highes
 that it, its fixtures and their helpers name; a marker of one's own overrules that.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import re

@@ -1,7 +1,5 @@
 """A client of our own wire of live audio (docs/live-wire.md), word by word."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

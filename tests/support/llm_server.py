@@ -1,8 +1,6 @@
 """A server with OpenAI's chat completions that behaves as the model it is asked for is called; the
 model 'obeys' does what the last message says."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

@@ -1,8 +1,6 @@
 """Many small cases as one test: pytest takes some milliseconds for each test in each process. And
 cases by their names."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping

@@ -14,8 +14,6 @@ matrix.
 `transcribe` runs on real devices as well (`python -m bench.memory`).
 """
 
-from __future__ import annotations
-
 import math
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence

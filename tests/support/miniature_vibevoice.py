@@ -1,7 +1,5 @@
 """The released VibeVoice-ASR in small: its own classes, fewer layers, a vocabulary of hundreds."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,6 @@
 """What tokens, certificates and kept jobs do with no more of their libraries than a packager finds:
 run by test_executable.py, with the names of those modules on standard input."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Sequence

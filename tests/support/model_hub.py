@@ -1,7 +1,5 @@
 """A model hub of our own: the endpoints that a download uses, and what can go wrong with them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

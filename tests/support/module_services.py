@@ -1,7 +1,5 @@
 """Services that all tests of a module share, and some of one test in its process."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Recognition by the moonshine-voice library itself, to compare ours with."""
 
-from __future__ import annotations
-
 import numpy as np
 from moonshine_voice import ModelArch, get_model_path
 from moonshine_voice.transcriber import Transcriber

@@ -5,8 +5,6 @@ all of `TESTS`. A share of the possible faults is enough for a score; they are c
 the module. A fault that no test notices is shown with its line.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

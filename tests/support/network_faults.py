@@ -1,7 +1,5 @@
 """A network between a client and a real service: what it may do to them, done on purpose."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -4,8 +4,6 @@ A skip for something that can be installed has the command in its reason, as `mi
 ``nginx is missing (sudo apt-get install nginx)``.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

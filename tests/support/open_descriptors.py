@@ -1,7 +1,5 @@
 """What this process has open, to tell what a test has left of it."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -3,8 +3,6 @@
 Only the wires and the processes are observed, so this holds for any implementation behind them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -6,8 +6,6 @@ folder, streams, parent and exit code as one that is started anew; how hosts sta
 tests/server.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import ctypes

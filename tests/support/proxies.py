@@ -1,7 +1,5 @@
 """What stands between clients and several services."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

@@ -1,7 +1,5 @@
 """Recordings made on the spot: a few seconds of the wheel's clip, encoded by the real ffmpeg."""
 
-from __future__ import annotations
-
 import struct
 import subprocess
 from pathlib import Path

@@ -5,8 +5,6 @@ takes the tree that `re` itself has parsed, tries alternatives in the same order
 `re` skips by optimisations (literal prefixes, for one) is counted: a bound from above.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import sys

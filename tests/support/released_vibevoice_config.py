@@ -1,7 +1,5 @@
 """The released model as its `config.json` has it, for who plans with its weights and has none."""
 
-from __future__ import annotations
-
 TEXT = {
     "hidden_size": 3584,
     "num_hidden_layers": 28,

@@ -1,7 +1,5 @@
 """A client of the speech-to-speech page's wire, written anew from what is known of it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

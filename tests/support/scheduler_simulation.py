@@ -1,8 +1,6 @@
 """How an engine's time is shared between owners by `jobs.scheduler`, simulated on the pure policy:
 one engine, jobs with known work, loads that cost time."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sound that the scripted engine hears as speech: the loud is said, and how loud is the word."""
 
-from __future__ import annotations
-
 import array
 
 RATE = 16_000

@@ -4,8 +4,6 @@ PORT FOLDER.
 It says letters that depend on the sound, which is all that is asked of it here.
 """
 
-from __future__ import annotations
-
 import sys
 
 import torch

@@ -1,7 +1,5 @@
 """A real service in a child process, and what can be seen of it from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

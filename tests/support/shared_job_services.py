@@ -1,7 +1,5 @@
 """Services that share jobs over a real database, as far as tests of their parts need them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

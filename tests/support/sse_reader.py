@@ -1,7 +1,5 @@
 """Server-sent events, as httpx-sse reads them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator

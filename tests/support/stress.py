@@ -8,8 +8,6 @@ permit, as a slow disk without control groups, is run quietly. A table says how 
 output of each is in `LOGS`. The exit code is 1 if a test failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

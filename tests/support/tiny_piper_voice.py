@@ -6,8 +6,6 @@ for 200 samples times the second scale, which is how long speech is to be. Turki
 library reads that aloud by rules, without a dictionary.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from pathlib import Path

@@ -4,8 +4,6 @@ Its words mean nothing, but they hang on the sound: the token table is not the h
 beside the rest. Nothing here imports torch unless it is run (`python tiny_voxtral.py FOLDER`).
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import sys

@@ -4,8 +4,6 @@
 what when. Nothing here imports torch: `train_tiny_whisper` runs in a process of its own.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Everything that is tried with tokens, as headers `Authorization` of requests; none may count."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import hashlib

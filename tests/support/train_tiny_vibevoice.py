@@ -5,8 +5,6 @@ model is the released one with fewer layers and channels and a vocabulary of som
 questions and answers are unchanged.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ taught where each word is, as the heads of a released model know it, for the tim
 encoder stays as chance made it, and hears each window once: it would be most of the work.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

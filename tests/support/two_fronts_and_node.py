@@ -1,8 +1,6 @@
 """Two fronts and a node over one PostgreSQL, to a test like one service: behind a proxy that gives
 each request to the next of the fronts."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor

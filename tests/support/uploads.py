@@ -1,7 +1,5 @@
 """Uploads as a service takes them in, and what is in them."""
 
-from __future__ import annotations
-
 import os
 from contextlib import closing
 from pathlib import Path

@@ -4,8 +4,6 @@ They hear nothing: a word is the fingerprint of half a second of what they were 
 transcript shows which audio came, in which order, and whether all of it did.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

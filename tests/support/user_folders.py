@@ -4,8 +4,6 @@ An audit hook sees what this process opens and starts. A service of the user's t
 own folders meanwhile is no fault of a test, so those folders are not looked at.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence

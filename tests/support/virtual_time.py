@@ -8,8 +8,6 @@ for one of them has to have no time limit, or to be tested in real time. Times a
 microsecond: compare them by `pytest.approx(…, abs=1e-3)`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 

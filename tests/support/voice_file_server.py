@@ -1,7 +1,5 @@
 """Where voices are downloaded from, on this machine: plain files, and what can go wrong there."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

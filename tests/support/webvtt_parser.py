@@ -1,8 +1,6 @@
 """Reads WebVTT as strictly as its specification writes it (W3C, "Syntax"): what a file that
 conforms may hold, and not what players forgive. Of its parts those that this service writes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The recordings inside the moonshine-voice wheel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

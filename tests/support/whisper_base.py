@@ -4,8 +4,6 @@ The packages are read as data: nothing of theirs is imported, and a file with an
 the published one is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How far a text is from what was said."""
 
-from __future__ import annotations
-
 
 def word_errors(reference: str, hypothesis: str) -> int:
     """Words to change, put in or leave out; neither case nor punctuation counts."""

@@ -1,8 +1,6 @@
 """A client of the yap server's wire, written anew from what is known of it: what it sends, what it
 waits for, and what it makes of the answers. Not a word of theirs is here."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -5,8 +5,6 @@ the service. A program of ``programs/`` gets its arguments and prints what came 
 line, in JSON.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Clients for files and speech, with their defaults."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,8 +1,6 @@
 """LiveKit's plugin for OpenAI over `/v1/realtime`, with its defaults, also behind a restart: a
 proxy leads to one service, and once that has ended to another."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

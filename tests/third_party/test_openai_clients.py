@@ -1,7 +1,5 @@
 """OpenAI's packages and agents, for Python and JavaScript, over `/v1/realtime`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

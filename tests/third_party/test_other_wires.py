@@ -1,7 +1,5 @@
 """Clients of the wires that are not OpenAI's: Wyoming, event streams, metrics, gRPC."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pipecat: transcription and conversation over `/v1/realtime`, with its defaults."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Confidence of words and segments, and language of segments: on the wires, after cuts, edits."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from sidecar.diarization.word_attribution import dominant_speaker

@@ -1,7 +1,5 @@
 """Subtitles, over transcripts that were made up: the rules hold whatever was said, and when."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise

@@ -1,7 +1,5 @@
 """Transcripts edited after the fact: pure, total, undone to the last bit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import replace

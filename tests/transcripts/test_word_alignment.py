@@ -1,7 +1,5 @@
 """Words that an engine without word times gave are aligned with the recording."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The synthesizers of moonshine-voice, with a voice of a kilobyte that the library really runs."""
 
-from __future__ import annotations
-
 import array
 from pathlib import Path
 

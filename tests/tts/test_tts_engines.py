@@ -1,7 +1,5 @@
 """The engines that speak: what each promises, and what each does in its own way."""
 
-from __future__ import annotations
-
 import array
 import json
 import os

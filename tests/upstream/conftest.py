@@ -1,7 +1,5 @@
 """The sound of two voices, and a server that can be told to fail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Cut at pauses, within limits, nothing lost; addresses and keys as they may be written."""
 
-from __future__ import annotations
-
 import io
 from itertools import pairwise
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Who gets a piece, who stands aside, when it is given up: told from values."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

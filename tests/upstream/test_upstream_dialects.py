@@ -1,7 +1,5 @@
 """What servers are sent, what they answer, what their refusals mean: pure, from bytes."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Who speaks in a recording that is sent in pieces: told apart once, here, over all of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The engine against servers that run here: our own service, faults in between, two stand-ins."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The engine inside the service: when it is chosen, whom it trusts, and a key that stays secret."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """A real server of another house: `transformers serve`, which knows words and nothing else."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The first look at a file, on a machine that has much else to do."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

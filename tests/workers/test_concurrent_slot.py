@@ -1,7 +1,5 @@
 """One process that several jobs have at once: side by side, and alone after a crash or a wish."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing

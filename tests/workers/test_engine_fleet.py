@@ -1,7 +1,5 @@
 """The engines of a service: one for files and one for live audio, side by side."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

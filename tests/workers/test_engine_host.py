@@ -1,7 +1,5 @@
 """Two engines of ours on one card: a driver made up, processes real, weights as of the real one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace

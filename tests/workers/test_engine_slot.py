@@ -1,7 +1,5 @@
 """One engine's life when precisions change: who stands, who goes, and what a failure leaves."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -3,8 +3,6 @@
 The slot is the real one; its processes are stand-ins, so that thousands of orders take seconds.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from unittest import mock

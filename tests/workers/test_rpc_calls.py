@@ -1,7 +1,5 @@
 """Several calls on one line: each at its own pace, each with an end of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import select

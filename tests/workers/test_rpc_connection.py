@@ -1,7 +1,5 @@
 """The service's end of the line as it runs: on a socket that does not block, either side slow."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """An engine that many hold at once: loaded for the first, kept for the last, renewed under all."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

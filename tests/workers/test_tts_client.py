@@ -1,7 +1,5 @@
 """What is said, by an engine in a process of its own."""
 
-from __future__ import annotations
-
 import array
 import asyncio
 import os

@@ -1,7 +1,5 @@
 """Plain wav is judged by its header alone; whatever is not plain goes to a decoder."""
 
-from __future__ import annotations
-
 import tempfile
 
 import pytest

@@ -1,7 +1,5 @@
 """What a worker is told of the service's environment: never a secret, and the least it needs."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

@@ -1,7 +1,5 @@
 """Real worker processes: they answer, they are cancelled, they die, and nothing stays behind."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

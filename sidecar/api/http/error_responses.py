@@ -1,7 +1,5 @@
 """Error responses: HTTP status of each kind of error, problem details (RFC 9457), dialects."""
 
-from __future__ import annotations
-
 import http
 import ipaddress
 import json

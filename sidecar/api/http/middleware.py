@@ -7,8 +7,6 @@ RateLimit headers follow draft 11 of the IETF's httpapi group (structured fields
 window in seconds, `r` remaining, `t` seconds until it is whole again).
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from abc import ABC, abstractmethod

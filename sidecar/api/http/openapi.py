@@ -1,7 +1,5 @@
 """OpenAPI: schemas, parameters and bodies of routes, shared responses, the page /docs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Request headers (size limits, Prefer, Idempotency-Key), identity, JSON messages."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import itertools

@@ -8,8 +8,6 @@ besides. A segment is not sent again if another attempt recognizes it anew after
 final transcript moves its borders a little.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from bisect import bisect_left

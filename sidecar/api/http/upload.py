@@ -4,8 +4,6 @@ Starlette's form parser has no limit for a file, and its errors cannot be distin
 comes from python-multipart's push parser and goes straight into the spool.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ frame. It logs URLs and headers, which may have a key. At shutdown it leaves the
 for their own close frame.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import select

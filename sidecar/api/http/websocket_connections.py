@@ -4,8 +4,6 @@
 message. A task then gets `WebSocketGone`. No address, header or text of a peer is logged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence

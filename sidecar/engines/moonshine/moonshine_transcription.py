@@ -5,8 +5,6 @@ recognized once, as soon as it is known, and sent. A border that moves later mov
 another speaker, and changes none: a stream has the words of the transcript, in the same order.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from math import inf

@@ -5,8 +5,6 @@ it, `transcripts.vibevoice_output` parses the list, and `transcripts.loop_guard`
 repetition loops. Each request contains its memory plan.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

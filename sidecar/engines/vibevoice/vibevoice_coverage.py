@@ -4,8 +4,6 @@ The model may close its list minutes before the end, leave holes, or write an em
 detector of `sidecar.diarization` listens only where segments are missing. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ same order with the same arithmetic, and gives the same tokens
 (tests/engines/vibevoice/test_vibevoice_decoder.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

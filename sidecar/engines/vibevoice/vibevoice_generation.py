@@ -6,8 +6,6 @@ segment mostly starts where the last one ended. The model verifies a proposal in
 saves passes, a wrong one changes nothing. Pure.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace

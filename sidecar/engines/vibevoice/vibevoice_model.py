@@ -1,7 +1,5 @@
 """Loaded VibeVoice-ASR model: loading, audio encoder, prompt."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Generator, Sequence

@@ -1,7 +1,5 @@
 """Transcription of one recording by VibeVoice-ASR."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import logging

@@ -4,8 +4,6 @@ Whisper writes down the loudest of several speakers, and often stops before quie
 follows loud speech. The diarizer finds both. What has no words is recognized once more, alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher

@@ -5,8 +5,6 @@ several speech regions if they are short. Silence of up to a second is kept; of 
 the ends next to speech are.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -5,8 +5,6 @@ frame; there is no clock. The recognizer gets four events: an utterance begins; 
 recognizing it early is worthwhile; it resumes; it ends.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 

@@ -6,8 +6,6 @@ less often the more there are. A speaker keeps its number as far as two decision
 that was sent with a segment is stored, so that changes can be sent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ wait. While that is too long it sheds load: partials first, then labels, then ut
 not begun. A session that has only just begun is refused instead.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ An engine that cannot be stopped within a segment delays a final until its curre
 If that takes long, the plan leaves out all work that can wait: there are finals only.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

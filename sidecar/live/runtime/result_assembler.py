@@ -3,8 +3,6 @@
 Segments come in order, the end of a turn after its segments, and the summary after everything.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ If a process dies, the session resumes in a new one. Only a session that was bei
 that as an attempt. It is recognized alone the next time, so the second attempt leaves no doubt.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Event log of a session: numbered events, replay for listeners that return; event metrics."""
 
-from __future__ import annotations
-
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping

@@ -5,8 +5,6 @@ client does not reconnect. It also outlives the worker process of its engine:
 `live.sessions.engine_relay` resumes it in another, from the first audio that is not settled.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

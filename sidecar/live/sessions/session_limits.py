@@ -3,8 +3,6 @@
 The engine decides by the load how many of them may speak at once (`live.runtime.load_shedding`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from sidecar import errors

@@ -3,8 +3,6 @@
 It is written only if recordings are stored.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from array import array

@@ -1,7 +1,5 @@
 """Registry of live sessions: creation, lookup, resumption, timeouts."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """gRPC status codes and errors of the `stt` protocol."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

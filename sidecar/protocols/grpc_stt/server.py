@@ -1,7 +1,5 @@
 """gRPC server: port, TLS, health, reflection, and the admission and counts of all its calls."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import logging

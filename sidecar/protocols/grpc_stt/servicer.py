@@ -1,7 +1,5 @@
 """Servicer of the gRPC calls CreateSession and StreamingRecognize; sessions without a stream."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import secrets

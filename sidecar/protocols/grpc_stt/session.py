@@ -1,7 +1,5 @@
 """gRPC sessions: options of CreateSession, streams, results and timings."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import time

@@ -1,7 +1,5 @@
 """Transcription request: form, options, response format, known speakers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

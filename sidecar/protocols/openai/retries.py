@@ -5,8 +5,6 @@ disconnected at its timeout is kept for a moment, and the same request takes it 
 an `Idempotency-Key` does not depend on that: its job is kept like those of `/v1/jobs`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter

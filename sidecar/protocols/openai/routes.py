@@ -4,8 +4,6 @@ OpenAI's clients can use them unchanged. If a client disconnects, its job is can
 whisper.cpp's server (POST /inference) send the same form, without a model.
 """
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable

@@ -1,7 +1,5 @@
 """Route of /v1/audio/speech: TTS in OpenAI's API."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import logging

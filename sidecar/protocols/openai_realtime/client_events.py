@@ -1,7 +1,5 @@
 """Client events of both kinds of Realtime session. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -7,8 +7,6 @@ OpenAI's ``semantic_vad`` detects the end of a turn with a model that hears the 
 milliseconds.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

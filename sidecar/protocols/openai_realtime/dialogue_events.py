@@ -4,8 +4,6 @@ A response is done when all of it was sent. How much of it was played is known l
 client or from a clock.
 """
 
-from __future__ import annotations
-
 import base64
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@ The next event is read when there is capacity for it, and after a commit when al
 was recognized. So a requested response never misses what the user said.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping

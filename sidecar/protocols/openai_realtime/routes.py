@@ -5,8 +5,6 @@ long as its connection. It is a conversation if the client names a conversation 
 session type ``realtime``; with ``intent=transcription`` it never is.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping

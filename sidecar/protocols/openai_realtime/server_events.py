@@ -13,8 +13,6 @@ authoritative text.
 Times are in milliseconds if a name ends in ``_ms``, else in seconds, on the session's clock.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ The current format (``session.update``) has everything under ``audio.input``; th
 (``transcription_session.update``) has a field for each. Fields that are left out stay.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

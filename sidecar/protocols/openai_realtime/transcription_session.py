@@ -1,7 +1,5 @@
 """Connection of both kinds of Realtime session, and the transcription session."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

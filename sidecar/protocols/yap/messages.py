@@ -4,8 +4,6 @@ Two generations of clients use different names for the same fields, and ignore u
 names are sent, and errors have their reason in both places.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

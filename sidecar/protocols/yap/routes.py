@@ -4,8 +4,6 @@ A connection is one session, whose turns the client ends. A refused client is ac
 the error in a frame, and is closed: these clients expect the error there.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from fastapi import APIRouter

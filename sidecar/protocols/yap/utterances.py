@@ -4,8 +4,6 @@ A client begins a request, sends its audio and ends it. Each end is answered by 
 `TurnEnded`, and each dropped request by one `TurnDropped`, all in order.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field

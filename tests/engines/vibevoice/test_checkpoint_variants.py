@@ -1,7 +1,5 @@
 """Quantized checkpoints load as what they are, and adapters are merged into their models."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

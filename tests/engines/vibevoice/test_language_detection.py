@@ -1,7 +1,5 @@
 """The language of a transcript, from its words."""
 
-from __future__ import annotations
-
 import pytest
 
 from sidecar.transcripts.language_detection import detect_language

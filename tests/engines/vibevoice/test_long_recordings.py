@@ -4,8 +4,6 @@ The tiny checkpoints know three clips and no others, so a window of anything els
 them; here the samples are their own time, and the model says what a script has there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any

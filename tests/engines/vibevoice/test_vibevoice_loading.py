@@ -4,8 +4,6 @@ Here is no second device; "meta" stands in for it: what lies there has no number
 meant for the host has.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from pathlib import Path

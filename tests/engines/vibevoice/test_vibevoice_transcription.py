@@ -1,7 +1,5 @@
 """Recordings through the real model: memory that runs out, overflow, loops, and several in step."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable

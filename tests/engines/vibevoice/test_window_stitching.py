@@ -1,7 +1,5 @@
 """Windows put together: every sentence once, every person one number."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 

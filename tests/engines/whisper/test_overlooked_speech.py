@@ -1,7 +1,5 @@
 """Where a window's recognition found no words although somebody speaks."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from types import SimpleNamespace

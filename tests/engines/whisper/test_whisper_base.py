@@ -1,7 +1,5 @@
 """The Whisper engine with published weights: words, languages, quiet and overlapped speech."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

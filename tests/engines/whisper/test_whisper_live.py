@@ -1,7 +1,5 @@
 """Whisper live, with the tiny model that knows two clips, each in its language."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Iterator

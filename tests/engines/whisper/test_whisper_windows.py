@@ -1,7 +1,5 @@
 """Stretches of speech into windows of half a minute, and words into segments."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from random import Random
 

@@ -1,8 +1,6 @@
 """The library `sounddevice` with a microphone in which somebody speaks for ever, and a loudspeaker
 that takes all there is, as fast as time goes, and writes it to the file `HEARD`."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

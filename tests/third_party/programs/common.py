@@ -1,7 +1,5 @@
 """What the programs share: a recording, and the line that says what came of it."""
 
-from __future__ import annotations
-
 import json
 import wave
 from typing import Any

@@ -1,7 +1,5 @@
 """Calls over gRPC by reflection alone, as grpcurl makes them: `grpc_calls.py PORT`."""
 
-from __future__ import annotations
-
 import sys
 
 import grpc

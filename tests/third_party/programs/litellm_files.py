@@ -1,7 +1,5 @@
 """LiteLLM's SDK: `litellm_files.py PORT RECORDING`."""
 
-from __future__ import annotations
-
 import sys
 
 import litellm

@@ -1,7 +1,5 @@
 """LiteLLM's proxy, asked by OpenAI's package: `litellm_proxy.py PORT RECORDING`."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

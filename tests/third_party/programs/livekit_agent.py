@@ -5,8 +5,6 @@ asked what comes from standard input, once it has reconnected. It sends its hist
 until that is confirmed it would place a new item before all others (1.8.9).
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from typing import Any

@@ -3,8 +3,6 @@
 The recording is spoken again and again, and each turn is told as a line, until somebody ends it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

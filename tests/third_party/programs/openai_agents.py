@@ -1,7 +1,5 @@
 """OpenAI's agents for Python: `openai_agents.py PORT`, a question that a tool answers."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

@@ -1,7 +1,5 @@
 """OpenAI's package for Python, for files and speech: `openai_files.py PORT RECORDING`."""
 
-from __future__ import annotations
-
 import sys
 
 from common import tell

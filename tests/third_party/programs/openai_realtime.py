@@ -1,7 +1,5 @@
 """OpenAI's package for Python: `openai_realtime.py PORT RECORDING`."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import sys

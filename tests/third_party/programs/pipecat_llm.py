@@ -3,8 +3,6 @@
 A typed turn, then a spoken one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

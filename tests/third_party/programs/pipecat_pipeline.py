@@ -1,7 +1,5 @@
 """What the programs for Pipecat share: a pipeline that hears a recording."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any

@@ -4,8 +4,6 @@ A `local` VAD is what it has by default: the pipeline's own ends turns. With `se
 does. The recording is spoken until a turn is heard, and each that is is told as a line.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import sys

@@ -1,7 +1,5 @@
 """Prometheus' own parsers on /metrics: `prometheus_scrape.py PORT`."""
 
-from __future__ import annotations
-
 import sys
 import urllib.request
 

@@ -1,7 +1,5 @@
 """Readers of frameworks, each by its name: `readers.py NAME PORT RECORDING`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The wyoming package, as Home Assistant uses it: `wyoming_home.py PORT RECORDING`."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 

@@ -1,7 +1,5 @@
 """Load test statistics, bounds and tables. Pure."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
