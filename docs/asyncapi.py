@@ -1,7 +1,5 @@
 """`/v1/live` as AsyncAPI 3 has it, out of the models of its messages: for generators of clients."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Write the pages and the plot that come from the code: `python docs/generate.py [--check]`."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """Tables of the least and the most that the fields of a wire's messages take, by their schemas."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any

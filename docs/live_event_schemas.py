@@ -4,8 +4,6 @@ The service renders them by hand (`sidecar.api.live_messages`), because a messag
 times a second; a test validates all that it sends with these.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

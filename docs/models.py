@@ -1,7 +1,5 @@
 """The page about the models, and its plot: figures from the planner, none by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST

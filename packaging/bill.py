@@ -5,8 +5,6 @@ BUILD go `licences/` and `sbom.cdx.json` (CycloneDX, made by cyclonedx-py of the
 what is not inside, plus what no package manager knows).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -1,7 +1,5 @@
 """What goes into the two executables. No PyInstaller here: the tests read this without it."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

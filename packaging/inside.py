@@ -1,7 +1,5 @@
 """What is inside a build: which packages its files came from, and what wheels carry."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -5,8 +5,6 @@ environment where both of its commands run), the folder of the executable as an 
 bill of materials, the notes from CHANGELOG.md, and SHA256SUMS. Needs the packages build and twine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import platform
 import re

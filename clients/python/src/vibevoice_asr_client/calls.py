@@ -1,5 +1,7 @@
 """Every request that the client makes, and what its answer means. Pure: nothing is sent here."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -3,6 +3,8 @@
 Written by docs/generate.py. Change the code, then run it.
 """
 
+from __future__ import annotations
+
 from typing import Mapping, Type
 
 from vibevoice_asr_client import errors

@@ -4,6 +4,8 @@
 that this version of the client does not know is raised as its family.
 """
 
+from __future__ import annotations
+
 from typing import ClassVar, Optional
 
 

@@ -1,5 +1,7 @@
 """What is done one after the other for one call of a client, and for the events of one job."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Awaitable, Callable, Optional, Union

@@ -1,5 +1,7 @@
 """What a live session says, as values; times are seconds on its clock, which is its sound. Pure."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Union
 

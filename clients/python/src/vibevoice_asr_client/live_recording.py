@@ -1,5 +1,7 @@
 """A recording that is sent as if it were spoken now."""
 
+from __future__ import annotations
+
 import asyncio
 import wave
 from pathlib import Path

@@ -6,6 +6,8 @@ takes nothing along: the next one asks what is there, sends the rest again, and 
 behind the last event that came.
 """
 
+from __future__ import annotations
+
 import json
 import uuid
 from collections import deque

@@ -1,5 +1,7 @@
 """What the service says, as values. What a newer service adds is in ``raw``."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple

@@ -1,5 +1,7 @@
 """The service's errors (problem+json, RFC 9457) as exceptions. Pure."""
 
+from __future__ import annotations
+
 from typing import Any, Dict, Mapping, Optional, Type
 
 from vibevoice_asr_client import codes, errors

@@ -1,5 +1,7 @@
 """When something is tried again, and after how long. Pure: chance is handed in."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime

@@ -1,5 +1,7 @@
 """Which certificate is believed: one that the system vouches for, or one that is known."""
 
+from __future__ import annotations
+
 import hashlib
 import hmac
 import re

@@ -4,6 +4,8 @@
 `Client` runs each to its end in one step.
 """
 
+from __future__ import annotations
+
 import asyncio
 import random
 import time

@@ -3,6 +3,8 @@
 The wire: `POST /v1/transcribe` as multipart, answered with server-sent events to the body's end.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import ssl

@@ -4,6 +4,8 @@
 [--output FILE]`, and `… status`. Text goes to stdout as it comes, all else to stderr.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import contextlib

@@ -1,5 +1,7 @@
 """Load test statistics, bounds and tables. Pure."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
