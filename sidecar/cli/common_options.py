@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors
+from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
@@ -239,9 +240,8 @@ class ServiceOptions:
         False, "Accept any certificate: TLS then protects against nobody in between."
     )
 
-    def where(self) -> Any:
-        """Return the target service, a `backends.ServiceTarget`."""
-        from sidecar.cli.backends import ServiceTarget
+    def where(self) -> ServiceTarget:
+        """Return the target service."""
         from sidecar.cli.remote_service import trust_from_flags
 
         trust = trust_from_flags(self.ca_cert, self.fingerprint, self.insecure)
@@ -306,9 +306,11 @@ def subcommands(
 
 def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """Yield the parameters of a function or dataclass; those of `option` in the form of typer."""
-    own = inspect.signature(function, eval_str=True, locals={"ServiceTarget": ServiceOptions})
+    own = inspect.signature(function, eval_str=True)
     made = {one.name: one for one in fields(function)} if is_dataclass(function) else {}
     for one in own.parameters.values():
+        if one.annotation is ServiceTarget:
+            one = one.replace(annotation=ServiceOptions)
         default = made.get(one.name, one.default)
         if isinstance(default, Field) and _SHOWN in default.metadata:
             kind, flags, shown = default.metadata[_SHOWN]
