@@ -15,7 +15,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     VibeVoiceWindows,
 )
 from sidecar.transcripts.speaker_turns import clipped_spans, uncovered_spans
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import LOOP_FLAG, Segment
 
 MIN_MISSED_S = 2.0
 """Seconds of speech that are missed at least: the model leaves out sounds such as "mm-hm", and its
@@ -33,12 +33,14 @@ class MissedSpeech:
     """Samples with missed speech, shape (samples,), that begin at ``start_s``.
 
     ``speech_s``: seconds of speech in it. ``window_s``: length of the window that missed it.
+    ``looped``: some of it was skipped because of a loop.
     """
 
     start_s: float
     samples: Block
     speech_s: float
     window_s: float
+    looped: bool = False
 
     def windows(self, rate: int, listen: SpeechDetector) -> Iterator[VibeVoiceWindow]:
         """Yield the windows to transcribe it again, which meet in pauses; samples are valid until
@@ -75,15 +77,26 @@ class _Samples:
 
 
 def missed_speech(
-    window: VibeVoiceWindow, segments: Sequence[Segment], rate: int, listen: SpeechDetector
+    window: VibeVoiceWindow,
+    segments: Sequence[Segment],
+    rate: int,
+    listen: SpeechDetector,
+    *,
+    last: bool = False,
 ) -> Iterator[MissedSpeech]:
     """Yield the speech before a window's border that no segment covers.
 
-    ``segments`` are those of the window and of earlier ones, on the recording's clock.
+    ``segments`` are those of the window and of earlier ones, on the recording's clock. Audio that
+    was skipped because of a loop is not covered, unless this was the ``last`` attempt.
     """
+    skipped = [one for one in segments if LOOP_FLAG in one.flags and not last]
     length_s = len(window.samples) / rate
     end_s = length_s if window.border_s is None else window.border_s - window.start_s
-    covered = ((one.start - window.start_s, one.end - window.start_s) for one in segments)
+    covered = (
+        (one.start - window.start_s, one.end - window.start_s)
+        for one in segments
+        if one not in skipped
+    )
     for begin, end in uncovered_spans(0.0, end_s, covered):
         if end - begin < MIN_MISSED_S:
             continue
@@ -93,6 +106,8 @@ def missed_speech(
         speech = clipped_spans(placed, begin, end)
         seconds = sum(stop - start for start, stop in speech)
         if seconds >= MIN_MISSED_S:
-            first, last = max(begin, speech[0][0] - MARGIN_S), min(end, speech[-1][1] + MARGIN_S)
-            samples = window.samples[round(first * rate) : round(last * rate)]
-            yield MissedSpeech(window.start_s + first, samples, seconds, length_s)
+            first, stop = max(begin, speech[0][0] - MARGIN_S), min(end, speech[-1][1] + MARGIN_S)
+            samples = window.samples[round(first * rate) : round(stop * rate)]
+            start_s, end_s = window.start_s + first, window.start_s + stop
+            looped = any(one.start < end_s and one.end > start_s for one in skipped)
+            yield MissedSpeech(start_s, samples, seconds, length_s, looped)

@@ -70,6 +70,7 @@ class VibeVoiceAudioEncoder:
 
     The acoustic latents are the encoder's mean. The original code adds Gaussian noise of a random
     scale (`sample=True` of `get_audio_features`), so that its transcripts vary from run to run.
+    Here only audio that made the model repeat itself has noise, of a fixed seed and scale.
     """
 
     def __init__(self, model: Any, extractor: Any) -> None:
@@ -77,14 +78,23 @@ class VibeVoiceAudioEncoder:
         self._semantic = model.model.semantic_tokenizer_encoder
         self._projector = model.model.multi_modal_projector
         self._extractor = extractor
+        self._noise = model.config.acoustic_tokenizer_encoder_config.vae_std
 
     def encode(
-        self, samples: Block, chunk_s: float, out: Tensor, check: vibevoice_decoder.StepCheck
+        self,
+        samples: Block,
+        chunk_s: float,
+        out: Tensor,
+        check: vibevoice_decoder.StepCheck,
+        *,
+        drawn: bool = False,
     ) -> None:
         """Write the embeddings of a recording to ``out``, shape ``(token_count, hidden)``.
 
-        The samples stay in host memory; one chunk at a time is copied to the device.
+        The samples stay in host memory; one chunk at a time is copied to the device. ``drawn``:
+        with noise.
         """
+        random = torch.Generator().manual_seed(vibevoice_generation.SEED)
         chunk = max(1, round(chunk_s * VIBEVOICE_SAMPLE_RATE / HOP_SAMPLES)) * HOP_SAMPLES
         factor = 1.0
         if self._extractor.normalize_audio:
@@ -101,7 +111,11 @@ class VibeVoiceAudioEncoder:
             check()
             semantic = self._semantic(wave, padding_cache=state[1], use_cache=True)
             state = acoustic.padding_cache, semantic.padding_cache
-            heard = self._projector(acoustic.latents, semantic.latents)[0]
+            latents = acoustic.latents
+            if drawn:
+                noise = torch.randn(latents.shape, generator=random)
+                latents = latents + self._noise * noise.to(latents)
+            heard = self._projector(latents, semantic.latents)[0]
             place = out[at // HOP_SAMPLES :][: len(heard)]
             place[:] = heard[: len(place)]
 
@@ -446,9 +460,10 @@ class VibeVoiceModel:
         check: vibevoice_decoder.StepCheck,
         decoding: vibevoice_decoder.PlannedDecoder,
         context: str = "",
+        drawn: bool = False,
     ) -> vibevoice_generation.WindowGeneration:
         """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
-        ``context``: the text beside the audio.
+        ``context``: the text beside the audio. ``drawn``: its latents have noise.
 
         Raises:
             NonFiniteLogits: the weights' type is too narrow for this checkpoint.
@@ -462,7 +477,7 @@ class VibeVoiceModel:
         embeddings = decoder.embed(ids)
         first = int((ids == processor.audio_token_id).int().argmax())
         heard = embeddings[first : first + token_count(len(samples))]
-        self._encoder.encode(samples, plan.encoder_chunk_s, heard, check)
+        self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
         if plan.evict_encoders:
             self._move_encoders(torch.device("cpu"))
         cache = decoder.new_cache(plan, len(ids))

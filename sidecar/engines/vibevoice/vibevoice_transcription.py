@@ -100,6 +100,7 @@ class VibeVoiceTranscription:
         self._wordless: list[MissedSpeech] = []
         self._announced = 0
         self._settled = 0
+        self._loops, self._truncated = 0, False
         self._done_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
@@ -125,6 +126,8 @@ class VibeVoiceTranscription:
             self._notices[WINDOWS_NOT_PARALLEL.code] = WINDOWS_NOT_PARALLEL
         if self._wordless:
             self._note(SPEECH_MISSED, wordless_message(self._wordless))
+        for notice in loop_notices(self._whole.segments, self._loops, truncated=self._truncated):
+            self._notices[notice.code] = notice
         yield Progress(done_s, done_s)
         options = self._options
         segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
@@ -196,18 +199,18 @@ class VibeVoiceTranscription:
             missed = self._missed.popleft()
             try:
                 for window in missed.windows(VIBEVOICE_SAMPLE_RATE, detect_window_speech):
-                    yield from self._attempt([window], fills=True)
+                    yield from self._attempt([window], fills=missed)
             except torch.OutOfMemoryError as error:
                 log.warning("out of GPU memory; missed speech is not transcribed again: %s", error)
                 error.__traceback__ = None  # its frames hold the tensors to be freed
                 self._wordless.append(missed)
 
     def _attempt(
-        self, windows: list[VibeVoiceWindow], *, fills: bool = False
+        self, windows: list[VibeVoiceWindow], fills: MissedSpeech | None = None
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Encode all windows and decode them in step; yield their events in the order of the
-        windows. ``fills``: they are inside earlier ones."""
-        hearings = self._heard(windows)
+        windows. ``fills``: what they have of earlier ones, with noise if a loop was there."""
+        hearings = self._heard(windows, drawn=fills is not None and fills.looped)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
         steps = vibevoice_generation.decode_in_step(
@@ -230,20 +233,21 @@ class VibeVoiceTranscription:
             elif hearing is waiting[0]:
                 yield from self._closed(hearing, index)
             while waiting and waiting[0].ended:
-                self._end(waiting.popleft(), fills=fills)
+                self._end(waiting.popleft(), fills=fills is not None)
                 if waiting:
                     self._whole.begin(waiting[0].window)
                     for earlier in range(len(waiting[0].answer.segments)):
                         yield from self._closed(waiting[0], earlier)
 
-    def _heard(self, windows: list[VibeVoiceWindow]) -> list[_WindowInProgress]:
+    def _heard(self, windows: list[VibeVoiceWindow], *, drawn: bool) -> list[_WindowInProgress]:
         """Encode the windows and begin their answers."""
         try:
             plan, context = self._options.memory, self._options.prompt
             decoding = self._decoding or self._model.decoding(plan)
             return [
                 _WindowInProgress(
-                    window, self._model.answer(window.samples, plan, self._check, decoding, context)
+                    window,
+                    self._model.answer(window.samples, plan, self._check, decoding, context, drawn),
                 )
                 for window in windows
             ]
@@ -252,7 +256,7 @@ class VibeVoiceTranscription:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
-        return self._heard(windows)
+        return self._heard(windows, drawn=drawn)
 
     def _closed(self, hearing: _WindowInProgress, index: int) -> Iterator[TranscriptionEvent]:
         """Yield the events of a segment of the current window. After a loop was cut, an index may
@@ -273,14 +277,17 @@ class VibeVoiceTranscription:
         known = [*self._whole.segments, *segments]
         missed: list[MissedSpeech] = []
         if not self._options.max_tokens:  # else the client wants no more
-            missed += missed_speech(window, known, VIBEVOICE_SAMPLE_RATE, detect_window_speech)
+            missed += missed_speech(
+                window, known, VIBEVOICE_SAMPLE_RATE, detect_window_speech, last=fills
+            )
         given_up = fills and (not segments or hearing.duration_s < LEAST_AGAIN_S)
         (self._wordless if given_up else self._missed).extend(missed)
         if fills:
             self._whole.fill(window, segments)
         else:
             self._whole.end(window, segments, gaps=bool(missed))
-        self._tell(answer)
+        self._loops += answer.loops
+        self._truncated |= answer.truncated
 
     def _progress(self, segment: Segment, known_s: float) -> Progress:
         total = self._audio.total_s or known_s
@@ -314,11 +321,6 @@ class VibeVoiceTranscription:
     def _check(self) -> None:
         if self._cancelled():
             raise _VibeVoiceCancelled
-
-    def _tell(self, answer: vibevoice_generation.WindowGeneration) -> None:
-        """Add the notices of this window to the transcript."""
-        for notice in loop_notices(answer.segments, answer.loops, truncated=answer.truncated):
-            self._notices[notice.code] = notice
 
     def _note(self, code: str, message: str) -> None:
         self._notices[code] = Notice(code, message)

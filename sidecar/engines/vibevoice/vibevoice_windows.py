@@ -32,7 +32,7 @@ from sidecar.transcripts.speaker_turns import (
     turns_within,
     uncovered_spans,
 )
-from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
+from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, Segment
 
 SpeechSpans = Sequence[tuple[float, float]]
 """Spans of speech: (start, end) in seconds, in order."""
@@ -236,8 +236,15 @@ class TranscriptStitcher:
         self._heard, self._held = heard, held
 
     def fill(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
-        """End a window inside an earlier one: add those of its segments that are missing there."""
+        """End a window inside an earlier one: add those of its segments that are missing there.
+        Skipped audio that has words now is no longer skipped."""
         heard = self._link(window, segments, more=True)
+        words = [one for one in heard if one.is_speech]
+        self.segments = [
+            one
+            for one in self.segments
+            if LOOP_FLAG not in one.flags or covered_share(one, words) < HALF_COVERED
+        ]
         self.segments += [one for one in heard if covered_share(one, self.segments) < HALF_COVERED]
 
     def _is_ours(self, segment: Segment) -> bool:

@@ -20,6 +20,7 @@ from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_transcription
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.transcripts.loop_guard import SkippedAudio
 from sidecar.transcripts.transcript import (
     Progress,
     Segment,
@@ -114,14 +115,16 @@ class Model:
         self.decodings = 0
         self.heard: list[float] = []
         self.contexts: list[str] = []
+        self.drawn: list[bool] = []
 
     def decoding(self, plan: MemoryPlan) -> None:
         self._at_once = 0
         self.decodings += 1
 
     def answer(
-        self, samples: Block, plan: MemoryPlan, check: Any, decoding: Any, context: str
+        self, samples: Block, plan: MemoryPlan, check: Any, decoding: Any, context: str, drawn: bool
     ) -> Answer:
+        self.drawn.append(drawn)
         self.heard.append(len(samples) / RATE)
         self.contexts.append(context)
         self._at_once += 1
@@ -285,6 +288,31 @@ def test_missed_speech_of_batched_windows_is_transcribed_again() -> None:
     options = TranscribeOptions(memory=MemoryPlan(window_s=30.0, together=3))
     model = Model(answers=Forgetful(0.0, 20.0, least_s=29.0))
     assert transcript_of(run(model, options)).text == in_one_piece().text
+
+
+class Looping(Forgetful):
+    """Answers that have skipped audio from 40 to 60 s where another has nothing."""
+
+    def __call__(self, samples: Block) -> Answer:
+        answer, first = super().__call__(samples), float(samples[0])
+        if len(samples) >= self._least_s * RATE:
+            end = min(60.0 - first, len(samples) / RATE)
+            answer._whole.append(SkippedAudio(max(0.0, 40.0 - first), end).segment())
+            answer._whole.sort(key=lambda one: one.start)
+            answer.loops = 1
+        return answer
+
+
+@pytest.mark.parametrize(("least_s", "code"), [(65.0, "loop_recovered"), (0.0, "loop_skipped")])
+def test_speech_skipped_in_loop_is_heard_once_more_with_drawn_latents(
+    least_s: float, code: str
+) -> None:
+    model = Model(answers=Looping(40.0, 60.0, least_s))
+    whole = transcript_of(run(model, TranscribeOptions()))
+    assert model.drawn == [False, True]
+    assert [one.code for one in whole.notices] == [code]
+    assert sum(not one.is_speech for one in whole.segments) == (code == "loop_skipped")
+    assert (whole.text == in_one_piece().text) is (code == "loop_recovered")
 
 
 def test_answer_that_client_limits_is_not_continued() -> None:

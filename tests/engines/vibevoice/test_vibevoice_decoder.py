@@ -160,6 +160,23 @@ def test_attention_of_one_key_head_at_a_time_gives_same_logits() -> None:
         torch.testing.assert_close(one, results[0], rtol=1e-4, atol=1e-4)
 
 
+def test_latents_are_the_mean_and_drawn_ones_are_the_same_in_each_run() -> None:
+    loaded, audio = in_fp32(), tiny_vibevoice.clip_24k("beckett")[: 5 * tiny_vibevoice.RATE]
+    encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
+    heard = torch.empty(4, token_count(len(audio)), loaded.model.config.text_config.hidden_size)
+    with torch.inference_mode():
+        for out, drawn in zip(heard, (False, False, True, True), strict=True):
+            encoder.encode(audio, 2.0, out, lambda: None, drawn=drawn)
+        inputs = loaded.processor.apply_transcription_request(audio=audio)
+        values = inputs["input_values"]
+        features = loaded.model.model.get_audio_features(values, sample=False)
+    mean = features.pooler_output[0, : heard.shape[1]]
+    torch.testing.assert_close(heard[0], mean, rtol=1e-3, atol=1e-4)
+    assert heard[0].equal(heard[1])
+    assert heard[2].equal(heard[3])
+    assert not heard[2].isclose(heard[0], rtol=1e-2).all()
+
+
 @pytest.mark.slow_except("fp32", "bf16", "int8", "int4")
 def test_prompt_has_token_ids_of_processor(loaded: LoadedVibeVoice) -> None:
     audio = tiny_vibevoice.clip_24k("beckett")

@@ -6,6 +6,7 @@ meant for the host has.
 
 import contextlib
 import shutil
+from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -176,6 +177,15 @@ def test_load_runs_trial_token_through_all_layers(
     monkeypatch.setattr(vibevoice_model, "run_trial_token", watched)
     model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), precision, CPU).model
     assert ran == [True] * len(model.model.language_model.layers)
+
+
+def test_required_bitsandbytes_is_the_first_with_the_fused_4_bit_product() -> None:
+    from bitsandbytes.nn import Linear4bit  # loads the operators
+
+    assert Linear4bit.__module__.startswith("bitsandbytes")
+    assert "bitsandbytes::gemm_4bit" in torch._C._dispatch_get_all_op_names()
+    needed = next(one for one in requires("vibevoice-asr") or () if one.startswith("bitsandbytes"))
+    assert needed.split(";")[0] == "bitsandbytes>=0.50.2"
 
 
 def test_int4_layers_compute_as_whole_weights() -> None:
