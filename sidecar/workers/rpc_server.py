@@ -22,6 +22,9 @@ from sidecar.workers.channel import ReceiveCredit, SendCredit, credited_bytes
 BEGUN_MESSAGE = {"begun": True}
 """Answer before a file is opened: time from then on is spent on the file, earlier time is not."""
 
+LIVE_OPERATION = "live"
+"""Operation whose calls are sessions, which take turns: each goes on whenever there is news."""
+
 
 class CallCancelled(Exception):
     """The call was cancelled by its client."""
@@ -65,7 +68,7 @@ class RpcRequest:
         self._changed = threading.Condition()
         self._cancelled = False
         self.on_change: Callable[[], None] = lambda: None
-        """Called by the listener's thread after a message, a grant of credit or a cancellation."""
+        """Called when there is news: input, credit, a cancellation, or an event of its session."""
         self._received: deque[channel.ChannelFrame] = deque()
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
         self._last_frame = b""

@@ -1,8 +1,8 @@
 """Worker main: process entry point, listener thread.
 
-Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each. `workers.worker_process`
-starts this process. The listener thread answers pings, passes messages to their calls, and ends the
-process with the service.
+Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each; live sessions take
+turns. `workers.worker_process` starts this process. The listener thread answers pings, passes
+messages to their calls, and ends the process with the service.
 """
 
 import logging
@@ -12,12 +12,13 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 
 from sidecar import errors
 from sidecar.observability.logs import JsonFormatter
 from sidecar.transcripts.transcript import EVENT_NAMES, Finished
 from sidecar.workers import channel
-from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
+from sidecar.workers.rpc_server import LIVE_OPERATION, CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import (
     ENDS_WITH_PARENT_VARIABLE,
     LOG_LEVEL_VARIABLE,
@@ -39,11 +40,13 @@ def serve_calls(sock: socket.socket) -> None:
     """Answer calls until the other side is gone, which ends the process."""
     queued: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     requests: dict[int, RpcRequest] = {}
-    operations = WorkerOperations(lambda request: requests.pop(request.number, None))
+    operations = WorkerOperations()
     reader = (sock, requests, queued, operations.reads)
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
         request = next_call(queued)
+        if requests.get(request.number) is not request:
+            continue  # news of a live session that has ended
         if "beside" in request.message:
             threading.Thread(
                 target=_serve_call, args=(operations, request, requests), daemon=True
@@ -55,16 +58,16 @@ def serve_calls(sock: socket.socket) -> None:
 def _serve_call(
     operations: WorkerOperations, request: RpcRequest, requests: dict[int, RpcRequest]
 ) -> None:
-    """Execute one call and clean up after it."""
-    continues = False
+    """Execute one call, or a live session as far as it goes now, and clean up after it."""
+    goes_on = False
     try:
-        continues = _answer_call(operations, request)
+        goes_on = _answer_call(operations, request)
     except channel.ChannelClosed:
         os._exit(0)
     finally:
-        for fd in request.fds:
-            os.close(fd)
-        if not continues:
+        while request.fds:
+            os.close(request.fds.pop())
+        if not goes_on:
             requests.pop(request.number, None)
 
 
@@ -88,17 +91,18 @@ def trim_heap() -> None:
 
 
 def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
-    """Execute one call to its end, or start a live session; return whether it goes on by itself."""
+    """Execute one call; return whether it is a live session that goes on at its next news."""
     try:
-        if request.is_cancelled():
+        if request.message.get("operation") == LIVE_OPERATION:
+            if operations.proceed(request):
+                return True
+        elif request.is_cancelled():
             raise CallCancelled
-        if request.message.get("operation") == "live":
-            operations.open_session(request)
-            return True
-        for answer in operations.run(request):
-            message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-            finished = message.get("event", {}).get("event") == FINISHED
-            request.answer(message, raw, last=finished and len(request.fds) == 1)  # no batch
+        else:
+            for answer in operations.run(request):
+                message, raw = answer if isinstance(answer, tuple) else (answer, b"")
+                finished = message.get("event", {}).get("event") == FINISHED
+                request.answer(message, raw, last=finished and len(request.fds) == 1)  # no batch
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:
@@ -131,9 +135,11 @@ def _read_calls(
             match frame.message:
                 case {"ping": _}:
                     sender.send({"pong": True, "reading_s": reads.longest_s})
-                case {"call": int(number), "operation": str()}:
-                    requests[number] = RpcRequest(number, frame.message, fds, sender)
-                    queued.put(requests[number])
+                case {"call": int(number), "operation": str(operation)}:
+                    request = requests[number] = RpcRequest(number, frame.message, fds, sender)
+                    if operation == LIVE_OPERATION:
+                        request.on_change = partial(queued.put, request)
+                    queued.put(request)
                 case {"call": int(number)} if number in requests:
                     requests[number].receive(frame)
     except channel.ChannelClosed:

@@ -24,7 +24,7 @@ from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveEngine
-    from sidecar.workers.worker_live_sessions import WorkerLiveSessions
+    from sidecar.workers.worker_live_session import WorkerLiveSession
 
 log = logging.getLogger(__name__)
 
@@ -98,36 +98,33 @@ class WatchedAudio:
 
 
 class WorkerOperations:
-    """Operations of a worker, with its engine, if one is loaded.
+    """Operations of a worker, with its engine, if one is loaded."""
 
-    ``on_end`` is called when a live session has ended.
-    """
-
-    def __init__(self, on_end: Callable[[RpcRequest], object]) -> None:
+    def __init__(self) -> None:
         self._engine: engine_interface.TranscriptionEngine | None = None
         self._sample_rate = 0
-        self._on_end = on_end
-        self._live_sessions: WorkerLiveSessions | None = None
+        self._executing: BegunCalls | None = None
+        self._sessions: dict[int, WorkerLiveSession] = {}
+        """Live sessions by the numbers of their calls."""
         self._tts: engine_interface.TtsEngine | None = None
         self.reads = ReadWatch()
         """Reads of recordings in progress."""
 
-    def open_session(self, request: RpcRequest) -> None:
-        """Open a live session; it runs by itself and ends its call.
-
-        Raises:
-            errors.SidecarError: the engine does not accept it.
-        """
-        from sidecar.workers.worker_live_sessions import WorkerLiveSessions
+    def proceed(self, request: RpcRequest) -> bool:
+        """Open the live session that a call requests, or go on with it; return whether it goes on
+        at its next news. Raise as `WorkerLiveSession.proceed`, or if the engine refuses it."""
+        from sidecar.workers.worker_live_session import WorkerLiveSession
 
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        if self._live_sessions is None:
-            executing = BegunCalls(request.fds[0] if request.fds else None)
-            self._live_sessions = WorkerLiveSessions(
-                cast("LiveEngine", self._engine), self._on_end, executing
-            )
-        self._live_sessions.open(request)
+        if self._executing is None:
+            self._executing = BegunCalls(request.fds[0] if request.fds else None)
+        session = self._sessions.pop(request.number, None) or WorkerLiveSession(
+            request, cast("LiveEngine", self._engine), self._executing
+        )
+        if goes_on := session.proceed():
+            self._sessions[request.number] = session
+        return goes_on
 
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """Yield the answers to one call."""

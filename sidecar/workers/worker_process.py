@@ -18,7 +18,7 @@ from typing import IO, Any
 from sidecar.installation import own_command
 from sidecar.workers import channel, worker_environment
 from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
-from sidecar.workers.rpc_server import BegunCallsPage
+from sidecar.workers.rpc_server import LIVE_OPERATION, BegunCallsPage
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """Last line in the crash note of a process that hung."""
 READ_NOTE = "(the disk of a recording did not answer, and the service killed it)"
 """The same if it waited for a recording for longer than `READ_TIMEOUT_S`."""
-LIVE_OPERATION = "live"
-"""Operation whose calls run concurrently and execute only now and then."""
 PROCESS_STUCK = "the process was killed and does not end"
 """Message for callers if even a kill does not end the process, for example in a hung driver."""
 

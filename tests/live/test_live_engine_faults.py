@@ -36,7 +36,7 @@ from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.service.facade import Service
 from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage
-from sidecar.workers.worker_live_sessions import _WorkerLiveSession
+from sidecar.workers.worker_live_session import WorkerLiveSession
 from sidecar.workers.worker_process import WorkerDied
 
 RATE = 16_000
@@ -296,9 +296,10 @@ def test_session_is_exclusive_until_its_suspect_audio_is_processed() -> None:
         return SimpleNamespace()
 
     begin, options = LiveSessionStart(at=1.0).to_wire(), LiveOptions().to_wire()
-    asked = SimpleNamespace(number=7, message={"options": options, "begin": begin, "alone": True})
+    message = {"options": options, "begin": begin, "alone": True}
+    asked = SimpleNamespace(number=7, message=message, on_change=lambda: None)
     engine: Any = SimpleNamespace(open=open_one)
-    seated: Any = _WorkerLiveSession(cast(Any, asked), engine, lambda: None, executing)
+    seated = WorkerLiveSession(cast(Any, asked), engine, executing)
     known = []
     for heard in (InputProcessed(1.5, 1.0), InputProcessed(9.0, 8.0)):  # no words: music, perhaps
         tells[0](heard)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces.live_options import LIVE_RATE, SampleEncoding
-from sidecar.workers.worker_live_sessions import SampleInput
+from sidecar.workers.worker_live_session import SampleInput
 
 
 def tone(seconds: float, rate: int) -> np.ndarray:

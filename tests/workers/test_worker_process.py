@@ -60,7 +60,7 @@ async def running(
 @pytest.mark.skipif(sys.platform != "linux", reason="packets: each write is read alone")
 def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     """Otherwise the service serves the clients of a job before it starts the next one."""
-    operations = WorkerOperations(lambda request: None)
+    operations = WorkerOperations()
     load = {"engine": "scripted", "options": LoadOptions().to_wire()}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -323,7 +323,7 @@ def unreadable_vocabulary(number: int) -> errors.ModelLoadFailed:
 def test_load_that_lacks_a_disk_or_descriptors_is_busy_machine(
     raised: Exception, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    operations = WorkerOperations(lambda request: None)
+    operations = WorkerOperations()
 
     def load(*arguments: object) -> None:
         raise raised

@@ -1,16 +1,12 @@
-"""Live sessions in a worker.
+"""Live session in a worker.
 
-Each session is a call that lasts as long as the session. One thread serves all of them and never
-blocks on one. Events that the service has not read wait in `_WorkerLiveSession.outbox`. If audio
-arrives faster than it is recognized, the rest stays unread, so that the sender waits. An internal
-error in one session ends only that session.
+It is a call that lasts as long as the session and goes on whenever there is news: input, credit,
+or an event of the engine. Events that the service has not read wait in an outbox. If audio arrives
+faster than it is recognized, the rest stays unread, so that the sender waits.
 """
 
-import logging
-import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,83 +18,21 @@ from sidecar.audio.signal_conditioning import Resampler
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.runtime.live_scheduler import LiveEngine
-from sidecar.workers import channel
-from sidecar.workers.rpc_server import BegunCalls, RpcRequest
-
-log = logging.getLogger(__name__)
+from sidecar.workers.rpc_server import BegunCalls, CallCancelled, RpcRequest
 
 MAX_BACKLOG_S = 12.0
 """Maximum audio of a session inside the engine: one and a half segments of default length."""
-POLL_INTERVAL_S = 0.05
-"""Poll interval of a session whose input is held back."""
 
 
-class WorkerLiveSessions:
-    """Sessions of one engine; their thread lives as long as the process."""
+class WorkerLiveSession:
+    """One session: its call, and its session in the engine. ``executing`` records the executing
+    calls."""
 
-    def __init__(
-        self,
-        engine: LiveEngine,
-        on_end: Callable[[RpcRequest], object],
-        executing: BegunCalls,
-    ) -> None:
-        """``on_end`` is called with each call that has ended; ``executing`` records the executing
-        ones."""
-        self._engine, self._on_end, self._executing = engine, on_end, executing
-        self._changed = threading.Condition()
-        self._notified = False
-        self._sessions: list[_WorkerLiveSession] = []
-        threading.Thread(target=self._serve, daemon=True, name="sessions").start()
-
-    def open(self, request: RpcRequest) -> None:
-        """Open the session that a call requests.
-
-        Raises:
-            errors.SidecarError: the engine does not accept it.
+    def __init__(self, request: RpcRequest, engine: LiveEngine, executing: BegunCalls) -> None:
+        """Raises:
+        errors.SidecarError: the engine does not accept it.
         """
-        session = _WorkerLiveSession(request, self._engine, self._notify, self._executing)
-        request.on_change = self._notify
-        with self._changed:
-            self._sessions.append(session)
-        self._notify()
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._notified = True
-            self._changed.notify()
-
-    def _serve(self) -> None:
-        held = False
-        while True:
-            with self._changed:
-                if not self._notified:
-                    self._changed.wait(POLL_INTERVAL_S if held else None)
-                self._notified = False
-                sessions = list(self._sessions)
-            try:
-                held = sum(session.serve() for session in sessions) > 0
-            except channel.ChannelClosed:
-                os._exit(0)
-            for session in sessions:
-                if session.ended:
-                    with self._changed:
-                        self._sessions.remove(session)
-                    self._on_end(session.request)
-
-
-class _WorkerLiveSession:
-    """One session: its call, and its session in the engine."""
-
-    def __init__(
-        self,
-        request: RpcRequest,
-        engine: LiveEngine,
-        notify: Callable[[], None],
-        executing: BegunCalls,
-    ) -> None:
-        self.request = request
-        self.ended = False
-        self._notify, self._executing = notify, executing
+        self._request, self._executing = request, executing
         self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
         self._error: errors.SidecarError | None = None
@@ -111,45 +45,41 @@ class _WorkerLiveSession:
         self._session = engine.open(options, begin, self._emit)
         self._session.around, self._session.failed = self._around, self._failed
 
-    def serve(self) -> bool:
-        """Handle input and send events; return whether to serve it again soon.
+    def proceed(self) -> bool:
+        """Handle input and send events; return whether the session goes on at the next news.
 
         Raises:
+            CallCancelled: the service has ended it.
+            errors.SidecarError: it failed.
             channel.ChannelClosed: the other side is gone.
         """
+        goes_on = False
         try:
-            return self._serve()
-        except errors.SidecarError as error:
-            self._end(error)
-        except channel.ChannelClosed:
-            raise
-        except Exception as error:  # top level of the worker: only this session ends
-            log.exception("internal error in a live session, which ended")
-            self._end(errors.EngineFailed(f"The engine failed: {type(error).__name__}."))
-        return False
+            goes_on = self._goes_on()
+            return goes_on
+        finally:
+            if not goes_on:
+                self._session.close()
 
-    def _serve(self) -> bool:
-        if self.request.is_cancelled():
-            self._end()
-            return False
-        held = self._session.backlog_s > MAX_BACKLOG_S
-        if not (held or self._error):
-            for message, raw in self.request.received():
-                self._apply(message, raw)
-                if held := self._session.backlog_s > MAX_BACKLOG_S:
-                    break
+    def _goes_on(self) -> bool:
+        if self._request.is_cancelled():
+            raise CallCancelled
+        received = self._request.received()
+        while self._error is None and self._session.backlog_s <= MAX_BACKLOG_S:
+            if (message := next(received, None)) is None:
+                break
+            self._apply(*message)
         while self._outbox:
             event = self._outbox[0]
-            if not self.request.offer(live_events.to_wire(event)):
+            if not self._request.offer(live_events.to_wire(event)):
                 return True
             with self._lock:
                 self._outbox.popleft()
             if isinstance(event, live_events.Summary):
-                self._end()
                 return False
         if self._error is not None:
             raise self._error
-        return held
+        return True
 
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
@@ -175,23 +105,15 @@ class _WorkerLiveSession:
             isinstance(event, live_events.InputProcessed) and event.settled > self._begun_at
         )
         self.alone = self.alone and not passed
-        self._notify()
+        self._request.on_change()
 
     def _around(self) -> AbstractContextManager[None]:
-        return self._executing.of(self.request.number, alone=self.alone)
+        return self._executing.of(self._request.number, alone=self.alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
         """End the session with an error after all its events; called by the engine's threads."""
         self._error = error
-        self._notify()
-
-    def _end(self, error: errors.SidecarError | None = None) -> None:
-        self.ended = True
-        self._session.close()
-        if error is None:
-            self.request.end(done=True)
-        else:
-            self.request.end(error=error.to_wire())
+        self._request.on_change()
 
 
 class SampleInput:
