@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from browser_visitor import Visitor
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, wait_until
+from service_process import REPOSITORY, Server, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 TOKEN = "a token that no page gets"
@@ -41,7 +41,7 @@ def opens(visitor: Visitor, address: str) -> None:
             return False
         return bool(visitor.driver.find_elements("id", "start"))
 
-    wait_until(serves, PATIENCE_S, "the page is served")
+    wait_until(serves, "the page is served")
     visitor.driver.get_log("browser")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
-from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+from service_process import MB, Server, check_problem, wait_until
 from test_realtime_dialogue import calling
 
 
@@ -50,7 +50,7 @@ def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
     assert used(tiny_disk) == before
     assert server.job(first)["state"] == "running"
     server.cancel(first)
-    wait_until(lambda: used(tiny_disk) == 0, PATIENCE_S, "the recording is gone from the disk")
+    wait_until(lambda: used(tiny_disk) == 0, "the recording is gone from the disk")
     server.wait_state(server.submit(big), "running")
 
 

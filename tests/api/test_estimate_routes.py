@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem, wait_until
 
 FIELDS = {
     "fits", "precision", "audio_seconds", "needed_mb", "available_mb", "seconds",
@@ -58,7 +58,7 @@ def test_estimate_has_a_time_once_a_recording_was_measured(
     def measured() -> bool:  # a moment after the answer
         return bool(estimate(server, duration=3600)["seconds"])
 
-    wait_until(measured, PATIENCE_S, "there is a time")
+    wait_until(measured, "there is a time")
     after = estimate(server, duration=3600)
     fits, _, why = before["sentence"].partition(";")
     assert why == " how long it takes is known after a first recording"
@@ -194,5 +194,5 @@ def test_estimate_of_a_file_without_audio_is_refused_and_leaves_nothing(server: 
         check_problem(response, 415, "audio_format_unsupported")
     response = server.client.post("/v1/estimate", content=b"x", headers={"Content-Type": "a/b"})
     check_problem(response, 415, "content_type_unsupported")
-    wait_until(lambda: server.process.num_fds() <= before, PATIENCE_S, "they are closed")
+    wait_until(lambda: server.process.num_fds() <= before, "they are closed")
     assert not server.leftovers()

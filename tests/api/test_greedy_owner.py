@@ -30,9 +30,7 @@ class Two:
     def done(self, owner: Owner) -> str:
         """A job with a transcript."""
         job = owner.submit(silence(1))
-        wait_until(
-            lambda: owner.http.get(f"/v1/jobs/{job}").json()["state"] == "done", PATIENCE_S, "done"
-        )
+        wait_until(lambda: owner.http.get(f"/v1/jobs/{job}").json()["state"] == "done", "done")
         return job
 
 

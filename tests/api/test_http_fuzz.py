@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import Studio, wav
-from service_process import MB, PATIENCE_S, Server, check_problem, wait_until
+from service_process import MB, Server, check_problem, wait_until
 
 SEEDS = (
     *("wav-s16", "wav-adpcm", "flac", "mp3-cbr", "mp3-id3", "ogg-vorbis", "ogg-opus", "m4a"),
@@ -148,7 +148,7 @@ def test_hundreds_of_bad_and_good_requests_leak_no_resources(
     with ThreadPoolExecutor(4) as pool:  # until each of its processes has decoded something
         list(pool.map(request, range(0, 24 * 8, 8)))
     gc.collect()
-    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "idle")
+    wait_until(lambda: server.health()["engine_state"] == "ready", "idle")
     descriptors = [process.num_fds() for process in server.family()]
     memory = server.rss()
     answers = round_of(160)
@@ -156,7 +156,6 @@ def test_hundreds_of_bad_and_good_requests_leak_no_resources(
     assert not [status for status in answers if status >= 500]
     wait_until(
         lambda: [process.num_fds() for process in server.family()] == descriptors,
-        PATIENCE_S,
         f"as many descriptors as before: {descriptors}",
     )
     assert server.rss() - memory <= 20 * MB

@@ -293,7 +293,7 @@ def test_chunked_upload_is_refused_while_it_is_sent(small_server: Server) -> Non
     assert (status, json.loads(body)["code"]) == (413, "upload_too_large")
     assert headers["connection"] == "close"
     assert peak.rss <= 50 * MB
-    wait_until(lambda: not small_server.leftovers(), PATIENCE_S, "its spool is gone")
+    wait_until(lambda: not small_server.leftovers(), "its spool is gone")
 
 
 def test_upload_over_limit_returns_413_to_an_http_library(small_server: Server) -> None:
@@ -330,9 +330,7 @@ def test_disconnect_during_upload_leaves_nothing(small_server: Server, voice: by
         with small_server.raw() as sock:
             sock.sendall((FORM_HEAD + "Content-Length: 900000\r\n\r\n").encode())
             sock.sendall(part("audio", voice, "a.wav"))
-    wait_until(
-        lambda: small_server.process.num_fds() <= before, PATIENCE_S, "the descriptors are closed"
-    )
+    wait_until(lambda: small_server.process.num_fds() <= before, "the descriptors are closed")
     assert not small_server.leftovers()
     assert small_server.post(voice).status_code == 200
 
@@ -547,7 +545,6 @@ def test_request_id_of_an_error_is_in_the_log(server: Server) -> None:
         number, code = answer.json()["request_id"], answer.json()["code"]
         lines = wait_until(
             lambda number=number: [line for line in server.log().splitlines() if number in line],
-            PATIENCE_S,
             "it is logged",
         )
         assert len(lines) == 1

@@ -8,7 +8,7 @@ import httpx
 import psutil
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_problem, new_file, wait_until
+from service_process import Server, check_problem, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -132,9 +132,7 @@ def test_disconnect_during_playback_leaves_no_open_file(keeping: Server, job_id:
         with keeping.client.stream("GET", name) as answer:
             next(answer.iter_bytes())
     wait_until(
-        lambda: psutil.Process(keeping.process.pid).num_fds() <= before + 1,
-        PATIENCE_S,
-        "all are closed",
+        lambda: psutil.Process(keeping.process.pid).num_fds() <= before + 1, "all are closed"
     )
 
 
@@ -163,7 +161,6 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_
         kept = [has_recording(server, one) for one in ids]
         wait_until(
             lambda: [has_recording(server, one) for one in ids] == [False, False, True, True],
-            PATIENCE_S,
             f"two of 1.25 MB have room in 3 MB: {kept}",
         )
         check_problem(audio(server, ids[0]), 404, "recording_not_kept")

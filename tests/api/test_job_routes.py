@@ -244,15 +244,11 @@ def test_reading_a_job_renews_its_retention_and_listing_does_not(
     assert 0 < (left_s()[second] or 0.0) <= 600
     for path in ("", "/transcript", "/peaks", "/events"):
         before_s, gap_before_s = left_s()[first] or 0.0, gap_s()
-        wait_until(
-            lambda at=before_s: (left_s()[first] or 0.0) < at - 1.0,
-            PATIENCE_S,
-            "lists renew nothing",
-        )
+        wait_until(lambda at=before_s: (left_s()[first] or 0.0) < at - 1.0, "lists renew nothing")
         assert slow.client.get(f"/v1/jobs/{first}{path}").is_success
         assert gap_s() > gap_before_s + 0.5, path
     before_s, gap_before_s = left_s()[first] or 0.0, gap_s()
-    wait_until(lambda: (left_s()[first] or 0.0) < before_s - 1.0, PATIENCE_S, "time goes by")
+    wait_until(lambda: (left_s()[first] or 0.0) < before_s - 1.0, "time goes by")
     copied = slow.client.get(f"/v1/jobs/{first}/transcript", params={"renew": "false"})
     assert copied.json()["segments"]
     assert gap_s() < gap_before_s + 0.5, "a copy is nobody who reads"
@@ -316,7 +312,7 @@ def test_disconnect_before_the_answer_cancels_no_job(slow: Server) -> None:
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     with slow.raw() as sock:
         sock.sendall(f"POST /v1/jobs HTTP/1.1\r\n{head}\r\n".encode() + request.read())
-        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, PATIENCE_S, "it is there")
+        wait_until(lambda: {one["id"] for one in slow.jobs()} - before, "it is there")
     (new,) = {one["id"] for one in slow.jobs()} - before
     slow.wait_state(new, "done")
 

@@ -13,7 +13,7 @@ from grpc_client import Client as GrpcClient
 from grpc_client import chunks_of
 from live_wire import heard, next_of, rest, say, wire
 from scripted_speech import talk
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import Server, wait_until
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.live_events import Summary
 
@@ -86,7 +86,7 @@ async def test_kept_session_of_a_lost_client_becomes_a_job(keeps: Server) -> Non
         await socket.send(talk(0.3, 0.3))
         text = (await next_of(socket, "final"))["segment"]["text"]
         socket.transport.abort()
-    wait_until(lambda: {one["id"] for one in keeps.jobs()} - before, PATIENCE_S, "it is a job")
+    wait_until(lambda: {one["id"] for one in keeps.jobs()} - before, "it is a job")
     (made,) = {one["id"] for one in keeps.jobs()} - before
     result = keeps.transcript(made)
     assert result["segments"][0]["text"] == text
@@ -142,10 +142,10 @@ def test_grpc_session_is_a_job_if_the_service_is_set_so(keeps: Server) -> None:
         call = client.open((one.SerializeToString() for one in chunks), "cut off")
         assert next(one for one in call if one.is_final).text == finals[0]
         call.cancel()
-        (cut,) = wait_until(new, PATIENCE_S, "it is a job")
+        (cut,) = wait_until(new, "it is a job")
         assert keeps.transcript(cut["id"])["segments"][0]["text"] == finals[0]
         assert keeps.client.get(f"/v1/jobs/{cut['id']}/audio").is_success
-        wait_until(lambda: client.creates("cut off"), PATIENCE_S, "its id is free again")
+        wait_until(lambda: client.creates("cut off"), "its id is free again")
 
 
 def test_kept_session_survives_a_restart_under_the_id_its_client_has(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from module_services import service_of_module
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
 from service_process import (
     MB,
-    PATIENCE_S,
     Peak,
     Server,
     check_problem,
@@ -360,4 +359,4 @@ def test_movie_with_audio_in_another_file_does_not_open_it(
 def test_service_works_after_all_malformed_files(server: Server, voice: bytes) -> None:
     assert server.health()["pid"] == server.process.pid
     assert server.post(voice).status_code == 200
-    wait_until(lambda: server.health()["jobs_waiting"] == 0, PATIENCE_S, "an empty queue")
+    wait_until(lambda: server.health()["jobs_waiting"] == 0, "an empty queue")

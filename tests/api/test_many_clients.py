@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem, wait_until
 from two_fronts_and_node import WAYS, started
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
@@ -41,7 +41,7 @@ def slow(
 @pytest.fixture
 def idle(slow: Server) -> Iterator[Server]:
     """The slow service, with nothing to do before and after."""
-    wait_until(lambda: not busy(slow), PATIENCE_S, "nothing is heard")
+    wait_until(lambda: not busy(slow), "nothing is heard")
     yield slow
     for job in slow.jobs():
         slow.cancel(job["id"])
@@ -55,7 +55,7 @@ def running_job(server: Server, audio: bytes) -> str:
     """A job that is being worked on, half a second of audio in."""
     job_id = server.submit(audio)
     server.wait_state(job_id, "running")
-    wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], PATIENCE_S, "progress")
+    wait_until(lambda: server.job(job_id)["progress"]["audio_seconds_done"], "progress")
     return job_id
 
 
@@ -95,11 +95,11 @@ def test_job_of_a_disconnected_client_is_cancelled(state: str, idle: Server) -> 
     with idle.raw() as impatient:
         impatient.sendall(f"POST /transcribe HTTP/1.1\r\n{head}\r\n".encode() + request.read())
         if ahead:
-            wait_until(lambda: idle.health()["jobs_waiting"] == 1, PATIENCE_S, "it waits")
+            wait_until(lambda: idle.health()["jobs_waiting"] == 1, "it waits")
         else:
-            wait_until(lambda: busy(idle), PATIENCE_S, "it runs")
+            wait_until(lambda: busy(idle), "it runs")
     if ahead:
-        wait_until(lambda: idle.health()["jobs_waiting"] == 0, PATIENCE_S, "no more")
+        wait_until(lambda: idle.health()["jobs_waiting"] == 0, "no more")
         assert idle.job(ahead)["state"] == "running"
         idle.cancel(ahead)
     following = idle.submit(tone(7, 1.0))

@@ -17,7 +17,7 @@ from grpc_client import Client, chunks_of, sound
 from live_wire import heard
 from prometheus_client.parser import text_string_to_metric_families
 from recordings import long
-from service_process import PATIENCE_S, REPOSITORY, Server, check_problem, wait_until, web
+from service_process import REPOSITORY, Server, check_problem, wait_until, web
 from tiny_vibevoice import clip
 from websockets.asyncio.client import connect
 
@@ -85,7 +85,7 @@ def test_metrics_count_all_requests_jobs_and_sessions(day: Server, voice: bytes)
         for name in ("one", "two", "three"):
             assert client.stream(chunks_of(name, SPEECH), name).status is grpc.StatusCode.OK
         assert client.stream(chunks_of("none", SPEECH), "none").number == "ERR1004"
-    wait_until(lambda: day.job(running)["state"] == "done", PATIENCE_S, "it is done")
+    wait_until(lambda: day.job(running)["state"] == "done", "it is done")
     after: Numbers = {}
 
     def has_ended() -> bool:
@@ -96,7 +96,7 @@ def test_metrics_count_all_requests_jobs_and_sessions(day: Server, voice: bytes)
     def more(*name: str) -> float:
         return after.get(name, 0) - before.get(name, 0)
 
-    wait_until(has_ended, PATIENCE_S, "all has ended")
+    wait_until(has_ended, "all has ended")
     assert more("vibevoice_jobs_submitted_total") == 5
     ended = [more("vibevoice_jobs_ended_total", one) for one in ("done", "failed", "cancelled")]
     assert ended == [3, 1, 1]
@@ -262,7 +262,7 @@ def test_startup_probe_succeeds_once_the_engine_is_loaded(strict: Server) -> Non
     def started() -> bool:
         return strict.client.get("/healthz/startup").status_code == 200
 
-    wait_until(started, PATIENCE_S, "it has started")
+    wait_until(started, "it has started")
     assert strict.client.get("/healthz/ready").status_code == 200
 
 
@@ -289,9 +289,9 @@ def test_open_metrics_need_no_token_and_unhealthy_health_can_stay_200(
     health = server.health()
     assert (health["status"], health["model_pool_healthy"]) == ("ok", False)
     server.submit(long(600))
-    wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "it works")
+    wait_until(lambda: server.health()["engine_state"] == "busy", "it works")
     server.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: server.health()["status"] == "stopping", PATIENCE_S, "it stops")
+    wait_until(lambda: server.health()["status"] == "stopping", "it stops")
     ready = server.client.get("/healthz/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "stopping")
     assert server.client.get("/healthz/live").status_code == 200
@@ -393,7 +393,7 @@ def test_loaded_model_replaces_the_first_without_losing_a_job(
         return not listed()["loading"]
 
     def heard_by(job: str) -> str:
-        wait_until(lambda: server.job(job)["state"] == "done", PATIENCE_S, "it is done")
+        wait_until(lambda: server.job(job)["state"] == "done", "it is done")
         return str(server.transcript(job)["metadata"]["model"])
 
     assert server.post(audio).json()["metadata"]["model"] == first.name
@@ -401,17 +401,17 @@ def test_loaded_model_replaces_the_first_without_losing_a_job(
     assert said(load("x", models / ".." / "elsewhere")) == (403, "ERR4005")
     assert said(load("x", models / "nothing")) == (400, "ERR4003")
     jobs = [server.submit(audio) for _ in range(2)]
-    wait_until(lambda: server.job(jobs[0])["state"] != "queued", PATIENCE_S, "it runs, or ran")
+    wait_until(lambda: server.job(jobs[0])["state"] != "queued", "it runs, or ran")
     assert load("second", models / "second").json()["status"] == "loading_started"
     assert said(load("second", models / "second")) == (409, "ERR4002")
     assert heard_by(jobs[0]) == first.name
     assert heard_by(jobs[1]) in (first.name, "second")  # who is next is not told by the wire
-    wait_until(settled, PATIENCE_S, "it is there")
+    wait_until(settled, "it is there")
     assert listed()["models"] == ["second", "default"]  # that for live audio is another's
     assert server.post(audio).json()["metadata"]["model"] == "second"
 
     assert load("broken", models / "broken").status_code == 200
-    wait_until(settled, PATIENCE_S, "it is given up")
+    wait_until(settled, "it is given up")
     assert listed()["failed"] == {"broken": "model_load_failed"}
     assert server.post(audio).json()["metadata"]["model"] == "second"
 

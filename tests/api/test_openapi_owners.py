@@ -12,7 +12,7 @@ import pytest
 from greedy_owner import Operation, operations
 from many_cases import for_each
 from recordings import long
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import Server, wait_until
 
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
@@ -67,9 +67,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with Server(home / "server", **settings) as server:
         made = House(server, ada, bob)
         made.ids.append(made.submit(2, **{"Idempotency-Key": KEY}))
-        wait_until(lambda: made.states()[made.ids[0]] == "done", PATIENCE_S, "one is done")
+        wait_until(lambda: made.states()[made.ids[0]] == "done", "one is done")
         made.ids += [made.submit(3600), made.submit(1)]
-        wait_until(lambda: made.states()[made.ids[1]] == "running", PATIENCE_S, "one runs")
+        wait_until(lambda: made.states()[made.ids[1]] == "running", "one runs")
         said = made.as_ada(f"/v1/jobs/{made.ids[0]}/transcript").json()
         texts = {segment["text"] for segment in said["segments"]}
         assert texts

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from browser_visitor import ESCAPE, Visitor
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import Server, wait_until
 from test_page import TOKEN, opened
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 16
@@ -46,7 +46,7 @@ def says(visitor: Visitor, text: str) -> None:
 
 def waits_for_sound(visitor: Visitor, wanted: bool) -> None:
     """Waits until something is heard, or nothing."""
-    wait_until(lambda: visitor.js("return loud()") is wanted, PATIENCE_S, f"loud: {wanted}")
+    wait_until(lambda: visitor.js("return loud()") is wanted, f"loud: {wanted}")
 
 
 def hears(visitor: Visitor, seconds: float) -> None:
@@ -81,7 +81,7 @@ def test_speech_is_answered_aloud_and_interrupts_the_answer(
     visitor.sees("[data-who=machine] .stages", "pause")
     assert visitor.findings() == []
     visitor.sees("[data-who=machine] .who", "interrupted")  # by what is said next
-    wait_until(lambda: len(lines(visitor)) >= 4, PATIENCE_S, "it goes on")
+    wait_until(lambda: len(lines(visitor)) >= 4, "it goes on")
     cut = [text for who, text in lines(visitor) if who == "machine" and text.endswith("…")]
     assert all("You said:".startswith(text.rstrip("… ")[:9]) for text in cut)
     assert cut
@@ -111,7 +111,7 @@ def test_key_silences_the_answer_and_its_line_ends_where_it_was_heard(
     hears(visitor, 1.0)
     visitor.sees("#main").send_keys(" ")
     waits_for_sound(visitor, False)
-    wait_until(lambda: len(lines(visitor)) == 4, PATIENCE_S, "both sides, twice")
+    wait_until(lambda: len(lines(visitor)) == 4, "both sides, twice")
     says(visitor, "Short.")
     visitor.sees("[data-who=machine][data-open=no] .words", "You said: Short.")
     stops(visitor)
@@ -123,7 +123,7 @@ def test_key_silences_the_answer_and_its_line_ends_where_it_was_heard(
     for ending in ("txt", "srt", "json"):
         visitor.sees("#formats button", f".{ending}").click()
         visitor.sees(".head button", "Download").click()
-    wait_until(lambda: len(visitor.js("return saved")) == 3, PATIENCE_S, "all three")
+    wait_until(lambda: len(visitor.js("return saved")) == 3, "all three")
     text, subtitles, whole = visitor.js("return saved")
     assert "] Machine (repeat): You said: Short." in text
     assert "-->" in subtitles

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor
 from moonshine_voice import get_assets_path
-from service_process import PATIENCE_S, Server, new_file, wait_until
+from service_process import Server, new_file, wait_until
 from test_page import TOKEN, opened
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -84,7 +84,7 @@ def test_dropped_recording_is_transcribed_played_and_searched(
     # played from a segment
     visitor.all(".row .said")[5].click()
     place = PLACE
-    wait_until(lambda: visitor.js(place)[0] > 5.2, PATIENCE_S, "it plays from there")
+    wait_until(lambda: visitor.js(place)[0] > 5.2, "it plays from there")
     assert visitor.js(place)[0] < 40
     visitor.until("document.querySelector('.row.now').dataset.index != 5", "the row that is heard")
     visitor.sees(".player .round[aria-label=Pause]").click()
@@ -160,19 +160,19 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     assert visitor.findings() == []
     field.send_keys(CONTROL, "a", CONTROL, "In other words.", ENTER)
     visitor.sees("#said", "Segment corrected.")
-    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "it reads so")
+    wait_until(lambda: said(visitor, 3) == "In other words.", "it reads so")
     assert visitor.js(f"return {FOCUS}.closest('.row').dataset.index") == "3", "where it was"
     line(visitor, 4).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys("something else", ESCAPE)
     assert said(visitor, 4) == before[4]
     # a speaker: renamed
     visitor.one(".lane").send_keys(ENTER)
-    wait_until(lambda: visitor.js(f"return {FOCUS}.id") == "called", PATIENCE_S, "it asks")
+    wait_until(lambda: visitor.js(f"return {FOCUS}.id") == "called", "it asks")
     field = visitor.driver.switch_to.active_element
     assert visitor.findings() == []
     field.send_keys("Nell", ENTER)
     visitor.sees("#said", "called Nell")
-    wait_until(lambda: names(visitor)[0] == "Nell", PATIENCE_S, "it says so")
+    wait_until(lambda: names(visitor)[0] == "Nell", "it says so")
     assert visitor.js("return document.querySelector('.row .name').textContent") == "Nell"
     assert visitor.js(f"return {FOCUS}.dataset.speaker") == "Speaker_0", "the dialog gave it back"
     job = server.jobs()[0]["id"]
@@ -186,7 +186,7 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     visitor.one(".chosen-lines .main").send_keys(ENTER)
     visitor.sees("#main .title", "3 speakers")
     assert names(visitor)[2] == "Speaker 2"
-    wait_until(lambda: visitor.js(f"return {FOCUS}.closest('.row') !== null"), PATIENCE_S, "back")
+    wait_until(lambda: visitor.js(f"return {FOCUS}.closest('.row') !== null"), "back")
     # merged again, into the one with the name
     visitor.all(".lane")[2].send_keys(ENTER)
     visitor.sees("#same").submit()
@@ -200,12 +200,12 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     for _ in range(3):
         ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
     visitor.sees("[aria-label='Undo, 0'][aria-disabled=true]")
-    wait_until(lambda: [said(visitor, at) for at in range(12)] == before, PATIENCE_S, "as before")
+    wait_until(lambda: [said(visitor, at) for at in range(12)] == before, "as before")
     assert names(visitor) == ["Speaker 0", "Speaker 1"]
     visitor.sees("#said", "Undone: Segment corrected.")
     visitor.sees("[aria-label='Redo, 4']").click()
     visitor.sees("#said", "Redone: Segment corrected.")
-    wait_until(lambda: said(visitor, 3) == "In other words.", PATIENCE_S, "again")
+    wait_until(lambda: said(visitor, 3) == "In other words.", "again")
 
 
 HOLDS = """
@@ -250,7 +250,7 @@ def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
         server.client.patch(path, json={"operations": [operation]}).raise_for_status()
 
     elsewhere("Hamm")
-    wait_until(lambda: names(visitor)[1] == "Hamm", PATIENCE_S, "it is noticed by itself")
+    wait_until(lambda: names(visitor)[1] == "Hamm", "it is noticed by itself")
     visitor.js("holds.list = true")
     elsewhere("Clov")
     line(visitor, 2).send_keys("e")
@@ -258,7 +258,7 @@ def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
     visitor.sees(".trouble", "changed elsewhere")
     visitor.sees(".trouble", "make it again")
     assert visitor.findings() == []
-    wait_until(lambda: names(visitor)[1] == "Clov", PATIENCE_S, "it is shown as it is")
+    wait_until(lambda: names(visitor)[1] == "Clov", "it is shown as it is")
     field = visitor.driver.switch_to.active_element
     assert field.get_attribute("value").endswith(" And more."), "what was typed is still there"
     field.send_keys(ENTER)
@@ -271,7 +271,7 @@ def test_outdated_answer_does_not_delay_the_next_edit(visitor: Visitor, server: 
     reads_with_holds(visitor, server)
 
     def held(kind: str) -> None:
-        wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), PATIENCE_S, kind)
+        wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), kind)
 
     visitor.js("holds.edit = holds.history = true")
     writes(visitor, 2, "One.")  # the page looks, and asks for what it does not know to be its own
@@ -279,14 +279,14 @@ def test_outdated_answer_does_not_delay_the_next_edit(visitor: Visitor, server: 
     visitor.js("document.dispatchEvent(new Event('visibilitychange'))")
     held("history")
     visitor.js("holds.edit = holds.history = false; held.edit()")
-    wait_until(lambda: said(visitor, 2) == "One.", PATIENCE_S, "the first")
+    wait_until(lambda: said(visitor, 2) == "One.", "the first")
     writes(visitor, 2, "Two.")
-    wait_until(lambda: said(visitor, 2) == "Two.", PATIENCE_S, "the second")
+    wait_until(lambda: said(visitor, 2) == "Two.", "the second")
     before = visitor.js("held.history(); return given.transcript")
-    wait_until(lambda: visitor.js("return given.transcript") > before, PATIENCE_S, "it is there")
+    wait_until(lambda: visitor.js("return given.transcript") > before, "it is there")
     visitor.driver.execute_async_script("setTimeout(arguments[0], 100)")
     writes(visitor, 2, "Three.")
-    wait_until(lambda: said(visitor, 2) == "Three.", PATIENCE_S, "the third")
+    wait_until(lambda: said(visitor, 2) == "Three.", "the third")
     assert visitor.all(".trouble") == []
 
 
@@ -339,12 +339,12 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
     visitor.sees(".job[data-state=queued] .how", "Next")
     visitor.sends_tone("third.wav", 3)
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
-    wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it grows")
+    wait_until(lambda: visitor.rows() > 3, "it grows")
     visitor.driver.refresh()
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
-    wait_until(lambda: visitor.rows() > 3, PATIENCE_S, "it is there again")
+    wait_until(lambda: visitor.rows() > 3, "it is there again")
     rows = visitor.rows()
-    wait_until(lambda: visitor.rows() > rows, PATIENCE_S, "and grows")
+    wait_until(lambda: visitor.rows() > rows, "and grows")
     numbers = "return [...document.querySelectorAll('.row')].map((one) => one.dataset.index)"
     found = visitor.js(numbers)
     assert found == [str(index) for index in range(len(found))]
@@ -357,7 +357,7 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
     # played from what the service kept: no more of it than is heard
     visitor.sees(".player .round[aria-label=Play]")
     visitor.all(".row .said")[40].click()
-    wait_until(lambda: visitor.js(PLACE)[0] > 40.2, PATIENCE_S, "it plays from there")
+    wait_until(lambda: visitor.js(PLACE)[0] > 40.2, "it plays from there")
     visitor.sees(".player .round[aria-label=Pause]").click()
 
 
@@ -376,7 +376,7 @@ def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     line(visitor, 3).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys(" half a")
     other = server.done((visitor.folder / "read.wav").read_bytes())
-    wait_until(lambda: other not in there(), PATIENCE_S, "what nobody reads goes")
+    wait_until(lambda: other not in there(), "what nobody reads goes")
     assert there() == {read}
     field = visitor.driver.switch_to.active_element
     assert field.get_attribute("value").endswith(" half a")
@@ -393,10 +393,10 @@ def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     for part in ("about to delete", "0:0", "Keep it longer", "Download it"):
         assert part in offered
     gone = "return document.querySelector('.expiry') === null"
-    wait_until(lambda: visitor.js(gone), PATIENCE_S, "it was put off")
+    wait_until(lambda: visitor.js(gone), "it was put off")
     assert there() == {read}
     # the service deletes it, and it stands as it stood
-    wait_until(lambda: not there(), PATIENCE_S, "its time is over")
+    wait_until(lambda: not there(), "its time is over")
     visitor.sees("#main .notice", "does not have this transcript any more")
     visitor.sees("#main .notice", "stored in this browser")
     visitor.sees(".side h2", "Only in this browser")
@@ -404,7 +404,7 @@ def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     assert visitor.findings() == []
     writes(visitor, 3, "All of it.")
     visitor.sees("#said", "in this browser only")
-    wait_until(lambda: said(visitor, 3) == "All of it.", PATIENCE_S, "it is corrected")
+    wait_until(lambda: said(visitor, 3) == "All of it.", "it is corrected")
     speaker = visitor.sees(".lane .name").text
     visitor.sees(".lane").click()
     visitor.sees("dialog[open]", "only names and lines can be changed")
@@ -415,7 +415,7 @@ def test_read_transcript_is_retained_and_an_expired_one_still_shown(
     # also for who comes back
     visitor.driver.refresh()
     visitor.sees(".job .name", "read.wav").click()
-    wait_until(lambda: visitor.rows() == 6, PATIENCE_S, "the copy")
+    wait_until(lambda: visitor.rows() == 6, "the copy")
     assert said(visitor, 3) == "All of it."
     assert names(visitor)[0] == "Nell"
     assert downloaded(visitor, "Text for Word").startswith("Nell: ")
@@ -437,7 +437,7 @@ def downloaded(visitor: Visitor, label: str) -> str:
     )
     visitor.sees(".choice [popovertarget]").click()
     visitor.sees("#formats button", label).click()
-    wait_until(lambda: visitor.js("return saved") is not None, PATIENCE_S, f"the file: {label}")
+    wait_until(lambda: visitor.js("return saved") is not None, f"the file: {label}")
     return str(visitor.js("return saved"))
 
 
@@ -449,7 +449,7 @@ def test_text_for_word_processors_has_a_paragraph_for_each_turn(
     move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
     turns_shown = "return document.querySelectorAll('.row.turn').length"
-    wait_until(lambda: visitor.js(turns_shown) == 8, PATIENCE_S, "one goes on for three lines")
+    wait_until(lambda: visitor.js(turns_shown) == 8, "one goes on for three lines")
     spoken = server.client.get(f"/v1/jobs/{job}/transcript").json()["segments"]
     turns = [
         (speaker.replace("_", " "), " ".join(one["text"] for one in some))
@@ -464,7 +464,7 @@ def test_text_for_word_processors_has_a_paragraph_for_each_turn(
     visitor.js("navigator.clipboard.writeText = async (text) => { window.copied = text; };")
     visitor.sees(".choice [popovertarget]").click()
     visitor.sees("#formats button", "Copy without times").click()
-    wait_until(lambda: visitor.js("return window.copied") == plain, PATIENCE_S, "it is copied")
+    wait_until(lambda: visitor.js("return window.copied") == plain, "it is copied")
 
 
 def test_exports_made_by_the_page_itself_are_offered_once_the_transcript_is_loaded(
@@ -496,7 +496,7 @@ def test_read_transcript_is_shown_after_a_reload_until_deleted(
     visitor.sees(".job[data-state=done] .name", "second.wav")
     visitor.driver.refresh()
     visitor.sees("#main h1", "first.wav")
-    wait_until(lambda: visitor.rows() == 3, PATIENCE_S, "it is read on")
+    wait_until(lambda: visitor.rows() == 3, "it is read on")
     visitor.sees("[aria-label='Delete first.wav']").click()
     visitor.sees("dialog[open] .danger").click()
     visitor.sees("#main", "Choose a recording")
@@ -602,7 +602,7 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
         def here() -> set[str]:
             return {name for whose, name in copies("", 0, 0) if whose == owner}
 
-        wait_until(lambda: set(jobs) <= here(), PATIENCE_S, "the newest are copied")
+        wait_until(lambda: set(jobs) <= here(), "the newest are copied")
         assert len(here()) == COPIES_AT_MOST, "and as many of the oldest have gone"
         asked = visitor.js("return window.asked")
         assert len(asked) == len(jobs)
@@ -615,11 +615,11 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
         visitor.opens(server)
         visitor.sees(".side h2", "Only in this browser")
         looks = "return window.looked"
-        wait_until(lambda: visitor.js(looks) > 2, PATIENCE_S, "it has looked again and again")
+        wait_until(lambda: visitor.js(looks) > 2, "it has looked again and again")
         assert visitor.js("return window.asked") == []
         visitor.sees(".storing input").click()
         visitor.sees(".storing", "No copies are stored")
-        wait_until(lambda: copies("", 0, 0) == [], PATIENCE_S, "those of others have gone, too")
+        wait_until(lambda: copies("", 0, 0) == [], "those of others have gone, too")
     finally:
         visitor.late(counting)
 
@@ -631,9 +631,9 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor.reads(server, "first.wav", 5)
     visitor.sends_tone("second.wav", 7)
     headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
-    wait_until(lambda: visitor.js(headings) == ["Only in this browser"], PATIENCE_S, "both gone")
+    wait_until(lambda: visitor.js(headings) == ["Only in this browser"], "both gone")
     visitor.sees(".job .name", "second.wav").click()
-    wait_until(lambda: visitor.rows() == 7, PATIENCE_S, "it was never opened before")
+    wait_until(lambda: visitor.rows() == 7, "it was never opened before")
     visitor.sees("#main .notice", "stored in this browser")
     visitor.sees("[aria-label='Delete second.wav']").click()
     visitor.sees("dialog[open] .danger").click()
@@ -670,11 +670,11 @@ def test_copies_of_one_owner_are_not_shown_to_another(
     visitor.sees(".intake")
     visitor.sends_tone("anna's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: stored() == 1, PATIENCE_S, "there is a copy")
+    wait_until(lambda: stored() == 1, "there is a copy")
     signs_in("berta")
     visitor.sends_tone("berta's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: stored() == 2, PATIENCE_S, "and another's")
+    wait_until(lambda: stored() == 2, "and another's")
     found = [one.text for one in visitor.all(".side h2")]
     assert found == ["Done"], "none is only in this browser"
     assert "anna" not in visitor.text()
@@ -691,7 +691,7 @@ def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, sl
     visitor.one("[aria-label='Cancel shared.wav']").click()
     visitor.sees("h1", "Who said what")
     visitor.driver.switch_to.window(first)
-    wait_until(lambda: "shared.wav" not in visitor.text(), PATIENCE_S, "gone there, too")
+    wait_until(lambda: "shared.wav" not in visitor.text(), "gone there, too")
 
 
 @pytest.mark.slow
@@ -701,11 +701,11 @@ def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: V
         visitor.opens(server)
         visitor.sends_tone("kept.wav", 60)
         visitor.sees(".job[data-state=running]")
-        wait_until(lambda: visitor.rows() > 2, PATIENCE_S, "it grows")
+        wait_until(lambda: visitor.rows() > 2, "it grows")
     visitor.sees(".banner", "does not answer")
     with Server(visitor.folder / "after", port=port) as server:
         visitor.sees("#main .title", "2 speakers")
-        wait_until(lambda: visitor.rows() == 60, PATIENCE_S, "all of it")
+        wait_until(lambda: visitor.rows() == 60, "all of it")
         assert len(server.jobs()) == 1
         assert "does not answer" not in visitor.text()
 
@@ -730,7 +730,7 @@ def test_service_that_refuses_the_list_is_not_said_not_to_answer(
     visitor.sees(".banner", "The database does not work. Wait.")
     assert "does not answer" not in visitor.text()
     visitor.js("window.fetch = window.usual")
-    wait_until(lambda: "database" not in visitor.text(), PATIENCE_S, "it goes on")
+    wait_until(lambda: "database" not in visitor.text(), "it goes on")
 
 
 def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
@@ -828,7 +828,7 @@ def test_microphone_is_recorded_and_transcribed(visitor: Visitor, server: Server
     visitor.sees(".intake button", "Record").click()
     time_of = "return document.querySelector('.recording .time').textContent"
     visitor.sees(".recording .time", ":")
-    wait_until(lambda: visitor.js(time_of) > "0:00", PATIENCE_S, "a second")
+    wait_until(lambda: visitor.js(time_of) > "0:00", "a second")
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".job .name", "Recording 2")
@@ -846,7 +846,7 @@ def test_recordings_of_equal_name_are_told_apart_by_upload_time(
     how = """return [...document.querySelectorAll('.job[data-state=done]')].map((job) =>
       [job.querySelector('.name').textContent, job.querySelector('.how').textContent,
        job.querySelector('[aria-label]').ariaLabel]);"""
-    wait_until(lambda: len(visitor.js(how)) == 3, PATIENCE_S, "all are done")
+    wait_until(lambda: len(visitor.js(how)) == 3, "all are done")
     for name, said, label in visitor.js(how):
         again = re.fullmatch(r"0:03, sent (\d\d?:\d\d:\d\d.*)", said)
         assert (again is not None) is (name == "talk.wav"), said
@@ -895,7 +895,7 @@ def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
     visitor.js("document.activeElement.blur()")
     visitor.one("body").send_keys(ESCAPE)
     none = "return document.querySelector('.chosen-lines, .row.chosen') === null"
-    wait_until(lambda: visitor.js(none), PATIENCE_S, "Escape, wherever the focus is")
+    wait_until(lambda: visitor.js(none), "Escape, wherever the focus is")
 
 
 def test_page_offers_the_options_of_the_engine(
@@ -936,7 +936,7 @@ def goes_live(visitor: Visitor, server: Server) -> None:
 def captions(visitor: Visitor, more: int = 1) -> int:
     """So many lines more; how many there are."""
     rows = visitor.rows()
-    wait_until(lambda: visitor.rows() >= rows + more, PATIENCE_S, f"captions\n{visitor.text()}")
+    wait_until(lambda: visitor.rows() >= rows + more, f"captions\n{visitor.text()}")
     return visitor.rows()
 
 
@@ -969,7 +969,7 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     assert visitor.findings() == []
     visitor.sees(".job .name", "Live 2")
     visitor.sees(".player .round[aria-label=Play]").click()
-    wait_until(lambda: visitor.js(PLACE)[0] > 0.3, PATIENCE_S, "its own sound is heard")
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.3, "its own sound is heard")
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
     job = server.jobs()[0]
@@ -979,7 +979,7 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     visitor.sees(".job .pick", "only in this page").click()
     visitor.sees("[aria-label^='Discard Live']").click()
     visitor.sees("#sure-talk .danger").click()
-    wait_until(lambda: "only in this page" not in visitor.text(), PATIENCE_S, "it is gone")
+    wait_until(lambda: "only in this page" not in visitor.text(), "it is gone")
 
 
 def test_silent_microphone_is_noticed(visitor: Visitor, server: Server) -> None:
@@ -1011,7 +1011,7 @@ def test_kept_captions_are_a_transcript_like_any_other(visitor: Visitor, slow: S
     visitor.sees(".job .name", "Live 2")
     assert "only in this page" not in visitor.text()
     visitor.sees(".player .round[aria-label=Play]").click()
-    wait_until(lambda: visitor.js(PLACE)[0] > 0.1, PATIENCE_S, "its sound is at hand")
+    wait_until(lambda: visitor.js(PLACE)[0] > 0.1, "its sound is at hand")
     visitor.all(".row .name")[0].click()
     visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
     visitor.sees(".lane", "Clov")
@@ -1030,7 +1030,7 @@ def test_captions_that_end_early_lose_nothing_of_the_recording(
     visitor.is_a_phone()
     assert visitor.findings() == []
     at = visitor.sees(".talking .time").text
-    wait_until(lambda: visitor.sees(".talking .time").text > at, PATIENCE_S, "it is recorded")
+    wait_until(lambda: visitor.sees(".talking .time").text > at, "it is recorded")
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
@@ -1127,7 +1127,7 @@ def test_long_transcript_is_built_in_slices_and_searched_whole(
     visitor.opens(server)
     visitor.js(INTERCEPTS.replace("LONG", str(LONG)))
     visitor.sends_tone("hour.wav", 3)
-    wait_until(lambda: visitor.rows() == LONG, PATIENCE_S, "all rows")
+    wait_until(lambda: visitor.rows() == LONG, "all rows")
     chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"
     assert visitor.js(chunk) == "auto"
     visitor.one(".search input").send_keys("word7 ")

@@ -44,7 +44,7 @@ def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
     begun = [server.raw() for _ in range(3)]  # one would run, two would wait
     for sock in begun:
         sock.sendall(head(len(body)) + body[:-1])
-    wait_until(lambda: service.memory_info().rss > before + MB, PATIENCE_S, "they are on their way")
+    wait_until(lambda: service.memory_info().rss > before + MB, "they are on their way")
     for _ in range(100):
         with server.raw() as sock:
             sock.sendall(head(len(body)))  # not a byte of it is asked for
@@ -80,7 +80,7 @@ def test_owner_can_upload_while_another_fills_the_upload_room(
 
     first = begun(64 * MB)
     first.sendall(bytes(8 * MB))  # one alone may have more
-    wait_until(lambda: server.disk() >= 6 * MB, PATIENCE_S, "the room is full")
+    wait_until(lambda: server.disk() >= 6 * MB, "the room is full")
     with begun(1000) as second:
         status, headers, content = read_answer(second)
         assert (status, json.loads(content)["code"]) == (503, "uploads_full")
@@ -97,7 +97,7 @@ def test_owner_can_upload_while_another_fills_the_upload_room(
         status, _, content = read_answer(first)
         assert (status, json.loads(content)["code"]) == (503, "uploads_full")
     first.close()
-    wait_until(lambda: server.disk() == 0, PATIENCE_S, "nothing is left")
+    wait_until(lambda: server.disk() == 0, "nothing is left")
 
 
 async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 import tiny_vibevoice
-from service_process import PATIENCE_S, Server, halted, wait_until
+from service_process import Server, halted, wait_until
 
 from bench.serving import KEY
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
@@ -55,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         precision="fp32",  # bf16 takes three times as long on a processor that has none
     ) as server:
         first = server.health()
-        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+        wait_until(lambda: server.health()["model_loaded"], "the engine is loaded")
         yield Served(server, folder, first)
 
 
@@ -108,7 +108,7 @@ def repeated(times: int) -> bytes:
 
 def finished(server: Server, job_id: str) -> dict[str, Any]:
     """The job, done."""
-    job = server.wait_state(job_id, *ENDED, timeout_s=PATIENCE_S)
+    job = server.wait_state(job_id, *ENDED)
     assert job["state"] == "done", job
     return job
 
@@ -226,7 +226,7 @@ def test_job_cancelled_before_decoding_leaves_the_worker_alive(phase: str, serve
     for part in (0.2, 0.5):
         begin_s = cpu_s()
         job = server.submit(recording, prompt=prompt)
-        wait_until(lambda: cpu_s() - begin_s >= part * whole_s, PATIENCE_S, "so far")  # noqa: B023
+        wait_until(lambda: cpu_s() - begin_s >= part * whole_s, "so far")  # noqa: B023
         check_cancelled(server, job)
     assert server.health()["worker_pid"] == worker
     check_serves(server)
@@ -235,7 +235,7 @@ def test_job_cancelled_before_decoding_leaves_the_worker_alive(phase: str, serve
 def check_cancelled(server: Server, job_id: str) -> None:
     """It ends now, and the engine is free without a new process."""
     assert server.cancel(job_id)["state"] == "cancelled"
-    wait_until(lambda: server.health()["engine_state"] == "ready", PATIENCE_S, "it stopped")
+    wait_until(lambda: server.health()["engine_state"] == "ready", "it stopped")
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_short_waiting_recordings_are_decoded_as_one_batch(tmp_path: Path) -> No
     names = ["beckett", *tiny_vibevoice.CLIPS]
     engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}
     with Server(tmp_path, batch=3, keep_jobs=True, journal_key=KEY, **engine) as server:
-        wait_until(lambda: server.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+        wait_until(lambda: server.health()["model_loaded"], "the engine is loaded")
         with stopped(server):
             jobs = [server.submit(audio(name)) for name in names]
         for job, name in zip(jobs, names, strict=True):

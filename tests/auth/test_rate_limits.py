@@ -13,7 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem, wait_until
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate, PortRules
@@ -319,7 +319,7 @@ def test_jobs_of_one_owner_are_limited(
         for job_id in sent:
             server.wait_state(job_id, "cancelled")
         # one that ran counts until the engine has left it, a moment after it is cancelled
-        wait_until(lambda: send().status_code == 202, PATIENCE_S, "a place is free again")
+        wait_until(lambda: send().status_code == 202, "a place is free again")
 
 
 def test_uploads_of_one_owner_are_limited(tmp_path: Path, voice: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from recordings import long
-from service_process import PATIENCE_S, Server, check_problem, read_answer, wait_until
+from service_process import Server, check_problem, read_answer, wait_until
 from sse_reader import Event, parse
 from token_attacks import Attacker
 from two_fronts_and_node import WAYS, Fronts, started
@@ -131,7 +131,7 @@ def test_revocation_and_new_key_count_without_a_restart(
     attacker.issuer.revoke("lost")
     for key in elsewhere.keys.public.iterdir():
         shutil.copy(key, attacker.issuer.keys.public / f"new-{key.name}")
-    wait_until(lambda: (states(lost), states(new)) == ({401}, {200}), PATIENCE_S, "both noticed")
+    wait_until(lambda: (states(lost), states(new)) == ({401}, {200}), "both noticed")
     assert states(attacker.good) == {200}
 
 
@@ -172,11 +172,11 @@ def test_revoked_token_ends_open_streams_and_waits(door: Server, attacker: Attac
     followers = {name: Listener(door, token, "GET", events) for name, token in who.items()}
     original = Listener(door, who["goes"], "POST", "/v1/transcribe", **upload)
     waiting = Listener(door, who["goes"], "POST", "/transcribe", **upload)
-    wait_until(lambda: all(each.body for each in followers.values()), PATIENCE_S, "they listen")
-    wait_until(lambda: door.health()["jobs_waiting"] == 2, PATIENCE_S, "all three are there")
+    wait_until(lambda: all(each.body for each in followers.values()), "they listen")
+    wait_until(lambda: door.health()["jobs_waiting"] == 2, "all three are there")
     attacker.issuer.revoke(made["goes"][1].token_id)
     gone = (followers["goes"], original, waiting)
-    wait_until(lambda: all(each.ended for each in gone), PATIENCE_S, "they are told to go")
+    wait_until(lambda: all(each.ended for each in gone), "they are told to go")
     last = gone[0].last
     assert (last.name, last.data["error"]["code"]) == ("unauthorized", "token_invalid")
     assert (original.last.name, original.last.data) == ("error", {"error": "Invalid token"})
@@ -185,14 +185,14 @@ def test_revoked_token_ends_open_streams_and_waits(door: Server, attacker: Attac
     assert sum(map(int, counts)) == 3
     assert not followers["stays"].ended
     gone_along = "who is sent away takes the job along"
-    wait_until(lambda: door.health()["jobs_waiting"] == 0, PATIENCE_S, gone_along)
+    wait_until(lambda: door.health()["jobs_waiting"] == 0, gone_along)
     with (
         pytest.raises(TokenInvalid),
         Client(str(door.client.base_url), token=who["goes"]) as client,
     ):
         list(client.events(job["id"]))
     door.client.delete(f"/v1/jobs/{job['id']}", headers=stays).raise_for_status()
-    wait_until(lambda: followers["stays"].ended, PATIENCE_S, "its job has ended")
+    wait_until(lambda: followers["stays"].ended, "its job has ended")
     assert followers["stays"].last.name == "cancelled"
 
 

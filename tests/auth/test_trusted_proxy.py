@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from module_services import service_of_module
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem, wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -92,6 +92,6 @@ def test_log_has_address_and_route_of_a_refusal(proxied: Server, untrusting: Ser
         (proxied, "answered token_missing to 203.0.113.24, WebSocket /v1/live"),
         (untrusting, "answered token_missing to 127.0.0.1, GET /v1/jobs, request "),
     ):
-        wait_until(lambda s=server, t=line: t in s.log(), PATIENCE_S, line)
+        wait_until(lambda s=server, t=line: t in s.log(), line)
     for private in ("name-of-a-person", "in-the-address", "somebody-elses-secret", "aaaa"):
         assert private not in proxied.log()

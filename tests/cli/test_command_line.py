@@ -300,7 +300,7 @@ def test_ctrl_c_exits_with_130_and_leaves_no_process(terminal):
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "0.1"}
     with terminal.start("transcribe", BECKETT, fresh=True, **slowly) as process:
         parent = psutil.Process(process.pid)
-        wait_until(parent.children, PATIENCE_S, "the engine is at work")
+        wait_until(parent.children, "the engine is at work")
         children = parent.children(recursive=True)
         ended = interrupted(process)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
@@ -313,7 +313,7 @@ def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "5"}
     words = ("transcribe", *tones(terminal.home, 1, 600), "--output", out)
     with terminal.start(*words, fresh=True, **slowly) as process:
-        wait_until((out / "1.txt").exists, PATIENCE_S, "the first is written")
+        wait_until((out / "1.txt").exists, "the first is written")
         ended = interrupted(process)
     check_one_line(ended, 130, f"1 of 2 written to {out}: 1.txt.", "--resume", "skips these")
     assert not (out / "600.txt").exists()
@@ -331,12 +331,12 @@ def test_ctrl_c_before_the_first_output_cancels_its_jobs_and_does_not_offer_to_r
     files = tones(terminal.home, 600, 601)
     words = ("transcribe", *files, "--output", "out", "--server", f"127.0.0.1:{slow.port}")
     with terminal.start(*words) as process:
-        wait_until(slow.jobs, PATIENCE_S, "it is at work")
+        wait_until(slow.jobs, "it is at work")
         ended = interrupted(process)
     check_one_line(ended, 130, "Interrupted: nothing of 2 written.", "same command again")
     assert "--resume" not in ended.stderr
-    wait_until(lambda: slow.jobs() == [], PATIENCE_S, "its jobs are cancelled and forgotten")
-    wait_until(lambda: slow.health()["engine_state"] == "ready", PATIENCE_S, "nobody works on them")
+    wait_until(lambda: slow.jobs() == [], "its jobs are cancelled and forgotten")
+    wait_until(lambda: slow.health()["engine_state"] == "ready", "nobody works on them")
 
 
 def tones(folder: Path, *seconds: int) -> list[Path]:
@@ -449,7 +449,7 @@ def test_status_shows_a_running_service(terminal, server):
 def test_jobs_without_a_service_is_one_line_of_error(terminal):
     with counting_listener() as (port, asked):
         with terminal.start("jobs", "list", "--server", f"127.0.0.1:{port}") as process:
-            wait_until(lambda: process.poll() is not None or asked[1:], PATIENCE_S, "it gives up")
+            wait_until(lambda: process.poll() is not None or asked[1:], "it gives up")
             process.kill()
         assert len(asked) == 1, "nobody waits for a service that is not there"
     run = terminal.run("jobs", "list", VIBEVOICE_PORT=str(free_port()))
@@ -469,7 +469,7 @@ def test_open_starts_a_service_that_ends_with_it(terminal):
     given = {"VIBEVOICE_PORT": str(port), "BROWSER": browser(terminal, tells)}
     opened = terminal.start("open", **given)
     try:
-        wait_until(seen.exists, PATIENCE_S, "the browser is called")
+        wait_until(seen.exists, "the browser is called")
         assert seen.read_text() == f"http://127.0.0.1:{port}/"
         page = httpx.get(seen.read_text(), headers={"Accept": "text/html"}, timeout=PATIENCE_S)
         assert "<html" in page.text
@@ -485,7 +485,7 @@ def test_open_starts_a_service_that_ends_with_it(terminal):
         opened.wait()
     assert (opened.returncode, out) == (130, "")
     assert "No service runs here" in said
-    wait_until(lambda: not runs(service), PATIENCE_S, "the service ends with it")
+    wait_until(lambda: not runs(service), "the service ends with it")
     nobody = terminal.run("open", "--print", **given)
     check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
     assert "leave --server out" not in nobody.stderr, "nobody named one"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import Server, wait_until
 from vibevoice_asr_client.models import Job, Progress
 
 from sidecar import errors
@@ -31,7 +31,7 @@ def service(issuer: TokenIssuer, tmp_path_factory: pytest.TempPathFactory) -> It
     settings = {"queue_limit": 64, "scripted_speed": 0.01, "preload": True}
     with Server(home, token_keys=issuer.keys.public, **settings) as running:
         # what comes until then begins together
-        wait_until(lambda: running.health()["model_loaded"], PATIENCE_S, "the engine is loaded")
+        wait_until(lambda: running.health()["model_loaded"], "the engine is loaded")
         yield running
 
 

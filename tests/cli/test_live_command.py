@@ -81,7 +81,7 @@ def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Ser
     process.stdin.flush()
     first = process.stdout.readline().decode()
     assert "w299" in first
-    wait_until(lambda: unread(process.stdin) == 0, PATIENCE_S, "all of it was taken")
+    wait_until(lambda: unread(process.stdin) == 0, "all of it was taken")
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 130, "also while the pipe is open"
     rest, complained = ended(process, 130)

@@ -148,12 +148,9 @@ def test_interrupted_pull_does_not_fetch_finished_files_again(number, code, shel
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start("pull", "--yes") as process:
         assert hub.stalled.wait(PATIENCE_S)
-        wait_until(
-            lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), PATIENCE_S, "the other file is there"
-        )
+        wait_until(lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), "the other file is there")
         wait_until(
             lambda: [p for p in shell.left("blobs/*.incomplete") if p.stat().st_size >= 196_608],
-            PATIENCE_S,
             "what came is on the disk",
         )
         process.send_signal(number)

@@ -219,12 +219,9 @@ def test_pull_voice_resumes_after_a_kill_and_the_voice_speaks(tmp_path: Path) ->
                 lambda: any(
                     one.stat().st_size for one in begun.parent.glob(f"{begun.name}.????????.*")
                 ),
-                PATIENCE_S,
                 "some of the file",
             )
-            wait_until(
-                lambda: config in PulledVoices.read(shell.folder).files, PATIENCE_S, "the other one"
-            )
+            wait_until(lambda: config in PulledVoices.read(shell.folder).files, "the other one")
             process.kill()
         server.stall.clear()
         server.go_on.set()

@@ -119,7 +119,7 @@ def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) 
     process = converse("--text", "--aloud", environment=devices, stdin=theirs)
     os.close(theirs)
     os.write(ours, f"{LONG}\n".encode())
-    wait_until(lambda: heard.exists() and loud_s(heard) > 1, PATIENCE_S, "it speaks")
+    wait_until(lambda: heard.exists() and loud_s(heard) > 1, "it speaks")
     os.write(ours, b"\n")
     assert process.stdout is not None
     assert process.stdout.readline().decode() == f"You: {LONG}\n"

@@ -141,7 +141,7 @@ def test_expired_session_is_reported_as_gone(start_server: Callable[..., Server]
             pass
         with client.live() as live:  # who leaves early gives the session back at once
             live.send(bytes(3200))
-        wait_until(lambda: opens(client), PATIENCE_S, "the session is given back")
+        wait_until(lambda: opens(client), "the session is given back")
 
 
 def opens(client: Client) -> bool:

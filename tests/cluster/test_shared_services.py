@@ -53,7 +53,7 @@ def test_job_of_one_front_is_streamed_by_another_from_any_event(deployed: Fronts
         told = front.client.get(f"{path}/transcript").json()
         assert [segment["text"] for segment in told["segments"]] == said
     assert there.client.delete(path).status_code == 204
-    wait_until(lambda: here.client.get(path).status_code == 404, PATIENCE_S, "gone everywhere")
+    wait_until(lambda: here.client.get(path).status_code == 404, "gone everywhere")
 
 
 def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) -> None:
@@ -61,7 +61,7 @@ def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) 
     audio, said = spoken(3, 2)
     answer = deployed.fronts[0].post(audio)
     assert [segment["text"] for segment in answer.json()["segments"]] == said
-    wait_until(lambda: not list(uploads(deployed)), PATIENCE_S, "its recording is gone")
+    wait_until(lambda: not list(uploads(deployed)), "its recording is gone")
     assert jobs_of(deployed) == before
 
 
@@ -78,9 +78,9 @@ def test_cancel_at_another_front_stops_the_work_at_the_node(deployed: Fronts) ->
     audio, _ = spoken(60, 3)
     front, node = deployed.fronts[0], deployed.node
     job_id = front.submit(audio)
-    wait_until(lambda: front.job(job_id)["state"] == "running", PATIENCE_S, "it runs")
+    wait_until(lambda: front.job(job_id)["state"] == "running", "it runs")
     deployed.fronts[1].cancel(job_id)
-    wait_until(lambda: front.job(job_id)["state"] == "cancelled", PATIENCE_S, "all know")
+    wait_until(lambda: front.job(job_id)["state"] == "cancelled", "all know")
     short, said = spoken(2, 4)
     assert [segment["text"] for segment in front.post(short).json()["segments"]] == said
     assert node.health()["engine_state"] == "ready"
@@ -140,11 +140,11 @@ def test_stopped_node_releases_what_it_cannot_finish(deployed: Fronts) -> None:
         progress = [front.job(one)["progress"]["audio_seconds_done"] for one in jobs]
         return min(progress) > 3
 
-    wait_until(all_run, PATIENCE_S, "both work")
+    wait_until(all_run, "both work")
     leaving.process.terminate()
     assert leaving.process.wait(PATIENCE_S) == 0
     for job_id in jobs:
-        wait_until(lambda one=job_id: front.job(one)["state"] == "done", PATIENCE_S, "done")
+        wait_until(lambda one=job_id: front.job(one)["state"] == "done", "done")
         told = front.client.get(f"/v1/jobs/{job_id}/transcript").json()
         assert [segment["text"] for segment in told["segments"]] == said
 
@@ -190,8 +190,8 @@ def test_retry_at_another_front_takes_over_the_timed_out_request(deployed: Front
     assert raw.retries_taken >= 1
     assert all(line in raw.text for line in said)
     assert len({*deployed.proxy.given[before:]}) == 2
-    wait_until(lambda: idle(deployed), PATIENCE_S, "nobody works on it")
-    wait_until(lambda: not [*uploads(deployed)], PATIENCE_S, "nothing of it is kept")
+    wait_until(lambda: idle(deployed), "nobody works on it")
+    wait_until(lambda: not [*uploads(deployed)], "nothing of it is kept")
 
 
 @pytest.mark.slow
@@ -206,4 +206,4 @@ def test_timed_out_request_without_retry_leaves_no_work_behind(deployed: Fronts)
         client.with_options(timeout=1.5, max_retries=2).audio.transcriptions.create(
             file=("a.wav", hours), model="whisper-1"
         )
-    wait_until(lambda: idle(deployed), PATIENCE_S, "nobody works on it")
+    wait_until(lambda: idle(deployed), "nobody works on it")

@@ -9,7 +9,7 @@ import pytest
 from object_storage import BUCKET, SECRET, ObjectStorage, keys
 from postgres import Cluster
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_problem, wait_until
+from service_process import Server, check_problem, wait_until
 from two_fronts_and_node import Fronts
 
 from bench.queue_clients import Recording
@@ -74,7 +74,7 @@ def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
         == large[2000000:2000100]
     )
     assert there.client.delete(f"/v1/jobs/{first}").status_code == 204
-    wait_until(lambda: not objects(), PATIENCE_S, "its recording is gone")
+    wait_until(lambda: not objects(), "its recording is gone")
 
     # One runs and one waits when the server dies.
     long, short = Recording(2, 30), Recording(3, 3)
@@ -90,7 +90,6 @@ def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
     assert said(there, running) == long.said(), "what was opened goes on"
     wait_until(
         lambda: "is released for another node: The storage of" in deployed.node.log(),
-        PATIENCE_S,
         "it was tried",
     )
     check_problem(there.client.get(f"/v1/jobs/{running}/audio"), 503, "storage_unreachable")
@@ -107,6 +106,6 @@ def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
     assert deployed.node.leftovers() == []
     for job_id in (running, waiting, last):
         assert here.client.delete(f"/v1/jobs/{job_id}").status_code == 204
-    wait_until(lambda: not objects(), PATIENCE_S, "nothing is left")
+    wait_until(lambda: not objects(), "nothing is left")
     assert deployed.leftovers() == []
     assert SECRET not in deployed.log()

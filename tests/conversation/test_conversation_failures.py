@@ -51,7 +51,7 @@ def pid(server: Server, role: str) -> int:
         engines = server.client.get("/metrics.json").json()["vibevoice"]["engines"]
         return {one["role"]: one["pid"] for one in engines}[role]
 
-    return int(wait_until(there, PATIENCE_S, f"there is a process for {role}"))
+    return int(wait_until(there, f"there is a process for {role}"))
 
 
 async def test_stopped_llm_server_is_an_error_and_a_restarted_one_answers(

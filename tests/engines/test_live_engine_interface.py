@@ -202,7 +202,7 @@ def test_closed_session_leaves_no_event_thread_or_reference(
     assert threads() <= before
     gone = weakref.ref(client)
     del client
-    wait_until(lambda: gc.collect() >= 0 and gone() is None, PATIENCE_S, "nobody refers to it")
+    wait_until(lambda: gc.collect() >= 0 and gone() is None, "nobody refers to it")
 
 
 def test_session_continues_one_of_dead_engine(

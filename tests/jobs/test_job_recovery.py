@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from recordings import wav
-from service_process import PATIENCE_S, Server, free_port, wait_until
+from service_process import Server, free_port, wait_until
 from sse_reader import follow
 
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
@@ -91,7 +91,6 @@ def kill(process: psutil.Process) -> None:
         process.kill()
         wait_until(
             lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE,
-            PATIENCE_S,
             "it is dead",
         )
 
@@ -142,9 +141,7 @@ def test_jobs_of_backup_of_running_service_resume_elsewhere(
     with life.start() as server:
         job_id, waiting = server.submit(spoken(1)), server.submit(spoken(2, 5))
         wait_until(
-            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES,
-            PATIENCE_S,
-            "settled",
+            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES, "settled"
         )
         assert back_up_jobs(life.home / "jobs", file).recordings == 2
         assert server.job(job_id)["state"] == "running", "it does not notice"
@@ -176,5 +173,5 @@ def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
         for path in life.files():
             if path.name.startswith("jobs.db"):
                 assert path.stat().st_mode & 0o777 == 0o600
-        wait_until(lambda: not server.jobs(), PATIENCE_S, "it is forgotten")
-        wait_until(lambda: job_id.encode() not in life.written(), PATIENCE_S, "gone")
+        wait_until(lambda: not server.jobs(), "it is forgotten")
+        wait_until(lambda: job_id.encode() not in life.written(), "gone")

@@ -267,7 +267,7 @@ def test_calls_begin_in_the_order_of_their_requests_exclusive_ones_too() -> None
     executing, begun = BegunCalls(None), list[int]()
 
     def waiting(count: int) -> None:
-        wait_until(lambda: len(executing.queue) == count, PATIENCE_S, f"{count} calls wait")
+        wait_until(lambda: len(executing.queue) == count, f"{count} calls wait")
 
     def work(call: int) -> None:
         for others in (2, 2, 0):

@@ -107,13 +107,13 @@ def test_fault_in_the_work_for_one_session_fails_that_session_alone(
         seat.failed = wrong.append
 
     _, alone = said(hall, 0.3, untouched)
-    wait_until(lambda: any(isinstance(one, Summary) for one in alone), PATIENCE_S, "it is over")
+    wait_until(lambda: any(isinstance(one, Summary) for one in alone), "it is over")
     _, before = said(hall, 0.3, untouched)
     said(hall, 0.5, faulty)
     _, behind = said(hall, 0.3, untouched)
-    wait_until(lambda: wrong, PATIENCE_S, "it is told")
+    wait_until(lambda: wrong, "it is told")
     for told in (before, behind):
-        wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "heard")  # noqa: B023
+        wait_until(lambda: any(isinstance(one, Summary) for one in told), "heard")  # noqa: B023
         assert lasting(told) == lasting(alone)
     assert [one.code for one in wrong] == ["engine_failed"]
     assert kind.__name__ in wrong[0].detail
@@ -131,11 +131,11 @@ def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveSchedu
         seat.failed = wrong.append
 
     seat, told = said(hall, 0.3, faulty)
-    wait_until(lambda: wrong, PATIENCE_S, "it is told")
+    wait_until(lambda: wrong, "it is told")
     seat.push(talk(0.3))
     seat.order(LiveOrder.FINISH)
     _, other = said(hall, 0.3, untouched)
-    wait_until(lambda: any(isinstance(one, Summary) for one in other), PATIENCE_S, "heard")
+    wait_until(lambda: any(isinstance(one, Summary) for one in other), "heard")
     seat.close()
     assert (len(wrong), told) == (1, [])
 
@@ -175,7 +175,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
     if cancelled:
         seat.close()
     go_on.set()
-    wait_until(lambda: sum(spoken) > 0.5, PATIENCE_S, "its speech counts")
+    wait_until(lambda: sum(spoken) > 0.5, "its speech counts")
     hall.close()
 
 
@@ -189,7 +189,7 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     seat.push(talk(0.3)[: LIVE_RATE * 2])
     seat.order(LiveOrder.FINISH)
     last = Summary if began else SessionRejected
-    wait_until(lambda: any(isinstance(one, last) for one in told), PATIENCE_S, "it is over")
+    wait_until(lambda: any(isinstance(one, last) for one in told), "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)
 
 
@@ -213,7 +213,7 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
         seat = hall.open(options, LiveSessionStart(), told.append)
         seat.push(sound)
         seat.order(LiveOrder.FINISH)
-        wait_until(partial(_is_summed_up, told), PATIENCE_S, "it ended")
+        wait_until(partial(_is_summed_up, told), "it ended")
         texts.append([one.segment.text for one in told if isinstance(one, Final)])
     hall.close()
     assert texts[1] == ["You"]
@@ -240,7 +240,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     hall.load.costs.measured(1.0, 0.05)  # five may speak
     file = open_one("one", lambda _: None)
     file.push(np.tile(talk(0.3), 3))
-    wait_until(lambda: order and not file.busy, PATIENCE_S, "all of the file waits")
+    wait_until(lambda: order and not file.busy, "all of the file waits")
     assert file.share is not None
     file.share.spoken(1000.0, time.monotonic())  # real time: only the scheduler's clock is told
     assert file.waiting_s == 0.0 < file.hearing.waiting_s
@@ -248,9 +248,9 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
         session.order(LiveOrder.FINISH)
-    wait_until(microphone.hearing.next_task, PATIENCE_S, "its words wait")
+    wait_until(microphone.hearing.next_task, "its words wait")
     go_on.set()
-    wait_until(lambda: any(isinstance(one, Summary) for one in told), PATIENCE_S, "it is over")
+    wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
     assert order[:2] == ["w30", "w60"]
     hall.close()

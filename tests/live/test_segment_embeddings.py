@@ -496,7 +496,7 @@ def test_finals_come_while_embeddings_occupy_their_share_of_threads() -> None:
     with hall_of(ear, threads=4) as hall:
         first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
         first.push(talk(ANNE, BERT, CLEO))
-        wait_until(lambda: ear.at_once == 2, PATIENCE_S, "half of the threads are at voices")
+        wait_until(lambda: ear.at_once == 2, "half of the threads are at voices")
         for seat in others:
             seat.push(talk(ANNE, BERT, CLEO))
         listener.finals(12)
@@ -516,12 +516,12 @@ def test_session_closed_during_an_embedding_gets_no_more_events() -> None:
         seat.push(talk(ANNE, BERT))
         seat.order(LiveOrder.FINISH)
         listener.finals(2)
-        wait_until(lambda: ear.at_once == 1, PATIENCE_S, "a voice is heard")
+        wait_until(lambda: ear.at_once == 1, "a voice is heard")
         seat.close()
         while not listener.events.empty():
             listener.events.get()
         ear.go_on.set()
-        wait_until(lambda: ear.at_once == 0, PATIENCE_S, "it was heard")
+        wait_until(lambda: ear.at_once == 0, "it was heard")
     assert listener.events.empty()
 
 

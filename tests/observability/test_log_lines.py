@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from s2s_client import Page
-from service_process import PATIENCE_S, Server, new_file, wait_until
+from service_process import Server, new_file, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
@@ -70,7 +70,7 @@ def test_log_time_is_utc_in_every_time_zone() -> None:
 
 def the_line(server: Server, part: str) -> str:
     """The only line of its log that has ``part``, once it is written."""
-    (found,) = wait_until(lambda: lines(server, part), PATIENCE_S, part)
+    (found,) = wait_until(lambda: lines(server, part), part)
     return str(found)
 
 

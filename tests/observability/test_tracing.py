@@ -15,7 +15,7 @@ from http_file_server import FileHost
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from scripted_speech import sound
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import Server, wait_until
 
 from sidecar.config.settings import load_settings
 from sidecar.installation import install_command
@@ -74,7 +74,7 @@ class Collector(FileHost):
             )
             return next(fits, None)
 
-        span: Span = wait_until(found, PATIENCE_S, f"a span {name}")
+        span: Span = wait_until(found, f"a span {name}")
         return span
 
     def below(self, span: Span) -> list[Span]:

@@ -316,7 +316,7 @@ def test_image_with_token_serves_and_passes_health_check(tree: Tree) -> None:
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            wait_until(is_healthy, PATIENCE_S, "healthy")
+            wait_until(is_healthy, "healthy")
             path = f"{tree.site / 'bin'}:{tree.env['PATH']}"
             assert is_healthy(VIBEVOICE_TLS="off", PATH=path), "by all settings"
             with httpx.Client(

@@ -539,7 +539,7 @@ def test_executable_serves_page_and_jobs_and_ends_with_workers(guest: Guest) -> 
         process.kill()
         process.wait(PATIENCE_S)
         gone = lambda: not any(child.is_running() for child in below)  # noqa: E731
-        wait_until(gone, PATIENCE_S, "its workers end with it")
+        wait_until(gone, "its workers end with it")
 
 
 @built

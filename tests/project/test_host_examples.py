@@ -270,7 +270,7 @@ def test_service_of_killed_example_host_ends(
     ) as process:
         assert process.stdout is not None
         lines = process.stdout
-        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), PATIENCE_S, "progress")
+        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), "progress")
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)
@@ -324,7 +324,7 @@ class OriginalHost:
                 return self.health()
             return None
 
-        return dict(wait_until(answer, PATIENCE_S, "an answer"))
+        return dict(wait_until(answer, "an answer"))
 
     def transcribe(self, path: str) -> tuple[int, Any]:
         body = f'{{"audio_path":{json.dumps(path)},"language":"auto","precision":"fp16"}}'
@@ -350,7 +350,7 @@ def test_original_rust_host_passes_with_service(
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(host.transcribe, str(recording))
         polls = []
-        wait_until(lambda: polls.append(host.health()) or working.done(), PATIENCE_S, "it is done")
+        wait_until(lambda: polls.append(host.health()) or working.done(), "it is done")
     assert len(polls) > 1
     status, body = working.result()
     assert (status, body["status"]) == (200, "success")
@@ -373,7 +373,7 @@ def test_original_rust_host_passes_with_service(
 
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(host.transcribe, str(recording))
-        wait_until(lambda: host.health()["engine_state"] == "busy", PATIENCE_S, "it works")
+        wait_until(lambda: host.health()["engine_state"] == "busy", "it works")
         assert host.kill() == []
         assert broken.exception(PATIENCE_S) is not None, "the call ends at once"
     again = OriginalHost(stage, service)

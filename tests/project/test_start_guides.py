@@ -20,7 +20,7 @@ import psutil
 import pytest
 from not_tested import missing
 from postgres import cluster
-from service_process import PATIENCE_S, REPOSITORY, Server, free_port, new_file, wait_until
+from service_process import REPOSITORY, Server, free_port, new_file, wait_until
 
 from sidecar.cli.command_table import build_command
 
@@ -155,7 +155,7 @@ class Terminals:
                 return "Serving at" in logs[1].read_text()
             return '"event": "ready"' in logs[0].read_text()
 
-        wait_until(serves, PATIENCE_S, command)
+        wait_until(serves, command)
 
     def do_all(self) -> None:
         """Run every command of the guide that is not listed."""
@@ -173,7 +173,7 @@ class Terminals:
         process = self.services.pop(command)
         process.send_signal(signal.SIGTERM)
         gone = lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE  # noqa: E731
-        wait_until(gone, PATIENCE_S, f"{command} ends")
+        wait_until(gone, f"{command} ends")
 
     def close(self) -> None:
         """End all, children of services too."""
@@ -268,7 +268,7 @@ def test_guide_of_team_server(follow: Callable[..., Terminals]) -> None:
     assert "times" in done.out[transcribes]
     assert "anna" in done.out["vibevoice-asr token list"]
     refused = lambda: "token_invalid" in done.run(asks)[1]  # noqa: E731
-    wait_until(refused, PATIENCE_S, "the revoked token stops working")
+    wait_until(refused, "the revoked token stops working")
     code, said = done.run(transcribes)
     assert code != 0
     assert "token" in said

@@ -189,7 +189,7 @@ def test_cancelled_call_leaves_no_session(client: Client, heard: Server) -> None
     call = client.open((one.SerializeToString() for one in chunks_of("gone", SPEECH, 0.05)), "gone")
     next(call)
     call.cancel()
-    wait_until(lambda: client.creates("gone"), PATIENCE_S, "the id is free again")
+    wait_until(lambda: client.creates("gone"), "the id is free again")
     assert client.say("gone", b"").status is Status.OK
     assert "Traceback" not in heard.log()
 

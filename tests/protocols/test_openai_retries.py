@@ -216,7 +216,7 @@ def time_out(server: Server, audio: bytes) -> None:
     lines = [f"POST {URL} HTTP/1.1", *(f"{name}: {said}" for name, said in request.headers.items())]
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall("\r\n".join([*lines, "\r\n"]).encode() + request.read())
-        wait_until(lambda: server.health()["engine_state"] == "busy", PATIENCE_S, "its job runs")
+        wait_until(lambda: server.health()["engine_state"] == "busy", "its job runs")
 
 
 PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
@@ -236,7 +236,7 @@ def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
     with ThreadPoolExecutor(1) as client:
         file = {"file": ("a.wav", clip)}
         answering = client.submit(server.client.post, URL, files=file, headers=RETRY)
-        wait_until(lambda: "answer to a retry" in server.log(), PATIENCE_S, "it has its job again")
+        wait_until(lambda: "answer to a retry" in server.log(), "it has its job again")
         hold.unlink()
         answer = answering.result()
     assert answer.status_code == 200, answer.text
@@ -348,8 +348,8 @@ def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
         for _ in range(4):
             one_more()
         # If it came before the last of them, that one was refused.
-        wait_until(lambda: not waits() or one_more(), PATIENCE_S, "as many wait as may")
-    wait_until(waits, PATIENCE_S, "there is room for one that waits")
+        wait_until(lambda: not waits() or one_more(), "as many wait as may")
+    wait_until(waits, "there is room for one that waits")
 
 
 def test_job_of_a_timed_out_client_gives_the_engine_to_those_who_wait(

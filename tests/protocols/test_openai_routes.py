@@ -340,7 +340,7 @@ def test_invalid_known_speakers_are_refused_before_the_job(
 ) -> None:
     with pytest.raises(openai.UnprocessableEntityError, match=said):
         ask(known_speaker_names=names, known_speaker_references=voices)
-    wait_until(lambda: not uploads_in(server), PATIENCE_S, "nothing of them stays open")
+    wait_until(lambda: not uploads_in(server), "nothing of them stays open")
 
 
 def test_four_known_speakers_of_ten_seconds_in_stereo_fit_into_a_form(ask: Asking) -> None:
@@ -488,14 +488,14 @@ def test_repeated_request_with_an_idempotency_key_is_one_job(slow: Server) -> No
 def test_hangup_cancels_the_job(slow: Server) -> None:
     """Streaming, and waiting; minutes of work each."""
     clip = ("clip.wav", long(600))
-    wait_until(lambda: not busy(slow), PATIENCE_S, "nothing runs any more")
+    wait_until(lambda: not busy(slow), "nothing runs any more")
     stream = sdk(slow).audio.transcriptions.create(file=clip, model="whisper-1", stream=True)
     next(iter(stream))
     assert busy(slow)
     stream.close()
-    wait_until(lambda: not busy(slow), PATIENCE_S, "the stream's job is ended")
+    wait_until(lambda: not busy(slow), "the stream's job is ended")
     hang_up(slow, lambda: busy(slow), file=clip)
-    wait_until(lambda: not busy(slow), PATIENCE_S, "the waiting one's job is ended")
+    wait_until(lambda: not busy(slow), "the waiting one's job is ended")
 
 
 @pytest.mark.slow

@@ -193,7 +193,7 @@ def test_text_beyond_the_waiting_limit_is_refused_with_retry_after(slow: Server)
         )
         return answer.status_code == 200
 
-    wait_until(free, PATIENCE_S, "its place is free once it has left")
+    wait_until(free, "its place is free once it has left")
 
 
 @pytest.mark.parametrize(

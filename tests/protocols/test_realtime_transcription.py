@@ -272,7 +272,7 @@ async def test_unknown_field_of_a_session_is_warned_of_with_the_nearest_one(serv
     async with connected(server) as client:
         await client.send({"type": "session.update", "session": wrong})
         await client.until("session.updated")
-    wait_until(lambda: meant in server.log(), PATIENCE_S, "it is logged")
+    wait_until(lambda: meant in server.log(), "it is logged")
     given = server.client.post("/v1/realtime/client_secrets", json={"session": wrong})
     assert meant in given.headers["warning"]
     whole = {
@@ -289,7 +289,7 @@ async def test_unknown_parameter_of_the_address_is_warned_of_with_the_nearest_on
     async with connected(server, "?intnet=transcription&api_key=x"):
         pass
     meant = "There is no field 'intnet'; it has no effect. Did you mean 'intent'?"
-    wait_until(lambda: meant in server.log(), PATIENCE_S, "it is logged")
+    wait_until(lambda: meant in server.log(), "it is logged")
     assert "'api_key'; it has no effect" not in server.log()
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from module_services import open_service as open_service
 from recordings import wav
-from service_process import PATIENCE_S, REPOSITORY, Server, new_file, wait_until, web
+from service_process import REPOSITORY, Server, new_file, wait_until, web
 from two_fronts_and_node import WAYS, Fronts, started
 from vibevoice_asr_client import vvv_cli
 from vibevoice_asr_client.vvv import VibevoiceClient
@@ -141,14 +141,14 @@ def test_queue_status_lists_waiting_and_recently_ended_jobs(
     assert f"{place['job_id'][:8]}... status=queued position=1 eta=" in capsys.readouterr().out
     response.close()  # which cancels it
     if isinstance(queue, Fronts):  # the status of a job that has ended has the front that had it
-        wait_until(lambda: status(queue)["total_queued"] == 0, PATIENCE_S, "it is cancelled")
+        wait_until(lambda: status(queue)["total_queued"] == 0, "it is cancelled")
         return
 
     def cancelled() -> bool:
         (one,) = (each for each in status(queue)["your_jobs"] if each["job_id"] == place["job_id"])
         return bool(one["status"] == "failed")
 
-    wait_until(cancelled, PATIENCE_S, "it is cancelled")
+    wait_until(cancelled, "it is cancelled")
     assert status(queue)["total_queued"] == 0
     assert queue.client.get(f"/v1/jobs/{place['job_id']}").status_code == 404, "nothing is kept"
 
@@ -228,7 +228,7 @@ def test_full_queue_and_wrong_token_return_the_golden_errors(queue: Server, busy
 
 
 def test_health_has_the_fields_of_both_hosts(queue: Server) -> None:
-    wait_until(lambda: queue.health()["status"] != "loading", PATIENCE_S, "the engine is loaded")
+    wait_until(lambda: queue.health()["status"] != "loading", "the engine is loaded")
     health = queue.health()
     assert (health["status"], health["vllm"]) == ("ok", "ok")
     assert isinstance(health["model_loaded"], bool)

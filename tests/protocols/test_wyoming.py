@@ -266,8 +266,8 @@ def test_connection_broken_at_any_place_leaves_nothing(server: Server) -> None:
     for cut in (*range(1, 400, 20), len(whole) // 2, len(whole) - 5, len(whole)):
         with socket.create_connection(address, PATIENCE_S) as sock:
             sock.sendall(whole[:cut])
-    wait_until(lambda: service.num_fds() <= descriptors, PATIENCE_S, "all are closed")
-    wait_until(lambda: not server.health()["jobs_waiting"], PATIENCE_S, "nothing waits")
+    wait_until(lambda: service.num_fds() <= descriptors, "all are closed")
+    wait_until(lambda: not server.health()["jobs_waiting"], "nothing waits")
     assert server.leftovers() == []
 
 
@@ -280,7 +280,7 @@ def test_connections_beyond_the_limit_are_refused(server: Server) -> None:
         def told() -> list[socket.socket]:
             return select.select(held, [], [], 0)[0]
 
-        wait_until(lambda: len(told()) >= 20, PATIENCE_S, "the rest are told")
+        wait_until(lambda: len(told()) >= 20, "the rest are told")
         with told()[0].makefile("rb") as stream:
             said = read_event(stream)
             assert said is not None

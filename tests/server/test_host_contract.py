@@ -186,10 +186,10 @@ def test_connection_before_service_is_ready_is_refused(start: Start, tmp_path: P
         except httpx.ConnectError:
             return False
 
-    wait_until(imports.exists, PATIENCE_S, "it imports")
+    wait_until(imports.exists, "it imports")
     assert not answers()
     end.touch()
-    wait_until(answers, PATIENCE_S, "it answers")
+    wait_until(answers, "it answers")
 
 
 def test_host_whose_state_may_not_be_read_is_watched_to_its_end(

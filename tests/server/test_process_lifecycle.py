@@ -68,7 +68,7 @@ def busy(url: str, jobs: int = 1) -> str:
     ]
     assert [one.status_code for one in sent] == [202] * jobs, sent[0].text
     first = f"{url}/v1/jobs/{sent[0].json()['id']}"
-    wait_until(lambda: web.get(first).json()["state"] == "running", PATIENCE_S, "a job runs")
+    wait_until(lambda: web.get(first).json()["state"] == "running", "a job runs")
     return first
 
 
@@ -84,7 +84,7 @@ def health_of(url: str) -> dict[str, Any]:
 
 def loaded(url: str) -> int:
     """Wait for the engine of a service that preloads; the id of its process."""
-    wait_until(lambda: health_of(url)["engine_state"] == "ready", PATIENCE_S, "it is loaded")
+    wait_until(lambda: health_of(url)["engine_state"] == "ready", "it is loaded")
     return int(health_of(url)["worker_pid"])
 
 
@@ -248,7 +248,7 @@ def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Pat
     try:
         job = busy(ready["url"])
         alone = psutil.Process(host.pid)
-        wait_until(lambda: alone.num_threads() == 1, PATIENCE_S, "the thread that spawned ends")
+        wait_until(lambda: alone.num_threads() == 1, "the thread that spawned ends")
         processes = family(ready["pid"])
         assert len(processes) >= 2
         host.kill()
@@ -256,7 +256,7 @@ def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Pat
         if way == "nobody asked":
             for _ in range(3):
                 done_s = seconds_done(job)
-                wait_until(lambda: seconds_done(job) > done_s, PATIENCE_S, "it goes on")  # noqa: B023
+                wait_until(lambda: seconds_done(job) > done_s, "it goes on")  # noqa: B023
         else:
             assert all_gone(processes)
             assert not reachable(ready["port"])
@@ -282,12 +282,12 @@ def test_stop_finishes_running_job_and_refuses_waiting_ones(
     with ThreadPoolExecutor(2) as pool:
         with halted(engine):
             running = pool.submit(web.post, f"{url}/transcribe", files=long)
-            wait_until(lambda: health_of(url)["engine_state"] == "busy", PATIENCE_S, "one runs")
+            wait_until(lambda: health_of(url)["engine_state"] == "busy", "one runs")
             waiting = pool.submit(web.post, f"{url}/transcribe", files={"audio": voice})
-            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, PATIENCE_S, "one waits")
+            wait_until(lambda: health_of(url)["jobs_waiting"] == 1, "one waits")
             for process in family(service.process.pid)[: 1 if told == "it" else None]:
                 process.send_signal(signal.SIGTERM)
-            wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it is told")
+            wait_until(lambda: health_of(url)["status"] == "stopping", "it is told")
         answers = running.result(), waiting.result()
     assert answers[0].status_code == 200
     assert answers[1].status_code == 503
@@ -315,7 +315,7 @@ def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
     busy(url)
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+    wait_until(lambda: health_of(url)["status"] == "stopping", "it was told")
     assert health_of(url)["engine_state"] == "busy", "the running job has its grace"
     service.process.send_signal(signal.SIGTERM)
     assert all_gone(processes)
@@ -334,7 +334,7 @@ def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> No
     first.process.send_signal(signal.SIGTERM)
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: health_of(url)["status"] == "stopping", PATIENCE_S, "it was told")
+        wait_until(lambda: health_of(url)["status"] == "stopping", "it was told")
     second = start("--port", port, "--if-port-taken", "reuse").line()
     assert second["event"] == "ready"
     assert "reused" not in second
@@ -393,7 +393,7 @@ def test_full_pipe_of_host_does_not_block_service(start: Start, voice: bytes) ->
         assert web.get(f"{url}/health").status_code == 200
     (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
     loaded = "engine scripted loaded"
-    wait_until(lambda: loaded in file.read_text(), PATIENCE_S, "lines for the full pipe, too")
+    wait_until(lambda: loaded in file.read_text(), "lines for the full pipe, too")
     service.process.terminate()
     assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
     assert service.ended()[1] == b""
@@ -408,7 +408,7 @@ def test_closed_pipe_of_host_does_not_end_service(stream: str, start: Start, voi
         service.process.stdout.close()
     if stream != "stdout":
         service.process.stderr.close()
-    wait_until(lambda: reachable(port), PATIENCE_S, "it listens")
+    wait_until(lambda: reachable(port), "it listens")
     url = f"http://127.0.0.1:{port}"
     for _ in range(20):
         assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
@@ -436,7 +436,7 @@ def test_connections_beyond_file_limit_wait_and_are_logged_once(tmp_path: Path) 
         for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         said = "no connection can be accepted"
-        wait_until(lambda: said in server.log(), PATIENCE_S, "there are no more")
+        wait_until(lambda: said in server.log(), "there are no more")
         health = web.get(f"http://127.0.0.1:{server.port}/health")
         assert health.status_code == 200, "once the others were given up"
         lines = server.log().count(said)
@@ -475,7 +475,7 @@ def test_crash_note_of_killed_worker_has_no_text_of_transcript(
         segments = server.segments(job)
         os.kill(server.health()["worker_pid"], signal.SIGKILL)
         folder = tmp_path / "data" / "crash"
-        wait_until(lambda: list(folder.glob("*.json")), PATIENCE_S, "the note is there")
+        wait_until(lambda: list(folder.glob("*.json")), "the note is there")
     said = {segment["text"] for segment in segments}
     assert said
     (file,) = folder.glob("*.json")
@@ -540,7 +540,7 @@ def test_transcripts_prompts_and_file_names_are_in_no_file(tmp_path: Path) -> No
 def test_job_goes_on_after_suspend_of_machine(tmp_path: Path) -> None:
     settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
     with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
-        engine = wait_until(lambda: server.health()["worker_pid"], PATIENCE_S, "it is there")
+        engine = wait_until(lambda: server.health()["worker_pid"], "it is there")
         with halted(engine):
             job = server.submit(silence(12))
             server.wait_state(job, "running")
@@ -581,9 +581,7 @@ def demo(start: Start, studio: Studio, tmp_path: Path) -> Callable[..., HostedSe
     def begin(*words: object, **settings: object) -> HostedService:
         with (tmp_path / "said").open("wb") as said:
             started = start("demo", studio.voice, *words, how={"stderr": said}, **settings)
-        wait_until(
-            lambda: "Still serving" in (tmp_path / "said").read_text(), PATIENCE_S, "it serves"
-        )
+        wait_until(lambda: "Still serving" in (tmp_path / "said").read_text(), "it serves")
         return started
 
     return begin

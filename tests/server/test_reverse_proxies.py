@@ -169,7 +169,7 @@ def running(command: list[str], certificate: Path, folder: Path, port: int) -> I
             except httpx.TransportError:
                 return None
 
-        yield wait_until(answers, PATIENCE_S, f"{command[0]} passes a request on")
+        yield wait_until(answers, f"{command[0]} passes a request on")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
@@ -330,7 +330,7 @@ def test_balanced_clients_resume_their_session_after_disconnect(balancer: Balanc
         with balancer.proxy.live(host) as live:
             live.send(json.dumps({"type": "begin", "session": f"from-{number}", "after": 0}))
             assert json.loads(live.recv(PATIENCE_S))["received_samples"] == 1600 * number
-    wait_until(lambda: not sum(balancer.sessions()), PATIENCE_S, "all were given back")
+    wait_until(lambda: not sum(balancer.sessions()), "all were given back")
 
 
 def test_python_client_resumes_session_over_balancer(balancer: Balancer) -> None:

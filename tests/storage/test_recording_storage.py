@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pytest
 from job_event_histories import submitted
 from open_descriptors import opened
-from service_process import PATIENCE_S, wait_until
+from service_process import wait_until
 from uploads import read, upload
 
 from sidecar import errors, files
@@ -104,7 +104,7 @@ def test_stored_recording_is_read_whole_and_from_any_position(
     assert [*storage.ages()] == ["a-job"]
     storage.delete("a-job")
     storage.delete("a-job")
-    wait_until(lambda: not storage.ages(), PATIENCE_S, "it is gone")
+    wait_until(lambda: not storage.ages(), "it is gone")
     for look in (storage.open, lambda name: [*storage.read(name)]):
         with pytest.raises(FileNotFoundError):
             look("a-job")

@@ -162,7 +162,7 @@ def test_unfinished_multipart_upload_is_listed_with_age_and_deleted(
     with pytest.raises(FileNotFoundError):
         opened.open("left")
     opened.delete("left.part")
-    wait_until(lambda: not opened.ages(), PATIENCE_S, "it is gone")
+    wait_until(lambda: not opened.ages(), "it is gone")
     assert not client.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads")
 
 
@@ -190,7 +190,7 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
         storage_server.start()
         starting.result()
     assert b"".join(opened.read("whole")) == data
-    wait_until(lambda: [*opened.ages()] == ["whole"], PATIENCE_S, "nothing of the other is left")
+    wait_until(lambda: [*opened.ages()] == ["whole"], "nothing of the other is left")
 
 
 @pytest.mark.slow

@@ -75,11 +75,11 @@ class Visitor:
     def has_rows(self, rows: int) -> None:
         """The transcript of two speakers has so many rows, at last."""
         self.sees("#main .title", "2 speakers")
-        wait_until(lambda: self.rows() == rows, PATIENCE_S, "all rows")
+        wait_until(lambda: self.rows() == rows, "all rows")
 
     def until(self, expression: str, what: str) -> None:
         """Waits until an expression of the page's is true."""
-        wait_until(lambda: self.js(f"return {expression}"), PATIENCE_S, what)
+        wait_until(lambda: self.js(f"return {expression}"), what)
 
     def sees(self, selector: str, text: str = "") -> Any:
         """What is there, once it is, with this text in it."""
@@ -95,7 +95,7 @@ class Visitor:
             return None
 
         try:
-            return wait_until(look, PATIENCE_S, f"{selector} {text!r}")
+            return wait_until(look, f"{selector} {text!r}")
         except AssertionError as late:
             raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
 

@@ -40,7 +40,7 @@ class LiveClient:
     def say(self, samples: Block, chunk: int) -> Iterator[None]:
         """Push it all, a chunk at each step."""
         for start in range(0, len(samples), chunk):
-            wait_until(lambda: self.session.backlog_s <= 12.0, PATIENCE_S, "it is heard")
+            wait_until(lambda: self.session.backlog_s <= 12.0, "it is heard")
             self.session.push(samples[start : start + chunk])
             yield
 
@@ -51,7 +51,7 @@ class LiveClient:
 
     def until(self, *kinds: type[LiveEvent]) -> None:
         """Wait until something of a kind is told."""
-        wait_until(lambda: self.of(*kinds), PATIENCE_S, f"{kinds} of {self.told}")
+        wait_until(lambda: self.of(*kinds), f"{kinds} of {self.told}")
 
     def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
         return [event for event in self.told if isinstance(event, kinds)]

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from not_tested import PYTHON, missing, missing_extra
-from service_process import PATIENCE_S, free_port, wait_until
+from service_process import free_port, wait_until
 
 ELSEWHERE = os.environ.get("VIBEVOICE_TEST_S3")
 _KEYS = os.environ.get("VIBEVOICE_TEST_S3_KEYS", "AKTEST not-for-logs-of-anybody")
@@ -110,7 +110,7 @@ class ObjectStorage(Given):
                 self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT
             )
         (self._folder / "pid").write_text(str(self._process.pid))
-        wait_until(self._answers, PATIENCE_S, f"the object storage is up: {self._folder}")
+        wait_until(self._answers, f"the object storage is up: {self._folder}")
 
     def kill(self) -> None:
         """As if its machine had failed."""

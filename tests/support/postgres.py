@@ -251,7 +251,7 @@ class Cluster:
                     return True
                 return False
 
-            wait_until(dropped, PATIENCE_S, "everybody has gone")
+            wait_until(dropped, "everybody has gone")
 
     def _run(self, program: str, *words: str) -> None:
         patience = {"PGCTLTIMEOUT": str(round(PATIENCE_S))}

@@ -96,16 +96,16 @@ def told_by(
     )
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """Poll until ``condition`` is true, less often the longer it takes; its value.
 
     Whoever is asked fifty times a second does little else.
     """
     # real time: a limit after which the test is given up
-    deadline, pause_s = time.monotonic() + timeout_s, 0.01
+    deadline, pause_s = time.monotonic() + PATIENCE_S, 0.01
     while not (value := condition()):
         # real time: the same limit
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"
         time.sleep(pause_s)  # real time: a pause between two questions
         pause_s = min(0.1, 1.2 * pause_s)
     return value
@@ -206,7 +206,7 @@ class Server:
                 stderr=log,
             )
         self.process = ServiceProcess(started)
-        wait_until(self._answers, PATIENCE_S, f"the service is up\n{self.log()}")
+        wait_until(self._answers, f"the service is up\n{self.log()}")
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -296,16 +296,14 @@ class Server:
         answer = self.client.get("/v1/jobs", params={"limit": 500})
         return list(answer.raise_for_status().json()["jobs"])
 
-    def wait_state(
-        self, job_id: str, *states: str, timeout_s: float = PATIENCE_S
-    ) -> dict[str, Any]:
+    def wait_state(self, job_id: str, *states: str) -> dict[str, Any]:
         """The job, once it is in one of these states."""
 
         def reached() -> dict[str, Any] | None:
             job = self.job(job_id)
             return job if job["state"] in states else None
 
-        return dict(wait_until(reached, timeout_s, f"job {states}"))
+        return dict(wait_until(reached, f"job {states}"))
 
     def raw(self, timeout_s: float = PATIENCE_S) -> socket.socket:
         """A connection for requests that no library would send."""
@@ -356,7 +354,7 @@ def halt(pid: int) -> None:
     """Stop a process. It goes on for a moment after it was sent the signal."""
     os.kill(pid, signal.SIGSTOP)
     process = psutil.Process(pid)
-    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, PATIENCE_S, "it has stopped")
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "it has stopped")
 
 
 @contextlib.contextmanager

@@ -59,9 +59,7 @@ class StandIn:
         run = self._server.run
         self._thread = threading.Thread(target=run, args=([listener],), daemon=True)
         self._thread.start()
-        wait_until(
-            lambda: self._server.started or not self._thread.is_alive(), PATIENCE_S, "it serves"
-        )
+        wait_until(lambda: self._server.started or not self._thread.is_alive(), "it serves")
         assert self._server.started, "it ended at its start"
         return self
 

@@ -159,7 +159,7 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
     came: list[object] = []
     work = threading.Thread(target=lambda: came.extend(engine.events(noise, cancelled.is_set)))
     work.start()
-    wait_until(lambda: proxy.posts, PATIENCE_S, "it is sent")
+    wait_until(lambda: proxy.posts, "it is sent")
     cancelled.set()
     assert proxy.hung_up.wait(PATIENCE_S)
     work.join(PATIENCE_S)
@@ -181,7 +181,7 @@ def test_upstream_that_stops_answering_is_left_during_a_chunk(
     work = threading.Thread(target=lambda: came.append(engine.transcript(noise)))
     came: list[Transcript] = []
     work.start()
-    wait_until(lambda: stuck.health()["engine_state"] == "busy", PATIENCE_S, "it works")
+    wait_until(lambda: stuck.health()["engine_state"] == "busy", "it works")
     stuck.process.suspend()
     work.join(PATIENCE_S)
     stuck.process.resume()

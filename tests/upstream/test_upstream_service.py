@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from not_tested import missing
-from service_process import PATIENCE_S, Server, free_port, wait_until
+from service_process import Server, free_port, wait_until
 from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
 
@@ -43,7 +43,7 @@ def test_key_goes_only_to_the_upstream(start_server: Callable[..., Server]) -> N
         os.kill(worker.pid, signal.SIGKILL)
         assert here.post(noise(2, 2).wav()).status_code == 200  # by a fresh one
         notes = here.home / "data/crash"
-        wait_until(lambda: list(notes.glob("*.json")), PATIENCE_S, "the crash is noted")
+        wait_until(lambda: list(notes.glob("*.json")), "the crash is noted")
         refused = here.post(b"no audio").text
     report = here.home / "report.zip"
     assert doctor.write(report, "", Settings(data_dir=here.home / "data")) == 0

@@ -30,7 +30,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
             [sys.executable, str(script), str(port), folder], env=outer, stdout=log, stderr=log
         )
     try:
-        wait_until(lambda: answers(process, port, home / "log"), PATIENCE_S, "transformers serves")
+        wait_until(lambda: answers(process, port, home / "log"), "transformers serves")
         yield port, folder
     finally:
         process.kill()

@@ -54,7 +54,7 @@ class Peer:
                     self.asked[number].receive(frame)
 
     def begun(self, number: int) -> RpcRequest:
-        wait_until(lambda: number in self.asked, PATIENCE_S, "it is asked")
+        wait_until(lambda: number in self.asked, "it is asked")
         return self.asked[number]
 
 

@@ -238,7 +238,7 @@ def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
         subprocess.run([sys.executable, "-c", script], stdout=out)
         out.seek(0)
         pid = int(out.read())
-    wait_until(lambda: not runs(pid), PATIENCE_S, "the worker is gone")
+    wait_until(lambda: not runs(pid), "the worker is gone")
 
 
 async def test_unloaded_engine_returns_all_memory() -> None:

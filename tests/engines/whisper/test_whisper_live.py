@@ -152,7 +152,7 @@ def session(
     for audio in turns:
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             client.session.push(block)
-            wait_until(lambda: not client.session.busy, PATIENCE_S, "the analysis of a block")
+            wait_until(lambda: not client.session.busy, "the analysis of a block")
         client.session.order(LiveOrder.COMMIT)
     return client.end().told
 
