@@ -401,24 +401,26 @@ async def estimate(
     * `vibevoice-asr estimate meeting.opus`
     * `vibevoice-asr estimate meeting.opus --engine vibevoice --precision int8`
     * `vibevoice-asr estimate meeting.opus --precision int8 --server http://127.0.0.1:8765`
+    * `vibevoice-asr estimate --minutes 90 --server http://127.0.0.1:8765`
     * `vibevoice-asr estimate --card 12GB --minutes 90 --format json`
     """
     if engine is not None and where.server:
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
     if (file is None) == (minutes is None):
         raise typer.BadParameter("Give a recording, or --minutes.")
-    if where.server and file is None:
-        raise typer.BadParameter("--minutes goes without --server.")
     if format not in ("text", "json"):
         raise typer.BadParameter(f"--format is text or json, not '{printable(format)}'.")
     given = {"precision": precision, "card": card}
     options = {name: value for name, value in given.items() if value is not None}
     source = nullcontext(None) if file is None else audio_input.open_file(file)
     with source as opened:
-        if where.server and opened is not None:
-            with os.fdopen(os.dup(opened.fd), "rb") as recording:
-                async with backends.client_of(where) as client:
-                    answer = await client.estimate(recording, **options)
+        if where.server:
+            async with backends.client_of(where) as client:
+                if opened is None:
+                    answer = await client.estimate(minutes=minutes, **options)
+                else:
+                    with os.fdopen(os.dup(opened.fd), "rb") as recording:
+                        answer = await client.estimate(recording, **options)
         else:
             answer = await _own_estimate(opened, minutes, options, engine)
     if format == "json":

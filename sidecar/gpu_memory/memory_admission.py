@@ -101,7 +101,8 @@ class MemoryAdmission:
     ) -> None:
         self._shape = shape
         first, *rest = memory_plan.PREFERRED_PRECISIONS
-        if first not in precisions:  # a GPU without bf16
+        self._fused = first in precisions
+        if not self._fused:  # a GPU without bf16
             first = Precision.FP16
         self._candidates = [one for one in (first, *rest) if one in precisions]
         self._limit = limit_bytes
@@ -236,7 +237,7 @@ class MemoryAdmission:
         return available if self._limit is None else min(available, self._limit)
 
     def _model(self, precision: Precision) -> ModelFootprint:
-        return ModelFootprint(self._shape, precision)
+        return ModelFootprint(self._shape, precision, self._fused)
 
     def _room(self, now: MemoryState) -> DeviceRoom:
         return DeviceRoom(self.available_bytes(now), now.bandwidth, now.on_gpu)

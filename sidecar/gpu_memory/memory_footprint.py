@@ -313,10 +313,13 @@ def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelFootprint:
-    """Bytes of a model of this ``shape`` at a ``precision``: of its parts, and of each phase."""
+    """Bytes of a model of this ``shape`` at a ``precision``: of its parts, and of each phase.
+    ``fused``: the device has flash attention; before sm80 a kernel may hold all scores.
+    """
 
     shape: ModelShape
     precision: Precision
+    fused: bool = True
 
     @property
     def value_bytes(self) -> int:
@@ -421,6 +424,7 @@ class ModelFootprint:
         if work.prompt_tokens > tile:
             beside += tile * size * hidden
         kept = self._rotary_cache_bytes(positions)
+        inside = max(inside, self._scores_bytes(tile, work.prompt_tokens // plan.together))
         return max(kept + beside + inside, _rotary_temporary_bytes(shape, positions))
 
     def _decoding_bytes(self, plan: MemoryPlan, first: int, last: int) -> int:
@@ -434,12 +438,27 @@ class ModelFootprint:
         rows = DRAFT_TOKENS + 1
         shares = rows * (12 * self.shape.heads + 1) * last + 16 * last
         little = rows * (self.shape.vocab + 4 * self.shape.mlp) * self.value_bytes
+        if self.precision is Precision.INT8:  # not captured: the prompt's attention
+            shares = max(shares, self._scores_bytes(DRAFT_TOKENS, last // plan.together))
         step = self._rotary_cache_bytes(last) + shares + little
         if last == first:
             return step
         copied = self.cache_bytes(last) // (2 * self.shape.layers)
         before = self._rotary_cache_bytes(last - plan.cache_step)
         return max(step, before + max(copied, _rotary_temporary_bytes(self.shape, last)))
+
+    def _scores_bytes(self, rows: int, positions: int) -> int:
+        """Return the bytes of an attention that is not fused, for the heads of one key head.
+
+        In float32: scores before and after the softmax, values, and keys before and after scaling.
+        The mask is a byte and a 16-bit value.
+        """
+        if self.fused:
+            return 0
+        shared = self.shape.heads // self.shape.kv_heads
+        scores, copy = (4 * shared * positions * one for one in (rows, self.shape.head_dim))
+        queries = 8 * shared * rows * self.shape.head_dim
+        return 3 * rows * positions + queries + scores + 2 * copy + max(scores, copy)
 
     def _rotary_cache_bytes(self, positions: int) -> int:
         """Return the bytes of a cosine and a sine for each position and dimension of a head."""

@@ -161,6 +161,9 @@ def test_estimate_is_a_sentence_with_and_without_server(terminal, server):
     assert alone.stdout.startswith(fits)
     served = terminal.run("estimate", SUCCESS, "--server", server.url)
     assert served.stdout.startswith(fits)
+    short = terminal.run("estimate", "--minutes", 5, "--server", server.url)
+    assert (short.returncode, short.stderr) == (0, "")
+    assert short.stdout.startswith(f"5 min: {fits.removeprefix(f'{SUCCESS}: ')}")
 
 
 def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):

@@ -118,9 +118,14 @@ def test_simulated_memory_is_that_of_stored_figures(
     assert peaks.highest == pytest.approx(frozen[precision, minutes, step], rel=0.001)
 
 
-@pytest.mark.slow_except("bf16")
-@pytest.mark.parametrize(("precision", "layers"), [(BF16, 4), (INT8, 28), (INT4, 28)])
-def test_each_phase_is_planned_as_simulated(precision: Precision, layers: int) -> None:
+@pytest.mark.slow_except("bf16", "fp16")
+@pytest.mark.parametrize(
+    ("precision", "layers", "fused"),
+    [(BF16, 4, True), (INT8, 28, True), (INT4, 28, True), (FP16, 4, False), (INT8, 28, False)],
+)
+def test_each_phase_is_planned_as_simulated(
+    precision: Precision, layers: int, *, fused: bool
+) -> None:
     pytest.importorskip("transformers")
     import memory_simulation
 
@@ -130,8 +135,8 @@ def test_each_phase_is_planned_as_simulated(precision: Precision, layers: int) -
     # Of 20 minutes the first words: the cache grows twice, and each growth is like the other.
     work = replace(RecordingWork.of(shape, 1200.0), output_tokens=1500)
     plan = replace(plan_ladder(work)[3], prefill_tile=300, encoder_chunk_s=5.0, cache_step=700)
-    peaks = memory_simulation.simulate(config, precision, plan, work)
-    for phase in ModelFootprint(shape, precision).phases(plan, work):
+    peaks = memory_simulation.simulate(config, precision, plan, work, fused=fused)
+    for phase in ModelFootprint(shape, precision, fused).phases(plan, work):
         assert peaks.phases[phase.phase] <= phase.tensors <= 1.05 * peaks.phases[phase.phase]
 
 

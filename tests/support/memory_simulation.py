@@ -313,12 +313,15 @@ def _zeros(tensor: Tensor, device: str) -> Tensor:
     return torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
 
 
-def simulate(config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork) -> Peaks:
+def simulate(
+    config: Any, precision: Precision, plan: MemoryPlan, work: RecordingWork, *, fused: bool = True
+) -> Peaks:
     """The peaks of one recording, weights included. ``config`` is a `VibeVoiceAsrConfig`."""
     peaks = Peaks()
     model = build(config, precision)
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with torch.inference_mode(), as_on_a_gpu(), fake, Counter(peaks):
+    gpu = as_on_a_gpu() if fused else as_on_an_old_gpu(precision)
+    with torch.inference_mode(), gpu, fake, Counter(peaks):
         load(model, plan, DEVICE)
         transcribe(model, plan, work, peaks.begin, place)
     return peaks
@@ -329,6 +332,23 @@ def as_on_a_gpu() -> Iterator[None]:
     """Attention like a fused kernel's, and the step that is captured there (here it is not)."""
     attention = mock.patch.object(VibeVoiceDecoder, "_attend", fused_attention)
     with attention, mock.patch.object(VibeVoiceDecoder, "capturable", True):
+        yield
+
+
+@contextmanager
+def as_on_an_old_gpu(precision: Precision) -> Iterator[None]:
+    """As a GPU before sm80 of which no kernel takes the attention: torch's own arithmetic."""
+
+    def plain(*tensors: Tensor, attn_mask: Any = None, is_causal: bool = False, **_: Any) -> Any:
+        decompose = torch.ops.aten._scaled_dot_product_attention_math.default.decompose
+        return decompose(*tensors, attn_mask, 0.0, is_causal)[0]
+
+    by_key_head = mock.patch.object(
+        VibeVoiceDecoder, "by_key_head", property(lambda _: True, lambda *_: None), create=True
+    )
+    captured = mock.patch.object(VibeVoiceDecoder, "capturable", precision is not Precision.INT8)
+    attention = mock.patch.object(nn.functional, "scaled_dot_product_attention", plain)
+    with by_key_head, captured, attention:
         yield
 
 

@@ -261,8 +261,10 @@ class VibeVoiceDecoder:
                 query, keys, values, is_causal=True, enable_gqa=shared
             )
         total = keys.shape[2]
-        mask: Tensor = causal_lower_right(count, total)  # no tensor if flash attention is available
-        if query.device.type != "cuda":
+        mask: Tensor
+        if query.device.type == "cuda":
+            mask = causal_lower_right(count, total)  # no tensor if flash attention is available
+        else:
             ones = torch.ones(count, total, dtype=torch.bool, device=query.device)
             mask = ones.tril(total - count)
         return functional.scaled_dot_product_attention(

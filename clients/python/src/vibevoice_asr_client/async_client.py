@@ -91,8 +91,11 @@ class AsyncClient:
         """How the service is, now: asked once, whatever becomes of it."""
         return (await self._ask(calls.health(), around=transport.surroundings(NEVER))).body()
 
-    async def estimate(self, /, source: Source, **options: Any) -> Dict[str, Any]:
-        """Whether a recording fits into the service's memory, and how long it takes."""
+    async def estimate(self, /, source: Optional[Source] = None, **options: Any) -> Dict[str, Any]:
+        """Whether a recording, or one of ``minutes``, fits into the service's memory, and how long
+        it takes."""
+        if source is None:
+            return (await self._ask(calls.estimate(options))).body()
         with Upload(source) as upload:
             return (await self._ask(calls.estimate(options), upload)).body()
 

@@ -112,8 +112,8 @@ def queue_status() -> Call:
 
 
 def estimate(options: Mapping[str, Any]) -> Call:
-    """Whether a recording fits; it is uploaded, and nothing is kept."""
-    return Call("POST", "/v1/estimate", fields=form(options))
+    """Whether a recording fits; it is uploaded, and nothing is kept. Or one of ``minutes``."""
+    return Call("POST", "/v1/estimate", fields=form(options), body=options)
 
 
 def submit(options: Mapping[str, Any], key: str) -> Call:
