@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import Opens, open_file
+from sidecar.cli.common_options import option
 from sidecar.cli.output import ProgressCallback, keep_quiet
 from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
@@ -37,13 +38,52 @@ TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """Address of a service and the credentials for it. ``leave``: jobs continue if the command
-    ends, and the next command finds them."""
+    """Address of a service and the credentials for it: options of the commands that query one."""
 
     server: str | None = None
-    token: str | None = None
-    trust: Trust | None = None
-    leave: bool = False
+    token: str | None = option(
+        None,
+        "Send this token to the service; '@FILE' reads it from a file. Other users can "
+        "read command lines: prefer VIBEVOICE_CLIENT_TOKEN.",
+        metavar="TOKEN",
+    )
+    ca_cert: Path | None = option(
+        None, "Trust this certificate of the service, or of its authority.", metavar="FILE"
+    )
+    fingerprint: str | None = option(
+        None, "Trust the certificate with this SHA-256 fingerprint.", metavar="SHA256"
+    )
+    insecure: bool = option(
+        False, "Accept any certificate: TLS then protects against nobody in between."
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            errors.SettingsInvalid: as `trust`.
+        """
+        if self.ca_cert or self.fingerprint or self.insecure:
+            _ = self.trust
+
+    @property
+    def trust(self) -> Trust:
+        """Return what of the service's certificate is trusted.
+
+        Raises:
+            errors.SettingsInvalid: options exclude each other, or the fingerprint is malformed.
+        """
+        from vibevoice_asr_client import Trust, TrustInvalid
+
+        if sum(map(bool, (self.ca_cert, self.fingerprint, self.insecure))) > 1:
+            raise errors.SettingsInvalid(
+                "--ca-cert, --fingerprint and --insecure exclude each other.",
+                hint="Use one of them.",
+            )
+        try:
+            return Trust(self.ca_cert, self.fingerprint, self.insecure)
+        except TrustInvalid as error:
+            raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
 
     def or_ours(self, **flags: Any) -> ServiceTarget:
         """Return this target, or that of the settings, with these flags, if no server is named.
@@ -51,8 +91,6 @@ class ServiceTarget:
         Raises:
             errors.SettingsInvalid: the settings are invalid, or do not fix the port.
         """
-        from vibevoice_asr_client import Trust
-
         from sidecar.auth.tls import local_fingerprint
 
         if self.server is not None:
@@ -64,10 +102,10 @@ class ServiceTarget:
                 hint="Name its address with --server.",
             )
         server = service_url(settings.host, settings.port, encrypted=settings.encrypted)
-        given = self.trust is not None and self.trust.given
+        if self.trust.given:
+            return replace(self, server=server)
         # In its certificate, under any name.
-        trust = self.trust if given else Trust(fingerprint=local_fingerprint(settings))
-        return replace(self, server=server, trust=trust)
+        return replace(self, server=server, fingerprint=local_fingerprint(settings))
 
     def with_token(self) -> ServiceTarget:
         """Return the target with the token of the environment or the settings, if none is given."""
@@ -77,13 +115,10 @@ class ServiceTarget:
 
     def answering(self, ready: Mapping[str, Any]) -> ServiceTarget:
         """Return the target of the child service that printed this ready line."""
-        from vibevoice_asr_client import Trust
-
         from sidecar.config.secret_settings import service_token
 
-        pinned = Trust(fingerprint=ready["fingerprint"]) if "fingerprint" in ready else None
         token = ready.get("token") or service_token(load_settings())
-        return replace(self, server=ready["url"], token=token, trust=pinned)
+        return ServiceTarget(ready["url"], token, fingerprint=ready.get("fingerprint"))
 
 
 @asynccontextmanager
@@ -128,10 +163,10 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
 
 @asynccontextmanager
 async def open_backend(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file
+    where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file, leave: bool = False
 ) -> AsyncGenerator[TranscribeRecording, None]:
     """Open the function that transcribes: by the service of ``where``, or in this process if it
-    names no server.
+    names no server. ``leave``: as `remote_service.transcribe_remotely`.
 
     Raises:
         errors.SidecarError: the service does not answer, or cannot be created.
@@ -141,7 +176,7 @@ async def open_backend(
 
         async with client_of(where) as client:
             yield lambda path, told: transcribe_remotely(
-                client, path, opens, options, told, leave=where.leave
+                client, path, opens, options, told, leave=leave
             )
         return
     # The engine is loaded for this command only, so at the requested precision.

@@ -358,7 +358,7 @@ async def _sides(order: BenchCommand, where: ServiceTarget) -> list[target.LoadT
     else:
         # Options for a certificate do not apply to an unencrypted service.
         plain = against.startswith(("http://", "grpc://"))
-        other = replace(where, server=against, trust=None if plain else where.trust)
+        other = ServiceTarget(against, where.token) if plain else replace(where, server=against)
         sides.append(await described(other, order.wire))
     if sides[0].name == sides[1].name:  # the same twice, to measure the noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")

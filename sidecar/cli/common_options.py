@@ -15,7 +15,6 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors
-from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
@@ -219,44 +218,15 @@ SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """Options of commands that query a service."""
-
-    server: str | None = None
-    token: str | None = option(
-        None,
-        "Send this token to the service; '@FILE' reads it from a file. Other users can "
-        "read command lines: prefer VIBEVOICE_CLIENT_TOKEN.",
-        metavar="TOKEN",
-    )
-    ca_cert: Path | None = option(
-        None, "Trust this certificate of the service, or of its authority.", metavar="FILE"
-    )
-    fingerprint: str | None = option(
-        None, "Trust the certificate with this SHA-256 fingerprint.", metavar="SHA256"
-    )
-    insecure: bool = option(
-        False, "Accept any certificate: TLS then protects against nobody in between."
-    )
-
-    def where(self) -> ServiceTarget:
-        """Return the target service."""
-        from sidecar.cli.remote_service import trust_from_flags
-
-        trust = trust_from_flags(self.ca_cert, self.fingerprint, self.insecure)
-        return ServiceTarget(self.server, self.token, trust)
-
-
 def command(
     function: Callable[..., Any], server_help: str = SERVER_HELP, about: str = ""
 ) -> Callable[..., int]:
     """Return ``function``, which may be a coroutine function and may return an exit code, as a
     command for typer; its docstring is the help.
 
-    The fields of a dataclass argument become options, at any depth. Those of ``where`` choose the
-    service; ``server_help`` is the help of --server. Every failure is printed as one line on
-    stderr, which begins with the value of the option ``about``.
+    The fields of a dataclass argument become options, at any depth. Those of a
+    `backends.ServiceTarget` choose the service; ``server_help`` is the help of --server. Every
+    failure is printed as one line on stderr, which begins with the value of the option ``about``.
     """
     options = {one.name: one for one in _options(function)}
     if "server" in options:
@@ -309,8 +279,6 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     own = inspect.signature(function, eval_str=True)
     made = {one.name: one for one in fields(function)} if is_dataclass(function) else {}
     for one in own.parameters.values():
-        if one.annotation is ServiceTarget:
-            one = one.replace(annotation=ServiceOptions)
         default = made.get(one.name, one.default)
         if isinstance(default, Field) and _SHOWN in default.metadata:
             kind, flags, shown = default.metadata[_SHOWN]
@@ -336,6 +304,5 @@ def _prepared(function: Callable[..., Any], given: Mapping[str, Any]) -> Callabl
     values = {}
     for one in _parameters(function):
         nested = is_dataclass(one.annotation)
-        made = _prepared(one.annotation, given)() if nested else given[one.name]
-        values[one.name] = made.where() if isinstance(made, ServiceOptions) else made
+        values[one.name] = _prepared(one.annotation, given)() if nested else given[one.name]
     return partial(function, **values)

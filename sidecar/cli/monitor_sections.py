@@ -112,7 +112,7 @@ async def create_monitor_client(
             )
     context = None
     warn_of_insecure_trust(where.trust)
-    if where.trust is not None and where.trust.given:
+    if where.trust.given:
         with translate_client_errors():
             context = await asyncio.to_thread(where.trust.context, base)
     verify = context or True

@@ -30,24 +30,6 @@ if TYPE_CHECKING:
 HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
 
 
-def trust_from_flags(
-    ca_cert: Path | None, fingerprint: str | None, insecure: bool
-) -> asr_client.Trust:
-    """Return the trust of the command line.
-
-    Raises:
-        errors.SettingsInvalid: its options exclude each other, or the fingerprint is malformed.
-    """
-    if sum(map(bool, (ca_cert, fingerprint, insecure))) > 1:
-        raise errors.SettingsInvalid(
-            "--ca-cert, --fingerprint and --insecure exclude each other.", hint="Use one of them."
-        )
-    try:
-        return asr_client.Trust(ca_cert, fingerprint, insecure)
-    except asr_client.TrustInvalid as error:
-        raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
-
-
 def client_token(settings: Settings, given: str | None = None) -> str | None:
     """Return the token that commands send to a service.
 

@@ -114,11 +114,6 @@ class TranscribeCommandOptions:
         files = self.files or ()
         return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
 
-    @property
-    def recognizer(self) -> ServiceTarget:
-        """Return the service that transcribes."""
-        return replace(self.where, leave=self.resume or self.watch is not None)
-
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 
@@ -229,7 +224,7 @@ def _make_output_folder(folder: Path, fmt: str) -> None:
 
 
 async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
-    async with backends.open_backend(order.recognizer, order.options) as transcribe:
+    async with backends.open_backend(order.where, order.options, leave=True) as transcribe:
         to = order.output or folder
         watch = FolderWatch(folder, to, order.format, transcribe, _at_once(order))
         return await watch.run()
@@ -248,7 +243,9 @@ async def _run(
     else:
         pairs = list(zip(files, output.output_names(files, ending), strict=True))
     with progress_bars() as bar:
-        async with backends.open_backend(order.recognizer, order.options, opens) as transcribe:
+        async with backends.open_backend(
+            order.where, order.options, opens, order.resume
+        ) as transcribe:
             batch = _TranscriptionBatch(order, transcribe, bar, manifest)
             try:
                 failed = await batch.run(pairs)

@@ -131,7 +131,7 @@ async def watched(
 @contextlib.asynccontextmanager
 async def watched_by_service(folder: Path, where: ServiceTarget) -> AsyncIterator[None]:
     """The same, whose recordings go to a service."""
-    async with open_backend(where, {}) as transcribe, watched(folder, transcribe):
+    async with open_backend(where, {}, leave=True) as transcribe, watched(folder, transcribe):
         yield
 
 
@@ -144,7 +144,7 @@ async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
-    async with watched_by_service(inbox, ServiceTarget(server.url, leave=True)):
+    async with watched_by_service(inbox, ServiceTarget(server.url)):
         await until((inbox / "a.WAV.txt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
@@ -162,7 +162,7 @@ async def test_watch_resumes_the_job_that_it_left(
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")
     shutil.copy(TALK, tmp_path / "talk.wav")
-    where = ServiceTarget(server.url, leave=True)
+    where = ServiceTarget(server.url)
     with Client(where.server or "") as client:
         with halted(server.health()["worker_pid"]):
             async with watched_by_service(tmp_path, where):

@@ -21,7 +21,8 @@ from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
 from sidecar.auth import tls
-from sidecar.cli.remote_service import service_at, trust_from_flags
+from sidecar.cli.backends import ServiceTarget
+from sidecar.cli.remote_service import service_at
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.server import listeners
@@ -261,7 +262,7 @@ async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
 
 def test_conflicting_or_invalid_pins_are_refused() -> None:
     with pytest.raises(errors.SettingsInvalid, match="--ca-cert"):
-        trust_from_flags(None, "0" * 64, insecure=True)
+        ServiceTarget(fingerprint="0" * 64, insecure=True)
     with pytest.raises(errors.SettingsInvalid, match="no SHA-256"):
-        trust_from_flags(None, "abc", insecure=False)
-    assert not trust_from_flags(None, None, insecure=False).given
+        ServiceTarget(fingerprint="abc")
+    assert not ServiceTarget().trust.given
