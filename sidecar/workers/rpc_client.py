@@ -5,6 +5,8 @@ it), `{call, granted}`, `{call, cancel}` and `{ping}`. Messages from it: `{call,
 granted}`, `{call, done}`, `{call, error}` and `{pong, reading_s}`.
 """
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections import deque
@@ -20,25 +22,196 @@ MAX_SEND_REFUSALS = 10_000
 some 20 s."""
 
 
-class RpcConnection(asyncio.Protocol):
-    """Connection to the process ``pid`` over one channel, for `asyncio`'s `create_connection`.
-    ``on_close`` is called once, after `close` or when the other side closes; ``on_frame`` is not
-    called after that."""
+MAX_UNREAD_BYTES = 2 * channel.CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
+"""Maximum unread bytes of one call: a worker that sends more violates the flow control."""
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        pid: int,
-        on_frame: Callable[[channel.ChannelFrame], None],
-        on_close: Callable[[channel.ChannelClosed], None],
-    ) -> None:
-        self._sock, self._pid = sock, pid
-        self._on_frame, self._on_close = on_frame, on_close
+
+class RpcCallEnded(Exception):
+    """Raised on a send to a call that has ended."""
+
+
+class RpcCall:
+    """One call, seen from the service: a reader of its answers, and a sender of more input."""
+
+    def __init__(self, number: int, connection: RpcConnection) -> None:
+        self.number = number
+        self.reached = asyncio.Event()
+        """Set once all calls before it have ended and it executes, or once it has ended."""
+        self.over = asyncio.Event()
+        """Set once it has ended on the other side, or the connection is closed."""
+        self._connection = connection
+        self._answers: deque[channel.ChannelFrame] = deque()
+        self.unread_bytes = 0
+        """Bytes of answers that were received and not read yet."""
+        self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
+        self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
+        self._changed, self._room = asyncio.Event(), asyncio.Event()
+
+    async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
+        """Yield the answers, with the bytes behind them, until the call is done.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+            errors.SidecarError: the operation failed.
+        """
+        while True:
+            self._changed.clear()
+            while self._answers:
+                frame = self._answers.popleft()
+                self.unread_bytes -= frame.size
+                if granted := self._incoming.read(frame.size):
+                    self._connection.send_nowait({"call": self.number, "granted": granted})
+                yield frame.message["answer"], frame.raw
+            if self._wrong is not None:
+                raise self._wrong
+            if self.over.is_set():
+                return
+            await self._changed.wait()
+
+    async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
+        """Send more input, once enough of the earlier input was read.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+            RpcCallEnded: the call has ended.
+        """
+        size = channel.credited_bytes(message, raw)
+        while not self._outgoing.allows(size) and not self.over.is_set():
+            self._room.clear()
+            await self._room.wait()
+        if self.over.is_set():
+            raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
+        self._outgoing.sent(size)
+        await self._connection.send({"call": self.number, "told": message}, raw=raw)
+
+    def send_nowait(self, **message: Any) -> None:
+        """Queue a small message after earlier ones; a call that has ended ignores it."""
+        if not self.over.is_set():
+            self._connection.send_nowait({"call": self.number, "told": message})
+
+    def cancel(self) -> None:
+        """Ask the worker to stop the call."""
+        if not self.over.is_set():
+            self._connection.send_nowait({"call": self.number, "cancel": True})
+
+    def receive(self, frame: channel.ChannelFrame) -> None:
+        """Handle a frame of this call."""
+        match frame.message:
+            case {"answer": dict()}:
+                self._answers.append(frame)
+                self.unread_bytes += frame.size
+                if self.unread_bytes > MAX_UNREAD_BYTES:
+                    self._connection.close("more of a call than may lie unread")
+            case {"granted": int(size)}:
+                self._outgoing.granted(size)
+                self._room.set()
+            case {"error": wrong}:
+                self.end(errors.from_wire(wrong))
+            case _:
+                self.end()
+        self._changed.set()
+
+    def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
+        """End it: a reader gets ``wrong`` after the answers that have arrived."""
+        if not self.over.is_set():
+            self._wrong = wrong
+            self.reached.set()
+            self.over.set()
+            self._changed.set()
+            self._room.set()
+
+
+class RpcConnection(asyncio.Protocol):
+    """Connection to the process ``pid`` over one channel, with all calls to it. ``on_close`` is
+    called once, before the calls end: after `close`, or when the other side closes."""
+
+    def __init__(self, sock: socket.socket, pid: int, on_close: Callable[[], None]) -> None:
+        self._sock, self._pid, self._on_close = sock, pid, on_close
+        self.connecting: asyncio.Task[object] | None = None
+        """Connection attempt; None before the first call."""
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
-        self._closed: channel.ChannelClosed | None = None
         self._drained = asyncio.Event()
         self._drained.set()
+        self._calls: dict[int, RpcCall] = {}
+        self.in_turn: deque[RpcCall] = deque()
+        """Calls that have not ended and run one after the other: the first one executes."""
+        self._begin_lock = asyncio.Lock()
+        self._last = 0
+        self._pongs: list[asyncio.Event] = []
+        self.closed: channel.ChannelClosed | None = None
+        self.reading_s = 0.0
+        """Seconds of the longest read of a recording, as of the last answer to a ping."""
+
+    async def connect(self) -> None:
+        """Connect to the process, once, even if a caller is cancelled."""
+        if self.connecting is None:
+            loop = asyncio.get_running_loop()
+            made = loop.create_connection(lambda: self, sock=self._sock)
+            self.connecting = loop.create_task(made)
+        await asyncio.shield(self.connecting)
+
+    async def begin(self, operation: str, fds: Sequence[int], arguments: dict[str, Any]) -> RpcCall:
+        """Begin a call with a number of its own.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+            errors.MachineBusy: as `send`.
+        """
+        self._last += 1
+        call = RpcCall(self._last, self)
+        self._calls[call.number] = call
+        try:
+            async with self._begin_lock:  # sends in the order of numbers
+                if "beside" in arguments:
+                    call.reached.set()
+                else:
+                    self.in_turn.append(call)
+                    self._go_on()
+                await self.send({"call": call.number, "operation": operation, **arguments}, fds)
+        except BaseException:
+            self._ended(call.number)
+            self.forget(call)
+            raise
+        return call
+
+    def forget(self, call: RpcCall) -> None:
+        """Drop all further answers of a call that has no reader any more."""
+        self._calls.pop(call.number, None)
+
+    async def answers_ping(self, within_s: float) -> bool:
+        """Return whether the process answers a ping, whatever it computes."""
+        if self._transport is None or self.closed is not None:
+            return False
+        pong = asyncio.Event()
+        self._pongs.append(pong)
+        self.send_nowait({"ping": True})
+        try:
+            return await wait_for_event(pong, within_s) and self.closed is None
+        finally:
+            self._pongs.remove(pong)
+
+    def receive(self, frame: channel.ChannelFrame) -> None:
+        """Handle a frame; drop it if its call is unknown."""
+        match frame.message:
+            case {"call": int(number), **rest}:
+                if number in self._calls:
+                    self._calls[number].receive(frame)
+                if not ("answer" in rest or "granted" in rest):
+                    self._ended(number)
+            case {"pong": _, "reading_s": reading_s}:
+                self.reading_s = reading_s
+                for pong in self._pongs:
+                    pong.set()
+
+    def _ended(self, number: int) -> None:
+        """Remove a call that has ended; the next one executes."""
+        self.in_turn = deque(call for call in self.in_turn if call.number != number)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self.in_turn and self.closed is None:
+            self.in_turn[0].reached.set()
 
     async def send(
         self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
@@ -80,19 +253,23 @@ class RpcConnection(asyncio.Protocol):
         """Wait until the write buffer is empty; file descriptors bypass this buffer."""
         while not self._drained.is_set():  # another waiter may have filled it again
             await self._drained.wait()
-        if self._closed is not None:
-            raise self._closed
+        if self.closed is not None:
+            raise self.closed
 
     def _write(self, data: memoryview) -> None:
-        if self._transport is not None and self._closed is None and data:
+        if self._transport is not None and self.closed is None and data:
             self._transport.write(data)
 
     def _end(self, why: channel.ChannelClosed) -> None:
-        if self._closed is None:
-            self._closed = why
+        if self.closed is None:
+            self.closed = why
             self._data.clear()
             self._drained.set()
-            self._on_close(why)
+            self._on_close()
+            for call in self._calls.values():
+                call.end(why)
+            for pong in self._pongs:
+                pong.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the connection is made; reading begins."""
@@ -109,202 +286,15 @@ class RpcConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """asyncio: add received bytes, and pass on complete frames."""
-        if self._closed is not None:
+        if self.closed is not None:
             return
         self._data += data
         try:
             while (frame := channel.take_frame(self._data)) is not None:
-                self._on_frame(frame)
+                self.receive(frame)
         except channel.ChannelClosed as error:
             self.close(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the other side is gone."""
         self._end(channel.ChannelClosed(str(exc or "end of stream")))
-
-
-MAX_UNREAD_BYTES = 2 * channel.CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
-"""Maximum unread bytes of one call: a worker that sends more violates the flow control."""
-
-
-class RpcCallEnded(Exception):
-    """Raised on a send to a call that has ended."""
-
-
-class RpcCall:
-    """One call, seen from the service: a reader of its answers, and a sender of more input."""
-
-    def __init__(self, number: int, line: RpcConnection) -> None:
-        self.number = number
-        self.reached = asyncio.Event()
-        """Set once all calls before it have ended and it executes, or once it has ended."""
-        self.over = asyncio.Event()
-        """Set once it has ended on the other side, or the connection is closed."""
-        self._line = line
-        self._answers: deque[channel.ChannelFrame] = deque()
-        self.unread_bytes = 0
-        """Bytes of answers that were received and not read yet."""
-        self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
-        self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
-        self._changed, self._room = asyncio.Event(), asyncio.Event()
-
-    async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
-        """Yield the answers, with the bytes behind them, until the call is done.
-
-        Raises:
-            channel.ChannelClosed: the other side is gone.
-            errors.SidecarError: the operation failed.
-        """
-        while True:
-            self._changed.clear()
-            while self._answers:
-                frame = self._answers.popleft()
-                self.unread_bytes -= frame.size
-                if granted := self._incoming.read(frame.size):
-                    self._line.send_nowait({"call": self.number, "granted": granted})
-                yield frame.message["answer"], frame.raw
-            if self._wrong is not None:
-                raise self._wrong
-            if self.over.is_set():
-                return
-            await self._changed.wait()
-
-    async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
-        """Send more input, once enough of the earlier input was read.
-
-        Raises:
-            channel.ChannelClosed: the other side is gone.
-            RpcCallEnded: the call has ended.
-        """
-        size = channel.credited_bytes(message, raw)
-        while not self._outgoing.allows(size) and not self.over.is_set():
-            self._room.clear()
-            await self._room.wait()
-        if self.over.is_set():
-            raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
-        self._outgoing.sent(size)
-        await self._line.send({"call": self.number, "told": message}, raw=raw)
-
-    def send_nowait(self, **message: Any) -> None:
-        """Queue a small message after earlier ones; a call that has ended ignores it."""
-        if not self.over.is_set():
-            self._line.send_nowait({"call": self.number, "told": message})
-
-    def cancel(self) -> None:
-        """Ask the worker to stop the call."""
-        if not self.over.is_set():
-            self._line.send_nowait({"call": self.number, "cancel": True})
-
-    def receive(self, frame: channel.ChannelFrame) -> None:
-        """Handle a frame of this call."""
-        match frame.message:
-            case {"answer": dict()}:
-                self._answers.append(frame)
-                self.unread_bytes += frame.size
-                if self.unread_bytes > MAX_UNREAD_BYTES:
-                    self._line.close("more of a call than may lie unread")
-            case {"granted": int(size)}:
-                self._outgoing.granted(size)
-                self._room.set()
-            case {"error": wrong}:
-                self.end(errors.from_wire(wrong))
-            case _:
-                self.end()
-        self._changed.set()
-
-    def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
-        """End it: a reader gets ``wrong`` after the answers that have arrived."""
-        if not self.over.is_set():
-            self._wrong = wrong
-            self.reached.set()
-            self.over.set()
-            self._changed.set()
-            self._room.set()
-
-
-class RpcCalls:
-    """All calls over the connection to one worker."""
-
-    def __init__(self) -> None:
-        self._line: RpcConnection | None = None
-        self._calls: dict[int, RpcCall] = {}
-        self.in_turn: deque[RpcCall] = deque()
-        """Calls that have not ended and run one after the other: the first one executes."""
-        self._begin_lock = asyncio.Lock()
-        self._last = 0
-        self._pongs: list[asyncio.Event] = []
-        self.closed: channel.ChannelClosed | None = None
-        self.reading_s = 0.0
-        """Seconds of the longest read of a recording, as of the last answer to a ping."""
-
-    async def begin(
-        self, line: RpcConnection, operation: str, fds: Sequence[int], arguments: dict[str, Any]
-    ) -> RpcCall:
-        """Begin a call with a number of its own.
-
-        Raises:
-            channel.ChannelClosed: the other side is gone.
-        """
-        self._line = line
-        self._last += 1
-        call = RpcCall(self._last, line)
-        self._calls[call.number] = call
-        try:
-            async with self._begin_lock:  # sends in the order of numbers
-                if "beside" in arguments:
-                    call.reached.set()
-                else:
-                    self.in_turn.append(call)
-                    self._go_on()
-                await line.send({"call": call.number, "operation": operation, **arguments}, fds)
-        except BaseException:
-            self._ended(call.number)
-            self.forget(call)
-            raise
-        return call
-
-    def forget(self, call: RpcCall) -> None:
-        """Drop all further answers of a call that has no reader any more."""
-        self._calls.pop(call.number, None)
-
-    async def answers_ping(self, within_s: float) -> bool:
-        """Return whether the process answers a ping, whatever it computes."""
-        if self._line is None or self.closed is not None:
-            return False
-        pong = asyncio.Event()
-        self._pongs.append(pong)
-        self._line.send_nowait({"ping": True})
-        try:
-            return await wait_for_event(pong, within_s) and self.closed is None
-        finally:
-            self._pongs.remove(pong)
-
-    def receive(self, frame: channel.ChannelFrame) -> None:
-        """Handle a frame; drop it if its call is unknown."""
-        match frame.message:
-            case {"call": int(number), **rest}:
-                if number in self._calls:
-                    self._calls[number].receive(frame)
-                if not ("answer" in rest or "granted" in rest):
-                    self._ended(number)
-            case {"pong": _, "reading_s": reading_s}:
-                self.reading_s = reading_s
-                for pong in self._pongs:
-                    pong.set()
-
-    def end(self, why: channel.ChannelClosed) -> None:
-        """End all calls, because the connection is closed."""
-        self.closed = why
-        for call in self._calls.values():
-            call.end(why)
-        for pong in self._pongs:
-            pong.set()
-
-    def _ended(self, number: int) -> None:
-        """Remove a call that has ended; the next one executes."""
-        self.in_turn = deque(call for call in self.in_turn if call.number != number)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self.in_turn and self.closed is None:
-            self.in_turn[0].reached.set()

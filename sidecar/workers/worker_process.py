@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from sidecar.installation import own_command
 from sidecar.workers import channel, worker_environment
-from sidecar.workers.rpc_client import RpcCall, RpcCalls, RpcConnection
+from sidecar.workers.rpc_client import RpcCall, RpcConnection
 from sidecar.workers.rpc_server import LIVE_OPERATION, BegunCallsPage
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,7 @@ class WorkerProcess:
         """Time for a cancelled call to stop: the load time, as a new process costs that much."""
         self.on_end: Callable[[], None] = lambda: None
         """Callback for the end of the process, whatever the cause, if it ever had a call."""
-        self._calls = RpcCalls()
-        self._line = RpcConnection(self._sock, self.pid, self._calls.receive, self._lost)
-        self._connecting: asyncio.Task[object] | None = None
+        self._connection = RpcConnection(self._sock, self.pid, self._lost)
         self._page: BegunCallsPage | None = None
         """Page of the live sessions that it is executing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
@@ -142,11 +140,11 @@ class WorkerProcess:
             WorkerDied: the process ended.
         """
         try:
-            line = await self._connected()
+            await self._connection.connect()
             if operation == LIVE_OPERATION and not self._dead:
                 self._page = self._page or BegunCallsPage()
                 fds = (*fds, self._page.fd)
-            call = await self._calls.begin(line, operation, fds, arguments)
+            call = await self._connection.begin(operation, fds, arguments)
         except (OSError, channel.ChannelClosed) as error:
             raise self._died(error, began=False) from None
         try:
@@ -156,7 +154,7 @@ class WorkerProcess:
         finally:
             if not (call.over.is_set() or self._dead):
                 await self._stop(call)
-            self._calls.forget(call)
+            self._connection.forget(call)
 
     async def call(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
@@ -184,19 +182,20 @@ class WorkerProcess:
     @property
     def reading_s(self) -> float:
         """Return the seconds that it had waited for a recording's disk at its last ping."""
-        return self._calls.reading_s
+        return self._connection.reading_s
 
     async def answers_ping(self, within_s: float) -> bool:
         """Return whether it answers a ping in ``within_s`` seconds, whatever it computes."""
-        return await self._calls.answers_ping(within_s)
+        return await self._connection.answers_ping(within_s)
 
     async def close(self) -> None:
         """Close the connection so that the process ends; kill it if it does not."""
         self._ours = self._ours or self._process.poll() is None
         self._dead = True
-        if self._connecting is not None:
+        if self._connection.connecting is not None:
             with suppress(OSError):
-                (await self._connected()).close()
+                await self._connection.connect()
+                self._connection.close()
         self._sock.close()
         if not self.stuck and not await self._exited(self.options.exit_grace_s):
             self.kill()
@@ -239,8 +238,8 @@ class WorkerProcess:
             return
         self._stuck = True
         log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
-        if self._connecting is not None:
-            self._line.close(PROCESS_STUCK)
+        if self._connection.connecting is not None:
+            self._connection.close(PROCESS_STUCK)
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -261,7 +260,7 @@ class WorkerProcess:
             patience_s = max(self.patience_s, self.options.patience_s, grace_s)
             latest = loop.time() + patience_s
             while True:
-                ping = loop.create_task(self._calls.answers_ping(self.options.ping_timeout_s))
+                ping = loop.create_task(self._connection.answers_ping(self.options.ping_timeout_s))
                 over = loop.create_task(call.over.wait())
                 try:
                     await asyncio.wait({over}, timeout=grace_s)
@@ -286,21 +285,11 @@ class WorkerProcess:
                 self.kill()
             raise
 
-    async def _connected(self) -> RpcConnection:
-        """Return the connection to the process; it is made once, even if a caller is cancelled."""
-        if self._connecting is None:
-            loop = asyncio.get_running_loop()
-            made = loop.create_connection(lambda: self._line, sock=self._sock)
-            self._connecting = loop.create_task(made)
-        await asyncio.shield(self._connecting)
-        return self._line
-
-    def _lost(self, why: channel.ChannelClosed) -> None:
+    def _lost(self) -> None:
         """Handle the end of the connection: the worker is dead."""
         self._dead = True
         if self._page is not None and not self._ours:
             self._blamed = self._page.calls()
-        self._calls.end(why)
         self.on_end()
 
     def _died(self, error: Exception, began: bool) -> WorkerDied:

@@ -21,7 +21,6 @@ from sidecar.workers.rpc_client import (
     MAX_UNREAD_BYTES,
     RpcCall,
     RpcCallEnded,
-    RpcCalls,
     RpcConnection,
 )
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
@@ -61,11 +60,11 @@ class Peer:
 class Ends:
     """Both ends of a line, and calls that were begun on it."""
 
-    def __init__(self, calls: RpcCalls, line: RpcConnection, peer: Peer) -> None:
-        self.calls, self.line, self.peer = calls, line, peer
+    def __init__(self, line: RpcConnection, peer: Peer) -> None:
+        self.line, self.peer = line, peer
 
     async def begun(self) -> tuple[RpcCall, RpcRequest]:
-        call = await self.calls.begin(self.line, "anything", (), {})
+        call = await self.line.begin("anything", (), {})
         return call, await in_thread(self.peer.begun, call.number)
 
 
@@ -75,10 +74,9 @@ async def ends(
 ) -> AsyncIterator[Ends]:
     ours, theirs = socket.socketpair()
     monkeypatch.setattr(rpc_client, "MAX_UNREAD_BYTES", getattr(request, "param", MAX_UNREAD_BYTES))
-    calls = RpcCalls()
-    line = RpcConnection(ours, os.getpid(), calls.receive, calls.end)
-    await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
-    yield Ends(calls, line, Peer(theirs))
+    line = RpcConnection(ours, os.getpid(), lambda: None)
+    await line.connect()
+    yield Ends(line, Peer(theirs))
     line.close()
     theirs.close()
 
@@ -166,7 +164,7 @@ async def test_cancelled_call_ends_and_others_go_on(ends: Ends) -> None:
 
 async def test_answers_of_forgotten_call_are_dropped(ends: Ends) -> None:
     call, asked = await ends.begun()
-    ends.calls.forget(call)
+    ends.line.forget(call)
     asked.answer({"n": 1})
     asked.end(done=True)
     other, answering = await ends.begun()
@@ -185,7 +183,7 @@ async def test_closed_connection_ends_calls_after_received_answers(ends: Ends) -
         await anext(answers)
     with pytest.raises(channel.ChannelClosed):
         await one.send({}, PIECE)
-    assert not await ends.calls.answers_ping(PATIENCE_S)
+    assert not await ends.line.answers_ping(PATIENCE_S)
 
 
 @pytest.mark.parametrize("ends", [2 * CREDIT_WINDOW_BYTES], indirect=True, ids=["two windows"])
@@ -198,7 +196,7 @@ async def test_worker_that_exceeds_its_credit_is_disconnected(ends: Ends) -> Non
 
     with pytest.raises(channel.ChannelClosed):
         await in_thread(flood)
-    assert isinstance(ends.calls.closed, channel.ChannelClosed)
+    assert isinstance(ends.line.closed, channel.ChannelClosed)
     assert call.unread_bytes <= 2 * CREDIT_WINDOW_BYTES + 2 * len(PIECE)
 
 

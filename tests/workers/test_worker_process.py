@@ -138,7 +138,7 @@ async def test_prompts_larger_than_socket_buffer_reach_late_worker(
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
             call = worker.calling("transcribe", [file.fileno()] * 16, requests=[one] * 16)
             async with call as begun:
-                assert not worker._line._drained.is_set(), "the socket is full"
+                assert not worker._connection._drained.is_set(), "the socket is full"
                 os.kill(worker.pid, signal.SIGCONT)
                 answers = [answer async for answer, _ in begun.answers()]
         ended = [answer for answer in answers if answer["event"]["event"] == "Finished"]
@@ -193,7 +193,7 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
             halt(worker.pid)  # as deaf as native code can be
             frames = transcribe(worker, file.fileno())
             waiting = asyncio.ensure_future(anext(frames))
-            await until(lambda: worker._calls.in_turn, "it was asked")
+            await until(lambda: worker._connection.in_turn, "it was asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
