@@ -98,7 +98,8 @@ class Dispatcher:
         self._closing = True
         runner, self._runner = self._runner, None
         if runner is not None:
-            self.interrupt()
+            if self.run is not None:
+                self.run.interrupt()
             runner.cancel()
             await asyncio.wait({runner})
 
@@ -111,29 +112,6 @@ class Dispatcher:
     def open_(self) -> bool:
         """Return whether the dispatcher task runs."""
         return self._runner is not None
-
-    @property
-    def running(self) -> list[Job]:
-        """Jobs that run."""
-        return [*self.run.jobs] if self.run is not None else []
-
-    def leave(self, job: Job) -> None:
-        """Drop a job that was ended from outside, and go on with the others of its run."""
-        if self.run is not None and job in self.run.jobs:
-            self.run.leave(job)
-
-    def interrupt(self) -> None:
-        """Put running jobs back to the head of the queue."""
-        if self.run is not None:
-            self.run.interrupt()
-
-    def stop(self, end: Callable[[Job], None]) -> None:
-        """Call ``end`` for all running jobs, and stop their use of the engine."""
-        busy = not all(job.ended for job in self.running)
-        for job in self.running:
-            end(job)
-        if self.run is not None and busy:
-            self.run.stop()
 
     async def _dispatch(self) -> None:
         told = ""
@@ -449,25 +427,34 @@ class JobQueue(SubmissionQueue):
         if job in self._waiting:
             self._waiting.leave(job)
         job.cancel()
-        for lane in self.dispatchers:
-            lane.leave(job)
+        for run in self._runs:
+            if job in run.jobs:
+                run.leave(job)
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
-        for lane in self.dispatchers:
-            lane.interrupt()
+        for run in self._runs:
+            run.interrupt()
+
+    @property
+    def _runs(self) -> list[JobRun]:
+        return [lane.run for lane in self.dispatchers if lane.run is not None]
 
     @property
     def _running(self) -> list[Job]:
-        return [job for lane in self.dispatchers for job in lane.running]
+        return [job for run in self._runs for job in run.jobs]
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End waiting and running jobs."""
         for job in self._waiting:
             self._end(job, error)
         self._waiting.clear()
-        for lane in self.dispatchers:
-            lane.stop(lambda job: self._end(job, error))
+        for run in self._runs:
+            busy = not run.ended
+            for job in run.jobs:
+                self._end(job, error)
+            if busy:
+                run.stop()
 
     def _end(self, job: Job, error: errors.SidecarError) -> None:
         """End a job with the service; a durable one stays as it is for the next start."""

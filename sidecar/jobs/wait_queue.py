@@ -7,6 +7,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -17,68 +18,20 @@ from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_slot import EngineSlot
 
-PredictJobSeconds = Callable[[Job], float]
-"""Predictor of a job's seconds of work, by what is known now."""
 
-
+@dataclass(slots=True)
 class RunningJobs:
-    """Running jobs of one dispatcher in the engine slot ``place``; times
-    are of `time.monotonic`."""
+    """Running jobs of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``shut``:
+    whether the dispatcher has ended."""
 
-    def __init__(
-        self, place: EngineSlot[EngineSpec], pace: DurationPredictor, takes_s: PredictJobSeconds
-    ) -> None:
-        self.place = place
-        self.running: Sequence[Job] = ()
-        self.shut = False
-        """Whether the dispatcher has ended."""
-        self._pace = pace
-        self._takes_s = takes_s
-        self._begun_at = 0.0
-        self._loaded_at = place.loaded_at
+    jobs: Sequence[Job] = ()
+    begun_at: float = 0.0
+    shut: bool = False
 
     @property
     def free(self) -> bool:
         """Return whether a job could start."""
-        return not self.running and not self.shut
-
-    def begin(self, jobs: Sequence[Job], now: float) -> None:
-        """Start a job or batch."""
-        self._begun_at = now
-        self.running = jobs
-
-    def worked_s(self, now: float) -> float | None:
-        """Return the seconds of work on the running jobs, without the engine's load; None if no
-        engine is loaded now."""
-        return now - max(self._begun_at, self.place.loaded_at) if self.place.loaded else None
-
-    def finish(self) -> None:
-        """Remove the jobs that ran; the duration of a load is learned."""
-        self.running = ()
-        if self.place.loaded and self.place.loaded_at != self._loaded_at:
-            self._loaded_at = self.place.loaded_at
-            self._pace.learn_load(self.place.precision, self.place.load_s)
-
-    def open_in_s(self, now: float) -> float:
-        """Return the seconds until a job could start, with the engine's load."""
-        if self.shut:
-            return math.inf
-        working = [job for job in self.running if not job.ended]
-        if not working:
-            return 0.0
-        if not self.place.loaded:
-            load_s = self._pace.load_s(self.place.precision)
-            return load_s * (1.0 - (self.place.loading or 0.0)) + max(map(self._takes_s, working))
-        elapsed_s = now - max(self._begun_at, self.place.loaded_at)
-        return max(
-            remaining_s(
-                self._takes_s(job),
-                elapsed_s,
-                job.record.progress.fraction,
-                job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
-            )
-            for job in working
-        )
+        return not self.jobs and not self.shut
 
 
 POSITIONS_MAX_AGE_S = 1.0
@@ -111,7 +64,9 @@ class WaitQueue:
         self._guess = guess
         self._pace = pace if pace is not None else DurationPredictor()
         self._place = place
-        self._working = [RunningJobs(place, self._pace, self._takes_s) for _ in range(places)]
+        self._loaded_at = place.loaded_at
+        """End of the last load whose duration was learned, or of one before the queue."""
+        self._working = [RunningJobs() for _ in range(places)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; jobs that were put back come first."""
@@ -171,15 +126,21 @@ class WaitQueue:
             self._gone(job)
             work_s = self._predicted[job.id] / len(jobs)
             self._shares = self._shares.charged(job.record.owner, work_s, active)
-        self._working[at].begin(jobs, time.monotonic())
+        self._working[at] = RunningJobs(jobs, time.monotonic())
         self._changed()
 
     def finish(self, jobs: Sequence[Job], at: int) -> None:
         """Remove jobs that run no more, and settle what their owners were charged with the work
         that was done: predictions trust headers. A job that has not ended is queued again, in
-        front, and its owner gets its work back."""
-        worked_s = self._working[at].worked_s(time.monotonic())
-        self._working[at].finish()
+        front, and its owner gets its work back. The duration of a load is learned."""
+        worked_s = None
+        if self._place.loaded:
+            begun_at = max(self._working[at].begun_at, self._place.loaded_at)
+            worked_s = time.monotonic() - begun_at
+            if self._place.loaded_at != self._loaded_at:
+                self._loaded_at = self._place.loaded_at
+                self._pace.learn_load(self._place.precision, self._place.load_s)
+        self._working[at].jobs = ()
         for job in jobs:
             back_s = self._predicted[job.id]
             if job.ended:
@@ -269,7 +230,7 @@ class WaitQueue:
         if now >= self._turns_until:
             jobs = [*self._jobs.values()]
             takes_s = [self._takes_s(job) for job in jobs]
-            busy_s = [one.open_in_s(now) for one in self._working]
+            busy_s = [self._open_in_s(one, now) for one in self._working]
             load_s = self._pace.load_s(self._place.precision)
             found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
             self._turns = {
@@ -277,6 +238,27 @@ class WaitQueue:
             }
             self._turns_until = now + POSITIONS_MAX_AGE_S
         return self._turns
+
+    def _open_in_s(self, running: RunningJobs, now: float) -> float:
+        """Return the seconds until a dispatcher could start a job, with the engine's load."""
+        if running.shut:
+            return math.inf
+        slot, working = self._place, [job for job in running.jobs if not job.ended]
+        if not working:
+            return 0.0
+        if not slot.loaded:
+            load_s = self._pace.load_s(slot.precision)
+            return load_s * (1.0 - (slot.loading or 0.0)) + max(map(self._takes_s, working))
+        elapsed_s = now - max(running.begun_at, slot.loaded_at)
+        return max(
+            remaining_s(
+                self._takes_s(job),
+                elapsed_s,
+                job.record.progress.fraction,
+                job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
+            )
+            for job in working
+        )
 
     def _worked_out(
         self,
@@ -309,7 +291,7 @@ class WaitQueue:
         return [self._values[job_id] for job_id in self._jobs]
 
     def _active(self) -> set[str]:
-        running = chain.from_iterable(one.running for one in self._working)
+        running = chain.from_iterable(one.jobs for one in self._working)
         return {job.record.owner for job in chain(self._jobs.values(), running)}
 
     def _takes_s(self, job: Job) -> float:

@@ -76,6 +76,10 @@ class Held:
             self.lane.run = None
             self.lane.waiting.finish(self.jobs, self.lane.number)
 
+    @property
+    def ended(self) -> bool:
+        return all(job.ended for job in self.jobs)
+
     def stop(self) -> None:
         """There is nothing to stop."""
 
@@ -107,7 +111,7 @@ class Local:
     async def work(self, job_id: str, *changes: JobChange) -> None:
         """Have these happen to a job, as an engine does; `StartedChange` is the first."""
         lanes = self._queue.dispatchers
-        runs = (one for one in lanes if job_id in [job.id for job in one.running])
+        runs = (one for one in lanes if one.run and job_id in [job.id for job in one.run.jobs])
         lane = next(runs, None) or next(one for one in lanes if one.run is None)
         for change in changes:
             if isinstance(change, StartedChange):
