@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -48,10 +47,10 @@ class UploadReservation(Reservation):
     """Upload in progress."""
 
     def __init__(
-        self, room: Reservations, owner: str, declared: int, came: Callable[[int], None] | None
+        self, room: Reservations, owner: str, declared: int, quota: TokenBuckets | None
     ) -> None:
         super().__init__()
-        self._room, self._owner, self._came = room, owner, came
+        self._room, self._owner, self._quota = room, owner, quota
         self._size, self._promised = 0, declared
         self._own = room.uploading.setdefault(owner, OwnerUploads())
         self._own.bodies += 1
@@ -64,8 +63,8 @@ class UploadReservation(Reservation):
         Raises:
             errors.UploadsFull: with those of other uploads, they are too many.
         """
-        if self._came is not None:
-            self._came(size)
+        if self._quota is not None:
+            self._quota.charge(self._owner, time.monotonic(), size)
         self._size += size
         self._own.bytes += size
         beyond = max(0, self._size - self._promised)
@@ -83,7 +82,8 @@ class UploadReservation(Reservation):
 
 class Reservations:
     """Counters of uploads and queue reservations. The declared length of a body counts against its
-    owner only: declaring much and sending little must not keep other owners out."""
+    owner only: declaring much and sending little must not keep other owners out. The quota of an
+    owner and hour counts bytes as they arrive."""
 
     def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
         self.max_bodies = most_bodies
@@ -91,6 +91,8 @@ class Reservations:
         self.owners = Counter[str]()
         """Reserved queue positions by owner."""
         self.uploading: dict[str, OwnerUploads] = {}
+        self._quotas: dict[int, TokenBuckets] = {}
+        """Quotas of bytes per hour by their limit; one in practice."""
 
     @property
     def promised(self) -> int:
@@ -113,15 +115,18 @@ class Reservations:
         reserved.enter_context(counted(self.owners, owner))
         return reserved
 
-    def body(
-        self, caller: Identity, declared: int = 0, came: Callable[[int], None] | None = None
-    ) -> UploadReservation:
+    def body(self, caller: Identity, declared: int = 0) -> UploadReservation:
         """Reserve an upload of ``declared`` bytes (0: unknown). A single upload is always accepted.
-        ``came`` is called with the number of its bytes as they arrive.
 
         Raises:
             errors.UploadsFull: too many uploads or bytes are in progress, of this owner or of all.
+            errors.UploadsLimited: the quota is used up; Retry-After says when some is free again.
         """
+        quota, most = None, caller.limits.upload_bytes
+        if most is not None:
+            quota = self._quotas.setdefault(most, TokenBuckets(RateLimit(most, HOUR_S)))
+            if wait_s := quota.wait(caller.owner, time.monotonic()):
+                raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
         own = self.uploading.get(caller.owner, OwnerUploads())
         owners = len(self.uploading) + (not own.bodies)
         many = self.bodies >= self.max_bodies and (own.bodies + 1) * owners > self.max_bodies
@@ -131,7 +136,7 @@ class Reservations:
         declared = declared if caller.limits.shares else 0
         if caller.limits.shares and own.bodies:
             self._check_others(own, declared)
-        return UploadReservation(self, caller.owner, declared, came)
+        return UploadReservation(self, caller.owner, declared, quota)
 
     def check_share(self, own: OwnerUploads) -> None:
         """Refuse more data of an owner with more than an equal share of a full resource.
@@ -198,30 +203,6 @@ def check_audio(
             f"{waiting_s / HOUR_S:.1f} hours of your audio are waiting; the limit is "
             f"{most / HOUR_S:.1f}."
         )
-
-
-class UploadQuotas:
-    """Quotas of uploaded bytes per owner and hour. Bytes count as they arrive, not as declared."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._buckets: dict[int, TokenBuckets] = {}
-        """Buckets by their limit in bytes; one in practice."""
-
-    def begin(self, who: Identity) -> Callable[[int], None] | None:
-        """Begin an upload. Return the callback that charges its bytes; None if the owner has no
-        limit.
-
-        Raises:
-            errors.UploadsLimited: the quota is used up; Retry-After says when some is free again.
-        """
-        most = who.limits.upload_bytes
-        if most is None:
-            return None
-        buckets = self._buckets.setdefault(most, TokenBuckets(RateLimit(most, HOUR_S)))
-        if wait_s := buckets.wait(who.owner, self._now()):
-            raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
-        return lambda size: buckets.charge(who.owner, self._now(), size)
 
 
 def charged_audio_s(total_s: float | None, least_s: float = 0.0) -> float:

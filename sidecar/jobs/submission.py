@@ -55,7 +55,6 @@ class JobSubmissions:
         self._room = reservations.Reservations(
             settings.queue_limit + 1, settings.upload_room_mb << 20
         )
-        self._uploads = reservations.UploadQuotas()
         self._discards = BackgroundTaskGroup()
 
     async def place(self, caller: Identity, key: str | None = None) -> reservations.Reservation:
@@ -91,7 +90,7 @@ class JobSubmissions:
             errors.UploadsFull: too many uploads are in progress, of this caller or of all.
             errors.UploadsLimited: the caller has uploaded as much as it may.
         """
-        return self._room.body(caller, declared, self._uploads.begin(caller))
+        return self._room.body(caller, declared)
 
     async def open_path(self, caller: Identity, path: str) -> AudioSource:
         """Open a recording on this machine by the path that a client sent.

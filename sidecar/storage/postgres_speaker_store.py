@@ -57,17 +57,9 @@ class PostgresSpeakerStore:
 
         return await self._ask(put)
 
-    async def delete(self, owner: str, person: str) -> None:
-        """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
-        PostgreSQL vacuums the table."""
-        await self._drop(owner, person)
-
-    async def empty(self, owner: str) -> int:
-        """As `SpeakerStore.empty`. Speakers that cannot be read are deleted, too."""
-        return await self._drop(owner)
-
-    async def _drop(self, owner: str, person: str | None = None) -> int:
-        """Delete one of an owner's speakers, or all of them; return how many."""
+    async def delete(self, owner: str, person: str | None = None) -> int:
+        """As `SpeakerStore.delete`, of all also those that cannot be read. Rows stay in the
+        database's files, encrypted, until PostgreSQL vacuums the table."""
 
         async def drop(cursor: Any) -> int:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))

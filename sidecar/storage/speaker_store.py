@@ -111,19 +111,12 @@ class SpeakerStore(Protocol):
             errors.JournalUnreachable: it may be stored or not. If ``decide`` raises, it is not.
         """
 
-    async def delete(self, owner: str, person: str) -> None:
-        """Delete all data of a speaker.
+    async def delete(self, owner: str, person: str | None = None) -> int:
+        """Delete all data of a speaker, or of all speakers of an owner; return how many.
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
             errors.JournalUnreachable: it may be deleted or not.
-        """
-
-    async def empty(self, owner: str) -> int:
-        """`delete` all speakers of an owner; return how many.
-
-        Raises:
-            errors.SidecarError: as `delete`; some may be deleted then.
         """
 
     async def close(self) -> None:
@@ -283,24 +276,19 @@ class SqliteSpeakerStore:
 
         return await self._disk.run(act)
 
-    async def delete(self, owner: str, person: str) -> None:
+    async def delete(self, owner: str, person: str | None = None) -> int:
         """As `SpeakerStore.delete`."""
 
-        def act() -> None:
-            known = self._people.get(person)
-            if known is not None and known.owner == owner:
-                with self._change():  # its data is overwritten
-                    self._database.execute("DELETE FROM people WHERE id = ?", (person,))
-                self._people = {id_: one for id_, one in self._people.items() if id_ != person}
+        def act() -> int:
+            gone = [one.id for one in self._of(owner) if person in (None, one.id)]
+            with self._change():  # their data is overwritten
+                self._database.executemany(
+                    "DELETE FROM people WHERE id = ?", [(id_,) for id_ in gone]
+                )
+            self._people = {id_: one for id_, one in self._people.items() if id_ not in gone}
+            return len(gone)
 
-        await self._disk.run(act)
-
-    async def empty(self, owner: str) -> int:
-        """As `SpeakerStore.empty`."""
-        everybody = self._of(owner)
-        for one in everybody:
-            await self.delete(owner, one.id)
-        return len(everybody)
+        return await self._disk.run(act)
 
     async def close(self) -> None:
         """Close the file, for other services."""
