@@ -30,7 +30,7 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_store import JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
-from sidecar.jobs.retention import OwnerLocks, retained_bytes
+from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
 from sidecar.storage.postgres_database import PostgresDatabase, Row, retry_while_unavailable
@@ -98,7 +98,6 @@ class PostgresJobStore:
         self._database, self._rows, self._service_id = database, rows, service_id
         self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
         self._limit, self._tally, self._now = queue_limit, tally, now
-        self._rendering = OwnerLocks()
         self._waiting_ids, self._waits_s = "", array("d")
         """Ids of all waiting jobs in the order of claims, separated by spaces, and their predicted
         waits, as of `_turns_at`: 40 bytes a job. As objects, ten thousand are some megabytes."""
@@ -321,11 +320,8 @@ class PostgresJobStore:
         )
         return OwnerLoad(jobs, waiting, waiting_s, least_s)
 
-    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a result in one of its formats, rendered in a thread, one at a time for each
-        owner."""
-        async with self._rendering.of(record.owner):
-            return await asyncio.to_thread(render)
+    def fetched(self, record: JobRecord) -> None:
+        """Do nothing: a result outlives this process."""
 
     def begun_in_s(self, count: int) -> float | None:
         """Return the seconds until ``count`` of the waiting jobs have started, all taken to be

@@ -132,8 +132,8 @@ class JobStore(Protocol):
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""
 
-    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a result in one of several formats, as ``render`` makes it in a thread."""
+    def fetched(self, record: JobRecord) -> None:
+        """Note that a client has the result of a job."""
 
 
 SAVE_PAUSES_S = 0.25, 0.5, 1.0
@@ -269,9 +269,9 @@ class LocalJobStore:
         audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
-    async def form(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """As `JobStore.form`."""
-        return await self._results.written(record, render)
+    def fetched(self, record: JobRecord) -> None:
+        """As `JobStore.fetched`."""
+        self._results.fetched(record.id)
 
     def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
         if reservations.outlasts_header(record):

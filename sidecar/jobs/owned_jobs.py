@@ -1,10 +1,12 @@
 """Jobs of one owner: lookup, subscription, edits, split speaker, recordings, deletion."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -36,6 +38,8 @@ class OwnedJobs:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
+        self._rendering = WeakValueDictionary[str, asyncio.Lock]()
+        """A lock for each owner: none of another's results waits for its long ones."""
 
     async def job(self, caller: Identity, job_id: str) -> JobRecord:
         """Return the caller's job with this id.
@@ -187,12 +191,17 @@ class OwnedJobs:
     async def written(
         self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
-        """Return a result in one of its formats, as ``render`` makes it in a thread.
+        """Return a result in one of its formats, as ``render`` makes it in a thread, one at a time
+        for each owner.
 
         Raises:
             errors.JobNotFound: it belongs to another owner.
         """
-        return await self._store.form(_require_owned(caller, record), render)
+        owner = _require_owned(caller, record).owner
+        async with self._rendering.setdefault(owner, asyncio.Lock()):
+            form = await asyncio.to_thread(render)
+        self._store.fetched(record)
+        return form
 
 
 def _require_owned(caller: Identity, record: JobRecord) -> JobRecord:

@@ -20,7 +20,6 @@ from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job, poison_error
 from sidecar.jobs.persistent_recordings import (
     PersistentRecordings,
-    RecordingArchive,
     opening_timeout_s,
 )
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
@@ -50,10 +49,9 @@ class JobPersistence(PersistentRecordings):
         """
         folder = jobs_folder(settings)
         storage = create_recording_storage(settings, folder / UPLOADS_FOLDER)
-        shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
-        self.store = SqliteJobEventLog(folder, journal_key(settings), now, shelf=shelf)
+        self.store = SqliteJobEventLog(folder, journal_key(settings), now)
         super().__init__(settings, storage, self.store.seal)
-        self.shelf = shelf
+        self.store.shelf = self.shelf
         self._sweep()
 
     def close(self) -> None:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from sidecar import clock, errors
 from sidecar.concurrency import wait_for_event
@@ -48,18 +47,6 @@ async def render_result(
     size = sum(1 + len(one.words) + len(one.text) // 100 for one in segments)  # edited: any length
     short = not subtitles and size <= SHORT_RESULT
     return render() if short else await asyncio.to_thread(render)
-
-
-class OwnerLocks:
-    """A lock for each owner: its long results are rendered one at a time, and none of another's
-    waits for them."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    def of(self, owner: str) -> asyncio.Lock:
-        """Return the lock of an owner."""
-        return self._locks.setdefault(owner, asyncio.Lock())
 
 
 def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
@@ -152,19 +139,15 @@ class Retention:
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
         self._held: Counter[str] = Counter()
-        self._rendering = OwnerLocks()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         store.listen(self._on_event)
         store.when_gone(self._gone)
 
-    async def written(self, record: JobRecord, render: Callable[[], bytes]) -> bytes:
-        """Return a result in one of many formats: rendered each time, and marked as fetched."""
-        async with self._rendering.of(record.owner):
-            form = await asyncio.to_thread(render)
-        if record.id in self._ended:
-            self._ended[record.id].fetched.set()
-        return form
+    def fetched(self, job_id: str) -> None:
+        """Note that a client has a result."""
+        if job_id in self._ended:
+            self._ended[job_id].fetched.set()
 
     def renew(self, job_id: str) -> None:
         """Restart the retention of a result, because its owner has read it."""

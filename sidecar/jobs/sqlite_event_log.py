@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -152,22 +151,15 @@ SEQ_STRIDE = 1 << 20
 class SqliteJobEventLog(JobEventLog):
     """Job log that persists durable jobs in a folder, and holds the others in memory."""
 
-    def __init__(
-        self,
-        folder: Path,
-        secret: str,
-        now: clock.Clock = clock.wall_time,
-        *,
-        shelf: RecordingArchive | None = None,
-    ) -> None:
-        """Open the folder with all stored jobs; this blocks on the disk. ``shelf``: archive of the
-        recordings of finished jobs.
+    def __init__(self, folder: Path, secret: str, now: clock.Clock = clock.wall_time) -> None:
+        """Open the folder with all stored jobs; this blocks on the disk.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         super().__init__(now)
-        self._shelf = shelf or RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
+        self.shelf = RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
+        """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
         self.journal = open_journal(folder, secret, self._read)
         self.seal = self.journal.seal
@@ -192,7 +184,7 @@ class SqliteJobEventLog(JobEventLog):
         super().forget(job_id)
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
-            after = partial(self._shelf.drop, entry.record)
+            after = partial(self.shelf.drop, entry.record)
             self.writer.put(JobWrite(job_id, lambda: [deleted], after=after, gone=True))
 
     def last_read(self, job_id: str) -> float:
@@ -206,19 +198,7 @@ class SqliteJobEventLog(JobEventLog):
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until the job's data (None: all deletions) is on the disk."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: errors.SidecarError | None) -> None:
-            if not done.done():
-                done.set_result(None) if error is None else done.set_exception(error)
-
-        def told(error: errors.SidecarError | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: no task waits
-                loop.call_soon_threadsafe(settle, error)
-
-        self.writer.on_written(job_id, told)
-        await done
+        await asyncio.wrap_future(self.writer.written(job_id))
 
     def close(self) -> None:
         """Write what is left, and unlock the folder for other processes."""
@@ -258,7 +238,7 @@ class SqliteJobEventLog(JobEventLog):
         later = isinstance(change, job_record.ReportedChange) and isinstance(
             change.event, SegmentReady
         )
-        after = partial(self._shelf.put, record) if ended else None
+        after = partial(self.shelf.put, record) if ended else None
         self.writer.put(JobWrite(record.id, kept, soon=not later, after=after))
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:

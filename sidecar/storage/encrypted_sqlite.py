@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -137,7 +138,6 @@ READER_BUSY_TIMEOUT_MS = 100
 """Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
 Statement = tuple[str, Sequence[object]]
-WriteCallback = Callable[[errors.SidecarError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +162,8 @@ class SqliteWriter:
         self._news = threading.Condition()
         self.parts: list[JobWrite] = []
         """Writes that the thread has not taken yet."""
-        self._waiting: list[tuple[str | None, WriteCallback]] = []
-        self._asked: list[tuple[str | None, WriteCallback]] = []
+        self._waiting: list[tuple[str | None, Future[None]]] = []
+        self._asked: list[tuple[str | None, Future[None]]] = []
         """Those whose writes are being tried."""
         self._due = float("inf")
         self._closing = self._dead = False
@@ -182,17 +182,19 @@ class SqliteWriter:
             self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not part.soon))
             self._news.notify()
 
-    def on_written(self, job_id: str | None, told: WriteCallback) -> None:
-        """Call ``told`` (from the writer's thread) once all earlier writes were tried,
-        with the error of that job; without a job: with that of a deletion that failed. If
-        anything was deleted by them, a checkpoint comes first."""
+    def written(self, job_id: str | None) -> Future[None]:
+        """Return a future that is done once all earlier writes were tried, with the error of that
+        job; without a job: with that of a deletion that failed. If anything was deleted by them, a
+        checkpoint comes first."""
+        done = Future[None]()
         with self._news:
             if self._closing or self._dead:
-                told(_write_error() if self._dead else None)
-                return
-            self._waiting.append((job_id, told))
-            self._due = 0.0
-            self._news.notify()
+                _settle(done, _write_error() if self._dead else None)
+            else:
+                self._waiting.append((job_id, done))
+                self._due = 0.0
+                self._news.notify()
+        return done
 
     def close(self) -> None:
         """Commit all queued writes, and stop."""
@@ -210,8 +212,8 @@ class SqliteWriter:
             with self._news:
                 self._dead = True
                 self._asked += self._waiting
-            for _, told in self._asked:
-                told(_write_error())
+            for _, done in self._asked:
+                _settle(done, _write_error())
 
     def _write_until_closed(self) -> None:
         self.checkpoint()  # an earlier service may have been killed before its own
@@ -229,8 +231,8 @@ class SqliteWriter:
                 self._checkpoint_at = min(self._checkpoint_at, time.monotonic() + WRITE_DELAY_S)
                 if asked or closing or time.monotonic() >= self._checkpoint_at:
                     self.checkpoint()
-            for job_id, told in self._asked:
-                told(self._wrong.get(job_id) if job_id is not None else self._kept)
+            for job_id, done in self._asked:
+                _settle(done, self._wrong.get(job_id) if job_id is not None else self._kept)
             if closing:
                 return
 
@@ -307,6 +309,12 @@ class SqliteWriter:
             log.warning("the write-ahead log of kept jobs cannot be truncated now: %s", error)
         finally:
             self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
+
+
+def _settle(done: Future[None], error: errors.SidecarError | None) -> None:
+    """Set the result of a future, unless its caller no longer waits."""
+    if not done.done() and done.set_running_or_notify_cancel():
+        done.set_result(None) if error is None else done.set_exception(error)
 
 
 def _storage_error(error: Exception) -> errors.SidecarError:

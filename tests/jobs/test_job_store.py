@@ -573,9 +573,3 @@ async def test_headers_of_owner_are_not_believed_after_a_recording_that_was_far_
     assert await store.load("ada") == OwnerLoad(
         1, 1, UNKNOWN_AUDIO_CHARGE_S, UNKNOWN_AUDIO_CHARGE_S
     )
-
-
-async def test_result_is_rendered_in_each_format(opened: Opened, store: JobStore) -> None:
-    record = await done(opened)
-    for form in (b"one form", b"another"):
-        assert await store.form(record, lambda form=form: form) == form

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from job_event_histories import submitted
-from service_process import until
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
@@ -14,6 +14,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs, TranscriptEditor
+from sidecar.jobs.retention import Retention
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import Finished, Segment, Transcript
 from sidecar.transcripts.transcript_edits import (
@@ -53,6 +54,27 @@ async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
         with pytest.raises(errors.JobNotFound):
             owned.hang_up(other, job)
     assert store.get(job.id) == job
+
+
+async def test_long_result_of_one_owner_does_not_delay_others() -> None:
+    store, go_on = JobEventLog(), threading.Event()
+    owned = OwnedJobs(LocalJobStore(store, None, Retention(store, 600.0, 1 << 30)))  # type: ignore[arg-type]
+    anna, ben = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
+    held, other = done_in(store, anna), done_in(store, ben)
+
+    def held_up() -> bytes:
+        go_on.wait(PATIENCE_S)
+        return b"late"
+
+    first = asyncio.create_task(owned.written(anna, held, held_up))
+    second = asyncio.create_task(owned.written(anna, held, lambda: b"next"))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            assert await owned.written(ben, other, lambda: b"now") == b"now"
+        assert not second.done()
+    finally:
+        go_on.set()
+    assert [await first, await second] == [b"late", b"next"]
 
 
 def editor_of(store: JobEventLog) -> TranscriptEditor:

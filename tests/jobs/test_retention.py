@@ -58,7 +58,7 @@ class Kept:
         """As a client does: its state, and its result if there is one."""
         self.results.renew(job.id)
         if job.record.transcript is not None:
-            await self.results.written(job.record, bytes)
+            self.results.fetched(job.id)
 
 
 def finish(job: Job, segments: int = 1) -> Job:
@@ -82,25 +82,6 @@ async def test_long_edited_line_and_subtitles_are_rendered_in_a_thread() -> None
     short = [Segment(0.0, 1.0, "said")]
     told = await render_result(short, threading.get_ident, subtitles=True)
     assert told != threading.get_ident()
-
-
-async def test_long_result_of_one_owner_does_not_delay_others(new_job: NewJob) -> None:
-    kept, go_on = Kept(DAY_S, 1 << 30), threading.Event()
-    held, other = (kept.finished(new_job(owner=owner)) for owner in ("anna", "ben"))
-
-    def held_up() -> bytes:
-        go_on.wait(PATIENCE_S)
-        return b"late"
-
-    first = asyncio.create_task(kept.results.written(held.record, held_up))
-    second = asyncio.create_task(kept.results.written(held.record, lambda: b"next"))
-    try:
-        async with asyncio.timeout(30):
-            assert await kept.results.written(other.record, lambda: b"now") == b"now"
-        assert not second.done()
-    finally:
-        go_on.set()
-    assert [await first, await second] == [b"late", b"next"]
 
 
 def weight_of(job: Job, segments: int) -> int:
