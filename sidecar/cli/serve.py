@@ -22,7 +22,7 @@ from sidecar.config.settings import (
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.server import listeners as server_listeners
 from sidecar.server import service_process
-from sidecar.server.listeners import ReservedPorts, RunningService, bind_port
+from sidecar.server.listeners import RunningService, bind_port, reserve_ports
 from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
     it."""
     place = acquire_port(settings) if given is None else given
     if isinstance(place, socket.socket):
-        besides = ReservedPorts.of(settings)
+        besides = reserve_ports(settings)
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
         from sidecar.auth.tls import create_tls

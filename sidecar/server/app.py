@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
 from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener, ReservedPorts
+from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener
 from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
@@ -110,17 +112,18 @@ def create_listeners(
     service: Service,
     entrance: authentication.AccessControl,
     watch: FileWatcher,
-    ports: ReservedPorts,
+    ports: Mapping[str, socket.socket],
     tls: CertificatePair | None = None,
 ) -> list[ProtocolListener]:
-    """Create the listeners of the ``ports`` beside HTTP; ``tls`` are the files of TLS.
+    """Create the listeners of the ``ports`` beside HTTP (`reserve_ports`); ``tls`` are the files of
+    TLS.
 
     Raises:
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
             each other.
     """
     found: list[ProtocolListener] = []
-    if ports.grpc is not None:
+    if (sock := ports.get("grpc_port")) is not None:
         from sidecar.protocols.grpc_stt import disable_fork_support
 
         disable_fork_support()
@@ -133,19 +136,19 @@ def create_listeners(
                 hint="Set --tls FILE with --tls-key, or --tls self-signed.",
             )
         credentials = server_credentials(tls, watch, clients) if tls else None
-        found.append(GrpcServer(service, entrance, ports.grpc, credentials))
-    if ports.wyoming is not None:
+        found.append(GrpcServer(service, entrance, sock, credentials))
+    if (sock := ports.get("wyoming_port")) is not None:
         from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
 
         allowlist = WyomingAllowlist.of(settings, entrance)
-        found.append(WyomingServer(service, allowlist, ports.wyoming))
-    if settings.talk_ports is not None and ports.talk is not None:
+        found.append(WyomingServer(service, allowlist, sock))
+    if settings.talk_ports is not None and (sock := ports.get("talk_port")) is not None:
         from sidecar.server.http_app import create_talk_app
         from sidecar.server.http_server import SecondaryPort, uvicorn_config
 
         app = create_talk_app(service, entrance, settings.talk_ports.page)
         config = uvicorn_config(app, settings)
-        found.append(SecondaryPort("talk_port", config, ports.talk, TALK_PORT_HINT))
+        found.append(SecondaryPort("talk_port", config, sock, TALK_PORT_HINT))
     return found
 
 

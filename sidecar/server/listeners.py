@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar import errors
 from sidecar.config.settings import ROLE_NODE, Settings
@@ -108,40 +108,31 @@ TALK_PORT_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReservedPorts:
-    """Sockets of the ports beside HTTP's, each bound and not listening."""
+def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
+    """Return the sockets of the ports beside HTTP's that the settings name, by their fields in the
+    ready line, each bound and not listening.
 
-    grpc: socket.socket | None = None
-    wyoming: socket.socket | None = None
-    talk: socket.socket | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Bind the ports that the settings name.
-
-        Raises:
-            errors.PortInUse: as `bind_port`.
-            errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
-        """
-        named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
-        if settings.role == ROLE_NODE and named:  # it has no live engine and no TTS engine
-            raise errors.SettingsInvalid(
-                f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
-                "would make it listen.",
-                hint="Set that on the fronts instead, or omit the role.",
-            )
-        grpc = wyoming = talk = None
-        if settings.grpc_port is not None:
-            grpc = bind_port(settings.host, settings.grpc_port, "--grpc-port")
-        if settings.wyoming_port is not None:
-            wyoming = bind_port(settings.host, settings.wyoming_port, "--wyoming-port")
-        if settings.talk_ports is not None:
-            try:  # always on the loopback
-                talk = bind_port("127.0.0.1", settings.talk_ports.wire)
-            except errors.PortInUse as error:
-                raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
-        return cls(grpc, wyoming, talk)
+    Raises:
+        errors.PortInUse: as `bind_port`.
+        errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
+    """
+    named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
+    if settings.role == ROLE_NODE and named:  # it has no live engine and no TTS engine
+        raise errors.SettingsInvalid(
+            f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
+            "would make it listen.",
+            hint="Set that on the fronts instead, or omit the role.",
+        )
+    found = {}
+    for name, flag in ("grpc_port", "--grpc-port"), ("wyoming_port", "--wyoming-port"):
+        if name in named:
+            found[name] = bind_port(settings.host, getattr(settings, name), flag)
+    if settings.talk_ports is not None:
+        try:  # always on the loopback
+            found["talk_port"] = bind_port("127.0.0.1", settings.talk_ports.wire)
+        except errors.PortInUse as error:
+            raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
+    return found
 
 
 def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:

@@ -492,7 +492,8 @@ async def test_fault_after_a_commit_does_not_end_the_writer(
             raise ValueError("a bug")
 
     archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
-    with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        store.shelf = archive
         for _ in range(2):
             job = added(store, CancelledChange())
             await store.written(job.id)
@@ -505,7 +506,8 @@ async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(fol
             raise SystemExit
 
     archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
-    with closing(SqliteJobEventLog(folder, KEY, shelf=archive)) as store:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        store.shelf = archive
         job = added(store, CancelledChange())
         for _ in range(2):
             with pytest.raises(errors.SpoolUnwritable):

@@ -34,7 +34,6 @@ from sidecar.config.settings import Settings
 from sidecar.protocols.grpc_stt import stt_pb2
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_listeners
-from sidecar.server.listeners import ReservedPorts
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
@@ -72,7 +71,7 @@ def test_grpc_fork_handlers_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FORKS)
     settings, nothing = Settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
     with socket.socket() as grpc_socket, pytest.raises(errors.SettingsInvalid):
-        create_listeners(settings, nothing, nothing, nothing, ReservedPorts(grpc_socket))
+        create_listeners(settings, nothing, nothing, nothing, {"grpc_port": grpc_socket})
     assert os.environ[FORKS] == "0"
 
 

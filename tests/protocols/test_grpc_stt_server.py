@@ -36,7 +36,6 @@ from sidecar.protocols.grpc_stt.server import server_credentials
 from sidecar.protocols.grpc_stt.servicer import peer_address, request_origin
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.server.app import create_listeners
-from sidecar.server.listeners import ReservedPorts
 from sidecar.service.facade import Service
 
 Start = Callable[..., Awaitable[int]]
@@ -154,7 +153,7 @@ async def test_client_certificate_of_the_configured_authority_is_required(
     ours, others = Authority(tmp_path, "ours"), Authority(tmp_path, "others")
     vouching = new_file(tmp_path / "vouching.pem", ours.file.read_bytes())
     settings = load_settings(grpc_client_ca=vouching)
-    ports = ReservedPorts(reserved())
+    ports = {"grpc_port": reserved()}
     another = others.client()
     async with watching() as watch, asyncio.timeout(PATIENCE_S):
         [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
@@ -178,7 +177,7 @@ def test_invalid_client_authority_is_refused_at_the_start(service: Service, tmp_
             server_credentials(pair, FileWatcher(), file)
     settings = load_settings(grpc_client_ca=pair.certificate)
     with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="TLS is off"):
-        create_listeners(settings, service, entrance(), FileWatcher(), ReservedPorts(sock))
+        create_listeners(settings, service, entrance(), FileWatcher(), {"grpc_port": sock})
 
 
 async def test_two_owners_can_use_the_same_session_id(
