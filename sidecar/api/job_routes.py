@@ -30,6 +30,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
+from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
@@ -304,7 +305,7 @@ async def _page(
     limit = request_options.parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
     limit = limit or job_schemas.DEFAULT_PAGE_JOBS
     try:
-        found = await service.owned.jobs(caller, states=states, after=after, limit=limit + 1)
+        found = await service.owned.jobs(caller, JobFilter(states, after, limit + 1))
     except JobNotFound:
         raise FieldInvalid(
             "'after' is not the id of a job of yours, or that job was deleted.",

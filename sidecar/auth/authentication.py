@@ -85,9 +85,9 @@ name. The DNS of a hostile network can lead a browser there by it (docs/deploy.m
 
 
 @dataclass(frozen=True, slots=True)
-class AccessPolicy:
-    """Access policy: where requests may come from, and who may send them. ``names``: allowed hosts
-    beyond the loopback.
+class AccessControl:
+    """Access control of all protocols: where requests may come from, and who may send them.
+    ``names``: allowed hosts beyond the loopback.
 
     If no token can identify remote clients, only this machine is served. The address of the peer
     decides that, not the address that the service listens on, which another server may choose
@@ -98,7 +98,8 @@ class AccessPolicy:
     ``anywhere``: the service listens beyond the loopback, where its names are unknown; a token is
     then what keeps strangers out. ``origins``: pages that may send requests, such as those of an
     embedding app, or all of a scheme that only programs have (``app://*``). ``localhost_origins``:
-    allow the pages of any server on this machine too.
+    allow the pages of any server on this machine too. If ``rate_limiter`` is `None`, requests are
+    not limited. ``pause`` waits for that many seconds.
     """
 
     names: frozenset[str] = frozenset()
@@ -108,19 +109,9 @@ class AccessPolicy:
     authenticator: Authenticator = field(default_factory=Authenticator)
     limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
     """Limits of owners that have none of their own."""
-
-    def identify(self, approach: RequestOrigin) -> identity.Identity:
-        """Return the identity of a client, with the rights that the origin of its request leaves
-        it.
-
-        Raises:
-            errors.TokenMissing, errors.TokenInvalid: the client is not identified.
-        """
-        who = self.authenticator.identify(approach).at(approach)
-        if who.limits != identity.UNLIMITED_OWNER:
-            return who
-        shares = who.proof is identity.AuthMethod.JWT
-        return replace(who, limits=replace(self.limits, shares=shares))
+    rate_limiter: RateLimiter | None = None
+    visits: RevocableStreams = field(default_factory=RevocableStreams)
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 
     def check_origin(self, approach: RequestOrigin) -> None:
         """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that
@@ -176,17 +167,6 @@ class AccessPolicy:
                 f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
             )
 
-
-@dataclass(frozen=True, slots=True)
-class AccessControl:
-    """Access control of all protocols. If ``rate_limiter`` is `None`, requests are not limited.
-    ``pause`` waits for that many seconds."""
-
-    access: AccessPolicy
-    rate_limiter: RateLimiter | None = None
-    visits: RevocableStreams = field(default_factory=RevocableStreams)
-    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
-
     def admit_request(self, approach: RequestOrigin) -> None:
         """Check the origin and the rate of a request.
 
@@ -195,22 +175,27 @@ class AccessControl:
                 allowed.
             errors.RateLimited: the address sends too many requests.
         """
-        self.access.check_origin(approach)
+        self.check_origin(approach)
         if self.rate_limiter is not None:
             self.rate_limiter.admit_request(approach)
 
     async def authenticate(self, approach: RequestOrigin) -> identity.Identity:
-        """Return the identity of a client; delay the answer to a wrong token.
+        """Return the identity of a client, with the rights that the origin of its request leaves
+        it; delay the answer to a wrong token.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: the client is not identified.
             errors.RateLimited: too many answers to wrong tokens are being delayed.
         """
         try:
-            return self.access.identify(approach)
+            who = self.authenticator.identify(approach).at(approach)
         except errors.TokenInvalid:
             await self.delay_wrong_token(approach)
             raise
+        if who.limits != identity.UNLIMITED_OWNER:
+            return who
+        shares = who.proof is identity.AuthMethod.JWT
+        return replace(who, limits=replace(self.limits, shares=shares))
 
     async def identify(self, approach: RequestOrigin) -> identity.Identity:
         """Return the identity of a client and count its request.

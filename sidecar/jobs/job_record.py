@@ -178,6 +178,7 @@ class JobState(StrEnum):
 
 
 TERMINAL_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
+UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
 @dataclass(frozen=True, slots=True)

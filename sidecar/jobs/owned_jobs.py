@@ -13,7 +13,7 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import JobSubscription
-from sidecar.jobs.job_record import TERMINAL_STATES, EditedChange, JobRecord, JobState
+from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_store import JobFilter, JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.wait_queue import QueuePosition
@@ -26,7 +26,6 @@ from sidecar.workers.audio_probe import AudioProbe
 T = TypeVar("T")
 UNFINISHED_JOB_RETRY_AFTER_S = 2
 """Retry-After of a request for the transcript of a job that still waits or runs."""
-UNFINISHED_STATES = frozenset(JobState) - TERMINAL_STATES
 
 
 class OwnedJobs:
@@ -64,25 +63,13 @@ class OwnedJobs:
                 await self._store.renew(record)
         return record
 
-    async def jobs(
-        self,
-        caller: Identity,
-        *,
-        states: frozenset[JobState] = frozenset(),
-        after: str | None = None,
-        limit: int | None = None,
-    ) -> Sequence[JobRecord]:
-        """Return the caller's jobs that can be read by id, oldest first, as `JobStore.list`.
+    async def jobs(self, caller: Identity, only: JobFilter | None = None) -> Sequence[JobRecord]:
+        """Return the caller's jobs, oldest first, as `JobStore.list`.
 
         Raises:
-            errors.JobNotFound: no such job has the id ``after``.
+            errors.JobNotFound: no such job has the id `JobFilter.after`.
         """
-        return await self._store.list(caller.owner, JobFilter(states, after, limit))
-
-    async def on_their_way(self, caller: Identity) -> Sequence[JobRecord]:
-        """Return the caller's jobs that wait or run, including private ones, which cannot be read
-        by id because a client waits for them at some service."""
-        return await self._store.list(caller.owner, JobFilter(UNFINISHED_STATES, private=True))
+        return await self._store.list(caller.owner, only)
 
     async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.

@@ -23,8 +23,9 @@ from sidecar import errors
 from sidecar.api.http import error_responses, openapi, request_headers, responses
 from sidecar.api.http.upload import close_on_error, read_form
 from sidecar.auth.identity import Identity
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import UNFINISHED_STATES, JobRecord, JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment
@@ -225,7 +226,8 @@ def build_router(service: Service) -> APIRouter:
     async def status(request: Request) -> Response:
         """List your jobs and the length of the queue (the vvv queue's wire)."""
         caller = request_headers.identity_of(request)
-        on_their_way = await service.owned.on_their_way(caller)
+        unfinished = JobFilter(UNFINISHED_STATES, private=True)  # also those with waiting clients
+        on_their_way = await service.owned.jobs(caller, unfinished)
         turns = await service.owned.turns(caller, on_their_way)
         ended = recent.of(caller.owner)
         going = [job for job in on_their_way if job.id not in ended]

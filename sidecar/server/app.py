@@ -91,20 +91,19 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.Ac
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
     listens = f"[{settings.host}]" if ":" in settings.host else settings.host
-    access = authentication.AccessPolicy(
+    limits = authentication.owner_limits_of(settings)
+    per_minute = limits.requests_per_minute
+    most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
+    return authentication.AccessControl(
         names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
         anywhere=anywhere,
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
-        limits=authentication.owner_limits_of(settings),
+        limits=limits,
+        rate_limiter=RateLimiter(per_minute) if per_minute else None,
+        visits=RevocableStreams(authenticator.refusal, most=most),
     )
-
-    per_minute = access.limits.requests_per_minute
-    rate_limiter = RateLimiter(per_minute) if per_minute else None
-    most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
-    visits = RevocableStreams(access.authenticator.refusal, most=most)
-    return authentication.AccessControl(access, rate_limiter, visits)
 
 
 def create_listeners(

@@ -155,15 +155,14 @@ def create_talk_app(service: Service, entrance: authentication.AccessControl, pa
     Raises:
         errors.SettingsInvalid: clients need a token, which that page cannot send.
     """
-    if not entrance.access.authenticator.local_only:
+    if not entrance.authenticator.local_only:
         raise SettingsInvalid(
             "The service requires a token, and the pages of --talk-ports cannot send one.",
             hint="Remove one of the two; the routes of --port serve pages with a token, too.",
         )
-    access = replace(entrance.access, origins=s2s.page_origins(page))
     return _application(
         service,
-        replace(entrance, access=access),
+        replace(entrance, origins=s2s.page_origins(page)),
         [s2s.build_router(service), s2s.build_secondary_port_router(service)],
         auth_gate.PortRules(
             refusals={s2s.PATH: s2s.DIALECT.send_refusal}, tidy_prefixes=openai_routes.PREFIXES

@@ -15,7 +15,7 @@ from service_process import Server, check_discreet, check_problem, read_answer
 
 from sidecar import errors
 from sidecar.api.http.auth_gate import PROBES
-from sidecar.auth.authentication import CONTAINER_HOST_NAMES, AccessPolicy, Authenticator
+from sidecar.auth.authentication import CONTAINER_HOST_NAMES, AccessControl, Authenticator
 from sidecar.auth.identity import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -190,7 +190,7 @@ def test_container_with_token_is_served_but_page_of_its_name_is_refused(guarded:
 
 
 def test_allowed_scheme_does_not_allow_web_pages() -> None:
-    access = AccessPolicy(origins=frozenset({"app://*", "https://*", "http://*", "file://*"}))
+    access = AccessControl(origins=frozenset({"app://*", "https://*", "http://*", "file://*"}))
     assert access.admits_origin("app://obsidian.md")
     for origin in ("https://evil.example", "http://evil.example", "file://", "null"):
         assert not access.admits_origin(origin)
@@ -254,7 +254,7 @@ def test_only_loopback_addresses_need_no_token(address: str, loopback: bool) -> 
 
 
 def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> None:
-    access = AccessPolicy(anywhere=True, authenticator=Authenticator(TOKEN))
+    access = AccessControl(anywhere=True, authenticator=Authenticator(TOKEN))
     access.check_origin(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
         access.check_origin(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))
@@ -262,7 +262,7 @@ def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> Non
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_listening_address_is_an_own_host_name(host: str) -> None:
-    access = create_entrance(Settings(host=host), FileWatcher()).access
+    access = create_entrance(Settings(host=host), FileWatcher())
     name = f"[{host}]" if ":" in host else host
     access.check_origin(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
     with pytest.raises(errors.HostNotAllowed):

@@ -32,7 +32,7 @@ from sidecar.api.http.websocket_connections import (
     WebSocketGone,
     close_code,
 )
-from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator, OneTimeCodes
+from sidecar.auth.authentication import AccessControl, Authenticator, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.rate_limits import RateLimit, RevocableStreams, SlidingWindowLimit
 
@@ -148,7 +148,7 @@ async def serving(
         Starlette(
             routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
         ),
-        AccessControl(AccessPolicy(authenticator=known), visits=visits),
+        AccessControl(authenticator=known, visits=visits),
         auth_gate.PortRules(refusals={"/echo": refuse}, tickets=tickets),
     )
     async with served(
@@ -241,7 +241,7 @@ async def test_ephemeral_key_opens_only_its_address_without_scopes() -> None:
     async def send(message: Any) -> None:
         said.append(message)
 
-    entrance = AccessControl(AccessPolicy(authenticator=Authenticator(TOKEN)))
+    entrance = AccessControl(authenticator=Authenticator(TOKEN))
     gate = auth_gate.AuthGate(app, entrance, auth_gate.PortRules(tickets=tickets))
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
         word = tickets.give(auth_gate.TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")

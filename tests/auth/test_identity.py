@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from sidecar import errors
-from sidecar.auth.authentication import AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, Authenticator
 from sidecar.auth.identity import (
     ALL_SCOPES,
     ANONYMOUS,
@@ -24,16 +24,16 @@ def from_here(*authorizations: str) -> RequestOrigin:
     return RequestOrigin(["localhost"], [], authorizations, peer="127.0.0.1")
 
 
-def test_without_a_token_this_machine_is_one_owner_with_all_scopes() -> None:
-    access = AccessPolicy(authenticator=Authenticator())
+async def test_without_a_token_this_machine_is_one_owner_with_all_scopes() -> None:
+    access = AccessControl(authenticator=Authenticator())
     for approach in (from_here(), from_here("Bearer whatever")):
-        assert access.identify(approach) == ANONYMOUS
+        assert await access.authenticate(approach) == ANONYMOUS
     assert ANONYMOUS.scopes == ALL_SCOPES
 
 
-def test_token_of_the_service_identifies_its_owner() -> None:
-    access = AccessPolicy(authenticator=Authenticator(TOKEN))
-    host = access.identify(from_here(f"Bearer {TOKEN}"))
+async def test_token_of_the_service_identifies_its_owner() -> None:
+    access = AccessControl(authenticator=Authenticator(TOKEN))
+    host = await access.authenticate(from_here(f"Bearer {TOKEN}"))
     assert host.scopes == ALL_SCOPES
     assert host.owner != ANONYMOUS.owner
     assert TOKEN not in repr(access)
@@ -66,8 +66,8 @@ def test_bearer_scheme_is_case_insensitive() -> None:
     ],
     ids=["elsewhere", "unknown", "forwarded"],
 )
-def test_remote_owner_may_not_name_files(approach: RequestOrigin) -> None:
-    host = AccessPolicy(authenticator=Authenticator(TOKEN)).identify(approach)
+async def test_remote_owner_may_not_name_files(approach: RequestOrigin) -> None:
+    host = await AccessControl(authenticator=Authenticator(TOKEN)).authenticate(approach)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden, match="scope 'audio_path'") as refused:
         host.demand(Scope.AUDIO_PATH)

@@ -18,7 +18,7 @@ from service_process import Server, check_problem, wait_until
 from sidecar import errors
 from sidecar.api.http.auth_gate import AuthGate, PortRules
 from sidecar.auth import authentication, rate_limits
-from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, Authenticator
 from sidecar.auth.identity import (
     ANONYMOUS,
     UNLIMITED_OWNER,
@@ -234,10 +234,10 @@ async def test_only_wrong_tokens_are_delayed_in_the_same_dialect() -> None:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    access = AccessPolicy(authenticator=Authenticator(TOKEN))
-    gate = AuthGate(
-        inner, AccessControl(access, RateLimiter(1000, Clock()), pause=pause), PortRules()
+    entrance = AccessControl(
+        authenticator=Authenticator(TOKEN), rate_limiter=RateLimiter(1000, Clock()), pause=pause
     )
+    gate = AuthGate(inner, entrance, PortRules())
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
     for number in range(9):
@@ -262,7 +262,7 @@ async def test_task_started_in_a_request_does_not_keep_its_scope() -> None:
     async def nothing(*_: object) -> dict[str, Any]:
         return {"type": "http.request"}
 
-    gate = AuthGate(bears, AccessControl(AccessPolicy()), PortRules())
+    gate = AuthGate(bears, AccessControl(), PortRules())
     scope = HeldScope(
         type="http", method="GET", path="/v1/jobs", scheme="http", client=("127.0.0.1", 5),
         headers=[(b"host", b"localhost")], query_string=b"", state={},
@@ -279,8 +279,8 @@ async def test_task_started_in_a_request_does_not_keep_its_scope() -> None:
 
 async def test_too_many_requests_return_429_with_retry_after() -> None:
     clock = Clock()
-    access = AccessPolicy(authenticator=Authenticator(TOKEN))
-    gate = AuthGate(inner, AccessControl(access, RateLimiter(5, clock)), PortRules())
+    entrance = AccessControl(authenticator=Authenticator(TOKEN), rate_limiter=RateLimiter(5, clock))
+    gate = AuthGate(inner, entrance, PortRules())
     right = ask(gate, TOKEN)
     answers = [await right() for _ in range(6)]
     assert [answer.status_code for answer in answers] == [204] * 5 + [429]

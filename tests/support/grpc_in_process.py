@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_client import CREATE, RECOGNIZE, Ended
 from service_process import PATIENCE_S
 
-from sidecar.auth.authentication import AccessControl, AccessPolicy, Authenticator
+from sidecar.auth.authentication import AccessControl, Authenticator
 from sidecar.auth.identity import (
     AuthMethod,
     Identity,
@@ -53,9 +53,12 @@ def entrance(
     authenticator: Authenticator | None = None, per_minute: int | None = None
 ) -> AccessControl:
     """Who may come in: whoever is on this machine, or whom an authenticator knows."""
-    access = AccessPolicy(authenticator=authenticator or Authenticator())
-    rate_limiter = RateLimiter(per_minute) if per_minute else None
-    return AccessControl(access, rate_limiter, RevocableStreams(access.authenticator.refusal))
+    authenticator = authenticator or Authenticator()
+    return AccessControl(
+        authenticator=authenticator,
+        rate_limiter=RateLimiter(per_minute) if per_minute else None,
+        visits=RevocableStreams(authenticator.refusal),
+    )
 
 
 def reserved(port: int = 0) -> socket.socket:

@@ -53,7 +53,7 @@ class AuthGate:
     def __init__(self, app: ASGIApp, entrance: AccessControl, rules: PortRules) -> None:
         self._app, self._entrance, self._rules = app, entrance, rules
         # The gate is behind CORS, so that an allowed page can read why it is refused.
-        self._behind_cors = middleware.AccessCors(self._authenticate, entrance.access)
+        self._behind_cors = middleware.AccessCors(self._authenticate, entrance)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -64,7 +64,7 @@ class AuthGate:
         error_responses.CURRENT_REQUEST.set(parts)
         try:
             request_headers.check_header_sizes(scope["headers"])
-            self._entrance.access.check_origin(request_origin(scope))
+            self._entrance.check_origin(request_origin(scope))
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
                 await self._send_error(error, scope, receive, send)

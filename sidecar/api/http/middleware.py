@@ -22,7 +22,7 @@ from sidecar import clock, errors
 from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import revocable
 from sidecar.api.http.responses import client_disconnected
-from sidecar.auth.authentication import AccessPolicy
+from sidecar.auth.authentication import AccessControl
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.concurrency import running
 from sidecar.jobs.job_telemetry import CURRENT_ARRIVAL, RequestArrival
@@ -332,9 +332,9 @@ def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
 
 
 class AccessCors(CORSMiddleware):
-    """CORS by the rules of `AccessPolicy`."""
+    """CORS by the rules of `AccessControl`."""
 
-    def __init__(self, app: ASGIApp, access: AccessPolicy) -> None:
+    def __init__(self, app: ASGIApp, entrance: AccessControl) -> None:
         super().__init__(
             app,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
@@ -352,8 +352,8 @@ class AccessCors(CORSMiddleware):
             allow_private_network=True,
             max_age=PREFLIGHT_MAX_AGE_S,
         )
-        self._access = access
+        self._entrance = entrance
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Return whether the access policy lets pages of ``origin`` read responses."""
-        return self._access.admits_origin(origin)
+        """Return whether the access control lets pages of ``origin`` read responses."""
+        return self._entrance.admits_origin(origin)

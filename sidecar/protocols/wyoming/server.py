@@ -137,7 +137,7 @@ class WyomingAllowlist:
             errors.SettingsInvalid: no client could connect, or an entry is not an address.
         """
         guests = [_network(text) for text in settings.wyoming_clients]
-        if not guests and not entrance.access.authenticator.local_only:
+        if not guests and not entrance.authenticator.local_only:
             raise errors.SettingsInvalid(
                 "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
                 "send one.",
@@ -168,10 +168,9 @@ class WyomingAllowlist:
                 hint="Add the address to the setting 'wyoming_clients'.",
             )
         self.entrance.admit_request(approach)
-        access = self.entrance.access
-        if access.authenticator.local_only:
+        if self.entrance.authenticator.local_only:
             return await self.entrance.identify(approach)
-        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(access.limits, shares=True))
+        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(self.entrance.limits, shares=True))
         if self.entrance.rate_limiter is not None:
             self.entrance.rate_limiter.enter(who)
         return who
