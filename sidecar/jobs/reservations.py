@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class UploadReservation(Reservation):
             errors.UploadsFull: with those of other uploads, they are too many.
         """
         if self._quota is not None:
-            self._quota.charge(self._owner, time.monotonic(), size)
+            self._quota.charge(self._owner, self._room.now(), size)
         self._size += size
         self._own.bytes += size
         beyond = max(0, self._size - self._promised)
@@ -85,7 +86,10 @@ class Reservations:
     owner only: declaring much and sending little must not keep other owners out. The quota of an
     owner and hour counts bytes as they arrive."""
 
-    def __init__(self, most_bodies: int, most_body_bytes: int) -> None:
+    def __init__(
+        self, most_bodies: int, most_body_bytes: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.now = now
         self.max_bodies = most_bodies
         self.max_body_bytes = most_body_bytes
         self.owners = Counter[str]()
@@ -125,7 +129,7 @@ class Reservations:
         quota, most = None, caller.limits.upload_bytes
         if most is not None:
             quota = self._quotas.setdefault(most, TokenBuckets(RateLimit(most, HOUR_S)))
-            if wait_s := quota.wait(caller.owner, time.monotonic()):
+            if wait_s := quota.wait(caller.owner, self.now()):
                 raise errors.UploadsLimited(retry_after=math.ceil(wait_s))
         own = self.uploading.get(caller.owner, OwnerUploads())
         owners = len(self.uploading) + (not own.bodies)

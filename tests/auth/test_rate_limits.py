@@ -37,7 +37,7 @@ from sidecar.auth.rate_limits import (
     rate_limit_key,
 )
 from sidecar.config.settings import Settings
-from sidecar.jobs.reservations import UploadQuotas, check_audio, check_jobs
+from sidecar.jobs.reservations import Reservations, check_audio, check_jobs
 
 TOKEN = "correct-horse-battery-staple"
 ANNA, BEN = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
@@ -152,19 +152,18 @@ def test_address_has_the_rate_of_several_owners_and_each_owner_its_own() -> None
 
 def test_uploads_count_while_they_arrive() -> None:
     clock = Clock()
-    uploads = UploadQuotas(clock)
+    room = Reservations(10, 1 << 20, clock)
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(upload_bytes=3600))
-    assert uploads.begin(ANONYMOUS) is None
-    came = uploads.begin(anna)
-    assert came is not None
-    came(3000)
-    assert uploads.begin(anna), "there is some left"
-    came(1600)
+    room.body(ANONYMOUS).grow(100_000)
+    body = room.body(anna)
+    body.grow(3000)
+    room.body(anna).release()  # there is some left
+    body.grow(1600)
     with pytest.raises(errors.UploadsLimited) as refused:
-        uploads.begin(anna)
+        room.body(anna)
     assert refused.value.retry_after == 1001
     clock.now += 1001
-    assert uploads.begin(anna)
+    room.body(anna)
 
 
 def test_waiting_audio_is_limited_but_one_recording_has_any_length() -> None:

@@ -136,7 +136,7 @@ async def watched_by_service(folder: Path, where: ServiceTarget) -> AsyncIterato
 
 
 async def until(condition: Callable[[], object]) -> None:
-    await asyncio.to_thread(wait_until, condition, PATIENCE_S, "the folder is as it should be")
+    await asyncio.to_thread(wait_until, condition, "the folder is as it should be")
 
 
 async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(

@@ -208,7 +208,7 @@ async def test_broken_conversations_leave_no_files_and_no_workers(
         def over() -> bool:
             return server.health()["active_sessions"] == 0
 
-        await asyncio.to_thread(wait_until, over, PATIENCE_S, "nobody talks")
+        await asyncio.to_thread(wait_until, over, "nobody talks")
         return int(server.process.num_fds())
 
     first = await settled()
@@ -222,7 +222,7 @@ async def test_broken_conversations_leave_no_files_and_no_workers(
     def few() -> bool:
         return len(server.process.children()) <= 3
 
-    await asyncio.to_thread(wait_until, few, PATIENCE_S, "no worker is left")
+    await asyncio.to_thread(wait_until, few, "no worker is left")
 
 
 async def _broken_off(server: Server) -> None:

@@ -37,7 +37,7 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_pa
         def nothing_more() -> bool:
             return bool(server.process.num_fds() <= open_files)
 
-        await asyncio.to_thread(wait_until, nothing_more, PATIENCE_S, "no file stays open")
+        await asyncio.to_thread(wait_until, nothing_more, "no file stays open")
 
 
 async def test_conversation_has_no_more_tasks_after_many_turns(

@@ -80,7 +80,7 @@ def hang_up(server: Server, due: Callable[[], bool], **fields: Any) -> None:
         async with openai.AsyncOpenAI(base_url=base_url, api_key=ANY_KEY) as client:
             create = client.audio.transcriptions.create
             asking = asyncio.create_task(create(model="whisper-1", **fields))
-            await asyncio.to_thread(wait_until, due, PATIENCE_S, "it runs")
+            await asyncio.to_thread(wait_until, due, "it runs")
             asking.cancel()
 
     asyncio.run(ask_and_leave())

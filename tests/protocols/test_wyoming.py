@@ -85,7 +85,7 @@ async def heard(server: Server, *, busy: bool = True) -> None:
     def reached() -> bool:
         return (server.health()["engine_state"] == "busy") is busy
 
-    await asyncio.to_thread(wait_until, reached, PATIENCE_S, f"busy: {busy}")
+    await asyncio.to_thread(wait_until, reached, f"busy: {busy}")
 
 
 async def refused(client: AsyncTcpClient) -> str:
@@ -168,7 +168,7 @@ async def test_ping_is_answered_during_recognition(tmp_path: Path) -> None:
         def cancelled() -> bool:
             return counted in slow.client.get("/metrics").text
 
-        await asyncio.to_thread(wait_until, cancelled, PATIENCE_S, "the job went with its client")
+        await asyncio.to_thread(wait_until, cancelled, "the job went with its client")
 
 
 @pytest.mark.slow
