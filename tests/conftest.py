@@ -1,7 +1,10 @@
 """The service as a real process, and real recordings to send to it."""
 
+import asyncio
 import contextlib
+import functools
 import gc
+import inspect
 import logging
 import os
 import shutil
@@ -22,11 +25,12 @@ from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
 from preloaded_service import Forker, fork_children
 from recordings import Studio
-from service_process import REPOSITORY, USERS_FOLDERS, Server
+from service_process import PATIENCE_S, REPOSITORY, USERS_FOLDERS, Server
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 EXAMPLES, FEWER_EXAMPLES = 100, 40
 """Of each property, in `make test-all` and in `make test`."""
+LONGEST_TEST_S = 4 * PATIENCE_S
 FEWER_COLLECTIONS = 10_000, 10, 10
 """Thresholds of the garbage collector: with its own it takes a twentieth of the processor time."""
 
@@ -103,6 +107,22 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, after pytest's own sorting by fixtures."""
     items.sort(key=start_place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Give up a test on the event loop that hangs; not one in virtual time, whose hours pass at
+    once."""
+    test = getattr(item, "obj", None)
+    if not inspect.iscoroutinefunction(test) or item.get_closest_marker("looptime"):
+        return
+
+    @functools.wraps(test)
+    async def given_up(**fixtures: object) -> None:
+        async with asyncio.timeout(LONGEST_TEST_S):
+            await test(**fixtures)
+
+    item.obj = given_up  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

@@ -104,8 +104,7 @@ class Running:
         return connect(f"ws://127.0.0.1:{self.port}/echo{query}", **options)
 
     async def ended(self) -> str:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.wire.ended.get()
+        return await self.wire.ended.get()
 
 
 class Papers:

@@ -108,9 +108,8 @@ def panels(app: Any) -> dict[str, str]:
 
 
 async def until(pilot: Any, condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():
-            await pilot.pause(0.05)
+    while not condition():
+        await pilot.pause(0.05)
 
 
 async def test_screen_follows_the_service_unless_paused(server: Server, voice: bytes) -> None:

@@ -259,7 +259,7 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
 
 
 async def test_reply_that_is_not_read_on_ends_the_request(server: Completions) -> None:
-    async with client(server, "stalls") as thinker, asyncio.timeout(PATIENCE_S):
+    async with client(server, "stalls") as thinker:
         async with aclosing(thinker.reply(ASKED)) as pieces:
             assert await anext(pieces) == WORDS[0], "while the rest is not said"
         await _until_left(server)

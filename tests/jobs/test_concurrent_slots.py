@@ -21,7 +21,7 @@ NewJob = Callable[..., Job]
 
 async def over(jobs: Sequence[Job]) -> list[JobState]:
     for job in jobs:
-        await asyncio.wait_for(job.over(), PATIENCE_S)
+        await job.over()
     return [job.state for job in jobs]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started, submitted
-from service_process import PATIENCE_S, new_file, until
+from service_process import new_file, until
 from uploads import upload
 
 from sidecar import errors
@@ -203,8 +203,7 @@ async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
     monkeypatch.setattr(os, "open", open_but_not_this)
     keeping = JobPersistence(settings)
     async with restarting(keeping) as (_, work):
-        async with asyncio.timeout(PATIENCE_S):
-            await work
+        await work
         failed = keeping.store.get(job_id)
         assert failed.over
         assert failed.error is not None
@@ -365,8 +364,7 @@ async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(
     monkeypatch.setattr(os, "close", close_late)
     async with queue_on(OverheardSlot(), plan=plan) as queue:
         await started(queue, job, after)
-        async with asyncio.timeout(PATIENCE_S):
-            assert (await after.result()).text
+        assert (await after.result()).text
         job.source.close()  # does not close another file, which has this number now
         assert closed == [number]
         assert job.state is JobState.FAILED

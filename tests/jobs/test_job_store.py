@@ -222,8 +222,7 @@ async def done(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord:
 
 async def told(store: JobStore, job_id: str, after: int = 0) -> list[JobEvent]:
     """All events of a job up to its end."""
-    async with asyncio.timeout(PATIENCE_S):
-        return [event async for event in await store.subscribe(job_id, after)]
+    return [event async for event in await store.subscribe(job_id, after)]
 
 
 async def following(store: JobStore, job_id: str) -> asyncio.Task[list[JobEvent]]:

@@ -1,6 +1,5 @@
 """A worker process that is killed at any step of a job costs no word."""
 
-import asyncio
 import itertools
 import os
 import signal
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from instrumented_slot import Overheard, OverheardSlot, queue_on, started
-from service_process import PATIENCE_S, until, worker_pids
+from service_process import until, worker_pids
 
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
@@ -53,7 +52,7 @@ async def test_worker_killed_at_any_step_of_a_job_costs_no_word(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     slot = KillingSlot()
-    async with queue_on(slot) as queue, asyncio.timeout(PATIENCE_S):
+    async with queue_on(slot) as queue:
         (first,) = await started(queue, new_job(durable=durable))
         words = (await first.result()).text
         for steps in itertools.count():
@@ -72,7 +71,7 @@ async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     known, slot = worker_pids(), OverheardSlot()
-    async with queue_on(slot) as queue, asyncio.timeout(PATIENCE_S):
+    async with queue_on(slot) as queue:
         (job,) = await started(queue, new_job())
         await until(lambda: slot.loading)
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_LOAD")

@@ -258,8 +258,7 @@ async def test_exclusive_call_executes_while_no_other_does() -> None:
                 at_work.discard(call)
 
     works = [asyncio.to_thread(work, call, alone=call in (1, 2)) for call in range(1, 7)]
-    async with asyncio.timeout(PATIENCE_S):
-        await asyncio.gather(*works)
+    await asyncio.gather(*works)
     assert (most[1], most[2]) == ({1}, {2})
 
 

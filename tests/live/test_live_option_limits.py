@@ -12,7 +12,7 @@ import pytest
 from live_wire import wire
 from module_services import service_of_module
 from scripted_speech import sound, talk
-from service_process import PATIENCE_S, Server
+from service_process import Server
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from wyoming.event import async_read_event
@@ -59,8 +59,7 @@ async def heard(socket: ClientConnection) -> AsyncIterator[dict[str, Any]]:
     """All that comes as text, to the end of the connection, which says why it ends."""
     try:
         while True:
-            async with asyncio.timeout(PATIENCE_S):
-                message = await socket.recv()
+            message = await socket.recv()
             if isinstance(message, str):
                 yield json.loads(message)
     except ConnectionClosed:
@@ -291,8 +290,7 @@ async def of_wyoming(server: Server) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(text.encode() + b"\n" + b'{"type": "ping", "data": {"text": "last"}}\n')
-            async with asyncio.timeout(PATIENCE_S):
-                told = await async_read_event(reader)
+            told = await async_read_event(reader)
         finally:
             writer.close()
         assert told is not None, text[:200]

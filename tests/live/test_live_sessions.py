@@ -57,8 +57,7 @@ async def say(session: Session, said: bytes, *form: Any, step: int = 3200) -> No
 
 
 async def story(session: Session) -> list[LiveEvent]:
-    async with asyncio.timeout(PATIENCE_S):
-        return [one.event async for one in session.events()]
+    return [one.event async for one in session.events()]
 
 
 async def heard(session: Session, said: bytes, *form: Any, step: int = 3200) -> list[LiveEvent]:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from grpc_client import RATE, Client, Ended, ended, sound
 from grpc_in_process import Inside
-from service_process import MB, PATIENCE_S, until
+from service_process import MB, until
 
 from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.service.facade import Service
@@ -205,8 +205,7 @@ async def test_random_messages_are_answered_and_leave_nothing(
     assert {Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED} <= statuses
     await at_rest(service, before)
     assert (psutil.Process().memory_info().rss - memory) / MB < GROWTH_MB
-    async with asyncio.timeout(PATIENCE_S):
-        while (said := await asyncio.to_thread(spoken, client)).number == "ERR1004":
-            pass  # this machine was slower than who is waited for
+    while (said := await asyncio.to_thread(spoken, client)).number == "ERR1004":
+        pass  # this machine was slower than who is waited for
     assert len(said.finals) == 1
     assert "internal error" not in caplog.text

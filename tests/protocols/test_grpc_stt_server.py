@@ -102,7 +102,7 @@ async def test_replaced_certificate_is_used_for_new_connections(
         shown.key.write_bytes(pair.key.read_bytes())
 
     show(first)
-    async with watching() as watch, asyncio.timeout(PATIENCE_S):
+    async with watching() as watch:
         port = await start(entrance(), None, server_credentials(shown, watch))
         assert await answers(port, first)
         assert not await answers(port, second)
@@ -155,7 +155,7 @@ async def test_client_certificate_of_the_configured_authority_is_required(
     settings = load_settings(grpc_client_ca=vouching)
     ports = {"grpc_port": reserved()}
     another = others.client()
-    async with watching() as watch, asyncio.timeout(PATIENCE_S):
+    async with watching() as watch:
         [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
         port = (await listener.start())["grpc_port"]
         try:
@@ -214,11 +214,10 @@ async def stream_of_mine(channel: Any) -> Any:
 
 async def status_after_results(call: Any) -> grpc.StatusCode:
     """Read all results: gRPC gives the status after them."""
-    async with asyncio.timeout(PATIENCE_S):
-        with suppress(grpc.aio.AioRpcError):
-            while await call.read() is not grpc.aio.EOF:
-                pass
-        return await call.code()
+    with suppress(grpc.aio.AioRpcError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    return await call.code()
 
 
 async def test_revoked_token_ends_its_streams(start: Start) -> None:

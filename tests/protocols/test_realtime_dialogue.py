@@ -16,7 +16,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
-from service_process import PATIENCE_S, Server, free_port
+from service_process import Server, free_port
 from test_realtime_transcription import sound
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -67,8 +67,7 @@ class Caller:
         await self.connection.send({"type": type, **fields})  # type: ignore[misc, arg-type]
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE_S):
-            event: dict[str, Any] = json.loads(await self.connection.recv_bytes())
+        event: dict[str, Any] = json.loads(await self.connection.recv_bytes())
         EVENTS.validate_python(event, strict=True)
         self.events.append(event)
         return event
@@ -142,12 +141,11 @@ class Caller:
         """The end, which is an event of ours, and the codes of the errors before it."""
         await self.send("session.end", keep=keep)
         codes = []
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                event = json.loads(await self.connection.recv_bytes())
-                if event["type"] == "session.ended":
-                    return codes, event
-                codes += [event["error"]["code"]] if event["type"] == "error" else []
+        while True:
+            event = json.loads(await self.connection.recv_bytes())
+            if event["type"] == "session.ended":
+                return codes, event
+            codes += [event["error"]["code"]] if event["type"] == "error" else []
 
     def kinds(self) -> list[str]:
         """What came, in order, but for the deltas, of which there are as many as it likes."""
@@ -180,7 +178,7 @@ async def calling(
 @contextlib.asynccontextmanager
 async def alone(server: Server) -> AsyncIterator[Caller]:
     """The one who may talk, once whoever was there before is gone."""
-    async with asyncio.timeout(PATIENCE_S), contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         caller = None
         while caller is None:
             with contextlib.suppress(InvalidStatus):

@@ -1,7 +1,6 @@
 """OpenAI's Realtime transcription: its own package for Python, and plain WebSockets, against a real
 service."""
 
-import asyncio
 import base64
 import contextlib
 import itertools
@@ -16,7 +15,7 @@ from openai import AsyncOpenAI
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
-from service_process import PATIENCE_S, REPOSITORY, Server, wait_until
+from service_process import REPOSITORY, Server, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/realtime.json").read_text("utf-8"))
@@ -64,8 +63,7 @@ class Client:
             await self.connection.send(json.dumps(event))
 
     async def next(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE_S):
-            return dict(json.loads(await self.connection.recv()))
+        return dict(json.loads(await self.connection.recv()))
 
     async def until(self, name: str, count: int = 1) -> list[dict[str, Any]]:
         """Everything up to the ``count``-th event of this type."""
@@ -198,23 +196,22 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 async def admitted(server: Server, full: bool = False, **options: Any) -> dict[str, Any]:
     """The first event that a connection sees, and its close code if it is an error, or the status
     that refuses it. Unless it is ``full``, whoever was there before may be on the way out."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                async with connected(server, **options) as client:
-                    first = await client.next()
-                    if first["type"] != "error":
-                        return first
-                    with pytest.raises(websockets.ConnectionClosed) as closed:
-                        await client.next()
-                assert closed.value.rcvd is not None
-                found = {"code": first["error"]["code"], "closed": closed.value.rcvd.code}
-            except websockets.InvalidStatus as refused:
-                answer = refused.response
-                code = json.loads(answer.body)["error"]["code"]
-                found = {"code": code, "status": answer.status_code}
-            if full or found["code"] != "live_full":
-                return found
+    while True:
+        try:
+            async with connected(server, **options) as client:
+                first = await client.next()
+                if first["type"] != "error":
+                    return first
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await client.next()
+            assert closed.value.rcvd is not None
+            found = {"code": first["error"]["code"], "closed": closed.value.rcvd.code}
+        except websockets.InvalidStatus as refused:
+            answer = refused.response
+            code = json.loads(answer.body)["error"]["code"]
+            found = {"code": code, "status": answer.status_code}
+        if full or found["code"] != "live_full":
+            return found
 
 
 async def test_key_is_read_from_a_header_or_a_subprotocol(strict: Server) -> None:

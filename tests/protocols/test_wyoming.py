@@ -180,9 +180,8 @@ async def test_half_closed_connection_gets_the_transcript(tmp_path: Path) -> Non
             await async_write_event(event.event(), writer)
         writer.write_eof()
         kinds = []
-        async with asyncio.timeout(PATIENCE_S):
-            while (event := await async_read_event(reader)) is not None:
-                kinds.append(event.type)
+        while (event := await async_read_event(reader)) is not None:
+            kinds.append(event.type)
         assert kinds[-2:] == ["transcript", "transcript-stop"]
         writer.close()
 

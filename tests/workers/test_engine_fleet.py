@@ -1,6 +1,5 @@
 """The engines of a service: one for files and one for live audio, side by side."""
 
-import asyncio
 import json
 import os
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from service_process import PATIENCE_S, until
+from service_process import until
 
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
@@ -35,7 +34,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
 async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFleet) -> None:
     slots = [fleet.files.slot, fleet.live]
     assert [one.state for one in slots] == [EngineState.ABSENT] * 2
-    async with asyncio.timeout(PATIENCE_S), fleet.files.slot.lease(), fleet.live.lease():
+    async with fleet.files.slot.lease(), fleet.live.lease():
         assert [one.state for one in slots] == [EngineState.BUSY] * 2
         pid = fleet.live.worker_pid
         assert pid != fleet.files.slot.worker_pid

@@ -94,9 +94,8 @@ async def preloaded(slot: EngineSlot) -> EngineSlot:
 
 async def loading(slot: EngineSlot) -> None:
     """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
-    async with asyncio.timeout(PATIENCE_S):
-        while slot.state is not EngineState.LOADING:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+    while slot.state is not EngineState.LOADING:  # noqa: ASYNC110
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
@@ -234,7 +233,7 @@ async def test_abandoned_load_is_cancelled_for_lease_at_other_precision(
     old = slot.worker_pid
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
     await given_up_while_it_loads(slot, INT8)
-    async with asyncio.timeout(PATIENCE_S), slot.lease(FP32) as engine:
+    async with slot.lease(FP32) as engine:
         assert (engine.precision, slot.precision, slot.worker_pid) == (FP32, FP32, old)
         assert worker_pids() - others == {old}
 
@@ -377,12 +376,11 @@ async def test_slot_closed_during_load_leaves_no_engine(
         await until(lambda: slot.state is EngineState.LOADING)
         waiting += [asyncio.ensure_future(one) for one in (slot.reload(FP32), slot.reload(INT8))]
         await asyncio.sleep(0)
-    async with asyncio.timeout(PATIENCE_S):
-        await slot.close()
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        for late in (slot.reload(FP32), precision_of_a_lease(slot), slot.preload()):
-            with pytest.raises(errors.ShuttingDown):
-                await late
+    await slot.close()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    for late in (slot.reload(FP32), precision_of_a_lease(slot), slot.preload()):
+        with pytest.raises(errors.ShuttingDown):
+            await late
     assert not worker_pids() - others
     assert slot.state is EngineState.ABSENT
     expected = [errors.ShuttingDown, errors.ReloadSuperseded, errors.ShuttingDown]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from service_process import PATIENCE_S, new_file, settle, until
+from service_process import new_file, settle, until
 
 from sidecar.workers import channel
 from sidecar.workers.rpc_client import RpcConnection
@@ -40,8 +40,7 @@ class Heard:
         self.frames.put_nowait(frame.message)
 
     async def next(self) -> dict[str, Any] | str:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.frames.get()
+        return await self.frames.get()
 
 
 @pytest.fixture
@@ -67,8 +66,7 @@ async def ends(
 
 
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
-    async with asyncio.timeout(PATIENCE_S):
-        return await asyncio.to_thread(work, *arguments)
+    return await asyncio.to_thread(work, *arguments)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
@@ -77,12 +75,11 @@ async def test_message_larger_than_socket_buffer_waits_for_reader(
 ) -> None:
     line, theirs = ends
     text = "😀" * 500_000
-    async with asyncio.timeout(PATIENCE_S):
-        await line.send({"text": text}, [recording.fileno()])
-        line.send_nowait({"operation": "leave"})
-        following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
-        await settle()
-        assert not following.done(), "an open file does not go past what waits"
+    await line.send({"text": text}, [recording.fileno()])
+    line.send_nowait({"operation": "leave"})
+    following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
+    await settle()
+    assert not following.done(), "an open file does not go past what waits"
     received = [await in_thread(channel.receive_message, theirs) for _ in range(3)]
     await following
     assert [frame.message for frame, _ in received] == [
@@ -132,14 +129,13 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
     line.send_nowait({"text": "x" * 1_000_000})
     sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
     said: list[dict[str, Any]] = []
-    async with asyncio.timeout(PATIENCE_S):
-        while len(said) < 3:
-            await asyncio.sleep(0)
-            with contextlib.suppress(BlockingIOError):
-                came += theirs.recv(1 << 20, socket.MSG_DONTWAIT)
-            while (frame := channel.take_frame(came)) is not None:
-                said.append(frame.message)
-        await sending
+    while len(said) < 3:
+        await asyncio.sleep(0)
+        with contextlib.suppress(BlockingIOError):
+            came += theirs.recv(1 << 20, socket.MSG_DONTWAIT)
+        while (frame := channel.take_frame(came)) is not None:
+            said.append(frame.message)
+    await sending
     assert [one.get("text", "")[:1] for one in said] == ["x", "y", ""]
     assert said[-1] == {"number": 1}
 
@@ -223,6 +219,5 @@ async def test_waiting_send_raises_once_worker_is_gone(ends: Ends, recording: IO
     waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
     await asyncio.sleep(0)
     theirs.close()
-    async with asyncio.timeout(PATIENCE_S):
-        with pytest.raises(channel.ChannelClosed):
-            await waiting
+    with pytest.raises(channel.ChannelClosed):
+        await waiting
