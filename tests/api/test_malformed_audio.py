@@ -15,15 +15,7 @@ import httpx
 import pytest
 from module_services import service_of_module
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
-from service_process import (
-    MB,
-    Peak,
-    Server,
-    check_problem,
-    counting_listener,
-    new_file,
-    wait_until,
-)
+from service_process import MB, Peak, Server, check_problem, counting_listener, new_file, wait_until
 
 UNSUPPORTED = (415, "audio_format_unsupported")
 UNDECODABLE = (422, "audio_undecodable")

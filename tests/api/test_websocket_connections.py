@@ -283,10 +283,7 @@ async def test_client_that_overfills_the_inbound_queue_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
-    async with (
-        serving() as running,
-        running.connect(additional_headers=BEARER) as live,
-    ):
+    async with serving() as running, running.connect(additional_headers=BEARER) as live:
         await live.send("wait")
         for _ in range(5):
             await live.send("pong")

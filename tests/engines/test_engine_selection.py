@@ -80,11 +80,7 @@ NO_GPU = {**READY, "gpu": None, "vibevoice": None, "language": "de", "whisper": 
         ({"whisper": errors.CheckpointNotFound(hint="pull x")}, "moonshine", "pull x"),
         ({"lacking": {**ALL, "whisper": ["ctranslate2"]}}, "moonshine", "ctranslate2"),
         ({"language": "auto", "named": True}, "whisper", "named"),
-        (
-            {"named": True, "vibevoice": errors.CheckpointUnsupported()},
-            "whisper",
-            "named",
-        ),
+        ({"named": True, "vibevoice": errors.CheckpointUnsupported()}, "whisper", "named"),
     ],
     ids=str,
 )

@@ -135,9 +135,7 @@ def test_reversed_speech_has_language_warning_with_advice(
 
 
 def test_language_warning_is_kept_in_checkpoint(
-    engine: MoonshineEngine,
-    backwards: Block,
-    events_of_backwards: list[TranscriptionEvent],
+    engine: MoonshineEngine, backwards: Block, events_of_backwards: list[TranscriptionEvent]
 ) -> None:
     settled = [
         from_wire(json.loads(json.dumps(to_wire(one))))
@@ -278,9 +276,7 @@ def test_audio_of_settled_segments_is_dropped(
     assert (talking < 75.0, max(kept[:-1]) < 75.0) == (True, True)
 
 
-def test_speech_without_pause_is_cut_between_words_without_repeats(
-    engine: MoonshineEngine,
-) -> None:
+def test_speech_without_pause_is_cut_between_words_without_repeats(engine: MoonshineEngine) -> None:
     samples = decode_audio_file(ASSETS / "two_cities.wav", RATE)
     found = transcript(engine, samples, TranscribeOptions(diarize=False))
     assert found.text.lower().count("best of times") == 1

@@ -260,10 +260,7 @@ def test_incomplete_or_other_voxtral_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_pull_downloads_one_weight_layout_of_voxtral() -> None:
-    assert resolve_repository("voxtral") == (
-        model_repositories.VOXTRAL_REPOSITORY,
-        VOXTRAL_LAYOUT,
-    )
+    assert resolve_repository("voxtral") == (model_repositories.VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT)
     assert resolve_repository(model_repositories.VOXTRAL_REPOSITORY) == (
         model_repositories.VOXTRAL_REPOSITORY,
         VOXTRAL_LAYOUT,

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.interfaces.live_events import InputProcessed, TurnDropped, TurnEnded
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
-from sidecar.live.sessions.input_log import (
-    InputChunk,
-    InputItem,
-    InputLog,
-    InputLogTotals,
-)
+from sidecar.live.sessions.input_log import InputChunk, InputItem, InputLog, InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 
@@ -266,14 +261,7 @@ async def test_discard_does_not_overtake_an_earlier_commit() -> None:
     session.forget()
     await session.send(b"12" * 800)
     session.commit()
-    everything = [
-        "InputChunk",
-        "commit",
-        "cancel",
-        "silence",
-        "InputChunk",
-        "commit",
-    ]
+    everything = ["InputChunk", "commit", "cancel", "silence", "InputChunk", "commit"]
     assert told_to(session) == everything
     session.begins_anew()
     assert told_to(session) == everything, "and the next engine is told the same"

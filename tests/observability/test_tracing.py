@@ -204,7 +204,7 @@ def test_trace_has_each_attempt_and_an_awaited_load() -> None:
             (13.0, job_record.CrashedChange()),
             (14.0, job_record.RequeuedChange(counted=True)),
             (17.0, job_record.StartedChange()),
-        ),
+        )
     ]
     events = [job_record.JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
     way = JobTraceContext(9.0, RequestArrival(8.0), events)

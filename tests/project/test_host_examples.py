@@ -46,7 +46,7 @@ TARGET = REPOSITORY / ".cache/tauri-host"
 SOURCE = [sys.executable, "-m", "sidecar.main"]
 BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
-    *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
+    *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign")  # codesign
 }
 
 

@@ -32,7 +32,7 @@ MADE: Mapping[str, str] = {
 }
 """For expressions that are made while the service runs: one that is like them."""
 BOUNDED: Mapping[str, str] = {
-    "sidecar/tts/moonshine_tts.py:_OWN_CHOICE": "paths of the library's own",
+    "sidecar/tts/moonshine_tts.py:_OWN_CHOICE": "paths of the library's own"
 }
 """Those that may take longer, and what they look at that no client sends."""
 

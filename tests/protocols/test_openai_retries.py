@@ -289,9 +289,7 @@ def test_five_times_the_queue_of_clients_all_succeed_by_following_retry_after(bu
     assert all(len(text.split()) == 4 for text in said)
 
 
-def test_each_refused_client_gets_a_later_retry_after_of_at_most_a_minute(
-    busy: Server,
-) -> None:
+def test_each_refused_client_gets_a_later_retry_after_of_at_most_a_minute(busy: Server) -> None:
     ids = filled(busy, long(160))
     try:
         answers = [busy.client.post(URL, content=b"x") for _ in range(30)]

@@ -80,11 +80,7 @@ async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_pa
     ("precision", "error"), [("int4", errors.PrecisionUnavailable), ("int8", errors.WontFit)]
 )
 async def test_refused_reload_does_not_requeue_running_job(
-    precision: str,
-    error: type[errors.SidecarError],
-    service: Service,
-    voice: bytes,
-    tmp_path: Path,
+    precision: str, error: type[errors.SidecarError], service: Service, voice: bytes, tmp_path: Path
 ) -> None:
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await until(lambda: job.record.segments)

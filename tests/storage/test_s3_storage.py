@@ -131,10 +131,7 @@ def test_doctor_names_the_bucket_and_its_error(
 def test_missing_bucket_is_not_reported_as_missing_recording(opened: S3Storage) -> None:
     missing = create_recording_storage(settings_of("s3://no-such-bucket-here"), Path("nowhere"))
     with closing(missing):
-        for storage, error in (
-            (opened, FileNotFoundError),
-            (missing, errors.StorageUnreachable),
-        ):
+        for storage, error in ((opened, FileNotFoundError), (missing, errors.StorageUnreachable)):
             with pytest.raises(error):
                 storage.open("recording")
 

@@ -8,12 +8,7 @@ from collections.abc import Iterator
 from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
-from sidecar.interfaces.live_events import (
-    Final,
-    LiveEvent,
-    LiveSessionStart,
-    Summary,
-)
+from sidecar.interfaces.live_events import Final, LiveEvent, LiveSessionStart, Summary
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder
 from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.transcripts.transcript import Transcript
@@ -23,10 +18,7 @@ class LiveClient:
     """Who speaks with a session, and keeps what it says."""
 
     def __init__(
-        self,
-        engine: LiveEngine,
-        options: LiveOptions,
-        begin: LiveSessionStart | None = None,
+        self, engine: LiveEngine, options: LiveOptions, begin: LiveSessionStart | None = None
     ) -> None:
         self.told: list[LiveEvent] = []
         self._over = threading.Event()

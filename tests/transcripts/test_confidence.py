@@ -57,8 +57,7 @@ SAID = [0.6, "en", 0.9, 0.4]
 
 
 @pytest.mark.parametrize(
-    ("logarithms", "expected"),
-    [([], None), ([0.0], 1.0), ([-1.0, -3.0], 0.135), ([-900.0], 0.001)],
+    ("logarithms", "expected"), [([], None), ([0.0], 1.0), ([-1.0, -3.0], 0.135), ([-900.0], 0.001)]
 )
 def test_confidence_is_geometric_mean_of_three_digits(
     logarithms: list[float], expected: float | None

@@ -72,9 +72,7 @@ def test_requested_words_are_aligned_with_the_recording(model: VibeVoiceModel) -
         assert all(segment.start <= one.start < one.end <= segment.end for one in segment.words)
 
 
-def test_confidence_is_near_1_for_learned_speech_and_lower_for_noise(
-    model: VibeVoiceModel,
-) -> None:
+def test_confidence_is_near_1_for_learned_speech_and_lower_for_noise(model: VibeVoiceModel) -> None:
     learned = transcribe(model, "beckett", TranscribeOptions(words=True)).segments
     for segment in learned:
         sure = [word.confidence or 0.0 for word in segment.words]
