@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import cpu_time
@@ -25,7 +25,7 @@ from object_storage import Given, ObjectStorage, keys, object_storage
 from postgres import Cluster, cluster
 from preloaded_service import Forker, fork_children
 from recordings import Studio
-from service_process import PATIENCE_S, REPOSITORY, USERS_FOLDERS, Server
+from service_process import PATIENCE_S, REPOSITORY, USERS_FOLDERS, Server, StartServer
 from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 EXAMPLES, FEWER_EXAMPLES = 100, 40
@@ -270,7 +270,7 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts a service with other settings, for one test."""
     with contextlib.ExitStack() as stack:
 

@@ -3,12 +3,11 @@
 import hashlib
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from recordings import SECONDS, Studio
-from service_process import Server, check_problem, counting_listener
+from service_process import Server, StartServer, check_problem, counting_listener
 
 INVALID = (422, "audio_path_invalid")
 NOT_A_FILE = (422, "audio_path_not_a_file")
@@ -133,7 +132,7 @@ def test_empty_file_and_file_without_audio_are_refused(server: Server, tmp_path:
 
 
 def test_file_outside_the_allowed_roots_is_forbidden_whether_it_exists_or_not(
-    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+    start_server: StartServer, tmp_path: Path, voice: bytes
 ) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     for folder in (inside, outside):

@@ -1,10 +1,9 @@
 """A real browser: a stranger's page gets nothing, whatever it tries; the host's own page does."""
 
-from collections.abc import Callable
 from typing import Any
 
 from browser_visitor import STRANGER, Visitor
-from service_process import Server, free_port
+from service_process import Server, StartServer, free_port
 
 HOST = "tauri.localhost"
 
@@ -107,7 +106,7 @@ def test_page_of_a_foreign_origin_reads_nothing_in_a_real_browser(
 
 
 def test_page_of_the_host_reads_answers_in_a_real_browser(
-    browser: Visitor, start_server: Callable[..., Server]
+    browser: Visitor, start_server: StartServer
 ) -> None:
     """The same attempts from a page that may: what the stranger missed was there to be had."""
     port = free_port()

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from browser_visitor import Visitor
-from service_process import REPOSITORY, Server, free_port, wait_until
+from service_process import REPOSITORY, Server, StartServer, free_port, wait_until
 
 pytestmark = pytest.mark.slow
 TOKEN = "a token that no page gets"
@@ -46,7 +46,7 @@ def opens(visitor: Visitor, address: str) -> None:
 
 
 def test_captions_stop_without_an_exception_and_start_again(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     port = free_port()
     server = start_server(token=TOKEN, allowed_origins=f"http://127.0.0.1:{port}")
@@ -61,7 +61,7 @@ def test_captions_stop_without_an_exception_and_start_again(
 
 
 def test_refused_connection_is_shown_without_an_exception(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     with site(start_server(token=TOKEN), free_port()) as address:
         opens(visitor, address)

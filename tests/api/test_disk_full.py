@@ -2,13 +2,12 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
-from service_process import MB, Server, check_problem, wait_until
+from service_process import MB, StartServer, check_problem, wait_until
 from test_realtime_dialogue import calling
 
 
@@ -20,7 +19,7 @@ def used(folder: Path) -> int:
 @pytest.mark.slow_except("6291456")
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
 def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
-    size: int, start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+    size: int, start_server: StartServer, tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk)
     (tiny_disk / "ballast").write_bytes(bytes(2 * MB))
@@ -35,7 +34,7 @@ def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
 
 
 def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
-    start_server: Callable[..., Server], tiny_disk: Path, voice: bytes
+    start_server: StartServer, tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk, scripted_speed=0.05)
     big = voice + bytes(2_200_000)
@@ -55,7 +54,7 @@ def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
 
 
 def test_missing_spool_folder_is_an_error_for_uploads_but_not_for_paths(
-    start_server: Callable[..., Server], tmp_path: Path, voice: bytes
+    start_server: StartServer, tmp_path: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tmp_path / "missing")
     long = voice + bytes(2 << 20)
@@ -69,7 +68,7 @@ def test_missing_spool_folder_is_an_error_for_uploads_but_not_for_paths(
 
 
 def test_read_only_spool_folder_is_an_error(
-    start_server: Callable[..., Server], tiny_disk: Path, tmp_path: Path, voice: bytes
+    start_server: StartServer, tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     server = start_server(spool_dir=tiny_disk)
@@ -81,7 +80,7 @@ def test_read_only_spool_folder_is_an_error(
 
 @pytest.mark.slow
 async def test_session_that_cannot_be_kept_still_ends_with_its_transcript(
-    start_server: Callable[..., Server], tiny_disk: Path
+    start_server: StartServer, tiny_disk: Path
 ) -> None:
     kept = {"keep_jobs": 1, "data_dir": tiny_disk, "journal_key": "0123456789abcdef" * 4}
     server = start_server(voice_engine="scripted", conversations=2, **kept)

@@ -1,12 +1,12 @@
 """POST /v1/estimate: an answer before any work, for engines of any size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_vibevoice
-from service_process import Server, check_problem, wait_until
+from service_process import Server, StartServer, check_problem, wait_until
 
 FIELDS = {
     "fits", "precision", "audio_seconds", "needed_mb", "available_mb", "seconds",
@@ -47,7 +47,7 @@ def test_small_engine_takes_a_recording_of_any_length(server: Server) -> None:
 
 
 def test_estimate_has_a_time_once_a_recording_was_measured(
-    start_server: Callable[..., Server], voice: bytes
+    start_server: StartServer, voice: bytes
 ) -> None:
     server = start_server(scripted_speed=20)
     before = estimate(server, duration=3600)
@@ -150,7 +150,7 @@ def test_fp16_is_estimated_as_the_precision_it_runs_at(narrow: Server) -> None:
 
 
 def test_int4_without_bitsandbytes_support_is_refused_with_the_reason(
-    start_server: Callable[..., Server], tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
     server = start_server(engine="vibevoice", model_path=folder, device="cpu")

@@ -3,14 +3,13 @@
 import gc
 import os
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import Studio, wav
-from service_process import MB, Server, check_problem, wait_until
+from service_process import MB, Server, StartServer, check_problem, wait_until
 
 SEEDS = (
     *("wav-s16", "wav-adpcm", "flac", "mp3-cbr", "mp3-id3", "ogg-vorbis", "ogg-opus", "m4a"),
@@ -116,7 +115,7 @@ def test_random_form_causes_no_server_error(server: Server, body: bytes) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["upload", "path"])
 def test_hundreds_of_bad_and_good_requests_leak_no_resources(
-    kind: str, start_server: Callable[..., Server], studio: Studio
+    kind: str, start_server: StartServer, studio: Studio
 ) -> None:
     server = start_server()
     chance = random.Random(7)

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any, Union
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from live_wire import next_of, rest, say, wire
 from pydantic import Field, TypeAdapter
 from scripted_speech import pieces, sound, talk
-from service_process import REPOSITORY, Server, until
+from service_process import REPOSITORY, Server, StartServer, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -104,7 +103,7 @@ async def test_reconnect_gets_the_received_count_and_missed_events(server: Serve
 
 
 async def test_summary_is_kept_for_a_client_that_comes_back_for_it(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server()
 
@@ -224,7 +223,7 @@ async def test_audio_behind_finish_is_ignored_and_costs_no_final(server: Server)
 
 
 async def test_refused_client_gets_a_status_and_a_script_its_error_in_a_frame(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     """A script cannot read the status; it offers a subprotocol or has an origin."""
     server = start_server(token="the right one, at last")
@@ -289,7 +288,7 @@ async def test_every_server_message_matches_the_published_schema(server: Server)
 
 @pytest.mark.slow
 async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
     for rate, samples in ((16_000, 160), (48_000, 128), (96_000, 128), (192_000, 128)):

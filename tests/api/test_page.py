@@ -3,12 +3,18 @@
 import gzip
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from service_process import REPOSITORY, Server, check_problem, run_command, service_environment
+from service_process import (
+    REPOSITORY,
+    Server,
+    StartServer,
+    check_problem,
+    run_command,
+    service_environment,
+)
 
 from sidecar import errors
 from sidecar.api.page import FOLDER, PageFiles
@@ -115,7 +121,7 @@ def test_foreign_origin_gets_neither_the_page_nor_its_files(server: Server) -> N
         check_problem(server.client.get(path, headers=HTML | embedded), 403, "origin_not_allowed")
 
 
-def test_page_needs_no_token_but_its_data_does(start_server: Callable[..., Server]) -> None:
+def test_page_needs_no_token_but_its_data_does(start_server: StartServer) -> None:
     server = start_server(token=TOKEN, log_level="debug")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert server.client.get("/", headers=HTML).status_code == 200

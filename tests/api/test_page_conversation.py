@@ -1,12 +1,11 @@
 """A spoken conversation on the page, in a real browser with a microphone that hears a file."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from browser_visitor import ESCAPE, Visitor
-from service_process import Server, wait_until
+from service_process import Server, StartServer, wait_until
 from test_page import TOKEN, opened
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 16
@@ -179,7 +178,7 @@ def test_llm_and_voice_are_chosen_and_failures_shown(visitor: Visitor, talks: Se
 
 @pytest.mark.slow
 def test_conversation_without_tts_is_announced_and_text_only(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(voice_engine="none", token=TOKEN)
     visitor.driver.get(opened(server, TOKEN))

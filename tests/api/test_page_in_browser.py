@@ -6,7 +6,7 @@ One browser for all.
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor
 from moonshine_voice import get_assets_path
-from service_process import Server, new_file, wait_until
+from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN, opened
 
 from sidecar.auth.token_issuing import TokenIssuer
@@ -363,7 +363,7 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
 
 @pytest.mark.slow
 def test_read_transcript_is_retained_and_an_expired_one_still_shown(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(job_retention="8s")
 
@@ -578,7 +578,7 @@ window.fetch = (...given) => {
 
 @pytest.mark.slow
 def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server()
     voice = visitor.tone("one.wav", 2).read_bytes()
@@ -625,7 +625,7 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
 
 
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(job_retention="10s")
     visitor.reads(server, "first.wav", 5)
@@ -643,7 +643,7 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
 
 
 def test_copies_of_one_owner_are_not_shown_to_another(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     issuer = TokenIssuer(visitor.folder / "tokens")
     tokens = {name: issuer.create(name)[0] for name in ("anna", "berta")}
@@ -734,7 +734,7 @@ def test_service_that_refuses_the_list_is_not_said_not_to_answer(
 
 
 def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(token=TOKEN, **kept(visitor.folder))
     visitor.opens(server)
@@ -774,7 +774,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     [(STRANGER, ["H1", "FORM", "P", "P"]), ("localhost", ["H1", "P", "FORM", "P"])],
 )
 def test_visitor_from_elsewhere_is_asked_for_a_token(
-    host: str, order: list[str], visitor: Visitor, start_server: Callable[..., Server]
+    host: str, order: list[str], visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(token="correct-horse-battery-staple", allowed_hosts=STRANGER)
     visitor.driver.get(f"http://{host}:{server.port}/")
@@ -785,7 +785,7 @@ def test_visitor_from_elsewhere_is_asked_for_a_token(
 
 @pytest.mark.slow
 def test_link_of_a_named_owner_asks_before_it_signs_in(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     issuer = TokenIssuer(visitor.folder / "tokens")
     token, _ = issuer.create("mallory")
@@ -854,7 +854,7 @@ def test_recordings_of_equal_name_are_told_apart_by_upload_time(
 
 
 def test_page_shows_the_language_of_the_engine_and_where_it_runs(
-    visitor: Visitor, start_server: Callable[..., Server]
+    visitor: Visitor, start_server: StartServer
 ) -> None:
     visitor.opens(start_server(engine="moonshine"))
     visitor.sees(".status", "English, on this computer")
@@ -898,9 +898,7 @@ def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
     wait_until(lambda: visitor.js(none), "Escape, wherever the focus is")
 
 
-def test_page_offers_the_options_of_the_engine(
-    visitor: Visitor, start_server: Callable[..., Server]
-) -> None:
+def test_page_offers_the_options_of_the_engine(visitor: Visitor, start_server: StartServer) -> None:
     for server, shown in (
         (start_server(), []),
         (start_server(engine="upstream", upstream="http://127.0.0.1:9"), ["speak", "Names"]),

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgi_server import served
-from service_process import PATIENCE_S, Server, until
+from service_process import PATIENCE_S, StartServer, until
 from sse_reader import parse
 
 from bench.queue_clients import FORM, Connection, Recording
@@ -264,7 +264,7 @@ async def test_connection_that_reads_nothing_of_its_stream_is_closed() -> None:
 
 @pytest.mark.slow
 async def test_hundreds_of_followers_get_every_event_and_vanished_ones_leave_nothing(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server, count, together = start_server(scripted_speed=1), 400, asyncio.Barrier(401)
 

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 from fastapi import FastAPI
 from recordings import Studio
-from service_process import MB, PATIENCE_S, Server, read_answer, wait_until
+from service_process import MB, PATIENCE_S, StartServer, read_answer, wait_until
 
 from sidecar.audio import audio_source, upload_spool
 from sidecar.auth.token_issuing import TokenIssuer
@@ -33,7 +33,7 @@ def head(size: int, path: str = "/transcribe") -> bytes:
 
 
 def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
-    start_server: Callable[..., Server], voice: bytes
+    start_server: StartServer, voice: bytes
 ) -> None:
     server = start_server(queue_limit=2, limits={"upload_stall": PATIENCE_S})
     server.post(voice)
@@ -61,7 +61,7 @@ def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
 
 
 def test_owner_can_upload_while_another_fills_the_upload_room(
-    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+    start_server: StartServer, voice: bytes, tmp_path: Path
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = (f"Authorization: Bearer {issuer.create(name)[0]}" for name in ("ada", "bob"))

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -26,6 +26,7 @@ from recordings import wav
 from service_process import (
     PATIENCE_S,
     Server,
+    StartServer,
     check_end,
     counting_listener,
     free_port,
@@ -328,7 +329,7 @@ def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
 
 @posix
 def test_ctrl_c_before_the_first_output_cancels_its_jobs_and_does_not_offer_to_resume(
-    terminal, start_server: Callable[..., Server]
+    terminal, start_server: StartServer
 ):
     slow = start_server(scripted_speed=1)
     files = tones(terminal.home, 600, 601)
@@ -555,7 +556,7 @@ def test_command_starts_the_installed_service_and_no_module_of_the_folder(termin
 
 
 def test_open_without_browser_says_that_the_link_works_once_only_if_so(
-    terminal, server, start_server: Callable[..., Server]
+    terminal, server, start_server: StartServer
 ):
     none = {"PATH": str(terminal.home), "BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     plain = terminal.run("open", "--server", f"127.0.0.1:{server.port}", **none)

@@ -17,7 +17,7 @@ import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
-from service_process import PATIENCE_S, Server, new_file, shown_on, wait_until
+from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
 
 from sidecar.cli.live import CUT_OFF, line_of
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
@@ -92,7 +92,7 @@ def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Ser
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["shutdown", "longest"])
 def test_session_that_ends_early_leaves_its_text_and_is_an_error(
-    why: str, live: Starts, start_server: Callable[..., Server], tmp_path: Path
+    why: str, live: Starts, start_server: StartServer, tmp_path: Path
 ) -> None:
     limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
     server, written = start_server(**limits), tmp_path / "talk.srt"

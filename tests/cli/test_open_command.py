@@ -3,12 +3,11 @@
 import re
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_terminal import Terminal
-from service_process import Server, new_file
+from service_process import StartServer, new_file
 
 TOKEN = "the-secret-token-of-the-service-0123"
 BROWSER = """#!/bin/sh
@@ -25,7 +24,7 @@ def browser(tmp_path: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="a browser that is a script of a POSIX shell")
 @pytest.mark.parametrize("token", ["", TOKEN])
 def test_code_of_a_link_is_in_no_command_line_and_in_a_private_file(
-    token: str, browser: Path, tmp_path: Path, start_server: Callable[..., Server]
+    token: str, browser: Path, tmp_path: Path, start_server: StartServer
 ) -> None:
     server = start_server(**({"token": token} if token else {}))
     data = tmp_path / "data folder"

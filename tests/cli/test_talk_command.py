@@ -17,7 +17,7 @@ import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import wav
 from scripted_speech import RATE, recorded, talk
-from service_process import PATIENCE_S, Server, free_port, shown_on, wait_until
+from service_process import PATIENCE_S, Server, StartServer, free_port, shown_on, wait_until
 
 from sidecar import errors
 from sidecar.cli import audio_input, talk_client
@@ -53,7 +53,7 @@ def test_typed_lines_are_answered(converse: Starts) -> None:
 
 
 def test_failed_answer_in_a_pipe_is_reported_once_and_fails_the_command(
-    converse: Starts, start_server: Callable[..., Server]
+    converse: Starts, start_server: StartServer
 ) -> None:
     broken = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="none")
     said, complained = ended(converse("--text", "--server", broken.url), 1, typed="How are you?\n")
@@ -158,7 +158,7 @@ def test_terminal_shows_a_growing_answer(converse: Starts) -> None:
 
 @pytest.mark.slow
 def test_refusal_of_the_service_ends_talk_with_its_message(
-    converse: Starts, start_server: Callable[..., Server]
+    converse: Starts, start_server: StartServer
 ) -> None:
     _, complained = ended(converse("--text", "--model", "none such"), 1)
     assert "/v1/talk" in complained

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import moonshine_voice
 import pytest
-from service_process import PATIENCE_S, Server, halted, new_file, wait_until
+from service_process import PATIENCE_S, Server, StartServer, halted, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar import errors
@@ -157,7 +157,7 @@ async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
 
 @pytest.mark.slow
 async def test_watch_resumes_the_job_that_it_left(
-    tmp_path: Path, start_server: Callable[..., Server]
+    tmp_path: Path, start_server: StartServer
 ) -> None:
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")

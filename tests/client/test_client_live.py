@@ -5,7 +5,6 @@ import dataclasses
 import json
 import random
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from network_faults import network
 from recordings import wav
 from scripted_speech import pieces, talk
-from service_process import Server, new_file, wait_until
+from service_process import Server, StartServer, new_file, wait_until
 from vibevoice_asr_client import (
     NEVER,
     AnswerNotUnderstood,
@@ -99,9 +98,7 @@ async def test_cut_connections_lose_and_double_nothing(server: Server, whole: li
     assert events[-1].transcript.segments == whole[-1].transcript.segments
 
 
-def test_killed_engine_is_a_notice_and_no_gap(
-    start_server: Callable[..., Server], whole: list[Any]
-) -> None:
+def test_killed_engine_is_a_notice_and_no_gap(start_server: StartServer, whole: list[Any]) -> None:
     server = start_server()
     with Client(server.url) as client, client.live(partials=False) as live:
         rest = pieces(talk(*LOUDS))
@@ -126,7 +123,7 @@ def test_killed_engine_is_a_notice_and_no_gap(
 
 
 @pytest.mark.slow
-def test_expired_session_is_reported_as_gone(start_server: Callable[..., Server]) -> None:
+def test_expired_session_is_reported_as_gone(start_server: StartServer) -> None:
     server = start_server(live_grace=0, live_sessions=1)
     with network(server.port, 600) as between, Client(between.url, retry=SOON) as far:
         with far.live() as live:

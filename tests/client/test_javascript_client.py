@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from network_faults import network
-from service_process import PATIENCE_S, Server
+from service_process import PATIENCE_S, Server, StartServer
 from vibevoice_asr_client import FORMATS
 
 from sidecar.config.settings import Settings
@@ -121,7 +121,7 @@ def test_events_over_cut_connections_are_complete(case: Callable[..., Any], serv
 
 
 def test_abort_cancels_the_job_and_leaving_its_events_does_not(
-    case: Callable[..., Any], start_server: Callable[..., Server]
+    case: Callable[..., Any], start_server: StartServer
 ) -> None:
     slow = start_server(scripted_speed=4)
     found = case("abort", slow.port)
@@ -170,7 +170,7 @@ def test_live_session_is_left_and_refusals_have_messages(
 
 
 def test_live_token_is_sent_as_subprotocol_or_ticket(
-    case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
+    case: Callable[..., Any], start_server: StartServer, websockets: None
 ) -> None:
     token = "with/slashes+and=such"
     server = start_server(token=token)
@@ -182,7 +182,7 @@ def test_live_token_is_sent_as_subprotocol_or_ticket(
 
 
 def test_page_without_token_opens_each_connection_with_a_ticket(
-    case: Callable[..., Any], start_server: Callable[..., Server], websockets: None
+    case: Callable[..., Any], start_server: StartServer, websockets: None
 ) -> None:
     server = start_server(token="a token of the page's own server")
     with network(server.port, 300, 600, 900) as between:
@@ -210,9 +210,7 @@ def test_errors_have_codes(case: Callable[..., Any]) -> None:
     ]
 
 
-def test_upload_over_limit_is_refused_with_its_code(
-    node: str, start_server: Callable[..., Server]
-) -> None:
+def test_upload_over_limit_is_refused_with_its_code(node: str, start_server: StartServer) -> None:
     """Node takes a while to make 40 MB a form, and sees the answer only then."""
     server = start_server(max_upload_mb=1)
     program = f"""

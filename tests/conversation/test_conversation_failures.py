@@ -5,7 +5,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 
@@ -16,7 +16,7 @@ from module_services import mind as mind
 from module_services import thoughtful as thoughtful
 from s2s_client import Page
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, StartServer, wait_until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, UpstreamOptions
@@ -119,9 +119,7 @@ async def test_recognizer_killed_twice_by_the_same_words_hears_the_next_turn(
 
 
 @pytest.mark.slow
-async def test_silent_conversation_ends_as_idle_by_its_own_limit(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_silent_conversation_ends_as_idle_by_its_own_limit(start_server: StartServer) -> None:
     server = start_server(voice_engine="none", limits={"talk_idle": 1}, live_idle=PATIENCE_S)
     async with Page(server) as page:
         assert (await page.until("error"))["code"] == "session_idle"

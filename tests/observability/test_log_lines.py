@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from s2s_client import Page
-from service_process import Server, new_file, wait_until
+from service_process import Server, StartServer, new_file, wait_until
 from vibevoice_asr_client import Client, codes
 
 from sidecar.api.http import error_responses
@@ -79,7 +79,7 @@ def lines(server: Server, part: str) -> list[str]:
     return [line for line in server.log().splitlines() if part in line]
 
 
-def test_refused_origin_is_logged_once(start_server: Callable[..., Server]) -> None:
+def test_refused_origin_is_logged_once(start_server: StartServer) -> None:
     server = start_server()
     for tail in (".org/" + "\u2028" * 100, "again"):
         page = {"Origin": f"http://elsewhere.example{tail}".encode()}
@@ -92,7 +92,7 @@ def test_refused_origin_is_logged_once(start_server: Callable[..., Server]) -> N
     assert " - WARNING - " in line
 
 
-def test_refused_live_sessions_are_one_log_line(start_server: Callable[..., Server]) -> None:
+def test_refused_live_sessions_are_one_log_line(start_server: StartServer) -> None:
     server = start_server(live_sessions=1)
     with Client(f"http://127.0.0.1:{server.port}") as client, client.live():
         for _ in range(3):
@@ -103,7 +103,7 @@ def test_refused_live_sessions_are_one_log_line(start_server: Callable[..., Serv
     assert "live_sessions" in line
 
 
-async def test_log_names_the_llm_and_a_failed_turn(start_server: Callable[..., Server]) -> None:
+async def test_log_names_the_llm_and_a_failed_turn(start_server: StartServer) -> None:
     server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
     line = the_line(server, "LLM: ")
     assert "little at http://127.0.0.1:9" in line

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from not_tested import missing
 from postgres import cluster
-from service_process import REPOSITORY, Server, free_port, new_file, wait_until
+from service_process import REPOSITORY, StartServer, free_port, new_file, wait_until
 
 from sidecar.cli.command_table import build_command
 
@@ -294,7 +294,7 @@ def test_guide_of_cluster(follow: Callable[..., Terminals]) -> None:
 
 
 def test_conversation_of_guide_answers_if_llm_fails(
-    start_server: Callable[..., Server], tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="scripted")
     guide = (FOLDER / "live-and-talk.md").read_text("utf-8")

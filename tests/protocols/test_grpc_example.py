@@ -4,20 +4,17 @@ import os
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scripted_speech import RATE, talk
-from service_process import PATIENCE_S, REPOSITORY, Server
+from service_process import PATIENCE_S, REPOSITORY, StartServer
 
 EXAMPLE = REPOSITORY / "examples/grpc/captions.py"
 TOKEN = "a token that nobody guesses"
 
 
-def test_example_prints_results_and_refusals(
-    start_server: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_example_prints_results_and_refusals(start_server: StartServer, tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     path = tmp_path / "talk.wav"
     with wave.open(str(path), "wb") as file:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -18,7 +18,7 @@ from fastapi import Request
 from job_event_histories import submitted
 from module_services import service_of_module
 from recordings import long, wav
-from service_process import PATIENCE_S, Server, settle, wait_until
+from service_process import PATIENCE_S, Server, StartServer, settle, wait_until
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -224,7 +224,7 @@ PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
 
 
 def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
-    start_server: Callable[..., Server], tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
     hold.touch()
@@ -246,7 +246,7 @@ def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
 
 
 def test_other_recording_than_the_timed_out_one_is_refused_by_a_full_queue(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits=PATIENT)
     time_out(server, long(3600))
@@ -313,7 +313,7 @@ def test_retry_to_a_full_queue_waits_for_a_place_and_is_not_refused(busy: Server
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of it behind unread bytes")
 def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     """Four wait, whose recordings are not read; once they have gone, another may wait."""
     held = {"openai_held": 3600}
@@ -351,7 +351,7 @@ def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
 
 
 def test_job_of_a_timed_out_client_gives_the_engine_to_those_who_wait(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1}
     server = start_server(scripted_speed=1, batch=1, limits=limits)

@@ -29,7 +29,7 @@ from openai.types.audio_model import AudioModel
 from openai.types.model import Model
 from pydantic import TypeAdapter
 from recordings import long, wav
-from service_process import PATIENCE_S, REPOSITORY, Server, check_discreet, wait_until
+from service_process import PATIENCE_S, REPOSITORY, Server, StartServer, check_discreet, wait_until
 
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.protocols.openai_common import ALIASES, LIVE_ALIASES
@@ -453,7 +453,7 @@ def test_full_queue_returns_429_with_retry_after(slow: Server) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
 @pytest.mark.parametrize("stream", [False, True])
 def test_crash_of_the_engine_is_not_retried_by_the_package(
-    stream: bool, start_server: Callable[..., Server]
+    stream: bool, start_server: StartServer
 ) -> None:
     """By its status it would be: six crashes instead of two."""
     poison = GOLDEN["json"]["text"].split()[-1]
@@ -500,7 +500,7 @@ def test_hangup_cancels_the_job(slow: Server) -> None:
 
 @pytest.mark.slow
 def test_speakers_have_their_letters_and_known_ones_their_names(
-    start_server: Callable[..., Server], tmp_path: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
     """What the wheel's clip says, by two voices, whole and streamed."""
     clip = tmp_path / "play.wav"

@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from imageio_ffmpeg import get_ffmpeg_exe
 from module_services import service_of_module
-from service_process import PATIENCE_S, Server, wait_until
+from service_process import PATIENCE_S, Server, StartServer, wait_until
 
 from sidecar import errors
 from sidecar.audio.codecs import EncodedFormat
@@ -149,7 +149,7 @@ def test_input_without_words_gives_a_moment_of_silence(speaking: Server) -> None
     assert (rate, len(samples), abs(samples).max()) == (RATE, RATE // 5, 0.0)
 
 
-def test_speech_without_a_tts_engine_is_refused(start_server: Callable[..., Server]) -> None:
+def test_speech_without_a_tts_engine_is_refused(start_server: StartServer) -> None:
     silent = start_server(voice_engine="none")
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         sdk(silent, max_retries=2).audio.speech.create(model="tts-1", voice="alloy", input=TEXT)

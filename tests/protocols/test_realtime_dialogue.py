@@ -5,7 +5,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
 from openai.types.realtime.client_secret_create_response import ClientSecretCreateResponse
 from pydantic import TypeAdapter
-from service_process import Server, free_port
+from service_process import Server, StartServer, free_port
 from test_realtime_transcription import sound
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -243,9 +243,7 @@ async def test_typed_text_is_answered_on_request_as_text_or_audio(talks: Server)
         assert caller.kinds()[-len(ALOUD) :] == ALOUD
 
 
-async def test_llm_is_given_the_part_of_a_reply_that_was_heard(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_llm_is_given_the_part_of_a_reply_that_was_heard(start_server: StartServer) -> None:
     async with completions("torn", "plain") as llm:
         server = start_server(voice_engine="scripted", llm=llm.url)
         async with calling(server, model="plain") as caller:
@@ -381,9 +379,7 @@ async def test_pcmu_output_has_one_byte_per_sample_at_8_khz(talks: Server) -> No
         assert len(caller.sound) / 8000 == pytest.approx(seconds, abs=0.05)
 
 
-async def test_voice_of_a_server_that_lists_none_is_passed_on(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_voice_of_a_server_that_lists_none_is_passed_on(start_server: StartServer) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     server = start_server(voice_engine="speech", speech_url=nobody)
     async with calling(server) as caller:

@@ -3,7 +3,6 @@ what that said there."""
 
 import json
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server, web
+from service_process import PATIENCE_S, Server, StartServer, web
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
@@ -72,7 +71,7 @@ async def test_original_port_admits_the_demos_page_and_no_other_origin(
 
 
 async def test_shutdown_closes_conversations_on_the_original_port(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(voice_engine="scripted", talk_ports="0")
     port = port_of(server)

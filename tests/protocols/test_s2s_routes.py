@@ -1,14 +1,13 @@
 """A spoken conversation over a real socket: who speaks is answered, and who interrupts is heard."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
-from service_process import Server
+from service_process import Server, StartServer
 from websockets.exceptions import ConnectionClosed
 
 TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
@@ -120,7 +119,7 @@ async def test_invalid_audio_is_refused_and_the_conversation_goes_on(talks: Serv
         await page.until("transcript", assistant="You said: Still here.")
 
 
-async def test_without_a_tts_engine_replies_are_text(start_server: Callable[..., Server]) -> None:
+async def test_without_a_tts_engine_replies_are_text(start_server: StartServer) -> None:
     server = start_server(voice_engine="none")
     async with Page(server) as page:
         await page.send(type="text", text="Hello.")
@@ -163,7 +162,7 @@ async def _answers(server: Server) -> None:
 
 
 async def test_audio_messages_are_not_rate_limited_and_empty_ones_are(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
     async with Page(server) as page:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from grpc_client import Client, sound
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from recordings import SECONDS, Studio, wav
-from service_process import PATIENCE_S, Server
+from service_process import PATIENCE_S, Server, StartServer
 from test_realtime_transcription import COMPLETED, appended
 from test_realtime_transcription import connected as realtime
 from test_realtime_transcription import sound as sound_at_24_khz
@@ -193,7 +193,7 @@ def test_film_has_the_same_words_at_the_same_times_by_every_protocol(
 
 @pytest.mark.slow
 def test_overlapping_talk_has_the_same_words_in_order_by_every_protocol(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     """Two people, and another talk of theirs at the same time, by the embedded engine: it learns of
     some speakers late."""

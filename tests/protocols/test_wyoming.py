@@ -6,7 +6,7 @@ import io
 import json
 import select
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from module_services import service_of_module
 from recordings import wav
-from service_process import PATIENCE_S, Server, check_discreet, new_file, wait_until
+from service_process import PATIENCE_S, Server, StartServer, check_discreet, new_file, wait_until
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioStart, AudioStop, wav_to_chunks
 from wyoming.client import AsyncTcpClient
@@ -209,7 +209,7 @@ async def test_invalid_events_are_an_error_that_ends_the_connection(
     assert server.leftovers() == []
 
 
-async def test_recording_that_stalls_is_an_error(start_server: Callable[..., Server]) -> None:
+async def test_recording_that_stalls_is_an_error(start_server: StartServer) -> None:
     async with connected(start_server(wyoming_port=0, limits={"upload_stall": 0.1})) as client:
         await say(client, SOUND[0])
         assert await refused(client) == "upload_stalled"

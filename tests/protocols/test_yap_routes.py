@@ -14,7 +14,7 @@ from asgi_server import served
 from module_services import open_service as open_service
 from module_services import service_of_module
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server
+from service_process import PATIENCE_S, Server, StartServer
 from websockets.asyncio.client import connect
 from yap_client import Streaming, base64_of
 
@@ -262,9 +262,7 @@ async def test_connection_beyond_the_limit_is_refused_in_a_frame_until_one_leave
             pass  # who left before is not known to be gone yet
 
 
-async def test_shutdown_closes_connections_after_their_finals(
-    start_server: Callable[..., Server],
-) -> None:
+async def test_shutdown_closes_connections_after_their_finals(start_server: StartServer) -> None:
     there = start_server(shutdown_grace=20, scripted_hear=0.3)
     async with Streaming(there) as client, Streaming(there) as other:
         await client.ready()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import httpx
 import pytest
 from s2s_client import Page
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server, check_end, read_answer, until
+from service_process import PATIENCE_S, StartServer, check_end, read_answer, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -42,7 +41,7 @@ async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
 
 
 async def test_realtime_clients_are_told_to_retry_at_shutdown(
-    start_server: Callable[..., Server], voice: bytes
+    start_server: StartServer, voice: bytes
 ) -> None:
     """An event says that something is wrong with them, and is the end to most: the close code says
     what it is, and a status those who come while the service is on its way out."""
@@ -72,7 +71,7 @@ async def test_realtime_clients_are_told_to_retry_at_shutdown(
 
 
 async def test_clients_get_shutdown_reason_and_live_session_its_summary(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(
         fresh=True,  # what is heard at its very end, too
@@ -106,7 +105,7 @@ async def test_clients_get_shutdown_reason_and_live_session_its_summary(
 
 
 async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
-    start_server: Callable[..., Server], voice: bytes, tmp_path: Path
+    start_server: StartServer, voice: bytes, tmp_path: Path
 ) -> None:
     folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
     server = start_server(fresh=True, shutdown_grace=0.2, scripted_speed=0.01, **folders)
@@ -122,7 +121,7 @@ async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
 
 
 async def test_refused_uploads_in_progress_are_answered_without_an_error_at_shutdown(
-    start_server: Callable[..., Server],
+    start_server: StartServer,
 ) -> None:
     server = start_server(engine="scripted")
     head = b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
@@ -138,7 +137,7 @@ async def test_refused_uploads_in_progress_are_answered_without_an_error_at_shut
     assert "ERROR" not in server.log()
 
 
-async def test_refused_handshake_logs_no_error(start_server: Callable[..., Server]) -> None:
+async def test_refused_handshake_logs_no_error(start_server: StartServer) -> None:
     server = start_server(engine="scripted", token="a-token-of-sixteen")
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription")

@@ -350,6 +350,10 @@ class Server:
         return sum(seen.values())
 
 
+StartServer = Callable[..., Server]
+"""Start a service with these settings; it ends with the test."""
+
+
 def halt(pid: int) -> None:
     """Stop a process. It goes on for a moment after it was sent the signal."""
     os.kill(pid, signal.SIGSTOP)

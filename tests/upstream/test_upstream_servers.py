@@ -3,14 +3,14 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from faulty_proxy import FaultyProxy
-from service_process import PATIENCE_S, Server, free_port, wait_until
+from service_process import PATIENCE_S, Server, StartServer, free_port, wait_until
 from upstream_engine_samples import PATIENT_LIMITS, RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
@@ -169,7 +169,7 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
 
 @pytest.mark.slow
 def test_upstream_that_stops_answering_is_left_during_a_chunk(
-    start_server: Callable[..., Server], server: Server, noise: Sound
+    start_server: StartServer, server: Server, noise: Sound
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
     stuck = start_server(scripted_speed=0.01)

@@ -5,14 +5,13 @@ import shutil
 import signal
 import subprocess
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from not_tested import missing
-from service_process import Server, free_port, wait_until
+from service_process import StartServer, free_port, wait_until
 from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
 
@@ -28,7 +27,7 @@ def noise(seed: int, seconds: int) -> Sound:
     return Sound((dice.integers(-3000, 3000, seconds * RATE) / 32768).astype(np.float32))
 
 
-def test_key_goes_only_to_the_upstream(start_server: Callable[..., Server]) -> None:
+def test_key_goes_only_to_the_upstream(start_server: StartServer) -> None:
     with OpenAiStandIn() as there:
         here = start_server(
             fresh=True, engine="upstream", upstream=there.url, upstream_key=KEY, log_level="debug"
