@@ -206,19 +206,6 @@ def test_refusal_names_longest_recording_that_fits_if_five_minutes_do_not() -> N
     assert loaded.planned(INT4, minutes * MINUTE, PLAIN, tight).memory
 
 
-def test_recording_longer_than_memory_is_planned_in_windows_with_a_smaller_fallback() -> None:
-    single = TranscribeOptions(windows=WindowingMode.SINGLE)
-    options = admission().planned(INT4, 2 * HOUR, single, free(8))
-    assert 300 <= options.memory.window_s < HOUR
-    assert admission().peak_bytes(INT4, 2 * HOUR, options) <= 8 * GIB
-    assert options.memory_fallback is not None
-    assert options.memory_fallback.window_s == options.memory.window_s / 2
-    less = TranscribeOptions(memory=options.memory_fallback)
-    assert admission().peak_bytes(INT4, 2 * HOUR, less) < admission().peak_bytes(
-        INT4, 2 * HOUR, options
-    )
-
-
 def test_load_refused_by_memory_limit_names_setting_and_device() -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission(0.1).place(BF16, free(64, on_gpu=False))

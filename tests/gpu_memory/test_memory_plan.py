@@ -330,14 +330,6 @@ def test_window_of_one_hour_is_within_positions_of_model() -> None:
     assert hour(60).positions < 65_536
 
 
-def test_plan_counts_hotwords_and_token_limit() -> None:
-    plain = hour(30)
-    wordy = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1800.0, text_tokens=2000)
-    curt = replace(plain, output_tokens=100)
-    peaks = [model(BF16).peak(plan_ladder(work)[0], work).total for work in (curt, plain, wordy)]
-    assert peaks == sorted(set(peaks))
-
-
 @pytest.mark.parametrize("precision", PREFERRED_PRECISIONS)
 def test_estimated_time_grows_more_than_in_proportion_to_length_and_is_inverse_to_bandwidth(
     precision: Precision,

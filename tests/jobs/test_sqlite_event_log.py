@@ -484,16 +484,20 @@ async def test_fault_in_the_data_of_a_job_does_not_end_the_writer(
     assert broken.id in caplog.text
 
 
+def store_whose_archive_raises(fault: BaseException, folder: Path) -> SqliteJobEventLog:
+    class BrokenArchive(RecordingArchive):
+        def put(self, *_: object) -> None:
+            raise fault
+
+    store = SqliteJobEventLog(folder, KEY)
+    store.shelf = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
+    return store
+
+
 async def test_fault_after_a_commit_does_not_end_the_writer(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class BrokenArchive(RecordingArchive):
-        def put(self, *_: object) -> None:
-            raise ValueError("a bug")
-
-    archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
-    with closing(SqliteJobEventLog(folder, KEY)) as store:
-        store.shelf = archive
+    with closing(store_whose_archive_raises(ValueError("a bug"), folder)) as store:
         for _ in range(2):
             job = added(store, CancelledChange())
             await store.written(job.id)
@@ -501,13 +505,7 @@ async def test_fault_after_a_commit_does_not_end_the_writer(
 
 
 async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(folder: Path) -> None:
-    class BrokenArchive(RecordingArchive):
-        def put(self, *_: object) -> None:
-            raise SystemExit
-
-    archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
-    with closing(SqliteJobEventLog(folder, KEY)) as store:
-        store.shelf = archive
+    with closing(store_whose_archive_raises(SystemExit(), folder)) as store:
         job = added(store, CancelledChange())
         for _ in range(2):
             with pytest.raises(errors.SpoolUnwritable):

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -41,6 +42,7 @@ from sidecar.workers.worker_process import WorkerDied
 
 RATE = 16_000
 POISON = 0.5
+ASKED_AT_LAST = errors.EngineFailed("it was asked at last")
 Open = Callable[..., Awaitable[Service]]
 
 
@@ -178,55 +180,48 @@ def test_unexplained_engine_deaths_are_survived_a_few_times_at_one_place() -> No
     assert deaths.add(died, 2.0)
 
 
-@pytest.mark.parametrize("sent", [0, 32_000], ids=["at the opening", "on audio"])
-async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
-    session = Session("victim", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
-    session.sound.add(bytes(sent), SampleEncoding.PCM16, RATE)
-    deaths = 0
+def waiting_session() -> Session:
+    return Session("patient", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
+
+
+async def fault_after(session: Session, faults: Iterable[Exception]) -> Exception | None:
+    """What a session ends with that meets these one after the other when it asks for an engine."""
+    ahead = iter(faults)
 
     @contextlib.asynccontextmanager
     async def share() -> AsyncIterator[Any]:
-        nonlocal deaths
-        deaths += 1
-        raise WorkerDied("by itself", began=False, explained=False)
+        raise next(ahead)
         yield
 
-    await asyncio.wait_for(relay_session(session, share), PATIENCE_S)
-    assert isinstance(session.told.wrong, errors.EngineCrashed)
-    assert deaths == MAX_UNEXPLAINED_DEATHS + 1
+    await relay_session(session, share)
+    return session.told.wrong
+
+
+@pytest.mark.parametrize("sent", [0, 32_000], ids=["at the opening", "on audio"])
+async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
+    session = waiting_session()
+    session.sound.add(bytes(sent), SampleEncoding.PCM16, RATE)
+    died = WorkerDied("by itself", began=False, explained=False)
+    deaths = iter([died] * (MAX_UNEXPLAINED_DEATHS + 1))
+    assert isinstance(await fault_after(session, deaths), errors.EngineCrashed)
+    assert not [*deaths]
 
 
 @virtual_time
 @pytest.mark.parametrize("busy", [MAX_BUSY_LOADS, MAX_BUSY_LOADS + 1])
 async def test_session_waits_a_while_for_a_machine_that_can_start_no_engine(busy: int) -> None:
-    session = Session("patient", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
-    left = [errors.MachineBusy() for _ in range(busy)]
-
-    @contextlib.asynccontextmanager
-    async def share() -> AsyncIterator[Any]:
-        raise left.pop() if left else errors.EngineFailed("it was asked at last")
-        yield
-
-    await relay_session(session, share)
-    ended = errors.EngineFailed if busy == MAX_BUSY_LOADS else errors.MachineBusy
-    assert isinstance(session.told.wrong, ended)
-    assert not left
+    loads = iter([errors.MachineBusy()] * busy)
+    wrong = await fault_after(waiting_session(), chain(loads, [ASKED_AT_LAST]))
+    assert isinstance(wrong, type(ASKED_AT_LAST) if busy == MAX_BUSY_LOADS else errors.MachineBusy)
+    assert not [*loads]
 
 
 @virtual_time
 async def test_session_waits_as_long_for_an_engine_after_each_death_of_one() -> None:
-    session = Session("patient", "owner", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
-    busy = [errors.MachineBusy() for _ in range(MAX_BUSY_LOADS)]
+    busy = [errors.MachineBusy()] * MAX_BUSY_LOADS
     died = WorkerDied("by itself", began=False, explained=True)
-    left = [errors.EngineFailed("it was asked at last"), *busy, died, *busy]
-
-    @contextlib.asynccontextmanager
-    async def share() -> AsyncIterator[Any]:
-        raise left.pop()
-        yield
-
-    await relay_session(session, share)
-    assert isinstance(session.told.wrong, errors.EngineFailed)
+    wrong = await fault_after(waiting_session(), [*busy, died, *busy, ASKED_AT_LAST])
+    assert isinstance(wrong, errors.EngineFailed)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")

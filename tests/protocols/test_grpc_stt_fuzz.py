@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import grpc
 import psutil
 import pytest
+from byte_accidents import mutated
 from grpc_client import RATE, Client, Ended, ended, sound
 from grpc_in_process import Inside
 from service_process import MB, until
@@ -47,23 +48,6 @@ NASTY = (
     b"\x0a" + b"\x80" * 20 + b"\x01",  # a number longer than any
 )
 """For either kind of message."""
-
-
-def mutated(raw: bytes, chance: random.Random) -> bytes:
-    """The same with some bytes changed, left out, doubled or made up."""
-    data = bytearray(raw)
-    for _ in range(chance.choice([1, 1, 2, 4])):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(4):
-            case 0 if at < len(data):
-                data[at] = chance.randrange(256)
-            case 1:
-                del data[at : at + chance.randint(1, 8)]
-            case 2:
-                data[at:at] = data[at : at + chance.randint(1, 8)]
-            case _:
-                data[at:at] = chance.randbytes(chance.randint(1, 8))
-    return bytes(data)
 
 
 def wild_request(chance: random.Random) -> bytes:
