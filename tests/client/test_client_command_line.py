@@ -10,7 +10,7 @@ from pathlib import Path
 
 import moonshine_voice
 import pytest
-from service_process import PATIENCE_S, Server, StartServer, halted, new_file, wait_until
+from service_process import Server, StartServer, halted, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar import errors

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from many_conversations import Counts, converse
 from module_services import open_service as open_service
-from service_process import PATIENCE_S, Server, until, wait_until
+from service_process import Server, until, wait_until
 
 from bench.conversation import model
 from sidecar.auth.identity import ANONYMOUS
