@@ -34,6 +34,7 @@ from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, 
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.runtime.vad import load_vad
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
@@ -342,6 +343,7 @@ def test_revised_speakers_change_no_word_and_no_order(
     work = moonshine_transcription.MoonshineTranscription(
         cast(MoonshineRecognizer, SimpleNamespace(hear=hear)),
         cast(Diarizer, RevisedDiarizer(turns, revised_s)),
+        load_vad(),
         request_of(SampleStream(sound, RATE)),
     )
     ready = [event.segment for event in work.events() if isinstance(event, SegmentReady)]
@@ -371,18 +373,28 @@ def test_first_segment_comes_within_10_s_of_audio(engine: MoonshineEngine, endga
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
 @pytest.mark.parametrize("diarize", [True, False])
-def test_quiet_speech_that_a_shout_hides_in_the_first_window_is_recognized(
-    engine: MoonshineEngine, endgame: Block, tmp_path: Path, diarize: bool
-) -> None:
-    spoken, sound = tmp_path / "spoken.wav", np.zeros(25 * RATE, np.float32)
-    text = "Please bring the report of last month with you."
+@pytest.mark.parametrize(
+    ("loud_s", "quiet_s", "quiet_db"),
+    [({0.0: (4.6, 5.8), 15.0: (0.0, 10.0)}, 2.6, -30), ({0.0: (0.0, 20.0)}, 21.0, -36),
+     ({0.0: (0.0, 20.0), 25.0: (0.0, 10.0)}, 21.0, -36)],
+    ids=["hidden-by-a-shout-in-the-first-window", "in-no-turn-at-the-end", "between-two-turns"],
+)  # fmt: skip
+def test_quiet_speech_is_recognized(
+    engine: MoonshineEngine, endgame: Block, tmp_path: Path, *, diarize: bool,
+    loud_s: dict[float, tuple[float, float]], quiet_s: float, quiet_db: float,
+) -> None:  # fmt: skip
+    spoken, text = tmp_path / "spoken.wav", "Please bring the report of last month with you."
     subprocess.run(["espeak-ng", "-v", "en-us", "-s", "150", "-w", spoken, text], check=True)
-    shout, quiet = endgame[round(4.6 * RATE) : round(5.8 * RATE)], decode_audio_file(spoken, RATE)
-    for at_s, part in ((0.0, 2 * shout), (2.6, quiet * 10**-1.5), (15.0, endgame)):
-        begin = round(at_s * RATE)
-        sound[begin : begin + len(part)] += part[: len(sound) - begin]
+    parts = {at: endgame[round(a * RATE) : round(b * RATE)] for at, (a, b) in loud_s.items()}
+    parts[0.0] = parts[0.0] * (2 if quiet_s < 10 else 1)
+    parts[quiet_s] = decode_audio_file(spoken, RATE) * 10 ** (quiet_db / 20)
+    end = max(round(at * RATE) + len(part) for at, part in parts.items())
+    sound = np.zeros(end + RATE, np.float32)
+    for at, part in parts.items():
+        sound[round(at * RATE) :][: len(part)] += part
     found = transcript(engine, sound, TranscribeOptions(diarize=diarize))
     assert "report" in found.text.lower()
+    assert [one.start for one in found.segments] == sorted(one.start for one in found.segments)
 
 
 def test_unavailable_speaker_models_fail_load_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+    from sidecar.live.runtime.vad import SileroVad
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +98,17 @@ class MoonshineEngine:
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
-        from sidecar.live.runtime.vad import load_vad
 
-        detector = load_vad()
         encoder = SpeakerEncoder(self._voices)
         recognizers = LiveRecognizers(self._hear, contexts=True, encoder=encoder)
         precision = engine_interface.Precision.INT8.value
-        return LiveScheduler(recognizers, detector, SPEC.name, precision, sample=warm_up_audio())
+        return LiveScheduler(recognizers, self._vad, SPEC.name, precision, sample=warm_up_audio())
+
+    @cached_property
+    def _vad(self) -> SileroVad:
+        from sidecar.live.runtime.vad import load_vad
+
+        return load_vad()
 
     def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
@@ -142,7 +147,7 @@ class MoonshineEngine:
         follower = Diarizer.wished(self._voices, options)
         settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, follower, request, settle_s
+            self._recognizer, follower, self._vad, request, settle_s
         )
         if settled:
             work.go_on(settled)

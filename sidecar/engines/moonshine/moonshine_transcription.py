@@ -16,6 +16,15 @@ from sidecar.diarization import diarizer, word_attribution
 from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
+from sidecar.interfaces.live_options import EndpointingOptions
+from sidecar.live.runtime.endpointing import (
+    FRAME_SAMPLES,
+    Endpointer,
+    EndpointEvent,
+    UtteranceBegan,
+    UtteranceEnded,
+)
+from sidecar.live.runtime.vad import SileroVad
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
@@ -29,6 +38,13 @@ _HISTORY_S = 60.0
 """Seconds before the utterances to recognize in which turns matter for their borders."""
 _PAUSE_S = 0.1
 _STEP_SAMPLES = SAMPLE_RATE
+_MIN_MISSED_S = 0.3
+"""Minimum of speech between turns: less is the end of a turn."""
+_MISSED = EndpointingOptions(
+    min_speech_s=_MIN_MISSED_S, min_sure_speech_s=_MIN_MISSED_S, pre_roll_s=0.3
+)
+_LEAD_S = 0.5
+"""Audio before a gap with which the VAD begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +76,24 @@ class MoonshineTranscription:
         self,
         recognizer: MoonshineRecognizer,
         follower: diarizer.Diarizer,
+        vad: SileroVad,
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
         """``settle_s``: interval of checkpoints in seconds of audio; `None` for no checkpoints."""
         self._recognizer = recognizer
         self._follower = follower
+        self._vad = vad
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._said: list[MoonshineUtterance] = []
         self._said_s = 0.0
         """Time up to which the audio has been recognized."""
+        self._missed: list[SpeakerTurn] = []
+        """Speech that the diarization has missed."""
+        self._missed_s = 0.0
+        """Time up to which such speech has been found."""
         self._settle_s = settle_s
         self._checkpointed = 0
         self._again_s = 0.0
@@ -140,7 +162,7 @@ class MoonshineTranscription:
     def _take(self, heard: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the utterances that are known by now, each once, in order of time."""
         recent = (turn for turn in heard.turns if turn.end > self._said_s - _HISTORY_S)
-        lines = word_attribution.merge_turns(recent)
+        lines = self._with_missed(word_attribution.merge_turns(recent), heard.told_s)
         known, waiting = self._known(lines, heard.told_s)
         for span in known:
             said = self._recognized(span)
@@ -150,8 +172,43 @@ class MoonshineTranscription:
             if said.text:
                 self._said.append(said)
                 yield transcript.SegmentReady(len(self._said) - 1, self._segment(said))
-        needed_s = min([heard.told_s, *(span.start for span in waiting)])
+        needed_s = min([heard.told_s, self._missed_s, *(span.start for span in waiting)])
         self._audio.forget(needed_s - word_attribution.MAX_JOINED_PAUSE_S)
+
+    def _with_missed(self, lines: list[SpeakerTurn], told_s: float) -> list[SpeakerTurn]:
+        """Return the turns with the speech between them that only the VAD hears, such as quiet
+        words near a shout. The nearest speaker says it."""
+        end_s = min(told_s, self._audio.end_s)
+        start = max(self._missed_s, self._said_s)
+        for line in (*lines, SpeakerTurn(told_s, inf, 0)):
+            if start < (end := min(line.start, end_s)):
+                self._find_missed(start, end, whole=end < told_s)
+            start = max(start, line.end)
+        self._missed = [
+            replace(one, label=word_attribution.dominant_speaker(lines, one.start, one.end) or 0)
+            for one in self._missed
+            if one.end > self._said_s
+            and not any(line.start < one.end and one.start < line.end for line in lines)
+        ]
+        return sorted([*lines, *self._missed], key=lambda line: (line.start, line.end))
+
+    def _find_missed(self, start_s: float, end_s: float, *, whole: bool) -> None:
+        """Find speech in a gap between turns, of which more follows unless it is ``whole``."""
+        sound = self._audio.between(start_s - _LEAD_S, end_s)
+        frames = sound[len(sound) % FRAME_SAMPLES :].reshape(-1, 1, FRAME_SAMPLES)
+        state = [self._vad.state()]
+        speech = [float(self._vad.probabilities(frame, state)[0]) for frame in frames]
+        end = round(end_s * SAMPLE_RATE)
+        count = min(len(frames), (end - round(start_s * SAMPLE_RATE)) // FRAME_SAMPLES)
+        endpointer = Endpointer(_MISSED, end - count * FRAME_SAMPLES)
+        events: list[EndpointEvent] = []
+        for probability in speech[len(frames) - count :]:
+            events += endpointer.feed(probability)
+        events += endpointer.finish() if whole else ()
+        begins = [one.at / SAMPLE_RATE for one in events if isinstance(one, UtteranceBegan)]
+        ends = [one.at / SAMPLE_RATE for one in events if isinstance(one, UtteranceEnded)]
+        self._missed += [SpeakerTurn(*span, 0) for span in zip(begins, ends, strict=False)]
+        self._missed_s = end_s if whole else endpointer.keep_from / SAMPLE_RATE
 
     def _known(
         self, lines: Sequence[SpeakerTurn], told_s: float
