@@ -1,4 +1,4 @@
-"""Faults: whether the recording, the node or the storage is to blame for an error. Pure.
+"""Faults: whether the recording, the node, its decoder or the storage is to blame for an error. Pure.
 
 What each does to a job and its attempts: docs/operations.md, "Faults".
 """
@@ -17,6 +17,9 @@ class Fault(StrEnum):
     """The recording, its options, or the engine on it: the attempt counts, and the job may end."""
     NODE = "node"
     """This service for now: its disk, its descriptors. The job waits, and no attempt counts."""
+    DECODER = "decoder"
+    """What stops an ffmpeg, such as the kernel for lack of memory. The job goes behind others, and
+    the attempt counts as the death of a service."""
     STORAGE = "storage"
     """The storage of recordings or the database for now. The job waits, and no attempt counts."""
 
@@ -44,6 +47,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.RECORDING
     if isinstance(error, errors.SidecarError) and isinstance(error.__cause__, OSError):
         return fault_of(error.__cause__)
+    if isinstance(error, errors.DecoderStopped):
+        return Fault.DECODER
     if isinstance(error, (*_OF_NODE, MemoryError)):
         return Fault.NODE
     if isinstance(error, _OF_STORAGE):

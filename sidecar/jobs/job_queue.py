@@ -133,8 +133,7 @@ class Dispatcher:
             level = logging.DEBUG if self._fault.code == told else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._fault)
             told = self._fault.code
-            stopped = all(isinstance(one, errors.DecoderStopped) for one in faults.values())
-            if fault_of(self._fault) is Fault.NODE and not stopped:
+            if Fault.NODE in map(fault_of, faults.values()):
                 await self._pause(jobs)
             else:  # the others' recordings may be readable, and their decoders may go on
                 put_off = [job for job in jobs if job.id in faults]

@@ -156,7 +156,7 @@ class Job:
     def put_off(self, fault: errors.SidecarError) -> None:
         """Put the job back because of a fault of the node or the storage. No attempt counts, except
         one whose decoder was stopped: that counts as the death of a service."""
-        if not isinstance(fault, errors.DecoderStopped):
+        if fault_of(fault) is not Fault.DECODER:
             self.requeue()
             return
         self._append(job_record.InterruptedChange())

@@ -302,7 +302,7 @@ def test_ffmpeg_that_is_stopped_is_an_error_and_no_end_of_the_recording(
     decoder.channels = channels
     with pytest.raises(errors.DecoderStopped) as raised:
         list(decoder)
-    assert fault_of(raised.value) is Fault.NODE
+    assert fault_of(raised.value) is Fault.DECODER
 
 
 def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(

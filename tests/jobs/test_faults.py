@@ -46,6 +46,7 @@ FAULTS: dict[Fault, tuple[Exception, ...]] = {
         raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
         RuntimeError("can't start new thread"),
     ),
+    Fault.DECODER: (errors.DecoderStopped(),),
     Fault.STORAGE: (
         *(TimeoutError(), errors.StorageUnreachable(), errors.JournalUnreachable()),
         *(OSError(errno.EIO, "input/output"), PermissionError(errno.EACCES, "not now")),
