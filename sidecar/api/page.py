@@ -272,7 +272,7 @@ OPEN_FRAGMENT = "/#open="
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/page."""
-    router = openapi.Routes(responses=PROBLEMS)
+    router = openapi.Routes(responses=PROBLEMS, dependencies=openapi.CHECKS)
     handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
     @router.post("/v1/page/links", status_code=201, response_model=PageLink)

@@ -201,6 +201,8 @@ def test_misspelled_parameter_is_refused_and_deletes_nothing(slow: Server, voice
         (f"/{job_id}/transcript/history?limits=1", " Did you mean 'limit'?"),
         (f"/{job_id}/audio?begin=1", ""),
         ("/../people?nam=Nell", ""),
+        ("/../page/about?lang=de", ""),
+        ("/../talk?voice=a", ""),
     ):
         response = slow.client.get(f"/v1/jobs{path}")
         check_problem(response, 422, "field_invalid")

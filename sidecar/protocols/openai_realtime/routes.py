@@ -196,7 +196,7 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
 
 def build_talk_router(service: Service) -> APIRouter:
     """Build the route that lists what a conversation can use."""
-    router = openapi.Routes()
+    router = openapi.Routes(dependencies=openapi.CHECKS)
 
     @router.get("/v1/talk", response_model=TalkEngines, responses=openapi.PROBLEMS)
     async def parts() -> Response:
