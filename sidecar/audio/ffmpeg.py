@@ -176,7 +176,7 @@ class FfmpegProcess:
         if counted and total_s is not None:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
         else:
-            missing = is_truncated(self._fd, self._container)
+            missing = is_truncated(self._fd, self._container, self._part[1])
         resyncs = counted or self._container in _COMPLAIN_WHEN_WHOLE
         return self._failed or missing or (self.header.complaints > 0 and not resyncs)
 

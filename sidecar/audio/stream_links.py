@@ -5,15 +5,19 @@ It needs only Python, so the service itself may call it.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
+    ASF,
     AU,
     AVI,
+    FLV,
     MATROSKA,
     MP4,
+    MPEG_PS,
+    MPEG_TS,
     OGG,
     RF64,
     SIGN_BYTES,
@@ -36,8 +40,8 @@ _CHUNK_BYTES = 1 << 20
 _OGG_HEADER_BYTES = 27
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 1 << 16
-_MATROSKA_TOP = (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67")
-"""Names of the elements EBML and Segment."""
+_STEP_BYTES = 51 * 4 * 188 * 16
+"""Read at a time of a film: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"mfra"),
     *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
@@ -65,49 +69,137 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
     seconds; the rest is then one link. Whatever is before the first is left out.
     """
     size, continued = os.fstat(fd).st_size, -1
+    deadline = time.monotonic() + within_s
     if container in (WAV, RF64):
         parts = read_wav_parts(fd)
         begins = [part.begin for part in parts] or [0]
         continued = next((part.begin for part in parts if part.is_continued), -1)
+        walked = begins[1:]
     else:
         first = find_begin(fd, container)
-        joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, within_s)
+        joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, deadline)
         begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
-        begins = sorted({*begins, *_begins_behind_films(fd, container, begins)})[:_MAX_LINKS]
+        walked = begins
+    begins = sorted({*begins, *_begins_behind(fd, container, walked, deadline)})[:_MAX_LINKS]
     return [
         Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
         for at, end in pairwise([*begins, _au_end(fd, begins[-1], size)])
     ]
 
 
-def _begins_behind_films(fd: int, container: AudioContainer, begins: list[int]) -> Iterator[int]:
-    """Yield where recordings of other formats begin behind films, which begin at some places."""
-    end = 0
-    for begin in begins:
-        if begin >= end:  # no part of the film before it
-            end = _film_end(fd, container, begin)
-            if end and begins_recording(read_file_at(fd, end, SNIFF_BYTES)):
-                yield end
+def _begins_behind(
+    fd: int, container: AudioContainer, begins: list[int], deadline: float
+) -> list[int]:
+    """Return where recordings begin behind those, the first of that format, whose elements say
+    where they end; and behind what follows them."""
+    found, end = list(begins), 0
+    for begin in found:  # it grows
+        if begin < end:  # within the one before it
+            continue
+        form = container if begin == begins[0] else container_at(fd, begin)
+        while form in _STEPS and (end := _end(fd, form, begin, deadline)):
+            head = read_file_at(fd, end, SNIFF_BYTES)
+            form = container_at(fd, end)
+            if not (begins_recording(head) or form in (MPEG_TS, MPEG_PS)):
+                break
+            begin = end
+            found.append(begin)
+            if form not in _STEPS:
+                found += islice(_signs(fd, form, deadline, begin), _MAX_LINKS)
+    return found
 
 
-def _film_end(fd: int, container: AudioContainer, at: int) -> int:
-    """Return where the elements of a Matroska file (RFC 8794), or the RIFF chunks of an AVI file,
-    that begin at a position end; 0 if they do not say it, or in other formats."""
-    for _ in range(_MAX_BOXES if container in (AVI, MATROSKA) else 0):
-        head = read_file_at(fd, at, SIGN_BYTES)
-        if container is AVI and head[:4] == b"RIFF" and head[8:11] == b"AVI":
-            at += 8 + int.from_bytes(head[4:8], "little")
-        elif container is MATROSKA and head[:4] in _MATROSKA_TOP and len(head) > 12:
-            if not head[4]:  # no size of up to eight bytes (RFC 8794, 4)
-                return 0
-            bits = 7 * (9 - head[4].bit_length())
-            size = int.from_bytes(head[4 : 4 + bits // 7]) & (1 << bits) - 1
-            if size == (1 << bits) - 1:  # unknown, as in a live stream
-                return 0
-            at += 4 + bits // 7 + size
-        else:
+def _end(fd: int, container: AudioContainer | None, at: int, deadline: float) -> int:
+    """Return where the elements of a recording end that begin at a position, by the sizes in them;
+    0 if they are not all read in time."""
+    step, count = _STEPS[container]
+    while time.monotonic() < deadline:
+        length = step(read_file_at(fd, at, count))
+        at += length
+        # A second WAV file, and packets of another size, are another recording.
+        if not length or container is WAV or (container is MPEG_TS and length < count):
             return at
     return 0
+
+
+def _riff_step(head: bytes, form: bytes) -> int:
+    is_file = head[:4] == b"RIFF" and head[8:11] == form
+    return 8 + int.from_bytes(head[4:8], "little") if is_file else 0
+
+
+_MATROSKA_ELEMENTS = {
+    *(0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B),
+    *(0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB),
+}
+"""At top level, and below a Segment and a Cluster, which may have no size in a live stream."""
+
+
+def _matroska_step(head: bytes) -> int:
+    """Return the bytes of an element (RFC 8794), those of its header if it has no size."""
+    name = 9 - head[0].bit_length() if head else 0
+    if int.from_bytes(head[:name]) not in _MATROSKA_ELEMENTS or not any(head[name : name + 1]):
+        return 0
+    length = 9 - head[name].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(head[name : name + length]) & unknown
+    return name + length + (size if size < unknown else 0)
+
+
+def _flv_step(head: bytes) -> int:
+    """Return the bytes of the header, or of a tag, with the size behind it."""
+    if head[:4] == b"FLV\1":
+        return 13
+    is_tag = head[:1] in (b"\x08", b"\x09", b"\x12") and head[8:11] == bytes(3)
+    return 15 + int.from_bytes(head[1:4]) if is_tag else 0
+
+
+_ASF_OBJECTS = (b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75", b"\x90\x08\0\x33", b"\xd3\x29\xe2\xd6")
+"""First bytes of the names of header, data and indexes."""
+
+
+def _asf_step(head: bytes) -> int:
+    return int.from_bytes(head[16:24], "little") if head[:4] in _ASF_OBJECTS else 0
+
+
+def _ps_step(head: bytes) -> int:
+    """Return the bytes of a pack's header, or of a packet (ISO 11172-1, 13818-1)."""
+    if head[:3] != b"\0\0\1" or len(head) < 14 or head[3] < 0xB9:
+        return 4 * (head[:4] == b"\0\0\1\xb9")
+    if head[3] == 0xBA:
+        return 12 if head[4] >> 6 == 0 else 14 + (head[13] & 7)
+    return 6 + int.from_bytes(head[4:6])
+
+
+def _ts_step(head: bytes) -> int:
+    """Return the bytes of the packets, of one size, in which nothing is missing."""
+    sizes = ((188, head[::188]), (192, head[4::192]), (204, head[::204]))
+    return max(size * (len(signs) - len(signs.lstrip(b"G"))) for size, signs in sizes)
+
+
+def _mp4_step(head: bytes) -> int:
+    length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
+    return length if length >= 8 and head[4:8] in _MP4_BOXES else 0
+
+
+def _ogg_step(head: bytes) -> int:
+    count = head[_OGG_HEADER_BYTES - 1] if len(head) >= _OGG_HEADER_BYTES else 0
+    sizes = sum(head[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + count])
+    return (head[:4] == b"OggS") * (_OGG_HEADER_BYTES + count + sizes)
+
+
+_STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
+    AVI: (lambda head: _riff_step(head, b"AVI"), SIGN_BYTES),
+    WAV: (lambda head: _riff_step(head, b"WAV"), SIGN_BYTES),
+    MATROSKA: (_matroska_step, SIGN_BYTES),
+    FLV: (_flv_step, SIGN_BYTES),
+    ASF: (_asf_step, SIGN_BYTES),
+    MPEG_PS: (_ps_step, SIGN_BYTES),
+    MPEG_TS: (_ts_step, _STEP_BYTES),
+    MP4: (_mp4_step, SIGN_BYTES),
+    OGG: (_ogg_step, _OGG_HEADER_BYTES + 255),
+}
+"""Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
+many of these that needs."""
 
 
 def _au_end(fd: int, begin: int, size: int) -> int:
@@ -121,10 +213,11 @@ def _au_end(fd: int, begin: int, size: int) -> int:
     return begin + samples + claimed if whole else size
 
 
-def _signs(fd: int, container: AudioContainer, within_s: float) -> Iterator[int]:
-    """Yield where recordings begin, by their first bytes."""
-    deadline = time.monotonic() + within_s
-    position, page_end, rest = 0, -1, b""
+def _signs(
+    fd: int, container: AudioContainer | None, deadline: float, position: int = 0
+) -> Iterator[int]:
+    """Yield where recordings begin from a position on, by their first bytes."""
+    page_end, rest = -1, b""
     while data := read_file_at(fd, position, _CHUNK_BYTES):
         window, start = rest + data, position - len(rest)
         position += len(data)
@@ -137,18 +230,10 @@ def _signs(fd: int, container: AudioContainer, within_s: float) -> Iterator[int]
             if begin != page_end:
                 yield begin
             if container is OGG:
-                page_end = begin + _ogg_page_bytes(fd, begin)
+                page_end = begin + _ogg_step(read_file_at(fd, begin, _STEPS[OGG][1]))
         if time.monotonic() > deadline:
             return
         rest = window[-SIGN_BYTES:]
-
-
-def _ogg_page_bytes(fd: int, position: int) -> int:
-    head = read_file_at(fd, position, _OGG_HEADER_BYTES + 255)
-    if len(head) < _OGG_HEADER_BYTES:
-        return 0
-    count = head[_OGG_HEADER_BYTES - 1]
-    return _OGG_HEADER_BYTES + count + sum(head[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + count])
 
 
 def _mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
@@ -156,11 +241,9 @@ def _mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
     follows them. The end may be behind that of the file."""
     size = os.fstat(fd).st_size
     for _ in range(_MAX_BOXES):
-        header = read_file_at(fd, at, 16)
-        length = int.from_bytes(header[:4])
-        if length == 1:
-            length = int.from_bytes(header[8:])
-        if length < 8 or header[4:8] not in _MP4_BOXES:  # up to the end, or no box: a tag
+        header = read_file_at(fd, at, SIGN_BYTES)
+        length = _mp4_step(header)
+        if not length:  # up to the end, or no box: a tag
             yield b"", at, size
             return
         yield header[4:8], at, at + length
@@ -175,14 +258,13 @@ def _mp4_begins(fd: int, begin: int) -> Iterator[int]:
             begin = at
         if name == b"moov":
             yield begin
-        elif not name and begins_recording(read_file_at(fd, at, SNIFF_BYTES)):
-            yield at
 
 
-def is_truncated(fd: int, container: AudioContainer) -> bool:
-    """Return whether an open file is incomplete; False if the format does not show that."""
+def is_truncated(fd: int, container: AudioContainer, end: int) -> bool:
+    """Return whether an open file is incomplete, or its link up to a byte in Ogg; False if the
+    format does not show that."""
     if container is OGG:
-        return _is_ogg_truncated(fd)
+        return _is_ogg_truncated(fd, end)
     if container is WAV:
         return any(part.channels and part.is_short for part in read_wav_parts(fd))
     if container is MP4:
@@ -191,14 +273,14 @@ def is_truncated(fd: int, container: AudioContainer) -> bool:
     return False
 
 
-def _is_ogg_truncated(fd: int) -> bool:
+def _is_ogg_truncated(fd: int, size: int) -> bool:
     """Return whether the last page is incomplete, or lacks the end-of-stream flag (RFC 3533,
     section 6)."""
-    size = os.fstat(fd).st_size
     start = max(0, size - _TAIL_BYTES)
-    tail = read_file_at(fd, start, _TAIL_BYTES)
+    tail = read_file_at(fd, start, size - start)
     last = tail.rfind(b"OggS")
     if last < 0 or last + _OGG_HEADER_BYTES > len(tail):
         return True
-    whole = start + last + _ogg_page_bytes(fd, start + last) <= size
+    page_end = start + last + _ogg_step(read_file_at(fd, start + last, _STEPS[OGG][1]))
+    whole = page_end <= size
     return not whole or not tail[last + 5] & 0x04

@@ -153,7 +153,7 @@ def test_wav_header_marks_an_unknown_or_too_large_size(size: int | None) -> None
 
 def truncated(content: bytes, container: AudioContainer) -> bool:
     with upload(content) as source:
-        return is_truncated(source.fd, container)
+        return is_truncated(source.fd, container, len(content))
 
 
 @pytest.mark.parametrize("skipped", [1, 100, 417, 1500, 8000])
@@ -221,5 +221,5 @@ def test_inspection_does_not_move_the_file_position(
 ) -> None:
     with studio.path(name).open("rb", buffering=0) as file:
         file.seek(7)
-        assert not is_truncated(file.fileno(), container)
+        assert not is_truncated(file.fileno(), container, os.fstat(file.fileno()).st_size)
         assert file.tell() == 7

@@ -117,12 +117,30 @@ def test_joined_files_of_any_format_are_heard_to_the_end(suffix: str, encoded: E
     check(decoded(one + encoded("webm", "-c:a", "libopus")), 2 * SECONDS, 0.3)
 
 
+FILMS: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("mkv", "avi", "ts", "m2ts", "wma", "mp4"), ()),
+    "flv": ("-ar", 22_050),
+    "mpg": ("-c:a", "mp2"),
+    "webm": ("-live", 1),
+    "ogv": PICTURE,
+}
+
+
 @pytest.mark.parametrize("second", ["mp3", "aac", "ogg", "m4a"])
-@pytest.mark.parametrize("first", ["wav", "m4a", "mkv", "avi"])
+@pytest.mark.parametrize("first", ["wav", "m4a", *FILMS])
 def test_joined_files_of_different_formats_are_heard_to_the_end(
     first: str, second: str, encoded: Encode
 ) -> None:
-    check(decoded(encoded(first) + encoded(second)), 2 * SECONDS, 0.3)
+    film = encoded(first, *FILMS.get(first, ()))
+    check(decoded(film + encoded(second)), 2 * SECONDS, 0.3)
+    check(decoded(film * 2 + encoded(second)), 3 * SECONDS, 0.5)
+
+
+@pytest.mark.parametrize("first", FILMS)
+def test_recordings_behind_two_films_are_heard(first: str, encoded: Encode) -> None:
+    second = [*FILMS, *FILMS][[*FILMS].index(first) + 1]
+    joined = [encoded(one, *FILMS.get(one, ())) for one in (first, second, "wav", "wav", "mp3")]
+    check(decoded(b"".join(joined)), 5 * SECONDS, 0.7)
 
 
 @pytest.mark.parametrize("film", ["mkv", "avi"])
