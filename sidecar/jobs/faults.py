@@ -1,4 +1,4 @@
-"""Faults: whether the recording, the node, its decoder or the storage is to blame for an error. Pure.
+"""Faults: whether recording, node, decoder or storage is to blame for an error. Pure.
 
 What each does to a job and its attempts: docs/operations.md, "Faults".
 """
