@@ -18,6 +18,7 @@ from service_process import PATIENCE_S, Server
 from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 
+pytest_plugins = ["schemathesis.pytest.plugin"]
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
