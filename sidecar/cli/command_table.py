@@ -1,5 +1,6 @@
 """Command table and help for typer; command `config`: conversion of a gRPC server's YAML files."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from sidecar.installation import install_command
 from sidecar.version import __version__
 
 
+@functools.cache
 def build_command() -> Any:
     """Return the whole command line, as the click command that typer builds."""
     app = typer.Typer(

@@ -1,5 +1,5 @@
-"""A process that has imported the service and its commands, and forks itself for each that a test
-starts: a service, a command, a worker.
+"""A process that has imported the service and its commands, and built their table, and forks itself
+for each that a test starts: a service, a command, a worker.
 
 What they import costs up to a second of processor time. A forked one has the same environment,
 folder, streams, parent and exit code as one that is started anew; how hosts start it is tried by
@@ -307,6 +307,7 @@ def main() -> None:
     for name in MODULES:
         with contextlib.suppress(ImportError):  # of an extra that is not installed
             importlib.import_module(name)
+    sys.modules["sidecar.cli.command_table"].build_command()
     gc.collect()
     gc.freeze()  # what is shared stays so
     try:
