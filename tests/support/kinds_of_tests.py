@@ -221,7 +221,9 @@ class Kinds:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark before any are left out (`-m`)."""
+        """Mark before any are left out (`-m`). All processes have one order, wherever each began
+        to collect."""
+        items.sort(key=lambda item: str(item.path))
         _number_equal_ids(items)
         self.collected = list(items)
         for item in items:
