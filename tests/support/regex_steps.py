@@ -231,7 +231,7 @@ def _parts(op: Any, value: Any) -> Sequence[Any]:
     return []
 
 
-FIRST, LAST = 24, 384
+FIRST, LAST = 12, 384
 """How often the part of an input repeats that grows."""
 
 
@@ -255,7 +255,7 @@ def superlinear(pattern: re.Pattern[str], method: str) -> str | None:
     matcher = Counting(pattern)
     for grown in matcher.inputs():
         few, more = (steps_of(matcher, grown(many), method) for many in (FIRST, 2 * FIRST))
-        if more > 2.4 * few or few == BUDGET:
+        if more > 2.2 * few or few == BUDGET:  # what is linear has twice as many at most
             few, more = (steps_of(matcher, grown(many), method) for many in (LAST // 2, LAST))
             if more >= BUDGET or more > 3 * few:
                 return grown(3)
