@@ -244,9 +244,9 @@ def test_stream_has_the_words_of_the_transcript_also_of_overlapping_speech(
     """Two people who talk to each other, and another talk of theirs that begins later."""
     other = np.roll(endgame, round(late_s * RATE))
     other[: round(late_s * RATE)] = 0.0
-    sound = np.concatenate([endgame + 0.7 * other, endgame]).astype(np.float32)
+    sound = np.concatenate([endgame + 0.7 * other, endgame[: 8 * RATE]]).astype(np.float32)
     found = check_stream(engine.transcribe(request_of(SampleStream(sound, RATE))))
-    assert len(words_of(found.segments)) > 100
+    assert len(words_of(found.segments)) > 60
 
 
 @pytest.mark.slow
