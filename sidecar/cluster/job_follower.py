@@ -61,7 +61,7 @@ class JobFollower(JobEventFeed):
         self._reading = True
         database.listen(EVENTS_CHANNEL + service_id, self.hear_notification)
 
-    async def subscribe_to(self, job_id: str, after: int = 0) -> JobSubscription:
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
 
         Raises:
@@ -82,7 +82,9 @@ class JobFollower(JobEventFeed):
             raise errors.JournalUnreachable()
         if told is not None:
             self._publish(job_id, [one for one in events if one.seq > told.seq])
-        subscription = self.subscribe(record, after, [one for one in events if one.seq > after])
+        subscription = self.open_subscription(
+            record, after, [one for one in events if one.seq > after]
+        )
         if not record.over:
             self._followed[job_id] = record
             self._notified(job_id)  # events since the read were not notified

@@ -212,7 +212,7 @@ class PostgresJobStore:
         Raises:
             errors.JobNotFound: there is none.
         """
-        return await self._follower.subscribe_to(job_id, after)
+        return await self._follower.subscribe(job_id, after)
 
     async def cancel(self, job_id: str) -> JobRecord:
         """Cancel a job, waiting or running anywhere; a job that has ended does not change.

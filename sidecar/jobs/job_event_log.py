@@ -142,7 +142,9 @@ class JobEventFeed:
             if not self._of_one[job_id]:
                 del self._of_one[job_id]
 
-    def subscribe(self, record: JobRecord, after: int, past: Sequence[JobEvent]) -> JobSubscription:
+    def open_subscription(
+        self, record: JobRecord, after: int, past: Sequence[JobEvent]
+    ) -> JobSubscription:
         """Return a subscription to later events, behind the ``past`` events
         that came after ``after``."""
         subscription = JobSubscription(self, record.id, after, past, record.over)
@@ -201,12 +203,13 @@ class JobEventLogEntry:
             self.log = [one.worn for one in self.log]
 
 
-class JobEventLog:
-    """Job log that holds records by id, and their events, as long as the process lives."""
+class JobEventLog(JobEventFeed):
+    """Job log that holds records by id, and their events, as long as the process lives, and
+    publishes what it stores."""
 
     def __init__(self, now: clock.Clock = clock.wall_time) -> None:
+        super().__init__()
         self._now = now
-        self.feed = JobEventFeed()
         self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._tell_gone: list[Callable[[str], None]] = []
@@ -236,7 +239,7 @@ class JobEventLog:
         record = apply_event(entry.record, event)
         if record is not entry.record:
             self._keep(entry, record, event)
-            self.feed.publish(record, event)
+            self.publish(record, event)
         return record
 
     def get(self, job_id: str) -> JobRecord:
@@ -272,11 +275,7 @@ class JobEventLog:
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        return self.feed.subscribe(self.get(job_id), after, self.events(job_id, after))
-
-    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Call ``tell`` with each stored event, of all jobs or of one."""
-        self.feed.listen(tell, job_id)
+        return self.open_subscription(self.get(job_id), after, self.events(job_id, after))
 
     def when_gone(self, tell: Callable[[str], None]) -> None:
         """Call ``tell`` with the id of each deleted job."""
@@ -292,7 +291,7 @@ class JobEventLog:
 
     def forget(self, job_id: str) -> None:
         """Delete a job; an unknown id does nothing."""
-        self.feed.forget(job_id)
+        super().forget(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return
