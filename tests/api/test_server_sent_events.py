@@ -67,7 +67,7 @@ def submitted() -> JobRecord:
 
 async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
     store, job, reader = JobEventLog(), submitted(), Reader()
-    store.feed.buffer = BUFFER
+    store.buffer = BUFFER
     store.add(job)
     subscription = store.subscribe(job.id)
     answer = responses.EventStreamResponse(
@@ -80,7 +80,7 @@ async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
         segment = Segment(index, index + 1.0, "word")
         store.append(job.id, ReportedChange(SegmentReady(index, segment)))
         await asyncio.sleep(0)  # the engine goes on
-    assert not store.feed._subscriptions
+    assert not store._subscriptions
     reader.reads.set()
     await answering
     told = list(parse(reader.body))

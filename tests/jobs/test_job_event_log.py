@@ -52,7 +52,7 @@ class Ticks:
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> Iterator[JobEventLog]:
     store = STORES[request.param](request.getfixturevalue, Ticks())
-    store.feed.buffer = BUFFER
+    store.buffer = BUFFER
     yield store
     store.close()
 
@@ -177,7 +177,7 @@ async def test_slow_subscriber_gets_number_to_resume_from_and_delays_nobody(
 
 
 def subscribers(store: JobEventLog) -> int:
-    return sum(map(len, store.feed._subscriptions.values()))
+    return sum(map(len, store._subscriptions.values()))
 
 
 async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
