@@ -181,11 +181,17 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
             training = importlib.import_module("train_tiny_vibevoice")
             training.train_with_any_seed(task, str(folder))
         return
+    run_script(ROOT / "tests/support/train_tiny_vibevoice.py", folder, task)
+
+
+def run_script(script: Path, folder: Path, task: Any = None, **environment: str) -> None:
+    """Run ``script FOLDER``, which reads what it is to do; it fails as a test does."""
     subprocess.run(
-        [sys.executable, ROOT / "tests/support/train_tiny_vibevoice.py", folder],
+        [sys.executable, script, folder],
         input=json.dumps(task).encode(),
         # With two threads on two busy cores, torch waits for itself and takes ten times as long.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **environment},
         check=True,
     )
 
@@ -252,10 +258,6 @@ def written_by(script: Path, name: str, extra: str) -> Path:
             with torch.random.fork_rng(devices=[]):
                 importlib.import_module(script.stem).build(folder)
             return
-        subprocess.run(
-            [sys.executable, script, folder],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            check=True,
-        )
+        run_script(script, folder)
 
     return kept_model(name, facts, make)

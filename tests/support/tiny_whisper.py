@@ -5,15 +5,12 @@ what when. Nothing here imports torch: `train_tiny_whisper` runs in a process of
 """
 
 import json
-import os
 import random
 import struct
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tiny_vibevoice import ROOT, clip, kept_model, skip_without
+from tiny_vibevoice import ROOT, clip, kept_model, run_script, skip_without
 
 PLAY, PROSE = "endgame_nagg_nell", "beckett"
 LANGUAGES = {PLAY: "en", PROSE: "de"}
@@ -78,26 +75,19 @@ def model() -> Path:
     task = [
         {"path": str(clip(name)), "language": LANGUAGES[name], "said": SAID[name]} for name in SAID
     ]
+    script = ROOT / "tests/support/train_tiny_whisper.py"
     facts = [
-        (ROOT / "tests/support/train_tiny_whisper.py").read_text(),
+        script.read_text(),
         *(version(package) for package in ("torch", "transformers", "ctranslate2")),
         json.dumps(task),
     ]
+    # Otherwise glibc gives pages back and fetches them again at every step.
+    keeps = {
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+    }
 
     def train(folder: Path) -> None:
-        subprocess.run(
-            [sys.executable, ROOT / "tests/support/train_tiny_whisper.py", folder],
-            input=json.dumps(task).encode(),
-            # Otherwise glibc gives pages back and fetches them again at every step.
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                "PYTHONPATH": str(ROOT),
-                "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-                "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
-            },
-            check=True,
-        )
+        run_script(script, folder, task, **keeps)
 
     return kept_model("whisper", facts, train)
