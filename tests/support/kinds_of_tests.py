@@ -51,9 +51,11 @@ _NAMES = {
 """Methods of what may be of any type. A fixture that is asked for by its name may be any."""
 LONGEST_FILES = (
     *("engines/whisper/test_whisper_base.py", "api/test_page_in_browser.py"),
-    *("cli/test_command_line.py", "engines/vibevoice/test_vibevoice_decoder.py"),
+    *("engines/vibevoice/test_vibevoice_decoder.py", "cli/test_command_line.py"),
+    *("engines/test_moonshine.py", "audio/test_recordings_as_found.py"),
+    *("diarization/test_diarizer.py", "upstream/test_upstream_diarization.py"),
+    *("cli/test_pull_command.py", "server/test_process_lifecycle.py"),
     *("engines/test_live_engine_interface.py", "project/test_host_examples.py"),
-    *("diarization/test_diarizer.py", "engines/test_moonshine.py"),
 )
 """By processor time. One of few tests that began last would run alone in the end."""
 _SLOW_MODULE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTILINE)
