@@ -113,8 +113,6 @@ class HeldClaim:
         self._moved = asyncio.Event()
         """Set, and replaced, each time that the database has more events."""
         self._over = False
-        self.task: asyncio.Task[None] | None = None
-        """Task in which it runs."""
         log.listen(self._on_event, self.id)
 
     @property
@@ -122,12 +120,6 @@ class HeldClaim:
         """Return whether another node may try the job after this one."""
         record = self.claimed_record if self.job is None else self.job.record
         return record.passed + 1 < MAX_NODE_ATTEMPTS
-
-    def close(self) -> None:
-        """Stop; events that are not reported yet are dropped."""
-        if self.task is not None:
-            self.task.cancel()
-        self._finish()
 
     async def flushed(self) -> None:
         """Wait until all events so far are persisted, or never will be. The start of an attempt
@@ -157,7 +149,7 @@ class HeldClaim:
                 if record.over:
                     return True
         finally:
-            self._finish()
+            self.finish()
 
     async def _reported(self, record: JobRecord) -> bool:
         """Report the events since the last report; return False if the claim is lost."""
@@ -174,7 +166,8 @@ class HeldClaim:
         if record.over:
             self._urgent.set()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Report no more: events that are not reported yet are dropped."""
         self._over = True
         self._move()
 
@@ -191,6 +184,8 @@ class HeldClaims:
         """``log``: that of ``queue``, with the claimed jobs only."""
         self._claims, self._log, self._queue = claims, log, queue
         self._held: dict[str, HeldClaim] = {}
+        self._reports: dict[HeldClaim, asyncio.Task[None]] = {}
+        """Tasks that report the events of the claimed jobs."""
         self._unknown: frozenset[str] = frozenset()
         """Claims that were unknown at the last check."""
         self.capacity_freed = asyncio.Event()
@@ -216,7 +211,8 @@ class HeldClaims:
         self._log.enter(claim.record)
         held = HeldClaim(self._claims, self._log, claim)
         self._held[held.id] = held
-        held.task = asyncio.get_running_loop().create_task(self._report(held), name="reports")
+        report = asyncio.get_running_loop().create_task(self._report(held), name="reports")
+        self._reports[held] = report
         return held
 
     def append(self, held: HeldClaim, change: JobChange) -> None:
@@ -298,7 +294,8 @@ class HeldClaims:
         if held not in self:
             return
         del self._held[held.id]
-        held.close()  # perhaps the task that runs this: nothing is awaited after it
+        self._reports.pop(held).cancel()  # perhaps the task that runs this: it awaits nothing more
+        held.finish()
         if held.job is not None:
             held.job.let_go()
             self._queue.cancel(held.job)

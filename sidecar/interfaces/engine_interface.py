@@ -10,7 +10,7 @@ A TTS engine turns text into audio. It runs in a worker process of its own; a ne
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -286,7 +286,11 @@ class TranscriptionRequest:
 
 
 class TranscriptionEngine(Protocol):
-    """Engine with blocking calls, testable without a server. Its resources end with its process."""
+    """Engine with blocking calls, testable without a server. Its resources end with its process.
+
+    One that knows its sample rate only once it is loaded has it as `sample_rate`, whatever its spec
+    has.
+    """
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Load the weights into memory; yield the progress from 0 to 1.
@@ -296,13 +300,6 @@ class TranscriptionEngine(Protocol):
 
     def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Yield events in order, `Finished` last; end early without it once ``cancelled()``."""
-
-
-@runtime_checkable
-class LoadedRateEngine(TranscriptionEngine, Protocol):
-    """Engine that knows its sample rate only once it is loaded, whatever its spec has."""
-
-    sample_rate: int
 
 
 class ResumableEngine(TranscriptionEngine, Protocol):

@@ -88,10 +88,10 @@ class WorkerLiveSession:
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
-                self._session.order(LiveOptions.from_wire(options))
+                self._session.push(LiveOptions.from_wire(options))
             case {"order": str(order)}:
                 self._session.push(self._intake.rest())  # else it would go to the next turn
-                self._session.order(LiveOrder(order))
+                self._session.push(LiveOrder(order))
 
     def _emit(self, event: live_events.LiveEvent) -> None:
         """Queue an event; called by the engine's threads. Unread partials are replaced by the last

@@ -165,10 +165,8 @@ class WorkerOperations:
         engine = create_engine(name)
         for part in engine.load(options):
             yield {"loaded": part}
-        spec = engine_spec(name)
-        self._engine, self._sample_rate = engine, spec.sample_rate
-        if isinstance(engine, engine_interface.LoadedRateEngine):
-            self._sample_rate = engine.sample_rate
+        self._engine = engine
+        self._sample_rate = getattr(engine, "sample_rate", engine_spec(name).sample_rate)
 
     def _loaded_tts(self) -> engine_interface.TtsEngine:
         if self._tts is None:

@@ -155,7 +155,7 @@ def test_cancelled_turn_gives_no_more_finals(
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
     client.until(SpeechStarted)
-    client.session.order(LiveOrder.CANCEL)
+    client.session.push(LiveOrder.CANCEL)
     client.until(TurnDropped)
     [dropped] = [one for one in client.told if isinstance(one, TurnDropped)]
     before = len(client.finals)
@@ -172,7 +172,7 @@ def test_commit_ends_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
     client = LiveClient(engine, ONLY_FINALS)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass
-    client.session.order(LiveOrder.COMMIT)
+    client.session.push(LiveOrder.COMMIT)
     client.end()
     heard = [event for event in client.told if isinstance(event, InputProcessed)]
     assert heard[-1].commits == 1

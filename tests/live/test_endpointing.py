@@ -54,7 +54,7 @@ def test_all_of_a_buffer_is_one_utterance_though_nothing_sounds_of_speech() -> N
         endpointer = Endpointer(ALL_AUDIO, at=7)
         assert told(endpointer, (0.0, count)) == [UtteranceBegan(7)]
         end = 7 + frames(count) + 100
-        assert list(endpointer.commit(end)) == [UtteranceEnded(end, "commit")]
+        assert list(endpointer.stop("commit", end)) == [UtteranceEnded(end, "commit")]
 
 
 def test_utterance_begins_after_three_frames_or_two_confident_ones() -> None:
@@ -112,21 +112,23 @@ def test_silence_beyond_the_length_limit_ends_the_utterance_at_its_pause() -> No
 
 def test_commit_ends_the_open_utterance_with_a_partial_frame() -> None:
     endpointer = Endpointer(EXACT)
-    assert endpointer.commit() == ()
+    assert endpointer.stop("commit") == ()
     told(endpointer, (SPEECH, 10))
-    assert endpointer.commit(frames(10) + 100) == (UtteranceEnded(frames(10) + 100, "commit"),)
-    assert endpointer.commit() == ()
+    assert endpointer.stop("commit", frames(10) + 100) == (
+        UtteranceEnded(frames(10) + 100, "commit"),
+    )
+    assert endpointer.stop("commit") == ()
     assert told(endpointer, (SPEECH, 3)) == [UtteranceBegan(frames(10) + 100)]
-    assert endpointer.finish() == (UtteranceEnded(frames(13), "finish"),)
+    assert endpointer.stop("finish") == (UtteranceEnded(frames(13), "finish"),)
     for elsewhere in (frames(13) - 1, frames(14)):
         with pytest.raises(ValueError, match="not between"):
-            endpointer.finish(elsewhere)
+            endpointer.stop("finish", elsewhere)
 
 
 def test_commit_after_a_pause_event_ends_the_utterance_at_the_pause() -> None:
     endpointer = Endpointer(EXACT)
     (_, paused) = told(endpointer, (SPEECH, 10), (QUIET, 8))
-    assert endpointer.commit(frames(18) + 3) == (UtteranceEnded(paused.at, "commit"),)
+    assert endpointer.stop("commit", frames(18) + 3) == (UtteranceEnded(paused.at, "commit"),)
 
 
 def test_threshold_zero_leaves_the_end_to_commit_and_length_limit() -> None:
@@ -139,7 +141,7 @@ def test_threshold_zero_leaves_the_end_to_commit_and_length_limit() -> None:
         UtteranceEnded(frames(50.5), "cut"),
         UtteranceBegan(frames(50.5)),
     ]
-    assert endpointer.commit() == (UtteranceEnded(frames(100), "commit"),)
+    assert endpointer.stop("commit") == (UtteranceEnded(frames(100), "commit"),)
     assert told(endpointer, (0.0, 1)) == [UtteranceBegan(frames(100))]
 
 
@@ -219,10 +221,10 @@ def test_any_probabilities_give_utterances_in_order(
             endpointer.use(step)
             continue
         if step == "finish":
-            events, heard = endpointer.finish(), endpointer.position
+            events, heard = endpointer.stop("finish"), endpointer.position
         elif isinstance(step, int):
             heard = endpointer.position + step
-            events = endpointer.commit(heard)
+            events = endpointer.stop("commit", heard)
         else:
             events = endpointer.feed(step)
             heard = max(heard, endpointer.position)
@@ -253,7 +255,7 @@ def test_utterance_is_never_longer_than_its_limit(
     by: EndpointingOptions, likely: list[float]
 ) -> None:
     endpointer, begun = Endpointer(by), 0
-    for event in [*told(endpointer, *((one, 1) for one in likely)), *endpointer.finish()]:
+    for event in [*told(endpointer, *((one, 1) for one in likely)), *endpointer.stop("finish")]:
         if isinstance(event, UtteranceBegan):
             begun = event.at
         elif isinstance(event, UtteranceEnded):

@@ -37,8 +37,11 @@ from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentR
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
-SHARED = ("sound", "frames", "looked", "due", "began", "recognised", "began_voice", "heard_voice")
-"""Methods of `StreamRecognizer` that the shared threads call."""
+SHARED = (
+    *("audio.append", "frames", "looked", "due", "began", "recognised"),
+    *("voicing.began", "voicing.heard", "decided"),
+)
+"""Methods of and in `StreamRecognizer` that the shared threads call."""
 FAULTS = (OverflowError, MemoryError, ValueError)
 
 
@@ -73,7 +76,7 @@ def said(
     seat = hall.open(options, LiveSessionStart(), told.append)
     before(seat)
     seat.push(talk(level))
-    seat.order(LiveOrder.FINISH)
+    seat.push(LiveOrder.FINISH)
     return seat, told
 
 
@@ -103,7 +106,8 @@ def test_fault_in_the_work_for_one_session_fails_that_session_alone(
     wrong: list[errors.SidecarError] = []
 
     def faulty(seat: EngineSession) -> None:
-        setattr(seat.hearing, method, fail)
+        part, _, name = method.rpartition(".")
+        setattr(getattr(seat.hearing, part) if part else seat.hearing, name, fail)
         seat.failed = wrong.append
 
     _, alone = said(hall, 0.3, untouched)
@@ -133,7 +137,7 @@ def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveSchedu
     seat, told = said(hall, 0.3, faulty)
     wait_until(lambda: wrong, "it is told")
     seat.push(talk(0.3))
-    seat.order(LiveOrder.FINISH)
+    seat.push(LiveOrder.FINISH)
     _, other = said(hall, 0.3, untouched)
     wait_until(lambda: any(isinstance(one, Summary) for one in other), "heard")
     seat.close()
@@ -187,7 +191,7 @@ def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     told: list[LiveEvent] = []
     seat = hall.open(LiveOptions(partials=False), LiveSessionStart(began=began), told.append)
     seat.push(talk(0.3)[: LIVE_RATE * 2])
-    seat.order(LiveOrder.FINISH)
+    seat.push(LiveOrder.FINISH)
     last = Summary if began else SessionRejected
     wait_until(lambda: any(isinstance(one, last) for one in told), "it is over")
     assert any(isinstance(one, Final) for one in told) == bool(began)
@@ -212,7 +216,7 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
         options = LiveOptions(turns=TurnControl.CLIENT, endpointing=ALL_AUDIO, partials=False)
         seat = hall.open(options, LiveSessionStart(), told.append)
         seat.push(sound)
-        seat.order(LiveOrder.FINISH)
+        seat.push(LiveOrder.FINISH)
         wait_until(partial(_is_summed_up, told), "it ended")
         texts.append([one.segment.text for one in told if isinstance(one, Final)])
     hall.close()
@@ -247,7 +251,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
-        session.order(LiveOrder.FINISH)
+        session.push(LiveOrder.FINISH)
     wait_until(microphone.hearing.next_task, "its words wait")
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")

@@ -74,7 +74,7 @@ class Table:
 
     def speak(self, who: float, seconds: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.hearing.sound(np.full(FRAME_SAMPLES, who, np.float32))
+            self.hearing.audio.append(np.full(FRAME_SAMPLES, who, np.float32))
             assert self.hearing.frames(9) is not None
             self.take(self.hearing.looked(0.9 if who else 0.0, 0.0))
 
@@ -83,7 +83,8 @@ class Table:
         if isinstance(due, RecognitionTask):
             self.going.append((due, self.hearing.began(due).audio))
         elif due is not None:
-            self.going.append((due, self.hearing.began_voice(due)))
+            assert self.hearing.voicing is not None
+            self.going.append((due, self.hearing.voicing.began(due, self.hearing.audio)))
         return due
 
     def end(self, at: int = 0, text: str | None = "words") -> None:
@@ -96,7 +97,8 @@ class Table:
         if sound is not None:
             self.encoded_s.append(len(sound) / LIVE_RATE)
             vector = EAR.vector(sound)
-        question = self.hearing.heard_voice(due, vector)
+        assert self.hearing.voicing is not None
+        question = self.hearing.voicing.heard(due, vector)
         self.take(self.hearing.decided(due, None if question is None else relabel(question)))
 
     def work(self, voices: bool = True) -> None:
@@ -441,7 +443,7 @@ def test_sessions_of_one_scheduler_have_separate_speakers() -> None:
     seats = [engine.open(LiveOptions(), LiveSessionStart(), one) for one in listeners]
     for seat, sound in zip(seats, talks, strict=True):
         seat.push(sound)
-        seat.order(LiveOrder.FINISH)
+        seat.push(LiveOrder.FINISH)
     stories = [one.all() for one in listeners]
     summaries = [told[-1] for told in stories if isinstance(told[-1], Summary)]
     assert all(one.transcript.diarized for one in summaries)
@@ -487,7 +489,7 @@ def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = No
     listener = Listener()
     seat = hall.open(LiveOptions(), begin or LiveSessionStart(), listener)
     seat.push(said)
-    seat.order(LiveOrder.FINISH)
+    seat.push(LiveOrder.FINISH)
     return listener
 
 
@@ -503,7 +505,7 @@ def test_finals_come_while_embeddings_occupy_their_share_of_threads() -> None:
         assert ear.most == 2, "half of the threads"
         ear.go_on.set()
         for seat in (first, *others):
-            seat.order(LiveOrder.FINISH)
+            seat.push(LiveOrder.FINISH)
         for _ in range(4):
             assert isinstance(listener.all()[-1], Summary)
         assert ear.most == 2
@@ -514,7 +516,7 @@ def test_session_closed_during_an_embedding_gets_no_more_events() -> None:
     with hall_of(ear, threads=2) as hall:
         seat = hall.open(LiveOptions(), LiveSessionStart(), listener)
         seat.push(talk(ANNE, BERT))
-        seat.order(LiveOrder.FINISH)
+        seat.push(LiveOrder.FINISH)
         listener.finals(2)
         wait_until(lambda: ear.at_once == 1, "a voice is heard")
         seat.close()

@@ -71,7 +71,7 @@ class Table:
 
     def sound(self, seconds: float, probability: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.hearing.sound(np.full(FRAME_SAMPLES, probability, np.float32))
+            self.hearing.audio.append(np.full(FRAME_SAMPLES, probability, np.float32))
             assert self.hearing.frames(9) is not None
             self.take(self.hearing.looked(probability, 0.0))
 
@@ -466,7 +466,7 @@ def _holds(told: list[LiveEvent]) -> None:
 
 def test_options_can_change_between_two_utterances(table: Table) -> None:
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
-    table.hearing.change(patient)
+    table.hearing.follow(patient, 0.0)
     table.speak(1.0, 1.0)
     assert not table.of(SpeechStopped)
     table.sound(1.2, 0.0)
@@ -477,7 +477,7 @@ def test_segments_are_recognized_with_the_options_of_their_begin() -> None:
     table = Table(LiveOptions(partials=False, language="en"))
     table.speak(1.0, 1.0)
     table.sound(1.0, 0.9)
-    table.hearing.change(LiveOptions(partials=False, language="de"))
+    table.hearing.follow(LiveOptions(partials=False, language="de"), 0.0)
     table.sound(1.0, 0.9)
     table.sound(1.0, 0.0)
     table.speak(1.0, 1.0)

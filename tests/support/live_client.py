@@ -37,7 +37,7 @@ class LiveClient:
             yield
 
     def end(self) -> LiveClient:
-        self.session.order(LiveOrder.FINISH)
+        self.session.push(LiveOrder.FINISH)
         assert self._over.wait(PATIENCE_S), self.told[-3:]
         return self
 

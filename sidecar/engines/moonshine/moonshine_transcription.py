@@ -7,6 +7,7 @@ another speaker, and changes none: a stream has the words of the transcript, in 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import starmap
 from math import inf
 from typing import Any
 
@@ -106,7 +107,9 @@ class MoonshineTranscription:
         states = [one.state for one in settled]
         self._follower.go_on([state["voices"] for state in states])
         self._said = [
-            MoonshineUtterance(start, end, text, voice, sure, tuple(map(_word_from_json, words)))
+            MoonshineUtterance(
+                start, end, text, voice, sure, tuple(starmap(transcript.Word, words))
+            )
             for state in states
             for start, end, text, voice, sure, words in state["lines"]
         ]
@@ -296,7 +299,3 @@ class MoonshineTranscription:
         if not self._options.words:
             found = [replace(one, words=()) for one in found]
         return tuple(number_speakers_by_appearance(found))
-
-
-def _word_from_json(values: Sequence[Any]) -> transcript.Word:
-    return transcript.Word(*values)

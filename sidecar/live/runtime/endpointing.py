@@ -82,19 +82,12 @@ class Endpointer:
         self.position += FRAME_SAMPLES
         return self._within(probability) if self.speaking else self._between(probability)
 
-    def commit(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
-        """End the open utterance for the client; ``at`` counts a part of the next frame, too.
+    def stop(self, reason: EndReason, at: int | None = None) -> tuple[EndpointEvent, ...]:
+        """End the open utterance; ``at`` counts a part of the next frame, too.
 
         Raises:
             ValueError: ``at`` is not within the next frame.
         """
-        return self._stop(at, "commit")
-
-    def finish(self, at: int | None = None) -> tuple[EndpointEvent, ...]:
-        """End the open utterance at the end of the session, as `commit` does."""
-        return self._stop(at, "finish")
-
-    def _stop(self, at: int | None, reason: EndReason) -> tuple[EndpointEvent, ...]:
         at = self.position if at is None else at
         if not self.position <= at < self.position + FRAME_SAMPLES:
             raise ValueError(f"{at} is not between {self.position} and the end of the next frame")

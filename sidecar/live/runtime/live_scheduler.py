@@ -40,7 +40,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionUrgency,
     SegmentRequest,
 )
-from sidecar.live.runtime.segment_embeddings import EmbeddingTask
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
@@ -144,8 +144,8 @@ class EngineSession:
     """Session of a `LiveScheduler`: a stream of audio in an engine. `Summary` is its last event,
     and comes only after `LiveOrder.FINISH`. ``state``: the state of the VAD for its audio.
 
-    `push`, `order`, `close` and `backlog_s` do not wait for recognition. A caller of all else holds
-    the scheduler's lock.
+    `push`, `close` and `backlog_s` do not wait for recognition. A caller of all else holds the
+    scheduler's lock.
     """
 
     def __init__(
@@ -215,12 +215,6 @@ class EngineSession:
             speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
             self.share.spoken(speech_s, now)
 
-    def take(self, what: SessionInput) -> None:
-        """Append input to the inbox."""
-        self._inbox.append(what)
-        if isinstance(what, np.ndarray):
-            self._unread += len(what)
-
     def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
         """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
@@ -231,7 +225,7 @@ class EngineSession:
                     break
                 self._inbox.popleft()
                 self._unread -= len(sound)
-                hearing.sound(sound)
+                hearing.audio.append(sound)
             frames = hearing.frames(MAX_FRAMES_AT_ONCE)
             if frames is not None or not self._inbox:
                 return frames
@@ -239,13 +233,13 @@ class EngineSession:
             assert not isinstance(order, np.ndarray)
             say(hearing.follow(order, now))
 
-    def push(self, block: Block) -> None:
-        """Add audio at `LIVE_RATE`, shape (samples,)."""
-        self._scheduler.enqueue(self, block)
-
-    def order(self, order: LiveOrder | LiveOptions) -> None:
-        """Follow an order, or change the options, behind the audio so far."""
-        self._scheduler.enqueue(self, order)
+    def push(self, what: SessionInput) -> None:
+        """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
+        with self._scheduler.lock:
+            self._inbox.append(what)
+            if isinstance(what, np.ndarray):
+                self._unread += len(what)
+            self._scheduler.input_came.notify()
 
     def close(self) -> None:
         """Close the session."""
@@ -294,7 +288,7 @@ class LiveScheduler:
         self.encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
         self.lock = threading.RLock()
-        self._came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
+        self.input_came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
         self._sessions: list[EngineSession] = []
         self._served: dict[str, float] = {}
         self._closed = False
@@ -332,16 +326,10 @@ class LiveScheduler:
         with self.lock:
             self._closed = True
             self._sessions.clear()
-            self._came.notify_all()
+            self.input_came.notify_all()
             self._wanted.notify_all()
         for thread in self._threads:
             thread.join()
-
-    def enqueue(self, session: EngineSession, what: SessionInput) -> None:
-        """Queue input for a session."""
-        with self.lock:
-            session.take(what)
-            self._came.notify()
 
     def leave(self, session: EngineSession) -> None:
         """Remove a session."""
@@ -376,7 +364,7 @@ class LiveScheduler:
             begun = time.monotonic()
             with self.lock:
                 while not (self._closed or any(one.busy for one in self._sessions)):
-                    self._came.wait()
+                    self.input_came.wait()
                 if self._closed:
                     return
                 due = self._due()
@@ -470,9 +458,11 @@ class LiveScheduler:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
             return partial(self._recognise, session, due, session.hearing.began(due))
-        sound = session.hearing.began_voice(due)
+        voicing = session.hearing.voicing
+        assert voicing is not None
+        sound = voicing.began(due, session.hearing.audio)
         self.encoding += 1
-        return partial(self._tell_apart, session, due, sound)
+        return partial(self._tell_apart, session, voicing, due, sound)
 
     def _recognise(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
@@ -509,13 +499,17 @@ class LiveScheduler:
             self.load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
     def _tell_apart(
-        self, session: EngineSession, voiced: EmbeddingTask, sound: Block | None
+        self,
+        session: EngineSession,
+        voicing: SegmentEmbeddings,
+        voiced: EmbeddingTask,
+        sound: Block | None,
     ) -> None:
         begun = time.monotonic()
         try:
             vector = None if sound is None else self._ears.voice(sound)
             with self.lock:
-                question = session.hearing.heard_voice(voiced, vector)
+                question = voicing.heard(voiced, vector)
             decision = None
             if question is not None:
                 try:

@@ -16,7 +16,7 @@ from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, TurnControl
 from sidecar.live.runtime import endpointing
-from sidecar.live.runtime.live_speaker_labels import RelabelRequest, RelabelResult, Vector
+from sidecar.live.runtime.live_speaker_labels import RelabelResult
 from sidecar.live.runtime.load_shedding import (
     ENTRY_WINDOW_S,
     LATE_NOTICE_INTERVAL_S,
@@ -127,10 +127,6 @@ class StreamRecognizer:
         """Return the frames that are not processed yet."""
         return (self.audio.end - self._looked) // endpointing.FRAME_SAMPLES
 
-    def sound(self, block: Block) -> None:
-        """Add audio, shape (samples,)."""
-        self.audio.append(block)
-
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
         there are none."""
@@ -158,7 +154,8 @@ class StreamRecognizer:
         """Follow an order, or change the options; return the events."""
         match order:
             case LiveOptions():
-                self.change(order)
+                self.options = order
+                self._ends.use(order.endpointing)
                 return ()
             case LiveOrder.COMMIT:
                 return self.commit(now)
@@ -167,15 +164,10 @@ class StreamRecognizer:
             case LiveOrder.FINISH:
                 return self.finish(now)
 
-    def change(self, options: LiveOptions) -> None:
-        """Change the options from here on."""
-        self.options = options
-        self._ends.use(options.endpointing)
-
     def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
         """End the turn here."""
         at = self._within_frame()
-        for event in self._ends.commit(at):
+        for event in self._ends.stop("commit", at):
             yield from self._take(event, now)
         self._end_turn(at, committed=True)
         yield from self._flush()
@@ -209,7 +201,7 @@ class StreamRecognizer:
             return
         self.finishing = True
         at = self._within_frame()
-        for event in self._ends.finish(at):
+        for event in self._ends.stop("finish", at):
             yield from self._take(event, now)
         if self._turn_began is not None:
             self._end_turn(at)
@@ -219,8 +211,9 @@ class StreamRecognizer:
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
-        """Return the next task; `began` or `began_voice` reports its begin. ``voices``: whether an
-        embedding may be computed. ``worth``: whether a recognition is worth its cost now."""
+        """Return the next task; `began`, here or of `voicing`, reports its begin. ``voices``:
+        whether an embedding may be computed. ``worth``: whether a recognition is worth its cost
+        now."""
         words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
@@ -274,17 +267,6 @@ class StreamRecognizer:
                 return
         if piece.end is None and self.options.partials and found.text and news:
             yield from self._partial(piece, found, task)
-
-    def began_voice(self, voiced: EmbeddingTask) -> Block | None:
-        """Begin an embedding task; return its audio, or None for the last decision."""
-        assert self.voicing is not None
-        return self.voicing.began(voiced, self.audio)
-
-    def heard_voice(self, voiced: EmbeddingTask, vector: Vector | None) -> RelabelRequest | None:
-        """Note the embedding of a segment, None if that failed; return the request for a decision
-        that is due now."""
-        assert self.voicing is not None
-        return self.voicing.heard(voiced, vector)
 
     def decided(
         self, voiced: EmbeddingTask, decision: RelabelResult | None

@@ -110,7 +110,7 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
     for turn in (clip("beckett.wav")[: 5 * RATE], italian):
         for block in np.split(turn, range(RATE, len(turn), RATE)):
             client.session.push(block)
-        client.session.order(LiveOrder.COMMIT)
+        client.session.push(LiveOrder.COMMIT)
     texts: dict[str, str] = {}
     for final in client.end().finals:
         texts[final.language] = f"{texts.get(final.language, '')} {final.segment.text}"

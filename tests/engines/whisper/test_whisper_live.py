@@ -153,7 +153,7 @@ def session(
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             client.session.push(block)
             wait_until(lambda: not client.session.busy, "the analysis of a block")
-        client.session.order(LiveOrder.COMMIT)
+        client.session.push(LiveOrder.COMMIT)
     return client.end().told
 
 
