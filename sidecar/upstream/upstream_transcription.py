@@ -255,13 +255,17 @@ class UpstreamTranscription:
             return transcript
         from sidecar.diarization.speaker_identification import identify_speakers
 
-        speakers = None if self._turns is None else self._wait(self._turns.speakers())
+        speakers = (
+            None if self._turns is None else self._wait(self._turns.submit(self._turns.speakers))
+        )
         return identify_speakers(transcript, speakers, self._options)
 
     def _known(self) -> tuple[Sequence[SpeakerTurn], float]:
         """Return the turns of all chunks so far, and the time up to which they are known; none if
         diarization does not run here."""
-        return ((), 0.0) if self._turns is None else self._wait(self._turns.known())
+        return (
+            ((), 0.0) if self._turns is None else self._wait(self._turns.submit(self._turns.known))
+        )
 
     def _wait(self, future: Future[Result]) -> Result:
         while not future.done():
@@ -297,14 +301,9 @@ class UpstreamDiarization:
         """Submit the next chunk; return at once."""
         self._fed.append(self._thread.submit(self._hear, piece))
 
-    def known(self) -> Future[tuple[list[SpeakerTurn], float]]:
-        """Return the turns once all submitted audio is diarized, and the time up to which they are
-        known. They are final after the last chunk."""
-        return self._thread.submit(self._known)
-
-    def speakers(self) -> Future[DiarizedSpeakers]:
-        """Return the speakers of the recording once all of it is diarized."""
-        return self._thread.submit(self._speakers)
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Submit `known` or `speakers`, to be called once all submitted audio is diarized."""
+        return self._thread.submit(work)
 
     def close(self) -> None:
         """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
@@ -323,11 +322,14 @@ class UpstreamDiarization:
             self._diarizer.finish()
             self._finished = True
 
-    def _speakers(self) -> DiarizedSpeakers:
-        self._known()
+    def speakers(self) -> DiarizedSpeakers:
+        """Return the speakers of the recording, all of which is diarized."""
+        self.known()
         return self._diarizer.speakers()
 
-    def _known(self) -> tuple[list[SpeakerTurn], float]:
+    def known(self) -> tuple[list[SpeakerTurn], float]:
+        """Return the turns, and the time up to which they are known. They are final after the last
+        chunk."""
         while self._fed:
             self._fed.pop().result()  # done by now; errors are raised here
         heard_s = float("inf") if self._finished else self._diarizer.heard_s

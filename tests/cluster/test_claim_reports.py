@@ -36,7 +36,7 @@ class Work:
         self.log.enter(record)
         claim = Claim("token", record, self._begins)
         self.reporter = HeldClaim(self.claims, self.log, claim)
-        self.reporter.task = asyncio.create_task(self._run())
+        self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         self.ends.append(await self.reporter.run())
@@ -154,7 +154,8 @@ async def test_flush_of_closed_claim_returns(work: Work) -> None:
     work.happens(job_record.StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(60.0)
-    work.reporter.close()
+    work.task.cancel()
+    work.reporter.finish()
     await flushed
     await work.reporter.flushed()
     assert not work.ends
@@ -162,7 +163,8 @@ async def test_flush_of_closed_claim_returns(work: Work) -> None:
 
 async def test_flush_of_forgotten_job_returns(work: Work) -> None:
     work.happens(job_record.StartedChange())
-    work.reporter.close()
+    work.task.cancel()
+    work.reporter.finish()
     work.log.forget(work.id)  # as after its end or deletion by another service
     await work.reporter.flushed()
 

@@ -116,9 +116,8 @@ class MoonshineEngine:
         assert self._recognizer is not None
         audio, cancelled, words = request.audio, request.cancelled, request.options.words
         if (before := request.before) is not None:
-            said = [one.tokens for one in before.said]
             found = self._recognizer.recognize_with_context(
-                audio, said, before.samples, cancelled, words=words
+                audio, before.said, before.samples, cancelled, words=words
             )
         else:
             draft = cast("MoonshineHypothesis | None", request.draft and request.draft.draft)

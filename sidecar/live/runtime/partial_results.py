@@ -301,9 +301,10 @@ MAX_CONTEXT_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PrecedingContext:
-    """Context before a span: the audio begins with ``samples`` samples of the text ``said``."""
+    """Context before a span: the audio begins with ``samples`` samples of segments whose texts are
+    ``said``, as the engine's tokens."""
 
-    said: tuple[RecognitionHypothesis, ...]
+    said: tuple[tuple[int, ...], ...]
     samples: int
 
 
@@ -324,36 +325,16 @@ class SegmentRequest:
     cancelled: CancelCheck = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class _RecognizedSegment:
-    """Recognized segment, in samples of the session."""
-
-    start: int
-    end: int
-    said: RecognitionHypothesis
-
-
 class RecognitionContext:
     """Context of one session: its last segments, each near the one before it."""
 
     def __init__(self, known: Sequence[ContextUtterance] = ()) -> None:
         """``known``: the context of another engine, which this one continues."""
-        self._told = deque(
-            _RecognizedSegment(
-                round(one.start * LIVE_RATE),
-                round(one.end * LIVE_RATE),
-                RecognitionHypothesis("", tokens=one.tokens),
-            )
-            for one in known
-        )
+        self._told = deque(known)
 
     def known(self, settled: int) -> tuple[ContextUtterance, ...]:
         """Return the context segments that end before a sample."""
-        return tuple(
-            ContextUtterance(one.start / LIVE_RATE, one.end / LIVE_RATE, one.said.tokens)
-            for one in self._told
-            if one.end <= settled
-        )
+        return tuple(one for one in self._told if _sample(one.end) <= settled)
 
     def settled(self, segment: SpeechSegment, found: RecognitionHypothesis | None) -> None:
         """Note the result of a segment; None if recognition failed."""
@@ -362,7 +343,8 @@ class RecognitionContext:
         if not understood or (self._told and not _is_near(self._told[-1], segment)):
             self.forget()
         if found is not None and understood:
-            self._told.append(_RecognizedSegment(segment.start, segment.end, found))
+            start, end = segment.start / LIVE_RATE, segment.end / LIVE_RATE
+            self._told.append(ContextUtterance(start, end, found.tokens))
 
     def forget(self) -> None:
         """Drop the context: the words were cancelled or not recognized."""
@@ -375,18 +357,23 @@ class RecognitionContext:
             return None
         if not _is_near(self._told[-1], task.segment):
             return None
-        told = [one for one in self._told if task.to - one.start <= longest]
+        told = [one for one in self._told if task.to - _sample(one.start) <= longest]
         if not told:
             return None
-        return PrecedingContext(tuple(one.said for one in told), task.segment.start - told[0].start)
+        samples = task.segment.start - _sample(told[0].start)
+        return PrecedingContext(tuple(one.tokens for one in told), samples)
 
     def keep_from(self, settled: int, longest: int) -> int:
         """Return the first sample that is still needed; audio from ``settled`` on is still to be
         recognized."""
-        while self._told and settled - self._told[0].start > longest:
+        while self._told and settled - _sample(self._told[0].start) > longest:
             self._told.popleft()
-        return min(settled, self._told[0].start) if self._told else settled
+        return min(settled, _sample(self._told[0].start)) if self._told else settled
 
 
-def _is_near(told: _RecognizedSegment, segment: SpeechSegment) -> bool:
-    return 0 <= segment.start - told.end <= MAX_CONTEXT_GAP_S * LIVE_RATE
+def _sample(seconds: float) -> int:
+    return round(seconds * LIVE_RATE)
+
+
+def _is_near(told: ContextUtterance, segment: SpeechSegment) -> bool:
+    return 0 <= segment.start - _sample(told.end) <= MAX_CONTEXT_GAP_S * LIVE_RATE

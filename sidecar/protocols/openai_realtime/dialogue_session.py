@@ -64,9 +64,9 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def greet(self, *, again: bool = False) -> None:
         """Send the first events; ``again``: the session was a transcription before."""
         await self._socket.open()
-        await self._say(lambda: [self._view("updated" if again else "created")])
+        await self._say(self._view("updated" if again else "created"))
         body = {"id": self._telling.conversation, "object": "realtime.conversation"}
-        await self._say(lambda: [{"type": "conversation.created", "conversation": body}])
+        await self._say({"type": "conversation.created", "conversation": body})
 
     async def tell(self) -> None:
         """Send the events of the conversation until the client ends it.
@@ -79,7 +79,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self._end()
                 return
             self._transcript.take(out, time.monotonic())
-            await self._say(lambda out=out: self._telling.of(out))  # type: ignore[misc]
+            await self._say(*self._telling.of(out))
             self._recorded.set()
 
     async def change(self, session: object) -> None:
@@ -109,7 +109,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self._talk.forget()
             case client_events.SESSION_UPDATE, session:
                 await self.change(session)
-                await self._say(lambda: [self._view("updated")])
+                await self._say(self._view("updated"))
             case "response.create", options:
                 await self._check_output(options)
                 self._respond(options, event_id or "")
@@ -128,7 +128,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             case "conversation.item.retrieve", name:
                 found = self._telling.items.find(name)
                 view = {"type": "conversation.item.retrieved", "item": found.view()}
-                await self._say(lambda: [view])
+                await self._say(view)
             case "conversation.item.truncate", (name, end_ms):
                 self._truncate(name, end_ms)
             case "conversation.item.delete", name:
@@ -145,7 +145,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid(f"'{name}' is not for clients with a client secret.")
 
     async def _commit(self) -> None:
-        await self._say(lambda: self._telling.person.commit(self._talk.session.received_s))
+        await self._say(*self._telling.person.commit(self._talk.session.received_s))
         if self._manners.heard.detection is None:
             self._talk.playback_completed()
         await self._talk.commit()
@@ -257,7 +257,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             self._talk.playback_completed()
         self._talk.wish(conversation_events.HistoryEntryDeleted, item.entry)
         self._telling.items.drop(item)
-        await self._say(lambda: [{"type": "conversation.item.deleted", "item_id": item.id}])
+        await self._say({"type": "conversation.item.deleted", "item_id": item.id})
 
     async def _end(self) -> None:
         """Send the transcript of the conversation; store it as a job first if the client wants
@@ -279,7 +279,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
         ended = {"type": "session.ended", "job": job, "transcript": body, "written": written}
-        await self._say(lambda: [ended])
+        await self._say(ended)
         self.over = True
 
     def _use(self, manners: dialogue_config.RealtimeDialogueConfig, thinker: Llm) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sidecar import errors
@@ -85,10 +85,10 @@ class RealtimeConnection(ABC):
         """Execute a command, whose id of the client is ``event_id``. If the session has ended, an
         error ends the connection."""
 
-    async def _say(self, make: Callable[[], Iterable[EventBody]]) -> None:
-        """Send the events that ``make`` returns, without others between them."""
+    async def _say(self, *events: EventBody) -> None:
+        """Send events, without others between them, in the order of the calls."""
         async with self._saying:
-            for said in list(make()):
+            for said in events:
                 self._count += 1
                 number = f"event_{self.name}_{self._count}"
                 await self._socket.send(json.dumps({"event_id": number, **said}))
@@ -112,7 +112,7 @@ class RealtimeConnection(ABC):
         return {"type": name, "session": view(f"sess_{self._session.id}", self._expires_at)}
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
-        await self._say(lambda: [server_events.error_event(error, event_id)])
+        await self._say(server_events.error_event(error, event_id))
 
 
 class RealtimeDialogueRequested(Exception):
@@ -149,7 +149,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
     async def greet(self) -> None:
         """Send the configuration of the session."""
         await self._socket.open()
-        await self._say(lambda: [self._view("created", self._beta)])
+        await self._say(self._view("created", self._beta))
 
     async def tell(self) -> None:
         """Send results until the session ends.
@@ -160,12 +160,11 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         """
         try:
             async for numbered in self._session.events():
-                event = numbered.event
-                await self._say(lambda event=event: self._turns.events_of(event))  # type: ignore[misc]
-                self._dropped += isinstance(event, TurnDropped)
+                await self._say(*self._turns.events_of(numbered.event))
+                self._dropped += isinstance(numbered.event, TurnDropped)
                 self._news.set()
         except errors.SidecarError as error:
-            await self._say(lambda error=error: self._turns.give_up(error))  # type: ignore[misc]
+            await self._say(*self._turns.give_up(error))
             raise
 
     async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
@@ -174,7 +173,9 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
                 self._open = False
                 await self._append(raw, self._configuration, self._session.send)
             case client_events.AUDIO_COMMIT, _:
-                await self._say(self._commit)
+                said = self._turns.commit(self._session.received_s)
+                self._session.commit()
+                await self._say(*said)
             case client_events.AUDIO_CLEAR, _:
                 await self._clear()
             case update, session:
@@ -186,12 +187,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
                 self._session.change(configuration.options(self._session.options))
                 self._use(configuration)
                 beta = update == client_events.BETA_SESSION_UPDATE
-                await self._say(lambda: [self._view("updated", beta)])
-
-    def _commit(self) -> Iterable[EventBody]:
-        said = self._turns.commit(self._session.received_s)
-        self._session.commit()
-        return said
+                await self._say(self._view("updated", beta))
 
     async def _clear(self) -> None:
         """Discard the current turn, after the results of committed ones. Later audio belongs to
