@@ -179,7 +179,8 @@ class ClaimLoop:
         self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
         self._offer, self._beside, self._places = offer, beside, places
-        self._held = HeldClaims(claims, log, queue)
+        self.held = HeldClaims(claims, log, queue)
+        """Claims, including those whose last report is being sent."""
         self.paused: errors.SidecarError | None = None
         """Error of this node or of the storage, if it could open no recording since."""
         self._paused_at = 0.0
@@ -227,18 +228,13 @@ class ClaimLoop:
             yield
         finally:
             self._aside -= 1
-            self._held.capacity_freed.set()
-
-    @property
-    def held(self) -> int:
-        """Return the number of claims, including those whose last report is being sent."""
-        return len(self._held)
+            self.held.capacity_freed.set()
 
     async def _claim_forever(self) -> None:
         while True:
-            while self._held.busy >= self._places or self._aside:
-                self._held.capacity_freed.clear()
-                await self._held.capacity_freed.wait()
+            while self.held.busy >= self._places or self._aside:
+                self.held.capacity_freed.clear()
+                await self.held.capacity_freed.wait()
             if not self._more:
                 await cancel_after(self.idle_poll_s, self._waiting.wait())
                 self._more = True
@@ -249,7 +245,7 @@ class ClaimLoop:
             except Exception:
                 log.exception("internal error while jobs were claimed; claiming goes on")
                 for held in company:
-                    self._spawn(self._held.release(held))
+                    self._spawn(self.held.release(held))
                 await asyncio.sleep(postgres_database.FAULT_RETRY_PAUSE_S)
                 continue
             if company:
@@ -266,7 +262,7 @@ class ClaimLoop:
                 return
             company.append(other)
             if not self._fits_beside(other.claimed_record):
-                self._spawn(self._held.release(company.pop()))
+                self._spawn(self.held.release(company.pop()))
                 return
 
     def _fits_beside(self, record: job_record.JobRecord) -> bool:
@@ -277,7 +273,7 @@ class ClaimLoop:
         """Claim the next job that this node can do. Others are refused, and a poison job ends."""
         while (held := await self._claimed()) is not None:
             if (end := poison_error(held.claimed_record)) is not None:
-                self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
+                self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
             elif (failure := self._judging.failure(held.claimed_record)) is not None:
                 await self._refuse(held, failure)
             else:
@@ -289,7 +285,7 @@ class ClaimLoop:
         token = self._asking = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
-        busy = self._held.busy > 0
+        busy = self.held.busy > 0
 
         def ask() -> Awaitable[Claim | None]:
             offer = self._offer()
@@ -302,12 +298,12 @@ class ClaimLoop:
             if time.monotonic() - self._paused_at > 2 * ELIGIBILITY_TTL_S:
                 self.paused = None  # no job waits, not even one that is refused for it
             return None
-        return self._held.add(claim)
+        return self.held.add(claim)
 
     async def _refuse(self, held: HeldClaim, failure: job_record.JobFailure) -> None:
         """Leave a job that this node cannot do to others, and judge other waiting jobs."""
         await self._judging.refuse(held.id, failure)
-        await self._held.release(held)
+        await self.held.release(held)
         with contextlib.suppress(errors.JournalUnreachable):
             await self._judging.judge_waiting()
 
@@ -322,8 +318,8 @@ class ClaimLoop:
                 self.queue.resume(job)
 
     async def _a_moment(self) -> None:
-        self._held.capacity_freed.clear()
-        await cancel_after(ENGINE_STOP_POLL_S, self._held.capacity_freed.wait())
+        self.held.capacity_freed.clear()
+        await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
         begun = asyncio.get_running_loop().time()
@@ -347,7 +343,7 @@ class ClaimLoop:
     def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
         self.paused = None
         self._faults.note_well(held.id)
-        if held not in self._held:  # the job was ended, or the claim lost, meanwhile
+        if held not in self.held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
         passes_on, puts_off = partial(self._passes_on, held), partial(self._put_off, held)
@@ -366,7 +362,7 @@ class ClaimLoop:
         rest_s = 2 * (asyncio.get_running_loop().time() - begun)
         if rest_s > ELIGIBILITY_TTL_S:
             self._judging.avoid(held.id, JobFailure.of(error), rest_s)
-        if held in self._held:
+        if held in self.held:
             if self._faults.note_fault(held.id):
                 self._spawn(self._rest())
             self._spawn(self._pass_on(held, error))
@@ -377,13 +373,13 @@ class ClaimLoop:
 
     def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
         log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
-        if held not in self._held:
+        if held not in self.held:
             return
         if self._passes_on(held, error):
-            self._held.append(held, job_record.StartedChange())
-            self._held.append(held, job_record.RequeuedChange(counted=True, passed=True))
+            self.held.append(held, job_record.StartedChange())
+            self.held.append(held, job_record.RequeuedChange(counted=True, passed=True))
         else:
-            self._held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
+            self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
 
     def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
         """Return whether another node will try a job; it gets the job once that is reported."""
@@ -394,27 +390,27 @@ class ClaimLoop:
 
     async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
         await held.flushed()
-        if held in self._held:  # not ended by its client meanwhile
+        if held in self.held:  # not ended by its client meanwhile
             await self._judging.refuse(held.id, job_record.JobFailure.of(error))
         await held.flushed()
-        if held in self._held:
-            await self._held.release(held)
+        if held in self.held:
+            await self.held.release(held)
 
     async def _release_all(self, within_s: float) -> None:
         asking, self._asking = self._asking, ""
-        await self._held.release_all(within_s, asking)
+        await self.held.release_all(within_s, asking)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())
         self._missed.clear()
-        await self._held.check(self._asking)
+        await self.held.check(self._asking)
         if not self._draining:
             await self._judging.judge_waiting()
             await self._judging.end_unschedulable()
 
     def _ended_elsewhere(self, job_id: str) -> None:
         if job_id:
-            self._held.end(job_id)
+            self.held.end(job_id)
         else:
             self._missed.set()
 

@@ -50,7 +50,7 @@ class JobFollower(JobEventFeed):
     ) -> None:
         super().__init__()
         self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
-        self._followed: dict[str, JobRecord] = {}
+        self.followed: dict[str, JobRecord] = {}
         """Followed jobs, as they were last published."""
         self._submitting: set[str] = set()
         """Jobs that may not be in the database yet."""
@@ -73,7 +73,7 @@ class JobFollower(JobEventFeed):
         await self.mark([job_id])
         for _ in range(MAX_READS):
             record, events = await self._read(job_id)
-            told = self._followed.get(job_id)
+            told = self.followed.get(job_id)
             if told is None or told.seq <= record.seq:
                 break
             # the published state is ahead of the one that was read
@@ -86,7 +86,7 @@ class JobFollower(JobEventFeed):
             record, after, [one for one in events if one.seq > after]
         )
         if not record.over:
-            self._followed[job_id] = record
+            self.followed[job_id] = record
             self._notified(job_id)  # events since the read were not notified
         return subscription
 
@@ -103,7 +103,7 @@ class JobFollower(JobEventFeed):
 
     def follow(self, job: Job) -> None:
         """Pass the events of a job to it, until it has ended or `unfollow` is called."""
-        self._followed.setdefault(job.id, job.record)
+        self.followed.setdefault(job.id, job.record)
         job.hear(self)
         if job.id not in self._submitting:
             self._marked = False
@@ -126,7 +126,7 @@ class JobFollower(JobEventFeed):
             await self._wake.wait()
             self._reading = True
             self._wake.clear()
-            woken, self._woken = self._woken & self._followed.keys(), set()
+            woken, self._woken = self._woken & self.followed.keys(), set()
             if woken:
                 await retry_while_unavailable(partial(self._catch_up, sorted(woken)))
 
@@ -134,11 +134,6 @@ class JobFollower(JobEventFeed):
     def waits(self) -> bool:
         """Return whether `run` waits for a notification: no read is due or under way."""
         return not (self._reading or self._wake.is_set())
-
-    @property
-    def following(self) -> int:
-        """Return the number of followed jobs."""
-        return len(self._followed)
 
     def hear_notification(self, payload: str) -> None:
         """Take a notification of `EVENTS_CHANNEL`."""
@@ -149,7 +144,7 @@ class JobFollower(JobEventFeed):
     def _published(self, job_id: str, news: dict[str, Any]) -> bool:
         """Publish the events of a notification. Return False if they have to be read: events before
         them are missing here, or a read is about to start."""
-        told = self._followed.get(job_id)
+        told = self.followed.get(job_id)
         if told is None or job_id in self._woken or told.seq != news["base"]:
             return False
         try:
@@ -163,11 +158,11 @@ class JobFollower(JobEventFeed):
         return True
 
     def _notified(self, job_id: str) -> None:
-        if job_id and job_id not in self._followed:
+        if job_id and job_id not in self.followed:
             return
         if not job_id:  # after a reconnect, perhaps to a server that lost the marks
             self._marked = False
-        self._woken |= {job_id} if job_id else self._followed.keys()
+        self._woken |= {job_id} if job_id else self.followed.keys()
         self._wake.set()
 
     async def mark(self, job_ids: Sequence[str]) -> None:
@@ -180,10 +175,10 @@ class JobFollower(JobEventFeed):
 
     async def _catch_up(self, job_ids: Sequence[str]) -> None:
         if not self._marked:
-            await self.mark(sorted(self._followed))
+            await self.mark(sorted(self.followed))
             self._marked = True
-        job_ids = [one for one in job_ids if one in self._followed]
-        known = [self._followed[one].seq for one in job_ids]
+        job_ids = [one for one in job_ids if one in self.followed]
+        known = [self.followed[one].seq for one in job_ids]
         rows = await self._database.fetch(_BEHIND, (job_ids, known))
         by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
         there = {*by_job}
@@ -192,24 +187,24 @@ class JobFollower(JobEventFeed):
         for job_id in job_ids:
             with contextlib.suppress(UnreadableRecord):  # written by a later release
                 self._publish(job_id, [self._rows.event(*one) for one in by_job.get(job_id, ())])
-            if job_id in there or job_id not in self._followed:
+            if job_id in there or job_id not in self.followed:
                 continue
             if job_id in self._submitting:
                 asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
             else:
-                seq = self._followed[job_id].seq + 1
+                seq = self.followed[job_id].seq + 1
                 self._publish(job_id, [JobEvent(seq, self._now(), CancelledChange())])
 
     def _publish(self, job_id: str, events: Sequence[JobEvent]) -> None:
         for event in events:
-            if (told := self._followed.get(job_id)) is None:
+            if (told := self.followed.get(job_id)) is None:
                 return
             record = apply_event(told, event)
             if record is not told:
-                self._followed[job_id] = record
+                self.followed[job_id] = record
                 self.publish(record, event)
             if record.over:
-                self._followed.pop(job_id, None)
+                self.followed.pop(job_id, None)
 
     async def _read(self, job_id: str) -> tuple[JobRecord, Sequence[JobEvent]]:
         """Return a job and all its events."""
@@ -222,6 +217,6 @@ class JobFollower(JobEventFeed):
             raise errors.JobNotFound() from None
 
     def _drop_idle(self, job_id: str) -> None:
-        followed = job_id in self._followed
+        followed = job_id in self.followed
         if followed and not self._of_one.get(job_id) and not self._subscriptions.get(job_id):
-            del self._followed[job_id]
+            del self.followed[job_id]

@@ -111,19 +111,15 @@ class EchoDetector:
         ``compared_s`` is the position up to which audio was compared last."""
         return end - start <= MAX_WORDLESS_S and end - compared_s >= COMPARE_EVERY_S
 
-    def likeness(self, start: float, end: float, ended: float) -> float | None:
-        """Return the similarity of an utterance to what was played at that time, from 0 to 1.
-
-        The utterance is the user's audio from ``start`` to ``end``; ``ended`` is the time of its
-        end. The result is `None` if nothing was played or if there is too little speech.
-        """
-        compare = self.comparison(start, end, ended)
-        return None if compare is None else compare()
-
     def comparison(
         self, start: float, end: float, ended: float
     ) -> Callable[[], float | None] | None:
-        """Return `likeness` as a function for any thread, or `None` if nothing was played."""
+        """Return a function for any thread, or `None` if nothing was played then.
+
+        It returns the similarity of an utterance to what was played, from 0 to 1; `None` if there
+        is too little speech. The utterance is the user's audio from ``start`` to ``end``; ``ended``
+        is the time of its end.
+        """
         began = ended - (end - start)
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None

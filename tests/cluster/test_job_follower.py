@@ -56,13 +56,13 @@ async def followed(one: Service) -> Job:
 async def test_only_followed_jobs_are_in_memory(one: Service) -> None:
     jobs = await one.submit(*["a"] * 20)
     with await one.jobs.subscribe(jobs[3].id):
-        assert one.follower.following == 1
-    assert one.follower.following == 0
+        assert len(one.follower.followed) == 1
+    assert len(one.follower.followed) == 0
     followed = job_of(jobs[4])
     one.follower.follow(followed)
-    assert one.follower.following == 1
+    assert len(one.follower.followed) == 1
     one.follower.unfollow(followed)
-    assert one.follower.following == 0
+    assert len(one.follower.followed) == 0
 
 
 async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
@@ -82,7 +82,7 @@ async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
     first, second = await one.submit("a", "b")
     stays = asyncio.create_task(numbers(one, second.id))
     leaves = await one.jobs.subscribe(first.id)
-    await until(lambda: one.follower.following == 2)
+    await until(lambda: len(one.follower.followed) == 2)
 
     async def leaving(_: str) -> None:
         leaves.close()
@@ -111,7 +111,7 @@ async def test_short_events_of_followed_job_arrive_without_a_call(
     assert await other.report(claim, begun, done) is not None
     assert (await job.result()).segments[0] == said
     assert len(read) == reads
-    assert one.follower.following == 0
+    assert len(one.follower.followed) == 0
 
 
 async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:

@@ -69,8 +69,8 @@ def test_word_of_a_person_after_a_long_echo_is_no_echo(speech: Samples) -> None:
     )
     heard = pcm16(np.concatenate([speech[: 3 * RATE] * 0.5, word]))
     evidence.hear(heard, SampleEncoding.PCM16, RATE, 3.5)
-    assert (evidence.likeness(0.0, 3.0, 3.0) or 0.0) > ECHO_SIMILARITY
-    assert (evidence.likeness(0.0, 3.5, 3.5) or 0.0) < OWN_WORDS_ECHO_SIMILARITY
+    assert (echo_rooms.compared(evidence, 0.0, 3.0, 3.0) or 0.0) > ECHO_SIMILARITY
+    assert (echo_rooms.compared(evidence, 0.0, 3.5, 3.5) or 0.0) < OWN_WORDS_ECHO_SIMILARITY
 
 
 @pytest.mark.parametrize("lag", [-MAX_CLOCK_LEAD_S, 0.0, 0.4, 0.75])
@@ -82,7 +82,7 @@ def test_echo_is_detected_at_any_lag_and_sample_rate(
     at = np.interp(np.arange(0, RATE, RATE / rate), np.arange(RATE), speech[places])
     evidence = played(speech)
     evidence.hear(at.astype("<f4").tobytes(), SampleEncoding.FLOAT32, rate, 5.0)
-    assert (evidence.likeness(4.0, 5.0, 5.0) or 0.0) > OWN_WORDS_ECHO_SIMILARITY
+    assert (echo_rooms.compared(evidence, 4.0, 5.0, 5.0) or 0.0) > OWN_WORDS_ECHO_SIMILARITY
 
 
 @pytest.mark.parametrize("switched", ["microphone", "voice"])
@@ -98,7 +98,7 @@ def test_echo_is_detected_across_a_change_of_sample_rate(speech: Samples, switch
         evidence.play(turn, 1.0, float(turn))
         evidence.hear(pcm16(heard[0]), SampleEncoding.PCM16, heard[1], float(turn))
     for start in (0.0, 0.5, 1.0):
-        assert (evidence.likeness(start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
+        assert (echo_rooms.compared(evidence, start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
 
 
 def test_only_the_newest_sample_rates_are_compared(
@@ -114,26 +114,26 @@ def test_only_the_newest_sample_rates_are_compared(
     evidence, rates = played(speech), [16_000 + 7 * number for number in range(40)]
     for at, rate in enumerate(rates, 1):
         evidence.hear(bytes(2 * (rate // 10)), SampleEncoding.PCM16, rate, at / 10)
-    evidence.likeness(0.0, 4.0, 4.0)
+    echo_rooms.compared(evidence, 0.0, 4.0, 4.0)
     assert looked == [*rates[-1 : -MAX_RATES - 1 : -1], RATE], "then the one that was played"
 
 
 def test_likeness_is_none_without_playback_or_with_too_little_speech(speech: Samples) -> None:
     evidence = EchoDetector()
     evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
-    assert evidence.likeness(1.0, 2.0, 2.0) is None
+    assert echo_rooms.compared(evidence, 1.0, 2.0, 2.0) is None
     evidence = played(speech, 3.0)
     evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
-    assert evidence.likeness(1.0, 1.3, 1.3) is None
-    assert evidence.likeness(6.0, 7.0, 7.0) is None
-    assert (evidence.likeness(1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
+    assert echo_rooms.compared(evidence, 1.0, 1.3, 1.3) is None
+    assert echo_rooms.compared(evidence, 6.0, 7.0, 7.0) is None
+    assert (echo_rooms.compared(evidence, 1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
 
 
 def test_likeness_of_invalid_audio_is_zero(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     wrong = np.full(3 * RATE, np.nan, "<f4")
     evidence.hear(wrong.tobytes(), SampleEncoding.FLOAT32, RATE, 3.0)
-    assert not evidence.likeness(0.0, 3.0, 3.0)
+    assert not echo_rooms.compared(evidence, 0.0, 3.0, 3.0)
     assert echo_similarity(np.ones((50, 48), np.float32), np.ones((150, 48), np.float32)) == 0.0
     assert len(band_envelopes(np.ones(1000, np.int16), 1000)) == 0
 
@@ -145,7 +145,7 @@ def test_playback_report_that_goes_back_adds_no_audio_twice(speech: Samples) -> 
         evidence.play(1, seconds, now)
     evidence.play(2, 1.0, 3.1)  # of another turn nothing is there
     evidence.hear(pcm16(speech[: 3 * RATE]), SampleEncoding.PCM16, RATE, 3.0)
-    assert (evidence.likeness(0.2, 2.8, 2.8) or 0.0) > ECHO_SIMILARITY
+    assert (echo_rooms.compared(evidence, 0.2, 2.8, 2.8) or 0.0) > ECHO_SIMILARITY
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 192_000])
@@ -185,7 +185,7 @@ def test_comparison_of_an_endless_utterance_takes_bounded_memory(speech: Samples
     def most(seconds: float) -> int:
         """Bytes that it takes to compare an utterance so long."""
         tracemalloc.start()
-        evidence.likeness(0.0, seconds, seconds)
+        echo_rooms.compared(evidence, 0.0, seconds, seconds)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
@@ -205,5 +205,7 @@ def test_words_before_a_long_echo_count_after_their_audio_is_dropped(speech: Sam
         evidence.hear(
             pcm16(heard[at * RATE : (at + 1) * RATE]), SampleEncoding.PCM16, RATE, at + 1.0
         )
-        assert (evidence.likeness(0.0, at + 1.0, at + 1.0) or 0.0) < OWN_WORDS_ECHO_SIMILARITY
-    assert (evidence.likeness(5.0, seconds, seconds) or 0.0) > ECHO_SIMILARITY
+        assert (
+            echo_rooms.compared(evidence, 0.0, at + 1.0, at + 1.0) or 0.0
+        ) < OWN_WORDS_ECHO_SIMILARITY
+    assert (echo_rooms.compared(evidence, 5.0, seconds, seconds) or 0.0) > ECHO_SIMILARITY

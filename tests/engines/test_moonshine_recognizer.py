@@ -3,8 +3,8 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate, pairwise
 from math import exp
 from pathlib import Path
@@ -28,7 +28,6 @@ from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineHypothesis,
     MoonshineRecognizer,
     align_words,
-    load_recognizer,
     model_folder,
     token_spans,
 )
@@ -40,10 +39,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def recognizer() -> Iterator[MoonshineRecognizer]:
-    recognizer = MoonshineRecognizer(model_folder())
-    yield recognizer
-    recognizer.close()
+def recognizer() -> MoonshineRecognizer:
+    return MoonshineRecognizer(model_folder())
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +85,10 @@ def heard(
     return found
 
 
+def text(recognizer: MoonshineRecognizer, audio: Block) -> str:
+    return heard(recognizer, audio).text
+
+
 @pytest.mark.slow
 def test_recognizer_has_text_of_moonshine_library(
     recognizer: MoonshineRecognizer, stretches: list[Block]
@@ -95,7 +96,7 @@ def test_recognizer_has_text_of_moonshine_library(
     library = LibraryRecognizer()
     theirs = [library.text(audio) for audio in stretches]
     library.close()
-    ours = [recognizer.text(audio) for audio in stretches]
+    ours = [text(recognizer, audio) for audio in stretches]
     words = sum(len(text.split()) for text in theirs)
     assert words > 80
     assert sum(map(word_errors, theirs, ours)) <= 0.08 * words
@@ -106,7 +107,7 @@ def test_cancelled_recognition_stops_before_next_token(
 ) -> None:
     assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
     assert passes.count == 3
-    assert recognizer.text(stretches[0], cancelled=lambda: True) == ""
+    assert recognizer.hear(stretches[0], cancelled=lambda: True) is None
     assert passes.count == 3
 
 
@@ -131,7 +132,7 @@ def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
     drafts = [recognizer.hear(part) for part, _ in growing]
     passes.count = 0
-    plain = [recognizer.text(audio) for _, audio in growing]
+    plain = [text(recognizer, audio) for _, audio in growing]
     without, passes.count = passes.count, 0
     helped = [
         heard(recognizer, audio, draft).text
@@ -146,7 +147,7 @@ def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
 def test_draft_of_other_speech_does_not_change_text(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
-    plain = [recognizer.text(audio) for audio in stretches]
+    plain = [text(recognizer, audio) for audio in stretches]
     backwards = MoonshineHypothesis("", (heard(recognizer, stretches[0])).tokens[::-1])
     misled = [heard(recognizer, audio, backwards).text for audio in stretches]
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
@@ -160,16 +161,14 @@ def test_preceding_text_corrects_word_that_sounds_alike(recognizer: MoonshineRec
     assert (before.text, alone.text) == ("Try again.", "Fare again.")
     both = audio[begin:end]
     for words in (False, True):
-        found = recognizer.recognize_with_context(
-            both, [before.tokens], border - begin, words=words
-        )
+        found = recognizer.hear(both, words=words, given=before.tokens, samples=border - begin)
         assert found is not None
         assert found.text == "Fail again."
     times = [(word.start, word.end) for word in found.words]
     assert len(times) == 2
     assert 0 <= times[0][0] < times[0][1] <= times[1][0] < times[1][1] <= 1.5
     circles = MoonshineHypothesis("", before.tokens * 9)
-    found = recognizer.recognize_with_context(both, [circles.tokens], border - begin)
+    found = recognizer.hear(both, given=circles.tokens, samples=border - begin)
     assert found is not None
     assert found.text == alone.text, "what went round in circles is no context"
 
@@ -178,9 +177,9 @@ def test_preceding_text_corrects_word_that_sounds_alike(recognizer: MoonshineRec
 def test_concurrent_threads_have_text_of_single_one(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
-    alone = [recognizer.text(audio) for audio in stretches]
+    alone = [text(recognizer, audio) for audio in stretches]
     with ThreadPoolExecutor(2) as threads:
-        assert list(threads.map(recognizer.text, stretches + stretches)) == alone + alone
+        assert list(threads.map(partial(text, recognizer), stretches + stretches)) == alone + alone
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 4097])
@@ -191,13 +190,13 @@ def test_very_short_audio_is_accepted(recognizer: MoonshineRecognizer, samples: 
 def test_missing_onnxruntime_fails_load_with_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(errors.ModelLoadFailed, match="onnxruntime"):
-        load_recognizer()
+        MoonshineRecognizer(model_folder())
 
 
 def test_recognizer_does_not_import_moonshine_library() -> None:
     code = (
-        "import sys; from sidecar.engines.moonshine.moonshine_recognizer import load_recognizer;"
-        "load_recognizer(); print('moonshine_voice' in sys.modules)"
+        "import sys; from sidecar.engines.moonshine import moonshine_recognizer as ours;"
+        "ours.MoonshineRecognizer(ours.model_folder()); print('moonshine_voice' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -358,9 +358,9 @@ def test_short_segment_is_recognized_with_a_near_one_before_it() -> None:
         (1.0, 0.7, "last"),
     ]:
         table.say(speech_s, pause_s, text)
-    said = [before and ["".join(map(chr, one)) for one in before.said] for before in table.behind]
+    said = [before and "".join(map(chr, before.said)) for before in table.behind]
     far, unheard = "too far from the one before", "nobody understood the one before"
-    assert said == [None, ["one"], ["one", "two"], None, None, [far], None, [unheard]]
+    assert said == [None, "one", "onetwo", None, None, far, None, unheard]
     for one in table.behind[1:2]:
         assert one is not None
         assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)

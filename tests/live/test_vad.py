@@ -161,7 +161,7 @@ def found_s(detector: SileroVad, sound: Block, settings: EndpointingOptions) -> 
     for at in range(0, len(sound) - FRAME_SAMPLES + 1, FRAME_SAMPLES):
         (one,) = detector.probabilities(sound[None, at : at + FRAME_SAMPLES], [state])
         events += ends.feed(float(one))
-    events += ends.finish()
+    events += ends.stop("finish")
     signs = {UtteranceBegan: -1, UtteranceEnded: 1}
     return sum(signs.get(type(one), 0) * one.at for one in events) / LIVE_RATE
 

@@ -110,7 +110,13 @@ def likeness(
     evidence.emit(1, SynthesizedAudio(pcm16(reply), RATE))
     evidence.play(1, len(reply) / RATE, len(reply) / RATE)
     evidence.hear(pcm16(heard), SampleEncoding.PCM16, RATE, ended)
-    return evidence.likeness(begin / RATE, ended, ended) or 0.0
+    return compared(evidence, begin / RATE, ended, ended) or 0.0
+
+
+def compared(evidence: EchoDetector, start: float, end: float, ended: float) -> float | None:
+    """An utterance beside what was played then."""
+    compare = evidence.comparison(start, end, ended)
+    return None if compare is None else compare()
 
 
 def pcm16(samples: Samples) -> bytes:

@@ -64,7 +64,8 @@ class MoonshineEngine:
         """
         from sidecar.engines.moonshine import moonshine_recognizer
 
-        self._recognizer = moonshine_recognizer.load_recognizer()
+        folder = moonshine_recognizer.model_folder()
+        self._recognizer = moonshine_recognizer.MoonshineRecognizer(folder)
         yield 0.5
         from sidecar.diarization.speaker_models import load_models
 
@@ -114,14 +115,15 @@ class MoonshineEngine:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self._recognizer is not None
-        audio, cancelled, words = request.audio, request.cancelled, request.options.words
-        if (before := request.before) is not None:
-            found = self._recognizer.recognize_with_context(
-                audio, before.said, before.samples, cancelled, words=words
-            )
-        else:
-            draft = cast("MoonshineHypothesis | None", request.draft and request.draft.draft)
-            found = self._recognizer.hear(audio, draft, cancelled, words=words)
+        before = request.before
+        found = self._recognizer.hear(
+            request.audio,
+            cast("MoonshineHypothesis | None", request.draft and request.draft.draft),
+            request.cancelled,
+            words=request.options.words,
+            given=before.said if before else (),
+            samples=before.samples if before else 0,
+        )
         if found is None:
             return None
         return RecognitionHypothesis(

@@ -71,33 +71,23 @@ class MoonshineRecognizer:
         cancelled: CancelCheck = _never_cancelled,
         *,
         words: bool = False,
+        given: Sequence[int] = (),
+        samples: int = 0,
     ) -> MoonshineHypothesis | None:
-        """Recognize ``audio``, shape (samples,): one utterance. Return `None` if it was cancelled.
+        """Recognize ``audio``, shape (samples,): one utterance, after its first ``samples``, which
+        have the tokens ``given``. Return `None` if it was cancelled.
 
-        ``draft`` is the result of a beginning of it. ``words``: return words with times, too.
+        ``draft`` is the result of a beginning of it. ``words``: return words with times, too, which
+        count from the utterance's start.
         """
+        if given and len(given) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:
+            audio, given, samples = audio[samples:], (), 0  # a repetition loop
         said = () if draft is None else draft.tokens
-        return self._heard(moonshine_decoder.DecodeRequest(audio, cancelled, said, align=words))
-
-    def recognize_with_context(
-        self,
-        audio: Block,
-        given: Sequence[Sequence[int]],
-        samples: int,
-        cancelled: CancelCheck = _never_cancelled,
-        *,
-        words: bool = False,
-    ) -> MoonshineHypothesis | None:
-        """Recognize ``audio`` after its first ``samples``, which have the tokens ``given``, segment
-        by segment. Times count from there. Return `None` if it was cancelled."""
-        tokens = tuple(token for one in given for token in one)
-        if len(tokens) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:  # a repetition loop
-            return self.hear(audio[samples:], None, cancelled, words=words)
-        request = moonshine_decoder.DecodeRequest(audio, cancelled, given=tokens, align=words)
+        request = moonshine_decoder.DecodeRequest(audio, cancelled, said, given, align=words)
         return self._heard(request, samples)
 
     def _heard(
-        self, request: moonshine_decoder.DecodeRequest, begin: int = 0
+        self, request: moonshine_decoder.DecodeRequest, begin: int
     ) -> MoonshineHypothesis | None:
         """Recognize the audio from the sample ``begin`` on."""
         audio = request.audio
@@ -136,15 +126,6 @@ class MoonshineRecognizer:
         said = (self._tokenizer.text([token]) for token in tokens)
         return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
 
-    def text(self, audio: Block, cancelled: CancelCheck = _never_cancelled) -> str:
-        """Return only the text of ``audio``; '' if it was cancelled."""
-        found = self.hear(audio, None, cancelled)
-        return "" if found is None else found.text
-
-    def close(self) -> None:
-        """Free the model."""
-        del self.decoder
-
 
 def _confidence(decoded: moonshine_decoder.DecodedTokens) -> Confidence:
     """Return the confidence of the model. A repeated pair of tokens counts once: in a repetition
@@ -152,15 +133,6 @@ def _confidence(decoded: moonshine_decoder.DecodedTokens) -> Confidence:
     pairs = zip((-1, *decoded.ids), decoded.ids, strict=False)
     once = dict(zip(reversed([*pairs]), reversed(decoded.likely), strict=True))
     return Confidence(sum(once.values()), len(once))
-
-
-def load_recognizer() -> MoonshineRecognizer:
-    """Load the recognition model of the wheel.
-
-    Raises:
-        errors.ModelLoadFailed: it is missing, or onnxruntime does not run it.
-    """
-    return MoonshineRecognizer(model_folder())
 
 
 def model_folder() -> Path:

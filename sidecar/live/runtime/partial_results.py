@@ -301,10 +301,10 @@ MAX_CONTEXT_GAP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PrecedingContext:
-    """Context before a span: the audio begins with ``samples`` samples of segments whose texts are
+    """Context before a span: the audio begins with ``samples`` samples of speech, whose text is
     ``said``, as the engine's tokens."""
 
-    said: tuple[tuple[int, ...], ...]
+    said: tuple[int, ...]
     samples: int
 
 
@@ -361,7 +361,7 @@ class RecognitionContext:
         if not told:
             return None
         samples = task.segment.start - _sample(told[0].start)
-        return PrecedingContext(tuple(one.tokens for one in told), samples)
+        return PrecedingContext(tuple(token for one in told for token in one.tokens), samples)
 
     def keep_from(self, settled: int, longest: int) -> int:
         """Return the first sample that is still needed; audio from ``settled`` on is still to be
