@@ -45,8 +45,6 @@ def serve_calls(sock: socket.socket) -> None:
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
         request = next_call(queued)
-        if requests.get(request.number) is not request:
-            continue  # news of a live session that has ended
         if "beside" in request.message:
             threading.Thread(
                 target=_serve_call, args=(operations, request, requests), daemon=True
@@ -59,6 +57,8 @@ def _serve_call(
     operations: WorkerOperations, request: RpcRequest, requests: dict[int, RpcRequest]
 ) -> None:
     """Execute one call, or a live session as far as it goes now, and clean up after it."""
+    if requests.get(request.number) is not request:
+        return  # news of a live session that has ended
     goes_on = False
     try:
         goes_on = _answer_call(operations, request)

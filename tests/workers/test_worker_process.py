@@ -13,7 +13,8 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import SimpleNamespace
+from typing import IO, Any, cast
 
 import psutil
 import pytest
@@ -24,6 +25,9 @@ from service_process import PATIENCE_S, halt, new_file, runs, until, wait_until,
 from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart, Summary
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import channel, worker_main
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
@@ -67,7 +71,8 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
         for operation, values in ("load", load), ("transcribe", {"requests": [REQUEST]}):
             message = {"operation": operation, **values}
             fd = os.open(CLIP, os.O_RDONLY)
-            worker_main._serve_call(operations, RpcRequest(1, message, [fd], RpcSender(ours)), {})
+            request = RpcRequest(1, message, [fd], RpcSender(ours))
+            worker_main._serve_call(operations, request, {1: request})
         ours.shutdown(socket.SHUT_WR)
         *_, last = iter(lambda: bytearray(theirs.recv(1 << 16)), b"")
     transcript, end = channel.take_frame(last), channel.take_frame(last)
@@ -75,6 +80,27 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     assert transcript.message["answer"]["event"]["event"] == "Finished"
     assert end is not None
     assert end.message == {"call": 1, "done": True}
+
+
+def test_news_of_a_live_session_that_has_ended_opens_no_other() -> None:
+    opened: list[LiveOptions] = []
+
+    def open_session(options: LiveOptions, begin: object, tell: LiveEventCallback) -> Any:
+        opened.append(options)
+        tell(Summary(Transcript((), "en", 0.0, "made-up", "fp32")))
+        return SimpleNamespace(backlog_s=0.0, close=lambda: None)
+
+    operations = WorkerOperations()
+    operations._engine = cast(Any, SimpleNamespace(open=open_session))
+    begin, options = LiveSessionStart().to_wire(), LiveOptions().to_wire()
+    message = {"operation": "live", "begin": begin, "options": options}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = RpcRequest(1, message, [], RpcSender(theirs))
+        requests = {1: request}
+        for _ in range(2):
+            worker_main._serve_call(operations, request, requests)
+    assert (len(opened), requests) == (1, {})
 
 
 async def test_worker_outlives_thread_that_started_it() -> None:
