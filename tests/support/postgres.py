@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,8 @@ class Cluster:
     @contextmanager
     def standby(self) -> Iterator[Cluster]:
         """Another server that has what this one has."""
-        with _folder() as folder:
-            server = Cluster(self._binaries, folder, follows=self)
-            try:
-                yield server
-            finally:
-                server.close()
+        with _folder() as folder, closing(Cluster(self._binaries, folder, follows=self)) as server:
+            yield server
 
     def promote(self) -> None:
         """Have a standby be the one that is written to."""
@@ -267,22 +263,15 @@ def cluster(*, quick: bool = True, at: str = "127.0.0.1") -> Iterator[Cluster]:
     if binaries is None:
         pytest.skip(missing("PostgreSQL", "postgresql"))
     pytest.importorskip("psycopg", reason=missing_extra("psycopg"))
-    with _folder() as folder:
-        server = Cluster(binaries, folder, quick=quick, at=at)
-        try:
-            yield server
-        finally:
-            server.close()
+    with _folder() as folder, closing(Cluster(binaries, folder, quick=quick, at=at)) as server:
+        yield server
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
     """With a short name, for sockets have no long ones."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _unprivileged() -> pwd.struct_passwd:
