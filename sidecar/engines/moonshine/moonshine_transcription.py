@@ -207,7 +207,7 @@ class MoonshineTranscription:
         events: list[EndpointEvent] = []
         for probability in speech[len(frames) - count :]:
             events += endpointer.feed(probability)
-        events += endpointer.stop("finish")
+        events += endpointer.stop("finish") if whole else ()
         begins = [one.at / SAMPLE_RATE for one in events if isinstance(one, UtteranceBegan)]
         ends = [one.at / SAMPLE_RATE for one in events if isinstance(one, UtteranceEnded)]
         self._missed += [SpeakerTurn(*span, 0) for span in zip(begins, ends, strict=False)]
