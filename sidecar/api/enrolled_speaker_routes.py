@@ -80,14 +80,27 @@ ADD = person_form(["name"])
 CHANGE = person_form([])
 
 
+class ErasureAnswer(BaseModel):
+    """Result of an erasure: deleted data, and sessions that continue."""
+
+    jobs: int = Field(
+        description="Deleted jobs, with recordings and transcripts; running ones were cancelled."
+    )
+    people: int = Field(description="Deleted enrolled speakers.")
+    live_sessions: int = Field(
+        description="Your live sessions in progress on this service: they continue. One with "
+        "'keep' will be a job."
+    )
+
+
 PREFIX = "/v1/people"
 
 
 def build_router(service: Service) -> APIRouter:
-    """Return the routes of /v1/people."""
-    router = openapi.Routes(prefix=PREFIX, responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
+    """Return the routes of /v1/people and /v1/data."""
+    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
 
-    @router.post("", status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
+    @router.post(PREFIX, status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
     async def add(request: Request) -> Response:
         """Enrol a speaker, by a clip or by a job's speaker."""
         caller, people = identity_of(request), service.voices
@@ -105,25 +118,25 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
 
-    @router.get("", response_model=PeopleList)
+    @router.get(PREFIX, response_model=PeopleList)
     async def listed(request: Request) -> Response:
         """List your enrolled speakers."""
         everybody = await service.voices.all(identity_of(request))
         return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
 
-    @router.get("/export", response_model=PeopleExport)
+    @router.get(PREFIX + "/export", response_model=PeopleExport)
     async def export(request: Request) -> Response:
         """Export all data of your enrolled speakers, with embeddings."""
         everybody = await service.voices.all(identity_of(request))
         return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
 
-    @router.get("/{person_id}", response_model=PeoplePerson)
+    @router.get(PREFIX + "/{person_id}", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         """Get an enrolled speaker."""
         person = await service.voices.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
 
-    @router.patch("/{person_id}", response_model=PeoplePerson, openapi_extra=CHANGE)
+    @router.patch(PREFIX + "/{person_id}", response_model=PeoplePerson, openapi_extra=CHANGE)
     async def change(request: Request, person_id: str) -> Response:
         """Rename an enrolled speaker, or add a clip or a job's speaker."""
         caller, people = identity_of(request), service.voices
@@ -138,11 +151,16 @@ def build_router(service: Service) -> APIRouter:
             PeoplePerson.render(await people.change(caller, person_id, name, embedding))
         )
 
-    @router.delete("/{person_id}", status_code=204)
+    @router.delete(PREFIX + "/{person_id}", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
         """Delete an enrolled speaker permanently."""
         await service.voices.delete(identity_of(request), person_id)
         return Response(status_code=204)
+
+    @router.delete("/v1/data", response_model=ErasureAnswer)
+    async def erase(request: Request) -> Response:
+        """Erase your data: jobs, recordings, transcripts, enrolled speakers."""
+        return json_response(await service.erase(identity_of(request)))
 
     return router
 
@@ -177,28 +195,3 @@ def _text(fields: Fields, name: str) -> str:
     if fields.get(name) is None:
         raise errors.FieldMissing(f"The field '{name}' is missing.")
     return parse_text(name, fields[name])
-
-
-class ErasureAnswer(BaseModel):
-    """Result of an erasure: deleted data, and sessions that continue."""
-
-    jobs: int = Field(
-        description="Deleted jobs, with recordings and transcripts; running ones were cancelled."
-    )
-    people: int = Field(description="Deleted enrolled speakers.")
-    live_sessions: int = Field(
-        description="Your live sessions in progress on this service: they continue. One with "
-        "'keep' will be a job."
-    )
-
-
-def build_erasure_router(service: Service) -> APIRouter:
-    """Return the route of /v1/data."""
-    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
-
-    @router.delete("/v1/data", response_model=ErasureAnswer)
-    async def erase(request: Request) -> Response:
-        """Erase your data: jobs, recordings, transcripts, enrolled speakers."""
-        return json_response(await service.erase(identity_of(request)))
-
-    return router

@@ -240,16 +240,11 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         """Submit a recording as a job."""
         caller = identity_of(request)
-        replayed = False
         with await service.submissions.place(caller, idempotency_key_of(request)) as place:
             source, options, priority, key = await read_request(request, service)
-            recording = caller, source, options, place
-            if key is None:
-                record = (await service.submissions.submit(*recording, priority=priority)).record
-            else:
-                record, replayed = await service.submissions.submit_once(
-                    *recording, key, priority=priority
-                )
+            record, replayed = await service.submissions.submit_once(
+                caller, source, options, place, key, priority=priority
+            )
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         return await job_response(service, caller, record, 202, headers)
 

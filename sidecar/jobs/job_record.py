@@ -257,9 +257,8 @@ class JobRecord:
     ) -> Self:
         """Return a new job, submitted ``at`` this time."""
         progress = Progress(0.0, facts.total_s)
-        name = uuid.uuid4().hex
-        record = cls(name, owner, at, audio, options, facts, progress, kept, priority, key)
-        return replace(record, durable=durable)
+        about = audio, options, facts, progress, kept, priority, key, durable
+        return cls(uuid.uuid4().hex, owner, at, *about)
 
     @property
     def over(self) -> bool:

@@ -118,7 +118,6 @@ def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> 
         admin_routes.build_reload_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
-        enrolled_speaker_routes.build_erasure_router,
         vvv.build_router,
         openai_routes.build_router,
         api_page.build_router,
