@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from object_storage import BUCKET, Given
 from postgres import KEY, Cluster
 from service_process import until
 from shared_job_services import DONE, Service, Services, service, services, submitted, watched
@@ -42,6 +43,7 @@ from sidecar.storage.postgres_database import (
     migrate_postgres,
     retry_while_unavailable,
 )
+from sidecar.storage.s3_storage import S3Client, S3Unavailable
 from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
 
@@ -643,3 +645,46 @@ async def test_each_statement_that_fails_once_ends_no_job_and_costs_no_attempt(
         assert {"claim_1", "report_1", "submit_1"} <= {
             *re.findall(r"vibevoice\.(\w+_1)", str(failed))
         }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executed", [False, True])
+async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_no_object(
+    journal: str, bucket: str, any_storage_server: Given, tmp_path: Path, voice: bytes,
+    monkeypatch: pytest.MonkeyPatch, executed: bool,
+) -> None:  # fmt: skip
+    """As where its server is busy for a moment, or only its answer is lost."""
+    requests, failing, ask = list[str](), -1, S3Client.ask
+
+    def ask_or_fail(client: S3Client, call: str, **what: Any) -> Any:
+        requests.append(call)
+        fails = len(requests) - 1 == failing
+        if fails and not executed:
+            raise S3Unavailable("ReadTimeoutError")
+        found = ask(client, call, **what)
+        if fails:
+            raise S3Unavailable("ReadTimeoutError")
+        return found
+
+    monkeypatch.setattr(S3Client, "ask", ask_or_fail)
+    client, said, tried = any_storage_server.client(), None, set[str]()
+    place = {"Bucket": BUCKET, "Prefix": bucket.removeprefix(f"s3://{BUCKET}/")}
+
+    def left() -> list[object]:
+        lists = client.list_objects_v2(**place), client.list_multipart_uploads(**place)
+        return [*lists[0].get("Contents", ()), *lists[1].get("Uploads", ())]
+
+    async with opened_front(journal, tmp_path, role="all", uploads=bucket) as service:
+        while failing < len(requests):
+            requests.clear()
+            job = None
+            while job is None:
+                with suppress(errors.StorageUnreachable):
+                    job = await sent(service, voice, kept=False)
+            text = (await job.result()).text
+            said = said or text
+            assert (text, job.record.attempts) == (said, 1), requests
+            await until(lambda: not left(), f"{failing}: {requests}")
+            tried |= {*requests[failing:][:1]} if failing >= 0 else set()
+            failing += 1
+    assert {"put_object", "get_object", "delete_object"} <= tried
