@@ -326,7 +326,11 @@ class S3Storage:
 
     def _put_parts(self, name: str, parts: Iterable[bytes]) -> None:
         of = {"Key": self._key(name)}
-        of["UploadId"] = self._ask("create_multipart_upload", **of)["UploadId"]
+        try:
+            of["UploadId"] = self._ask("create_multipart_upload", **of)["UploadId"]
+        except S3Unavailable:  # it may have begun
+            self.delete(f"{name}{PARTIAL_SUFFIX}")
+            raise
         try:
             sent = []
             for number, part in enumerate(parts, 1):

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from object_storage import BUCKET, Given
 from postgres import KEY, Cluster
+from recordings import wav
 from service_process import until
 from shared_job_services import DONE, Service, Services, service, services, submitted, watched
 from uploads import upload
@@ -38,6 +39,7 @@ from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service as FrontService
+from sidecar.storage import s3_storage
 from sidecar.storage.postgres_database import (
     PostgresDatabase,
     migrate_postgres,
@@ -649,9 +651,10 @@ async def test_each_statement_that_fails_once_ends_no_job_and_costs_no_attempt(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executed", [False, True])
+@pytest.mark.parametrize("parts", [1, 2])
 async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_no_object(
     journal: str, bucket: str, any_storage_server: Given, tmp_path: Path, voice: bytes,
-    monkeypatch: pytest.MonkeyPatch, executed: bool,
+    monkeypatch: pytest.MonkeyPatch, executed: bool, parts: int,
 ) -> None:  # fmt: skip
     """As where its server is busy for a moment, or only its answer is lost."""
     requests, failing, ask = list[str](), -1, S3Client.ask
@@ -667,6 +670,8 @@ async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_n
         return found
 
     monkeypatch.setattr(S3Client, "ask", ask_or_fail)
+    monkeypatch.setattr(s3_storage, "PART_BYTES", 5 << 20)
+    audio = voice if parts == 1 else wav(bytes(6 << 20), rate=96_000, channels=8)
     client, said, tried = any_storage_server.client(), None, set[str]()
     place = {"Bucket": BUCKET, "Prefix": bucket.removeprefix(f"s3://{BUCKET}/")}
 
@@ -680,11 +685,11 @@ async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_n
             job = None
             while job is None:
                 with suppress(errors.StorageUnreachable):
-                    job = await sent(service, voice, kept=False)
+                    job = await sent(service, audio, kept=False)
             text = (await job.result()).text
             said = said or text
             assert (text, job.record.attempts) == (said, 1), requests
             await until(lambda: not left(), f"{failing}: {requests}")
             tried |= {*requests[failing:][:1]} if failing >= 0 else set()
             failing += 1
-    assert {"put_object", "get_object", "delete_object"} <= tried
+    assert {"put_object" if parts == 1 else "upload_part", "get_object", "delete_object"} <= tried
