@@ -7,6 +7,7 @@ checked without another process.
 import os
 import re
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -334,7 +335,10 @@ def wav_head(
 
 
 def read_file_at(fd: int, position: int, count: int) -> bytes:
-    """Return bytes of an open file, if possible without moving its position."""
+    """Return bytes of an open file, if possible without moving its position; none of a place that
+    no file can have, as a damaged header names one."""
+    if not 0 <= position <= sys.maxsize - count:
+        return b""
     if hasattr(os, "pread"):
         return os.pread(fd, count, position)
     os.lseek(fd, position, os.SEEK_SET)
