@@ -7,7 +7,6 @@ checked without another process.
 import os
 import re
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +93,7 @@ _SIGNS: dict[AudioContainer, bytes] = {
 }
 """Beginnings of files that chance does not make. A literal is first in each, for speed."""
 SIGN_BYTES = 64
+_MAX_POSITION = (1 << 63) - 1
 _FILMS = (OGG, ASF, FLV, AVI, MP4, MATROSKA)
 """Formats that may have any other in them."""
 _COMPRESSED = (FLAC, WAVPACK, APE)
@@ -337,7 +337,7 @@ def wav_head(
 def read_file_at(fd: int, position: int, count: int) -> bytes:
     """Return bytes of an open file, if possible without moving its position; none of a place that
     no file can have, as a damaged header names one."""
-    if not 0 <= position <= sys.maxsize - count:
+    if not 0 <= position <= _MAX_POSITION - count:
         return b""
     if hasattr(os, "pread"):
         return os.pread(fd, count, position)

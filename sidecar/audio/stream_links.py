@@ -69,7 +69,7 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
     seconds; the rest is then one link. Whatever is before the first is left out.
     """
     size, continued = os.fstat(fd).st_size, -1
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + within_s / 2
     if container in (WAV, RF64):
         parts = read_wav_parts(fd)
         begins = [part.begin for part in parts] or [0]
@@ -80,7 +80,8 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
         joined = _mp4_begins(fd, first) if container is MP4 else _signs(fd, container, deadline)
         begins = [first, *(at for at in islice(joined, _MAX_LINKS) if at > first)][:_MAX_LINKS]
         walked = begins
-    begins = sorted({*begins, *_begins_behind(fd, container, walked, deadline)})[:_MAX_LINKS]
+    until = time.monotonic() + within_s / 2  # its own: the search may have used all of that
+    begins = sorted({*begins, *_begins_behind(fd, container, walked, until)})[:_MAX_LINKS]
     return [
         Link((at > begins[0] and container_at(fd, at)) or container, at, end, at == continued)
         for at, end in pairwise([*begins, _au_end(fd, begins[-1], size)])
@@ -96,16 +97,18 @@ def _begins_behind(
     for begin in found:  # it grows
         if begin < end:  # within the one before it
             continue
-        form = container if begin == begins[0] else container_at(fd, begin)
-        while form in _STEPS and (end := _end(fd, form, begin, deadline)):
+        signed = container in (WAV, RF64) or begin != begins[0]
+        form = container_at(fd, begin) if signed else container
+        while form in _STEPS and (end := _end(fd, form, begin, deadline)) > begin:
             head = read_file_at(fd, end, SNIFF_BYTES)
             form = container_at(fd, end)
-            if not (begins_recording(head) or form in (MPEG_TS, MPEG_PS)):
+            packets = form in (MPEG_TS, MPEG_PS) and _STEPS[form][0](head)
+            if not (begins_recording(head) or packets):  # rubbish, such as a damaged packet
                 break
             begin = end
             found.append(begin)
-            if form not in _STEPS:
-                found += islice(_signs(fd, form, deadline, begin), _MAX_LINKS)
+            joined = _mp4_begins(fd, begin) if form is MP4 else _signs(fd, form, deadline, begin)
+            found += islice(joined, _MAX_LINKS)
     return found
 
 

@@ -134,7 +134,8 @@ def _forecast(card: Card, audio_s: float | None, options: TranscribeOptions) -> 
     wide = Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
     precision = wide if options.precision is Precision.BF16 else options.precision
     precisions = {wide, Precision.INT4, Precision.INT8, precision} - {Precision.AUTO}
-    admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, tuple(precisions), None)
+    fused = wide is Precision.BF16
+    admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, tuple(precisions), None, fused)
     speeds: list[float | None] = [1e9 * one for one in card.bandwidths] or [None]
     now, fastest = (
         MemoryState(card.memory_bytes, None, on_gpu=True, bandwidth=speed)

@@ -91,18 +91,19 @@ class MemoryState:
 
 
 class MemoryAdmission:
-    """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit."""
+    """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit.
+    ``fused``: as of `ModelFootprint`."""
 
     def __init__(
         self,
         shape: memory_footprint.ModelShape,
         precisions: Sequence[Precision],
         limit_bytes: int | None,
+        fused: bool = True,
     ) -> None:
-        self._shape = shape
+        self._shape, self._fused = shape, fused
         first, *rest = memory_plan.PREFERRED_PRECISIONS
-        self._fused = first in precisions
-        if not self._fused:  # a GPU without bf16
+        if first not in precisions:  # a GPU without bf16
             first = Precision.FP16
         self._candidates = [one for one in (first, *rest) if one in precisions]
         self._limit = limit_bytes

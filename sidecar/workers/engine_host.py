@@ -73,7 +73,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
                 if settings.precision is Precision.INT4:
                     log.warning("%s", self.spec.replacement(Precision.INT4))
             limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-            self.admission = memory_admission.MemoryAdmission(shape, self.spec.precisions, limit)
+            fused = self.gpu is None or not self.on_gpu or self.gpu.bf16
+            self.admission = memory_admission.MemoryAdmission(
+                shape, self.spec.precisions, limit, fused
+            )
         precision = settings.precision
         if precision is Precision.AUTO and self.admission is not None:
             precision = self.admission.first_precision(self._memory(None))

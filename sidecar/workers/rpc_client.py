@@ -123,7 +123,7 @@ class RpcCall:
 
 class RpcConnection(asyncio.Protocol):
     """Connection to the process ``pid`` over one channel, with all calls to it. ``on_close`` is
-    called once, before the calls end: after `close`, or when the other side closes."""
+    called once, after the calls have ended: after `close`, or when the other side closes."""
 
     def __init__(self, sock: socket.socket, pid: int, on_close: Callable[[], None]) -> None:
         self._sock, self._pid, self._on_close = sock, pid, on_close
@@ -265,11 +265,11 @@ class RpcConnection(asyncio.Protocol):
             self.closed = why
             self._data.clear()
             self._drained.set()
-            self._on_close()
             for call in self._calls.values():
                 call.end(why)
             for pong in self._pongs:
                 pong.set()
+            self._on_close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the connection is made; reading begins."""

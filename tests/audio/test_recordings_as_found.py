@@ -143,6 +143,12 @@ def test_recordings_behind_two_films_are_heard(first: str, encoded: Encode) -> N
     check(decoded(b"".join(joined)), 5 * SECONDS, 0.7)
 
 
+@pytest.mark.parametrize("second", ["m4a", "flv", "mkv"])
+def test_two_equal_recordings_behind_a_film_are_heard(second: str, encoded: Encode) -> None:
+    follows = encoded(second, *FILMS.get(second, ()))
+    check(decoded(encoded("avi") + follows * 2), 3 * SECONDS, 0.3)
+
+
 @pytest.mark.parametrize("film", ["mkv", "avi"])
 def test_recordings_of_another_format_between_films_are_heard(film: str, encoded: Encode) -> None:
     check(decoded((encoded(film) + encoded("mp3")) * 2), 4 * SECONDS, 0.5)

@@ -9,6 +9,7 @@ from uploads import upload
 from sidecar.audio import stream_links
 from sidecar.audio.audio_decoder import FFMPEG_DECODER, AudioInfo, open_audio
 from sidecar.audio.audio_format import (
+    AVI,
     FLAC,
     MATROSKA,
     MP3,
@@ -84,3 +85,25 @@ def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
         open_audio(source.fd, facts, rate=16_000, max_s=60.0),
     ):
         assert passed_s < READ_TIMEOUT_S
+
+
+def test_damaged_packets_of_a_film_do_not_divide_it(studio: Studio) -> None:
+    film = studio.make("film.ts", "-i", studio.voice, "-c:a", "aac").read_bytes()
+    half = len(film) // 2
+    assert links_of(film[:half] + film[half + 3000 :], MPEG_TS) == [0]
+
+
+def test_wav_of_the_other_byte_order_behind_a_film_is_walked_once(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = studio.make("film.avi", "-i", studio.voice).read_bytes()
+    other = b"RIFX" + (2036).to_bytes(4) + b"WAVEfmt \0\0\0\x10" + bytes(2020)
+    reads: list[int] = []
+
+    def counted(fd: int, position: int, count: int) -> bytes:
+        reads.append(position)
+        assert len(reads) < 10_000, "the same place again and again"
+        return read_file_at(fd, position, count)
+
+    monkeypatch.setattr(stream_links, "read_file_at", counted)
+    assert links_of(film + other, AVI) == [0, len(film)]

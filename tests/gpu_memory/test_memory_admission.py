@@ -314,3 +314,12 @@ def test_memory_of_other_processes_on_gpu_is_used_memory_without_that_of_engines
     engine = EngineMemoryHolding() if weights is None else EngineMemoryHolding(PID, weights * GIB)
     found = other_processes_bytes(before * GIB, seen.used_bytes, seen.processes, {"files": engine})
     assert found == expected * GIB
+
+
+def test_quantized_checkpoint_on_a_card_with_bf16_is_planned_without_a_matrix_of_scores() -> None:
+    work = (INT4, HOUR, replace(PLAIN, windows=WindowingMode.SINGLE), free(24))
+    one, other = (
+        MemoryAdmission(VIBEVOICE_7B_SHAPE, (INT4,), None, fused).estimate(*work)[0].peak_bytes
+        for fused in (True, False)
+    )
+    assert one < other - 2 * GIB

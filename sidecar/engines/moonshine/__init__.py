@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from sidecar.audio import SAMPLE_RATE
+from sidecar.errors import LiveUnavailable
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -111,6 +112,14 @@ class MoonshineEngine:
 
         return load_vad()
 
+    @cached_property
+    def _gap_vad(self) -> SileroVad | None:
+        """Detector of speech between turns; None if this machine has none: turns do without."""
+        try:
+            return self._vad
+        except LiveUnavailable:
+            return None
+
     def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
@@ -148,7 +157,7 @@ class MoonshineEngine:
         follower = Diarizer.wished(self._voices, options)
         settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, follower, self._vad, request, settle_s
+            self._recognizer, follower, self._gap_vad, request, settle_s
         )
         if settled:
             work.go_on(settled)

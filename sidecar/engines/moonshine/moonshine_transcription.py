@@ -77,7 +77,7 @@ class MoonshineTranscription:
         self,
         recognizer: MoonshineRecognizer,
         follower: diarizer.Diarizer,
-        vad: SileroVad,
+        vad: SileroVad | None,
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
@@ -181,11 +181,13 @@ class MoonshineTranscription:
     def _with_missed(self, lines: list[SpeakerTurn], told_s: float) -> list[SpeakerTurn]:
         """Return the turns with the speech between them that only the VAD hears, such as quiet
         words near a shout. The nearest speaker says it."""
+        if self._vad is None:
+            return lines
         end_s = min(told_s, self._audio.end_s)
         start = max(self._missed_s, self._said_s)
         for line in (*lines, SpeakerTurn(told_s, inf, 0)):
             if start < (end := min(line.start, end_s)):
-                self._find_missed(start, end, whole=end < told_s)
+                self._find_missed(self._vad, start, end, whole=end < told_s)
             start = max(start, line.end)
         self._missed = [
             replace(one, label=word_attribution.dominant_speaker(lines, one.start, one.end) or 0)
@@ -195,12 +197,12 @@ class MoonshineTranscription:
         ]
         return sorted([*lines, *self._missed], key=lambda line: (line.start, line.end))
 
-    def _find_missed(self, start_s: float, end_s: float, *, whole: bool) -> None:
+    def _find_missed(self, vad: SileroVad, start_s: float, end_s: float, *, whole: bool) -> None:
         """Find speech in a gap between turns, of which more follows unless it is ``whole``."""
         sound = self._audio.between(start_s - _LEAD_S, end_s)
         frames = sound[len(sound) % FRAME_SAMPLES :].reshape(-1, 1, FRAME_SAMPLES)
-        state = [self._vad.state()]
-        speech = [float(self._vad.probabilities(frame, state)[0]) for frame in frames]
+        state = [vad.state()]
+        speech = [float(vad.probabilities(frame, state)[0]) for frame in frames]
         end = round(end_s * SAMPLE_RATE)
         count = min(len(frames), (end - round(start_s * SAMPLE_RATE)) // FRAME_SAMPLES)
         endpointer = Endpointer(_MISSED, end - count * FRAME_SAMPLES)

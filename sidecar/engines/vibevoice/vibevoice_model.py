@@ -66,7 +66,8 @@ def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
 
 
 class VibeVoiceAudioEncoder:
-    """Both encoders and the projector of a model, fed in chunks; exact at any chunk size.
+    """Both encoders and the projector of a model, fed in chunks; without noise exact at any
+    chunk size.
 
     The acoustic latents are the encoder's mean. The original code adds Gaussian noise of a random
     scale (`sample=True` of `get_audio_features`), so that its transcripts vary from run to run.

@@ -239,7 +239,7 @@ class TranscriptStitcher:
         """End a window inside an earlier one: add those of its segments that are missing there.
         Skipped audio that has words now is no longer skipped."""
         heard = self._link(window, segments, more=True)
-        words = [one for one in heard if one.is_speech]
+        words = [one for one in (*self.segments, *heard) if one.is_speech]
         self.segments = [
             one
             for one in self.segments
