@@ -30,7 +30,8 @@ from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 
 EXAMPLES, FEWER_EXAMPLES = 100, 40
 """Of each property, in `make test-all` and in `make test`."""
-LONGEST_TEST_S = 4 * PATIENCE_S
+LONGEST_TEST_S, LONGEST_SLOW_TEST_S = 4 * PATIENCE_S, 12 * PATIENCE_S
+"""Of tests on the event loop; fixtures and tests in virtual time have no limit."""
 FEWER_COLLECTIONS = 10_000, 10, 10
 """Thresholds of the garbage collector: with its own it takes a twentieth of the processor time."""
 
@@ -134,7 +135,8 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
     @functools.wraps(test)
     async def given_up(**fixtures: object) -> None:
-        async with asyncio.timeout(LONGEST_TEST_S):
+        slow = item.get_closest_marker("slow") is not None
+        async with asyncio.timeout(LONGEST_SLOW_TEST_S if slow else LONGEST_TEST_S):
             await test(**fixtures)
 
     item.obj = given_up  # type: ignore[attr-defined]

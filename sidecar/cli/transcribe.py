@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -407,6 +408,8 @@ async def estimate(
         raise typer.BadParameter("Give a recording, or --minutes.")
     if format not in ("text", "json"):
         raise typer.BadParameter(f"--format is text or json, not '{printable(format)}'.")
+    if minutes == math.inf:
+        raise typer.BadParameter("--minutes is a finite number.")
     given = {"precision": precision, "card": card}
     options = {name: value for name, value in given.items() if value is not None}
     source = nullcontext(None) if file is None else audio_input.open_file(file)

@@ -126,20 +126,21 @@ class Dispatcher:
                 self.run = None
                 self.waiting.finish(jobs, self.number)
             faults = run.faults
-            self._fault = next(iter(faults.values()), None)
+            of_node = [one for one in faults.values() if fault_of(one) is Fault.NODE]
+            self._fault = next(iter((*of_node, *faults.values())), None)
             if self._fault is None:
                 told = ""
                 continue
             level = logging.DEBUG if self._fault.code == told else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._fault)
             told = self._fault.code
-            if Fault.NODE in map(fault_of, faults.values()):
-                await self._pause(jobs)
-            else:  # the others' recordings may be readable, and their decoders may go on
-                put_off = [job for job in jobs if job.id in faults]
+            put_off = [job for job in jobs if faults.get(job.id) not in (None, *of_node)]
+            if put_off:  # the others' recordings may be readable, and their decoders may go on
                 took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
                 rest_s = max(PASSED_OVER_PAUSES * self._terms.fault_retry_s, 2 * took_s)
                 self.waiting.pass_over(put_off, rest_s)
+            if of_node:
+                await self._pause(jobs)
 
     async def _pause(self, jobs: Sequence[Job]) -> None:
         """Start no job until what the jobs have to persist can be persisted."""

@@ -161,6 +161,16 @@ def test_fallback_plan_on_cpu_has_encoder_chunks_of_cpu() -> None:
     assert planned.memory_fallback.encoder_chunk_s <= CPU_CHUNK_S
 
 
+@pytest.mark.parametrize(("minutes", "gib"), [(10, 80), (120, 8)], ids=["at_once", "in_windows"])
+def test_fallback_plan_on_gpu_is_smaller(minutes: int, gib: int) -> None:
+    single = TranscribeOptions(windows=WindowingMode.SINGLE)
+    planned = admission().planned(INT4, minutes * MINUTE, single, free(gib))
+    assert planned.memory_fallback is not None
+    less = replace(planned, memory=planned.memory_fallback)
+    peaks = [admission().peak_bytes(INT4, minutes * MINUTE, one) for one in (less, planned)]
+    assert peaks[0] < peaks[1]
+
+
 @pytest.mark.parametrize(
     ("asked", "memory", "says", "never"),
     [

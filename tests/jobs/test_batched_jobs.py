@@ -119,7 +119,7 @@ async def test_each_job_of_batch_gets_its_own_plan(recording: Path) -> None:
 async def test_job_too_large_for_memory_in_batch_is_tried_again_alone(recording: Path) -> None:
     """Alone there is more of it; and that there was not is no attempt of its own."""
     async with queue_of() as (queue, slot, companies):
-        slot.too_large = {1}
+        slot.failing = {1: errors.GpuOutOfMemory()}
         jobs = await started(queue, *map(job_of, [recording] * 3))
         texts = {(await job.result()).text for job in jobs}
     assert len(texts) == 1
@@ -161,6 +161,17 @@ async def test_jobs_whose_recordings_alone_cannot_be_read_keep_no_other_waiting(
         assert {job.state for job in unreadable} <= {JobState.QUEUED, JobState.RUNNING}
 
 
+async def test_batch_with_faults_of_node_and_storage_pauses_for_that_of_the_node(
+    recording: Path,
+) -> None:
+    async with queue_of(fault_retry_s=3600.0) as (queue, slot, _):
+        slot.failing = {0: errors.StorageUnreachable(), 1: errors.DiskFull()}
+        jobs = await started(queue, *map(job_of, [recording] * 3))
+        await until(lambda: queue.paused is not None)
+        assert isinstance(queue.paused, errors.DiskFull)
+        assert [job.state for job in jobs] == [JobState.QUEUED, JobState.QUEUED, JobState.DONE]
+
+
 @posix
 async def test_poison_job_of_batch_fails_after_two_crashes_and_others_are_done(
     recording: Path, tmp_path: Path, voice: bytes
@@ -191,7 +202,7 @@ async def test_batch_whose_engine_dies_during_drain_is_retried_within_grace(
         slot.kill()
         hold.release()
         assert len({(await job.result()).text for job in jobs}) == 1
-        await draining
+        await asyncio.wait_for(draining, PATIENCE_S)  # sooner than its grace
 
 
 @pytest.mark.slow

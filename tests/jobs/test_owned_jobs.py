@@ -58,7 +58,9 @@ async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
 
 async def test_long_result_of_one_owner_does_not_delay_others() -> None:
     store, go_on = JobEventLog(), threading.Event()
-    owned = OwnedJobs(LocalJobStore(store, None, Retention(store, 600.0, 1 << 30)))  # type: ignore[arg-type]
+    results = Retention(store, 600.0, 1 << 30)
+    results.fetch_s = 100 * PATIENCE_S
+    owned = OwnedJobs(LocalJobStore(store, None, results))  # type: ignore[arg-type]
     anna, ben = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
     held, other = done_in(store, anna), done_in(store, ben)
 
@@ -75,6 +77,7 @@ async def test_long_result_of_one_owner_does_not_delay_others() -> None:
     finally:
         go_on.set()
     assert [await first, await second] == [b"late", b"next"]
+    await results.all_fetched()  # the end of the service waits for neither
 
 
 def editor_of(store: JobEventLog) -> TranscriptEditor:

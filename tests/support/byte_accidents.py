@@ -7,8 +7,8 @@ def mutated(raw: bytes, chance: random.Random) -> bytes:
     """The same with a few accidents, most of them near its begin, where the headers are."""
     data = bytearray(raw)
     for _ in range(chance.choice([1, 1, 2, 4])):
-        start = chance.randrange(min(len(data), chance.choice([200, 1 << 20])) + 1)
-        end = min(len(data), start + chance.choice([1, 8, 64]))
+        start = chance.randrange(max(1, min(len(data), chance.choice([200, 1 << 20]))))
+        end = min(len(data), start + chance.choice([1, 1, 8, 64]))
         match chance.randrange(7):
             case 0:
                 data[start:end] = chance.randbytes(end - start)

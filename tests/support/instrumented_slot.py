@@ -56,8 +56,8 @@ class Companies:
 class OverheardSlot(engine_slot.EngineSlot):
     """The scripted engine.
 
-    ``poison``: the inode of a recording that kills whoever begins to read it. ``too_large``:
-    numbers of a company for which the GPU's memory does not suffice. ``release``: a lease does not
+    ``poison``: the inode of a recording that kills whoever begins to read it. ``failing``:
+    what the engine says of numbers of a company instead of words. ``release``: a lease does not
     end before it is set. ``given``: what the engine said last to a job alone, until the job asks
     for more.
     """
@@ -69,7 +69,7 @@ class OverheardSlot(engine_slot.EngineSlot):
         super().__init__(engine_spec("scripted"), load, keep_alive_s, sharing=self.shares)
         self.asked = 0
         self.poison: int | None = None
-        self.too_large: set[int] = set()
+        self.failing: dict[int, errors.SidecarError] = {}
         self.deaths = 0
         self.left: list[int] = []
         self.given: TranscriptionEvent | None = None
@@ -115,12 +115,12 @@ class Overheard:
     ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
         self._slot.sip([one.source for one in recordings])
         alone = len(recordings) == 1
-        too_large = set() if alone else self._slot.too_large
-        for number in too_large:
-            yield number, errors.GpuOutOfMemory()
+        failing = {} if alone else self._slot.failing
+        for number, error in failing.items():
+            yield number, error
         async with aclosing(self._engine.transcribe(recordings, max_s)) as events:
             async for number, event in events:
-                if number not in too_large:
+                if number not in failing:
                     self._slot.given = event if alone else None
                     yield number, event
                     self._slot.given = None

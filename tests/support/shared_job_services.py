@@ -142,8 +142,7 @@ async def service(
     made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims, tally)
     made.tasks.append(asyncio.create_task(follower.run()))
     try:
-        async with asyncio.timeout(10 * PATIENCE_S):
-            yield made
+        yield made
     finally:
         await stop(made.tasks)
         await jobs.close()
