@@ -115,7 +115,8 @@ one model only.
 ## The embedded engine
 
 `moonshine`: recognition and speaker identification on the CPU, with its weights inside the
-`moonshine-voice` wheel (MIT). English only. If it is unsure of most words, `metadata.warnings` has
+`moonshine-voice` wheel (MIT). English only. Speech that the diarization misses is found by voice
+activity detection. If it is unsure of most words, `metadata.warnings` has
 `{{"code": "language_doubtful", "message": "…"}}`
 ([decision](decisions/recognition-parameters.md)). The executable has this engine only
 ([another language](building.md#another-language)).
