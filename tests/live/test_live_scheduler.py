@@ -33,7 +33,11 @@ from sidecar.interfaces.live_options import (
 )
 from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+from sidecar.live.runtime.partial_results import (
+    RecognitionHypothesis,
+    RecognitionUrgency,
+    SegmentRequest,
+)
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
@@ -252,7 +256,12 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
         session.push(LiveOrder.FINISH)
-    wait_until(microphone.hearing.next_task, "its words wait")
+
+    def final_waits() -> bool:  # what it says up to a pause is less urgent than a file's finals
+        task = microphone.hearing.next_task()
+        return task is not None and task.urgency is RecognitionUrgency.FINAL
+
+    wait_until(final_waits, "its words wait")
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
