@@ -1116,6 +1116,7 @@ def test_precision_is_changed_after_showing_its_plan(visitor: Visitor, server: S
     visitor.sees(".precision button", f"Load {other}").click()
     visitor.sees(".status", f"scripted, {other}")
     assert server.health()["precision"] == other
+    server.client.post("/reload-model", json={"precision": before})  # others share the server
 
 
 @pytest.mark.slow
