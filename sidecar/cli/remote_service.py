@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -197,6 +198,8 @@ def _segment(said: asr_client.models.Segment, *, diarized: bool) -> Segment:
     )
 
 
+LAST_ANSWER_S = 5.0
+"""Seconds that a cancelled command waits for the job of a recording that was sent, to cancel it."""
 MAX_SUBMISSIONS = 3
 """Maximum for one recording, if the service forgets its job, as after a restart."""
 
@@ -229,13 +232,27 @@ async def _send_once(
     options: Mapping[str, str],
     told: ProgressCallback,
 ) -> Transcript:
+    sent = False
+
     def on_progress(said: asr_client.models.Progress) -> None:
+        nonlocal sent
+        sent = sent or said.done == said.total
         told(said.stage, said.done, said.total)
 
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
         name = "recording"  # the file name stays private
-        job = await client.submit(file, name=name, key=key, on_progress=on_progress, **options)
+        submission = asyncio.ensure_future(
+            client.submit(file, name=name, key=key, on_progress=on_progress, **options)
+        )
+        try:
+            job = await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            if sent and key is None:  # the service may have made the job already
+                with suppress(Exception):
+                    await client.cancel((await asyncio.wait_for(submission, LAST_ANSWER_S)).id)
+            submission.cancel()
+            raise
     over = key is None
     try:
         job = await client.wait(job.id, on_progress)
