@@ -97,11 +97,7 @@ def _service_values(service: Service) -> dict[str, Any]:
         "engines": [_engine(role, one) for role, one in service.fleet.engines.items()],
         "memory": {
             "gpu": gpu
-            and {
-                "name": gpu.name,
-                "used_bytes": gpu.used_bytes,
-                "total_bytes": gpu.total_mb << 20,
-            }
+            and {"name": gpu.name, "used_bytes": gpu.used_bytes, "total_bytes": gpu.total_mb << 20}
         },
         "http": {
             "answering": tally.wires.answering,

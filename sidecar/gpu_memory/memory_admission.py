@@ -159,10 +159,7 @@ class MemoryAdmission:
         return replace(options, memory=memory, memory_fallback=fallback)
 
     def _in_batches(
-        self,
-        estimate: MemoryEstimate,
-        options: TranscribeOptions,
-        room: DeviceRoom,
+        self, estimate: MemoryEstimate, options: TranscribeOptions, room: DeviceRoom
     ) -> MemoryEstimate:
         """Return the estimate with windows in batches if the client asks for them, or by default
         on a GPU for a long recording, and if two fit at once."""

@@ -228,9 +228,7 @@ def estimated_seconds(
 
 
 def estimate_sentence(
-    estimate: MemoryEstimate,
-    others: Sequence[MemoryEstimate] = (),
-    least_s: float | None = None,
+    estimate: MemoryEstimate, others: Sequence[MemoryEstimate] = (), least_s: float | None = None
 ) -> str:
     """Return the estimate as a sentence.
 

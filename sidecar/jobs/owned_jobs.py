@@ -320,10 +320,7 @@ class TranscriptEditor:
             return await self._threads.run(work, *args)
 
     async def _resolved(
-        self,
-        caller: Identity,
-        transcript: Transcript,
-        wished: transcript_edits.EditStepRequest,
+        self, caller: Identity, transcript: Transcript, wished: transcript_edits.EditStepRequest
     ) -> tuple[transcript_edits.EditStep, tuple[SpeakerSplit, ...]]:
         """Return the step, and the speaker splits that it makes; each operation acts on the result
         of those before it."""

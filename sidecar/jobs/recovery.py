@@ -18,10 +18,7 @@ from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
 from sidecar.jobs.job_runner import Job, poison_error
-from sidecar.jobs.persistent_recordings import (
-    PersistentRecordings,
-    opening_timeout_s,
-)
+from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_timeout_s
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER

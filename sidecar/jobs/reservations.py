@@ -16,13 +16,7 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.auth.rate_limits import (
-    HOUR_S,
-    RateLimit,
-    TokenBuckets,
-    counted,
-    is_within_fair_share,
-)
+from sidecar.auth.rate_limits import HOUR_S, RateLimit, TokenBuckets, counted, is_within_fair_share
 from sidecar.jobs.job_record import JobRecord
 
 

@@ -180,10 +180,7 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
     words = tuple(
         transcript.Word(
-            float(word["start_time"]),
-            float(word["end_time"]),
-            str(word["text"]),
-            _confidence(word),
+            float(word["start_time"]), float(word["end_time"]), str(word["text"]), _confidence(word)
         )
         for word in one.get("words", ())
     )

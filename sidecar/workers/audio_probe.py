@@ -59,9 +59,7 @@ class AudioProbe:
     """Seconds until processes without a file end."""
 
     def __init__(
-        self,
-        max_audio_s: float,
-        start_process: Callable[[], WorkerProcess] = start_probe_process,
+        self, max_audio_s: float, start_process: Callable[[], WorkerProcess] = start_probe_process
     ) -> None:
         self._max_audio_s, self._start_process = max_audio_s, start_process
         self._threads = WeakValueDictionary[tuple[str, str], ThreadLimiter]()

@@ -346,9 +346,7 @@ class Heartbeat:
     """
 
     def __init__(
-        self,
-        worker: Callable[[], WorkerProcess | None],
-        ping_timeout_s: float = PING_TIMEOUT_S,
+        self, worker: Callable[[], WorkerProcess | None], ping_timeout_s: float = PING_TIMEOUT_S
     ) -> None:
         """``worker``: returns the current process or None. A process that is loading is not pinged:
         a load has a deadline of its own."""

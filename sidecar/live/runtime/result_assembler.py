@@ -12,12 +12,7 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
-from sidecar.transcripts.transcript import (
-    SPEAKERS_UNAVAILABLE,
-    Segment,
-    Transcript,
-    join_texts,
-)
+from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Segment, Transcript, join_texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,7 @@ from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import SaveSession, Session
-from sidecar.live.sessions.session_limits import (
-    SessionBounds,
-    accepted_options,
-    may_have_another,
-)
+from sidecar.live.sessions.session_limits import SessionBounds, accepted_options, may_have_another
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
