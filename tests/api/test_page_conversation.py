@@ -1,35 +1,19 @@
 """A spoken conversation on the page, in a real browser with a microphone that hears a file."""
 
 import json
-from typing import Any
 
 import pytest
-from browser_visitor import ESCAPE, Visitor
+from browser_visitor import ESCAPE, Visitor, script
 from service_process import Server, StartServer, wait_until
 from test_page import TOKEN, opened
 
 LONG = "This is a long answer that goes on and on, so that there is time to do something. " * 16
 LONG = LONG.strip()
-LISTENS = """
-const real = AudioNode.prototype.connect;
-AudioNode.prototype.connect = function (to, ...more) {
-  if (to instanceof AudioDestinationNode) {
-    const ear = window.ear = new AnalyserNode(this.context, {fftSize: 1024});
-    real.call(this, ear);
-  }
-  return real.call(this, to, ...more);
-};
-window.loud = () => {
-  const heard = new Float32Array(1024);
-  ear.getFloatTimeDomainData(heard);
-  return Math.max(...heard.map(Math.abs)) > 0.01;
-};"""
-"""Has `loud()` say whether something comes out of the loudspeaker."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _listens(browser: Visitor) -> None:
-    browser.before(LISTENS)
+    browser.before(script("listen"))
 
 
 def begins(visitor: Visitor, server: Server, button: str = "Start") -> None:
@@ -152,14 +136,8 @@ def test_llm_and_voice_are_chosen_and_failures_shown(visitor: Visitor, talks: Se
     assert visitor.findings() == []
     visitor.sees("option", "high").click()
     visitor.sees("label:nth-child(1) option:nth-child(2)", "repeat").click()
-    refused: Any = """navigator.mediaDevices.getUserMedia = async () => {
-      throw new DOMException("no", "NotAllowedError");
-    };
-    window.sockets = [];
-    window.WebSocket = class extends WebSocket {
-      constructor(...given) { super(...given); sockets.push(this); }
-    };"""
-    visitor.js(refused)
+    visitor.js(script("refuse_microphone"))
+    visitor.js(script("know_sockets"))
     visitor.sees(".starting button", "Start").click()
     visitor.sees(".notice", "Allow it beside the address")
     says(visitor, "Hello.")

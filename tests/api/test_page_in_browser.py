@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor
+from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor, script
 from moonshine_voice import get_assets_path
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN, opened
@@ -24,26 +24,6 @@ PLACE = "const audio = document.querySelector('audio'); return [audio.currentTim
 LONG = 1500
 ENDLESS_S = 1200
 """Of a recording that the slow service is still hearing when all else of a test is done."""
-INTERCEPTS = """
-const segments = Array.from({length: LONG}, (_, i) => {
-  const start = i * 2.4;
-  const said = Array.from({length: 8}, (_, j) => `word${(i * 7 + j * 3) % 211}`);
-  const at = (j) => start + j * 0.28;
-  return {speaker: `Speaker_${Math.floor(i / 2) % 4}`, start_time: start,
-    end_time: start + 2.3, text: said.join(" ") + ".", flags: [],
-    words: said.map((text, j) => ({text, start_time: at(j), end_time: at(j) + 0.25}))};
-});
-const body = JSON.stringify({segments, metadata: {duration: LONG * 2.4, language: "en",
-  num_speakers: 4, engine: "made up", model_precision: "none", processing_time: 1,
-  diarized: true, no_speech: false, job_id: "x", warnings: []}});
-const real = window.fetch;
-const answer = (address) =>
-  /history/.test(address) ? JSON.stringify({revision: 0, undo: 0, redo: 0}) : body;
-window.fetch = async (address, ...more) => /transcript/.test(address)
-  ? new Response(answer(address), {headers: {"Content-Type": "application/json"}})
-  : real(address, ...more);
-"""
-"""Puts the transcript of an hour of four people in the place of every transcript."""
 
 
 def kept(home: Path) -> dict[str, object]:
@@ -208,29 +188,9 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     wait_until(lambda: said(visitor, 3) == "In other words.", "again")
 
 
-HOLDS = """
-window.holds = {};
-window.held = {};
-window.given = {};
-const real = window.fetch;
-const kinds = {list: /limit=500/, history: /history/, edit: /PATCH/, transcript: /transcript/};
-window.fetch = async (address, options, ...more) => {
-  const answer = await real(address, options, ...more);
-  const asked = `${options?.method} ${address}`;
-  const kind = Object.keys(kinds).find((one) => kinds[one].test(asked));
-  const {status, headers} = answer;
-  if (!kind) return answer;
-  const text = await answer.text();
-  if (holds[kind]) await new Promise((letGo) => (held[kind] = letGo));
-  given[kind] = (given[kind] ?? 0) + 1;
-  return new Response(text, {status, headers});
-};"""
-"""Has answers of a kind held back from when it is said, and counts those that were given."""
-
-
 def reads_with_holds(visitor: Visitor, server: Server) -> None:
-    """Opens the page with `HOLDS`, and has a transcript of six lines before them."""
-    early = visitor.before(HOLDS)
+    """Opens the page with `hold_answers`, and has a transcript of six lines before them."""
+    early = visitor.before(script("hold_answers"))
     visitor.opens(server)
     visitor.late(early)
     visitor.sends_tone("talk.wav", 6)
@@ -292,21 +252,7 @@ def test_outdated_answer_does_not_delay_the_next_edit(visitor: Visitor, server: 
 
 def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, slow: Server) -> None:
     """Nor does an answer that does not come to what else the page would know."""
-    early = visitor.before(
-        """window.real = window.fetch;
-        window.fetch = async (address, ...more) => {
-          if (address.endsWith("/about")) await new Promise((come) => (window.letGo = come));
-          const answer = await real(address, ...more);
-          if (!address.endsWith("/events")) return answer;
-          const reader = answer.body.getReader();
-          let left = 2;
-          const silent = new ReadableStream({async pull(out) {
-            if ((left -= 1) >= 0) out.enqueue((await reader.read()).value);
-            else await new Promise(() => {});
-          }});
-          return new Response(silent, {headers: answer.headers});
-        };"""
-    )
+    early = visitor.before(script("silence_events"))
     visitor.opens(slow)
     visitor.late(early)
     visitor.sends_tone("talk.wav", 20)
@@ -543,37 +489,6 @@ def test_durations_from_two_days_on_are_in_days(visitor: Visitor, server: Server
 
 
 COPIES_AT_MOST = 200
-COPIES_IN_BROWSER = """
-const [owner, count, at, done] = arguments;
-const request = indexedDB.open("vibevoice-copies", 1);
-request.onupgradeneeded = () => {
-  for (const store of ["heads", "texts"]) request.result.createObjectStore(store, {keyPath: "id"});
-};
-request.onsuccess = () => {
-  const both = request.result.transaction(["heads", "texts"], "readwrite");
-  const [heads, texts] = [both.objectStore("heads"), both.objectStore("texts")];
-  for (let one = 0; one < count; one++) {
-    const id = `${owner}-${at}-${one}`, created = new Date(0).toISOString();
-    const progress = {audio_seconds_total: 1, audio_seconds_done: 1, fraction: 1};
-    const job = {id, state: "done", revision: 0, created, ended: created, progress};
-    heads.put({id, owner, job, revision: 0, at: at + one, kept: true});
-    texts.put({id, segments: [], metadata: {}});
-  }
-  const found = heads.getAll();
-  both.oncomplete = () => {
-    request.result.close();
-    done(found.result.map((head) => [head.owner, head.id]));
-  };
-};"""
-COUNTS_TRANSCRIPTS = """
-const fetches = window.fetch;
-[window.asked, window.looked] = [[], 0];
-window.fetch = (...given) => {
-  const address = String(given[0]?.url ?? given[0]);
-  if (/transcript[?]|transcript$/.test(address)) window.asked.push(address);
-  if (/limit=500/.test(address)) window.looked += 1;
-  return fetches(...given);
-};"""
 
 
 @pytest.mark.slow
@@ -582,11 +497,11 @@ def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
 ) -> None:
     server = start_server()
     voice = visitor.tone("one.wav", 2).read_bytes()
-    counting = visitor.before(COUNTS_TRANSCRIPTS)
+    counting = visitor.before(script("count_transcripts"))
 
     def copies(owner: str, count: int, at: int) -> list[list[str]]:
-        script = visitor.driver.execute_async_script
-        return list(script(COPIES_IN_BROWSER, owner, count, at))
+        made = visitor.driver.execute_async_script(script("copies"), owner, count, at)
+        return list(made)
 
     try:
         visitor.opens(server)
@@ -656,15 +571,7 @@ def test_copies_of_one_owner_are_not_shown_to_another(
         visitor.sees(".page[data-ready=yes]")
 
     def stored() -> int:
-        return int(
-            visitor.driver.execute_async_script(
-                """const done = arguments[arguments.length - 1];
-                indexedDB.open("vibevoice-copies", 1).onsuccess = ({target: {result}}) => {
-                  const asked = result.transaction("heads").objectStore("heads").count();
-                  asked.onsuccess = () => (result.close(), done(asked.result));
-                };"""
-            )
-        )
+        return int(visitor.driver.execute_async_script(script("count_copies")))
 
     signs_in("anna")
     visitor.sees(".intake")
@@ -710,23 +617,13 @@ def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: V
         assert "does not answer" not in visitor.text()
 
 
-REFUSES = """
-window.usual = fetch;
-const said = { code: "storage_unreachable", detail: "The database does not work.", hint: "Wait." };
-const how = { status: 503, headers: { "Content-Type": "application/problem+json" } };
-window.fetch = (url, ...more) => String(url.url ?? url).includes("/v1/jobs")
-  ? Promise.resolve(new Response(JSON.stringify(said), how))
-  : usual(url, ...more);
-"""
-
-
 @pytest.mark.slow
 def test_service_that_refuses_the_list_is_not_said_not_to_answer(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
     visitor.sees("h1", "Who said what")
-    visitor.js(REFUSES)
+    visitor.js(script("refuse_jobs"))
     visitor.sees(".banner", "The database does not work. Wait.")
     assert "does not answer" not in visitor.text()
     visitor.js("window.fetch = window.usual")
@@ -761,7 +658,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     field.send_keys(TOKEN)
     field.submit()
     visitor.sees(".job .name")
-    visitor.js(SOCKETS)
+    visitor.js(script("know_sockets"))
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".title", "Listening")
     assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
@@ -912,12 +809,6 @@ def test_page_offers_the_options_of_the_engine(visitor: Visitor, start_server: S
         assert [word for word in ("speak", "Names") if word in found] == shown
 
 
-SOCKETS = """
-window.sockets = [];
-window.WebSocket = class extends WebSocket {
-  constructor(...given) { super(...given); window.sockets.push(this); }
-};"""
-"""The connections of a page, for who wants to break them."""
 GONE = json.dumps(
     {"type": "error", "code": "live_gone", "message": "It is gone.", "hint": "Try later."}
 )
@@ -927,7 +818,7 @@ LIVE = "Live captions"
 def goes_live(visitor: Visitor, server: Server) -> None:
     """Opens the page, whose `sockets` are known, and has captions."""
     visitor.opens(server)
-    visitor.js(SOCKETS)
+    visitor.js(script("know_sockets"))
     visitor.sees(".intake button", LIVE).click()
 
 
@@ -1034,22 +925,10 @@ def test_captions_that_end_early_lose_nothing_of_the_recording(
     visitor.sees("#main .title", "2 speakers · scripted")
 
 
-OVERLOADED = """
-const [socket] = sockets, real = socket.onmessage;
-socket.onmessage = (event) => {
-  const body = JSON.parse(event.data);
-  if (body.type !== "partial") return real(event);
-  socket.onmessage = real;
-  const { number } = body, [code, message] = arguments;
-  real({ data: JSON.stringify({ type: "notice", number, code, message }) });
-};"""
-"""The next partial text is a notice."""
-
-
 def test_notice_of_overload_goes_with_the_captions(visitor: Visitor, server: Server) -> None:
     goes_live(visitor, server)
     captions(visitor)
-    visitor.js(OVERLOADED, "partials_late", "The service is overloaded.")
+    visitor.js(script("overloaded"), "partials_late", "The service is overloaded.")
     visitor.sees("#main .notice", "overloaded")
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
@@ -1078,11 +957,7 @@ def test_paused_microphone_stays_off_when_captions_end(visitor: Visitor, server:
 
 def test_refused_microphone_is_shown_with_a_remedy(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
-    visitor.js(
-        """navigator.mediaDevices.getUserMedia = async () => {
-          throw new DOMException("no", "NotAllowedError");
-        };"""
-    )
+    visitor.js(script("refuse_microphone"))
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".intake .trouble[role=alert]", "Allow it beside the address")
     assert visitor.findings() == []
@@ -1124,7 +999,7 @@ def test_long_transcript_is_built_in_slices_and_searched_whole(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    visitor.js(INTERCEPTS.replace("LONG", str(LONG)))
+    visitor.js(script("long_transcript"), LONG)
     visitor.sends_tone("hour.wav", 3)
     wait_until(lambda: visitor.rows() == LONG, "all rows")
     chunk = "return getComputedStyle(document.querySelector('.chunk')).contentVisibility"

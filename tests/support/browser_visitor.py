@@ -27,7 +27,13 @@ BAD = (
     *("Content Security Policy", "TrustedScript", "TrustedHTML"),
     *("Refused to", "Uncaught", "Error:"),
 )
+SCRIPTS = Path(__file__).parents[1] / "api/page_scripts"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def script(name: str) -> str:
+    """A script of `SCRIPTS`, for a page."""
+    return (SCRIPTS / f"{name}.js").read_text("utf-8")
 
 
 class Visitor:
@@ -140,16 +146,7 @@ class Visitor:
 
     def drops(self, name: str, body: bytes) -> None:
         """A file let go over the page."""
-        self.js(
-            """const bytes = Uint8Array.from(atob(arguments[1]), (one) => one.charCodeAt(0));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], arguments[0], {type: "audio/wav"}));
-            for (const kind of ["dragenter", "dragover", "drop"])
-              document.body.dispatchEvent(new DragEvent(kind, {
-                bubbles: true, cancelable: true, dataTransfer}));""",
-            name,
-            base64.b64encode(body).decode(),
-        )
+        self.js(script("drop_file"), name, base64.b64encode(body).decode())
 
     def forgets(self) -> None:
         """The browser has nothing of this page: no copies of transcripts, no settings."""
