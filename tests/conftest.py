@@ -7,7 +7,6 @@ import gc
 import inspect
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 import service_process
 import user_folders
 import virtual_time
+from full_disk import small_disk
 from kinds_of_tests import Kinds, start_place
 from not_tested import NotTested
 from object_storage import Given, ObjectStorage, keys, object_storage
@@ -303,13 +303,5 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
     folder = tmp_path / "tiny"
     folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None:
-        pytest.skip("no 'mount' here: a full disk cannot be tried")
-    command = [mount, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("may not mount here: a full disk cannot be tried")
-    try:
+    with small_disk(folder, 4):
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,21 +1,19 @@
 """Outages of the database and of nodes: services that share their jobs wait, and lose nothing.
 
 PostgreSQL and all services are real processes; the only means are signals, `pg_terminate_backend`,
-row locks and a small disk. Each test prints what it measured.
+row locks and a small disk.
 """
 
 import asyncio
 import contextlib
 import os
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from full_disk import fill_disk
+from full_disk import fill_disk, small_disk
 from not_tested import missing
 from outage_clients import (
     NUMBERS,
@@ -25,16 +23,14 @@ from outage_clients import (
     Heard,
     Outage,
     cleared,
-    eventually,
     follow,
-    observed,
-    plainly,
-    stopped,
+    observe_outage,
 )
-from postgres import Cluster, cluster
-from service_process import PATIENCE_S, REFUSED_S
+from postgres import Cluster, suspended
+from service_process import REFUSED_S
+from shared_job_services import until_told
 
-from bench.deployment import Deployment, postgres_is_here
+from bench.deployment import Deployment, deployment, postgres_is_here
 from bench.queue_clients import Recording
 
 pytestmark = [
@@ -53,54 +49,41 @@ SETTINGS = {"scripted_speed": SPEED, "scripted_settles": SETTLES, "log_level": "
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Cluster]:
-    """A server that no other test waits for."""
-    with cluster() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def deployed(database: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    made = Deployment(tmp_path_factory.mktemp("shared"), database, FRONTS, NODES, **SETTINGS)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployment(tmp_path_factory.mktemp("shared"), FRONTS, NODES, **SETTINGS) as running:
+        yield running
 
 
 @pytest.fixture(scope="module", params=[5, 40], ids=lambda seconds: f"{seconds} s")
 def outage(deployed: Deployment, request: pytest.FixtureRequest) -> Outage:
-    return observed(deployed, request.param, JOBS)
+    return asyncio.run(observe_outage(deployed, request.param, JOBS))
 
 
 @pytest.mark.slow
 def test_every_job_is_done_after_the_database_is_back(outage: Outage) -> None:
     states = Counter(job.get("state") for job in outage.after.values())
-    assert dict(states) == {"done": len(outage.after)}, outage
+    assert dict(states) == {"done": len(outage.after)}
     assert len(outage.after) >= JOBS
-    assert outage.last_end_s is not None
     own = {job_id: recording.said() for job_id, recording in outage.recordings.items()}
     assert outage.said == own
 
 
 def test_outage_costs_no_job_an_attempt(outage: Outage) -> None:
     attempts = Counter(job.get("attempts") for job in outage.after.values())
-    assert dict(attempts) == {1: len(outage.after)}, outage
+    assert dict(attempts) == {1: len(outage.after)}
     assert {job["attempts"] for job in outage.before.values()} <= {0, 1}
 
 
 def test_requests_during_outage_are_answered_before_its_end(outage: Outage) -> None:
-    unanswered = [one for one in outage.answers if not one.status]
-    assert not unanswered, plainly(unanswered)
-    assert outage.all_answered or outage.seconds < 2 * REFUSED_S, plainly(outage.answers)
+    assert not [one for one in outage.answers if not one.status]
+    assert outage.all_answered or outage.seconds < 2 * REFUSED_S, outage.answers
 
 
 def test_requests_during_outage_get_journal_unreachable(outage: Outage) -> None:
     accepted = [one for one in outage.answers if not one.refused]
     if outage.seconds < REFUSED_S + BUSY_S:  # one that waits may meet a database that is back
         accepted = [one for one in accepted if one.status not in (200, 202, 409)]
-    assert not accepted, plainly(accepted)
+    assert not accepted
 
 
 def test_refused_request_is_accepted_under_its_key_after_outage(outage: Outage) -> None:
@@ -142,9 +125,17 @@ async def test_suspended_node_loses_its_job_and_works_again(deployed: Deployment
         busy = await clients.node_at_work()
         heard = Heard()
         following = asyncio.create_task(follow(deployed.ports[1], job_id, heard))
-        await eventually(lambda: _is_heard(clients, job_id), PATIENCE_S, "it is heard")
-        with stopped(busy):
-            await eventually(lambda: _is_begun_again(clients, job_id), PATIENCE_S, "another has it")
+
+        async def is_heard() -> bool:
+            job = await clients.job(job_id)
+            return bool(job) and job["progress"]["audio_seconds_done"] > 5
+
+        async def is_begun_again() -> bool:
+            return bool((await clients.job(job_id)).get("attempts", 0) > 1)
+
+        await until_told(is_heard)
+        with suspended(busy.tree()):
+            await until_told(is_begun_again)
         await clients.wait_for_ends()
         await following
         assert await clients.check_ended() == {2: 1}
@@ -152,38 +143,14 @@ async def test_suspended_node_loses_its_job_and_works_again(deployed: Deployment
         with contextlib.ExitStack() as others:  # so that none but this one can do it
             for number in deployed.nodes:
                 if (node := deployed.servers[number]) is not busy and node is not None:
-                    others.enter_context(stopped(node))
+                    others.enter_context(suspended(node.tree()))
             await clients.submit_many(1, 1)
             await clients.wait_for_ends()
         await clients.check_ended()
 
 
-async def _is_heard(clients: Clients, job_id: str) -> bool:
-    job = await clients.job(job_id)
-    return bool(job) and job["progress"]["audio_seconds_done"] > 5
-
-
-async def _is_begun_again(clients: Clients, job_id: str) -> bool:
-    return bool((await clients.job(job_id)).get("attempts", 0) > 1)
-
-
-@pytest.fixture
-def small_disk(database: Cluster) -> Iterator[tuple[str, Path]]:
-    """The address of a database on a small disk of its own, and that disk's folder."""
-    with tempfile.TemporaryDirectory(prefix="disk") as name:  # no folder of pytest's: it is closed
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", name]
-        may = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
-        if not may or may.returncode:
-            pytest.skip("may not mount here: a full disk is not tested")
-        try:
-            with _on(Path(name), database) as address:
-                yield address, Path(name)
-        finally:
-            subprocess.run(["umount", "-l", name], check=True)
-
-
 @contextlib.contextmanager
-def _on(folder: Path, database: Cluster) -> Iterator[str]:
+def tables_on(folder: Path, database: Cluster) -> Iterator[str]:
     """The address of a database whose tables are in this folder."""
     space, owner = folder / "space", database.files.stat()
     space.mkdir(mode=0o700)
@@ -200,15 +167,19 @@ def _on(folder: Path, database: Cluster) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_full_disk_of_database_refuses_jobs_and_loses_none(
-    small_disk: tuple[str, Path], database: Cluster, tmp_path: Path
+    deployed: Deployment, tmp_path: Path
 ) -> None:
-    journal, disk = small_disk
-    served = Deployment(tmp_path, database, 1, 1, journal=journal, **SETTINGS)
-    try:
-        served.start()
-        asyncio.run(_fill(served, disk))
-    finally:
-        served.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="disk") as name,  # no folder of pytest's: it is closed
+        small_disk(Path(name), DISK_MB) as disk,
+        tables_on(disk, deployed.cluster) as journal,
+    ):
+        served = Deployment(tmp_path, deployed.cluster, 1, 1, journal=journal, **SETTINGS)
+        try:
+            served.start()
+            asyncio.run(_fill(served, disk))
+        finally:
+            served.stop()
 
 
 async def _fill(served: Deployment, disk: Path) -> None:
@@ -222,12 +193,10 @@ async def _fill(served: Deployment, disk: Path) -> None:
         kinds = Counter((one.status, one.code) for one in answers)
         states = Counter(job.get("state", "?") for job in (await clients.shown()).values())
         (disk / "ballast").unlink()
-        print(f"\nfull disk: {dict(kinds)}, jobs meanwhile {dict(states)}")
         assert {*kinds} - {(202, "")} <= {(503, "journal_unreachable"), (507, "disk_full")}, kinds
         assert any(one.status != 202 for one in answers), "the disk was not full"
         assert not states["failed"]
         (after,) = await clients.submit_many(1, 1)
         await clients.wait_for_ends()
-        attempts = await clients.check_ended()
-        print(f"attempts {dict(attempts)}")
+        await clients.check_ended()
         assert after in await clients.listed()

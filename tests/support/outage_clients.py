@@ -6,19 +6,16 @@ Only the wires and the processes are observed, so this holds for any implementat
 import asyncio
 import contextlib
 import itertools
-import json
 import random
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
-import psutil
 from service_process import PATIENCE_S
+from shared_job_services import until_told
 
-from bench import serving
 from bench.deployment import Deployment
 from bench.queue_clients import FORM, Connection, Event, Recording
 from bench.serving import Server
@@ -35,9 +32,8 @@ class Answer:
     """The answer to one request; ``status`` 0 is none within `REQUEST_LIMIT_S`."""
 
     request: str
-    status: int
-    took_s: float
-    retry_after: str | None = None
+    status: int = 0
+    retry_after: int = 0
     body: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,11 +44,7 @@ class Answer:
     @property
     def refused(self) -> bool:
         """Whether it says that the database is away, and when to ask again."""
-        said = self.status, self.code
-        return said == (503, "journal_unreachable") and int(self.retry_after or 0) > 0
-
-    def __str__(self) -> str:
-        return f"{self.request}: {self.status} {self.code} in {self.took_s:.1f} s"
+        return (self.status, self.code) == (503, "journal_unreachable") and self.retry_after > 0
 
 
 class Clients:
@@ -73,21 +65,20 @@ class Clients:
 
     async def ask(self, service: int, method: str, path: str, **more: Any) -> Answer:
         """Send a request to one of the services."""
-        port, said = self.served.ports[service], f"{method} {path}"
-        begun = time.monotonic()  # real time: only printed
+        said, body = f"{method} {path}", {}
+        url = f"http://127.0.0.1:{self.served.ports[service]}{path}"
         try:
-            async with asyncio.timeout(REQUEST_LIMIT_S):
-                url = f"http://127.0.0.1:{port}{path}"
-                async with self._http.stream(method, url, **more) as response:
-                    if "event-stream" not in response.headers.get("content-type", ""):
-                        await response.aread()
+            async with (
+                asyncio.timeout(REQUEST_LIMIT_S),
+                self._http.stream(method, url, **more) as response,
+            ):
+                if "event-stream" not in response.headers.get("content-type", ""):
+                    await response.aread()
         except (TimeoutError, httpx.TimeoutException):
-            return Answer(said, 0, REQUEST_LIMIT_S)
-        took_s, body = time.monotonic() - begun, {}  # real time: only printed
+            return Answer(said)
         with contextlib.suppress(ValueError, httpx.ResponseNotRead):
             body = response.json()
-        retry_after = response.headers.get("retry-after")
-        return Answer(said, response.status_code, took_s, retry_after, body)
+        return Answer(said, response.status_code, int(response.headers.get("retry-after", 0)), body)
 
     async def submit(self, front: int, recording: Recording, key: str = "") -> Answer:
         """Send a recording; if it is accepted, it is among `jobs`."""
@@ -124,23 +115,22 @@ class Clients:
         answer = await self.ask(front, "GET", f"/v1/jobs/{job_id}")
         return answer.body if answer.status == 200 else {}
 
-    async def shown(self, jobs: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Return these jobs, or all, as a front lists them; an empty one for each that it does
-        not."""
+    async def shown(self) -> dict[str, dict[str, Any]]:
+        """Return all jobs as a front lists them; an empty one for each that it does not."""
         answer = await self.ask(0, "GET", "/v1/jobs?limit=500")
         listed = {job["id"]: job for job in answer.body.get("jobs", [])}
-        return {job_id: listed.get(job_id, {}) for job_id in (self.jobs if jobs is None else jobs)}
+        return {job_id: listed.get(job_id, {}) for job_id in self.jobs}
 
-    async def all_ended(self, jobs: Iterable[str] | None = None) -> bool:
-        """Return whether these jobs, or all, have ended."""
-        return all(job.get("state") in ENDED for job in (await self.shown(jobs)).values())
+    async def all_ended(self) -> bool:
+        """Return whether all jobs have ended."""
+        return all(job.get("state") in ENDED for job in (await self.shown()).values())
 
-    async def wait_for_ends(self, jobs: Iterable[str] | None = None) -> None:
-        """Wait until these jobs, or all, have ended; raise with their states if they do not."""
-        if not await eventually(lambda: self.all_ended(jobs), PATIENCE_S):
-            shown = (await self.shown(jobs)).values()
-            states = Counter((job.get("state"), job.get("attempts")) for job in shown)
-            raise AssertionError(f"not all ended within {PATIENCE_S} s: {dict(states)}")
+    async def wait_for_ends(self) -> None:
+        """Wait until all jobs have ended; raise with their states if they do not."""
+        try:
+            await until_told(self.all_ended, POLL_S)
+        except TimeoutError:
+            raise AssertionError(f"not all ended: {await self.shown()}") from None
 
     async def said(self, job_id: str) -> list[str]:
         """Return the lines of a transcript."""
@@ -152,11 +142,11 @@ class Clients:
         answer = await self.ask(front, "GET", "/v1/jobs?limit=500")
         return {job["id"] for job in answer.body.get("jobs", [])}
 
-    async def check_ended(self, jobs: Iterable[str] | None = None) -> Counter[int]:
+    async def check_ended(self) -> Counter[int]:
         """Raise if one of the jobs is not done once with its own words; how many attempts each
         had."""
         attempts: Counter[int] = Counter()
-        for job_id, job in (await self.shown(jobs)).items():
+        for job_id, job in (await self.shown()).items():
             assert job.get("state") == "done", job
             assert await self.said(job_id) == self.jobs[job_id].said(), "other words"
             heard = Heard()
@@ -175,8 +165,8 @@ class Clients:
                     return self.served.servers[node]
             return None
 
-        server = await eventually(found, PATIENCE_S, "a node works")
-        assert isinstance(server, Server)
+        server = await until_told(found, POLL_S)
+        assert server is not None
         return server
 
 
@@ -225,36 +215,6 @@ async def follow(port: int, job_id: str, heard: Heard) -> None:
         heard.broken = repr(error)
 
 
-async def eventually(
-    condition: Callable[[], Awaitable[Any]], limit_s: float, what: str = ""
-) -> Any:
-    """Poll until ``condition`` is true; its value. At the limit fail with ``what``, or return None
-    if it is empty."""
-    # real time: a limit after which the test is given up
-    deadline = time.monotonic() + limit_s
-    while not (value := await condition()):
-        if time.monotonic() > deadline:  # real time: as above
-            assert not what, f"not within {limit_s} s: {what}"
-            return None
-        await asyncio.sleep(POLL_S)  # real time: only how often is asked
-    return value
-
-
-@contextlib.contextmanager
-def stopped(server: Server) -> Iterator[None]:
-    """Stop a service and its children meanwhile, as on a machine that is suspended."""
-    processes = server.tree()
-    try:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.suspend()
-        yield
-    finally:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.resume()
-
-
 @contextlib.asynccontextmanager
 async def cleared(served: Deployment) -> AsyncIterator[Clients]:
     """Clients that leave no jobs behind; services that do not end theirs are replaced."""
@@ -273,135 +233,82 @@ async def cleared(served: Deployment) -> AsyncIterator[Clients]:
 @dataclass
 class Outage:
     """What clients observed of a database that stood still. ``all_answered``: all `answers` came
-    before its return. ``probes``: a service, whether the database was back, and the status.
-    ``last_end_s``: seconds after its return; None if not all jobs ended."""
+    before its return. ``again``: those to requests that were refused, sent again after it.
+    ``probes``: a service, whether the database was back, and the status."""
 
     seconds: float
+    recordings: dict[str, Recording]
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     after: dict[str, dict[str, Any]] = field(default_factory=dict)
-    recordings: dict[str, Recording] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     all_answered: bool = False
     again: list[Answer] = field(default_factory=list)
     streams: dict[str, Heard] = field(default_factory=dict)
     probes: list[tuple[int, bool, int]] = field(default_factory=list)
-    last_end_s: float | None = None
     listed: set[str] = field(default_factory=set)
 
-    def __str__(self) -> str:
-        ends = "not all jobs ended" if self.last_end_s is None else f"{self.last_end_s:.1f} s"
-        states = Counter(job.get("state", "?") for job in self.after.values())
-        attempts = Counter(job.get("attempts", "?") for job in self.after.values())
-        kinds = Counter((one.status, one.code) for one in self.answers)
-        longest_s = max((one.took_s for one in self.answers), default=0.0)
-        return (
-            f"outage of {self.seconds:g} s: last end after it: {ends}; {dict(states)}; "
-            f"attempts {dict(attempts)}; {len(self.answers)} requests meanwhile: {dict(kinds)}, "
-            f"the longest {longest_s:.1f} s"
-        )
 
-
-class Experiment:
-    """Jobs that run and wait while the database stands still."""
-
-    def __init__(self, clients: Clients, seconds: float) -> None:
-        self._clients, self._served = clients, clients.served
-        self.seen = Outage(seconds)
-        self._back = False
-        self._unsure: dict[str, tuple[int, Recording]] = {}
-
-    async def run(self, jobs: int, seconds: int) -> Outage:
-        """Send so many recordings of this length, and let the database stand still in the middle
-        of their work."""
-        clients, seen = self._clients, self.seen
-        ids = await clients.submit_many(jobs, seconds)
-        follows = [asyncio.create_task(self._follow(one, at)) for at, one in enumerate(ids)]
+async def observe_outage(served: Deployment, seconds: float, jobs: int) -> Outage:
+    """Send so many recordings of two seconds of work each, let the database stand still in the
+    middle of it, and send many requests meanwhile; in a long outage once more in its middle."""
+    fronts, is_back = served.fronts, False
+    refused: dict[str, tuple[int, Recording]] = {}
+    async with cleared(served) as clients:
+        ids = await clients.submit_many(jobs, 20)
+        seen = Outage(seconds, clients.jobs, streams={job_id: Heard() for job_id in ids})
 
         async def some_are_done() -> bool:
-            states = [job.get("state") for job in (await clients.shown(ids)).values()]
+            states = [job.get("state") for job in (await clients.shown()).values()]
             return "done" in states and "running" in states
 
-        await eventually(some_are_done, PATIENCE_S, "the first are done")
-        seen.before = await clients.shown(ids)
-        with self._served.cluster.frozen():
-            probing = asyncio.create_task(self._probe())
-            asking = asyncio.create_task(self._ask_meanwhile(ids[-1]))
-            await asyncio.sleep(seen.seconds)  # real time: the outage; a longer one is as good
-            seen.all_answered = asking.done()
-        self._back = True
-        await asking
-        await self._end()
-        await asyncio.wait(follows, timeout=PATIENCE_S)
-        for task in (*follows, probing):
-            task.cancel()
-        return seen
+        async def probe() -> None:
+            while True:
+                for number in range(len(served.roles)):
+                    answer = await clients.ask(number, "GET", "/healthz/ready")
+                    seen.probes.append((number, is_back, answer.status))
+                await asyncio.sleep(0.2)  # real time: only how often is asked
 
-    async def _end(self) -> None:
-        clients, seen = self._clients, self.seen
-        begun = time.monotonic()  # real time: only printed
-        for key, (front, recording) in self._unsure.items():
-            seen.again += await clients.insist(front, recording, key)
-        if await eventually(clients.all_ended, PATIENCE_S):
-            seen.last_end_s = time.monotonic() - begun  # real time: only printed
-        seen.after, seen.recordings = await clients.shown(), dict(clients.jobs)
-        seen.said = {job_id: await clients.said(job_id) for job_id in clients.jobs}
+        async def send(front: int, *, named: bool) -> Answer:
+            recording = Recording(next(NUMBERS), 1)
+            key = f"key-{recording.number}" if named else ""
+            answer = await clients.submit(front, recording, key)
+            if named and answer.status != 202:
+                refused[key] = front, recording
+            return answer
+
+        async def ask_much(at_s: float) -> None:
+            await asyncio.sleep(at_s)  # real time: any moment of the outage will do
+            path = f"/v1/jobs/{ids[-1]}"
+            reads = [path] * 8 + [f"{path}/transcript", f"{path}/events", "/v1/jobs"]
+            asked = [clients.ask(front, "GET", read) for front in fronts for read in reads]
+            sent = [send(front, named=named) for front in fronts for named in (True, False)]
+            seen.answers += await asyncio.gather(*asked, *sent)
 
         async def only_accepted_ones() -> bool:
             seen.listed = await clients.listed(1)
             return seen.listed == {*clients.jobs}
 
-        await eventually(only_accepted_ones, PATIENCE_S)
-
-    async def _follow(self, job_id: str, at: int) -> None:
-        fronts, heard = self._served.fronts, Heard()
-        self.seen.streams[job_id] = heard
-        await follow(self._served.ports[fronts[(at + 1) % len(fronts)]], job_id, heard)
-
-    async def _probe(self) -> None:
-        """Ask every service whether it is ready, for as long as this runs."""
-        while True:
-            for number in range(len(self._served.roles)):
-                answer = await self._clients.ask(number, "GET", "/healthz/ready")
-                self.seen.probes.append((number, self._back, answer.status))
-            await asyncio.sleep(0.2)  # real time: only how often is asked
-
-    async def _ask_meanwhile(self, job_id: str) -> None:
-        """Send many requests at once; in a long outage once more in its middle."""
-        bursts = [0.2, self.seen.seconds / 2] if self.seen.seconds > 20 else [0.2]
-        await asyncio.gather(*(self._burst(job_id, at_s) for at_s in bursts))
-
-    async def _burst(self, job_id: str, at_s: float) -> None:
-        await asyncio.sleep(at_s)  # real time: any moment of the outage will do
-        path = f"/v1/jobs/{job_id}"
-        reads = [path] * 8 + [f"{path}/transcript", f"{path}/events", "/v1/jobs"]
-        for_each = [(front, read) for front in self._served.fronts for read in reads]
-        asked = [self._clients.ask(front, "GET", read) for front, read in for_each]
-        sent = [self._send(front, key) for front in self._served.fronts for key in (True, False)]
-        self.seen.answers += await asyncio.gather(*asked, *sent)
-
-    async def _send(self, front: int, named: bool) -> Answer:
-        recording = Recording(next(NUMBERS), 1)
-        key = f"key-{recording.number}" if named else ""
-        answer = await self._clients.submit(front, recording, key)
-        if named and answer.status != 202:
-            self._unsure[key] = front, recording
-        return answer
-
-
-def observed(served: Deployment, seconds: float, jobs: int) -> Outage:
-    """Run the experiment with so many jobs of two seconds of work each, and print what came of
-    it."""
-
-    async def run() -> Outage:
-        async with cleared(served) as clients:
-            return await Experiment(clients, seconds).run(jobs, 20)
-
-    outage = asyncio.run(run())
-    print(f"\n{outage}; {serving.machine()}")
-    return outage
-
-
-def plainly(answers: Iterable[Answer]) -> str:
-    """Answers as text, for a failure."""
-    return json.dumps([str(one) for one in answers], indent=1)
+        others = itertools.cycle(served.ports[front] for front in reversed(fronts))
+        following = asyncio.gather(*(follow(next(others), *one) for one in seen.streams.items()))
+        await until_told(some_are_done)
+        seen.before = await clients.shown()
+        with served.cluster.frozen():
+            probing = asyncio.create_task(probe())
+            bursts = [0.2, seconds / 2] if seconds > 20 else [0.2]
+            asking = asyncio.gather(*map(ask_much, bursts))
+            await asyncio.sleep(seconds)  # real time: the outage; a longer one is as good
+            seen.all_answered = asking.done()
+        is_back = True
+        await asking
+        for key, (front, recording) in refused.items():
+            seen.again += await clients.insist(front, recording, key)
+        await clients.wait_for_ends()
+        seen.after = await clients.shown()
+        seen.said = {job_id: await clients.said(job_id) for job_id in clients.jobs}
+        with contextlib.suppress(TimeoutError):  # a test compares them
+            await until_told(only_accepted_ones)
+        async with asyncio.timeout(PATIENCE_S):
+            await following
+        probing.cancel()
+    return seen

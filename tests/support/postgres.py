@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,20 @@ _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'vibevoice' ORDER 
 _OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
 _LEAVING_S = 0.2
 """How long who has disconnected may still be seen."""
+
+
+@contextmanager
+def suspended(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Processes do nothing meanwhile."""
+    try:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 class Cluster:
@@ -125,16 +139,8 @@ class Cluster:
         """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
         postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
         postmaster.suspend()  # first, so that it starts no more of them
-        processes = [postmaster, *postmaster.children(recursive=True)]
-        try:
-            for process in processes:
-                with suppress(psutil.NoSuchProcess):
-                    process.suspend()
+        with suspended([postmaster, *postmaster.children(recursive=True)]):
             yield
-        finally:
-            for process in processes:
-                with suppress(psutil.NoSuchProcess):
-                    process.resume()
 
     @contextmanager
     def standby(self) -> Iterator[Cluster]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from postgres import KEY
@@ -28,6 +29,7 @@ from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 
+T = TypeVar("T")
 LIMITS = RetentionLimits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
 SAID = Segment(0.0, 1.0, "hello", 0)
 DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
@@ -201,13 +203,13 @@ def watched(
     return asked
 
 
-async def until_told(ask: Callable[[], Awaitable[bool]]) -> None:
-    """Ask again and again, until the answer is yes."""
+async def until_told(ask: Callable[[], Awaitable[T]], pause_s: float = 0.02) -> T:
+    """Ask again and again, until the answer is true; the answer."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            if await ask():
-                return
-            await asyncio.sleep(0.02)  # real time: only how often is asked
+            if answer := await ask():
+                return answer
+            await asyncio.sleep(pause_s)  # real time: only how often is asked
 
 
 async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
