@@ -5,64 +5,16 @@ from typing import Any
 
 import pytest
 from grpc_client import Client
-from service_process import Server
+from service_process import Server, new_file
 
 from sidecar import errors
 from sidecar.cli import command_table
 from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings, load_settings
 
-SERVER = """
-server:
-  port: 0
-  metrics_port: 0
-  max_sessions: 7
-  decode_timeout_sec: 30
-  log_metrics: false
-  session_timeout_sec: 61
-  max_buffer_sec: 20
-  max_buffer_bytes: null
-  max_chunk_ms: 2500
-  max_total_buffer_bytes: 67108865
-  grpc_max_receive_message_bytes: 8388608
-  sample_rate: 16000
-vad:
-  silence: 0.7
-  threshold: 0.4
-safety:
-  speech_rms_threshold: 0.02
-logging:
-  level: WARNING
-  file: null
-storage:
-  persist_audio: true
-  directory: data/audio
-  queue_max_chunks: 99
-  max_bytes: 5000000
-  max_files: -1
-  max_age_days: 0.5
-health:
-  window_sec: 90
-  min_events: 3
-  max_timeout_ratio: 0.25
-  min_success_ratio: 0.75
-metrics:
-  expose_api_key_sessions: true
-"""
-MODEL = """
-model:
-  name: small
-  device: cpu
-  compute_type: int8_float16
-  language_fix: true
-  language: ko
-  task: translate
-  default_decode_profile: accurate
-decode_profiles:
-  realtime: {beam_size: 1, best_of: 1, patience: 1.0, without_timestamps: true}
-  accurate: {beam_size: 8, best_of: 5, temperature: null}
-  rapid: {beam_size: 1}
-"""
+pytestmark = pytest.mark.usefixtures("no_settings")
+FILES = Path(__file__).with_name("grpc_server.yaml"), Path(__file__).with_name("grpc_model.yml")
+"""A server's file and its model's."""
 MEANT: dict[str, Any] = {
     "grpc_port": 0,
     "port": 0,
@@ -95,22 +47,13 @@ LEFT_OUT = (
 )
 
 
-@pytest.fixture(autouse=True)
-def files(no_settings: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """A server's file and its model's, in an environment without settings of the machine's."""
-    server, model = tmp_path / "server.yaml", tmp_path / "model.yml"
-    server.write_text(SERVER, "utf-8")
-    model.write_text(MODEL, "utf-8")
-    return server, model
-
-
 def without_config_path(settings: Settings) -> dict[str, Any]:
     """Without where they come from."""
     return settings.model_dump(exclude={"config"})
 
 
-def test_each_yaml_key_sets_its_setting_and_null_sets_nothing(files: tuple[Path, Path]) -> None:
-    meant = grpc_yaml_config.read(files)
+def test_each_yaml_key_sets_its_setting_and_null_sets_nothing() -> None:
+    meant = grpc_yaml_config.read(FILES)
     settings = load_settings(**meant.settings)
     assert without_config_path(settings) == {**without_config_path(load_settings()), **MEANT}
     assert meant.unheeded == LEFT_OUT
@@ -118,12 +61,12 @@ def test_each_yaml_key_sets_its_setting_and_null_sets_nothing(files: tuple[Path,
 
 @pytest.mark.parametrize("way", ["flag", "environment"])
 def test_yaml_as_configuration_is_refused_with_the_converting_command(
-    way: str, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
-        monkeypatch.setenv("VIBEVOICE_CONFIG", str(files[0]))
+        monkeypatch.setenv("VIBEVOICE_CONFIG", str(FILES[0]))
     with pytest.raises(errors.SettingsInvalid) as caught:
-        load_settings(**({"config": files[0]} if way == "flag" else {}))
+        load_settings(**({"config": FILES[0]} if way == "flag" else {}))
     assert "config convert" in caught.value.hint
 
 
@@ -154,11 +97,10 @@ def test_every_yaml_key_maps_to_an_existing_setting_or_none() -> None:
     ],
 )
 def test_invalid_yaml_is_refused_with_its_key_and_a_suggestion(
-    files: tuple[Path, Path], text: str, said: str, hint: str
+    tmp_path: Path, text: str, said: str, hint: str
 ) -> None:
-    files[0].write_text(text, "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
-        load_settings(**grpc_yaml_config.read(files[:1]).settings)
+        load_settings(**grpc_yaml_config.read([new_file(tmp_path / "a.yaml", text)]).settings)
     assert said in caught.value.detail
     assert hint in caught.value.hint
 
@@ -203,15 +145,15 @@ def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(
 
 
 def test_converted_file_starts_the_service_with_the_same_settings(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = tmp_path / "ours.toml"
-    assert command_table.convert(*files, ours) == 0
+    assert command_table.convert(*FILES, ours) == 0
     said = capsys.readouterr().err
     assert all(f"corresponds to {key}\n" in said for key in LEFT_OUT)
     assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
     converted = load_settings(config=ours)
-    theirs = load_settings(**grpc_yaml_config.read(files).settings)
+    theirs = load_settings(**grpc_yaml_config.read(FILES).settings)
     assert without_config_path(converted) == without_config_path(theirs)
     own = {"config": ours, "live_engine": "scripted", "journal_key": "k" * 32}
     with (
