@@ -14,14 +14,11 @@ from scheduler_simulation import (
     Arrival,
     behind_forty,
     first_come_first_served,
-    four_owners,
     next_job,
     served,
-    shared,
     two_precisions,
 )
 
-from bench.queue_clients import jain
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import Priority
 from sidecar.jobs.scheduler import (
@@ -156,31 +153,6 @@ def test_short_job_goes_before_forty_waiting_jobs_of_another_owner() -> None:
     assert last.wait_s > 39 * 300.0
 
 
-def test_four_owners_get_equal_shares_whatever_the_length_of_their_jobs() -> None:
-    fair = jain(shared(served(four_owners(), next_job)).values())
-    assert fair > 0.95
-    assert fair > jain(shared(served(four_owners(), first_come_first_served)).values())
-
-
-@given(st.lists(works, min_size=8, max_size=8), st.lists(works, min_size=8, max_size=8))
-def test_work_of_two_waiting_owners_differs_by_at_most_two_jobs(
-    mine: list[float], yours: list[float]
-) -> None:
-    """Weighted fair queueing: what two owners had differs by the largest job of each at most."""
-    arrivals = [
-        *(Arrival(0.0, "me", work_s) for work_s in mine),
-        *(Arrival(0.0, "you", work_s) for work_s in yours),
-    ]
-    had = {"me": 0.0, "you": 0.0}
-    left = Counter(job.owner for job in arrivals)
-    for one in served(arrivals, next_job):
-        had[one.job.owner] += one.job.work_s
-        left[one.job.owner] -= 1
-        if not all(left.values()):
-            break
-        assert abs(had["me"] - had["you"]) <= max(mine) + max(yours) + 1e-6
-
-
 def test_owner_that_returns_has_saved_up_no_share() -> None:
     """An hour of nothing gives no right to an hour of everything."""
     busy = [Arrival(0.0, "busy", 60.0) for _ in range(120)]
@@ -219,13 +191,6 @@ def test_batch_job_goes_after_interactive_jobs_of_owner_until_it_ages() -> None:
     assert order([old, old, young]) == [2, 0, 1]
     aged = WaitingJob("me", A, 9.0, -BATCH_AGING_S, BATCH)
     assert order([aged, old, young]) == [0, 2, 1]
-
-
-def test_priority_takes_nothing_from_another_owner() -> None:
-    urgent = [Arrival(0.0, "loud", 60.0) for _ in range(20)]
-    batch = [Arrival(0.0, "quiet", 60.0, priority=BATCH) for _ in range(20)]
-    first = Counter(one.job.owner for one in served(urgent + batch, next_job)[:20])
-    assert first == {"loud": 10, "quiet": 10}
 
 
 def test_two_owners_with_two_precisions_share_loads() -> None:

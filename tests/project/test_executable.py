@@ -98,46 +98,6 @@ def test_hidden_imports_of_executable_exist(flavour: Any) -> None:
     assert [module for module in flavour.hidden if file_of(module) is None] == []
 
 
-def found_by_reading(tops: tuple[str, ...]) -> set[str]:
-    """Modules of packages that imports in the source lead to, as a packager follows them."""
-    waiting = [(path, "") for path in (ROOT / "sidecar").rglob("*.py")]
-    found: set[str] = set()
-    while waiting:
-        path, package = waiting.pop()
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = set()
-            if isinstance(node, ast.Import):
-                names = {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                above = package.rsplit(".", node.level - 1)[0] if node.level else ""
-                base = ".".join(filter(None, (above, node.module or "")))
-                names = {base, *(f"{base}.{alias.name}" for alias in node.names)}
-            for name in names:
-                parts = name.split(".")
-                for length in range(1, len(parts) + 1):
-                    module = ".".join(parts[:length])
-                    if parts[0] not in tops or module in found or not (file := file_of(module)):
-                        continue
-                    found.add(module)
-                    if file.suffix == ".py":
-                        of = module if file.stem == "__init__" else module.rpartition(".")[0]
-                        waiting.append((file, of))
-    return found
-
-
-@pytest.mark.slow
-def test_executable_has_libraries_of_tokens_tls_and_encryption(flavour: Any) -> None:
-    pytest.importorskip("cryptography", reason="the extra 'auth' is not installed")
-    tops = ("cryptography", "jwt", "_cffi_backend")
-    packed = found_by_reading(tops) | set(flavour.hidden)
-    assert not {top for top in tops if top in flavour.excluded}
-    program = [sys.executable, "-m", "tests.support.minimal_dependencies"]
-    ran = told_by(program, cwd=ROOT, input="\n".join(packed))
-    assert ran.returncode == 0, ran.stderr
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
-
-
 def test_executable_excludes_gpl_packages_and_nothing_it_needs(flavour: Any) -> None:
     """What every engine requires is in the GPU flavour, what the light one requires in both."""
     left_out = set(flavour.excluded)

@@ -1,12 +1,14 @@
 """Whether the tests notice faults: small ones, put one at a time into a module of a copy.
 
-``python -m tests.support.mutation_testing jobs/job_store auth/identity --most 60``; without names,
-all of `TESTS`. A share of the possible faults is enough for a score; they are chosen evenly over
-the module. A fault that no test notices is shown with its line.
+``python -m tests.support.mutation_testing jobs/job_store auth/identity --most 60``. A module is
+tested by the files of its package's tests that import it, or by all. A share of the possible faults
+is enough for a score; they are chosen evenly over the module. A fault that no test notices is shown
+with its line.
 """
 
 import argparse
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -15,38 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "-x -q -p no:cacheprovider"
-_MACHINE = ("conversation/state_machine", "conversation/generated_conversations")
-_RULES = ("conversation/conversation_rules", *_MACHINE)
-_QUEUE = ("jobs/job_queue", "jobs/batched_jobs")
-TESTS = {
-    **dict.fromkeys(("auth/identity", "cluster/front_queue", "cluster/job_follower"), ()),
-    **dict.fromkeys(("cluster/membership", "cluster/shared_retention"), ()),
-    **dict.fromkeys(("conversation/audio_pacing", "conversation/tts_text"), ()),
-    **dict.fromkeys(("jobs/duration_prediction", "jobs/job_event_log", "jobs/job_record"), ()),
-    **dict.fromkeys(("jobs/job_store", "jobs/retention", "jobs/scheduler", "jobs/wait_queue"), ()),
-    **dict.fromkeys(
-        ("live/runtime/endpointing", "live/runtime/vad", "live/sessions/event_log"), ()
-    ),
-    **dict.fromkeys(("conversation/assistant", "conversation/assistant_turn"), _MACHINE),
-    **dict.fromkeys(("conversation/state_machine", "conversation/turn_taking"), _MACHINE),
-    **dict.fromkeys(("conversation/chat_history", "conversation/end_of_turn"), _RULES),
-    **dict.fromkeys(("jobs/job_queue", "jobs/job_runner"), _QUEUE),
-    "auth/authentication": ("api/auth_gate",),
-    "cluster/claim_loop": ("cluster/eligibility",),
-    "cluster/claims": ("cluster/claims_contract",),
-    "cluster/held_claims": ("cluster/claim_loop", "cluster/claim_reports"),
-    "cluster/postgres_jobs": ("jobs/job_store",),
-    "conversation/barge_in": _RULES[:2],
-    "live/runtime/partial_results": ("live/stream_recognizer", "live/segment_embeddings"),
-    "live/runtime/stream_recognizer": ("live/segment_embeddings",),
-    "live/sessions/input_log": ("live/replay_buffer",),
-    "workers/channel": ("workers/rpc_calls",),
-    "workers/engine_slot": ("workers/shared_slot", "workers/concurrent_slot"),
-    "workers/engine_loading": ("workers/engine_slot", "workers/shared_slot"),
-    "workers/rpc_client": ("workers/rpc_calls",),
-    "workers/worker_process": ("jobs/hung_engine", "workers/shared_slot", "workers/rpc_calls"),
-}
-"""By module, what tests it beside the file of its own name."""
 LONGEST_S = 150.0
 """A fault that makes the tests run for so long was noticed."""
 
@@ -54,7 +24,7 @@ LONGEST_S = 150.0
 def main() -> None:
     """Print the score of each module."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", default=sorted(TESTS))
+    parser.add_argument("modules", nargs="+")
     parser.add_argument("--most", type=int, default=60, help="faults for each module")
     given = parser.parse_args()
     copy = ROOT / "build/mutants"
@@ -69,11 +39,12 @@ def main() -> None:
 
 
 def tests_of(module: str) -> list[str]:
-    """The files that test a module."""
-    package, *_, name = module.split("/")
-    own = [f"{package}/{name}"] if (ROOT / f"tests/{package}/test_{name}.py").exists() else []
-    named = dict.fromkeys((*own, *TESTS.get(module, ())))
-    return [f"tests/{one.replace('/', '/test_')}.py" for one in named]
+    """The files of its package's tests that import a module, or all of these."""
+    package, _, path = module.partition("/")
+    names = re.compile(rf"sidecar\.{module.replace('/', '.')}\b|import .*\b{Path(path).name}\b")
+    files = sorted((ROOT / "tests" / package).rglob("test_*.py"))
+    found = [one for one in files if names.search(one.read_text("utf-8"))] or files
+    return [str(one.relative_to(ROOT)) for one in found]
 
 
 def score(copy: Path, module: str, most: int) -> str:

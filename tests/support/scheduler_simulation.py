@@ -78,35 +78,9 @@ def served(arrivals: Iterable[Arrival], policy: Policy, load_s: float = LOAD_S) 
     return done
 
 
-def shared(done: Sequence[Served]) -> dict[str, float]:
-    """Seconds of work that each owner had until the first of them had nothing left."""
-    last: dict[str, float] = {}
-    for one in done:
-        last[one.job.owner] = max(last.get(one.job.owner, 0.0), one.ended)
-    until = min(last.values())
-    had = dict.fromkeys(last, 0.0)
-    for one in done:
-        had[one.job.owner] += max(0.0, min(one.ended, until) - min(one.began, until))
-    return had
-
-
 def behind_forty() -> list[Arrival]:
     """Forty long recordings of one owner, and soon after a short one of another."""
     return [*(Arrival(0.0, "many", 300.0) for _ in range(40)), Arrival(1.0, "one", 10.0)]
-
-
-def four_owners(seed: int = 1) -> list[Arrival]:
-    """Four owners, who come at once with one to eight hours of work, cut up in different ways."""
-    chance = random.Random(seed)
-    sizes = {"notes": (120.0, 8), "talks": (180.0, 4), "meetings": (300.0, 2), "days": (1200.0, 1)}
-    jobs = []
-    for owner, (size, hours) in sizes.items():
-        left = 3600.0 * hours
-        while left > 0:
-            work = min(left, size * chance.uniform(0.5, 1.5))
-            jobs.append(Arrival(chance.uniform(0.0, 1.0), owner, work))
-            left -= work
-    return jobs
 
 
 def two_precisions(seed: int = 2) -> list[Arrival]:
