@@ -5,16 +5,20 @@ It needs only Python, so the service itself may call it.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
+    ADTS,
     ASF,
     AU,
     AVI,
     FLV,
     MATROSKA,
+    MP3,
     MP4,
     MPEG_PS,
     MPEG_TS,
@@ -24,10 +28,13 @@ from sidecar.audio.audio_format import (
     SNIFF_BYTES,
     WAV,
     AudioContainer,
+    adts_frame_length,
     begins_recording,
     container_at,
     find_begin,
     find_beginnings,
+    id3_length,
+    mpeg_frame_length,
     read_file_at,
     signed_container,
 )
@@ -37,11 +44,11 @@ from sidecar.audio.open_ended_layout import MAX_RUBBISH_BYTES
 _MAX_LINKS = 64
 """Each costs a process; the last has all the rest."""
 _CHUNK_BYTES = 1 << 20
-_OGG_HEADER_BYTES = 27
+_OGG_HEADER_BYTES, _ID3V1_BYTES = 27, 128
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 1 << 16
 _STEP_BYTES = 51 * 4 * 188 * 16
-"""Read at a time of a film: whole packets of MPEG-TS, of any size."""
+"""Read at a time of a film or of frames: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"mfra"),
     *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
@@ -90,11 +97,12 @@ def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link
 
 def _begins_behind(
     fd: int, container: AudioContainer, begins: list[int], deadline: float
-) -> list[int]:
-    """Return where recordings begin behind those, the first of that format, whose elements say
+) -> Iterator[int]:
+    """Yield where recordings begin behind those, the first of that format, whose elements say
     where they end; and behind what follows them."""
-    found, end = list(begins), 0
-    for begin in found:  # it grows
+    waiting, end = deque(begins), 0
+    while waiting:
+        begin = waiting.popleft()
         if begin < end:  # within the one before it
             continue
         signed = container in (WAV, RF64) or begin != begins[0]
@@ -105,11 +113,11 @@ def _begins_behind(
             packets = form in (MPEG_TS, MPEG_PS) and _STEPS[form][0](head)
             if not (begins_recording(head) or packets):  # rubbish, such as a damaged packet
                 break
-            begin = end
-            found.append(begin)
+            yield (begin := end)
             joined = _mp4_begins(fd, begin) if form is MP4 else _signs(fd, form, deadline, begin)
-            found += islice(joined, _MAX_LINKS)
-    return found
+            for found in islice(joined, _MAX_LINKS):
+                yield found
+                waiting.append(found)
 
 
 def _end(fd: int, container: AudioContainer | None, at: int, deadline: float) -> int:
@@ -190,6 +198,18 @@ def _ogg_step(head: bytes) -> int:
     return (head[:4] == b"OggS") * (_OGG_HEADER_BYTES + count + sizes)
 
 
+def _frames_step(head: bytes, frame_length: Callable[[bytes], int]) -> int:
+    """Return the bytes of the frames, and the tags between them, that begin here."""
+    at = 0
+    while length := (
+        frame_length(head[at : at + 8])
+        or id3_length(head[at : at + 10])
+        or _ID3V1_BYTES * (head[at : at + 3] == b"TAG")
+    ):
+        at += length
+    return at
+
+
 _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
     AVI: (lambda head: _riff_step(head, b"AVI"), SIGN_BYTES),
     WAV: (lambda head: _riff_step(head, b"WAV"), SIGN_BYTES),
@@ -200,6 +220,8 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
     MPEG_TS: (_ts_step, _STEP_BYTES),
     MP4: (_mp4_step, SIGN_BYTES),
     OGG: (_ogg_step, _OGG_HEADER_BYTES + 255),
+    MP3: (partial(_frames_step, frame_length=mpeg_frame_length), _STEP_BYTES),
+    ADTS: (partial(_frames_step, frame_length=adts_frame_length), _STEP_BYTES),
 }
 """Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
 many of these that needs."""

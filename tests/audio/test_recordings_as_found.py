@@ -127,13 +127,22 @@ FILMS: dict[str, tuple[object, ...]] = {
 
 
 @pytest.mark.parametrize("second", ["mp3", "aac", "ogg", "m4a"])
-@pytest.mark.parametrize("first", ["wav", "m4a", *FILMS])
+@pytest.mark.parametrize("first", ["wav", "m4a", "aac", *FILMS])
 def test_joined_files_of_different_formats_are_heard_to_the_end(
     first: str, second: str, encoded: Encode
 ) -> None:
     film = encoded(first, *FILMS.get(first, ()))
     check(decoded(film + encoded(second)), 2 * SECONDS, 0.3)
     check(decoded(film * 2 + encoded(second)), 3 * SECONDS, 0.5)
+
+
+@pytest.mark.parametrize("second", ["ts", "m2ts", "mpg", "aac"])
+@pytest.mark.parametrize("last", [b"", b"TAG" + bytes(125)], ids=["frame", "tag"])
+def test_recording_without_a_sign_behind_frames_is_heard(
+    second: str, last: bytes, encoded: Encode
+) -> None:
+    follows = encoded(second, *FILMS.get(second, ()))
+    check(decoded(encoded("mp3") + last + follows), 2 * SECONDS, 0.3)
 
 
 @pytest.mark.parametrize("first", FILMS)
