@@ -177,7 +177,7 @@ class _RecordingResponse(StreamedResponse):
         await self._begin(send)
         try:
             await self._send_all(send, self._pieces)
-        except (errors.AudioLost, errors.StorageUnreachable) as error:
+        except errors.SidecarError as error:
             log.warning("playback of a recording stopped before its end: %s", error.detail)
 
 

@@ -320,7 +320,7 @@ class PostgresJobStore:
         )
         return OwnerLoad(jobs, waiting, waiting_s, least_s)
 
-    def fetched(self, record: JobRecord) -> None:
+    def note_fetched(self, record: JobRecord) -> None:
         """Do nothing: a result outlives this process."""
 
     def begun_in_s(self, count: int) -> float | None:

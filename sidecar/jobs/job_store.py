@@ -132,7 +132,7 @@ class JobStore(Protocol):
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""
 
-    def fetched(self, record: JobRecord) -> None:
+    def note_fetched(self, record: JobRecord) -> None:
         """Note that a client has the result of a job."""
 
 
@@ -269,9 +269,9 @@ class LocalJobStore:
         audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
-    def fetched(self, record: JobRecord) -> None:
-        """As `JobStore.fetched`."""
-        self._results.fetched(record.id)
+    def note_fetched(self, record: JobRecord) -> None:
+        """As `JobStore.note_fetched`."""
+        self._results.note_fetched(record.id)
 
     def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
         if reservations.outlasts_header(record):

@@ -15,7 +15,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_store import JobFilter, JobStore
-from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings, unreadable_error
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
@@ -187,7 +187,7 @@ class OwnedJobs:
         owner = _require_owned(caller, record).owner
         async with self._rendering.setdefault(owner, asyncio.Lock()):
             form = await asyncio.to_thread(render)
-        self._store.fetched(record)
+        self._store.note_fetched(record)
         return form
 
 
@@ -221,6 +221,7 @@ class OwnedRecordings:
             errors.JobNotFound: there is no such job, or it belongs to another owner.
             errors.RecordingNotKept: its recording is not stored.
             errors.AudioLost: the stored file was changed.
+            errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
         job = await self._owned.read(caller, job_id)
         if self._keeping is None:
@@ -232,11 +233,12 @@ class OwnedRecordings:
 
         Raises:
             errors.AudioLost: the stored file was changed.
+            errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
         try:
             return await self._threads.run(file.read, at, most)
-        except DecryptionFailed:
-            raise errors.AudioLost("The stored recording was changed.") from None
+        except (OSError, DecryptionFailed) as error:
+            raise unreadable_error(error) from None
 
     async def pieces(
         self, file: EncryptedFile, begin: int, end: int
@@ -245,6 +247,7 @@ class OwnedRecordings:
 
         Raises:
             errors.AudioLost: the stored file was changed.
+            errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
         while begin < end:
             piece = await self.read(file, begin, end - begin)

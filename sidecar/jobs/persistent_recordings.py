@@ -103,7 +103,7 @@ class PersistentRecordings:
         except FileNotFoundError:
             raise errors.AudioLost() from None
         except (OSError, DecryptionFailed) as error:
-            raise _unreadable_error(error) from None
+            raise unreadable_error(error) from None
         finally:
             spool.close()
 
@@ -124,7 +124,7 @@ class PersistentRecordings:
         except FileNotFoundError:  # deleted a moment ago
             raise errors.RecordingNotKept() from None
         except (OSError, DecryptionFailed) as error:
-            raise _unreadable_error(error) from None
+            raise unreadable_error(error) from None
 
     def discard(self, audio: audio_source.RecordingRef) -> None:
         """Delete a recording without a job: its job was refused, or its client has disconnected."""
@@ -167,7 +167,7 @@ def opening_timeout_s(record: JobRecord) -> float:
     return STORAGE_TIMEOUT_S + record.audio.size / SLOWEST_BYTES_S
 
 
-def _unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
+def unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
     """Return the error of a recording that cannot be read: lost only if it is to blame itself."""
     if not isinstance(error, OSError) or fault_of(error) is Fault.RECORDING:
         return errors.AudioLost(_ALTERED)

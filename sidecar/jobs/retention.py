@@ -144,7 +144,7 @@ class Retention:
         store.listen(self._on_event)
         store.when_gone(self._gone)
 
-    def fetched(self, job_id: str) -> None:
+    def note_fetched(self, job_id: str) -> None:
         """Note that a client has a result."""
         if job_id in self._ended:
             self._ended[job_id].fetched.set()

@@ -224,11 +224,12 @@ class EncryptedFile:
 
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
+            OSError: it cannot be read.
         """
         self._seal, self._stored, self._name = seal.of_recording(name), stored, name
         self._step = CHUNK_BYTES + TAG_BYTES
         try:
-            self._prefix = self._at(0, NONCE_PREFIX_BYTES)
+            self._prefix = stored.at(0, NONCE_PREFIX_BYTES)
             sealed = stored.size - NONCE_PREFIX_BYTES
             self._last = max(0, -(-sealed // self._step) - 1)
             self.size = sealed - (self._last + 1) * TAG_BYTES
@@ -245,6 +246,7 @@ class EncryptedFile:
 
         Raises:
             DecryptionFailed: it was changed.
+            OSError: it cannot be read.
         """
         if not 0 <= at < self.size:
             return b""
@@ -256,15 +258,9 @@ class EncryptedFile:
         self._stored.close()
 
     def _piece(self, number: int) -> bytes:
-        data = self._at(NONCE_PREFIX_BYTES + number * self._step, self._step)
+        data = self._stored.at(NONCE_PREFIX_BYTES + number * self._step, self._step)
         nonce = _nonce(self._prefix, number, number == self._last)
         return self._seal._decrypted(nonce, data, self._name)
-
-    def _at(self, at: int, size: int) -> bytes:
-        try:
-            return self._stored.at(at, size)
-        except OSError:
-            raise DecryptionFailed from None
 
 
 GENERATED_KEY_BYTES = 32

@@ -58,7 +58,7 @@ class Kept:
         """As a client does: its state, and its result if there is one."""
         self.results.renew(job.id)
         if job.record.transcript is not None:
-            self.results.fetched(job.id)
+            self.results.note_fetched(job.id)
 
 
 def finish(job: Job, segments: int = 1) -> Job:

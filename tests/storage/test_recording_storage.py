@@ -24,6 +24,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.owned_jobs import OwnedRecordings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import parse_record, serialize_record
 from sidecar.service.live_session_archive import LiveSessionArchive
@@ -324,6 +325,27 @@ def test_exchanged_recording_is_not_opened(
     harm(path / "name")
     with nothing_left_open(), pytest.raises(errors.AudioLost):
         keeping.open(record)
+
+
+@posix
+@pytest.mark.parametrize("name", ["EIO", "ESTALE"])
+async def test_recording_whose_disk_fails_while_it_is_played_is_not_called_changed(
+    name: str, keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> bytes:
+        raise OSError(getattr(errno, name), name)
+
+    with upload(voice) as source:
+        record = replace(submitted(durable=True), audio=keeping.keep(source, "name"))
+    playing = OwnedRecordings(None, keeping)  # type: ignore[arg-type]
+    with closing(keeping.recording(record)) as file:
+        with monkeypatch.context() as patch, nothing_left_open():
+            patch.setattr(os, "pread", away)
+            with pytest.raises(errors.StorageUnreachable):
+                await playing.read(file, 0, 100)
+            with pytest.raises(errors.StorageUnreachable):
+                keeping.recording(record)
+        assert await playing.read(file, 0, 100) == voice[:100], "it goes on once the disk is back"
 
 
 def test_serialized_job_has_its_recording_and_unknown_fields() -> None:
