@@ -14,7 +14,6 @@ import logging
 import re
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -311,7 +310,7 @@ class S3Storage:
         Raises:
             FileNotFoundError, S3Unavailable, S3Refused: that cannot be done.
         """
-        key = self._key(f"look-{uuid.uuid4().hex}")
+        key = self._key("look")  # always the same: if the deletion fails, the next check deletes it
         self._ask("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
         self._ask("put_object", Key=key, Body=b"")
         self._ask("delete_object", Key=key)

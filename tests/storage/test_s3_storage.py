@@ -30,7 +30,7 @@ from sidecar.config.settings import Settings, load_settings
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
-from sidecar.storage import s3_storage
+from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.postgres_database import migrate_postgres
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.s3_storage import PART_BYTES, S3Client, S3Storage
@@ -144,6 +144,24 @@ def test_foreign_objects_in_bucket_are_not_listed(
         client.put_object(Bucket=BUCKET, Key=key, Body=b"theirs")
     opened.put("ours", [b"a recording"])
     assert [*opened.ages()] == ["ours"]
+
+
+def test_start_check_leaves_no_object_although_its_first_deletion_fails(
+    opened: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, failed = S3Client.ask, list[str]()
+
+    def away(self: S3Client, call: str, **what: Any) -> Any:
+        if call == "delete_object" and not failed:
+            failed.append(what["Key"])
+            raise s3_storage.S3Unavailable("ReadTimeoutError")
+        return ask(self, call, **what)
+
+    monkeypatch.setattr(S3Client, "ask", away)
+    monkeypatch.setattr(storage_selection, "RETRY_PAUSE_S", 0.0)
+    check_storage(opened, PATIENCE_S)
+    assert failed
+    assert not opened.ages()
 
 
 def test_unfinished_multipart_upload_is_listed_with_age_and_deleted(
