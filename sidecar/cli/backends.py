@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from sidecar.transcripts.transcript import Transcript
 
 
-TranscribeRecording = Callable[[Path, ProgressCallback], Awaitable["Transcript"]]
-"""Transcribes a recording, or raises a `SidecarError`; cancelled, it may leave its job."""
+TranscribeRecording = Callable[[Path, ProgressCallback], AbstractAsyncContextManager["Transcript"]]
+"""Transcribes a recording, or raises a `SidecarError`. If it is cancelled or its block fails, it
+may leave its job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +186,15 @@ async def open_backend(
     async with own_service(**wanted) as service:
         meant = service.options(dict(options))
 
-        async def transcribe(path: Path, told: ProgressCallback) -> Transcript:
+        @asynccontextmanager
+        async def transcribe(
+            path: Path, told: ProgressCallback
+        ) -> AsyncGenerator[Transcript, None]:
             job = await service.submissions.submit(ANONYMOUS, opens(path), meant, kept=False)
             try:
                 async for record in job.changes():
                     told("running", record.progress.audio_s_done, record.progress.audio_s_total)
-                return service.noted(await job.result(), meant)
+                yield service.noted(await job.result(), meant)
             finally:
                 service.owned.hang_up(ANONYMOUS, job.record)  # no effect if it has ended
 

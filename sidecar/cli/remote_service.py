@@ -6,7 +6,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -204,6 +204,7 @@ MAX_SUBMISSIONS = 3
 """Maximum for one recording, if the service forgets its job, as after a restart."""
 
 
+@asynccontextmanager
 async def transcribe_remotely(
     client: asr_client.AsyncClient,
     path: Path,
@@ -212,26 +213,32 @@ async def transcribe_remotely(
     told: ProgressCallback,
     *,
     leave: bool,
-) -> Transcript:
-    """Send a recording to a service and follow its job; send it again if the service has forgotten
-    the job. ``leave``: unless it comes from standard input, the job continues if this is cancelled,
-    and is found again."""
-    with opens(path) as source, translate_client_errors():
+) -> AsyncGenerator[Transcript, None]:
+    """Send a recording to a service, follow its job and yield the transcript; send it again if the
+    service has forgotten the job. ``leave``: unless it comes from standard input, the job stays,
+    and is found again, if this is cancelled or the block, which may write a file, fails."""
+    async with AsyncExitStack() as stack:
+        source = stack.enter_context(opens(path))
+        stack.enter_context(translate_client_errors())
         key = idempotency_key(path, source, options) if leave and not source.spooled else None
         send = partial(_send_once, client, source.fd, key, options, told)
         for _ in range(1, MAX_SUBMISSIONS):
             with suppress(asr_client.NotFound):
-                return await send()
-        return await send()
+                transcript = await stack.enter_async_context(send())
+                break
+        else:
+            transcript = await stack.enter_async_context(send())
+        yield transcript
 
 
+@asynccontextmanager
 async def _send_once(
     client: asr_client.AsyncClient,
     fd: int,
     key: str | None,
     options: Mapping[str, str],
     told: ProgressCallback,
-) -> Transcript:
+) -> AsyncGenerator[Transcript, None]:
     sent = False
 
     def on_progress(said: asr_client.models.Progress) -> None:
@@ -256,10 +263,11 @@ async def _send_once(
     over = key is None
     try:
         job = await client.wait(job.id, on_progress)
-        over = True
         if job.error is not None:
+            over = True
             raise job.error
-        return convert_transcript(await client.transcript(job.id))
+        yield convert_transcript(await client.transcript(job.id))
+        over = True
     finally:
         if over:
             with suppress(Exception):  # its retention deletes it anyway

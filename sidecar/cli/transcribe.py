@@ -361,10 +361,11 @@ class _TranscriptionBatch:
                 output.check_name(self.order.output / name)
                 recording = await asyncio.to_thread(identify, path)
             with self.bar(label) as told:
-                transcript = await self.transcribe(path, told)
-        if self.manifest is not None:
-            text = transcript_formats.render_transcript(transcript, self.order.format, path.stem)
-            name = self.manifest.write(name, text, recording)
+                async with self.transcribe(path, told) as transcript:
+                    if self.manifest is not None:
+                        fmt = self.order.format
+                        text = transcript_formats.render_transcript(transcript, fmt, path.stem)
+                        name = self.manifest.write(name, text, recording)
         self._done.append(name)
         return transcript
 

@@ -144,7 +144,13 @@ class FolderWatch:
             self._not_before[path] = math.inf if final else self._retry_time()
             return
         try:
-            transcript = await self._transcribe(path, lambda stage, done, total: None)
+            async with self._transcribe(path, lambda stage, done, total: None) as transcript:
+                text = render_transcript(transcript, self._fmt, path.stem)
+                target = self._to / self._manifest.write(name, text, recording)
+        except OSError as error:  # a full disk, say
+            output.print_error_line(f"{path}: {target} was not written: {error.strerror}.")
+            self._not_before[path] = self._retry_time()
+            return
         except errors.AudioPathNotFound:
             return  # it was removed meanwhile
         except errors.SidecarError as error:
@@ -158,13 +164,6 @@ class FolderWatch:
             return
         for notice in transcript.notices:
             output.print_error_line(f"{path}: {notice.message}")
-        try:
-            text = render_transcript(transcript, self._fmt, path.stem)
-            target = self._to / self._manifest.write(name, text, recording)
-        except OSError as error:  # a full disk, say
-            output.print_error_line(f"{path}: {target} was not written: {error.strerror}.")
-            self._not_before[path] = self._retry_time()
-            return
         output.print_error_line(f"{path.name}: {target}")
 
     def _set_aside(self, path: Path, content: str, error: errors.SidecarError) -> None:

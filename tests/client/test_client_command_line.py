@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from service_process import Server, StartServer, halted, new_file, wait_until
 from vibevoice_asr_client import Client
 
 from sidecar import errors
+from sidecar.cli import transcribe
 from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder, open_file
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording, open_backend
 from sidecar.cli.output import write_atomically
@@ -107,20 +109,18 @@ def nothing_said() -> Transcript:
     return Transcript((), "en", 1.0, "scripted", "int8")
 
 
-async def said_of(path: Path, _: object) -> Transcript:
+@contextlib.asynccontextmanager
+async def said_of(path: Path, _: object) -> AsyncIterator[Transcript]:
     """The content of a recording is what is said in it; in a broken one nothing can be."""
     text = await asyncio.to_thread(path.read_text, "utf-8")
     if text == "broken":
         raise errors.AudioUndecodable
-    return replace(nothing_said(), segments=(Segment(0.0, 1.0, text),))
+    yield replace(nothing_said(), segments=(Segment(0.0, 1.0, text),))
 
 
 @contextlib.asynccontextmanager
-async def watched(
-    folder: Path, transcribe: TranscribeRecording = said_of, output: Path | None = None
-) -> AsyncIterator[asyncio.Task[int]]:
-    """A watch of a folder."""
-    task = asyncio.create_task(QuickWatch(folder, output or folder, "text", transcribe, 1).run())
+async def ended(task: asyncio.Task[int]) -> AsyncIterator[asyncio.Task[int]]:
+    """The task, until the end of the block."""
     try:
         yield task
     finally:
@@ -129,10 +129,23 @@ async def watched(
 
 
 @contextlib.asynccontextmanager
-async def watched_by_service(folder: Path, where: ServiceTarget) -> AsyncIterator[None]:
-    """The same, whose recordings go to a service."""
-    async with open_backend(where, {}, leave=True) as transcribe, watched(folder, transcribe):
-        yield
+async def watched(
+    folder: Path, transcribe: TranscribeRecording = said_of, output: Path | None = None
+) -> AsyncIterator[asyncio.Task[int]]:
+    """A watch of a folder."""
+    watch = QuickWatch(folder, output or folder, "text", transcribe, 1)
+    async with ended(asyncio.create_task(watch.run())) as task:
+        yield task
+
+
+@contextlib.asynccontextmanager
+async def watched_by_service(folder: Path, server: Server) -> AsyncIterator[None]:
+    """The same by the command, whose recordings go to a service."""
+    order = TranscribeCommandOptions(watch=folder, where=ServiceTarget(server.url))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcribe, "FolderWatch", QuickWatch)
+        async with ended(asyncio.create_task(transcribe._watch(order, folder))):
+            yield
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -144,7 +157,7 @@ async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
     shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
-    async with watched_by_service(inbox, ServiceTarget(server.url)):
+    async with watched_by_service(inbox, server):
         await until((inbox / "a.WAV.txt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
@@ -162,13 +175,12 @@ async def test_watch_resumes_the_job_that_it_left(
     server = start_server(preload=True)
     await until(lambda: server.health()["engine_state"] == "ready")
     shutil.copy(TALK, tmp_path / "talk.wav")
-    where = ServiceTarget(server.url)
-    with Client(where.server or "") as client:
+    with Client(server.url) as client:
         with halted(server.health()["worker_pid"]):
-            async with watched_by_service(tmp_path, where):
+            async with watched_by_service(tmp_path, server):
                 await until(lambda: client.jobs().jobs)
             (left,) = client.jobs().jobs
-        async with watched_by_service(tmp_path, where):
+        async with watched_by_service(tmp_path, server):
             await until((tmp_path / "talk.wav.txt").exists)
         assert client.jobs().jobs == (), "it was that one, and it is forgotten"
     assert left.state in ("queued", "running")
@@ -187,18 +199,54 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
 ) -> None:
     (to := tmp_path / "out").mkdir()
 
-    async def transcribe(path: Path, _: object) -> Transcript:
+    @contextlib.asynccontextmanager
+    async def transcribe(path: Path, _: object) -> AsyncIterator[Transcript]:
         if not kept.exists():
             to.rename(kept)  # the share is unmounted
-        return nothing_said()
+        try:
+            yield nothing_said()
+        except OSError:
+            left.append(path)
+            raise
 
-    kept = tmp_path / "kept"
+    kept, left = tmp_path / "kept", list[Path]()
     async with watched(inbox, transcribe, to):
         await until(kept.exists)
         await until(lambda: "No such file" in capsys.readouterr().err)
         kept.rename(to)
         kept.touch()
         await until(lambda: set(written(to)) == {"a.WAV.txt", "b.wav.txt"})
+    assert left, "the job stays while its words are not written"
+
+
+def submissions(server: Server) -> str:
+    metrics = server.client.get("/metrics").text
+    return next(
+        one for one in metrics.splitlines() if one.startswith("vibevoice_jobs_submitted_total")
+    )
+
+
+def test_transcript_that_cannot_be_written_is_not_transcribed_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = {job["id"] for job in server.jobs()}
+    where, to = ServiceTarget(server.url), tmp_path / "out"
+    for resume in (True, False):
+        order = TranscribeCommandOptions([TALK], output=to, where=where, resume=resume)
+        with monkeypatch.context() as patch:
+            patch.setattr("sidecar.cli.output.write_new", full)
+            with pytest.raises(OSError, match="No space"):
+                run(order)
+        left = {job["id"] for job in server.jobs()} - before
+        assert len(left) == resume, "only what is resumed stays"
+        submitted = submissions(server)
+        assert run(order) == 0
+        assert (submissions(server) == submitted) == resume
+        assert {job["id"] for job in server.jobs()} == before
+        shutil.rmtree(to)
 
 
 def test_recording_counts_once_it_no_longer_changes() -> None:
@@ -219,9 +267,9 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     (tmp_path / "broken.wav").write_text("broken")
     asked: list[str] = []
 
-    async def transcribe(path: Path, told: object) -> Transcript:
+    def transcribe(path: Path, told: object) -> contextlib.AbstractAsyncContextManager[Transcript]:
         asked.append(path.name)
-        return await said_of(path, told)
+        return said_of(path, told)
 
     async with watched(tmp_path, transcribe):
         await until(lambda: asked)
