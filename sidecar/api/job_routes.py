@@ -242,9 +242,14 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         caller = identity_of(request)
         with await service.submissions.place(caller, idempotency_key_of(request)) as place:
             source, options, priority, key = await read_request(request, service)
-            record, replayed = await service.submissions.submit_once(
-                caller, source, options, place, key, priority=priority
-            )
+            submissions, replayed = service.submissions, False
+            if key is None:
+                job = await submissions.submit(caller, source, options, place, priority=priority)
+                record = job.record
+            else:
+                record, replayed = await submissions.submit_once(
+                    caller, source, options, place, key, priority=priority
+                )
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         return await job_response(service, caller, record, 202, headers)
 

@@ -269,8 +269,7 @@ def _worked_s(record: JobRecord) -> float:
 
 
 def are_final(refusals: Sequence[JobFailure]) -> bool:
-    """Return whether no fault of a node or the storage is among the reasons for which all nodes
-    refuse a job."""
+    """Return whether no passing fault is among the reasons for which all nodes refuse a job."""
     return all(fault_of(one.error()) is Fault.RECORDING for one in refusals)
 
 

@@ -73,7 +73,7 @@ class Dispatcher:
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
         self._fault: errors.SidecarError | None = None
-        """Error of the node or the storage that the last run met."""
+        """Passing fault that the last run met: one of the node before others."""
         self._pausing = False
         lineup.watch(self._news.set)
 
@@ -105,7 +105,7 @@ class Dispatcher:
 
     @property
     def paused(self) -> errors.SidecarError | None:
-        """Return the error of the node or the storage because of which jobs wait now."""
+        """Return the passing fault because of which jobs wait now."""
         return self._fault if self._pausing or self.waiting.passes_over else None
 
     @property
@@ -239,7 +239,7 @@ class SubmissionQueue(ABC):
 
     @property
     def paused(self) -> errors.SidecarError | None:
-        """Return the error of the node or the storage because of which no job starts now."""
+        """Return the passing fault because of which jobs wait now."""
         return None
 
     @property

@@ -154,8 +154,8 @@ class Job:
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def put_off(self, fault: errors.SidecarError) -> None:
-        """Put the job back because of a fault of the node or the storage. No attempt counts, except
-        one whose decoder was stopped: that counts as the death of a service."""
+        """Put the job back because of a fault of the node, the decoder or the storage. No attempt
+        counts, except at one of the decoder, as the death of a service."""
         if fault_of(fault) is not Fault.DECODER:
             self.requeue()
             return
@@ -226,7 +226,7 @@ class JobRun:
         self._interrupted = False
         self._task = asyncio.current_task()
         self.faults: dict[str, errors.SidecarError] = {}
-        """Errors of the node or the storage, by the jobs that were queued again for them."""
+        """Passing faults, by the jobs that were queued again for them."""
 
     async def work(self) -> None:
         """Run the jobs in this task, in which the run was made: a task of its own would cost each
@@ -384,7 +384,7 @@ def _is_of_recording(error: Exception) -> TypeGuard[errors.SidecarError]:
 
 
 def _passing_fault(error: Exception) -> errors.SidecarError | None:
-    """Return an error of the node or the storage; None if the recording is to blame for it."""
+    """Return an error that another attempt may not meet; None if the recording is to blame."""
     if fault_of(error) is Fault.RECORDING:
         return None
     return error if isinstance(error, errors.SidecarError) else errors.MachineBusy(f"{error}")

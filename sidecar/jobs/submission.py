@@ -170,7 +170,7 @@ class JobSubmissions:
         source: AudioSource,
         options: TranscribeOptions,
         place: reservations.Reservation | None,
-        key: IdempotencyKey | None,
+        key: IdempotencyKey,
         *,
         priority: Priority = Priority.INTERACTIVE,
     ) -> tuple[JobRecord, bool]:
@@ -181,9 +181,6 @@ class JobSubmissions:
             errors.IdempotencyKeyReused: the key belongs to another request.
             errors.SidecarError: as `submit`; the key is then free again.
         """
-        if key is None:
-            job = await self.submit(caller, source, options, place, priority=priority)
-            return job.record, False
         try:
             async with self._turns.setdefault((caller.owner, key.name), asyncio.Lock()):
                 known = await self._known(caller.owner, key)

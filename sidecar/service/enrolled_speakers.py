@@ -250,7 +250,7 @@ class EnrolledSpeakers:
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
-        return 0 if self._store is None else await self._store.delete(caller.owner)
+        return 0 if self._store is None else await self._store.delete_all(caller.owner)
 
     async def close(self) -> None:
         """Close the store, so that another service can open it."""

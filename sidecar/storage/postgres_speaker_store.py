@@ -57,17 +57,21 @@ class PostgresSpeakerStore:
 
         return await self._ask(put)
 
-    async def delete(self, owner: str, person: str | None = None) -> int:
-        """As `SpeakerStore.delete`, of all also those that cannot be read. Rows stay in the
-        database's files, encrypted, until PostgreSQL vacuums the table."""
+    async def delete(self, owner: str, person: str) -> None:
+        """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
+        PostgreSQL vacuums the table."""
+        await self._delete(
+            "DELETE FROM vibevoice.people WHERE owner = %s AND id = %s", owner, person
+        )
 
+    async def delete_all(self, owner: str) -> int:
+        """As `SpeakerStore.delete_all`, also of those that cannot be read; rows as in `delete`."""
+        return await self._delete("DELETE FROM vibevoice.people WHERE owner = %s", owner)
+
+    async def _delete(self, statement: str, owner: str, *more: str) -> int:
         async def drop(cursor: Any) -> int:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
-            await cursor.execute(
-                """DELETE FROM vibevoice.people
-                    WHERE owner = %(owner)s AND (%(id)s::text IS NULL OR id = %(id)s)""",
-                {"owner": owner, "id": person},
-            )
+            await cursor.execute(statement, (owner, *more))
             return int(cursor.rowcount)
 
         return await self._ask(drop)

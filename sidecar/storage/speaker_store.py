@@ -111,8 +111,11 @@ class SpeakerStore(Protocol):
             errors.JournalUnreachable: it may be stored or not. If ``decide`` raises, it is not.
         """
 
-    async def delete(self, owner: str, person: str | None = None) -> int:
-        """Delete all data of a speaker, or of all speakers of an owner; return how many.
+    async def delete(self, owner: str, person: str) -> None:
+        """Delete all data of a speaker; raise as `delete_all`."""
+
+    async def delete_all(self, owner: str) -> int:
+        """Delete all data of all speakers of an owner; return how many.
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
@@ -276,9 +279,15 @@ class SqliteSpeakerStore:
 
         return await self._disk.run(act)
 
-    async def delete(self, owner: str, person: str | None = None) -> int:
+    async def delete(self, owner: str, person: str) -> None:
         """As `SpeakerStore.delete`."""
+        await self._delete(owner, person)
 
+    async def delete_all(self, owner: str) -> int:
+        """As `SpeakerStore.delete_all`."""
+        return await self._delete(owner, None)
+
+    async def _delete(self, owner: str, person: str | None) -> int:
         def act() -> int:
             gone = [one.id for one in self._of(owner) if person in (None, one.id)]
             with self._change():  # their data is overwritten
