@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
@@ -220,8 +219,8 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
     MPEG_TS: (_ts_step, _STEP_BYTES),
     MP4: (_mp4_step, SIGN_BYTES),
     OGG: (_ogg_step, _OGG_HEADER_BYTES + 255),
-    MP3: (partial(_frames_step, frame_length=mpeg_frame_length), _STEP_BYTES),
-    ADTS: (partial(_frames_step, frame_length=adts_frame_length), _STEP_BYTES),
+    MP3: (lambda head: _frames_step(head, mpeg_frame_length), _STEP_BYTES),
+    ADTS: (lambda head: _frames_step(head, adts_frame_length), _STEP_BYTES),
 }
 """Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
 many of these that needs."""
