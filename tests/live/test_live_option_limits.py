@@ -1,11 +1,11 @@
 """Values that no client means, for every option of the live wires of text: a clear answer, and the
-session of somebody else does not notice. Those of gRPC: `tests/protocols/test_grpc_stt_fuzz.py`."""
+session of somebody else does not notice. Those of gRPC and
+Wyoming: `tests/protocols/test_grpc_stt_fuzz.py`, `tests/protocols/test_wyoming.py`."""
 
 import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from scripted_speech import sound, talk
 from service_process import Server
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
-from wyoming.event import async_read_event
 
 from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
@@ -26,7 +25,6 @@ from sidecar.protocols.openai_realtime.session_config import (
     RealtimeDelay,
     RealtimeTranscriptionConfig,
 )
-from sidecar.protocols.wyoming.messages import WyomingAudioFormat
 
 NUMBERS = (
     *("1e308", "-1e308", "5e-324", "-0.0", "1e400"),
@@ -46,7 +44,6 @@ MANY = 6
 
 
 service = service_of_module(
-    wyoming_port=0,
     voice_engine="none",
     conversations=20,
     live_grace=0,
@@ -266,40 +263,6 @@ async def of_talks(server: Server) -> None:
     await at_once([attack("text", "text"), attack("reset", "type")])
 
 
-# Wyoming
-
-
-async def of_wyoming(server: Server) -> None:
-    port = int(server.health()["wyoming_port"])
-    form = {"rate": 16_000, "width": 2, "channels": 1}
-    asked = [
-        *(("audio-start", f"data.{one.name}") for one in fields(WyomingAudioFormat)),
-        *(("audio-chunk", f"data.{one.name}") for one in fields(WyomingAudioFormat)),
-        *(("transcribe", f"data.{one}") for one in ("name", "language", "transcript_names")),
-        *(("transcribe", "data.transcript_terms"), ("select-program", "data.name")),
-        *(("ping", "data.text"), ("ping", "data"), ("describe", "data_length")),
-        ("describe", "payload_length"),
-    ]
-
-    async def attack(kind: str, path: str, value: str) -> None:
-        text = nested(path, value, type=kind)
-        if kind.startswith("audio") and path.startswith("data."):
-            rest = {name: one for name, one in form.items() if f"data.{name}" != path}
-            inner = nested(path.partition(".")[2], value, **rest)
-            text = nested("data", inner, type=kind)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(text.encode() + b"\n" + b'{"type": "ping", "data": {"text": "last"}}\n')
-            told = await async_read_event(reader)
-        finally:
-            writer.close()
-        assert told is not None, text[:200]
-        assert told.type in ("error", "pong", "info"), (text[:200], told)
-        assert told.data.get("code") not in FAULTS, (text[:200], told)
-
-    await at_once([attack(*one, value) for one in asked for value in VALUES])
-
-
 # HTTP: its options are those of the page for generators
 
 
@@ -328,7 +291,7 @@ async def of_http(server: Server) -> None:
 @pytest.mark.slow_except("of_live", "of_http")
 @pytest.mark.parametrize(
     "attack",
-    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_talks, of_wyoming, of_http)],
+    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_talks, of_http)],
 )
 async def test_absurd_option_values_are_refused_without_harm_to_other_sessions(
     service: Server, attack: Callable[[Server], Awaitable[None]]

@@ -191,7 +191,12 @@ WRONG: list[tuple[list[Any], str]] = [
     ([SelectProgram("piper")], "model_not_found"),
     ([Transcribe(language="no language")], "language_invalid"),
     ([Event("transcribe", {"transcript_names": "Ada"})], "field_invalid"),
-    ([Event("audio-start", {"rate": "16000", "width": 2, "channels": 1})], "sound_invalid"),
+    *(
+        ([Event(kind, {**PCM, name: value})], "sound_invalid")
+        for kind in ("audio-start", "audio-chunk")
+        for name in PCM
+        for value in ("16000", 1e308, -0.5, True, None, [1e308], 10**400)
+    ),
     ([AudioStart(rate=16_000, width=1, channels=1)], "sound_invalid"),
     ([AudioStart(**PCM), AudioChunk(audio=b"", rate=8000, width=2, channels=1)], "sound_invalid"),
     ([AudioStop()], "message_invalid"),

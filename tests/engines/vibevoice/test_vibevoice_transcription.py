@@ -100,26 +100,6 @@ def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[
     return method
 
 
-def test_out_of_memory_is_retried_with_fallback_plan(
-    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plans: list[MemoryPlan] = []
-    answer = model.answer
-
-    def noting(samples: Block, plan: MemoryPlan, *rest: Any) -> Any:
-        plans.append(plan)
-        if len(plans) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return answer(samples, plan, *rest)
-
-    monkeypatch.setattr(model, "answer", noting)
-    options = TranscribeOptions(memory_fallback=SMALL)
-    found = transcribe(model, "beckett", options)
-    assert plans == [options.memory, SMALL]
-    assert said(found) == trained("tiny", "beckett")
-    assert [notice.code for notice in found.notices] == ["smaller_memory_plan"]
-
-
 @pytest.mark.parametrize("fallback", [None, SMALL])
 def test_repeated_out_of_memory_has_text_that_hosts_match(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
