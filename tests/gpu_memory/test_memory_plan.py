@@ -420,20 +420,6 @@ def test_batch_of_windows_shares_reads_of_model() -> None:
     assert time(1) / 8 < time(8) < time(2) / 2
 
 
-def test_batch_of_windows_fits_and_one_more_window_would_not() -> None:
-    available = 17 * GIB
-    plan = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available))
-    more = batched_windows_plan(model(BF16), hour(180), DeviceRoom(available + 16 * GIB))
-    assert plan is not None
-    assert more is not None
-    assert plan.together < more.together
-    assert windows_of(3 * HOUR, plan.window_s) == windows_of(3 * HOUR, more.window_s)
-    one = RecordingWork.of(VIBEVOICE_7B_SHAPE, plan.window_s)
-    caches = plan.together * model(BF16).cache_bytes(one.positions)
-    if plan.cache_tokens >= one.positions:
-        assert model(BF16).weights_bytes(plan) + caches < available
-
-
 def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     window = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=400.0)
     least = model(BF16).peak(plan_ladder(window)[-1], window).total
