@@ -375,13 +375,6 @@ def test_loaded_engine_is_listed_under_every_openai_model_name(server: Server) -
     check_error(caught.value, 404, "model_not_found", "model")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_translation_by_an_engine_without_it_is_refused(server: Server) -> None:
-    with pytest.raises(openai.UnprocessableEntityError, match="Whisper translates") as caught:
-        sdk(server).audio.translations.create(file=CLIP, model="whisper-1")
-    check_error(caught.value, 422, "translation_unavailable", None)
-
-
 def test_unknown_path_and_method_are_refused_in_openais_shape(server: Server) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         sdk(server).post("/audio/music", cast_to=object)
