@@ -38,7 +38,6 @@ from sidecar.conversation.conversation_events import (
     UserTurnDropped,
     UserTurnFinal,
     UserTurnStarted,
-    UserTurnStopped,
 )
 from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces import live_events
@@ -150,18 +149,6 @@ async def call(
     finally:
         made.session.end()
         await running
-
-
-async def test_turn_ends_at_the_clients_commit_and_is_answered_on_request() -> None:
-    async with call() as one:
-        await one.spoken(0, "Hello there.")
-        await one.until(CommitAcknowledged)
-        assert one.kinds(
-            UserTurnStarted, UserTurnStopped, UserTurnFinal, ReplyStarted, CommitAcknowledged
-        ) == [UserTurnStarted, UserTurnStopped, UserTurnFinal, CommitAcknowledged]
-        assert one.talk.input.span(0) == (0.25, 1.0)
-        one.talk.wish(ResponseRequested)
-        assert (await one.until(ReplyStarted)).turn == 1
 
 
 async def test_commit_of_silence_is_acknowledged_and_is_no_turn() -> None:
