@@ -107,7 +107,9 @@ def list_folder(folder: Path, *, below: bool = True) -> FolderContents:
 
 def report_skipped(folder: Path, skipped: Sequence[Path]) -> None:
     """Print which files of a folder are not transcribed, if there are any."""
-    if skipped:
+    if folder in skipped:
+        print_error_line(f"{folder}: the folder cannot be read now.")
+    elif skipped:
         names = abbreviate_names([str(path.relative_to(folder)) for path in skipped])
         print_error_line(
             f"{folder}: skipped, as they are hidden, no recordings by their endings, or cannot be "

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import io
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -220,7 +222,7 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
 
 
 def submissions(server: Server) -> str:
-    metrics = server.client.get("/metrics").text
+    metrics: str = server.client.get("/metrics").text
     return next(
         one for one in metrics.splitlines() if one.startswith("vibevoice_jobs_submitted_total")
     )
@@ -341,6 +343,21 @@ async def test_watch_tells_once_what_it_skips(
     async with watched(tmp_path):
         await until((tmp_path / "talk.wav.txt").exists)
     assert capsys.readouterr().err.count("call.xyz") == 1
+
+
+async def test_watch_says_once_that_its_folder_is_away_and_goes_on_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "inbox").mkdir()
+    away, said = tmp_path / "away", io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    async with watched(folder):
+        folder.rename(away)
+        await until(lambda: "cannot be read" in said.getvalue())
+        away.rename(folder)
+        (folder / "talk.wav").write_text("talk")
+        await until((folder / "talk.wav.txt").exists)
+    assert said.getvalue().count(f"{folder}: the folder cannot be read now.\n") == 1
 
 
 @pytest.mark.parametrize("there", [False, True])
