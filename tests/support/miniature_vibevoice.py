@@ -51,7 +51,7 @@ def answer_text(row: dict[str, Any]) -> str:
     return ANSWER_HEAD + (text[:-1] + "," if row["endless"] else text + ANSWER_TAIL)
 
 
-def build_tokenizer(texts: list[str]) -> Qwen2TokenizerFast:
+def build_tokenizer(texts: list[str], marks: list[str] = MARKS) -> Qwen2TokenizerFast:
     """Byte-level BPE over just these texts; every other text is spelled in bytes."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -73,7 +73,7 @@ def build_tokenizer(texts: list[str]) -> Qwen2TokenizerFast:
         unk_token=END,
         eos_token=END,
         pad_token=IMAGE_PAD,
-        extra_special_tokens=MARKS,
+        extra_special_tokens=marks,
     )
 
 
@@ -93,9 +93,9 @@ def encoders_of(model: Any) -> list[Any]:
     return [model.model.acoustic_tokenizer_encoder, model.model.semantic_tokenizer_encoder]
 
 
-def build_model(shape: Shape, processor: VibeVoiceAsrProcessor) -> Any:
+def build_model(shape: Shape, tokenizer: Qwen2TokenizerFast) -> Any:
     """A random model: the released shapes with fewer layers and channels."""
-    tokenizer = processor.tokenizer
+    begin, end, audio = tokenizer.convert_tokens_to_ids(MARKS[2:])
 
     def encoder(hidden_size: int) -> VibeVoiceAcousticTokenizerEncoderConfig:
         # The default layer scale, 1e-6, would make random blocks the identity.
@@ -117,9 +117,9 @@ def build_model(shape: Shape, processor: VibeVoiceAsrProcessor) -> Any:
             rope_parameters={"rope_type": "default", "rope_theta": 1e6},
             tie_word_embeddings=False,
         ),
-        audio_token_id=processor.audio_token_id,
-        audio_bos_token_id=processor.audio_bos_token_id,
-        audio_eos_token_id=processor.audio_eos_token_id,
+        audio_token_id=audio,
+        audio_bos_token_id=begin,
+        audio_eos_token_id=end,
     )
     model = VibeVoiceAsrForConditionalGeneration(config)
     for module in nn.ModuleList(encoders_of(model)).modules():

@@ -207,7 +207,7 @@ def train(task: dict[str, Any], folder: str, seed: int) -> bool:
         model = VibeVoiceAsrForConditionalGeneration.from_pretrained(start)
     else:
         processor = build_processor(rows)
-        model = build_model(size.shape, processor)
+        model = build_model(size.shape, processor.tokenizer)
     heard = hear(model, processor, sounds)
     if not start:
         heard = tune_encoders(model, heard)

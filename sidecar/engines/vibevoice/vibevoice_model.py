@@ -39,6 +39,8 @@ from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precisi
 HOP_SAMPLES = 3_200
 """Samples per token (model card: 7.5 tokens per second)."""
 _LOUDNESS_BLOCK_SAMPLES = 1 << 20
+_DURATION_MARK = "<|AUDIO_DURATION|>"
+"""Mark in the template of the released processor, no token."""
 _CHUNK_ROUNDING_TOKENS = 5
 """Tokens to a multiple of which the last chunk is padded. On a CPU every length costs time and
 memory for new kernels (docs/decisions/vibevoice-worker.md)."""
@@ -129,7 +131,7 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
     """
     audio = np.zeros(1, np.float32)
     text = processor.apply_transcription_request(
-        audio=audio, prompt=sanitize_context(processor, context) or None, tokenize=False
+        audio=audio, prompt=sanitize_context(processor.tokenizer, context) or None, tokenize=False
     )[0]
     text = text.replace(processor.audio_duration_token, f"{samples / VIBEVOICE_SAMPLE_RATE:.2f}")
     text = text.replace(processor.audio_token, processor.audio_token * token_count(samples))
@@ -139,10 +141,9 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
     return ids
 
 
-def sanitize_context(processor: Any, context: str) -> str:
+def sanitize_context(tokenizer: Any, context: str) -> str:
     """Return ``context`` without anything that the tokenizer or the template treats as a mark."""
-    marks = {*processor.tokenizer.all_special_tokens, processor.audio_duration_token}
-    marks |= set(processor.tokenizer.get_added_vocab())
+    marks = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), _DURATION_MARK}
     before = None
     while before != context:  # removing a mark may form another
         before = context
@@ -310,13 +311,13 @@ def load_vibevoice(
     on_cpu = precision is Precision.INT4 and device.type == "cpu"
     if on_cpu and (obstacle := ModelShape.from_config(settings).int4_obstacle):
         raise _not_run_error(precision, f"{obstacle}.")
-    _silence_libraries()
+    silence_libraries()
     dtype = float_type(precision, device)
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(home, **common)
     placed = device_map(device, kept)
     if stored is None:
-        common["quantization_config"] = _quantization(precision, dtype, parted=len(placed) > 1)
+        common["quantization_config"] = quantization(precision, dtype, parted=len(placed) > 1)
     weights = merged_weights(base, folder) if base is not None else None
     model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
         None if base is not None else home,
@@ -393,7 +394,7 @@ def _held_bytes(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def _quantization(
+def quantization(
     precision: Precision, dtype: torch.dtype, *, parted: bool
 ) -> BitsAndBytesConfig | None:
     """Return the quantization. ``parted``: some modules are on the host, but no quantized layer."""
@@ -415,7 +416,7 @@ def _quantization(
     return None
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Silence messages that the libraries log at every load, and false ones.
 
     The "maximum length (450)" of a run is the encoder's chunk length, mistaken for a context

@@ -1,0 +1,198 @@
+"""VibeVoice-ASR-Streaming: loading, cold windows, one growing cache for a session.
+
+The algorithm is that of the released code (microsoft/VibeVoice at 1541f590, greedy): each window
+goes through both encoders from a cold state, its frames behind the cache of all before it, and the
+model writes the text of the chunk until it closes it. The acoustic latents are the encoder's mean;
+the released code adds noise, so that its words vary from run to run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2TokenizerFast, VibeVoiceAsrConfig, VibeVoiceAsrForConditionalGeneration
+
+from sidecar.audio import Block
+from sidecar.engines.vibevoice import vibevoice_model
+from sidecar.engines.vibevoice.streaming_checkpoint import (
+    StreamingFormat,
+    prompt_text,
+    transformers_config,
+    weight_names,
+)
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    KeyValueCache,
+    PlannedDecoder,
+    PromptContinuation,
+    VibeVoiceDecoder,
+)
+from sidecar.engines.vibevoice.vibevoice_generation import log_likelihoods
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.transcripts.loop_guard import MIN_REPEATED_TOKENS, TokenRepetition
+
+MAX_CHUNK_TOKENS = 256
+"""Tokens of a chunk of 2.93 s at most, as in the released code."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedStreamingModel:
+    """Loaded model with its tokenizer, the format of its windows, device and precision."""
+
+    model: Any
+    tokenizer: Qwen2TokenizerFast
+    format: StreamingFormat
+    device: torch.device
+    precision: Precision
+
+
+def load_streaming_model(
+    folder: Path, precision: Precision, device: torch.device
+) -> LoadedStreamingModel:
+    """Load the weights that are needed, once and directly to the device, and check that they run.
+
+    Raises:
+        OSError, KeyError, ValueError, RuntimeError: the checkpoint is invalid.
+        errors.CheckpointDamaged: its format cannot be read.
+        errors.ModelLoadFailed: it loads, but this machine cannot run it at this precision.
+    """
+    original = json.loads((folder / "config.json").read_text("utf-8"))
+    values = transformers_config(original)
+    tokenizer = Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
+    found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
+    vibevoice_model.silence_libraries()
+    dtype = vibevoice_model.float_type(precision, device)
+    model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
+        folder,
+        config=VibeVoiceAsrConfig(**values),
+        key_mapping=weight_names(values),
+        quantization_config=vibevoice_model.quantization(precision, dtype, parted=False),
+        dtype=dtype,
+        device_map={"": device},
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    if values["text_config"].get("tie_word_embeddings"):  # the class of transformers cannot
+        model.lm_head.weight = model.get_input_embeddings().weight
+    model.eval().requires_grad_(False)
+    vibevoice_model.run_trial_token(model, precision)
+    return LoadedStreamingModel(model, tokenizer, found, device, precision)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkText:
+    """Text of a chunk. ``likelihoods``: the natural logarithm of each token's probability.
+    ``looped``: a repetition was cut off, or the text did not end."""
+
+    text: str
+    likelihoods: tuple[float, ...] = ()
+    looped: bool = False
+
+
+class StreamingModel:
+    """Loaded model for many sessions; the caller provides `torch.inference_mode` and runs one call
+    at a time."""
+
+    def __init__(self, loaded: LoadedStreamingModel, plan: MemoryPlan) -> None:
+        self.loaded, self.format = loaded, loaded.format
+        self._plan = plan
+        inner = loaded.model.model
+        self._encoders = inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder
+        self._projector = inner.multi_modal_projector
+        self._decoder = VibeVoiceDecoder(loaded.model)
+        self.decoding = PlannedDecoder(self._decoder, plan)
+
+    def open(self, context: str = "") -> "StreamingSession":
+        """Begin a session; ``context``: names and terms."""
+        tokenizer = self.loaded.tokenizer
+        text = prompt_text(vibevoice_model.sanitize_context(tokenizer, context))
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        cache = self._decoder.new_cache(self._plan, len(ids))
+        self.decoding.prefill(self._decoder.embed(torch.tensor(ids)), cache)
+        return StreamingSession(cache)
+
+    def encode(self, windows: Sequence[Block]) -> Tensor:
+        """Return the embeddings ``(windows, frames, hidden)`` of windows of at most
+        `StreamingFormat.window_samples` samples; shorter ones are padded with zeros."""
+        like = self._decoder
+        waves = torch.zeros(len(windows), 1, self.format.window_samples)
+        for row, samples in zip(waves, windows, strict=True):
+            row[0, : len(samples)] = torch.from_numpy(samples)
+        waves = waves.to(like.device, like.dtype)
+        acoustic, semantic = (encoder(waves).latents for encoder in self._encoders)
+        embeddings: Tensor = self._projector(acoustic, semantic)
+        return embeddings
+
+    def transcribe(
+        self, sessions: Sequence["StreamingSession"], windows: Sequence[Block]
+    ) -> list[ChunkText]:
+        """Add a window to each of the sessions; return the texts of their chunks, decoded in
+        step."""
+        for session, frames in zip(sessions, self.encode(windows), strict=True):
+            self._hear(session, frames)
+        open_ = [*sessions]
+        while open_ := [one for one in open_ if one.takes(self.format)]:
+            passes = [PromptContinuation([one.ids[-1]], one.cache) for one in open_]
+            for session, logits in zip(open_, self.decoding.step(passes), strict=True):
+                session.logits = logits[-1]
+        return [self._chunk(session) for session in sessions]
+
+    def _hear(self, session: "StreamingSession", frames: Tensor) -> None:
+        marks = self._decoder.embed(
+            torch.tensor(
+                [self.format.chunk_end, self.format.speech_begin, self.format.speech_end]
+            )
+        )
+        before = marks[0 if session.chunks else 1 : 2]
+        heard = torch.cat([before, frames, marks[2:]])
+        session.begin(self.decoding.prefill(heard, session.cache))
+
+    def _chunk(self, session: "StreamingSession") -> ChunkText:
+        text = self.loaded.tokenizer.decode(session.ids, skip_special_tokens=True)
+        return ChunkText(text, tuple(session.likelihoods), session.looped)
+
+
+class StreamingSession:
+    """One session: its cache, and the text of the current chunk.
+
+    The cache begins with the prompt. Each chunk adds its frames between their marks, its text, and,
+    once the next one comes, the mark that closes it.
+    """
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        self.cache = cache
+        self.chunks = 0
+        self.logits = torch.empty(0)
+        self.ids: list[int] = []
+        self.likelihoods: list[float] = []
+        self.looped = False
+        self._repetition = TokenRepetition()
+
+    def begin(self, logits: Tensor) -> None:
+        """Begin the text of a chunk, given the logits ``(vocabulary,)`` after its audio."""
+        self.chunks += 1
+        self.logits = logits
+        self.ids, self.likelihoods, self.looped = [], [], False
+        self._repetition = TokenRepetition()
+
+    def takes(self, form: StreamingFormat) -> bool:
+        """Choose the next token of the chunk; return whether a pass over it is needed."""
+        best = self.logits.argmax()
+        token = int(best)
+        if token in (form.chunk_end, form.text_end):
+            return False
+        self.likelihoods.append(float(log_likelihoods(self.logits[None], best[None])))
+        self.ids.append(token)
+        self._repetition.add(token)
+        repeated = self._repetition.repeated
+        if repeated < MIN_REPEATED_TOKENS and len(self.ids) < MAX_CHUNK_TOKENS:
+            return True
+        self.looped = True
+        kept = len(self.ids) - max(1, repeated - self._repetition.period)
+        self.cache.length -= len(self.ids) - 1 - kept  # the last token is not in the cache
+        del self.ids[kept:], self.likelihoods[kept:]
+        return False
