@@ -7,6 +7,7 @@ the released code adds noise, so that its words vary from run to run.
 """
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2TokenizerFast, VibeVoiceAsrConfig, VibeVoiceAsrForConditionalGeneration
+from transformers import (
+    Qwen2Tokenizer,
+    VibeVoiceAsrConfig,
+    VibeVoiceAsrForConditionalGeneration,
+)
 
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_model
@@ -36,6 +41,8 @@ from sidecar.transcripts.loop_guard import MIN_REPEATED_TOKENS, TokenRepetition
 
 MAX_CHUNK_TOKENS = 256
 """Tokens of a chunk of 2.93 s at most, as in the released code."""
+REMEMBERED_CHUNKS = 20
+"""Chunks that a fresh cache begins with, about a minute: the present speakers and topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class LoadedStreamingModel:
     """Loaded model with its tokenizer, the format of its windows, device and precision."""
 
     model: Any
-    tokenizer: Qwen2TokenizerFast
+    tokenizer: Qwen2Tokenizer
     format: StreamingFormat
     device: torch.device
     precision: Precision
@@ -61,7 +68,7 @@ def load_streaming_model(
     """
     original = json.loads((folder / "config.json").read_text("utf-8"))
     values = transformers_config(original)
-    tokenizer = Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
     vibevoice_model.silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
@@ -115,6 +122,11 @@ class StreamingModel:
         self.decoding.prefill(self._decoder.embed(torch.tensor(ids)), cache)
         return StreamingSession(cache)
 
+    @property
+    def renewed_at(self) -> int:
+        """Return the positions of a cache after which it begins again."""
+        return self._plan.cache_tokens - self.format.window_frames - MAX_CHUNK_TOKENS - 3
+
     def encode(self, windows: Sequence[Block]) -> Tensor:
         """Return the embeddings ``(windows, frames, hidden)`` of windows of at most
         `StreamingFormat.window_samples` samples; shorter ones are padded with zeros."""
@@ -133,7 +145,9 @@ class StreamingModel:
         """Add a window to each of the sessions; return the texts of their chunks, decoded in
         step."""
         for session, frames in zip(sessions, self.encode(windows), strict=True):
-            self._hear(session, frames)
+            if session.cache.length >= self.renewed_at:
+                self._renew(session)
+            session.begin(frames, self._add(session.cache, frames, first=not session.chunks))
         open_ = [*sessions]
         while open_ := [one for one in open_ if one.takes(self.format)]:
             passes = [PromptContinuation([one.ids[-1]], one.cache) for one in open_]
@@ -141,18 +155,29 @@ class StreamingModel:
                 session.logits = logits[-1]
         return [self._chunk(session) for session in sessions]
 
-    def _hear(self, session: "StreamingSession", frames: Tensor) -> None:
+    def _add(self, cache: KeyValueCache, frames: Tensor, *, first: bool) -> Tensor:
+        """Add the audio of a chunk behind the mark that closes the one before it; return the
+        logits ``(vocabulary,)`` after it."""
+        form = self.format
         marks = self._decoder.embed(
-            torch.tensor(
-                [self.format.chunk_end, self.format.speech_begin, self.format.speech_end]
-            )
+            torch.tensor([form.chunk_end, form.speech_begin, form.speech_end])
         )
-        before = marks[0 if session.chunks else 1 : 2]
-        heard = torch.cat([before, frames, marks[2:]])
-        session.begin(self.decoding.prefill(heard, session.cache))
+        return self.decoding.prefill(
+            torch.cat([marks[1 if first else 0 : 2], frames, marks[2:]]), cache
+        )
+
+    def _renew(self, session: "StreamingSession") -> None:
+        """Begin the cache again with the prompt and the last chunks, whose texts are known, so
+        that the numbers of their speakers stay."""
+        session.cache.length = session.prompt_tokens
+        session.remember(self.renewed_at // 2)
+        for number, (frames, ids) in enumerate(session.remembered):
+            self._add(session.cache, frames, first=not number)
+            if ids:
+                self.decoding.prefill(self._decoder.embed(torch.tensor(ids)), session.cache)
 
     def _chunk(self, session: "StreamingSession") -> ChunkText:
-        text = self.loaded.tokenizer.decode(session.ids, skip_special_tokens=True)
+        text = str(self.loaded.tokenizer.decode(session.ids, skip_special_tokens=True))
         return ChunkText(text, tuple(session.likelihoods), session.looped)
 
 
@@ -164,7 +189,9 @@ class StreamingSession:
     """
 
     def __init__(self, cache: KeyValueCache) -> None:
-        self.cache = cache
+        self.cache, self.prompt_tokens = cache, cache.length
+        self.remembered: deque[tuple[Tensor, list[int]]] = deque(maxlen=REMEMBERED_CHUNKS)
+        """Embeddings ``(frames, hidden)`` and text of the last chunks."""
         self.chunks = 0
         self.logits = torch.empty(0)
         self.ids: list[int] = []
@@ -172,12 +199,18 @@ class StreamingSession:
         self.looped = False
         self._repetition = TokenRepetition()
 
-    def begin(self, logits: Tensor) -> None:
-        """Begin the text of a chunk, given the logits ``(vocabulary,)`` after its audio."""
+    def begin(self, frames: Tensor, logits: Tensor) -> None:
+        """Begin the text of a chunk, given its audio and the logits ``(vocabulary,)`` after it."""
         self.chunks += 1
         self.logits = logits
         self.ids, self.likelihoods, self.looped = [], [], False
         self._repetition = TokenRepetition()
+        self.remembered.append((frames, self.ids))
+
+    def remember(self, most: int) -> None:
+        """Forget the earliest chunks until the others take at most ``most`` positions."""
+        while sum(len(frames) + len(ids) + 3 for frames, ids in self.remembered) > most:
+            self.remembered.popleft()
 
     def takes(self, form: StreamingFormat) -> bool:
         """Choose the next token of the chunk; return whether a pass over it is needed."""

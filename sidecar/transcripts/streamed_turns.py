@@ -1,0 +1,92 @@
+"""Turns of speakers in the text of VibeVoice-ASR-Streaming. Pure.
+
+The text of a session comes in chunks of audio and goes on over their borders. A turn begins with
+``Speaker N:``. The model writes no times: a border inside a chunk lies in proportion to its
+characters.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+_MARK = re.compile(r"(?:(?<=\s)|^)Speaker (\d{1,3}):\s?")
+_PART_OF_MARK = re.compile(r"(?:(?<=\s)|^)S(?:p(?:e(?:a(?:k(?:e(?:r(?: (?:\d{1,3})?)?)?)?)?)?)?)?$")
+LONG_S, LONGEST_S = 12.0, 30.0
+"""A turn is cut at the end of a sentence after the first, anywhere between words after the
+second, so that readers of a monologue get its segments while it goes on."""
+_SENTENCE_END = tuple(".!?…。！？")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedTurn:
+    """Text of one speaker, start and end in seconds. ``speaker``: None before the first mark.
+    ``likelihoods``: natural logarithms of the probabilities of its tokens, as far as chunks are
+    told apart."""
+
+    start: float
+    end: float
+    speaker: int | None
+    text: str
+    likelihoods: tuple[float, ...] = ()
+
+
+class StreamedTurns:
+    """Turns of one session, as its chunks come; ``open`` is the one that goes on."""
+
+    def __init__(self) -> None:
+        self.open: StreamedTurn | None = None
+        self._speaker: int | None = None
+        self._held = ""
+
+    def feed(
+        self, text: str, start: float, end: float, likelihoods: tuple[float, ...] = ()
+    ) -> Iterator[StreamedTurn]:
+        """Add the text of a chunk from ``start`` to ``end``; yield the turns that it closes."""
+        text = self._held + text
+        part = _PART_OF_MARK.search(text)
+        self._held = text[part.start() :] if part else ""
+        first, *rest = _MARK.split(text[: len(text) - len(self._held)])
+        spoken = [first, *rest[1::2]]
+        second = (end - start) / max(1, sum(map(len, spoken)))
+        at = start
+        for speaker, words in zip([None, *rest[::2]], spoken, strict=True):
+            if speaker is not None:
+                yield from self.close()
+                self._speaker = int(speaker)
+            self._say(words, at, at + len(words.rstrip()) * second, likelihoods)
+            at += len(words) * second
+        pauses = not "".join(spoken).strip()
+        if self.open is not None and (pauses or self._is_long(self.open)):
+            yield from self.close()
+
+    def close(self) -> Iterator[StreamedTurn]:
+        """End the open turn: the next text begins another one, of the same speaker."""
+        turn, self.open = self.open, None
+        if turn is not None:
+            yield replace(turn, text=turn.text.strip())
+
+    def finish(self) -> Iterator[StreamedTurn]:
+        """End the text."""
+        if held := self._held:
+            self._held = ""
+            at = self.open.end if self.open is not None else 0.0
+            self._say(held, at, at, ())
+        yield from self.close()
+
+    def _say(self, text: str, start: float, end: float, likelihoods: tuple[float, ...]) -> None:
+        """Add text of the present speaker."""
+        if self.open is not None:
+            self.open = replace(
+                self.open,
+                end=max(end, self.open.end),
+                text=self.open.text + text,
+                likelihoods=self.open.likelihoods + likelihoods,
+            )
+        elif text.strip():
+            self.open = StreamedTurn(start, end, self._speaker, text.lstrip(), likelihoods)
+
+    @staticmethod
+    def _is_long(turn: StreamedTurn) -> bool:
+        seconds = turn.end - turn.start
+        text = turn.text.rstrip()
+        return seconds > LONGEST_S or (seconds > LONG_S and text.endswith(_SENTENCE_END))
