@@ -3,11 +3,19 @@
 from importlib.util import find_spec
 
 from sidecar import upstream
-from sidecar.engines import moonshine, scripted_engine, vibevoice, voxtral, whisper
+from sidecar.engines import (
+    moonshine,
+    scripted_engine,
+    vibevoice,
+    vibevoice_streaming,
+    voxtral,
+    whisper,
+)
 from sidecar.interfaces.engine_interface import EngineSpec, ModelSpec, TranscriptionEngine
 
 _CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
     (vibevoice.SPEC, vibevoice.VibeVoiceEngine),
+    (vibevoice_streaming.SPEC, vibevoice_streaming.VibeVoiceStreamingEngine),
     (whisper.SPEC, whisper.WhisperEngine),
     (voxtral.SPEC, voxtral.VoxtralEngine),
     (moonshine.SPEC, moonshine.MoonshineEngine),

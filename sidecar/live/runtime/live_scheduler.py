@@ -219,7 +219,7 @@ class EngineSession:
         """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
         hearing = self.hearing
-        while True:
+        while not hearing.held:
             while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
                 if hearing.backlog >= MAX_FRAMES_AT_ONCE:
                     break
@@ -232,6 +232,7 @@ class EngineSession:
             order = self._inbox.popleft()
             assert not isinstance(order, np.ndarray)
             say(hearing.follow(order, now))
+        return None
 
     def push(self, what: SessionInput) -> None:
         """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""

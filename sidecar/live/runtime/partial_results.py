@@ -7,10 +7,13 @@ An engine that cannot be stopped within a segment delays a final until its curre
 If that takes long, the plan leaves out all work that can wait: there are finals only.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import CancelCheck
@@ -88,7 +91,9 @@ class RecognitionHypothesis:
     available. ``language``: '' if the engine does not report it; ``sure``: it is certain, so that
     the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
     context of the next segment. ``confidence``: of an engine for one language only.
-    ``likelihood``: the confidence of a `Segment`, of any engine.
+    ``likelihood``: the confidence of a `Segment`, of any engine. ``earlier``: of an engine that
+    tells speakers apart, the turns of other speakers before this text, each with its end in
+    samples of the session.
     """
 
     text: str
@@ -100,6 +105,7 @@ class RecognitionHypothesis:
     tokens: tuple[int, ...] = ()
     confidence: Confidence = field(default_factory=Confidence)
     likelihood: float | None = None
+    earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
@@ -113,12 +119,14 @@ class PartialSchedule:
 
     ``grows``: the engine continues from the end of its draft and takes nothing back. So all of its
     text is stable. It recognizes a segment step by step even if partials are off, and a final is
-    the draft and the rest. Recognizing a pause early would gain nothing.
+    the draft and the rest. Recognizing a pause early would gain nothing. ``turns``: its hypotheses
+    may have turns of several speakers (`RecognitionHypothesis.earlier`).
     """
 
     first_s: float = FIRST_PARTIAL_S
     step_s: float = PARTIAL_STEP_S
     grows: bool = False
+    turns: bool = False
 
 
 DEFAULT_SCHEDULE = PartialSchedule()
@@ -315,7 +323,8 @@ class SegmentRequest:
 
     ``draft``: the hypothesis of its beginning. ``before``: the context with which the audio begins;
     the result is the text of the segment alone, with word times from its start. ``cancelled``: the
-    result is not wanted any more.
+    result is not wanted any more. ``start``: of the audio, in samples of the session. ``session``:
+    what the engine keeps for the session, from segment to segment.
     """
 
     audio: Block
@@ -323,6 +332,8 @@ class SegmentRequest:
     draft: RecognitionHypothesis | None = None
     before: PrecedingContext | None = None
     cancelled: CancelCheck = lambda: False
+    start: int = 0
+    session: dict[str, Any] = field(default_factory=dict)
 
 
 class RecognitionContext:

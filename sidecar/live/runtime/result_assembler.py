@@ -54,9 +54,12 @@ class ResultAssembler:
         """Return whether only the summary is left to send."""
         return bool(self._rows) and self._rows[0] is None
 
-    def add(self, piece: SpeechSegment) -> None:
-        """Add a segment that has ended."""
-        self._rows.append(piece)
+    def add(self, piece: SpeechSegment, after: SpeechSegment | None = None) -> None:
+        """Add a segment that has ended, behind ``after`` or all others."""
+        if after is None:
+            self._rows.append(piece)
+        else:
+            self._rows.insert(self._rows.index(after) + 1, piece)
 
     def end_turn(self, turn: int, at: int, *, committed: bool) -> None:
         """End a turn: it has no more segments."""

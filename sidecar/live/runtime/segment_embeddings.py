@@ -134,9 +134,36 @@ class SegmentEmbeddings:
         sample, self._open = self._open, None
         if sample is None or sample.piece != piece:
             return
+        self._finish(sample, end, now, ring)
+
+    def divided(self, piece: int, at: int, after: int, now: float, ring: SampleRingBuffer) -> None:
+        """Divide a segment: from the sample ``at`` on it is the segment ``after``."""
+        self._pieces += 1
+        sample = self._open if self._open is not None and self._open.piece == piece else None
+        rest = _EmbeddingSample(after)
+        if sample is not None:
+            rest.paused, self._open = sample.paused, rest
+            for frame in self._speech:
+                if frame >= at:
+                    self._add(frame)
+        else:
+            sample = next((one for one in self.waiting if one.piece == piece), None)
+            if sample is None:  # its embedding is made, or being computed
+                self.speakers.mark_without_embedding(after)
+                return
+            self.waiting.remove(sample)
+            rest.frames = [frame for frame in sample.frames if frame >= at]
+        self._finish(sample, at, now, ring)
+        if rest is not self._open:
+            self._finish(rest, ring.end, now, ring)
+
+    def _finish(
+        self, sample: _EmbeddingSample, end: int, now: float, ring: SampleRingBuffer
+    ) -> None:
+        """Queue a segment that has ended for its embedding, if that is worthwhile."""
         sample.frames = [at for at in sample.frames if at + FRAME_SAMPLES <= end]
         if not sample.worth:
-            self.speakers.mark_without_embedding(piece)
+            self.speakers.mark_without_embedding(sample.piece)
             return
         sample.sound, sample.since = sample.cut(ring), now
         self.waiting.append(sample)

@@ -8,8 +8,9 @@ streams at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeAlias
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
@@ -27,6 +28,7 @@ from sidecar.live.runtime.load_shedding import (
 from sidecar.live.runtime.partial_results import (
     DEFAULT_SCHEDULE,
     PARTIAL_STEP_S,
+    HypothesisAgreement,
     PartialSchedule,
     PartialText,
     RecognitionContext,
@@ -44,6 +46,10 @@ from sidecar.transcripts.transcript import Notice
 
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
+_PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
+_BORDER_S = 1.0
+"""Seconds around the place that an engine names for a change of speakers, where the least
+probability of speech is."""
 LEAD_IN_S = 1.0
 """Seconds of audio before the resume point that a new engine gets, for its VAD."""
 
@@ -66,6 +72,9 @@ class StreamRecognizer:
         self.options = options
         self._context = RecognitionContext(begin.context) if context else None
         self._schedule = schedule
+        self._engine_state: dict[str, Any] = {}
+        """What the engine keeps for the session."""
+        self._probabilities: deque[tuple[float, int]] = deque(maxlen=_PROBABILITY_FRAMES)
         self._engine, self._precision = engine, precision
         at = round(begin.at * LIVE_RATE)
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
@@ -127,6 +136,12 @@ class StreamRecognizer:
         """Return the frames that are not processed yet."""
         return (self.audio.end - self._looked) // endpointing.FRAME_SAMPLES
 
+    @property
+    def held(self) -> bool:
+        """Return whether no audio may be looked at, since the last segment may still be divided:
+        segments that begin later have later numbers."""
+        return self._schedule.turns and any(one.final is None for one in self._story.pieces)
+
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
         there are none."""
@@ -138,6 +153,7 @@ class StreamRecognizer:
 
     def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
         """Process the next frame, given its speech probability."""
+        self._probabilities.append((probability, self._looked))
         self._looked += endpointing.FRAME_SAMPLES
         if self.over or self._looked <= self._decided:
             return  # lead-in frames only give the VAD its state
@@ -240,7 +256,10 @@ class StreamRecognizer:
         draft = task.segment.draft if partial or self._schedule.grows else None
         sure_language = self._story.sure_language
         options = dataclasses.replace(task.segment.options, language_before=sure_language)
-        return SegmentRequest(self.audio.cut(start, task.to), options, draft, before)
+        audio = self.audio.cut(start, task.to)
+        return SegmentRequest(
+            audio, options, draft, before, start=start, session=self._engine_state
+        )
 
     def _longest(self) -> int:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
@@ -253,6 +272,9 @@ class StreamRecognizer:
         piece = task.segment
         if piece.cancelled or piece.final is not None:
             return
+        for end, turn in found.earlier if found is not None else ():
+            piece = yield from self._divided(piece, self._border(piece, end), turn, now, work_s)
+            work_s = 0.0
         if task.urgency is RecognitionUrgency.FINAL:
             yield from self._settle(piece, found, now, work_s)
             return
@@ -267,6 +289,40 @@ class StreamRecognizer:
                 return
         if piece.end is None and self.options.partials and found.text and news:
             yield from self._partial(piece, found, task)
+
+    def _border(self, piece: SpeechSegment, at: int) -> int:
+        """Return the frame with the least speech near a change of speakers."""
+        last = self._looked if piece.end is None else piece.end
+        near = [
+            (probability, abs(frame - at), frame)
+            for probability, frame in self._probabilities
+            if piece.start < frame < last and abs(frame - at) <= _BORDER_S * LIVE_RATE
+        ]
+        return min(near)[2] if near else min(max(at, piece.start + 1), last)
+
+    def _divided(
+        self,
+        piece: SpeechSegment,
+        at: int,
+        turn: RecognitionHypothesis,
+        now: float,
+        work_s: float,
+    ) -> Generator[live_events.LiveEvent, None, SpeechSegment]:
+        """End a segment at ``at`` with the text of a turn; return the segment of the rest."""
+        rest = dataclasses.replace(
+            piece, number=self._piece, start=at, draft=None, agreement=HypothesisAgreement()
+        )
+        self._piece += 1
+        if self.voicing is not None and piece.diarize:
+            self.voicing.divided(piece.number, at, rest.number, now, self.audio)
+        if piece is self._open:
+            self._open, piece.since = rest, now
+            self._story.add(piece)
+        else:
+            self._story.add(rest, after=piece)
+        piece.end = at
+        yield from self._settle(piece, turn, now, work_s)
+        return rest
 
     def decided(
         self, voiced: EmbeddingTask, decision: RelabelResult | None

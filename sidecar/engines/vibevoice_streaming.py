@@ -1,0 +1,116 @@
+"""VibeVoice-ASR-Streaming engine: who said what while people speak, and files with early words.
+
+Its model hears windows of 3.47 s, each 2.93 s behind the one before, with one cache for a whole
+session (`vibevoice.streaming_model`). Sessions that have a window at the same time share passes of
+the decoder. Silence between segments of speech is not fed. The model tells speakers apart as turns
+begin; the labels of live segments come from speaker embeddings, as with all live engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.interfaces import engine_interface
+from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.transcripts.transcript import TranscriptionEvent
+
+if TYPE_CHECKING:
+    from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.engines.vibevoice.streaming_model import StreamingModel
+    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
+
+SPEC = engine_interface.EngineSpec(
+    name="vibevoice-streaming",
+    title="VibeVoice-ASR-Streaming",
+    sample_rate=VIBEVOICE_SAMPLE_RATE,
+    precisions=(
+        engine_interface.Precision.BF16,
+        engine_interface.Precision.FP16,
+        engine_interface.Precision.INT8,
+        engine_interface.Precision.INT4,
+        engine_interface.Precision.FP32,
+    ),
+    languages=("de", "en", "es", "fr", "it", "ja", "ko", "pt", "ru", "zh"),
+    diarizes=True,
+    requires=("torch", "transformers", "accelerate", "bitsandbytes"),
+    steerable=True,
+    sessions=100,  # an upper limit, as for Voxtral
+)
+SESSION_TOKENS = 16_384
+"""Positions of a session's cache, after which it begins again with the last chunks: about
+eighteen minutes of speech."""
+CHUNK_S = 2.93
+
+
+class VibeVoiceStreamingEngine:
+    """VibeVoice-ASR-Streaming with many sessions on one model."""
+
+    def __init__(self) -> None:
+        self._model: StreamingModel | None = None
+        self._voices: SpeakerModels | None = None
+
+    def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
+        """Load the checkpoint onto its device.
+
+        Raises:
+            errors.ModelLoadFailed: it is missing or invalid, or does not fit.
+        """
+        yield 0.0
+        from sidecar.diarization.speaker_models import load_models
+        from sidecar.engines.vibevoice import streaming_model, vibevoice_model
+
+        if options.checkpoint is None:
+            raise errors.ModelLoadFailed("No VibeVoice-ASR-Streaming checkpoint is set.")
+        device = vibevoice_model.pick_device(options.device)
+        precision = SPEC.resolve_precision(options.precision)
+        loaded = streaming_model.load_streaming_model(Path(options.checkpoint), precision, device)
+        plan = engine_interface.MemoryPlan(cache_tokens=SESSION_TOKENS)
+        self._model = streaming_model.StreamingModel(loaded, plan)
+        if options.live:
+            self._voices = load_models()
+        yield 1.0
+
+    def transcribe(
+        self, request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        """Yield the turns of a recording as they end."""
+        from sidecar.engines.vibevoice.streaming_transcription import StreamingTranscription
+
+        assert self._model is not None
+        yield from StreamingTranscription(self._model, request).events()
+
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> EngineSession:
+        """Open a live session.
+
+        Raises:
+            errors.LiveUnavailable: voice activity detection is not available.
+        """
+        return self._scheduler.open(options, begin, tell)
+
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
+        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.engines.vibevoice.streaming_live import WINDOWS_AT_ONCE, SharedModel
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+        from sidecar.live.runtime.partial_results import PartialSchedule
+        from sidecar.live.runtime.vad import load_vad
+
+        assert self._model is not None
+        recognize = SharedModel(self._model).recognize
+        hear, glimpse = partial(recognize, last=True), partial(recognize, last=False)
+        return LiveScheduler(
+            LiveRecognizers(hear, glimpse, encoder=SpeakerEncoder(self._voices)),
+            load_vad(),
+            SPEC.name,
+            self._model.loaded.precision.value,
+            threads=WINDOWS_AT_ONCE,
+            schedule=PartialSchedule(CHUNK_S, CHUNK_S, grows=True, turns=True),
+        )
