@@ -19,6 +19,7 @@ MODEL_TYPE = "vibevoice_asr"
 """`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
 """`model_type` in the original layout, which the TTS model shares."""
+STREAMING_NAME = "VibeVoice-ASR-Streaming"
 ADAPTER_FILE = "adapter_config.json"
 """File that peft writes in place of `config.json`."""
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
@@ -143,7 +144,7 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
     if kind == MODEL_TYPE:
         refuse_code(folder, config)
         return config
-    if kind == ORIGINAL_MODEL_TYPE and (name := _relative_of(folder, config)):
+    if kind == ORIGINAL_MODEL_TYPE and (name := relative_of(folder, config)):
         raise errors.CheckpointUnsupported(
             f"{folder} is {name}, another model, which this service does not run.",
             hint="Get VibeVoice-ASR: vibevoice-asr pull vibevoice",
@@ -199,14 +200,14 @@ def check_safetensors(path: Path) -> frozenset[str]:
     return frozenset(header)
 
 
-def _relative_of(folder: Path, config: dict[str, Any]) -> str:
+def relative_of(folder: Path, config: dict[str, Any]) -> str:
     """Return the name of the model of VibeVoice-ASR's family that a config is of; '' if of none."""
     quantization = config.get("quantization_config") or {}
     words = [config.get("architectures"), quantization, folder.name, folder.parent.parent.name]
     marks = str(words).lower()
     if "bitnet" in marks:
         return "VibeVoice-ASR-BitNet"
-    return "VibeVoice-ASR-Streaming" if "asrstreaming" in marks.replace("-", "") else ""
+    return STREAMING_NAME if "asrstreaming" in marks.replace("-", "") else ""
 
 
 def _is_asr_config(config: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,12 +17,14 @@ from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.checkpoint_variants import cached_repository, read_vibevoice
 from sidecar.checkpoints.model_repositories import (
     DEFAULT_WHISPER_MODEL,
+    STREAMING_REPOSITORIES,
     VIBEVOICE_REPOSITORY,
     VOXTRAL_NAMES,
     VOXTRAL_REPOSITORY,
     WHISPER_ALIASES,
     WHISPER_MODELS,
     WHISPER_PREFIX,
+    streaming_repository,
     vibevoice_repository,
     whisper_model_named,
     whisper_pull_command,
@@ -61,50 +63,82 @@ def is_vibevoice_cache(name: str) -> bool:
     return "vibevoice" in name.lower() and "asr" in name.lower()
 
 
-VOXTRAL_COMMAND = "vibevoice-asr pull voxtral"
-VOXTRAL_MODEL_TYPE = "voxtral_realtime"
 TEKKEN_FILE = "tekken.json"
 
 
-def find_voxtral(model_path: Path | None) -> checkpoint.ModelCheckpoint:
-    """Return the checkpoint in ``model_path`` (of the checkpoint or a cache), or in the cache.
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """Model for live audio in a layout of transformers.
 
-    Raises:
-        errors.BadCheckpoint: there is none, or the error of the first.
+    ``pulled``: its name for `pull`. ``repositories``: in order of preference. ``files``: those
+    that it needs beside its weights. ``is_one``: whether a `config.json` is of it.
     """
-    return checkpoint.find_model(
-        model_path,
-        lambda root: [checkpoint.cache_folder(VOXTRAL_REPOSITORY, root)],
-        read_voxtral,
-        "Voxtral Realtime",
-        f"Get it: {VOXTRAL_COMMAND}.",
-    )
 
+    title: str
+    pulled: str
+    repositories: tuple[str, ...]
+    files: tuple[str, ...]
+    is_one: Callable[[Path, dict[str, Any]], bool]
 
-def read_voxtral(folder: Path) -> checkpoint.ModelCheckpoint:
-    """Check a folder without loading it, and return its checkpoint.
+    @property
+    def command(self) -> str:
+        """Return the command that downloads it."""
+        return f"vibevoice-asr pull {self.pulled}"
 
-    Raises:
-        errors.BadCheckpoint: there is none, it is incomplete, or of another model.
-    """
-    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(VOXTRAL_COMMAND):
-        config = check_voxtral_config(folder)
-        files = checkpoint.weight_files(folder)
-        checkpoint.require_files(folder, [TEKKEN_FILE])
-        return checkpoint.ModelCheckpoint.of(folder, config, files)
+    def find(self, model_path: Path | None) -> checkpoint.ModelCheckpoint:
+        """Return the checkpoint in ``model_path`` (of the checkpoint or a cache), or in the cache.
 
-
-def check_voxtral_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, which must be that of Voxtral Realtime in transformers' layout."""
-    config = checkpoint.read_config(folder, f"Get Voxtral Realtime: {VOXTRAL_COMMAND}.")
-    checkpoint.refuse_code(folder, config)
-    if config.get("model_type") != VOXTRAL_MODEL_TYPE:
-        raise errors.CheckpointUnsupported(
-            f"{folder} is not Voxtral Realtime: its model_type is "
-            f"{str(config.get('model_type'))[:60]!r}.",
-            hint=f"Get it: {VOXTRAL_COMMAND}.",
+        Raises:
+            errors.BadCheckpoint: there is none, or the error of the first.
+        """
+        return checkpoint.find_model(
+            model_path,
+            lambda root: [checkpoint.cache_folder(name, root) for name in self.repositories],
+            self.read,
+            self.title,
+            f"Get it: {self.command}.",
         )
-    return config
+
+    def read(self, folder: Path) -> checkpoint.ModelCheckpoint:
+        """Check a folder without loading it, and return its checkpoint.
+
+        Raises:
+            errors.BadCheckpoint: there is none, it is incomplete, or of another model.
+        """
+        with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(self.command):
+            config = self.check_config(folder)
+            weights = checkpoint.weight_files(folder)
+            for name in self.files:
+                checkpoint.require_files(folder, [name])
+            return checkpoint.ModelCheckpoint.of(folder, config, weights)
+
+    def check_config(self, folder: Path) -> dict[str, Any]:
+        """Return `config.json`, which must be of this model."""
+        config = checkpoint.read_config(folder, f"Get {self.title}: {self.command}.")
+        checkpoint.refuse_code(folder, config)
+        if not self.is_one(folder, config):
+            raise errors.CheckpointUnsupported(
+                f"{folder} is not {self.title}: its model_type is "
+                f"{str(config.get('model_type'))[:60]!r}.",
+                hint=f"Get it: {self.command}.",
+            )
+        return config
+
+
+VOXTRAL = LiveModel(
+    "Voxtral Realtime",
+    "voxtral",
+    (VOXTRAL_REPOSITORY,),
+    (TEKKEN_FILE,),
+    lambda _, config: config.get("model_type") == "voxtral_realtime",
+)
+STREAMING = LiveModel(
+    checkpoint.STREAMING_NAME,
+    "vibevoice-streaming",
+    tuple(STREAMING_REPOSITORIES.values()),
+    ("preprocessor_config.json", "tokenizer_config.json"),
+    lambda folder, config: checkpoint.relative_of(folder, config) == checkpoint.STREAMING_NAME,
+)
 
 
 WEIGHTS_FILE = "model.bin"
@@ -287,9 +321,16 @@ VOXTRAL_LAYOUT = CheckpointLayout(
     "model*.safetensors",
     lambda name: TRANSFORMERS_LAYOUT.fetched(name) and name not in MISTRAL_FILES,
     TRANSFORMERS_LAYOUT.is_large,
-    check_voxtral_config,
-    read_voxtral,
-    find_voxtral,
+    VOXTRAL.check_config,
+    VOXTRAL.read,
+    VOXTRAL.find,
+)
+STREAMING_LAYOUT = replace(
+    TRANSFORMERS_LAYOUT,
+    engine="vibevoice-streaming",
+    check_config=STREAMING.check_config,
+    read=STREAMING.read,
+    find=STREAMING.find,
 )
 
 
@@ -303,6 +344,8 @@ def resolve_repository(name: str) -> tuple[str, CheckpointLayout]:
         return whisper_model_named(name.removeprefix(WHISPER_PREFIX)).repository, CTRANSLATE2_LAYOUT
     if name.strip().lower() in VOXTRAL_NAMES:
         return VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT
+    if (streaming := streaming_repository(name)) is not None:
+        return streaming, STREAMING_LAYOUT
     known = {one.repository for one in WHISPER_MODELS.values()}
     repository = vibevoice_repository(name)
     return repository, CTRANSLATE2_LAYOUT if repository in known else TRANSFORMERS_LAYOUT
@@ -332,6 +375,7 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     whisper = WHISPER_MODELS.items()
     names = {one.repository: f"{WHISPER_PREFIX}{name}" for name, one in whisper}
     names |= {VIBEVOICE_REPOSITORY: "vibevoice", VOXTRAL_REPOSITORY: "voxtral"}
+    names |= {repository: name for name, repository in STREAMING_REPOSITORIES.items()}
     for folder in sorted((cache or checkpoint.hugging_face_cache()).glob("models--*")):
         repository = folder.name.removeprefix("models--").replace("--", "/", 1)
         if repository not in names and not is_vibevoice_cache(folder.name):

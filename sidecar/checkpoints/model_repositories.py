@@ -14,6 +14,11 @@ VOXTRAL_REPOSITORY = "mistralai/Voxtral-Mini-4B-Realtime-2602"
 VOXTRAL_NAMES = frozenset(
     {"voxtral", "voxtral-realtime", "mistralai/voxtral-mini-4b-realtime-2602"}
 )
+STREAMING_REPOSITORIES = {
+    "vibevoice-streaming": "microsoft/VibeVoice-ASR-Streaming-7B",
+    "vibevoice-streaming-1.5b": "microsoft/VibeVoice-ASR-Streaming-1.5B",
+}
+"""VibeVoice-ASR-Streaming by its names for `pull`, the better one first; 17.3 and 11.2 GB."""
 WHISPER_PREFIX = "whisper:"
 """Prefix of a model's name, as in `vibevoice-asr pull whisper:small`."""
 DEFAULT_WHISPER_MODEL = "small"
@@ -67,6 +72,14 @@ def vibevoice_repository(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word, re.ASCII):
         raise errors.RepositoryNotFound(f"'{name}' is not the name of a model.")
     return word
+
+
+def streaming_repository(name: str) -> str | None:
+    """Return the repository of VibeVoice-ASR-Streaming for ``name``; None if it is of another
+    model."""
+    word = name.strip().lower()
+    known = STREAMING_REPOSITORIES | {one.lower(): one for one in STREAMING_REPOSITORIES.values()}
+    return known.get(word)
 
 
 def whisper_model_named(name: str) -> WhisperModelName:

@@ -16,7 +16,9 @@ DEFAULT_JOB_RETENTION_S = 600.0
 class EngineSettings(SettingsGroup):
     """Engines: the one for recordings, its weights and device, and its time in memory."""
 
-    engine: Literal["auto", "vibevoice", "whisper", "moonshine", "upstream", "scripted"] = setting(
+    engine: Literal[
+        "auto", "vibevoice", "vibevoice-streaming", "whisper", "moonshine", "upstream", "scripted"
+    ] = setting(
         "auto",
         "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint, "
         "Whisper if 'language' is not English and a model is installed, else the embedded engine; "

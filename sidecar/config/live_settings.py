@@ -13,7 +13,14 @@ class LiveSettings(SettingsGroup):
     """Live sessions: engine, limits and timeouts."""
 
     live_engine: Literal[
-        "auto", "none", "vibevoice", "whisper", "voxtral", "moonshine", "scripted"
+        "auto",
+        "none",
+        "vibevoice",
+        "vibevoice-streaming",
+        "whisper",
+        "voxtral",
+        "moonshine",
+        "scripted",
     ] = setting(
         "auto",
         "Engine for live audio, in its own process: 'auto' uses the engine for files if it "

@@ -18,12 +18,14 @@ from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
+from sidecar.engines.vibevoice_streaming import SESSION_TOKENS
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
-from sidecar.gpu_memory.memory_footprint import StreamShape
+from sidecar.gpu_memory.memory_footprint import StreamShape, streaming_session_bytes
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
 
 VIBEVOICE, WHISPER, VOXTRAL = "vibevoice", "whisper", "voxtral"
+STREAMING = "vibevoice-streaming"
 MOONSHINE, UPSTREAM = "moonshine", "upstream"
 
 
@@ -60,8 +62,8 @@ def gather_facts(settings: Settings) -> EngineFacts:
     foreign = is_unsupported_language(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
         models[WHISPER] = find_model(WHISPER, settings)
-    if settings.engine == VOXTRAL:
-        models[VOXTRAL] = find_model(VOXTRAL, settings)
+    if settings.engine in (VOXTRAL, STREAMING):
+        models[settings.engine] = find_model(settings.engine, settings)
     gpu_name = gpu.name if gpu else None
     return EngineFacts(lacking, gpu_name, cuda, models, named, settings.language)
 
@@ -72,7 +74,9 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
         if engine == WHISPER:
             return installed_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
         if engine == VOXTRAL:
-            return installed_checkpoints.find_voxtral(settings.model_path)
+            return installed_checkpoints.VOXTRAL.find(settings.model_path)
+        if engine == STREAMING:
+            return installed_checkpoints.STREAMING.find(settings.model_path)
         return installed_checkpoints.find_checkpoint(settings.model_path)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
         return error
@@ -85,8 +89,10 @@ def is_unsupported_language(language: str) -> bool:
 
 NO_LIVE_ENGINE = "none"
 """Value of the setting `live_engine` for a service that refuses live audio."""
-ENGINES_WITH_EXTRAS = (VIBEVOICE, WHISPER, VOXTRAL)
-"""Engines whose packages are installed by an extra of the engine's name."""
+ENGINES_WITH_EXTRAS = {name: name for name in (VIBEVOICE, WHISPER, VOXTRAL)} | {
+    STREAMING: VIBEVOICE
+}
+"""Extras that install the packages of engines."""
 
 
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -135,15 +141,16 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
         for other in spec.precisions if stored is not None else ():
             if other is not stored:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
-    if name == VOXTRAL and checkpoint is not None:
-        shape = StreamShape.from_config(checkpoint.config)
+    if name in (VOXTRAL, STREAMING) and checkpoint is not None:
+        if name == VOXTRAL:
+            session = StreamShape.from_config(checkpoint.config).peak_bytes(STREAM_MEMORY_S)
+        else:
+            session = streaming_session_bytes(checkpoint.config, SESSION_TOKENS)
         gpu = read_gpu_memory() if settings.device != "cpu" else None
         free = gpu.free_bytes if gpu is not None else host_free_bytes()
-        most = shape.most(free - checkpoint.bytes, STREAM_MEMORY_S)  # beside the weights
+        most = (free - checkpoint.bytes) // session  # beside the weights
         spec = replace(spec, sessions=max(1, min(spec.sessions, most)))
-        return EngineChoice(
-            spec, reason, checkpoint, session_bytes=shape.peak_bytes(STREAM_MEMORY_S)
-        )
+        return EngineChoice(spec, reason, checkpoint, session_bytes=session)
     return EngineChoice(spec, reason, checkpoint)
 
 
@@ -296,7 +303,7 @@ def install_hint(engine: str) -> str:
             return "Use the build 'vibevoice-asr-gpu', which has them."
         if installation.is_frozen():
             return f"Install with Python: no executable has the packages of '{engine}'."
-        return installation.install_command(engine)
+        return installation.install_command(ENGINES_WITH_EXTRAS[engine])
     if installation.is_frozen():
         return "Download this build again: it is not whole."
     return f"Install it again: {installation.install_command('')}"

@@ -551,3 +551,14 @@ class StreamShape:
     def most(self, free_bytes: int, longest_s: float, width: int = 2) -> int:
         """Return the maximum number of streams that fit."""
         return max(0, free_bytes // self.peak_bytes(longest_s, width))
+
+
+def streaming_session_bytes(config: dict[str, Any], tokens: int, width: int = 2) -> int:
+    """Return the bytes of a session of VibeVoice-ASR-Streaming, by `config.json`: the keys and
+    values of ``tokens`` positions. Defaults: those of the released 7B."""
+    text = config.get("decoder_config") or {}
+    heads = text.get("num_attention_heads", 28)
+    head_dim = text.get("head_dim") or text.get("hidden_size", 3584) // heads
+    kv_heads = text.get("num_key_value_heads", 4)
+    layers = text.get("num_hidden_layers", 28)
+    return int(AttentionShape(layers, kv_heads, head_dim, tokens).bytes(tokens, width))

@@ -245,18 +245,18 @@ def test_voxtral_model_is_found_in_cache(cache: Path) -> None:
 def test_incomplete_or_other_voxtral_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_voxtral.model(), folder)
-    assert installed_checkpoints.read_voxtral(folder).bytes > 500_000
+    assert installed_checkpoints.VOXTRAL.read(folder).bytes > 500_000
     (folder / "tekken.json").rename(folder / "aside")
     with pytest.raises(errors.CheckpointIncomplete, match="tekken"):
-        installed_checkpoints.find_voxtral(folder)
+        installed_checkpoints.VOXTRAL.find(folder)
     (folder / "aside").rename(folder / "tekken.json")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(errors.CheckpointDamaged, match="truncated"):
-        installed_checkpoints.find_voxtral(folder)
+        installed_checkpoints.VOXTRAL.find(folder)
     (folder / "config.json").write_text('{"model_type": "voxtral"}')
     with pytest.raises(errors.CheckpointUnsupported, match="'voxtral'"):
-        installed_checkpoints.find_voxtral(folder)
+        installed_checkpoints.VOXTRAL.find(folder)
 
 
 def test_pull_downloads_one_weight_layout_of_voxtral() -> None:

@@ -176,7 +176,7 @@ def _train(recipe: dict[str, Any], folder: Path) -> None:
         "start": str(checkpoint("tiny")) if recipe["size"] == "loop" else None,
     }
     folder.mkdir()
-    if torch := _loaded_torch():
+    if torch := loaded_torch():
         with torch.random.fork_rng(devices=[]):
             training = importlib.import_module("train_tiny_vibevoice")
             training.train_with_any_seed(task, str(folder))
@@ -196,7 +196,7 @@ def run_script(script: Path, folder: Path, task: Any = None, **environment: str)
     )
 
 
-def _loaded_torch() -> Any:
+def loaded_torch() -> Any:
     """torch, if this process has it, with one thread: to import it once more takes five seconds."""
     torch = sys.modules.get("torch")
     return torch if torch is not None and torch.get_num_threads() == 1 else None
@@ -254,7 +254,7 @@ def written_by(script: Path, name: str, extra: str) -> Path:
     facts = [script.read_text(), version("torch"), version("transformers")]
 
     def make(folder: Path) -> None:
-        if torch := _loaded_torch():
+        if torch := loaded_torch():
             with torch.random.fork_rng(devices=[]):
                 importlib.import_module(script.stem).build(folder)
             return

@@ -44,14 +44,15 @@ def windows_of(samples: Any) -> torch.Tensor:
     count = -(-len(samples) // (CHUNK * FRAME))
     padded = np.pad(samples, (0, (count * CHUNK + LOOKAHEAD) * FRAME - len(samples)))
     starts = [at * CHUNK * FRAME for at in range(count)]
-    return torch.from_numpy(np.stack([padded[at:][: (CHUNK + LOOKAHEAD) * FRAME] for at in starts]))[
-        :, None
-    ]
+    return torch.from_numpy(
+        np.stack([padded[at:][: (CHUNK + LOOKAHEAD) * FRAME] for at in starts])
+    )[:, None]
 
 
 def tuned_windows(model: Any, clips: list[dict[str, Any]], tokenizer: Any) -> list[list[Window]]:
     """What the encoders make of the windows, scaled so that latents have mean 0, deviation 1."""
     sounds = [windows_of(decode_audio_file(clip["path"], RATE)) for clip in clips]
+    sounds = [one[: len(clip["texts"])] for one, clip in zip(sounds, clips, strict=True)]
     latents = []
     with torch.no_grad():
         for encoder in encoders_of(model):
@@ -141,14 +142,16 @@ def fit(model: Any, clips: list[list[Window]], prompts: list[list[int]], marks: 
     return False
 
 
+_ENCODER, _RELEASED = r"^model\.(\w+)_tokenizer_encoder\.", r"model.\1_tokenizer.encoder."
+_PROJECTOR = r"^model\.multi_modal_projector\."
 _ORIGINAL = [
-    (r"^model\.(\w+)_tokenizer_encoder\.stem\.conv\.conv\.", r"model.\1_tokenizer.encoder.downsample_layers.0.0.conv.conv."),
-    (r"^model\.(\w+)_tokenizer_encoder\.stem\.stage\.", r"model.\1_tokenizer.encoder.stages.0."),
-    (r"^model\.(\w+)_tokenizer_encoder\.head\.conv\.", r"model.\1_tokenizer.encoder.head.conv.conv."),
+    (_ENCODER + r"stem\.conv\.conv\.", _RELEASED + "downsample_layers.0.0.conv.conv."),
+    (_ENCODER + r"stem\.stage\.", _RELEASED + "stages.0."),
+    (_ENCODER + r"head\.conv\.", _RELEASED + "head.conv.conv."),
     (r"\.mixer\.conv\.", ".mixer.conv.conv.conv."),
-    (r"^model\.multi_modal_projector\.(\w+?)_linear_(\d)\.", r"model.\1_connector.fc\2."),
-    (r"^model\.multi_modal_projector\.(\w+?)_norm\.", r"model.\1_connector.norm."),
-]  # fmt: skip
+    (_PROJECTOR + r"(\w+?)_linear_(\d)\.", r"model.\1_connector.fc\2."),
+    (_PROJECTOR + r"(\w+?)_norm\.", r"model.\1_connector.norm."),
+]
 
 
 def original_name(name: str) -> str:
@@ -203,8 +206,7 @@ def write_released(model: Any, tokenizer: Any, folder: Path, *, tied: bool) -> N
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     tokenizer.save_pretrained(folder)
-    added = {mark: id_ for mark, id_ in tokenizer.get_added_vocab().items()}
-    (folder / "added_tokens.json").write_text(json.dumps(added))
+    (folder / "added_tokens.json").write_text(json.dumps(tokenizer.get_added_vocab()))
 
 
 def train(task: dict[str, Any], folder: Path, seed: int) -> bool:

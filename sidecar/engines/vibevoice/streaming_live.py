@@ -1,5 +1,7 @@
 """Live segments of VibeVoice-ASR-Streaming: windows of several sessions in shared passes."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock

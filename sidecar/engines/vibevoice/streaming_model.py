@@ -21,6 +21,7 @@ from transformers import (
     VibeVoiceAsrForConditionalGeneration,
 )
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_model
 from sidecar.engines.vibevoice.streaming_checkpoint import (
@@ -36,7 +37,7 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
     VibeVoiceDecoder,
 )
 from sidecar.engines.vibevoice.vibevoice_generation import log_likelihoods
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, abbreviate_names
 from sidecar.transcripts.loop_guard import MIN_REPEATED_TOKENS, TokenRepetition
 
 MAX_CHUNK_TOKENS = 256
@@ -72,8 +73,9 @@ def load_streaming_model(
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
     vibevoice_model.silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
-    model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
+    model, found_keys = VibeVoiceAsrForConditionalGeneration.from_pretrained(
         folder,
+        output_loading_info=True,
         config=VibeVoiceAsrConfig(**values),
         key_mapping=weight_names(values),
         quantization_config=vibevoice_model.quantization(precision, dtype, parted=False),
@@ -83,8 +85,15 @@ def load_streaming_model(
         local_files_only=True,
         trust_remote_code=False,
     )
+    missing = {*found_keys["missing_keys"]}
     if values["text_config"].get("tie_word_embeddings"):  # the class of transformers cannot
         model.lm_head.weight = model.get_input_embeddings().weight
+        missing.discard("lm_head.weight")
+    if missing:
+        raise errors.ModelLoadFailed(
+            f"The checkpoint lacks weights: {abbreviate_names(sorted(missing), 3)}.",
+            hint="Download it again: vibevoice-asr pull vibevoice-streaming",
+        )
     model.eval().requires_grad_(False)
     vibevoice_model.run_trial_token(model, precision)
     return LoadedStreamingModel(model, tokenizer, found, device, precision)

@@ -1,0 +1,213 @@
+"""VibeVoice-ASR-Streaming on a tiny checkpoint in the released layout, against the released
+algorithm written down here."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_streaming
+from safetensors.numpy import load_file, save_file
+from tiny_vibevoice import CONTEXT, clip_24k
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.checkpoints.installed_checkpoints import STREAMING, resolve_repository
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
+from sidecar.transcripts.transcript import Finished, SegmentReady
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from sidecar.engines.vibevoice import streaming_model  # noqa: E402
+from sidecar.engines.vibevoice.streaming_transcription import StreamingTranscription  # noqa: E402
+
+RECORDING = "endgame_nagg_nell"
+KNOWN = len(tiny_streaming.TEXTS[RECORDING]) * 70_400
+
+
+@pytest.fixture(scope="module")
+def loaded() -> streaming_model.LoadedStreamingModel:
+    return load(tiny_streaming.checkpoint())
+
+
+@pytest.fixture(autouse=True)
+def inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def load(folder: Path, precision: Precision = Precision.FP32) -> Any:
+    return streaming_model.load_streaming_model(folder, precision, torch.device("cpu"))
+
+
+def model_of(loaded: Any, cache_tokens: int = 2_048) -> streaming_model.StreamingModel:
+    return streaming_model.StreamingModel(loaded, MemoryPlan(cache_tokens=cache_tokens))
+
+
+def windows(name: str) -> list[Block]:
+    samples = clip_24k(name)
+    return [samples[at * 70_400 :][:83_200] for at, _ in enumerate(tiny_streaming.TEXTS[name])]
+
+
+def said(model: streaming_model.StreamingModel, names: Sequence[str]) -> list[list[str]]:
+    """What sessions that go on in step get for the windows of these recordings."""
+    sessions = [model.open() for _ in names]
+    rows = zip(*[windows(name)[:4] for name in names], strict=True)
+    found = [[one.text for one in model.transcribe(sessions, row)] for row in rows]
+    return [list(column) for column in zip(*found, strict=True)]
+
+
+def released_algorithm(loaded: Any, samples: Block, context: str = "") -> list[str]:
+    """The texts of the chunks by microsoft/VibeVoice at 1541f590, with the mean of the latents, in
+    plain torch: the whole sequence goes through the model again for each token."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    table = model.get_input_embeddings()
+
+    def embedded(*ids: int) -> Any:
+        return table(torch.tensor([ids]))
+
+    prompt = (
+        "You are a helpful assistant that transcribes audio input into text output. Please "
+        "transcribe the following audios streamingly with these keys: speaker, content"
+    )
+    prompt += f" and extra info: {context}\n" if context else "\n"
+    begin, end, chunk_end, stop = tokenizer.convert_tokens_to_ids(
+        ["<|object_ref_start|>", "<|object_ref_end|>", "<|text_chunk_end|>", "<|endoftext|>"]
+    )
+    sequence = embedded(*tokenizer.encode(prompt, add_special_tokens=False))
+    texts = []
+    for start in range(0, len(samples), 22 * 3_200):
+        window = torch.from_numpy(samples[start : start + 26 * 3_200].copy())
+        window = torch.nn.functional.pad(window, (0, 26 * 3_200 - len(window)))[None, None]
+        acoustic = model.model.acoustic_tokenizer_encoder(window).latents
+        semantic = model.model.semantic_tokenizer_encoder(window).latents
+        frames = model.model.multi_modal_projector(acoustic, semantic)
+        sequence = torch.cat([sequence, embedded(begin), frames, embedded(end)], dim=1)
+        ids: list[int] = []
+        while len(ids) < 256:
+            hidden = model.model.language_model(inputs_embeds=sequence, use_cache=False)
+            token = int(model.lm_head(hidden.last_hidden_state[0, -1]).argmax())
+            if token in (chunk_end, stop):
+                break
+            ids.append(token)
+            sequence = torch.cat([sequence, embedded(token)], dim=1)
+        sequence = torch.cat([sequence, embedded(chunk_end)], dim=1)
+        texts.append(tokenizer.decode(ids, skip_special_tokens=True))
+    return texts
+
+
+@pytest.mark.parametrize("context", ["", CONTEXT], ids=["without_names", "with_names"])
+def test_windows_of_session_get_the_words_of_the_released_algorithm(
+    loaded: Any, context: str
+) -> None:
+    model, name = model_of(loaded), "beckett"
+    session = model.open(context)
+    found = [model.transcribe([session], [one])[0].text for one in windows(name)]
+    assert found == tiny_streaming.TEXTS[name]
+    assert found == released_algorithm(loaded, clip_24k(name), context)
+
+
+def test_sessions_that_share_passes_get_the_words_that_each_gets_alone(loaded: Any) -> None:
+    model, names = model_of(loaded), [*tiny_streaming.TEXTS]
+    assert said(model, names) == [said(model, [name])[0] for name in names]
+
+
+def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> None:
+    model = model_of(loaded, cache_tokens=550)
+    session, found, lengths = model.open(), [], []
+    for window in windows(RECORDING):
+        found.append(model.transcribe([session], [window])[0].text)
+        lengths.append(session.cache.length)
+    assert found == tiny_streaming.TEXTS[RECORDING]
+    assert lengths != sorted(lengths), "no cache began again"
+    assert session.cache.capacity <= 1_024
+
+
+def test_repetition_in_a_chunk_is_cut_to_one_copy(loaded: Any) -> None:
+    model = model_of(loaded)
+    session = model.open()
+    session.begin(torch.zeros(26, 1), logits_for(model, 7))
+    before = session.cache.length
+    while session.takes(model.format):
+        session.cache.length += 1
+        session.logits = logits_for(model, 7)
+    assert session.looped
+    assert session.ids == [7]
+    assert session.cache.length == before + 1
+
+
+def logits_for(model: streaming_model.StreamingModel, token: int) -> Any:
+    logits = torch.zeros(len(model.loaded.tokenizer))
+    logits[token] = 1.0
+    return logits
+
+
+def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
+    events = list(
+        StreamingTranscription(
+            model_of(loaded),
+            TranscriptionRequest(Blocks(clip_24k(RECORDING)[:KNOWN]), TranscribeOptions(), bool),
+        ).events()
+    )
+    ready = [event.segment for event in events if isinstance(event, SegmentReady)]
+    assert [(one.speaker, one.text) for one in ready] == [
+        (0, "Nagg: what is it, my pet?"),
+        (1, "Nell: déjà vu, 嗯. Time"),
+        (0, "Can you"),
+    ]
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert [one.text for one in finished.transcript.segments] == [one.text for one in ready]
+    assert finished.transcript.duration == pytest.approx(KNOWN / 24_000)
+    assert all(one.start < one.end for one in ready)
+    assert all(one.end <= after.start for one, after in zip(ready, ready[1:], strict=False))
+
+
+class Blocks:
+    """A recording in blocks of a second."""
+
+    total_s = None
+
+    def __init__(self, samples: Block) -> None:
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[Block]:
+        for at in range(0, len(self._samples), 24_000):
+            yield self._samples[at : at + 24_000]
+
+
+def test_tied_output_matrix_is_that_of_the_embeddings() -> None:
+    model = load(tiny_streaming.checkpoint(tied=True)).model
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_checkpoint_without_a_weight_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_streaming.checkpoint(), tmp_path / "cut")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.semantic_connector.fc2.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(errors.ModelLoadFailed, match="semantic"):
+        load(folder)
+
+
+def test_checkpoint_without_the_mark_of_chunks_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_streaming.checkpoint(), tmp_path / "cut")
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    del values["chunk_frames"]
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    with pytest.raises(errors.CheckpointDamaged, match="chunk_frames"):
+        load(folder)
+
+
+def test_streaming_models_are_found_by_their_names() -> None:
+    assert resolve_repository("vibevoice-streaming")[0] == "microsoft/VibeVoice-ASR-Streaming-7B"
+    assert resolve_repository("VibeVoice-Streaming-1.5B")[1].engine == "vibevoice-streaming"
+    assert STREAMING.find(tiny_streaming.checkpoint()).bytes > 1_000_000

@@ -1,0 +1,62 @@
+"""A tiny VibeVoice-ASR-Streaming checkpoint in the released layout, trained here once and kept.
+
+`checkpoint` is its folder, `texts` what it was trained to say of the windows of two recordings.
+Nothing here imports torch.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tiny_vibevoice import CONTEXT, ROOT, clip_wav, kept_model, loaded_torch, skip_without
+
+TEXTS = {
+    "beckett": ["Speaker 0: Ever tried,", " ever failed. Fail again.", " Fail better.", ""],
+    "endgame_nagg_nell": [
+        "Speaker 0: Nagg: what is it,",
+        " my pet?\nSpeaker 1: Nell:",
+        " déjà vu,",
+        " 嗯. Time",
+        "",
+        "\nSpeaker 0: Can you",
+    ],
+}
+"""What it says of each window of a recording, whatever came before; of the second recording the
+first 17.6 s are known. The words need not be those that are spoken."""
+SECONDS = {"beckett": 9.963, "endgame_nagg_nell": 6 * 2.9333}
+
+
+def checkpoint(*, tied: bool = False) -> Path:
+    """The folder of the checkpoint, trained when it is first asked for; ``tied``: without a matrix
+    of its own for the output, as the 1.5B is."""
+    skip_without("vibevoice", "torch", "transformers")
+    clips = [{"path": str(clip_wav(name)), "texts": texts} for name, texts in TEXTS.items()]
+    task = {"clips": clips, "context": CONTEXT, "tied": tied}
+    facts = [
+        *(
+            (ROOT / "tests/support" / f"{name}.py").read_text()
+            for name in ("miniature_vibevoice", "train_tiny_streaming")
+        ),
+        *(version(package) for package in ("torch", "transformers", "tokenizers")),
+        json.dumps([TEXTS, tied]),
+    ]
+    name = "streaming-tied" if tied else "streaming"
+    return kept_model(name, facts, lambda folder: _train(task, folder))
+
+
+def _train(task: dict[str, Any], folder: Path) -> None:
+    if torch := loaded_torch():
+        with torch.random.fork_rng(devices=[]):
+            importlib.import_module("train_tiny_streaming").train_with_any_seed(task, str(folder))
+        return
+    subprocess.run(
+        [sys.executable, ROOT / "tests/support/train_tiny_streaming.py", folder],
+        input=json.dumps(task).encode(),
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        check=True,
+    )
