@@ -166,11 +166,9 @@ def original_name(name: str) -> str:
     return f"model.{encoder}_tokenizer.encoder.{place}{name[later.end() :]}"
 
 
-def write_released(model: Any, tokenizer: Any, folder: Path, *, tied: bool) -> None:
+def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write the checkpoint in the released layout, with weights that nobody needs."""
     weights = {original_name(name): one.contiguous() for name, one in model.state_dict().items()}
-    if tied:
-        del weights["lm_head.weight"]
     weights["model.acoustic_tokenizer.decoder.head.conv.convtr.weight"] = torch.ones(8, 8)
     weights["model.prediction_head.final_layer.linear.weight"] = torch.ones(8, 8)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -184,7 +182,7 @@ def write_released(model: Any, tokenizer: Any, folder: Path, *, tied: bool) -> N
         "causal": True,
         "fix_std": 0.5,
     }
-    text = model.config.text_config.to_dict() | {"tie_word_embeddings": tied}
+    text = model.config.text_config.to_dict()
     config = {
         "architectures": ["VibeVoiceForASRStreamingTraining"],
         "model_type": "vibevoice",
@@ -219,12 +217,10 @@ def train(task: dict[str, Any], folder: Path, seed: int) -> bool:
     clips = tuned_windows(model, task["clips"], tokenizer)
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in asked]
     marks = tokenizer.convert_tokens_to_ids(["<|object_ref_start|>", "<|object_ref_end|>"])
-    if task["tied"]:
-        model.lm_head.weight = model.get_input_embeddings().weight
     if not fit(model, clips, prompts, torch.tensor(marks)):
         return False
     folder.mkdir(exist_ok=True)
-    write_released(model, tokenizer, folder, tied=task["tied"])
+    write_released(model, tokenizer, folder)
     return True
 
 

@@ -4,6 +4,7 @@ algorithm written down here."""
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_sessions_that_share_passes_get_the_words_that_each_gets_alone(loaded: A
 
 
 def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> None:
-    model = model_of(loaded, cache_tokens=550)
+    model = model_of(loaded, cache_tokens=445)
     session, found, lengths = model.open(), [], []
     for window in windows(RECORDING):
         found.append(model.transcribe([session], [window])[0].text)
@@ -168,7 +169,7 @@ def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
     assert [one.text for one in finished.transcript.segments] == [one.text for one in ready]
     assert finished.transcript.duration == pytest.approx(KNOWN / 24_000)
     assert all(one.start < one.end for one in ready)
-    assert all(one.end <= after.start for one, after in zip(ready, ready[1:], strict=False))
+    assert all(one.end <= after.start for one, after in pairwise(ready))
 
 
 class Blocks:
@@ -184,18 +185,30 @@ class Blocks:
             yield self._samples[at : at + 24_000]
 
 
-def test_tied_output_matrix_is_that_of_the_embeddings() -> None:
-    model = load(tiny_streaming.checkpoint(tied=True)).model
+def without_weight(folder: Path, name: str) -> Path:
+    """A copy of the checkpoint that lacks a weight."""
+    shutil.copytree(tiny_streaming.checkpoint(), folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_output_matrix_of_a_tied_checkpoint_is_that_of_its_tokens(tmp_path: Path) -> None:
+    folder = without_weight(tmp_path / "tied", "lm_head.weight")
+    config = json.loads((folder / "config.json").read_text())
+    config["decoder_config"]["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    model = load(folder).model
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
-def test_checkpoint_without_a_weight_is_refused(tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_streaming.checkpoint(), tmp_path / "cut")
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.semantic_connector.fc2.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(errors.ModelLoadFailed, match="semantic"):
-        load(folder)
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.semantic_connector.fc2.weight"])
+def test_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        errors.ModelLoadFailed, match=name.split(".")[-2].replace("fc2", "linear_2")
+    ):
+        load(without_weight(tmp_path / "cut", name))
 
 
 def test_checkpoint_without_the_mark_of_chunks_is_refused(tmp_path: Path) -> None:
