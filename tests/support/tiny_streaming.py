@@ -48,7 +48,7 @@ def checkpoint() -> Path:
 
 def _train(task: dict[str, Any], folder: Path) -> None:
     if torch := loaded_torch():
-        with torch.random.fork_rng(devices=[]):
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             importlib.import_module("train_tiny_streaming").train_with_any_seed(task, str(folder))
         return
     subprocess.run(
