@@ -6,6 +6,8 @@ from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
 from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
 from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
+from sidecar.engines.vibevoice_streaming import SESSION_TOKENS
+from sidecar.engines.vibevoice_streaming import SPEC as STREAMING
 from sidecar.engines.voxtral import SPEC as VOXTRAL
 from sidecar.engines.whisper import SPEC as WHISPER
 from sidecar.gpu_memory.cards import find_card, forecast_on
@@ -17,6 +19,7 @@ from sidecar.gpu_memory.memory_footprint import (
     ModelFootprint,
     RecordingWork,
     StreamShape,
+    streaming_session_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
     GB,
@@ -83,6 +86,16 @@ def models_page(mark: str, table: Table) -> str:
     int8 = ModelFootprint(VIBEVOICE_7B_SHAPE, Precision.INT8)
     everything = int8.weights_bytes(MemoryPlan())
     least = int8.weights_bytes(MemoryPlan(evict_encoders=True, host_token_table=True))
+    small = {
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 2,
+        "num_attention_heads": 12,
+        "hidden_size": 1536,
+    }
+    streaming_mb, streaming_small_mb = (
+        round(streaming_session_bytes({"decoder_config": text}, SESSION_TOKENS) / 1e6)
+        for text in ({}, small)
+    )
     ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
 # Models
@@ -98,12 +111,14 @@ is installed, else the embedded engine.
 | a quick processor, time | another language | `whisper:large-v3-turbo` or `medium` |
 | an NVIDIA GPU from 4 GB | any language | `whisper:large-v3-turbo` |
 | an NVIDIA GPU from 8 GB | any language, long meetings | `vibevoice` |
+| an NVIDIA GPU from 20 GB | live, people who talk to each other | `vibevoice-streaming` |
 
 | Engine | Precisions | Its extra adds |
 |---|---|---|
 | `moonshine` | {_precisions(MOONSHINE)} | – |
 | `whisper` | {_precisions(WHISPER)} (fp16: GPU) | 290 MB |
 | `voxtral` | {_precisions(VOXTRAL)} | 1.0 GB with CPU torch |
+| `vibevoice-streaming` | {_precisions(STREAMING)} | as `vibevoice` |
 | `vibevoice` | {_precisions(VIBEVOICE)} | 1.5 GB with CPU torch |
 
 The CUDA build of torch, for an NVIDIA GPU, adds several GB of NVIDIA's libraries.
@@ -167,6 +182,31 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 - **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
 - **Licence of the weights**: see the card of the checkpoint.
 
+## VibeVoice-ASR-Streaming
+
+`vibevoice-streaming`: Microsoft's live model, 7B or 1.5B, with speakers, in
+{", ".join(STREAMING.languages)}.
+
+    pip install '.[vibevoice]'
+    vibevoice-asr pull vibevoice-streaming     # 17.3 GB; vibevoice-streaming-1.5b: 11.2 GB
+    vibevoice-asr --live-engine vibevoice-streaming
+
+- **Words** come every 2.93 s while somebody speaks, of the 3.47 s before: take Voxtral where they
+  have to come sooner, this model where people talk to each other. A segment ends at a pause, at
+  another speaker, or at the end of a sentence after 12 s.
+- **Speakers**: the model says where another one begins, embeddings who it is, as for all live
+  engines. The 1.5B hears one speaker only.
+- **Times** within a window are in proportion to its characters, borders of speakers at the
+  nearest pause.
+- **Names and terms** (`prompt`, `hotwords`) stand before the audio of the whole session.
+- **Sessions** share passes of the decoder, eight at once. Each reserves {streaming_mb} MB of GPU
+  memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
+  speech; then the cache begins again with the last minute.
+- **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds.
+  `vibevoice` is better for them: it hears a whole recording at once.
+- **Tested** with a tiny model against the released algorithm; the released ones were not run.
+- **Licence of the weights**: MIT.
+
 ## VibeVoice-ASR
 
 `vibevoice`: Microsoft's VibeVoice-ASR-7B,
@@ -209,7 +249,7 @@ and here, from the copy:
 checkpoint that you fine-tuned (`save_pretrained` of model and processor). A folder with a LoRA
 adapter of the language model is merged into its model (`base_model_name_or_path`) at load. A
 checkpoint that bitsandbytes quantized (4 or 8 bit) is loaded as it is, as int4 or int8; other
-quantizations are refused. VibeVoice-ASR-Streaming and VibeVoice-ASR-BitNet are other models. Only
+quantizations are refused. VibeVoice-ASR-BitNet is another model. Only
 safetensors are read; code and pickles are never run.
 `vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
 whole checkpoint, and says a time for cards whose bandwidth is known, elsewhere once

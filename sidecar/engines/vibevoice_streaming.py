@@ -44,7 +44,7 @@ SPEC = engine_interface.EngineSpec(
 )
 SESSION_TOKENS = 16_384
 """Positions of a session's cache, after which it begins again with the last chunks: about
-eighteen minutes of speech."""
+seventeen minutes of speech."""
 CHUNK_S = 2.93
 
 
