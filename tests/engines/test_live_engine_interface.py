@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_streaming
 import tiny_voxtral
 import tiny_whisper
 from live_client import LiveClient
@@ -47,6 +48,8 @@ def loading(name: str) -> LoadOptions:
         return LoadOptions(Precision.INT8, str(tiny_whisper.model()), live=True)
     if name == "voxtral":
         return LoadOptions(Precision.FP32, str(tiny_voxtral.model()), "cpu", live=True)
+    if name == "vibevoice-streaming":
+        return LoadOptions(Precision.FP32, str(tiny_streaming.checkpoint()), "cpu", live=True)
     return LoadOptions(live=True)
 
 

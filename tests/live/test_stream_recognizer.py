@@ -95,10 +95,13 @@ class Table:
         return task
 
     def end(self, task: RecognitionTask, text: str | None) -> None:
-        self.going.remove(task)
         words = (Word(0.0, 0.1, "w"),)
         tokens = tuple(map(ord, text or ""))
         found = None if text is None else RecognitionHypothesis(text, words, tokens=tokens)
+        self.answer(task, found)
+
+    def answer(self, task: RecognitionTask, found: RecognitionHypothesis | None) -> None:
+        self.going.remove(task)
         self.take(self.hearing.recognised(task, found, 0.0, 0.0))
 
     def hear(self, text: str | None = "some words") -> RecognitionTask | None:
@@ -526,6 +529,49 @@ def test_final_of_an_incremental_engine_waits_for_the_running_partial() -> None:
     assert final.segment.draft is not None
     table.end(final, "one two")
     assert table.texts == ["one two"]
+
+
+TURNS = dataclasses.replace(GROWING, turns=True)
+
+
+def turns(*texts: tuple[float, str], last: str) -> RecognitionHypothesis:
+    """What an engine hears that tells speakers apart: texts with their ends in seconds."""
+    earlier = [(round(end * LIVE_RATE), RecognitionHypothesis(text)) for end, text in texts]
+    return RecognitionHypothesis(last, earlier=tuple(earlier))
+
+
+def test_another_speaker_divides_the_open_segment_where_speech_is_least() -> None:
+    table = Table(schedule=TURNS)
+    table.sound(1.0, 0.9)
+    table.sound(0.1, 0.4)
+    table.sound(0.9, 0.9)
+    table.answer(table.begun(), turns((1.5, "yes?"), last="no."))
+    [first] = table.finals
+    assert first.segment.text == "yes?"
+    assert 1.0 <= first.segment.end <= 1.1, "the pause near the place that the engine named"
+    table.sound(1.0, 0.0)
+    final = table.begun()
+    assert final.urgency is RecognitionUrgency.FINAL
+    assert final.segment.start == round(first.segment.end * LIVE_RATE)
+    table.answer(final, turns(last="no, never."))
+    assert table.texts == ["yes?", "no, never."]
+    assert [one.piece for one in table.finals] == [0, 1]
+    assert [one.text for one in table.of(TurnEnded)] == ["yes? no, never."]
+
+
+def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> None:
+    table = Table(schedule=TURNS)
+    table.speak(2.0, 0.7)
+    final = table.begun()
+    assert table.hearing.held, "the next segment would get the number of the second speaker"
+    table.answer(final, turns((1.0, "yes?"), last="no."))
+    assert not table.hearing.held
+    table.speak(1.0, 1.0)
+    table.answer(table.begun(), turns(last="why?"))
+    assert table.texts == ["yes?", "no.", "why?"]
+    assert [one.piece for one in table.finals] == [0, 1, 2]
+    starts = [one.segment.start for one in table.finals]
+    assert starts == sorted(starts)
 
 
 def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
