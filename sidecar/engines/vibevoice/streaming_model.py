@@ -73,6 +73,8 @@ def load_streaming_model(
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
     vibevoice_model.silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
+    found_keys: dict[str, Any]
+    model: Any
     model, found_keys = VibeVoiceAsrForConditionalGeneration.from_pretrained(
         folder,
         output_loading_info=True,

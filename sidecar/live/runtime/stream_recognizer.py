@@ -15,7 +15,13 @@ from typing import Any, TypeAlias
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, TurnControl
+from sidecar.interfaces.live_options import (
+    LIVE_RATE,
+    EndpointingOptions,
+    LiveOptions,
+    LiveOrder,
+    TurnControl,
+)
 from sidecar.live.runtime import endpointing
 from sidecar.live.runtime.live_speaker_labels import RelabelResult
 from sidecar.live.runtime.load_shedding import (
@@ -46,6 +52,9 @@ from sidecar.transcripts.transcript import Notice
 
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
+MAX_TURNS_S = 30.0
+"""Seconds of speech without a pause after which it is cut also for an engine that ends turns
+itself (`PartialSchedule.turns`)."""
 _PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
 _BORDER_S = 1.0
 """Seconds around the place that an engine names for a change of speakers, where the least
@@ -80,7 +89,7 @@ class StreamRecognizer:
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
         self.audio = SampleRingBuffer(lead)
         self._looked, self._decided = _frames_from(lead, at)
-        self._ends = endpointing.Endpointer(options.endpointing, self._decided, at)
+        self._ends = endpointing.Endpointer(self._endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
         self._turn_began = at if begin.open else None
         goes_on = begin.at or begin.turn or begin.piece
@@ -103,6 +112,15 @@ class StreamRecognizer:
         """Admission of an utterance that begins."""
         self._verdict: UtteranceAdmission | None = None
         self._began = begin.began
+
+    @property
+    def _endpointing(self) -> EndpointingOptions:
+        """Return the options of endpointing. An engine that ends turns itself goes on over the
+        places where others would be cut."""
+        ends = self.options.endpointing
+        if self._schedule.turns:
+            ends = dataclasses.replace(ends, longest_s=max(ends.longest_s, MAX_TURNS_S))
+        return ends
 
     @property
     def new(self) -> bool:
@@ -171,7 +189,7 @@ class StreamRecognizer:
         match order:
             case LiveOptions():
                 self.options = order
-                self._ends.use(order.endpointing)
+                self._ends.use(self._endpointing)
                 return ()
             case LiveOrder.COMMIT:
                 return self.commit(now)
@@ -199,7 +217,7 @@ class StreamRecognizer:
         self._looked = max(self._looked, self._decided)
         self._story.drop(self._turn, self._looked)
         self.audio.silence(self._looked)  # less than a frame, which is not the next turn's
-        self._ends = endpointing.Endpointer(self.options.endpointing, self._looked)
+        self._ends = endpointing.Endpointer(self._endpointing, self._looked)
         self._turn_began = None
         self._turn += 1
         yield from self._flush()

@@ -1,0 +1,128 @@
+"""VibeVoice-ASR-Streaming by every protocol, on a tiny checkpoint in the released layout."""
+
+import asyncio
+import io
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+import tiny_streaming
+from service_process import Server, wait_until
+from test_realtime_transcription import COMPLETED, appended
+from test_realtime_transcription import connected as realtime
+from test_same_words import by_grpc, by_job, by_live, by_ndjson, by_openai, by_yap
+from tiny_vibevoice import clip_24k
+
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.interfaces.live_options import LIVE_RATE
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kills processes")]
+RECORDING = "endgame_nagg_nell"
+KNOWN_S = len(tiny_streaming.TEXTS[RECORDING]) * 70_400 / 24_000
+SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time", "Can you"]
+"""Of the first windows, turn by turn."""
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(
+        tmp_path_factory.mktemp("streaming"),
+        engine="vibevoice-streaming",
+        model_path=tiny_streaming.checkpoint(),
+        precision="fp32",
+        preload="true",
+        keep_alive=-1,
+        grpc_port=0,
+    ) as server:
+        wait_until(lambda: server.health()["model_loaded"], "the engine is loaded")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    """The known part of the recording, 24 kHz."""
+    file = io.BytesIO()
+    soundfile.write(file, clip_24k(RECORDING)[: round(KNOWN_S * 24_000)], 24_000, format="WAV")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pcm(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The same at 16 kHz."""
+    path = tmp_path_factory.mktemp("pcm") / "known.wav"
+    path.write_bytes(content)
+    return (decode_audio_file(path, LIVE_RATE) * 32767).astype("<i2").tobytes()
+
+
+def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
+    there: Server, content: bytes
+) -> None:
+    came, whole = by_ndjson(there, content)
+    assert [text for _, text in whole] == SAID
+    assert came == whole == by_job(there, content)
+    deltas, text = by_openai(there, content)
+    assert deltas == text
+    assert text.split() == " ".join(SAID).split()
+    found = there.post(content).json()
+    assert [one["speaker"] for one in found["segments"]] == ["Speaker_0", "Speaker_1", "Speaker_0"]
+    assert found["metadata"]["engine"] == "vibevoice-streaming"
+
+
+async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(
+    there: Server,
+) -> None:
+    samples = clip_24k(RECORDING)[: round(KNOWN_S * 24_000)]
+    raw = (samples * 32767).astype("<i2").tobytes()
+    off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+    async with realtime(there) as client:
+        await client.send({"type": "session.update", "session": off})
+        await client.send(appended(raw), {"type": "input_audio_buffer.commit"})
+        found = await client.until(COMPLETED, 1)
+    [text] = [one["transcript"] for one in found if one["type"] == COMPLETED]
+    assert text.split() == " ".join(SAID).split()
+
+
+def test_live_session_has_the_same_words_by_every_protocol(there: Server, pcm: bytes) -> None:
+    """Cut by VAD, so not those of the whole windows."""
+    words = asyncio.run(by_live(there, pcm)).split()
+    assert words
+    assert by_grpc(there, pcm).split() == words
+    assert asyncio.run(by_yap(there, pcm)).split() == words
+
+
+def worker_of(server: Server) -> psutil.Process:
+    """The process that has the live engine."""
+    found = [
+        one
+        for one in psutil.Process(server.pid).children(recursive=True)
+        if "worker_main" in " ".join(one.cmdline())
+    ]
+    return max(found, key=lambda one: one.memory_info().rss)
+
+
+def test_session_whose_worker_is_killed_goes_on_with_another(there: Server, pcm: bytes) -> None:
+    async def told() -> list[str]:
+        return (await by_live(there, pcm)).split()
+
+    usual = asyncio.run(told())
+    quiet = np.zeros(2 * LIVE_RATE, "<i2").tobytes()
+
+    async def with_kill() -> list[str]:
+        import live_wire
+
+        async with live_wire.wire(there) as socket:
+            await live_wire.say(socket, "begin")
+            for piece in live_wire.pieces(pcm + quiet):
+                await socket.send(piece)
+            await live_wire.next_of(socket, "final")
+            worker_of(there).kill()
+            await live_wire.say(socket, "finish")
+            found, _ = await live_wire.rest(socket)
+        assert found[-1]["type"] == "summary"
+        return " ".join(one["text"] for one in found[-1]["segments"]).split()
+
+    words = asyncio.run(with_kill())
+    assert words[: len(usual) // 2] == usual[: len(usual) // 2]
