@@ -6,22 +6,19 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 import tiny_streaming
-from service_process import Server, wait_until
+from service_process import Server, wait_until, workers
 from test_realtime_transcription import COMPLETED, appended
 from test_realtime_transcription import connected as realtime
 from test_same_words import by_grpc, by_job, by_live, by_ndjson, by_openai, by_yap
-from tiny_vibevoice import clip_24k
 
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.live_options import LIVE_RATE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kills processes")]
 RECORDING = "endgame_nagg_nell"
-KNOWN_S = len(tiny_streaming.TEXTS[RECORDING]) * 70_400 / 24_000
 SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time", "Can you"]
 """Of the first windows, turn by turn."""
 
@@ -43,18 +40,14 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def content() -> bytes:
-    """The known part of the recording, 24 kHz."""
-    file = io.BytesIO()
-    soundfile.write(file, clip_24k(RECORDING)[: round(KNOWN_S * 24_000)], 24_000, format="WAV")
-    return file.getvalue()
+    """The recording as a file."""
+    return tiny_streaming.clip_16k(RECORDING).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def pcm(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The same at 16 kHz."""
-    path = tmp_path_factory.mktemp("pcm") / "known.wav"
-    path.write_bytes(content)
-    return (decode_audio_file(path, LIVE_RATE) * 32767).astype("<i2").tobytes()
+def pcm(content: bytes) -> bytes:
+    """Its samples, 16 bit at 16 kHz."""
+    return bytes(soundfile.read(io.BytesIO(content), dtype="int16")[0].tobytes())
 
 
 def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
@@ -74,7 +67,7 @@ def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
 async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(
     there: Server,
 ) -> None:
-    samples = clip_24k(RECORDING)[: round(KNOWN_S * 24_000)]
+    samples = decode_audio_file(tiny_streaming.clip_16k(RECORDING), 24_000)
     raw = (samples * 32767).astype("<i2").tobytes()
     off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
     async with realtime(there) as client:
@@ -93,16 +86,6 @@ def test_live_session_has_the_same_words_by_every_protocol(there: Server, pcm: b
     assert asyncio.run(by_yap(there, pcm)).split() == words
 
 
-def worker_of(server: Server) -> psutil.Process:
-    """The process that has the live engine."""
-    found = [
-        one
-        for one in psutil.Process(server.pid).children(recursive=True)
-        if "worker_main" in " ".join(one.cmdline())
-    ]
-    return max(found, key=lambda one: one.memory_info().rss)
-
-
 def test_session_whose_worker_is_killed_goes_on_with_another(there: Server, pcm: bytes) -> None:
     async def told() -> list[str]:
         return (await by_live(there, pcm)).split()
@@ -118,7 +101,7 @@ def test_session_whose_worker_is_killed_goes_on_with_another(there: Server, pcm:
             for piece in live_wire.pieces(pcm + quiet):
                 await socket.send(piece)
             await live_wire.next_of(socket, "final")
-            worker_of(there).kill()
+            max(workers(), key=lambda one: one.memory_info().rss).kill()
             await live_wire.say(socket, "finish")
             found, _ = await live_wire.rest(socket)
         assert found[-1]["type"] == "summary"

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tiny_vibevoice import CONTEXT, ROOT, clip_wav, kept_model, loaded_torch, skip_without
+from tiny_vibevoice import CONTEXT, ROOT, clip, kept, kept_model, loaded_torch, skip_without
 
 TEXTS = {
     "beckett": ["Speaker 0: Ever tried,", " ever failed. Fail again.", " Fail better.", ""],
@@ -28,12 +28,27 @@ TEXTS = {
 }
 """What it says of each window of a recording, whatever came before; of the second recording the
 first 17.6 s are known. The words need not be those that are spoken."""
+CHUNK_S = 70_400 / 24_000
+
+
+def clip_16k(name: str) -> Path:
+    """A recording at 16 kHz, the rate of live audio; of the second one what is known."""
+    return kept("clips-16k", f"{name}.wav", lambda path: _write_clip(name, path))
+
+
+def _write_clip(name: str, path: Path) -> None:
+    import soundfile
+
+    from sidecar.audio.audio_decoder import decode_audio_file
+
+    samples = decode_audio_file(clip(name), 16_000)[: round(len(TEXTS[name]) * CHUNK_S * 16_000)]
+    soundfile.write(path, samples, 16_000, subtype="PCM_16", format="WAV")
 
 
 def checkpoint() -> Path:
     """The folder of the checkpoint, trained when it is first asked for."""
     skip_without("vibevoice", "torch", "transformers")
-    clips = [{"path": str(clip_wav(name)), "texts": texts} for name, texts in TEXTS.items()]
+    clips = [{"path": str(clip_16k(name)), "texts": texts} for name, texts in TEXTS.items()]
     task = {"clips": clips, "context": CONTEXT}
     facts = [
         *(

@@ -27,6 +27,8 @@ SEEDS = (1, 2, 3)
 SURE = 0.9
 STEPS, MUON, ADAM = 200, 0.02, 1e-2
 LESSON_CHUNKS = 6
+NOISE = 0.3
+"""Deviation of the noise on latents, whose own is 1: other resamplers give other digits."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def loss_of(
     table = model.get_input_embeddings()
     parts, wanted = [table(torch.tensor(prompt))], [torch.full((len(prompt),), -1)]
     for window in lesson:
-        frames = model.model.multi_modal_projector(window.acoustic[None], window.semantic[None])[0]
+        heard = [
+            one[None] + NOISE * torch.randn_like(one) for one in (window.acoustic, window.semantic)
+        ]
+        frames = model.model.multi_modal_projector(*heard)[0]
         ids = torch.tensor(window.ids)
         parts += [table(marks[:1]), frames, table(marks[1:]), table(ids)]
         wanted += [torch.full((len(frames) + 2,), -1), ids]

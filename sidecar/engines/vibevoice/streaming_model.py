@@ -73,9 +73,8 @@ def load_streaming_model(
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
     vibevoice_model.silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
-    found_keys: dict[str, Any]
-    model: Any
-    model, found_keys = VibeVoiceAsrForConditionalGeneration.from_pretrained(
+    load: Any = VibeVoiceAsrForConditionalGeneration.from_pretrained  # its types know no pair
+    model, found_keys = load(
         folder,
         output_loading_info=True,
         config=VibeVoiceAsrConfig(**values),

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import tiny_streaming
 from safetensors.numpy import load_file, save_file
-from tiny_vibevoice import CONTEXT, clip_24k
+from tiny_vibevoice import CONTEXT
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.checkpoints.installed_checkpoints import STREAMING, resolve_repository
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
@@ -31,7 +32,6 @@ from sidecar.engines.vibevoice import streaming_model  # noqa: E402
 from sidecar.engines.vibevoice.streaming_transcription import StreamingTranscription  # noqa: E402
 
 RECORDING = "endgame_nagg_nell"
-KNOWN = len(tiny_streaming.TEXTS[RECORDING]) * 70_400
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,11 @@ def inference() -> Iterator[None]:
         yield
 
 
+def sound(name: str) -> Block:
+    """A recording as the model hears it, shape (samples,) at 24 kHz."""
+    return decode_audio_file(tiny_streaming.clip_16k(name), 24_000)
+
+
 def load(folder: Path, precision: Precision = Precision.FP32) -> Any:
     return streaming_model.load_streaming_model(folder, precision, torch.device("cpu"))
 
@@ -54,7 +59,7 @@ def model_of(loaded: Any, cache_tokens: int = 2_048) -> streaming_model.Streamin
 
 
 def windows(name: str) -> list[Block]:
-    samples = clip_24k(name)
+    samples = sound(name)
     return [samples[at * 70_400 :][:83_200] for at, _ in enumerate(tiny_streaming.TEXTS[name])]
 
 
@@ -113,7 +118,7 @@ def test_windows_of_session_get_the_words_of_the_released_algorithm(
     session = model.open(context)
     found = [model.transcribe([session], [one])[0].text for one in windows(name)]
     assert found == tiny_streaming.TEXTS[name]
-    assert found == released_algorithm(loaded, clip_24k(name), context)
+    assert found == released_algorithm(loaded, sound(name), context)
 
 
 def test_sessions_that_share_passes_get_the_words_that_each_gets_alone(loaded: Any) -> None:
@@ -155,7 +160,7 @@ def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
     events = list(
         StreamingTranscription(
             model_of(loaded),
-            TranscriptionRequest(Blocks(clip_24k(RECORDING)[:KNOWN]), TranscribeOptions(), bool),
+            TranscriptionRequest(Blocks(sound(RECORDING)), TranscribeOptions(), bool),
         ).events()
     )
     ready = [event.segment for event in events if isinstance(event, SegmentReady)]
@@ -167,7 +172,7 @@ def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert [one.text for one in finished.transcript.segments] == [one.text for one in ready]
-    assert finished.transcript.duration == pytest.approx(KNOWN / 24_000)
+    assert finished.transcript.duration == pytest.approx(len(sound(RECORDING)) / 24_000)
     assert all(one.start < one.end for one in ready)
     assert all(one.end <= after.start for one, after in pairwise(ready))
 
