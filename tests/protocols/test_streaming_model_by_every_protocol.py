@@ -111,7 +111,7 @@ async def test_session_whose_worker_is_killed_goes_on_with_another(
     starts = [one["segment"]["start_time"] for one in told]
     assert starts == sorted(starts), "speech was told again"
     assert told[0]["segment"]["text"] == usual[0]
-    summary = found[-1]["segments"]
+    summary = found[-1]["transcript"]["segments"]
     assert [one["text"] for one in summary] == [one["segment"]["text"] for one in told]
     assert summary[-1]["end_time"] > len(pcm) / 2 / LIVE_RATE - 3.0, "the end was not heard"
 
