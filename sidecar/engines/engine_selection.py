@@ -184,7 +184,7 @@ def choose_live_engine(
     """
     wanted = settings.live_engine
     if wanted == AUTO:
-        return _auto_live_spec(files)
+        return _auto_live_spec(settings, files)
     if wanted == NO_LIVE_ENGINE:
         return None, "as set"
     named = files
@@ -199,9 +199,13 @@ def choose_live_engine(
     return named, "as set"
 
 
-def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[EngineSpec] | None, str]:
+def _auto_live_spec(
+    settings: Settings, files: EngineChoice[EngineSpec]
+) -> tuple[EngineChoice[EngineSpec] | None, str]:
     if files.spec.sessions:
         return files, "it transcribes recordings and live audio"
+    if (streaming := _streaming_beside(settings, files)) is not None:
+        return streaming, f"the GPU holds it beside '{files.spec.name}'"
     reason = f"the engine '{files.spec.name}', for recordings, does not transcribe live audio"
     embedded = engines.engine_spec(MOONSHINE)
     if lacking := engines.missing_packages(embedded):
@@ -209,6 +213,23 @@ def _auto_live_spec(files: EngineChoice[EngineSpec]) -> tuple[EngineChoice[Engin
     if not embedded.sessions:
         return None, f"{reason}, nor does the embedded one"
     return EngineChoice(embedded, reason), reason
+
+
+def _streaming_beside(
+    settings: Settings, files: EngineChoice[EngineSpec]
+) -> EngineChoice[EngineSpec] | None:
+    """Return VibeVoice-ASR-Streaming if it is installed, supports the configured language, and the
+    GPU holds it beside the engine for ``files``; else `None`."""
+    spec = engines.engine_spec(STREAMING)
+    if engines.missing_packages(spec) or not spec.speaks(settings.language):
+        return None
+    gpu = read_gpu_memory() if settings.device != "cpu" and torch_has_cuda() else None
+    own = settings.model_copy(update={"engine": STREAMING, "model_path": None})
+    if gpu is None or isinstance(find_model(STREAMING, own), errors.SidecarError):
+        return None
+    choice = choose_engine(own)
+    weights = [one.checkpoint.bytes for one in (files, choice) if one.checkpoint is not None]
+    return choice if sum(weights) + choice.session_bytes <= gpu.free_bytes else None
 
 
 def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:

@@ -12,13 +12,16 @@ from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint, cache_folder
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.config.settings import Settings
+from sidecar.engines import engine_selection
 from sidecar.engines.engine_selection import (
+    EngineChoice,
     EngineFacts,
     choose_engine,
     choose_live_engine,
     decide_engine,
     language_hint,
 )
+from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.transcripts.language_detection import doubtful_language_notice
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
@@ -250,3 +253,24 @@ def test_live_engine_never_uses_upstreams_of_recordings() -> None:
     settings = Settings(engine="upstream", upstream=("http://box:8765",))
     found, _ = choose_live_engine(settings, choose_engine(settings))
     assert found is None or found.upstream is None
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "language", "live"),
+    [(40, "auto", True), (40, "de", True), (40, "nl", False), (12, "auto", False)],
+    ids=["held", "its_language", "another_language", "too_small"],
+)
+def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_files(
+    gigabytes: int, language: str, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = GpuMemory("a card", 0, gigabytes * 1000)
+    model = ModelCheckpoint(Path("snapshot"), {}, (), 9_000_000_000, None)
+    monkeypatch.setattr(engine_selection, "read_gpu_memory", lambda: gpu)
+    monkeypatch.setattr(engine_selection, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(engine_selection, "find_model", lambda engine, settings: model)
+    monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
+    settings = Settings(engine="vibevoice", language=language)
+    files = EngineChoice(engines.engine_spec("vibevoice"), "as set", model)
+    found, _ = choose_live_engine(settings, files)
+    assert found is not None
+    assert (found.spec.name == "vibevoice-streaming") is live
