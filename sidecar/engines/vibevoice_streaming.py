@@ -9,12 +9,12 @@ begin; the labels of live segments come from speaker embeddings, as with all liv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.engines.vibevoice import prepare_process
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -31,7 +31,6 @@ SPEC = engine_interface.EngineSpec(
     sample_rate=VIBEVOICE_SAMPLE_RATE,
     precisions=(
         engine_interface.Precision.BF16,
-        engine_interface.Precision.FP16,
         engine_interface.Precision.INT8,
         engine_interface.Precision.INT4,
         engine_interface.Precision.FP32,
@@ -45,7 +44,8 @@ SPEC = engine_interface.EngineSpec(
 SESSION_TOKENS = 16_384
 """Positions of a session's cache, after which it begins again with the last chunks: about
 seventeen minutes of speech."""
-CHUNK_S = 2.93
+FIRST_S, STEP_S = 3.5, 0.5
+"""Seconds of a segment until its first window, and between looks for a further one."""
 
 
 class VibeVoiceStreamingEngine:
@@ -61,20 +61,18 @@ class VibeVoiceStreamingEngine:
         Raises:
             errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
-        yield 0.0
+        yield 0.0  # before torch is imported, which takes seconds
+        prepare_process()
         from sidecar.diarization.speaker_models import load_models
         from sidecar.engines.vibevoice import streaming_model, vibevoice_model
 
-        if options.checkpoint is None:
-            raise errors.ModelLoadFailed("No VibeVoice-ASR-Streaming checkpoint is set.")
-        device = vibevoice_model.pick_device(options.device)
-        precision = SPEC.resolve_precision(options.precision)
-        loaded = streaming_model.load_streaming_model(Path(options.checkpoint), precision, device)
+        options = replace(options, precision=SPEC.resolve_precision(options.precision))
+        load = streaming_model.load_streaming_model
+        loaded = yield from vibevoice_model.load_with_progress(options, load, SPEC.name)
         plan = engine_interface.MemoryPlan(cache_tokens=SESSION_TOKENS)
         self._model = streaming_model.StreamingModel(loaded, plan)
         if options.live:
             self._voices = load_models()
-        yield 1.0
 
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
@@ -112,5 +110,5 @@ class VibeVoiceStreamingEngine:
             SPEC.name,
             self._model.loaded.precision.value,
             threads=WINDOWS_AT_ONCE,
-            schedule=PartialSchedule(CHUNK_S, CHUNK_S, grows=True, turns=True),
+            schedule=PartialSchedule(FIRST_S, STEP_S, grows=True, turns=True),
         )

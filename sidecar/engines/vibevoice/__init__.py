@@ -53,17 +53,11 @@ class VibeVoiceEngine:
             errors.ModelLoadFailed: it is missing or invalid, or does not fit.
         """
         yield 0.0  # before torch is imported, which takes seconds
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # fragments less
-        # torch creates a folder for compiled code when it is imported; nothing is compiled here.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+        prepare_process()
         from sidecar.engines.vibevoice import vibevoice_model
 
-        if options.checkpoint is None:
-            raise errors.ModelLoadFailed(
-                "No checkpoint is set.", hint="Run 'vibevoice-asr pull vibevoice'."
-            )
-        keep_freed_memory()
-        loaded = yield from vibevoice_model.load_with_progress(options)
+        load = vibevoice_model.load_vibevoice
+        loaded = yield from vibevoice_model.load_with_progress(options, load, SPEC.name)
         self._model = vibevoice_model.VibeVoiceModel(loaded)
 
     def transcribe(
@@ -96,6 +90,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 256 << 20
 _MAX_BYTES = 32 << 20
 """Maximum of glibc's threshold for heap blocks on 64 bits (mallopt(3))."""
+
+
+def prepare_process() -> None:
+    """Set what torch reads when it is imported, and how malloc frees."""
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # fragments less
+    # torch creates a folder for compiled code when it is imported; nothing is compiled here.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:

@@ -47,20 +47,17 @@ REMEMBERED_CHUNKS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedStreamingModel:
-    """Loaded model with its tokenizer, the format of its windows, device and precision."""
+class LoadedStreamingModel(vibevoice_model.LoadedVibeVoice):
+    """Loaded model with the format of its windows; its processor is a tokenizer."""
 
-    model: Any
-    tokenizer: Qwen2Tokenizer
     format: StreamingFormat
-    device: torch.device
-    precision: Precision
 
 
 def load_streaming_model(
-    folder: Path, precision: Precision, device: torch.device
+    folder: Path, precision: Precision, device: torch.device, kept: Sequence[str] = ()
 ) -> LoadedStreamingModel:
     """Load the weights that are needed, once and directly to the device, and check that they run.
+    No modules are ``kept`` on the host.
 
     Raises:
         OSError, KeyError, ValueError, RuntimeError: the checkpoint is invalid.
@@ -97,17 +94,19 @@ def load_streaming_model(
         )
     model.eval().requires_grad_(False)
     vibevoice_model.run_trial_token(model, precision)
-    return LoadedStreamingModel(model, tokenizer, found, device, precision)
+    return LoadedStreamingModel(model, tokenizer, device, precision, found)
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkText:
     """Text of a chunk. ``likelihoods``: the natural logarithm of each token's probability.
-    ``looped``: a repetition was cut off, or the text did not end."""
+    ``looped``: a repetition was cut off, or the text did not end. ``renewed``: the cache began
+    again before it."""
 
     text: str
     likelihoods: tuple[float, ...] = ()
     looped: bool = False
+    renewed: bool = False
 
 
 class StreamingModel:
@@ -121,15 +120,16 @@ class StreamingModel:
         self._encoders = inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder
         self._projector = inner.multi_modal_projector
         self._decoder = VibeVoiceDecoder(loaded.model)
-        self.decoding = PlannedDecoder(self._decoder, plan)
+        self._decoding = PlannedDecoder(self._decoder, plan)
+        self._last: Sequence[StreamingSession] = ()
 
     def open(self, context: str = "") -> "StreamingSession":
         """Begin a session; ``context``: names and terms."""
-        tokenizer = self.loaded.tokenizer
+        tokenizer = self.loaded.processor
         text = prompt_text(vibevoice_model.sanitize_context(tokenizer, context))
         ids = tokenizer.encode(text, add_special_tokens=False)
         cache = self._decoder.new_cache(self._plan, len(ids))
-        self.decoding.prefill(self._decoder.embed(torch.tensor(ids)), cache)
+        self._decoding.prefill(self._decoder.embed(torch.tensor(ids)), cache)
         return StreamingSession(cache)
 
     @property
@@ -154,16 +154,28 @@ class StreamingModel:
     ) -> list[ChunkText]:
         """Add a window to each of the sessions; return the texts of their chunks, decoded in
         step."""
+        renewed = [one for one in sessions if one.cache.length >= self.renewed_at]
+        for session in renewed:
+            self._renew(session)
         for session, frames in zip(sessions, self.encode(windows), strict=True):
-            if session.cache.length >= self.renewed_at:
-                self._renew(session)
             session.begin(frames, self._add(session.cache, frames, first=not session.chunks))
+        # A graph is of one set of caches, and its capture costs some passes.
+        alone, self._last = len(sessions) == 1 and sessions == self._last, sessions
+        step = self._decoding.step if alone else self._decoder.step
         open_ = [*sessions]
         while open_ := [one for one in open_ if one.takes(self.format)]:
             passes = [PromptContinuation([one.ids[-1]], one.cache) for one in open_]
-            for session, logits in zip(open_, self.decoding.step(passes), strict=True):
+            for session, logits in zip(open_, step(passes), strict=True):
                 session.logits = logits[-1]
-        return [self._chunk(session) for session in sessions]
+        return [
+            ChunkText(
+                self.loaded.processor.decode(one.ids, skip_special_tokens=True),
+                tuple(one.likelihoods),
+                one.looped,
+                one in renewed,
+            )
+            for one in sessions
+        ]
 
     def _add(self, cache: KeyValueCache, frames: Tensor, *, first: bool) -> Tensor:
         """Add the audio of a chunk behind the mark that closes the one before it; return the
@@ -172,7 +184,7 @@ class StreamingModel:
         marks = self._decoder.embed(
             torch.tensor([form.chunk_end, form.speech_begin, form.speech_end])
         )
-        return self.decoding.prefill(
+        return self._decoding.prefill(
             torch.cat([marks[1 if first else 0 : 2], frames, marks[2:]]), cache
         )
 
@@ -184,11 +196,7 @@ class StreamingModel:
         for number, (frames, ids) in enumerate(session.remembered):
             self._add(session.cache, frames, first=not number)
             if ids:
-                self.decoding.prefill(self._decoder.embed(torch.tensor(ids)), session.cache)
-
-    def _chunk(self, session: "StreamingSession") -> ChunkText:
-        text = str(self.loaded.tokenizer.decode(session.ids, skip_special_tokens=True))
-        return ChunkText(text, tuple(session.likelihoods), session.looped)
+                self._decoding.prefill(self._decoder.embed(torch.tensor(ids)), session.cache)
 
 
 class StreamingSession:

@@ -1,57 +1,33 @@
 """Transcription of a recording by VibeVoice-ASR-Streaming: first words after some seconds."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import numpy as np
-import torch
 
-from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.vibevoice.streaming_checkpoint import StreamingFormat
+from sidecar.diarization.speaker_identification import SpeakerVector
+from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
 from sidecar.engines.vibevoice.streaming_model import StreamingModel
-from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscriptionRequest
-from sidecar.transcripts.language_detection import detect_language
+from sidecar.engines.vibevoice.vibevoice_transcription import described, finished, inference
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    SAME_SPEAKER_SIMILARITY,
+    SHARED_BESIDE,
+    WindowSpeakerMatcher,
+)
+from sidecar.interfaces.engine_interface import TranscriptionRequest
 from sidecar.transcripts.loop_guard import loop_notices
-from sidecar.transcripts.speaker_turns import number_speakers_by_appearance
-from sidecar.transcripts.streamed_turns import LONGEST_S, StreamedTurn, StreamedTurns
+from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers
+from sidecar.transcripts.streamed_turns import LONGEST_S, StreamedTurn
 from sidecar.transcripts.transcript import (
-    Finished,
     Progress,
     Segment,
     SegmentReady,
-    Transcript,
     TranscriptionEvent,
     mean_confidence,
 )
-from sidecar.transcripts.word_alignment import align_words
-from sidecar.transcripts.word_timing import estimate_word_times
 
 NAME = "vibevoice-streaming"
-
-
-@dataclass(frozen=True, slots=True)
-class StreamingWindow:
-    """Window of a recording: ``samples`` begin at ``start``; the chunk ends at ``end``, in
-    samples of the recording."""
-
-    samples: Block
-    start: int
-    end: int
-
-
-def streaming_windows(audio: AudioStream, form: StreamingFormat) -> Iterator[StreamingWindow]:
-    """Cut a recording as the released code does; the last windows are shorter."""
-    held, start = np.zeros(0, np.float32), 0
-    for block in audio:
-        held = np.concatenate([held, block])
-        while len(held) >= form.window_samples:
-            yield StreamingWindow(held[: form.window_samples], start, start + form.chunk_samples)
-            held, start = held[form.chunk_samples :], start + form.chunk_samples
-    while len(held):
-        end = start + min(len(held), form.chunk_samples)
-        yield StreamingWindow(held[: form.window_samples], start, end)
-        held, start = held[form.chunk_samples :], end
 
 
 class StreamingTranscription:
@@ -59,9 +35,11 @@ class StreamingTranscription:
 
     def __init__(self, model: StreamingModel, request: TranscriptionRequest) -> None:
         self._model, self._request = model, request
+        self._rate = model.format.rate
         self._segments: list[Segment] = []
         self._recent = np.zeros(0, np.float32)
-        self._recent_at = 0
+        matcher = WindowSpeakerMatcher(self._rate)
+        self._speakers = CacheSpeakers(matcher) if request.options.diarize else None
         self._loops = 0
 
     def events(self) -> Iterator[TranscriptionEvent]:
@@ -69,69 +47,83 @@ class StreamingTranscription:
 
         Raises:
             errors.GpuOutOfMemory: the cache did not fit.
+            errors.DeviceLost: nothing in this process can use the device again.
         """
-        try:
-            with torch.inference_mode():
-                yield from self._events()
-        except torch.OutOfMemoryError:
-            raise errors.GpuOutOfMemory() from None
+        with inference():
+            yield from self._events()
 
     def _events(self) -> Iterator[TranscriptionEvent]:
-        options, form = self._request.options, self._model.format
-        session, turns, end = self._model.open(options.prompt), StreamedTurns(), 0
-        for window in streaming_windows(self._request.audio, form):
-            if self._request.cancelled():
-                return
-            (chunk,) = self._model.transcribe([session], [window.samples])
-            self._loops += chunk.looped
-            self._keep(window)
-            start_s, end = window.start / form.rate, window.end
-            for turn in turns.feed(chunk.text, start_s, end / form.rate, chunk.likelihoods):
-                yield self._ready(turn)
-            yield Progress.of(end / form.rate, self._request.audio.total_s)
-        for turn in turns.finish():
-            yield self._ready(turn)
-        yield Progress(end / form.rate, end / form.rate)
-        yield Finished(self._transcript(end / form.rate))
+        model, audio = self._model, self._request.audio
+        options, loaded = self._request.options, model.loaded
+        session, segment = model.open(options.prompt), StreamedSegment(model.format, self._rate)
+        end = np.zeros(0, np.float32)
+        for block in chain(audio, [end]):
+            last = block is end
+            segment.feed(block, last=last)
+            while (window := segment.window(last=last)) is not None:
+                if self._request.cancelled():
+                    return
+                (chunk,) = model.transcribe([session], [window])
+                self._loops += chunk.looped
+                if chunk.renewed and self._speakers is not None:
+                    self._speakers.renew()
+                longest = round((LONGEST_S + 1) * self._rate) + model.format.chunk_samples
+                self._recent = np.concatenate([self._recent, segment.say(chunk)])[-longest:]
+                yield from (self._ready(turn, segment.end_s) for turn in segment.take())
+                yield Progress.of(segment.end_s, audio.total_s)
+        end_s = segment.end_s
+        yield from (self._ready(turn, end_s) for turn in segment.take(last=True))
+        yield Progress(end_s, end_s)
+        notices = loop_notices(self._segments, self._loops, truncated=False)
+        voices = self._speakers.matcher if self._speakers is not None else None
+        yield finished(NAME, loaded, self._segments, end_s, options, notices, voices)
 
-    def _keep(self, window: StreamingWindow) -> None:
-        """Keep the audio that a turn may still cover."""
-        fresh = window.samples[: window.end - window.start]
-        kept = round((LONGEST_S + 1) * self._model.format.rate)
-        self._recent = np.concatenate([self._recent, fresh])[-kept - len(fresh) :]
-        self._recent_at = window.end - len(self._recent)
-
-    def _ready(self, turn: StreamedTurn) -> SegmentReady:
-        """Return the event of a turn that has ended."""
-        options = self._request.options
-        speaker = turn.speaker if options.diarize else None
-        segment = Segment(turn.start, turn.end, turn.text, speaker)
-        if options.words:
-            rate = self._model.format.rate
-            first = max(0, round(turn.start * rate) - self._recent_at)
-            at_s = (self._recent_at + first) / rate
-            segment = estimate_word_times(align_words(segment, self._recent[first:], rate, at_s))
-        language = options.language
-        if language == AUTO:
-            language = detect_language([segment]) or ""
-        confidence = mean_confidence(turn.likelihoods) if turn.likelihoods else None
-        segment = replace(segment, language=language, confidence=confidence)
+    def _ready(self, turn: StreamedTurn, end_s: float) -> SegmentReady:
+        """Return the event of a turn that has ended; there is text up to ``end_s``."""
+        first_s = end_s - len(self._recent) / self._rate
+        first, last = (round(max(0.0, at - first_s) * self._rate) for at in (turn.start, turn.end))
+        speaker = None
+        if self._speakers is not None and turn.speaker is not None:
+            speaker = self._speakers.speaker(turn.speaker, self._recent[first:last], self._rate)
+        confidence = mean_confidence(turn.likelihoods)
+        segment = Segment(turn.start, turn.end, turn.text, speaker, confidence=confidence)
+        at_s = first_s + first / self._rate
+        segment = described(segment, self._recent[first:], at_s, self._request.options)
         self._segments.append(segment)
         return SegmentReady(len(self._segments) - 1, segment)
 
-    def _transcript(self, duration_s: float) -> Transcript:
-        options, loaded = self._request.options, self._model.loaded
-        segments = number_speakers_by_appearance(self._segments)
-        language = options.language
-        if language == AUTO:
-            language = detect_language(segments) or AUTO
-        return Transcript(
-            segments=tuple(segments),
-            language=language,
-            duration=duration_s,
-            engine=NAME,
-            precision=loaded.precision.value,
-            device=loaded.device.type,
-            diarized=options.diarize,
-            notices=tuple(loop_notices(segments, self._loops, truncated=False)),
-        )
+
+class CacheSpeakers:
+    """Speakers of a recording by the model's labels, which a cache that begins again gives anew to
+    those whom the last minute does not have."""
+
+    def __init__(self, matcher: WindowSpeakerMatcher) -> None:
+        self.matcher = matcher
+        self._before: dict[int, int] = {}
+        self._speakers: dict[int, int] = {}
+
+    def renew(self) -> None:
+        """Begin another cache."""
+        self._before |= self._speakers
+        self._speakers = {}
+
+    def speaker(self, label: int, samples: Block, rate: int) -> int:
+        """Return the speaker of a turn; ``samples``: its audio, shape (samples,)."""
+        heard = self.matcher.hear(samples, [SpeakerTurn(0.0, len(samples) / rate, label)])
+        if label not in self._speakers:
+            usual = self._before.get(label)
+            if not heard and usual is not None:
+                return usual  # a longer turn decides
+            self._speakers[label] = self._matched(label, heard, usual)
+        self.matcher.remember(heard, self._speakers)
+        return self._speakers[label]
+
+    def _matched(self, label: int, heard: Mapping[int, SpeakerVector], usual: int | None) -> int:
+        taken = self._speakers.values()
+        signs = {
+            pair: likeness + SHARED_BESIDE * (pair[0] == usual)
+            for pair, likeness in self.matcher.likenesses(heard).items()
+            if pair[0] in self._before.values() and pair[0] not in taken
+        }
+        new = 1 + max([*self._before.values(), *taken], default=-1)
+        return match_speakers(signs, SAME_SPEAKER_SIMILARITY).get(label, new)

@@ -2,11 +2,11 @@
 
 import json
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -251,13 +251,23 @@ def device_map(device: torch.device, kept: Sequence[str]) -> dict[str, torch.dev
     return everything | dict.fromkeys(kept, "cpu")
 
 
-def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVibeVoice]:
-    """Load by ``options``; yield the share of the weights that is in memory meanwhile.
+Loaded = TypeVar("Loaded", bound=LoadedVibeVoice)
+
+
+def load_with_progress(
+    options: LoadOptions,
+    load: Callable[[Path, Precision, torch.device, Sequence[str]], Loaded],
+    pulled: str,
+) -> Generator[float, None, Loaded]:
+    """Load by ``options``; yield the share of the weights that is in memory meanwhile. ``pulled``:
+    the name of the model for `pull`.
 
     Raises:
         errors.ModelLoadFailed: it is invalid, or does not fit.
     """
-    assert options.checkpoint is not None
+    repair = f"vibevoice-asr pull {pulled}"
+    if options.checkpoint is None:
+        raise errors.ModelLoadFailed("No checkpoint is set.", hint=f"Run '{repair}'.")
     folder = Path(options.checkpoint)
     device = pick_device(options.device)
     fail_beyond_free_memory(device)
@@ -266,7 +276,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
     before = _held_bytes(device)
     thread = ThreadPoolExecutor(1, "load")
     kept = host_modules(options)
-    done = thread.submit(load_vibevoice, folder, options.precision, device, kept)
+    done = thread.submit(load, folder, options.precision, device, kept)
     thread.shutdown(wait=False)
     while not wait([done], timeout=_LOAD_POLL_S).done:
         yield min(0.99, max(0.0, (_held_bytes(device) - before) / expected))
@@ -284,7 +294,7 @@ def load_with_progress(options: LoadOptions) -> Generator[float, None, LoadedVib
         reason = errors.cause_of(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
             f"The checkpoint could not be loaded: {reason}",
-            hint="Download it again: vibevoice-asr pull vibevoice",
+            hint=f"Download it again: {repair}",
         ) from None
     yield 1.0
     return loaded

@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from math import ceil
 
 import torch
 
 from sidecar import errors
-from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_coverage import (
@@ -129,25 +129,15 @@ class VibeVoiceTranscription:
         for notice in loop_notices(self._whole.segments, self._loops, truncated=self._truncated):
             self._notices[notice.code] = notice
         yield Progress(done_s, done_s)
-        options = self._options
-        segments = number_speakers_by_appearance(sort_by_time(self._whole.segments))
-        language = options.language
-        if language == engine_interface.AUTO:
-            language = detect_language(segments) or engine_interface.AUTO
-        transcript = Transcript(
-            segments=tuple(segments),
-            language=language,
-            duration=done_s,
-            engine=NAME,
-            precision=self._model.loaded.precision.value,
-            device=self._model.loaded.device.type,
-            diarized=options.diarize,
-            notices=tuple(self._notices.values()),
+        yield finished(
+            NAME,
+            self._model.loaded,
+            sort_by_time(self._whole.segments),
+            done_s,
+            self._options,
+            self._notices.values(),
+            self._voices,
         )
-        persons = self._voices.persons if self._voices is not None else {}
-        turns = speaker_turns_of(self._whole.segments)
-        heard = DiarizedSpeakers(turns, persons) if persons else None
-        yield Finished(identify_speakers(transcript, heard, options))
 
     def _batches(self) -> Iterator[list[VibeVoiceWindow]]:
         """Yield the windows in batches of the memory plan's size."""
@@ -296,7 +286,7 @@ class VibeVoiceTranscription:
 
     def _placed(self, hearing: _WindowInProgress, index: int) -> Segment:
         """Return a segment on the recording's clock, with words if the client wants some."""
-        segment, language = hearing.answer.segments[index], self._options.language
+        segment = hearing.answer.segments[index]
         if (placed := hearing.placed.get(segment)) is None:
             start_s = hearing.window.start_s
             placed = dataclasses.replace(
@@ -305,16 +295,9 @@ class VibeVoiceTranscription:
                 end=segment.end + start_s,
                 speaker=segment.speaker if self._options.diarize else None,
             )
-            if self._options.words:
-                samples = hearing.window.samples
-                placed = align_words(placed, samples, VIBEVOICE_SAMPLE_RATE, start_s)
-                placed = estimate_word_times(placed)
+            placed = described(placed, hearing.window.samples, start_s, self._options)
             if placed.is_speech:
-                if language == engine_interface.AUTO:
-                    language = detect_language([placed]) or ""
-                placed = dataclasses.replace(
-                    hearing.answer.with_confidence(index, placed), language=language
-                )
+                placed = hearing.answer.with_confidence(index, placed)
             hearing.placed[segment] = placed
         return placed
 
@@ -334,14 +317,73 @@ def transcribe_in_step(
     Raises:
         errors.DeviceLost: nothing in this process can use the device again.
     """
+    with inference():
+        yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
+
+
+@contextlib.contextmanager
+def inference() -> Iterator[None]:
+    """Compute without gradients, and raise errors of the device as ours.
+
+    Raises:
+        errors.GpuOutOfMemory: its memory does not suffice.
+        errors.DeviceLost: nothing in this process can use the device again.
+    """
     try:
         with torch.inference_mode():
-            yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
+            yield
+    except torch.OutOfMemoryError:
+        raise errors.GpuOutOfMemory() from None
     except torch.AcceleratorError as error:
         log.critical(
             "CUDA error that only a new process recovers from; this worker process ends: %s", error
         )
         raise errors.DeviceLost() from None
+
+
+def described(
+    segment: Segment, samples: Block, start_s: float, options: TranscribeOptions
+) -> Segment:
+    """Return a segment with its language, and with words if ``options`` request them; ``samples``:
+    shape (samples,), of the recording from ``start_s`` on."""
+    if options.words:
+        segment = align_words(segment, samples, VIBEVOICE_SAMPLE_RATE, start_s)
+        segment = estimate_word_times(segment)
+    if not segment.is_speech:
+        return segment
+    language = options.language
+    if language == engine_interface.AUTO:
+        language = detect_language([segment]) or ""
+    return dataclasses.replace(segment, language=language)
+
+
+def finished(
+    engine: str,
+    loaded: vibevoice_model.LoadedVibeVoice,
+    segments: Sequence[Segment],
+    duration_s: float,
+    options: TranscribeOptions,
+    notices: Iterable[Notice],
+    voices: WindowSpeakerMatcher | None,
+) -> Finished:
+    """Return the end of a transcription; ``segments``: in order of time."""
+    numbered = number_speakers_by_appearance(segments)
+    language = options.language
+    if language == engine_interface.AUTO:
+        language = detect_language(numbered) or engine_interface.AUTO
+    transcript = Transcript(
+        segments=tuple(numbered),
+        language=language,
+        duration=duration_s,
+        engine=engine,
+        precision=loaded.precision.value,
+        device=loaded.device.type,
+        diarized=options.diarize,
+        notices=tuple(notices),
+    )
+    persons = voices.persons if voices is not None else {}
+    heard = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
+    return Finished(identify_speakers(transcript, heard, options))
 
 
 TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256

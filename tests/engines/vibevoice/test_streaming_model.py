@@ -74,7 +74,7 @@ def said(model: streaming_model.StreamingModel, names: Sequence[str]) -> list[li
 def released_algorithm(loaded: Any, samples: Block, context: str = "") -> list[str]:
     """The texts of the chunks by microsoft/VibeVoice at 1541f590, with the mean of the latents, in
     plain torch: the whole sequence goes through the model again for each token."""
-    model, tokenizer = loaded.model, loaded.tokenizer
+    model, tokenizer = loaded.model, loaded.processor
     table = model.get_input_embeddings()
 
     def embedded(*ids: int) -> Any:
@@ -151,7 +151,7 @@ def test_repetition_in_a_chunk_is_cut_to_one_copy(loaded: Any) -> None:
 
 
 def logits_for(model: streaming_model.StreamingModel, token: int) -> Any:
-    logits = torch.zeros(len(model.loaded.tokenizer))
+    logits = torch.zeros(len(model.loaded.processor))
     logits[token] = 1.0
     return logits
 

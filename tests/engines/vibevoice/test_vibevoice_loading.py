@@ -99,7 +99,7 @@ def test_gpu_process_fails_beyond_free_memory_at_load_and_in_each_window(
     )
     monkeypatch.setattr(vibevoice_model, "pick_device", torch.device)
     load = vibevoice_model.load_with_progress(
-        LoadOptions(checkpoint=str(tmp_path), device="cuda:0")
+        LoadOptions(checkpoint=str(tmp_path), device="cuda:0"), load_vibevoice, "vibevoice"
     )
     with contextlib.suppress(AttributeError, AssertionError, RuntimeError, errors.SidecarError):
         next(load)  # here is no GPU
