@@ -1,6 +1,8 @@
 """Windows and turns of the audio that VibeVoice-ASR-Streaming transcribes: of a live segment, or of
 a whole recording."""
 
+from __future__ import annotations
+
 import numpy as np
 import soxr
 

@@ -1,5 +1,7 @@
 """Live segments of VibeVoice-ASR-Streaming: windows of several sessions in shared passes."""
 
+from __future__ import annotations
+
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
