@@ -21,7 +21,7 @@ from sidecar.interfaces.live_options import LIVE_RATE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kills processes")]
 RECORDING = "endgame_nagg_nell"
-SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time", "Can you"]
+SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time to go.", "Can you"]
 """Of the first windows, turn by turn."""
 
 
@@ -78,6 +78,23 @@ async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(
         found = await client.until(COMPLETED, 1)
     [text] = [one["transcript"] for one in found if one["type"] == COMPLETED]
     assert text.split() == " ".join(SAID).split()
+
+
+async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_model(
+    there: Server, pcm: bytes
+) -> None:
+    all_audio = {"threshold": 0, "neg_threshold": 0}
+    found = await live_wire.heard(there, pcm, turns="client", endpointing=all_audio)
+    said = [one["segment"]["text"] for one in found if one["type"] == "final"]
+    assert said == SAID
+    segments = found[-1]["transcript"]["segments"]
+    assert [(one["speaker"], one["text"]) for one in segments] == list(
+        zip(["Speaker_0", "Speaker_1", "Speaker_0"], SAID, strict=True)
+    )
+    partials = [one["text"] for one in found if one["type"] == "partial"]
+    assert len(partials) > 1
+    assert all(any(text.startswith(one) for text in SAID) for one in partials)
+    assert by_grpc(there, pcm, vad_threshold_override=0.0) == " ".join(SAID)
 
 
 def test_live_session_has_the_same_words_by_every_protocol(there: Server, pcm: bytes) -> None:

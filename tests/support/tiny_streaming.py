@@ -16,18 +16,24 @@ from typing import Any
 from tiny_vibevoice import CONTEXT, ROOT, clip, kept, kept_model, loaded_torch, skip_without
 
 TEXTS = {
-    "beckett": ["Speaker 0: Ever tried,", " ever failed. Fail again.", " Fail better.", ""],
+    "beckett": [
+        "Speaker 0: Ever tried,",
+        " ever failed. Fail again.",
+        " Fail better.",
+        " No matter.",
+    ],
     "endgame_nagg_nell": [
         "Speaker 0: Nagg: what is it,",
         " my pet?\nSpeaker 1: Nell:",
         " déjà vu,",
         " 嗯. Time",
-        "",
+        " to go.",
         "\nSpeaker 0: Can you",
     ],
 }
 """What it says of each window of a recording, whatever came before; of the second recording the
-first 17.6 s are known. The words need not be those that are spoken."""
+first 17.6 s are known. The words need not be those that are spoken. No window is without words, so
+it has some for other audio, too."""
 CHUNK_S = 70_400 / 24_000
 
 

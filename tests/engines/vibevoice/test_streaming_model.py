@@ -166,7 +166,7 @@ def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
     ready = [event.segment for event in events if isinstance(event, SegmentReady)]
     assert [(one.speaker, one.text) for one in ready] == [
         (0, "Nagg: what is it, my pet?"),
-        (1, "Nell: déjà vu, 嗯. Time"),
+        (1, "Nell: déjà vu, 嗯. Time to go."),
         (0, "Can you"),
     ]
     finished = events[-1]

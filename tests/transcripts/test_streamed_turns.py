@@ -1,0 +1,41 @@
+"""Turns of speakers in text that comes in chunks."""
+
+from sidecar.transcripts.streamed_turns import StreamedTurns
+
+
+def turns(*chunks: str, seconds: float = 3.0) -> list[tuple[float, float, int | None, str]]:
+    """What is made of chunks of audio that have these texts: starts, ends, speakers, texts."""
+    found = StreamedTurns()
+    ended = [
+        turn
+        for at, text in enumerate(chunks)
+        for turn in found.feed(text, at * seconds, (at + 1) * seconds)
+    ]
+    return [(one.start, one.end, one.speaker, one.text) for one in (*ended, *found.finish())]
+
+
+def test_text_goes_on_over_borders_of_chunks_until_another_speaker_begins() -> None:
+    found = turns("Speaker 0: Ever", " tried.\nSpeaker 1: matters")
+    assert [one[2:] for one in found] == [(0, "Ever tried."), (1, "matters")]
+    assert found[0][0] == 0.0
+    assert 3.0 < found[0][1] <= found[1][0] < found[1][1] == 6.0, "in proportion to the characters"
+
+
+def test_name_of_speaker_that_a_border_cuts_is_none_of_the_words() -> None:
+    found = turns("Speaker 0: Ever\nSpea", "ker 1: tried")
+    assert [one[2:] for one in found] == [(0, "Ever"), (1, "tried")]
+    assert [one[3] for one in turns("Speaker 0: Spea")] == ["Spea"]
+    assert [one[3] for one in turns("Speaker 0: the Speaker said: no")] == ["the Speaker said: no"]
+
+
+def test_chunk_without_words_ends_a_turn() -> None:
+    found = turns("Speaker 2: Ever", "", " tried")
+    assert [one[2:] for one in found] == [(2, "Ever"), (2, "tried")]
+    assert found[1][0] >= 6.0
+
+
+def test_long_turn_ends_with_a_sentence_and_very_long_one_anywhere() -> None:
+    sentences = turns("Speaker 0: one", " two.", " three", " four.", " five", seconds=5.0)
+    assert [one[3] for one in sentences] == ["one two. three four.", "five"]
+    words = turns("Speaker 0: one", " two", " three", " four", seconds=11.0)
+    assert [one[3] for one in words] == ["one two three", "four"]
