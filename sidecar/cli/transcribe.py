@@ -380,12 +380,15 @@ async def estimate(
     minutes: float | None = option(None, "Minutes of audio, for want of a recording.", min=0),
     card: str | None = option(
         None,
-        "Estimate VibeVoice-ASR on this graphics card, by size ('12GB') or name ('RTX 4090'). "
+        "Estimate VibeVoice-ASR (or --engine vibevoice-streaming) on this graphics card, by size ('12GB') or name ('RTX 4090'). "
         "Neither card nor checkpoint is needed.",
     ),
     precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision),
     engine: str | None = option(
-        None, "Engine that would transcribe, as the setting of that name.", metavar="NAME"
+        None,
+        "Engine that would transcribe, as the setting of that name. With --card also "
+        "'vibevoice-streaming-1.5b'.",
+        metavar="NAME",
     ),
     format: str = option("text", "What to write", choices=("text", "json")),
     *,
@@ -446,11 +449,11 @@ async def _own_estimate(
     audio_s = None if minutes is None else 60 * minutes
     parsed = parse_options(options, engine_interface.DiarizationEffort.BALANCED)
     if card is not None and source is None:  # without a service: settings may lack a checkpoint
-        return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed))
-    chosen = {"engine": engine} if engine is not None else {}
+        return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed, engine))
+    chosen = {"engine": engine} if engine is not None and card is None else {}
     async with backends.own_service(**chosen) as service:
         if source is not None:
             audio_s = await service.submissions.measure(ANONYMOUS, source)
         if card is not None:
-            return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed))
+            return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed, engine))
         return EstimateAnswer.render(service.forecast(audio_s, service.options(options)))

@@ -18,11 +18,22 @@ from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of, upstream_options
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
-from sidecar.engines.vibevoice_streaming import SESSION_TOKENS
+from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
-from sidecar.gpu_memory.memory_footprint import StreamShape, streaming_session_bytes
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec, ModelSpec, UpstreamOptions
+from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
+from sidecar.gpu_memory.memory_footprint import WINDOW_S, ModelShape, StreamShape
+from sidecar.gpu_memory.memory_plan import GB, MIN_WINDOW_S, DeviceRoom
+from sidecar.gpu_memory.streaming_memory import StreamingFootprint
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    EngineSpec,
+    ModelSpec,
+    Precision,
+    TranscribeOptions,
+    UpstreamOptions,
+    WindowingMode,
+)
 
 VIBEVOICE, WHISPER, VOXTRAL = "vibevoice", "whisper", "voxtral"
 STREAMING = "vibevoice-streaming"
@@ -104,7 +115,7 @@ class EngineChoice(Generic[Spec]):
 
     ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
     work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
-    beside the weights. ``folder``: files of a light engine that stays on the CPU; ``folder_bytes``:
+    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision. ``folder``: files of a light engine that stays on the CPU; ``folder_bytes``:
     the most that it reads of them.
     """
 
@@ -113,12 +124,14 @@ class EngineChoice(Generic[Spec]):
     checkpoint: ModelCheckpoint | None = None
     upstream: UpstreamOptions | None = None
     session_bytes: int = 0
+    footprints: Mapping[Precision, StreamingFootprint] = field(default_factory=dict)
     folder: Path | None = None
     folder_bytes: int = 0
 
 
-def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
-    """Choose the engine for recordings by the settings and this machine.
+def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[EngineSpec]:
+    """Choose the engine for recordings by the settings and this machine. ``beside_bytes``: memory
+    of the device that another engine needs.
 
     Raises:
         errors.EngineUnavailable: it cannot run here.
@@ -141,17 +154,72 @@ def choose_engine(settings: Settings) -> EngineChoice[EngineSpec]:
         for other in spec.precisions if stored is not None else ():
             if other is not stored:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
+    choice = EngineChoice(spec, reason, checkpoint)
     if name in (VOXTRAL, STREAMING) and checkpoint is not None:
+        room = _device_room(settings, beside_bytes)
         if name == VOXTRAL:
-            session = StreamShape.from_config(checkpoint.config).peak_bytes(STREAM_MEMORY_S)
-        else:
-            session = streaming_session_bytes(checkpoint.config, SESSION_TOKENS)
-        gpu = read_gpu_memory() if settings.device != "cpu" else None
-        free = gpu.free_bytes if gpu is not None else host_free_bytes()
-        most = (free - checkpoint.bytes) // session  # beside the weights
-        spec = replace(spec, sessions=max(1, min(spec.sessions, most)))
-        return EngineChoice(spec, reason, checkpoint, session_bytes=session)
-    return EngineChoice(spec, reason, checkpoint)
+            return _voxtral_sessions(choice, room)
+        return _streaming_sessions(choice, room, settings.precision)
+    return choice
+
+
+def _device_room(settings: Settings, beside_bytes: int) -> DeviceRoom:
+    gpu = read_gpu_memory() if settings.device != "cpu" else None
+    if gpu is None:
+        return DeviceRoom(host_free_bytes() - beside_bytes)
+    return DeviceRoom(gpu.free_bytes - beside_bytes, gpu.bandwidth)
+
+
+def _voxtral_sessions(
+    choice: EngineChoice[EngineSpec], room: DeviceRoom
+) -> EngineChoice[EngineSpec]:
+    """Return the choice with the memory of a session, and how many fit beside the weights."""
+    assert choice.checkpoint is not None
+    session = StreamShape.from_config(choice.checkpoint.config).peak_bytes(STREAM_MEMORY_S)
+    most = (room.available_bytes - choice.checkpoint.bytes) // session
+    spec = replace(choice.spec, sessions=max(1, min(choice.spec.sessions, most)))
+    return replace(choice, spec=spec, session_bytes=session)
+
+
+def _streaming_sessions(
+    choice: EngineChoice[EngineSpec], room: DeviceRoom, wanted: Precision
+) -> EngineChoice[EngineSpec]:
+    """Return the choice with the precisions in which a session fits, and how many sessions fit if
+    ``wanted`` is; with all precisions and one session if none fits."""
+    assert choice.checkpoint is not None
+    shape = ModelShape.from_config(transformers_config(choice.checkpoint.config))
+    footprints = {one: StreamingFootprint(shape, one) for one in choice.spec.precisions}
+    spec, fitting = choice.spec, {one: each.sessions(room) for one, each in footprints.items()}
+    for precision, sessions in fitting.items():
+        if any(fitting.values()) and not sessions:
+            least = footprints[precision].loaded_bytes + footprints[precision].session_bytes
+            spec = spec.without(precision, f"it takes {least / GB:.1f} GB")
+    used = spec.resolve_precision(wanted)
+    spec = replace(spec, sessions=max(1, fitting[used]))
+    session = footprints[used].session_bytes
+    return replace(choice, spec=spec, session_bytes=session, footprints=footprints)
+
+
+def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[int]:
+    """Return the bytes of the GPU that the engine for recordings needs: for an hour in its best
+    precision, and for five minutes in int4 if the settings leave the precision open."""
+    gpu = read_gpu_memory() if settings.device != "cpu" else None
+    if gpu is None or files.checkpoint is None:
+        return [0]
+    if not files.spec.planned:
+        return [files.checkpoint.bytes]
+    shape, named = ModelShape.from_config(files.checkpoint.config), settings.precision
+    admission = MemoryAdmission(shape, files.spec.precisions, None, gpu.bf16)
+    now = MemoryState(gpu.free_bytes, None, on_gpu=True)
+    best, least = named, named
+    if named == AUTO:
+        best = admission.first_precision(now)
+        least = Precision.INT4 if Precision.INT4 in files.spec.precisions else best
+    once = TranscribeOptions(windows=WindowingMode.SINGLE)
+    return [
+        admission.estimate(one, audio_s, once, now)[0].peak_bytes
+        for one, audio_s in ((best, WINDOW_S), (least, MIN_WINDOW_S))
+    ]
 
 
 def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
@@ -189,7 +257,11 @@ def choose_live_engine(
         return None, "as set"
     named = files
     if wanted != files.spec.name:  # the configured folder is for the engine for files
-        named = choose_engine(settings.model_copy(update={"engine": wanted, "model_path": None}))
+        own = settings.model_copy(update={"engine": wanted, "model_path": None})
+        for beside_bytes in _needs_of(files, settings):
+            named = choose_engine(own, beside_bytes)
+            if fits_session(named, own, beside_bytes):
+                break
     if not named.spec.sessions:
         able = ", ".join(spec.name for spec in engines.ENGINES if spec.sessions)
         raise errors.EngineUnavailable(
@@ -227,9 +299,17 @@ def _streaming_beside(
     own = settings.model_copy(update={"engine": STREAMING, "model_path": None})
     if gpu is None or isinstance(find_model(STREAMING, own), errors.SidecarError):
         return None
-    choice = choose_engine(own)
-    weights = [one.checkpoint.bytes for one in (files, choice) if one.checkpoint is not None]
-    return choice if sum(weights) + choice.session_bytes <= gpu.free_bytes else None
+    beside_bytes, *_ = _needs_of(files, settings)
+    choice = choose_engine(own, beside_bytes)
+    return choice if fits_session(choice, own, beside_bytes) else None
+
+
+def fits_session(
+    choice: EngineChoice[EngineSpec], settings: Settings, beside_bytes: int = 0
+) -> bool:
+    """Return whether the device holds the engine with a session; true if that is not planned."""
+    room = _device_room(settings, beside_bytes)
+    return not choice.footprints or any(one.sessions(room) for one in choice.footprints.values())
 
 
 def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.engines.vibevoice import prepare_process
+from sidecar.gpu_memory.streaming_memory import SESSION_TOKENS, WINDOWS_AT_ONCE
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
@@ -31,8 +32,8 @@ SPEC = engine_interface.EngineSpec(
     sample_rate=VIBEVOICE_SAMPLE_RATE,
     precisions=(
         engine_interface.Precision.BF16,
+        engine_interface.Precision.INT4,  # before int8, of which a step cannot be a graph
         engine_interface.Precision.INT8,
-        engine_interface.Precision.INT4,
         engine_interface.Precision.FP32,
     ),
     languages=("de", "en", "es", "fr", "it", "ja", "ko", "pt", "ru", "zh"),
@@ -41,9 +42,6 @@ SPEC = engine_interface.EngineSpec(
     steerable=True,
     sessions=100,  # an upper limit, as for Voxtral
 )
-SESSION_TOKENS = 16_384
-"""Positions of a session's cache, after which it begins again with the last chunks: about
-seventeen minutes of speech."""
 FIRST_S, STEP_S = 3.5, 0.5
 """Seconds of a segment until its first window, and between looks for a further one."""
 
@@ -96,7 +94,7 @@ class VibeVoiceStreamingEngine:
     @cached_property
     def _scheduler(self) -> LiveScheduler:
         from sidecar.diarization.speaker_models import SpeakerEncoder
-        from sidecar.engines.vibevoice.streaming_live import WINDOWS_AT_ONCE, SharedModel
+        from sidecar.engines.vibevoice.streaming_live import SharedModel
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import PartialSchedule
         from sidecar.live.runtime.vad import load_vad

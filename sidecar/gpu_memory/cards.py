@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from sidecar import errors
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
-from sidecar.gpu_memory.memory_plan import GB, JobForecast
+from sidecar.gpu_memory.memory_plan import GB, PREFERRED_PRECISIONS, DeviceRoom, JobForecast
+from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.interfaces.language_tags import printable_text
 
@@ -68,6 +69,8 @@ WITHOUT_BF16 = ("RTX 20", "T4", "V100")
 """Cards of compute capability below 8.0, which compute in fp16."""
 SIZES_GB = (6, 8, 10, 12, 16, 24, 32, 48, 80, 96, 141)
 """Sizes that are compared with a card."""
+LONGEST_S = 36_000.0
+"""Longest recording that a streaming model is said to take: the default of `max_audio_hours`."""
 _BRANDS = {"nvidia", "geforce", "tesla", "quadro"}
 
 
@@ -121,17 +124,52 @@ def neighbours(card: Card) -> Iterator[Card]:
     yield from map(_card_of_size, smaller[-1:] + larger[:1])
 
 
-def forecast_on(card: Card, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
-    """Return the forecast of a recording on a card, with those of its `neighbours`."""
-    others = [(_forecast(one, audio_s, options), one) for one in neighbours(card)]
+def forecast_on(
+    card: Card, audio_s: float | None, options: TranscribeOptions, engine: str | None = None
+) -> JobForecast:
+    """Return the forecast of a recording on a card, with those of its `neighbours`.
+
+    ``engine``: VibeVoice-ASR-Streaming by one of its names for `pull`; others: VibeVoice-ASR.
+    """
+    forecast = _streaming_forecast if engine in STREAMING_SHAPES else _forecast
+    others = [(forecast(one, audio_s, options, engine), one) for one in neighbours(card)]
     smaller = next((one for one, other in others if other.gb < card.gb), None)
     larger = next((one for one, other in others if other.gb > card.gb), None)
-    return replace(_forecast(card, audio_s, options), smaller=smaller, larger=larger)
+    return replace(forecast(card, audio_s, options, engine), smaller=smaller, larger=larger)
 
 
-def _forecast(card: Card, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
+def _streaming_forecast(
+    card: Card, audio_s: float | None, options: TranscribeOptions, engine: str | None
+) -> JobForecast:
+    """Return the forecast of a streaming model in the first precision that fits, on the slowest
+    card that this may be."""
+    shape, wide = STREAMING_SHAPES[engine or ""], _wide(card)
+    candidates = (
+        PREFERRED_PRECISIONS if options.precision is Precision.AUTO else [options.precision]
+    )
+    room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0] if card.bandwidths else None)
+    found = [
+        StreamingFootprint(shape, wide if one is Precision.BF16 else one).forecast(
+            audio_s, LONGEST_S, room
+        )
+        for one in candidates
+    ]
+    best = next(
+        (one for one in found if one.fits), min(found, key=lambda one: one.needed_bytes or 0)
+    )
+    return replace(best, card=card.name, sentence=f"{card.name}: {best.sentence}")
+
+
+def _wide(card: Card) -> Precision:
+    """Return the 16-bit type in which a card computes."""
+    return Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
+
+
+def _forecast(
+    card: Card, audio_s: float | None, options: TranscribeOptions, _: str | None
+) -> JobForecast:
     """Return the forecast on one card; its seconds are those of the slowest one it may be."""
-    wide = Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
+    wide = _wide(card)
     precision = wide if options.precision is Precision.BF16 else options.precision
     precisions = {wide, Precision.INT4, Precision.INT8, precision} - {Precision.AUTO}
     fused = wide is Precision.BF16

@@ -70,7 +70,8 @@ class EncoderShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Dimensions of the whole model. `hidden` … `vocab` are the language model's (Qwen2)."""
+    """Dimensions of the whole model. `hidden` … `vocab` are the language model's (Qwen2).
+    ``tied``: its head is the table of token embeddings."""
 
     hidden: int
     layers: int
@@ -81,6 +82,7 @@ class ModelShape:
     vocab: int
     acoustic: EncoderShape
     semantic: EncoderShape
+    tied: bool = False
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelShape:
@@ -105,6 +107,7 @@ class ModelShape:
             vocab=text.get("vocab_size", 151936),
             acoustic=EncoderShape.from_config(acoustic, 64),
             semantic=EncoderShape.from_config(semantic, 128),
+            tied=bool(text.get("tie_word_embeddings")),
         )
 
     @property
@@ -144,7 +147,8 @@ class ModelShape:
 
     @property
     def table_parameters(self) -> int:
-        """Return the number of parameters of the token embeddings; the head has as many."""
+        """Return the number of parameters of the token embeddings; a head of its own has as
+        many."""
         return self.vocab * self.hidden
 
     @property
@@ -170,7 +174,7 @@ class ModelShape:
         """Return the number of all parameters."""
         return (
             self.encoder_parameters
-            + 2 * self.table_parameters
+            + (1 if self.tied else 2) * self.table_parameters
             + self.linear_parameters
             + self.small_parameters
         )
@@ -336,7 +340,7 @@ class ModelFootprint:
         plain = shape.small_parameters + shape.table_parameters
         if not plan.evict_encoders:
             plain += shape.encoder_parameters
-        if not plan.host_token_table:
+        if not plan.host_token_table and not shape.tied:
             plain += shape.table_parameters
         return plain * self.value_bytes + self._linear_bytes()
 
@@ -551,14 +555,3 @@ class StreamShape:
     def most(self, free_bytes: int, longest_s: float, width: int = 2) -> int:
         """Return the maximum number of streams that fit."""
         return max(0, free_bytes // self.peak_bytes(longest_s, width))
-
-
-def streaming_session_bytes(config: dict[str, Any], tokens: int, width: int = 2) -> int:
-    """Return the bytes of a session of VibeVoice-ASR-Streaming, by `config.json`: the keys and
-    values of ``tokens`` positions. Defaults: those of the released 7B."""
-    text = config.get("decoder_config") or {}
-    heads = text.get("num_attention_heads", 28)
-    head_dim = text.get("head_dim") or text.get("hidden_size", 3584) // heads
-    kv_heads = text.get("num_key_value_heads", 4)
-    layers = text.get("num_hidden_layers", 28)
-    return int(AttentionShape(layers, kv_heads, head_dim, tokens).bytes(tokens, width))

@@ -101,7 +101,8 @@ class JobEngine:
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
             longest_s = self._settings.max_audio_hours * 3600
-            forecast = JobForecast.small(self.spec, precision, audio_s, longest_s)
+            forecast = self._host.sessions_forecast(precision, audio_s, longest_s)
+            forecast = forecast or JobForecast.small(self.spec, precision, audio_s, longest_s)
         else:
             now = self._host.memory_now()
             precision = self._suited(options, audio_s, now)

@@ -76,7 +76,7 @@ def check_ffmpeg() -> CheckFinding:
 
 def check_live_engine(settings: Settings) -> CheckFinding:
     """Check the live engine; return it with the reason of its choice."""
-    from sidecar.engines.engine_selection import choose_engine, choose_live_engine
+    from sidecar.engines.engine_selection import choose_engine, choose_live_engine, fits_session
 
     try:
         files = choose_engine(settings)
@@ -88,9 +88,13 @@ def check_live_engine(settings: Settings) -> CheckFinding:
         return CheckFinding("live", CheckState.BAD, error.detail, error.hint)
     if chosen is None:
         return CheckFinding("live", CheckState.ABSENT, f"none: {reason}")
-    return CheckFinding(
-        "live", CheckState.GOOD, f"{chosen.spec.name} ({settings.live_engine}): {reason}"
-    )
+    text, state = f"{chosen.spec.name} ({settings.live_engine}): {reason}", CheckState.GOOD
+    if chosen.footprints:
+        precision = chosen.spec.resolve_precision(settings.precision)
+        text += f"; {precision}, at most {chosen.spec.sessions} sessions"
+        if not fits_session(chosen, settings):
+            state, text = CheckState.WARNING, f"{text}; memory is short even for one"
+    return CheckFinding("live", state, text)
 
 
 def check_tts(settings: Settings) -> CheckFinding:

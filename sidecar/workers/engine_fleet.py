@@ -139,14 +139,16 @@ class EngineFleet:
         self.places = 1 if files.upstream is None else len(files.upstream.urls)
         """Recordings transcribed at once, in one worker process: one here, or one per upstream."""
         sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
+        # The live engine comes first: the precision of that for files depends on what it reserves.
+        live_host = live and EngineHost(
+            EngineRole.LIVE, settings, live, self._devices, engine_slot.LIVE, live=True
+        )
         self.files = EngineHost(EngineRole.FILES, settings, files, self._devices, sharing)
         """Host of the engine for files."""
         self.hosts: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES: self.files}
         """Host of each ASR engine, by role."""
-        if live is not None:
-            self.hosts[EngineRole.LIVE] = EngineHost(
-                EngineRole.LIVE, settings, live, self._devices, engine_slot.LIVE, live=True
-            )
+        if live_host is not None:
+            self.hosts[EngineRole.LIVE] = live_host
         self.engines = {EngineRole(role): cast(AnyHost, one) for role, one in self.hosts.items()}
         """Host of each engine."""
         self.voice: TtsClient | None = None

@@ -19,6 +19,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
 from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
+from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.version import __version__
@@ -105,6 +106,13 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             self._note_crash,
             sharing,
         )
+        self._least = 0
+        """Bytes that stay reserved while it is not loaded: of a live engine that was planned beside
+        that for files."""
+        if live and choice.footprints:
+            used = self.spec.resolve_precision(precision)
+            self._least = choice.footprints[used].loaded_bytes + self._session_bytes
+            self._release()
         devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))
 
@@ -161,12 +169,26 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     @property
     def reserved_bytes(self) -> int:
         """Return the bytes of its device that it has reserved, for weights and work."""
-        device = self._devices.gpu if self.on_gpu else self._devices.host
-        return device.ledger.reserved_bytes(self.name)
+        return self._device_in_use.ledger.reserved_bytes(self.name)
+
+    @property
+    def _device_in_use(self) -> gpu_devices.GpuMonitor | gpu_devices.HostMemoryMonitor:
+        return self._devices.gpu if self.on_gpu else self._devices.host
 
     def memory_now(self) -> memory_admission.MemoryState:
         """Return the memory of its device at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
+
+    def sessions_forecast(
+        self, precision: Precision, audio_s: float | None, longest_s: float
+    ) -> JobForecast | None:
+        """Return the forecast of a recording by VibeVoice-ASR-Streaming; None for other engines."""
+        if (footprint := self._choice.footprints.get(precision)) is None:
+            return None
+        now = self.memory_now()
+        own = self._weights(now.held, self.slot.memory) if now.held is not None else 0
+        available = now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
+        return footprint.forecast(audio_s, longest_s, DeviceRoom(available, now.bandwidth))
 
     def expect_peak(self, peak_bytes: int) -> None:
         """Reserve memory for a job that needs ``peak_bytes`` with the engine, beside the jobs that
@@ -219,13 +241,15 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         devices first: a GPU driver may have begun to answer since the last time."""
         self._release()
         self._own = size
-        device = self._devices.gpu if self.on_gpu else self._devices.host
-        device.ledger.reserve(self.name, size + self._sessions * self._session_bytes)
+        size += self._sessions * self._session_bytes
+        self._device_in_use.ledger.reserve(self.name, max(size, self._least))
 
     def _release(self) -> None:
         self._own = None
         for device in (self._devices.gpu, self._devices.host):
             device.ledger.release(self.name)
+        if self._least:
+            self._device_in_use.ledger.reserve(self.name, self._least)
 
     def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """Return the bytes that the engine's process holds of the GPU, or of the host."""
@@ -241,8 +265,9 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         )
 
     def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
-        """Return the bytes of an idle engine; the size of its files if its memory is not
-        planned."""
+        """Return the bytes of an idle engine; the size of its files if these are not planned."""
+        if (footprint := self._choice.footprints.get(precision)) is not None:
+            return footprint.loaded_bytes
         if self.admission is None:
             return self._file_bytes
         return self.admission.loaded_bytes(precision, memory)

@@ -37,13 +37,12 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
     VibeVoiceDecoder,
 )
 from sidecar.engines.vibevoice.vibevoice_generation import log_likelihoods
+from sidecar.gpu_memory.streaming_memory import REMEMBERED_CHUNKS
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, abbreviate_names
 from sidecar.transcripts.loop_guard import MIN_REPEATED_TOKENS, TokenRepetition
 
 MAX_CHUNK_TOKENS = 256
 """Tokens of a chunk of 2.93 s at most, as in the released code."""
-REMEMBERED_CHUNKS = 20
-"""Chunks that a fresh cache begins with, about a minute: the present speakers and topic."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""Sessions of VibeVoice-ASR-Streaming on every card: within its memory, and in time."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.gpu_memory import cards, streaming_memory
+from sidecar.gpu_memory.memory_plan import DeviceRoom
+from sidecar.gpu_memory.streaming_memory import (
+    CHUNK_S,
+    PERIOD_SHARE,
+    STREAMING_SHAPES,
+    WINDOWS_AT_ONCE,
+    StreamingFootprint,
+)
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+
+GIB = 1 << 30
+MODELS = tuple(STREAMING_SHAPES)
+PRECISIONS = (Precision.BF16, Precision.INT4, Precision.INT8)
+
+
+@given(
+    name=st.sampled_from(sorted(cards.BANDWIDTHS)),
+    model=st.sampled_from(MODELS),
+    precision=st.sampled_from(PRECISIONS),
+)
+def test_sessions_of_a_card_fit_its_memory_and_the_period_of_a_chunk(
+    name: str, model: str, precision: Precision
+) -> None:
+    card = cards.find_card(name)
+    footprint = StreamingFootprint(STREAMING_SHAPES[model], precision)
+    room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0])
+    count = footprint.sessions(room)
+
+    def held(sessions: int) -> bool:
+        fits = footprint.loaded_bytes + sessions * footprint.session_bytes <= room.available_bytes
+        late = footprint.chunk_s(sessions, room.bandwidth or 0) > PERIOD_SHARE * CHUNK_S
+        return fits and (sessions == 1 or not late)
+
+    assert not count or held(count)
+    assert count == 100 or not held(count + 1), "one more would not have fitted"
+    found = cards.forecast_on(card, 3600.0, TranscribeOptions(precision=precision), model)
+    assert found.fits is (count > 0)
+    assert not found.fits or f"at most {count} live session" in found.sentence
+    if found.smaller is not None and found.smaller.fits:
+        assert found.fits
+
+
+@pytest.mark.parametrize(
+    ("model", "cards_gb"),
+    [
+        (MODELS[0], {12: Precision.INT4, 16: Precision.INT4, 24: Precision.BF16}),
+        (MODELS[1], {6: Precision.BF16, 8: Precision.BF16}),
+    ],
+)
+def test_first_precision_of_a_card_is_the_best_that_holds_a_session(
+    model: str, cards_gb: dict[int, Precision]
+) -> None:
+    for size, precision in cards_gb.items():
+        found = cards.forecast_on(cards.find_card(f"{size}GB"), None, TranscribeOptions(), model)
+        assert (found.fits, found.precision) == (True, precision)
+    eight = cards.forecast_on(cards.find_card("8GB"), None, TranscribeOptions(), MODELS[0])
+    assert not eight.fits
+    assert "int4 takes" in eight.sentence
+
+
+@pytest.mark.parametrize(("model", "measured"), [(MODELS[0], 0.18), (MODELS[1], 0.087)])
+def test_predicted_time_of_a_usual_recording_is_near_the_published_one(
+    model: str, measured: float
+) -> None:
+    footprint = StreamingFootprint(STREAMING_SHAPES[model], Precision.BF16)
+    seconds = footprint.forecast(100.0, 3600.0, DeviceRoom(24 * GIB, 936e9)).seconds
+    assert seconds == pytest.approx(100 * measured, rel=0.2)
+
+
+def test_sessions_that_share_passes_take_less_than_one_after_the_other() -> None:
+    footprint = StreamingFootprint(STREAMING_SHAPES[MODELS[0]], Precision.BF16)
+    alone, together = (footprint.chunk_s(count, 1e12) for count in (1, WINDOWS_AT_ONCE))
+    assert together < 0.3 * WINDOWS_AT_ONCE * alone
+    assert footprint.chunk_s(WINDOWS_AT_ONCE + 1, 1e12) == pytest.approx(together + alone)
+
+
+def test_parameters_are_those_of_the_released_models() -> None:
+    """The releases have the decoder of the acoustic tokenizer besides; the 1.5B its tokens twice."""
+    large, small = STREAMING_SHAPES.values()
+    unused = large.acoustic.parameters
+    assert large.parameters + unused == pytest.approx(8.67e9, rel=0.001)
+    assert small.parameters + small.table_parameters + unused == pytest.approx(2.81e9, rel=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_simulated_peak_of_sessions_is_within_planned_one(model: str, precision: Precision) -> None:
+    """A full pass: windows of eight sessions, their prefills and a token of each with full
+    caches; with 16 bit and two layers, as layers differ only in number."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import memory_simulation
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from sidecar.engines.vibevoice.vibevoice_decoder import (
+        PlannedDecoder,
+        PromptContinuation,
+        VibeVoiceDecoder,
+    )
+
+    shape = replace(STREAMING_SHAPES[model], layers=2)
+    config = memory_simulation.configured(
+        32,
+        (3, 3, 3, 3, 3, 3, 8),
+        hidden_size=shape.hidden,
+        num_hidden_layers=2,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.mlp,
+        vocab_size=shape.vocab,
+    )
+    peaks = memory_simulation.Peaks()
+    built = memory_simulation.build(config, precision)
+    if shape.tied:
+        built.lm_head.weight = built.get_input_embeddings().weight
+    plan = MemoryPlan(cache_tokens=streaming_memory.SESSION_TOKENS)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    counted = memory_simulation.Counter(peaks)
+    with torch.inference_mode(), memory_simulation.as_on_a_gpu(), fake, counted:
+        memory_simulation.load(built, plan, memory_simulation.DEVICE)
+        if shape.tied:
+            built.lm_head.weight = built.get_input_embeddings().weight
+        decoder, inner = VibeVoiceDecoder(built), built.model
+        decoding = PlannedDecoder(decoder, plan)
+        caches = [decoder.new_cache(plan, 1) for _ in range(WINDOWS_AT_ONCE)]
+        waves = torch.zeros(WINDOWS_AT_ONCE, 1, 83_200, device=decoder.device, dtype=decoder.dtype)
+        encoders = inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder
+        frames = inner.multi_modal_projector(*(one(waves).latents for one in encoders))
+        del waves
+        for cache, one in zip(caches, frames, strict=True):
+            cache.length = streaming_memory.SESSION_TOKENS - 30
+            decoding.prefill(one, cache)
+        decoding.step([PromptContinuation([0], one) for one in caches])
+    footprint = StreamingFootprint(shape, precision)
+    from sidecar.gpu_memory.memory_footprint import reserve_bytes
+
+    planned = footprint.loaded_bytes + WINDOWS_AT_ONCE * footprint.session_bytes
+    simulated = peaks.highest + reserve_bytes(peaks.highest)
+    print(model, precision, simulated / planned)
+    assert simulated <= planned
