@@ -13,6 +13,7 @@ were shown and taken back. Then the engine's process is killed while somebody sp
 it is until there are words again. More sessions, and other wires: `vibevoice-asr bench live`.
 
     python -m bench.live [--sessions 1 16 32 40 48] [--seconds 40] [--engine moonshine] [--short]
+    python -m bench.live --engine vibevoice-streaming --random-weights   # `bench.streaming`
 """
 
 import argparse
@@ -288,7 +289,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--engine", default="moonshine")
     parser.add_argument("--short", action="store_true", help="only the sessions")
+    parser.add_argument("--random-weights", action="store_true", help="what needs no checkpoint")
     arguments: Any = parser.parse_args()
+    if arguments.random_weights:
+        from bench import streaming
+
+        streaming.main()
+        return
     if not arguments.short:
         check_packages()
     with tempfile.TemporaryDirectory() as folder:

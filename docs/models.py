@@ -6,7 +6,6 @@ from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
 from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
 from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
-from sidecar.engines.vibevoice_streaming import SESSION_TOKENS
 from sidecar.engines.vibevoice_streaming import SPEC as STREAMING
 from sidecar.engines.voxtral import SPEC as VOXTRAL
 from sidecar.engines.whisper import SPEC as WHISPER
@@ -19,7 +18,6 @@ from sidecar.gpu_memory.memory_footprint import (
     ModelFootprint,
     RecordingWork,
     StreamShape,
-    streaming_session_bytes,
 )
 from sidecar.gpu_memory.memory_plan import (
     GB,
@@ -28,6 +26,11 @@ from sidecar.gpu_memory.memory_plan import (
     JobForecast,
     max_audio_s,
     plan_ladder,
+)
+from sidecar.gpu_memory.streaming_memory import (
+    SESSION_TOKENS,
+    STREAMING_SHAPES,
+    StreamingFootprint,
 )
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
@@ -81,20 +84,27 @@ which was not measured."""
 """By hand."""
 
 
+CARDS_STREAMING = ("RTX 4060", "RTX 3060", "RTX 4080", "RTX 3090", "RTX 4090", "RTX 5090", "H100")
+
+
+def _streaming_row(name: str) -> Sequence[str]:
+    card, cells = find_card(name), list[str]()
+    for model, shape in STREAMING_SHAPES.items():
+        found = forecast_on(card, None, TranscribeOptions(), model)
+        room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0])
+        sessions = StreamingFootprint(shape, found.precision).sessions(room)
+        cells.append(f"{found.precision}, {sessions}" if found.fits else "–")
+    return card.name, *cells
+
+
 def models_page(mark: str, table: Table) -> str:
     """Memory of cards, and what there is to know about the weights."""
     int8 = ModelFootprint(VIBEVOICE_7B_SHAPE, Precision.INT8)
     everything = int8.weights_bytes(MemoryPlan())
     least = int8.weights_bytes(MemoryPlan(evict_encoders=True, host_token_table=True))
-    small = {
-        "num_hidden_layers": 28,
-        "num_key_value_heads": 2,
-        "num_attention_heads": 12,
-        "hidden_size": 1536,
-    }
     streaming_mb, streaming_small_mb = (
-        round(streaming_session_bytes({"decoder_config": text}, SESSION_TOKENS) / 1e6)
-        for text in ({}, small)
+        round(StreamingFootprint(shape, Precision.BF16).session_bytes / 1e6)
+        for shape in STREAMING_SHAPES.values()
     )
     ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
@@ -201,7 +211,18 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 - **Names and terms** (`prompt`, `hotwords`) stand before the audio of the whole session.
 - **Sessions** share passes of the decoder, eight at once. Each reserves {streaming_mb} MB of GPU
   memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
-  speech; then the cache begins again with the last minute.
+  speech; then the cache begins again with the last minute. As many are admitted as fit by memory
+  and by predicted time (`doctor` says how many; a card that is not here:
+  `vibevoice-asr estimate --card 24GB --minutes 60 --engine vibevoice-streaming`). The first
+  precision that holds one, and how many, with nothing else on the card:
+
+{table(("Card", *STREAMING_SHAPES), map(_streaming_row, CARDS_STREAMING))}
+
+- **Beside `vibevoice`** on one card: `live_engine = "auto"` takes it if it fits beside an hour of
+  audio. If it is named, both get the best precision with which both fit; a live engine's memory is
+  reserved even while it is not loaded.
+- **Uncertain**: memory, times and sessions are computed and were not measured here. Predicted times
+  are within a fifth of public ports' on an RTX 3090; int8 and int4 are least certain.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds.
   `vibevoice` is better for them: it hears a whole recording at once.
 - **Tested** with a tiny model against the released algorithm; the released ones were not run.

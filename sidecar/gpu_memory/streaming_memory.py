@@ -26,7 +26,7 @@ from sidecar.gpu_memory.memory_plan import (
     duration_text,
     room_text,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import MemoryPlan
 
 STREAMING_SHAPES = {
     "vibevoice-streaming": VIBEVOICE_7B_SHAPE,

@@ -1,12 +1,14 @@
 """Which engine serves is decided by what is there, and the reason is said."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_whisper
 from many_cases import parametrize_by_name
+from released_vibevoice_config import TEXT
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint, cache_folder
@@ -21,8 +23,12 @@ from sidecar.engines.engine_selection import (
     decide_engine,
     language_hint,
 )
+from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.service.system_checks import CheckState, check_live_engine
 from sidecar.transcripts.language_detection import doubtful_language_notice
+from sidecar.workers.engine_fleet import EngineFleet
 
 ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
 FOUND = ModelCheckpoint(Path("checkpoint"), {}, (), 0, None)
@@ -255,22 +261,91 @@ def test_live_engine_never_uses_upstreams_of_recordings() -> None:
     assert found is None or found.upstream is None
 
 
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], EngineChoice[EngineSpec]]:
+    """Puts a card of so many GB here, with both models; returns VibeVoice-ASR for files."""
+    encoder = {"encoder_depths": [3, 3, 3, 3, 3, 3, 8], "encoder_ratios": [8, 5, 5, 4, 2, 2]}
+    encoder |= {"encoder_n_filters": 32, "layernorm_eps": 1e-5, "layer_scale_init_value": 1e-6}
+    original = {
+        "acoustic_tokenizer_config": encoder | {"vae_dim": 64},
+        "semantic_tokenizer_config": encoder | {"vae_dim": 128},
+        "decoder_config": TEXT,
+    }
+    configs = {"vibevoice": {"text_config": TEXT}, "vibevoice-streaming": original}
+
+    def put(gigabytes: int) -> EngineChoice[EngineSpec]:
+        gpu = GpuMemory("a card", 0, gigabytes << 10, 1e12)
+        models = {
+            name: ModelCheckpoint(Path("snapshot"), config, (), 17_000_000_000, None)
+            for name, config in configs.items()
+        }
+        for module in (engine_selection, gpu_devices):
+            monkeypatch.setattr(module, "read_gpu_memory", lambda: gpu)
+        monkeypatch.setattr(engine_selection, "torch_has_cuda", lambda: True)
+        monkeypatch.setattr(engine_selection, "find_model", lambda name, settings: models[name])
+        monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
+        return EngineChoice(engines.engine_spec("vibevoice"), "as set", models["vibevoice"])
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "language", "live"),
-    [(40, "auto", True), (40, "de", True), (40, "nl", False), (12, "auto", False)],
-    ids=["held", "its_language", "another_language", "too_small"],
+    [
+        *((40, language, True) for language in ("auto", "de")),
+        *((size, language, False) for size, language in ((40, "nl"), (24, "auto"), (12, "auto"))),
+    ],
 )
 def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_files(
-    gigabytes: int, language: str, live: bool, monkeypatch: pytest.MonkeyPatch
+    gigabytes: int, language: str, live: bool, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
-    gpu = GpuMemory("a card", 0, gigabytes * 1000)
-    model = ModelCheckpoint(Path("snapshot"), {}, (), 9_000_000_000, None)
-    monkeypatch.setattr(engine_selection, "read_gpu_memory", lambda: gpu)
-    monkeypatch.setattr(engine_selection, "torch_has_cuda", lambda: True)
-    monkeypatch.setattr(engine_selection, "find_model", lambda engine, settings: model)
-    monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     settings = Settings(engine="vibevoice", language=language)
-    files = EngineChoice(engines.engine_spec("vibevoice"), "as set", model)
+    files = card(gigabytes)
     found, _ = choose_live_engine(settings, files)
     assert found is not None
     assert (found.spec.name == "vibevoice-streaming") is live
+    if live:
+        fleet = EngineFleet(settings, files, found)
+        assert fleet.files.slot.precision is Precision.BF16  # as without a live engine
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "wanted", "files", "live"),
+    [
+        (24, "auto", "int4", "int4"),
+        (40, "auto", "bf16", "int4"),
+        (80, "auto", "bf16", "bf16"),
+        (40, "int8", "int8", "int8"),
+    ],
+)
+def test_named_streaming_model_shares_the_card_with_that_of_files(
+    gigabytes: int,
+    wanted: str,
+    files: str,
+    live: str,
+    card: Callable[[int], EngineChoice[EngineSpec]],
+) -> None:
+    settings = Settings(
+        engine="vibevoice", live_engine="vibevoice-streaming", precision=Precision(wanted)
+    )
+    choice = card(gigabytes)
+    found, _ = choose_live_engine(settings, choice)
+    assert found is not None
+    fleet = EngineFleet(settings, choice, found)
+    used = fleet.hosts["live"].spec.resolve_precision(settings.precision)
+    assert (fleet.files.slot.precision, used) == (files, live)
+    reserved = fleet.hosts["live"].reserved_bytes  # before it is loaded, so that it can be
+    assert reserved == found.footprints[used].loaded_bytes + found.session_bytes
+    free = fleet.files.memory_now().free_bytes
+    assert free == (gigabytes << 30) - reserved
+    text = check_live_engine(settings).text
+    assert text.endswith(f"{live}, at most {found.spec.sessions} sessions")
+
+
+def test_doctor_warns_of_a_streaming_model_that_the_gpu_does_not_hold(
+    card: Callable[[int], EngineChoice[EngineSpec]],
+) -> None:
+    card(8)
+    finding = check_live_engine(Settings(engine="vibevoice", live_engine="vibevoice-streaming"))
+    assert finding.state is CheckState.WARNING
+    assert "memory is short even for one" in finding.text

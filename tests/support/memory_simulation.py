@@ -38,7 +38,8 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
     VibeVoiceDecoder,
 )
 from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
-from sidecar.gpu_memory.memory_footprint import RecordingWork
+from sidecar.gpu_memory.memory_footprint import ModelShape, RecordingWork
+from sidecar.gpu_memory.streaming_memory import SESSION_TOKENS, WINDOWS_AT_ONCE
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEVICE = "meta"
@@ -325,6 +326,50 @@ def simulate(
         load(model, plan, DEVICE)
         transcribe(model, plan, work, peaks.begin, place)
     return peaks
+
+
+def configured_as(shape: ModelShape) -> Any:
+    """A `VibeVoiceAsrConfig` of a shape whose encoders are the released ones."""
+    text = {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.mlp,
+        "vocab_size": shape.vocab,
+    }
+    return configured(32, (3, 3, 3, 3, 3, 3, 8), **text)
+
+
+def simulate_sessions(shape: ModelShape, precision: Precision) -> Peaks:
+    """The peaks of a full pass of VibeVoice-ASR-Streaming: the windows of eight sessions, their
+    prefills and a token of each, with full caches."""
+    peaks, model = Peaks(), build(configured_as(shape), precision)
+    plan = MemoryPlan(cache_tokens=SESSION_TOKENS)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with torch.inference_mode(), as_on_a_gpu(), fake, Counter(peaks):
+        if shape.tied:
+            del model.lm_head.weight
+        load(model, plan, DEVICE)
+        if shape.tied:
+            model.lm_head.weight = model.get_input_embeddings().weight
+        decoder = VibeVoiceDecoder(model)
+        decoding = PlannedDecoder(decoder, plan)
+        caches = [decoder.new_cache(plan, 1) for _ in range(WINDOWS_AT_ONCE)]
+        for frames, cache in zip(frames_of(model, WINDOWS_AT_ONCE), caches, strict=True):
+            cache.length = SESSION_TOKENS - len(frames) - 4
+            decoding.prefill(frames, cache)
+        decoding.step([PromptContinuation([0], cache) for cache in caches])
+    return peaks
+
+
+def frames_of(model: Any, windows: int) -> Tensor:
+    """The embeddings ``(windows, frames, hidden)`` of silent windows, as the engine makes them."""
+    like = model.lm_head.weight
+    waves = torch.zeros(windows, 1, 83_200, device=like.device, dtype=model.dtype)
+    acoustic, semantic, projector = hearing(model)
+    embeddings: Tensor = projector(acoustic(waves).latents, semantic(waves).latents)
+    return embeddings
 
 
 @contextmanager
