@@ -55,7 +55,8 @@ def main() -> None:
     print(f"{CHUNK_TOKENS + WINDOWS_AT_ONCE} for {WINDOWS_AT_ONCE} that share them, at most")
     headers = ("model", "precision", *(card.name for card in known))
     table("Sessions by memory / by time / s for a chunk of eight", headers, cells)
-    table("One layer: CPU-s", ("model", "window", "prefill", "pass of 1", "of 8"), _costs())
+    costs = [(name, *_costs_of(shape)) for name, shape in STREAMING_SHAPES.items()]
+    table("One layer: CPU-s", ("model", "window", "prefill", "pass of 1", "of 8"), costs)
 
 
 def _sessions(one: StreamingFootprint, card: cards.Card) -> str:
@@ -63,10 +64,6 @@ def _sessions(one: StreamingFootprint, card: cards.Card) -> str:
     by_memory = one.sessions(DeviceRoom(card.memory_bytes))
     by_time = one.sessions(DeviceRoom(1 << 50, speed))
     return f"{by_memory} / {by_time} / {one.chunk_s(WINDOWS_AT_ONCE, speed):.2f}"
-
-
-def _costs() -> list[tuple[str, ...]]:
-    return [(name, *_costs_of(shape)) for name, shape in STREAMING_SHAPES.items()]
 
 
 @torch.inference_mode()

@@ -380,8 +380,8 @@ async def estimate(
     minutes: float | None = option(None, "Minutes of audio, for want of a recording.", min=0),
     card: str | None = option(
         None,
-        "Estimate VibeVoice-ASR (or --engine vibevoice-streaming) on this graphics card, by size ('12GB') or name ('RTX 4090'). "
-        "Neither card nor checkpoint is needed.",
+        "Estimate VibeVoice-ASR (or --engine vibevoice-streaming) on this graphics card, by size "
+        "('12GB') or name ('RTX 4090'). Neither card nor checkpoint is needed.",
     ),
     precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision),
     engine: str | None = option(

@@ -115,8 +115,8 @@ class EngineChoice(Generic[Spec]):
 
     ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
     work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
-    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision. ``folder``: files of a light engine that stays on the CPU; ``folder_bytes``:
-    the most that it reads of them.
+    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision. ``folder``: files
+    of a light engine that stays on the CPU; ``folder_bytes``: the most that it reads of them.
     """
 
     spec: Spec

@@ -313,7 +313,7 @@ def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_
     ("gigabytes", "wanted", "files", "live"),
     [
         (24, "auto", "int4", "int4"),
-        (40, "auto", "bf16", "int4"),
+        (32, "auto", "bf16", "int4"),
         (80, "auto", "bf16", "bf16"),
         (40, "int8", "int8", "int8"),
     ],
