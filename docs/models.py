@@ -121,7 +121,7 @@ is installed, else the embedded engine.
 | a quick processor, time | another language | `whisper:large-v3-turbo` or `medium` |
 | an NVIDIA GPU from 4 GB | any language | `whisper:large-v3-turbo` |
 | an NVIDIA GPU from 8 GB | any language, long meetings | `vibevoice` |
-| an NVIDIA GPU from 20 GB | live, people who talk to each other | `vibevoice-streaming` |
+| an NVIDIA GPU from 12 GB | live, people who talk to each other | `vibevoice-streaming` |
 
 | Engine | Precisions | Its extra adds |
 |---|---|---|

@@ -24,8 +24,9 @@ class LiveSettings(SettingsGroup):
     ] = setting(
         "auto",
         "Engine for live audio, in its own process: 'auto' uses the engine for files if it "
-        "supports live audio, else the embedded one; 'none' refuses live audio; 'voxtral' supports "
-        "live audio only; 'vibevoice' does not support it, and ends the start.",
+        "supports live audio, else 'vibevoice-streaming' if the GPU holds it beside that one, else "
+        "the embedded one; 'none' refuses live audio; 'voxtral' supports live audio only; "
+        "'vibevoice' does not support it, and ends the start.",
     )
     live_sessions: int = setting(
         100, "Maximum live sessions at once; fewer if the engine supports fewer.", ge=0

@@ -143,16 +143,13 @@ def _streaming_forecast(
 ) -> JobForecast:
     """Return the forecast of a streaming model in the first precision that fits, on the slowest
     card that this may be."""
-    shape, wide = STREAMING_SHAPES[engine or ""], _wide(card)
+    shape = STREAMING_SHAPES[engine or ""]
     candidates = (
         PREFERRED_PRECISIONS if options.precision is Precision.AUTO else [options.precision]
     )
     room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0] if card.bandwidths else None)
     found = [
-        StreamingFootprint(shape, wide if one is Precision.BF16 else one).forecast(
-            audio_s, LONGEST_S, room
-        )
-        for one in candidates
+        StreamingFootprint(shape, one).forecast(audio_s, LONGEST_S, room) for one in candidates
     ]
     best = next(
         (one for one in found if one.fits), min(found, key=lambda one: one.needed_bytes or 0)
@@ -160,16 +157,11 @@ def _streaming_forecast(
     return replace(best, card=card.name, sentence=f"{card.name}: {best.sentence}")
 
 
-def _wide(card: Card) -> Precision:
-    """Return the 16-bit type in which a card computes."""
-    return Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
-
-
 def _forecast(
     card: Card, audio_s: float | None, options: TranscribeOptions, _: str | None
 ) -> JobForecast:
     """Return the forecast on one card; its seconds are those of the slowest one it may be."""
-    wide = _wide(card)
+    wide = Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
     precision = wide if options.precision is Precision.BF16 else options.precision
     precisions = {wide, Precision.INT4, Precision.INT8, precision} - {Precision.AUTO}
     fused = wide is Precision.BF16
