@@ -162,7 +162,7 @@ def test_cancelled_turn_gives_no_more_finals(
     client.until(TurnDropped)
     [dropped] = [one for one in client.told if isinstance(one, TurnDropped)]
     before = len(client.finals)
-    for _ in client.say(clips[0], 3_200):
+    for _ in client.say(clips[1], 3_200):
         pass
     client.end()
     assert client.finals[before:]
