@@ -38,7 +38,7 @@ def main() -> None:
         for name, shape in STREAMING_SHAPES.items()
         for precision in PREFERRED_PRECISIONS
     ]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, one in footprints:
         tensors = memory_simulation.simulate_sessions(one.shape, one.precision).highest
         taken = tensors + reserve_bytes(tensors)
@@ -53,8 +53,8 @@ def main() -> None:
     ]
     print(f"\n{CHUNK_TOKENS + 1} passes a chunk of {CHUNK_S:.2f} s for one session, ", end="")
     print(f"{CHUNK_TOKENS + WINDOWS_AT_ONCE} for {WINDOWS_AT_ONCE} that share them, at most")
-    headers = ("model", "precision", *(card.name for card in known))
-    table("Sessions by memory / by time / s for a chunk of eight", headers, cells)
+    named = ("model", "precision", *(card.name for card in known))
+    table("Sessions by memory / by time / s for a chunk of eight", named, cells)
     costs = [(name, *_costs_of(shape)) for name, shape in STREAMING_SHAPES.items()]
     table("One layer: CPU-s", ("model", "window", "prefill", "pass of 1", "of 8"), costs)
 

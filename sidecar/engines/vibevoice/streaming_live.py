@@ -10,7 +10,6 @@ from sidecar.audio import Block
 from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
 from sidecar.engines.vibevoice.streaming_model import ChunkText, StreamingModel, StreamingSession
 from sidecar.engines.vibevoice.vibevoice_transcription import inference
-from sidecar.gpu_memory.streaming_memory import WINDOWS_AT_ONCE
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 from sidecar.transcripts.streamed_turns import StreamedTurn
