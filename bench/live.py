@@ -294,7 +294,7 @@ def main() -> None:
     if arguments.random_weights:
         from bench import streaming
 
-        streaming.main()
+        streaming.report()
         return
     if not arguments.short:
         check_packages()
