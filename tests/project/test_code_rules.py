@@ -38,7 +38,8 @@ STATEMENTS = (
 MAKE_VALUES = {
     "', '.join",
     *("float", "frozenset", "str", "tuple", "getattr", "range", "round", "casefold"),
-    *("items", "partition", "startswith", "resolve", "dict.fromkeys", "re.compile"),
+    *("items", "values", "partition", "startswith", "resolve", "dict.fromkeys", "re.compile"),
+    *("replace", "ceil"),
     *("logging.getLogger", "__subclasses__", "get_type_hints", "auto", "dataclass"),
     *("dataclasses.dataclass", "field", "dataclasses.field", "field_validator"),
     *("create_model", "model_json_schema", "setting", "setting_option", "option"),

@@ -1,5 +1,4 @@
-"""Windows and turns of the audio that VibeVoice-ASR-Streaming transcribes: of a live segment, or of
-a whole recording."""
+"""Windows and turns of a live segment, or of a whole recording, for VibeVoice-ASR-Streaming."""
 
 from __future__ import annotations
 
