@@ -1,6 +1,6 @@
 """Values that no client means, for every option of the live wires of text: a clear answer, and the
-session of somebody else does not notice. Those of gRPC and
-Wyoming: `tests/protocols/test_grpc_stt_fuzz.py`, `tests/protocols/test_wyoming.py`."""
+session of somebody else does not notice. Those of others:
+`tests/protocols/test_grpc_stt_fuzz.py`, `test_wyoming.py` and `test_s2s_routes.py` there."""
 
 import asyncio
 import base64
@@ -245,24 +245,6 @@ async def of_streaming(server: Server) -> None:
     )
 
 
-# /stream
-
-
-async def of_talks(server: Server) -> None:
-    async def attack(kind: str, name: str) -> None:
-        async with wire(server, "/stream") as socket:
-            for value in VALUES:
-                await socket.send(nested(name, value, type=kind))
-            await socket.send('{"type": "text", "text": "the last"}')
-            async for told in heard(socket):
-                assert told.get("code") not in FAULTS, (kind, name, told)
-                if told.get("user") == "the last":
-                    return
-        raise AssertionError(f"{kind}.{name} ended the connection")
-
-    await at_once([attack("text", "text"), attack("reset", "type")])
-
-
 # HTTP: its options are those of the page for generators
 
 
@@ -291,7 +273,7 @@ async def of_http(server: Server) -> None:
 @pytest.mark.slow_except("of_live", "of_http")
 @pytest.mark.parametrize(
     "attack",
-    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_talks, of_http)],
+    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_http)],
 )
 async def test_absurd_option_values_are_refused_without_harm_to_other_sessions(
     service: Server, attack: Callable[[Server], Awaitable[None]]
