@@ -235,7 +235,12 @@ class _Archive:
         return self._target.tell()
 
     def _add(self, name: str, file: IO[bytes]) -> None:
-        self._digests[name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        try:
+            self._digests[name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as error:
+            raise SettingsInvalid(
+                f"{name} of the kept jobs cannot be read: {error.strerror}."
+            ) from None
         file.seek(0)
         self._tar.addfile(_tar_member(name, os.fstat(file.fileno()).st_size), file)
 

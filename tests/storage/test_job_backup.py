@@ -1,6 +1,8 @@
 """Kept jobs in a file and back: of one moment, whole or not at all, nothing overwritten."""
 
 import asyncio
+import errno
+import hashlib
 import io
 import os
 import random
@@ -83,6 +85,23 @@ async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
         }
         with again.open(store.get(running.id)) as audio:
             assert os.pread(audio.fd, 6000, 0) == heard(1)
+
+
+async def test_backup_whose_recording_cannot_be_read_names_it_and_leaves_nothing(
+    keeping: JobPersistence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    record = added(keeping, 0)
+    await keeping.store.written()
+    before = left(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", away)
+        with pytest.raises(errors.SettingsInvalid, match=f"uploads/{record.id} .* cannot be read"):
+            back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar")
+    assert left(tmp_path) == before
+    assert back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar").recordings == 1
 
 
 async def test_backup_of_many_recordings_opens_few_at_once(
