@@ -51,19 +51,17 @@ COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: 
 
 
 WHISPER_MEASURED = """\
-CPU seconds for each second of audio, and the peak of memory: `int8`, one thread, five beams, 90 s
-of audio, two cores, random weights of the real sizes (`python -m bench.whisper`; published
-weights of `base`: `--sizes published`).
+CPU seconds for each second of audio beside faster-whisper with the same weights, and the peak of
+memory: `base`, `int8`, one thread, five beams, 90 s of English (`python -m bench.whisper --runs 1`;
+two cores without AVX-512 that did other work, too, so compare the columns, not the machine).
 
-| Size | faster-whisper alone | `whisper`, no speakers | with speakers |
+| faster-whisper | its batches of 4 | `whisper`, no speakers | with speakers |
 |---|---|---|---|
-| `tiny` | 0.075 (296 MB) | 0.075 (462 MB) | 0.162 (525 MB) |
-| `base` | 0.148 (413 MB) | 0.144 (532 MB) | 0.228 (603 MB) |
-| `small` (`--runs 1`, another day) | 0.163 (670 MB) | 0.169 (812 MB) | 0.205 (900 MB) |
+| 0.210 (370 MB) | 0.169 (582 MB) | 0.214 (554 MB) | 0.253 (647 MB) |
 
 Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of
 `small` 3.8 on a busy machine."""
-"""By hand: it takes a quarter of an hour."""
+"""By hand: it takes some minutes."""
 
 
 WHISPER_LIVE_MEASURED = """\
