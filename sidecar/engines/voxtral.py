@@ -323,9 +323,11 @@ class VoxtralStream:
     def _next(self, spectra: torch.Tensor, first: bool) -> int:
         import torch
 
+        from sidecar.engines.torch_inference import inference
+
         model, tekken = self._voxtral.model, self._voxtral.tekken
         ids = tekken.prompt(self._delay) if first else self.tokens[-1:]
-        with torch.inference_mode():
+        with inference():
             found = model(
                 input_ids=torch.tensor([ids], device=model.device),
                 input_features=spectra,
@@ -334,12 +336,13 @@ class VoxtralStream:
                 logits_to_keep=1,
                 **self._caches,
             )
+            token = int(found.logits[0, -1].argmax())  # waits for the device, which may fail
         self._caches = {
             "cache": found.cache,
             "encoder_cache": found.encoder_cache,
             "padding_cache": found.padding_cache,
         }
-        return int(found.logits[0, -1].argmax())
+        return token
 
 
 def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:

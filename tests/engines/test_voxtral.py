@@ -147,6 +147,20 @@ def test_voxtral_stream_does_not_go_on_after_failed_step(
     assert not stream.goes_on(len(audio))
 
 
+def test_lost_gpu_under_voxtral_raises_device_lost(
+    voxtral: VoxtralModel, audio: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    stream = VoxtralStream(voxtral, USUAL)
+    monkeypatch.setattr(voxtral.model, "forward", broken)
+    with pytest.raises(errors.DeviceLost):
+        stream.feed(audio[:16_000])
+
+
 def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     engine: VoxtralEngine, audio: Block
 ) -> None:

@@ -1,6 +1,8 @@
 """Faults in the threads that all live sessions of an engine share: whose they are, who goes on."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -267,3 +269,19 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
     assert order[:2] == ["w30", "w60"]
     hall.close()
+
+
+def test_worker_whose_device_is_lost_ends_so_that_sessions_resume_in_another() -> None:
+    program = """
+from sidecar import errors
+from sidecar.live.runtime.live_scheduler import LiveRecognizers
+from sidecar.live.runtime.partial_results import RecognitionUrgency
+
+def hear(request):
+    raise errors.DeviceLost()
+
+LiveRecognizers(hear).words(None, RecognitionUrgency.FINAL)
+print("goes on")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (run.returncode, run.stdout) == (1, b""), run.stderr

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from sidecar.audio import Block
+from sidecar.engines.torch_inference import inference
 from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
 from sidecar.engines.vibevoice.streaming_model import ChunkText, StreamingModel, StreamingSession
-from sidecar.engines.vibevoice.vibevoice_transcription import inference
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 from sidecar.transcripts.streamed_turns import StreamedTurn

@@ -7,9 +7,10 @@ import numpy as np
 
 from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import SpeakerVector
+from sidecar.engines.torch_inference import inference
 from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
 from sidecar.engines.vibevoice.streaming_model import StreamingModel
-from sidecar.engines.vibevoice.vibevoice_transcription import described, finished, inference
+from sidecar.engines.vibevoice.vibevoice_transcription import described, finished
 from sidecar.engines.vibevoice.vibevoice_windows import (
     SAME_SPEAKER_SIMILARITY,
     SHARED_BESIDE,

@@ -12,6 +12,7 @@ import torch
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
+from sidecar.engines.torch_inference import inference
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_coverage import (
     LEAST_AGAIN_S,
@@ -319,26 +320,6 @@ def transcribe_in_step(
     """
     with inference():
         yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
-
-
-@contextlib.contextmanager
-def inference() -> Iterator[None]:
-    """Compute without gradients, and raise errors of the device as ours.
-
-    Raises:
-        errors.GpuOutOfMemory: its memory does not suffice.
-        errors.DeviceLost: nothing in this process can use the device again.
-    """
-    try:
-        with torch.inference_mode():
-            yield
-    except torch.OutOfMemoryError:
-        raise errors.GpuOutOfMemory() from None
-    except torch.AcceleratorError as error:
-        log.critical(
-            "CUDA error that only a new process recovers from; this worker process ends: %s", error
-        )
-        raise errors.DeviceLost() from None
 
 
 def described(

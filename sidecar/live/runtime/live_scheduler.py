@@ -9,6 +9,7 @@ belongs to no session ends the thread.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -79,6 +80,8 @@ class LiveRecognizers:
                 quick = replace(request.options, words=False, accurate=False)
                 return (self.glimpse or self.hear)(replace(request, options=quick))
             return self.hear(request)
+        except errors.DeviceLost:
+            os._exit(1)  # this process cannot use the device any more; sessions resume in a new one
         except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
