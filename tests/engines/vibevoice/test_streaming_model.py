@@ -121,6 +121,26 @@ def test_windows_of_session_get_the_words_of_the_released_algorithm(
     assert found == released_algorithm(loaded, sound(name), context)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [
+        (Precision.BF16, "Linear"),
+        (Precision.INT8, "Linear8bitLt"),
+        (Precision.INT4, "Linear4bit"),
+    ],
+)
+def test_precision_changes_the_decoder_and_not_the_words(precision: Precision, kind: str) -> None:
+    name = "beckett"
+    loaded = load(tiny_streaming.checkpoint(), precision)
+    layer = loaded.model.model.language_model.layers[0].mlp.up_proj
+    assert type(layer).__name__ == kind
+    model = model_of(loaded)
+    session = model.open()
+    found = [model.transcribe([session], [one])[0].text for one in windows(name)]
+    assert found == tiny_streaming.TEXTS[name]
+
+
 def test_sessions_that_share_passes_get_the_words_that_each_gets_alone(loaded: Any) -> None:
     model, names = model_of(loaded), [*tiny_streaming.TEXTS]
     assert said(model, names) == [said(model, [name])[0] for name in names]
@@ -157,12 +177,14 @@ def logits_for(model: streaming_model.StreamingModel, token: int) -> Any:
 
 
 def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
-    events = list(
-        StreamingTranscription(
-            model_of(loaded),
-            TranscriptionRequest(Blocks(sound(RECORDING)), TranscribeOptions(), bool),
-        ).events()
-    )
+    audio = Blocks(sound(RECORDING))
+    request = TranscriptionRequest(audio, TranscribeOptions(), bool)
+    events, first_at = [], 0
+    for event in StreamingTranscription(model_of(loaded), request).events():
+        events.append(event)
+        if isinstance(event, SegmentReady):
+            first_at = first_at or audio.read
+    assert first_at < len(sound(RECORDING)), "the end was not read yet"
     ready = [event.segment for event in events if isinstance(event, SegmentReady)]
     assert [(one.speaker, one.text) for one in ready] == [
         (0, "Nagg: what is it, my pet?"),
@@ -183,11 +205,13 @@ class Blocks:
     total_s = None
 
     def __init__(self, samples: Block) -> None:
-        self._samples = samples
+        self._samples, self.read = samples, 0
 
     def __iter__(self) -> Iterator[Block]:
         for at in range(0, len(self._samples), 24_000):
-            yield self._samples[at : at + 24_000]
+            block = self._samples[at : at + 24_000]
+            self.read += len(block)
+            yield block
 
 
 def without_weight(folder: Path, name: str) -> Path:
