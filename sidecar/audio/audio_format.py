@@ -187,7 +187,8 @@ def id3_length(head: bytes) -> int:
     size = 0
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
-    return 10 + size
+    footer = 10 * bool(head[5] & 0x10)
+    return 10 + size + footer
 
 
 _TS_PACKETS = 5

@@ -43,11 +43,13 @@ from sidecar.audio.open_ended_layout import MAX_RUBBISH_BYTES
 _MAX_LINKS = 64
 """Each costs a process; the last has all the rest."""
 _CHUNK_BYTES = 1 << 20
-_OGG_HEADER_BYTES, _ID3V1_BYTES = 27, 128
+_OGG_HEADER_BYTES = 27
+_ID3V1_BYTES, _ID3V1_MORE_BYTES, _APE_BYTES = 128, 227, 32
+_FRAMES = (MP3, ADTS)
 _TAIL_BYTES = 65_536
 _MAX_BOXES = 1 << 16
 _STEP_BYTES = 51 * 4 * 188 * 16
-"""Read at a time of a film or of frames: whole packets of MPEG-TS, of any size."""
+"""Read at a time of a film: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
     *(b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"mfra"),
     *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
@@ -99,7 +101,7 @@ def _begins_behind(
 ) -> Iterator[int]:
     """Yield where recordings begin behind those, the first of that format, whose elements say
     where they end; and behind what follows them."""
-    waiting, end = deque(begins), 0
+    waiting, end, searched = deque(begins), 0, False
     while waiting:
         begin = waiting.popleft()
         if begin < end:  # within the one before it
@@ -112,7 +114,12 @@ def _begins_behind(
             packets = form in (MPEG_TS, MPEG_PS) and _STEPS[form][0](head)
             if not (begins_recording(head) or packets):  # rubbish, such as a damaged packet
                 break
-            yield (begin := end)
+            begin = end
+            yield begin
+            if form in _FRAMES:
+                if searched:  # for every sign, up to the end of the file
+                    continue
+                searched = True
             joined = _mp4_begins(fd, begin) if form is MP4 else _signs(fd, form, deadline, begin)
             for found in islice(joined, _MAX_LINKS):
                 yield found
@@ -198,15 +205,21 @@ def _ogg_step(head: bytes) -> int:
 
 
 def _frames_step(head: bytes, frame_length: Callable[[bytes], int]) -> int:
-    """Return the bytes of the frames, and the tags between them, that begin here."""
+    """Return how many bytes the frames, and the tags between them, take that begin here."""
     at = 0
-    while length := (
-        frame_length(head[at : at + 8])
-        or id3_length(head[at : at + 10])
-        or _ID3V1_BYTES * (head[at : at + 3] == b"TAG")
-    ):
+    while length := frame_length(head[at : at + 8]) or _tag_length(head[at : at + _APE_BYTES]):
         at += length
     return at
+
+
+def _tag_length(head: bytes) -> int:
+    """Return the bytes of the tag of an MP3 or AAC file that begins here: ID3, ID3v1 with its
+    extension, or APEv2 (https://wiki.hydrogenaud.io/index.php?title=APEv2_specification)."""
+    if head[:8] == b"APETAGEX" and len(head) == _APE_BYTES:
+        return _APE_BYTES + int.from_bytes(head[12:16], "little")
+    if head[:4] == b"TAG+":
+        return _ID3V1_MORE_BYTES
+    return id3_length(head) or _ID3V1_BYTES * (head[:3] == b"TAG")
 
 
 _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
@@ -219,8 +232,8 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
     MPEG_TS: (_ts_step, _STEP_BYTES),
     MP4: (_mp4_step, SIGN_BYTES),
     OGG: (_ogg_step, _OGG_HEADER_BYTES + 255),
-    MP3: (lambda head: _frames_step(head, mpeg_frame_length), _STEP_BYTES),
-    ADTS: (lambda head: _frames_step(head, adts_frame_length), _STEP_BYTES),
+    MP3: (lambda head: _frames_step(head, mpeg_frame_length), _TAIL_BYTES),
+    ADTS: (lambda head: _frames_step(head, adts_frame_length), _TAIL_BYTES),
 }
 """Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
 many of these that needs."""

@@ -366,7 +366,7 @@ class _TranscriptionBatch:
                         fmt = self.order.format
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)
                         name = self.manifest.write(name, text, recording)
-        self._done.append(name)
+                    self._done.append(name)  # before its job is deleted, which may be interrupted
         return transcript
 
 

@@ -143,12 +143,14 @@ class FolderWatch:
             final = output.is_name_error(error)  # until it is renamed
             self._not_before[path] = math.inf if final else self._retry_time()
             return
+        transcript = None
         try:
             async with self._transcribe(path, lambda stage, done, total: None) as transcript:
                 text = render_transcript(transcript, self._fmt, path.stem)
                 target = self._to / self._manifest.write(name, text, recording)
         except OSError as error:  # a full disk, say
-            output.print_error_line(f"{path}: {target} was not written: {error.strerror}.")
+            what = "it cannot be read now" if transcript is None else f"{target} was not written"
+            output.print_error_line(f"{path}: {what}: {error.strerror or error}.")
             self._not_before[path] = self._retry_time()
             return
         except errors.AudioPathNotFound:

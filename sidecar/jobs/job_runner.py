@@ -154,8 +154,8 @@ class Job:
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def put_off(self, fault: errors.SidecarError) -> None:
-        """Put the job back because of a fault of the node, the decoder or the storage. No attempt
-        counts, except at one of the decoder, as the death of a service."""
+        """Put the job back because of a fault of the node, the decoder or the storage. A fault of
+        the decoder counts like the death of a service; others do not count."""
         if fault_of(fault) is not Fault.DECODER:
             self.requeue()
             return

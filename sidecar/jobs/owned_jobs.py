@@ -233,10 +233,13 @@ class OwnedRecordings:
 
         Raises:
             errors.AudioLost: the stored file was changed.
+            errors.RecordingNotKept: it was deleted.
             errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
         try:
             return await self._threads.run(file.read, at, most)
+        except FileNotFoundError:  # deleted a moment ago
+            raise errors.RecordingNotKept() from None
         except (OSError, DecryptionFailed) as error:
             raise unreadable_error(error) from None
 

@@ -172,8 +172,10 @@ def unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
     if not isinstance(error, OSError) or fault_of(error) is Fault.RECORDING:
         return errors.AudioLost(_ALTERED)
     if fault_of(error) is Fault.NODE:
-        return errors.MachineBusy(f"The recording cannot be opened now: {error.strerror}.")
-    return errors.StorageUnreachable(f"The recording cannot be read now: {error.strerror}.")
+        return errors.MachineBusy(f"The recording cannot be opened now: {error.strerror or error}.")
+    return errors.StorageUnreachable(
+        f"The recording cannot be read now: {error.strerror or error}."
+    )
 
 
 class RecordingArchive:

@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from recordings import SECONDS, Studio, wav
 from service_process import PATIENCE_S
 from uploads import decoded, upload
 
-from sidecar.audio import audio_decoder
+from sidecar.audio import audio_decoder, stream_links
 from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio.audio_format import MP3
 
 RATE = 16_000
 PICTURE = (
@@ -136,13 +138,45 @@ def test_joined_files_of_different_formats_are_heard_to_the_end(
     check(decoded(film * 2 + encoded(second)), 3 * SECONDS, 0.5)
 
 
+TAGS = {
+    "frame": b"",
+    "id3v1": b"TAG" + bytes(125),
+    "extended": b"TAG+" + bytes(223) + b"TAG" + bytes(125),
+    "ape": b"APETAGEX"
+    + b"".join(n.to_bytes(4, "little") for n in (2000, 40, 0, 5 << 29))
+    + bytes(8 + 8)
+    + b"APETAGEX"
+    + bytes(24),
+    "id3_with_footer": b"ID3\4\0\x10\0\0\0\5" + bytes(5) + b"3DI\4\0\x10\0\0\0\5",
+}
+
+
 @pytest.mark.parametrize("second", ["ts", "m2ts", "mpg", "aac"])
-@pytest.mark.parametrize("last", [b"", b"TAG" + bytes(125)], ids=["frame", "tag"])
+@pytest.mark.parametrize("last", TAGS.values(), ids=TAGS)
 def test_recording_without_a_sign_behind_frames_is_heard(
     second: str, last: bytes, encoded: Encode
 ) -> None:
     follows = encoded(second, *FILMS.get(second, ()))
     check(decoded(encoded("mp3") + last + follows), 2 * SECONDS, 0.3)
+
+
+def test_many_recordings_of_frames_are_found_without_reading_the_file_for_each(
+    encoded: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "joined"
+    file.write_bytes((encoded("mp3") + encoded("aac")) * 20)
+    read: list[int] = []
+    real = stream_links.read_file_at
+
+    def counted(fd: int, at: int, size: int) -> bytes:
+        found = real(fd, at, size)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(stream_links, "read_file_at", counted)
+    with file.open("rb") as opened:
+        assert len(stream_links.find_links(opened.fileno(), MP3, 60.0)) == 40
+    assert sum(read) < 20 * file.stat().st_size, "else it is 32 times"
 
 
 @pytest.mark.parametrize("first", FILMS)

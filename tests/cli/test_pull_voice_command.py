@@ -124,6 +124,18 @@ def test_partial_file_of_another_download_is_kept(server: VoiceServer, tmp_path:
     assert others.read_bytes() == b"{"
 
 
+def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
+    server: VoiceServer, tmp_path: Path
+) -> None:
+    server.alter.add(MODEL)
+    with pytest.raises(errors.CheckpointDamaged, match=MODEL):
+        pull_voice(tmp_path, server.url, VOICE)
+    assert MODEL not in PulledVoices.read(tmp_path).files
+    assert not [name for name in files_below(tmp_path) if name.startswith(MODEL)]
+    server.alter.clear()
+    assert pull_voice(tmp_path, server.url, VOICE).whole() == (VOICE,)
+
+
 def test_damaged_voice_file_is_noticed_and_fetched_alone(
     server: VoiceServer, tmp_path: Path
 ) -> None:

@@ -420,6 +420,15 @@ def test_batch_of_windows_shares_reads_of_model() -> None:
     assert time(1) / 8 < time(8) < time(2) / 2
 
 
+def test_more_memory_gives_a_batch_of_more_windows() -> None:
+    plan, more = (
+        batched_windows_plan(model(BF16), hour(180), DeviceRoom(size * GIB)) for size in (17, 33)
+    )
+    assert plan is not None
+    assert more is not None
+    assert 1 < plan.together < more.together
+
+
 def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     window = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=400.0)
     least = model(BF16).peak(plan_ladder(window)[-1], window).total

@@ -49,7 +49,7 @@ Console().print(Syntax("raise ValueError", "python"))
 """Colours a line without the modules that standard input names."""
 built = pytest.mark.skipif(not BUILT, reason=missing("an executable", "exe", MAKE))
 
-LARGE = ("vibevoice", "vibevoice-streaming", "voxtral")
+LARGE = ("vibevoice", "voxtral", "torch_inference")
 """Engines that run on torch."""
 
 
@@ -170,6 +170,12 @@ def test_gpu_executable_has_model_of_language_detection() -> None:
 
     files = {f"{folder}/{path.name}" for path, folder in flavours.data(flavours.flavour("gpu"))}
     assert f"py3langid/{MODEL_FILE}" in files
+
+
+def test_executable_excludes_no_library_of_tokens_tls_and_encryption(flavour: Any) -> None:
+    assert not {"cryptography", "jwt", "_cffi_backend"} & {*flavour.excluded}
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert "vibevoice-asr[auth,package]" in build["optional-dependencies"]["build"]
 
 
 def test_engines_are_imported_by_literal_names() -> None:

@@ -229,6 +229,8 @@ RAW = [
     (b'{"type": "describe", "data_length": true}\n', "message_invalid"),
     (b'{"type": "describe", "data_length": 2}\n[]', "message_invalid"),
     (b"[" * 60_000 + b"\n", "message_invalid"),
+    (b'{"type": "audio-start", "data": {"rate": 1' + b"0" * 5000 + b"}}\n", "message_invalid"),
+    (b'{"type": "audio-start", "data": {"rate": Infinity}}\n', "message_invalid"),
     (b'{"type": "describe", "data_length": 70000}\n', "message_too_big"),
     (b'{"type": "describe", "payload_length": 9000000000}\n', "message_too_big"),
     (b'{"type": "' + b"x" * 2 * LONGEST_LINE, "message_too_big"),

@@ -39,11 +39,15 @@ def main() -> None:
 
 
 def tests_of(module: str) -> list[str]:
-    """The files of its package's tests that import a module, or all of these."""
-    package, _, path = module.partition("/")
-    names = re.compile(rf"sidecar\.{module.replace('/', '.')}\b|import .*\b{Path(path).name}\b")
-    files = sorted((ROOT / "tests" / package).rglob("test_*.py"))
-    found = [one for one in files if names.search(one.read_text("utf-8"))] or files
+    """The files of tests that import a module, or those of its package."""
+    dotted = re.escape(f"sidecar.{module.replace('/', '.')}")
+    above, _, name = dotted.rpartition(r"\.")
+    names = re.compile(rf"{dotted}\b|from {above} import (\([^)]*|.*)\b{name}\b")
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    found = [one for one in files if names.search(one.read_text("utf-8"))]
+    found = found or sorted((ROOT / "tests" / module.partition("/")[0]).rglob("test_*.py"))
+    if not found:
+        sys.exit(f"no test imports {module}")
     return [str(one.relative_to(ROOT)) for one in found]
 
 
