@@ -16,6 +16,7 @@ from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of, upstream_options
+from sidecar.config.setting_types import ROLE_NODE
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
@@ -115,8 +116,9 @@ class EngineChoice(Generic[Spec]):
 
     ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
     work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
-    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision. ``folder``: files
-    of a light engine that stays on the CPU; ``folder_bytes``: the most that it reads of them.
+    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision; ``fits``: the
+    device holds it with a session beside the other engine. ``folder``: files of a light engine that
+    stays on the CPU; ``folder_bytes``: the most that it reads of them.
     """
 
     spec: Spec
@@ -125,6 +127,7 @@ class EngineChoice(Generic[Spec]):
     upstream: UpstreamOptions | None = None
     session_bytes: int = 0
     footprints: Mapping[Precision, StreamingFootprint] = field(default_factory=dict)
+    fits: bool = False
     folder: Path | None = None
     folder_bytes: int = 0
 
@@ -159,7 +162,15 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
         room = _device_room(settings, beside_bytes)
         if name == VOXTRAL:
             return _voxtral_sessions(choice, room)
-        return _streaming_sessions(choice, room, settings.precision)
+        alone = _streaming_sessions(choice, room, settings.precision)
+        if settings.live_engine not in (AUTO, STREAMING) or settings.role == ROLE_NODE:
+            return alone
+        # Files and live audio have a process each: leave room for the smaller of two.
+        least = min(one.needed_bytes for one in alone.footprints.values())
+        room = replace(room, available_bytes=room.available_bytes - least)
+        shared = _streaming_sessions(choice, room, settings.precision)
+        possible = shared.fits and settings.precision in (AUTO, *shared.spec.precisions)
+        return shared if possible else alone
     return choice
 
 
@@ -192,12 +203,13 @@ def _streaming_sessions(
     spec, fitting = choice.spec, {one: each.sessions(room) for one, each in footprints.items()}
     for precision, sessions in fitting.items():
         if any(fitting.values()) and not sessions:
-            least = footprints[precision].loaded_bytes + footprints[precision].session_bytes
+            least = footprints[precision].needed_bytes
             spec = spec.without(precision, f"it takes {least / GB:.1f} GB")
     used = spec.resolve_precision(wanted)
     spec = replace(spec, sessions=max(1, fitting[used]))
     session = footprints[used].session_bytes
-    return replace(choice, spec=spec, session_bytes=session, footprints=footprints)
+    fits = any(fitting.values())
+    return replace(choice, spec=spec, session_bytes=session, footprints=footprints, fits=fits)
 
 
 def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[int]:
@@ -206,6 +218,8 @@ def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[i
     gpu = read_gpu_memory() if settings.device != "cpu" else None
     if gpu is None or files.checkpoint is None:
         return [0]
+    if files.footprints:
+        return [files.footprints[files.spec.resolve_precision(settings.precision)].needed_bytes]
     if not files.spec.planned:
         return [files.checkpoint.bytes]
     shape, named = ModelShape.from_config(files.checkpoint.config), settings.precision
@@ -251,24 +265,36 @@ def choose_live_engine(
         errors.BadCheckpoint: its weights are not usable.
     """
     wanted = settings.live_engine
-    if wanted == AUTO:
+    if wanted == AUTO and not files.footprints:
         return _auto_live_spec(settings, files)
     if wanted == NO_LIVE_ENGINE:
         return None, "as set"
-    named = files
-    if wanted != files.spec.name:  # the configured folder is for the engine for files
-        own = settings.model_copy(update={"engine": wanted, "model_path": None})
-        for beside_bytes in _needs_of(files, settings):
+    named, reason = files, "as set"
+    name: str = wanted
+    if wanted == AUTO:
+        name, reason = files.spec.name, "it transcribes recordings and live audio"
+    if name != files.spec.name or files.footprints:
+        own = _live_settings(settings, files, name)
+        for beside_bytes in _needs_of(files, settings) if name == STREAMING else ():
             named = choose_engine(own, beside_bytes)
-            if fits_session(named, own, beside_bytes):
+            if named.fits:
                 break
+        else:  # alone, while the engine for files is not in memory
+            named = replace(choose_engine(own), fits=False)
     if not named.spec.sessions:
         able = ", ".join(spec.name for spec in engines.ENGINES if spec.sessions)
         raise errors.EngineUnavailable(
-            f"The engine '{wanted}' does not transcribe live audio.",
+            f"The engine '{name}' does not transcribe live audio.",
             hint=f"Engines that do: {able or 'none'}; or set 'auto'.",
         )
-    return named, "as set"
+    return named, reason
+
+
+def _live_settings(settings: Settings, files: EngineChoice[EngineSpec], engine: str) -> Settings:
+    """Return the settings of the live engine: the configured folder is for that for ``files``."""
+    folder = settings.model_path if engine == files.spec.name else None
+    changes = {"engine": engine, "model_path": folder, "live_engine": NO_LIVE_ENGINE}
+    return settings.model_copy(update=changes)
 
 
 def _auto_live_spec(
@@ -296,20 +322,12 @@ def _streaming_beside(
     if engines.missing_packages(spec) or not spec.speaks(settings.language):
         return None
     gpu = read_gpu_memory() if settings.device != "cpu" and torch_has_cuda() else None
-    own = settings.model_copy(update={"engine": STREAMING, "model_path": None})
+    own = _live_settings(settings, files, STREAMING)
     if gpu is None or isinstance(find_model(STREAMING, own), errors.SidecarError):
         return None
     beside_bytes, *_ = _needs_of(files, settings)
     choice = choose_engine(own, beside_bytes)
-    return choice if fits_session(choice, own, beside_bytes) else None
-
-
-def fits_session(
-    choice: EngineChoice[EngineSpec], settings: Settings, beside_bytes: int = 0
-) -> bool:
-    """Return whether the device holds the engine with a session; true if that is not planned."""
-    room = _device_room(settings, beside_bytes)
-    return not choice.footprints or any(one.sessions(room) for one in choice.footprints.values())
+    return choice if choice.fits else None
 
 
 def decide_engine(wanted: str, facts: EngineFacts) -> tuple[str, str]:

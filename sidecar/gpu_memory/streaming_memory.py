@@ -78,6 +78,11 @@ class StreamingFootprint(ModelFootprint):
         remembered = frames * self.shape.hidden * self.value_bytes
         return round((1 + FRAGMENTATION) * (self.cache_bytes(SESSION_TOKENS) + remembered))
 
+    @property
+    def needed_bytes(self) -> int:
+        """Return the bytes of a process with one session, or with a recording."""
+        return self.loaded_bytes + self.session_bytes
+
     def chunk_s(self, sessions: int, bandwidth: float, tokens: int = CHUNK_TOKENS) -> float:
         """Return the seconds in which each of ``sessions`` sessions gets the text of a chunk.
 
@@ -103,7 +108,7 @@ class StreamingFootprint(ModelFootprint):
 
     def forecast(self, audio_s: float | None, longest_s: float, room: DeviceRoom) -> JobForecast:
         """Return the forecast of a recording, with how many live sessions fit."""
-        needed, sessions = self.loaded_bytes + self.session_bytes, self.sessions(room)
+        needed, sessions = self.needed_bytes, self.sessions(room)
         seconds = None
         if audio_s is not None and room.bandwidth is not None:
             tokens = ceil(LIKELY_TOKENS_PER_SECOND * CHUNK_S)

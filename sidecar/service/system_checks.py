@@ -76,7 +76,7 @@ def check_ffmpeg() -> CheckFinding:
 
 def check_live_engine(settings: Settings) -> CheckFinding:
     """Check the live engine; return it with the reason of its choice."""
-    from sidecar.engines.engine_selection import choose_engine, choose_live_engine, fits_session
+    from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 
     try:
         files = choose_engine(settings)
@@ -89,11 +89,12 @@ def check_live_engine(settings: Settings) -> CheckFinding:
     if chosen is None:
         return CheckFinding("live", CheckState.ABSENT, f"none: {reason}")
     text, state = f"{chosen.spec.name} ({settings.live_engine}): {reason}", CheckState.GOOD
-    if chosen.footprints:
+    if chosen.fits:
         precision = chosen.spec.resolve_precision(settings.precision)
         text += f"; {precision}, at most {chosen.spec.sessions} sessions"
-        if not fits_session(chosen, settings):
-            state, text = CheckState.WARNING, f"{text}; memory is short even for one"
+    elif chosen.footprints:
+        text += f"; memory is short even for one session beside '{files.spec.name}' for files"
+        state = CheckState.WARNING
     return CheckFinding("live", state, text)
 
 

@@ -109,9 +109,9 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._least = 0
         """Bytes that stay reserved while it is not loaded: of a live engine that was planned beside
         that for files."""
-        if live and choice.footprints:
+        if live and choice.fits and self.on_gpu:
             used = self.spec.resolve_precision(precision)
-            self._least = choice.footprints[used].loaded_bytes + self._session_bytes
+            self._least = choice.footprints[used].needed_bytes
             self._release()
         devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))

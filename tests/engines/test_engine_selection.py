@@ -349,3 +349,78 @@ def test_doctor_warns_of_a_streaming_model_that_the_gpu_does_not_hold(
     finding = check_live_engine(Settings(engine="vibevoice", live_engine="vibevoice-streaming"))
     assert finding.state is CheckState.WARNING
     assert "memory is short even for one" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "precision", "device"),
+    [(12, "auto", "auto"), (16, "auto", "auto"), (24, "bf16", "auto"), (80, "auto", "cpu")],
+)
+def test_live_engine_that_is_not_held_beside_that_of_files_reserves_nothing(
+    gigabytes: int,
+    precision: str,
+    device: str,
+    card: Callable[[int], EngineChoice[EngineSpec]],
+) -> None:
+    named = {"engine": "vibevoice", "live_engine": "vibevoice-streaming"}
+    settings = Settings.model_validate({**named, "precision": precision, "device": device})
+    files = card(gigabytes)
+    found, _ = choose_live_engine(settings, files)
+    assert found is not None
+    fleet = EngineFleet(settings, files, found)
+    assert fleet.hosts["live"].reserved_bytes == 0
+    if device != "cpu":
+        assert (Precision.BF16 in found.spec.precisions) is (gigabytes == 24)  # as it is alone
+        finding = check_live_engine(settings)
+        assert finding.state is CheckState.WARNING
+        assert finding.text.endswith("even for one session beside 'vibevoice' for files")
+
+
+def test_voxtral_is_not_planned_beside_the_engine_for_files(
+    card: Callable[[int], EngineChoice[EngineSpec]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, asked = card(24), []
+    monkeypatch.setattr(
+        engine_selection,
+        "choose_engine",
+        lambda settings, beside_bytes=0: (
+            asked.append(beside_bytes) or EngineChoice(engines.engine_spec("voxtral"), "as set")
+        ),
+    )
+    choose_live_engine(Settings(engine="vibevoice", live_engine="voxtral"), files)
+    assert asked == [0]
+
+
+@pytest.mark.parametrize("live_engine", ["auto", "vibevoice-streaming"])
+@pytest.mark.parametrize(
+    ("gigabytes", "wanted", "used"),
+    [
+        (12, "auto", None),
+        (24, "auto", ("int4", "int4")),
+        (24, "bf16", None),  # a precision that was named holds for files
+        (32, "auto", ("bf16", "int4")),
+        (80, "auto", ("bf16", "bf16")),
+    ],
+)
+def test_streaming_model_for_files_and_live_audio_is_planned_for_two_processes(
+    gigabytes: int,
+    wanted: str,
+    used: tuple[str, str] | None,
+    live_engine: str,
+    card: Callable[[int], EngineChoice[EngineSpec]],
+) -> None:
+    card(gigabytes)
+    named = {"engine": "vibevoice-streaming", "live_engine": live_engine, "precision": wanted}
+    settings = Settings.model_validate(named)
+    files = choose_engine(settings)
+    live, _ = choose_live_engine(settings, files)
+    assert live is not None
+    hosts = EngineFleet(settings, files, live).hosts
+    precisions = {
+        role: host.spec.resolve_precision(settings.precision) for role, host in hosts.items()
+    }
+    forecast = hosts["files"].sessions_forecast(precisions["files"], 600.0, 3600.0)
+    assert forecast is not None
+    assert forecast.fits
+    assert live.fits is (used is not None)
+    assert used in (None, (precisions["files"], precisions["live"]))
+    assert wanted in ("auto", precisions["files"])
