@@ -444,8 +444,11 @@ async def _own_estimate(
     for it."""
     from sidecar.api.transcribe_routes import EstimateAnswer
     from sidecar.gpu_memory import cards
+    from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES
 
     card = cards.find_card(options["card"]) if "card" in options else None
+    if card is not None and engine not in (None, "auto", "vibevoice", *STREAMING_SHAPES):
+        raise typer.BadParameter("--card knows VibeVoice engines only.")
     audio_s = None if minutes is None else 60 * minutes
     parsed = parse_options(options, engine_interface.DiarizationEffort.BALANCED)
     if card is not None and source is None:  # without a service: settings may lack a checkpoint

@@ -144,9 +144,11 @@ def _streaming_forecast(
     """Return the forecast of a streaming model in the first precision that fits, on the slowest
     card that this may be."""
     shape = STREAMING_SHAPES[engine or ""]
-    candidates = (
-        PREFERRED_PRECISIONS if options.precision is Precision.AUTO else [options.precision]
-    )
+    # A card without bf16 takes the next: the model has no fp16.
+    lacks = {Precision.BF16} if card.name.startswith(WITHOUT_BF16) else set()
+    candidates = {options.precision} - {Precision.AUTO, *lacks} or [
+        one for one in PREFERRED_PRECISIONS if one not in lacks
+    ]
     room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0] if card.bandwidths else None)
     found = [
         StreamingFootprint(shape, one).forecast(audio_s, LONGEST_S, room) for one in candidates

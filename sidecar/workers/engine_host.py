@@ -89,7 +89,8 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Number of deaths and kills of its process."""
         self._own: int | None = None
         """Bytes that it has reserved; None while it is not loaded."""
-        self._sessions, self._session_bytes = 0, choice.session_bytes
+        self._sessions, self._session_bytes = 0 if live else 1, choice.session_bytes
+        """Live sessions; a recording takes as much as one."""
         self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
         self.slot: EngineSlot[Spec] = EngineSlot(
             self.spec,

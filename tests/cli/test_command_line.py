@@ -197,6 +197,9 @@ def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(ter
     assert own == f"90 min: {body['sentence']}"
     assert body["smaller"]["sentence"] in smaller
     assert terminal.run("estimate", "--card", "6GB", "--minutes", 90).returncode == 1
+    run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--engine", "whisper")
+    assert run.returncode == 2
+    assert "--card knows VibeVoice engines only" in run.stderr
 
 
 def test_bad_file_does_not_stop_the_others(terminal):

@@ -146,6 +146,19 @@ async def test_memory_of_live_sessions_is_reserved_while_they_run(
     assert await house.room(house.files) == 78
 
 
+async def test_memory_of_a_recording_is_reserved_for_an_engine_with_sessions(
+    house: House, tmp_path: Path
+) -> None:
+    settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
+    choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
+    reading = EngineHost("reading", settings, choice, house.devices, EXCLUSIVE)
+    house.card.engines.append(reading)
+    async with reading.slot.lease():
+        assert await house.room(house.live) == 78 - 9 - 4
+    await reading.slot.close()
+
+
 async def test_gpu_with_late_driver_leaves_no_reservation_of_host_memory(tmp_path: Path) -> None:
     says: list[GpuMemory | None] = [None]
     devices = MemoryDevices(GpuMonitor(lambda: says[0]))
