@@ -145,6 +145,11 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
         refuse_code(folder, config)
         return config
     if kind == ORIGINAL_MODEL_TYPE and (name := relative_of(folder, config)):
+        if name == STREAMING_NAME:
+            raise errors.CheckpointUnsupported(
+                f"{folder} is {name}, which another engine runs.",
+                hint="Start with --engine vibevoice-streaming.",
+            )
         raise errors.CheckpointUnsupported(
             f"{folder} is {name}, another model, which this service does not run.",
             hint="Get VibeVoice-ASR: vibevoice-asr pull vibevoice",

@@ -105,7 +105,9 @@ class LiveModel:
         Raises:
             errors.BadCheckpoint: there is none, it is incomplete, or of another model.
         """
-        with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(self.command):
+        cached = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+        command = f"vibevoice-asr pull {cached}" if cached in self.repositories else self.command
+        with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(command):
             config = self.check_config(folder)
             weights = checkpoint.weight_files(folder)
             for name in self.files:

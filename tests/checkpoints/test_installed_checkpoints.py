@@ -17,8 +17,12 @@ from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_ch
 
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
-from sidecar.checkpoints.installed_checkpoints import find_checkpoint
-from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, vibevoice_repository
+from sidecar.checkpoints.installed_checkpoints import STREAMING, find_checkpoint
+from sidecar.checkpoints.model_repositories import (
+    STREAMING_REPOSITORIES,
+    VIBEVOICE_REPOSITORY,
+    vibevoice_repository,
+)
 from sidecar.cli.pull import list_models
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
@@ -243,16 +247,25 @@ def test_quantized_checkpoint_with_plain_layers_is_refused(folder, plain):
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    ("change", "name", "hint"),
     [
-        ({"architectures": ["VibeVoiceForASRStreamingTraining"]}, "VibeVoice-ASR-Streaming"),
-        ({"quantization_config": {"quant_method": "bitnet"}}, "VibeVoice-ASR-BitNet"),
+        (
+            {"architectures": ["VibeVoiceForASRStreamingTraining"]},
+            "VibeVoice-ASR-Streaming, which another engine runs",
+            "--engine vibevoice-streaming",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitnet"}},
+            "VibeVoice-ASR-BitNet, another model",
+            "vibevoice-asr pull vibevoice",
+        ),
     ],
 )
-def test_other_models_of_family_are_refused_by_name(folder, change, name):
+def test_other_models_of_family_are_refused_by_name(folder, change, name, hint):
     rewrite("config.json", json.dumps({**ORIGINAL_CONFIG, **change}))(folder)
-    with pytest.raises(errors.CheckpointUnsupported, match=f"is {name}, another model"):
+    with pytest.raises(errors.CheckpointUnsupported, match=f"is {name}") as refused:
         find_checkpoint(folder)
+    assert hint in refused.value.hint
 
 
 def test_fine_tune_without_processor_is_refused_with_advice(folder):
@@ -455,3 +468,14 @@ def test_name_of_checkpoint_has_no_local_path() -> None:
     cached = Path(f"/home/u/.cache/hub/models--microsoft--VibeVoice-ASR-HF/snapshots/{commit}")
     assert checkpoint.checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"
     assert checkpoint.checkpoint_name(Path("/home/u/fine-tune")) == "fine-tune"
+
+
+@pytest.mark.parametrize("name", sorted(STREAMING_REPOSITORIES))
+def test_broken_streaming_model_in_the_cache_names_its_own_download(name, tmp_path):
+    folder = checkpoint.cache_folder(STREAMING_REPOSITORIES[name], tmp_path) / "snapshots/a"
+    folder.mkdir(parents=True)
+    config = {**ORIGINAL_CONFIG, "architectures": ["VibeVoiceForASRStreamingTraining"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(errors.CheckpointIncomplete) as caught:
+        STREAMING.read(folder)
+    assert caught.value.hint.endswith(f"vibevoice-asr pull {STREAMING_REPOSITORIES[name]}")
