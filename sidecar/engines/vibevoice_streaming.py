@@ -40,6 +40,7 @@ SPEC = engine_interface.EngineSpec(
     diarizes=True,
     requires=("torch", "transformers", "accelerate", "bitsandbytes"),
     steerable=True,
+    prompt_only=True,
     sessions=100,  # an upper limit, as for Voxtral
 )
 FIRST_S, STEP_S = 3.5, 0.5

@@ -106,10 +106,11 @@ class ModelSpec:
 class EngineSpec(ModelSpec):
     """Capabilities of an ASR engine.
 
-    ``steerable``: it takes a prompt, a temperature and a limit of tokens. ``counted``: it takes the
-    number of speakers. ``together``: the maximum of recordings in one
-    batch; an engine with more than one is a `BatchEngine`. ``sessions``: the maximum of live
-    sessions in one process; an engine with any is a `live.runtime.live_scheduler.LiveEngine`.
+    ``steerable``: it takes a prompt and, unless ``prompt_only``, a temperature, a limit of tokens
+    and windows. ``counted``: it takes the number of speakers. ``together``: the maximum of
+    recordings in one batch; an engine with more than one is a `BatchEngine`. ``sessions``: the
+    maximum of live sessions in one process; an engine with any is a
+    `live.runtime.live_scheduler.LiveEngine`.
     ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:
     into English. ``resumes``: version of its checkpoints, changed whenever their meaning changes;
     an engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from
@@ -119,6 +120,7 @@ class EngineSpec(ModelSpec):
     sample_rate: int
     diarizes: bool
     steerable: bool = False
+    prompt_only: bool = False
     counted: bool = False
     together: int = 1
     remote: bool = False

@@ -135,6 +135,8 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
         "windows": options.windows is not WindowingMode.AUTO,
     }
     understood = {*steering} - {SPEAKER_COUNT_FIELD} if spec.steerable else set()
+    if spec.prompt_only:
+        understood = {"prompt/hotwords"}
     if spec.counted:
         understood.add(SPEAKER_COUNT_FIELD)
     return tuple(name for name, used in steering.items() if used and name not in understood)
@@ -156,7 +158,7 @@ def with_ignored_notices(
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)
         message = f"The engine '{name}' cannot follow these options: {fields}."
-        if not spec.steerable:
+        if not spec.steerable or spec.prompt_only:
             message += " The engines 'vibevoice' and 'whisper' can."
         notices.append(Notice(OPTION_IGNORED, message))
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.engines import moonshine, vibevoice
+from sidecar.engines import moonshine, vibevoice, vibevoice_streaming
 from sidecar.interfaces.engine_interface import (
     DiarizationEffort,
     EngineSpec,
@@ -117,6 +117,12 @@ def test_context_and_hotwords_share_their_limit() -> None:
         (moonshine.SPEC, {"num_speakers": 2, "temperature": 1}, ("temperature",)),
         (vibevoice.SPEC, {"hotwords": "Nagg", "temperature": 1}, ()),
         (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2}, ("num_speakers",)),
+        (vibevoice_streaming.SPEC, {"hotwords": "Nagg", "temperature": 1}, ("temperature",)),
+        (
+            vibevoice_streaming.SPEC,
+            {"max_tokens": 9, "windows": "single"},
+            ("max_tokens", "windows"),
+        ),
     ],
 )
 def test_engine_without_language_model_ignores_steering(
