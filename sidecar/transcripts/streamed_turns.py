@@ -37,11 +37,13 @@ class StreamedTurns:
         self.open: StreamedTurn | None = None
         self._speaker: int | None = None
         self._held = ""
+        self._end = 0.0
 
     def feed(
         self, text: str, start: float, end: float, likelihoods: tuple[float, ...] = ()
     ) -> Iterator[StreamedTurn]:
         """Add the text of a chunk from ``start`` to ``end``; yield the turns that it closes."""
+        self._end = end
         text = self._held + text
         part = _PART_OF_MARK.search(text)
         self._held = text[part.start() :] if part else ""
@@ -69,7 +71,7 @@ class StreamedTurns:
         """End the text."""
         if held := self._held:
             self._held = ""
-            at = self.open.end if self.open is not None else 0.0
+            at = self.open.end if self.open is not None else self._end
             self._say(held, at, at, ())
         yield from self.close()
 

@@ -94,6 +94,15 @@ def test_endless_speech_is_cut_at_the_least_likely_frame_of_the_second_half() ->
     assert told(endpointer, (QUIET, 16))[-1] == UtteranceEnded(frames(100), "silence")
 
 
+def test_endless_speech_is_cut_behind_what_an_engine_cannot_take_back() -> None:
+    by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
+    for heard, cut in ((60, 70.5), (80, 80), (99, 99)):
+        endpointer = Endpointer(by)
+        told(endpointer, (SPEECH, 70), (UNSURE, 1), (SPEECH, 28))
+        endpointer.heard = frames(heard)
+        assert told(endpointer, (SPEECH, 1))[0] == UtteranceEnded(frames(cut), "cut")
+
+
 def test_speech_of_nan_probabilities_is_cut_in_the_middle() -> None:
     endpointer = Endpointer(replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE))
     told(endpointer, (SPEECH, 3))

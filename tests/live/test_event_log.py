@@ -106,8 +106,12 @@ def test_restarted_engine_is_given_the_open_turn(told: EventLog) -> None:
         told.add(event)
     said = (Segment(0.0, 1.0, "a", 0), Segment(1.0, 2.0, "b", 1), Segment(2.0, 3.0, "c", 1))
     assert told.so_far(2.5) == live_events.LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
+    told.add(final(1, 4, "e"))
+    told.add(final(1, 3, "d"))
+    assert told.so_far(3.0).piece == 5, "a number of a final is given once"
     told.add(live_events.TurnDropped(1, 3.0))
-    assert told.so_far(3.0) == live_events.LiveSessionStart(3.0, 2, 3, said, 0, (0, 1, 2), began=2)
+    after = told.so_far(3.0)
+    assert (after.at, after.turn, after.piece, after.open) == (3.0, 2, 5, 0)
 
 
 def test_restarted_engine_is_given_the_confidence_in_the_language(told: EventLog) -> None:

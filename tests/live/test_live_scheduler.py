@@ -22,6 +22,7 @@ from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
     LiveSessionStart,
+    Partial,
     SessionRejected,
     Summary,
     TurnEnded,
@@ -36,6 +37,7 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import (
+    PartialSchedule,
     RecognitionHypothesis,
     RecognitionUrgency,
     SegmentRequest,
@@ -231,6 +233,28 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
     assert len(asked) == 1
 
 
+def test_draft_of_turns_is_finished_though_its_last_audio_is_silence() -> None:
+    def growing(request: SegmentRequest) -> RecognitionHypothesis:
+        return RecognitionHypothesis(f"{len(request.audio) // LIVE_RATE} s", draft="state")
+
+    schedule = PartialSchedule(1.0, 1.0, grows=True, turns=True)
+    hall = LiveScheduler(
+        LiveRecognizers(growing), load_vad(), "made-up", "fp32", threads=1, schedule=schedule
+    )
+    told: list[LiveEvent] = []
+    options = LiveOptions(turns=TurnControl.CLIENT, endpointing=ALL_AUDIO)
+    seat = hall.open(options, LiveSessionStart(), told.append)
+    seat.push(clip("beckett")[: 2 * LIVE_RATE])
+    wait_until(lambda: any(isinstance(one, Partial) for one in told), "it was heard")
+    before = len(told)
+    with hall.lock:
+        seat.hearing.audio.silence(0)  # as behind a change of speakers
+    seat.push(LiveOrder.FINISH)
+    wait_until(partial(_is_summed_up, told), "it ended")
+    hall.close()
+    assert [one.segment.text for one in told[before:] if isinstance(one, Final)] == ["2 s"]
+
+
 @pytest.mark.parametrize("client", ["one", "another"])
 def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(client: str) -> None:
     order, go_on = list[str](), threading.Event()
@@ -267,7 +291,8 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
-    assert order[:2] == ["w30", "w60"]
+    # Behind one final of the file, and what ran before, which may have been for a pause of it.
+    assert "w60" in order[:3], "not behind all three"
     hall.close()
 
 

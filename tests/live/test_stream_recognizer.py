@@ -574,6 +574,51 @@ def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> No
     assert starts == sorted(starts)
 
 
+def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:
+    table = Table(LiveOptions(partials=False), schedule=TURNS)
+    table.sound(16.0, 0.9)
+    table.sound(0.1, 0.4)
+    table.sound(11.0, 0.9)
+    table.answer(table.begun(), turns(last="it"))
+    table.sound(4.0, 0.9)
+    final = table.begun()
+    assert final.urgency is RecognitionUrgency.FINAL
+    assert final.segment.end is not None
+    assert 26.0 < final.segment.end / LIVE_RATE < 30.5
+    table.answer(final, turns(last="it goes on"))
+    assert table.begun().segment.start == final.segment.end
+
+
+def test_speakers_change_within_the_audio_that_the_engine_has() -> None:
+    table = Table(schedule=TURNS)
+    table.sound(2.0, 0.9)
+    task = table.begun()
+    table.sound(0.5, 0.1)  # less speech than before, which the engine has not heard
+    table.answer(task, turns((task.to / LIVE_RATE, "yes?"), last="no."))
+    assert table.finals[0].segment.end <= task.to / LIVE_RATE
+
+
+def test_next_segment_waits_for_a_running_partial_of_an_engine_of_turns() -> None:
+    """The engine has one state for the session."""
+    table = Table(schedule=TURNS)
+    table.sound(1.0, 0.9)
+    running = table.begun()
+    table.take(table.hearing.cancel())
+    table.speak(1.0, 0.7)
+    assert table.begin() is None
+    table.answer(running, turns(last="dropped"))
+    assert table.begun().urgency is RecognitionUrgency.FINAL
+
+
+def test_final_that_was_stopped_keeps_the_text_of_what_was_heard() -> None:
+    table = Table(schedule=TURNS)
+    table.speak(2.0, 0.7)
+    heard = dataclasses.replace(turns((1.0, "yes?"), last="no."), unheard=True)
+    table.answer(table.begun(), heard)
+    assert table.texts == ["yes?", "no."]
+    assert [one.segment.flags for one in table.finals] == [(), (AUDIO_UNHEARD,)]
+
+
 def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
     table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)

@@ -28,6 +28,10 @@ def test_name_of_speaker_that_a_border_cuts_is_none_of_the_words() -> None:
     assert [one[3] for one in turns("Speaker 0: the Speaker said: no")] == ["the Speaker said: no"]
 
 
+def test_part_of_a_name_at_the_end_of_silence_is_said_there() -> None:
+    assert turns("", "S") == [(6.0, 6.0, None, "S")]
+
+
 def test_chunk_without_words_ends_a_turn() -> None:
     found = turns("Speaker 2: Ever", "", " tried")
     assert [one[2:] for one in found] == [(2, "Ever"), (2, "tried")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from sidecar.audio import Block
@@ -40,17 +40,18 @@ class SharedModel:
         draft = request.draft.draft if request.draft is not None else None
         segment = draft if isinstance(draft, StreamedSegment) else None
         segment = segment or StreamedSegment(self._model.format, LIVE_RATE, request.start)
+        assert segment.fed >= request.start, "audio between two segments is fed to neither"
         segment.feed(request.audio[segment.fed - request.start :], last=last)
+        unheard = False
         while (window := segment.window(last=last)) is not None:
             if request.cancelled():
-                if last:
-                    return None
+                unheard = last
                 break
             segment.say(self._transcribe(request, window))
         turns = segment.take(last=last)
         open_ = (turns.pop() if turns else None) if last else segment.turns.open
         earlier = tuple((round(one.end * LIVE_RATE), _hypothesis(one)) for one in turns)
-        return _hypothesis(open_, segment, earlier)
+        return replace(_hypothesis(open_, segment, earlier), unheard=unheard)
 
     def _transcribe(self, request: SegmentRequest, window: Block) -> ChunkText:
         """Wait for the model, and transcribe this window with all others that wait."""
@@ -65,7 +66,7 @@ class SharedModel:
             if not mine.chunk.done():
                 self._run_waiting()
         if mine.chunk.exception() is not None:
-            del request.session[_SESSION]  # its cache has a part of the chunk
+            request.session.pop(_SESSION, None)  # its cache has a part of the chunk
         return mine.chunk.result()
 
     def _run_waiting(self) -> None:

@@ -191,7 +191,7 @@ class StreamingModel:
         """Begin the cache again with the prompt and the last chunks, whose texts are known, so
         that the numbers of their speakers stay."""
         session.cache.length = session.prompt_tokens
-        session.remember(self.renewed_at // 2)
+        session.remember(max(0, self.renewed_at - session.prompt_tokens) // 2)
         for number, (frames, ids) in enumerate(session.remembered):
             self._add(session.cache, frames, first=not number)
             if ids:
@@ -222,7 +222,7 @@ class StreamingSession:
         self.logits = logits
         self.ids, self.likelihoods, self.looped = [], [], False
         self._repetition = TokenRepetition()
-        self.remembered.append((frames, self.ids))
+        self.remembered.append((frames.clone(), self.ids))  # not a view of the whole batch
 
     def remember(self, most: int) -> None:
         """Forget the earliest chunks until the others take at most ``most`` positions."""

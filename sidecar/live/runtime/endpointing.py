@@ -64,6 +64,8 @@ class Endpointer:
         """End of the audio that was processed."""
         self.keep_from = at if keep_from is None else keep_from
         """Start of the audio that an open or later utterance may need."""
+        self.heard = at
+        """End of the audio that an engine cannot take back: the utterance is cut behind it."""
         self.speaking = False
         self._run = self._sure_run = 0
         self._quiet: int | None = None  # first frame without speech since the last with speech
@@ -125,7 +127,7 @@ class Endpointer:
         if self._quiet is not None:
             return self._still()
         if full:
-            cut = self._lowest_at
+            cut = min(max(self._lowest_at, self.heard), begin)
             return self._closed(cut, "cut"), self._opened(cut)
         return ()
 

@@ -391,8 +391,16 @@ class LiveScheduler:
 
     def _detect(self, due: list[tuple[EngineSession, Block]]) -> None:
         """Run the VAD: one batch of the first frames of all sessions, then of the second, …"""
+        counts = dict.fromkeys((session for session, _ in due), 0)
+        held = set[EngineSession]()
         for step in range(max(len(frames) for _, frames in due)):
-            rows = [(session, frames) for session, frames in due if len(frames) > step]
+            rows = [
+                (session, frames)
+                for session, frames in due
+                if len(frames) > step and session not in held
+            ]
+            if not rows:
+                break
             batch = np.stack([frames[step] for _, frames in rows])
             found = self.detector.probabilities(batch, [session.state for session, _ in rows])
             with self.lock:
@@ -401,10 +409,13 @@ class LiveScheduler:
                     if not session.left:
                         with self._ending_failed_session(session):
                             self._say(session, session.hearing.looked(float(found[row]), now))
+                    counts[session] += 1
+                    if session.hearing.held:
+                        held.add(session)  # its other frames wait
         with self.lock:
             now = time.monotonic()
-            for session, frames in due:
-                session.looked(len(frames), now)
+            for session, count in counts.items():
+                session.looked(count, now)
             speaking = sum(session.hearing.speaking for session in self._sessions)
             self.load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
@@ -478,7 +489,9 @@ class LiveScheduler:
             return self._closed or task.obsolete or late or self._is_shed(task)
 
         found: RecognitionHypothesis | None = RecognitionHypothesis("")
-        if options.endpointing.threshold or has_speech(self.detector, request.audio):
+        draft = request.draft.draft if request.draft is not None else None
+        goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
+        if options.endpointing.threshold or goes_on or has_speech(self.detector, request.audio):
             found = self._ears.words(replace(request, cancelled=unwanted), task.urgency)
         with self.lock:
             now = time.monotonic()

@@ -93,7 +93,7 @@ class RecognitionHypothesis:
     context of the next segment. ``confidence``: of an engine for one language only.
     ``likelihood``: the confidence of a `Segment`, of any engine. ``earlier``: of an engine that
     tells speakers apart, the turns of other speakers before this text, each with its end in
-    samples of the session.
+    samples of the session. ``unheard``: recognition was stopped before the end of the audio.
     """
 
     text: str
@@ -106,6 +106,7 @@ class RecognitionHypothesis:
     confidence: Confidence = field(default_factory=Confidence)
     likelihood: float | None = None
     earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
+    unheard: bool = False
 
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
@@ -252,7 +253,9 @@ class RecognitionPlan:
 
     def _growing(self, segment: SpeechSegment) -> bool:
         """Return whether a draft is being continued, for which a final waits."""
-        return self._schedule.grows and any(one.segment is segment for one in self._going)
+        return self._schedule.grows and any(
+            self._schedule.turns or one.segment is segment for one in self._going
+        )
 
     def _busy(self, segment: SpeechSegment) -> bool:
         """Return whether a segment is being recognized up to its end or up to its current pause."""

@@ -251,7 +251,7 @@ class StreamRecognizer:
         words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
-        if not voices or self.voicing is None:
+        if not voices or self.voicing is None or self.held:  # a divided segment has two voices
             return words
         voiced = self.voicing.next_task(self._story.only_summary_left)
         if words is None or voiced is None:
@@ -266,6 +266,8 @@ class StreamRecognizer:
     def began(self, task: RecognitionTask) -> SegmentRequest:
         """Begin a recognition; return the request to the engine, without its cancellation."""
         self._listening.began(task)
+        if self._schedule.turns:
+            self._ends.heard = max(self._ends.heard, task.to)
         partial = task.urgency is RecognitionUrgency.PARTIAL
         if partial and self.voicing is not None:
             self.voicing.partial_began()
@@ -291,7 +293,9 @@ class StreamRecognizer:
         if piece.cancelled or piece.final is not None:
             return
         for end, turn in found.earlier if found is not None else ():
-            piece = yield from self._divided(piece, self._border(piece, end), turn, now, work_s)
+            piece = yield from self._divided(
+                piece, self._border(piece, end, task.to), turn, now, work_s
+            )
             work_s = 0.0
         if task.urgency is RecognitionUrgency.FINAL:
             yield from self._settle(piece, found, now, work_s)
@@ -308,9 +312,9 @@ class StreamRecognizer:
         if piece.end is None and self.options.partials and found.text and news:
             yield from self._partial(piece, found, task)
 
-    def _border(self, piece: SpeechSegment, at: int) -> int:
-        """Return the frame with the least speech near a change of speakers."""
-        last = self._looked if piece.end is None else piece.end
+    def _border(self, piece: SpeechSegment, at: int, last: int) -> int:
+        """Return the frame with the least speech near a change of speakers, in the audio up to
+        ``last``, which the engine has."""
         near = [
             (probability, abs(frame - at), frame)
             for probability, frame in self._probabilities
@@ -426,8 +430,8 @@ class StreamRecognizer:
         flags: tuple[str, ...] = ()
         if self._context is not None:
             self._context.settled(piece, found)
-        if found is None:
-            found = piece.draft or RecognitionHypothesis("")
+        if found is None or found.unheard:
+            found = found or piece.draft or RecognitionHypothesis("")
             found, flags = dataclasses.replace(found, words=()), (live_events.AUDIO_UNHEARD,)
             yield live_events.NoticeRaised(
                 Notice(

@@ -56,7 +56,7 @@ class EventLog:
         for one in self.kept:
             match one.event:
                 case live_events.Final() as final:
-                    turn, piece = final.turn, final.piece + 1
+                    turn, piece = final.turn, max(piece, final.piece + 1)
                     said[final.piece] = final.segment
                     confidence += final.confidence
                     opened += 1
