@@ -24,6 +24,7 @@ TOKEN = "correct-horse-battery-staple"
 RATE = 24_000
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 DELTA = "conversation.item.input_audio_transcription.delta"
+SEGMENT = "conversation.item.input_audio_transcription.segment"
 NULL_VAD = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import tiny_streaming
 from service_process import Server, wait_until
-from test_realtime_transcription import COMPLETED, appended
+from test_realtime_transcription import COMPLETED, SEGMENT, appended
 from test_realtime_transcription import connected as realtime
 from test_same_words import by_grpc, by_job, by_live, by_ndjson, by_openai, by_yap
 
@@ -79,6 +79,33 @@ async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(
         found = await client.until(COMPLETED, 1)
     [text] = [one["transcript"] for one in found if one["type"] == COMPLETED]
     assert text.split() == " ".join(SAID).split()
+
+
+async def test_realtime_session_that_diarizes_has_the_speakers_of_two_recordings(
+    there: Server,
+) -> None:
+    off = {
+        "type": "transcription",
+        "audio": {
+            "input": {
+                "turn_detection": None,
+                "transcription": {"model": "gpt-4o-transcribe-diarize"},
+            }
+        },
+    }
+    async with realtime(there) as client:
+        await client.send({"type": "session.update", "session": off})
+        for name in ("beckett", RECORDING):
+            samples = decode_audio_file(tiny_streaming.clip_16k(name), 24_000)
+            samples = samples[: len(samples) // (3 * FRAME_SAMPLES) * 3 * FRAME_SAMPLES // 2 * 2]
+            raw = (samples * 32767).astype("<i2").tobytes()
+            await client.send(appended(raw), {"type": "input_audio_buffer.commit"})
+        found = await client.until(COMPLETED, 2)
+    segments = {one["id"]: one for one in found if one["type"] == SEGMENT}
+    assert [one["text"] for one in segments.values()][1:] == SAID
+    first, *others = [one["speaker"] for one in segments.values()]
+    assert first == "A"
+    assert "A" not in others
 
 
 async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_model(
