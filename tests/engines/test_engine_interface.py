@@ -1,8 +1,10 @@
 """What every engine promises, said once and asked of each."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+import tiny_streaming
 import tiny_vibevoice
 import tiny_whisper
 from engine_requests import request_of, transcript_of
@@ -24,7 +26,7 @@ from sidecar.upstream import UpstreamEngine
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
-TRAINED = ("vibevoice", "whisper")
+TRAINED = ("vibevoice", "vibevoice-streaming", "whisper")
 """Those whose weights are trained here."""
 ONLY_LIVE = ("voxtral",)
 RUNNABLE = [
@@ -33,10 +35,11 @@ RUNNABLE = [
     if not missing_packages(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
 ]
 pytestmark = pytest.mark.slow_except("moonshine", "scripted", "upstream")
-VIBEVOICE = [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
+MINIATURES = ["whisper int8", "vibevoice-streaming fp32"]
+MINIATURES += [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
 
-@pytest.fixture(scope="module", params=[*RUNNABLE, "whisper int8", *VIBEVOICE])
+@pytest.fixture(scope="module", params=[*RUNNABLE, *MINIATURES])
 def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
     """An engine's name, and how it is loaded."""
     name, _, precision = request.param.partition(" ")
@@ -45,8 +48,12 @@ def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
         return name, LoadOptions(upstream=UpstreamOptions((f"http://127.0.0.1:{server.port}",)))
     if not precision:
         return name, LoadOptions()
-    folder = tiny_whisper.model() if name == "whisper" else tiny_vibevoice.checkpoint("tiny")
-    return name, LoadOptions(Precision(precision), str(folder))
+    folders = {
+        "whisper": tiny_whisper.model,
+        "vibevoice": partial(tiny_vibevoice.checkpoint, "tiny"),
+        "vibevoice-streaming": tiny_streaming.checkpoint,
+    }
+    return name, LoadOptions(Precision(precision), str(folders[name]()))
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ Console().print(Syntax("raise ValueError", "python"))
 """Colours a line without the modules that standard input names."""
 built = pytest.mark.skipif(not BUILT, reason=missing("an executable", "exe", MAKE))
 
-LARGE = ("vibevoice", "voxtral", "torch_inference")
+LARGE = ("vibevoice", "vibevoice-streaming", "voxtral", "torch_inference")
 """Engines that run on torch."""
 
 
