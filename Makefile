@@ -122,7 +122,7 @@ docs: $(DEV_STAMP) $(SITE_STAMP)  ## write the generated pages anew, and build t
 stubs:  ## write what is generated from stt.proto anew, by the oldest tools whose result is taken
 	$(PYTHON) -m venv $(VENV)/stubs
 	$(VENV)/stubs/bin/pip install -q grpcio-tools==1.72.1
-	cd sidecar/protocols/grpc_stt && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
+	cd sidecar/plugins/grpc_stt && $(abspath $(VENV))/stubs/bin/python -m grpc_tools.protoc \
 		-I. --python_out=. --pyi_out=. stt.proto
 
 locks:  ## renew packaging/locks: versions and hashes for images and executables

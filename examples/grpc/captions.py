@@ -1,7 +1,7 @@
 r"""Print what is said in a mono wav of 16 bits, sent in real time over gRPC.
 
 pip install grpcio grpcio-tools
-python3 -m grpc_tools.protoc -I sidecar/protocols/grpc_stt \
+python3 -m grpc_tools.protoc -I sidecar/plugins/grpc_stt \
         --python_out=. --grpc_python_out=. stt.proto
 python3 examples/grpc/captions.py localhost:50051 talk.wav [TOKEN]
 """

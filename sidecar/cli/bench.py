@@ -255,7 +255,7 @@ def _stt_messages() -> Any:
     with needed_for("Measurements over gRPC", "grpc"):
         import grpc  # noqa: F401
 
-        from sidecar.protocols.grpc_stt import stt_pb2
+        from sidecar.plugins.grpc_stt import stt_pb2
     return stt_pb2
 
 

@@ -1,6 +1,6 @@
 """Conversion of another gRPC server's YAML configuration. Used by `config convert`.
 
-That server's protocol is the one that `protocols/grpc_stt` implements.
+That server's protocol is the one that `plugins/grpc_stt` implements.
 
 Any value may be null there, which means its default. An unknown key is an error, because its author
 expects it to have an effect.

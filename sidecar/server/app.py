@@ -9,27 +9,29 @@ from __future__ import annotations
 import gc
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sidecar.auth import authentication
 from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
-from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, YapCloseCodes, load_settings
+from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
-from sidecar.installation import needed_for
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.server.listeners import TALK_PORT_HINT, ProtocolListener
+from sidecar.plugin import PluginPort, PortParts, ProtocolListener
+from sidecar.plugins import PLUGINS
 from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI
 
+    from sidecar.api.http.auth_gate import PortRules
     from sidecar.auth.tls import CertificatePair
 
 log = logging.getLogger(__name__)
@@ -121,34 +123,29 @@ def create_listeners(
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
             each other.
     """
-    found: list[ProtocolListener] = []
-    if (sock := ports.get("grpc_port")) is not None:
-        from sidecar.protocols.grpc_stt import disable_fork_support
-
-        disable_fork_support()
-        with needed_for("Calls over gRPC", "grpc"):
-            from sidecar.protocols.grpc_stt.server import GrpcServer, server_credentials
-        clients = settings.grpc_client_ca
-        if clients is not None and tls is None:
-            raise SettingsInvalid(
-                "--grpc-client-ca requires clients' certificates, but TLS is off.",
-                hint="Set --tls FILE with --tls-key, or --tls self-signed.",
-            )
-        credentials = server_credentials(tls, watch, clients) if tls else None
-        found.append(GrpcServer(service, entrance, sock, credentials))
-    if (sock := ports.get("wyoming_port")) is not None:
-        from sidecar.protocols.wyoming.server import WyomingAllowlist, WyomingServer
-
-        allowlist = WyomingAllowlist.of(settings, entrance)
-        found.append(WyomingServer(service, allowlist, sock))
-    if settings.talk_ports is not None and (sock := ports.get("talk_port")) is not None:
-        from sidecar.server.http_app import create_talk_app
-        from sidecar.server.http_server import SecondaryPort, uvicorn_config
-
-        app = create_talk_app(service, entrance, settings.talk_ports.page)
-        config = uvicorn_config(app, settings)
-        found.append(SecondaryPort("talk_port", config, sock, TALK_PORT_HINT))
+    found = []
+    for port in (port for plugin in PLUGINS for port in plugin.ports):
+        if (sock := ports.get(port.field)) is not None:
+            http = partial(_http_listener, port, service, sock)
+            parts = PortParts(settings, service, entrance, watch, sock, tls, http)
+            found.append(port.create_listener(parts))
     return found
+
+
+def _http_listener(
+    port: PluginPort,
+    service: Service,
+    sock: socket.socket,
+    access: authentication.AccessControl,
+    routers: Sequence[APIRouter],
+    rules: PortRules,
+) -> ProtocolListener:
+    """Create the listener of an HTTP application that a plugin has at a ``port`` of its own."""
+    from sidecar.server.http_app import create_application
+    from sidecar.server.http_server import SecondaryPort, uvicorn_config
+
+    app = create_application(service, access, routers, rules, openapi_url=None)
+    return SecondaryPort(port.field, uvicorn_config(app, service.settings), sock, port.hint)
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
@@ -184,7 +181,8 @@ def create_staged_app(
         errors.SettingsInvalid: an environment variable that only routes read is invalid.
         ModuleNotFoundError: the installation lacks what is imported later.
     """
-    YapCloseCodes.of_environment()  # its routes read it after the ready line
+    for plugin in PLUGINS:
+        plugin.check_environment()
     for name in ("fastapi", "sidecar.server.http_app"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

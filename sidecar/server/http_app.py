@@ -1,11 +1,10 @@
-"""Application of all HTTP and WebSocket protocols, and that of the secondary port for pages.
+"""Applications of the HTTP ports: the native API, the page, and the routes of the plugins.
 
 Importing this module imports FastAPI and every protocol: half of a service's start. A service
 imports it once it answers `/health` (`server/staged_app.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -24,12 +23,8 @@ from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, error_responses, middleware, openapi
 from sidecar.auth import authentication
 from sidecar.auth.authentication import OneTimeCodes
-from sidecar.config.settings import ROLE_NODE, Settings
-from sidecar.errors import SettingsInvalid
-from sidecar.protocols import openai_common, s2s, vvv
-from sidecar.protocols.openai import routes as openai_routes
-from sidecar.protocols.openai_realtime import routes as openai_realtime_routes
-from sidecar.protocols.yap import routes as yap_routes
+from sidecar.config.settings import ROLE_NODE
+from sidecar.plugins import PLUGINS
 from sidecar.server.staged_app import Lifespan, install_middleware
 from sidecar.service.facade import Service
 from sidecar.version import __version__
@@ -41,6 +36,8 @@ addresses of OpenAI's API, with the same code in its shape.
 """
 
 
+OPERATIONS = health_routes.build_router, metrics_routes.build_router
+"""Routes of every service, also of one that accepts no requests."""
 NO_FRAMEWORK_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
 """FastAPI's own telemetry would export addresses and exceptions (docs/tracing.md)."""
 
@@ -52,23 +49,35 @@ def create_whole_app(
     the service."""
     settings = service.settings
     tickets = OneTimeCodes[auth_gate.TicketGrant]()
+    dialects: dict[str, error_responses.ErrorRenderer] = {
+        admin_routes.PATH: admin_routes.install_error_format(on=settings.admin)
+    }
+    refusals: dict[str, auth_gate.SendRefusal] = {
+        live_routes.PATH: live_routes.DIALECT.send_refusal
+    }
+    tidy_prefixes: list[str] = []
+    if settings.role == ROLE_NODE:  # a node accepts no requests
+        routers = [build(service) for build in OPERATIONS]
+    else:
+        routers = _native_routers(service, tickets)
+        for plugin in PLUGINS:
+            if plugin.http is not None:
+                routes = plugin.http(service, tickets)
+                routers += routes.routers
+                dialects |= routes.dialects
+                refusals |= routes.refusals
+                tidy_prefixes += routes.tidy_prefixes
     rules = auth_gate.PortRules(
-        refusals={
-            live_routes.PATH: live_routes.DIALECT.send_refusal,
-            openai_realtime_routes.REALTIME: openai_realtime_routes.DIALECT.send_refusal,
-            yap_routes.PATH: yap_routes.dialect().send_refusal,
-            s2s.PATH: s2s.DIALECT.send_refusal,
-        },
-        dialects=_error_dialects(settings),
+        refusals=refusals,
+        dialects=dialects,
         opens=lambda asked: (
             api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
         ),
         tickets=tickets,
-        tidy_prefixes=openai_routes.PREFIXES,
+        tidy_prefixes=tuple(tidy_prefixes),
     )
     about = {"title": "vibevoice-asr", "version": __version__, "description": DESCRIPTION}
-    routers = _routers(service, tickets)
-    app = _application(service, entrance, routers, rules, lifespan=lifespan, **about)
+    app = create_application(service, entrance, routers, rules, lifespan=lifespan, **about)
     if service.traces is not None:
         app.add_middleware(middleware.ArrivalRecorder)
     if settings.role != ROLE_NODE:
@@ -77,14 +86,14 @@ def create_whole_app(
     return app
 
 
-def _application(
+def create_application(
     service: Service,
     entrance: authentication.AccessControl,
     routers: Sequence[APIRouter],
     rules: auth_gate.PortRules,
     **described: Any,
 ) -> FastAPI:
-    """Return the application of one port."""
+    """Create the application of one port."""
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
@@ -108,63 +117,19 @@ def _not_on_a_node() -> errors.SidecarError:
     )
 
 
-def _routers(service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]) -> list[APIRouter]:
-    """Return the routers of all HTTP protocols of this service."""
-    operations = health_routes.build_router, metrics_routes.build_router
-    if service.settings.role == ROLE_NODE:  # a node accepts no requests
-        return [build(service) for build in operations]
+def _native_routers(
+    service: Service, tickets: OneTimeCodes[auth_gate.TicketGrant]
+) -> list[APIRouter]:
+    """Return the routers of the native API."""
     builders = (
         transcribe_routes.build_router,
         admin_routes.build_reload_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
-        vvv.build_router,
-        openai_routes.build_router,
         api_page.build_router,
         live_routes.build_router,
-        yap_routes.build_router,
-        s2s.build_router,
-        openai_realtime_routes.build_talk_router,
-        *operations,
+        *OPERATIONS,
         admin_routes.build_router,
     )
-    return [
-        live_routes.build_ticket_router(tickets),
-        openai_realtime_routes.build_router(service, tickets),
-        *(build(service) for build in builders),
-    ]
-
-
-def _error_dialects(settings: Settings) -> dict[str, error_responses.ErrorRenderer]:
-    """Return the error renderers by the beginning of a path; other paths have the native one."""
-    openai = *openai_routes.PATHS, *openai_realtime_routes.PATHS
-    return {
-        **dict.fromkeys(vvv.PATHS, vvv.error_response),
-        **dict.fromkeys(openai, openai_common.error_response),
-        admin_routes.PATH: admin_routes.install_error_format(on=settings.admin),
-    }
-
-
-def create_talk_app(service: Service, entrance: authentication.AccessControl, page: int) -> FastAPI:
-    """Create the application for the page of the speech-to-speech demo at its own port.
-
-    It has only that protocol's routes. Pages served on this machine at the port ``page`` may send
-    requests.
-
-    Raises:
-        errors.SettingsInvalid: clients need a token, which that page cannot send.
-    """
-    if not entrance.authenticator.local_only:
-        raise SettingsInvalid(
-            "The service requires a token, and the pages of --talk-ports cannot send one.",
-            hint="Remove one of the two; the routes of --port serve pages with a token, too.",
-        )
-    return _application(
-        service,
-        replace(entrance, origins=s2s.page_origins(page)),
-        [s2s.build_router(service), s2s.build_secondary_port_router(service)],
-        auth_gate.PortRules(
-            refusals={s2s.PATH: s2s.DIALECT.send_refusal}, tidy_prefixes=openai_routes.PREFIXES
-        ),
-        openapi_url=None,
-    )
+    routers = [build(service) for build in builders]
+    return [live_routes.build_ticket_router(tickets), *routers]

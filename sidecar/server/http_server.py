@@ -17,9 +17,10 @@ from starlette.types import ASGIApp
 from sidecar.api.http import uvicorn_protocols, websocket_connections
 from sidecar.auth.tls import ServerTls
 from sidecar.config.settings import Settings
+from sidecar.plugin import ProtocolListener
 from sidecar.server import service_process
 from sidecar.server.http_connections import MAX_CONNECTIONS_PER_ADDRESS, CountingServer
-from sidecar.server.listeners import ProtocolListener, ProtocolListeners, listen
+from sidecar.server.listeners import ProtocolListeners, listen
 from sidecar.server.service_process import PARENT_GONE_GRACE_S
 from sidecar.server.staged_app import StagedApp
 from sidecar.service.facade import Service
@@ -208,10 +209,12 @@ class SecondaryPort:
     """Listener (`ProtocolListener`) of a secondary HTTP port; it owns the socket and the server.
 
     ``name``: the field of the port in the ready line and `/health`; ``hint``: the remedy if another
-    program has the port.
+    program has the port; None: a general one.
     """
 
-    def __init__(self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str) -> None:
+    def __init__(
+        self, name: str, config: uvicorn.Config, sock: socket.socket, hint: str | None
+    ) -> None:
         self._name, self._sock, self._hint = name, sock, hint
         config.timeout_graceful_shutdown = FINAL_ANSWERS_S  # nothing else ends its requests
         self._server = _SecondaryServer(config)

@@ -18,37 +18,18 @@ import time
 from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.config.settings import ROLE_NODE, Settings
+from sidecar.plugin import ProtocolListener
+from sidecar.plugins import PLUGINS
 
 if TYPE_CHECKING:
     import psutil
 
 
 log = logging.getLogger(__name__)
-
-
-class ProtocolListener(Protocol):
-    """Listener of a protocol. `close` is called last, also if `start` was not called or failed."""
-
-    async def start(self) -> dict[str, Any]:
-        """Start to serve; return the fields for the ready line and `/health`.
-
-        Raises:
-            errors.SidecarError: it cannot start, such as `errors.PortInUse`.
-        """
-
-    def stop_accepting(self) -> None:
-        """Refuse new clients with an error, because the service shuts down; current clients
-        continue."""
-
-    async def drain(self, grace_s: float) -> None:
-        """Let current clients receive their last messages, for at most ``grace_s`` seconds."""
-
-    async def close(self) -> None:
-        """Stop serving and release all resources."""
 
 
 class ProtocolListeners:
@@ -100,12 +81,6 @@ async def _ended(work: Awaitable[None]) -> None:
 
 
 BACKLOG = 2048
-PROTOCOL_PORT_SETTINGS = ("grpc_port", "wyoming_port", "talk_ports")
-"""Settings of ports that accept requests."""
-TALK_PORT_HINT = (
-    "Stop the program that uses it, perhaps the demo itself: its page connects to no other port. "
-    "For another page, choose another port with --talk-ports."
-)
 
 
 def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
@@ -116,22 +91,21 @@ def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
         errors.PortInUse: as `bind_port`.
         errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
     """
-    named = [name for name in PROTOCOL_PORT_SETTINGS if getattr(settings, name) is not None]
-    if settings.role == ROLE_NODE and named:  # it has no live engine and no TTS engine
+    ports = [port for plugin in PLUGINS for port in plugin.ports]
+    addresses = [(port, at) for port in ports if (at := port.address(settings)) is not None]
+    if settings.role == ROLE_NODE and addresses:  # it has no live engine and no TTS engine
+        named = " and ".join(port.setting for port, _ in addresses)
         raise errors.SettingsInvalid(
-            f"A service with the role 'node' accepts no requests, and {' and '.join(named)} "
+            f"A service with the role 'node' accepts no requests, and {named} "
             "would make it listen.",
             hint="Set that on the fronts instead, or omit the role.",
         )
     found = {}
-    for name, flag in ("grpc_port", "--grpc-port"), ("wyoming_port", "--wyoming-port"):
-        if name in named:
-            found[name] = bind_port(settings.host, getattr(settings, name), flag)
-    if settings.talk_ports is not None:
-        try:  # always on the loopback
-            found["talk_port"] = bind_port("127.0.0.1", settings.talk_ports.wire)
+    for port, (host, number) in addresses:
+        try:
+            found[port.field] = bind_port(host, number, f"--{port.setting.replace('_', '-')}")
         except errors.PortInUse as error:
-            raise errors.PortInUse(error.detail, hint=TALK_PORT_HINT) from None
+            raise errors.PortInUse(error.detail, hint=port.hint or error.hint) from None
     return found
 
 
@@ -215,8 +189,6 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
 
 PROBE_TIMEOUT_S = 2.0
 _PAUSE_S = 0.02
-SECONDARY_PORT_FIELDS = ("grpc_port", "talk_port", "wyoming_port")
-"""Fields of the secondary ports in `/health` and in the ready line."""
 STOP_TIMEOUT_S = 20.0
 """Time to wait for the other service to stop, in seconds: its grace period with a margin."""
 
@@ -299,8 +271,8 @@ def find_service(host: str, port: int) -> RunningService | None:
             body = json.loads(connection.getresponse().read(1 << 16))
             if time.monotonic() < deadline and isinstance(body["instance"], str):
                 stopping = body.get("status") == "stopping"
-                fields = "device", *SECONDARY_PORT_FIELDS
-                also = {name: body[name] for name in fields if name in body}
+                ports = [name for name in body if name.endswith("_port")]
+                also = {name: body[name] for name in ("device", *ports) if name in body}
                 pid, version = int(body["pid"]), str(body["version"])
                 return RunningService(port, pid, version, stopping, also, peer)
         except TimeoutError:

@@ -8,8 +8,8 @@ from many_cases import for_each
 from sidecar import errors
 from sidecar.api import live_messages
 from sidecar.api.http.error_responses import STATUS
-from sidecar.protocols.openai_realtime import server_events
-from sidecar.protocols.yap import messages as yap_messages
+from sidecar.plugins.realtime import server_events
+from sidecar.plugins.yap import messages as yap_messages
 
 ALL = list(errors.all_errors())
 

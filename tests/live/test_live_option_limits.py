@@ -1,6 +1,6 @@
 """Values that no client means, for every option of the live wires of text: a clear answer, and the
 session of somebody else does not notice. Those of others:
-`tests/protocols/test_grpc_stt_fuzz.py`, `test_wyoming.py` and `test_s2s_routes.py` there."""
+`tests/plugins/grpc_stt/test_grpc_stt_fuzz.py`, `test_wyoming.py` and `test_s2s_routes.py` there."""
 
 import asyncio
 import base64
@@ -20,8 +20,8 @@ from sidecar.api.http import request_headers
 from sidecar.api.http.openapi import OPTIONS
 from sidecar.api.http.websocket_connections import MALFORMED_PER_MINUTE
 from sidecar.api.live_messages import LiveBeginRequest, LiveChangeRequest, LiveEndpointing
-from sidecar.protocols.openai_realtime.dialogue_config import RealtimeDialogueConfig
-from sidecar.protocols.openai_realtime.session_config import (
+from sidecar.plugins.realtime.dialogue_config import RealtimeDialogueConfig
+from sidecar.plugins.realtime.session_config import (
     RealtimeDelay,
     RealtimeTranscriptionConfig,
 )

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from yap_client import Streaming, base64_of
 
 from sidecar import errors
-from sidecar.protocols.grpc_stt.stt_pb2 import AudioChunk
+from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
 
 LOUD, QUIET = tone(0.1), tone(0.1, 0.0)
 UTTERANCE = (LOUD,) * 5 + (QUIET,) * 7

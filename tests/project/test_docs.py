@@ -8,7 +8,7 @@ from many_cases import for_each
 
 from sidecar.config.settings import Settings
 from sidecar.interfaces.live_options import EndpointingOptions, field_limits
-from sidecar.protocols.openai_realtime.session_config import LONGEST_PADDING_MS
+from sidecar.plugins.realtime.session_config import LONGEST_PADDING_MS
 from sidecar.server.app import create_app
 
 ROOT = Path(__file__).parents[2]

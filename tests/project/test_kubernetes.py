@@ -17,10 +17,10 @@ from sidecar.cli.common_options import describe
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
 from sidecar.engines import ENGINES
-from sidecar.protocols import s2s
-from sidecar.protocols.grpc_stt.servicer import NAME
-from sidecar.protocols.openai_realtime.routes import REALTIME
-from sidecar.protocols.yap import routes as yap_routes
+from sidecar.plugins.grpc_stt.servicer import NAME
+from sidecar.plugins.realtime.routes import REALTIME
+from sidecar.plugins.s2s import routes as s2s
+from sidecar.plugins.yap import routes as yap_routes
 from sidecar.storage.s3_storage import S3Storage
 from sidecar.storage.storage_selection import create_recording_storage
 

@@ -177,7 +177,13 @@ async def test_event_loop_runs_while_application_is_imported() -> None:
 
 LATER = (
     *("fastapi", "typer", "rich", "httpx", "numpy"),
-    *("sidecar.protocols", "sidecar.server.http_app", "sidecar.cluster", "sidecar.jobs.recovery"),
+    *(
+        "sidecar.plugins.yap.routes",
+        "sidecar.plugins.openai.common",
+        "sidecar.server.http_app",
+        "sidecar.cluster",
+        "sidecar.jobs.recovery",
+    ),
     *("sidecar.conversation.conversation_loop", "sidecar.conversation.audio_pacing"),
 )
 """Modules that no service needs for its ready line and `/health`."""
@@ -195,7 +201,7 @@ main()
 """
 FAIL_TO_IMPORT = """
 import sys
-sys.modules["sidecar.protocols.vvv"] = None
+sys.modules["sidecar.plugins.vvv.routes"] = None
 from sidecar.cli import main
 main()
 """
@@ -232,7 +238,12 @@ def test_ready_line_precedes_imports_that_health_does_not_need(start: Start) -> 
 
 
 def test_modules_of_conversations_are_imported_with_application() -> None:
-    code = "import sys, sidecar.server.http_app; print(*sys.modules)"
+    code = """if True:
+        import sys
+        from sidecar.server.app import create_app, load_settings
+        create_app(load_settings(engine="scripted"))
+        print(*sys.modules)
+    """
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

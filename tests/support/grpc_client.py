@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 from service_process import PATIENCE_S
 
-from sidecar.protocols.grpc_stt.stt_pb2 import (
+from sidecar.plugins.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
     SessionResponse,

@@ -22,8 +22,8 @@ from sidecar.auth.identity import (
 )
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.config.settings import load_settings
-from sidecar.protocols.grpc_stt.server import GrpcServer
-from sidecar.protocols.grpc_stt.stt_pb2 import (
+from sidecar.plugins.grpc_stt.server import GrpcServer
+from sidecar.plugins.grpc_stt.stt_pb2 import (
     AudioChunk,
     SessionRequest,
     SessionResponse,

@@ -37,7 +37,7 @@ _MODULES = {
         *("socket", "socketserver", "sqlite3", "http", "ssl", "urllib"),
         *("httpx", "websockets", "grpc", "psycopg", "psycopg_pool", "botocore", "starlette"),
         *("torch", "transformers", "onnxruntime", "moonshine_voice", "ctranslate2", "tokenizers"),
-        *("sidecar.api", "sidecar.protocols", "sidecar.diarization", "sidecar.upstream"),
+        *("sidecar.api", "sidecar.plugins", "sidecar.diarization", "sidecar.upstream"),
         *("sidecar.storage", "sidecar.jobs.sqlite_event_log", "sidecar.jobs.recovery"),
         *("sidecar.engines", "sidecar.tts", "sidecar.gpu_memory", "sidecar.checkpoints"),
         "sidecar.cluster.shared_backend",

@@ -14,8 +14,8 @@ from sidecar.interfaces import live_events
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.protocols.openai.messages import verbose_body
-from sidecar.protocols.openai.request import OpenAIAnswerOptions, OpenAIGranularity
+from sidecar.plugins.openai.messages import verbose_body
+from sidecar.plugins.openai.request import OpenAIAnswerOptions, OpenAIGranularity
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     Checkpoint,

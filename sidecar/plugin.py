@@ -1,0 +1,110 @@
+"""What a plugin brings to the service: routes, ports, settings.
+
+A plugin is a folder with one `Plugin` in its `__init__.py`, which imports next to nothing: what it
+brings is imported by the functions here, when it is needed. `sidecar/plugins/__init__.py` lists the
+plugins; nothing else of the program knows one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import socket
+
+    from fastapi import APIRouter
+
+    from sidecar.api.http.auth_gate import PortRules, SendRefusal, TicketGrant
+    from sidecar.api.http.error_responses import ErrorRenderer
+    from sidecar.auth.authentication import AccessControl, OneTimeCodes
+    from sidecar.auth.tls import CertificatePair
+    from sidecar.config.settings import Settings
+    from sidecar.file_watcher import FileWatcher
+    from sidecar.service.facade import Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRoutes:
+    """Routes of a plugin at the port of HTTP, and how they refuse."""
+
+    routers: Sequence[APIRouter]
+    dialects: Mapping[str, ErrorRenderer] = field(default_factory=dict)
+    """Renderers of errors by the beginning of a path; other paths have the native one."""
+    refusals: Mapping[str, SendRefusal] = field(default_factory=dict)
+    """Refusals of WebSockets by path; on other paths a handshake is refused with 403."""
+    tidy_prefixes: tuple[str, ...] = ()
+    """As in `middleware.TidyPaths`."""
+
+
+class ProtocolListener(Protocol):
+    """Listener of a protocol. `close` is called last, also if `start` was not called or failed."""
+
+    async def start(self) -> dict[str, Any]:
+        """Start to serve; return the fields for the ready line and `/health`.
+
+        Raises:
+            errors.SidecarError: it cannot start, such as `errors.PortInUse`.
+        """
+
+    def stop_accepting(self) -> None:
+        """Refuse new clients with an error, because the service shuts down; current clients
+        continue."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Let current clients receive their last messages, for at most ``grace_s`` seconds."""
+
+    async def close(self) -> None:
+        """Stop serving and release all resources."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortParts:
+    """What the listener of a port is built from."""
+
+    settings: Settings
+    service: Service
+    access: AccessControl
+    watcher: FileWatcher
+    socket: socket.socket
+    """Bound, not listening."""
+    tls: CertificatePair | None
+    """Files of TLS, if it is on."""
+    serve_http: Callable[[AccessControl, Sequence[APIRouter], PortRules], ProtocolListener]
+    """Return the listener of an HTTP application of its own with these routes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginPort:
+    """A port beside that of HTTP."""
+
+    field: str
+    """Its name in the ready line and in `/health`."""
+    setting: str
+    """The setting that turns it on."""
+    address: Callable[[Settings], tuple[str, int] | None]
+    """Host and port to listen on; port 0 takes a free one, `None`: the port is off."""
+    create_listener: Callable[[PortParts], ProtocolListener]
+    """Raises `errors.SettingsInvalid`: a package or a file is missing, or settings contradict each
+    other."""
+    hint: str | None = None
+    """The remedy if another program has the port; by default to choose another by the flag."""
+
+
+def _nothing_to_check() -> None:
+    """Accept the environment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A part of the service that can be left out."""
+
+    name: str
+    requires: tuple[str, ...] = ()
+    """Plugins that it imports."""
+    http: Callable[[Service, OneTimeCodes[TicketGrant]], HttpRoutes] | None = None
+    """Builds its routes; one-time codes admit browsers to WebSockets."""
+    ports: tuple[PluginPort, ...] = ()
+    check_environment: Callable[[], None] = _nothing_to_check
+    """Called before the ready line. Raises `errors.SettingsInvalid`."""

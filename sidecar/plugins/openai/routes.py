@@ -1,0 +1,215 @@
+"""Routes of /v1/audio/transcriptions (with its event stream), /translations, /speech, /v1/models.
+
+OpenAI's clients can use them unchanged. If a client disconnects, its job is cancelled. Clients of
+whisper.cpp's server (POST /inference) send the same form, without a model.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from sidecar import clock
+from sidecar.api.http import middleware, responses, upload
+from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
+from sidecar.errors import SidecarError, TokenInvalid
+from sidecar.jobs.job_record import IdempotencyKey, JobRecord
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Reservation
+from sidecar.jobs.retention import render_result
+from sidecar.plugins.openai import common as openai_common
+from sidecar.plugins.openai import messages, retries, speech
+from sidecar.plugins.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
+from sidecar.plugins.openai.retries import OpenAIFollowedJob
+from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Transcript
+
+TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
+INFERENCE = "/inference"
+MODELS = "/v1/models"
+PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
+"""Paths whose errors have OpenAI's format."""
+PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
+"""Paths where a duplicate slash is ignored."""
+
+
+def build_router(service: Service) -> APIRouter:
+    """Build the routes of this protocol."""
+    router = speech.build_router(service)
+    created, strict = int(clock.wall_time()), service.settings.openai_strict
+    wire = _OpenAITranscriptions(service)
+
+    def add(path: str, summary: str, body: dict[str, Any], **how: Any) -> None:
+        @router.post(path, summary=summary, responses=messages.TRANSCRIPTION, openapi_extra=body)
+        async def transcribe(request: Request) -> Response:
+            return await wire.answer(request, **how)
+
+    add(TRANSCRIPTIONS, "Transcribe a recording (OpenAI's API)", messages.TRANSCRIBE)
+    add(
+        TRANSLATIONS,
+        "Translate a recording into English (OpenAI's API)",
+        messages.TRANSLATE,
+        translate=True,
+    )
+    name = service.spec.name
+    add(INFERENCE, "Transcribe a recording (whisper.cpp's server)", messages.INFER, usual=name)
+
+    @router.get(MODELS, response_model=messages.OpenAIModelList)
+    async def listed() -> Response:
+        """List the names of the loaded model (OpenAI's API)."""
+        spec = service.spec
+        names = openai_common.listed_models(spec, strict=strict)
+        models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
+        body = messages.OpenAIModelList(object="list", data=models)
+        return responses.json_response(body.model_dump(), headers=_request_id())
+
+    @router.get(f"{MODELS}/{{model:path}}", response_model=messages.OpenAIModel)
+    async def model(model: str) -> Response:
+        """A model (OpenAI's API)."""
+        body = messages.OpenAIModel.of(service.spec, model, created, strict=strict)
+        return responses.json_response(body.model_dump(), headers=_request_id())
+
+    return router
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenAIStartedJob:
+    """Job of a request. ``live``: the job, if a disconnect cancels it. ``digest``: of the request,
+    if its client may send it again."""
+
+    running: OpenAIFollowedJob
+    live: Job | None = None
+    digest: str = ""
+    replayed: bool = False
+
+
+class _OpenAITranscriptions:
+    """Transcriptions of one service, with the jobs that wait for a retry."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._abandoned = retries.OpenAIAbandonedJobs(
+            service.client_timeouts, lambda: service.queue.depth > 0
+        )
+        self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
+
+    async def answer(
+        self, request: Request, *, translate: bool = False, usual: str = ""
+    ) -> Response:
+        """Return the response to a request; ``usual``: as in `read_request`."""
+        service, caller, arrived = self._service, identity_of(request), _now()
+        key = idempotency_key_of(request)
+        place = await self._turns.place(request, caller, key)
+        with place or nullcontext():
+            asked = await read_request(request, service, translate=translate, usual=usual)
+            begun = await self._begun(request, asked, place, key)
+        running = begun.running
+        headers = {
+            openai_common.REQUEST_ID: running.record.id,
+            **openai_common.warning_headers(asked.warnings),
+        }
+        if begun.replayed:
+            headers["Idempotent-Replayed"] = "true"
+
+        def cancel() -> None:
+            service.owned.hang_up(caller, running.record)
+
+        left = False
+
+        def gone() -> None:
+            nonlocal left
+            if left or begun.live is None or begun.live.ended:
+                return
+            if begun.digest and retries.timed_out(request, _now() - arrived):
+                left = True
+                self._abandoned.leave(begun.live, begun.digest, cancel)
+            else:
+                cancel()
+
+        def noted(record: JobRecord) -> Transcript:
+            if record.error is not None:
+                raise record.error.error()
+            assert record.transcript is not None
+            return service.noted(record.transcript, record.options).with_notice(
+                *asked.answer.notices
+            )
+
+        if asked.answer.stream:
+            sent = event_frames(running, asked.answer.format, noted)
+            closed = cancel if begun.live else lambda: None
+            return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
+        async with middleware.watch_disconnect(request, gone, cancel):
+            async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
+                pass
+            transcript, temperature = noted(running.record), running.record.options.temperature
+        body, kind = await render_result(
+            transcript.segments,
+            lambda: messages.transcription_answer(transcript, asked.answer, temperature),
+            subtitles=asked.answer.format in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
+        )
+        return Response(body, media_type=kind, headers=headers)
+
+    async def _begun(
+        self, request: Request, asked: OpenAIRequest, place: Reservation | None, key: str | None
+    ) -> _OpenAIStartedJob:
+        """Return the job of a request: a new one, or the one of an earlier try."""
+        caller, submissions = identity_of(request), self._service.submissions
+        count, digest = retries.retry_count(request), ""
+        with upload.close_on_error(asked.source):
+            if key is not None or count is not None:
+                digest = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
+            if key is None and count:
+                job = await self._abandoned.take(caller.owner, digest, asked.source)
+                if job is not None:  # from an earlier try of this request
+                    return _OpenAIStartedJob(job, job, digest)
+        if key is not None:
+            record, replayed = await submissions.submit_once(
+                caller, asked.source, asked.options, place, IdempotencyKey(key, digest)
+            )
+            return _OpenAIStartedJob(
+                retries.OpenAIKeptJob(self._service, caller, record), replayed=replayed
+            )
+        job = await submissions.submit(caller, asked.source, asked.options, place, kept=False)
+        return _OpenAIStartedJob(job, job, digest)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _request_id() -> dict[str, str]:
+    return {openai_common.REQUEST_ID: uuid.uuid4().hex}
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def event_frames(
+    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: Callable[[JobRecord], Transcript]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the event stream, with a comment as keep-alive while no event comes. ``noted`` returns
+    the transcript of a finished job, with its warnings, or raises the job's error."""
+    told = messages.OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
+    try:
+        async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
+            async for record in changes:
+                if record is None:
+                    yield responses.SSE_KEEP_ALIVE
+                    continue
+                for event in told.more(record):
+                    yield responses.sse_frame(event)
+                if record.over:
+                    for event in told.end(noted(record)):
+                        yield responses.sse_frame(event)
+    except SidecarError as error:
+        yield responses.sse_frame(openai_common.error_body(error))
+    yield DONE
+
+
+def token_revoked_frame() -> bytes:
+    """Return the last frame for a client whose token was revoked."""
+    return responses.sse_frame(openai_common.error_body(TokenInvalid())) + DONE

@@ -1,0 +1,30 @@
+"""Wyoming: the protocol of Home Assistant's voice pipeline."""
+
+from __future__ import annotations
+
+from sidecar.config.settings import Settings
+from sidecar.plugin import Plugin, PluginPort, PortParts, ProtocolListener
+
+
+def _address(settings: Settings) -> tuple[str, int] | None:
+    return None if settings.wyoming_port is None else (settings.host, settings.wyoming_port)
+
+
+def _create_listener(parts: PortParts) -> ProtocolListener:
+    from sidecar.plugins.wyoming.server import WyomingAllowlist, WyomingServer
+
+    allowlist = WyomingAllowlist.of(parts.settings, parts.access)
+    return WyomingServer(parts.service, allowlist, parts.socket)
+
+
+PLUGIN = Plugin(
+    name="wyoming",
+    ports=(
+        PluginPort(
+            field="wyoming_port",
+            setting="wyoming_port",
+            address=_address,
+            create_listener=_create_listener,
+        ),
+    ),
+)

@@ -1,0 +1,429 @@
+"""Wyoming server: connections with their recordings, allowlist of clients, which send no token.
+
+After an error event the connection is closed. Clients of this protocol wait for a transcript and
+ignore everything else: only the close makes them notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from wyoming.asr import Transcribe
+from wyoming.event import Event, Eventable, async_write_event
+from wyoming.ping import Ping, Pong
+
+from sidecar import errors
+from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
+from sidecar.auth.authentication import AccessControl
+from sidecar.auth.identity import AuthMethod, Identity, RequestOrigin, is_loopback_address
+from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.live_options import WholeSamples
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Reservation
+from sidecar.plugins.wyoming import messages
+from sidecar.service.facade import Service
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 64
+BACKLOG = 128
+
+
+class WyomingServer:
+    """Listener of the protocol. ``reserved`` is the socket of the port, on which it listens."""
+
+    def __init__(
+        self, service: Service, allowlist: WyomingAllowlist, reserved: socket.socket
+    ) -> None:
+        self._service, self._allowlist, self._reserved = service, allowlist, reserved
+        self._server: asyncio.Server | None = None
+        self._here: dict[asyncio.Task[None], WyomingConnection] = {}
+        self._stopping = False
+
+    async def start(self) -> dict[str, Any]:
+        """Start to serve; return the port.
+
+        Raises:
+            errors.PortInUse: another program listened on the port first.
+        """
+        host, port, *_ = self._reserved.getsockname()
+        try:
+            self._server = await asyncio.start_server(
+                self._connected, sock=self._reserved, limit=messages.LONGEST_LINE, backlog=BACKLOG
+            )
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
+            raise errors.PortInUse(
+                f"Port {port} on {host} is in use.",
+                hint="Stop the program that uses it, or choose another with --wyoming-port.",
+            ) from None
+        log.info("serving Wyoming on port %d", port)
+        return {"wyoming_port": port}
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections; clients that wait for a transcript continue."""
+        self._stopping = True
+        for task, connection in self._here.items():
+            if not connection.busy:
+                task.cancel()
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait at most ``grace_s`` seconds for clients that wait for a transcript."""
+        if self._here:
+            await asyncio.wait(self._here, timeout=grace_s)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._server is not None:
+            self._server.close()
+        here = list(self._here)
+        for task in here:
+            task.cancel()
+        await asyncio.gather(*here, return_exceptions=True)
+        self._reserved.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = writer.get_extra_info("peername")
+        peer = str(address[0]).partition("%")[0] if isinstance(address, tuple) else None
+        if self._stopping:
+            await _turn_away(writer, errors.ShuttingDown())
+        elif len(self._here) >= MOST_CONNECTIONS:
+            full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
+            await _turn_away(writer, errors.QueueFull(full))
+        else:
+            entered = WyomingConnection(self._service, self._allowlist.enter, reader, writer, peer)
+            task = asyncio.get_running_loop().create_task(entered.run())
+            self._here[task] = entered
+            task.add_done_callback(lambda ended: self._here.pop(ended, None))
+
+
+async def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
+    with suppress(ConnectionError):
+        await async_write_event(messages.error_event(error).event(), writer)
+    writer.close()
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+GUEST = "wyoming"
+"""Owner of the jobs of clients on the allowlist."""
+
+
+@dataclass(frozen=True, slots=True)
+class WyomingAllowlist:
+    """Allowlist of clients. ``guests``: networks of clients that need no token; empty: this machine
+    only."""
+
+    entrance: AccessControl
+    guests: Sequence[Network] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
+        """Create the allowlist of the settings.
+
+        Raises:
+            errors.SettingsInvalid: no client could connect, or an entry is not an address.
+        """
+        guests = [_network(text) for text in settings.wyoming_clients]
+        if not guests and not entrance.authenticator.local_only:
+            raise errors.SettingsInvalid(
+                "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
+                "send one.",
+                hint="Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
+                "address of Home Assistant.",
+            )
+        away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
+        if away and is_loopback_address(settings.host):
+            raise errors.SettingsInvalid(
+                f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
+                f"{settings.host}, the address of the service.",
+                hint="Listen on an address that they can reach, such as --host 0.0.0.0 with a "
+                "token.",
+            )
+        return cls(entrance, guests)
+
+    async def enter(self, peer: str | None) -> Identity:
+        """Return the identity of a client by its address, for each request.
+
+        Raises:
+            errors.PeerNotAllowed: it may not connect.
+            errors.RateLimited: it sends too many requests.
+        """
+        approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
+        if self.guests and not self._is_guest(peer):
+            raise errors.PeerNotAllowed(
+                "Wyoming connections from this address are not allowed.",
+                hint="Add the address to the setting 'wyoming_clients'.",
+            )
+        self.entrance.admit_request(approach)
+        if self.entrance.authenticator.local_only:
+            return await self.entrance.identify(approach)
+        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(self.entrance.limits, shares=True))
+        if self.entrance.rate_limiter is not None:
+            self.entrance.rate_limiter.enter(who)
+        return who
+
+    def _is_guest(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return any((mapped or address) in network for network in self.guests)
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise errors.SettingsInvalid(
+            f"'{text}' is neither an address nor a network (--wyoming-clients).",
+            hint="Name addresses such as 192.168.1.5, or networks such as 192.168.1.0/24.",
+        ) from None
+
+
+class WyomingRecording:
+    """Recording of audio of one format. It holds a queue reservation and counts its bytes until it
+    is closed."""
+
+    def __init__(
+        self,
+        service: Service,
+        caller: Identity,
+        form: messages.WyomingAudioFormat,
+        place: Reservation,
+    ) -> None:
+        """Start a recording; closing it also releases the reservation ``place``.
+
+        Raises:
+            errors.UploadsFull, errors.UploadsLimited: too many bytes are being uploaded.
+        """
+        settings = service.settings
+        self.caller, self.form = caller, form
+        self.samples = WholeSamples(form.width * form.channels)
+        self._disk, self._limit_mb = service.spool_threads, settings.max_upload_mb
+        self._spool = UploadSpool(settings.spool_dir)
+        with ExitStack() as held:
+            self.place = held.enter_context(place)
+            self._body = held.enter_context(service.submissions.body(caller))
+            held.callback(self._spool.close)
+            self._held = held.pop_all()
+        self._spool.add(bytes(WAV_HEAD_BYTES))
+        self._stall_s = UPLOAD_STALL_S
+        self._until = _now() + STALL_FACTOR * self._stall_s
+
+    def timeout_s(self) -> float:
+        """Return the time to wait for more audio, in seconds."""
+        return max(0.0, min(self._stall_s, self._until - _now()))
+
+    async def add(self, piece: bytes) -> None:
+        """Add audio.
+
+        Raises:
+            errors.UploadTooLarge, errors.UploadsFull, errors.UploadsLimited: the limit is exceeded.
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        if self._spool.size + len(piece) > self._limit_mb << 20:
+            raise errors.UploadTooLarge(hint=f"The limit is {self._limit_mb} MB.")
+        self._body.grow(len(piece))
+        self._spool.add(piece)
+        self._until += len(piece) / MIN_UPLOAD_BYTES_PER_S
+        if self._spool.pending >= UploadSpool.MEMORY_BYTES:
+            await self._disk.run(self._spool.spill)
+
+    async def finish(self) -> AudioSource:
+        """Return the recording, which the caller closes.
+
+        Raises:
+            errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
+        """
+        form, size = self.form, self._spool.size - WAV_HEAD_BYTES
+        head = wav_head(form.rate, form.width, size, channels=form.channels)
+        return await self._disk.run(self._spool.finish, head)
+
+    def close(self) -> None:
+        """Release the reservation and the counted bytes; an unfinished recording is deleted."""
+        self._held.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+LINGER_S, LINGER_BYTES = 5.0, 16 << 20
+"""Time and bytes for which input is still read while an error is sent to the client."""
+
+
+class WyomingConnection:
+    """Connection that owns its recording and the job of it. ``enter`` identifies the client by its
+    address ``peer`` for each request, or refuses it (`server.WyomingAllowlist.enter`)."""
+
+    def __init__(
+        self,
+        service: Service,
+        enter: Callable[[str | None], Awaitable[Identity]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        peer: str | None,
+    ) -> None:
+        self._service, self._enter, self._peer = service, enter, peer
+        self._reader, self._writer = messages.WyomingEventReader(reader), writer
+        self._caller: Identity | None = None
+        """Identity of the client, `None` before its first request: each use is counted."""
+        self._options: TranscribeOptions | None = None
+        self._recording: WyomingRecording | None = None
+        self._answering = False
+
+    @property
+    def busy(self) -> bool:
+        """Return whether the client waits for a transcript."""
+        return self._answering or self._recording is not None
+
+    async def run(self) -> None:
+        """Serve the connection until it ends. Raises only if it is cancelled."""
+        try:
+            self._caller = await self._enter(self._peer)
+            while True:
+                await self._handle(await self._next())
+        except (messages.WyomingClientGone, ConnectionError):
+            pass
+        except errors.SidecarError as error:
+            await self._refuse(error)
+        except Exception:
+            log.exception("internal error on a Wyoming connection")
+            await self._refuse(errors.SidecarError())
+        finally:
+            self._drop_recording()
+            self._reader.close()
+            self._writer.close()
+
+    async def _next(self) -> Event:
+        recording = self._recording
+        idle = self._service.settings.live_idle
+        try:
+            return await self._reader.next(recording.timeout_s() if recording else idle)
+        except TimeoutError:
+            raise errors.UploadStalled() if recording else errors.SessionIdle() from None
+
+    async def _handle(self, event: Event) -> None:
+        match event.type:  # the protocol wants unknown events ignored
+            case "audio-start" | "audio-chunk":
+                await self._receive_audio(event)
+            case "describe":
+                await self._send(messages.info_of(self._service.spec))
+            case "ping":
+                await self._send(Pong(Ping.from_event(event).text))
+            case "select-program":
+                messages.check_model_name(event.data.get("name"), self._service.spec)
+            case "transcribe":
+                self._options = self._options_of(Transcribe.from_event(event))
+            case "audio-stop":
+                await self._transcribe()
+
+    def _options_of(self, asked: Transcribe) -> TranscribeOptions:
+        return self._service.options(messages.fields_of(asked, self._service.spec))
+
+    async def _receive_audio(self, event: Event) -> None:
+        form = messages.WyomingAudioFormat.of(event.data)
+        if event.type == "audio-start" or self._recording is None:
+            self._drop_recording()
+            caller = self._caller or await self._enter(self._peer)
+            self._caller = None
+            place = await self._service.submissions.place(caller)
+            self._recording = WyomingRecording(self._service, caller, form, place)
+        recording, audio = self._recording, event.payload or b""
+        if form != recording.form:
+            raise errors.SoundInvalid(
+                "A chunk has another format than those before it.",
+                hint="Send all chunks in the format of 'audio-start'.",
+            )
+        await recording.add(recording.samples.add(audio))
+
+    async def _transcribe(self) -> None:
+        recording, self._recording = self._recording, None
+        if recording is None:
+            raise errors.MessageInvalid(
+                "'audio-stop' came without any audio before it.", hint=messages.HINT
+            )
+        options = self._options or self._options_of(Transcribe())
+        self._options, self._answering = None, True
+        try:
+            with closing(recording):
+                source = await recording.finish()
+                job = await self._service.submissions.submit(
+                    recording.caller, source, options, recording.place, kept=False
+                )
+            try:
+                await self._follow(job)
+            finally:  # no effect on a job that has ended
+                self._service.owned.hang_up(recording.caller, job.record)
+        finally:
+            self._answering = False
+
+    async def _follow(self, job: Job) -> None:
+        """Send the result of a job. Pings are answered meanwhile, other events wait. A disconnect
+        is noticed only when an event is sent."""
+        telling = asyncio.get_running_loop().create_task(self._send_results(job))
+        try:
+            while not telling.done():
+                ahead = self._reader.ahead()
+                waited = {telling} if ahead.done() else {telling, ahead}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if not telling.done() and ahead.done() and _is_ping(ahead):
+                    await self._handle(await self._reader.next(None))
+            await telling
+        finally:
+            telling.cancel()
+
+    async def _send_results(self, job: Job) -> None:
+        told = messages.WyomingJobEvents()
+        async for record in job.changes():
+            for each in told.more(record):
+                await self._send(each)
+            if record.error is not None:
+                raise record.error.error()
+            if record.over and record.transcript is not None:
+                for each in told.end(record.transcript):
+                    await self._send(each)
+
+    async def _send(self, event: Eventable) -> None:
+        try:
+            async with asyncio.timeout(UPLOAD_STALL_S):
+                await async_write_event(event.event(), self._writer)
+        except TimeoutError:  # the client does not read
+            raise messages.WyomingClientGone from None
+
+    async def _refuse(self, error: errors.SidecarError) -> None:
+        log.info("Wyoming client rejected: %s, from %s", error.code, self._peer)
+        self._drop_recording()
+        with suppress(messages.WyomingClientGone, ConnectionError, OSError, TimeoutError):
+            await self._send(messages.error_event(error))
+            self._writer.write_eof()
+            async with asyncio.timeout(LINGER_S):
+                await self._reader.drop(LINGER_BYTES)
+
+    def _drop_recording(self) -> None:
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
+
+
+def _is_ping(ahead: asyncio.Task[Event]) -> bool:
+    """Return whether the next event is a ping. Raise the error if the connection ended, unless the
+    client has only closed its side."""
+    return (
+        not isinstance(ahead.exception(), messages.WyomingClientEnded)
+        and ahead.result().type == "ping"
+    )

@@ -1,0 +1,27 @@
+"""Live protocol of the yap server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sidecar.config.settings import YapCloseCodes
+from sidecar.plugin import HttpRoutes, Plugin
+
+if TYPE_CHECKING:
+    from sidecar.service.facade import Service
+
+
+def _http(service: Service, _: Any) -> HttpRoutes:
+    from sidecar.plugins.yap import routes
+
+    return HttpRoutes(
+        routers=[routes.build_router(service)],
+        refusals={routes.PATH: routes.dialect().send_refusal},
+    )
+
+
+def _check_environment() -> None:
+    YapCloseCodes.of_environment()  # its routes read it after the ready line
+
+
+PLUGIN = Plugin(name="yap", http=_http, check_environment=_check_environment)

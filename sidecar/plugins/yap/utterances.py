@@ -1,0 +1,224 @@
+"""Utterances and word deltas of a session. Pure.
+
+A client begins a request, sends its audio and ends it. Each end is answered by exactly one
+`TurnEnded`, and each dropped request by one `TurnDropped`, all in order.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sidecar.interfaces import live_events
+from sidecar.plugins.yap.messages import YapIds, bad_payload, message_text
+from sidecar.transcripts.transcript_formats import segment_body
+
+
+class YapWordDeltas:
+    """Word deltas of one utterance, which is sent segment by segment, in order."""
+
+    def __init__(self) -> None:
+        self._piece: int | None = None
+        """Number of the current segment; `None` before the first."""
+        self._told = 0
+        """Number of its words that were sent."""
+        self._any = False
+        self._begin: float | None = None
+
+    def begins(self, at: float) -> None:
+        """Record the start of the utterance's first segment: a later segment may arrive before
+        it."""
+        self._begin = at
+
+    def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
+        """Return the new words in the stable beginning of a segment that starts at ``start``.
+        Return "" while an earlier segment has not ended."""
+        if self._piece is None:
+            if self._begin is not None and start > self._begin:
+                return ""
+            self._piece = piece
+        if piece != self._piece:
+            return ""
+        words = stable.split()
+        fresh = words[self._told :]
+        self._told += len(fresh)
+        return self._behind(fresh)
+
+    def final(self, piece: int, text: str) -> str:
+        """Return the unsent words of a segment that has ended."""
+        words = text.split()
+        if self._piece is None or piece >= self._piece:
+            words = words[self._told if piece == self._piece else 0 :]
+            self._piece, self._told = piece + 1, 0
+        return self._behind(words)
+
+    def _behind(self, words: list[str]) -> str:
+        text = " ".join(words)
+        if text and self._any:
+            text = f" {text}"
+        self._any = self._any or bool(text)
+        return text
+
+
+BYTES_A_SECOND = 32_000
+
+
+@dataclass(eq=False, slots=True)
+class YapUtterance:
+    """Utterance of a request, and its words that were sent. ``silent``: the client wants no more
+    results; ``dropped``: it never ended, and the session drops it; ``shed``: it gets no words."""
+
+    ids: YapIds
+    bytes: int = 0
+    silent: bool = False
+    dropped: bool = False
+    shed: bool = False
+    deltas: YapWordDeltas = field(default_factory=YapWordDeltas)
+    pieces: list[live_events.Final] = field(default_factory=list)
+
+
+class YapUtterances:
+    """Utterances of one connection. ``backlog_s``: audio that may wait for the engine, in
+    seconds."""
+
+    def __init__(self, backlog_s: float = 0.0) -> None:
+        self._active: YapUtterance | None = None
+        self._waiting: deque[YapUtterance] = deque()
+        """Utterances that have ended and have no final yet, and those to be dropped."""
+        self._turn = 0
+        """Turn of the first of them."""
+        self._last = YapIds()
+        self._backlog_s = backlog_s
+
+    def begin(self, ids: YapIds) -> bool:
+        """Begin a request; an unfinished one is dropped without an answer. Return whether the
+        session has to forget audio."""
+        self._last = ids
+        before = self._active
+        if before is not None and before.ids.request == ids.request:
+            return False
+        self._active = YapUtterance(ids)
+        return self._forget(before)
+
+    def active(self, ids: YapIds) -> YapUtterance:
+        """Return the utterance of a request that is the active one, which receives audio.
+
+        Raises:
+            YapRefused: it is not.
+        """
+        if self._active is None or self._active.ids.request != ids.request:
+            raise bad_payload("no_active_request", "Begin it first: commit with 'final' false.")
+        return self._active
+
+    def end(self, ids: YapIds) -> None:
+        """End the active request.
+
+        Raises:
+            YapRefused: another request is active, or none.
+        """
+        if self._active is None:
+            self.active(ids)
+        elif self._active.ids.request != ids.request:
+            raise bad_payload(
+                "request_id_mismatch",
+                "Another request is active.",
+                active_request_id=self._active.ids.request,
+            )
+        else:
+            self._waiting.append(self._active)
+            self._active = None
+
+    def cancel(self, ids: YapIds) -> bool:
+        """Cancel the request with this id, active or ended. Return as `begin`."""
+        for one in self._waiting:
+            one.silent = one.silent or one.ids.request == ids.request
+        before = self._active
+        if before is None or before.ids.request != ids.request:
+            return False
+        self._active = None
+        return self._forget(before)
+
+    def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
+        """Yield the frames of an event."""
+        if isinstance(event, live_events.TurnDropped):
+            self._turn = event.turn + 1
+            if self._waiting and self._waiting[0].dropped:
+                self._waiting.popleft()
+        elif isinstance(event, live_events.TurnEnded):
+            ended = self._of(event.turn)
+            self._turn = event.turn + 1
+            if ended is not None and ended.shed and not ended.silent:
+                yield self._overload(ended.ids, "utterance", ended.bytes / BYTES_A_SECOND)
+            yield from self._ended(event.text)
+        elif isinstance(event, live_events.NoticeRaised):
+            shed = None if event.turn is None else self._of(event.turn)
+            if event.notice.code != live_events.UTTERANCE_DROPPED:
+                yield self._notice(event)
+            elif shed is not None:
+                shed.shed = True  # reported at its end, with its duration
+        elif isinstance(event, live_events.SpeechStarted):
+            begun = self._of(event.turn)
+            if begun is not None:
+                begun.deltas.begins(event.at)
+        elif isinstance(event, live_events.Partial | live_events.Final):
+            utterance = self._of(event.turn)
+            if utterance is not None and not utterance.silent:
+                yield from _words(utterance, event)
+
+    def _of(self, turn: int) -> YapUtterance | None:
+        place = turn - self._turn
+        if 0 <= place < len(self._waiting):
+            return self._waiting[place]
+        return self._active if place == len(self._waiting) else None
+
+    def _ended(self, text: str) -> Iterator[str]:
+        if self._waiting:
+            utterance = self._waiting.popleft()
+        elif self._active is not None:  # ended by the service, not by the client
+            utterance, self._active = self._active, None
+        else:
+            return
+        if utterance.silent:
+            return
+        ids = utterance.ids
+        usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
+        yield message_text("final", ids, {"normalized_text": text})
+        yield message_text("done", ids, {"usage": usage})
+        done: dict[str, object] = {"text": text, "usage": usage}
+        if any(one.name is not None for one in utterance.pieces):
+            done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
+        yield message_text("transcription.done", ids, done)
+
+    def _notice(self, event: live_events.NoticeRaised) -> str:
+        ids = self._active.ids if self._active else self._last
+        notice = event.notice
+        if notice.code != live_events.PARTIALS_LATE:
+            return message_text(
+                "status", ids, {"kind": "notice", "code": notice.code, "message": notice.message}
+            )
+        return self._overload(ids, "partials", 0.0)
+
+    def _overload(self, ids: YapIds, source: str, dropped_s: float) -> str:
+        dropped = {"dropped_seconds": round(dropped_s, 3), "source": source}
+        backlog = {"max_backlog_seconds": self._backlog_s}
+        return message_text("status", ids, {"kind": "overload_drop", **dropped, **backlog})
+
+    def _forget(self, utterance: YapUtterance | None) -> bool:
+        """Drop an unfinished utterance; it has a turn in the session only if it has audio."""
+        if utterance is None or not utterance.bytes:
+            return False
+        utterance.silent = utterance.dropped = True
+        self._waiting.append(utterance)
+        return True
+
+
+def _words(
+    utterance: YapUtterance, event: live_events.Partial | live_events.Final
+) -> Iterator[str]:
+    if isinstance(event, live_events.Partial):
+        delta = utterance.deltas.partial(event.piece, event.stable, event.start)
+    else:
+        delta = utterance.deltas.final(event.piece, event.segment.text)
+        utterance.pieces.append(event)
+    if delta:
+        yield message_text("transcription.delta", utterance.ids, {"delta": delta})
+        yield message_text("token", utterance.ids, {"text": delta})

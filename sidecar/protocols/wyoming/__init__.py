@@ -1,1 +1,0 @@
-"""Wyoming protocol of Home Assistant."""

@@ -1,1 +1,0 @@
-"""Live protocol of the yap server."""

@@ -1,0 +1,359 @@
+"""Clients of OpenAI's API that come again: to a full queue, and for jobs that they left behind."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from fastapi import Request
+from job_event_histories import submitted
+from module_services import service_of_module
+from recordings import long, wav
+from service_process import PATIENCE_S, Server, StartServer, settle, wait_until
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.upload_spool import UploadSpool
+from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.config.settings import load_settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_record import IdempotencyKey, JobState
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.reservations import Reservation
+from sidecar.plugins.openai import retries
+from sidecar.server.app import create_service
+from sidecar.service.facade import Service
+
+ADA, BOB = (Identity(name, AuthMethod.JWT) for name in ("ada", "bob"))
+SECOND = b"\1\0" * 16_000
+RETRY = {"x-stainless-retry-count": "1"}
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """One that takes jobs in and does not work on them: it is not opened."""
+    service = create_service(
+        load_settings(
+            engine="scripted",
+            live_engine="scripted",
+            data_dir=tmp_path,
+            spool_dir=tmp_path,
+            queue_limit=2,
+        )
+    )
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQueueTurns:
+    """Those who come again wait as long as a test does."""
+    monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(retries, "HELD_LOOK_S", 0.001)
+    abandoned = retries.OpenAIAbandonedJobs(None, lambda: False)
+    return retries.OpenAIQueueTurns(service.submissions, abandoned)
+
+
+def retry() -> Request:
+    """A request that was sent once before."""
+    headers = [(name.encode(), value.encode()) for name, value in RETRY.items()]
+    return Request({"type": "http", "headers": headers})
+
+
+async def all_places(service: Service) -> list[Reservation]:
+    """Take all places that the queue has; they are free again once nobody holds them."""
+    found: list[Reservation] = []
+    while not service.submissions.full:
+        found.append(await service.submissions.place(Identity("eve", AuthMethod.JWT)))
+    return found
+
+
+async def refused(service: Service, caller: Identity) -> int:
+    """Seconds after which a caller is told to come again."""
+    with pytest.raises(errors.QueueFull) as caught:
+        await service.submissions.place(caller)
+    assert caught.value.retry_after is not None
+    return caught.value.retry_after
+
+
+async def test_retry_times_of_one_client_hardly_delay_those_of_another(service: Service) -> None:
+    _places = await all_places(service)
+    first = await refused(service, ADA)
+    own = [await refused(service, ADA) for _ in range(40)]
+    assert own == sorted(own)
+    assert own[-1] >= own[5] + 4 > first, "its own come one after the other"
+    assert await refused(service, BOB) <= own[5]
+
+
+async def test_many_retries_of_one_owner_leave_places_to_other_owners(
+    service: Service, turns: retries.OpenAIQueueTurns
+) -> None:
+    places = await all_places(service)
+    served: list[str] = []
+
+    async def ask(caller: Identity) -> None:
+        async with AsyncExitStack() as held:
+            place = await turns.place(retry(), caller, None)
+            assert place is not None
+            served.append(caller.subject)
+            held.enter_context(place)
+            await settle()
+
+    asking = [asyncio.create_task(ask(ADA)) for _ in range(50)]
+    await settle()
+    told = [one.exception() for one in asking if one.done()]
+    assert len(told) == 46, "four of an owner wait; more are refused at once"
+    assert {type(one) for one in told} == {errors.QueueFull}
+    bob = asyncio.create_task(ask(BOB))
+    await settle()
+    places.pop().release()
+    await bob
+    assert served.index("bob") <= 2, "behind the one whose turn it was, and one of its line"
+    await asyncio.wait([*asking])
+    assert len(served) == 5
+
+
+async def test_request_with_a_known_idempotency_key_needs_no_place(
+    service: Service, turns: retries.OpenAIQueueTurns
+) -> None:
+    submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
+    with await submissions.place(ADA, key.name) as place:
+        await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
+    _places = await all_places(service)
+    await turns.place(retry(), ADA, key.name)
+
+
+async def test_request_that_waits_for_a_place_is_refused_at_once_at_shutdown(
+    service: Service, turns: retries.OpenAIQueueTurns
+) -> None:
+    _places = await all_places(service)
+    asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]
+    await settle()
+    assert not any(one.done() for one in asking)
+    await service.drain(0)
+    for one in asking:
+        with pytest.raises(errors.ShuttingDown):
+            await one
+
+
+def recording() -> AudioSource:
+    """A client's upload."""
+    spool = UploadSpool(None)
+    spool.add(wav(SECOND))
+    return spool.finish()
+
+
+@pytest.fixture
+def left_job() -> Job:
+    """A job of ada that runs."""
+    return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
+
+
+async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(
+    left_job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
+    left, cancelled = retries.OpenAIAbandonedJobs(None, lambda: False), asyncio.Event()
+    left.leave(left_job, "digest", cancelled.set)
+    assert await left.take("bob", "digest", recording()) is None
+    assert await left.take("ada", "another", recording()) is None
+    await cancelled.wait()
+    assert await left.take("ada", "digest", recording()) is None
+
+
+@pytest.mark.parametrize("returns", [False, True], ids=["no-retry", "retry"])
+async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retries(
+    monkeypatch: pytest.MonkeyPatch, left_job: Job, returns: bool
+) -> None:
+    for name in ("CROWDED_GRACE_S", "CROWDED_LOOK_S"):
+        monkeypatch.setattr(retries, name, 0)
+    looks, looked, cancelled = count(), asyncio.Event(), asyncio.Event()
+
+    def crowded() -> bool:
+        if next(looks) == 2:
+            looked.set()
+        return True
+
+    left = retries.OpenAIAbandonedJobs(None, crowded)
+    left.leave(left_job, "digest", cancelled.set)
+    if not returns:
+        await cancelled.wait()
+        return
+    assert not left.expect("bob")
+    assert left.expect("ada")
+    await looked.wait()
+    assert not cancelled.is_set()
+    again = recording()
+    assert await left.take("ada", "digest", again) is left_job
+    with pytest.raises(ValueError, match="closed"):
+        _ = again.fd
+
+
+URL = "/v1/audio/transcriptions"
+
+
+def jobs_submitted(server: Server) -> float:
+    lines = server.client.get("/metrics").text.splitlines()
+    name = "vibevoice_jobs_submitted_total"
+    return float(next(line for line in lines if line.startswith(name)).split()[-1])
+
+
+def time_out(server: Server, audio: bytes) -> None:
+    """Send a recording, and hang up when its job runs, after the time that the client has said."""
+    headers = {"x-stainless-timeout": "0.001", "x-stainless-retry-count": "0"}
+    request = server.client.build_request(
+        "POST", URL, files={"file": ("a.wav", audio)}, headers=headers
+    )
+    lines = [f"POST {URL} HTTP/1.1", *(f"{name}: {said}" for name, said in request.headers.items())]
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall("\r\n".join([*lines, "\r\n"]).encode() + request.read())
+        wait_until(lambda: server.health()["engine_state"] == "busy", "its job runs")
+
+
+PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
+"""Limits by which a job waits for its client however busy the machine is."""
+
+
+def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    limits = {"openai_held": 0, **PATIENT}
+    server = start_server(scripted_hold=hold, batch=1, queue_limit=1, limits=limits)
+    clip = wav(SECOND * 12)
+    time_out(server, clip)
+    other = server.submit(wav(SECOND))
+    with ThreadPoolExecutor(1) as client:
+        file = {"file": ("a.wav", clip)}
+        answering = client.submit(server.client.post, URL, files=file, headers=RETRY)
+        wait_until(lambda: "answer to a retry" in server.log(), "it has its job again")
+        hold.unlink()
+        answer = answering.result()
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["text"].split()) == 12
+    assert jobs_submitted(server) == 2, "the job of before, and the other client's"
+    server.wait_state(other, "done")
+
+
+def test_other_recording_than_the_timed_out_one_is_refused_by_a_full_queue(
+    start_server: StartServer,
+) -> None:
+    server = start_server(scripted_speed=1, batch=1, queue_limit=1, limits=PATIENT)
+    time_out(server, long(3600))
+    server.submit(wav(SECOND))
+    other = server.client.post(URL, files={"file": ("a.wav", wav(SECOND))}, headers=RETRY)
+    assert other.status_code == 429, other.text
+    assert other.json()["error"]["code"] == "queue_full"
+
+
+CLIENTS, QUEUE = 32, 6
+
+
+def sdk(server: Server, **settings: Any) -> openai.OpenAI:
+    """OpenAI's client with its defaults: it sends twice more what fails."""
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="none", **settings)
+
+
+busy = service_of_module(scripted_speed=8, queue_limit=QUEUE, batch=1)
+"""A service at eight times real time, in whose queue few find a place."""
+
+
+def filled(server: Server, audio: bytes) -> list[str]:
+    """Jobs that fill the queue behind one that runs."""
+    first = server.submit(audio)
+    server.wait_state(first, "running", "done")
+    return [first, *(server.submit(audio) for _ in range(QUEUE))]
+
+
+@pytest.mark.slow
+def test_five_times_the_queue_of_clients_all_succeed_by_following_retry_after(busy: Server) -> None:
+    """Five times what the queue takes, at once: half a second of work each. With five seconds for
+    everybody, those who came too often were lost."""
+    clip = ("clip.wav", wav(SECOND * 4))
+
+    def ask(_: int) -> str:
+        return sdk(busy).audio.transcriptions.create(file=clip, model="whisper-1").text
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        said = list(threads.map(ask, range(CLIENTS)))
+    assert all(len(text.split()) == 4 for text in said)
+
+
+def test_each_refused_client_gets_a_later_retry_after_of_at_most_a_minute(busy: Server) -> None:
+    ids = filled(busy, long(160))
+    try:
+        answers = [busy.client.post(URL, content=b"x") for _ in range(30)]
+    finally:
+        for one in ids:
+            busy.cancel(one)
+    assert {answer.status_code for answer in answers} == {429}
+    told = [int(answer.headers["retry-after"]) for answer in answers]
+    assert told == sorted(told)
+    assert told[0] < told[-1] == 60
+
+
+def test_retry_to_a_full_queue_waits_for_a_place_and_is_not_refused(busy: Server) -> None:
+    """And is not refused once more, if there is one before long."""
+    ids = filled(busy, wav(SECOND * 8))
+    answer = busy.client.post(URL, files={"file": ("clip.wav", wav(SECOND))}, headers=RETRY)
+    assert answer.status_code == 200, answer.text
+    for one in ids:
+        busy.wait_state(one, "done")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of it behind unread bytes")
+def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
+    start_server: StartServer,
+) -> None:
+    """Four wait, whose recordings are not read; once they have gone, another may wait."""
+    held = {"openai_held": 3600}
+    server = start_server(scripted_speed=1, queue_limit=QUEUE, batch=1, limits=held)
+    filled(server, long(600))
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+        "x-stainless-retry-count: 1\r\nContent-Length: 100000000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+
+    def waits() -> bool:
+        try:
+            answer = server.client.post(
+                URL, files={"file": ("clip.wav", wav(SECOND))}, headers=RETRY, timeout=2.0
+            )
+        except httpx.TimeoutException:
+            return True
+        assert answer.status_code == 429
+        return False
+
+    def one_more() -> None:
+        client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        client.sendall(head.encode())
+        # More than the server reads ahead, and less than its socket holds: behind a full one
+        # the end of the connection does not arrive.
+        client.sendall(bytes(100_000))
+
+    with ExitStack() as clients:
+        for _ in range(4):
+            one_more()
+        # If it came before the last of them, that one was refused.
+        wait_until(lambda: not waits() or one_more(), "as many wait as may")
+    wait_until(waits, "there is room for one that waits")
+
+
+def test_job_of_a_timed_out_client_gives_the_engine_to_those_who_wait(
+    start_server: StartServer,
+) -> None:
+    limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1}
+    server = start_server(scripted_speed=1, batch=1, limits=limits)
+    time_out(server, long(3600))
+    assert server.post(wav(SECOND)).status_code == 200
