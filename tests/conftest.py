@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import cpu_time
+import late_files
 import pytest
 import service_process
 import user_folders
@@ -48,13 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
-    _begin_elsewhere(config)
     if sys.platform == "linux" and not os.environ.get("VIBEVOICE_TEST_FRESH_SERVICES"):
         service_process.FORKER = Forker(REPOSITORY)
         fork_children(service_process.FORKER, "sidecar.workers.channel", "bench.serving")
     config.option.loadscopereorder = False  # pytest-xdist's own order: most tests first
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
+    late_files.register(config)
     config.pluginmanager.register(NotTested(), "not-tested")
 
 
@@ -90,20 +91,6 @@ def _be_a_lesser_processor() -> None:
         from bitsandbytes.cextension import lib
 
         lib.has_avx512bf16_cpu = lambda: False
-
-
-def _begin_elsewhere(config: pytest.Config) -> None:
-    """Have each process of pytest-xdist begin to collect at another folder: where nothing is
-    compiled yet, each compiles its part and finds that of the others. `Kinds` sorts the tests."""
-    number = os.environ.get("PYTEST_XDIST_WORKER", "")[2:]
-    if number and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        left_out = config.getini("norecursedirs")
-        files = sorted(one.parent for one in Path(__file__).parent.glob("*/test_*.py"))
-        homes = [str(one) for one in files if one.name not in left_out]
-        folders = [*dict.fromkeys(homes)]
-        first = homes[len(homes) * int(number) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
-        at = folders.index(first)
-        config.args[:] = folders[at:] + folders[:at]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,9 +8,9 @@ import pytest
 from browser_visitor import IS_HERE, LACKING, Visitor, spoken
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
-    """One browser for all tests of a module; its microphone hears two who speak in turn."""
+    """One browser for all tests; its microphone hears two who speak in turn."""
     if not IS_HERE:
         warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
         pytest.skip(LACKING)

@@ -32,6 +32,7 @@ from service_process import (
     wait_until,
     web,
 )
+from tiny_vibevoice import skip_without
 
 from sidecar import errors
 from sidecar.cli.output import EXIT_CODES
@@ -238,7 +239,7 @@ def test_example_host_names_other_program_at_port(path: str, said: str) -> None:
 def test_example_host_prints_reason_of_failed_start(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
-    pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
+    skip_without("vibevoice", "torch")
     result = stage.run(*host, recording, *SOURCE, VIBEVOICE_ENGINE="vibevoice")
     assert result.returncode != 0
     assert errors.CheckpointNotFound.default_detail[:30] in result.stdout + result.stderr

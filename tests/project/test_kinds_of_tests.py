@@ -1,5 +1,6 @@
 """What `make test` leaves out, and the kinds of tests, over all that this run has collected."""
 
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -66,10 +67,20 @@ def test_slow_module_is_not_imported_by_make_test(
 def test_make_test_leaves_out_at_most_one_test_in_ten(collected: list[pytest.Function]) -> None:
     files = {item.path for item in collected}
     if 2 * len(files) < len([*(ROOT / "tests").rglob("test_*.py")]):
-        pytest.skip("this run has collected a part of the tests")
+        return  # a part of the tests: the next test has all
     slow = [item for item in collected if item.get_closest_marker("slow")]
     left_out, there = (sum(case_count(one.function) for one in each) for each in (slow, collected))
     assert left_out <= there / 10
+
+
+@pytest.mark.slow
+def test_rules_of_this_file_hold_over_all_tests() -> None:
+    """Processes of pytest-xdist collect their part (`late_files`)."""
+    rules = "leaves_out_at_most or of_every_module or match_variants or ids_of_tests or one_kind"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests", "-k", rules]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = told_by(command, cwd=ROOT, env=env)
+    assert "5 passed" in done.stdout, done.stdout
 
 
 def test_names_in_slow_except_match_variants(collected: list[pytest.Function]) -> None:

@@ -50,8 +50,8 @@ _NAMES = {
 }
 """Methods of what may be of any type. A fixture that is asked for by its name may be any."""
 LONGEST_FILES = (
-    *("engines/whisper/test_whisper_base.py", "api/test_page_in_browser.py"),
-    *("engines/vibevoice/test_vibevoice_decoder.py", "cli/test_command_line.py"),
+    *("engines/vibevoice/test_vibevoice_decoder.py", "engines/whisper/test_whisper_base.py"),
+    *("api/test_page_in_browser.py", "cli/test_command_line.py"),
     *("engines/test_moonshine.py", "audio/test_recordings_as_found.py"),
     *("diarization/test_diarizer.py", "upstream/test_upstream_diarization.py"),
     *("cli/test_pull_command.py", "server/test_process_lifecycle.py"),
@@ -173,7 +173,7 @@ def _of_name(name: str) -> str:
 
 def start_place(item: pytest.Item) -> int:
     """Return the place of its file among `LONGEST_FILES`, which begin first; of others the last."""
-    name = item.nodeid.partition("::")[0].removeprefix("tests/")
+    name = str(item.path.relative_to(ROOT / "tests"))
     return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
 
 
@@ -227,7 +227,7 @@ class Kinds:
         to collect."""
         items.sort(key=lambda item: str(item.path))
         _number_equal_ids(items)
-        self.collected = list(items)
+        self.collected += items
         for item in items:
             if not isinstance(item, pytest.Function):
                 continue

@@ -1,0 +1,34 @@
+"""Files of tests that are collected when they are run: none is left out, none fails unseen."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from service_process import new_file, told_by
+
+SUPPORT = Path(__file__).parents[1] / "support"
+FILES = {
+    "pytest.ini": f"[pytest]\ntestpaths = .\npythonpath = {SUPPORT}\n",
+    "conftest.py": "import late_files\n\ndef pytest_configure(config):\n"
+    "    late_files.register(config)\n",
+    "test_cases.py": "import pytest\n\n@pytest.mark.parametrize('case', range(3))\n"
+    "def test_case(case):\n    assert case != 1\n",
+    "test_broken.py": "raise RuntimeError('it cannot be imported')\n",
+    "test_torch.py": "import os\n\nif False:\n    import torch\n\n"
+    "def test_it():\n    assert 'PYTEST_XDIST_WORKER' in os.environ\n",
+}
+
+
+@pytest.mark.slow
+def test_late_files_run_all_tests_and_fail_with_their_faults(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        new_file(tmp_path / name, text)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow"]
+    done = told_by([*command, "-p", "no:cacheprovider"], cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "1 failed, 3 passed" in done.stdout
+    assert "1 error" in done.stdout
+    for said in ("test_cases.py::test_case[1]", "it cannot be imported"):
+        assert said in done.stdout
