@@ -1,11 +1,11 @@
 """`vibevoice-asr token`, as people type it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from service_process import run_command
 
 from sidecar.auth import signed_tokens
 from sidecar.auth.token_issuing import TokenIssuer
@@ -57,7 +57,7 @@ def test_token_list_has_a_header_on_a_terminal() -> None:
     assert run(["token", "create", "--subject", "anna"]) == 0
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "sidecar.main", "token", "list"]
-    subprocess.run(command, stdout=theirs, check=True)
+    run_command(command, stdout=theirs, check=True)
     os.close(theirs)
     with open(ours, encoding="utf-8") as terminal:
         head, row = terminal.readline(), terminal.readline()

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from http_file_server import FileHost
-from service_process import PATIENCE_S, new_file
+from service_process import PATIENCE_S, new_file, run_command
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
 QUEUED = (
@@ -83,12 +83,9 @@ def talk(tmp_path: Path) -> Path:
 
 def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:
     """The command, as it is installed."""
-    return subprocess.run(
-        [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, words)],
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "clients/python/src"), **env},
-        capture_output=True,
-        timeout=PATIENCE_S,
-    )
+    outer = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, words)]
+    return run_command(command, env=outer | env)
 
 
 async def test_library_sends_what_the_original_sends_and_yields_its_events(queue, talk) -> None:
@@ -131,6 +128,7 @@ def test_text_goes_to_stdout_and_queue_state_to_stderr(queue, talk, tmp_path) ->
     assert vvv(*asked).returncode == 1, "an end without 'done' is none"
 
 
+@pytest.mark.slow_except("full")
 @pytest.mark.skipif(os.name == "nt", reason="a redirection of a POSIX shell")
 @pytest.mark.parametrize(
     ("redirection", "said"), [(">&-", "output is closed"), ("| true", ""), (">/dev/full", "space")]

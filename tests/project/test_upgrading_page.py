@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from not_tested import missing
 from postgres import KEY
-from service_process import PATIENCE_S, REPOSITORY, service_environment
+from service_process import PATIENCE_S, REPOSITORY, popen, run_command, service_environment
 
 from bench.deployment import postgres_is_here
 from sidecar.installation import DISTRIBUTION
@@ -40,7 +40,7 @@ def files_in(folder: Path) -> set[str]:
 def serve_once(env: dict[str, str], *words: str) -> None:
     """Start a service, and end it as soon as it serves."""
     command = [*SERVE, "--port=0", *words]
-    with subprocess.Popen(
+    with popen(
         command, cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as service:
         assert service.stdout is not None
@@ -56,7 +56,7 @@ def test_removal_block_leaves_no_file_in_home(tmp_path: Path) -> None:
     home.mkdir()
     env = {
         "HOME": str(home),
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ},
         "VIBEVOICE_ENGINE": "scripted",
         "VIBEVOICE_JOURNAL_KEY": KEY,
     }
@@ -66,8 +66,7 @@ def test_removal_block_leaves_no_file_in_home(tmp_path: Path) -> None:
         path.write_text("somebody else's")
     before = files_in(home)
 
-    subprocess.run([*SERVE, "token", "create", "--subject", "anna"], cwd=REPOSITORY, env=env,
-                   check=True, capture_output=True)  # fmt: skip
+    run_command([*SERVE, "token", "create", "--subject", "anna"], env=env, check=True)
     serve_once(env, "--keep-jobs", "--people", "--tls=self-signed")
     settings = home / ".config" / DISTRIBUTION / "config.toml"
     settings.parent.mkdir(parents=True)

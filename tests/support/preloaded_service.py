@@ -37,11 +37,15 @@ MODULES = (
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
     *("rich.syntax", "sidecar.cli.remote_service", "sidecar.cli.bench", "httpcore"),
     *("sidecar.live.runtime.live_scheduler", "anyio._backends._asyncio", "soundfile", "soxr"),
-    *("psycopg", "psycopg_pool"),
+    *("psycopg", "psycopg_pool", "argparse", "vibevoice_asr_client.vvv"),
+    *("httpx2", "httpcore2", "tqdm.auto", "yaml", "filelock", "fsspec"),
 )
 """What services and workers import, but for what reads settings while it is imported, as
-huggingface_hub does, or starts threads, as onnxruntime does."""
+huggingface_hub does (the last line is what that imports), or starts threads, as onnxruntime
+does."""
 SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
+COMMANDS = (SERVICE, "vibevoice_asr_client.vvv_cli")
+"""Modules that are run with words."""
 _SCRIPT = "vibevoice-asr"
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LARGEST_MESSAGE = 1 << 17
@@ -151,7 +155,8 @@ class _ForkedAlready(Forker):
 def _show_command(message: dict[str, Any]) -> None:
     """Have /proc tell the command line that this process would have."""
     module, *words = message["argv"]
-    start = {SERVICE: ["-m", SERVICE], WORKER: ["-P", "-m", WORKER]}.get(module, [module])
+    start = ["-P", "-m", module] if module == WORKER else ["-m", module]
+    start = start if module in (WORKER, *COMMANDS) else [module]
     shown = "\0".join([sys.executable, *start, *words]).encode()[:_LONGEST_COMMAND]
     status = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
     begin, end = int(status[45]), int(status[46])
@@ -180,7 +185,7 @@ def popen(
 def _preloaded(command: Any) -> list[str] | None:
     """Return the module and the arguments of a command that can be forked."""
     match command:
-        case [sys.executable, "-m", module, *words] if module == SERVICE:
+        case [sys.executable, "-m", module, *words] if module in COMMANDS:
             return [module, *map(str, words)]
         case [sys.executable, "-P", "-m", module] if module == WORKER:
             return [module]
@@ -331,8 +336,8 @@ def main() -> None:
     try:
         if sys.argv[0] == WORKER:
             sys.modules[WORKER].main()  # it is imported already
-        elif sys.argv[0] == SERVICE:
-            runpy.run_module(SERVICE, run_name="__main__", alter_sys=True)
+        elif sys.argv[0] in COMMANDS:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as ended:
