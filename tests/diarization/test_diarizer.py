@@ -263,17 +263,18 @@ def test_diarization_resumed_at_a_window_has_the_vectors_of_an_uninterrupted_one
     models: SpeakerModels, play: Block, step_s: float
 ) -> None:
     """So where a recording is gone on with, its vectors are those of one that was never left."""
+    play = play[: 20 * RATE]
     whole = WindowExtractor(models, SpeakerEncoder(models), step_s)
     whole.hear(play)
     whole.finish()
     windows = whole.windows()
     resumed = WindowExtractor(models, SpeakerEncoder(models), step_s)
-    resumed.go_on(starts(play, step_s)[5])
+    resumed.go_on(starts(play, step_s)[3])
     resumed.replay_audio(play)
     resumed.finish()
     again = resumed.windows()
-    assert [one.start for one in again] == [one.start for one in windows[5:]]
-    for one, other in zip(again, windows[5:], strict=True):
+    assert [one.start for one in again] == [one.start for one in windows[3:]]
+    for one, other in zip(again, windows[3:], strict=True):
         assert np.allclose(one.vectors, other.vectors, atol=2e-3)
 
 

@@ -127,7 +127,7 @@ def test_encoder_in_two_parts_equals_the_whole_one(exact: SpeakerModels, play: B
 
 def test_trunk_in_8_bits_changes_an_embedding_little(exact: SpeakerModels, play: Block) -> None:
     rough = SpeakerEncoder(dataclasses.replace(exact, trunk=_trunk(quantized=True)))
-    for begin in (0, 80_000, 160_000, 240_000):
+    for begin in (0, 160_000):
         sound = play[begin : begin + 64_000]
         assert rough.vector(sound) @ SpeakerEncoder(exact).vector(sound) > 0.98
         assert not np.array_equal(rough.frames(sound), SpeakerEncoder(exact).frames(sound))

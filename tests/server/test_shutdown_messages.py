@@ -108,7 +108,7 @@ async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
     start_server: StartServer, voice: bytes, tmp_path: Path
 ) -> None:
     folders = {"data_dir": tmp_path, "journal_key": KEY, "keep_jobs": "true"}
-    server = start_server(fresh=True, shutdown_grace=0.2, scripted_speed=0.01, **folders)
+    server = start_server(shutdown_grace=0.2, scripted_speed=0.01, **folders)
     job = server.client.post("/v1/jobs", files={"audio": voice}).json()["id"]
     server.wait_state(job, "running")
     url = f"{server.client.base_url}/v1/jobs/{job}/events"

@@ -20,13 +20,14 @@ from sidecar.upstream.sidecar_dialect import SidecarDialect
 from sidecar.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.upstream.upstream_transcription import UpstreamDiarization
 
-PIECE_S = 30.0
+PIECE_S = 18.0
 
 
 @pytest.fixture(scope="module")
 def talk() -> Sound:
-    """Three people, 40 s at 16 bit: two pieces."""
-    samples = np.concatenate([clip("endgame_nagg_nell"), clip("two_cities")])[: 40 * RATE]
+    """Three people, 24 s at 16 bit: two pieces."""
+    samples = np.concatenate([clip("endgame_nagg_nell")[: 14 * RATE], clip("two_cities")])
+    samples = samples[: 24 * RATE]
     return Sound((np.rint(samples * 32768).clip(-32768, 32767) / 32768).astype(np.float32))
 
 
