@@ -319,7 +319,7 @@ def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
     out = terminal.home / "out"
     slowly = {"VIBEVOICE_SCRIPTED_SPEED": "5"}
     words = ("transcribe", *tones(terminal.home, 1, 600), "--output", out)
-    with terminal.start(*words, fresh=True, **slowly) as process:
+    with terminal.start(*words, **slowly) as process:
         wait_until((out / "1.txt").exists, "the first is written")
         ended = interrupted(process)
     check_one_line(ended, 130, f"1 of 2 written to {out}: 1.txt.", "--resume", "skips these")
@@ -385,7 +385,7 @@ main()
 """
 
 
-@pytest.mark.slow_except("words1", "words3")
+@pytest.mark.slow_except("words3")
 @pytest.mark.parametrize(
     "words",
     [("--version",), ("--help",), ("doctor", "--help"), ("bench", "live"), ("bench", "--help")],

@@ -34,7 +34,7 @@ def named(words: list[str]) -> str:
 
 
 @posix
-@pytest.mark.slow_except("-estimate0", "-serve")
+@pytest.mark.slow_except("-estimate0")
 @pytest.mark.parametrize(
     ("redirection", "why", "words"),
     [
@@ -87,6 +87,7 @@ def test_results_are_utf_8_whatever_the_encoding_of_the_console(
     assert run.stdout.startswith(f"{name}: fits")
 
 
+@pytest.mark.slow
 def test_monitor_is_utf_8_whatever_the_encoding_of_the_console(
     terminal: Terminal, server: Server
 ) -> None:

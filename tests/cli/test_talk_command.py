@@ -73,6 +73,7 @@ def test_recording_as_speech_is_answered(converse: Starts, tmp_path: Path) -> No
     assert machine == f"Machine: You said: {you.removeprefix('You: ')}"
 
 
+@pytest.mark.slow
 def test_talk_starts_a_service_that_ends_with_it(converse: Starts) -> None:
     elsewhere = {"VIBEVOICE_PORT": str(free_port())}
     process = converse("--text", environment=elsewhere, start_new_session=True)

@@ -39,12 +39,14 @@ def shares(scene: echo_rooms.Scene, seconds: float) -> tuple[float, float]:
     )
 
 
+@pytest.mark.slow_except("0.5", "1.0")
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_echo_in_a_room_is_detected_by_its_audio(seconds: float) -> None:
     assert shares(echo_rooms.ECHO, seconds)[0] > 0.9
     assert shares(echo_rooms.FAR, seconds)[0] > 0.6
 
 
+@pytest.mark.slow_except("0.5", "1.0")
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
 def test_person_is_no_echo_even_as_loud_as_one(seconds: float) -> None:
     own_words, any_words = shares(echo_rooms.PERSON, seconds)

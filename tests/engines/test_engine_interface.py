@@ -148,6 +148,7 @@ def test_without_diarization_no_segment_has_a_speaker(
     assert {segment.speaker for segment in found.segments} == {None}
 
 
+@pytest.mark.slow_except("scripted", "upstream")
 def test_same_recording_twice_gives_same_transcript(
     engine: TranscriptionEngine, engine_name: str, events: list[TranscriptionEvent]
 ) -> None:

@@ -356,10 +356,7 @@ def test_doctor_warns_of_a_streaming_model_that_the_gpu_does_not_hold(
     [(12, "auto", "auto"), (16, "auto", "auto"), (24, "bf16", "auto"), (80, "auto", "cpu")],
 )
 def test_live_engine_that_is_not_held_beside_that_of_files_reserves_nothing(
-    gigabytes: int,
-    precision: str,
-    device: str,
-    card: Callable[[int], EngineChoice[EngineSpec]],
+    gigabytes: int, precision: str, device: str, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
     named = {"engine": "vibevoice", "live_engine": "vibevoice-streaming"}
     settings = Settings.model_validate({**named, "precision": precision, "device": device})

@@ -272,8 +272,7 @@ async def of_http(server: Server) -> None:
 
 @pytest.mark.slow_except("of_live", "of_http")
 @pytest.mark.parametrize(
-    "attack",
-    [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_http)],
+    "attack", [*(of_live, of_transcriptions, of_dialogues), *(of_streaming, of_http)]
 )
 async def test_absurd_option_values_are_refused_without_harm_to_other_sessions(
     service: Server, attack: Callable[[Server], Awaitable[None]]

@@ -67,9 +67,7 @@ def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
     assert found["metadata"]["engine"] == "vibevoice-streaming"
 
 
-async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(
-    there: Server,
-) -> None:
+async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(there: Server) -> None:
     samples = decode_audio_file(tiny_streaming.clip_16k(RECORDING), 24_000)
     raw = (samples * 32767).astype("<i2").tobytes()
     off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}

@@ -62,6 +62,7 @@ def test_activated_socket_beyond_loopback_needs_token(start: Start) -> None:
         assert "0.0.0.0" in activated(start, sock).refused()["message"]
 
 
+@pytest.mark.slow
 def test_activated_unix_socket_is_refused(start: Start, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "socket"))

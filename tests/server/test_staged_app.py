@@ -268,6 +268,7 @@ def test_missing_package_of_application_is_fatal_before_ready_line(start: Start)
     assert service.ended()[0] == 1
 
 
+@pytest.mark.slow_except("input", "[SIGINT")
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 @pytest.mark.parametrize(
     ("signals", "code"),

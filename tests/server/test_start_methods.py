@@ -21,7 +21,7 @@ WAYS: dict[str, tuple[list[str], Path]] = {
 }
 
 
-@pytest.mark.slow_except("python-main-in-its-folder", "uvicorn-from-above")
+@pytest.mark.slow_except("python-main-in-its-folder")
 @pytest.mark.parametrize("way", WAYS)
 def test_service_serves_with_every_start_command(way: str, tmp_path: Path, voice: bytes) -> None:
     words, folder = WAYS[way]

@@ -156,6 +156,7 @@ def set_password(service, name, password):
 """
 
 
+@pytest.mark.slow_except("yes")
 @pytest.mark.parametrize("keeps", ["yes", "no"])
 def test_two_first_starts_at_once_share_one_key_in_the_keyring(keeps: str, tmp_path: Path) -> None:
     package = tmp_path / "path" / "keyring"

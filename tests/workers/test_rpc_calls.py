@@ -17,12 +17,7 @@ from service_process import PATIENCE_S, stand_still, until, wait_until
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, rpc_client
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
-from sidecar.workers.rpc_client import (
-    MAX_UNREAD_BYTES,
-    RpcCall,
-    RpcCallEnded,
-    RpcConnection,
-)
+from sidecar.workers.rpc_client import MAX_UNREAD_BYTES, RpcCall, RpcCallEnded, RpcConnection
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess

@@ -45,6 +45,7 @@ def trained() -> list[str]:
     return [segment["Content"] for segment in tiny_vibevoice.answers("tiny")[CLIP]]
 
 
+@pytest.mark.slow_except("int4")
 @pytest.mark.parametrize(("stored", "kind"), [(INT4, "Linear4bit"), (INT8, "Linear8bitLt")])
 def test_quantized_checkpoint_loads_as_what_it_is_whatever_is_asked_for(
     stored: Precision, kind: str, tmp_path: Path
@@ -106,6 +107,7 @@ def adapter(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize("precision", [FP32, INT4])
 def test_adapter_is_merged_into_its_model_at_load(adapter: Path, precision: Precision) -> None:
     assert read_vibevoice(adapter).folder == adapter

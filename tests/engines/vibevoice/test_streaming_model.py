@@ -124,11 +124,7 @@ def test_windows_of_session_get_the_words_of_the_released_algorithm(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "kind"),
-    [
-        (Precision.BF16, "Linear"),
-        (Precision.INT8, "Linear8bitLt"),
-        (Precision.INT4, "Linear4bit"),
-    ],
+    [(Precision.BF16, "Linear"), (Precision.INT8, "Linear8bitLt"), (Precision.INT4, "Linear4bit")],
 )
 def test_precision_changes_the_decoder_and_not_the_words(precision: Precision, kind: str) -> None:
     name = "beckett"
