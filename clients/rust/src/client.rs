@@ -1,0 +1,222 @@
+//! Calls of a running service, one request each.
+
+use crate::error::Error;
+use crate::transcribing::{Audio, Source, Transcribing};
+use crate::wire::{Estimate, Health, Job, Model, Options, Problem, Reloaded, Transcript};
+use crate::Result;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A call that needs no work of the engine.
+const QUICK: Duration = Duration::from_secs(30);
+/// An upload, and a load of a model.
+const SLOW: Duration = Duration::from_secs(3600);
+
+/// How a service is reached.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// `http://127.0.0.1:8765`, say.
+    pub url: String,
+    /// Its token, if it wants one.
+    pub token: Option<String>,
+    /// SHA-256 of its certificate, with `https`: no other is taken, and without it none.
+    pub fingerprint: Option<String>,
+}
+
+/// Calls of one service. A clone is cheap and shares its connections.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) access: Arc<Access>,
+    http: reqwest::Client,
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+}
+
+/// A page of the list of jobs.
+#[derive(Clone, Debug, Deserialize)]
+pub struct JobPage {
+    /// The jobs, oldest first.
+    pub jobs: Vec<Job>,
+    /// What the next page begins after; `None` at the end.
+    pub next: Option<String>,
+}
+
+impl Client {
+    /// Calls of the service at an address. Nothing is sent yet, and no proxy is used.
+    ///
+    /// # Errors
+    /// The fingerprint is not one of SHA-256.
+    pub fn connect(access: Access) -> Result<Client> {
+        let tls = crate::tls::pinned(access.fingerprint.as_deref())?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone()) // whatever else the host's program has for it
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Client { access: Arc::new(access), http, tls: Arc::new(tls) })
+    }
+
+    /// How it is reached, token included.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// How the service is; it answers at once, also while it works.
+    pub async fn health(&self) -> Result<Health> {
+        answer(self.request(Method::GET, "/health")).await
+    }
+
+    /// Transcribe a recording. Nothing happens before the first step is asked for.
+    pub fn transcribe(&self, audio: Audio, options: Options) -> Transcribing {
+        Transcribing::new(Source::Client(self.clone()), audio, options)
+    }
+
+    /// Submit a recording as a job that is followed elsewhere or later; see
+    /// [`transcribe`](Client::transcribe) for all in one.
+    pub async fn submit(&self, audio: &Audio, options: &Options) -> Result<Job> {
+        let request = self.request(Method::POST, "/v1/jobs").timeout(SLOW);
+        answer(match audio {
+            Audio::Path(path) => {
+                let mut body = json!(options);
+                body["audio_path"] = json!(absolute(path)?);
+                request.json(&body)
+            }
+            Audio::Bytes { name, data } => {
+                let part = reqwest::multipart::Part::stream(data.clone()).file_name(name.clone());
+                let mut form = reqwest::multipart::Form::new();
+                for (field, value) in json!(options).as_object().into_iter().flatten() {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
+                    form = form.text(field.clone(), text);
+                }
+                request.multipart(form.part("audio", part))
+            }
+        })
+        .await
+    }
+
+    /// A job as it stands.
+    pub async fn job(&self, id: &str) -> Result<Job> {
+        answer(self.request(Method::GET, &format!("/v1/jobs/{id}"))).await
+    }
+
+    /// Jobs, oldest first; `after` is `next` of the page before.
+    pub async fn jobs(&self, after: Option<&str>) -> Result<JobPage> {
+        let request = self.request(Method::GET, "/v1/jobs");
+        answer(request.query(&after.map(|after| [("after", after)]))).await
+    }
+
+    /// The transcript of a job that is done.
+    pub async fn transcript(&self, id: &str) -> Result<Transcript> {
+        answer(self.request(Method::GET, &format!("/v1/jobs/{id}/transcript"))).await
+    }
+
+    /// The same as a file: `text`, `srt`, `vtt`, `tsv`, `rttm` or `json`.
+    pub async fn transcript_as(&self, id: &str, format: &str) -> Result<String> {
+        let request = self.request(Method::GET, &format!("/v1/jobs/{id}/transcript"));
+        Ok(good(request.query(&[("format", format)]).send().await?).await?.text().await?)
+    }
+
+    /// End a job. It stays in the list, as cancelled; one that has ended is unchanged.
+    pub async fn cancel(&self, id: &str) -> Result<Job> {
+        answer(self.request(Method::DELETE, &format!("/v1/jobs/{id}?keep=true"))).await
+    }
+
+    /// End a job, and forget it with its words.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let request = self.request(Method::DELETE, &format!("/v1/jobs/{id}"));
+        good(request.send().await?).await.map(drop)
+    }
+
+    /// The names of the loaded model.
+    pub async fn models(&self) -> Result<Vec<Model>> {
+        #[derive(Deserialize)]
+        struct List {
+            data: Vec<Model>,
+        }
+        let list: List = answer(self.request(Method::GET, "/v1/models")).await?;
+        Ok(list.data)
+    }
+
+    /// Whether a recording of so many seconds fits, and how long it will take.
+    pub async fn estimate(&self, seconds: f64) -> Result<Estimate> {
+        let request = self.request(Method::POST, "/v1/estimate");
+        answer(request.json(&json!({ "duration": seconds }))).await
+    }
+
+    /// Load the engine anew at another precision (`fp16`, `int8`, `int4`); the answer comes when it
+    /// is loaded.
+    pub async fn reload(&self, precision: &str) -> Result<Reloaded> {
+        let request = self.request(Method::POST, "/reload-model").timeout(SLOW);
+        answer(request.json(&json!({ "precision": precision }))).await
+    }
+
+    /// A word that opens one live connection within two minutes: for a page, which must not have
+    /// the token.
+    pub async fn live_ticket(&self) -> Result<String> {
+        #[derive(Deserialize)]
+        struct Ticket {
+            ticket: String,
+        }
+        let ticket: Ticket = answer(self.request(Method::POST, "/v1/live/ticket")).await?;
+        Ok(ticket.ticket)
+    }
+
+    /// The events of a job behind one of them; there is no limit of its time.
+    pub(crate) async fn events(&self, id: &str, after: Option<u64>) -> Result<Response> {
+        let url = format!("{}/v1/jobs/{id}/events", self.access.url);
+        let mut request = self.authorized(self.http.get(url));
+        if let Some(after) = after {
+            request = request.header("Last-Event-ID", after);
+        }
+        good(request.send().await?).await
+    }
+
+    fn request(&self, method: Method, address: &str) -> RequestBuilder {
+        let url = format!("{}{address}", self.access.url);
+        self.authorized(self.http.request(method, url).timeout(QUICK))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.access.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+}
+
+/// The path as the service takes it: absolute, and text.
+fn absolute(path: &Path) -> Result<String> {
+    let whole = std::path::absolute(path).map_err(|error| Error::Unreadable(error.to_string()))?;
+    let text = whole.into_os_string().into_string();
+    text.map_err(|path| Error::Unreadable(format!("{path:?} is not UTF-8: send its bytes")))
+}
+
+async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+    let body = good(request.send().await?).await?.bytes().await?;
+    serde_json::from_slice(&body).map_err(|error| Error::Strange(error.to_string()))
+}
+
+/// The answer if it is a good one, or why it is none.
+async fn good(response: Response) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    Err(problem(status.as_u16(), &response.bytes().await?))
+}
+
+/// The error in the body of a refusal.
+pub(crate) fn problem(status: u16, body: &[u8]) -> Error {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => Error::Problem(problem),
+        Err(_) => Error::Strange(format!(
+            "HTTP {status}: {}",
+            String::from_utf8_lossy(body).chars().take(200).collect::<String>()
+        )),
+    }
+}

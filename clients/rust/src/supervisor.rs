@@ -1,0 +1,347 @@
+//! A service that is there when it is needed: started, watched, started again, ended.
+
+use crate::backoff::{verdict_of_exit, verdict_of_start, Backoff, Policy, Verdict};
+use crate::client::Client;
+use crate::error::{Error, StartError};
+use crate::launch::Launch;
+use crate::live::{Live, LiveInput};
+use crate::live_wire::LiveOptions;
+use crate::service::{Exit, Service};
+use crate::transcribing::{Audio, Source, Transcribing};
+use crate::wire::Options;
+use crate::Result;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// Events that a slow reader may be behind.
+const WAITING: usize = 64;
+/// How long the end of a process may take to be seen after its connections broke.
+const SEEN: Duration = Duration::from_secs(5);
+
+/// What the service is about.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// It is being started.
+    Starting,
+    /// It can serve, and has nothing to do for this program.
+    Ready {
+        /// Its version.
+        version: String,
+        /// `cuda` or `cpu`.
+        device: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// It works for this program.
+    Busy {
+        /// Transcriptions of this program that are not done.
+        jobs: usize,
+    },
+    /// It ended, or could not be started.
+    Crashed {
+        /// What to decide by: a code of docs/errors.md, `crashed` or `not_started`.
+        code: String,
+        /// What happened, for developers.
+        reason: String,
+        /// The end of its log.
+        log: Vec<String>,
+        /// Seconds until it is started again; `None`: it is not, before
+        /// [`restart`](Supervisor::restart).
+        restart_in: Option<f64>,
+    },
+    /// It was stopped, or somebody asked it to end.
+    Stopped,
+}
+
+/// Keeps a service running. Clones are of the same; the service ends when the last is dropped, or by
+/// [`stop`](Supervisor::stop).
+#[derive(Clone)]
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What the task and the handles have in common.
+struct Shared {
+    current: watch::Sender<Current>,
+    status: watch::Sender<Status>,
+    events: broadcast::Sender<Status>,
+    jobs: watch::Sender<usize>,
+}
+
+#[derive(Clone)]
+enum Current {
+    Coming,
+    Here(Client),
+    Gone(StartError),
+}
+
+enum Order {
+    Restart,
+    Stop(oneshot::Sender<()>),
+}
+
+/// What comes after a run.
+enum Next {
+    Start,
+    After(Duration),
+    Rest,
+    End,
+}
+
+/// Counts a piece of work as long as it is there.
+pub(crate) struct Busy(Arc<Shared>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.jobs.send_modify(|jobs| *jobs -= 1);
+    }
+}
+
+impl Supervisor {
+    /// Start the service, and keep it running.
+    pub fn start(launch: Launch, policy: Policy) -> Supervisor {
+        let shared = Arc::new(Shared {
+            current: watch::Sender::new(Current::Coming),
+            status: watch::Sender::new(Status::Starting),
+            events: broadcast::Sender::new(WAITING),
+            jobs: watch::Sender::new(0),
+        });
+        let (orders, given) = mpsc::unbounded_channel();
+        let task = Task {
+            shared: Arc::clone(&shared),
+            launch,
+            backoff: Backoff::new(policy),
+            orders: given,
+        };
+        tokio::spawn(task.run());
+        Supervisor { shared, orders }
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        self.shared.status.borrow().clone()
+    }
+
+    /// What happens from now on. Who is more than 64 events behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Status> {
+        self.shared.events.subscribe()
+    }
+
+    /// Calls of the service that runs; while it starts, or is started again, this waits.
+    ///
+    /// # Errors
+    /// It was stopped, or is not started again.
+    pub async fn client(&self) -> Result<Client, StartError> {
+        let mut current = self.shared.current.subscribe();
+        let found = current.wait_for(|now| !matches!(now, Current::Coming)).await;
+        match found.map(|now| now.clone()) {
+            Ok(Current::Here(client)) => Ok(client),
+            Ok(Current::Gone(error)) => Err(error),
+            Ok(Current::Coming) | Err(_) => Err(StartError::Stopped),
+        }
+    }
+
+    /// The same, once `old`, which does not answer any more, has been replaced. One that answers
+    /// again after a while is given back.
+    pub(crate) async fn client_after(&self, old: &Client) -> Result<Client, StartError> {
+        let same = |client: &Client| Arc::ptr_eq(&client.access, &old.access);
+        let mut current = self.shared.current.subscribe();
+        let gone = current.wait_for(|now| !matches!(now, Current::Here(client) if same(client)));
+        let _ = timeout(SEEN, gone).await;
+        self.client().await
+    }
+
+    /// Transcribe a recording. If the service crashes it is sent again, twice at most.
+    pub fn transcribe(&self, audio: Audio, options: Options) -> Transcribing {
+        Transcribing::new(Source::Supervisor(self.clone()), audio, options)
+    }
+
+    /// Begin a session of live audio; it ends with a crash of the service.
+    ///
+    /// # Errors
+    /// As [`Client::live`], and as [`client`](Supervisor::client).
+    pub async fn live(&self, options: &LiveOptions) -> Result<(LiveInput, Live), Error> {
+        self.client().await?.live(options).await
+    }
+
+    /// Start it at once: a wait ends, and what was given up or stopped is tried again. One that runs
+    /// stays.
+    pub fn restart(&self) {
+        let _ = self.orders.send(Order::Restart);
+    }
+
+    /// End it, with all its workers, and wait for that. Running jobs end at once.
+    pub async fn stop(&self) {
+        let (sender, done) = oneshot::channel();
+        if self.orders.send(Order::Stop(sender)).is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    pub(crate) fn busy(&self) -> Busy {
+        self.shared.jobs.send_modify(|jobs| *jobs += 1);
+        Busy(Arc::clone(&self.shared))
+    }
+}
+
+impl Shared {
+    fn tell(&self, status: Status) {
+        tracing::debug!(?status, "the supervised service");
+        self.status.send_replace(status.clone());
+        let _ = self.events.send(status); // nobody may be listening
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    launch: Launch,
+    backoff: Backoff,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut next = Next::Start;
+        loop {
+            next = match next {
+                Next::Start => self.one_run().await,
+                Next::After(wait) => {
+                    tokio::select! {
+                        () = sleep(wait) => Next::Start,
+                        order = self.orders.recv() => self.obey(order),
+                    }
+                }
+                Next::Rest => {
+                    let order = self.orders.recv().await;
+                    self.obey(order)
+                }
+                Next::End => return,
+            };
+        }
+    }
+
+    /// An order while nothing runs.
+    fn obey(&mut self, order: Option<Order>) -> Next {
+        match order {
+            Some(Order::Restart) => {
+                self.backoff.failures = 0;
+                Next::Start
+            }
+            Some(Order::Stop(done)) => {
+                self.stopped();
+                let _ = done.send(());
+                Next::Rest
+            }
+            None => Next::End,
+        }
+    }
+
+    fn stopped(&self) {
+        self.shared.current.send_replace(Current::Gone(StartError::Stopped));
+        self.shared.tell(Status::Stopped);
+    }
+
+    /// From a start to the end of what was started.
+    async fn one_run(&mut self) -> Next {
+        self.shared.current.send_replace(Current::Coming);
+        self.shared.tell(Status::Starting);
+        let began = Instant::now();
+        let mut starting = Box::pin(Service::start(&self.launch));
+        let started = loop {
+            tokio::select! {
+                started = &mut starting => break started,
+                order = self.orders.recv() => match order {
+                    Some(Order::Restart) => {}
+                    other => {
+                        drop(starting); // kills what has begun
+                        return self.obey(other);
+                    }
+                }
+            }
+        };
+        drop(starting);
+        match started {
+            Ok(service) => self.watch(service, began).await,
+            Err(error) => {
+                let again = verdict_of_start(&error) == Verdict::Crashed;
+                let (code, log) = (error.code().to_string(), error.log().to_vec());
+                self.crashed(code, log, error, again, began.elapsed())
+            }
+        }
+    }
+
+    /// Until it ends, by itself or by order.
+    async fn watch(&mut self, mut service: Service, began: Instant) -> Next {
+        self.shared.current.send_replace(Current::Here(service.client().clone()));
+        let mut jobs = self.shared.jobs.subscribe();
+        jobs.mark_changed(); // for its first status
+        loop {
+            tokio::select! {
+                biased;
+                exit = service.ended() => return self.ended(exit, began.elapsed()),
+                order = self.orders.recv() => match order {
+                    Some(Order::Restart) => {}
+                    other => {
+                        service.stop().await;
+                        return self.obey(other);
+                    }
+                },
+                _ = jobs.changed() => self.tell_jobs(&service, *jobs.borrow_and_update()),
+            }
+        }
+    }
+
+    fn tell_jobs(&self, service: &Service, jobs: usize) {
+        let ready = service.ready();
+        self.shared.tell(match jobs {
+            0 => Status::Ready {
+                version: ready.version.clone(),
+                device: ready.device.clone(),
+                pid: ready.pid,
+            },
+            jobs => Status::Busy { jobs },
+        });
+    }
+
+    fn ended(&mut self, exit: Exit, lasted: Duration) -> Next {
+        let verdict = verdict_of_exit(&exit);
+        if verdict == Verdict::Stopped {
+            self.stopped();
+            return Next::Rest;
+        }
+        let again = verdict == Verdict::Crashed;
+        let Exit { text, log, .. } = exit;
+        let error = StartError::CrashLoop {
+            times: self.backoff.failures + 1,
+            exit: text,
+            log: log.clone(),
+        };
+        self.crashed("crashed".into(), log, error, again, lasted)
+    }
+
+    fn crashed(
+        &mut self,
+        code: String,
+        log: Vec<String>,
+        error: StartError,
+        again: bool,
+        lasted: Duration,
+    ) -> Next {
+        let wait = if again { self.backoff.next(lasted) } else { None };
+        let reason = error.to_string();
+        tracing::error!(code, reason, "the service is gone");
+        self.shared.current.send_replace(match wait {
+            Some(_) => Current::Coming,
+            None => Current::Gone(error),
+        });
+        let restart_in = wait.map(|wait| wait.as_secs_f64());
+        self.shared.tell(Status::Crashed { code, reason, log, restart_in });
+        wait.map_or(Next::Rest, Next::After)
+    }
+}

@@ -1,0 +1,291 @@
+//! The bodies of the service, as types. Keys that are not here are ignored: the service may add some.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the contract that this crate keeps (docs/embedding.md).
+pub const CONTRACT: u32 = 1;
+
+/// The one line on standard output.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum StartLine {
+    Ready(Ready),
+    Fatal(Fatal),
+}
+
+/// The service can serve.
+#[derive(Clone, Deserialize)]
+pub struct Ready {
+    /// Version of the contract.
+    pub contract: u32,
+    /// Where it serves: `http://127.0.0.1:49152`.
+    pub url: String,
+    /// Version of the service.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// What recordings are transcribed on: `cuda` or `cpu`.
+    pub device: String,
+    /// The token of this start.
+    pub token: Option<String>,
+    /// SHA-256 of its certificate, `5F:3A:…`, with `--tls self-signed`.
+    pub fingerprint: Option<String>,
+}
+
+impl std::fmt::Debug for Ready {
+    /// Without the token: what is shown lands in logs.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ready { url, version, pid, device, .. } = self;
+        write!(out, "Ready({url}, version {version}, process {pid}, {device})")
+    }
+}
+
+/// The service cannot start.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Fatal {
+    /// What to decide by: one of docs/errors.md.
+    pub code: String,
+    /// What is wrong, for developers.
+    pub message: String,
+    /// What may help, for developers.
+    pub hint: String,
+}
+
+/// The body of every error.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Problem {
+    /// Status of HTTP.
+    pub status: u16,
+    /// What to decide by: one of docs/errors.md.
+    pub code: String,
+    /// What is wrong, for developers.
+    pub detail: String,
+    /// What may help, for developers.
+    pub hint: String,
+}
+
+/// How the service is (`GET /health`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Health {
+    /// `ok`, `loading` or `stopping`.
+    pub status: String,
+    /// Version of the service.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// New at every start.
+    pub instance: String,
+    /// Name of the engine for recordings.
+    pub engine: String,
+    /// `absent` (the next job loads it), `loading`, `ready`, `busy` or `stuck`.
+    pub engine_state: String,
+    /// The precision that is loaded.
+    pub precision: String,
+    /// `cuda` or `cpu`.
+    pub device: String,
+    /// Jobs that wait.
+    pub jobs_waiting: u32,
+}
+
+/// What a transcription may ask for; what is `None` is as the service has it
+/// (docs/http-api.md, "Fields of transcribe").
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Options {
+    /// Language tag such as `en` or `de-CH`, or `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// How many speak, 1 to 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_speakers: Option<u32>,
+    /// Whether to label the speakers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diarize: Option<bool>,
+    /// `balanced` or `accurate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diarization: Option<String>,
+    /// Names and terms to expect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hotwords: Option<String>,
+    /// What the recording is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Whether to return the times of words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<bool>,
+    /// Preferred precision: `auto`, `fp32`, `bf16`, `fp16`, `int8`, `int4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
+    /// Number of the audio track of a film, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<u32>,
+    /// `interactive` or `batch`, which goes after your other jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+}
+
+/// A word with its times, in seconds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[allow(missing_docs)]
+pub struct Word {
+    pub start_time: f64,
+    pub end_time: f64,
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+}
+
+/// One stretch of speech by one speaker; times in seconds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Segment {
+    /// `Speaker_0`, `Speaker_1`, …
+    pub speaker: String,
+    /// Name of the enrolled speaker that was identified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it begins.
+    pub start_time: f64,
+    /// Where it ends.
+    pub end_time: f64,
+    /// What is said.
+    pub text: String,
+    /// Its words, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<Word>>,
+    /// How sure the engine was, up to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// Its language, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+}
+
+/// What to know of a transcript: decide by `code`, `message` is for developers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[allow(missing_docs)]
+pub struct Warning {
+    pub code: String,
+    pub message: String,
+}
+
+/// About a transcript as a whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Metadata {
+    /// Seconds of audio.
+    pub duration: f64,
+    /// Language tag.
+    pub language: String,
+    /// How many speak.
+    pub num_speakers: u32,
+    /// Which engine transcribed it.
+    pub engine: String,
+    /// Which precision was used.
+    pub model_precision: String,
+    /// What to know of it.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
+}
+
+/// A whole transcript.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[allow(missing_docs)]
+pub struct Transcript {
+    pub segments: Vec<Segment>,
+    pub metadata: Metadata,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum JobState {
+    Queued,
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+/// How much of the audio was transcribed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct AudioProgress {
+    /// Seconds of audio that are done.
+    pub audio_seconds_done: f64,
+    /// Seconds of audio in all, if that is known.
+    pub audio_seconds_total: Option<f64>,
+    /// 0 to 1, if the length is known.
+    pub fraction: Option<f64>,
+}
+
+/// The same while it runs, with the time that is left.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Progress {
+    /// How far it is.
+    #[serde(flatten)]
+    pub audio: AudioProgress,
+    /// Seconds until it is done, if that can be told.
+    #[serde(rename(deserialize = "estimated_remaining_seconds"))]
+    pub seconds_left: Option<f64>,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[allow(missing_docs)]
+pub struct JobError {
+    pub code: String,
+    pub detail: String,
+    pub hint: String,
+}
+
+/// A job, without its words (`GET /v1/jobs/{id}`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// Jobs that go first, until it runs.
+    pub position: Option<u32>,
+    /// Seconds of audio, if that is known.
+    pub duration: Option<f64>,
+    /// How far it is.
+    pub progress: AudioProgress,
+    /// Seconds until it begins.
+    pub estimated_wait_seconds: Option<f64>,
+    /// Seconds until it is done, while it runs.
+    pub estimated_remaining_seconds: Option<f64>,
+    /// Seconds until it is deleted, once it has ended.
+    pub expires_in: Option<f64>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<JobError>,
+}
+
+/// A name of the loaded model (`GET /v1/models`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Model {
+    /// Its name.
+    pub id: String,
+    /// All else that the service says of it.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What a recording will need (`POST /v1/estimate`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Estimate {
+    /// Whether there is enough memory for it.
+    pub fits: bool,
+    /// Seconds that it will take, if that is known.
+    pub seconds: Option<f64>,
+    /// The same for developers.
+    pub sentence: String,
+}
+
+/// A reload is done (`POST /reload-model`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[allow(missing_docs)]
+pub struct Reloaded {
+    pub status: String,
+    pub message: String,
+}
