@@ -34,11 +34,11 @@ import psutil
 from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime.partial_results import FIRST_PARTIAL_S, PARTIAL_STEP_S
 from sidecar.live.sessions.session import Session
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 

@@ -22,8 +22,8 @@ from sidecar.api.transcribe_routes import TranscribeMetadata, TranscribeSegment
 from sidecar.cli.common_options import SettingFlag, describe, described
 from sidecar.cli.output import EXIT_CODES
 from sidecar.config.setting_types import MAX_SETTING, MIN_SETTING
-from sidecar.config.settings import Settings
 from sidecar.errors import ErrorKind
+from sidecar.plugins import load_settings, settings_class
 from sidecar.server.app import create_app
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def settings_page() -> str:
     """Every setting with its flag, variable, values and default, by what it is about."""
     sections = "".join(
         _section((group.__doc__ or "").partition("\n")[0], map(_setting_line, described(group)))
-        for group in Settings.groups()
+        for group in settings_class().groups()
     )
     return f"""{MARK}
 # Settings
@@ -187,7 +187,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 
 def http_api_page() -> str:
     """Every HTTP request that the service answers, from its OpenAPI document."""
-    paths = create_app(Settings(engine="scripted")).openapi()["paths"]
+    paths = create_app(load_settings(engine="scripted")).openapi()["paths"]
     rows = "".join(
         f"- `{method.upper()} {path}`: {said['summary']}\n"
         for path, methods in sorted(paths.items())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.api.http.error_responses import ErrorRenderer
     from sidecar.auth.authentication import AccessControl, OneTimeCodes
     from sidecar.auth.tls import CertificatePair
+    from sidecar.config.setting_types import SettingsGroup
     from sidecar.config.settings import Settings
     from sidecar.file_watcher import FileWatcher
     from sidecar.service.facade import Service
@@ -96,15 +97,21 @@ def _nothing_to_check() -> None:
     """Accept the environment."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plugin:
     """A part of the service that can be left out."""
 
     name: str
     requires: tuple[str, ...] = ()
-    """Plugins that it imports."""
+    """Plugins that it imports: it is off without them."""
+    settings: type[SettingsGroup] | None = None
+    """Its settings; code of the plugin reads them by `SettingsGroup.of`."""
     http: Callable[[Service, OneTimeCodes[TicketGrant]], HttpRoutes] | None = None
     """Builds its routes; one-time codes admit browsers to WebSockets."""
     ports: tuple[PluginPort, ...] = ()
+    foreign_variables: Mapping[str, str] = field(default_factory=dict)
+    """Settings by their variables in the environment of the system that it replaces."""
+    fixed_variables: tuple[str, ...] = ()
+    """Variables of that system whose values are fixed here; one that is set gets a warning."""
     check_environment: Callable[[], None] = _nothing_to_check
     """Called before the ready line. Raises `errors.SettingsInvalid`."""

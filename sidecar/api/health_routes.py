@@ -109,7 +109,7 @@ async def health_response(service: Service) -> Response:
     settings, fleet, trouble = service.settings, service.fleet, service.trouble
     files, live = fleet.files.slot, fleet.hosts.get(EngineRole.LIVE)
     reports = settings.health_errors
-    reports = settings.grpc_port is not None if reports is None else reports
+    reports = "grpc_port" in service.also if reports is None else reports
     failing = trouble is not None and reports
     pids = sum(one.slot.worker_pid is not None for one in fleet.engines.values())
     work = service.tally.live.work.only

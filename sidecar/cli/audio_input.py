@@ -375,7 +375,7 @@ def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
 
 def spool_stdin() -> AudioSource:
     """Return all of standard input as a spooled recording."""
-    from sidecar.config.settings import load_settings
+    from sidecar.plugins import load_settings
 
     if sys.stdin is None or sys.stdin.isatty():
         raise errors.AudioPathNotAFile(

@@ -18,10 +18,10 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli.audio_input import Opens, open_file
 from sidecar.cli.common_options import option
 from sidecar.cli.output import ProgressCallback, keep_quiet
-from sidecar.config.settings import load_settings
 from sidecar.installation import own_command
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_precision
+from sidecar.plugins import load_settings
 from sidecar.server.listeners import service_url
 
 if TYPE_CHECKING:

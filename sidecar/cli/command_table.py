@@ -104,7 +104,7 @@ def convert(
     """Write the corresponding TOML file."""
     from sidecar import files
     from sidecar.config import grpc_yaml_config
-    from sidecar.config.settings import load_settings
+    from sidecar.plugins import load_settings
 
     paths = [file] if model is None else [file, model]
     meant = grpc_yaml_config.read(paths)

@@ -18,6 +18,7 @@ from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
+from sidecar.plugins import settings_class
 from sidecar.transcripts.transcript_formats import SUBTITLES
 
 BY_FILE = "@FILE"
@@ -73,7 +74,7 @@ class SettingFlag:
 
 def describe() -> list[SettingFlag]:
     """Return all settings, group by group."""
-    return [flag for group in Settings.groups() for flag in described(group)]
+    return [flag for group in settings_class().groups() for flag in described(group)]
 
 
 def described(group: type[SettingsGroup]) -> list[SettingFlag]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from sidecar import errors
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text
-from sidecar.config.settings import Settings, config_file_path, load_settings, unknown_variables
+from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
+from sidecar.plugins import load_settings, settings_class
 from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
@@ -72,7 +73,7 @@ def examine() -> Iterator[CheckFinding]:
     yield CheckFinding("version", CheckState.GOOD, text)
     settings, finding = _settings()
     yield finding
-    for wrong, remedy in unknown_variables():
+    for wrong, remedy in unknown_variables(settings):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from examine_engines(settings)
     yield system_checks.check_live_engine(settings)
@@ -89,7 +90,7 @@ def _settings() -> tuple[Settings, CheckFinding]:
         settings = load_settings()
     except errors.SettingsInvalid as error:
         wrong = CheckFinding("settings", CheckState.BAD, error.detail, error.hint)
-        return Settings.model_construct(), wrong
+        return settings_class().model_construct(), wrong
     file = config_file_path()
     text = f"{file}{'' if os.path.exists(file) else ' (not there)'}"
     return settings, CheckFinding("settings", CheckState.GOOD, text)

@@ -147,8 +147,8 @@ def _restore(
 
 
 def _folder(named: Path | None) -> Path:
-    from sidecar.config.settings import load_settings
     from sidecar.jobs.recovery import jobs_folder
+    from sidecar.plugins import load_settings
 
     settings = load_settings()
     if named is None and settings.shares_jobs:

@@ -11,8 +11,8 @@ from sidecar.cli import transcribe
 from sidecar.cli.backends import ServiceTarget, client_of, settings_for_person, start_child_service
 from sidecar.cli.common_options import argument, option, setting_option
 from sidecar.cli.output import print_error_line, print_text
-from sidecar.config.settings import load_settings
 from sidecar.observability.logs import default_data_folder
+from sidecar.plugins import load_settings
 
 
 async def open_page(

@@ -89,7 +89,7 @@ async def _carry_over(
     ),
 ) -> None:
     """Copy the speakers of a file to the database of the settings."""
-    from sidecar.config.settings import load_settings
+    from sidecar.plugins import load_settings
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.postgres_settings import journal_address
     from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore, import_speaker_file

@@ -17,8 +17,9 @@ from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_text, report_error
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import Settings
 from sidecar.installation import is_english_only_build
+from sidecar.plugins import load_settings
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint

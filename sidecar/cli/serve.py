@@ -7,19 +7,12 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from sidecar import errors
+from sidecar import errors, plugins
 from sidecar.cli.output import INTERRUPTED, report_error
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
-from sidecar.config.settings import (
-    ROLE_NODE,
-    UNSUPPORTED_YAP_VARIABLES,
-    YAP_NAMES,
-    Settings,
-    load_settings,
-    unknown_variables,
-    yap_settings,
-)
+from sidecar.config.settings import ROLE_NODE, Settings, foreign_variable, unknown_variables
 from sidecar.observability.logs import ProcessLog, log_file
+from sidecar.plugin import Plugin
 from sidecar.server import listeners as server_listeners
 from sidecar.server import service_process
 from sidecar.server.listeners import RunningService, bind_port, reserve_ports
@@ -52,7 +45,7 @@ def _serve(given: dict[str, Any]) -> int:
             from sidecar.cli.common_options import refuse_plain_secrets
 
             refuse_plain_secrets(given)
-        settings = load_settings(**given)
+        settings = plugins.load_settings(**given)
         if settings.engine == "vibevoice":
             from sidecar.cli import pull
 
@@ -103,21 +96,28 @@ def _start_service(settings: Settings) -> None:
         exclusive=not settings.port,  # services at any free port have one name
     )
     try:
-        for setting, value in yap_settings().items():  # other programs' variables have such names
-            said = "the variable %s is %s: the setting %s, unless that is set elsewhere"
-            log.info(said, YAP_NAMES[setting], value, setting)
-        for name in UNSUPPORTED_YAP_VARIABLES:
-            if os.environ.get(name):
-                log.warning(
-                    "the variable %s has no effect: the value is fixed (docs/live.md); remove it",
-                    name,
-                )
-        for wrong, remedy in unknown_variables():
+        for plugin in plugins.enabled(settings):
+            _log_foreign_variables(plugin)
+        for wrong, remedy in unknown_variables(settings):
             log.warning("%s %s", wrong, remedy)
         settings = resolve_token(take_stdin_secret(settings))
         _serve_on_port(settings, given)
     finally:
         logs.close()
+
+
+def _log_foreign_variables(plugin: Plugin) -> None:
+    """Log the variables of the system that a plugin replaces: other programs have such names."""
+    for variable, setting in plugin.foreign_variables.items():
+        if value := foreign_variable(variable):
+            said = "the variable %s is %s: the setting %s, unless that is set elsewhere"
+            log.info(said, variable, value, setting)
+    for variable in plugin.fixed_variables:
+        if os.environ.get(variable):
+            log.warning(
+                "the variable %s has no effect: the value is fixed (docs/live.md); remove it",
+                variable,
+            )
 
 
 def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:

@@ -16,8 +16,8 @@ from sidecar.cli.audio_input import devices, open_input
 from sidecar.cli.backends import ServiceTarget, client_of, started_for
 from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line, print_text
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.plugins import load_settings
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient

@@ -111,8 +111,8 @@ def _keys(
 
 def _issuer(folder: Path | None) -> TokenIssuer:
     from sidecar.auth.token_issuing import SUBFOLDER, TokenIssuer
-    from sidecar.config.settings import load_settings
     from sidecar.observability.logs import default_data_folder
+    from sidecar.plugins import load_settings
 
     if folder is None:
         data = default_data_folder(load_settings().data_dir)

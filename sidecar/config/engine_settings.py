@@ -126,12 +126,6 @@ class JobSettings(setting_types.SettingsGroup):
         "with Retry-After, before the recording is read.",
         ge=1,
     )
-    openai_strict: bool = setting(
-        False,
-        "Reject requests of OpenAI's transcription API that cannot be fulfilled: a model whose "
-        "name GET /v1/models does not list, or none; log probabilities; granularities without "
-        "verbose_json. Otherwise the service answers with a Warning header (docs/openai.md).",
-    )
     job_retention: setting_types.OptionalDuration = setting(
         None,
         "Time that the result of a finished job can be fetched, from its end or from its "

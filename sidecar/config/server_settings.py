@@ -1,4 +1,4 @@
-"""Settings of the process, operations, access and Wyoming."""
+"""Settings of the process, operations and access."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ from sidecar.config import setting_types
 from sidecar.config.setting_types import setting
 
 TLS_OFF, TLS_SELF_SIGNED = "off", "self-signed"
+ALL_PLUGINS = "all"
 
 
 MetricsOptions = Annotated[
@@ -60,6 +61,11 @@ class ProcessSettings(setting_types.SettingsGroup):
     )
     log_format: Literal["text", "json"] = setting(
         "text", "Log lines as text or JSON, on stderr and in the log file."
+    )
+    plugins: setting_types.WordList = setting(
+        (ALL_PLUGINS,),
+        "Plugins that are on: 'all', or their names; '-NAME' leaves one out. A plugin that is off "
+        "has no route, port or setting (docs/plugins.md).",
     )
 
 
@@ -159,21 +165,4 @@ class AccessSettings(setting_types.SettingsGroup):
         "MB that one owner may upload in an hour; the last upload may exceed it. 0: unlimited. If "
         "unset: unlimited on the loopback, 16384 if other machines can reach the service.",
         ge=0,
-    )
-
-
-class WyomingSettings(setting_types.SettingsGroup):
-    """Wyoming: Home Assistant's protocol, and its allowed clients."""
-
-    wyoming_port: int | None = setting(
-        None,
-        "Port for Wyoming, on the same address as HTTP (docs/wyoming.md); 0 takes a free "
-        "one, named in the ready line. If unset: no Wyoming.",
-        ge=0,
-        le=65535,
-    )
-    wyoming_clients: setting_types.WordList = setting(
-        (),
-        "Addresses or networks whose Wyoming clients need no token, as that protocol has "
-        "none. If unset: this machine, if the service requires no token.",
     )

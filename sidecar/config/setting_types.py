@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,8 @@ MIN_TOKEN_CHARACTERS = 16
 """Shorter tokens can be guessed."""
 MIN_JOURNAL_KEY_CHARACTERS = 32
 """128 bits as hexadecimal digits."""
+MAX_REASON_BYTES = 123
+"""Maximum bytes of a close frame's reason (RFC 6455, 5.5)."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -78,30 +80,6 @@ def parse_language_tag(value: object) -> object:
 Language = Annotated[str, BeforeValidator(parse_language_tag)]
 
 
-class ConversationPorts(NamedTuple):
-    """Ports of the speech-to-speech demo's API and of its page. Defaults: those of the demo."""
-
-    wire: int = 8005
-    page: int = 3000
-
-
-def parse_talk_ports(value: object) -> object:
-    """Return the ports of ``"original"``, ``"8005"`` (the API) or ``"8005:3000"`` (the API and the
-    page)."""
-    if value is None or isinstance(value, ConversationPorts):
-        return value
-    if value == "original":
-        return ConversationPorts()
-    match = re.fullmatch(r"(\d{1,5})(?::(\d{1,5}))?", str(value).strip())
-    ports = ConversationPorts(*(int(port) for port in match.groups() if port)) if match else None
-    if ports is None or ports.wire > 65535 or not 0 < ports.page <= 65535:
-        raise ValueError("not 'original', nor ports such as '8005' or '8005:3000'")
-    return ports
-
-
-TalkPorts = Annotated[ConversationPorts | None, NoDecode, BeforeValidator(parse_talk_ports)]
-
-
 class DatabaseUrl(SecretStr):
     """Database address that may contain a password, so it is treated as a secret."""
 
@@ -135,10 +113,15 @@ MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
 
 
 class SettingsGroup(BaseModel):
-    """Base class of a group of settings. Groups are not instantiated: `Settings` inherits all of
-    them."""
+    """Base class of a group of settings. `Settings` inherits the groups of the core, and the class
+    of a service's settings those of its plugins, too (`sidecar.plugins.load_settings`)."""
 
     model_config = ConfigDict(defer_build=True, frozen=True, protected_namespaces=())
+
+    @classmethod
+    def of(cls, settings: BaseModel) -> Self:
+        """Return this group's part of ``settings``; the defaults if they lack it."""
+        return settings if isinstance(settings, cls) else cls()
 
     @field_validator("*", mode="wrap")
     @classmethod

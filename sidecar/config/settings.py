@@ -1,4 +1,4 @@
-"""Settings of the service, from their groups; configuration files, default paths, yap's variables.
+"""Settings of the service, from their groups; configuration files, default paths.
 
 Each topic has its own file; `Settings` combines them. `vibevoice-asr serve --help` and
 `docs/settings.md` are generated from it.
@@ -6,6 +6,7 @@ Each topic has its own file; `Settings` combines them. `vibevoice-asr serve --he
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import logging
@@ -14,10 +15,9 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from pydantic_settings import (
@@ -36,6 +36,7 @@ from sidecar.config.setting_types import (
     ROLE_NODE,
     DatabaseUrl,
     SettingsGroup,
+    WordList,
     parse_duration,
 )
 from sidecar.errors import SettingsInvalid
@@ -50,23 +51,50 @@ class Settings(
     engine_settings.JobSettings,
     engine_settings.EnrolledSpeakerSettings,
     live_settings.LiveSettings,
-    live_settings.GrpcSettings,
-    server_settings.WyomingSettings,
     live_settings.ConversationSettings,
     live_settings.TtsSettings,
     server_settings.OperationsSettings,
     BaseSettings,
 ):
-    """All settings. Precedence: flags, environment, configuration file, defaults."""
+    """Settings of the core; `with_groups` adds those of plugins. Precedence: flags, environment,
+    configuration file, the environment of replaced systems, defaults."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", defer_build=False
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", defer_build=True
     )
+    foreign_variables: ClassVar[Mapping[str, str]] = {}
+    """Settings by their variables in the environment of systems that this service replaces."""
+
+    @classmethod
+    def with_groups(
+        cls, groups: Iterable[type[SettingsGroup]], foreign_variables: Mapping[str, str]
+    ) -> type[Settings]:
+        """Return the class of the core's settings and these ``groups``."""
+        members = {"__module__": __name__, "foreign_variables": foreign_variables}
+        return type("Settings", (cls, *groups), members)
 
     @classmethod
     def groups(cls) -> list[type[SettingsGroup]]:
-        """Return the groups of settings, in the order in which they are read."""
-        return [base for base in cls.__bases__ if issubclass(base, SettingsGroup)]
+        """Return the groups of settings: the core's, then those of plugins."""
+        bases = dict.fromkeys((*Settings.__bases__, *cls.__bases__))
+        return [base for base in bases if issubclass(base, SettingsGroup) and base is not Settings]
+
+    @classmethod
+    def foreign_settings(cls) -> dict[str, str]:
+        """Return the settings from the environment of a system that was served before."""
+        given = {name: foreign_variable(word) for word, name in cls.foreign_variables.items()}
+        return {name: value for name, value in given.items() if value}
+
+    @classmethod
+    def foreign_names(cls, flags: Mapping[str, Any]) -> dict[str, str]:
+        """Return the settings that are from a replaced system's environment by name, each with its
+        variable, as messages name it."""
+        return {
+            name: f"{name} (by {variable})"
+            for variable, name in cls.foreign_variables.items()
+            if foreign_variable(variable)
+            and not (name in flags or f"{ENV_PREFIX}{name.upper()}" in os.environ)
+        }
 
     @property
     def shares_jobs(self) -> bool:
@@ -100,20 +128,46 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: flags, environment, file, yap's variables; neither .env nor secret
-        folders."""
+        """Return the sources: flags, environment, file, replaced systems' variables; neither .env
+        nor secret folders."""
         known = [name for name in settings_cls.model_fields if name != "config"]
         file = file_settings(init_settings().get("config"), known)
-        yap = InitSettingsSource(settings_cls, yap_settings())
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file), yap
+        foreign = settings_cls.foreign_settings() if issubclass(settings_cls, Settings) else {}
+        return (
+            init_settings,
+            env_settings,
+            InitSettingsSource(settings_cls, file),
+            InitSettingsSource(settings_cls, foreign),
+        )
+
+
+class PluginChoice(BaseSettings):
+    """The setting `plugins`, which decides what other settings there are."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore")
+    config: Path | None = None
+    plugins: WordList = (server_settings.ALL_PLUGINS,)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources: flags, environment, file."""
+        file = file_settings(init_settings().get("config"), None)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
 
 _PYDANTIC_PREFIX = "Value error, "
 """Begin of pydantic's message for a validator of ours."""
 
 
-def load_settings(**flags: Any) -> Settings:
-    """Load the settings; ``flags`` that were given take precedence.
+def read_settings(settings_class: type[Settings], **flags: Any) -> Settings:
+    """Read the settings of a class; ``flags`` that were given take precedence.
 
     Raises:
         errors.SettingsInvalid: a value is not valid; the detail names the setting.
@@ -123,23 +177,36 @@ def load_settings(**flags: Any) -> Settings:
             "Other programs can read the password on the command line.",
             hint="Give it in VIBEVOICE_JOURNAL, by --journal @FILE, or in PGPASSWORD.",
         )
+    with _problems_as_errors(settings_class.foreign_names(flags)):
+        return settings_class(**flags)
+
+
+def read_plugin_choice(**flags: Any) -> tuple[str, ...]:
+    """Read the setting `plugins` alone.
+
+    Raises:
+        errors.SettingsInvalid: it is not valid, or the file cannot be read.
+    """
+    given = {name: flags[name] for name in ("config", "plugins") if name in flags}
+    with _problems_as_errors({}):
+        return PluginChoice(**given).plugins
+
+
+@contextlib.contextmanager
+def _problems_as_errors(names: Mapping[str, str]) -> Iterator[None]:
+    """Raise what pydantic reports as `errors.SettingsInvalid`; ``names``: of settings that have
+    another name in the message."""
     try:
-        return Settings(**flags)
+        yield
     except ValidationError as error:
         wrong = "; ".join(
-            f"{_named(problem['loc'], flags)}: {problem['msg'].removeprefix(_PYDANTIC_PREFIX)}"
+            f"{names.get(name := '.'.join(map(str, problem['loc'])), name)}: "
+            f"{problem['msg'].removeprefix(_PYDANTIC_PREFIX)}"
             for problem in error.errors()
         )
         raise errors.SettingsInvalid(f"Bad setting: {wrong}.") from None
     except (OSError, ValueError) as error:  # pydantic could not read the environment
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
-
-
-def _named(place: tuple[int | str, ...], flags: Mapping[str, Any]) -> str:
-    """Return the name of a setting, with the variable of yap's that it has its value from."""
-    name = ".".join(map(str, place))
-    own = name in flags or f"{ENV_PREFIX}{name.upper()}" in os.environ
-    return name if own or name not in yap_settings() else f"{name} (by {YAP_NAMES[name]})"
 
 
 _NOT_SETTINGS = re.compile(
@@ -148,10 +215,10 @@ _NOT_SETTINGS = re.compile(
 """Variables with the prefix that are not settings: of clients, tests, workers and Kubernetes."""
 
 
-def unknown_variables() -> Iterator[tuple[str, str]]:
+def unknown_variables(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the problem and the remedy for each variable that has the prefix and is not a
     setting."""
-    known = [name.upper() for name in Settings.model_fields]
+    known = [name.upper() for name in type(settings).model_fields]
     for name in sorted(name for name, value in os.environ.items() if value):
         word = name.upper().removeprefix(ENV_PREFIX)
         if word not in (name.upper(), *known) and not _NOT_SETTINGS.match(word):
@@ -192,8 +259,9 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(sorted(known))}."
 
 
-def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a TOML file; ``known`` are the valid names.
+def read_config_files(path: Path, known: Sequence[str] | None) -> dict[str, Any]:
+    """Return the settings of a TOML file; ``known`` are the valid names
+    (None: any).
 
     Raises:
         errors.SettingsInvalid: it cannot be read, or has an unknown key.
@@ -208,26 +276,10 @@ def read_config_files(path: Path, known: Sequence[str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise SettingsInvalid(f"The file {path} cannot be read: {error}") from None
     for name in given:
-        if name not in known:
+        if known is not None and name not in known:
             hint = suggestion(name, known)
             raise SettingsInvalid(f"{path}: there is no setting '{name}'.", hint=hint)
     return given
-
-
-YAP_VARIABLES = {
-    "MAX_CONCURRENT_CONNECTIONS": "live_sessions",
-    "WS_IDLE_TIMEOUT_S": "live_idle",
-    "WS_MAX_CONNECTION_DURATION_S": "live_longest",
-}
-"""Settings by their variables in the yap server, whose protocol is served at `/api/asr-streaming`
-(docs/live.md)."""
-YAP_NAMES = {name: variable for variable, name in YAP_VARIABLES.items()}
-UNSUPPORTED_YAP_VARIABLES = (
-    "WS_INBOUND_QUEUE_MAX",
-    "WS_MAX_MESSAGES_PER_WINDOW",
-    "WS_MAX_CANCELS_PER_WINDOW",
-)
-"""Variables whose values are fixed in this service; if one is set, the service logs a warning."""
 
 
 def config_file_path() -> Path:
@@ -253,23 +305,17 @@ def expand_home(path: Path) -> Path:
         return Path(os.devnull) / path
 
 
-def yap_variable(name: str) -> str:
-    """Return a variable of the yap server's environment; "" if it is unset or means the default
+def foreign_variable(name: str) -> str:
+    """Return a variable of a replaced system's environment; "" if it is unset or means the default
     (empty, zero or negative, "none" or "off")."""
     value = os.environ.get(name, "")
     usual = re.compile(r"\s*(|none|off|-.*|0+(\.0*)?)\s*", re.IGNORECASE)
     return "" if usual.fullmatch(value) else value
 
 
-def yap_settings() -> dict[str, Any]:
-    """Return the settings from the environment of a deployment that ran the yap server before."""
-    given = {name: yap_variable(foreign) for foreign, name in YAP_VARIABLES.items()}
-    return {name: value for name, value in given.items() if value}
-
-
-def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, Any]:
+def file_settings(named: str | Path | None, known: Sequence[str] | None) -> dict[str, Any]:
     """Return the settings of the file ``named`` by a flag, else of the default file if it exists
-    and may be read; ``known`` are the valid names.
+    and may be read; ``known`` are the valid names (None: any).
 
     Raises:
         errors.SettingsInvalid: as `read_config_files`.
@@ -292,42 +338,3 @@ def file_settings(named: str | Path | None, known: Sequence[str]) -> dict[str, A
 @functools.cache
 def _warn_once(text: str) -> None:
     log.warning("%s", text)
-
-
-MAX_REASON_BYTES = 123
-"""Maximum bytes of a close frame's reason (RFC 6455, 5.5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class YapCloseCodes:
-    """Close codes of connections; newer clients expect 1008, 1013 and `idle_timeout`."""
-
-    unauthorized: int = 4001
-    busy: int = 4002
-    idle_reason: str = "idle timeout"
-
-    @classmethod
-    def of_environment(cls) -> YapCloseCodes:
-        """Return the codes that the variables of the yap server configure (docs/live.md).
-
-        Raises:
-            SettingsInvalid: a code is not a close code, or the reason is too long for a
-                frame.
-        """
-        reason = yap_variable("WS_CLOSE_IDLE_REASON") or cls().idle_reason
-        if len(reason.encode()) > MAX_REASON_BYTES:
-            raise SettingsInvalid("WS_CLOSE_IDLE_REASON is too long for a close frame.")
-        return cls(
-            _close_code("WS_CLOSE_UNAUTHORIZED_CODE", cls().unauthorized),
-            _close_code("WS_CLOSE_BUSY_CODE", cls().busy),
-            reason,
-        )
-
-
-def _close_code(variable: str, usual: int) -> int:
-    value = yap_variable(variable) or str(usual)
-    if not re.fullmatch(r"[1-4][0-9]{3}", value, re.ASCII):
-        raise SettingsInvalid(
-            f"{variable} is not a close code.", hint="Use a number from 1000 to 4999."
-        )
-    return int(value)

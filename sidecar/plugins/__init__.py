@@ -1,5 +1,18 @@
-"""Plugins: protocols of other systems, each a folder that can be deleted with its line here."""
+"""Plugins: protocols of other systems, each a folder that can be deleted with its line here.
 
+Plugins of other distributions have the entry point `vibevoice_asr.plugins`. `load_settings` reads
+the settings of the core and of the plugins that are on.
+"""
+
+import functools
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from sidecar.config import settings as config
+from sidecar.config.server_settings import ALL_PLUGINS
+from sidecar.config.settings import Settings
+from sidecar.errors import SettingsInvalid
 from sidecar.plugin import Plugin
 from sidecar.plugins import grpc_stt, openai, realtime, s2s, vvv, wyoming, yap
 
@@ -13,3 +26,93 @@ PLUGINS: tuple[Plugin, ...] = (
     wyoming.PLUGIN,
 )
 """Literal imports: a packager does not see names that are built from strings."""
+ENTRY_POINTS = "vibevoice_asr.plugins"
+
+
+@functools.cache
+def installed() -> dict[str, Plugin]:
+    """Return the plugins that are here by name, those of other distributions last.
+
+    Raises:
+        errors.SettingsInvalid: one of another distribution cannot be imported.
+    """
+    found = {plugin.name: plugin for plugin in PLUGINS}
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            plugin = entry.load()
+        except Exception as error:  # whatever its modules do when they are imported
+            raise SettingsInvalid(
+                f"The plugin '{entry.name}' ({entry.value}) cannot be imported: {error!r}.",
+                hint="Repair or uninstall its distribution.",
+            ) from error
+        if not isinstance(plugin, Plugin) or plugin.name in found:
+            raise SettingsInvalid(
+                f"The entry point '{entry.name}' ({entry.value}) is no `sidecar.plugin.Plugin`, or "
+                "one of a name that is taken.",
+                hint="Repair or uninstall its distribution.",
+            )
+        found[plugin.name] = plugin
+    return found
+
+
+def plugins_on(choice: Sequence[str]) -> list[Plugin]:
+    """Return the plugins that are on by the setting `plugins`.
+
+    Raises:
+        errors.SettingsInvalid: there is no plugin of a name, or it needs one that is off.
+    """
+    here = installed()
+    for word in choice:
+        if (name := word.removeprefix("-")) not in (*here, ALL_PLUGINS):
+            raise SettingsInvalid(
+                f"There is no plugin '{name}'.", hint=config.suggestion(name, list(here))
+            )
+    off = {word[1:] for word in choice if word.startswith("-")}
+    named = {word for word in choice if not word.startswith("-")}
+    if not named or ALL_PLUGINS in named:
+        while more := {one.name for one in here.values() if off & {*one.requires}} - off:
+            off |= more  # what needs a plugin is off with it
+        return [plugin for plugin in here.values() if plugin.name not in off]
+    on = [plugin for plugin in here.values() if plugin.name in named - off]
+    for plugin in on:
+        if lacking := {*plugin.requires} - {one.name for one in on}:
+            raise SettingsInvalid(
+                f"The plugin '{plugin.name}' requires {', '.join(sorted(lacking))}.",
+                hint="Name both in the setting 'plugins', or none of them.",
+            )
+    return on
+
+
+def enabled(settings: Settings) -> list[Plugin]:
+    """Return the plugins of a service with these settings."""
+    return plugins_on(settings.plugins)
+
+
+def settings_class(choice: Sequence[str] = (ALL_PLUGINS,)) -> type[Settings]:
+    """Return the class of the settings of the core and of the plugins that are on."""
+    return _settings_class(tuple(plugins_on(choice)))
+
+
+@functools.cache
+def _settings_class(plugins: tuple[Plugin, ...]) -> type[Settings]:
+    groups = [plugin.settings for plugin in plugins if plugin.settings is not None]
+    variables = {word: name for one in plugins for word, name in one.foreign_variables.items()}
+    return Settings.with_groups(groups, variables)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Load the settings; ``flags`` that were given take precedence.
+
+    Raises:
+        errors.SettingsInvalid: a value is not valid, or belongs to a plugin that is off.
+    """
+    chosen = config.read_plugin_choice(**flags)
+    wanted = settings_class(chosen)
+    for plugin in installed().values():
+        for name in plugin.settings.model_fields if plugin.settings is not None else ():
+            if name in flags and name not in wanted.model_fields:
+                raise SettingsInvalid(
+                    f"'{name}' is a setting of the plugin '{plugin.name}', which is off.",
+                    hint="Remove it, or the plugin's name from the setting 'plugins'.",
+                )
+    return config.read_settings(wanted, **flags)

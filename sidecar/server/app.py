@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from sidecar.auth import authentication
 from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
-from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings, load_settings
+from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.plugin import PluginPort, PortParts, ProtocolListener
-from sidecar.plugins import PLUGINS
+from sidecar.plugins import enabled, load_settings
 from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
 from sidecar.tts.tts_engine_selection import choose_tts_engine
@@ -124,7 +124,7 @@ def create_listeners(
             each other.
     """
     found = []
-    for port in (port for plugin in PLUGINS for port in plugin.ports):
+    for port in (port for plugin in enabled(settings) for port in plugin.ports):
         if (sock := ports.get(port.field)) is not None:
             http = partial(_http_listener, port, service, sock)
             parts = PortParts(settings, service, entrance, watch, sock, tls, http)
@@ -181,7 +181,7 @@ def create_staged_app(
         errors.SettingsInvalid: an environment variable that only routes read is invalid.
         ModuleNotFoundError: the installation lacks what is imported later.
     """
-    for plugin in PLUGINS:
+    for plugin in enabled(service.settings):
         plugin.check_environment()
     for name in ("fastapi", "sidecar.server.http_app"):
         if find_spec(name) is None:

@@ -24,7 +24,7 @@ from sidecar.api.http import auth_gate, error_responses, middleware, openapi
 from sidecar.auth import authentication
 from sidecar.auth.authentication import OneTimeCodes
 from sidecar.config.settings import ROLE_NODE
-from sidecar.plugins import PLUGINS
+from sidecar.plugins import enabled
 from sidecar.server.staged_app import Lifespan, install_middleware
 from sidecar.service.facade import Service
 from sidecar.version import __version__
@@ -60,7 +60,7 @@ def create_whole_app(
         routers = [build(service) for build in OPERATIONS]
     else:
         routers = _native_routers(service, tickets)
-        for plugin in PLUGINS:
+        for plugin in enabled(settings):
             if plugin.http is not None:
                 routes = plugin.http(service, tickets)
                 routers += routes.routers

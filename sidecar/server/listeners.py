@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import errors
 from sidecar.config.settings import ROLE_NODE, Settings
 from sidecar.plugin import ProtocolListener
-from sidecar.plugins import PLUGINS
+from sidecar.plugins import enabled
 
 if TYPE_CHECKING:
     import psutil
@@ -91,7 +91,7 @@ def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
         errors.PortInUse: as `bind_port`.
         errors.SettingsInvalid: as `bind_port`, or the service's role accepts no requests.
     """
-    ports = [port for plugin in PLUGINS for port in plugin.ports]
+    ports = [port for plugin in enabled(settings) for port in plugin.ports]
     addresses = [(port, at) for port in ports if (at := port.address(settings)) is not None]
     if settings.role == ROLE_NODE and addresses:  # it has no live engine and no TTS engine
         named = " and ".join(port.setting for port, _ in addresses)

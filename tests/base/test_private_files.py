@@ -17,8 +17,9 @@ from sidecar.auth.tls import CertificatePair
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config import secret_settings
 from sidecar.config.secret_settings import resolve_token, upstream_options
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import Settings
 from sidecar.file_watcher import WatchedFiles
+from sidecar.plugins import load_settings
 from sidecar.storage.encryption import journal_key
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")

@@ -8,7 +8,7 @@ from vibevoice_asr_client import transport
 from sidecar.api import live_routes
 from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg
-from sidecar.config.settings import Settings
+from sidecar.plugins import settings_class
 from sidecar.server import listeners
 from sidecar.upstream import load_balancer
 from sidecar.workers import audio_probe, worker_environment
@@ -17,7 +17,7 @@ SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.servi
 
 
 def default(name: str) -> float:
-    return float(Settings.model_fields[name].default)
+    return float(settings_class().model_fields[name].default)
 
 
 def test_two_keep_alives_fit_into_the_silence_limit_of_clients() -> None:

@@ -47,6 +47,7 @@ from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import LoadOptions
+from sidecar.plugins import settings_class
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.version import __version__
 from sidecar.workers import worker_process
@@ -676,7 +677,7 @@ def test_help_has_examples(words, terminal):
 
 def test_help_of_serve_lists_every_setting(terminal):
     text = terminal.run("serve", "--help").stdout
-    for name in Settings.model_fields:
+    for name in settings_class().model_fields:
         assert f"--{name.replace('_', '-')} " in text, name
         assert f"VIBEVOICE_{name.upper()}." in text, name
 

@@ -22,7 +22,6 @@ from uploads import upload
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
 from sidecar.auth.identity import ANONYMOUS
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
@@ -37,6 +36,7 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service as FrontService
 from sidecar.storage import s3_storage

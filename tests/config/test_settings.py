@@ -9,14 +9,8 @@ import pytest
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
-from sidecar.config.settings import (
-    Settings,
-    YapCloseCodes,
-    data_folder,
-    load_settings,
-    unknown_variables,
-)
-from sidecar.server.app import create_app, create_service
+from sidecar.config.settings import data_folder, unknown_variables
+from sidecar.plugins import load_settings, settings_class
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +72,7 @@ def test_persisted_results_stay_unless_a_limit_is_set(config, tmp_path):
 
 NUMBERS = [
     name
-    for name, field in Settings.model_fields.items()
+    for name, field in settings_class().model_fields.items()
     if {int, float} & {field.annotation, *get_args(field.annotation)}
 ]
 
@@ -179,7 +173,7 @@ def test_invalid_toml_is_refused_with_its_file(config):
 
 def test_every_setting_is_documented_once_with_its_default():
     flags = {flag.name: flag for flag in describe()}
-    assert sorted(flag.name for flag in describe()) == sorted(Settings.model_fields)
+    assert sorted(flag.name for flag in describe()) == sorted(settings_class().model_fields)
     assert all(flag.description.endswith(".") for flag in flags.values())
     defaults = {
         name: len(re.findall("Default: |[Ii]f unset", one.help)) for name, one in flags.items()
@@ -193,34 +187,10 @@ def test_every_setting_is_documented_once_with_its_default():
 
 def test_documented_default_equals_the_default():
     described = {flag.name: flag.default for flag in describe() if flag.default != "none"}
-    usual = Settings()
+    usual = load_settings()
     given = {name: load_settings(**{name: default}) for name, default in described.items()}
     wrong = [name for name, one in given.items() if getattr(one, name) != getattr(usual, name)]
     assert [name for name in wrong if name != "spool_dir"] == []
-
-
-def test_variables_of_the_original_streaming_server_are_accepted(monkeypatch):
-    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
-    monkeypatch.setenv("WS_IDLE_TIMEOUT_S", "30")
-    monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "7")
-    monkeypatch.setenv("WS_MAX_CONNECTION_DURATION_S", "off")
-    settings = load_settings()
-    assert (settings.live_idle, settings.live_sessions) == (30, 7)
-    assert YapCloseCodes.of_environment() == YapCloseCodes(busy=1013)
-    assert settings.live_longest == 5400
-    monkeypatch.setenv("VIBEVOICE_LIVE_IDLE", "40")
-    assert load_settings().live_idle == 40
-    monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "busy")
-    with pytest.raises(errors.SettingsInvalid, match="WS_CLOSE_BUSY_CODE"):
-        create_app(settings, create_service(settings))
-
-
-def test_generic_variable_yields_to_the_file_and_is_named_if_it_is_wrong(config, monkeypatch):
-    monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "100k")
-    with pytest.raises(errors.SettingsInvalid, match="by MAX_CONCURRENT_CONNECTIONS"):
-        load_settings()
-    config.write_text("live_sessions = 5\n")
-    assert load_settings().live_sessions == 5
 
 
 def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path):

@@ -1,15 +1,10 @@
 import re
 from collections import Counter
-from collections.abc import Callable
 
-import pytest
 from many_cases import for_each
 
 from sidecar import errors
-from sidecar.api import live_messages
 from sidecar.api.http.error_responses import STATUS
-from sidecar.plugins.realtime import server_events
-from sidecar.plugins.yap import messages as yap_messages
 
 ALL = list(errors.all_errors())
 
@@ -55,24 +50,6 @@ def test_error_without_text_has_its_defaults():
     got = errors.from_wire({"code": "queue_full"})
     assert got.to_wire() == errors.QueueFull().to_wire()
     assert got.retry_after == 5
-
-
-@pytest.mark.parametrize(
-    ("said", "page"),
-    [
-        (live_messages.error_message, "docs/live-wire.md"),
-        (yap_messages.yap_error, "docs/live.md"),
-        (server_events.error_event, "docs/openai.md"),
-    ],
-)
-def test_websocket_error_names_the_docs_of_its_messages(
-    said: Callable[[errors.SidecarError], object], page: str
-) -> None:
-    """/docs, which errors of HTTP name, has no WebSocket."""
-    told = said(errors.FieldInvalid())
-    text = str(vars(told) if isinstance(told, Exception) else told)
-    assert f"The fields and their values are listed in {page}." in text
-    assert " /docs" not in text
 
 
 def test_cause_of_a_library_error_is_one_bounded_line():

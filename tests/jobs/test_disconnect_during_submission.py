@@ -20,11 +20,12 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.concurrency import ThreadLimiter
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence, jobs_folder
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 from sidecar.service.live_session_archive import LiveSessionArchive

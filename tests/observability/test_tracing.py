@@ -17,7 +17,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from scripted_speech import sound
 from service_process import Server, wait_until
 
-from sidecar.config.settings import load_settings
 from sidecar.installation import install_command
 from sidecar.jobs import job_record
 from sidecar.jobs.job_telemetry import (
@@ -26,6 +25,7 @@ from sidecar.jobs.job_telemetry import (
     is_tracing_configured,
     job_stages,
 )
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_app, create_service
 from sidecar.service import facade
 

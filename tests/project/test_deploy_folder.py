@@ -13,7 +13,8 @@ from service_process import PATIENCE_S, Server, told_by, wait_until
 
 from sidecar.cli.common_options import describe
 from sidecar.cli.output import EXIT_CODES
-from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
+from sidecar.config.settings import ENV_PREFIX, Settings
+from sidecar.plugins import load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"

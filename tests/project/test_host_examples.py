@@ -36,7 +36,7 @@ from tiny_vibevoice import skip_without
 
 from sidecar import errors
 from sidecar.cli.output import EXIT_CODES
-from sidecar.config.settings import Settings
+from sidecar.plugins import settings_class
 
 PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
 TAURI_PAGE = (REPOSITORY / "docs/tauri.md").read_text("utf-8")
@@ -447,14 +447,14 @@ def test_every_exit_code_has_remedy_on_tauri_page() -> None:
 
 @pytest.mark.parametrize("page", [PAGE, TAURI_PAGE], ids=["embedding.md", "tauri.md"])
 def test_flags_and_variables_on_host_pages_exist(page: str) -> None:
-    fields = set(Settings.model_fields)
+    fields = set(settings_class().model_fields)
     known = {f"--{name.replace('_', '-')}" for name in fields} | FOREIGN_FLAGS
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page))
     assert flags
     assert flags <= known
     variables = set(re.findall(r"\bVIBEVOICE_([A-Z_]+)", page))
     assert {name.lower() for name in variables} <= {
-        *Settings.model_fields,
+        *settings_class().model_fields,
         "config",
         "client_token",
     }

@@ -15,8 +15,9 @@ from service_process import Server, told_by
 from sidecar.api import live_routes
 from sidecar.cli.common_options import describe
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
-from sidecar.config.settings import ENV_PREFIX, Settings, load_settings
+from sidecar.config.settings import ENV_PREFIX, Settings
 from sidecar.engines import ENGINES
+from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt.servicer import NAME
 from sidecar.plugins.realtime.routes import REALTIME
 from sidecar.plugins.s2s import routes as s2s

@@ -13,12 +13,12 @@ from service_process import new_file, until
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, Scope
-from sidecar.config.settings import load_settings
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 

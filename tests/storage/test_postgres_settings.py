@@ -7,7 +7,7 @@ from postgres import KEY, Cluster
 from service_process import new_file
 
 from sidecar import errors
-from sidecar.config.settings import load_settings
+from sidecar.plugins import load_settings
 from sidecar.storage.postgres_database import PostgresDatabase, describe_database, migrate_postgres
 from sidecar.storage.postgres_settings import error_first_line, journal_address
 

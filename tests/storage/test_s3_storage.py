@@ -26,9 +26,10 @@ from uploads import upload
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.auth.tls import ensure_certificate
-from sidecar.config.settings import Settings, load_settings
+from sidecar.config.settings import Settings
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.plugins import load_settings
 from sidecar.service.system_checks import CheckState, check_kept_jobs
 from sidecar.storage import s3_storage, storage_selection
 from sidecar.storage.postgres_database import migrate_postgres
@@ -233,7 +234,7 @@ SENDS = f"""
 import hashlib
 from pathlib import Path
 from sidecar.storage.storage_selection import create_recording_storage
-from sidecar.config.settings import load_settings
+from sidecar.plugins import load_settings
 def most_mb():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024

@@ -21,7 +21,7 @@ from sidecar.auth.identity import (
     bearer_token,
 )
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
-from sidecar.config.settings import load_settings
+from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt.server import GrpcServer
 from sidecar.plugins.grpc_stt.stt_pb2 import (
     AudioChunk,

@@ -8,7 +8,7 @@ import pytest
 from llm_server import Obedient
 from service_process import Server
 
-from sidecar.config.settings import load_settings
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 

@@ -20,7 +20,7 @@ from sidecar.api.http.request_headers import identity_of, revocable
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit, raise_rate_limited
 from sidecar.concurrency import running
-from sidecar.config.settings import MAX_REASON_BYTES
+from sidecar.config.setting_types import MAX_REASON_BYTES
 from sidecar.errors import ErrorKind, InboundFull, ShuttingDown, SidecarError, TokenInvalid
 from sidecar.limit_overrides import limit
 

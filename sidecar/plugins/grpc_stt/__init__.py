@@ -8,6 +8,7 @@ from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
 from sidecar.plugin import Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugins.grpc_stt.settings import GrpcSettings
 
 
 def disable_fork_support() -> None:
@@ -20,14 +21,15 @@ def disable_fork_support() -> None:
 
 
 def _address(settings: Settings) -> tuple[str, int] | None:
-    return None if settings.grpc_port is None else (settings.host, settings.grpc_port)
+    port = GrpcSettings.of(settings).grpc_port
+    return None if port is None else (settings.host, port)
 
 
 def _create_listener(parts: PortParts) -> ProtocolListener:
     disable_fork_support()
     with needed_for("Calls over gRPC", "grpc"):
         from sidecar.plugins.grpc_stt.server import GrpcServer, server_credentials
-    authorities, tls = parts.settings.grpc_client_ca, parts.tls
+    authorities, tls = GrpcSettings.of(parts.settings).grpc_client_ca, parts.tls
     if authorities is not None and tls is None:
         raise SettingsInvalid(
             "--grpc-client-ca requires clients' certificates, but TLS is off.",
@@ -39,6 +41,7 @@ def _create_listener(parts: PortParts) -> ProtocolListener:
 
 PLUGIN = Plugin(
     name="grpc_stt",
+    settings=GrpcSettings,
     ports=(
         PluginPort(
             field="grpc_port",

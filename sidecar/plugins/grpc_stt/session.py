@@ -28,6 +28,7 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt import errors as codes
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.plugins.grpc_stt.settings import GrpcSettings
 
 PROFILES = {
     "realtime": stt_pb2.DECODE_PROFILE_REALTIME,
@@ -101,24 +102,25 @@ def session_options(
         raise codes.GrpcOptionInvalid(f"session_id has more than {LONGEST_ID} characters")
     if sum(len(one) for item in request.attributes.items() for one in item) > MOST_ATTRIBUTES:
         raise codes.GrpcOptionInvalid("the attributes are too long")
-    profile = _profile(request, settings.grpc_profile)
+    usual = GrpcSettings.of(settings)
+    profile = _profile(request, usual.grpc_profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
-        request.task == stt_pb2.TASK_UNSPECIFIED and settings.grpc_task == "translate"
+        request.task == stt_pb2.TASK_UNSPECIFIED and usual.grpc_task == "translate"
     )
     options = LiveOptions(
         language=_language(request.language_code, spec, settings.language),
         turns=TurnControl.ONE if request.vad_mode == stt_pb2.VAD_AUTO_END else TurnControl.SILENCE,
-        endpointing=_endpointing(request, settings),
+        endpointing=_endpointing(request, usual),
         diarize=False,
         translate=translates and spec.translates,
         accurate=profile == "accurate",
-        keep=settings.grpc_keep,
+        keep=usual.grpc_keep,
     )
     return GrpcSessionOptions(request, options, profile, api_key_in(request))
 
 
-def _endpointing(request: stt_pb2.SessionRequest, settings: Settings) -> EndpointingOptions:
-    threshold = settings.grpc_threshold
+def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcSettings) -> EndpointingOptions:
+    threshold = usual.grpc_threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
     elif request.vad_threshold != 0:
@@ -128,7 +130,7 @@ def _endpointing(request: stt_pb2.SessionRequest, settings: Settings) -> Endpoin
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
         raise codes.GrpcThresholdInvalid("vad_threshold must lie between 0 and 1")
-    silence_s = settings.grpc_silence if request.vad_silence <= 0 else request.vad_silence
+    silence_s = usual.grpc_silence if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
         raise codes.GrpcOptionInvalid(f"vad_silence must be {limits['silence_s']} s")
     return EndpointingOptions(

@@ -18,6 +18,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.plugins.openai import common as openai_common
+from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
 
@@ -247,7 +248,7 @@ async def _parse_request(
     if upload.part != FILE:
         raise _no_file()
     form = OpenAIRequestForm(upload.lists)
-    strict = service.settings.openai_strict
+    strict = OpenAISettings.of(service.settings).openai_strict
     model = form.one("model").strip() or usual
     precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (

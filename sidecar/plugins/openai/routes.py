@@ -25,6 +25,7 @@ from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.openai import messages, retries, speech
 from sidecar.plugins.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
 from sidecar.plugins.openai.retries import OpenAIFollowedJob
+from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
 
@@ -40,7 +41,7 @@ PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
     router = speech.build_router(service)
-    created, strict = int(clock.wall_time()), service.settings.openai_strict
+    created, strict = int(clock.wall_time()), OpenAISettings.of(service.settings).openai_strict
     wire = _OpenAITranscriptions(service)
 
     def add(path: str, summary: str, body: dict[str, Any], **how: Any) -> None:

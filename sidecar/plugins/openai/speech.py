@@ -25,6 +25,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.limit_overrides import limit
 from sidecar.plugins.openai.common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
+from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import TtsClient
 
@@ -113,7 +114,9 @@ def build_router(service: Service) -> APIRouter:
         fields = await upload.read_json(request)
         if (tts := service.tts) is None:
             raise errors.SpeechUnavailable()
-        asked = parse_speech_request(fields, tts.spec, strict=service.settings.openai_strict)
+        asked = parse_speech_request(
+            fields, tts.spec, strict=OpenAISettings.of(service.settings).openai_strict
+        )
         return SpeechResponse(tts, asked, quota, identity_of(request))
 
     return router

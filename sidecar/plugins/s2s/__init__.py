@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.plugin import HttpRoutes, Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugins.s2s.settings import S2SSettings
 
 if TYPE_CHECKING:
     from sidecar.service.facade import Service
@@ -22,7 +23,8 @@ def _http(service: Service, _: Any) -> HttpRoutes:
 
 
 def _address(settings: Settings) -> tuple[str, int] | None:
-    return ("127.0.0.1", settings.talk_ports.wire) if settings.talk_ports is not None else None
+    ports = S2SSettings.of(settings).talk_ports
+    return ("127.0.0.1", ports.wire) if ports is not None else None
 
 
 def create_listener(parts: PortParts) -> ProtocolListener:
@@ -37,7 +39,7 @@ def create_listener(parts: PortParts) -> ProtocolListener:
     from sidecar.api.http.auth_gate import PortRules
     from sidecar.plugins.s2s import routes
 
-    ports = parts.settings.talk_ports
+    ports = S2SSettings.of(parts.settings).talk_ports
     assert ports is not None  # as `_address` says
     if not parts.access.authenticator.local_only:
         raise SettingsInvalid(
@@ -54,6 +56,7 @@ def create_listener(parts: PortParts) -> ProtocolListener:
 
 PLUGIN = Plugin(
     name="s2s",
+    settings=S2SSettings,
     http=_http,
     ports=(
         PluginPort(

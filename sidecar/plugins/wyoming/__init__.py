@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sidecar.config.settings import Settings
 from sidecar.plugin import Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugins.wyoming.settings import WyomingSettings
 
 
 def _address(settings: Settings) -> tuple[str, int] | None:
-    return None if settings.wyoming_port is None else (settings.host, settings.wyoming_port)
+    port = WyomingSettings.of(settings).wyoming_port
+    return None if port is None else (settings.host, port)
 
 
 def _create_listener(parts: PortParts) -> ProtocolListener:
@@ -19,6 +21,7 @@ def _create_listener(parts: PortParts) -> ProtocolListener:
 
 PLUGIN = Plugin(
     name="wyoming",
+    settings=WyomingSettings,
     ports=(
         PluginPort(
             field="wyoming_port",

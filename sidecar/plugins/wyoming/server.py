@@ -33,6 +33,7 @@ from sidecar.interfaces.live_options import WholeSamples
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.wyoming import messages
+from sidecar.plugins.wyoming.settings import WyomingSettings
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class WyomingAllowlist:
         Raises:
             errors.SettingsInvalid: no client could connect, or an entry is not an address.
         """
-        guests = [_network(text) for text in settings.wyoming_clients]
+        guests = [_network(text) for text in WyomingSettings.of(settings).wyoming_clients]
         if not guests and not entrance.authenticator.local_only:
             raise errors.SettingsInvalid(
                 "The service requires a token, and Wyoming clients (--wyoming-port) cannot "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sidecar.config.settings import YapCloseCodes
 from sidecar.plugin import HttpRoutes, Plugin
+from sidecar.plugins.yap import settings
 
 if TYPE_CHECKING:
     from sidecar.service.facade import Service
@@ -21,7 +21,13 @@ def _http(service: Service, _: Any) -> HttpRoutes:
 
 
 def _check_environment() -> None:
-    YapCloseCodes.of_environment()  # its routes read it after the ready line
+    settings.YapCloseCodes.of_environment()  # its routes read it after the ready line
 
 
-PLUGIN = Plugin(name="yap", http=_http, check_environment=_check_environment)
+PLUGIN = Plugin(
+    name="yap",
+    http=_http,
+    foreign_variables=settings.YAP_VARIABLES,
+    fixed_variables=settings.UNSUPPORTED_YAP_VARIABLES,
+    check_environment=_check_environment,
+)

@@ -11,8 +11,8 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http import request_headers, websocket_connections
-from sidecar.config.settings import YapCloseCodes
 from sidecar.interfaces.request_options import decode_base64
+from sidecar.plugins.yap.settings import YapCloseCodes
 
 UNKNOWN = "unknown"
 """Id in frames that answer no request."""

@@ -13,12 +13,12 @@ from sidecar import clock, errors
 from sidecar.api.http import websocket_connections
 from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocketDialect
 from sidecar.auth.rate_limits import MINUTE_S
-from sidecar.config.settings import YapCloseCodes
 from sidecar.interfaces import live_options
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.plugins.yap import messages
 from sidecar.plugins.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
+from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.plugins.yap.utterances import YapUtterances
 from sidecar.service.facade import Service
 

@@ -30,7 +30,7 @@ from service_process import (
 )
 
 from sidecar import errors
-from sidecar.config.settings import Settings
+from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt import stt_pb2
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_listeners
@@ -69,7 +69,7 @@ def stranger(strict: Server) -> Iterator[Client]:
 def test_grpc_fork_handlers_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its handlers one in fifty ffmpegs died that were started under calls (8 of 400)."""
     monkeypatch.delenv(FORKS)
-    settings, nothing = Settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
+    settings, nothing = load_settings(grpc_port=0, grpc_client_ca=Path("ca.pem")), cast("Any", None)
     with socket.socket() as grpc_socket, pytest.raises(errors.SettingsInvalid):
         create_listeners(settings, nothing, nothing, nothing, {"grpc_port": grpc_socket})
     assert os.environ[FORKS] == "0"

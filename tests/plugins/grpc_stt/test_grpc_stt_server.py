@@ -29,8 +29,8 @@ from service_process import PATIENCE_S, REPOSITORY, new_file, until
 from sidecar import errors
 from sidecar.auth import tls
 from sidecar.auth.tls import CertificatePair
-from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
+from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt import servicer, session, stt_pb2
 from sidecar.plugins.grpc_stt.server import server_credentials
 from sidecar.plugins.grpc_stt.servicer import peer_address, request_origin

@@ -24,11 +24,11 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.config.settings import load_settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
+from sidecar.plugins import load_settings
 from sidecar.plugins.openai import retries
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service

@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
 from sidecar import errors
-from sidecar.config.settings import load_settings
 from sidecar.file_watcher import FileWatcher
+from sidecar.plugins import load_settings
 from sidecar.server.app import create_entrance, create_listeners, create_service
 
 PAGE_PORT = 3000

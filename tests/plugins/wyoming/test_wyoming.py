@@ -28,7 +28,7 @@ from wyoming.ping import Ping, Pong
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import AuthMethod
-from sidecar.config.settings import load_settings
+from sidecar.plugins import load_settings
 from sidecar.plugins.wyoming.messages import (
     LARGEST_DATA,
     LARGEST_PAYLOAD,

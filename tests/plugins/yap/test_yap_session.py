@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES
 from sidecar.interfaces import live_events
-from sidecar.plugins.yap.messages import YapCloseCodes, YapIds, close_of
+from sidecar.plugins.yap.messages import YapIds, close_of
+from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.plugins.yap.utterances import YapUtterances, YapWordDeltas
 from sidecar.transcripts.transcript import Notice, Segment
 

@@ -1,0 +1,71 @@
+"""The setting `plugins`."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar import errors
+from sidecar.plugins import PLUGINS, enabled, load_settings, plugins_on
+from sidecar.server.app import create_app, create_service
+from sidecar.server.listeners import reserve_ports
+
+NAMES = [plugin.name for plugin in PLUGINS]
+
+
+@pytest.fixture(autouse=True)
+def config(no_settings: Path) -> Path:
+    """An environment without settings of the machine's, and a file of our own."""
+    no_settings.touch()
+    return no_settings
+
+
+def names(*choice: str) -> list[str]:
+    return [plugin.name for plugin in plugins_on(choice)]
+
+
+def test_all_plugins_are_on_by_default() -> None:
+    assert [plugin.name for plugin in enabled(load_settings())] == NAMES
+
+
+def test_plugins_are_chosen_by_name_or_left_out() -> None:
+    assert names("vvv", "yap") == ["vvv", "yap"]
+    assert names("-vvv", "-yap") == [name for name in NAMES if name not in ("vvv", "yap")]
+    assert names("all", "-vvv") == names("-vvv")
+
+
+def test_plugin_without_a_required_one_is_off_or_refused_if_named() -> None:
+    assert {"openai", "realtime"}.isdisjoint(names("-openai"))
+    with pytest.raises(errors.SettingsInvalid, match="'realtime' requires openai"):
+        names("realtime")
+
+
+def test_unknown_plugin_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(errors.SettingsInvalid) as caught:
+        names("-wyomin")
+    assert caught.value.hint == "Did you mean 'wyoming'?"
+
+
+def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text('plugins = ["yap"]\n')
+    assert [plugin.name for plugin in enabled(load_settings())] == ["yap"]
+    monkeypatch.setenv("VIBEVOICE_PLUGINS", "vvv")
+    assert [plugin.name for plugin in enabled(load_settings())] == ["vvv"]
+    assert [plugin.name for plugin in enabled(load_settings(plugins="-vvv"))] == names("-vvv")
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=NAMES)
+def test_plugin_that_is_off_has_no_route_port_or_setting(plugin, config: Path) -> None:
+    def paths(choice: str) -> set[str]:
+        settings = load_settings(engine="scripted", plugins=choice)
+        return set(create_app(settings, create_service(settings)).openapi()["paths"])
+
+    if plugin.http is not None and plugin.name != "yap":  # which has a WebSocket only
+        assert paths("-" + plugin.name) < paths("all")
+    for name in plugin.settings.model_fields if plugin.settings else ():
+        with pytest.raises(errors.SettingsInvalid, match=f"plugin '{plugin.name}', which is off"):
+            load_settings(plugins=f"-{plugin.name}", **{name: "1"})
+        config.write_text(f'{name} = "1"\n')
+        with pytest.raises(errors.SettingsInvalid, match=f"there is no setting '{name}'"):
+            load_settings(plugins=f"-{plugin.name}")
+    config.write_text("")
+    assert reserve_ports(load_settings(plugins=f"-{plugin.name}")) == {}
