@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import socket
 
+    import typer
     from fastapi import APIRouter
 
     from sidecar.api.http.auth_gate import PortRules, SendRefusal, TicketGrant
@@ -97,6 +98,10 @@ def _nothing_to_check() -> None:
     """Accept the environment."""
 
 
+def _no_commands(app: typer.Typer) -> None:
+    """Add nothing to the command line."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plugin:
     """A part of the service that can be left out."""
@@ -109,6 +114,8 @@ class Plugin:
     http: Callable[[Service, OneTimeCodes[TicketGrant]], HttpRoutes] | None = None
     """Builds its routes; one-time codes admit browsers to WebSockets."""
     ports: tuple[PluginPort, ...] = ()
+    add_commands: Callable[[typer.Typer], None] = _no_commands
+    """Adds its commands to the command line; there they are also while it is off."""
     foreign_variables: Mapping[str, str] = field(default_factory=dict)
     """Settings by their variables in the environment of the system that it replaces."""
     fixed_variables: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Plugins: protocols of other systems, each a folder that can be deleted with its line here.
+"""Plugins: what a desktop sidecar does not need, each a folder that can be deleted with its line.
 
 Plugins of other distributions have the entry point `vibevoice_asr.plugins`. `load_settings` reads
 the settings of the core and of the plugins that are on.
@@ -14,7 +14,17 @@ from sidecar.config.server_settings import ALL_PLUGINS
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.plugin import Plugin
-from sidecar.plugins import grpc_stt, openai, realtime, s2s, vvv, wyoming, yap
+from sidecar.plugins import (
+    grpc_stt,
+    load_test,
+    monitor,
+    openai,
+    realtime,
+    s2s,
+    vvv,
+    wyoming,
+    yap,
+)
 
 PLUGINS: tuple[Plugin, ...] = (
     openai.PLUGIN,
@@ -24,6 +34,8 @@ PLUGINS: tuple[Plugin, ...] = (
     s2s.PLUGIN,
     grpc_stt.PLUGIN,
     wyoming.PLUGIN,
+    monitor.PLUGIN,
+    load_test.PLUGIN,
 )
 """Literal imports: a packager does not see names that are built from strings."""
 ENTRY_POINTS = "vibevoice_asr.plugins"

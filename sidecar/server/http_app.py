@@ -11,12 +11,12 @@ from fastapi import APIRouter, FastAPI
 
 from sidecar import errors
 from sidecar.api import (
-    admin_routes,
     enrolled_speaker_routes,
     health_routes,
     job_routes,
     live_routes,
     metrics_routes,
+    reload_routes,
     transcribe_routes,
 )
 from sidecar.api import page as api_page
@@ -49,9 +49,7 @@ def create_whole_app(
     the service."""
     settings = service.settings
     tickets = OneTimeCodes[auth_gate.TicketGrant]()
-    dialects: dict[str, error_responses.ErrorRenderer] = {
-        admin_routes.PATH: admin_routes.install_error_format(on=settings.admin)
-    }
+    dialects: dict[str, error_responses.ErrorRenderer] = {}
     refusals: dict[str, auth_gate.SendRefusal] = {
         live_routes.PATH: live_routes.DIALECT.send_refusal
     }
@@ -123,13 +121,12 @@ def _native_routers(
     """Return the routers of the native API."""
     builders = (
         transcribe_routes.build_router,
-        admin_routes.build_reload_router,
+        reload_routes.build_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
         api_page.build_router,
         live_routes.build_router,
         *OPERATIONS,
-        admin_routes.build_router,
     )
     routers = [build(service) for build in builders]
     return [live_routes.build_ticket_router(tickets), *routers]

@@ -65,11 +65,7 @@ def test_plugin_is_imported_by_the_list_of_plugins_only(name: str) -> None:
         for file in (ROOT / "sidecar").rglob("*.py")
         if file not in allowed and f"sidecar.plugins.{name}" in imports(file)
     ]
-    assert [one for one in found if one not in KNOWN] == []
-
-
-KNOWN = {"sidecar/cli/bench.py"}
-"""Will be a plugin itself."""
+    assert found == []
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ MODULES = (
     *("sidecar.workers.worker_main", "numpy", "pydantic.v1", "typer", "ctypes.util", "pynvml"),
     *("uvicorn.lifespan.on", "uvicorn.loops.auto", "uvicorn.loops.asyncio"),
     *("rich.console", "rich.live", "rich.markdown", "rich.traceback", "rich.columns"),
-    *("rich.syntax", "sidecar.cli.remote_service", "sidecar.cli.bench", "httpcore"),
+    *("rich.syntax", "sidecar.cli.remote_service", "sidecar.plugins.load_test.command", "httpcore"),
     *("sidecar.live.runtime.live_scheduler", "anyio._backends._asyncio", "soundfile", "soxr"),
     *("psycopg", "psycopg_pool", "argparse", "vibevoice_asr_client.vvv"),
     *("httpx2", "httpcore2", "tqdm.auto", "yaml", "filelock", "fsspec"),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
-from sidecar.plugin import Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugin import HttpRoutes, Plugin, PluginPort, PortParts, ProtocolListener
 from sidecar.plugins.grpc_stt.settings import GrpcSettings
+
+if TYPE_CHECKING:
+    import typer
+
+    from sidecar.service.facade import Service
 
 
 def disable_fork_support() -> None:
@@ -39,9 +45,26 @@ def _create_listener(parts: PortParts) -> ProtocolListener:
     return GrpcServer(parts.service, parts.access, parts.socket, credentials)
 
 
+def _http(service: Service, _: Any) -> HttpRoutes:
+    from sidecar.plugins.grpc_stt import admin_routes
+
+    return HttpRoutes(
+        routers=[admin_routes.build_router(service)],
+        dialects={admin_routes.PATH: admin_routes.install_error_format(on=service.settings.admin)},
+    )
+
+
+def _add_commands(app: typer.Typer) -> None:
+    from sidecar.plugins.grpc_stt import convert_command
+
+    app.add_typer(convert_command.build(), name="config")
+
+
 PLUGIN = Plugin(
     name="grpc_stt",
     settings=GrpcSettings,
+    http=_http,
+    add_commands=_add_commands,
     ports=(
         PluginPort(
             field="grpc_port",

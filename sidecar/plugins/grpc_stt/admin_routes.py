@@ -1,4 +1,4 @@
-"""Routes of /admin and /reload-model: load, unload and reload models.
+"""Routes of /admin, as the replaced gRPC server has them: load and unload models.
 
 The service has one engine for recordings and one for live audio, each with one model at a time. A
 loaded model replaces the one before (docs/operations.md).
@@ -7,7 +7,7 @@ loaded model replaces the one before (docs/operations.md).
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
@@ -18,10 +18,10 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.identity import AuthMethod, Scope
-from sidecar.config import grpc_yaml_config
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
-from sidecar.interfaces.request_options import field_missing, parse_flag, parse_number, parse_text
+from sidecar.interfaces.request_options import parse_number, parse_text
+from sidecar.plugins.grpc_stt import yaml_config
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import ModelLoadRequest
 
@@ -75,19 +75,6 @@ class AdminModelList(BaseModel):
     failed: dict[str, str] = Field(
         description="Error code of the last model that could not be loaded, by its name."
     )
-
-
-class ReloadAnswer(BaseModel):
-    """Result of a reload."""
-
-    status: Literal["success"]
-    message: str = Field(examples=["Model reloaded with precision: int8"])
-
-
-RELOAD_BODY: dict[str, Any] = openapi.request_body(
-    openapi.object_schema({"precision": openapi.choice(Precision)}, ["precision"]),
-    example={"precision": "int8"},
-)
 
 
 _LOAD_FIELDS: dict[str, Any] = {
@@ -146,34 +133,13 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
 
 PATH = "/admin/"
 PRECISIONS: Mapping[str, Precision] = {
-    **{name: Precision(value) for name, value in grpc_yaml_config.PRECISIONS.items()},
+    **{name: Precision(value) for name, value in yaml_config.PRECISIONS.items()},
     **{one.value: one for one in Precision},
 }
 """Precisions by the names of CTranslate2 and of this service."""
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": AdminRefusal} for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
-
-
-def build_reload_router(service: Service) -> APIRouter:
-    """Return the route that loads the engine at another precision."""
-    router = openapi.Routes(responses=openapi.PROBLEMS)
-
-    @router.post("/reload-model", response_model=ReloadAnswer, openapi_extra=RELOAD_BODY)
-    async def reload_model(request: Request) -> Response:
-        """Reload the engine at another precision."""
-        values = await read_json(request, declared=True)
-        if "precision" not in values:
-            raise field_missing("precision", values)
-        if not isinstance(values["precision"], str):
-            raise errors.FieldInvalid("The field 'precision' is not a string.")
-        now = parse_flag("now", request.query_params.get("now"), default=False)
-        precision = await service.reload(identity_of(request), values["precision"], now=now)
-        return json_response(
-            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
-        )
-
-    return router
 
 
 def build_router(service: Service) -> APIRouter:

@@ -8,10 +8,9 @@ from grpc_client import Client
 from service_process import Server, new_file
 
 from sidecar import errors
-from sidecar.cli import command_table
-from sidecar.config import grpc_yaml_config
 from sidecar.config.settings import Settings
 from sidecar.plugins import load_settings, settings_class
+from sidecar.plugins.grpc_stt import convert_command, yaml_config
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 FILES = Path(__file__).with_name("grpc_server.yaml"), Path(__file__).with_name("grpc_model.yml")
@@ -54,7 +53,7 @@ def without_config_path(settings: Settings) -> dict[str, Any]:
 
 
 def test_each_yaml_key_sets_its_setting_and_null_sets_nothing() -> None:
-    meant = grpc_yaml_config.read(FILES)
+    meant = yaml_config.read(FILES)
     settings = load_settings(**meant.settings)
     assert without_config_path(settings) == {**without_config_path(load_settings()), **MEANT}
     assert meant.unheeded == LEFT_OUT
@@ -72,7 +71,7 @@ def test_yaml_as_configuration_is_refused_with_the_converting_command(
 
 
 def test_every_yaml_key_maps_to_an_existing_setting_or_none() -> None:
-    named = [key.setting for keys in grpc_yaml_config.SECTIONS.values() for key in keys.values()]
+    named = [key.setting for keys in yaml_config.SECTIONS.values() for key in keys.values()]
     assert {one for one in named if one} - {"language_fix"} <= set(settings_class().model_fields)
 
 
@@ -101,7 +100,7 @@ def test_invalid_yaml_is_refused_with_its_key_and_a_suggestion(
     tmp_path: Path, text: str, said: str, hint: str
 ) -> None:
     with pytest.raises(errors.SettingsInvalid) as caught:
-        load_settings(**grpc_yaml_config.read([new_file(tmp_path / "a.yaml", text)]).settings)
+        load_settings(**yaml_config.read([new_file(tmp_path / "a.yaml", text)]).settings)
     assert said in caught.value.detail
     assert hint in caught.value.hint
 
@@ -118,12 +117,12 @@ def test_misspelled_setting_in_toml_is_an_error(tmp_path: Path) -> None:
 
 def test_folder_as_model_is_accepted_and_unfixed_language_ignored() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
-    meant = grpc_yaml_config.convert_yaml_config([("model.yaml", content)])
+    meant = yaml_config.convert_yaml_config([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
-    timeless = grpc_yaml_config.convert_yaml_config(
+    timeless = yaml_config.convert_yaml_config(
         [("server.yaml", {"server": {"decode_timeout_sec": 0}})]
     )
-    assert timeless.settings == {"live_timeout": grpc_yaml_config.UNLIMITED_S}
+    assert timeless.settings == {"live_timeout": yaml_config.UNLIMITED_S}
 
 
 ALL_RECORDINGS = {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 << 20}
@@ -141,7 +140,7 @@ ALL_RECORDINGS = {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 
 def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(
     storage: dict[str, object], settings: dict[str, object]
 ) -> None:
-    meant = grpc_yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])
+    meant = yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])
     assert (meant.settings, meant.unheeded) == (settings, ())
 
 
@@ -149,12 +148,12 @@ def test_converted_file_starts_the_service_with_the_same_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ours = tmp_path / "ours.toml"
-    assert command_table.convert(*FILES, ours) == 0
+    assert convert_command.convert(*FILES, ours) == 0
     said = capsys.readouterr().err
     assert all(f"corresponds to {key}\n" in said for key in LEFT_OUT)
     assert all(f"#   {key}\n" in ours.read_text("utf-8") for key in LEFT_OUT)
     converted = load_settings(config=ours)
-    theirs = load_settings(**grpc_yaml_config.read(FILES).settings)
+    theirs = load_settings(**yaml_config.read(FILES).settings)
     assert without_config_path(converted) == without_config_path(theirs)
     own = {"config": ours, "live_engine": "scripted", "journal_key": "k" * 32}
     with (

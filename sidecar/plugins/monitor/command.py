@@ -1,27 +1,13 @@
-"""Commands `monitor` and `status`: state of a running service."""
+"""Command `monitor`: a running service, watched."""
 
 import asyncio
 
-from sidecar.cli import monitor_sections
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import option
-from sidecar.cli.output import PROGRAM, print_error_line, print_text
+from sidecar.cli.output import print_error_line, print_text
 from sidecar.installation import needed_for
+from sidecar.plugins.monitor import sections
 
-STATUS_FIELDS = (
-    "address",
-    "status",
-    "version",
-    "pid",
-    "engine",
-    "precision",
-    "engine_state",
-    "model_loaded",
-    "jobs_waiting",
-    "live_engine",
-    "active_sessions",
-)
-"""Fields of `/health` that `status` shows; the others are for other programs."""
 NOBODY = 1
 """Exit code if nothing answers."""
 
@@ -58,12 +44,10 @@ async def monitor(
     * `vibevoice-asr monitor --no-clear --interval 60 >> service.log`
     """
     where = where.with_token().or_ours()
-    async with monitor_sections.create_monitor_client(
-        where, metrics_url, system_url, timeout_s
-    ) as looking:
+    async with sections.create_monitor_client(where, metrics_url, system_url, timeout_s) as looking:
         if not (once or no_clear):
             with needed_for("The monitor's screen (--once does without)", "monitor"):
-                from sidecar.cli.monitor_screen import MonitorApp
+                from sidecar.plugins.monitor.screen import MonitorApp
 
             await MonitorApp(looking, interval).run_async()
         elif not await print_tables(looking, interval, once=once):
@@ -72,34 +56,15 @@ async def monitor(
     return 0
 
 
-async def print_tables(
-    camera: monitor_sections.MonitorClient, interval_s: float, *, once: bool
-) -> bool:
+async def print_tables(camera: sections.MonitorClient, interval_s: float, *, once: bool) -> bool:
     """Print a table every ``interval_s`` seconds; with ``once`` return whether a service
     answered."""
-    before: monitor_sections.MonitorSnapshot | None = None
+    before: sections.MonitorSnapshot | None = None
     while True:
         picture = await camera.fetch_snapshot()
-        text = monitor_sections.table(monitor_sections.sections(picture, before))
+        text = sections.table(sections.sections(picture, before))
         print_text(text if once else f"{text}\n")
         if once:
             return picture.answers
         before = picture
         await asyncio.sleep(interval_s)
-
-
-async def status(*, where: ServiceTarget) -> None:
-    """Show the state of a running service.
-
-    Example: `vibevoice-asr status --server http://127.0.0.1:9000`
-    """
-    from sidecar.cli.remote_service import service_at
-
-    where = where.or_ours()  # health needs no token
-    async with service_at(where.server or "", where.token, where.trust) as client:
-        health = {"address": client.url, **await client.health()}
-    shown = {name: health[name] for name in STATUS_FIELDS if name in health}
-    for name, value in {**shown, "more": f"{PROGRAM} monitor --once"}.items():
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        print_text(f"{name.replace('_', ' '):<15} {'-' if value is None else value}\n")

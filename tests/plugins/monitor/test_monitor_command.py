@@ -14,7 +14,7 @@ from service_process import PATIENCE_S, Server, counting_listener, free_port
 
 from sidecar.cli import run
 from sidecar.cli.backends import ServiceTarget
-from sidecar.cli.monitor_sections import (
+from sidecar.plugins.monitor.sections import (
     MonitorSection,
     MonitorSnapshot,
     create_monitor_client,
@@ -78,7 +78,7 @@ def test_monitor_without_textual_says_what_to_install(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("textual")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "sidecar.cli.monitor_screen", raising=False)
+    monkeypatch.delitem(sys.modules, "sidecar.plugins.monitor.screen", raising=False)
     monkeypatch.setitem(sys.modules, "textual", None)
     assert run(["monitor", "--server", server.url]) == 78
     assert "pip install -e '.[monitor]'" in capsys.readouterr().err
@@ -88,7 +88,7 @@ def test_monitor_without_textual_says_what_to_install(
 async def shown(address: str) -> AsyncIterator[tuple[Any, Any]]:
     """The application on a terminal of its own, and what drives it."""
     pytest.importorskip("textual")
-    from sidecar.cli.monitor_screen import MonitorApp
+    from sidecar.plugins.monitor.screen import MonitorApp
 
     async with create_monitor_client(ServiceTarget(address), None, None, PATIENCE_S) as looking:
         app = MonitorApp(looking, 0.1)

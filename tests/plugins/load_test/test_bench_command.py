@@ -201,7 +201,8 @@ def test_bench_without_grpc_says_what_to_install_or_enable(
 
 
 def test_load_test_is_imported_only_when_it_runs() -> None:
-    code = "import sys, sidecar.cli.bench; sys.exit('vibevoice_asr_client' in sys.modules)"
+    module = "sidecar.plugins.load_test.command"
+    code = f"import sys, {module}; sys.exit('vibevoice_asr_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # every start imports the command
 
 

@@ -9,7 +9,12 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, ItemGrid, VerticalScroll
 from textual.widgets import Footer, Header, Sparkline, Static
 
-from sidecar.cli.monitor_sections import MonitorClient, MonitorSection, MonitorSnapshot, sections
+from sidecar.plugins.monitor.sections import (
+    MonitorClient,
+    MonitorSection,
+    MonitorSnapshot,
+    sections,
+)
 
 REMEMBERED = 120
 """Number of snapshots in a sparkline."""
