@@ -14,17 +14,15 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.engines.live_sessions import LiveSessions
 from sidecar.engines.vibevoice import prepare_process
 from sidecar.gpu_memory.streaming_memory import SESSION_TOKENS, WINDOWS_AT_ONCE
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
-from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.vibevoice.streaming_model import StreamingModel
-    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
 
 SPEC = engine_interface.EngineSpec(
     name="vibevoice-streaming",
@@ -47,12 +45,11 @@ FIRST_S, STEP_S = 3.5, 0.5
 """Seconds of a segment until its first window, and between looks for a further one."""
 
 
-class VibeVoiceStreamingEngine:
+class VibeVoiceStreamingEngine(LiveSessions):
     """VibeVoice-ASR-Streaming with many sessions on one model."""
 
     def __init__(self) -> None:
         self._model: StreamingModel | None = None
-        self._voices: SpeakerModels | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the checkpoint onto its device.
@@ -82,32 +79,18 @@ class VibeVoiceStreamingEngine:
         assert self._model is not None
         yield from StreamingTranscription(self._model, request).events()
 
-    def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> EngineSession:
-        """Open a live session.
-
-        Raises:
-            errors.LiveUnavailable: voice activity detection is not available.
-        """
-        return self._scheduler.open(options, begin, tell)
-
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.engines.vibevoice.streaming_live import SharedModel
-        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import PartialSchedule
-        from sidecar.live.runtime.vad import load_vad
 
         assert self._model is not None
         recognize = SharedModel(self._model).recognize
-        hear, glimpse = partial(recognize, last=True), partial(recognize, last=False)
-        return LiveScheduler(
-            LiveRecognizers(hear, glimpse, encoder=SpeakerEncoder(self._voices)),
-            load_vad(),
-            SPEC.name,
-            self._model.loaded.precision.value,
+        return self._schedule(
+            SPEC,
+            self._model.loaded.precision,
+            partial(recognize, last=True),
+            partial(recognize, last=False),
             threads=WINDOWS_AT_ONCE,
             schedule=PartialSchedule(FIRST_S, STEP_S, grows=True, turns=True),
         )

@@ -23,18 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.checkpoints.installed_checkpoints import TEKKEN_FILE
+from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import EngineUnavailable, ModelLoadFailed, cause_of
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
     import torch
 
     from sidecar.audio import Block
-    from sidecar.diarization.speaker_models import SpeakerModels
-    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
@@ -58,12 +57,11 @@ SLICE_SAMPLES = LIVE_RATE
 """Samples between two checks for cancellation."""
 
 
-class VoxtralEngine:
+class VoxtralEngine(LiveSessions):
     """Voxtral Realtime with many streams on one model."""
 
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None
-        self._voices: SpeakerModels | None = None
         self._precision = engine_interface.Precision.FP32
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -95,29 +93,15 @@ class VoxtralEngine:
         """
         raise EngineUnavailable("The engine 'voxtral' transcribes live audio only.")
 
-    def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> EngineSession:
-        """Open a live session.
-
-        Raises:
-            errors.LiveUnavailable: voice activity detection is not available.
-        """
-        return self._scheduler.open(options, begin, tell)
-
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.diarization.speaker_models import SpeakerEncoder
-        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import PartialSchedule
-        from sidecar.live.runtime.vad import load_vad
 
-        encoder = SpeakerEncoder(self._voices)
-        return LiveScheduler(
-            LiveRecognizers(self.hear, self.glimpse, encoder=encoder),
-            load_vad(),
-            SPEC.name,
-            self._precision.value,
+        return self._schedule(
+            SPEC,
+            self._precision,
+            self.hear,
+            self.glimpse,
             threads=1,  # there is one model, and the rest holds Python's lock
             schedule=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )

@@ -13,20 +13,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from sidecar.audio import SAMPLE_RATE
+from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import LiveUnavailable
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
-from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.moonshine.moonshine_recognizer import (
         MoonshineHypothesis,
         MoonshineRecognizer,
     )
-    from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.vad import SileroVad
 
@@ -50,12 +48,11 @@ CHECKPOINT_INTERVAL_S = 20.0
 """Seconds between checkpoints; diarization ahead of the words is lost with them."""
 
 
-class MoonshineEngine:
+class MoonshineEngine(LiveSessions):
     """Moonshine engine: recognized words and speaker turns, joined into segments."""
 
     def __init__(self) -> None:
         self._recognizer: MoonshineRecognizer | None = None
-        self._voices: SpeakerModels | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
@@ -85,32 +82,12 @@ class MoonshineEngine:
         """Transcribe from the last checkpoint on."""
         yield from self._events(settled, request)
 
-    def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
-    ) -> EngineSession:
-        """Open a live session; all sessions share one voice activity detector.
-
-        Raises:
-            errors.LiveUnavailable: voice activity detection is not available.
-        """
-        return self._scheduler.open(options, begin, tell)
-
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
-        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
-        encoder = SpeakerEncoder(self._voices)
-        recognizers = LiveRecognizers(self._hear, contexts=True, encoder=encoder)
-        precision = engine_interface.Precision.INT8.value
-        return LiveScheduler(recognizers, self._vad, SPEC.name, precision, sample=warm_up_audio())
-
-    @cached_property
-    def _vad(self) -> SileroVad:
-        from sidecar.live.runtime.vad import load_vad
-
-        return load_vad()
+        precision = engine_interface.Precision.INT8
+        return self._schedule(SPEC, precision, self._hear, contexts=True, sample=warm_up_audio())
 
     @cached_property
     def _gap_vad(self) -> SileroVad | None:

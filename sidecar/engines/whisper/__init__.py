@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
+from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
@@ -26,7 +27,6 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
     from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
@@ -52,12 +52,11 @@ SPEC = engine_interface.EngineSpec(
 )
 
 
-class WhisperEngine:
+class WhisperEngine(LiveSessions):
     """Whisper engine: recognized words and speaker turns, joined into segments."""
 
     def __init__(self) -> None:
         self.model: WhisperRecognizer | None = None
-        self._voices: SpeakerModels | None = None
         self._thread = ThreadPoolExecutor(1, "whisper")
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -99,37 +98,25 @@ class WhisperEngine:
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
-        """Open a live session.
-
-        Raises:
-            errors.LanguageUnsupported: this model does not support the language.
-            errors.LiveUnavailable: voice activity detection is not available.
-        """
+        """Open a live session as `LiveSessions.open`."""
         from sidecar.engines.whisper.whisper_decoder import language_code
 
         assert self.model is not None
-        scheduler, code = self.scheduler, language_code(options.language)
+        code = language_code(options.language)
         if code is not None and self.model.multilingual and not self.model.knows(code):
             raise LanguageUnsupported(f"This Whisper model does not support the language '{code}'.")
-        return scheduler.open(options, begin, tell)
+        return super().open(options, begin, tell)
 
     @cached_property
-    def scheduler(self) -> LiveScheduler:
-        """Return the scheduler of all live sessions, started when it is first needed."""
-        from sidecar.diarization.speaker_models import SpeakerEncoder
+    def _scheduler(self) -> LiveScheduler:
         from sidecar.engines.whisper.whisper_decoder import live_workers
-        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
         from sidecar.live.runtime.partial_results import WorkPace
-        from sidecar.live.runtime.vad import load_vad
 
         assert self.model is not None
-        detector = load_vad()
         at_once = live_workers("cuda" if self.model.on_gpu else "cpu")
         self._windows = ThreadPoolExecutor(at_once, "window")
-        encoder = SpeakerEncoder(self._voices)
-        recognizers = LiveRecognizers(self.hear, encoder=encoder)
-        precision = self.model.precision.value
-        return LiveScheduler(recognizers, detector, SPEC.name, precision, at_once, WorkPace())
+        precision = self.model.precision
+        return self._schedule(SPEC, precision, self.hear, threads=at_once, pace=WorkPace())
 
     def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`), with `BEAM_SIZE`

@@ -1,0 +1,63 @@
+"""Live sessions of an engine: one scheduler for all, with speaker labels from embeddings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sidecar.diarization.speaker_models import SpeakerModels
+    from sidecar.interfaces.engine_interface import EngineSpec, Precision
+    from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
+    from sidecar.interfaces.live_options import LiveOptions
+    from sidecar.live.runtime.live_scheduler import (
+        EngineSession,
+        LiveScheduler,
+        RecognizeFunction,
+    )
+    from sidecar.live.runtime.vad import SileroVad
+
+
+class LiveSessions:
+    """Base class of engines that recognize segments of live speech."""
+
+    _voices: SpeakerModels | None = None
+
+    def open(
+        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+    ) -> EngineSession:
+        """Open a live session.
+
+        Raises:
+            errors.LanguageUnsupported: this model does not support the language.
+            errors.LiveUnavailable: voice activity detection is not available.
+        """
+        return self._scheduler.open(options, begin, tell)
+
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
+        """Scheduler of all live sessions, started when it is first needed."""
+        raise NotImplementedError
+
+    @cached_property
+    def _vad(self) -> SileroVad:
+        from sidecar.live.runtime.vad import load_vad
+
+        return load_vad()
+
+    def _schedule(
+        self,
+        spec: EngineSpec,
+        precision: Precision,
+        hear: RecognizeFunction,
+        glimpse: RecognizeFunction | None = None,
+        *,
+        contexts: bool = False,
+        **options: Any,
+    ) -> LiveScheduler:
+        """Start a scheduler; the arguments are those of `LiveRecognizers` and `LiveScheduler`."""
+        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+
+        recognizers = LiveRecognizers(hear, glimpse, contexts, SpeakerEncoder(self._voices))
+        return LiveScheduler(recognizers, self._vad, spec.name, precision.value, **options)
