@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO
+from sidecar.limit_overrides import limit
 from sidecar.serialization import WireValues
 from sidecar.transcripts.transcript import SpeakerCandidate
 
@@ -62,6 +63,8 @@ def _short(value: float) -> str:
 
 LIVE_RATE = SAMPLE_RATE
 """Samples per second of live engines, whatever rate a client sends."""
+BUFFER_S = limit("live_buffer", 60.0)
+"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
 Probability = Annotated[float, NumberRange(0, 1)]
 Seconds = Annotated[float, NumberRange(0, 60)]
 """Seconds within a session: at most the audio that is buffered by default."""
@@ -69,7 +72,7 @@ SilenceSeconds = Annotated[float, NumberRange(0.001, 60)]
 """Seconds without speech that end an utterance."""
 MaxUtteranceSeconds = Annotated[float, NumberRange(0.256, 86_400)]
 """Seconds of an utterance: from twice the minimum of 0.128 s for its beginning, to a day; at most
-half of `live.sessions.session_limits.BUFFER_S` has an effect."""
+half of `BUFFER_S` has an effect."""
 TimePosition = Annotated[float, NumberRange(0, 366 * 86_400)]
 """Seconds since the beginning of a session."""
 SequenceNumber = Annotated[int, NumberRange(0, 2**53 - 1)]

@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar import limit_overrides
 from sidecar.interfaces.live_events import (
     AUDIO_UNHEARD,
     UTTERANCE_DROPPED,
@@ -587,6 +591,28 @@ def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:
     assert 26.0 < final.segment.end / LIVE_RATE < 30.5
     table.answer(final, turns(last="it goes on"))
     assert table.begun().segment.start == final.segment.end
+
+
+def test_speech_without_pause_is_cut_within_half_of_any_replay_buffer() -> None:
+    """The size of the buffer is read where modules are imported."""
+    program = f"""
+import numpy as np
+from sidecar.interfaces.live_events import LiveSessionStart
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.runtime.partial_results import PartialSchedule
+from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.live.sessions.session_limits import SessionBounds
+
+schedule = PartialSchedule(grows=True, turns=True)
+hearing = StreamRecognizer(LiveOptions(), LiveSessionStart(), schedule=schedule)
+for _ in range({11 * LIVE_RATE // FRAME_SAMPLES}):
+    hearing.audio.append(np.ones({FRAME_SAMPLES}, np.float32))
+    list(hearing.looked(0.9, 0.0))
+[piece] = hearing._story.pieces
+assert piece.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
+"""
+    limits = {limit_overrides.VARIABLE: '{"live_buffer": 20}'}
+    subprocess.run([sys.executable, "-c", program], env=os.environ | limits, check=True)
 
 
 def test_speakers_change_within_the_audio_that_the_engine_has() -> None:

@@ -45,6 +45,10 @@ class LiveClient:
         """Wait until something of a kind is told."""
         wait_until(lambda: self.of(*kinds), f"{kinds} of {self.told}")
 
+    def until_finals(self, count: int) -> None:
+        """Wait until so many segments are final."""
+        wait_until(lambda: len(self.finals) >= count, f"{count} finals of {self.told[-3:]}")
+
     def of(self, *kinds: type[LiveEvent]) -> list[LiveEvent]:
         return [event for event in self.told if isinstance(event, kinds)]
 

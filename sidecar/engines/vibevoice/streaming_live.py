@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.torch_inference import inference
 from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
@@ -15,7 +17,7 @@ from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentR
 from sidecar.transcripts.streamed_turns import StreamedTurn
 from sidecar.transcripts.transcript import mean_confidence
 
-_SESSION = "streaming_session"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +44,28 @@ class SharedModel:
         segment = segment or StreamedSegment(self._model.format, LIVE_RATE, request.start)
         assert segment.fed >= request.start, "audio between two segments is fed to neither"
         segment.feed(request.audio[segment.fed - request.start :], last=last)
-        unheard = False
+        faults = 0
         while (window := segment.window(last=last)) is not None:
-            if request.cancelled():
-                unheard = last
+            if request.cancelled() or faults > 1:
                 break
-            segment.say(self._transcribe(request, window))
+            try:
+                segment.say(self._transcribe(request, window))
+            except errors.DeviceLost:
+                raise
+            except Exception:  # once more, with a fresh cache; the words before it stay
+                log.exception("internal error in a window of a live segment")
+                faults += 1
         turns = segment.take(last=last)
         open_ = (turns.pop() if turns else None) if last else segment.turns.open
         earlier = tuple((round(one.end * LIVE_RATE), _hypothesis(one)) for one in turns)
-        return replace(_hypothesis(open_, segment, earlier), unheard=unheard)
+        return replace(_hypothesis(open_, segment, earlier), unheard=last and window is not None)
 
     def _transcribe(self, request: SegmentRequest, window: Block) -> ChunkText:
         """Wait for the model, and transcribe this window with all others that wait."""
-        session: StreamingSession | None = request.session.get(_SESSION)
-        if session is None:  # it begins with its first window, or again after a failure
+        session = request.session.kept
+        if not isinstance(session, StreamingSession):  # its first window, or one after a failure
             with self._running, inference():
-                session = request.session[_SESSION] = self._model.open(request.options.prompt)
+                session = request.session.kept = self._model.open(request.options.prompt)
         mine = _WaitingWindow(session, window)
         with self._queueing:
             self._waiting.append(mine)
@@ -66,7 +73,7 @@ class SharedModel:
             if not mine.chunk.done():
                 self._run_waiting()
         if mine.chunk.exception() is not None:
-            request.session.pop(_SESSION, None)  # its cache has a part of the chunk
+            request.session.kept = None  # its cache has a part of the chunk
         return mine.chunk.result()
 
     def _run_waiting(self) -> None:

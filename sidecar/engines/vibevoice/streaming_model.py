@@ -8,10 +8,11 @@ the released code adds noise, so that its words vary from run to run.
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -120,13 +121,16 @@ class StreamingModel:
         self._projector = inner.multi_modal_projector
         self._decoder = VibeVoiceDecoder(loaded.model)
         self._decoding = PlannedDecoder(self._decoder, plan)
-        self._last: Sequence[StreamingSession] = ()
+        self._last: Callable[[], StreamingSession | None] = lambda: None
+        """Return the session of the last call, if that was one alone and goes on."""
 
     def open(self, context: str = "") -> "StreamingSession":
         """Begin a session; ``context``: names and terms."""
         tokenizer = self.loaded.processor
         text = prompt_text(vibevoice_model.sanitize_context(tokenizer, context))
         ids = tokenizer.encode(text, add_special_tokens=False)
+        if self._last() is None:  # its graph would keep the cache of a session that has ended
+            self._decoding = PlannedDecoder(self._decoder, self._plan)
         cache = self._decoder.new_cache(self._plan, len(ids))
         self._decoding.prefill(self._decoder.embed(torch.tensor(ids)), cache)
         return StreamingSession(cache)
@@ -159,8 +163,9 @@ class StreamingModel:
         for session, frames in zip(sessions, self.encode(windows), strict=True):
             session.begin(frames, self._add(session.cache, frames, first=not session.chunks))
         # A graph is of one set of caches, and its capture costs some passes.
-        alone, self._last = len(sessions) == 1 and sessions == self._last, sessions
-        step = self._decoding.step if alone else self._decoder.step
+        alone = len(sessions) == 1
+        step = self._decoding.step if alone and self._last() is sessions[0] else self._decoder.step
+        self._last = ref(sessions[0]) if alone else lambda: None
         open_ = [*sessions]
         while open_ := [one for one in open_ if one.takes(self.format)]:
             passes = [PromptContinuation([one.ids[-1]], one.cache) for one in open_]

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import CancelCheck
@@ -319,6 +318,13 @@ class PrecedingContext:
     samples: int
 
 
+@dataclass(slots=True)
+class SessionState:
+    """What an engine keeps for a session, from segment to segment."""
+
+    kept: object = None
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentRequest:
     """Segment to recognize: its audio, shape (samples,) at `LIVE_RATE`, and its options. A language
@@ -326,8 +332,7 @@ class SegmentRequest:
 
     ``draft``: the hypothesis of its beginning. ``before``: the context with which the audio begins;
     the result is the text of the segment alone, with word times from its start. ``cancelled``: the
-    result is not wanted any more. ``start``: of the audio, in samples of the session. ``session``:
-    what the engine keeps for the session, from segment to segment.
+    result is not wanted any more. ``start``: of the audio, in samples of the session.
     """
 
     audio: Block
@@ -336,7 +341,7 @@ class SegmentRequest:
     before: PrecedingContext | None = None
     cancelled: CancelCheck = lambda: False
     start: int = 0
-    session: dict[str, Any] = field(default_factory=dict)
+    session: SessionState = field(default_factory=SessionState)
 
 
 class RecognitionContext:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import (
+    BUFFER_S,
     LIVE_RATE,
     EndpointingOptions,
     LiveOptions,
@@ -43,6 +44,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionTask,
     RecognitionUrgency,
     SegmentRequest,
+    SessionState,
     SpeechSegment,
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler
@@ -52,7 +54,7 @@ from sidecar.transcripts.transcript import Notice
 
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
-MAX_TURNS_S = 30.0
+MAX_TURNS_S = BUFFER_S / 2
 """Seconds of speech without a pause after which it is cut also for an engine that ends turns
 itself (`PartialSchedule.turns`)."""
 _PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
@@ -81,8 +83,7 @@ class StreamRecognizer:
         self.options = options
         self._context = RecognitionContext(begin.context) if context else None
         self._schedule = schedule
-        self._engine_state: dict[str, Any] = {}
-        """What the engine keeps for the session."""
+        self._engine_state = SessionState()
         self._probabilities: deque[tuple[float, int]] = deque(maxlen=_PROBABILITY_FRAMES)
         self._engine, self._precision = engine, precision
         at = round(begin.at * LIVE_RATE)

@@ -11,8 +11,7 @@ from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.language_tags import parse_language
-from sidecar.interfaces.live_options import LiveOptions
-from sidecar.limit_overrides import limit
+from sidecar.interfaces.live_options import BUFFER_S, LiveOptions
 
 MAX_COMMANDS = 20_000
 """Commits, cancels and changes of one session: each leaves events, which are kept."""
@@ -20,8 +19,6 @@ MAX_EVENTS = 100_000
 """Events of one session that are kept: ten times those of 90 minutes of speech."""
 MAX_CHUNK_S = 10.0
 """Seconds of audio in one message of a session."""
-BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
 SAMPLE_RATES = range(8_000, 192_001)
 
 

@@ -15,7 +15,6 @@ from sidecar.api.http.websocket_connections import WebSocketConnection, WebSocke
 from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces import live_options
 from sidecar.live.sessions.session import Session
-from sidecar.live.sessions.session_limits import BUFFER_S
 from sidecar.plugins.yap import messages
 from sidecar.plugins.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
 from sidecar.plugins.yap.settings import YapCloseCodes
@@ -75,7 +74,8 @@ class _YapConnection:
     def __init__(self, service: Service, socket: WebSocketConnection, session: Session) -> None:
         self._model = service.live.engine.name
         self._socket, self._session = socket, session
-        self._utterances, self._samples = YapUtterances(BUFFER_S), live_options.WholeSamples()
+        self._utterances = YapUtterances(live_options.BUFFER_S)
+        self._samples = live_options.WholeSamples()
 
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""

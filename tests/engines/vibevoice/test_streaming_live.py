@@ -1,0 +1,191 @@
+"""Live sessions of VibeVoice-ASR-Streaming in this process, on the tiny checkpoint with a cache
+that is full after some windows."""
+
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_streaming
+from live_client import LiveClient
+from service_process import PATIENCE_S, wait_until
+from tiny_vibevoice import CONTEXT
+
+from sidecar import errors
+from sidecar.audio import Block
+from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
+from sidecar.diarization.speaker_models import SpeakerEncoder, load_models
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_events import Final, SpeakersRevised
+from sidecar.interfaces.live_options import (
+    LIVE_RATE,
+    EndpointingOptions,
+    LiveOptions,
+    LiveOrder,
+    TurnControl,
+)
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.live_scheduler import LiveRecognizers
+from sidecar.live.runtime.partial_results import (
+    RecognitionHypothesis,
+    RecognitionUrgency,
+    SegmentRequest,
+)
+from sidecar.transcripts.transcript import SpeakerCandidate
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from sidecar.engines import vibevoice_streaming  # noqa: E402
+from sidecar.engines.vibevoice.streaming_live import SharedModel  # noqa: E402
+
+CACHE_TOKENS = 445
+READING, PLAY = "beckett", "endgame_nagg_nell"
+READ = "Ever tried, ever failed. Fail again. Fail better. No matter."
+PLAYED = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time to go.", "Can you"]
+WHOLE = LiveOptions(
+    turns=TurnControl.CLIENT,
+    endpointing=EndpointingOptions(threshold=0, neg_threshold=0),
+    patience_s=PATIENCE_S,
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[vibevoice_streaming.VibeVoiceStreamingEngine]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # those of each recognition thread would wait for a core
+    found = vibevoice_streaming.VibeVoiceStreamingEngine()
+    folder = str(tiny_streaming.checkpoint())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vibevoice_streaming, "SESSION_TOKENS", CACHE_TOKENS)
+        list(found.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    yield found
+    found._scheduler.close()
+    torch.set_num_threads(threads)
+
+
+@cache
+def sound(name: str) -> Block:
+    """A recording in whole frames, shape (samples,) at 16 kHz."""
+    samples = soundfile.read(tiny_streaming.clip_16k(name), dtype="float32")[0]
+    return np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
+
+
+def hear(client: LiveClient, *utterances: Block) -> None:
+    """Say these, and commit each."""
+    for samples in utterances:
+        for _ in client.say(samples, LIVE_RATE):
+            pass
+        client.session.push(LiveOrder.COMMIT)
+
+
+def tensor_bytes() -> int:
+    """Bytes of all tensors of this process."""
+    gc.collect()
+    return sum(one.nbytes for one in gc.get_objects() if type(one) is torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "renewals"), [(1, 6), pytest.param(21, 85, marks=pytest.mark.slow)]
+)
+def test_session_whose_cache_is_renewed_as_often_as_in_a_day_keeps_words_speakers_and_memory(
+    engine: Any, rounds: int, renewals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of the release is full every seventeen minutes of speech: 85 times a day."""
+    renewed, renew = [], engine._model._renew
+    monkeypatch.setattr(engine._model, "_renew", lambda one: renewed.append(id(one)) or renew(one))
+    client = LiveClient(engine, WHOLE)
+    hear(client, sound(READING), sound(PLAY))
+    client.until_finals(4)
+    begun = tensor_bytes()
+    for _ in range(rounds):
+        hear(client, sound(READING), sound(PLAY))
+    client.until_finals(4 * (rounds + 1))
+    assert len(renewed) >= renewals
+    assert tensor_bytes() <= begun + 100_000
+    segments = client.end().transcript.segments
+    assert [one.text for one in segments] == [READ, *PLAYED] * (rounds + 1)
+    assert [one.speaker for one in segments] == [0, 1, 1, 1] * (rounds + 1)
+
+
+def test_session_that_has_ended_is_not_kept(engine: Any) -> None:
+    model = engine._model
+    with torch.inference_mode():
+        session = model.open()
+        model.transcribe([session], [np.zeros(model.format.window_samples, np.float32)])
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+
+
+def test_enrolled_speaker_is_named_and_a_wrong_label_revised(engine: Any) -> None:
+    """A short answer is the first speaker's until more of its own voice has come."""
+    vector = SpeakerEncoder(load_models()).vector(sound(READING)[: 6 * LIVE_RATE])
+    known = SpeakerCandidate("b", "Reader", (embedding_of(SpeakerVector(vector, 6.0)),))
+    client = LiveClient(engine, WHOLE.with_speakers_of(LiveOptions(known_voices=(known,))))
+    hear(client, sound(READING), sound(PLAY)[: 40 * FRAME_SAMPLES])
+    wait_until(lambda: label_of(client, 1) == 0, "it is the first speaker's")
+    hear(client, sound(PLAY)[: 100 * FRAME_SAMPLES])
+    wait_until(lambda: label_of(client, 1) == 1, "it is the second speaker's")
+    transcript = client.end().transcript
+    assert [one.speaker for one in transcript.segments][:3] == [0, 1, 1]
+    assert [transcript.name_of(speaker) for speaker in (0, 1)] == ["Reader", None]
+
+
+def label_of(client: LiveClient, piece: int) -> int | None:
+    """The speaker of a segment by the events so far."""
+    label = None
+    for event in client.of(Final, SpeakersRevised):
+        if isinstance(event, SpeakersRevised):
+            label = event.speakers.get(piece, label)
+        elif isinstance(event, Final) and event.piece == piece:
+            label = event.segment.speaker
+    return label
+
+
+def recognized(model: SharedModel, **options: Any) -> RecognitionHypothesis | None:
+    """The final of the play, in one piece."""
+    request = SegmentRequest(sound(PLAY), LiveOptions(**options))
+    ears = LiveRecognizers(partial(model.recognize, last=True))
+    return ears.words(request, RecognitionUrgency.FINAL)
+
+
+def texts(found: RecognitionHypothesis | None) -> list[str]:
+    assert found is not None
+    return [*(turn.text for _, turn in found.earlier), found.text]
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [((4,), PLAYED), ((4, 5), [PLAYED[0], "Nell: déjà vu,"])],
+    ids=["once", "again"],
+)
+def test_final_of_which_a_window_fails_keeps_the_words_of_those_before(
+    engine: Any, faults: Sequence[int], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, transcribe = 0, engine._model.transcribe
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in faults:
+            raise errors.GpuOutOfMemory
+        return transcribe(*arguments)
+
+    monkeypatch.setattr(engine._model, "transcribe", failing)
+    found = recognized(SharedModel(engine._model))
+    assert texts(found) == said
+    assert found is not None
+    assert found.unheard is (len(faults) > 1)
+
+
+def test_names_of_a_live_session_reach_the_model(engine: Any) -> None:
+    model = SharedModel(engine._model)
+    plain, named = (recognized(model, prompt=prompt) for prompt in ("", CONTEXT))
+    assert texts(plain) == texts(named) == PLAYED
+    assert plain.likelihood != named.likelihood
