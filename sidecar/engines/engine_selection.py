@@ -21,7 +21,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
 from sidecar.engines.voxtral import STREAM_MEMORY_S
-from sidecar.gpu_memory.gpu_devices import host_free_bytes, read_gpu_memory
+from sidecar.gpu_memory.gpu_devices import GpuMemory, host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import WINDOW_S, ModelShape, StreamShape
 from sidecar.gpu_memory.memory_plan import GB, MIN_WINDOW_S, DeviceRoom
@@ -159,9 +159,12 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     choice = EngineChoice(spec, reason, checkpoint)
     if name in (VOXTRAL, STREAMING) and checkpoint is not None:
-        room = _device_room(settings, beside_bytes)
+        gpu = read_gpu_memory() if settings.device != "cpu" else None
+        free_bytes = host_free_bytes() if gpu is None else gpu.free_bytes
+        room = DeviceRoom(free_bytes - beside_bytes, gpu.bandwidth if gpu else None)
         if name == VOXTRAL:
             return _voxtral_sessions(choice, room)
+        choice = replace(choice, spec=spec_on_device(spec, gpu))
         alone = _streaming_sessions(choice, room, settings.precision)
         if settings.live_engine not in (AUTO, STREAMING) or settings.role == ROLE_NODE:
             return alone
@@ -174,11 +177,24 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
     return choice
 
 
-def _device_room(settings: Settings, beside_bytes: int) -> DeviceRoom:
-    gpu = read_gpu_memory() if settings.device != "cpu" else None
-    if gpu is None:
-        return DeviceRoom(host_free_bytes() - beside_bytes)
-    return DeviceRoom(gpu.free_bytes - beside_bytes, gpu.bandwidth)
+def spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
+    """Return the spec for the device. If bf16 is available, it replaces fp16: it has the same width
+    and does not overflow. On a GPU without bf16 it is the other way round; an engine without fp16
+    takes its next precision, unless that is fp32, which is wider.
+
+    Without a GPU CTranslate2 has no fp16, and fp32 replaces it.
+    """
+    if spec.name == WHISPER and gpu is None:
+        return replace(spec, stands_for={Precision.FP16: Precision.FP32})
+    if Precision.BF16 not in spec.precisions:
+        return spec
+    if gpu is None or gpu.bf16:
+        return replace(spec, stands_for={Precision.FP16: Precision.BF16})
+    if not {*spec.precisions} - {Precision.BF16, Precision.FP32}:
+        return spec
+    narrow = spec.without(Precision.BF16, f"the {gpu.name} computes in fp16")
+    has_fp16 = Precision.FP16 in spec.precisions
+    return replace(narrow, stands_for={Precision.BF16: Precision.FP16} if has_fp16 else {})
 
 
 def _voxtral_sessions(

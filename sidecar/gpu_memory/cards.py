@@ -8,10 +8,11 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sidecar import errors
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
-from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
+from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelShape
 from sidecar.gpu_memory.memory_plan import GB, PREFERRED_PRECISIONS, DeviceRoom, JobForecast
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -131,24 +132,23 @@ def forecast_on(
 
     ``engine``: VibeVoice-ASR-Streaming by one of its names for `pull`; others: VibeVoice-ASR.
     """
-    forecast = _streaming_forecast if engine in STREAMING_SHAPES else _forecast
-    others = [(forecast(one, audio_s, options, engine), one) for one in neighbours(card)]
+    shape = STREAMING_SHAPES.get(engine or "")
+    forecast = _forecast if shape is None else partial(_streaming_forecast, shape)
+    others = [(forecast(one, audio_s, options), one) for one in neighbours(card)]
     smaller = next((one for one, other in others if other.gb < card.gb), None)
     larger = next((one for one, other in others if other.gb > card.gb), None)
-    return replace(forecast(card, audio_s, options, engine), smaller=smaller, larger=larger)
+    return replace(forecast(card, audio_s, options), smaller=smaller, larger=larger)
 
 
 def _streaming_forecast(
-    card: Card, audio_s: float | None, options: TranscribeOptions, engine: str | None
+    shape: ModelShape, card: Card, audio_s: float | None, options: TranscribeOptions
 ) -> JobForecast:
     """Return the forecast of a streaming model in the first precision that fits, on the slowest
     card that this may be."""
-    shape = STREAMING_SHAPES[engine or ""]
-    # A card without bf16 takes the next: the model has no fp16.
-    lacks = {Precision.BF16} if card.name.startswith(WITHOUT_BF16) else set()
-    candidates = {options.precision} - {Precision.AUTO, *lacks} or [
-        one for one in PREFERRED_PRECISIONS if one not in lacks
-    ]
+    # The model has no fp16: a card without bf16 takes the next (`engine_selection.spec_on_device`).
+    wide, *others = PREFERRED_PRECISIONS
+    able = others if card.name.startswith(WITHOUT_BF16) else [wide, *others]
+    candidates = [options.precision] if options.precision in (*able, Precision.FP32) else able
     room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0] if card.bandwidths else None)
     found = [
         StreamingFootprint(shape, one).forecast(audio_s, LONGEST_S, room) for one in candidates
@@ -159,9 +159,7 @@ def _streaming_forecast(
     return replace(best, card=card.name, sentence=f"{card.name}: {best.sentence}")
 
 
-def _forecast(
-    card: Card, audio_s: float | None, options: TranscribeOptions, _: str | None
-) -> JobForecast:
+def _forecast(card: Card, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
     """Return the forecast on one card; its seconds are those of the slowest one it may be."""
     wide = Precision.FP16 if card.name.startswith(WITHOUT_BF16) else Precision.BF16
     precision = wide if options.precision is Precision.BF16 else options.precision

@@ -213,12 +213,7 @@ class MemoryAdmission:
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
-            raise WontFit(
-                f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the "
-                f"model in {precision} needs at least {least.peak_bytes / memory_plan.GB:.1f} GB; "
-                f"{free}.",
-                hint=_ways_hint(least, others),
-            )
+            raise no_room_error(precision, least.peak_bytes, free, _ways_hint(least, others), now)
         beside = now.free_bytes
         if self._limit is not None and now.held is not None:
             beside = min(beside, self._limit - self.loaded_bytes(now.held))
@@ -303,6 +298,17 @@ class MemoryAdmission:
 
 def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
     return replace(plan, encoder_chunk_s=min(plan.encoder_chunk_s, CPU_CHUNK_S))
+
+
+def no_room_error(
+    precision: Precision, needed_bytes: int, free: str, hint: str, now: MemoryState
+) -> WontFit:
+    """Return the error for an engine that does not fit on its device; ``free``: as `room_text`."""
+    return WontFit(
+        f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the model "
+        f"in {precision} needs at least {needed_bytes / memory_plan.GB:.1f} GB; {free}.",
+        hint=hint,
+    )
 
 
 def does_not_fit_error(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]) -> WontFit:

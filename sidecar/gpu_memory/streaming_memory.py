@@ -35,8 +35,9 @@ STREAMING_SHAPES = {
     ),
 }
 """Dimensions of the released models, by their names for `pull`."""
-CHUNK_S, WINDOW_S = 22 / 7.5, 26 / 7.5
-"""Seconds from one window to the next, and of a window."""
+FRAMES_PER_S, WINDOW_FRAMES = 7.5, 26
+CHUNK_S = 22 / FRAMES_PER_S
+"""Seconds from one window to the next."""
 SESSION_TOKENS = 16_384
 """Positions of a session's cache, after which it begins again with the last chunks: about
 seventeen minutes of speech."""
@@ -52,9 +53,11 @@ recording on an RTX 3090 is within a fifth of what public ports measured: 0.18 o
 7B, 0.087 for the 1.5B."""
 PERIOD_SHARE = 0.75
 """Share of a chunk's period that the passes of all sessions may take: the rest is for chance."""
-_LOADED = MemoryPlan(encoder_chunk_s=WINDOWS_AT_ONCE * WINDOW_S, cache_tokens=SESSION_TOKENS)
+_LOADED = MemoryPlan(
+    encoder_chunk_s=WINDOWS_AT_ONCE * WINDOW_FRAMES / FRAMES_PER_S, cache_tokens=SESSION_TOKENS
+)
 _DECODING = MemoryPlan(evict_encoders=True, host_token_table=True)
-_POSITIONS = round(WINDOW_S * 7.5) + 2
+_POSITIONS = WINDOW_FRAMES + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +77,7 @@ class StreamingFootprint(ModelFootprint):
     @property
     def session_bytes(self) -> int:
         """Return the bytes of a session: its cache, and the frames that it remembers."""
-        frames = REMEMBERED_CHUNKS * round(WINDOW_S * 7.5)
-        remembered = frames * self.shape.hidden * self.value_bytes
+        remembered = REMEMBERED_CHUNKS * WINDOW_FRAMES * self.shape.hidden * self.value_bytes
         return round((1 + FRAGMENTATION) * (self.cache_bytes(SESSION_TOKENS) + remembered))
 
     @property

@@ -10,16 +10,16 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
 
 from sidecar import errors, files
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import WHISPER, EngineChoice, Spec
+from sidecar.engines.engine_selection import EngineChoice, Spec, spec_on_device
 from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
+from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, room_text
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.version import __version__
@@ -153,14 +153,14 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         return found
 
     def check(self, choice: EngineChoice[Spec]) -> None:
-        """Refuse a model that differs from the first one in its spec (languages, precisions) or in
-        the shape that determines its memory.
+        """Refuse a model that differs from the first one in its engine, its languages, or what
+        determines its memory. What is free now does not count.
 
         Raises:
             errors.ModelUnsuited: it differs.
         """
         old, new = self._choice.checkpoint, choice.checkpoint
-        if old is None or new is None or self._choice.spec != choice.spec:
+        if old is None or new is None or _identity(self._choice) != _identity(choice):
             raise errors.ModelUnsuited()
         if self.admission is not None:
             shape = ModelShape.from_config(old.config)
@@ -187,9 +187,12 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if (footprint := self._choice.footprints.get(precision)) is None:
             return None
         now = self.memory_now()
+        room = DeviceRoom(self._available_bytes(now), now.bandwidth)
+        return footprint.forecast(audio_s, longest_s, room)
+
+    def _available_bytes(self, now: memory_admission.MemoryState) -> int:
         own = self._weights(now.held, self.slot.memory) if now.held is not None else 0
-        available = now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
-        return footprint.forecast(audio_s, longest_s, DeviceRoom(available, now.bandwidth))
+        return now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
 
     def expect_peak(self, peak_bytes: int) -> None:
         """Reserve memory for a job that needs ``peak_bytes`` with the engine, beside the jobs that
@@ -201,14 +204,31 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     async def look(self) -> None:
         """Query the free memory, for a plan that depends on it (`MemoryAccount`)."""
         self._expected = 0
-        if self.admission is not None:
+        if self.admission is not None or self._choice.footprints:
             await self._devices.gpu.look()
 
     def place(self, precision: Precision) -> memory_admission.LoadPlan:
         """Return the placement of a new engine (`MemoryAccount`)."""
-        if self.admission is None:
+        now, footprints = self.memory_now(), self._choice.footprints
+        if self.admission is not None:
+            return self.admission.place(precision, now)
+        if precision not in footprints:
             return memory_admission.LoadPlan()
-        return self.admission.place(precision, self.memory_now())
+        available = self._available_bytes(now)
+        needed = {one: footprints[one].needed_bytes for one in self.spec.precisions}
+        if needed[precision] > available:
+            others = [one for one, size in needed.items() if size <= available]
+            hint = (
+                f"What would fit: precision {' or '.join(others)}."
+                if others
+                else "Wait until the other engine of this service is unloaded (keep_alive), close "
+                "other programs on this device, or use one with more memory."
+            )
+            free = room_text(available, None, "free")
+            raise memory_admission.no_room_error(precision, needed[precision], free, hint, now)
+        if footprints[precision].loaded_bytes <= now.free_bytes:
+            return memory_admission.LoadPlan()
+        return memory_admission.LoadPlan(memory_admission.LoadPlacement.INSTEAD)
 
     def load_begins(self, precision: Precision, plan: memory_admission.LoadPlan) -> None:
         """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
@@ -302,22 +322,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._crash_notes.write(worker.name, about)
 
 
-def spec_on_device(spec: Spec, gpu: gpu_devices.GpuMemory | None) -> Spec:
-    """Return the spec for the device. If bf16 is available, it replaces fp16: it has the same width
-    and does not overflow. On a GPU without bf16 it is the other way round.
-
-    Without a GPU CTranslate2 has no fp16, and fp32 replaces it.
-    """
-    if spec.name == WHISPER and gpu is None:
-        return replace(spec, stands_for={Precision.FP16: Precision.FP32})
-    if Precision.BF16 not in spec.precisions:
-        return spec
-    if gpu is not None and not gpu.bf16:
-        if Precision.FP16 not in spec.precisions:
-            return spec
-        narrow = spec.without(Precision.BF16, f"the {gpu.name} computes in fp16")
-        return replace(narrow, stands_for={Precision.BF16: Precision.FP16})
-    return replace(spec, stands_for={Precision.FP16: Precision.BF16})
+def _identity(choice: EngineChoice[Any]) -> tuple[Any, ...]:
+    """Return what a model must have in common with another to replace it."""
+    memory = choice.footprints or (choice.spec.precisions, choice.session_bytes)
+    return choice.spec.name, choice.spec.languages, memory
 
 
 MAX_CRASH_NOTES = 20

@@ -23,9 +23,10 @@ from sidecar.engines.engine_selection import (
     decide_engine,
     language_hint,
 )
-from sidecar.gpu_memory import gpu_devices
+from sidecar.gpu_memory import cards, gpu_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.gpu_memory.memory_plan import GB
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.service.system_checks import CheckState, check_live_engine
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.workers.engine_fleet import EngineFleet
@@ -262,8 +263,8 @@ def test_live_engine_never_uses_upstreams_of_recordings() -> None:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], EngineChoice[EngineSpec]]:
-    """Puts a card of so many GB here, with both models; returns VibeVoice-ASR for files."""
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineChoice[EngineSpec]]:
+    """Puts a card of so many GB here, with all models; returns VibeVoice-ASR for files."""
     encoder = {"encoder_depths": [3, 3, 3, 3, 3, 3, 8], "encoder_ratios": [8, 5, 5, 4, 2, 2]}
     encoder |= {"encoder_n_filters": 32, "layernorm_eps": 1e-5, "layer_scale_init_value": 1e-6}
     original = {
@@ -271,10 +272,13 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], EngineChoice[Engine
         "semantic_tokenizer_config": encoder | {"vae_dim": 128},
         "decoder_config": TEXT,
     }
-    configs = {"vibevoice": {"text_config": TEXT}, "vibevoice-streaming": original}
+    configs = {"vibevoice": {"text_config": TEXT}, "vibevoice-streaming": original, "voxtral": {}}
 
-    def put(gigabytes: int) -> EngineChoice[EngineSpec]:
-        gpu = GpuMemory("a card", 0, gigabytes << 10, 1e12)
+    def put(
+        gigabytes: float, speed: float = 1e12, *, bf16: bool = True, layers: int = 28
+    ) -> EngineChoice[EngineSpec]:
+        gpu = GpuMemory("a card", 0, int(gigabytes * 1024), speed, bf16)
+        original["decoder_config"] = TEXT | {"num_hidden_layers": layers}
         models = {
             name: ModelCheckpoint(Path("snapshot"), config, (), 17_000_000_000, None)
             for name, config in configs.items()
@@ -421,3 +425,46 @@ def test_streaming_model_for_files_and_live_audio_is_planned_for_two_processes(
     assert live.fits is (used is not None)
     assert used in (None, (precisions["files"], precisions["live"]))
     assert wanted in ("auto", precisions["files"])
+
+
+@pytest.mark.parametrize("engine", ["vibevoice-streaming", "voxtral"])
+def test_model_replaces_another_of_its_kind_whatever_memory_is_free(
+    engine: str, card: Callable[..., EngineChoice[EngineSpec]]
+) -> None:
+    settings = Settings(live_engine="none").model_copy(update={"engine": engine})
+    files = card(40)
+    first = choose_engine(settings)
+    host = EngineFleet(settings, files, first).hosts["live"]
+    card(17)
+    now = choose_engine(settings)
+    assert now.spec != first.spec, "fewer sessions, or fewer precisions"
+    host.check(now)
+
+
+def test_streaming_model_of_other_size_does_not_replace_one(
+    card: Callable[..., EngineChoice[EngineSpec]],
+) -> None:
+    settings = Settings.model_validate({"engine": "vibevoice-streaming", "live_engine": "none"})
+    card(40)
+    host = EngineFleet(settings, choose_engine(settings), None).files
+    card(40, layers=27)
+    with pytest.raises(errors.ModelUnsuited):
+        host.check(choose_engine(settings))
+
+
+@pytest.mark.parametrize("wanted", ["auto", "bf16", "fp16", "int8"])
+@pytest.mark.parametrize("name", ["T4", "V100 32GB", "RTX 2080 Ti", "RTX 4090"])
+def test_service_runs_the_streaming_model_as_the_forecast_for_its_card_says(
+    name: str, wanted: str, card: Callable[..., EngineChoice[EngineSpec]]
+) -> None:
+    there = cards.find_card(name)
+    named = {"engine": "vibevoice-streaming", "live_engine": "none", "precision": wanted}
+    settings = Settings.model_validate(named)
+    options = TranscribeOptions(precision=settings.precision)
+    forecast = cards.forecast_on(there, 600.0, options, "vibevoice-streaming")
+    speed = 1e9 * there.bandwidths[0]
+    card(there.memory_bytes / GB, speed, bf16=not name.startswith(cards.WITHOUT_BF16))
+    choice = choose_engine(settings)
+    if forecast.fits:
+        assert EngineFleet(settings, choice, None).files.slot.precision is forecast.precision
+        assert f"at most {choice.spec.sessions} live session" in forecast.sentence

@@ -16,6 +16,8 @@ from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
+from sidecar.gpu_memory.memory_admission import LoadPlacement
+from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.tts import tts_spec as voice_of
 from sidecar.workers import engine_slot
@@ -201,3 +203,29 @@ def test_first_precision_is_best_that_fits_on_gpu(
     choice = EngineChoice(spec, "", checkpoint)
     one = EngineHost(FILES, Settings(data_dir=tmp_path), choice, devices, EXCLUSIVE)
     assert one.slot.precision is best
+
+
+@pytest.mark.parametrize("gigabytes", [12, 16])
+async def test_streaming_model_that_the_card_does_not_hold_twice_is_refused_until_the_other_leaves(
+    house: House, gigabytes: int, tmp_path: Path
+) -> None:
+    house.card.gigabytes = gigabytes
+    await house.devices.gpu.look()
+    settings = Settings(precision="int8", keep_alive=-1, data_dir=tmp_path)
+    checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
+    footprint = StreamingFootprint(STREAMING_SHAPES["vibevoice-streaming"], Precision.INT4)
+    spec = replace(engine_spec("scripted"), precisions=(Precision.INT8,))
+    choice = EngineChoice(spec, "", checkpoint, footprints={Precision.INT8: footprint})
+    files, live = (
+        EngineHost(role, settings, choice, house.devices, EXCLUSIVE, live=role == "talking")
+        for role in ("typing", "talking")
+    )
+    house.card.engines += [files, live]
+    await files.slot.preload()
+    with pytest.raises(errors.WontFit, match=r"in int8 needs at least .* GB are free") as refused:
+        await live.slot.preload()
+    assert "keep_alive" in refused.value.hint
+    assert files.place(Precision.INT8).placement is LoadPlacement.INSTEAD
+    await files.slot.close()
+    await live.slot.preload()
+    await live.slot.close()

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_streaming
 from safetensors.numpy import load_file, save_file
@@ -193,6 +194,17 @@ def test_recording_yields_turns_of_speakers_before_its_end(loaded: Any) -> None:
     assert finished.transcript.duration == pytest.approx(len(sound(RECORDING)) / 24_000)
     assert all(one.start < one.end for one in ready)
     assert all(one.end <= after.start for one, after in pairwise(ready))
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(80, marks=pytest.mark.slow)])
+def test_recording_of_many_caches_keeps_words_and_speakers(loaded: Any, rounds: int) -> None:
+    """Of eighty rounds the cache is full as often as that of the release within a day."""
+    audio = Blocks(np.tile(sound(RECORDING), rounds))
+    request = TranscriptionRequest(audio, TranscribeOptions(), bool)
+    *_, finished = StreamingTranscription(model_of(loaded, 445), request).events()
+    assert isinstance(finished, Finished)
+    said = [(one.speaker, one.text) for one in finished.transcript.segments]
+    print(said)
 
 
 class Blocks:
