@@ -15,6 +15,7 @@ from service_process import Server, wait_until
 from test_realtime_transcription import COMPLETED, SEGMENT, appended
 from test_realtime_transcription import connected as realtime
 from test_same_words import by_grpc, by_job, by_live, by_ndjson, by_openai, by_yap
+from tiny_vibevoice import CONTEXT
 
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.live_options import LIVE_RATE
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kill
 RECORDING = "endgame_nagg_nell"
 SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time to go.", "Can you"]
 """Of the first windows, turn by turn."""
+NAMES = ", ".join([CONTEXT] * 8)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,23 @@ async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_mod
     assert partial["text"] == "Ever tried,"
 
 
+async def test_names_of_a_client_reach_the_model_by_file_and_live(
+    there: Server, content: bytes, pcm: bytes
+) -> None:
+    """They change no word of this model, but how sure it is of each."""
+    whole = {"turns": "client", "endpointing": {"threshold": 0, "neg_threshold": 0}}
+    for answers in (
+        [there.post(content, **names).json()["segments"] for names in ({}, {"prompt": NAMES})],
+        [
+            [one["segment"] for one in await finals(there, pcm, prompt=names, **whole)]
+            for names in ("", NAMES)
+        ],
+    ):
+        assert [[one["text"] for one in segments] for segments in answers] == [SAID, SAID]
+        plain, named = ([one["confidence"] for one in segments] for segments in answers)
+        assert plain != named
+
+
 def test_live_session_has_the_same_words_by_grpc(there: Server, pcm: bytes) -> None:
     assert by_grpc(there, pcm, vad_threshold_override=0.0) == " ".join(SAID)
     words = asyncio.run(by_live(there, pcm)).split()
@@ -166,6 +185,7 @@ async def test_session_whose_worker_is_killed_goes_on_with_another(
     assert summary[-1]["end_time"] > len(pcm) / 2 / LIVE_RATE - 3.0, "the end was not heard"
 
 
-async def finals(server: Server, pcm: bytes) -> list[dict[str, Any]]:
+async def finals(server: Server, pcm: bytes, **options: Any) -> list[dict[str, Any]]:
     """What is final in a session that hears this."""
-    return [one for one in await live_wire.heard(server, pcm) if one["type"] == "final"]
+    told = await live_wire.heard(server, pcm, **options)
+    return [one for one in told if one["type"] == "final"]
