@@ -56,8 +56,6 @@ WHOLE = LiveOptions(
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[vibevoice_streaming.VibeVoiceStreamingEngine]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # those of each recognition thread would wait for a core
     found = vibevoice_streaming.VibeVoiceStreamingEngine()
     folder = str(tiny_streaming.checkpoint())
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +63,6 @@ def engine() -> Iterator[vibevoice_streaming.VibeVoiceStreamingEngine]:
         list(found.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     yield found
     found._scheduler.close()
-    torch.set_num_threads(threads)
 
 
 @cache
