@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from late_files import shared_by
 from service_process import new_file, told_by
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -18,6 +19,21 @@ FILES = {
     "test_torch.py": "import os\n\nif False:\n    import torch\n\n"
     "def test_it():\n    assert 'PYTEST_XDIST_WORKER' in os.environ\n",
 }
+
+
+@pytest.mark.parametrize(
+    ("line", "shared"),
+    [
+        ("    import torch", "torch"),
+        ("from memory_simulation import Peaks", "torch"),
+        ('torch = pytest.importorskip("torch")', "torch"),
+        ("def test_page(visitor: Visitor) -> None:", "Chromium"),
+        ("    journal: str, sounds: dict[str, bytes]", "PostgreSQL"),
+        ("import torchlike", ""),
+    ],
+)
+def test_file_with_dear_import_or_fixture_is_told_from_its_text(line: str, shared: str) -> None:
+    assert shared_by(f"import json\n{line}\n") == shared
 
 
 @pytest.mark.slow

@@ -15,10 +15,15 @@ _DEAR = {
     "torch": r"^\s*(import|from) (torch|transformers|memory_simulation|tiny_voxtral)\b"
     r"|^(\w+ = )?pytest\.importorskip\(\"torch\"",
     "Chromium": r"visitor: Visitor",
-    "PostgreSQL": r"journal: str|postgres_cluster|mark\.anywhere|two_fronts|bench\.deployment",
+    "PostgreSQL": r"journal: str|postgres_cluster|bench\.deployment",
 }
 """What takes seconds to import or to start, and the files that use it: one process runs them."""
 _USES = {name: re.compile(pattern, re.MULTILINE).search for name, pattern in _DEAR.items()}
+
+
+def shared_by(source: str) -> str:
+    """Return what a file of tests uses of `_DEAR`, or nothing."""
+    return next((name for name, uses in _USES.items() if uses(source)), "")
 
 
 def register(config: pytest.Config) -> None:
@@ -43,9 +48,9 @@ class WholeFile(pytest.Item):
 
     @functools.cached_property
     def _file(self) -> str:
-        together = [name for name, uses in _USES.items() if uses(self.path.read_text("utf-8"))]
         few = self.config.option.markexpr == "not slow"
-        return f"{together[0] if few and together else self.parent.nodeid}::{self.path}"
+        together = shared_by(self.path.read_text("utf-8")) if few else ""
+        return f"{together or self.parent.nodeid}::{self.path}"
 
     def runtest(self) -> None:
         """Do nothing: `LateFiles` runs its tests."""
