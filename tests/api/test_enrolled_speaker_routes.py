@@ -135,6 +135,7 @@ def test_speaker_of_a_job_is_enrolled_and_confirms_an_enrolled_one(
     check_problem(known.client.patch(path, json={}), 422, "field_missing")
 
 
+@pytest.mark.slow
 def test_speaker_of_two_voices_is_split_by_voice_and_the_split_undone(
     known: Server, sounds: dict[str, bytes]
 ) -> None:

@@ -113,6 +113,7 @@ JOINED = {
 }
 
 
+@pytest.mark.slow_except("flac", "m4a", "wav", "aiff")
 @pytest.mark.parametrize("suffix", JOINED)
 def test_joined_files_of_any_format_are_heard_to_the_end(suffix: str, encoded: Encode) -> None:
     one = encoded(suffix, *JOINED[suffix])
@@ -185,6 +186,7 @@ def test_many_recordings_of_frames_are_found_without_reading_the_file_for_each(
     assert sum(read) < 20 * file.stat().st_size, "else it is 32 times"
 
 
+@pytest.mark.slow_except("mkv", "[ts", "mp4")
 @pytest.mark.parametrize("first", FILMS)
 def test_recordings_behind_two_films_are_heard(first: str, encoded: Encode) -> None:
     second = [*FILMS, *FILMS][[*FILMS].index(first) + 1]

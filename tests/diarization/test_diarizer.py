@@ -209,9 +209,10 @@ def heard_s(trunk: Counted) -> float:
 def test_windows_that_end_in_one_block_are_processed_as_one_batch(
     models: SpeakerModels, novel: Block
 ) -> None:
+    novel = novel[: 26 * RATE]
     windows, segmentation, _ = listened(models, novel)
-    assert [batch for batch, _, _ in segmentation.shapes] == [1, 4, 1, 4, 4, 2]
-    assert len(windows) == 16
+    assert [batch for batch, _, _ in segmentation.shapes] == [1, 4, 1, 3]
+    assert len(windows) == 9
     alone = Counted(models.segmentation)
     for window, begin in zip(windows, starts(novel), strict=True):
         sound = novel[begin : begin + 160_000]

@@ -35,7 +35,7 @@ from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
-MOST_S = 12.0
+MOST_S = 8.0
 """Of a clip are heard."""
 LIVE = [spec.name for spec in ENGINES if spec.sessions and not missing_packages(spec)]
 ALSO_PARTIALS = LiveOptions(diarize=False, patience_s=PATIENCE_S)

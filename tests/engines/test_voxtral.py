@@ -183,13 +183,13 @@ def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     assert again is not None
     assert again.draft is not longer.draft
     assert again.text == plain.text
-    gone_on = engine.hear(asked(len(audio), longer))
-    whole = engine.hear(asked(len(audio)))
+    gone_on = engine.hear(asked(48_000, longer))
+    whole = engine.hear(asked(48_000))
     assert gone_on is not None
     assert whole is not None
     assert gone_on.draft is longer.draft
     assert gone_on.text == whole.text
-    assert engine.hear(replace(asked(len(audio)), cancelled=lambda: True)) is None
+    assert engine.hear(replace(asked(48_000), cancelled=lambda: True)) is None
 
 
 @pytest.mark.parametrize(

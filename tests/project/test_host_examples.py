@@ -235,7 +235,7 @@ def test_example_host_names_other_program_at_port(path: str, said: str) -> None:
             sidecar.call("GET", path)
 
 
-@pytest.mark.slow_except("host.py")
+@pytest.mark.slow
 def test_example_host_prints_reason_of_failed_start(
     host: list[str], stage: Stage, recording: Path
 ) -> None:

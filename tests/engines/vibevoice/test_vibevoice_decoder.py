@@ -131,7 +131,7 @@ def test_decoder_has_tokens_of_generate(
     ("chunk_s", "tile"), [(0.1334, 64), (2.6667, 7), (2.6667, 100_000), (60.0, 64)]
 )
 def test_encoder_chunks_and_prefill_tiles_do_not_change_tokens(chunk_s: float, tile: int) -> None:
-    loaded, name = in_fp32(), "endgame_nagg_nell"
+    loaded, name = in_fp32(), "beckett"
     plan = MemoryPlan(encoder_chunk_s=chunk_s, prefill_tile=tile)
     assert by_our_loop(loaded, name, None, plan, growth=5) == by_generate(loaded, name, None)
 
@@ -139,8 +139,8 @@ def test_encoder_chunks_and_prefill_tiles_do_not_change_tokens(chunk_s: float, t
 @pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize("growth", [64, 4096], ids=["growing cache", "fixed cache"])
 def test_static_decoding_step_has_same_tokens(loaded: LoadedVibeVoice, growth: int) -> None:
-    static = by_our_loop(loaded, "endgame_nagg_nell", None, MemoryPlan(), growth, static=True)
-    assert static == by_generate(loaded, "endgame_nagg_nell", None)
+    static = by_our_loop(loaded, "beckett", None, MemoryPlan(), growth, static=True)
+    assert static == by_generate(loaded, "beckett", None)
 
 
 def test_attention_of_one_key_head_at_a_time_gives_same_logits() -> None:
@@ -287,11 +287,11 @@ def test_proposals_save_passes_and_keep_tokens(
 def test_likelihood_of_every_token_is_that_of_plain_decoding(
     loaded: LoadedVibeVoice, static: bool
 ) -> None:
-    end = loaded.model.generation_config.eos_token_id
+    end, exact = loaded.model.generation_config.eos_token_id, loaded.model.dtype == torch.float32
     with torch.inference_mode():
         plain = begun(loaded, "beckett", by := Counted(loaded))
         logits, expected = plain._logits[0], list[float]()
-        while end not in plain.ids[-1:]:
+        while end not in plain.ids[-1:] and len(plain.ids) < (LIMIT if exact else 16):
             plain.ids.append(int(logits.argmax()))
             expected.append(float(logits.float().softmax(-1).max().log()))
             logits = by.step([PromptContinuation(plain.ids[-1:], plain.cache)])[0][0]
@@ -299,7 +299,7 @@ def test_likelihood_of_every_token_is_that_of_plain_decoding(
             generation = begun(loaded, "beckett", Counted(loaded, static=static), rule)
             found = [(generation.token(), generation.likelihood) for _ in plain.ids]
             assert [token for token, _ in found] == plain.ids
-            near = 0.01 if loaded.model.dtype == torch.float32 else 0.1
+            near = 0.01 if exact else 0.1
             assert [likely for _, likely in found] == pytest.approx(expected, abs=near)
 
 

@@ -61,9 +61,15 @@ def model() -> VibeVoiceModel:
     return VibeVoiceModel(load_vibevoice(tiny_vibevoice.checkpoint("tiny"), Precision.FP32, CPU))
 
 
-def test_requested_words_are_aligned_with_the_recording(model: VibeVoiceModel) -> None:
-    plain = transcribe(model, "beckett")
-    found = transcribe(model, "beckett", TranscribeOptions(words=True))
+@pytest.fixture(scope="module")
+def with_words(model: VibeVoiceModel) -> Transcript:
+    return transcribe(model, "beckett", TranscribeOptions(words=True))
+
+
+def test_requested_words_are_aligned_with_the_recording(
+    model: VibeVoiceModel, with_words: Transcript
+) -> None:
+    plain, found = transcribe(model, "beckett"), with_words
     assert said(found) == said(plain)
     assert not any(one.words for one in plain.segments)
     assert {one.words_by for one in found.segments if one.is_speech} == {"aligned"}
@@ -72,8 +78,10 @@ def test_requested_words_are_aligned_with_the_recording(model: VibeVoiceModel) -
         assert all(segment.start <= one.start < one.end <= segment.end for one in segment.words)
 
 
-def test_confidence_is_near_1_for_learned_speech_and_lower_for_noise(model: VibeVoiceModel) -> None:
-    learned = transcribe(model, "beckett", TranscribeOptions(words=True)).segments
+def test_confidence_is_near_1_for_learned_speech_and_lower_for_noise(
+    model: VibeVoiceModel, with_words: Transcript
+) -> None:
+    learned = with_words.segments
     for segment in learned:
         sure = [word.confidence or 0.0 for word in segment.words]
         assert min(sure) <= (segment.confidence or 0.0) <= max(sure)
