@@ -65,12 +65,16 @@ LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-
 	--only-binary :all: --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	pyproject.toml packaging/locks/setuptools.in
 
+TAURI_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/.cache/cargo)
+TAURI_PACKAGES := sudo apt-get install libwebkit2gtk-4.1-dev webkit2gtk-driver xvfb npm, and Rust
+NPM := --silent --no-audit --no-fund --no-package-lock
+
 EXE := dist/vibevoice-asr
 GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-clients lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
 	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
@@ -96,6 +100,27 @@ test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST
 	$(if $(NEWEST),rm -rf $(CLIENTS)/node_modules)
 	npm install --prefix $(CLIENTS) --silent --no-audit --no-fund --no-package-lock
 	VIBEVOICE_TEST_CLIENTS=$(abspath $(CLIENTS)) $(BIN)/python -m pytest -rs tests/third_party
+
+test-tauri: $(DEV_STAMP)  ## the Rust crate, Tauri's plugin, and the example app under Xvfb: minutes, and crates and npm's packages by the network
+	@for tool in cargo npm WebKitWebDriver Xvfb "pkg-config --exists webkit2gtk-4.1"; do \
+	  command -v $${tool%% *} >/dev/null && case $$tool in *\ *) $$tool;; esac \
+	    || { echo "NOT TESTED: '$$tool' is missing ($(TAURI_PACKAGES))"; exit 0; }; \
+	done; $(MAKE) --no-print-directory tauri-tests
+
+tauri-tests: export CARGO_TARGET_DIR := $(TAURI_TARGET)
+tauri-tests: export VIBEVOICE_TEST_COMMAND := $(abspath $(BIN))/python -m sidecar.main
+tauri-tests:
+	for crate in clients/rust clients/tauri; do (cd $$crate && cargo fmt --check \
+	  && cargo clippy --all-targets -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --no-deps) || exit 1; done
+	cd clients/rust && cargo test
+	cd clients/tauri/guest-js && npm install $(NPM) && npm run types
+	git diff --exit-code clients/tauri/guest-js/types  # as they are committed
+	cd examples/tauri-host && npm install $(NPM) && npm run build
+	cd examples/tauri-host/src-tauri && cargo fmt --check && cargo clippy -- -D warnings \
+	  && cargo build --features custom-protocol
+	cd examples/hosts && cargo build
+	VIBEVOICE_TEST_TAURI=$(TAURI_TARGET)/debug $(BIN)/python -m pytest -rs tests/project/test_tauri_app.py \
+	  tests/project/test_host_examples.py -k "tauri_app or main.rs"
 
 lint: style types  ## formatting, lint, types, import rules, generated docs
 

@@ -12,7 +12,6 @@ import sys
 import threading
 import uuid
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -22,13 +21,13 @@ import httpx
 import psutil
 import pytest
 from http_file_server import FileHost
+from not_tested import missing
 from recordings import Studio
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
     free_port,
     service_environment,
-    told_by,
     wait_until,
     web,
 )
@@ -41,11 +40,10 @@ from sidecar.plugins import settings_class
 PAGE = (REPOSITORY / "docs/embedding.md").read_text("utf-8")
 TAURI_PAGE = (REPOSITORY / "docs/tauri.md").read_text("utf-8")
 HOSTS = REPOSITORY / "examples/hosts"
-RUST = REPOSITORY / "examples/tauri-host"
-CRATES = Path("/usr/share/cargo/registry")  # where Debian's librust-*-dev put theirs
-TARGET = REPOSITORY / ".cache/tauri-host"
+APP = REPOSITORY / "examples/tauri-host/src"
+PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
+"""Where `make test-tauri` built the Rust host."""
 SOURCE = [sys.executable, "-m", "sidecar.main"]
-BUILD_LIMIT_S = 580
 FOREIGN_FLAGS = {
     *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign")  # codesign
 }
@@ -113,55 +111,6 @@ def recording(studio: Studio) -> Path:
     return studio.voice
 
 
-@pytest.fixture(scope="session")
-def cargo() -> Callable[..., None]:
-    """Runs cargo in a folder; without a network where Debian's crates are installed."""
-    program = shutil.which("cargo")
-    if program is None:
-        skip("the Rust host: there is no cargo here")
-    offline = bool(list(CRATES.glob("ureq-*")))
-    if not offline and os.environ.get("VIBEVOICE_CARGO_ONLINE") != "1":
-        skip("the Rust host: librust-ureq-dev is not here and VIBEVOICE_CARGO_ONLINE not 1")
-
-    def run(crate: Path, *words: str) -> None:
-        if offline:
-            (crate / ".cargo").mkdir(exist_ok=True)
-            (crate / ".cargo/config.toml").write_text(
-                '[source.crates-io]\nreplace-with = "debian"\n'
-                f'[source.debian]\ndirectory = "{CRATES.as_posix()}"\n',
-                "utf-8",
-            )
-        result = told_by(
-            [program, *words, "--target-dir", str(TARGET), *(["--offline"] if offline else [])],
-            cwd=crate,
-            env={
-                **os.environ,
-                "CARGO_TERM_COLOR": "never",
-                "CARGO_INCREMENTAL": "0",
-                "CARGO_PROFILE_DEV_DEBUG": "0",  # the same for all: dependencies are built once
-            },
-            timeout=BUILD_LIMIT_S,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert "warning" not in result.stderr, result.stderr  # an app has them with the files
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def built(cargo: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The programs of examples/tauri-host and the page's Rust."""
-    crate = tmp_path_factory.mktemp("crate")
-    shutil.copytree(RUST, crate, dirs_exist_ok=True)
-    (crate / "src/bin").mkdir()
-    shutil.copy(HOSTS / "main.rs", crate / "src/bin/page.rs")
-    cargo(crate, "build")
-    suffix = ".exe" if sys.platform == "win32" else ""
-    programs = {name: TARGET / "debug" / f"{name}{suffix}" for name in ("tauri-host", "page")}
-    assert all(path.exists() for path in programs.values())
-    return programs
-
-
 @pytest.fixture(params=["source", "frozen"])
 def service(request: pytest.FixtureRequest) -> list[str]:
     """The command that a host starts."""
@@ -177,7 +126,9 @@ def service(request: pytest.FixtureRequest) -> list[str]:
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """A host of the page, as a command."""
     if request.param == "main.rs":
-        return [str(request.getfixturevalue("built")["page"])]
+        if PROGRAMS is None:
+            pytest.skip(missing("the built Rust host", "test-tauri", "make"))
+        return [str(Path(PROGRAMS) / "host")]
     runtime = sys.executable if request.param == "host.py" else shutil.which("node")
     if runtime is None:
         skip("the Node host of examples/hosts: there is no node here")
@@ -385,52 +336,17 @@ def test_original_rust_host_passes_with_service(
     assert stage.left() == []
 
 
-def test_example_rust_host_passes_with_service(
-    built: dict[str, Path], service: list[str], stage: Stage, recording: Path
-) -> None:
-    words = ["--audio", recording, "--", *service]
-    result = stage.run(built["tauri-host"], *words)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "FAIL" not in result.stdout
-    assert stage.left() == []
-
-
-def test_example_rust_host_fails_without_service(
-    built: dict[str, Path], stage: Stage, recording: Path
-) -> None:
-    ends = [sys.executable, "-c", "import sys; sys.exit('no')"]
-    result = stage.run(built["tauri-host"], "--audio", recording, "--", *ends)
-    assert result.returncode == 1
-    assert "FAIL" in result.stdout
-
-
-def test_rust_of_tauri_page_compiles_with_example(
-    cargo: Callable[..., None], tmp_path: Path
-) -> None:
-    (dependencies,) = re.findall(r"```toml\n(serde.*?)```", TAURI_PAGE, re.DOTALL)
-    (tmp_path / "src").mkdir()
-    for name in ("app/lib.rs", "src/sidecar.rs", "src/client.rs", "src/wire.rs"):
-        shutil.copy(RUST / name, tmp_path / "src")
-    stands_in = "".join(
-        f'{name} = {{ path = "{(RUST / "stand-in" / name).as_posix()}" }}\n'
-        for name in ("tauri", "tauri-plugin-dialog")
-    )
-    package = '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\n'
-    (tmp_path / "Cargo.toml").write_text(package + dependencies + stands_in, "utf-8")
-    cargo(tmp_path, "build", "--lib")  # "check" would go through all dependencies once more
-
-
 def test_example_app_has_texts_only_for_error_codes_that_exist_and_shows_no_raw_message() -> None:
-    page = (RUST / "app/transcribe.ts").read_text("utf-8")
+    page = (APP / "texts.ts").read_text("utf-8")
     (texts,) = re.findall(r"const ERRORS.*? = {\n(.*?)\n};", page, re.DOTALL)
     codes = set(re.findall(r"(?m)^  (\w+): ", texts))
-    rust = "".join(path.read_text("utf-8") for path in (RUST / "src").glob("*.rs"))
+    rust = (REPOSITORY / "clients/rust/src/error.rs").read_text("utf-8")
     own = set(re.findall(r'=> "(\w+)"', rust))
     assert len(codes) > 2
     assert codes <= {error.code for error in errors.all_errors()} | own
-    for shown in re.findall(r"textContent = (.*);", page):
-        assert not re.search(r"message|detail|reason", shown)
-    assert ", String>" not in (RUST / "app/lib.rs").read_text("utf-8")
+    for path in APP.glob("*.ts"):
+        for shown in re.findall(r"textContent = (.*);|say\(.*, (.*)\)", path.read_text("utf-8")):
+            assert path.name == "service.ts" or not re.search(r"message|detail|reason", str(shown))
 
 
 def test_exit_codes_on_embedding_page_are_those_of_service() -> None:
@@ -458,8 +374,3 @@ def test_flags_and_variables_on_host_pages_exist(page: str) -> None:
         "config",
         "client_token",
     }
-
-
-def test_files_named_on_tauri_page_exist() -> None:
-    for name in re.findall(r"examples/tauri-host/src/(\w+\.rs)", TAURI_PAGE + PAGE):
-        assert (RUST / "src" / name).exists()

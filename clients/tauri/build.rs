@@ -1,0 +1,19 @@
+//! Makes a permission of each command.
+
+const COMMANDS: &[&str] = &[
+    "transcribe",
+    "upload",
+    "cancel",
+    "live_begin",
+    "live_send",
+    "live_order",
+    "status",
+    "restart",
+    "health",
+    "models",
+    "reload",
+];
+
+fn main() {
+    tauri_plugin::Builder::new(COMMANDS).build();
+}

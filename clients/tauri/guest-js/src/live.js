@@ -1,0 +1,126 @@
+/** Live audio: a stream of the microphone goes up, words come back. */
+
+import { Channel } from "@tauri-apps/api/core";
+import { call, errorOf, newName } from "./call.js";
+
+const RATE = 16_000;
+
+/**
+ * @typedef {import("./wire.js").LiveEvent} LiveEvent
+ * @typedef {import("./wire.js").Transcript} Transcript
+ *
+ * @typedef {import("./wire.js").LiveOptions & { onEvent?: (event: LiveEvent) => void }} LiveSetup
+ */
+
+/**
+ * Transcribe a stream while it lasts, such as that of `navigator.mediaDevices.getUserMedia({ audio: true })`.
+ *
+ * @param {MediaStream} stream stays the caller's: its tracks are not stopped here
+ * @param {LiveSetup} [setup]
+ * @returns {Promise<LiveSession>} once the service has taken the session
+ */
+export async function live(stream, { onEvent, ...options } = {}) {
+  const session = new LiveSession(stream, onEvent);
+  await session.begin(options);
+  return session;
+}
+
+/** One session; `done` has its transcript, or why there is none. */
+export class LiveSession {
+  /** @type {Promise<Transcript | null>} the summary; null after `close` */
+  done;
+  #name = newName();
+  /** @type {MediaStream} */
+  #stream;
+  /** @type {((event: LiveEvent) => void) | undefined} */
+  #onEvent;
+  /** @type {AudioContext | null} */
+  #context = null;
+  /** @type {Promise<unknown>} what was sent last: sound must not overtake sound */
+  #sent = Promise.resolve();
+  /** @type {Transcript | null} */
+  #summary = null;
+  /** @type {(error: unknown) => void} */
+  #end = () => {};
+
+  /**
+   * @param {MediaStream} stream
+   * @param {((event: LiveEvent) => void) | undefined} onEvent
+   */
+  constructor(stream, onEvent) {
+    [this.#stream, this.#onEvent] = [stream, onEvent];
+    this.done = new Promise((resolve, reject) => {
+      this.#end = (error) => {
+        void this.#silence();
+        if (error) reject(errorOf(error));
+        else resolve(this.#summary);
+      };
+    });
+    this.done.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /** @param {import("./wire.js").LiveOptions} options */
+  async begin(options) {
+    /** @type {Channel<any>} */
+    const onEvent = new Channel();
+    onEvent.onmessage = (event) => {
+      if ("ended" in event) return this.#end(event.ended);
+      if (event.type === "summary") this.#summary = event.transcript;
+      this.#onEvent?.(event);
+    };
+    const begin = { ...options, rate: RATE, encoding: "pcm16" };
+    await call("live_begin", { session: this.#name, options: begin, onEvent });
+    try {
+      await this.#listen();
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  /** No more sound: the rest is told; the transcript of all of it. */
+  async finish() {
+    await this.#silence();
+    await this.#order("finish");
+    return this.done;
+  }
+
+  /** Leave it; there is no transcript. */
+  async close() {
+    await this.#silence();
+    await this.#order("close");
+  }
+
+  /** End the turn here. */
+  commit = () => this.#order("commit");
+
+  async #listen() {
+    const context = new AudioContext({ sampleRate: RATE }); // it resamples what the stream has
+    this.#context = context;
+    await context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
+    const node = new AudioWorkletNode(context, "vibevoice-pcm", { numberOfOutputs: 0 });
+    node.port.onmessage = ({ data }) => {
+      this.#send(() => call("live_send", new Uint8Array(data), { session: this.#name }));
+    };
+    context.createMediaStreamSource(this.#stream).connect(node);
+    await context.resume();
+  }
+
+  /** @param {"commit" | "finish" | "close"} order */
+  #order(order) {
+    return this.#send(() => call("live_order", { session: this.#name, order }));
+  }
+
+  /** @param {() => Promise<unknown>} what */
+  #send(what) {
+    // A session that is over says why by its channel.
+    this.#sent = this.#sent.then(what).catch(() => {});
+    return this.#sent;
+  }
+
+  async #silence() {
+    const context = this.#context;
+    this.#context = null;
+    await context?.close();
+  }
+}

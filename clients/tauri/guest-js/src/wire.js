@@ -1,0 +1,55 @@
+/** What the service says, as types. */
+
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ *
+ * @typedef {object} Options
+ * @property {string} [language] "auto", or a tag such as "en"
+ * @property {number} [num_speakers] 1 to 20
+ * @property {boolean} [diarize] label the speakers
+ * @property {"balanced" | "accurate"} [diarization]
+ * @property {string} [hotwords] names and terms to expect
+ * @property {string} [prompt] what it is about
+ * @property {boolean} [words] return the times of words
+ * @property {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} [precision]
+ * @property {number} [track] of a film, from 1
+ * @property {"interactive" | "batch"} [priority]
+ *
+ * @typedef {{ start_time: number, end_time: number, text: string, confidence?: number }} Word
+ *
+ * One stretch of speech by one speaker (`Speaker_0`); `name` if it is an enrolled one. Times in seconds.
+ * @typedef {{ speaker: string, name?: string, start_time: number, end_time: number, text: string,
+ *   words?: Word[], confidence?: number, language?: string }} Segment
+ *
+ * @typedef {{ duration: number, language: string, num_speakers: number, engine: string,
+ *   model_precision: string, warnings: { code: string, message: string }[] }} Metadata
+ *
+ * @typedef {{ segments: Segment[], metadata: Metadata }} Transcript
+ *
+ * @typedef {{ status: string, version: string, pid: number, instance: string, engine: string,
+ *   engine_state: "absent" | "loading" | "ready" | "busy" | "stuck", precision: string,
+ *   device: "cpu" | "cuda", jobs_waiting: number }} Health
+ *
+ * What live audio may ask for (docs/live-wire.md).
+ * @typedef {object} LiveOptions
+ * @property {string} [language]
+ * @property {"silence" | "client" | "one"} [turns] who ends a turn
+ * @property {boolean} [partials] words while somebody speaks
+ * @property {boolean} [diarize]
+ * @property {boolean} [keep] the session becomes a job
+ * @property {boolean} [words] times of words in finals
+ * @property {string} [prompt]
+ *
+ * What is told of live audio; times in seconds of its sound. A `partial` is replaced by the next of its
+ * `piece`, and by its `final`, whose speaker `speakers_revised` may change.
+ * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", turn: number, at: number }
+ *   | { type: "partial", turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }
+ *   | { type: "final", turn: number, piece: number, segment: Segment }
+ *   | { type: "turn_ended", turn: number, start: number, end: number, text: string }
+ *   | { type: "speakers_revised", speakers: Record<string, string>, names: Record<string, string | null> }
+ *   | { type: "notice", code: string, message: string }
+ *   | { type: "summary", transcript: Transcript, job: string | null }
+ *   | { type: "unknown" }} LiveEvent
+ */
+
+export {};

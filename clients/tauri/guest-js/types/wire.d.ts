@@ -1,0 +1,163 @@
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type Options = {
+    /**
+     * "auto", or a tag such as "en"
+     */
+    language?: string | undefined;
+    /**
+     * 1 to 20
+     */
+    num_speakers?: number | undefined;
+    /**
+     * label the speakers
+     */
+    diarize?: boolean | undefined;
+    diarization?: "balanced" | "accurate" | undefined;
+    /**
+     * names and terms to expect
+     */
+    hotwords?: string | undefined;
+    /**
+     * what it is about
+     */
+    prompt?: string | undefined;
+    /**
+     * return the times of words
+     */
+    words?: boolean | undefined;
+    precision?: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4" | undefined;
+    /**
+     * of a film, from 1
+     */
+    track?: number | undefined;
+    priority?: "interactive" | "batch" | undefined;
+};
+/**
+ * One stretch of speech by one speaker (`Speaker_0`); `name` if it is an enrolled one. Times in seconds.
+ */
+export type Word = {
+    start_time: number;
+    end_time: number;
+    text: string;
+    confidence?: number;
+};
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type Segment = {
+    speaker: string;
+    name?: string;
+    start_time: number;
+    end_time: number;
+    text: string;
+    words?: Word[];
+    confidence?: number;
+    language?: string;
+};
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type Metadata = {
+    duration: number;
+    language: string;
+    num_speakers: number;
+    engine: string;
+    model_precision: string;
+    warnings: {
+        code: string;
+        message: string;
+    }[];
+};
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type Transcript = {
+    segments: Segment[];
+    metadata: Metadata;
+};
+/**
+ * What live audio may ask for (docs/live-wire.md).
+ */
+export type Health = {
+    status: string;
+    version: string;
+    pid: number;
+    instance: string;
+    engine: string;
+    engine_state: "absent" | "loading" | "ready" | "busy" | "stuck";
+    precision: string;
+    device: "cpu" | "cuda";
+    jobs_waiting: number;
+};
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type LiveOptions = {
+    language?: string | undefined;
+    /**
+     * who ends a turn
+     */
+    turns?: "client" | "one" | "silence" | undefined;
+    /**
+     * words while somebody speaks
+     */
+    partials?: boolean | undefined;
+    diarize?: boolean | undefined;
+    /**
+     * the session becomes a job
+     */
+    keep?: boolean | undefined;
+    /**
+     * times of words in finals
+     */
+    words?: boolean | undefined;
+    /**
+     * What is told of live audio; times in seconds of its sound. A `partial` is replaced by the next of its
+     * `piece`, and by its `final`, whose speaker `speakers_revised` may change.
+     */
+    prompt?: string | undefined;
+};
+/**
+ * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
+ */
+export type LiveEvent = {
+    type: "speech_started" | "speech_stopped" | "turn_dropped";
+    turn: number;
+    at: number;
+} | {
+    type: "partial";
+    turn: number;
+    piece: number;
+    start: number;
+    end: number;
+    text: string;
+    stable: string;
+    tail: string;
+} | {
+    type: "final";
+    turn: number;
+    piece: number;
+    segment: Segment;
+} | {
+    type: "turn_ended";
+    turn: number;
+    start: number;
+    end: number;
+    text: string;
+} | {
+    type: "speakers_revised";
+    speakers: Record<string, string>;
+    names: Record<string, string | null>;
+} | {
+    type: "notice";
+    code: string;
+    message: string;
+} | {
+    type: "summary";
+    transcript: Transcript;
+    job: string | null;
+} | {
+    type: "unknown";
+};

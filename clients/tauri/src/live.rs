@@ -1,0 +1,132 @@
+//! Live audio of pages: sound comes by calls with bytes, words go back by a channel.
+
+use crate::commands::raw;
+use crate::failure::Failure;
+use crate::jobs::held;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tauri::ipc::{Channel, Request};
+use tauri::{command, State, Webview};
+use tokio::sync::mpsc;
+use vibevoice_asr::{LiveEvent, LiveInput, LiveOptions, Supervisor};
+
+type Answer<T> = Result<T, Failure>;
+/// Pieces of sound that wait for the service; a page that sends more is refused.
+const WAITING: usize = 600;
+
+/// What goes to a session, in order.
+enum Input {
+    Sound(Vec<u8>),
+    Order(Order),
+}
+
+/// What a page may ask of its session.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    Commit,
+    Cancel,
+    Finish,
+    Close,
+}
+
+/// What a page gets: events, and how it ended.
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Told {
+    Event(LiveEvent),
+    Ended { ended: Option<Failure> },
+}
+
+/// The sessions of all pages: by the label of the webview and the name that its page chose.
+#[derive(Clone, Default)]
+pub(crate) struct Sessions(Arc<Mutex<HashMap<(String, String), mpsc::Sender<Input>>>>);
+
+impl Sessions {
+    /// The page is gone: its sessions are closed.
+    pub(crate) fn leave(&self, label: &str) {
+        held(&self.0).retain(|(owner, _), _| owner != label);
+    }
+
+    fn send(&self, label: &str, session: &str, input: Input) -> Answer<()> {
+        let name = (label.to_string(), session.to_string());
+        let sender = held(&self.0).get(&name).cloned();
+        let sender =
+            sender.ok_or_else(|| Failure::new("session_over", "there is no such session"))?;
+        sender.try_send(input).map_err(|error| Failure::new("inbound_full", error))
+    }
+}
+
+/// Begin a session; the answer comes when the service has taken it.
+#[command]
+pub(crate) async fn live_begin<R: tauri::Runtime>(
+    webview: Webview<R>,
+    speech: State<'_, Supervisor>,
+    sessions: State<'_, Sessions>,
+    session: String,
+    options: LiveOptions,
+    on_event: Channel<Told>,
+) -> Answer<()> {
+    let (input, mut live) = speech.live(&options).await?;
+    let (sender, waiting) = mpsc::channel(WAITING);
+    let name = (webview.label().to_string(), session);
+    let sessions = sessions.inner().clone();
+    held(&sessions.0).insert(name.clone(), sender);
+    tauri::async_runtime::spawn(pass(input, waiting));
+    tauri::async_runtime::spawn(async move {
+        let mut ended = None;
+        while let Some(event) = live.next().await {
+            match event {
+                Ok(event) => {
+                    if on_event.send(Told::Event(event)).is_err() {
+                        break; // nobody is there any more
+                    }
+                }
+                Err(error) => ended = Some(error.into()),
+            }
+        }
+        held(&sessions.0).remove(&name);
+        let _ = on_event.send(Told::Ended { ended });
+    });
+    Ok(())
+}
+
+/// More sound: the bytes of this call, for the session that its header names.
+#[command]
+pub(crate) fn live_send<R: tauri::Runtime>(
+    webview: Webview<R>,
+    sessions: State<'_, Sessions>,
+    request: Request<'_>,
+) -> Answer<()> {
+    let (session, sound) = raw(&request, "session")?;
+    sessions.send(webview.label(), session, Input::Sound(sound.to_vec()))
+}
+
+/// `commit`, `cancel`, `finish` or `close`, behind the sound that was sent.
+#[command]
+pub(crate) fn live_order<R: tauri::Runtime>(
+    webview: Webview<R>,
+    sessions: State<'_, Sessions>,
+    session: &str,
+    order: Order,
+) -> Answer<()> {
+    sessions.send(webview.label(), session, Input::Order(order))
+}
+
+/// Hand on what a page sends, until it closes the session or is gone.
+async fn pass(mut input: LiveInput, mut waiting: mpsc::Receiver<Input>) {
+    while let Some(next) = waiting.recv().await {
+        let sent = match next {
+            Input::Sound(sound) => input.send(sound).await,
+            Input::Order(Order::Commit) => input.commit().await,
+            Input::Order(Order::Cancel) => input.cancel().await,
+            Input::Order(Order::Finish) => input.finish().await,
+            Input::Order(Order::Close) => break,
+        };
+        if sent.is_err() {
+            return; // the other side tells why
+        }
+    }
+    input.close().await;
+}

@@ -1,3 +1,0 @@
-pub fn init() -> tauri::Plugin {
-    tauri::Plugin
-}

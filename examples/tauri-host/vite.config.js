@@ -1,0 +1,9 @@
+import { defineConfig } from "vite";
+
+export default defineConfig({
+  clearScreen: false, // messages of Rust stay
+  server: { port: 1420, strictPort: true, watch: { ignored: ["**/src-tauri/**"] } },
+  build: { target: "es2022", assetsInlineLimit: 0 }, // a worklet is a file: the policy has no data: scripts
+  // The bindings find their worklet beside themselves.
+  optimizeDeps: { exclude: ["tauri-plugin-vibevoice-asr-api"] },
+});
