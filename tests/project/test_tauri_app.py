@@ -1,4 +1,4 @@
-"""The app of examples/tauri-host, used as by a person; `make test-tauri` builds it and runs this."""
+"""The app of examples/tauri-host as users see it; `make test-tauri` builds it and runs this."""
 
 import os
 import shlex
