@@ -45,7 +45,8 @@ PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
 """Where `make test-tauri` built the Rust host."""
 SOURCE = [sys.executable, "-m", "sidecar.main"]
 FOREIGN_FLAGS = {
-    *("--save-dev", "--force", "--options", "--timestamp", "--entitlements", "--sign")  # codesign
+    *("--save-dev", "--path", "--manifest-path"),  # npm, cargo
+    *("--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
 }
 
 
@@ -373,4 +374,5 @@ def test_flags_and_variables_on_host_pages_exist(page: str) -> None:
         *settings_class().model_fields,
         "config",
         "client_token",
+        "executable",  # of the plugin for Tauri
     }
