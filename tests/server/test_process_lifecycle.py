@@ -296,6 +296,7 @@ def test_stop_finishes_running_job_and_refuses_waiting_ones(
     assert not [*(tmp_path / "data" / "crash").glob("*")], "its engine is not told by others"
 
 
+@pytest.mark.slow
 @posix
 def test_service_with_moonshine_ends_cleanly_after_job(start: Start, voice: bytes) -> None:
     service = start(port=0, engine="moonshine", how={"fresh": True})

@@ -237,6 +237,7 @@ def test_ready_line_precedes_imports_that_health_does_not_need(start: Start) -> 
     assert sorted(names & set(LATER)) == []
 
 
+@pytest.mark.slow
 def test_modules_of_conversations_are_imported_with_application() -> None:
     code = """if True:
         import sys
@@ -316,6 +317,7 @@ async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown(
     assert [one["type"] for one in sent] == 2 * ["websocket.close"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 def test_service_stopped_while_it_imports_application_ends_cleanly(start: Start) -> None:
     service = started(start)
