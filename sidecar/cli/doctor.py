@@ -18,7 +18,7 @@ from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
-from sidecar.plugins import load_settings, settings_class
+from sidecar.plugins import load_settings, of_others, settings_class
 from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
@@ -73,6 +73,8 @@ def examine() -> Iterator[CheckFinding]:
     yield CheckFinding("version", CheckState.GOOD, text)
     settings, finding = _settings()
     yield finding
+    if others := of_others():
+        yield CheckFinding("plugins", CheckState.GOOD, f"of others: {', '.join(others)}")
     for wrong, remedy in unknown_variables(settings):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from examine_engines(settings)

@@ -98,6 +98,8 @@ def _start_service(settings: Settings) -> None:
     try:
         for plugin in plugins.enabled(settings):
             _log_foreign_variables(plugin)
+            if plugin.name in plugins.of_others():
+                log.info("the plugin '%s' of another distribution is on", plugin.name)
         for wrong, remedy in unknown_variables(settings):
             log.warning("%s %s", wrong, remedy)
         settings = resolve_token(take_stdin_secret(settings))

@@ -95,6 +95,15 @@ def plugins_on(choice: Sequence[str]) -> list[Plugin]:
     return on
 
 
+def of_others() -> list[str]:
+    """Return the names of plugins that other distributions bring.
+
+    Raises:
+        errors.SettingsInvalid: as `installed`.
+    """
+    return list(installed())[len(PLUGINS) :]
+
+
 def enabled(settings: Settings) -> list[Plugin]:
     """Return the plugins of a service with these settings."""
     return plugins_on(settings.plugins)

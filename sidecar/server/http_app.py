@@ -58,6 +58,7 @@ def create_whole_app(
         routers = [build(service) for build in OPERATIONS]
     else:
         routers = _native_routers(service, tickets)
+        service.plugins = [plugin.name for plugin in enabled(settings)]
         for plugin in enabled(settings):
             if plugin.http is not None:
                 routes = plugin.http(service, tickets)

@@ -1,11 +1,13 @@
 """Plugins can be deleted: their folder, their line in the list, their tests."""
 
 import ast
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,10 +81,8 @@ def test_program_without_a_plugin_starts_imports_lints_and_passes_tests(
         shutil.rmtree(tmp_path / "sidecar/plugins" / one)
         shutil.rmtree(tmp_path / "tests/plugins" / one)
     listed = tmp_path / "sidecar/plugins/__init__.py"
-    text = listed.read_text()
-    for one in gone:
-        text = re.sub(rf"^    {one}\.PLUGIN,\n|(?<=[ ,]){one}(, |(?=\n))", "", text, flags=re.M)
-    listed.write_text(text.replace(", \n", "\n"))
+    lines = re.compile(rf"^    ({'|'.join(gone)})(\.PLUGIN)?,\n", re.MULTILINE)
+    listed.write_text(lines.sub("", listed.read_text()))
     delete_tests_of(gone, tmp_path / "tests")
 
     def run(*command: str) -> str:
@@ -114,3 +114,75 @@ def delete_tests_of(plugins: set[str], tests: Path) -> None:
             del files[file]
             file.unlink()
             modules.add(file.stem)
+
+
+USE = """
+import sys
+from starlette.testclient import TestClient
+from sidecar.plugins import load_settings
+from sidecar.server.app import create_app
+app = create_app(load_settings(engine="scripted", speaking_time_least="0.5", queue_limit=9))
+with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 5000)) as client:
+    job = client.post("/v1/jobs", files={"file": open(sys.argv[1], "rb")}).json()["id"]
+    while client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running"):
+        pass
+    print(client.get(f"/v1/jobs/{job}/speaking-time").text)
+    assert "speaking_time" in client.get("/system").json()["plugins"]
+"""
+
+
+DOCTOR = """
+from sidecar.cli.doctor import examine
+print(next(finding.text for finding in examine() if finding.topic == "plugins"))
+"""
+
+
+@pytest.fixture(scope="module")
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of a plugin, copied and installed in a folder."""
+    folder = tmp_path_factory.mktemp("example")
+    shutil.copytree(ROOT / "examples/plugin", folder / "source")
+    how = ("--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--no-compile")
+    command = [sys.executable, "-m", "pip", "install", *how, "--target", folder / "site", "."]
+    done = subprocess.run(command, cwd=folder / "source", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def run_with(distribution: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": f"{distribution}:{ROOT}:{ROOT}/clients/python/src"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+
+
+def test_plugin_of_another_distribution_serves_its_route_with_its_setting(
+    distribution: Path, tmp_path: Path
+) -> None:
+    recording = tmp_path / "speech.wav"
+    with wave.open(str(recording), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000 * 9))
+    done = run_with(distribution, "-c", USE, recording)
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads(done.stdout)["seconds"]
+    assert seconds
+    assert all(spoken >= 0.5 for spoken in seconds.values())
+
+
+def test_doctor_names_plugins_of_other_distributions(distribution: Path) -> None:
+    done = run_with(distribution, "-c", DOCTOR)
+    assert done.stdout.strip() == "of others: speaking_time", done.stderr
+
+
+def test_plugin_of_another_distribution_that_cannot_be_imported_is_named(
+    distribution: Path,
+) -> None:
+    (distribution / "speaking_time/__init__.py").rename(distribution / "speaking_time/kept")
+    try:
+        done = run_with(
+            distribution, "-c", "from sidecar.plugins import load_settings as load; load()"
+        )
+    finally:
+        (distribution / "speaking_time/kept").rename(distribution / "speaking_time/__init__.py")
+    assert "The plugin 'speaking_time' (speaking_time:PLUGIN) cannot be imported" in done.stderr
