@@ -118,7 +118,7 @@ def test_simulated_memory_is_that_of_stored_figures(
     assert peaks.highest == pytest.approx(frozen[precision, minutes, step], rel=0.001)
 
 
-@pytest.mark.slow_except("bf16", "fp16")
+@pytest.mark.slow_except("bf16")
 @pytest.mark.parametrize(
     ("precision", "layers", "fused"),
     [(BF16, 4, True), (INT8, 28, True), (INT4, 28, True), (FP16, 4, False), (INT8, 28, False)],

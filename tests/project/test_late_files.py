@@ -16,6 +16,9 @@ FILES = {
     "test_cases.py": "import pytest\n\n@pytest.mark.parametrize('case', range(3))\n"
     "def test_case(case):\n    assert case != 1\n",
     "test_broken.py": "raise RuntimeError('it cannot be imported')\n",
+    "one/test_fast.py": "def test_it():\n    pass\n",
+    "one/test_slow.py": "import pytest\n\n@pytest.mark.slow\ndef test_it():\n    pass\n",
+    "two/test_last.py": "def test_it():\n    pass\n",
     "test_torch.py": "import os\n\nif False:\n    import torch\n\n"
     "def test_it():\n    assert 'PYTEST_XDIST_WORKER' in os.environ\n",
 }
@@ -39,12 +42,13 @@ def test_file_with_dear_import_or_fixture_is_told_from_its_text(line: str, share
 @pytest.mark.slow
 def test_late_files_run_all_tests_and_fail_with_their_faults(tmp_path: Path) -> None:
     for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         new_file(tmp_path / name, text)
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", "-n", "1", "--dist", "loadfile", "-m", "not slow"]
     done = told_by([*command, "-p", "no:cacheprovider"], cwd=tmp_path, env=env)
     assert done.returncode == 1
-    assert "1 failed, 3 passed" in done.stdout
+    assert "1 failed, 5 passed" in done.stdout
     assert "1 error" in done.stdout
     for said in ("test_cases.py::test_case[1]", "it cannot be imported"):
         assert said in done.stdout

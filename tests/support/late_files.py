@@ -96,7 +96,10 @@ class LateFiles:
         """Run the tests of a file."""
         if not isinstance(item, WholeFile):
             return None
-        for test, following in pairwise([*item.tests(), nextitem]):
+        tests = item.tests()
+        if not tests:  # the file before left what this one would have needed
+            item.session._setupstate.teardown_exact(nextitem)
+        for test, following in pairwise([*tests, nextitem]):
             item.running = test.nodeid
             item.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
             if item.session.shouldfail or item.session.shouldstop:
