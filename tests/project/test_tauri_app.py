@@ -54,7 +54,7 @@ def open_app(tmp_path: Path, hold: Path) -> Iterator[Callable[..., App]]:
             }
         )
         desktops.append(desktop.__enter__())
-        app = App(desktop.url, Path(str(PROGRAMS)) / "tauri-host")
+        app = App(desktop, Path(str(PROGRAMS)) / "tauri-host")
         wait_until(lambda: app.text("#service"), "the page is alive")
         return app
 

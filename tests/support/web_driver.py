@@ -21,14 +21,12 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 class App:
     """A running app; its elements are named by their ids."""
 
-    def __init__(self, driver: str, binary: Path) -> None:
+    def __init__(self, desktop: "Desktop", binary: Path) -> None:
         options = {"webkitgtk:browserOptions": {"binary": str(binary)}}
-        answer = web.post(f"{driver}/session", json={"capabilities": {"alwaysMatch": options}})
+        answer = web.post(f"{desktop.url}/session", json={"capabilities": {"alwaysMatch": options}})
         assert answer.status_code == 200, answer.text
-        self._session = f"{driver}/session/{answer.json()['value']['sessionId']}"
-        self.process = next(
-            one for one in psutil.process_iter(["exe"]) if one.info["exe"] == str(binary)
-        )
+        self._session = f"{desktop.url}/session/{answer.json()['value']['sessionId']}"
+        (self.process,) = psutil.Process(desktop.driver.pid).children()
 
     def script(self, code: str, *arguments: object) -> Any:
         """Run JavaScript in the page; what it returns."""
@@ -99,7 +97,7 @@ class Desktop:
         with os.fdopen(read) as pipe:
             number = pipe.readline().strip()
         automation = {"TAURI_AUTOMATION": "true", "TAURI_WEBVIEW_AUTOMATION": "true"}
-        self._start(
+        self.driver = self._start(
             [DRIVER, f"--port={self.url.rsplit(':', 1)[1]}"],
             {**self._environment, "DISPLAY": f":{number}", "GDK_BACKEND": "x11", **automation},
         )
@@ -115,7 +113,10 @@ class Desktop:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start(self, command: list[str], environment: Mapping[str, str], **options: Any) -> None:
+    def _start(
+        self, command: list[str], environment: Mapping[str, str], **options: Any
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, env={**os.environ, **environment}, **options)
         self._stack.callback(process.wait)
         self._stack.callback(process.terminate)
+        return process
