@@ -116,7 +116,7 @@ tauri-tests:
 	cd clients/tauri/guest-js && npm install $(NPM) && npm run types
 	git diff --exit-code clients/tauri/guest-js/types  # as they are committed
 	cd examples/tauri-host && npm install $(NPM) && npm run build
-	cd examples/tauri-host/src-tauri && cargo fmt --check && cargo clippy -- -D warnings \
+	cd examples/tauri-host/src-tauri && cargo fmt --check && cargo clippy --features custom-protocol -- -D warnings \
 	  && cargo build --features custom-protocol
 	cd examples/hosts && cargo build
 	VIBEVOICE_TEST_TAURI=$(TAURI_TARGET)/debug $(BIN)/python -m pytest -rs tests/project/test_tauri_app.py \

@@ -13,6 +13,7 @@ type Answer<T> = Result<T, Failure>;
 
 /// Transcribe a file, or what was uploaded as `job`. `on_step` gets all steps but the last.
 #[command]
+#[allow(clippy::too_many_arguments)] // three of them are Tauri's
 pub(crate) async fn transcribe<R: tauri::Runtime>(
     webview: Webview<R>,
     speech: State<'_, Supervisor>,

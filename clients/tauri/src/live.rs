@@ -41,7 +41,8 @@ pub(crate) enum Told {
 
 /// The sessions of all pages: by the label of the webview and the name that its page chose.
 #[derive(Clone, Default)]
-pub(crate) struct Sessions(Arc<Mutex<HashMap<(String, String), mpsc::Sender<Input>>>>);
+pub(crate) struct Sessions(Arc<Mutex<Inputs>>);
+type Inputs = HashMap<(String, String), mpsc::Sender<Input>>;
 
 impl Sessions {
     /// The page is gone: its sessions are closed.
