@@ -62,7 +62,7 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
                 options = TranscribeOptions()
                 source = AudioSource(file.fileno(), spooled=True)
                 recording = RecordingRequest(source, facts, options)
-                last = [event async for _, event in engine.transcribe([recording], HOUR_S)][-1]
+                last = [event async for event in engine.transcribe(recording, HOUR_S)][-1]
                 assert isinstance(last, Finished), last
                 assert [one.text for one in last.transcript.segments] == sent.lines
 

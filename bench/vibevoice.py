@@ -15,6 +15,7 @@ here (``--size full``: 16.7 GB, a GPU is needed), by `bench.vibevoice_card`:
 P4   decoding: tokens per second / what the measured copy rate allows / plain generate.
 P5   an hour end to end: encode and prefill measured, decode measured at both ends and scaled.
 P16  the same in int8 and int4 / plain bf16 generate.
+P17  requests a second: eight that are decoded in step / one at a time.
 
 Sides that are plain processes (``--side``) keep their model and take one JSON line per operation on
 stdin; `Child` is the other end of that.
@@ -31,7 +32,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 
 SMALL = ("P1", "P3", "P9", "P11")
-CARD = ("P4", "P5", "P16")
+CARD = ("P4", "P5", "P16", "P17")
 CANCEL_MINUTES, CANCEL_GOAL_MS = 4.0, 50.0
 PHASES = ("encode", "prefill", "decode")
 RATE = 24_000
@@ -162,10 +163,11 @@ class EngineSide:
         from sidecar.audio.audio_decoder import decode_audio_file
         from sidecar.interfaces.engine_interface import TranscribeOptions, TranscriptionRequest
         from sidecar.transcripts.transcript import Finished
+        from tests.support.engine_requests import SampleStream
 
         watches: list[Watch] = [Watch()]
         watching(watches)
-        long, short = (_Recording(decode_audio_file(path, RATE)) for path in (wav, known))
+        long, short = (SampleStream(decode_audio_file(path, RATE), RATE) for path in (wav, known))
 
         def run(watch: Watch, phase: str, **options: Any) -> tuple[float, bool]:
             watches.append(watch)
@@ -357,17 +359,6 @@ def watching(current: list[Watch]) -> None:
     TokenGeneration.token = choosing  # type: ignore[method-assign, assignment]
 
 
-class _Recording:
-    """Decoded audio, as an `AudioStream`."""
-
-    def __init__(self, samples: Any) -> None:
-        self._samples = samples
-        self.total_s = len(samples) / RATE
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from np.split(self._samples, range(48_000, len(self._samples), 48_000))
-
-
 @dataclass
 class Taken:
     """What one side took for one clip, per round."""
@@ -408,16 +399,10 @@ def speed(
         for name, by in taken.items() if goal in wanted else ():
             our, their = median(by[ours].seconds), median(by[theirs].seconds)
             length_s = soundfile.info(clips[name]).duration
-            rows.append(
-                (
-                    f"{name} {length_s:.0f} s",
-                    f"{our:.3f}",
-                    f"{their:.3f}",
-                    f"{our / their:.2f}",
-                    f"{by[theirs].same}/{rounds}",
-                    verdict(our / their, long if length_s > _LONG_S else 1.0),
-                )
-            )
+            cells = f"{our:.3f}", f"{their:.3f}", f"{our / their:.2f}"
+            judged = verdict(our / their, long if length_s > _LONG_S else 1.0)
+            same = f"{by[theirs].same}/{rounds}"
+            rows.append((f"{name} {length_s:.0f} s", *cells, same, judged))
         if rows:
             table(f"{goal}: {ours} / {theirs}, median of {rounds}", headers, rows)
 
@@ -510,17 +495,9 @@ def cancelling(folder: Path, model: Model, clips: list[Path], times: int) -> Non
         goal = verdict(round(p95, 1), CANCEL_GOAL_MS)
         if phase == "decode":
             goal = verdict(tokens, 2) + " (tokens)"
-        rows.append(
-            (
-                phase,
-                f"{found['lasts'][phase]:.2f}",
-                f"{median(late):.1f}",
-                f"{p95:.1f}",
-                f"{late[-1]:.1f}",
-                str(tokens) if phase == "decode" else "–",
-                goal,
-            )
-        )
+        cells = (f"{ms:.1f}" for ms in (median(late), p95, late[-1]))
+        after = str(tokens) if phase == "decode" else "–"
+        rows.append((phase, f"{found['lasts'][phase]:.2f}", *cells, after, goal))
     headers = ("phase", "lasts s", "p50 ms", "p95 ms", "worst ms", "tokens after, most", "goal")
     title = f"P9: cancel, {CANCEL_MINUTES:g} min of audio, {times} random moments a phase"
     table(title, headers, rows)
@@ -584,10 +561,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", choices=TORCH_NAMES, help="of all sides")
     parser.add_argument("--cancels", type=int, default=20, help="P9: moments per phase")
-    parser.add_argument("--random-weights", action="store_true", help="P4, P5, P16 instead")
+    parser.add_argument("--random-weights", action="store_true", help="P4 to P17 instead")
     parser.add_argument("--size", choices=("tiny", "mid", "full"), help="of the random weights")
     parser.add_argument("--minutes", type=float, nargs="+", help="of audio with random weights")
-    parser.add_argument("--tokens", type=int, default=128, help="P4: tokens decoded per round")
+    parser.add_argument("--tokens", type=int, default=128, help="P4, P17: tokens decoded")
     parser.add_argument("--weights", type=Path, help="folder to keep the random weights in")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()

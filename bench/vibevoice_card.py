@@ -1,5 +1,5 @@
-"""P4, P5, P16 of `bench.vibevoice`: decoding against the card's bandwidth, an hour end to end,
-quantized weights.
+"""P4, P5, P16, P17 of `bench.vibevoice`: decoding against the card's bandwidth, an hour end to end,
+quantized weights, requests a second.
 
 They are measured on a checkpoint of the released architecture with random weights, for speed and
 memory do not depend on what the weights say. The model is built on the meta device, each tensor
@@ -17,6 +17,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,12 +44,16 @@ from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_model import (
     LoadedVibeVoice,
     VibeVoiceAudioEncoder,
+    VibeVoiceModel,
     build_prompt_ids,
     load_vibevoice,
     token_count,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.engines.vibevoice.vibevoice_transcription import JoinedTranscriptions
+from sidecar.gpu_memory.memory_plan import MAX_WINDOWS
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from tests.support import memory_simulation
+from tests.support.engine_requests import SampleStream, request_of
 
 LONG_MINUTES = 30.0
 """From here on the goal is that of 60 minutes."""
@@ -308,6 +313,8 @@ def card(folder: Path, wanted: Sequence[str], given: argparse.Namespace) -> None
         _p4(splits, copied, weights, kv_per_token, judged)
     if "P5" in wanted:
         _p5(max(minutes), splits[max(minutes)], judged)
+    if "P17" in wanted:
+        with_model(home, given.precision, device, partial(_p17, tokens=given.tokens))
     if "P16" in wanted:
         _p16(home, device, sounds, splits, given, judged)
 
@@ -407,6 +414,28 @@ def _p5(minutes: float, split: Split, judged: bool) -> None:
         ("times real time", f"{minutes * 60 / total:.1f}", ""),
     ]
     table(f"P5: {minutes:g} minutes end to end", ("what", "ours", "goal"), rows)
+
+
+def _p17(model: LoadedVibeVoice, tokens: int) -> None:
+    """Requests for half a minute of audio, one after the other and from as many threads as there
+    are places: a second, and CPU seconds of each (on a GPU those of the host)."""
+    joined, count = JoinedTranscriptions(VibeVoiceModel(model)), 2 * MAX_WINDOWS
+    plan = MemoryPlan(window_s=400.0, places=MAX_WINDOWS)
+    options = TranscribeOptions(max_tokens=tokens, memory=plan)
+
+    def ask(_: int) -> None:
+        recording = SampleStream(synthetic(30.0), VIBEVOICE_SAMPLE_RATE)
+        list(joined.events(request_of(recording, options)))
+
+    ask(0)
+    rows = []
+    for places in (1, MAX_WINDOWS):
+        begun, worked = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(places) as threads:
+            list(threads.map(ask, range(count)))
+        took, worked = time.perf_counter() - begun, time.process_time() - worked
+        rows.append((str(places), f"{count / took:.2f}", f"{worked / count:.2f}"))
+    table(f"P17: 30 s of audio, {tokens} tokens", ("at once", "requests/s", "CPU-s each"), rows)
 
 
 def _p16(

@@ -26,6 +26,8 @@ from sidecar.gpu_memory.memory_plan import (
     JobForecast,
     max_audio_s,
     plan_ladder,
+    shared_peak_bytes,
+    shared_plan,
 )
 from sidecar.gpu_memory.streaming_memory import (
     SESSION_TOKENS,
@@ -103,6 +105,17 @@ def models_page(mark: str, table: Table) -> str:
     streaming_mb, streaming_small_mb = (
         round(StreamingFootprint(shape, Precision.BF16).session_bytes / 1e6)
         for shape in STREAMING_SHAPES.values()
+    )
+    bf16 = ModelFootprint(VIBEVOICE_7B_SHAPE, Precision.BF16)
+    shared = shared_plan(bf16, DeviceRoom(24 * GB))
+    assert shared is not None
+    ten_minutes = RecordingWork.of(VIBEVOICE_7B_SHAPE, 600.0)
+    own_gb, reserved_gb = (
+        size / GB
+        for size in (
+            bf16.peak(plan_ladder(ten_minutes)[0], ten_minutes).total,
+            shared_peak_bytes(bf16, shared),
+        )
     )
     ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
     return f"""{mark}
@@ -291,6 +304,13 @@ counts on {TOKENS_PER_SECOND:g} tokens for a
 second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
 (`python -m bench.memory`; never low, at most 5 % high).
+
+**Beside each other.** A recording that comes while others run joins them at the border of a window
+(`batch`: at most eight). For them a recording that runs alone reserves memory, too: of ten minutes
+in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. It is taken
+only when others come, and no recording is refused for it; but a live engine or a voice that is
+loaded meanwhile finds that much less. `batch = 1` reserves what a recording takes itself;
+`estimate` says that.
 
 On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
 {everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.

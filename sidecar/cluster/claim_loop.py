@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobFailure, JobRecord
 from sidecar.jobs.job_runner import poison_error
 from sidecar.jobs.persistent_recordings import opening_timeout_s
+from sidecar.jobs.wait_queue import is_long
 from sidecar.storage import postgres_database
 from sidecar.workers.engine_slot import EngineState
 
@@ -170,15 +171,15 @@ class ClaimLoop:
         threads: ThreadLimiter,
         *,
         offer: Callable[[], ClaimPreferences] = ClaimPreferences,
-        beside: Callable[[job_record.JobRecord], int] = lambda record: 1,
         places: int = 1,
+        long_places: int | None = None,
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
-        of a job, in one of ``threads``. ``beside``: the largest batch that this job can run in.
-        ``places``: jobs that run at once."""
+        of a job, in one of ``threads``. ``places``, ``long_places``: as of `JobQueue`."""
         self._claims, self.queue = claims, queue
         self._opened, self._judging, self._threads = opened, judging, threads
-        self._offer, self._beside, self._places = offer, beside, places
+        self._offer, self._places = offer, places
+        self._long_places = places if long_places is None else long_places
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
         self.paused: errors.SidecarError | None = None
@@ -232,42 +233,27 @@ class ClaimLoop:
 
     async def _claim_forever(self) -> None:
         while True:
-            while self.held.busy >= self._places or self._aside:
+            while self._full or self._aside:
                 self.held.capacity_freed.clear()
                 await self.held.capacity_freed.wait()
             if not self._more:
                 await cancel_after(self.idle_poll_s, self._waiting.wait())
                 self._more = True
                 continue
-            company: list[HeldClaim] = []
             try:
-                await self._claim_company(company)
+                held = await self._claimed_fit()
             except Exception:
-                log.exception("internal error while jobs were claimed; claiming goes on")
-                for held in company:
-                    self._spawn(self.held.release(held))
+                log.exception("internal error while a job was claimed; claiming goes on")
                 await asyncio.sleep(postgres_database.FAULT_RETRY_PAUSE_S)
                 continue
-            if company:
-                self._spawn(self._begin(company))
+            if held is not None:
+                self._spawn(self._begin(held))
 
-    async def _claim_company(self, company: list[HeldClaim]) -> None:
-        """Claim the next job and those that can run in a batch with it; none if none waits."""
-        if (first := await self._claimed_fit()) is None:
-            return
-        company.append(first)
-        most = 1 if first.claimed_record.alone else self._beside(first.claimed_record)
-        while len(company) < most and self._more:
-            if (other := await self._claimed()) is None:
-                return
-            company.append(other)
-            if not self._fits_beside(other.claimed_record):
-                self._spawn(self.held.release(company.pop()))
-                return
-
-    def _fits_beside(self, record: job_record.JobRecord) -> bool:
-        sociable = not record.alone and self._beside(record) > 1
-        return sociable and poison_error(record) is None and self._judging.failure(record) is None
+    @property
+    def _full(self) -> bool:
+        """Return whether the next job may find no place: a claim does not choose short ones."""
+        busy = self.held.busy
+        return len(busy) >= self._places or sum(map(is_long, busy)) >= self._long_places
 
     async def _claimed_fit(self) -> HeldClaim | None:
         """Claim the next job that this node can do. Others are refused, and a poison job ends."""
@@ -285,11 +271,11 @@ class ClaimLoop:
         token = self._asking = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
-        busy = self.held.busy > 0
+        busy = bool(self.held.busy)
 
         def ask() -> Awaitable[Claim | None]:
             offer = self._offer()
-            return self._claims.claim(token, replace(offer, begins=offer.begins and not busy))
+            return self._claims.claim(token, replace(offer, begins=not busy))
 
         claim = await postgres_database.retry_while_unavailable(ask)
         self._asking = ""
@@ -307,15 +293,14 @@ class ClaimLoop:
         with contextlib.suppress(errors.JournalUnreachable):
             await self._judging.judge_waiting()
 
-    async def _begin(self, company: Sequence[HeldClaim]) -> None:
-        """Open the recordings, and queue all jobs of a batch at once."""
-        jobs = await asyncio.gather(*map(self._job, company))
-        while any(self.queue.live(held.id) is not None for held in company):
-            # an earlier claim on one was lost here, and its engine has yet to stop
+    async def _begin(self, held: HeldClaim) -> None:
+        """Open the recording, and queue the job."""
+        job = await self._job(held)
+        while self.queue.live(held.id) is not None:
+            # an earlier claim on it was lost here, and its engine has yet to stop
             await self._a_moment()
-        for job in jobs:
-            if job is not None and job.claimed:
-                self.queue.resume(job)
+        if job is not None and job.claimed:
+            self.queue.resume(job)
 
     async def _a_moment(self) -> None:
         self.held.capacity_freed.clear()

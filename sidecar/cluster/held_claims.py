@@ -56,9 +56,9 @@ class ClaimedJob(Job):
         """Stop writing to the log."""
         self.claimed = False
 
-    def put_off(self, fault: errors.SidecarError) -> None:
+    def put_off(self, fault: errors.SidecarError, *, alone: bool = False) -> None:
         """End without a report: a node without this fault will do the job."""
-        super().put_off(fault)
+        super().put_off(fault, alone=alone)
         if self.claimed and not self.ended:
             self._puts_off(fault)
             self.let_go()
@@ -199,9 +199,10 @@ class HeldClaims:
         return self._held.get(held.id) is held
 
     @property
-    def busy(self) -> int:
-        """Return the number of claimed jobs that have not ended here."""
-        return sum(not self._record(held).over for held in self._held.values())
+    def busy(self) -> list[JobRecord]:
+        """Return the claimed jobs that have not ended here."""
+        records = map(self._record, self._held.values())
+        return [record for record in records if not record.over]
 
     def add(self, claim: Claim) -> HeldClaim:
         """Hold a claim. If this node had an earlier claim on the job and missed

@@ -107,8 +107,8 @@ class SharedJobBackend(JobBackend):
                 judging,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
                 offer=partial(_offer, engine),
-                beside=engine.beside,
                 places=engine.places,
+                long_places=engine.long_places,
             )
         self.queue = SharedJobQueue(
             self.store,
@@ -164,11 +164,9 @@ class SharedJobBackend(JobBackend):
 
 
 def _offer(engine: JobEngine) -> ClaimPreferences:
-    """Return the requested precisions that need no load now, and whether jobs begin alone."""
-    slot, alone = engine.slot, engine.most_beside == 1
+    """Return the requested precisions that need no load now."""
+    slot = engine.slot
     if not slot.loaded:
-        return ClaimPreferences(begins=alone)
+        return ClaimPreferences()
     fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
-    return ClaimPreferences(
-        frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at, alone
-    )
+    return ClaimPreferences(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)

@@ -65,8 +65,8 @@ class EngineSettings(SettingsGroup):
     )
     batch: int = setting(
         0,
-        "Recordings of up to two minutes that are decoded in one batch if several wait; 0: "
-        "8 on a GPU and 1 on a CPU, where batches do not pay.",
+        "Recordings that VibeVoice-ASR decodes in step, or that an upstream has at once; 0: 8, and "
+        "1 for VibeVoice-ASR on a CPU, where it does not pay.",
         ge=0,
         le=8,
     )

@@ -167,24 +167,6 @@ class ScriptedEngine:
             )
         )
 
-    def transcribe_together(
-        self, requests: Sequence[engine_interface.TranscriptionRequest]
-    ) -> Iterator[tuple[int, transcript.TranscriptionEvent | errors.SidecarError]]:
-        """Transcribe several recordings, a segment of each in turn."""
-        running = dict(enumerate(map(self.transcribe, requests)))
-        while running:
-            for number, events in list(running.items()):
-                try:
-                    event = next(events, None)
-                except errors.SidecarError as error:
-                    del running[number]
-                    yield number, error
-                    continue
-                if event is None:
-                    del running[number]
-                else:
-                    yield number, event
-
     def open(
         self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:

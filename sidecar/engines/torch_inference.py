@@ -22,10 +22,17 @@ def inference() -> Iterator[None]:
     try:
         with torch.inference_mode():
             yield
-    except torch.OutOfMemoryError:
-        raise errors.GpuOutOfMemory() from None
-    except torch.AcceleratorError as error:
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        raise own_error(error) from None
+
+
+def own_error(error: Exception) -> Exception:
+    """Return an error of the device as ours (`inference`), and others as they are."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return errors.GpuOutOfMemory()
+    if isinstance(error, torch.AcceleratorError):
         log.critical(
             "CUDA error that only a new process recovers from; this worker process ends: %s", error
         )
-        raise errors.DeviceLost() from None
+        return errors.DeviceLost()
+    return error

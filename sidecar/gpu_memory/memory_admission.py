@@ -92,7 +92,7 @@ class MemoryState:
 
 class MemoryAdmission:
     """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit.
-    ``fused``: as of `ModelFootprint`."""
+    ``fused``: as of `ModelFootprint`. ``places``: recordings that may be transcribed at once."""
 
     def __init__(
         self,
@@ -100,8 +100,9 @@ class MemoryAdmission:
         precisions: Sequence[Precision],
         limit_bytes: int | None,
         fused: bool = True,
+        places: int = 1,
     ) -> None:
-        self._shape, self._fused = shape, fused
+        self._shape, self._fused, self.places = shape, fused, places
         first, *rest = memory_plan.PREFERRED_PRECISIONS
         if first not in precisions:  # a GPU without bf16
             first = Precision.FP16
@@ -114,8 +115,10 @@ class MemoryAdmission:
         audio_s: float | None,
         options: TranscribeOptions,
         now: MemoryState,
+        beside: MemoryPlan | None = None,
     ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
-        """Return the memory estimate of a recording at ``precision``.
+        """Return the memory estimate of a recording at ``precision``. ``beside``: the plan of
+        recordings that run, which it may join.
 
         If it does not fit, also return the estimates of the other precisions that would.
         """
@@ -123,7 +126,7 @@ class MemoryAdmission:
         estimate = memory_plan.plan_job(self._model(precision), work, room)
         estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
         if estimate.fits:
-            found = self._in_batches(estimate, options, room)
+            found = self._in_batches(estimate, options, room, beside)
             if audio_s is None and found.seconds is not None:
                 typical_s = found.seconds * TYPICAL_AUDIO_S / memory_footprint.WINDOW_S
                 found = replace(found, seconds=typical_s)
@@ -138,13 +141,15 @@ class MemoryAdmission:
         audio_s: float | None,
         options: TranscribeOptions,
         now: MemoryState,
+        beside: MemoryPlan | None = None,
     ) -> TranscribeOptions:
-        """Return the options with a memory plan that fits, and a fallback plan.
+        """Return the options with a memory plan that fits, and a fallback plan; ``beside``: as in
+        `estimate`.
 
         Raises:
             errors.WontFit: no plan fits; the hint names what would.
         """
-        estimate, others = self.estimate(precision, audio_s, options, now)
+        estimate, others = self.estimate(precision, audio_s, options, now, beside)
         if not estimate.fits:
             raise does_not_fit_error(estimate, others)
         work, memory = self._work(audio_s, options), estimate.plan
@@ -153,31 +158,43 @@ class MemoryAdmission:
         if memory.together > 1:
             window = work.in_windows(self._shape, memory.window_s)
             fallback = memory_plan.plan_ladder(window, apart=now.on_gpu)[-1]
+        alone = None
+        if (shared := estimate.shared) is not None:
+            memory, alone = shared, memory if memory.together > shared.together else None
         if not now.on_gpu:
             memory = _with_cpu_chunks(memory)
-            fallback = fallback and _with_cpu_chunks(fallback)
-        return replace(options, memory=memory, memory_fallback=fallback)
+            fallback, alone = (one and _with_cpu_chunks(one) for one in (fallback, alone))
+        return replace(options, memory=memory, memory_fallback=fallback, memory_alone=alone)
 
     def _in_batches(
-        self, estimate: MemoryEstimate, options: TranscribeOptions, room: DeviceRoom
+        self,
+        estimate: MemoryEstimate,
+        options: TranscribeOptions,
+        room: DeviceRoom,
+        beside: MemoryPlan | None,
     ) -> MemoryEstimate:
         """Return the estimate with windows in batches if the client asks for them, or by default
-        on a GPU for a long recording, and if two fit at once."""
+        on a GPU for a long recording, and if two fit at once; and with the plan beside others.
+
+        Of one that draws tokens the last digits depend on the others, and fp16 may be widened: they
+        run alone."""
         long = room.apart and estimate.audio_s > memory_plan.LONG_AUDIO_S
         by_default = options.windows is WindowingMode.AUTO and long
-        if not (by_default or options.windows is WindowingMode.PARALLEL):
+        work, model = self._work(estimate.audio_s, options), self._model(estimate.precision)
+        if by_default or options.windows is WindowingMode.PARALLEL:
+            plan = memory_plan.batched_windows_plan(model, work, room)
+            if plan is not None:
+                within = work.in_windows(self._shape, plan.window_s)
+                seconds = room.bandwidth and memory_plan.estimated_seconds(
+                    model, within, room.bandwidth, plan.together
+                )
+                peak = memory_plan.batched_peak_bytes(model, plan, work)
+                estimate = replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
+        if self.places < 2 or options.temperature or estimate.precision is Precision.FP16:
             return estimate
-        model = self._model(estimate.precision)
-        work = self._work(estimate.audio_s, options)
-        plan = memory_plan.batched_windows_plan(model, work, room)
-        if plan is None:
+        if (base := beside or memory_plan.shared_plan(model, room)) is None:
             return estimate
-        within = work.in_windows(self._shape, plan.window_s)
-        seconds = room.bandwidth and memory_plan.estimated_seconds(
-            model, within, room.bandwidth, plan.together
-        )
-        peak = memory_plan.batched_peak_bytes(model, plan, work)
-        return replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
+        return replace(estimate, shared=memory_plan.as_shared(base, model, work, estimate.plan))
 
     def fitting_precision(
         self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
@@ -256,28 +273,14 @@ class MemoryAdmission:
         self, precision: Precision, audio_s: float | None, options: TranscribeOptions
     ) -> int:
         """Return the peak bytes of a recording by the plan in its ``options``."""
-        work = self._work(audio_s, options)
-        return memory_plan.batched_peak_bytes(self._model(precision), options.memory, work)
-
-    def fits_together(
-        self,
-        precision: Precision,
-        recordings: Sequence[tuple[float, TranscribeOptions]],
-        now: MemoryState,
-    ) -> bool:
-        """Return whether ``recordings`` (seconds, options) fit as one batch by the fastest plan.
-
-        A batch needs as much memory as one recording of the total length.
-        """
-        works = [self._work(audio_s, options) for audio_s, options in recordings]
-        work = memory_footprint.RecordingWork(
-            sum(one.audio_s for one in works),
-            sum(one.prompt_tokens for one in works),
-            sum(one.output_tokens for one in works),
+        work, model = self._work(audio_s, options), self._model(precision)
+        plans = [one for one in (options.memory, options.memory_alone) if one is not None]
+        return max(
+            memory_plan.shared_peak_bytes(model, plan)
+            if plan.places
+            else memory_plan.batched_peak_bytes(model, plan, work)
+            for plan in plans
         )
-        fastest = memory_plan.plan_ladder(work, apart=now.on_gpu)[0]
-        peak = self._model(precision).peak(replace(fastest, together=len(works)), work)
-        return peak.total <= self.available_bytes(now)
 
     def _work(
         self, audio_s: float | None, options: TranscribeOptions

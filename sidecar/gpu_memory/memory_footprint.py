@@ -315,6 +315,12 @@ def first_positions(plan: MemoryPlan, work: RecordingWork) -> int:
     return ceil(max(plan.cache_tokens, work.prompt_tokens + 1) / CACHE_ROUND) * CACHE_ROUND
 
 
+def last_positions(plan: MemoryPlan, work: RecordingWork) -> int:
+    """Return the positions of the cache at the end: it grows by whole steps."""
+    first = first_positions(plan, work)
+    return first + ceil(max(0, work.positions - first) / plan.cache_step) * plan.cache_step
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFootprint:
     """Bytes of a model of this ``shape`` at a ``precision``: of its parts, and of each phase.
@@ -359,19 +365,21 @@ class ModelFootprint:
         weights = self.weights_bytes(plan)
         encoders = self.shape.encoder_parameters * self.value_bytes if plan.evict_encoders else 0
         first = first_positions(plan, work)
-        missing = max(0, work.positions - first)
-        last = first + ceil(missing / plan.cache_step) * plan.cache_step  # grown by whole steps
+        last = last_positions(plan, work)
         embeddings = work.prompt_tokens * self.shape.hidden * self.value_bytes
         chunk = self._encoder_chunk_bytes(plan, work)
         tile = self._prefill_tile_bytes(plan, work, first)
         step = self._decoding_bytes(plan, first, last)
-        beside = self.cache_bytes(first) * (plan.together - 1) // plan.together
+        # Of several windows, the last is encoded beside the caches of the others, which have grown
+        # if they are other recordings'.
+        others = self.cache_bytes(last if plan.places else first)
+        beside = others * (plan.together - 1) // plan.together
+        filled = others - (others - self.cache_bytes(first)) // plan.together
         return (
             self.loading(plan),
-            # The audio's embeddings, and those of the whole prompt that they are copied into. Of
-            # several windows, the last is encoded beside the caches of the others.
+            # The audio's embeddings, and those of the whole prompt that they are copied into.
             _breakdown("encode", weights + encoders, beside, 2 * embeddings + chunk),
-            _breakdown("prefill", weights, self.cache_bytes(first), embeddings + tile),
+            _breakdown("prefill", weights, filled, embeddings + tile),
             _breakdown("decode", weights, self.cache_bytes(last), step),
         )
 

@@ -17,6 +17,7 @@ from sidecar.gpu_memory.memory_footprint import (
     MemoryBreakdown,
     ModelFootprint,
     RecordingWork,
+    last_positions,
 )
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
@@ -70,7 +71,8 @@ class MemoryEstimate:
     ``plan``: the fastest that fits; if none does, the smallest. ``seconds``: rough duration, `None`
     if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at once
     at this precision, 0 if none does. ``unlimited_bytes``: those that the setting `memory_limit_mb`
-    withholds included; `None` if it withholds none.
+    withholds included; `None` if it withholds none. ``shared``: the plan beside others, whose peak
+    is theirs, too; `None` if it runs alone.
     """
 
     fits: bool
@@ -82,6 +84,7 @@ class MemoryEstimate:
     seconds: float | None
     longest_audio_s: float
     unlimited_bytes: int | None = None
+    shared: MemoryPlan | None = None
 
     @property
     def windows(self) -> int:
@@ -311,7 +314,10 @@ LONG_AUDIO_S = 900.0
 
 
 def batched_windows_plan(
-    model: ModelFootprint, work: RecordingWork, room: DeviceRoom, most: int = MAX_WINDOWS
+    model: ModelFootprint,
+    work: RecordingWork,
+    room: DeviceRoom,
+    most: int = MAX_WINDOWS,
 ) -> MemoryPlan | None:
     """Return the plan with the most windows in one batch that fits, at most ``most``.
 
@@ -327,6 +333,42 @@ def batched_windows_plan(
             if batched_peak_bytes(model, plan, work) <= room.available_bytes:
                 return plan
     return None
+
+
+def shared_plan(model: ModelFootprint, room: DeviceRoom) -> MemoryPlan | None:
+    """Return the plan of recordings that run beside each other, with the most places that fit; None
+    if not even two do. A window is encoded beside caches that have grown."""
+    work = RecordingWork.of(model.shape, BATCHED_WINDOW_S)
+    for places in range(MAX_WINDOWS, 1, -1):
+        for step in plan_ladder(work, apart=room.apart):
+            plan = replace(step, places=places)
+            if shared_peak_bytes(model, plan) <= room.available_bytes:
+                return plan
+    return None
+
+
+def shared_peak_bytes(model: ModelFootprint, plan: MemoryPlan) -> int:
+    """Return the peak bytes of all recordings that run beside each other by a shared plan."""
+    full = replace(plan, together=plan.places, window_s=BATCHED_WINDOW_S)
+    return batched_peak_bytes(model, full, RecordingWork.of(model.shape, BATCHED_WINDOW_S))
+
+
+def as_shared(
+    shared: MemoryPlan, model: ModelFootprint, work: RecordingWork, own: MemoryPlan
+) -> MemoryPlan | None:
+    """Return the plan of a recording beside others, in the windows of its ``own`` plan; None if one
+    takes more than there are places for. A window takes as many as its cache and its prompt need.
+    """
+    one, each = (
+        work.in_windows(model.shape, own.window_s),
+        RecordingWork.of(model.shape, BATCHED_WINDOW_S),
+    )
+    caches = last_positions(shared, one) / last_positions(shared, each)
+    weight = ceil(max(caches, one.prompt_tokens / each.prompt_tokens))
+    together = min(own.together, shared.places // weight)
+    if not together:
+        return None
+    return replace(shared, window_s=own.window_s, together=together, weight=weight)
 
 
 def batched_peak_bytes(model: ModelFootprint, plan: MemoryPlan, work: RecordingWork) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
-from sidecar import errors
 from sidecar.audio import Block
 from sidecar.serialization import WireValues, to_plain
 from sidecar.transcripts.transcript import Checkpoint, SpeakerCandidate, TranscriptionEvent
@@ -108,12 +107,11 @@ class EngineSpec(ModelSpec):
 
     ``steerable``: it takes a prompt and, unless ``prompt_only``, a temperature, a limit of tokens
     and windows. ``counted``: it takes the number of speakers. ``together``: the maximum of
-    recordings in one batch; an engine with more than one is a `BatchEngine`. ``sessions``: the
-    maximum of live sessions in one process; an engine with any is a
-    `live.runtime.live_scheduler.LiveEngine`.
-    ``remote``: other machines do the work, so that batches cost this one nothing. ``translates``:
-    into English. ``resumes``: version of its checkpoints, changed whenever their meaning changes;
-    an engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from
+    recordings at once, of each server if they are ``remote``: as many threads call `transcribe`.
+    ``sessions``: the maximum of live sessions in one process; an engine with any is a
+    `live.runtime.live_scheduler.LiveEngine`. ``translates``: into English. ``resumes``: version of
+    its checkpoints, changed whenever their meaning changes; an engine that has one is a
+    `ResumableEngine`. ``by_voices``: its speaker labels come from
     `diarization/` only.
     """
 
@@ -145,7 +143,9 @@ class MemoryPlan:
     with; it grows by ``cache_step``. ``evict_encoders``: they go to the host's memory once the
     audio is encoded. ``host_token_table``: the token embeddings stay in the host's memory.
     ``window_s``: the longest window of a recording (model card: an hour). ``together``: number of
-    windows that are decoded in step.
+    windows that are decoded in step. ``places``: of `memory_plan.BATCHED_WINDOW_S` seconds, for the
+    windows of all recordings that run beside each other; 0: it runs alone. A window of this one
+    takes ``weight`` of them.
     """
 
     encoder_chunk_s: float = 8.0
@@ -156,6 +156,8 @@ class MemoryPlan:
     host_token_table: bool = False
     window_s: float = 3600.0
     together: int = 1
+    places: int = 0
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,8 @@ class TranscribeOptions(WireValues):
     knows it. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the length
     of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word times, even
     if they take extra work. ``memory_fallback``: the plan for a second try if memory runs out.
+    ``memory_alone``: the plan of windows that begin while no other recording runs or waits, if more
+    of them are decoded at once then.
     ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
@@ -187,6 +191,7 @@ class TranscribeOptions(WireValues):
     track: int | None = None
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
+    memory_alone: MemoryPlan | None = None
     recognise: bool = True
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
@@ -315,18 +320,6 @@ class ResumableEngine(TranscriptionEngine, Protocol):
 
         ``settled``: all checkpoints of this recording so far, empty at its beginning; the audio is
         the whole recording. Segment numbers continue those of the checkpoints; `Finished` has all.
-        """
-
-
-class BatchEngine(TranscriptionEngine, Protocol):
-    """Engine that can transcribe several recordings in step."""
-
-    def transcribe_together(
-        self, requests: Sequence[TranscriptionRequest]
-    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """Yield the events of each request with its number, as `TranscriptionEngine.transcribe`.
-
-        If a request fails, its last event is the error.
         """
 
 

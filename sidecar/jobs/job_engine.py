@@ -1,4 +1,4 @@
-"""Engine of jobs: what fits into its memory, which jobs run together, how long they take.
+"""Engine of jobs: what fits into its memory, how many run at once, how long they take.
 
 `gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
 """
@@ -6,8 +6,6 @@
 import asyncio
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
@@ -18,26 +16,20 @@ from sidecar.interfaces.engine_interface import EngineSpec, Precision, Transcrib
 from sidecar.jobs import duration_prediction
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
-from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.observability.logs import default_data_folder
 from sidecar.transcripts.transcript import Progress
 from sidecar.workers.engine_host import EngineHost
 
-MAX_BATCHED_AUDIO_S = 120.0
-"""Longest recording of a batch; longer ones run alone, so that starts are predictable."""
-MAX_REMOTE_BATCHED_AUDIO_S = 900.0
-"""The same for remote engines: it keeps several servers busy, and memory stays small."""
-
 
 class JobEngine:
-    """Engine of a ``host`` as the queue sees it. ``places``: jobs that run at once. ``model``: the
-    name of the weights, by which durations are stored."""
+    """Engine of a ``host`` as the queue sees it. ``model``: the name of the weights, by which
+    durations are stored."""
 
-    def __init__(
-        self, settings: Settings, host: EngineHost[EngineSpec], places: int = 1, model: str = ""
-    ) -> None:
-        self._settings, self._host, self.places = settings, host, places
+    def __init__(self, settings: Settings, host: EngineHost[EngineSpec], model: str = "") -> None:
+        self._settings, self._host = settings, host
+        self.places, self.long_places = host.places, host.long_places
+        """As of `JobQueue`."""
         self._admission = host.admission
         self.spec, self.slot = host.spec, host.slot
         self._file = duration_prediction.DurationFile(default_data_folder(settings.data_dir))
@@ -49,9 +41,10 @@ class JobEngine:
         return JobQueue(
             self.slot,
             log,
-            DispatchOptions(plan, self._settings.max_audio_hours * 3600, self.company),
+            DispatchOptions(plan, self._settings.max_audio_hours * 3600),
             limit=self._settings.queue_limit,
             places=self.places,
+            long_places=self.long_places,
             guess=self._guess,
             pace=self.pace,
         )
@@ -74,7 +67,8 @@ class JobEngine:
         """Return a job's options with the plan for the memory that is free when it begins."""
         if self._admission is None:
             return options
-        options = self._admission.planned(precision, audio_s, options, self._host.memory_now())
+        now, beside = self._host.memory_now(), self.slot.shared_memory
+        options = self._admission.planned(precision, audio_s, options, now, beside)
         self._host.expect_peak(self._admission.peak_bytes(precision, audio_s, options))
         return options
 
@@ -133,46 +127,6 @@ class JobEngine:
         if options.precision is Precision.AUTO:
             return self._admission.fitting_precision(precision, audio_s, options, now)
         return precision
-
-    def company(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        """Return the first job and those that are transcribed in one batch with it: short
-        recordings, as many as fit in memory, none with a temperature on a local engine.
-
-        Other rows of a batch change the last digits of a row's numbers, and these may change
-        what is drawn.
-        """
-        due = next(waiting)
-        most = 1 if precision is Precision.FP16 else self.beside(due)  # FP16 may have to be widened
-        if most < 2:
-            return [due]
-        others = filter(self._runs_in_batch, waiting)
-        jobs = [due, *islice(others, most - 1)]
-        if self._admission is not None:
-            now = self._host.memory_now()
-            recordings = [(job.facts.total_s or 0.0, job.options) for job in jobs]
-            while len(jobs) > 1 and not self._admission.fits_together(
-                precision, recordings[: len(jobs)], now
-            ):
-                jobs.pop()
-        return jobs
-
-    def beside(self, job: Job | JobRecord) -> int:
-        """Return how many recordings run at most in a batch with this job,
-        by its length and options."""
-        return self.most_beside if self._runs_in_batch(job) else 1
-
-    @property
-    def most_beside(self) -> int:
-        """Return the largest batch of this engine."""
-        pays = self._host.on_gpu or self.spec.remote
-        most = self._settings.batch or (self.spec.together if pays else 1)
-        return min(most, self.spec.together)
-
-    def _runs_in_batch(self, job: Job | JobRecord) -> bool:
-        length_s = job.facts.total_s or math.inf
-        if self.spec.remote:
-            return length_s <= MAX_REMOTE_BATCHED_AUDIO_S
-        return length_s <= MAX_BATCHED_AUDIO_S and not job.options.temperature
 
     def remaining_s(self, progress: Progress, elapsed_s: float, resumed_s: float) -> float | None:
         """Predict the seconds until a job ends that has this progress, and whose attempt has run

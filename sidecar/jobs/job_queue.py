@@ -1,7 +1,7 @@
 """Job queue: its limit with Retry-After, and a dispatcher for each engine slot.
 
 All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine slot
-(`jobs.job_runner`), alone or in batches. The state of all jobs is in `jobs.job_event_log`.
+(`jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
 
 from sidecar import errors
 from sidecar.concurrency import cancel_after
-from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
@@ -30,11 +29,6 @@ from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
-
-BatchChooser = Callable[[Iterator[Job], Precision], Sequence[Job]]
-"""Chooser of a batch. It gets the waiting jobs of one precision in queue order, the due one first,
-and returns those to run together. The order is computed as the jobs are taken."""
-
 
 FAULT_RETRY_S = 3.0
 """Pause after an error of the node or the storage: a person frees a disk within minutes."""
@@ -48,7 +42,6 @@ class DispatchOptions:
 
     plan: OptionsPlanner
     max_s: float
-    company: BatchChooser = lambda waiting, _: [next(waiting)]
     next_job_wait_s: float = NEXT_JOB_WAIT_S
     """Wait for a client's next recording before the engine is reloaded."""
     fault_retry_s: float = FAULT_RETRY_S
@@ -69,7 +62,7 @@ class Dispatcher:
         self._news = asyncio.Event()
         """Set if the queue has changed."""
         self.run: JobRun | None = None
-        """Jobs at work; None if it is free."""
+        """Job at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
         self._fault: errors.SidecarError | None = None
@@ -94,7 +87,7 @@ class Dispatcher:
         runner.add_done_callback(over)
 
     async def close(self) -> None:
-        """Stop; jobs that run and have not ended are queued again."""
+        """Stop; a job that runs and has not ended is queued again."""
         self._closing = True
         runner, self._runner = self._runner, None
         if runner is not None:
@@ -116,61 +109,53 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         told = ""
         while not self._closing:
-            jobs = await self._take_next()
-            self.waiting.begin(jobs, self.number)
-            self.run = run = JobRun(jobs, self._place, self._terms.plan, self._terms.max_s)
+            job = await self._take_next()
+            self.waiting.begin(job, self.number)
+            self.run = run = JobRun(job, self._place, self._terms.plan, self._terms.max_s)
             begun = asyncio.get_running_loop().time()
             try:
                 await run.work()
             finally:
                 self.run = None
-                self.waiting.finish(jobs, self.number)
-            faults = run.faults
-            of_node = [one for one in faults.values() if fault_of(one) is Fault.NODE]
-            self._fault = next(iter((*of_node, *faults.values())), None)
+                self.waiting.finish(job, self.number)
+            self._fault = run.fault
             if self._fault is None:
                 told = ""
                 continue
             level = logging.DEBUG if self._fault.code == told else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._fault)
             told = self._fault.code
-            put_off = [job for job in jobs if faults.get(job.id) not in (None, *of_node)]
-            if put_off:  # the others' recordings may be readable, and their decoders may go on
+            if fault_of(self._fault) is Fault.NODE:
+                await self._pause(job)
+            else:  # the others' recordings may be readable, and their decoders may go on
                 took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
                 rest_s = max(PASSED_OVER_PAUSES * self._terms.fault_retry_s, 2 * took_s)
-                self.waiting.pass_over(put_off, rest_s)
-            if of_node:
-                await self._pause(jobs)
+                self.waiting.pass_over(job, rest_s)
 
-    async def _pause(self, jobs: Sequence[Job]) -> None:
-        """Start no job until what the jobs have to persist can be persisted."""
+    async def _pause(self, job: Job) -> None:
+        """Start no job until what this one has to persist can be persisted."""
         self._pausing = True
         while self._pausing:
             await asyncio.sleep(self._terms.fault_retry_s)
             try:
-                await asyncio.gather(*(job.written() for job in jobs))
+                await job.written()
             except errors.SidecarError as error:
                 self._fault = error
             else:
                 self._pausing = False
 
-    async def _take_next(self) -> Sequence[Job]:
-        """Wait for a job and take it out of the queue, with the others of its batch. An error in
-        the choice fails the job that was due."""
+    async def _take_next(self) -> Job:
+        """Wait for a job. An error in the choice fails the one that has waited longest."""
         while True:
-            due: Job | None = None
             try:
-                due = await self._due()
-                jobs = self._with_company(due)
+                return await self._due()
             except Exception:
                 if not self.waiting:
                     raise
-                due = due or self.waiting.first()
+                due = self.waiting.first()
                 log.exception("internal error while job %s was started", due.id)
                 self.waiting.leave(due)
                 due.fail(errors.EngineFailed())
-                continue
-            return jobs
 
     async def _due(self) -> Job:
         """Wait for the next job.
@@ -194,16 +179,6 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()
-
-    def _with_company(self, job: Job) -> Sequence[Job]:
-        """Return the batch of a job; if several dispatchers are free, at most the share of one."""
-        if job.record.alone:
-            return [job]
-        wanted = self.waiting.wanted
-        others = (one for one in self.waiting.in_turn() if one is not job)
-        same = (one for one in others if wanted(one) is wanted(job) and not one.record.alone)
-        share = math.ceil(len(self.waiting) / max(1, self.waiting.free()))
-        return self._terms.company(chain([job], islice(same, share - 1)), wanted(job))
 
 
 MAX_RETRY_AFTER_S = 60
@@ -316,12 +291,14 @@ class JobQueue(SubmissionQueue):
         *,
         limit: int,
         places: int = 1,
+        long_places: int | None = None,
         guess: GuessJobSeconds = lambda job, precision: None,
         pace: DurationPredictor | None = None,
     ) -> None:
-        """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait."""
+        """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait.
+        ``long_places``: how many of them `is_long` jobs may take; `None`: all."""
         self.log = store
-        self._waiting = WaitQueue(place, places, guess, pace)
+        self._waiting = WaitQueue(place, places, guess, pace, long_places)
         super().__init__(limit, self._waiting.begun_in_s)
         self.dispatchers = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
         self._broken = asyncio.Event()
@@ -428,8 +405,8 @@ class JobQueue(SubmissionQueue):
             self._waiting.leave(job)
         job.cancel()
         for run in self._runs:
-            if job in run.jobs:
-                run.leave(job)
+            if run.job is job:
+                run.cancel()
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
@@ -442,7 +419,7 @@ class JobQueue(SubmissionQueue):
 
     @property
     def _running(self) -> list[Job]:
-        return [job for run in self._runs for job in run.jobs]
+        return [run.job for run in self._runs]
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End waiting and running jobs."""
@@ -450,10 +427,8 @@ class JobQueue(SubmissionQueue):
             self._end(job, error)
         self._waiting.clear()
         for run in self._runs:
-            busy = not run.ended
-            for job in run.jobs:
-                self._end(job, error)
-            if busy:
+            if not run.job.ended:
+                self._end(run.job, error)
                 run.stop()
 
     def _end(self, job: Job, error: errors.SidecarError) -> None:

@@ -72,7 +72,8 @@ class CrashedChange:
 @dataclass(frozen=True, slots=True)
 class RequeuedChange:
     """The job was put back to the queue. ``counted``: the attempt counts: the worker process died
-    in it, or (``passed``) it showed that the job cannot be done there."""
+    in it, or (``passed``) it showed that the job cannot be done there. ``alone``: its next attempts
+    run alone."""
 
     counted: bool = False
     alone: bool = False
@@ -200,13 +201,13 @@ class JobRecord:
     ``kept``: whether its result is fetched later; otherwise it is private: its result is for the
     client that waits, and it is not listed. ``created``, ``begun`` (its first attempt, whatever its
     result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
-    that runs. ``alone``: whether it runs in no batch, because a batch with it failed. ``key``: its
-    idempotency key, unique for its owner. ``durable``: whether it survives the process. ``seq``:
-    number of the last event. ``settled``: checkpoints (dropped at its end). ``resumed_s``: seconds
-    of audio that were done when its attempt, ``processing_s`` long so far, began. ``peaks``:
-    loudness of each tenth of a second. ``crashes`` and ``interruptions``: how often the worker
-    process or the service died in it since its last progress; ``passed``: how many services could
-    not do it.
+    that runs. ``alone``: whether it runs beside no other, as the engine or the service died in it.
+    ``key``: its idempotency key, unique for its owner. ``durable``: whether it survives the
+    process. ``seq``: number of the last event. ``settled``: checkpoints (dropped at its end).
+    ``resumed_s``: seconds of audio that were done when its attempt, ``processing_s`` long so far,
+    began. ``peaks``: loudness of each tenth of a second. ``crashes`` and ``interruptions``: how
+    often the worker process or the service died in it since its last progress; ``passed``: how many
+    services could not do it.
     ``refused``: why no node can run it, as long as none can. ``transcript`` and
     ``segments``: as they are after all edits (``history``).
     """
@@ -338,13 +339,11 @@ def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
 
 
 def _reset_to_checkpoints(record: JobRecord, state: JobState) -> JobRecord:
-    """Return the record as an attempt begins, with its checkpoints only. A job with
-    checkpoints runs in no batch."""
+    """Return the record as an attempt begins, with its checkpoints only."""
     settled = record.settled
     progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
     segments = tuple(segment for one in settled for segment in one.segments)
-    alone = record.alone or bool(settled)
-    return replace(record, state=state, segments=segments, progress=progress, alone=alone)
+    return replace(record, state=state, segments=segments, progress=progress)
 
 
 def _end_job(record: JobRecord, state: JobState, at: float) -> JobRecord:

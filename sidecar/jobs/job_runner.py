@@ -1,16 +1,14 @@
-"""Running jobs: one alone or several in a batch, attempts, cancellation.
+"""Running jobs: attempts, cancellation.
 
 A job whose engine dies is tried once more (`poison_error`), alone and on a fresh worker process.
-Jobs whose batch fails are tried again one by one.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeGuard
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -21,7 +19,7 @@ from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
-from sidecar.workers.engine_slot import EngineLease, EngineSlot, RecordingRequest
+from sidecar.workers.engine_slot import EngineSlot, RecordingRequest
 from sidecar.workers.worker_process import WorkerDied
 
 
@@ -149,15 +147,16 @@ class Job:
         self._append(job_record.CrashedChange())
 
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
-        """Put the job back to the queue; ``counted``: the attempt counts; ``passed``: the
-        job cannot be done here."""
+        """Put the job back to the queue; ``counted``: the attempt counts; ``alone``: the next ones
+        run alone; ``passed``: the job cannot be done here."""
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
-    def put_off(self, fault: errors.SidecarError) -> None:
+    def put_off(self, fault: errors.SidecarError, *, alone: bool = False) -> None:
         """Put the job back because of a fault of the node, the decoder or the storage. A fault of
-        the decoder counts like the death of a service; others do not count."""
+        the decoder counts like the death of a service; others do not count. ``alone``: as of
+        `requeue`."""
         if fault_of(fault) is not Fault.DECODER:
-            self.requeue()
+            self.requeue(alone=alone)
             return
         self._append(job_record.InterruptedChange())
         if (end := poison_error(self.record)) is not None:
@@ -211,58 +210,46 @@ OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 
 
 class JobRun:
-    """Run of jobs on the engine; unfinished jobs are queued again."""
+    """Run of a job on the engine; if it does not end, it is queued again."""
 
     def __init__(
-        self, jobs: Sequence[Job], place: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
+        self, job: Job, place: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
     ) -> None:
-        self.jobs = jobs
+        self.job = job
         self._place = place
         self._plan = plan
         self._max_s = max_s
-        self._engine: EngineLease | None = None
-        self._in_step: Sequence[Job] = ()
-        """Jobs of the batch, in the order of the engine's numbers for them."""
+        self._by_itself = False
+        """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self._interrupted = False
         self._task = asyncio.current_task()
-        self.faults: dict[str, errors.SidecarError] = {}
-        """Passing faults, by the jobs that were queued again for them."""
+        self.fault: errors.SidecarError | None = None
+        """Passing fault for which the job was queued again."""
 
     async def work(self) -> None:
-        """Run the jobs in this task, in which the run was made: a task of its own would cost each
+        """Run the job in this task, in which the run was made: a task of its own would cost each
         job some turns of a busy event loop. If the run was cancelled, this returns."""
-        await (self._alone(self.jobs[0]) if len(self.jobs) == 1 else self._together())
+        await self._attempts()
         while self._task is not None and self._task.cancelling():
             self._task.uncancel()
 
-    @property
-    def ended(self) -> bool:
-        """Return whether all jobs have ended."""
-        return all(job.ended for job in self.jobs)
-
-    def leave(self, job: Job) -> None:
-        """Drop a job that was ended from outside, and go on with the others."""
-        if self.ended:
-            self._cancel()
-        elif self._engine is not None and job in self._in_step:
-            self._engine.leave(self._in_step.index(job))
-
     def interrupt(self) -> None:
-        """Release the engine; unfinished jobs are queued again."""
-        if not self.ended:
+        """Release the engine; a job that has not ended is queued again."""
+        if not self.job.ended:
             self.stop()
 
     def stop(self) -> None:
-        """Release the engine; the jobs were ended from outside, or survive the service."""
+        """Release the engine; the job was ended from outside, or survives the service."""
         self._interrupted = True
-        self._cancel()
+        self.cancel()
 
-    def _cancel(self) -> None:
-        """Cancel the run, unless it is the caller: then it sees that its jobs have ended."""
+    def cancel(self) -> None:
+        """Cancel the run, unless it is the caller: then it sees that its job has ended."""
         if self._task is not None and asyncio.current_task() is not self._task:
             self._task.cancel()
 
-    async def _alone(self, job: Job) -> None:
+    async def _attempts(self) -> None:
+        job, hung = self.job, False
         try:
             while not job.ended:
                 job.begin(self._place.spec.resumes)
@@ -271,18 +258,23 @@ class JobRun:
                 if job.ended:  # ended elsewhere as it began here
                     break
                 try:
-                    await self._transcribe()
+                    while not await self._transcribed():
+                        self._by_itself = True
                     if not job.ended:
                         raise errors.EngineFailed("The engine returned no transcript.")
                 except WorkerDied as died:
                     log.error("the worker process died in job %s", job.id)
-                    if died.reading:
+                    if hung := died.reading:  # if the disk hangs again, no other job's work is lost
                         raise errors.StorageUnreachable(
                             "The disk of the recording did not answer."
                         ) from None
                     job.crash()
                     if (end := poison_error(job.record)) is not None:
                         job.fail(end)
+                except errors.GpuOutOfMemory:
+                    if self._by_itself or not self._place.sharing.concurrent:
+                        raise
+                    self._by_itself = True
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
                 job.requeue()
@@ -290,97 +282,49 @@ class JobRun:
                 job.cancel()
         except Exception as error:
             if (fault := _passing_fault(error)) is not None:
-                self.faults[job.id] = fault
-                job.put_off(fault)
+                self.fault = fault
+                job.put_off(fault, alone=hung)
             elif isinstance(error, errors.SidecarError):
                 job.fail(error)
             else:
                 log.exception("internal error in job %s", job.id)
                 job.fail(errors.EngineFailed())
 
-    async def _transcribe(self) -> None:
-        """Transcribe the jobs that have not ended, in one lease of the engine."""
-        first = self.jobs[0]
-        alone = first.record.crashes > 0  # if the engine dies again, no other job's work is lost
-        lease = self._place.lease(first.options.precision, first.arrived_at, alone)
+    async def _transcribed(self) -> bool:
+        """Transcribe the job in one lease of the engine, beside other runs; return false if its
+        plan is not a shared one, and it needs a lease for itself."""
+        job = self.job
+        # if the engine dies again, no other job's work is lost
+        alone = self._by_itself or job.record.alone
+        lease = self._place.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = time.monotonic()
-            plans = [await self._plan(job, engine.precision) for job in self.jobs]
-            requests = {
-                job: RecordingRequest(job.source, job.facts, plan, self._settled(job))
-                for job, plan in zip(self.jobs, plans, strict=True)
-                if not job.ended  # some may have ended while the engine loaded
-            }
-            if not requests:
-                return
-            self._engine, self._in_step = engine, [*requests]
-            events = engine.transcribe([*requests.values()], self._max_s)
+            plan = await self._plan(job, engine.precision)
+            shares = self._place.spec.planned and self._place.sharing.concurrent
+            if shares and not (alone or plan.memory.places):
+                return False
+            if job.ended:  # while the engine loaded
+                return True
+            resumes = job.record.durable and self._place.spec.resumes
+            settled = job.record.settled if resumes else None
+            events = engine.transcribe(
+                RecordingRequest(job.source, job.facts, plan, settled), self._max_s
+            )
             async with aclosing(events):
-                async for number, event in events:
-                    await self._apply(event, self._in_step[number], time.monotonic() - since)
-                    if self.ended and not isinstance(event, transcript.Finished):
-                        return  # a listener ended them
+                async for event in events:
+                    await self._apply(event, time.monotonic() - since)
+                    if job.ended and not isinstance(event, transcript.Finished):
+                        break  # a listener ended it
+        return True
 
-    def _settled(self, job: Job) -> Sequence[transcript.Checkpoint] | None:
-        """Return the checkpoints that a job resumes from; None if it can have none."""
-        resumes = len(self.jobs) == 1 and job.record.durable and self._place.spec.resumes
-        return job.record.settled if resumes else None
-
-    async def _apply(
-        self, event: transcript.TranscriptionEvent | errors.SidecarError, job: Job, elapsed_s: float
-    ) -> None:
-        """Apply what the engine reports about a job, ``elapsed_s`` into the attempt."""
-        if not isinstance(event, errors.SidecarError):
-            resumes = self._place.spec.resumes
-            if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
-                event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
-            job.apply_report(event, elapsed_s)
-            if isinstance(event, transcript.Checkpoint):
-                await job.written()
-        elif _passing_fault(event) is not None:
-            self.faults[job.id] = event
-        elif _is_of_recording(event):
-            job.fail(event)
-
-    async def _together(self) -> None:
-        crashed = False
-        try:
-            for job in self.jobs:
-                job.begin()
-                await job.written()
-            await self._transcribe()
-        except asyncio.CancelledError:
-            if not self._interrupted:
-                for job in self.jobs:
-                    job.cancel()
-        except WorkerDied as died:
-            log.error("the worker process died while it ran %d jobs together", len(self.jobs))
-            crashed = not died.reading
-        except Exception as error:
-            if (fault := _passing_fault(error)) is not None:
-                self.faults = {job.id: fault for job in self.jobs} | self.faults
-            elif len(self._in_step) == 1 and _is_of_recording(error):
-                self._in_step[0].fail(error)  # the others ended before it began
-            else:
-                known = isinstance(error, errors.SidecarError)
-                log.warning(
-                    "jobs that ran together are run one by one: %s",
-                    error,
-                    exc_info=None if known else error,
-                )
-        for job in self.jobs:
-            if job.ended:
-                self.faults.pop(job.id, None)
-            elif job.id in self.faults:
-                job.put_off(self.faults[job.id])
-            else:
-                job.requeue(counted=crashed, alone=not self._interrupted)
-
-
-def _is_of_recording(error: Exception) -> TypeGuard[errors.SidecarError]:
-    """Return whether a job of a batch fails for it: out of memory, it is tried alone."""
-    known = isinstance(error, errors.SidecarError)
-    return known and not isinstance(error, errors.GpuOutOfMemory)
+    async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
+        """Apply what the engine reports, ``elapsed_s`` into the attempt."""
+        job, resumes = self.job, self._place.spec.resumes
+        if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
+            event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
+        job.apply_report(event, elapsed_s)
+        if isinstance(event, transcript.Checkpoint):
+            await job.written()
 
 
 def _passing_fault(error: Exception) -> errors.SidecarError | None:

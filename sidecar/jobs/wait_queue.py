@@ -14,24 +14,24 @@ from typing import NamedTuple
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
-from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_slot import EngineSlot
 
 
 @dataclass(slots=True)
-class RunningJobs:
-    """Running jobs of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``shut``:
+class RunningJob:
+    """Running job of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``shut``:
     whether the dispatcher has ended."""
 
-    jobs: Sequence[Job] = ()
+    job: Job | None = None
     begun_at: float = 0.0
     shut: bool = False
 
     @property
     def free(self) -> bool:
         """Return whether a job could start."""
-        return not self.jobs and not self.shut
+        return self.job is None and not self.shut
 
 
 POSITIONS_MAX_AGE_S = 1.0
@@ -44,6 +44,16 @@ class QueuePosition(NamedTuple):
 
     position: int
     wait_s: float
+
+
+LONG_AUDIO_S = 900.0
+"""Recordings above this length may not take all places, so that short ones find one: two minutes of
+work on a usual card."""
+
+
+def is_long(job: Job | JobRecord) -> bool:
+    """Return whether a job is long; of an unknown length it may be."""
+    return (job.facts.total_s or math.inf) > LONG_AUDIO_S
 
 
 GuessJobSeconds = Callable[[Job, Precision], float | None]
@@ -60,13 +70,15 @@ class WaitQueue:
         places: int = 1,
         guess: GuessJobSeconds = lambda job, precision: None,
         pace: DurationPredictor | None = None,
+        long_places: int | None = None,
     ) -> None:
-        self._guess = guess
+        """``long_places``: as of `JobQueue`."""
+        self._guess, self._long_places = guess, places if long_places is None else long_places
         self._pace = pace if pace is not None else DurationPredictor()
         self._place = place
         self._loaded_at = place.loaded_at
         """End of the last load whose duration was learned, or of one before the queue."""
-        self._working = [RunningJobs() for _ in range(places)]
+        self._working = [RunningJob() for _ in range(places)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival; jobs that were put back come first."""
@@ -118,21 +130,19 @@ class WaitQueue:
         del self._predicted[job.id]
         self._changed()
 
-    def begin(self, jobs: Sequence[Job], at: int) -> None:
-        """Move a job or batch from the queue to a dispatcher, and charge its work to the
-        owners."""
+    def begin(self, job: Job, at: int) -> None:
+        """Move a job from the queue to a dispatcher, and charge its work to the owner."""
         active = self._active()
-        for job in jobs:
-            self._gone(job)
-            work_s = self._predicted[job.id] / len(jobs)
-            self._shares = self._shares.charged(job.record.owner, work_s, active)
-        self._working[at] = RunningJobs(jobs, time.monotonic())
+        self._gone(job)
+        work_s = self._predicted[job.id]
+        self._shares = self._shares.charged(job.record.owner, work_s, active)
+        self._working[at] = RunningJob(job, time.monotonic())
         self._changed()
 
-    def finish(self, jobs: Sequence[Job], at: int) -> None:
-        """Remove jobs that run no more, and settle what their owners were charged with the work
-        that was done: predictions trust headers. A job that has not ended is queued again, in
-        front, and its owner gets its work back. The duration of a load is learned."""
+    def finish(self, job: Job, at: int) -> None:
+        """Remove a job that runs no more, and settle what its owner was charged with the work that
+        was done: predictions trust headers. A job that has not ended is queued again, in front, and
+        its owner gets its work back. The duration of a load is learned."""
         worked_s = None
         if self._place.loaded:
             begun_at = max(self._working[at].begun_at, self._place.loaded_at)
@@ -140,28 +150,28 @@ class WaitQueue:
             if self._place.loaded_at != self._loaded_at:
                 self._loaded_at = self._place.loaded_at
                 self._pace.learn_load(self._place.precision, self._place.load_s)
-        self._working[at].jobs = ()
-        for job in jobs:
-            back_s = self._predicted[job.id]
-            if job.ended:
-                self._learn(job, len(jobs))
-                del self._predicted[job.id]
-                back_s -= back_s if worked_s is None else worked_s
-            self._shares = self._shares.refunded(job.record.owner, back_s / len(jobs))
-        self._jobs = {job.id: job for job in jobs if not job.ended} | self._jobs
+        self._working[at].job = None
+        back_s = self._predicted[job.id]
+        if job.ended:
+            self._learn(job)
+            del self._predicted[job.id]
+            back_s -= back_s if worked_s is None else worked_s
+        else:
+            self._jobs = {job.id: job} | self._jobs
+        self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
-    def pass_over(self, jobs: Sequence[Job], for_s: float) -> None:
-        """Start waiting jobs only after ``for_s`` seconds."""
-        ids = {job.id for job in jobs if job in self}
-        self._passed_over |= ids
+    def pass_over(self, job: Job, for_s: float) -> None:
+        """Start a waiting job only after ``for_s`` seconds."""
+        if job not in self:
+            return
+        self._passed_over.add(job.id)
 
         def back() -> None:
-            self._passed_over -= ids
+            self._passed_over.discard(job.id)
             self._changed()
 
-        if ids:
-            asyncio.get_running_loop().call_later(for_s, back)
+        asyncio.get_running_loop().call_later(for_s, back)
 
     @property
     def passes_over(self) -> bool:
@@ -199,7 +209,11 @@ class WaitQueue:
         if self._halted:
             return None
         before = sum(one.free for one in self._working[:at])
-        return next(islice(self.in_turn(before + 1), before, None), None)
+        long = self._long_places - sum(is_long(job) for job in self._running())
+        due = (
+            job for job in self.in_turn(before + 1) if not is_long(job) or (long := long - 1) >= 0
+        )
+        return next(islice(due, before, None), None)
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but
@@ -239,25 +253,22 @@ class WaitQueue:
             self._turns_until = now + POSITIONS_MAX_AGE_S
         return self._turns
 
-    def _open_in_s(self, running: RunningJobs, now: float) -> float:
+    def _open_in_s(self, running: RunningJob, now: float) -> float:
         """Return the seconds until a dispatcher could start a job, with the engine's load."""
         if running.shut:
             return math.inf
-        slot, working = self._place, [job for job in running.jobs if not job.ended]
-        if not working:
+        slot, job = self._place, running.job
+        if job is None or job.ended:
             return 0.0
         if not slot.loaded:
             load_s = self._pace.load_s(slot.precision)
-            return load_s * (1.0 - (slot.loading or 0.0)) + max(map(self._takes_s, working))
+            return load_s * (1.0 - (slot.loading or 0.0)) + self._takes_s(job)
         elapsed_s = now - max(running.begun_at, slot.loaded_at)
-        return max(
-            remaining_s(
-                self._takes_s(job),
-                elapsed_s,
-                job.record.progress.fraction,
-                job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
-            )
-            for job in working
+        return remaining_s(
+            self._takes_s(job),
+            elapsed_s,
+            job.record.progress.fraction,
+            job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
         )
 
     def _worked_out(
@@ -291,8 +302,10 @@ class WaitQueue:
         return [self._values[job_id] for job_id in self._jobs]
 
     def _active(self) -> set[str]:
-        running = chain.from_iterable(one.jobs for one in self._working)
-        return {job.record.owner for job in chain(self._jobs.values(), running)}
+        return {job.record.owner for job in chain(self._jobs.values(), self._running())}
+
+    def _running(self) -> Iterator[Job]:
+        return (one.job for one in self._working if one.job is not None)
 
     def _takes_s(self, job: Job) -> float:
         """Predict a job's seconds of work by what is known now. Shares of owners use the prediction
@@ -300,9 +313,9 @@ class WaitQueue:
         wanted, predicted_s = self.wanted(job), self._predicted[job.id]
         return self._pace.seconds(wanted, job.facts.total_s, guess_s=predicted_s)
 
-    def _learn(self, job: Job, together: int) -> None:
+    def _learn(self, job: Job) -> None:
         record = job.record
-        whole = together == 1 and not record.resumed_s  # not the end of another attempt's work
+        whole = not record.resumed_s  # not the end of another attempt's work
         if whole and record.state is JobState.DONE and record.transcript is not None:
             done = record.transcript
             self._pace.learn(done.precision, done.duration, record.processing_s)

@@ -103,7 +103,7 @@ class Service:
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        engine = self._engine = JobEngine(settings, self.fleet.files, self.fleet.places, model)
+        engine = self._engine = JobEngine(settings, self.fleet.files, model)
         self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
         self.spec, self._slot = engine.spec, engine.slot
         counts, threads = self.tally.jobs, self.spool_threads

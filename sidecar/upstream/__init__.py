@@ -5,14 +5,9 @@ chosen by name. It supplies what a server lacks: cutting, diarization, a loop gu
 """
 
 import logging
-import queue
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -20,8 +15,6 @@ from sidecar.upstream.load_balancer import USUAL_LIMITS, FailoverLimits
 
 if TYPE_CHECKING:
     from sidecar.upstream.chunk_requests import ChunkRequests
-
-log = logging.getLogger(__name__)
 
 SPEC = engine_interface.EngineSpec(
     name="upstream",
@@ -72,40 +65,3 @@ class UpstreamEngine:
 
         assert self._upstreams is not None
         yield from UpstreamTranscription(self._upstreams, request, self.sample_rate).events()
-
-    def transcribe_together(
-        self, requests: Sequence[engine_interface.TranscriptionRequest]
-    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """Transcribe each on its own thread, which mostly waits; the pool chooses servers for
-        all."""
-        told = queue.SimpleQueue[tuple[int, TranscriptionEvent | errors.SidecarError | None]]()
-        over = threading.Event()
-
-        def run(number: int, one: engine_interface.TranscriptionRequest) -> None:
-            def unwanted() -> bool:
-                return over.is_set() or one.cancelled()
-
-            try:
-                for event in self.transcribe(replace(one, cancelled=unwanted)):
-                    told.put((number, event))
-            except errors.SidecarError as error:
-                told.put((number, error))
-            except Exception:
-                log.exception("internal error in one of several recordings of an upstream")
-                told.put((number, errors.EngineFailed()))
-            finally:
-                told.put((number, None))
-
-        with ThreadPoolExecutor(len(requests), "upstream") as threads:
-            try:
-                for number, one in enumerate(requests):
-                    threads.submit(run, number, one)
-                left = len(requests)
-                while left:
-                    number, event = told.get()
-                    if event is None:
-                        left -= 1
-                    else:
-                        yield number, event
-            finally:
-                over.set()

@@ -136,16 +136,15 @@ class EngineFleet:
         voice_sharing: engine_slot.Sharing = engine_slot.SERIAL,
     ) -> None:
         self._devices = MemoryDevices()
-        self.places = 1 if files.upstream is None else len(files.upstream.urls)
-        """Recordings transcribed at once, in one worker process: one here, or one per upstream."""
-        sharing = engine_slot.CONCURRENT if self.places > 1 else engine_slot.EXCLUSIVE
         # The live engine comes first: the precision of that for files depends on what it reserves.
         live_host: EngineHost[EngineSpec] | None = None
         if live is not None:
             live_host = EngineHost(
                 EngineRole.LIVE, settings, live, self._devices, engine_slot.LIVE, live=True
             )
-        self.files = EngineHost(EngineRole.FILES, settings, files, self._devices, sharing)
+        self.files = EngineHost(
+            EngineRole.FILES, settings, files, self._devices, engine_slot.EXCLUSIVE
+        )
         """Host of the engine for files."""
         self.hosts: dict[str, EngineHost[EngineSpec]] = {EngineRole.FILES: self.files}
         """Host of each ASR engine, by role."""

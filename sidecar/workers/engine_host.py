@@ -20,10 +20,10 @@ from sidecar.engines.engine_selection import EngineChoice, Spec, spec_on_device
 from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, room_text
-from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import EngineSpec, LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.version import __version__
-from sidecar.workers.engine_slot import EngineSlot, Sharing
+from sidecar.workers.engine_slot import CONCURRENT, EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,11 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if watches_gpu:
             devices.gpu.begin()
         self.spec = spec_on_device(choice.spec, self.gpu if watches_gpu else None)
+        self.places = 1 if live else self._places(settings)
+        """Recordings transcribed at once: by the upstreams, or by threads that share the model."""
+        servers = choice.upstream and len(choice.upstream.urls)
+        self.long_places = servers or max(1, self.places - 1)
+        """How many of them may be long, so that short ones find a place."""
         self.admission: memory_admission.MemoryAdmission | None = None
         if choice.checkpoint is not None and choice.spec.planned:
             shape = ModelShape.from_config(choice.checkpoint.config)
@@ -76,7 +81,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
             fused = self.gpu is None or not self.on_gpu or self.gpu.bf16
             self.admission = memory_admission.MemoryAdmission(
-                shape, self.spec.precisions, limit, fused
+                shape, self.spec.precisions, limit, fused, self.places
             )
         precision = settings.precision
         if precision is Precision.AUTO and self.admission is not None:
@@ -105,7 +110,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             settings.keep_alive,
             self,
             self._note_crash,
-            sharing,
+            CONCURRENT if self.places > 1 else sharing,
         )
         self._least = 0
         """Bytes that stay reserved while it is not loaded: of a live engine that was planned beside
@@ -116,6 +121,15 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             self._release()
         devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))
+
+    def _places(self, settings: Settings) -> int:
+        spec, upstream = self._choice.spec, self._choice.upstream
+        narrow = self.on_gpu and self.gpu is not None and not self.gpu.bf16
+        if not isinstance(spec, EngineSpec) or narrow:
+            return 1  # fp16 may have to be widened, which would change what others decode
+        most = spec.together if self.on_gpu or spec.remote else 1
+        each = min(settings.batch or most, spec.together)
+        return each * (len(upstream.urls) if upstream is not None else 1)
 
     @property
     def gpu(self) -> gpu_devices.GpuMemory | None:
@@ -195,10 +209,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         return now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
 
     def expect_peak(self, peak_bytes: int) -> None:
-        """Reserve memory for a job that needs ``peak_bytes`` with the engine, beside the jobs that
-        began since the last query of memory."""
+        """Reserve memory for a job that needs ``peak_bytes`` with the engine; jobs that run beside
+        each other have the same."""
         loaded = self._weights(self.slot.precision, self.slot.memory)
-        self._expected += max(0, peak_bytes - loaded)
+        self._expected = max(self._expected, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
     async def look(self) -> None:

@@ -1,7 +1,5 @@
 """Engine slot: state machine of one engine, its turns, leases, reloads, idle time (`keep_alive`).
 
-A lease transcribes one recording or a batch.
-
 A *turn* is the right to change the engine; turns are first in, first out. An exclusive lease keeps
 its turn. A concurrent lease gives it back once the engine is loaded, so that the next one can share
 the engine.
@@ -38,7 +36,7 @@ from sidecar.workers.worker_environment import WorkerOptions
 
 class RecordingRequest(NamedTuple):
     """Recording to transcribe. ``settled``: its checkpoints to resume from
-    (`engine_interface.ResumableEngine`), if it is alone; None if no checkpoints are wanted."""
+    (`engine_interface.ResumableEngine`); None if no checkpoints are wanted."""
 
     source: AudioSource
     facts: AudioInfo
@@ -66,7 +64,6 @@ class EngineLease:
         self._worker = worker
         self._call_options = {"beside": True} if beside else {}
         self._set_memory = set_memory
-        self._batch: RpcCall | None = None
         self.precision = precision
         """Precision at which the engine is loaded."""
 
@@ -87,38 +84,26 @@ class EngineLease:
         return self._worker.calling(operation, fds, **arguments)
 
     async def transcribe(
-        self, recordings: Sequence[RecordingRequest], max_s: float
-    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        """Yield the events of a transcription, or of a batch, with the numbers of the recordings;
-        leaving early cancels all. The error of one in a batch is its last event.
+        self, recording: RecordingRequest, max_s: float
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """Yield the events of a transcription; leaving early cancels it.
 
         Raises:
             WorkerDied: the engine's process ended.
-            errors.SidecarError: the engine refused or failed all of them.
+            errors.SidecarError: the engine refused or failed it.
         """
-        self._set_memory(recordings[0].options.memory)
-        wanted = [
-            {
-                "facts": one.facts.to_wire(),
-                "options": one.options.to_wire(),
-                "max_s": max_s,
-                "settled": None if one.settled is None else [to_wire(it) for it in one.settled],
-            }
-            for one in recordings
-        ]
-        fds = [one.source.fd for one in recordings]
-        async with self.calling("transcribe", fds, requests=wanted, **self._call_options) as call:
-            self._batch = call
+        self._set_memory(recording.options.memory)
+        settled = recording.settled
+        wanted = {
+            "facts": recording.facts.to_wire(),
+            "options": recording.options.to_wire(),
+            "max_s": max_s,
+            "settled": None if settled is None else [to_wire(one) for one in settled],
+        }
+        fds = [recording.source.fd]
+        async with self.calling("transcribe", fds, **wanted, **self._call_options) as call:
             async for frame, _ in call.answers():
-                if "failed" in frame:
-                    yield frame["number"], errors.from_wire(frame["failed"])
-                else:
-                    yield frame["number"], from_wire(frame["event"])
-
-    def leave(self, number: int) -> None:
-        """Cancel one transcription of the batch."""
-        if self._batch is not None:
-            self._batch.send_nowait(leave=number)
+                yield from_wire(frame["event"])
 
 
 log = logging.getLogger(__name__)
@@ -159,7 +144,7 @@ class Sharing:
 EXCLUSIVE = Sharing()
 """One job at a time."""
 CONCURRENT = Sharing(concurrent=True, worker=WorkerOptions(shared=True))
-"""Jobs whose work is done elsewhere: the process mostly waits, so a second one would only cost
+"""Jobs that share a model, or whose work is done elsewhere: a second process would only cost
 memory. If it dies, all calls end. Each job then runs alone, so that a job which kills it again
 costs no other job a second attempt."""
 LIVE = Sharing(
@@ -217,6 +202,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._keep_alive_s = keep_alive_s
         self._turn = asyncio.Lock()
         self._holders = 0
+        self.shared_memory: MemoryPlan | None = None
+        """Plan of the recordings that run beside each other; None if there are none."""
         self._unheld = asyncio.Event()
         self._unheld.set()
         self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
@@ -286,6 +273,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         beside = self.sharing.concurrent and not alone
         async with AsyncExitStack() as turn:
             await turn.enter_async_context(self._in_turn(joins=beside))
+            if not self.sharing.sessions and self.resolve(wanted, since) is not self.precision:
+                await self._unheld.wait()
             worker = await self._leased_worker(wanted, since)
             self._hold(1)
             try:
@@ -396,6 +385,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     def _set_memory(self, memory: MemoryPlan) -> None:
         self.memory = memory
+        self.shared_memory = memory if memory.places else None
 
     def _hold(self, more: int) -> None:
         """Add ``more`` leases; a negative number removes them."""
@@ -404,6 +394,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             self._unheld.clear()
         else:
             self._unheld.set()
+            self.shared_memory = None
         self._settled()
         if self.sharing.sessions:
             self._account.held(self._holders)

@@ -102,7 +102,7 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
             for answer in operations.run(request):
                 message, raw = answer if isinstance(answer, tuple) else (answer, b"")
                 finished = message.get("event", {}).get("event") == FINISHED
-                request.answer(message, raw, last=finished and len(request.fds) == 1)  # no batch
+                request.answer(message, raw, last=finished)
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
@@ -187,42 +186,28 @@ class WorkerOperations:
                 yield {"rate": sound.rate, "marks": [] if at else marks}, raw
 
     def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
-        """Transcribe a recording, or a batch: one of these that cannot be opened fails alone, a
-        cancelled one is dropped."""
-        wanted, left = request.message["requests"], set[int]()
+        """Transcribe a recording."""
+        message = request.message
+        facts = audio_decoder.AudioInfo.from_wire(message["facts"])
+        options = engine_interface.TranscribeOptions.from_wire(message["options"])
+        with self.reads.reading():
+            opened = audio_decoder.open_audio(
+                request.fds[0],
+                facts,
+                rate=self._sample_rate,
+                max_s=message["max_s"],
+                track=options.track,
+            )
+        with opened as audio:
+            wanted = engine_interface.TranscriptionRequest(
+                WatchedAudio(audio, self.reads), options, request.is_cancelled
+            )
+            recording = TranscribedRecording(audio, options)
+            for event in self._events(wanted, message.get("settled")):
+                for frame in recording.frames(event):
+                    yield {"event": frame}
 
-        def is_cancelled(number: int) -> bool:
-            left.update(message["leave"] for message, _ in request.received())
-            return number in left or request.is_cancelled()
-
-        recordings: dict[int, TranscribedRecording] = {}
-        with ExitStack() as opened:
-            for number, (one, fd) in enumerate(zip(wanted, request.fds, strict=True)):
-                try:
-                    cancelled = partial(is_cancelled, number)
-                    recordings[number] = self._opened(one, fd, cancelled, opened)
-                except errors.SidecarError as error:
-                    if len(wanted) == 1:
-                        raise
-                    yield {"number": number, "failed": error.to_wire()}
-            numbers = list(recordings)
-            requests = [one.request for one in recordings.values()]
-            if len(wanted) > 1:
-                engine = cast(engine_interface.BatchEngine, self._engine)
-                events = engine.transcribe_together(requests) if requests else iter(())
-            else:
-                events = (
-                    (0, event) for event in self._alone(requests[0], wanted[0].get("settled"))
-                )
-            for index, event in events:
-                number = numbers[index]
-                if isinstance(event, errors.SidecarError):
-                    yield {"number": number, "failed": event.to_wire()}
-                    continue
-                for frame in recordings[number].frames(event):
-                    yield {"number": number, "event": frame}
-
-    def _alone(
+    def _events(
         self, request: engine_interface.TranscriptionRequest, settled: list[dict[str, Any]] | None
     ) -> Iterator[transcript.TranscriptionEvent]:
         if self._engine is None:
@@ -232,22 +217,6 @@ class WorkerOperations:
         engine = cast(engine_interface.ResumableEngine, self._engine)
         checkpoints = [cast(transcript.Checkpoint, transcript.from_wire(one)) for one in settled]
         return engine.transcribe_from(checkpoints, request)
-
-    def _opened(
-        self, operation: dict[str, Any], fd: int, is_cancelled: Callable[[], bool], until: ExitStack
-    ) -> TranscribedRecording:
-        """Open a recording; ``until`` closes it."""
-        facts = audio_decoder.AudioInfo.from_wire(operation["facts"])
-        options = engine_interface.TranscribeOptions.from_wire(operation["options"])
-        rate = self._sample_rate
-        with self.reads.reading():
-            audio = audio_decoder.open_audio(
-                fd, facts, rate=rate, max_s=operation["max_s"], track=options.track
-            )
-        until.enter_context(audio)
-        watched = WatchedAudio(audio, self.reads)
-        request = engine_interface.TranscriptionRequest(watched, options, is_cancelled)
-        return TranscribedRecording(audio, request)
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
@@ -301,13 +270,12 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
 
 
 class TranscribedRecording:
-    """Recording of a transcription: its audio, its request to the engine, and the report to the
-    service."""
+    """Recording of a transcription: its audio, its options, and the report to the service."""
 
     def __init__(
-        self, audio: audio_decoder.DecodedAudio, request: engine_interface.TranscriptionRequest
+        self, audio: audio_decoder.DecodedAudio, options: engine_interface.TranscribeOptions
     ) -> None:
-        self.request = request
+        self._options = options
         self._audio = audio
         self._progress_at = 0.0
         self._peaks_sent = 0
@@ -315,7 +283,7 @@ class TranscribedRecording:
     def frames(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
         """Yield the frames for an event: none for progress too soon after the last report. New
         peaks of the audio follow the event, or precede the last one."""
-        if self.request.options.words:
+        if self._options.words:
             event = with_word_times(event)
         if not isinstance(event, transcript.Finished):
             yield from self._frames_of(event)
@@ -341,7 +309,7 @@ class TranscribedRecording:
         if self._audio.truncated:
             yield AUDIO_TRUNCATED
         decoder = self._audio.decoder
-        if len(decoder.header.tracks) > 1 and self.request.options.track is None:
+        if len(decoder.header.tracks) > 1 and self._options.track is None:
             yield _tracks_notice(decoder.header.tracks, decoder.track)
 
 

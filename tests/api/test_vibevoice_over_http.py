@@ -239,7 +239,7 @@ def check_cancelled(server: Server, job_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_short_waiting_recordings_are_decoded_as_one_batch(tmp_path: Path) -> None:
+def test_as_many_recordings_as_set_run_beside_each_other(tmp_path: Path) -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
     names = ["beckett", *tiny_vibevoice.CLIPS]
     engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_claims import FakeClaims, SharedJobs
-from instrumented_slot import Companies, OverheardSlot, as_asked, job_of
+from instrumented_slot import OverheardSlot, as_asked, job_of
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -74,11 +74,7 @@ class Service:
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
         self.slot = OverheardSlot()
-        self.companies = Companies()
-        self.beside: Callable[[JobRecord], int] = lambda record: 1
-        self.queue = JobQueue(
-            self.slot, self.log, DispatchOptions(as_asked, 60, self.companies), limit=64
-        )
+        self.queue = JobQueue(self.slot, self.log, DispatchOptions(as_asked, 60), limit=64)
         self.refuses: Callable[[JobRecord], errors.SidecarError | None] = lambda record: None
         self.patience_s = NEVER_S
         self.storage = True
@@ -101,7 +97,6 @@ class Service:
             EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
             self.opening,
             offer=lambda: self.offers,
-            beside=lambda record: self.beside(record),
             places=places,
         )
         for name, value in timings.items():
@@ -331,12 +326,8 @@ async def test_job_cancelled_while_its_recording_is_opened_never_runs(
 
 
 @pytest.mark.slow
-async def test_node_that_claims_a_lost_job_again_runs_it_once(
-    shared: Jobs, monkeypatch: pytest.MonkeyPatch, hold: Hold
-) -> None:
+async def test_node_that_claims_a_lost_job_again_runs_it_once(shared: Jobs, hold: Hold) -> None:
     async with services(1, shared, UNCHECKED, places=2) as (one,):
-        one.beside = lambda record: 2
-        monkeypatch.setattr(one.companies.__class__, "__call__", lambda self, jobs, _: [next(jobs)])
         job_id = shared.send()
         await until(lambda: shared.get(job_id).settled)
         shared.lose(job_id)
@@ -387,34 +378,19 @@ async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
     assert not shared.lost
 
 
-async def test_jobs_of_one_batch_are_claimed_together(one: Service, shared: Jobs) -> None:
-    one.beside = lambda record: 3
-    with one.node.aside():
-        ids = [shared.send() for _ in range(4)]
-    await shared.done(*ids)
-    assert one.companies.sizes == [3, 1]
-
-
-@pytest.mark.slow_except("refused")
-@pytest.mark.parametrize("misfit", ["long", "refused", "alone"])
-async def test_job_that_does_not_fit_the_batch_is_released_and_completes_it(
-    one: Service, shared: Jobs, misfit: str, hold: Hold
+@virtual_time
+async def test_node_claims_no_more_while_next_job_may_find_no_place(
+    claimer: Service, shared: Jobs
 ) -> None:
-    with one.node.aside():
-        ids = [shared.send() for _ in range(4)]
-        if misfit == "alone":
-            job = shared.jobs[ids[2]]
-            job.record = job.submitted = replace(job.record, alone=True)
-    one.beside = lambda record: 1 if misfit == "long" and record.id == ids[2] else 4
-    if misfit == "refused":
-        one.refuses = lambda record: errors.WontFit() if record.id == ids[2] else None
-    await until(lambda: {shared.get(each).state for each in ids[:2]} == {JobState.RUNNING})
-    assert one.companies.sizes[0] == 2
-    await until(lambda: shared.claimed == {*ids[:2]})
-    hold.spare_new_workers()
-    async with services(1, shared) as (other,):
-        assert (await shared.ended(ids[2]))[0].attempts == 1
-        assert ids[2] in other.claims.claimed
+    """A claim does not choose short recordings."""
+    claimer.node._places, claimer.node._long_places = 3, 1
+    with claimer.node.aside():
+        ids = [shared.send() for _ in range(3)]
+        job = shared.jobs[ids[1]]
+        facts = replace(job.record.facts, total_s=1000.0)
+        job.record = job.submitted = replace(job.record, facts=facts)
+    await asyncio.sleep(LONG_S)
+    assert claimer.claims.claimed == ids[:2]
 
 
 @virtual_time
@@ -438,7 +414,7 @@ async def test_claim_has_current_preferences_of_node(
     monkeypatch.setattr(one.claims, "claim", noted)
     one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
     await shared.ended(shared.send())
-    assert offers[-1] == one.offers
+    assert offers[-1] == replace(one.offers, begins=True)
 
 
 @pytest.mark.slow_except("[0.0]")

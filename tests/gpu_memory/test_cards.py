@@ -10,19 +10,27 @@ from sidecar import errors
 from sidecar.gpu_memory import cards
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import (
+    PROMPT_TOKENS,
     VIBEVOICE_7B_SHAPE,
     WINDOW_S,
     RecordingWork,
+    last_positions,
     reserve_bytes,
 )
-from sidecar.gpu_memory.memory_plan import MIN_WINDOW_S, windows_of
-from sidecar.interfaces.engine_interface import Precision, TranscribeOptions, WindowingMode
+from sidecar.gpu_memory.memory_plan import BATCHED_WINDOW_S, MIN_WINDOW_S, windows_of
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    WindowingMode,
+)
 
 GIB = 1 << 30
 CARDS_GB = (6, 8, 10, 11, 12, 16, 24, 32, 48, 80, 96)
 DESKTOPS_GB = (0.0, 0.7, 2.0)
 PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
 ADMISSION = MemoryAdmission(VIBEVOICE_7B_SHAPE, PRECISIONS, None)
+SHARED = MemoryAdmission(VIBEVOICE_7B_SHAPE, PRECISIONS, None, places=8)
 
 
 def free(gigabytes: float) -> MemoryState:
@@ -65,8 +73,52 @@ def test_recording_is_admitted_within_free_memory_if_five_minutes_fit(
             assert windows_of(audio_s, plan.window_s) * plan.window_s >= audio_s
 
 
+@given(
+    card=st.sampled_from(CARDS_GB),
+    precision=st.sampled_from(PRECISIONS),
+    seconds=st.lists(st.floats(1, 36_000), min_size=2, max_size=3),
+    prompt=st.sampled_from(["", "Nagg, Nell, " * 40, "Nagg, Nell, " * 340]),
+    mode=st.sampled_from(WindowingMode),
+)
+def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
+    card: int, precision: Precision, seconds: list[float], prompt: str, mode: WindowingMode
+) -> None:
+    wanted, now = TranscribeOptions(windows=mode, prompt=prompt), free(card)
+    if not ADMISSION.estimate(precision, MIN_WINDOW_S, TranscribeOptions(), now)[0].fits:
+        return
+    plans = set[MemoryPlan]()
+    each = RecordingWork.of(VIBEVOICE_7B_SHAPE, BATCHED_WINDOW_S)
+    text = PROMPT_TOKENS + len(prompt) // 2
+    for audio_s in seconds:
+        alone = ADMISSION.planned(precision, audio_s, wanted, now).memory
+        options = SHARED.planned(precision, audio_s, wanted, now)
+        plan, estimate = options.memory, SHARED.estimate(precision, audio_s, wanted, now)[0]
+        assert SHARED.peak_bytes(precision, audio_s, options) <= now.free_bytes
+        own = ADMISSION.estimate(precision, audio_s, wanted, now)[0]
+        assert replace(estimate, shared=None) == own, "others are not in what it takes"
+        assert plan.window_s == alone.window_s, "its words do not depend on others"
+        drawing = replace(wanted, temperature=0.2)
+        assert SHARED.planned(precision, audio_s, drawing, now).memory == alone
+        if not plan.places:
+            assert plan == alone
+            continue
+        assert (options.memory_alone or plan).together == alone.together
+        plans.add(replace(plan, window_s=0.0, together=1, weight=1))
+        one = RecordingWork.of(
+            VIBEVOICE_7B_SHAPE, audio_s, text_tokens=text, window_s=plan.window_s
+        )
+        assert plan.together * plan.weight <= plan.places
+        assert plan.weight * last_positions(plan, each) >= last_positions(plan, one)
+        assert plan.weight * each.prompt_tokens >= one.prompt_tokens
+        joins = SHARED.planned(precision, audio_s, wanted, free(card - 0.3), beside=plan)
+        assert joins.memory.places == plan.places, "it has the plan of those that run"
+    assert len(plans) < 2
+    if card >= 24 and precision is Precision.INT4 and len(prompt) < 500 and min(seconds) < 900:
+        assert plans, "it joins"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("minutes", "mode"), [(600, "single"), (90, "auto")])
+@pytest.mark.parametrize(("minutes", "mode"), [(600, "single"), (90, "auto"), (90, "shared")])
 @pytest.mark.parametrize(
     ("card", "desktop", "precision"),
     [
@@ -85,14 +137,19 @@ def test_simulated_peak_is_within_planned_one_and_card(
     import memory_simulation
 
     now, audio_s = free(card - desktop), 60.0 * minutes
-    wanted = TranscribeOptions(windows=WindowingMode(mode))
-    options = ADMISSION.planned(precision, audio_s, wanted, now)
-    work = RecordingWork.of(VIBEVOICE_7B_SHAPE, audio_s, window_s=options.memory.window_s)
+    wanted = TranscribeOptions(windows=WindowingMode("auto" if mode == "shared" else mode))
+    admission = SHARED if mode == "shared" else ADMISSION
+    options = admission.planned(precision, audio_s, wanted, now)
+    plan = options.memory
+    work = RecordingWork.of(VIBEVOICE_7B_SHAPE, audio_s, window_s=plan.window_s)
+    if plan.places:
+        plan, options = replace(plan, together=plan.places), replace(options, memory_alone=None)
+        work = RecordingWork.of(VIBEVOICE_7B_SHAPE, BATCHED_WINDOW_S)
     tensors = memory_simulation.simulate(
-        memory_simulation.full_size(), precision, options.memory, work
+        memory_simulation.full_size(), precision, plan, work
     ).highest
     simulated = tensors + reserve_bytes(tensors)
-    planned = ADMISSION.peak_bytes(precision, audio_s, options)
+    planned = admission.peak_bytes(precision, audio_s, options)
     assert simulated <= planned <= now.free_bytes
     assert planned <= 1.05 * simulated
 

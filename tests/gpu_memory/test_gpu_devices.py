@@ -311,7 +311,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 3600.0)
     path = new_file(tmp_path / "voice.wav", voice)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
-    settings = Settings(precision="fp32", preload=False)
+    settings = Settings(precision="fp32", preload=False, batch=1)
     planned = replace(engine_spec("scripted"), planned=True)
     service = Service(settings, EngineChoice(planned, "", checkpoint))
     await service.open()

@@ -3,18 +3,21 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from instrumented_slot import Companies, OverheardJoint, queue_on, started, submitted
+from instrumented_slot import OverheardJoint, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.workers.worker_process import READ_NOTE
 
 NewJob = Callable[..., Job]
 
@@ -62,6 +65,25 @@ async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("shared", "full", "leases"), [(True, 0, 2), (False, 0, 4), (True, 1, 3)])
+async def test_job_of_planned_engine_runs_beside_others_only_by_shared_plan(
+    shared: bool, full: int, leases: int, new_job: NewJob
+) -> None:
+    """Without one, or if memory ran out, it takes another lease, for itself."""
+    slot, refusals = OverheardJoint(), iter(range(full))
+    slot.spec = replace(slot.spec, planned=True)
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        if next(refusals, None) is not None:
+            raise errors.GpuOutOfMemory()
+        return replace(job.options, memory=MemoryPlan(together=2, places=2 * shared))
+
+    async with queue_on(slot, places=2, plan=plan) as queue:
+        jobs = await started(queue, *(new_job() for _ in range(2)))
+        assert await over(jobs) == [JobState.DONE] * 2
+    assert slot.asked == leases
+
+
 async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
     new_job: NewJob, hold: Hold
 ) -> None:
@@ -75,18 +97,22 @@ async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
 
 @pytest.mark.slow
 async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
-    new_job: NewJob, caplog: pytest.LogCaptureFixture, hold: Hold
+    new_job: NewJob,
+    caplog: pytest.LogCaptureFixture,
+    hold: Hold,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calls = 0
+    calls, due = 0, WaitQueue.due
 
-    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+    def chosen(self: WaitQueue, at: int) -> Job | None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise asyncio.CancelledError
-        return [next(waiting)]
+        return due(self, at)
 
-    async with queue_on(OverheardJoint(), places=2, company=company) as queue:
+    monkeypatch.setattr(WaitQueue, "due", chosen)
+    async with queue_on(OverheardJoint(), places=2) as queue:
         broken = asyncio.ensure_future(queue.broken())
         jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: calls == 2)
@@ -98,12 +124,23 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
     assert "the dispatcher of an engine slot ended" in record.message
 
 
-async def test_waiting_jobs_are_split_into_batches_among_free_places(new_job: NewJob) -> None:
-    companies = Companies()
-    async with queue_on(OverheardJoint(), places=2, company=companies) as queue:
-        jobs = await started(queue, *(new_job() for _ in range(4)))
-        assert await over(jobs) == [JobState.DONE] * 4
-    assert companies.sizes == [2, 2]
+async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
+    new_job: NewJob, hold: Hold
+) -> None:
+    """Which of them hangs is not known: each runs alone."""
+    slot = OverheardJoint()
+    async with queue_on(slot, places=2, fault_retry_s=0.01) as queue:
+        jobs = await started(queue, *(new_job() for _ in range(2)))
+        await until(lambda: all(job.record.segments for job in jobs))
+        assert slot.worker is not None
+        slot.worker.kill(hung=True, note=READ_NOTE)
+        await until(lambda: slot.asked == 4)
+        later = (await submitted(queue, new_job()))[0]
+        hold.spare_new_workers()
+        hold.release()
+        assert await over([*jobs, later]) == [JobState.DONE] * 3
+    assert [job.record.alone for job in (*jobs, later)] == [True, True, False]
+    assert [job.record.attempts for job in jobs] == [1, 1], "none is counted"
 
 
 @pytest.mark.slow

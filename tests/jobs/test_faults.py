@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
-from instrumented_slot import FACTS, Companies, OverheardSlot, queue_on, started, submitted
+from instrumented_slot import FACTS, OverheardSlot, queue_on, started, submitted
 from service_process import new_file, until
 from uploads import upload
 
@@ -259,15 +259,15 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
 async def test_job_whose_decoder_is_stopped_each_time_ends_after_ten_times_and_no_other_does(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, transcribe = OverheardSlot(), JobRun._transcribe
+    slot, transcribe = OverheardSlot(), JobRun._transcribed
     bad, good = new_job(), new_job()
 
-    async def stopped(run: JobRun) -> None:
-        if run.jobs[0] is bad:
+    async def stopped(run: JobRun) -> bool:
+        if run.job is bad:
             raise errors.DecoderStopped()
-        await transcribe(run)
+        return await transcribe(run)
 
-    monkeypatch.setattr(JobRun, "_transcribe", stopped)
+    monkeypatch.setattr(JobRun, "_transcribed", stopped)
     async with queue_on(slot, fault_retry_s=0.01) as queue:
         await started(queue, bad, good)
         assert (await good.result()).text
@@ -277,12 +277,11 @@ async def test_job_whose_decoder_is_stopped_each_time_ends_after_ten_times_and_n
     assert bad.record.attempts == 10
 
 
-@pytest.mark.parametrize("batch", [False, True])
 async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
-    tiny_disk: Path, new_job: Callable[..., Job], *, batch: bool
+    tiny_disk: Path, new_job: Callable[..., Job]
 ) -> None:
-    jobs, company = [new_job(durable=True) for _ in range(3)], Companies()
-    async with keeping_queue(tiny_disk, **{"company": company} if batch else {}) as (_, queue):
+    jobs = [new_job(durable=True) for _ in range(3)]
+    async with keeping_queue(tiny_disk) as (_, queue):
         await submitted(queue, *jobs)
         fill_disk(tiny_disk)
         queue.open()
@@ -293,7 +292,6 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
         await asyncio.gather(*(job.result() for job in jobs))
         assert queue.paused is None
         assert [job.record.attempts for job in jobs] == [1, 1, 1]
-    assert company.sizes == ([3, 3] if batch else [])
 
 
 @pytest.mark.parametrize("kind", [SegmentReady, Checkpoint, Finished])
@@ -375,14 +373,14 @@ async def test_unreadable_recordings_keep_no_other_job_waiting(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unreadable, good = [new_job() for _ in range(5)], new_job()
-    transcribe = JobRun._transcribe
+    transcribe = JobRun._transcribed
 
-    async def transcribed(run: JobRun) -> None:
-        if run.jobs[0] in unreadable:
+    async def transcribed(run: JobRun) -> bool:
+        if run.job in unreadable:
             raise errors.StorageUnreachable()
-        await transcribe(run)
+        return await transcribe(run)
 
-    monkeypatch.setattr(JobRun, "_transcribe", transcribed)
+    monkeypatch.setattr(JobRun, "_transcribed", transcribed)
     async with queue_on(OverheardSlot(), fault_retry_s=3600.0) as queue:
         for job in (*unreadable, good):
             await queue.submit(job)

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from instrumented_slot import Companies, OverheardJoint, OverheardSlot, queue_on, started
+from instrumented_slot import OverheardJoint, OverheardSlot, queue_on, started
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -208,12 +208,11 @@ async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_
     heartbeat.stop()
 
 
-@pytest.mark.parametrize("together", [False, True])
 async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_run(
-    together: bool, new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, company = OverheardSlot(), {"company": Companies()} if together else {}
-    async with queue_on(slot, fault_retry_s=0.01, **company) as queue:
+    slot = OverheardSlot()
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
         hangs, other = new_job(), new_job()
         ended = list[str]()
         for job in (hangs, other):
@@ -222,9 +221,9 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         pass_over, rests_s = queue._waiting.pass_over, list[float]()
         clock = asyncio.get_running_loop().time
 
-        def noted(jobs: Sequence[Job], for_s: float) -> None:
+        def noted(job: Job, for_s: float) -> None:
             rests_s.append(for_s)
-            pass_over(jobs, 0.01)
+            pass_over(job, 0.01)
 
         monkeypatch.setattr(queue._waiting, "pass_over", noted)
         queue.open()
@@ -238,8 +237,8 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         for job in (other, hangs):
             assert (await job.result()).text
         assert [(job.record.attempts, job.record.crashes) for job in (hangs, other)] == [(1, 0)] * 2
-        assert together or ended == [other.id, hangs.id]
-        assert together or rests_s[0] >= 2 * lasted_s, "it has the engine for most of the time"
+        assert ended == [other.id, hangs.id]
+        assert rests_s[0] >= 2 * lasted_s, "it has the engine for most of the time"
 
 
 def test_read_that_hangs_is_told_with_its_time_until_it_ends() -> None:

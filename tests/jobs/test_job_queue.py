@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
+from sidecar.jobs.wait_queue import WaitQueue
 
 NewJob = Callable[..., Job]
 
@@ -67,17 +68,21 @@ def said(job: Job) -> str:
 
 
 async def test_fault_in_choice_of_next_job_fails_only_that_job(
-    new_job: NewJob, caplog: pytest.LogCaptureFixture
+    new_job: NewJob, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = [OSError("a bad moment"), None, ValueError("another"), None]
+    faults = {0: OSError("a bad moment"), 2: ValueError("another")}
+    due = WaitQueue.due
 
-    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        if (fault := faults.pop(0)) is not None:
+    def chosen(self: WaitQueue, at: int) -> Job | None:
+        first = next(iter(self), None)
+        if first is not None and (fault := faults.pop(jobs.index(first), None)) is not None:
             raise fault
-        return [next(waiting)]
+        return due(self, at)
 
-    async with queue_on(OverheardSlot(), company=company) as queue:
-        jobs = await started(queue, *(new_job() for _ in range(4)))
+    monkeypatch.setattr(WaitQueue, "due", chosen)
+    async with queue_on(OverheardSlot()) as queue:
+        jobs = [new_job() for _ in range(4)]
+        await started(queue, *jobs)
         await asyncio.gather(*(one.over() for one in jobs))
         assert queue.depth == 0
     failed, done = JobState.FAILED, JobState.DONE
@@ -92,12 +97,13 @@ async def test_fault_in_choice_of_next_job_fails_only_that_job(
 
 
 async def test_queue_without_dispatcher_fails_waiting_jobs_and_accepts_none(
-    new_job: NewJob, caplog: pytest.LogCaptureFixture
+    new_job: NewJob, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def company(waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
+    def cancelled(self: WaitQueue, at: int) -> None:
         raise asyncio.CancelledError
 
-    async with queue_on(OverheardSlot(), company=company) as queue:
+    monkeypatch.setattr(WaitQueue, "due", cancelled)
+    async with queue_on(OverheardSlot()) as queue:
         jobs = await submitted(queue, *(new_job() for _ in range(3)))
         broken = asyncio.ensure_future(queue.broken())
         await asyncio.sleep(0)

@@ -68,17 +68,13 @@ def segment(at: int) -> ReportedChange:
 class Held:
     """A run whose engine says what a test has it say."""
 
-    jobs: Sequence[Job]
+    job: Job
     lane: Dispatcher
 
-    def leave(self, job: Job) -> None:
-        if job.ended:
+    def cancel(self) -> None:
+        if self.job.ended:
             self.lane.run = None
-            self.lane.waiting.finish(self.jobs, self.lane.number)
-
-    @property
-    def ended(self) -> bool:
-        return all(job.ended for job in self.jobs)
+            self.lane.waiting.finish(self.job, self.lane.number)
 
     def stop(self) -> None:
         """There is nothing to stop."""
@@ -111,17 +107,17 @@ class Local:
     async def work(self, job_id: str, *changes: JobChange) -> None:
         """Have these happen to a job, as an engine does; `StartedChange` is the first."""
         lanes = self._queue.dispatchers
-        runs = (one for one in lanes if one.run and job_id in [job.id for job in one.run.jobs])
+        runs = (one for one in lanes if one.run and one.run.job.id == job_id)
         lane = next(runs, None) or next(one for one in lanes if one.run is None)
         for change in changes:
             if isinstance(change, StartedChange):
                 job = self._queue.live(job_id)
                 assert job is not None
-                lane.waiting.begin([job], lane.number)
-                lane.run = Held([job], lane)  # type: ignore[assignment]
+                lane.waiting.begin(job, lane.number)
+                lane.run = Held(job, lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
             if lane.run is not None:
-                lane.run.leave(lane.run.jobs[0])
+                lane.run.cancel()
 
     async def events(self, job_id: str) -> Sequence[JobEvent]:
         """The events of a job as they are kept for those who go on with it."""

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from instrumented_slot import Companies, OverheardSlot, job_of, queue_on, started, submitted
+from instrumented_slot import OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
 from service_process import until
 from virtual_time import virtual_time
@@ -39,11 +40,11 @@ async def runs(
     """Run one job after the other, each for so long in virtual time, and yield them."""
     while (job := lineup.due(0)) is not None:
         job.enter(log)
-        lineup.begin([job], 0)
+        lineup.begin(job, 0)
         job.begin()
         await asyncio.sleep(takes_s(job, Precision.FP32))  # real time: none, it is virtual
         job.apply_report(Finished(Transcript((), "en", 1.0, "scripted", "fp32")), 1.0)
-        lineup.finish([job], 0)
+        lineup.finish(job, 0)
         yield job
 
 
@@ -121,16 +122,6 @@ async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, h
         assert mine.record.attempts == 1
 
 
-async def test_batch_is_made_up_in_queue_order(recording: Path) -> None:
-    companies = Companies()
-    async with queue_on(OverheardSlot(), company=companies, guess=by_owner) as queue:
-        many = await submitted(queue, *(job_of(recording, owner="many 30") for _ in range(6)))
-        one = await submitted(queue, job_of(recording, owner="one 10"))
-        ended = await ran(queue, many + one)
-    assert companies.sizes == [4, 3]
-    assert set(ended[:4]) == {0, 1, 2, 6}
-
-
 async def test_failed_estimate_leaves_no_half_submitted_job(new_job: NewJob) -> None:
     def guess(job: Job, precision: Precision) -> float:
         raise OSError("nobody knows")
@@ -142,17 +133,6 @@ async def test_failed_estimate_leaves_no_half_submitted_job(new_job: NewJob) -> 
         assert queue.log.all() == []
 
 
-async def test_jobs_of_batch_are_charged_a_part_of_its_work_each(recording: Path) -> None:
-    lineup = WaitQueue(OverheardSlot(), guess=by_owner)
-    mine = [job_of(recording, owner="me 10") for _ in range(3)]
-    yours = [job_of(recording, owner="you 15") for _ in range(2)]
-    for job in [*yours, *mine]:
-        lineup.join(job)
-    lineup.begin(mine[:2], 0)  # ten seconds of work for two of ten
-    lineup.begin(yours[:1], 0)
-    assert lineup.due(0) is mine[2]
-
-
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
     lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner)
     jobs = [job_of(recording, owner="me 10") for _ in range(3)]
@@ -161,10 +141,31 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     assert [lineup.due(at) for at in range(3)] == [*jobs[:2], None]
     lineup.shut(0)
     assert (lineup.due(1), lineup.due(2), lineup.free()) == (*jobs[:2], 2)
-    lineup.begin(jobs[:1], 1)
+    lineup.begin(jobs[0], 1)
     assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
     lineup.join(jobs[2])
     assert (lineup.turn(jobs[1].id), lineup.turn(jobs[2].id)) == ((0, 0.0), (1, 10.0))
+
+
+async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> None:
+    lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner, long_places=2)
+
+    def job(owner: str, total_s: float | None) -> Job:
+        made = job_of(recording, owner=owner)
+        made.record = replace(made.record, facts=replace(made.record.facts, total_s=total_s))
+        lineup.join(made)
+        return made
+
+    long = [job("me 10", length_s) for length_s in (1000, None, 3600)]
+    assert [lineup.due(at) for at in range(3)] == [*long[:2], None]
+    lineup.begin(long[0], 0)
+    lineup.begin(long[1], 1)
+    assert lineup.due(2) is None
+    short = job("you 15", 900)
+    assert lineup.due(2) is short
+    lineup.begin(short, 2)
+    lineup.finish(long[0], 0)
+    assert lineup.due(0) in long, "one of two has its place"
 
 
 async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
@@ -199,14 +200,14 @@ async def test_only_attempt_over_whole_recording_is_measured(
     job.enter(JobEventLog())
     lineup = WaitQueue(OverheardSlot(), pace=pace)
     lineup.join(job)
-    lineup.begin([job], 0)
+    lineup.begin(job, 0)
     job.begin("test")
     if resumed:
         job.apply_report(Checkpoint(60.0, "test"), 9.0)
         job.requeue()
         job.begin("test")
     job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
-    lineup.finish([job], 0)
+    lineup.finish(job, 0)
     assert pace.knows("fp32") is not resumed
 
 

@@ -348,9 +348,10 @@ def test_service_whose_dispatcher_failed_ends_with_reason(tmp_path: Path, voice:
     fault = """
 import asyncio, sys
 from sidecar.cli import main
-from sidecar.jobs.job_engine import JobEngine
-def company(*_): raise asyncio.CancelledError
-JobEngine.company = company
+from sidecar.jobs.wait_queue import WaitQueue
+def due(waiting, at):
+    if len(waiting): raise asyncio.CancelledError
+WaitQueue.due = due
 sys.argv = ["vibevoice-asr"]
 main()
 """

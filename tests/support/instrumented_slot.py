@@ -3,16 +3,14 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 from service_process import PATIENCE_S
 
-from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
@@ -41,25 +39,12 @@ async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:
     return job.options
 
 
-class Companies:
-    """Four at a time; notes how many ran together."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def __call__(self, waiting: Iterator[Job], precision: Precision) -> Sequence[Job]:
-        jobs = [*islice(waiting, 4)]
-        self.sizes.append(len(jobs))
-        return jobs
-
-
 class OverheardSlot(engine_slot.EngineSlot):
     """The scripted engine.
 
-    ``poison``: the inode of a recording that kills whoever begins to read it. ``failing``:
-    what the engine says of numbers of a company instead of words. ``release``: a lease does not
-    end before it is set. ``given``: what the engine said last to a job alone, until the job asks
-    for more.
+    ``poison``: the inode of a recording that kills whoever begins to read it. ``release``:
+    a lease does not end before it is set. ``given``: what the engine said last to a job, until the
+    job asks for more.
     """
 
     shares: ClassVar[engine_slot.Sharing] = engine_slot.EXCLUSIVE
@@ -69,9 +54,7 @@ class OverheardSlot(engine_slot.EngineSlot):
         super().__init__(engine_spec("scripted"), load, keep_alive_s, sharing=self.shares)
         self.asked = 0
         self.poison: int | None = None
-        self.failing: dict[int, errors.SidecarError] = {}
         self.deaths = 0
-        self.left: list[int] = []
         self.given: TranscriptionEvent | None = None
         self.release = asyncio.Event()
         self.release.set()
@@ -83,8 +66,8 @@ class OverheardSlot(engine_slot.EngineSlot):
             yield Overheard(engine, self)
         await self.release.wait()
 
-    def sip(self, sources: Sequence[AudioSource]) -> None:
-        if self.poison in [os.fstat(source.fd).st_ino for source in sources]:
+    def sip(self, source: AudioSource) -> None:
+        if self.poison == os.fstat(source.fd).st_ino:
             self.kill()
 
     def kill(self) -> None:
@@ -111,23 +94,14 @@ class Overheard:
         return getattr(self._engine, name)
 
     async def transcribe(
-        self, recordings: Sequence[engine_slot.RecordingRequest], max_s: float
-    ) -> AsyncGenerator[tuple[int, TranscriptionEvent | errors.SidecarError], None]:
-        self._slot.sip([one.source for one in recordings])
-        alone = len(recordings) == 1
-        failing = {} if alone else self._slot.failing
-        for number, error in failing.items():
-            yield number, error
-        async with aclosing(self._engine.transcribe(recordings, max_s)) as events:
-            async for number, event in events:
-                if number not in failing:
-                    self._slot.given = event if alone else None
-                    yield number, event
-                    self._slot.given = None
-
-    def leave(self, number: int) -> None:
-        self._slot.left.append(number)
-        self._engine.leave(number)
+        self, recording: engine_slot.RecordingRequest, max_s: float
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        self._slot.sip(recording.source)
+        async with aclosing(self._engine.transcribe(recording, max_s)) as events:
+            async for event in events:
+                self._slot.given = event
+                yield event
+                self._slot.given = None
 
 
 @asynccontextmanager
@@ -135,7 +109,11 @@ async def queue_on(
     slot: Any, store: JobEventLog | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
-    own = {name: rest.pop(name) for name in ("guess", "pace", "limit", "places") if name in rest}
+    own = {
+        name: rest.pop(name)
+        for name in ("guess", "pace", "limit", "places", "long_places")
+        if name in rest
+    }
     terms = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
     queue = JobQueue(slot, store or JobEventLog(), terms, **{"limit": 64, **own})
     try:

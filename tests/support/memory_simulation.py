@@ -18,7 +18,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -190,18 +190,15 @@ def transcribe(
     *,
     whole: bool = False,
 ) -> None:
-    """The engine's parts in the order of its `Model.answer`: encode, evict, prefill, decode.
+    """The engine's parts in the order of `VibeVoiceModel.answers`: encode, evict, prefill, decode.
 
     ``begin`` is told each phase. Unless ``whole``, two chunks stand for all of them, and so do the
     last two tiles: the others do the same in the same memory. So do, always, a single token and a
     draft before each growth of the cache and in the end. The windows of a batch are encoded one
-    after the other and decoded in step.
+    after the other and decoded in step; if they are shared, another joins those that have grown.
     """
     decoder = VibeVoiceDecoder(model)
-    caches = [
-        hear_window(model, decoder, plan, work, begin, move, whole=whole)
-        for _ in range(plan.together)
-    ]
+    caches = hear_windows(model, decoder, plan, work, begin, move, whole=whole)
     begin("decode")
     decoding = PlannedDecoder(decoder, plan)
     while True:
@@ -211,11 +208,16 @@ def transcribe(
                 cache.length = end - tokens
             decoding.step([PromptContinuation([0] * tokens, cache) for cache in caches])
         if end == work.positions:
-            return
+            break
         decoding.step([PromptContinuation([0], cache) for cache in caches])  # no room: they grow
+    if plan.places:
+        decoding.forget()  # as `VibeVoiceModel.answers`
+        del caches[0], cache
+        one = replace(plan, together=1)
+        hear_windows(model, decoder, one, work, begin, move, whole=whole)
 
 
-def hear_window(
+def hear_windows(
     model: Any,
     decoder: VibeVoiceDecoder,
     plan: MemoryPlan,
@@ -224,37 +226,43 @@ def hear_window(
     move: Move,
     *,
     whole: bool,
-) -> KeyValueCache:
-    """Encode and prefill one window of ``work``; return its cache."""
+) -> list[KeyValueCache]:
+    """Encode the windows of a batch, then prefill them; return their caches."""
     encoders = hearing(model)
     device = str(decoder.device)
     begin("encode")
     if plan.evict_encoders:
         for part in encoders:
             move(part, device)
-    embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
-    heard = torch.empty_like(embeddings)
-    window_s = min(work.audio_s, work.window_s)
-    chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
-    VibeVoiceAudioEncoder(model, NoLoudness()).encode(
-        np.zeros(int(chunks_s * VIBEVOICE_SAMPLE_RATE), np.float32),
-        plan.encoder_chunk_s,
-        heard,
-        _go_on,
-    )
-    embeddings[:] = heard
-    del heard
+    prompts = []
+    for _ in range(plan.together):
+        embeddings = decoder.embed(torch.zeros(work.prompt_tokens, dtype=torch.int64))
+        heard = torch.empty_like(embeddings)
+        window_s = min(work.audio_s, work.window_s)
+        chunks_s = window_s if whole else min(window_s, 2 * plan.encoder_chunk_s)
+        VibeVoiceAudioEncoder(model, NoLoudness()).encode(
+            np.zeros(int(chunks_s * VIBEVOICE_SAMPLE_RATE), np.float32),
+            plan.encoder_chunk_s,
+            heard,
+            _go_on,
+        )
+        embeddings[:] = heard
+        prompts.append(embeddings)
+        del heard, embeddings
     if plan.evict_encoders:
         for part in encoders:
             move(part, "cpu")
 
     begin("prefill")
     tile = min(plan.prefill_tile, work.prompt_tokens)
-    cache = decoder.new_cache(plan, work.prompt_tokens)
-    if not whole:
-        cache.length = max(0, work.prompt_tokens - 2 * tile)
-    decoder.prefill(embeddings[cache.length :], cache, tile, _go_on)
-    return cache
+    caches = []
+    while prompts:
+        cache = decoder.new_cache(plan, work.prompt_tokens)
+        if not whole:
+            cache.length = max(0, work.prompt_tokens - 2 * tile)
+        decoder.prefill(prompts.pop()[cache.length :], cache, tile, _go_on)
+        caches.append(cache)
+    return caches
 
 
 def _go_on() -> None:

@@ -52,9 +52,9 @@ class Listener:
                 await self.may_leave.wait()
 
     async def _words(self, engine: EngineLease, source: AudioSource) -> None:
-        events = engine.transcribe([RecordingRequest(source, FACTS, TranscribeOptions())], 60.0)
+        events = engine.transcribe(RecordingRequest(source, FACTS, TranscribeOptions()), 60.0)
         async with aclosing(events):
-            async for _, event in events:
+            async for event in events:
                 if isinstance(event, SegmentReady):
                     self._began.set()
                 if isinstance(event, Finished):

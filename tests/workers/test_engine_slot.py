@@ -1,6 +1,7 @@
 """One engine's life when precisions change: who stands, who goes, and what a failure leaves."""
 
 import asyncio
+import dataclasses
 import errno
 import os
 import signal
@@ -533,19 +534,20 @@ async def test_load_gets_memory_plan_and_slot_keeps_it(
 
 
 async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, build: Build) -> None:
-    slot = build()
+    slot, shared = build(), dataclasses.replace(FRUGAL, places=2)
     path = new_file(tmp_path / "voice.wav", voice)
     with open_recording_file(str(path)) as source:
         async with slot.lease() as engine:
             assert slot.memory == MemoryPlan()
-            options = TranscribeOptions(memory=FRUGAL)
+            options = TranscribeOptions(memory=shared)
             facts = AudioInfo("wav", "sndfile", 3.0)
             async with aclosing(
-                engine.transcribe([RecordingRequest(source, facts, options)], 60.0)
+                engine.transcribe(RecordingRequest(source, facts, options), 60.0)
             ) as events:
                 async for _ in events:
-                    pass
-    assert slot.memory == FRUGAL
+                    assert slot.shared_memory == shared
+    assert slot.memory == shared
+    assert slot.shared_memory is None, "the next job plans by the memory that is free then"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")

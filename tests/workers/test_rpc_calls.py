@@ -255,7 +255,7 @@ def transcribing(at: WorkerProcess, fd: int) -> Any:
     facts = {"container": "wav", "decoder": "sndfile", "total_s": 9.96}
     options = TranscribeOptions().to_wire()
     request = {"facts": facts, "options": options, "max_s": 1e5}
-    return at.calling("transcribe", [fd], requests=[request])
+    return at.calling("transcribe", [fd], **request)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")

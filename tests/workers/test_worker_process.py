@@ -14,13 +14,12 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import psutil
 import pytest
 from moonshine_voice import get_assets_path
-from recordings import wav
-from service_process import PATIENCE_S, halt, new_file, runs, until, wait_until, worker_pids
+from service_process import PATIENCE_S, halt, runs, until, wait_until, worker_pids
 
 from sidecar import errors
 from sidecar.engines import engine_spec
@@ -44,7 +43,7 @@ PATIENT = WorkerOptions(cancel_grace_s=PATIENCE_S, ping_timeout_s=PATIENCE_S)
 
 
 def transcribe(worker: WorkerProcess, fd: int) -> Any:
-    return worker.call("transcribe", [fd], requests=[REQUEST])
+    return worker.call("transcribe", [fd], **REQUEST)
 
 
 @asynccontextmanager
@@ -68,7 +67,7 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     load = {"engine": "scripted", "options": LoadOptions().to_wire()}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        for operation, values in ("load", load), ("transcribe", {"requests": [REQUEST]}):
+        for operation, values in ("load", load), ("transcribe", REQUEST):
             message = {"operation": operation, **values}
             fd = os.open(CLIP, os.O_RDONLY)
             request = RpcRequest(1, message, [fd], RpcSender(ours))
@@ -145,7 +144,7 @@ async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 @pytest.mark.parametrize("buffer", [4096, None])
-async def test_prompts_larger_than_socket_buffer_reach_late_worker(
+async def test_prompt_larger_than_socket_buffer_reaches_late_worker(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn = channel.spawn_worker
@@ -160,45 +159,16 @@ async def test_prompts_larger_than_socket_buffer_reach_late_worker(
     async with running() as worker:
         with CLIP.open("rb") as file:
             halt(worker.pid)
-            options = TranscribeOptions(prompt="😀" * 4096).to_wire()
+            options = TranscribeOptions(prompt="😀" * 65_536).to_wire()
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
-            call = worker.calling("transcribe", [file.fileno()] * 16, requests=[one] * 16)
+            call = worker.calling("transcribe", [file.fileno()], **one)
             async with call as begun:
                 assert not worker._connection._drained.is_set(), "the socket is full"
                 os.kill(worker.pid, signal.SIGCONT)
                 answers = [answer async for answer, _ in begun.answers()]
         ended = [answer for answer in answers if answer["event"]["event"] == "Finished"]
-        assert len(ended) == 16
+        assert len(ended) == 1
         assert worker.alive
-
-
-def together(worker: WorkerProcess, files: list[IO[bytes]]) -> Any:
-    fds = [file.fileno() for file in files]
-    return worker.calling("transcribe", fds, requests=[REQUEST] * len(files))
-
-
-async def test_recording_that_leaves_batch_ends_and_next_batch_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "40")
-    long = new_file(tmp_path / "80 s.wav", wav(bytes(80 * 32_000)))
-    async with running() as worker:
-        with long.open("rb") as first, long.open("rb") as second:
-            heard: list[tuple[int, str]] = []
-            async with together(worker, [first, second]) as call:
-                async for frame, _ in call.answers():
-                    heard.append((frame["number"], frame["event"]["event"]))
-                    if len(heard) == 2:
-                        call.send_nowait(leave=0)
-            assert (0, "Finished") not in heard
-            assert heard[-1] == (1, "Finished")
-            segments = [number for number, event in heard if event == "SegmentReady"]
-            assert segments.count(0) < 70 < segments.count(1)
-        with CLIP.open("rb") as first, CLIP.open("rb") as second:
-            async with together(worker, [first, second]) as call:
-                again = [frame async for frame, _ in call.answers()]
-        ended = {frame["number"] for frame in again if frame["event"]["event"] == "Finished"}
-        assert ended == {0, 1}
 
 
 async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,15 @@ repetition loops. Each request contains its memory plan.
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
-    from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel
+    from sidecar.engines.vibevoice.vibevoice_transcription import JoinedTranscriptions
 
 
 SPEC = engine_interface.EngineSpec(
@@ -44,7 +43,7 @@ class VibeVoiceEngine:
     """VibeVoice-ASR engine. torch and transformers are imported by `load`."""
 
     def __init__(self) -> None:
-        self._model: VibeVoiceModel | None = None
+        self._joined: JoinedTranscriptions | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the checkpoint onto its device.
@@ -55,35 +54,21 @@ class VibeVoiceEngine:
         yield 0.0  # before torch is imported, which takes seconds
         prepare_process()
         from sidecar.engines.vibevoice import vibevoice_model
+        from sidecar.engines.vibevoice.vibevoice_transcription import JoinedTranscriptions
 
         load = vibevoice_model.load_vibevoice
         loaded = yield from vibevoice_model.load_with_progress(options, load, SPEC.name)
-        self._model = vibevoice_model.VibeVoiceModel(loaded)
+        self._joined = JoinedTranscriptions(vibevoice_model.VibeVoiceModel(loaded))
 
     def transcribe(
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Yield segments as the model closes them."""
-        from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
-
-        assert self._model is not None
-        yield from VibeVoiceTranscription(self._model, request).events()
-
-    def transcribe_together(
-        self, requests: Sequence[engine_interface.TranscriptionRequest]
-    ) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-        """Transcribe several recordings in step."""
-        from sidecar.engines.vibevoice.vibevoice_transcription import (
-            VibeVoiceTranscription,
-            transcribe_in_step,
-        )
-
-        model = self._model
-        assert model is not None
-        decoding = model.decoding(requests[0].options.memory)
-        yield from transcribe_in_step(
-            [VibeVoiceTranscription(model, one, decoding) for one in requests]
-        )
+        """Yield segments as the model closes them. With a shared memory plan, several threads may
+        call this at once."""
+        joined = self._joined
+        assert joined is not None
+        shared = request.options.memory.places
+        yield from joined.events(request) if shared else joined.alone(request)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -467,9 +467,13 @@ class PlannedDecoder:
         step = self.decoder.step if self._graphed is None else self._graphed.step
         return step(continuations)
 
+    def forget(self) -> None:
+        """Release the graphs, with the caches of answers that have ended."""
+        if self._graphed is not None:
+            self._graphed.forget()
+
     def _make_room(self, cache: KeyValueCache, tokens: int) -> None:
         needed = cache.length + tokens
         if needed > cache.capacity:
-            if self._graphed is not None:
-                self._graphed.forget()
+            self.forget()
             cache.reserve(needed, self._plan.cache_step)

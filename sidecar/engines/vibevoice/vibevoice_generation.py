@@ -7,17 +7,16 @@ saves passes, a wrong one changes nothing. Pure.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from sidecar.engines.vibevoice import vibevoice_decoder
-from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent, mean_confidence
@@ -416,6 +415,11 @@ class DecoderPass:
     generations: Sequence[TokenGeneration]
 
 
+Key = TypeVar("Key")
+Run = Generator[TranscriptionEvent | DecoderPass | None, None, None]
+RunEvent = tuple[Key, TranscriptionEvent | Exception | None]
+
+
 def decode_in_step(
     answers: Sequence[WindowGeneration],
     sampling: loop_guard.SamplingOptions | None,
@@ -444,39 +448,48 @@ def decode_in_step(
             yield DecoderPass([answers[number].generation for number in running])
 
 
-def interleave_runs(
-    runs: Sequence[Generator[TranscriptionEvent | DecoderPass, None, None]],
-) -> Iterator[tuple[int, TranscriptionEvent | SidecarError]]:
-    """Run all to their ends; yield the number of a run with its event, or with the error that ended
-    it.
+def interleave_runs(arrivals: Callable[[], Iterable[tuple[Key, Run]]]) -> Iterator[RunEvent[Key]]:
+    """Run all to their ends; ``arrivals`` returns those to begin before a pass, each with its key.
 
-    If memory runs out in a pass, the error is raised in each of them.
+    Yield the key of a run with its event, then with the error that ended it, if any, then with
+    `None`. An error of a pass is raised in all runs that needed it. A run yields `None` while it
+    waits for another.
     """
-    running = dict(enumerate(runs))
-    full: torch.OutOfMemoryError | None = None
-    while running:
-        wanted: list[TokenGeneration] = []
-        for number, run in list(running.items()):
-            thrown = full
+    running: dict[Key, Run] = {}
+    failed: dict[Key, Exception] = {}
+    while True:
+        running.update(arrivals())
+        if not running:
+            return
+        wanted: dict[Key, Sequence[TokenGeneration]] = {}
+        for key, run in list(running.items()):
+            thrown = failed.pop(key, None)
+            ended: Exception | None = None
             while True:
                 try:
                     step = next(run) if thrown is None else run.throw(thrown)
                 except StopIteration:
-                    del running[number]
+                    del running[key]
                     break
-                except SidecarError as error:
-                    del running[number]
-                    yield number, error
+                except Exception as error:
+                    del running[key]
+                    ended = error
                     break
                 thrown = None
                 if isinstance(step, DecoderPass):
-                    wanted += step.generations
+                    wanted[key] = step.generations
                     del step  # this frame must not keep alive what runs out of memory
                     break
-                yield number, step
-        full = None
+                if step is None:
+                    break
+                yield key, step
+            if ended is not None:
+                yield key, ended
+                del ended
+            if key not in running:
+                yield key, None
         if wanted:
             try:
-                decode_pass(wanted)
-            except torch.OutOfMemoryError as error:
-                full = error
+                decode_pass([*chain.from_iterable(wanted.values())])
+            except Exception as error:
+                failed = dict.fromkeys(wanted, error)

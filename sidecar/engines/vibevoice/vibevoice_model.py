@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import psutil
@@ -445,13 +446,15 @@ class NonFiniteLogits(Exception):
 
 
 class VibeVoiceModel:
-    """Loaded model, for one request at a time; the caller provides `torch.inference_mode`."""
+    """Loaded model, for one thread at a time; the caller provides `torch.inference_mode`."""
 
     def __init__(self, loaded: LoadedVibeVoice) -> None:
         self.loaded = loaded
         self._encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
         ends = loaded.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self._decodings: WeakValueDictionary[tuple[int, int], vibevoice_decoder.PlannedDecoder]
+        self._decodings = WeakValueDictionary()
         self.frame = segment_template_of(loaded.processor.tokenizer.backend_tokenizer)
 
     @property
@@ -460,22 +463,28 @@ class VibeVoiceModel:
         return bool(self.loaded.model.model.language_model.norm.weight.dtype == torch.float16)
 
     def decoding(self, plan: MemoryPlan) -> vibevoice_decoder.PlannedDecoder:
-        """Return a decoder with a memory plan, for one answer or several."""
-        return vibevoice_decoder.PlannedDecoder(
-            vibevoice_decoder.VibeVoiceDecoder(self.loaded.model), plan
-        )
+        """Return the decoder of all answers with such a plan, which share its graphs; it is freed
+        with the last of them."""
+        key = plan.prefill_tile, plan.cache_step
+        decoding = self._decodings.get(key)
+        if decoding is None:
+            decoder = vibevoice_decoder.VibeVoiceDecoder(self.loaded.model)
+            decoding = vibevoice_decoder.PlannedDecoder(decoder, plan)
+            self._decodings[key] = decoding
+        return decoding
 
-    def answer(
+    def answers(
         self,
-        samples: Block,
+        windows: Sequence[Block],
         plan: MemoryPlan,
         check: vibevoice_decoder.StepCheck,
         decoding: vibevoice_decoder.PlannedDecoder,
         context: str = "",
         drawn: bool = False,
-    ) -> vibevoice_generation.WindowGeneration:
-        """Encode a window (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
-        ``context``: the text beside the audio. ``drawn``: its latents have noise.
+    ) -> list[vibevoice_generation.WindowGeneration]:
+        """Encode windows (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+        ``context``: the text beside the audio. ``drawn``: its latents have noise. Evicted encoders
+        return once for all.
 
         Raises:
             NonFiniteLogits: the weights' type is too narrow for this checkpoint.
@@ -484,26 +493,36 @@ class VibeVoiceModel:
         processor = self.loaded.processor
         fail_beyond_free_memory(self.loaded.device)
         self.place(plan)
+        decoding.forget()
         decoder = decoding.decoder
-        ids = build_prompt_ids(processor, len(samples), context)
-        embeddings = decoder.embed(ids)
-        first = int((ids == processor.audio_token_id).int().argmax())
-        heard = embeddings[first : first + token_count(len(samples))]
-        self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
+        prompts = []
+        for samples in windows:
+            ids = build_prompt_ids(processor, len(samples), context)
+            prompts.append(embeddings := decoder.embed(ids))
+            first = int((ids == processor.audio_token_id).int().argmax())
+            heard = embeddings[first : first + token_count(len(samples))]
+            self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
+        del embeddings, heard
         if plan.evict_encoders:
             self._move_encoders(torch.device("cpu"))
-        cache = decoder.new_cache(plan, len(ids))
-        logits = decoding.prefill(embeddings, cache, check)
-        if not bool(torch.isfinite(logits).all()):
-            raise NonFiniteLogits
-        generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
-        tokenizer = processor.tokenizer.backend_tokenizer
-        return vibevoice_generation.WindowGeneration(
-            generation, tokenizer, self._ends, len(samples) / VIBEVOICE_SAMPLE_RATE
-        )
+        answers = []
+        for samples in windows:
+            cache = decoder.new_cache(plan, len(prompts[0]))
+            logits = decoding.prefill(prompts.pop(0), cache, check)
+            if not bool(torch.isfinite(logits).all()):
+                raise NonFiniteLogits
+            generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
+            tokenizer = processor.tokenizer.backend_tokenizer
+            answers.append(
+                vibevoice_generation.WindowGeneration(
+                    generation, tokenizer, self._ends, len(samples) / VIBEVOICE_SAMPLE_RATE
+                )
+            )
+        return answers
 
     def widen(self) -> None:
         """Convert fp16 to bf16, which has the range of fp32; quantized weights stay as they are."""
+        self._decodings.clear()
         model = self.loaded.model
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dtype == torch.float16:

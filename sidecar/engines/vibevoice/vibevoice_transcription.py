@@ -3,8 +3,12 @@
 import contextlib
 import dataclasses
 import logging
+import queue
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 from math import ceil
 
 import torch
@@ -12,7 +16,7 @@ import torch
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
-from sidecar.engines.torch_inference import inference
+from sidecar.engines.torch_inference import own_error
 from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_coverage import (
     LEAST_AGAIN_S,
@@ -20,8 +24,7 @@ from sidecar.engines.vibevoice.vibevoice_coverage import (
     missed_speech,
     wordless_message,
 )
-from sidecar.engines.vibevoice.vibevoice_decoder import PlannedDecoder
-from sidecar.engines.vibevoice.vibevoice_generation import TOP_P
+from sidecar.engines.vibevoice.vibevoice_generation import TOP_P, Key
 from sidecar.engines.vibevoice.vibevoice_windows import (
     TranscriptStitcher,
     VibeVoiceWindow,
@@ -30,7 +33,7 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     detect_window_speech,
 )
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import MemoryPlan, TranscribeOptions
 from sidecar.transcripts.language_detection import detect_language
 from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
@@ -74,21 +77,57 @@ class _WindowInProgress:
         return len(self.window.samples) / VIBEVOICE_SAMPLE_RATE
 
 
+class WindowSlots:
+    """Places for windows that are decoded at once, divided among transcriptions in the order in
+    which they ask, an equal share each."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, int] = {}
+        self._waiting: list[object] = []
+
+    def take(
+        self, owner: object, plan: MemoryPlan, alone: MemoryPlan | None = None
+    ) -> MemoryPlan | None:
+        """Return the plan by which ``owner`` may decode its next windows, ``together`` of them,
+        until it calls `leave`; None: it has to ask again. ``alone``: the plan while no other
+        transcription runs or waits."""
+        if owner not in self._waiting:
+            self._waiting.append(owner)
+        if self._waiting[0] != owner:
+            return None
+        most, users = plan.places or plan.together, len(self._held) + len(self._waiting)
+        free = (most - sum(self._held.values())) // plan.weight
+        share = most // users // plan.weight
+        if (count := min(free, max(1, share), plan.together)) < 1:
+            return None
+        del self._waiting[0]
+        whole = users == 1 and alone is not None
+        self._held[owner] = most if whole else count * plan.weight
+        return alone if whole else dataclasses.replace(plan, together=count)
+
+    def leave(self, owner: object) -> None:
+        """Return the places of ``owner``, which waits for none either."""
+        self._held.pop(owner, None)
+        if owner in self._waiting:
+            self._waiting.remove(owner)
+
+
 class VibeVoiceTranscription:
     """Transcription of one request. It ends early, without `Finished`, once it is cancelled.
 
-    ``decoding`` is shared with other requests in `transcribe_in_step`, so that they share its
-    graphs.
+    ``slots`` are shared with the requests that are decoded in step with this one.
     """
 
     def __init__(
         self,
         model: vibevoice_model.VibeVoiceModel,
         request: engine_interface.TranscriptionRequest,
-        decoding: PlannedDecoder | None = None,
+        slots: WindowSlots | None = None,
     ) -> None:
         audio, options = request.audio, request.options
-        self._model, self._decoding = model, decoding
+        self._model, self._slots = model, slots or WindowSlots()
+        self._plan = options.memory
+        """Of the windows in progress."""
         self._audio, self._options, self._cancelled = audio, options, request.cancelled
         watched = engine_interface.InterruptibleAudio(audio, self._check)
         self._windows = VibeVoiceWindows(
@@ -106,24 +145,43 @@ class VibeVoiceTranscription:
 
     def events(self) -> Iterator[TranscriptionEvent]:
         """Run the transcription."""
-        for _, event in transcribe_in_step([self]):
-            if isinstance(event, errors.SidecarError):
+        runs = [(None, self.steps())]
+        for _, event in transcribe_in_step(lambda: [runs.pop()] if runs else []):
+            if isinstance(event, Exception):
                 raise event
-            yield event
+            if event is not None:
+                yield event
 
-    def steps(self) -> Generator[TranscriptionEvent | vibevoice_generation.DecoderPass, None, None]:
-        """Run the transcription; the caller runs the decoder passes that it yields."""
-        with contextlib.suppress(_VibeVoiceCancelled):
-            yield from self._events()
+    def steps(self) -> vibevoice_generation.Run:
+        """Run the transcription; the caller runs the decoder passes that it yields. It yields
+        `None` while it waits for slots."""
+        try:
+            with contextlib.suppress(_VibeVoiceCancelled):
+                yield from self._events()
+        finally:
+            self._slots.leave(self)
 
-    def _events(self) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
-        for windows in self._batches():
-            yield from self._batch(windows)
+    def _events(self) -> vibevoice_generation.Run:
+        windows = iter(self._windows)
+        for window in windows:
+            options = self._options
+            while (plan := self._slots.take(self, options.memory, options.memory_alone)) is None:
+                self._check()
+                yield None
+            self._plan, together = plan, plan.together
+            batch = [window]
+            if together > 1:  # a window's samples are valid only until the next window
+                batch = [
+                    dataclasses.replace(one, samples=one.samples.copy())
+                    for one in chain(batch, islice(windows, together - 1))
+                ]
+            yield from self._batch(batch)
+            self._slots.leave(self)
         if self._cancelled():
             return
         done_s = self._windows.end_s
         parallel = self._options.windows is engine_interface.WindowingMode.PARALLEL
-        if parallel and self._options.memory.together == 1:
+        if parallel and (self._options.memory_alone or self._options.memory).together == 1:
             self._notices[WINDOWS_NOT_PARALLEL.code] = WINDOWS_NOT_PARALLEL
         if self._wordless:
             self._note(SPEECH_MISSED, wordless_message(self._wordless))
@@ -139,20 +197,6 @@ class VibeVoiceTranscription:
             self._notices.values(),
             self._voices,
         )
-
-    def _batches(self) -> Iterator[list[VibeVoiceWindow]]:
-        """Yield the windows in batches of the memory plan's size."""
-        batch: list[VibeVoiceWindow] = []
-        for window in self._windows:
-            together = self._options.memory.together
-            if together > 1:  # a window's samples are valid only until the next window
-                window = dataclasses.replace(window, samples=window.samples.copy())
-            batch.append(window)
-            if len(batch) >= together:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
     def _batch(
         self, windows: list[VibeVoiceWindow]
@@ -171,9 +215,9 @@ class VibeVoiceTranscription:
         else:
             yield from self._fill_gaps()
             return
-        self._decoding = None
+        self._plan = self._options.memory_fallback
         self._options = dataclasses.replace(
-            self._options, memory=self._options.memory_fallback, memory_fallback=None
+            self._options, memory=self._plan, memory_fallback=None, memory_alone=None
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -233,15 +277,15 @@ class VibeVoiceTranscription:
     def _heard(self, windows: list[VibeVoiceWindow], *, drawn: bool) -> list[_WindowInProgress]:
         """Encode the windows and begin their answers."""
         try:
-            plan, context = self._options.memory, self._options.prompt
-            decoding = self._decoding or self._model.decoding(plan)
-            return [
-                _WindowInProgress(
-                    window,
-                    self._model.answer(window.samples, plan, self._check, decoding, context, drawn),
-                )
-                for window in windows
-            ]
+            answers = self._model.answers(
+                [window.samples for window in windows],
+                self._plan,
+                self._check,
+                self._model.decoding(self._plan),
+                self._options.prompt,
+                drawn,
+            )
+            return [*map(_WindowInProgress, windows, answers)]
         except vibevoice_model.NonFiniteLogits:
             if not self._model.narrow:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
@@ -311,15 +355,75 @@ class VibeVoiceTranscription:
 
 
 def transcribe_in_step(
-    transcriptions: Sequence[VibeVoiceTranscription],
-) -> Iterator[tuple[int, TranscriptionEvent | errors.SidecarError]]:
-    """Yield the events of several requests that are decoded in step, each with its number.
+    arrivals: Callable[[], Iterable[tuple[Key, vibevoice_generation.Run]]],
+) -> Iterator[vibevoice_generation.RunEvent[Key]]:
+    """Yield the events of the transcriptions that ``arrivals`` returns, which are decoded in step:
+    as `vibevoice_generation.interleave_runs`.
 
-    Raises:
-        errors.DeviceLost: nothing in this process can use the device again.
+    The error `errors.DeviceLost` says that nothing in this process can use the device again.
     """
-    with inference():
-        yield from vibevoice_generation.interleave_runs([one.steps() for one in transcriptions])
+    with torch.inference_mode():
+        for key, event in vibevoice_generation.interleave_runs(arrivals):
+            yield key, own_error(event) if isinstance(event, Exception) else event
+
+
+_Inbox = queue.SimpleQueue["TranscriptionEvent | Exception | None"]
+
+
+class JoinedTranscriptions:
+    """Transcriptions of several threads, which one thread decodes in step: a request joins those
+    that run before their next pass, and gets windows as they become free."""
+
+    def __init__(self, model: vibevoice_model.VibeVoiceModel) -> None:
+        self._model, self._slots = model, WindowSlots()
+        self._arrived: queue.SimpleQueue[tuple[_Inbox, vibevoice_generation.Run]]
+        self._arrived = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        """Held by the thread that uses the model."""
+        threading.Thread(target=self._decode, name="decode", daemon=True).start()
+
+    def events(
+        self, request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        """Run the transcription of a request, beside those of other threads."""
+        told, left = _Inbox(), threading.Event()
+        watched = dataclasses.replace(
+            request, cancelled=lambda: left.is_set() or request.cancelled()
+        )
+        run = VibeVoiceTranscription(self._model, watched, self._slots).steps()
+        self._arrived.put((told, run))
+        event: TranscriptionEvent | Exception | None = None
+        try:
+            while (event := told.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            left.set()
+            while event is not None:  # until then the recording is read
+                event = told.get()
+
+    def alone(self, request: engine_interface.TranscriptionRequest) -> Iterator[TranscriptionEvent]:
+        """Run the transcription of a request in this thread, while no other runs."""
+        with self._turn:
+            yield from VibeVoiceTranscription(self._model, request).events()
+
+    def _decode(self) -> None:
+        while True:
+            first = [self._arrived.get()]
+            with self._turn:
+                for told, event in transcribe_in_step(partial(self._arrivals, first)):
+                    told.put(event)
+
+    def _arrivals(
+        self, first: list[tuple[_Inbox, vibevoice_generation.Run]]
+    ) -> Iterator[tuple[_Inbox, vibevoice_generation.Run]]:
+        """Yield those that have arrived, and ``first`` once."""
+        while first:
+            yield first.pop()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._arrived.get_nowait()
 
 
 def described(

@@ -121,9 +121,18 @@ class Model:
         self._at_once = 0
         self.decodings += 1
 
-    def answer(
-        self, samples: Block, plan: MemoryPlan, check: Any, decoding: Any, context: str, drawn: bool
-    ) -> Answer:
+    def answers(
+        self,
+        windows: list[Block],
+        plan: MemoryPlan,
+        check: Any,
+        decoding: Any,
+        context: str,
+        drawn: bool,
+    ) -> list[Answer]:
+        return [self._answer(samples, context, drawn) for samples in windows]
+
+    def _answer(self, samples: Block, context: str, drawn: bool) -> Answer:
         self.drawn.append(drawn)
         self.heard.append(len(samples) / RATE)
         self.contexts.append(context)

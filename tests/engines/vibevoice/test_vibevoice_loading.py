@@ -105,7 +105,7 @@ def test_gpu_process_fails_beyond_free_memory_at_load_and_in_each_window(
         next(load)  # here is no GPU
     loaded = SimpleNamespace(processor=None, device=gpu)
     with contextlib.suppress(AttributeError):
-        VibeVoiceModel.answer(SimpleNamespace(loaded=loaded), None, None, None, None)  # type: ignore[arg-type]
+        VibeVoiceModel.answers(SimpleNamespace(loaded=loaded), None, None, None, None)  # type: ignore[arg-type]
     assert limits == [(0.75, gpu)] * 2
     vibevoice_model.fail_beyond_free_memory(CPU)
     assert len(limits) == 2

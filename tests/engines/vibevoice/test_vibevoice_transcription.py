@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,23 @@ from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_decoder import KeyValueCache, VibeVoiceDecoder
 from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, decode_pass
-from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel, load_vibevoice
+from sidecar.engines.vibevoice.vibevoice_model import (
+    VibeVoiceAudioEncoder,
+    VibeVoiceModel,
+    load_vibevoice,
+)
 from sidecar.engines.vibevoice.vibevoice_transcription import (
+    JoinedTranscriptions,
     VibeVoiceTranscription,
+    WindowSlots,
     transcribe_in_step,
 )
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+    TranscriptionRequest,
+)
 from sidecar.transcripts.transcript import Finished, SegmentReady, Transcript, TranscriptionEvent
 
 CPU = torch.device("cpu")
@@ -113,7 +126,7 @@ def test_repeated_out_of_memory_has_text_that_hosts_match(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory.")
-    monkeypatch.setattr(model, "answer", failing(2, error, model.answer))
+    monkeypatch.setattr(model, "answers", failing(2, error, model.answers))
     with pytest.raises(errors.GpuOutOfMemory, match="CUDA out of memory") as wrong:
         transcribe(model, "beckett", TranscribeOptions(memory_fallback=fallback))
     assert "INT8" in wrong.value.hint
@@ -125,7 +138,7 @@ def test_lost_gpu_raises_device_lost(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-    monkeypatch.setattr(model, "answer", failing(1, error, model.answer))
+    monkeypatch.setattr(model, "answers", failing(1, error, model.answers))
     with pytest.raises(errors.DeviceLost):
         transcribe(model, "beckett")
 
@@ -172,13 +185,13 @@ def test_speech_after_early_end_of_answer_is_transcribed_again_in_window_of_its_
 ) -> None:
     """The answer to the whole is cut: it ends with the first clip."""
     lengths: list[float] = []
-    answer = model.answer
+    answers = model.answers
 
-    def noting(samples: Block, *rest: Any) -> Any:
-        lengths.append(len(samples) / tiny_vibevoice.RATE)
-        return answer(samples[: 30 * tiny_vibevoice.RATE], *rest)
+    def noting(samples: list[Block], *rest: Any) -> Any:
+        lengths.extend(len(one) / tiny_vibevoice.RATE for one in samples)
+        return answers([one[: 30 * tiny_vibevoice.RATE] for one in samples], *rest)
 
-    monkeypatch.setattr(model, "answer", noting)
+    monkeypatch.setattr(model, "answers", noting)
     clips = [tiny_vibevoice.clip_24k(name) for name in ("two_cities", "endgame_nagg_nell")]
     pause = np.zeros(2 * tiny_vibevoice.RATE, np.float32)
     recording = SampleStream(np.concatenate([clips[0], pause, clips[1]]), tiny_vibevoice.RATE)
@@ -207,21 +220,145 @@ class Broken(SampleStream):
         raise errors.AudioUndecodable()
 
 
-def all_events(
-    work: list[VibeVoiceTranscription],
-) -> list[list[TranscriptionEvent | errors.SidecarError]]:
-    events: list[list[TranscriptionEvent | errors.SidecarError]] = [[] for _ in work]
-    for number, event in transcribe_in_step(work):
+def all_events(work: list[VibeVoiceTranscription], apart: int = 0) -> list[list[Any]]:
+    events: list[list[Any]] = [[] for _ in work]
+    for number, event in in_step(work, apart):
         events[number].append(event)
     return events
 
 
-def test_batched_recordings_have_events_of_single_ones(model: VibeVoiceModel) -> None:
-    decoding = model.decoding(MemoryPlan())
-    names = ("beckett", "endgame_nagg_nell")
-    alone = [list(begun(model, name).events()) for name in names]
-    work = [begun(model, name, decoding=decoding) for name in names]
-    assert all_events(work) == alone
+def in_step(work: list[VibeVoiceTranscription], apart: int = 0) -> Iterator[tuple[int, Any]]:
+    """The events of all, which arrive ``apart`` passes of the decoder one after the other."""
+    runs = deque((number, one.steps()) for number, one in enumerate(work))
+    passes = itertools.count()
+
+    def arrivals() -> Iterator[Any]:
+        now = next(passes)
+        while runs and runs[0][0] * apart <= now:
+            yield runs.popleft()
+
+    return ((number, event) for number, event in transcribe_in_step(arrivals) if event is not None)
+
+
+@pytest.mark.parametrize("apart", [0, 15])
+def test_batched_recordings_have_events_of_single_ones(model: VibeVoiceModel, apart: int) -> None:
+    alone = [list(begun(model, name).events()) for name in tiny_vibevoice.CLIPS]
+    work = [begun(model, name) for name in tiny_vibevoice.CLIPS]
+    assert all_events(work, apart) == alone
+
+
+def test_joined_recordings_have_text_of_single_ones_in_at_most_planned_windows(
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of eight windows, then short ones, each while those before it are decoded."""
+    caches: weakref.WeakSet[KeyValueCache] = weakref.WeakSet()
+    alive: list[int] = []
+    new_cache = VibeVoiceDecoder.new_cache
+
+    def counted(self: VibeVoiceDecoder, *arguments: Any) -> KeyValueCache:
+        caches.add(cache := new_cache(self, *arguments))
+        alive.append(len(caches))
+        return cache
+
+    plan = TranscribeOptions(memory=MemoryPlan(window_s=10.0, together=3, places=3))
+    samples = np.tile(tiny_vibevoice.clip_24k("beckett"), 6)
+
+    def long(slots: WindowSlots | None = None) -> VibeVoiceTranscription:
+        request = request_of(SampleStream(samples, tiny_vibevoice.RATE), plan)
+        return VibeVoiceTranscription(model, request, slots)
+
+    names = ["beckett", "beckett", "beckett"]
+    alone = [transcript_of(long().events()), *(transcribe(model, name, plan) for name in names)]
+    monkeypatch.setattr(VibeVoiceDecoder, "new_cache", counted)
+    slots = WindowSlots()
+    work = [long(slots), *(begun(model, name, plan, slots=slots) for name in names)]
+    told = [*in_step(work, 5)]
+    ends = [number for number, event in told if isinstance(event, Finished)]
+    assert max(alive) == 3
+    assert sorted(ends) == [0, 1, 2, 3]
+    assert ends[-1] == 0, "the long one keeps no short one waiting until its end"
+    for number, expected in enumerate(alone):
+        found = transcript_of(event for at, event in told if at == number)
+        assert (found.segments, found.notices) == (expected.segments, expected.notices)
+
+
+def test_places_are_shared_equally_in_order_of_requests() -> None:
+    slots, plan = WindowSlots(), MemoryPlan(together=8, places=8)
+
+    def take(owner: str, **others: Any) -> int:
+        taken = slots.take(owner, dataclasses.replace(plan, **others))
+        return 0 if taken is None else taken.together
+
+    assert take("a") == 8
+    assert [take(one) for one in "bc"] == [0, 0]
+    slots.leave("a")
+    assert [take(one) for one in "acbac"] == [0, 0, 2, 0, 2]
+    assert take("a") == 2
+    assert take("d", weight=3) == 0, "they have two places left"
+    slots.leave("b")
+    assert take("d", weight=3) == 1
+    assert take("e", together=2) == 1
+    slots.leave("e")
+    assert take("f") == 1
+
+
+def test_transcription_has_its_own_plan_only_while_no_other_runs_or_waits() -> None:
+    """The plan beside others has fewer windows at once."""
+    slots, plan = WindowSlots(), MemoryPlan(together=4, places=4)
+    alone = MemoryPlan(together=5)
+    assert slots.take("a", plan, alone) is alone
+    assert slots.take("b", plan) is None, "at the border of the other's windows"
+    slots.leave("a")
+    assert slots.take("a", plan, alone) is None
+    assert slots.take("b", plan) == dataclasses.replace(plan, together=2)
+    assert slots.take("a", plan, alone) == dataclasses.replace(plan, together=2)
+    for owner in "ba":
+        slots.leave(owner)
+    assert slots.take("a", plan, alone) is alone
+
+
+def test_evicted_encoders_return_once_for_all_windows_of_border(
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves, windows = list[str](), itertools.count()
+    encode = VibeVoiceAudioEncoder.encode
+
+    def counted(self: VibeVoiceAudioEncoder, *arguments: Any, **more: Any) -> None:
+        next(windows)
+        encode(self, *arguments, **more)
+
+    monkeypatch.setattr(model, "_move_encoders", lambda device: moves.append(device.type))
+    monkeypatch.setattr(VibeVoiceAudioEncoder, "encode", counted)
+    plan = MemoryPlan(together=3, places=3, evict_encoders=True)
+    samples = tiny_vibevoice.clip_24k("beckett")
+    answers = model.answers([samples] * 3, plan, lambda: None, model.decoding(plan))
+    assert len(answers) == next(windows) == 3
+    assert len(moves) == 2, "in and out"
+
+
+def test_requests_of_threads_have_text_of_single_ones_and_one_that_leaves_ends(
+    model: VibeVoiceModel,
+) -> None:
+    joined, plan = (
+        JoinedTranscriptions(model),
+        TranscribeOptions(memory=MemoryPlan(together=3, places=3)),
+    )
+
+    def request(name: str) -> TranscriptionRequest:
+        return request_of(SampleStream(tiny_vibevoice.clip_24k(name), tiny_vibevoice.RATE), plan)
+
+    left = joined.events(request("endgame_nagg_nell"))
+    assert isinstance(next(left), SegmentReady)
+    left.close()
+    broken = request_of(Broken(tiny_vibevoice.clip_24k("beckett"), tiny_vibevoice.RATE), plan)
+    with ThreadPoolExecutor(3) as threads:
+        bad = threads.submit(list, joined.events(broken))
+        good = threads.map(
+            lambda name: transcript_of(joined.events(request(name))), tiny_vibevoice.CLIPS
+        )
+        for name, found in zip(tiny_vibevoice.CLIPS, good, strict=True):
+            assert said(found) == trained("tiny", name)
+        assert isinstance(bad.exception(), errors.AudioUndecodable)
 
 
 @pytest.mark.slow
@@ -231,7 +368,7 @@ def test_recording_that_leaves_batch_does_not_change_others(model: VibeVoiceMode
     names = ("endgame_nagg_nell", "two_cities")
     work = [begun(model, names[0], cancelled=lambda: len(heard) > 0), begun(model, names[1])]
     other: list[Any] = []
-    for number, event in transcribe_in_step(work):
+    for number, event in in_step(work):
         (other if number else heard).append(event)
     assert other == alone
     assert [type(event) for event in heard[:1]] == [SegmentReady]
