@@ -43,6 +43,7 @@ mod live_wire;
 mod log_lines;
 mod service;
 mod sse;
+mod status;
 mod supervisor;
 mod tls;
 mod transcribing;
@@ -56,7 +57,8 @@ pub use launch::Launch;
 pub use live::{Live, LiveInput};
 pub use live_wire::{LiveEvent, LiveOptions};
 pub use service::{Exit, Service};
-pub use supervisor::{Status, Supervisor};
+pub use status::Status;
+pub use supervisor::Supervisor;
 pub use transcribing::{Audio, Cancel, Step, Transcribing};
 pub use wire::{
     AudioProgress, Estimate, Fatal, Health, Job, JobError, JobState, Metadata, Model, Options,

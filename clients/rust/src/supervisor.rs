@@ -7,10 +7,10 @@ use crate::launch::Launch;
 use crate::live::{Live, LiveInput};
 use crate::live_wire::LiveOptions;
 use crate::service::{Exit, Service};
+use crate::status::Status;
 use crate::transcribing::{Audio, Source, Transcribing};
 use crate::wire::Options;
 use crate::Result;
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -20,43 +20,6 @@ use tokio::time::{sleep, timeout};
 const WAITING: usize = 64;
 /// How long the end of a process may take to be seen after its connections broke.
 const SEEN: Duration = Duration::from_secs(5);
-
-/// What the service is about.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Status {
-    /// It is being started.
-    Starting,
-    /// It can serve, and has nothing to do for this program.
-    Ready {
-        /// Its version.
-        version: String,
-        /// `cuda` or `cpu`.
-        device: String,
-        /// Its process.
-        pid: u32,
-    },
-    /// It works for this program.
-    Busy {
-        /// Transcriptions of this program that are not done.
-        jobs: usize,
-    },
-    /// It ended, or could not be started.
-    Crashed {
-        /// What to decide by: a code of docs/errors.md, `crashed` or `not_started`.
-        code: String,
-        /// What happened, for developers.
-        reason: String,
-        /// The end of its log.
-        log: Vec<String>,
-        /// Seconds until it is started again; `None`: it is not, before
-        /// [`restart`](Supervisor::restart).
-        restart_in: Option<f64>,
-    },
-    /// It was stopped, or somebody asked it to end.
-    Stopped,
-}
 
 /// Keeps a service running. Clones are of the same; the service ends when the last is dropped, or by
 /// [`stop`](Supervisor::stop).
