@@ -317,6 +317,20 @@ def test_transcription_has_its_own_plan_only_while_no_other_runs_or_waits() -> N
     assert slots.take("a", plan, alone) is alone
 
 
+def test_recording_cancelled_while_it_waits_for_places_ends_and_waits_no_more(
+    model: VibeVoiceModel,
+) -> None:
+    slots, options = WindowSlots(), TranscribeOptions(memory=MemoryPlan(together=2, places=2))
+    assert slots.take("another", options.memory) is not None
+    left: list[bool] = []
+    run = begun(model, "beckett", options, slots=slots, cancelled=lambda: bool(left)).steps()
+    assert next(run) is None
+    left.append(True)
+    assert [*itertools.islice(run, 2)] == []
+    slots.leave("another")
+    assert slots.take("next", options.memory) == options.memory
+
+
 def test_evicted_encoders_return_once_for_all_windows_of_border(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
