@@ -54,10 +54,18 @@ def _is_flag_of_serve(word: str) -> bool:
 def run(words: list[str]) -> int:
     """Run one command line; return the exit code."""
     from sidecar.cli.command_table import build_command
+    from sidecar.errors import SidecarError
 
     if not words or _is_flag_of_serve(words[0]):
         words = ["serve", *words]
-    command = build_command()
+    try:
+        command = build_command()
+    except SidecarError as error:  # a plugin of another distribution cannot be imported
+        if words[0] not in SERVING:
+            return output.report_error(error)
+        from sidecar.cli.serve import report_fatal
+
+        return report_fatal(error)
     if words[0] not in SERVING:
         gc.enable()
     try:

@@ -52,10 +52,10 @@ def _serve(given: dict[str, Any]) -> int:
             pull.download_if_missing(settings)
         _start_service(settings)
     except errors.SidecarError as error:
-        return _fatal(error)
+        return report_fatal(error)
     except Exception:  # the parent process gets a line and an exit code in any case
         log.exception("internal error at the start of the service")
-        return _fatal(errors.SidecarError())
+        return report_fatal(errors.SidecarError())
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
@@ -235,6 +235,8 @@ def start_listening(
     return place
 
 
-def _fatal(error: errors.SidecarError) -> int:
+def report_fatal(error: errors.SidecarError) -> int:
+    """Tell the parent process and the person why the service does not start; return the exit
+    code."""
     service_process.write_parent_line(service_process.fatal_line(error))
     return report_error(error)

@@ -1,4 +1,4 @@
-"""Settings of live sessions, gRPC, conversations and TTS."""
+"""Settings of live sessions, conversations and TTS."""
 
 from typing import Literal
 

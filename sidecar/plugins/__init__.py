@@ -75,7 +75,7 @@ def plugins_on(choice: Sequence[str]) -> list[Plugin]:
     """
     here = installed()
     for word in choice:
-        if (name := word.removeprefix("-")) not in (*here, ALL_PLUGINS):
+        if word != ALL_PLUGINS and (name := word.removeprefix("-")) not in here:
             raise SettingsInvalid(
                 f"There is no plugin '{name}'.", hint=config.suggestion(name, list(here))
             )
@@ -134,6 +134,6 @@ def load_settings(**flags: Any) -> Settings:
             if name in flags and name not in wanted.model_fields:
                 raise SettingsInvalid(
                     f"'{name}' is a setting of the plugin '{plugin.name}', which is off.",
-                    hint="Remove it, or the plugin's name from the setting 'plugins'.",
+                    hint="Remove it, or turn the plugin on by the setting 'plugins'.",
                 )
     return config.read_settings(wanted, **flags)

@@ -54,18 +54,19 @@ def create_whole_app(
         live_routes.PATH: live_routes.DIALECT.send_refusal
     }
     tidy_prefixes: list[str] = []
-    if settings.role == ROLE_NODE:  # a node accepts no requests
-        routers = [build(service) for build in OPERATIONS]
-    else:
-        routers = _native_routers(service, tickets)
-        service.plugins = [plugin.name for plugin in enabled(settings)]
-        for plugin in enabled(settings):
-            if plugin.http is not None:
-                routes = plugin.http(service, tickets)
+    accepts = settings.role != ROLE_NODE
+    routers = (
+        _native_routers(service, tickets) if accepts else [build(service) for build in OPERATIONS]
+    )
+    for plugin in enabled(settings):
+        if plugin.http is not None:
+            routes = plugin.http(service, tickets)
+            if accepts:
                 routers += routes.routers
-                dialects |= routes.dialects
-                refusals |= routes.refusals
-                tidy_prefixes += routes.tidy_prefixes
+            dialects |= routes.dialects
+            refusals |= routes.refusals
+            tidy_prefixes += routes.tidy_prefixes
+    service.plugins = [plugin.name for plugin in enabled(settings)]
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,

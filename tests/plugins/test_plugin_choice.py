@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors
+from sidecar.plugin import Plugin
 from sidecar.plugins import PLUGINS, enabled, load_settings, plugins_on
 from sidecar.server.app import create_app, create_service
 from sidecar.server.listeners import reserve_ports
@@ -43,6 +44,8 @@ def test_unknown_plugin_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(errors.SettingsInvalid) as caught:
         names("-wyomin")
     assert caught.value.hint == "Did you mean 'wyoming'?"
+    with pytest.raises(errors.SettingsInvalid, match="no plugin 'all'"):
+        names("-all")
 
 
 def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +57,9 @@ def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=NAMES)
-def test_plugin_that_is_off_has_no_route_port_or_setting(plugin, config: Path) -> None:
+def test_plugin_that_is_off_has_no_route_port_or_setting(
+    plugin: Plugin, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def paths(choice: str) -> set[str]:
         settings = load_settings(engine="scripted", plugins=choice)
         return set(create_app(settings, create_service(settings)).openapi()["paths"])
@@ -68,4 +73,6 @@ def test_plugin_that_is_off_has_no_route_port_or_setting(plugin, config: Path) -
         with pytest.raises(errors.SettingsInvalid, match=f"there is no setting '{name}'"):
             load_settings(plugins=f"-{plugin.name}")
     config.write_text("")
+    for port in plugin.ports:
+        monkeypatch.setenv(f"VIBEVOICE_{port.setting.upper()}", "0")
     assert reserve_ports(load_settings(plugins=f"-{plugin.name}")) == {}

@@ -1,6 +1,7 @@
 """Plugins can be deleted: their folder, their line in the list, their tests."""
 
 import ast
+import functools
 import json
 import os
 import re
@@ -8,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,9 +36,11 @@ print(*(plugin.name for plugin in PLUGINS))
 """
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Yield the modules that a file imports, with the packages that they are in, and the names that
-    it imports from them."""
+@functools.cache
+def imports(file: Path) -> frozenset[str]:
+    """Return the modules that a file imports, with the packages that they are in, and the names
+    that it imports from them."""
+    found = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
         names = []
         if isinstance(node, ast.Import):
@@ -47,7 +49,8 @@ def imports(file: Path) -> Iterator[str]:
             names = [f"{node.module}.{name.name}" for name in node.names]
         for name in names:
             parts = name.split(".")
-            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            found |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return frozenset(found)
 
 
 def those_without(name: str) -> set[str]:
@@ -108,7 +111,7 @@ def test_program_without_a_plugin_starts_imports_lints_and_passes_tests(
 def delete_tests_of(plugins: set[str], tests: Path) -> None:
     """Delete the tests that import a plugin, or a module of tests that does."""
     modules = {f"sidecar.plugins.{name}" for name in plugins}
-    files = {file: set(imports(file)) for file in tests.rglob("*.py")}
+    files = {file: imports(file) for file in tests.rglob("*.py")}
     while found := [file for file, named in files.items() if modules & named]:
         for file in found:
             del files[file]
@@ -180,9 +183,14 @@ def test_plugin_of_another_distribution_that_cannot_be_imported_is_named(
 ) -> None:
     (distribution / "speaking_time/__init__.py").rename(distribution / "speaking_time/kept")
     try:
-        done = run_with(
-            distribution, "-c", "from sidecar.plugins import load_settings as load; load()"
-        )
+        service = run_with(distribution, "-m", "sidecar.main", "serve", "--port", "0")
+        doctor = run_with(distribution, "-m", "sidecar.main", "doctor")
     finally:
         (distribution / "speaking_time/kept").rename(distribution / "speaking_time/__init__.py")
-    assert "The plugin 'speaking_time' (speaking_time:PLUGIN) cannot be imported" in done.stderr
+    named = "The plugin 'speaking_time' (speaking_time:PLUGIN) cannot be imported"
+    fatal = json.loads(service.stdout)
+    assert (service.returncode, fatal["event"]) == (78, "fatal")
+    assert named in fatal["message"]
+    assert doctor.returncode == 78
+    assert named in doctor.stderr
+    assert "Traceback" not in service.stderr + doctor.stderr
