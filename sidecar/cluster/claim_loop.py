@@ -253,7 +253,8 @@ class ClaimLoop:
     def _full(self) -> bool:
         """Return whether the next job may find no place: a claim does not choose short ones."""
         busy = self.held.busy
-        return len(busy) >= self._places or sum(map(is_long, busy)) >= self._long_places
+        full = len(busy) >= self._places or sum(map(is_long, busy)) >= self._long_places
+        return full or self.held.by_itself
 
     async def _claimed_fit(self) -> HeldClaim | None:
         """Claim the next job that this node can do. Others are refused, and a poison job ends."""

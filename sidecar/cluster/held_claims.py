@@ -199,6 +199,12 @@ class HeldClaims:
         return self._held.get(held.id) is held
 
     @property
+    def by_itself(self) -> bool:
+        """Return whether a claimed job needs the engine for itself."""
+        jobs = (held.job for held in self._held.values())
+        return any(job is not None and not job.ended and job.by_itself for job in jobs)
+
+    @property
     def busy(self) -> list[JobRecord]:
         """Return the claimed jobs that have not ended here."""
         records = map(self._record, self._held.values())

@@ -368,7 +368,9 @@ def as_shared(
     together = min(own.together, shared.places // weight)
     if not together:
         return None
-    return replace(shared, window_s=own.window_s, together=together, weight=weight)
+    # a header may claim too little: a window reads no more than it has places for
+    window_s = min(own.window_s, max(work.audio_s, weight * BATCHED_WINDOW_S))
+    return replace(shared, window_s=window_s, together=together, weight=weight)
 
 
 def batched_peak_bytes(model: ModelFootprint, plan: MemoryPlan, work: RecordingWork) -> int:

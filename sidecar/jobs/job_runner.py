@@ -38,6 +38,13 @@ class Job:
         if record.over:
             self._over.set()
         self._tell_over: list[Callable[[], None]] = []
+        self.needs_all = False
+        """Whether it needs the engine for itself: so its plan says, or memory ran out."""
+
+    @property
+    def by_itself(self) -> bool:
+        """Return whether it runs beside no other job."""
+        return self.needs_all or self.record.alone
 
     @property
     def id(self) -> str:
@@ -219,8 +226,6 @@ class JobRun:
         self._place = place
         self._plan = plan
         self._max_s = max_s
-        self._by_itself = False
-        """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self._interrupted = False
         self._task = asyncio.current_task()
         self.fault: errors.SidecarError | None = None
@@ -259,7 +264,10 @@ class JobRun:
                     break
                 try:
                     while not await self._transcribed():
-                        self._by_itself = True
+                        job.needs_all = True
+                        if self._place.exclusive:  # behind another such job, others have their turn
+                            job.requeue()
+                            return
                     if not job.ended:
                         raise errors.EngineFailed("The engine returned no transcript.")
                 except WorkerDied as died:
@@ -272,9 +280,9 @@ class JobRun:
                     if (end := poison_error(job.record)) is not None:
                         job.fail(end)
                 except errors.GpuOutOfMemory:
-                    if self._by_itself or not self._place.sharing.concurrent:
+                    if job.needs_all or not self._place.sharing.concurrent:
                         raise
-                    self._by_itself = True
+                    job.needs_all = True
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
                 job.requeue()
@@ -295,7 +303,7 @@ class JobRun:
         plan is not a shared one, and it needs a lease for itself."""
         job = self.job
         # if the engine dies again, no other job's work is lost
-        alone = self._by_itself or job.record.alone
+        alone = job.by_itself
         lease = self._place.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = time.monotonic()

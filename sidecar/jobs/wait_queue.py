@@ -81,7 +81,7 @@ class WaitQueue:
         self._working = [RunningJob() for _ in range(places)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
-        """By id, in order of arrival; jobs that were put back come first."""
+        """By id, in order of arrival."""
         self._values: dict[str, scheduler.WaitingJob] = {}
         """Scheduling values of jobs, as precisions resolve now."""
         self._resolution = place.resolution
@@ -141,8 +141,8 @@ class WaitQueue:
 
     def finish(self, job: Job, at: int) -> None:
         """Remove a job that runs no more, and settle what its owner was charged with the work that
-        was done: predictions trust headers. A job that has not ended is queued again, in front, and
-        its owner gets its work back. The duration of a load is learned."""
+        was done: predictions trust headers. A job that has not ended is queued again, and its
+        owner gets its work back. The duration of a load is learned."""
         worked_s = None
         if self._place.loaded:
             begun_at = max(self._working[at].begun_at, self._place.loaded_at)
@@ -157,7 +157,8 @@ class WaitQueue:
             del self._predicted[job.id]
             back_s -= back_s if worked_s is None else worked_s
         else:
-            self._jobs = {job.id: job} | self._jobs
+            waiting = [job, *self._jobs.values()]
+            self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
@@ -205,7 +206,8 @@ class WaitQueue:
 
     def due(self, at: int) -> Job | None:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
-        they take all, or the queue is halted."""
+        they take all, the queue is halted, or the job has to wait until it or another one that
+        needs the engine for itself can be by itself: it would keep a place, and others' turns."""
         if self._halted:
             return None
         before = sum(one.free for one in self._working[:at])
@@ -213,7 +215,11 @@ class WaitQueue:
         due = (
             job for job in self.in_turn(before + 1) if not is_long(job) or (long := long - 1) >= 0
         )
-        return next(islice(due, before, None), None)
+        *earlier, job = [*islice(due, before + 1), None][: before + 1]
+        beside = [*earlier, *self._running()]
+        if job is not None and beside and any(one.by_itself for one in (job, *beside) if one):
+            return None
+        return job
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but

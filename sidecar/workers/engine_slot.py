@@ -9,8 +9,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -202,6 +207,9 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         self._keep_alive_s = keep_alive_s
         self._turn = asyncio.Lock()
         self._holders = 0
+        self.exclusive = 0
+        """Leases without others at the same time that are held or waited for, of an engine that
+        has several."""
         self.shared_memory: MemoryPlan | None = None
         """Plan of the recordings that run beside each other; None if there are none."""
         self._unheld = asyncio.Event()
@@ -272,6 +280,8 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """
         beside = self.sharing.concurrent and not alone
         async with AsyncExitStack() as turn:
+            if alone:
+                turn.enter_context(self._exclusively())
             await turn.enter_async_context(self._in_turn(joins=beside))
             if not self.sharing.sessions and self.resolve(wanted, since) is not self.precision:
                 await self._unheld.wait()
@@ -354,6 +364,14 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             task.cancel()
         await asyncio.gather(*self._reloads, return_exceptions=True)
         await super().close()
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        self.exclusive += 1
+        try:
+            yield
+        finally:
+            self.exclusive -= 1
 
     @asynccontextmanager
     async def _in_turn(self, *, joins: bool = False) -> AsyncIterator[None]:

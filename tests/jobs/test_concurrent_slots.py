@@ -84,6 +84,27 @@ async def test_job_of_planned_engine_runs_beside_others_only_by_shared_plan(
     assert slot.asked == leases
 
 
+async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_turn(
+    new_job: NewJob, hold: Hold
+) -> None:
+    slot, order = OverheardJoint(), list[str]()
+    slot.spec = replace(slot.spec, planned=True)
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        if job.by_itself:
+            order.append(job.id)
+        return job.options
+
+    async with queue_on(slot, places=4, plan=plan) as queue:
+        jobs = await started(queue, *(new_job() for _ in range(6)))
+        await until(lambda: jobs[0].record.segments)
+        assert [job.state for job in jobs] == [JobState.RUNNING] + [JobState.QUEUED] * 5
+        hold.release()
+        assert await over(jobs) == [JobState.DONE] * 6
+    assert order == [job.id for job in jobs]
+    assert [job.record.attempts for job in jobs] == [1] * 6
+
+
 async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
     new_job: NewJob, hold: Hold
 ) -> None:
@@ -134,7 +155,7 @@ async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
         await until(lambda: all(job.record.segments for job in jobs))
         assert slot.worker is not None
         slot.worker.kill(hung=True, note=READ_NOTE)
-        await until(lambda: slot.asked == 4)
+        await until(lambda: slot.asked == 3)
         later = (await submitted(queue, new_job()))[0]
         hold.spare_new_workers()
         hold.release()

@@ -496,15 +496,17 @@ class VibeVoiceModel:
         decoding.forget()
         decoder = decoding.decoder
         prompts = []
-        for samples in windows:
-            ids = build_prompt_ids(processor, len(samples), context)
-            prompts.append(embeddings := decoder.embed(ids))
-            first = int((ids == processor.audio_token_id).int().argmax())
-            heard = embeddings[first : first + token_count(len(samples))]
-            self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
-        del embeddings, heard
-        if plan.evict_encoders:
-            self._move_encoders(torch.device("cpu"))
+        try:
+            for samples in windows:
+                ids = build_prompt_ids(processor, len(samples), context)
+                prompts.append(embeddings := decoder.embed(ids))
+                first = int((ids == processor.audio_token_id).int().argmax())
+                heard = embeddings[first : first + token_count(len(samples))]
+                self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
+            del embeddings, heard
+        finally:  # also if it was cancelled: others may decode by a plan without them
+            if plan.evict_encoders:
+                self._move_encoders(torch.device("cpu"))
         answers = []
         for samples in windows:
             cache = decoder.new_cache(plan, len(prompts[0]))

@@ -77,6 +77,10 @@ class _WindowInProgress:
         return len(self.window.samples) / VIBEVOICE_SAMPLE_RATE
 
 
+ALL_PLACES = 1 << 16
+"""More places than any plan has."""
+
+
 class WindowSlots:
     """Places for windows that are decoded at once, divided among transcriptions in the order in
     which they ask, an equal share each."""
@@ -102,7 +106,9 @@ class WindowSlots:
             return None
         del self._waiting[0]
         whole = users == 1 and alone is not None
-        self._held[owner] = most if whole else count * plan.weight
+        # a plan without places, as after memory ran out, is for a recording alone
+        held = count * plan.weight if plan.places else ALL_PLACES
+        self._held[owner] = most if whole else held
         return alone if whole else dataclasses.replace(plan, together=count)
 
     def leave(self, owner: object) -> None:
