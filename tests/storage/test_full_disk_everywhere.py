@@ -172,7 +172,7 @@ async def test_disk_that_fails_for_a_moment_costs_no_job_and_no_word(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     slot, wrong, tried = OverheardSlot(), list[str](), set[str]()
     whole = list[str]()
-    for nth in itertools.count(-lasting, lasting):  # of the first, all succeed
+    for nth in itertools.count(-lasting, max(1, lasting - 1)):  # of the first, all succeed
         folder = tmp_path / f"{nth}"
         folder.mkdir()
         accepted, words, said = False, list[str](), ""

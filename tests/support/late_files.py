@@ -32,7 +32,7 @@ def register(config: pytest.Config) -> None:
     if of_all and not config.option.keyword and config.option.markexpr in ("", "not slow"):
         if "PYTEST_XDIST_WORKER" in os.environ:
             config.pluginmanager.register(LateFiles())
-        elif config.option.numprocesses:
+        elif config.getoption("numprocesses", None):
             config.pluginmanager.register(Progress())
 
 

@@ -83,6 +83,7 @@ impl Launch {
             .args(&self.arguments)
             .args(["--port", "0", "--generate-token", "--exit-with-stdin"])
             .env_remove("VIBEVOICE_EXECUTABLE") // a host's own word for it, and no setting
+            .env_remove("VIBEVOICE_TOKEN") // it excludes a generated one
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -63,7 +63,7 @@ impl Service {
                 return Err(StartError::Fatal { fatal, exit_code });
             }
             Err(error) => {
-                return Err(process.silent(&format!("{error} in its line: {line}")).await);
+                return Err(process.silent(&format!("{error} in its first line")).await);
             }
         };
         if ready.contract != CONTRACT {

@@ -26,8 +26,9 @@ impl Jobs {
         held(&self.running).remove(&name(label, job));
     }
 
-    /// End a job; one that is not there has ended.
+    /// End a job, and forget a recording that waits for it; one that is not there has ended.
     pub(crate) fn cancel(&self, label: &str, job: &str) {
+        held(&self.uploads).remove(&name(label, job));
         if let Some(cancel) = held(&self.running).get(&name(label, job)) {
             cancel.cancel();
         }

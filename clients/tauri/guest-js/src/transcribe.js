@@ -1,7 +1,7 @@
 /** A recording becomes a transcript. */
 
 import { Channel } from "@tauri-apps/api/core";
-import { call, newName } from "./call.js";
+import { SpeechError, call, newName } from "./call.js";
 
 /**
  * @typedef {import("./wire.js").Transcript} Transcript
@@ -31,9 +31,13 @@ import { call, newName } from "./call.js";
  */
 export function transcribe(source, setup = {}) {
   const job = newName();
-  const stop = () => call("cancel", { job });
+  const order = { cancelled: false };
+  const stop = () => {
+    order.cancelled = true;
+    return call("cancel", { job });
+  };
   const { signal } = setup;
-  const work = run(job, source, setup).finally(() => signal?.removeEventListener("abort", stop));
+  const work = run(job, source, setup, order).finally(() => signal?.removeEventListener("abort", stop));
   signal?.addEventListener("abort", stop, { once: true });
   if (signal?.aborted) void stop();
   return Object.assign(work, { cancel: stop });
@@ -50,12 +54,15 @@ export const cancel = (transcription) => transcription.cancel();
  * @param {string} job
  * @param {string | Blob | Uint8Array} source
  * @param {TranscribeOptions} setup
+ * @param {{ cancelled: boolean }} order
  * @returns {Promise<Transcript>}
  */
-async function run(job, source, { onQueued, onProgress, onSegment, onAgain, signal: _, ...options }) {
+async function run(job, source, setup, order) {
+  const { onQueued, onProgress, onSegment, onAgain, signal: _, ...options } = setup;
   /** @type {Channel<any>} */
   const onStep = new Channel();
   onStep.onmessage = (step) => {
+    if (order.cancelled) void call("cancel", { job }); // it came before the job had begun
     if (step.step === "queued") onQueued?.(step.position, step.wait);
     else if (step.step === "segment") onSegment?.(step.index, step.segment);
     else if (step.step === "again") onAgain?.(step.code);
@@ -70,6 +77,10 @@ async function run(job, source, { onQueued, onProgress, onSegment, onAgain, sign
   if (typeof source === "string") return call("transcribe", { job, path: source, options, onStep });
   const bytes = source instanceof Uint8Array ? source : new Uint8Array(await source.arrayBuffer());
   await call("upload", bytes, { job });
+  if (order.cancelled) {
+    await call("cancel", { job });
+    throw new SpeechError("cancelled", "It was cancelled before it began.");
+  }
   const name = source instanceof File ? source.name : null;
   return call("transcribe", { job, name, options, onStep });
 }
