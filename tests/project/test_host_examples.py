@@ -45,7 +45,7 @@ PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
 """Where `make test-tauri` built the Rust host."""
 SOURCE = [sys.executable, "-m", "sidecar.main"]
 FOREIGN_FLAGS = {
-    *("--save-dev", "--path", "--manifest-path"),  # npm, cargo
+    *("--save-dev", "--prefix", "--path", "--manifest-path"),  # npm, cargo
     *("--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
 }
 
