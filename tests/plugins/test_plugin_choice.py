@@ -1,5 +1,6 @@
 """The setting `plugins`."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ def config(no_settings: Path) -> Path:
 
 def names(*choice: str) -> list[str]:
     return [plugin.name for plugin in plugins_on(choice)]
+
+
+@functools.cache
+def paths(choice: str) -> frozenset[str]:
+    settings = load_settings(engine="scripted", plugins=choice)
+    return frozenset(create_app(settings, create_service(settings)).openapi()["paths"])
 
 
 def test_all_plugins_are_on_by_default() -> None:
@@ -60,10 +67,6 @@ def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.M
 def test_plugin_that_is_off_has_no_route_port_or_setting(
     plugin: Plugin, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def paths(choice: str) -> set[str]:
-        settings = load_settings(engine="scripted", plugins=choice)
-        return set(create_app(settings, create_service(settings)).openapi()["paths"])
-
     if plugin.http is not None and plugin.name != "yap":  # which has a WebSocket only
         assert paths("-" + plugin.name) < paths("all")
     for name in plugin.settings.model_fields if plugin.settings else ():
