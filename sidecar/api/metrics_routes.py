@@ -304,7 +304,6 @@ class SystemAnswer(BaseModel):
     process: SystemProcess
     system: SystemMemory
     gpus: list[SystemGpu]
-    plugins: list[str] = Field(description="Plugins that are on (docs/plugins.md).")
 
 
 @cache
@@ -366,7 +365,6 @@ def build_router(service: Service) -> APIRouter:
         demand_metrics_scope(service.settings, request)
         gpu = service.fleet.gpu
         gpus = [] if gpu is None else [{"index": 0, **SystemGpu.render(gpu)}]
-        body = {**machine_facts(), "gpus": gpus, "plugins": service.plugins}
-        return json_response(body, headers=NO_STORE)
+        return json_response({**machine_facts(), "gpus": gpus}, headers=NO_STORE)
 
     return router

@@ -66,7 +66,6 @@ def create_whole_app(
             dialects |= routes.dialects
             refusals |= routes.refusals
             tidy_prefixes += routes.tidy_prefixes
-    service.plugins = [plugin.name for plugin in enabled(settings)]
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import clock
@@ -89,8 +89,6 @@ class Service:
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
         """Other ports of the service, in the form of the ready line."""
-        self.plugins: Sequence[str] = ()
-        """Plugins that are on."""
         self.starting = True
         """True until the engines to preload are loaded."""
         self._background = BackgroundTaskGroup()

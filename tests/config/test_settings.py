@@ -104,19 +104,6 @@ def settings_named_in(error):
 
 
 @pytest.mark.parametrize(
-    ("said", "ports"),
-    [
-        ("original", (8005, 3000)),
-        ("8006", (8006, 3000)),
-        ("8006:3001", (8006, 3001)),
-        ("0", (0, 3000)),
-    ],
-)
-def test_talk_ports_are_given_by_name_or_number(said, ports):
-    assert load_settings(talk_ports=said).talk_ports == ports
-
-
-@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("port", "99999"),
@@ -130,7 +117,6 @@ def test_talk_ports_are_given_by_name_or_number(said, ports):
         ("max_audio_hours", "-1"),
         ("preload", "perhaps"),
         ("log_level", "loud"),
-        *(("talk_ports", said) for said in ("modern", "8005:0", "70000")),
     ],
 )
 @pytest.mark.parametrize("way", ["flag", "environment", "file"])
