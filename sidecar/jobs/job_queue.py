@@ -112,8 +112,8 @@ class Dispatcher:
             job = await self._take_next()
             self.waiting.begin(job, self.number)
             self.run = run = JobRun(job, self._place, self._terms.plan, self._terms.max_s)
-            begun, beside = asyncio.get_running_loop().time(), self._place.sharing.concurrent
-            beside = beside and not job.by_itself
+            begun = asyncio.get_running_loop().time()
+            beside = self._place.sharing.concurrent and not job.by_itself
             try:
                 await run.work()
             finally:

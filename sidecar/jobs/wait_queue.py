@@ -215,11 +215,12 @@ class WaitQueue:
         due = (
             job for job in self.in_turn(before + 1) if not is_long(job) or (long := long - 1) >= 0
         )
-        *earlier, job = [*islice(due, before + 1), None][: before + 1]
-        beside = [*earlier, *self._running()]
-        if job is not None and beside and any(one.by_itself for one in (job, *beside) if one):
+        first = [*islice(due, before + 1)]
+        if len(first) <= before:
             return None
-        return job
+        *earlier, job = first
+        beside = [*earlier, *self._running()]
+        return None if beside and any(one.by_itself for one in (job, *beside)) else job
 
     def in_turn(self, places: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but
