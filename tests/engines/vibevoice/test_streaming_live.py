@@ -42,6 +42,7 @@ pytest.importorskip("transformers")
 
 from sidecar.engines import vibevoice_streaming  # noqa: E402
 from sidecar.engines.vibevoice.streaming_live import SharedModel  # noqa: E402
+from sidecar.engines.vibevoice.streaming_model import StreamingSession  # noqa: E402
 
 CACHE_TOKENS = 445
 READING, PLAY = "beckett", "endgame_nagg_nell"
@@ -146,9 +147,8 @@ def label_of(client: LiveClient, piece: int) -> int | None:
     return label
 
 
-def recognized(model: SharedModel, **options: Any) -> RecognitionHypothesis | None:
-    """The final of the play, in one piece."""
-    request = SegmentRequest(sound(PLAY), LiveOptions(**options))
+def recognized(model: SharedModel, request: SegmentRequest) -> RecognitionHypothesis | None:
+    """The final of a segment, in one piece."""
     ears = LiveRecognizers(partial(model.recognize, last=True))
     return ears.words(request, RecognitionUrgency.FINAL)
 
@@ -176,14 +176,21 @@ def test_final_of_which_a_window_fails_keeps_the_words_of_those_before(
         return transcribe(*arguments)
 
     monkeypatch.setattr(engine._model, "transcribe", failing)
-    found = recognized(SharedModel(engine._model))
+    found = recognized(SharedModel(engine._model), SegmentRequest(sound(PLAY), LiveOptions()))
     assert texts(found) == said
     assert found is not None
     assert found.unheard is (len(faults) > 1)
 
 
 def test_names_of_a_live_session_reach_the_model(engine: Any) -> None:
-    model = SharedModel(engine._model)
-    plain, named = (recognized(model, prompt=prompt) for prompt in ("", CONTEXT))
-    assert texts(plain) == texts(named) == PLAYED
-    assert plain.likelihood != named.likelihood
+    """By the length of its prompt: how much they change the confidence is another matter."""
+    model, lengths = SharedModel(engine._model), []
+    for prompt in ("", CONTEXT):
+        request = SegmentRequest(sound(PLAY), LiveOptions(prompt=prompt))
+        assert texts(recognized(model, request)) == PLAYED
+        kept = request.session.kept
+        assert isinstance(kept, StreamingSession)
+        lengths.append(kept.prompt_tokens)
+    with torch.inference_mode():
+        assert lengths == [engine._model.open(one).prompt_tokens for one in ("", CONTEXT)]
+    assert lengths[0] < lengths[1]
