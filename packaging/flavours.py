@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from sidecar.plugins import PLUGINS
+
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "sidecar" / "main.py"
 GIT_LIMIT_S = 10
@@ -110,7 +112,13 @@ def flavour(name: str) -> Flavour:
 
 def _cpu() -> Flavour:
     excluded = (*NEVER, *GPL, *HEAVY, *_lexers(), *_messages())
-    return Flavour("vibevoice-asr", HIDDEN, excluded, FILES)
+    return Flavour("vibevoice-asr", (*HIDDEN, *_plugin_engines()), excluded, FILES)
+
+
+def _plugin_engines() -> list[str]:
+    """Modules of the engines of plugins, which workers import by names."""
+    engines = [engine for plugin in PLUGINS for engine in plugin.engines]
+    return [engine.spec.factory.partition(":")[0] for engine in engines]
 
 
 def _gpu() -> Flavour:
@@ -119,7 +127,7 @@ def _gpu() -> Flavour:
     others = [path.name for path in models.glob("*/") if path.name not in (*MODELS, "__pycache__")]
     return Flavour(
         "vibevoice-asr-gpu",
-        (*HIDDEN, *GPU_HIDDEN, *by_name),
+        (*HIDDEN, *_plugin_engines(), *GPU_HIDDEN, *by_name),
         (
             *(*NEVER, *GPL, *NOT_EVEN_GPU, *_lexers()),
             *(f"transformers.models.{name}" for name in sorted(others)),

@@ -1,4 +1,4 @@
-"""What a plugin brings to the service: routes, ports, settings.
+"""What a plugin brings to the service: routes, ports, engines, settings, commands, checks.
 
 A plugin is a folder with one `Plugin` in its `__init__.py`, which imports next to nothing: what it
 brings is imported by the functions here, when it is needed. `sidecar/plugins/__init__.py` lists the
@@ -7,7 +7,7 @@ plugins; nothing else of the program knows one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from sidecar.config.setting_types import SettingsGroup
     from sidecar.config.settings import Settings
     from sidecar.file_watcher import FileWatcher
+    from sidecar.interfaces.engine_interface import PluginEngine
     from sidecar.service.facade import Service
+    from sidecar.service.system_checks import CheckFinding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,11 @@ def _nothing_to_check() -> None:
     """Accept the environment."""
 
 
+def _no_findings(settings: Settings) -> Iterable[CheckFinding]:
+    """Find nothing."""
+    return ()
+
+
 def _no_commands(app: typer.Typer) -> None:
     """Add nothing to the command line."""
 
@@ -114,6 +121,8 @@ class Plugin:
     http: Callable[[Service, OneTimeCodes[TicketGrant]], HttpRoutes] | None = None
     """Builds its routes; one-time codes admit browsers to WebSockets."""
     ports: tuple[PluginPort, ...] = ()
+    engines: tuple[PluginEngine, ...] = ()
+    """ASR engines, each to be named by the setting `engine`."""
     add_commands: Callable[[typer.Typer], None] = _no_commands
     """Adds its commands to the command line; there they are also while it is off."""
     foreign_variables: Mapping[str, str] = field(default_factory=dict)
@@ -122,3 +131,5 @@ class Plugin:
     """Variables of that system whose values are fixed here; one that is set gets a warning."""
     check_environment: Callable[[], None] = _nothing_to_check
     """Called before the ready line. Raises `errors.SettingsInvalid`."""
+    checks: Callable[[Settings], Iterable[CheckFinding]] = _no_findings
+    """Findings of the command `doctor`."""

@@ -18,7 +18,7 @@ from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
-from sidecar.plugins import load_settings, of_others, settings_class
+from sidecar.plugins import enabled, load_settings, of_others, settings_class
 from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
@@ -81,7 +81,8 @@ def examine() -> Iterator[CheckFinding]:
     yield system_checks.check_live_engine(settings)
     yield system_checks.check_tts(settings)
     yield system_checks.check_llm(settings)
-    yield from _upstreams(settings)
+    for plugin in enabled(settings):
+        yield from plugin.checks(settings)
     yield from system_checks.check_environment(settings)
     yield _port(settings)
 
@@ -106,17 +107,17 @@ def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
     facts = engine_selection.gather_facts(settings.model_copy(update={"engine": AUTO}))
     try:
         serves, reason = engine_selection.decide_engine(settings.engine, facts)
-        engine_selection.check_language(engines.engine_spec(serves), settings)
+        engine_selection.check_language(engines.spec_of(serves, settings), settings)
     except (errors.EngineUnavailable, errors.BadCheckpoint) as error:
         serves = ""
         yield CheckFinding("engine", CheckState.BAD, error.detail, error.hint)
     else:
         yield CheckFinding("serves", CheckState.GOOD, f"{serves} ({settings.engine}): {reason}")
-        spec = engines.engine_spec(serves)
+        spec = engines.spec_of(serves, settings)
         if substituted := spec.substitution(settings.precision):
             remedy = f"Set VIBEVOICE_PRECISION to one of: auto, {', '.join(spec.precisions)}."
             yield CheckFinding("serves", CheckState.WARNING, substituted, remedy)
-    for spec in engines.ENGINES:
+    for spec in engines.specs(settings):
         title = f"{spec.name}{' (serves)' if spec.name == serves else ''}: {spec.title}"
         # Only the engine in use has to have what it needs.
         bad = CheckState.BAD if spec.name == serves else CheckState.ABSENT
@@ -142,30 +143,6 @@ def _engine_fault(spec: EngineSpec, settings: Settings) -> errors.SidecarError |
         found = engine_selection.find_model(spec.name, settings)
         return found if isinstance(found, errors.SidecarError) else None
     return None
-
-
-def _upstreams(settings: Settings) -> Iterator[CheckFinding]:
-    """Yield the findings of the servers of the engine 'upstream'; none is queried if it is not
-    set."""
-    from sidecar.engines.engine_selection import UPSTREAM
-
-    if settings.engine != UPSTREAM:
-        return
-    from sidecar.config.secret_settings import upstream_options
-    from sidecar.upstream.chunk_requests import ChunkRequests
-
-    try:
-        upstreams = ChunkRequests(upstream_options(settings))
-    except errors.SidecarError as error:
-        yield CheckFinding("upstream", CheckState.BAD, error.detail, error.hint)
-        return
-    for server, wrong in upstreams.run(upstreams.visit()).result():
-        if wrong is not None:
-            yield CheckFinding("upstream", CheckState.WARNING, wrong.detail, wrong.hint)
-        elif server.dialect is not None:
-            own = "" if server.dialect.diarizes else "; speakers are told apart here"
-            text = f"{server.name} answers ({server.dialect.name}){own}"
-            yield CheckFinding("upstream", CheckState.GOOD, text)
 
 
 async def _load(spec: EngineSpec) -> errors.SidecarError | None:

@@ -19,7 +19,7 @@ import typer
 from sidecar import errors
 from sidecar.cli import audio_input, output
 from sidecar.concurrency import running
-from sidecar.upstream.openai_http import loads
+from sidecar.openai_http import loads
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust

@@ -1,13 +1,19 @@
-"""Settings of engines, upstreams and speaker identification, of jobs and recordings."""
+"""Settings of engines and speaker identification, of jobs and recordings."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import SecretStr
+from pydantic import SecretStr, create_model
 
 from sidecar.config import setting_types
-from sidecar.config.setting_types import Duration, Language, SettingsGroup, WordList, setting
-from sidecar.interfaces.engine_interface import AUTO, DiarizationEffort, Precision
+from sidecar.config.setting_types import Duration, Language, SettingsGroup, setting
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    DiarizationEffort,
+    PluginEngine,
+    Precision,
+)
 
 DEFAULT_JOB_RETENTION_S = 600.0
 """Default retention of results in memory: long enough to fetch one after a network failure."""
@@ -17,14 +23,14 @@ class EngineSettings(SettingsGroup):
     """Engines: the one for recordings, its weights and device, and its time in memory."""
 
     engine: Literal[
-        "auto", "vibevoice", "vibevoice-streaming", "whisper", "moonshine", "upstream", "scripted"
+        "auto", "vibevoice", "vibevoice-streaming", "whisper", "moonshine", "scripted"
     ] = setting(
         "auto",
         "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint, "
         "Whisper if 'language' is not English and a model is installed, else the embedded engine; "
         "'vibevoice' runs on a CPU, too; 'whisper' is for other languages without a GPU; "
-        "'moonshine' is the embedded engine; 'upstream' sends recordings to another server ('auto' "
-        "never does that); 'scripted' returns made-up text at once (for developers of hosts).",
+        "'moonshine' is the embedded engine; 'scripted' returns made-up text at once (for "
+        "developers of hosts).",
     )
     language: Language = setting(
         AUTO,
@@ -81,29 +87,14 @@ class EngineSettings(SettingsGroup):
     )
 
 
-class UpstreamSettings(SettingsGroup):
-    """Upstreams: other servers that transcribe."""
-
-    upstream: WordList = setting(
-        (),
-        "Servers that transcribe for the engine 'upstream', such as 'http://192.168.1.20:8765'; of "
-        "several, the least loaded is used (docs/upstream.md).",
-    )
-    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
-        "auto",
-        "Kind of those servers: 'sidecar' is another vibevoice-asr, 'openai' any with OpenAI's "
-        "transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' detects it for each.",
-    )
-    upstream_model: str | None = setting(
-        None, "Model requested of an upstream; its first if unset."
-    )
-    upstream_key: SecretStr | None = setting(
-        None,
-        "Key for the upstreams, sent as 'Authorization: Bearer' (@FILE); a file with "
-        "several lines has one for each upstream in order.",
-    )
-    upstream_ca: Path | None = setting(
-        None, "PEM file of certificates to trust for https, beside the system's."
+def engine_settings_with(engines: Sequence[PluginEngine]) -> type[EngineSettings]:
+    """Return the group in which the setting `engine` can name these ``engines``, too."""
+    field = EngineSettings.model_fields["engine"]
+    names = (*get_args(field.annotation), *(engine.spec.name for engine in engines))
+    description = " ".join([field.description or "", *(engine.description for engine in engines)])
+    engine: Any = (Literal[names], setting(field.default, description))
+    return create_model(
+        "EngineSettings", __base__=EngineSettings, __doc__=EngineSettings.__doc__, engine=engine
     )
 
 

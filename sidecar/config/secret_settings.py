@@ -17,8 +17,6 @@ from pydantic import SecretStr
 from sidecar import files
 from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.errors import SettingsInvalid
-from sidecar.interfaces.engine_interface import UpstreamOptions
-from sidecar.limit_overrides import limit
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -131,10 +129,6 @@ def service_token(settings: Settings) -> str | None:
     return token
 
 
-PIECE_S = limit("upstream_piece", 0.0)
-"""Longest chunk for an upstream, in seconds; with 0 all upstreams get work by the cuts."""
-
-
 def parse_server_url(text: str, setting: str) -> str:
     """Return a server's address without a trailing slash or '/v1'.
 
@@ -191,36 +185,3 @@ def parse_keys(secret: SecretStr | None, setting: str) -> list[str]:
 def parse_key(secret: SecretStr | None, setting: str) -> str:
     """Return the first key of `parse_keys`."""
     return parse_keys(secret, setting)[0]
-
-
-def upstream_options(settings: Settings) -> UpstreamOptions:
-    """Return the upstreams named by the settings.
-
-    Raises:
-        errors.SettingsInvalid: there are none, or an address, a key or the CA file is not valid.
-    """
-    urls = tuple(parse_server_url(url, "upstream") for url in settings.upstream)
-    if not urls:
-        raise SettingsInvalid(
-            "The engine 'upstream' has no server to send recordings to.",
-            hint="Name one: VIBEVOICE_UPSTREAM=http://192.168.1.20:8765 (docs/upstream.md).",
-        )
-    ca = settings.upstream_ca
-    if ca is not None:
-        files.check_regular(ca)  # the worker process opens it again, and would block on a pipe
-        if not ca.is_file():
-            raise SettingsInvalid(f"The file of certificates {ca} does not exist.")
-    keys = parse_keys(settings.upstream_key, "upstream")
-    if len(keys) not in (1, len(urls)):
-        raise SettingsInvalid(
-            f"The file of keys has {len(keys)} lines, for {len(urls)} upstreams.",
-            hint="Write one line for all of them, or one for each.",
-        )
-    return UpstreamOptions(
-        urls,
-        tuple(keys * len(urls) if len(keys) == 1 else keys),
-        settings.upstream_dialect,
-        settings.upstream_model,
-        None if ca is None else str(ca.resolve()),
-        piece_s=PIECE_S,
-    )

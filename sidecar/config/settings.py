@@ -40,13 +40,13 @@ from sidecar.config.setting_types import (
     parse_duration,
 )
 from sidecar.errors import SettingsInvalid
+from sidecar.interfaces.engine_interface import PluginEngine
 
 
 class Settings(
     server_settings.ProcessSettings,
     server_settings.AccessSettings,
     engine_settings.EngineSettings,
-    engine_settings.UpstreamSettings,
     engine_settings.RecordingSettings,
     engine_settings.JobSettings,
     engine_settings.EnrolledSpeakerSettings,
@@ -65,19 +65,37 @@ class Settings(
     foreign_variables: ClassVar[Mapping[str, str]] = {}
     """Settings by their variables in the environment of systems that this service replaces."""
 
+    plugin_engines: ClassVar[Sequence[PluginEngine]] = ()
+    """Engines that the setting `engine` can name beside those of the core."""
+
     @classmethod
-    def with_groups(
-        cls, groups: Iterable[type[SettingsGroup]], foreign_variables: Mapping[str, str]
+    def with_plugins(
+        cls,
+        groups: Iterable[type[SettingsGroup]],
+        engines: Sequence[PluginEngine],
+        foreign_variables: Mapping[str, str],
     ) -> type[Settings]:
-        """Return the class of the core's settings and these ``groups``."""
-        members = {"__module__": __name__, "foreign_variables": foreign_variables}
-        return type("Settings", (cls, *groups), members)
+        """Return the class of the core's settings, these ``groups``, and these ``engines``."""
+        members = {
+            "__module__": __name__,
+            "foreign_variables": foreign_variables,
+            "plugin_engines": engines,
+        }
+        bases = (engine_settings.engine_settings_with(engines), cls, *groups)
+        return type("Settings", bases, members)
 
     @classmethod
     def groups(cls) -> list[type[SettingsGroup]]:
-        """Return the groups of settings: the core's, then those of plugins."""
+        """Return the groups of settings: the core's, then those of plugins. A group that extends
+        another stands in its place."""
         bases = dict.fromkeys((*Settings.__bases__, *cls.__bases__))
-        return [base for base in bases if issubclass(base, SettingsGroup) and base is not Settings]
+        groups = [
+            base
+            for base in bases
+            if issubclass(base, SettingsGroup) and base not in (cls, Settings)
+        ]
+        last = [next(one for one in reversed(groups) if issubclass(one, base)) for base in groups]
+        return list(dict.fromkeys(last))
 
     @classmethod
     def foreign_settings(cls) -> dict[str, str]:

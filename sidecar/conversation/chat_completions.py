@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
+from sidecar import openai_http
 from sidecar.errors import LlmError, LlmFailed, LlmGarbled, LlmRefused, ToolsUnavailable
-from sidecar.upstream import openai_http
 
 MAX_TOOL_CALLS = 16
 """Maximum number of tool calls in one answer."""

@@ -9,12 +9,11 @@ from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asyncco
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sidecar import errors
+from sidecar import errors, openai_http
 from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 from sidecar.conversation import chat_completions
 from sidecar.limit_overrides import limit
-from sidecar.upstream import openai_http
 
 if TYPE_CHECKING:
     import httpx

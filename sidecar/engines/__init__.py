@@ -1,8 +1,10 @@
-"""Registry of ASR engines."""
+"""Registry of ASR engines: those of the core, and those of the plugins that are on."""
 
+import importlib
+from collections.abc import Iterator
 from importlib.util import find_spec
 
-from sidecar import upstream
+from sidecar.config.settings import Settings
 from sidecar.engines import (
     moonshine,
     scripted_engine,
@@ -19,7 +21,6 @@ _CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
     (whisper.SPEC, whisper.WhisperEngine),
     (voxtral.SPEC, voxtral.VoxtralEngine),
     (moonshine.SPEC, moonshine.MoonshineEngine),
-    (upstream.SPEC, upstream.UpstreamEngine),
     (scripted_engine.SPEC, scripted_engine.ScriptedEngine),
 )
 """Literal imports: a packager does not see names that are built from strings."""
@@ -27,13 +28,28 @@ ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 
 def create_engine(name: str) -> TranscriptionEngine:
-    """Create an engine; nothing is loaded yet."""
+    """Create an engine by its name, or by the factory of its spec; nothing is loaded yet."""
+    module, _, attribute = name.partition(":")
+    if attribute:
+        engine: TranscriptionEngine = getattr(importlib.import_module(module), attribute)()
+        return engine
     return next(engine for spec, engine in _CLASSES if spec.name == name)()
 
 
 def engine_spec(name: str) -> EngineSpec:
-    """Return the spec of the engine called ``name``."""
+    """Return the spec of the core's engine called ``name``."""
     return next(spec for spec in ENGINES if spec.name == name)
+
+
+def specs(settings: Settings) -> Iterator[EngineSpec]:
+    """Yield the specs of the engines that the setting `engine` can name."""
+    yield from ENGINES
+    yield from (engine.spec for engine in settings.plugin_engines)
+
+
+def spec_of(name: str, settings: Settings) -> EngineSpec:
+    """Return the spec of the engine called ``name``."""
+    return next(spec for spec in specs(settings) if spec.name == name)
 
 
 def missing_packages(spec: ModelSpec) -> list[str]:

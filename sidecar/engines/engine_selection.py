@@ -15,7 +15,7 @@ from sidecar import engines, errors, installation
 from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.checkpoint_variants import quantized_precision
-from sidecar.config.secret_settings import host_of, upstream_options
+from sidecar.config.secret_settings import host_of
 from sidecar.config.setting_types import ROLE_NODE
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
@@ -38,7 +38,7 @@ from sidecar.interfaces.engine_interface import (
 
 VIBEVOICE, WHISPER, VOXTRAL = "vibevoice", "whisper", "voxtral"
 STREAMING = "vibevoice-streaming"
-MOONSHINE, UPSTREAM = "moonshine", "upstream"
+MOONSHINE = "moonshine"
 
 
 FoundModel = ModelCheckpoint | errors.SidecarError
@@ -64,7 +64,7 @@ class EngineFacts:
 
 def gather_facts(settings: Settings) -> EngineFacts:
     """Gather the facts that matter for the settings: each costs some milliseconds."""
-    lacking = {spec.name: engines.missing_packages(spec) for spec in engines.ENGINES}
+    lacking = {spec.name: engines.missing_packages(spec) for spec in engines.specs(settings)}
     usable = not lacking.get(VIBEVOICE, [VIBEVOICE])
     named, gpu, cuda = settings.model_path is not None, None, False
     models = dict[str, FoundModel]()
@@ -143,11 +143,12 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
     """
     facts = gather_facts(settings)
     name, reason = decide_engine(settings.engine, facts)
-    spec = engines.engine_spec(name)
-    if name == UPSTREAM:
-        others = upstream_options(settings)
-        hosts = ", ".join(map(host_of, others.urls))
-        return EngineChoice(spec, f"{reason}; recordings go to {hosts}", upstream=others)
+    for added in settings.plugin_engines:
+        if added.spec.name == name and added.servers is not None:
+            others = added.servers(settings)
+            hosts = ", ".join(map(host_of, others.urls))
+            return EngineChoice(added.spec, f"{reason}; recordings go to {hosts}", upstream=others)
+    spec = engines.spec_of(name, settings)
     found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
@@ -266,7 +267,7 @@ def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
     except (errors.EngineUnavailable, errors.BadCheckpoint):
         if settings.engine == AUTO:
             raise
-        spec = engines.engine_spec(settings.engine)
+        spec = engines.spec_of(settings.engine, settings)
         return EngineChoice(replace(spec, sessions=0), "nodes have it")
 
 
@@ -298,7 +299,7 @@ def choose_live_engine(
         else:  # alone, while the engine for files is not in memory
             named = replace(choose_engine(own), fits=False)
     if not named.spec.sessions:
-        able = ", ".join(spec.name for spec in engines.ENGINES if spec.sessions)
+        able = ", ".join(spec.name for spec in engines.specs(settings) if spec.sessions)
         raise errors.EngineUnavailable(
             f"The engine '{name}' does not transcribe live audio.",
             hint=f"Engines that do: {able or 'none'}; or set 'auto'.",
@@ -413,7 +414,7 @@ def language_hint(tag: str, settings: Settings) -> str:
     """Return the hint for a language that the engine in use does not support."""
     if installation.is_english_only_build():
         return installation.ENGLISH_ONLY_BUILD_HINT
-    able = [spec for spec in engines.ENGINES if spec.languages and spec.speaks(tag)]
+    able = [spec for spec in engines.specs(settings) if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
     start = f"start with --language {tag} (or --engine {WHISPER})"

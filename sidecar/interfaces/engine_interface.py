@@ -56,7 +56,8 @@ class ModelSpec:
     ``languages`` is empty if it supports any. The first of ``precisions`` is its default;
     ``stands_for`` maps a precision to the one that replaces it on this machine. ``lacking`` maps a
     precision that this machine cannot run with this checkpoint to the reason. ``planned``:
-    `gpu_memory.memory_plan` plans its device memory.
+    `gpu_memory.memory_plan` plans its device memory. ``factory``: its class, as `module:Class`, if
+    a plugin brings it.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ModelSpec:
     planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
     lacking: Mapping[Precision, str] = field(default_factory=dict)
+    factory: str = ""
 
     def resolve_precision(self, wanted: Precision) -> Precision:
         """Return the precision that is used if ``wanted`` is requested; the default if the engine
@@ -228,6 +230,19 @@ class UpstreamOptions:
     piece_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginEngine:
+    """ASR engine that a plugin brings; `auto` never chooses it.
+
+    ``description``: what the setting `engine` says of it. ``servers``: reads in the settings the
+    servers to which it sends recordings; `None` if it sends them to none.
+    """
+
+    spec: EngineSpec
+    description: str
+    servers: Callable[[Any], UpstreamOptions] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions(WireValues):
     """Options of the load of an engine; an engine without a checkpoint or a choice of device
@@ -295,8 +310,8 @@ class TranscriptionRequest:
 class TranscriptionEngine(Protocol):
     """Engine with blocking calls, testable without a server. Its resources end with its process.
 
-    One that knows its sample rate only once it is loaded has it as `sample_rate`, whatever its spec
-    has.
+    One that a plugin brings, or that knows its sample rate only once it is loaded, has it as
+    `sample_rate`, whatever its spec has.
     """
 
     def load(self, options: LoadOptions) -> Iterator[float]:

@@ -21,6 +21,7 @@ from sidecar.plugins import (
     openai,
     realtime,
     s2s,
+    upstream,
     vvv,
     wyoming,
     yap,
@@ -34,6 +35,7 @@ PLUGINS: tuple[Plugin, ...] = (
     s2s.PLUGIN,
     grpc_stt.PLUGIN,
     wyoming.PLUGIN,
+    upstream.PLUGIN,
     monitor.PLUGIN,
     load_test.PLUGIN,
 )
@@ -117,8 +119,9 @@ def settings_class(choice: Sequence[str] = (ALL_PLUGINS,)) -> type[Settings]:
 @functools.cache
 def _settings_class(plugins: tuple[Plugin, ...]) -> type[Settings]:
     groups = [plugin.settings for plugin in plugins if plugin.settings is not None]
+    engines = [engine for plugin in plugins for engine in plugin.engines]
     variables = {word: name for one in plugins for word, name in one.foreign_variables.items()}
-    return Settings.with_groups(groups, variables)
+    return Settings.with_plugins(groups, engines, variables)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sidecar import openai_http
 from sidecar.errors import SpeechFailed
 from sidecar.interfaces import engine_interface
-from sidecar.upstream import openai_http
 
 if TYPE_CHECKING:
     import httpx

@@ -304,7 +304,8 @@ class EngineSupervisor:
             raise _load_failed_error(name, error) from None
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                call = worker.call("load", engine=name, options=options.to_wire())
+                engine = self._spec.factory or name
+                call = worker.call("load", engine=engine, options=options.to_wire())
                 async with aclosing(call) as frames:
                     async for frame in frames:
                         self.loading = frame["loaded"]

@@ -165,7 +165,7 @@ class WorkerOperations:
         for part in engine.load(options):
             yield {"loaded": part}
         self._engine = engine
-        self._sample_rate = getattr(engine, "sample_rate", engine_spec(name).sample_rate)
+        self._sample_rate = getattr(engine, "sample_rate", 0) or engine_spec(name).sample_rate
 
     def _loaded_tts(self) -> engine_interface.TtsEngine:
         if self._tts is None:

@@ -9,7 +9,6 @@ import pytest
 from service_process import Server, check_problem
 
 from sidecar.engines import ENGINES
-from sidecar.upstream.upstream_client import UPSTREAM_ENGINE
 
 STEERING: dict[str, Any] = {
     "hotwords": "Nagg, Nell",
@@ -43,7 +42,6 @@ def test_engine_without_steering_transcribes_and_warns_of_ignored_options(send: 
         assert field in warning["message"]
     assert warning["message"].endswith("The engines 'vibevoice' and 'whisper' can.")
     able = [spec.name for spec in ENGINES if spec.steerable and not spec.prompt_only]
-    able.remove(UPSTREAM_ENGINE)
     assert able == ["vibevoice", "whisper"], "the engines that the warning names"
     (warning,) = warnings_of(send(num_speakers=3))
     assert "num_speakers" in warning["message"]

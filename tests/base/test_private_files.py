@@ -16,10 +16,11 @@ from sidecar.auth import tls
 from sidecar.auth.tls import CertificatePair
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config import secret_settings
-from sidecar.config.secret_settings import resolve_token, upstream_options
+from sidecar.config.secret_settings import resolve_token
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import WatchedFiles
 from sidecar.plugins import load_settings
+from sidecar.plugins.upstream.settings import UpstreamSettings, upstream_options
 from sidecar.storage.encryption import journal_key
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
@@ -34,7 +35,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
     "a certificate": lambda path: tls._read_certificate(CertificatePair(path, path)),
     "a CA of other servers": lambda path: upstream_options(
-        Settings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
+        UpstreamSettings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
     ),
 }
 

@@ -9,8 +9,8 @@ from sidecar.api import live_routes
 from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg
 from sidecar.plugins import settings_class
+from sidecar.plugins.upstream import load_balancer
 from sidecar.server import listeners
-from sidecar.upstream import load_balancer
 from sidecar.workers import audio_probe, worker_environment
 
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"

@@ -21,8 +21,9 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionEngine,
     UpstreamOptions,
 )
+from sidecar.plugins import upstream
+from sidecar.plugins.upstream.engine import UpstreamEngine
 from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
-from sidecar.upstream import UpstreamEngine
 
 CLIP = Path(get_assets_path()) / "endgame_nagg_nell.wav"
 DAY_S = 86_400.0
@@ -31,7 +32,7 @@ TRAINED = ("vibevoice", "vibevoice-streaming", "whisper")
 ONLY_LIVE = ("voxtral",)
 RUNNABLE = [
     spec.name
-    for spec in ENGINES
+    for spec in (*ENGINES, upstream.SPEC)
     if not missing_packages(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
 ]
 pytestmark = pytest.mark.slow_except("moonshine", "scripted", "upstream")
@@ -81,7 +82,7 @@ def run(
     events: list[TranscriptionEvent] = []
     with CLIP.open("rb", buffering=0) as file:
         facts: AudioInfo = probe_audio(file.fileno(), DAY_S)
-        rate = engine_spec(name).sample_rate
+        rate = getattr(engine, "sample_rate", 0) or engine_spec(name).sample_rate
         with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
             request = request_of(audio, options, lambda: len(events) >= stop_after)
             for event in engine.transcribe(request):

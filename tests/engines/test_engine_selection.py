@@ -210,20 +210,13 @@ def test_missing_packages_are_named_with_install_command(wanted, lacking, parts)
 
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
 @pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
-def test_upstream_engine_is_selected_only_by_name(lacking, embedded):
+def test_engine_of_a_plugin_is_selected_only_by_name(lacking, embedded):
     facts = facts_of(READY, {"lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
     try:
         assert decide_engine("auto", facts)[0] != "upstream"
     except errors.EngineUnavailable:
         assert lacking
         assert embedded
-    assert choose_engine(Settings(engine="scripted", upstream=("http://box:1",))).upstream is None
-    chosen = choose_engine(
-        Settings(engine="upstream", upstream=("http://box:1", "https://far/v1/"))
-    )
-    assert chosen.reason == "as set; recordings go to box:1, far:443"
-    assert chosen.upstream is not None
-    assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
 @parametrize_by_name(
@@ -254,12 +247,6 @@ def test_live_engine_is_file_engine_or_moonshine(
         return
     found, why = choose_live_engine(settings, chosen)
     assert (found and found.spec.name, reason in why) == (live, True)
-
-
-def test_live_engine_never_uses_upstreams_of_recordings() -> None:
-    settings = Settings(engine="upstream", upstream=("http://box:8765",))
-    found, _ = choose_live_engine(settings, choose_engine(settings))
-    assert found is None or found.upstream is None
 
 
 @pytest.fixture

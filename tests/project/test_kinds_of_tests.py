@@ -20,7 +20,7 @@ ONLY_SLOW = {
     "tests/engines/whisper/test_whisper_base.py": "published weights, which are not ours",
     "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
     "tests/plugins/test_streaming_model_by_every_protocol.py": "a service with a trained model",
-    "tests/upstream/test_upstream_transformers.py": "a server of another project with its model",
+    "tests/plugins/upstream/test_upstream_transformers.py": "a server of another project",
 }
 """Modules of which `make test` runs nothing, with the reason."""
 

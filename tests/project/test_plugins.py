@@ -133,6 +133,15 @@ with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 5000)) as
 """
 
 
+ENGINE = """
+import sys
+from starlette.testclient import TestClient
+from sidecar.plugins import load_settings
+from sidecar.server.app import create_app
+app = create_app(load_settings(engine="loudness"))
+with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 5000)) as client:
+    print(client.post("/transcribe", files={"file": open(sys.argv[1], "rb")}).text)
+"""
 DOCTOR = """
 from sidecar.cli.doctor import examine
 print(next(finding.text for finding in examine() if finding.topic == "plugins"))
@@ -170,6 +179,18 @@ def test_plugin_of_another_distribution_serves_its_route_with_its_setting(
     seconds = json.loads(done.stdout)["seconds"]
     assert seconds
     assert all(spoken >= 0.5 for spoken in seconds.values())
+
+
+def test_engine_of_another_distribution_transcribes(distribution: Path, tmp_path: Path) -> None:
+    recording = tmp_path / "speech.wav"
+    with wave.open(str(recording), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"\x00\x20\x00\xe0" * 8_000)
+    done = run_with(distribution, "-c", ENGINE, recording)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [segment["text"] for segment in answer["segments"]] == ["(speech)"]
+    assert answer["metadata"]["engine"] == "loudness"
 
 
 def test_doctor_names_plugins_of_other_distributions(distribution: Path) -> None:

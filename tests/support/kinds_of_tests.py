@@ -37,7 +37,7 @@ _MODULES = {
         *("socket", "socketserver", "sqlite3", "http", "ssl", "urllib"),
         *("httpx", "websockets", "grpc", "psycopg", "psycopg_pool", "botocore", "starlette"),
         *("torch", "transformers", "onnxruntime", "moonshine_voice", "ctranslate2", "tokenizers"),
-        *("sidecar.api", "sidecar.plugins", "sidecar.diarization", "sidecar.upstream"),
+        *("sidecar.api", "sidecar.plugins", "sidecar.diarization"),
         *("sidecar.storage", "sidecar.jobs.sqlite_event_log", "sidecar.jobs.recovery"),
         *("sidecar.engines", "sidecar.tts", "sidecar.gpu_memory", "sidecar.checkpoints"),
         "sidecar.cluster.shared_backend",
@@ -53,7 +53,7 @@ LONGEST_FILES = (
     *("engines/vibevoice/test_vibevoice_decoder.py", "engines/whisper/test_whisper_base.py"),
     *("api/test_page_in_browser.py", "cli/test_command_line.py"),
     *("engines/test_moonshine.py", "audio/test_recordings_as_found.py"),
-    *("diarization/test_diarizer.py", "upstream/test_upstream_diarization.py"),
+    *("diarization/test_diarizer.py", "plugins/upstream/test_upstream_diarization.py"),
     *("cli/test_pull_command.py", "server/test_process_lifecycle.py"),
     *("engines/test_live_engine_interface.py", "project/test_host_examples.py"),
 )

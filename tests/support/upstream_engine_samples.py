@@ -13,9 +13,9 @@ from service_process import PATIENCE_S
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, UpstreamOptions
+from sidecar.plugins.upstream.engine import UpstreamEngine
+from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.transcripts.transcript import Transcript, TranscriptionEvent
-from sidecar.upstream import UpstreamEngine
-from sidecar.upstream.load_balancer import FailoverLimits
 
 RATE = 16_000
 PATIENT_LIMITS = FailoverLimits(

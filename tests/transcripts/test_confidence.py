@@ -16,6 +16,7 @@ from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.plugins.openai.messages import verbose_body
 from sidecar.plugins.openai.request import OpenAIAnswerOptions, OpenAIGranularity
+from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     Checkpoint,
@@ -31,7 +32,6 @@ from sidecar.transcripts.transcript import (
 from sidecar.transcripts.transcript_edits import replace_segment_text
 from sidecar.transcripts.transcript_formats import FORMATS, render_transcript
 from sidecar.transcripts.vibevoice_output import content_positions
-from sidecar.upstream.sidecar_dialect import parse_sidecar_answer
 
 SURE = Segment(
     0.0,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
-from sidecar.upstream.openai_http import authorization, loads
+from sidecar.openai_http import authorization, loads
 
 if TYPE_CHECKING:
     import httpx

@@ -13,14 +13,14 @@ from typing import TypeVar
 
 import httpx
 
-from sidecar import errors
+from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
+from sidecar.plugins.upstream import load_balancer, upstream_dialect
+from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
+from sidecar.plugins.upstream.upstream_client import SegmentsCallback, UpstreamClient
 from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import load_balancer, openai_http, upstream_dialect
-from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
-from sidecar.upstream.upstream_client import SegmentsCallback, UpstreamClient
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
+from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
-from sidecar.transcripts.transcript import Segment
-from sidecar.upstream import openai_http, upstream_dialect
-from sidecar.upstream.load_balancer import FailoverLimits
-from sidecar.upstream.openai_dialect import OpenAiDialect
-from sidecar.upstream.sidecar_dialect import SidecarDialect
-from sidecar.upstream.upstream_dialect import (
+from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.load_balancer import FailoverLimits
+from sidecar.plugins.upstream.openai_dialect import OpenAiDialect
+from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
+from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
     ChunkFailure,
     ChunkRequest,
@@ -26,7 +25,8 @@ from sidecar.upstream.upstream_dialect import (
     UpstreamDialect,
     UpstreamRequest,
 )
-from sidecar.upstream.vllm_dialect import VllmDialect
+from sidecar.plugins.upstream.vllm_dialect import VllmDialect
+from sidecar.transcripts.transcript import Segment
 
 if TYPE_CHECKING:
     import httpx

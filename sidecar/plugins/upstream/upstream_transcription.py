@@ -15,6 +15,8 @@ from sidecar.audio.signal_conditioning import Resampler
 from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.plugins.upstream import audio_chunks
+from sidecar.plugins.upstream.chunk_requests import ChunkRequests
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     SPEAKERS_UNAVAILABLE,
@@ -25,8 +27,6 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
 )
-from sidecar.upstream import audio_chunks
-from sidecar.upstream.chunk_requests import ChunkRequests
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_identification import DiarizedSpeakers

@@ -16,18 +16,18 @@ from typing import Any
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
-from sidecar.transcripts import loop_guard
-from sidecar.transcripts.speaker_turns import Span, merged_spans
-from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
-from sidecar.transcripts.vibevoice_output import sort_by_time
-from sidecar.upstream import upstream_dialect
-from sidecar.upstream.upstream_dialect import (
+from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.upstream_dialect import (
     ChunkFailure,
     FailureStep,
     UpstreamAnswer,
     UpstreamLimits,
     UpstreamRequest,
 )
+from sidecar.transcripts import loop_guard
+from sidecar.transcripts.speaker_turns import Span, merged_spans
+from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
+from sidecar.transcripts.vibevoice_output import sort_by_time
 
 
 def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:

@@ -10,15 +10,15 @@ from typing import Any
 from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.transcripts import transcript
-from sidecar.upstream import upstream_dialect
-from sidecar.upstream.upstream_dialect import (
+from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.upstream_dialect import (
     ChunkFailure,
     FailureStep,
     UpstreamAnswer,
     UpstreamLimits,
     UpstreamRequest,
 )
+from sidecar.transcripts import transcript
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"

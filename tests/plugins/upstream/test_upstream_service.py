@@ -18,6 +18,9 @@ from upstream_stand_ins import OpenAiStandIn
 from sidecar import errors
 from sidecar.cli import doctor
 from sidecar.config.settings import Settings
+from sidecar.plugins import load_settings
+from sidecar.plugins.upstream import PLUGIN
+from sidecar.service.system_checks import CheckState
 
 KEY = "sk-nobody-elses-business-0123456789"
 
@@ -76,17 +79,14 @@ def test_certificate_of_an_upstream_is_checked_also_by_an_own_ca(tmp_path: Path)
 
 
 def test_doctor_says_which_upstreams_answer() -> None:
-    from sidecar.cli.doctor import _upstreams
-    from sidecar.service.system_checks import CheckState
-
     with OpenAiStandIn() as there:
         gone = f"http://127.0.0.1:{free_port()}"
-        settings = Settings(engine="upstream", upstream=(there.url, gone))
-        well, ill = list(_upstreams(settings))
+        settings = load_settings(engine="upstream", upstream=(there.url, gone))
+        well, ill = PLUGIN.checks(settings)
         assert (well.state, ill.state) == (CheckState.GOOD, CheckState.WARNING)
         assert well.text == f"127.0.0.1:{there.port} answers (openai); speakers are told apart here"
         assert gone.removeprefix("http://") in ill.text
-        assert not list(_upstreams(settings.model_copy(update={"engine": "auto"})))
+        assert not list(PLUGIN.checks(settings.model_copy(update={"engine": "auto"})))
         assert there.asked == []
-    (none,) = _upstreams(Settings(engine="upstream"))
+    (none,) = PLUGIN.checks(load_settings(engine="upstream"))
     assert none.state is CheckState.BAD

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import errors
+from sidecar import errors, openai_http
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.upstream import openai_http, upstream_client, upstream_dialect
-from sidecar.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
-from sidecar.upstream.sidecar_dialect import SidecarDialect, parse_sidecar_answer
-from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
-from sidecar.upstream.vllm_dialect import VllmDialect
+from sidecar.plugins.upstream import upstream_client, upstream_dialect
+from sidecar.plugins.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
+from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect, parse_sidecar_answer
+from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
+from sidecar.plugins.upstream.vllm_dialect import VllmDialect
 
 SOME = TranscribeOptions()
 

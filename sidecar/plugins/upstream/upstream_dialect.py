@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
 from sidecar.transcripts.transcript import Notice, Segment
-from sidecar.upstream.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
 
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors of parsing a malformed response."""

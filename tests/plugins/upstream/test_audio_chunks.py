@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from upstream_engine_samples import Sound
 
-from sidecar.config.secret_settings import host_of, parse_server_url, upstream_options
-from sidecar.config.settings import Settings
+from sidecar.config.secret_settings import host_of, parse_server_url
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import LoadOptions, UpstreamOptions
+from sidecar.plugins.upstream import audio_chunks
+from sidecar.plugins.upstream.settings import UpstreamSettings, upstream_options
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.upstream import audio_chunks
 
 RATE = 1_000
 
@@ -105,7 +105,7 @@ def test_invalid_address_or_one_with_password_is_refused_and_not_printed(written
 
 def test_upstream_engine_without_address_is_refused() -> None:
     with pytest.raises(SettingsInvalid, match="no server"):
-        upstream_options(Settings(engine="upstream"))
+        upstream_options(UpstreamSettings())
 
 
 def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(tmp_path: 
     def keys(text: str, mode: int = 0o600) -> tuple[str, ...]:
         file.write_text(text)
         file.chmod(mode)
-        return upstream_options(Settings(upstream=urls, upstream_key=f"@{file}")).keys
+        return upstream_options(UpstreamSettings(upstream=urls, upstream_key=f"@{file}")).keys
 
     assert keys("one\n") == ("one", "one")
     assert keys("one\n\ntwo\n") == ("one", "two")

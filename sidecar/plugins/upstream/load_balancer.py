@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.concurrency import backoff_s
-from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
+from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,18 @@ from wheel_recordings import clip
 
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.speaker_models import load_models
+from sidecar.plugins.upstream import audio_chunks, upstream_client, upstream_transcription
+from sidecar.plugins.upstream.audio_chunks import (
+    AudioChunk,
+    ChunkResult,
+    assign_speakers,
+    even_chunk_s,
+)
+from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
+from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
+from sidecar.plugins.upstream.upstream_transcription import UpstreamDiarization
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Segment, Word
-from sidecar.upstream import audio_chunks, upstream_client, upstream_transcription
-from sidecar.upstream.audio_chunks import AudioChunk, ChunkResult, assign_speakers, even_chunk_s
-from sidecar.upstream.sidecar_dialect import SidecarDialect
-from sidecar.upstream.upstream_dialect import UpstreamAnswer
-from sidecar.upstream.upstream_transcription import UpstreamDiarization
 
 PIECE_S = 18.0
 

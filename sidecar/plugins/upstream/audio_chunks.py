@@ -14,6 +14,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
 from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
+from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
@@ -23,7 +24,6 @@ from sidecar.transcripts.speaker_turns import (
     turns_within,
 )
 from sidecar.transcripts.transcript import Notice, Segment, Transcript
-from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 CUT_SEARCH_S = 60.0
 """Search range of a cut: the last 60 s of a chunk, or its last quarter if that is shorter."""

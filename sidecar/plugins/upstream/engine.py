@@ -1,7 +1,6 @@
-"""Upstreams: other servers that recognize for this one, and the engine that uses them.
+"""Engine that lets other servers recognize.
 
-The engine is for users with a GPU server in their network. Audio leaves this machine only if it is
-chosen by name. It supplies what a server lacks: cutting, diarization, a loop guard.
+It supplies what a server lacks: cutting, diarization, a loop guard.
 """
 
 import logging
@@ -10,32 +9,18 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
+from sidecar.plugins.upstream.load_balancer import USUAL_LIMITS, FailoverLimits
 from sidecar.transcripts.transcript import TranscriptionEvent
-from sidecar.upstream.load_balancer import USUAL_LIMITS, FailoverLimits
 
 if TYPE_CHECKING:
-    from sidecar.upstream.chunk_requests import ChunkRequests
-
-SPEC = engine_interface.EngineSpec(
-    name="upstream",
-    title="Another server transcribes",
-    sample_rate=SAMPLE_RATE,
-    precisions=(engine_interface.Precision.AUTO,),  # the upstreams choose
-    languages=(),
-    diarizes=True,
-    requires=("httpx",),
-    steerable=True,
-    counted=True,
-    together=8,
-    remote=True,
-)
+    from sidecar.plugins.upstream.chunk_requests import ChunkRequests
 
 
 class UpstreamEngine:
     """Engine that sends chunks to upstreams and joins their transcripts."""
 
     def __init__(self, limits: FailoverLimits = USUAL_LIMITS) -> None:
-        self.sample_rate = SPEC.sample_rate
+        self.sample_rate = SAMPLE_RATE
         self._limits = limits
         self._upstreams: ChunkRequests | None = None
 
@@ -49,7 +34,7 @@ class UpstreamEngine:
         assert options.upstream is not None
         for name in ("httpx", "httpcore"):  # no log line for each request
             logging.getLogger(name).setLevel(logging.WARNING)
-        from sidecar.upstream.chunk_requests import ChunkRequests
+        from sidecar.plugins.upstream.chunk_requests import ChunkRequests
 
         yield 0.0
         self._upstreams = ChunkRequests(options.upstream, self._limits)
@@ -61,7 +46,7 @@ class UpstreamEngine:
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Yield segments as the servers return them; their speakers are final at the end."""
-        from sidecar.upstream.upstream_transcription import UpstreamTranscription
+        from sidecar.plugins.upstream.upstream_transcription import UpstreamTranscription
 
         assert self._upstreams is not None
         yield from UpstreamTranscription(self._upstreams, request, self.sample_rate).events()

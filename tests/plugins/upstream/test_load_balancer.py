@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.upstream.load_balancer import USUAL_LIMITS, ChunkAttempts, UpstreamBalancer
-from sidecar.upstream.upstream_dialect import ChunkFailure, FailureStep
+from sidecar.plugins.upstream.load_balancer import USUAL_LIMITS, ChunkAttempts, UpstreamBalancer
+from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
 @pytest.fixture(autouse=True)

@@ -16,12 +16,9 @@ from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.transcripts import loop_guard
-from sidecar.transcripts.transcript import Segment
-from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
-from sidecar.upstream import upstream_dialect
-from sidecar.upstream.openai_http import DONE, EVENT_STREAM, loads
-from sidecar.upstream.upstream_dialect import (
+from sidecar.openai_http import DONE, EVENT_STREAM, loads
+from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
     ChunkFailure,
     FailureStep,
@@ -29,6 +26,9 @@ from sidecar.upstream.upstream_dialect import (
     UpstreamLimits,
     UpstreamRequest,
 )
+from sidecar.transcripts import loop_guard
+from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 
 
 def _parse_object(value: bytes) -> dict[str, Any]:

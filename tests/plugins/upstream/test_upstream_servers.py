@@ -17,6 +17,10 @@ from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 from sidecar import errors
 from sidecar.diarization.diarizer import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
+from sidecar.plugins.upstream import audio_chunks, upstream_client
+from sidecar.plugins.upstream.load_balancer import FailoverLimits
+from sidecar.plugins.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
+from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.transcripts.transcript import (
     Finished,
     Progress,
@@ -25,10 +29,6 @@ from sidecar.transcripts.transcript import (
     Transcript,
 )
 from sidecar.transcripts.transcript_formats import transcript_body
-from sidecar.upstream import audio_chunks, upstream_client
-from sidecar.upstream.load_balancer import FailoverLimits
-from sidecar.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
-from sidecar.upstream.upstream_dialect import UpstreamAnswer
 
 
 @pytest.fixture(scope="module")
