@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -60,6 +61,9 @@ def pull(
         metavar="URL",
     ),
     yes: bool = option(False, "Do not ask (without NAME).", "--yes", "-y"),
+    as_json: bool = option(
+        False, "Print progress and result as JSON, an object per line.", "--json"
+    ),
 ) -> int:
     """Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
 
@@ -87,6 +91,8 @@ def pull(
     repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
     try:
         if name == VOICE:
+            if as_json:
+                raise typer.BadParameter(f"--json does not go with 'pull {VOICE}'.")
             _pull_voice(voice, language, to, source, listed=listed)
             return 0
         if voice or language or listed or source:
@@ -99,6 +105,9 @@ def pull(
         name, _, named = (name or DEFAULT_NAME).partition("@")
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
+        if as_json:
+            _pull_as_json(name, named or revision, to)
+            return 0
         repository, layout = installed_checkpoints.resolve_repository(name)
         print_text(f"{fetch(repository, named or revision, to, layout).folder}\n")
     except KeyboardInterrupt:
@@ -161,8 +170,9 @@ def fetch(
     revision: str | None = None,
     to: Path | None = None,
     layout: CheckpointLayout | None = None,
+    meter: DownloadProgress | None = None,
 ) -> ModelCheckpoint:
-    """Download a checkpoint, with a progress bar on a terminal.
+    """Download a checkpoint, with a progress bar on a terminal unless there is a ``meter``.
 
     Raises:
         errors.EngineUnavailable: the library for downloads is not installed.
@@ -182,8 +192,32 @@ def fetch(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
-    with progress_meter() as meter:
-        return pull_checkpoint(repo, revision, to, meter, layout)
+    with nullcontext(meter) if meter is not None else progress_meter() as shown:
+        return pull_checkpoint(repo, revision, to, shown, layout)
+
+
+def _pull_as_json(name: str, revision: str | None, to: Path | None) -> None:
+    """Download a model; print its events, of which the last says how it ended."""
+    from sidecar.checkpoints import pull_events
+    from sidecar.checkpoints.installed_checkpoints import resolve_repository
+
+    def tell(event: dict[str, Any]) -> None:
+        print_text(f"{json.dumps(event)}\n")
+
+    try:
+        repository, layout = resolve_repository(name)
+        pulled = fetch(repository, revision, to, layout, pull_events.PullEvents(tell))
+    except errors.SidecarError as error:
+        tell(pull_events.failed_event(error))
+        raise
+    tell(
+        {
+            "event": pull_events.DONE,
+            "name": name,
+            "commit": pulled.revision,
+            "folder": str(pulled.folder),
+        }
+    )
 
 
 def download_if_missing(settings: Settings) -> None:
@@ -372,19 +406,9 @@ async def remove_model(
     * `vibevoice-asr rm whisper:small`
     * `vibevoice-asr rm vibevoice --yes`
     """
-    from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
-    from sidecar.checkpoints.resumable_download import HubCacheDestination, locked
+    from sidecar.checkpoints.model_removal import delete_model, installed_model
 
-    installed = list(installed_models())
-    model = next((one for one in installed if one.name == name), None)
-    if model is None:
-        with suppress(errors.RepositoryNotFound):  # for example the path of a folder
-            repository, _ = resolve_repository(name)
-            model = next((one for one in installed if one.repository == repository), None)
-    if model is None:
-        raise errors.CheckpointNotFound(
-            f"There is no downloaded model '{name}'.", hint=f"List the models: {PROGRAM} list"
-        )
+    model = installed_model(name)
     await _refuse_in_use(model)
     if not yes and not is_somebody_there():
         raise typer.BadParameter("Nobody is there to be asked: say --yes.")
@@ -392,10 +416,7 @@ async def remove_model(
     if not yes and not confirm(question):
         print_error_line("Nothing was deleted.")
         return 1
-    place = HubCacheDestination(model.folder, "none")
-    with locked(place):
-        shutil.rmtree(model.folder)
-    shutil.rmtree(place.lock.parent, ignore_errors=True)
+    delete_model(model)
     print_error_line(f"Deleted {model.name}: {model.bytes / 1e9:.1f} GB.")
     return 0
 

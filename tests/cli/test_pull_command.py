@@ -290,6 +290,27 @@ def test_commit_missing_at_the_hub_is_an_error_with_a_remedy(shell, hub):
     assert "--revision main" in run.stderr.splitlines()[-1]
 
 
+def test_json_has_progress_up_to_the_whole_size_and_the_commit_last(shell, hub):
+    run = shell.pull("--json")
+    *told, last = map(json.loads, run.stdout.splitlines())
+    whole = sum(size_of(hub, name) for name in hub.sent)
+    done = [(one["bytes_done"], one["bytes_total"]) for one in told if one["event"] == "progress"]
+    assert done[0] == (0, whole)
+    assert done[-1] == (whole, whole)
+    assert done == sorted(done)
+    assert {"event": "notice", "message": f"{VIBEVOICE_REPOSITORY} at commit {COMMIT}"} in told
+    folder = str(shell.folder)
+    assert last == {"event": "done", "name": "vibevoice", "commit": COMMIT, "folder": folder}
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_json_of_a_failed_pull_ends_with_its_error(shell, hub):
+    run = shell.pull("nothing", "--json")
+    (event,) = map(json.loads, run.stdout.splitlines())
+    assert (event["event"], event["error"]["code"]) == ("failed", "repository_not_found")
+    command_terminal.check_one_line(run, 1, "'nothing' is not the name")
+
+
 def test_two_revisions_of_one_model_are_refused(shell, hub):
     run = shell.pull("vibevoice@v1", "--revision", "main")
     command_terminal.check_one_line(run, 2, "once")
