@@ -27,9 +27,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from bench.serving import argument_parser, clip, machine, ours, workshop
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.conversation.chat_completions import REPEAT_PREFIX
-from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
-from sidecar.conversation.tts_text import SentenceSplitter
+from sidecar.interfaces.tts_text import SentenceSplitter
+from sidecar.plugins.conversation.chat_completions import REPEAT_PREFIX
+from sidecar.plugins.conversation.speech_input import CONVERSATION_ENDPOINTING
 
 TOKENS_A_SECOND, FIRST_TOKEN_S = 30, 0.15
 ANSWER = "That is a good question, and the answer to it is longer than you may think it is. " * 3

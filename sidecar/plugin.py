@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from sidecar.auth.tls import CertificatePair
     from sidecar.config.setting_types import SettingsGroup
     from sidecar.config.settings import Settings
+    from sidecar.engines.engine_selection import EngineChoice
     from sidecar.file_watcher import FileWatcher
-    from sidecar.interfaces.engine_interface import PluginEngine
-    from sidecar.service.facade import Service
+    from sidecar.interfaces.engine_interface import PluginEngine, TtsSpec
+    from sidecar.service.facade import Service, ServicePart
     from sidecar.service.system_checks import CheckFinding
 
 
@@ -96,6 +98,36 @@ class PluginPort:
     """The remedy if another program has the port; by default to choose another by the flag."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceDownloads:
+    """Voices that the command `pull voice` downloads and `list` lists."""
+
+    pull: Callable[[VoiceRequest], None]
+    installed: Callable[[Settings], InstalledVoices | None]
+    """Returns the voices that are here, `None` without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceRequest:
+    """Arguments of `pull voice`: '' or `None` where the user named nothing; ``listed``: list the
+    voices instead."""
+
+    name: str
+    language: str
+    folder: Path | None
+    source: str
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledVoices:
+    """Downloaded voices: their names, and the bytes in their folder."""
+
+    names: str
+    bytes: int
+    folder: Path
+
+
 def _nothing_to_check() -> None:
     """Accept the environment."""
 
@@ -123,6 +155,12 @@ class Plugin:
     ports: tuple[PluginPort, ...] = ()
     engines: tuple[PluginEngine, ...] = ()
     """ASR engines, each to be named by the setting `engine`."""
+    choose_voice: Callable[[Settings], tuple[EngineChoice[TtsSpec] | None, str]] | None = None
+    """Chooses the TTS engine; returns it with the reason. Raises `errors.EngineUnavailable`."""
+    create_part: Callable[[Service], ServicePart] | None = None
+    """Creates what a service has of it once. Raises `errors.SettingsInvalid`."""
+    voice_downloads: VoiceDownloads | None = None
+    """What `pull voice` downloads."""
     add_commands: Callable[[typer.Typer], None] = _no_commands
     """Adds its commands to the command line; there they are also while it is off."""
     foreign_variables: Mapping[str, str] = field(default_factory=dict)

@@ -136,7 +136,7 @@ async def health_response(service: Service) -> Response:
             "jobs_waiting": service.queue.depth,
             "jobs_paused": service.jobs_paused,
             "vllm": VLLM_STATUS[_status(service)],
-            "pipeline_state": service.conversations.phase.value,
+            **service.health_of_parts(),
             "initialized": service.live.spec is not None,
             **service.also,
             # for clients of the speech server with the same gRPC protocol

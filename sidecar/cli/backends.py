@@ -22,7 +22,7 @@ from sidecar.installation import own_command
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_precision
 from sidecar.plugins import load_settings
-from sidecar.server.listeners import service_url
+from sidecar.server.listeners import find_service, service_url
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient, Trust
@@ -285,6 +285,14 @@ def start_child_service(
     finally:
         service.terminate()
         service.wait()
+
+
+def running_service(where: ServiceTarget) -> ServiceTarget | None:
+    """Return the service that runs where the settings say, or `None` if there is none or it is
+    stopping."""
+    settings = load_settings()
+    other = find_service(settings.host, settings.port) if settings.port else None
+    return None if other is None or other.stopping else where.or_ours()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sidecar.cli import doctor, live, open, people, pull, serve, status, talk, token, transcribe
+from sidecar.cli import doctor, live, open, people, pull, serve, status, token, transcribe
 from sidecar.cli.common_options import (
     SERVER_OR_SETTINGS_HELP,
     command,
@@ -30,7 +30,6 @@ def build_command() -> Any:
         "node": serve_with(serve.run_node),
         "transcribe": command(transcribe.run),
         "live": command(live.run, about="source"),
-        "talk": command(talk.talk, about="file"),
         "estimate": command(transcribe.estimate, about="file"),
         "demo": command(open.demo),
         "status": command(status.status, SERVER_OR_SETTINGS_HELP),

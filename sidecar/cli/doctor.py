@@ -79,8 +79,6 @@ def examine() -> Iterator[CheckFinding]:
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from examine_engines(settings)
     yield system_checks.check_live_engine(settings)
-    yield system_checks.check_tts(settings)
-    yield system_checks.check_llm(settings)
     for plugin in enabled(settings):
         yield from plugin.checks(settings)
     yield from system_checks.check_environment(settings)

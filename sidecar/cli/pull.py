@@ -20,12 +20,12 @@ from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_text, report_error
 from sidecar.config.settings import Settings
 from sidecar.installation import is_english_only_build
-from sidecar.plugins import load_settings
+from sidecar.plugin import VoiceRequest
+from sidecar.plugins import load_settings, voice_downloads
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
     from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, InstalledModel
-    from sidecar.checkpoints.installed_voices import PulledVoice
     from sidecar.checkpoints.resumable_download import DownloadProgress
 VOICE = "voice"
 DEFAULT_NAME = "vibevoice"
@@ -93,7 +93,11 @@ def pull(
         if name == VOICE:
             if as_json:
                 raise typer.BadParameter(f"--json does not go with 'pull {VOICE}'.")
-            _pull_voice(voice, language, to, source, listed=listed)
+            if (downloads := voice_downloads()) is None:
+                raise typer.BadParameter("No plugin of this installation speaks.")
+            downloads.pull(
+                VoiceRequest(name=voice, language=language, folder=to, source=source, listed=listed)
+            )
             return 0
         if voice or language or listed or source:
             raise typer.BadParameter(
@@ -300,69 +304,12 @@ def progress_meter() -> Iterator[DownloadProgress]:
         yield Shown()
 
 
-def _pull_voice(name: str, language: str, to: Path | None, source: str, *, listed: bool) -> None:
-    """Download the voice to ``to`` or the folder of the settings, and print that; or list
-    voices."""
-    from sidecar import engines
-    from sidecar.checkpoints.voice_download import pull_voice
-    from sidecar.tts import moonshine_tts
-    from sidecar.tts.tts_engine_selection import voices_folder
-
-    settings = load_settings()
-    folder = to.expanduser().absolute() if to is not None else voices_folder(settings)
-    if engines.missing_packages(moonshine_tts.SPEC):
-        raise errors.EngineUnavailable("The TTS engine moonshine-voice is not installed.")
-    if listed:
-        _list_voices(folder, language)
-        return
-    voice = find_voice(name, language)
-    with progress_meter() as meter:
-        pulled = pull_voice(folder, source or moonshine_tts.voice_server_url(), voice, meter)
-    unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
-    checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
-    print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
-    print_text(f"{folder}\n")
-
-
-def find_voice(name: str, language: str) -> PulledVoice:
-    """Return the voice with its files for a name and a language, either of which may be ''.
-
-    Raises:
-        errors.VoiceUnknown: there is no such voice.
-        errors.ModelLoadFailed: the library with the catalogue does not load.
-    """
-    from sidecar.checkpoints.installed_voices import PulledVoice
-    from sidecar.tts import moonshine_tts
-
-    catalogue = moonshine_tts.voice_catalogue()
-    name, tag = moonshine_tts.choose_moonshine_voice(catalogue, name, language)
-    name = name or moonshine_tts.library_default_voice(moonshine_tts.voice_files(tag))
-    return PulledVoice(name, tag, tuple(moonshine_tts.voice_files(tag, name)))
-
-
-def _list_voices(folder: Path, language: str) -> None:
-    """Print language and voice, a line each; downloaded ones are marked."""
-    from sidecar.checkpoints.installed_voices import PulledVoices
-    from sidecar.tts import moonshine_tts
-
-    there = moonshine_tts.voice_catalogue()
-    here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
-    tags = sorted(there)
-    if language:
-        tags = [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
-    for tag in tags:
-        for name in there[tag]:
-            print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}\n")
-
-
 def list_models() -> None:
     """List the downloaded models: name, size, commit, folder.
 
     Example: `vibevoice-asr list`
     """
     from sidecar.checkpoints.installed_checkpoints import installed_models
-    from sidecar.checkpoints.installed_voices import PulledVoices
-    from sidecar.tts.tts_engine_selection import voices_folder
 
     models = [*installed_models()]  # of the Hugging Face cache; and voices, and `model_path`
     rows = [(one.name, one.bytes, one.commit[:12] or "incomplete", one.folder) for one in models]
@@ -374,10 +321,9 @@ def list_models() -> None:
         files = {file.resolve() for file in own.rglob("*") if file.is_file()}  # a cache has links
         size = sum(file.stat().st_size for file in files)
         rows.append(("model_path", size, "not pulled", own))
-    stored = PulledVoices.read(voices_folder(settings))
-    if voices := stored.whole():
-        names = ", ".join(f"{one.name} ({one.language})" for one in voices)
-        rows.append(("voice", stored.largest_bytes(len(voices)), names, stored.folder))
+    downloads = voice_downloads()
+    if downloads is not None and (voices := downloads.installed(settings)) is not None:
+        rows.append((VOICE, voices.bytes, voices.names, voices.folder))
     if not rows:
         print_error_line(f"None. The embedded engine needs none; {_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)

@@ -51,8 +51,6 @@ class Settings(
     engine_settings.JobSettings,
     engine_settings.EnrolledSpeakerSettings,
     live_settings.LiveSettings,
-    live_settings.ConversationSettings,
-    live_settings.TtsSettings,
     server_settings.OperationsSettings,
     BaseSettings,
 ):

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from sidecar.config.settings import Settings
 from sidecar.engines import (
@@ -29,11 +30,15 @@ ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 def create_engine(name: str) -> TranscriptionEngine:
     """Create an engine by its name, or by the factory of its spec; nothing is loaded yet."""
-    module, _, attribute = name.partition(":")
-    if attribute:
-        engine: TranscriptionEngine = getattr(importlib.import_module(module), attribute)()
-        return engine
-    return next(engine for spec, engine in _CLASSES if spec.name == name)()
+    own = next((engine for spec, engine in _CLASSES if spec.name == name), None)
+    engine: TranscriptionEngine = own() if own is not None else engine_of(name)
+    return engine
+
+
+def engine_of(factory: str) -> Any:
+    """Create the engine of a plugin by the factory of its spec, as `ModelSpec.factory`."""
+    module, _, name = factory.partition(":")
+    return getattr(importlib.import_module(module), name)()
 
 
 def engine_spec(name: str) -> EngineSpec:

@@ -13,8 +13,9 @@ from sidecar.config import settings as config
 from sidecar.config.server_settings import ALL_PLUGINS
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.plugin import Plugin
+from sidecar.plugin import Plugin, VoiceDownloads
 from sidecar.plugins import (
+    conversation,
     grpc_stt,
     load_test,
     monitor,
@@ -28,6 +29,7 @@ from sidecar.plugins import (
 )
 
 PLUGINS: tuple[Plugin, ...] = (
+    conversation.PLUGIN,
     openai.PLUGIN,
     realtime.PLUGIN,
     vvv.PLUGIN,
@@ -95,6 +97,12 @@ def plugins_on(choice: Sequence[str]) -> list[Plugin]:
                 hint="Name both in the setting 'plugins', or none of them.",
             )
     return on
+
+
+def voice_downloads() -> VoiceDownloads | None:
+    """Return what `pull voice` downloads; `None` if no plugin brings voices."""
+    found = (plugin.voice_downloads for plugin in installed().values())
+    return next(filter(None, found), None)
 
 
 def of_others() -> list[str]:

@@ -21,12 +21,11 @@ from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
-from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec
 from sidecar.plugin import PluginPort, PortParts, ProtocolListener
 from sidecar.plugins import enabled, load_settings
 from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
-from sidecar.tts.tts_engine_selection import choose_tts_engine
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
@@ -55,13 +54,21 @@ def create_service(settings: Settings) -> Service:
     _log_choice("engine", choice, choice.reason, wanted=wanted)
     if substituted := choice.spec.substitution(settings.precision):
         log.warning("%s", substituted)
-    if settings.role == ROLE_NODE:
-        return Service(settings, choice)
-    live, reason = engine_selection.choose_live_engine(settings, choice)
-    _log_choice("live engine", live, reason, wanted=True)
-    voice, reason = choose_tts_engine(settings)
-    _log_choice("TTS engine", voice, reason, wanted=voice is not None)
-    return Service(settings, choice, live=live, voice=voice)
+    live: engine_selection.EngineChoice[EngineSpec] | None = None
+    voice: engine_selection.EngineChoice[TtsSpec] | None = None
+    plugins = enabled(settings)
+    if settings.role != ROLE_NODE:
+        live, reason = engine_selection.choose_live_engine(settings, choice)
+        _log_choice("live engine", live, reason, wanted=True)
+        for choose_voice in (plugin.choose_voice for plugin in plugins):
+            if choose_voice is not None:
+                voice, reason = choose_voice(settings)
+                _log_choice("TTS engine", voice, reason, wanted=voice is not None)
+    service = Service(settings, choice, live=live, voice=voice)
+    for create_part in (plugin.create_part for plugin in plugins):
+        if create_part is not None:
+            service.add_part(create_part(service))
+    return service
 
 
 def _log_choice(

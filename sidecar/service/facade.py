@@ -11,13 +11,12 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
-from sidecar.conversation.conversation_registry import ConversationRegistry
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.installation import install_command
@@ -70,6 +69,19 @@ def create_tracing(version: str) -> OtlpExporter | None:
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_SPOOLS = 4
+
+
+class ServicePart(Protocol):
+    """What a plugin has once in each service, such as its registry of clients."""
+
+    def health(self) -> dict[str, Any]:
+        """Return its fields of `/health`."""
+
+    async def close(self) -> None:
+        """Release everything; live sessions are closed before."""
+
+
+Part = TypeVar("Part", bound=ServicePart)
 
 
 class Service:
@@ -147,7 +159,19 @@ class Service:
         )
         self.tts = self.fleet.voice
         """TTS client; None without a TTS engine."""
-        self.conversations = ConversationRegistry(settings, self.live, self.tts)
+        self._parts: list[ServicePart] = []
+
+    def add_part(self, part: ServicePart) -> None:
+        """Add what a plugin has of this service; the service closes it."""
+        self._parts.append(part)
+
+    def part(self, kind: type[Part]) -> Part:
+        """Return the part of that class."""
+        return next(part for part in self._parts if isinstance(part, kind))
+
+    def health_of_parts(self) -> dict[str, Any]:
+        """Return the fields of `/health` that plugins have."""
+        return {name: value for part in self._parts for name, value in part.health().items()}
 
     async def open(self) -> None:
         """Start the background work; return at once."""
@@ -173,7 +197,8 @@ class Service:
         """Stop all work and release everything."""
         await self._background.close()
         await self.live.close()
-        await self.conversations.close()
+        for part in self._parts:
+            await part.close()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
         await self._backend.close()

@@ -10,7 +10,6 @@ from enum import IntEnum
 from pathlib import Path
 
 from sidecar import errors
-from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -96,41 +95,6 @@ def check_live_engine(settings: Settings) -> CheckFinding:
         text += f"; memory is short even for one session beside '{files.spec.name}' for files"
         state = CheckState.WARNING
     return CheckFinding("live", state, text)
-
-
-def check_tts(settings: Settings) -> CheckFinding:
-    """Check the TTS engine of conversations; return it with the reason, and what a better one
-    lacks."""
-    from sidecar.tts.tts_engine_selection import better_voice_hint, choose_tts_engine
-
-    try:
-        chosen, reason = choose_tts_engine(settings)
-    except errors.SidecarError as error:
-        return CheckFinding("voice", CheckState.BAD, error.detail, error.hint)
-    better = better_voice_hint(settings, chosen)
-    more = f"; a better one: {better}" if better else ""
-    if chosen is None:
-        text = f"none ({settings.voice_engine}), answers are text only: {reason}{more}"
-        return CheckFinding("voice", CheckState.ABSENT, text)
-    text = f"{chosen.spec.name} ({settings.voice_engine}): {reason}{more}"
-    return CheckFinding("voice", CheckState.GOOD, text)
-
-
-def check_llm(settings: Settings) -> CheckFinding:
-    """Check the LLM of conversations, without a request to its server."""
-    from sidecar.conversation.llm_client import LOCAL_LLM_SERVERS, choose_llm
-
-    try:
-        address = choose_llm(settings)
-    except errors.SidecarError as error:
-        return CheckFinding("answers", CheckState.BAD, error.detail, error.hint)
-    if address is None:
-        text = "no language model (llm): conversations repeat the user"
-        return CheckFinding("answers", CheckState.ABSENT, text)
-    text = f"by the model at {secret_settings.host_of(address.url)}"
-    if address.looked_for:
-        text = f"by the first that runs here: {', '.join(LOCAL_LLM_SERVERS)}"
-    return CheckFinding("answers", CheckState.GOOD, text)
 
 
 def check_checkpoint(settings: Settings) -> CheckFinding:

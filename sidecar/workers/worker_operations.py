@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
-from sidecar.engines import create_engine, engine_spec
+from sidecar.engines import create_engine, engine_of, engine_spec
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
-from sidecar.tts import create_tts_engine
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class WorkerOperations:
         if options.speaks:
             import numpy  # noqa: F401 - needed by the first synthesis
 
-            tts = create_tts_engine(name)
+            tts: engine_interface.TtsEngine = engine_of(name)
             yield from ({"loaded": part} for part in tts.load(options))
             self._tts = tts
             return

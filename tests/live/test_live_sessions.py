@@ -168,7 +168,7 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its client ended and dropped meanwhile is told in its order, all of it; that the next
-    engine hears is seen in `tests/conversation/test_conversation_failures.py`."""
+    engine hears is seen in `tests/plugins/conversation/test_conversation_failures.py`."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
     service = await open_service()
     options = LiveOptions(turns=TurnControl.CLIENT)

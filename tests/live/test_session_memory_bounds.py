@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import input_log
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.plugins.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
 

@@ -43,7 +43,7 @@ def test_plugins_are_chosen_by_name_or_left_out() -> None:
 
 def test_plugin_without_a_required_one_is_off_or_refused_if_named() -> None:
     assert {"openai", "realtime"}.isdisjoint(names("-openai"))
-    with pytest.raises(errors.SettingsInvalid, match="'realtime' requires openai"):
+    with pytest.raises(errors.SettingsInvalid, match="'realtime' requires conversation, openai"):
         names("realtime")
 
 

@@ -28,8 +28,9 @@ import pytest
 from not_tested import MAKE, missing, missing_extra
 from service_process import PATIENCE_S, told_by, wait_until
 
-from sidecar import engines, tts
+from sidecar import engines
 from sidecar.cli.open import sample
+from sidecar.plugins.conversation import tts
 from sidecar.version import REVISION_FILE, build_version
 
 ROOT = Path(__file__).parents[2]

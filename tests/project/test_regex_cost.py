@@ -27,12 +27,13 @@ USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
 MADE: Mapping[str, str] = {
     "sidecar/audio/audio_format.py:signs": r"RIF[FX].{4}WAVE|wvpk.{4}[\2-\x10]\x04.{6}(?!\0{4})"
     r"|ftyp(?<=\0\0\0[\x10-\x60]ftyp)[ -~]{4}|\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
-    "sidecar/conversation/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
-    "sidecar/checkpoints/voice_download.py:pattern": r"sha-256=:([^:]+):|md5=([^,\s]+)|(\S+)",
+    "sidecar/interfaces/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
+    "sidecar/plugins/conversation/tts/voice_download.py:pattern": r"sha-256=:([^:]+):"
+    r"|md5=([^,\s]+)|(\S+)",
 }
 """For expressions that are made while the service runs: one that is like them."""
 BOUNDED: Mapping[str, str] = {
-    "sidecar/tts/moonshine_tts.py:_OWN_CHOICE": "paths of the library's own"
+    "sidecar/plugins/conversation/tts/moonshine_tts.py:_OWN_CHOICE": "paths of the library's own"
 }
 """Those that may take longer, and what they look at that no client sends."""
 

@@ -184,7 +184,8 @@ LATER = (
         "sidecar.cluster",
         "sidecar.jobs.recovery",
     ),
-    *("sidecar.conversation.conversation_loop", "sidecar.conversation.audio_pacing"),
+    "sidecar.plugins.conversation.conversation_loop",
+    "sidecar.plugins.conversation.audio_pacing",
 )
 """Modules that no service needs for its ready line and `/health`."""
 PRINT_MODULES = """
@@ -249,7 +250,7 @@ def test_modules_of_conversations_are_imported_with_application() -> None:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     needed = {"conversation_loop", "speech_input", "audio_pacing", "assistant_turn"}
-    assert {f"sidecar.conversation.{name}" for name in needed} <= set(ended.stdout.split())
+    assert {f"sidecar.plugins.conversation.{name}" for name in needed} <= set(ended.stdout.split())
 
 
 def test_invalid_variable_of_routes_is_fatal_before_ready_line(start: Start) -> None:

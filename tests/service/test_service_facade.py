@@ -123,11 +123,12 @@ def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     installed = ("moonshine", "scripted")
-    for module in ("sidecar.server.app", "sidecar.engines", "sidecar.tts.tts_engine_selection"):
+    tts = "sidecar.plugins.conversation.tts"
+    for module in ("sidecar.server.app", "sidecar.engines", f"{tts}.tts_engine_selection"):
         monkeypatch.setattr(
             f"{module}.missing_packages", lambda spec: [] if spec.name in installed else ["torch"]
         )
-    monkeypatch.setattr("sidecar.tts.system_tts.is_system_tts_available", lambda: False)
+    monkeypatch.setattr(f"{tts}.system_tts.is_system_tts_available", lambda: False)
     caplog.set_level(logging.INFO, "sidecar.server.app")
     create_service(load_settings(engine="auto", data_dir=tmp_path))
     shown = [line for line in caplog.messages if "live engine" not in line]

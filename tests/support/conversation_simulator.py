@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from sidecar import errors
-from sidecar.conversation import conversation_events
-from sidecar.conversation import conversation_events as events
-from sidecar.conversation.chat_completions import ChatMessage
-from sidecar.conversation.state_machine import ConversationStateMachine
 from sidecar.interfaces.engine_interface import SynthesizedAudio, WordMark
+from sidecar.plugins.conversation import conversation_events
+from sidecar.plugins.conversation import conversation_events as events
+from sidecar.plugins.conversation.chat_completions import ChatMessage
+from sidecar.plugins.conversation.state_machine import ConversationStateMachine
 
 CLIENT_EVENTS = conversation_events.ConversationClientEvent
 T = TypeVar("T")

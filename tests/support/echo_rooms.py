@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from wheel_recordings import clip
 
-from sidecar.conversation.acoustic_echo import EchoDetector
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, SynthesizedAudio
 from sidecar.interfaces.live_options import SampleEncoding
-from sidecar.tts.espeak_tts import EspeakTts
+from sidecar.plugins.conversation.acoustic_echo import EchoDetector
+from sidecar.plugins.conversation.tts.espeak_tts import EspeakTts
 
 RATE = 16_000
 CLIPS = ("endgame_nagg_nell", "two_cities", "beckett")

@@ -39,7 +39,11 @@ _MODULES = {
         *("torch", "transformers", "onnxruntime", "moonshine_voice", "ctranslate2", "tokenizers"),
         *("sidecar.api", "sidecar.plugins", "sidecar.diarization"),
         *("sidecar.storage", "sidecar.jobs.sqlite_event_log", "sidecar.jobs.recovery"),
-        *("sidecar.engines", "sidecar.tts", "sidecar.gpu_memory", "sidecar.checkpoints"),
+        *(
+            "sidecar.engines",
+            "sidecar.gpu_memory",
+            "sidecar.checkpoints",
+        ),
         "sidecar.cluster.shared_backend",
     ),
 }

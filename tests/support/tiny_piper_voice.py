@@ -10,7 +10,7 @@ import json
 import struct
 from pathlib import Path
 
-from sidecar.checkpoints.installed_voices import PulledFile, PulledVoice, PulledVoices
+from sidecar.plugins.conversation.tts.installed_voices import PulledFile, PulledVoice, PulledVoices
 
 LANGUAGE = "tr-tr"
 VOICE = "piper_tr_TR-dfki-medium"

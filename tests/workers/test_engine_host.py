@@ -19,7 +19,7 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.gpu_memory.memory_admission import LoadPlacement
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.tts import tts_spec as voice_of
+from sidecar.plugins.conversation.tts import tts_spec as voice_of
 from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.engine_slot import EXCLUSIVE, EngineState

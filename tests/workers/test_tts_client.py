@@ -15,7 +15,6 @@ import tiny_piper_voice
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec as engine_of
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import (
@@ -24,10 +23,13 @@ from sidecar.interfaces.engine_interface import (
     SynthesizedAudio,
     WordMark,
 )
-from sidecar.tts import create_tts_engine
-from sidecar.tts.tts_engine_selection import choose_tts_engine
+from sidecar.plugins import settings_class
+from sidecar.plugins.conversation.tts.scripted_tts import ScriptedTts
+from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
 from sidecar.workers.engine_slot import SERIAL, EngineSlot, EngineState
+
+Settings = settings_class()
 
 TEXT = "Good morning, who is there?"
 HEARS = EngineChoice(engine_of("scripted"), "")
@@ -64,7 +66,7 @@ async def said(spoken: TtsClient, text: str, **options: object) -> list[Synthesi
 
 def here(text: str) -> list[SynthesizedAudio]:
     """What the engine says in this process."""
-    engine = create_tts_engine("scripted")
+    engine = ScriptedTts()
     list(engine.load(LoadOptions(speaks=True)))
     return list(engine.say(text, SynthesisOptions(), lambda: False))
 

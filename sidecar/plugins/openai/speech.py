@@ -20,9 +20,9 @@ from sidecar.audio.codecs import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted, is_within_fair_share
 from sidecar.concurrency import running
-from sidecar.conversation.tts_text import SentenceSplitter
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
+from sidecar.interfaces.tts_text import SentenceSplitter
 from sidecar.limit_overrides import limit
 from sidecar.plugins.openai.common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
 from sidecar.plugins.openai.settings import OpenAISettings

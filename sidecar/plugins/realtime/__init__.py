@@ -24,4 +24,4 @@ def _http(service: Service, tickets: OneTimeCodes[TicketGrant]) -> HttpRoutes:
     )
 
 
-PLUGIN = Plugin(name="realtime", requires=("openai",), http=_http)
+PLUGIN = Plugin(name="realtime", requires=("openai", "conversation"), http=_http)

@@ -14,13 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sidecar.audio.codecs import G711_RATE as TELEPHONE_RATE
-from sidecar.conversation.chat_completions import NO_TOOLS, ToolChoice, ToolDefinition, ToolSet
-from sidecar.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
-from sidecar.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.errors import FieldInvalid
 from sidecar.interfaces.engine_interface import EngineSpec, SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import parse_choice, parse_flag, parse_number, parse_text
+from sidecar.plugins.conversation.chat_completions import (
+    NO_TOOLS,
+    ToolChoice,
+    ToolDefinition,
+    ToolSet,
+)
+from sidecar.plugins.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.plugins.conversation.speech_input import CONVERSATION_ENDPOINTING
 from sidecar.plugins.openai.common import DEFAULT_VOICE, VOICES
 from sidecar.plugins.realtime import session_config
 

@@ -13,9 +13,9 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.codecs import G711_RATE, encode_a_law, encode_mu_law
 from sidecar.bounded_dict import BoundedDict
-from sidecar.conversation import audio_pacing
-from sidecar.conversation import conversation_events as output
-from sidecar.conversation.chat_completions import ChatRole
+from sidecar.plugins.conversation import audio_pacing
+from sidecar.plugins.conversation import conversation_events as output
+from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.openai.common import error_body
 from sidecar.plugins.realtime import server_events
 from sidecar.plugins.realtime.dialogue_config import RealtimeDialogueConfig

@@ -12,10 +12,12 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.api.http.websocket_connections import WebSocketConnection
-from sidecar.conversation import conversation_events
-from sidecar.conversation.chat_completions import ChatRole, Llm, ToolSet
-from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.plugins.conversation import conversation_events
+from sidecar.plugins.conversation.chat_completions import ChatRole, Llm, ToolSet
+from sidecar.plugins.conversation.conversation_loop import ConversationLoop
+from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
+from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.plugins.openai.common import ALIASES, LIVE_ALIASES
 from sidecar.plugins.realtime import client_events, dialogue_config, server_events
 from sidecar.plugins.realtime.dialogue_events import (
@@ -306,7 +308,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
     transcribes = (service.live.engine.name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
         return False
-    return model in await service.conversations.models()
+    return model in await ConversationRegistry.of(service).models()
 
 
 async def start_dialogue(
@@ -323,7 +325,7 @@ async def start_dialogue(
     if not isinstance(model, str):
         raise errors.ModelNotFound()
     thinker = await find_llm(service, model)
-    usual = service.conversations.options()
+    usual = ConversationRegistry.of(service).options()
     manners = dialogue_config.RealtimeDialogueConfig(
         model or thinker.name,
         usual.instructions,
@@ -343,7 +345,7 @@ async def find_llm(service: Service, model: str) -> Llm:
         errors.ModelNotFound: there is no model of that name.
     """
     own = "" if model.startswith(dialogue_config.DIALOGUE_MODELS) else model
-    return await service.conversations.thinker(own)
+    return await ConversationRegistry.of(service).thinker(own)
 
 
 def check_tools(tools: ToolSet, thinker: Llm) -> None:
@@ -365,8 +367,8 @@ async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogu
     """
     if not (manners.own_voice and manners.speaks):
         return
-    await service.conversations.voices()
-    service.conversations.check_voice(manners.own_voice)
+    await ConversationRegistry.of(service).voices()
+    ConversationRegistry.of(service).check_voice(manners.own_voice)
 
 
 async def serve_dialogue(
@@ -386,9 +388,9 @@ async def serve_dialogue(
         errors.SidecarError: the conversation failed.
     """
     manners, thinker = await start_dialogue(service, {"model": session.get("model")})
-    conversations, settings = service.conversations, service.settings
+    conversations, settings = ConversationRegistry.of(service), service.settings
     options = manners.options(conversations.options())
-    usual = SynthesisOptions(settings.talk_voice, settings.language)
+    usual = SynthesisOptions(ConversationSettings.of(settings).talk_voice, settings.language)
     async with conversations.open(
         socket.caller, options, manners.manner(usual), clears=True
     ) as talk:

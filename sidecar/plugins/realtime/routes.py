@@ -27,6 +27,9 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import unknown_fields
 from sidecar.observability.logs import ONCE_A_MINUTE
+from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
+from sidecar.plugins.conversation.settings import ConversationSettings
+from sidecar.plugins.conversation.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.realtime import dialogue_session, transcription_session
 from sidecar.plugins.realtime.dialogue_config import DIALOGUE_MODELS
@@ -40,7 +43,6 @@ from sidecar.plugins.realtime.session_config import (
     updated_transcription,
 )
 from sidecar.service.facade import Service
-from sidecar.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 
 log = logging.getLogger(__name__)
 ADDRESS_PARAMETERS = ("model", "intent", "api_key", auth_gate.TICKET_PARAMETER)
@@ -201,9 +203,9 @@ def build_talk_router(service: Service) -> APIRouter:
     @router.get("/v1/talk", response_model=TalkEngines, responses=openapi.PROBLEMS)
     async def parts() -> Response:
         """Engines of conversations, and those to choose from."""
-        asr, tts, talks = service.live.spec, service.tts, service.conversations
+        asr, tts, talks = service.live.spec, service.tts, ConversationRegistry.of(service)
         models, voices = list(await talks.models()), list(await talks.voices())
-        voice = service.settings.talk_voice or next(iter(voices), "")
+        voice = ConversationSettings.of(service.settings).talk_voice or next(iter(voices), "")
         body = TalkEngines(
             hears=TalkEngine.model_validate(asr) if asr else None,
             thinks=TalkLlm(name=talks.llm, models=models),

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from sidecar import errors
-from sidecar.conversation import conversation_events
-from sidecar.conversation.chat_completions import ChatRole
 from sidecar.interfaces import live_events
+from sidecar.plugins.conversation import conversation_events
+from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.openai.common import error_body, language_code, speaker_letters
 from sidecar.transcripts.transcript import Segment, join_texts
 from sidecar.transcripts.word_timing import common_prefix_length

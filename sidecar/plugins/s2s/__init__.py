@@ -56,6 +56,7 @@ def create_listener(parts: PortParts) -> ProtocolListener:
 
 PLUGIN = Plugin(
     name="s2s",
+    requires=("conversation",),
     settings=S2SSettings,
     http=_http,
     ports=(

@@ -25,11 +25,13 @@ from sidecar.api.http import request_headers, websocket_connections
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.openapi import Routes
 from sidecar.api.http.responses import json_response
-from sidecar.conversation import audio_pacing
-from sidecar.conversation import conversation_events as output
-from sidecar.conversation.conversation_loop import ConversationLoop
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import WholeSamples
+from sidecar.plugins.conversation import audio_pacing
+from sidecar.plugins.conversation import conversation_events as output
+from sidecar.plugins.conversation.conversation_loop import ConversationLoop
+from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
+from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.service.facade import Service
 
 PATH = "/stream"
@@ -90,7 +92,7 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/status", response_model=S2SStatus)
     async def status() -> Response:
         """State of conversations."""
-        talks = service.conversations
+        talks = ConversationRegistry.of(service)
         body = S2SStatus(
             state=talks.phase.value,
             initialized=service.live.spec is not None,
@@ -105,7 +107,7 @@ def build_router(service: Service) -> APIRouter:
         asr, tts = service.live.spec, service.tts
         body = S2SConfiguration(
             asr_model=asr.name if asr is not None else "none",
-            llm_model=service.conversations.llm,
+            llm_model=ConversationRegistry.of(service).llm,
             tts_model=tts.spec.name if tts is not None else "none",
             input_sample_rate=IN_RATE,
             output_sample_rate=OUT_RATE,
@@ -132,7 +134,7 @@ def build_secondary_port_router(service: Service) -> APIRouter:
     async def health() -> Response:
         body = {
             "status": "ok",
-            "pipeline_state": service.conversations.phase.value,
+            "pipeline_state": ConversationRegistry.of(service).phase.value,
             "initialized": service.live.spec is not None,
         }
         return json_response(body)
@@ -159,9 +161,10 @@ async def serve_conversation(
         WebSocketGone: the client disconnected.
         errors.SidecarError: the conversation failed.
     """
-    settings, options = service.settings, service.conversations.options()
-    manner = SynthesisOptions(settings.talk_voice, settings.language, rate=OUT_RATE)
-    async with service.conversations.open(socket.caller, options, manner) as talk:
+    settings, options = service.settings, ConversationRegistry.of(service).options()
+    voice = ConversationSettings.of(settings).talk_voice
+    manner = SynthesisOptions(voice, settings.language, rate=OUT_RATE)
+    async with ConversationRegistry.of(service).open(socket.caller, options, manner) as talk:
         rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
         await socket.send(_status("ready", **rates))
         await socket.run_until_first_ends(

@@ -21,8 +21,8 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, TurnControl
+from sidecar.plugins.conversation.tts.espeak_tts import EspeakTts
 from sidecar.transcripts.transcript import Transcript
-from sidecar.tts.espeak_tts import EspeakTts
 
 pytestmark = pytest.mark.slow  # the weights are not ours; what we make of them is in other files
 

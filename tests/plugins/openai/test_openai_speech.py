@@ -20,18 +20,20 @@ from service_process import PATIENCE_S, Server, StartServer, wait_until
 from sidecar import errors
 from sidecar.audio.codecs import EncodedFormat
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
-from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.plugins import settings_class
+from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
 from sidecar.plugins.openai import speech
-from sidecar.tts.tts_engine_selection import choose_tts_engine
 from sidecar.workers.engine_fleet import EngineFleet
+
+Settings = settings_class()
 
 RATE = 24_000
 TEXT = "One two three. Four five six seven."
 SECONDS = 0.05 * len("Onetwothree.Fourfivesixseven.") + 0.05 * 7
-"""As `sidecar.tts.scripted_tts` speaks it."""
+"""As `sidecar.plugins.conversation.tts.scripted_tts` speaks it."""
 TOLERANCE_S = 0.2
 """Of coders, which add silence, and of resampling."""
 

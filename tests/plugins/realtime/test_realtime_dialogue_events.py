@@ -14,9 +14,12 @@ from pydantic import TypeAdapter
 
 from sidecar import errors
 from sidecar.audio import codecs
-from sidecar.conversation.audio_pacing import ReplyAudioFrame
-from sidecar.conversation.chat_completions import ChatRole
-from sidecar.conversation.conversation_events import (
+from sidecar.engines import scripted_engine
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.plugins.conversation.audio_pacing import ReplyAudioFrame
+from sidecar.plugins.conversation.chat_completions import ChatRole
+from sidecar.plugins.conversation.conversation_events import (
     CommitAcknowledged,
     ConversationError,
     ConversationOptions,
@@ -37,9 +40,6 @@ from sidecar.conversation.conversation_events import (
     UserTurnStarted,
     UserTurnStopped,
 )
-from sidecar.engines import scripted_engine
-from sidecar.interfaces.engine_interface import SynthesisOptions
-from sidecar.interfaces.live_options import LiveOptions
 from sidecar.plugins.openai.common import param_of
 from sidecar.plugins.realtime.client_events import (
     RealtimeItemCreate,

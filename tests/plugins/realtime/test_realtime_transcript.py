@@ -1,8 +1,8 @@
 """What both said, as a transcript."""
 
-from sidecar.conversation import conversation_events as told
-from sidecar.conversation.audio_pacing import ReplyAudioFrame
-from sidecar.conversation.chat_completions import ChatRole
+from sidecar.plugins.conversation import conversation_events as told
+from sidecar.plugins.conversation.audio_pacing import ReplyAudioFrame
+from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.realtime.dialogue_events import (
     MACHINE,
     MAX_CHARACTERS,

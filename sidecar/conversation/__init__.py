@@ -1,1 +1,0 @@
-"""Spoken conversations: recognition, LLM, TTS, interruption."""

@@ -1,0 +1,387 @@
+"""Conversation loop: state machine with its ASR, LLM and TTS tasks."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any, TypeAlias
+
+from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
+from sidecar.concurrency import ThreadLimiter, running
+from sidecar.interfaces.engine_interface import SynthesisOptions
+from sidecar.interfaces.live_options import SampleEncoding
+from sidecar.live.sessions.session import Session
+from sidecar.plugins.conversation import conversation_events as events
+from sidecar.plugins.conversation.audio_pacing import AudioPacer
+from sidecar.plugins.conversation.chat_completions import Llm
+from sidecar.plugins.conversation.conversation_events import MAX_PENDING_OUTPUT, ConversationOptions
+from sidecar.plugins.conversation.speech_input import SpeechInput
+from sidecar.plugins.conversation.state_machine import ConversationStateMachine
+from sidecar.transcripts.transcript import Notice
+from sidecar.workers.engine_fleet import TtsClient
+
+log = logging.getLogger(__name__)
+
+Compare: TypeAlias = Callable[[Callable[[], float | None]], Awaitable[float | None]]
+"""Function that runs a comparison with the reply, which takes up to a tenth of a second."""
+_Heard: TypeAlias = events.ConversationEvent | int
+"""Event of the speech input, or the number of an utterance to compare."""
+StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
+
+
+class ConversationTasks:
+    """Tasks of the LLM and TTS stages. `stop` does not wait for a task: its events are ignored at
+    once, and it ends in its own time."""
+
+    def __init__(
+        self,
+        thinker: Llm,
+        voice: TtsClient | None,
+        manner: SynthesisOptions,
+        now: Callable[[], float],
+        happened: Callable[[events.ConversationEvent], None],
+    ) -> None:
+        self.thinker, self.manner = thinker, manner
+        """LLM and synthesis options: changes apply to stages that begin later."""
+        self._voice = voice
+        self._now, self._happened = now, happened
+        self._going: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
+        self._said: dict[int, asyncio.Queue[events.SynthesizeText]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def think(self, command: events.GenerateReply) -> None:
+        """Start the LLM for a reply."""
+        work = partial(self._thought, command)
+        self._begin(command.turn, events.ConversationStage.THINKER, work)
+
+    def say(self, command: events.SynthesizeText) -> None:
+        """Synthesize the text after all earlier text of the turn."""
+        if command.turn not in self._said:
+            self._said[command.turn] = asyncio.Queue()
+            spoken = partial(self._spoken, command.turn, self.manner)
+            self._begin(command.turn, events.ConversationStage.VOICE, spoken)
+        self._said[command.turn].put_nowait(command)
+
+    def stop(self, turn: int, stage: events.ConversationStage) -> None:
+        """Cancel that stage of the turn."""
+        if stage is events.ConversationStage.VOICE:
+            self._said.pop(turn, None)
+        if (task := self._going.pop((turn, stage), None)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Cancel all tasks and wait for them. A task that was cancelled before is not cancelled
+        again: that would end a worker process that other conversations share."""
+        for task in self._tasks:
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
+        task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
+        self._going[turn, stage] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watched(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
+        try:
+            await work()
+        except errors.SidecarError as error:
+            self._happened(events.StageFailed(self._now(), turn, stage, error))
+        except Exception:  # a stage may raise anything: the conversation goes on
+            log.exception("internal error in the stage %s of a conversation", stage)
+            self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
+        finally:
+            self._going.pop((turn, stage), None)
+
+    async def _thought(self, command: events.GenerateReply) -> None:
+        async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
+            async for piece in pieces:
+                now, turn = self._now(), command.turn
+                if isinstance(piece, str):
+                    self._happened(events.LlmToken(now, turn, piece))
+                else:
+                    self._happened(events.LlmToolCallDelta(now, turn, piece))
+        stage = events.ConversationStage.THINKER
+        self._happened(events.StageEnded(self._now(), command.turn, stage))
+
+    async def _spoken(self, turn: int, manner: SynthesisOptions) -> None:
+        waiting = self._said[turn]
+        while True:
+            command = await waiting.get()
+            if self._voice is None:
+                raise errors.EngineUnavailable("This service has no TTS engine.")
+            async with aclosing(self._voice.say(command.text, manner)) as sounds:
+                async for sound in sounds:
+                    self._happened(events.TtsAudio(self._now(), turn, command.piece, sound))
+            stage = events.ConversationStage.VOICE
+            self._happened(events.StageEnded(self._now(), turn, stage, command.piece))
+
+
+class ConversationLoop:
+    """One conversation. It runs in one thread and without waiting: an event goes to the state
+    machine, and its commands are started before the next event.
+
+    ``clears``: as in `AudioPacer`. ``manner``: synthesis options. ``seen``: callback for the
+    client's events. ``compare``: None for a thread of its own.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        thinker: Llm,
+        voice: TtsClient | None,
+        options: ConversationOptions,
+        manner: SynthesisOptions,
+        *,
+        clears: bool = False,
+        seen: Callable[[events.ConversationClientEvent], None] = lambda told: None,
+        now: Callable[[], float] = time.monotonic,
+        compare: Compare | None = None,
+    ) -> None:
+        from sidecar.plugins.conversation import acoustic_echo
+
+        self._now, self._seen = now, seen
+        self.session = session
+        self.machine = ConversationStateMachine(options)
+        """State, history and options; requests go through `wish`."""
+        self.input = SpeechInput(session, now, self._in_order, self._noticed)
+        self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
+        """LLM and TTS: changes take effect on replies that these have not begun."""
+        self.pacer = AudioPacer(clears=clears)
+        """Player of the client."""
+        self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
+        self._run_comparison: Compare = compare or ThreadLimiter("echo", 1).run
+        self._waiting: deque[_Heard] = deque()
+        """Words and utterances to compare, and what came from the speech input behind them."""
+        self._comparing: asyncio.Task[None] | None = None
+        self.output: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
+        self._unanswered: deque[asyncio.Event] = deque()
+        """Commits and discards of the client that are not acknowledged yet."""
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def hear(
+        self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
+    ) -> None:
+        """Add audio of the user, as `Session.send`."""
+        await self.input.hear(raw, encoding, rate)
+        self._evidence.hear(raw, encoding, rate, self.session.received_s)
+        utterance = self.input.speaking
+        if utterance is None or not self.pacer.turn:
+            return
+        start, end, _ = self.input.place(utterance)
+        if not self._waiting and self._evidence.is_due(start, end, self._compared_s):
+            self._in_order(utterance)
+
+    @property
+    def sending(self) -> bool:
+        """Return whether some audio of the reply in progress is not sent yet."""
+        return self.machine.replying > self._sent
+
+    def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
+        """Handle a request of the client: ``what`` is the type of event, ``values`` are its
+        fields."""
+        self.session.touch()
+        self._happened(what(self._now(), *values))
+
+    def playback_completed(self) -> None:
+        """Record that the client plays all that was sent of a reply to its end, if all was sent."""
+        if self.machine.replying and not self.sending:
+            self.wish(events.PlaybackReported, self.machine.replying, float("inf"))
+
+    async def commit(self) -> None:
+        """End the user's turn after the audio so far. Wait until all of that is recognized.
+
+        Raises:
+            errors.SessionOver: the session takes no more input.
+        """
+        self.input.commit()
+        await self._acknowledged()
+
+    async def forget(self) -> None:
+        """Discard the user's words that are not answered; wait as `commit` does."""
+        self.session.forget()
+        await self._acknowledged()
+
+    async def _acknowledged(self) -> None:
+        self._unanswered.append(asyncio.Event())
+        await self._unanswered[-1].wait()
+
+    def end(self) -> None:
+        """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
+        last output."""
+        self.wish(events.ResponseCancelled)
+        self.output.put_nowait(events.ConversationEnded())
+
+    def warn(self, error: errors.SidecarError) -> None:
+        """Send a warning; the conversation goes on."""
+        self.output.put_nowait(events.ConversationError(0, error))
+
+    def _noticed(self, notice: Notice) -> None:
+        self.output.put_nowait(events.ConversationNotice(notice))
+
+    async def run(self) -> None:
+        """Run until the session ends.
+
+        Raises:
+            errors.SidecarError: the error that ended it.
+        """
+        try:
+            async with running(self.input.listen()) as (listening,):
+                await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+                if self._comparing is not None and not self._broken.done():
+                    await asyncio.wait({self._comparing})
+                for one in (self._broken, listening):
+                    if one.done():
+                        one.result()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._comparing is not None:
+                self._comparing.cancel()
+            self._broken.cancel()
+            await self.stages.close()
+
+    async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
+        """Yield the output for the client, without end and for one reader."""
+        while True:
+            yield await self.output.get()
+
+    def _happened(self, event: events.ConversationEvent) -> None:
+        """Feed the state machine and carry out its commands. The playback position is fed first: an
+        interruption depends on it."""
+        if self._broken.done():
+            return
+        try:
+            now = self._now()
+            if turn := self.pacer.turn:
+                self._evidence.play(turn, self.pacer.heard(now), now)
+                played = events.PlaybackReported(now, turn, self.pacer.played(now))
+                self._do(self.machine.take(played))
+            self._do(self.machine.take(event))
+            for frame in self.pacer.due(now):
+                self.output.put_nowait(frame)
+            self._tell_sent()
+            self._set_timer(now)
+            if self.output.qsize() > MAX_PENDING_OUTPUT:
+                raise errors.InboundFull("The client does not read its events.")
+        except Exception as fault:  # an internal error ends the conversation, and `run` raises it
+            self._broken.set_exception(fault)
+
+    def _in_order(self, what: _Heard) -> None:
+        """Handle an event of the speech input. The echo similarity is fed before the words, which
+        wait for it; all that comes behind them keeps its place."""
+        if not self._waiting and self._comparison(what) is None:
+            self._go_on(what)
+            return
+        self._waiting.append(what)
+        if len(self._waiting) == 1:
+            work = self._compare_in_order()
+            self._comparing = asyncio.get_running_loop().create_task(work, name="echo")
+
+    async def _compare_in_order(self) -> None:
+        try:
+            while self._waiting:
+                what = self._waiting[0]
+                if (utterance := _compared_utterance(what)) is not None:
+                    await self._compare(utterance)
+                self._go_on(what)
+                self._waiting.popleft()
+        except Exception as fault:  # as in `_happened`
+            if not self._broken.done():
+                self._broken.set_exception(fault)
+
+    def _go_on(self, what: _Heard) -> None:
+        if not isinstance(what, int):
+            self._happened(what)
+
+    def _comparison(self, what: _Heard) -> Callable[[], float | None] | None:
+        """Return the comparison that this waits for, if any."""
+        utterance = _compared_utterance(what)
+        if utterance is None:
+            return None
+        self._compared_s = self.session.received_s
+        self._happened(events.TimerFired(self._now()))
+        return self._evidence.comparison(*self.input.place(utterance))
+
+    async def _compare(self, utterance: int) -> None:
+        """Feed the similarity of an utterance's audio so far to what was played then, if any
+        was."""
+        comparison = self._comparison(utterance)
+        likeness = None if comparison is None else await self._run_comparison(comparison)
+        if likeness is not None:
+            self._happened(events.EchoSimilarity(self._now(), utterance, likeness))
+
+    def _tell_sent(self) -> None:
+        ending = self.machine.made
+        if ending is not None and self.sending and not self.pacer.waiting:
+            self._sent = self.machine.replying
+            self.output.put_nowait(events.TurnAudioSent(self._sent, ending))
+
+    def _do(self, commands: list[events.ConversationCommand]) -> None:
+        for command in commands:
+            self._carry_out(command, self._now())
+
+    def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
+        match command:
+            case events.SendReplyAudio(turn, piece, sound):
+                self.pacer.add(turn, piece, sound, now)
+                self._evidence.emit(turn, sound)
+            case events.DropReplyAudio(turn):
+                self.pacer.drop_audio(turn)
+                self.output.put_nowait(command)
+            case events.PauseReplyAudio():
+                self.pacer.pause(now)
+            case events.ResumeReplyAudio():
+                self.pacer.resume(now)
+            case events.GenerateReply():
+                self.stages.think(command)
+            case events.SynthesizeText():
+                self.stages.say(command)
+            case events.StopStage(turn, stage):
+                self.stages.stop(turn, stage)
+            case events.SetSpeechDetection(threshold):
+                self.input.attend(threshold)
+            case events.SetTimer(at):
+                self._due = at
+            case events.ConversationClientEvent():
+                if isinstance(command, events.ReplyEnded):
+                    self.session.touch()  # a client that plays a reply is present
+                    for frame in self.pacer.end(command.turn):
+                        self.output.put_nowait(frame)
+                self._seen(command)
+                self.output.put_nowait(command)
+                acknowledges = events.CommitAcknowledged | events.DiscardAcknowledged
+                if isinstance(command, acknowledges) and self._unanswered:
+                    self._unanswered.popleft().set()
+
+    def _set_timer(self, now: float) -> None:
+        """Set the timer to the next time that the state machine or the pacer needs."""
+        times = [self._due, self.pacer.wake_at(now)]
+        at = min((one for one in times if one is not None), default=None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, at - now), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._happened(events.TimerFired(self._now()))
+
+
+def _compared_utterance(what: _Heard) -> int | None:
+    """Return the utterance to compare, if any: that of words, or one without words yet."""
+    if isinstance(what, events.RecognizedWords) and what.text:
+        return what.utterance
+    return what if isinstance(what, int) else None

@@ -1,0 +1,302 @@
+"""LLM client over HTTP, and its selection from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from sidecar import errors, openai_http
+from sidecar.config import secret_settings
+from sidecar.config.settings import Settings
+from sidecar.limit_overrides import limit
+from sidecar.plugins.conversation import chat_completions
+from sidecar.plugins.conversation.settings import ConversationSettings
+
+if TYPE_CHECKING:
+    import httpx
+
+
+log = logging.getLogger(__name__)
+
+FIRST_TOKEN_S = limit("llm_first_token", 20.0)
+"""Seconds that an LLM may take to its first word: it may have to load."""
+NEXT_TOKEN_S = limit("llm_next_token", 10.0)
+"""Seconds that an LLM may take from one word to the next."""
+MAX_TOKENS = limit("llm_max_tokens", 200)
+"""Maximum number of tokens of an answer: a minute of speech."""
+MODELS_TIMEOUT_S = 3.0
+"""Seconds for a server to accept a connection, and to list its models."""
+WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
+
+
+@dataclass(frozen=True, slots=True)
+class LlmAddress:
+    """Address of an LLM, and its request options.
+
+    ``url``: without the path of the API; '' searches this machine. ``model``: '' takes the first
+    that the server lists. ``first_s``: seconds to the first word (a server may have to load the
+    model); ``next_s``: seconds from one word to the next. ``max_tokens``: maximum of an answer. The
+    key is never printed.
+    """
+
+    url: str
+    model: str = ""
+    key: str = field(default="", repr=False)
+    max_tokens: int = MAX_TOKENS
+    first_s: float = FIRST_TOKEN_S
+    next_s: float = NEXT_TOKEN_S
+
+    @property
+    def looked_for(self) -> bool:
+        """Return whether any server that answers on this machine is used."""
+        return not self.url
+
+
+class LlmClient:
+    """HTTP client of one model."""
+
+    calls = True
+    """The model may call tools, and decides by itself whether it does."""
+
+    def __init__(
+        self, address: LlmAddress, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """``transport``: None for the network."""
+        import httpx
+
+        self._address = address
+        self._model, self._limit = address.model, chat_completions.LIMIT
+        self._thinks = False
+        """Whether the model's replies begin with reasoning that no mark begins."""
+        options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
+        self._client = httpx.AsyncClient(**options, transport=transport)
+
+    @property
+    def name(self) -> str:
+        """Return the model's name and its host."""
+        return f"{self._model or 'a language model'} at {self._client.base_url.netloc.decode()}"
+
+    async def ready(self) -> None:
+        """Determine the model and have the server load it: request one token and drop it.
+
+        Raises:
+            errors.LlmError: the server does not answer, or rejects the request.
+        """
+        await self._known()
+        async with self._within(self._address.first_s), self._asked(WARM_UP_MESSAGES, 1):
+            pass
+
+    async def models(self) -> tuple[str, ...]:
+        """Return the models that the server lists, after the configured one.
+
+        Raises:
+            errors.LlmError: the server lists nothing.
+        """
+        body = await self._listed()
+        names = (self._model, *openai_http.model_names(body))
+        return tuple(dict.fromkeys(filter(None, names)))
+
+    def other(self, model: str) -> LlmClient:
+        """Return a client of another model, with its own connections."""
+        return LlmClient(replace(self._address, model=model))
+
+    async def reply(
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
+    ) -> AsyncGenerator[chat_completions.LlmDelta, None]:
+        """Yield the reply as `Llm.reply`. Leaving early closes the connection, which ends the
+        server's work.
+
+        Raises:
+            errors.LlmUnreachable, errors.LlmTimeout, errors.LlmRefused, errors.LlmFailed,
+            errors.LlmGarbled: it did not answer, or not to the end.
+        """
+        await self._known()
+        within_s = self._address.first_s
+        since: float | None = asyncio.get_running_loop().time()
+        async with self._asked(messages, self._address.max_tokens, tools) as events:
+            words = chat_completions.ChatStreamParser(thinks=self._thinks)
+            while not words.done:
+                async with self._within(within_s, since):
+                    found = await self._next(events, words)
+                for piece in found:
+                    yield piece
+                    within_s, since = self._address.next_s, None
+            self._thinks = self._thinks or words.lone_end
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _next(
+        self, events: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
+    ) -> list[chat_completions.LlmDelta]:
+        """Return the next deltas; none at the end. Events without deltas are skipped."""
+        async for event in events:
+            if (said := words.feed(event)) or words.done:
+                return said
+        raise errors.LlmFailed("The response of the language model ended early.")
+
+    async def _known(self) -> None:
+        """Determine the model to use, if it is not configured."""
+        if self._model:
+            return
+        self._model = next(iter(openai_http.model_names(await self._listed())), "")
+        if not self._model:
+            raise errors.LlmRefused(
+                "The language model's server has no model.",
+                hint="Install one there (ollama pull …).",
+            )
+
+    async def _listed(self) -> object:
+        """Return the server's list of models."""
+        try:
+            async with self._within(MODELS_TIMEOUT_S):
+                with self._http_errors_as_ours():
+                    listed = await openai_http.get(self._client, chat_completions.MODELS_PATH)
+        except openai_http.RequestRefused as refused:
+            raise chat_completions.response_error(refused.status, refused.body) from None
+        if (body := openai_http.loads(listed)) is None:
+            raise errors.LlmGarbled()
+        return body
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a request; yield the events of the accepted response."""
+        with self._http_errors_as_ours():
+            async with AsyncExitStack() as stack:
+                response = await self._sent(stack, messages, most, tools)
+                events = openai_http.event_data(
+                    response.aiter_bytes(),
+                    chat_completions.MAX_EVENT_BYTES,
+                    chat_completions.stream_fault,
+                )
+                yield await stack.enter_async_context(aclosing(events))
+
+    async def _sent(
+        self,
+        stack: AsyncExitStack,
+        messages: Sequence[chat_completions.ChatMessage],
+        most: int,
+        tools: chat_completions.ToolSet,
+    ) -> httpx.Response:
+        """Send a request, once more if the server wants the newer name of the limit."""
+        while True:
+            limit = self._limit  # the response to a parallel request may change it
+            body = chat_completions.chat_request(messages, self._model, most, tools, limit)
+            sent = openai_http.accepted(
+                self._client, "POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body
+            )
+            try:
+                async with self._within(self._address.first_s):
+                    return await stack.enter_async_context(sent)
+            except openai_http.RequestRefused as refused:
+                newer = chat_completions.wants_newer_limit(refused.body)
+                if limit != chat_completions.LIMIT or not newer:
+                    raise chat_completions.response_error(refused.status, refused.body) from None
+                self._limit = chat_completions.NEWER_LIMIT
+
+    def _http_errors_as_ours(self) -> AbstractContextManager[None]:
+        return openai_http.http_errors_as(
+            lambda _: errors.LlmUnreachable(f"No server answers at {self._address.url}."),
+            lambda error: errors.LlmFailed(
+                f"The connection to the language model broke: {type(error).__name__}."
+            ),
+        )
+
+    @asynccontextmanager
+    async def _within(self, seconds: float, since: float | None = None) -> AsyncIterator[None]:
+        """Limit the time since ``since`` on the loop's clock; `None`: since now."""
+        began = asyncio.get_running_loop().time() if since is None else since
+        try:
+            async with asyncio.timeout_at(began + seconds):
+                yield
+        except TimeoutError:
+            raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
+
+
+AUTO = "auto"
+LOCAL_LLM_SERVERS = {
+    "Ollama": "http://127.0.0.1:11434",
+    "LM Studio": "http://127.0.0.1:1234",
+    "llama.cpp": "http://127.0.0.1:8080",
+    "vLLM": "http://127.0.0.1:8000",
+}
+"""Default addresses of local LLM servers, from their documentation."""
+PROBE_TIMEOUT_S = 2.0
+"""Seconds for a local server to answer on a busy machine; a closed port is known at once."""
+
+
+def choose_llm(settings: Settings) -> LlmAddress | None:
+    """Return the address of the LLM by the settings; `None` for the echo model. No request is sent.
+
+    Raises:
+        errors.SettingsInvalid: the address or the key is not valid.
+    """
+    group = ConversationSettings.of(settings)
+    wanted = group.llm.strip()
+    if wanted == chat_completions.REPEAT_LLM_NAME:
+        return None
+    return LlmAddress(
+        "" if wanted == AUTO else secret_settings.parse_server_url(wanted, "llm"),
+        group.llm_model,
+        secret_settings.parse_key(group.llm_key, "llm"),
+    )
+
+
+async def create_llm(
+    address: LlmAddress | None,
+    *,
+    again: bool = False,
+    local: Mapping[str, str] = LOCAL_LLM_SERVERS,
+    probe_s: float = PROBE_TIMEOUT_S,
+) -> chat_completions.Llm:
+    """Create the client of an LLM. With 'auto' it is a server that answers on this machine, and no
+    other: one of ``local``, within ``probe_s``. ``again``: an earlier search found none, which is
+    logged already."""
+    if address is None:
+        return chat_completions.RepeatLlm()
+    if not address.looked_for:
+        return LlmClient(address)
+    probes = ((url, _probe_model(url, address.model, probe_s)) for url in local.values())
+    looks = {url: asyncio.ensure_future(probe) for url, probe in probes}
+    try:
+        for name, url in local.items():
+            if model := await looks[url]:
+                log.info("LLM: %s of %s at %s", model, name, url)
+                return LlmClient(replace(address, url=url, model=model))
+    finally:
+        for look in looks.values():
+            look.cancel()
+    if not again:
+        log.info(
+            "LLM: none found (tried: %s); conversations repeat what the user says; set "
+            "VIBEVOICE_LLM to a server",
+            ", ".join(local),
+        )
+    return chat_completions.RepeatLlm()
+
+
+async def _probe_model(url: str, wanted: str, probe_s: float) -> str:
+    """Return the model of a server on this machine: the wanted one, else its first; '' if there is
+    no server or model."""
+    import httpx
+
+    options = openai_http.client_options(probe_s, url=url)
+    try:
+        async with httpx.AsyncClient(**options) as client, asyncio.timeout(probe_s):
+            body = await openai_http.get(client, chat_completions.MODELS_PATH)
+    except (TimeoutError, httpx.HTTPError, openai_http.RequestRefused):
+        return ""
+    names = openai_http.model_names(openai_http.loads(body))
+    return wanted or names[0] if names else ""

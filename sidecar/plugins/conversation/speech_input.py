@@ -1,0 +1,252 @@
+"""Live session as the speech input of a conversation."""
+
+import dataclasses
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from sidecar import errors
+from sidecar.bounded_dict import BoundedDict
+from sidecar.concurrency import OneShotTimer
+from sidecar.interfaces import live_events, live_options
+from sidecar.interfaces.engine_interface import AUTO
+from sidecar.limit_overrides import limit
+from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
+from sidecar.plugins.conversation import conversation_events as events
+from sidecar.transcripts.transcript import Notice
+
+CLOCK_HISTORY_S = 120.0
+"""Seconds of audio that the clock covers; older positions are never looked up."""
+MIN_CLOCK_STEP_S = 0.01
+"""Minimum distance of the clock's entries in seconds, of which there are at most 12,000."""
+
+
+class AudioClock:
+    """Clock of audio that comes in chunks. Audio ``s`` seconds before a chunk's end was recorded
+    ``s`` seconds before the chunk came. A pause of the client between two chunks does not change
+    that."""
+
+    def __init__(self) -> None:
+        self.ends: deque[tuple[float, float]] = deque()
+
+    def came(self, upto: float, now: float) -> None:
+        """Record that all audio up to ``upto`` seconds has come by ``now``."""
+        ends = self.ends
+        if ends and upto <= ends[-1][0]:
+            return
+        if len(ends) > 1 and upto - ends[-2][0] < MIN_CLOCK_STEP_S:
+            ends.pop()
+        ends.append((upto, now))
+        while self.ends[-1][0] - self.ends[0][0] > CLOCK_HISTORY_S:
+            self.ends.popleft()
+
+    def time(self, position: float) -> float:
+        """Return the time of the audio at ``position``."""
+        if not self.ends:
+            return position
+        at = bisect_left(self.ends, (position,))
+        end, came = self.ends[min(at, len(self.ends) - 1)]
+        return came - max(0.0, end - position)
+
+
+INPUT_STALL_S = limit("talk_stall", 0.6)
+"""Seconds without audio during speech after which the client has stopped sending. Pages send four
+times a second, and send nothing once the user switches the microphone off."""
+STALL_CHUNKS = 1.5
+"""Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
+MAX_UTTERANCE_SPANS = 100
+"""Maximum number of utterances with a stored position in the audio."""
+MIN_SPEECH_S = 0.064
+"""Seconds from the start of speech to its detection: two frames of the detector."""
+CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
+"""Endpointing of the session: words are recognized from 0.1 s of silence on. The state machine
+decides whether that ends a turn."""
+
+
+def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
+    """Return the options of a live session for a conversation."""
+    return live_options.LiveOptions(
+        language=language,
+        turns=live_options.TurnControl.SILENCE,
+        endpointing=CONVERSATION_ENDPOINTING,
+        diarize=False,
+    )
+
+
+class SpeechInput:
+    """Translation of a session's events to conversation events for ``happened``. ``noticed`` gets
+    the other notices. `listen` runs until the session ends."""
+
+    def __init__(
+        self,
+        session: Session,
+        now: Callable[[], float],
+        happened: Callable[[events.ConversationEvent], None],
+        noticed: Callable[[Notice], None],
+    ) -> None:
+        self._session, self._now, self._happened = session, now, happened
+        self._noticed = noticed
+        self._clock = AudioClock()
+        self._finals: dict[int, list[str]] = {}
+        """Texts of a turn's finals, by turn, until the turn has ended."""
+        self._stopped: dict[int, float] = {}
+        self.speaking: int | None = None
+        """The utterance in progress."""
+        self._starving: OneShotTimer | None = None
+        self._quiet = False
+        """Input has stalled: an utterance that starts now does not go on."""
+        self.options, self._guard = session.options, 0.0
+        """Recognition options, and the threshold that is added while a reply is played."""
+        self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
+        self._gone: frozenset[int] = frozenset()
+        self._ours: deque[bool] = deque()
+        """Commits that are not answered yet: whether the service made them, not the client."""
+
+    def span(self, utterance: int) -> tuple[float, float]:
+        """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
+        progress ends where it began; of one that is no longer kept both are 0."""
+        return self._spans.get(utterance, (0.0, 0.0))
+
+    def place(self, utterance: int) -> tuple[float, float, float]:
+        """Return the span of an utterance so far, without the lead before its first word: from, to,
+        and the time of its end."""
+        start, end = self.span(utterance)
+        start += self.options.endpointing.pre_roll_s
+        if utterance == self.speaking:
+            end = self._session.received_s
+        return start, max(start, end), self._clock.time(max(start, end))
+
+    async def hear(self, raw: bytes, encoding: live_options.SampleEncoding, rate: int) -> None:
+        """Add audio, as `Session.send`."""
+        if self._starving is not None:  # here, as sending may wait for the engine
+            self._starving.cancel()
+        try:
+            await self._session.send(raw, encoding, rate)
+        finally:
+            stall_s = max(INPUT_STALL_S, STALL_CHUNKS * len(raw) / encoding.width / rate)
+            self._starving = OneShotTimer(stall_s, self._starved)
+        self._clock.came(self._session.received_s, self._now())
+        self._quiet = False
+
+    def commit(self, *, ours: bool = False) -> None:
+        """End the user's turn after the audio so far; report it once all of that is recognized,
+        unless it is the service's own.
+
+        Raises:
+            errors.SessionOver: the session takes no more input.
+        """
+        self._session.commit()
+        self._ours.append(ours)
+
+    def use(self, options: live_options.LiveOptions) -> None:
+        """Change the recognition options."""
+        self.options = options
+        self.attend(self._guard)
+
+    def attend(self, threshold: float) -> None:
+        """Raise the threshold of speech detection by ``threshold``."""
+        self._guard, ends = threshold, self.options.endpointing
+        guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
+        ends = dataclasses.replace(ends, threshold=guarded)
+        with suppress(errors.SidecarError):  # a session that has ended needs no options
+            self._session.change(dataclasses.replace(self.options, endpointing=ends))
+
+    async def listen(self) -> None:
+        """Report what is recognized until the session ends.
+
+        Raises:
+            errors.SidecarError: the error that ended the session.
+        """
+        try:
+            async for numbered in self._session.events():
+                self._told(numbered.event)
+        finally:
+            if self._starving is not None:
+                self._starving.cancel()
+
+    def _told(self, event: live_events.LiveEvent) -> None:
+        match event:
+            case live_events.SpeechStarted(turn, at):
+                self.speaking = turn
+                self._spans[turn] = at, at
+                # Audio before the first word may have been sent long ago.
+                into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
+                began = self._clock.time(at + into) - MIN_SPEECH_S
+                self._happened(events.UserSpeechStarted(self._now(), turn, began))
+                if self._quiet:  # the report is late: no audio comes that could end it
+                    self._cut()
+            case live_events.SpeechStopped(turn, at):
+                self._silent(turn)
+                self._stopped[turn] = self._clock.time(at)
+                self._spans[turn] = self.span(turn)[0], at
+                self._happened(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
+            case live_events.Partial() if event.turn == self.speaking:
+                self._words(event.turn, event.text, self._clock.time(event.start))
+            case live_events.Final():
+                self._finals.setdefault(event.turn, []).append(event.segment.text)
+                if event.turn == self.speaking:  # a long utterance was cut
+                    self._words(event.turn, "", self._clock.time(event.segment.end))
+            case live_events.TurnEnded():
+                self._ended(event)
+            case live_events.TurnDropped(turn):
+                self._silent(turn)
+                self._stopped.pop(turn, None)
+                self._finals.pop(turn, None)
+                self._happened(events.TurnDiscarded(self._now()))
+            case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
+                self._lost()
+            case live_events.NoticeRaised(notice):
+                self._noticed(notice)
+
+    def _lost(self) -> None:
+        """Report that the words of utterances in progress are lost."""
+        if self.speaking is not None:
+            ended = self._stopped[self.speaking] = self._now()
+            self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
+        error = errors.EngineCrashed(hint="Say it again, or type it.")
+        for utterance in self._stopped or (events.UNKNOWN_UTTERANCE,):
+            stage = events.ConversationStage.RECOGNISER
+            self._happened(events.StageFailed(self._now(), utterance, stage, error))
+        self._gone = frozenset(self._stopped)
+        self.speaking = None
+        self._stopped.clear()
+        self._finals.clear()
+
+    def _ended(self, event: live_events.TurnEnded) -> None:
+        self._finals.pop(event.turn, None)
+        if event.turn not in self._gone:
+            self._told_all(event)
+        if event.committed and self._ours and not self._ours.popleft():
+            self._happened(events.TurnCommitted(self._now()))
+
+    def _told_all(self, event: live_events.TurnEnded) -> None:
+        ended = self._stopped.pop(event.turn, None)
+        if ended is None:  # ended by the client or by `_cut`
+            self._silent(event.turn)
+            ended = self._clock.time(event.end)
+            self._spans[event.turn] = event.start, event.end
+            self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
+        self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
+
+    def _silent(self, turn: int) -> None:
+        """Handle silence, unless the next turn has begun."""
+        if self.speaking == turn:
+            self.speaking = None
+
+    def _words(self, turn: int, text: str, upto: float) -> None:
+        """Report the turn's finals, with ``text`` after them."""
+        said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
+        self._happened(events.RecognizedWords(self._now(), turn, said, upto))
+
+    def _starved(self) -> None:
+        self._quiet = True
+        if self.speaking is not None:
+            self._cut()
+
+    def _cut(self) -> None:
+        """End the utterance after all audio so far. The commit is the service's own: it is not
+        reported."""
+        self._quiet = False
+        with suppress(errors.SidecarError):
+            self.commit(ours=True)

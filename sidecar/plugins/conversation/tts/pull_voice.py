@@ -1,0 +1,68 @@
+"""Voices of the engine 'moonshine' for the commands `pull voice` and `list`."""
+
+from pathlib import Path
+
+from sidecar import engines, errors
+from sidecar.cli.output import print_error_line, print_text
+from sidecar.cli.pull import progress_meter
+from sidecar.config.settings import Settings
+from sidecar.plugin import InstalledVoices, VoiceRequest
+from sidecar.plugins import load_settings
+from sidecar.plugins.conversation.tts import moonshine_tts
+from sidecar.plugins.conversation.tts.installed_voices import PulledVoice, PulledVoices
+from sidecar.plugins.conversation.tts.tts_engine_selection import voices_folder
+from sidecar.plugins.conversation.tts.voice_download import pull_voice
+
+
+def pull(request: VoiceRequest) -> None:
+    """Download the voice to the folder of the request or of the settings, and print that; or list
+    voices."""
+    to = request.folder
+    folder = to.expanduser().absolute() if to is not None else voices_folder(load_settings())
+    if engines.missing_packages(moonshine_tts.SPEC):
+        raise errors.EngineUnavailable("The TTS engine moonshine-voice is not installed.")
+    if request.listed:
+        _list_voices(folder, request.language)
+        return
+    voice = find_voice(request.name, request.language)
+    source = request.source or moonshine_tts.voice_server_url()
+    with progress_meter() as meter:
+        pulled = pull_voice(folder, source, voice, meter)
+    unchecked = [key for key in voice.files if pulled.files[key].checked == "size"]
+    checked = "checked" if not unchecked else "the server knows no checksums: sizes were checked"
+    print_error_line(f"{voice.name} speaks {voice.language} ({checked}).")
+    print_text(f"{folder}\n")
+
+
+def find_voice(name: str, language: str) -> PulledVoice:
+    """Return the voice with its files for a name and a language, either of which may be ''.
+
+    Raises:
+        errors.VoiceUnknown: there is no such voice.
+        errors.ModelLoadFailed: the library with the catalogue does not load.
+    """
+    catalogue = moonshine_tts.voice_catalogue()
+    name, tag = moonshine_tts.choose_moonshine_voice(catalogue, name, language)
+    name = name or moonshine_tts.library_default_voice(moonshine_tts.voice_files(tag))
+    return PulledVoice(name, tag, tuple(moonshine_tts.voice_files(tag, name)))
+
+
+def installed(settings: Settings) -> InstalledVoices | None:
+    """Return the downloaded voices; `None` without any."""
+    stored = PulledVoices.read(voices_folder(settings))
+    voices = stored.whole()
+    names = ", ".join(f"{one.name} ({one.language})" for one in voices)
+    size = stored.largest_bytes(len(voices))
+    return InstalledVoices(names, size, stored.folder) if voices else None
+
+
+def _list_voices(folder: Path, language: str) -> None:
+    """Print language and voice, a line each; downloaded ones are marked."""
+    there = moonshine_tts.voice_catalogue()
+    here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
+    tags = sorted(there)
+    if language:
+        tags = [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
+    for tag in tags:
+        for name in there[tag]:
+            print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}\n")

@@ -1,0 +1,175 @@
+"""Download of TTS voices from a plain HTTP file server.
+
+Checksums are read from `Repr-Digest` (RFC 9530), `x-goog-hash` of Google's storage, and
+`Content-MD5`. An `ETag` may be anything, so it only distinguishes versions.
+"""
+
+import base64
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+
+from sidecar import errors
+from sidecar.checkpoints import resumable_download
+from sidecar.plugins.conversation.tts.installed_voices import PulledFile, PulledVoice, PulledVoices
+from sidecar.version import __version__
+
+VOICE_SERVER_TIMEOUT_S = 10.0
+"""Timeout of connecting and of each read."""
+_DIGEST_BYTES = {resumable_download.SHA256: 32, resumable_download.MD5: 16}
+_NO_ROOM = "Free some space, or set VIBEVOICE_DATA_DIR to a folder on another disk."
+
+
+class VoiceFileServer:
+    """Client of a server with voice files below a URL; it owns the connections."""
+
+    def __init__(self, url: str) -> None:
+        self._base = url.rstrip("/")
+        self._client = httpx.Client(
+            timeout=VOICE_SERVER_TIMEOUT_S,
+            follow_redirects=True,
+            headers={
+                "User-Agent": f"vibevoice-asr/{__version__}",
+                "Accept-Encoding": "identity",  # ranges count the bytes of the file itself
+            },
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def look_up(self, key: str) -> resumable_download.HubFile:
+        """Return size, checksum and version of a file at the server.
+
+        Raises:
+            errors.RepositoryNotFound: the server does not have the file.
+            errors.HubUnreachable: the response is not that of a file.
+        """
+        answer = self._client.head(self._url(key))
+        self._check(answer, key)
+        length = answer.headers.get("content-length", "")
+        media_type = answer.headers.get("content-type", "")
+        if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
+            raise errors.HubUnreachable(
+                f"The server at {self._base} has no voices.",
+                hint="Check the address (--from), the proxy, and whether the network requires a "
+                "login.",
+            )
+        version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
+        checksum, digest = announced_checksum(answer.headers)
+        return resumable_download.HubFile(key, int(length), checksum, digest, version)
+
+    def read(self, file: resumable_download.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
+        """Read a file, as `resumable_download.ChunkReader`; from 0 if its version has changed."""
+        headers = {}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if file.version and not file.version.startswith("W/"):
+                headers["If-Range"] = file.version
+        try:
+            with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
+                if answer.status_code in resumable_download.PASSING:
+                    raise resumable_download.DownloadInterrupted(
+                        f"it answers with {answer.status_code}"
+                    )
+                self._check(answer, file.name)
+                yield from resumable_download.chunks(answer, start, file.size)
+        except httpx.TransportError as error:
+            raise resumable_download.DownloadInterrupted from error
+
+    def _url(self, key: str) -> str:
+        return f"{self._base}/{quote(key)}"
+
+    def _check(self, answer: httpx.Response, key: str) -> None:
+        if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+            raise errors.RepositoryNotFound(
+                f"{self._base} has no {key}.",
+                hint="Choose another voice: vibevoice-asr pull voice --list",
+            )
+        if answer.is_error:
+            raise errors.HubUnreachable(
+                f"{self._base} answered {answer.status_code} for {key}.",
+                hint="Try again later; the same command resumes the download.",
+            )
+
+
+def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
+    """Return kind and hex digest of a server's checksum; (`SIZE`, '') if it sends none."""
+    said = {
+        resumable_download.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
+        resumable_download.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
+        "": (r"(\S+)", headers.get("content-md5", "")),
+    }
+    for kind, (pattern, text) in said.items():
+        if found := re.search(pattern, text):
+            name = kind or resumable_download.MD5
+            try:
+                raw = base64.b64decode(found[1], validate=True)
+            except ValueError:
+                continue
+            if len(raw) == _DIGEST_BYTES[name]:
+                return name, raw.hex()
+    return resumable_download.SIZE, ""
+
+
+def pull_voice(
+    folder: Path,
+    url: str,
+    voice: PulledVoice,
+    meter: resumable_download.DownloadProgress | None = None,
+) -> PulledVoices:
+    """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
+
+    Existing files are checked by the manifest and not fetched again; if all exist, no request is
+    sent. An interrupted download is resumed by the next call.
+
+    Raises:
+        errors.HubUnreachable, errors.RepositoryNotFound: no answer, or no such file.
+        errors.CheckpointDamaged: a file was damaged on the way.
+        errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
+        errors.PullRunning: another process downloads to the folder.
+    """
+    meter = meter or resumable_download.DownloadProgress()
+    place = resumable_download.DownloadDestination(folder)
+    wrong = (resumable_download.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
+    with (
+        resumable_download.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
+        resumable_download.locked(place, "Another 'vibevoice-asr pull voice' is at work."),
+    ):
+        download = resumable_download.RunningDownload(place, meter)
+        pulled = _download_voice_files(PulledVoices.read(folder), url, voice, download)
+        pulled = pulled.with_voice(voice)
+        pulled.write()
+    return pulled
+
+
+def _download_voice_files(
+    pulled: PulledVoices, url: str, voice: PulledVoice, download: resumable_download.RunningDownload
+) -> PulledVoices:
+    wanted = [key for key in voice.files if not pulled.sound(key)]
+    for key in wanted:
+        if key in pulled.files and pulled.path(key).exists():
+            download.meter.notice(f"{key} is damaged and is downloaded again.")
+            pulled.path(key).unlink()
+    if not wanted:
+        return pulled
+    with closing(VoiceFileServer(url)) as server:
+        looks = [partial(server.look_up, key) for key in wanted]
+        files = list(resumable_download.run_in_parallel(looks, download.stop))
+        resumable_download.check_room(download.place, files, "voice", "MB", _NO_ROOM)
+        download.meter.begin(voice.name, sum(file.size for file in files))
+
+        def fetch(file: resumable_download.HubFile) -> tuple[str, PulledFile]:
+            sha256 = resumable_download.fetch(file, server.read, download)
+            return file.name, PulledFile(file.size, sha256, file.kind)
+
+        work = [partial(fetch, file) for file in files]
+        for key, came in resumable_download.run_in_parallel(work, download.stop):
+            pulled = pulled.with_file(key, came)
+            pulled.write()  # complete files stay recorded if others fail
+    return pulled

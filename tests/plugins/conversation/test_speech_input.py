@@ -1,0 +1,184 @@
+"""What a conversation hears when its client falls silent in the middle, and when that was said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from service_process import until
+from virtual_time import stand_still, virtual_time
+
+from sidecar.interfaces import live_events
+from sidecar.interfaces.live_options import SampleEncoding
+from sidecar.live.sessions.session import Session
+from sidecar.plugins.conversation import speech_input
+from sidecar.plugins.conversation.conversation_events import (
+    ConversationEvent,
+    RecognizedWords,
+    UserSpeechStarted,
+    UserSpeechStopped,
+)
+from sidecar.plugins.conversation.speech_input import (
+    CLOCK_HISTORY_S,
+    INPUT_STALL_S,
+    AudioClock,
+    SpeechInput,
+)
+from sidecar.transcripts.transcript import Segment
+
+pytestmark = virtual_time
+SOUND = bytes(320)
+
+
+class Told:
+    """A session that says what the test has it say, and notes how often its sound was ended."""
+
+    def __init__(self) -> None:
+        self.options, self.received_s, self.commits = speech_input.speech_input_options(), 0.0, 0
+        self._events: asyncio.Queue[live_events.LiveEvent] = asyncio.Queue()
+        self.room = asyncio.Event()
+        self.room.set()
+
+    async def send(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
+        await self.room.wait()
+        self.received_s += len(raw) / encoding.width / rate
+
+    def commit(self) -> None:
+        self.commits += 1
+
+    async def tell(self, event: live_events.LiveEvent) -> None:
+        self._events.put_nowait(event)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def events(self) -> AsyncIterator[Any]:
+        while True:
+            yield SimpleNamespace(event=await self._events.get())
+
+
+async def heard_by(
+    session: Told,
+) -> tuple[SpeechInput, list[ConversationEvent], asyncio.Task[None]]:
+    """An ear that listens to the session, and what it tells."""
+    happened = list[ConversationEvent]()
+    hears = SpeechInput(cast(Session, session), lambda: 0.0, happened.append, lambda notice: None)
+    return hears, happened, asyncio.ensure_future(hears.listen())
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_stalled_input_ends_an_utterance_even_if_it_is_reported_later(late: bool) -> None:
+    session = Told()
+    hears, happened, listening = await heard_by(session)
+    for utterance in (1, 2):
+        if not late:
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
+        await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+        await asyncio.sleep(INPUT_STALL_S + 0.01)
+        assert session.commits == utterance - late, "while nobody speaks nothing is to be ended"
+        if late:
+            await session.tell(live_events.SpeechStarted(utterance, 0.0))
+        assert session.commits == utterance
+        await session.tell(live_events.TurnEnded(utterance, 0.0, 0.01, "word", committed=True))
+    await session.tell(live_events.SpeechStarted(3, 0.0))
+    assert session.commits == 2, "what came was ended behind all of it"
+    listening.cancel()
+    assert [type(one) for one in happened].count(UserSpeechStarted) == 3
+    assert [type(one) for one in happened].count(UserSpeechStopped) == 2
+
+
+async def test_stall_of_the_service_or_a_full_buffer_ends_no_utterance() -> None:
+    session = Told()
+    hears, _, listening = await heard_by(session)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+    await session.tell(live_events.SpeechStarted(1, 0.0))
+    stand_still(3 * INPUT_STALL_S)  # what is said meanwhile has not been read
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+    assert session.commits == 0
+    session.room.clear()
+    receiving = asyncio.ensure_future(hears.hear(SOUND, SampleEncoding.PCM16, 16_000))
+    await asyncio.sleep(3 * INPUT_STALL_S)
+    assert session.commits == 0, "what is to be heard is there, and an engine has no room for it"
+    receiving.cancel()
+    await until(lambda: session.commits == 1)
+    listening.cancel()
+
+
+def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
+    return live_events.Final(turn, 0, Segment(start, end, text))
+
+
+async def test_partial_and_final_words_belong_to_their_utterance() -> None:
+    session = Told()
+    _, happened, listening = await heard_by(session)
+    for event in (
+        live_events.SpeechStarted(0, 0.0),
+        live_events.Partial(0, 0, 0.0, 1.0, "I would"),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.SpeechStarted(1, 1.2),  # a final may take longer than the pause
+        final(0, "I would like", 0.0, 1.0),
+        live_events.TurnEnded(0, 0.0, 1.0, "I would like"),
+        live_events.Partial(1, 1, 1.2, 2.0, "a coffee"),
+        final(1, "a coffee with", 1.2, 9.2),  # it was long, and is cut
+        live_events.Partial(1, 2, 9.2, 10.0, "milk"),
+    ):
+        await session.tell(event)
+    listening.cancel()
+    words = [(one.utterance, one.text) for one in happened if isinstance(one, RecognizedWords)]
+    assert words == [
+        (0, "I would"),
+        (0, "I would like"),
+        (1, "a coffee"),
+        (1, "a coffee with"),
+        (1, "a coffee with milk"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        live_events.TurnEnded(0, 0.0, 1.0, "first", committed=True),
+        live_events.SpeechStopped(0, 1.0),
+        live_events.TurnDropped(0, 1.0),
+    ],
+    ids=lambda end: type(end).__name__,
+)
+async def test_late_end_of_one_turn_does_not_end_the_next(end: live_events.LiveEvent) -> None:
+    session = Told()
+    hears, happened, listening = await heard_by(session)
+    await session.tell(live_events.SpeechStarted(0, 0.0))
+    hears.commit()
+    await session.tell(live_events.SpeechStarted(1, 1.0))
+    await session.tell(end)
+    await session.tell(live_events.Partial(1, 1, 1.0, 2.0, "stop it now"))
+    assert RecognizedWords(0.0, 1, "stop it now", 1.0) in happened
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+    await until(lambda: session.commits == 2)  # it is ended when no sound comes any more
+    listening.cancel()
+
+
+def test_audio_clock_counts_back_from_the_end_of_a_chunk() -> None:
+    clock = AudioClock()
+    clock.came(0.5, 100.5)
+    clock.came(1.0, 101.0)
+    for position in (0.1, 0.5, 0.7, 1.0):
+        assert clock.time(position) == pytest.approx(100 + position)
+
+
+def test_audio_clock_ignores_pauses_between_chunks() -> None:
+    clock = AudioClock()
+    clock.came(0.5, 100.5)
+    clock.came(1.0, 160.0)
+    assert clock.time(0.5) == 100.5
+    assert clock.time(0.6) == pytest.approx(159.6)
+
+
+def test_audio_clock_clamps_future_positions_and_drops_old_ones() -> None:
+    clock = AudioClock()
+    assert clock.time(3.0) == 3.0
+    for second in range(1, 1000):
+        clock.came(float(second), 50.0 + second)
+    assert clock.time(2000.0) == 50.0 + 999
+    assert clock.time(999 - CLOCK_HISTORY_S) == pytest.approx(50 + 999 - CLOCK_HISTORY_S)

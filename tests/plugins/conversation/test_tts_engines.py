@@ -1,0 +1,369 @@
+"""The engines that speak: what each promises, and what each does in its own way."""
+
+import array
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tiny_piper_voice
+from http_file_server import FileHost
+from not_tested import missing_extra
+from service_process import PATIENCE_S, new_file
+
+from sidecar import errors
+from sidecar.engines import engine_of, missing_packages
+from sidecar.installation import install_command
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    SynthesisOptions,
+    SynthesizedAudio,
+    TtsEngine,
+    TtsSpec,
+    UpstreamOptions,
+)
+from sidecar.plugins import settings_class
+from sidecar.plugins.conversation.checks import check_tts
+from sidecar.plugins.conversation.tts import (
+    espeak_tts,
+    moonshine_tts,
+    openai_tts,
+    scripted_tts,
+    system_tts,
+    tts_engine_selection,
+)
+from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
+
+Settings = settings_class()
+
+TEXT = "Good morning, Ada. It is half past three."
+REPLY = b"\x01\x02" * 5_000
+JSON = {"content-type": "application/json"}
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(kw_only=True)
+class Speech(FileHost):
+    """`/v1/audio/speech`, and servers that do it wrong, by the name of the model."""
+
+    asked: list[dict[str, object]] = field(default_factory=list)
+    left: threading.Event = field(default_factory=threading.Event)
+    """Set once the client of 'mute' or 'stalls' has closed the connection."""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        body = json.loads(self.read_body(request))
+        self.asked.append({**body, "key": request.headers.get("authorization")})
+        match body["model"]:
+            case "locked":
+                self.reply(request, 401, b'{"error":{"message":"no key"}}', JSON)
+            case "says":
+                self.reply(request, 200, b'{"error":"no such voice"}', JSON)
+            case "mute" | "stalls" as model:
+                if model == "stalls":
+                    request.send_response(200)
+                    request.end_headers()
+                assert request.connection.recv(1) == b""
+                self.left.set()
+            case "gone":
+                request.close_connection = True
+            case _:  # half a sample too many
+                self.reply(request, 200, REPLY + b"\x07", {"content-type": "audio/pcm"})
+
+
+@pytest.fixture(scope="module")
+def speech() -> Iterator[Speech]:
+    with Speech() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def server(speech: Speech) -> str:
+    return speech.url
+
+
+SAY = f"""#!{sys.executable}
+import sys, wave
+arguments = sys.argv[1:]
+if arguments == ["-v", "?"]:
+    print("Alex                en_US    # Most people recognise me.")
+    print("Anna                de_DE    # Hallo.")
+    raise SystemExit
+text = sys.stdin.read()
+if "hang" in text:
+    import time
+    time.sleep(600)
+if "fail" in text:
+    raise SystemExit(3)
+if "silent" in text:
+    raise SystemExit
+with wave.open(arguments[arguments.index("-o") + 1], "wb") as sound:
+    sound.setnchannels(1); sound.setsampwidth(2); sound.setframerate(22050)
+    sound.writeframes(bytes(200 * len(text)) if "-v" not in arguments else b"\\1\\1" * len(text))
+"""
+
+
+@pytest.fixture
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that takes what `say` of macOS takes; there is no other system here."""
+    program = new_file(tmp_path / "say", SAY, 0o755)
+    monkeypatch.setattr(system_tts, "_find_program", lambda: str(program))
+    return program
+
+
+def loaded(
+    spec: TtsSpec, url: str = "", model: str | None = None, folder: Path | None = None
+) -> TtsEngine:
+    engine = engine_of(spec.factory)
+    server = UpstreamOptions((url,), ("secret",), model=model)
+    options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
+    assert list(engine.load(options))[-1] == 1.0
+    return engine
+
+
+ALL = scripted_tts, espeak_tts, openai_tts, system_tts, moonshine_tts
+
+
+@pytest.fixture(params=[one.SPEC for one in ALL], ids=lambda spec: spec.name)
+def voice(
+    request: pytest.FixtureRequest, server: str, say: Path, tmp_path: Path
+) -> tuple[TtsSpec, TtsEngine]:
+    spec: TtsSpec = request.param
+    if lacking := missing_packages(spec):
+        pytest.skip(f"not installed: {lacking}")
+    folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine_tts.SPEC else None
+    return spec, loaded(spec, server, folder=folder)
+
+
+Spoken = tuple[TtsSpec, TtsEngine]
+
+
+def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(voice: Spoken) -> None:
+    spec, engine = voice
+    sounds = list(engine.say(TEXT, SynthesisOptions(), never))
+    assert sounds
+    assert len({sound.rate for sound in sounds}) == 1
+    assert not any(len(sound.pcm) % 2 for sound in sounds)
+    marks = [mark for sound in sounds for mark in sound.marks]
+    assert bool(marks) is spec.marks
+    at = characters(sounds)
+    assert at == sorted({*at})
+    words = {at for at, letter in enumerate(TEXT) if letter != " " and TEXT[:at][-1:] in ("", " ")}
+    assert {*at} <= words
+    seconds = sum(sound.seconds for sound in sounds)
+    assert all(0 <= mark.start <= seconds for mark in marks)
+
+
+def test_engine_repeats_its_output_and_stops_when_cancelled(voice: Spoken) -> None:
+    _, engine = voice
+    first = list(engine.say(TEXT, SynthesisOptions(), never))
+    assert list(engine.say(TEXT, SynthesisOptions(), lambda: True)) == []
+    again = list(
+        engine.say(TEXT, SynthesisOptions(), never)
+    )  # a throat is never twice quite the same
+    assert characters(again) == characters(first)
+    assert len(pcm(iter(again))) == pytest.approx(len(pcm(iter(first))), rel=0.03)
+
+
+def test_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) -> None:
+    _, engine = voice
+    if engine.voices():
+        for name in engine.voices()[:2]:
+            assert list(engine.say(TEXT, SynthesisOptions(voice=name), never))
+        with pytest.raises(errors.VoiceUnknown) as refused:
+            list(engine.say(TEXT, SynthesisOptions(voice="nobody"), never))
+        assert engine.voices()[0] in (refused.value.hint or "")
+
+
+@pytest.mark.skipif(
+    bool(missing_packages(espeak_tts.SPEC)), reason=missing_extra("espeakng-loader")
+)
+def test_espeak_speaks_in_the_language_of_the_text_and_at_the_speed() -> None:
+    engine = loaded(espeak_tts.SPEC)
+    english = pcm(engine.say(TEXT, SynthesisOptions(), never))
+    swiss, american = (
+        len(pcm(engine.say(TEXT, SynthesisOptions(language=tag), never)))
+        for tag in ("de-CH", "en-US")
+    )
+    assert american == pytest.approx(len(english), rel=0.03)
+    assert swiss != pytest.approx(len(english), rel=0.03)
+    quick = pcm(engine.say(TEXT, SynthesisOptions(speed=1.5), never))
+    assert 0.5 < len(quick) / len(english) < 0.85
+    samples = array.array("h", english)
+    assert max(samples) > 3_000
+    assert pcm(engine.say("", SynthesisOptions(), never)) == pcm(
+        engine.say("\0", SynthesisOptions(), never)
+    )
+
+
+@pytest.mark.skipif(
+    bool(missing_packages(espeak_tts.SPEC)), reason=missing_extra("espeakng-loader")
+)
+def test_espeak_mark_is_at_the_start_of_its_word() -> None:
+    """What is said up to a mark is what is said of the text up to there, give or take a pause."""
+    engine = loaded(espeak_tts.SPEC)
+    sounds = list(engine.say("One two three four. Ada", SynthesisOptions(), never))
+    last = [mark for sound in sounds for mark in sound.marks][-1]
+    assert last.character == len("One two three four. ")
+    before = list(engine.say("One two three four.", SynthesisOptions(), never))
+    assert last.start == pytest.approx(sum(sound.seconds for sound in before), abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("language", "voice"),
+    [("de", "de"), ("de-ch", "de"), ("en-gb", "en-gb"), ("en", "en-us"), ("xx", "en-us")],
+)
+def test_espeak_uses_the_nearest_voice_for_a_missing_language(language: str, voice: str) -> None:
+    assert espeak_tts.espeak_voice_for(language, ("en-us", "de", "en-gb")) == voice
+
+
+def test_speech_server_is_sent_text_options_and_key(speech: Speech) -> None:
+    engine = loaded(openai_tts.SPEC, speech.url)
+    sounds = list(engine.say(TEXT, SynthesisOptions(voice="nova", speed=1.25), never))
+    assert pcm(iter(sounds)) == REPLY
+    assert {sound.rate for sound in sounds} == {24_000}
+    assert speech.asked[-1] == {
+        "model": "tts-1",
+        "input": TEXT,
+        "voice": "nova",
+        "speed": 1.25,
+        "response_format": "pcm",
+        "key": "Bearer secret",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("locked", "401: no key"), ("says", "no such voice"), ("gone", "connection")],
+)
+def test_failing_speech_server_is_an_error_with_its_reason(
+    server: str, model: str, said: str
+) -> None:
+    with pytest.raises(errors.SpeechFailed) as failed:
+        list(loaded(openai_tts.SPEC, server, model).say(TEXT, SynthesisOptions(), never))
+    assert said in failed.value.detail
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+@pytest.mark.parametrize("text", ["fail", "silent"])
+def test_failing_system_program_is_an_error_and_leaves_no_file(
+    say: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(system_tts.tempfile, "tempdir", str(scratch))
+    engine = loaded(system_tts.SPEC)
+    with pytest.raises(errors.EngineFailed):
+        list(engine.say(text, SynthesisOptions(), never))
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["mute", "stalls"])
+def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
+    speech: Speech, model: str
+) -> None:
+    speech.left.clear()
+    asked, engine = len(speech.asked), loaded(openai_tts.SPEC, speech.url, model)
+    said = engine.say(TEXT, SynthesisOptions(), lambda: len(speech.asked) > asked)
+    assert list(said) == []
+    assert speech.left.wait(PATIENCE_S)
+    assert list(loaded(openai_tts.SPEC, speech.url).say(TEXT, SynthesisOptions(), never))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+def test_cancelled_synthesis_ends_a_hanging_program(say: Path) -> None:
+    engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
+    assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
+
+
+def test_output_file_of_a_system_program_is_decoded(say: Path) -> None:
+    (sound,) = loaded(system_tts.SPEC).say("hello", SynthesisOptions(), never)
+    assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("pulled", "system", "espeak", "chosen"),
+    [
+        (True, True, True, "moonshine"),
+        (False, True, True, "system"),
+        (False, False, True, "espeak"),
+        (False, False, False, None),
+    ],
+)
+def test_auto_chooses_the_first_available_engine(
+    pulled: bool,
+    system: bool,
+    espeak: bool,
+    chosen: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if pulled:
+        tiny_piper_voice.pulled(tmp_path / "voices")
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: system)
+    installed = {moonshine_tts.SPEC.name, *([espeak_tts.SPEC.name] if espeak else [])}
+    monkeypatch.setattr(
+        tts_engine_selection,
+        "missing_packages",
+        lambda spec: [] if spec.name in installed else [*spec.requires],
+    )
+    found, reason = choose_tts_engine(Settings(data_dir=tmp_path))
+    assert (found and found.spec.name) == chosen
+    assert (found and found.folder) == (tmp_path / "voices" if pulled else None)
+    assert ("pull voice" in reason) is (chosen is None)
+
+
+def test_engine_speech_uses_its_server_and_needs_an_address(server: str) -> None:
+    named, _ = choose_tts_engine(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
+    assert named is not None
+    assert named.upstream == UpstreamOptions((server,), ("",))
+    with pytest.raises(errors.SettingsInvalid, match="speech_url"):
+        choose_tts_engine(Settings(voice_engine="speech"))
+
+
+def test_unavailable_engine_is_refused_with_a_hint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine", data_dir=tmp_path))
+    assert "pull voice" in (refused.value.hint or "")
+    monkeypatch.undo()
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_tts_engine(Settings(voice_engine="system"))
+    assert "espeak" in (refused.value.hint or "")
+    monkeypatch.setattr("sidecar.engines.find_spec", lambda _: None)
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_tts_engine(Settings(voice_engine="espeak"))
+    assert "pip install" in (refused.value.hint or "")
+    with pytest.raises(errors.EngineUnavailable, match="moonshine_voice") as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine"))
+    assert refused.value.hint == f"Install it again: {install_command('')}"
+
+
+@pytest.mark.parametrize(("engine", "better"), [("auto", True), ("espeak", False)])
+def test_doctor_names_a_better_voice_where_auto_found_only_espeak(
+    engine: Literal["auto", "espeak"], better: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
+    monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])
+    said = check_tts(Settings(voice_engine=engine, data_dir=tmp_path)).text
+    assert said.startswith(f"espeak ({engine})")
+    assert said.endswith("a better one: vibevoice-asr pull voice") is better
+
+
+def characters(sounds: Sequence[SynthesizedAudio]) -> list[int]:
+    return [mark.character for sound in sounds for mark in sound.marks]
+
+
+def pcm(sounds: Iterator[SynthesizedAudio]) -> bytes:
+    return b"".join(sound.pcm for sound in sounds)
