@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -79,17 +80,32 @@ class SharedModel:
     def _run_waiting(self) -> None:
         with self._queueing:
             due, self._waiting = self._waiting, []
-        try:
-            with inference():
-                chunks = self._model.transcribe(
-                    [one.session for one in due], [one.samples for one in due]
-                )
-        except Exception as error:  # each thread that waits raises it
-            for one in due:
-                one.chunk.set_exception(error)
-            return
-        for one, chunk in zip(due, chunks, strict=True):
-            one.chunk.set_result(chunk)
+        sessions, windows = [one.session for one in due], [one.samples for one in due]
+        for one, chunk in zip(due, transcribe_each(self._model, sessions, windows), strict=True):
+            if isinstance(chunk, Exception):  # the thread that waits raises it
+                one.chunk.set_exception(chunk)
+            else:
+                one.chunk.set_result(chunk)
+
+
+def transcribe_each(
+    model: StreamingModel, sessions: Sequence[StreamingSession], windows: Sequence[Block]
+) -> Sequence[ChunkText | Exception]:
+    """Add a window to each of the sessions in shared passes; return the texts of their chunks. If a
+    pass fails, each session has its own once: an error is that of the session at fault."""
+    before = [one.mark() for one in sessions]
+    try:
+        with inference():
+            return model.transcribe(sessions, windows)
+    except Exception as error:
+        if len(sessions) == 1 or isinstance(error, errors.DeviceLost):
+            return [error] * len(sessions)
+        log.exception("internal error in a pass that live sessions share; each has its own")
+    found: list[ChunkText | Exception] = []  # here the tensors of the shared pass are freed
+    for session, mark, window in zip(sessions, before, windows, strict=True):
+        session.go_back(mark)
+        found += transcribe_each(model, [session], [window])
+    return found
 
 
 def _hypothesis(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -203,6 +203,14 @@ class StreamingModel:
                 self._decoding.prefill(self._decoder.embed(torch.tensor(ids)), session.cache)
 
 
+class SessionMark(NamedTuple):
+    """State of a session between two chunks: the positions of its cache, and its last chunks."""
+
+    positions: int
+    chunks: int
+    remembered: list[tuple[Tensor, list[int]]]
+
+
 class StreamingSession:
     """One session: its cache, and the text of the current chunk.
 
@@ -220,6 +228,16 @@ class StreamingSession:
         self.likelihoods: list[float] = []
         self.looped = False
         self._repetition = TokenRepetition()
+
+    def mark(self) -> "SessionMark":
+        """Return the state between two chunks."""
+        return SessionMark(self.cache.length, self.chunks, [*self.remembered])
+
+    def go_back(self, mark: "SessionMark") -> None:
+        """Forget what was added since ``mark``."""
+        self.cache.length, self.chunks = mark.positions, mark.chunks
+        self.remembered.clear()
+        self.remembered.extend(mark.remembered)
 
     def begin(self, frames: Tensor, logits: Tensor) -> None:
         """Begin the text of a chunk, given its audio and the logits ``(vocabulary,)`` after it."""

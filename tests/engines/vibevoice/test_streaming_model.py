@@ -30,6 +30,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from sidecar.engines.vibevoice import streaming_model  # noqa: E402
+from sidecar.engines.vibevoice.streaming_live import transcribe_each  # noqa: E402
 from sidecar.engines.vibevoice.streaming_transcription import StreamingTranscription  # noqa: E402
 
 RECORDING = "endgame_nagg_nell"
@@ -153,6 +154,22 @@ def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> No
     assert found == tiny_streaming.TEXTS[RECORDING]
     assert lengths != sorted(lengths), "no cache began again"
     assert session.cache.capacity <= 1_024
+
+
+def test_session_at_fault_costs_those_that_share_its_passes_no_word(loaded: Any) -> None:
+    """From the third chunk on it has a layer less than the model; the caches of the others begin
+    again meanwhile."""
+    model = model_of(loaded, cache_tokens=445)
+    sessions, rows = [model.open() for _ in range(3)], []
+    for number, window in enumerate(windows(RECORDING)):
+        if number == 2:
+            del sessions[1].cache.values[-1]
+        rows.append(transcribe_each(model, sessions, [window] * 3))
+    first, broken, last = zip(*rows, strict=True)
+    for kept in (first, last):
+        assert [one.text for one in kept] == tiny_streaming.TEXTS[RECORDING]
+    assert any(one.renewed for one in first[2:])
+    assert {type(one) for one in broken[2:]} == {IndexError}
 
 
 def test_repetition_in_a_chunk_is_cut_to_one_copy(loaded: Any) -> None:
