@@ -370,11 +370,11 @@ class ModelFootprint:
         chunk = self._encoder_chunk_bytes(plan, work)
         tile = self._prefill_tile_bytes(plan, work, first)
         step = self._decoding_bytes(plan, first, last)
-        # Of several windows, the last is encoded beside the caches of the others, which have grown
-        # if they are other recordings'.
-        others = self.cache_bytes(last if plan.places else first)
-        beside = others * (plan.together - 1) // plan.together
-        filled = others - (others - self.cache_bytes(first)) // plan.together
+        # All windows of a batch are encoded before the first has a cache; those of a recording that
+        # joins others, beside caches that have grown.
+        joins = plan.together if plan.places else 1
+        beside = self.cache_bytes(last) * (joins - 1) // joins
+        filled = beside + self.cache_bytes(first) // joins
         return (
             self.loading(plan),
             # The audio's embeddings, and those of the whole prompt that they are copied into.
