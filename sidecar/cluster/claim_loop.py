@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -308,12 +307,13 @@ class ClaimLoop:
         await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
-        begun = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         try:
             async with asyncio.timeout(opening_timeout_s(held.claimed_record)):
                 source = await self._threads.run(self._opened, held.claimed_record)
         except TimeoutError:
-            self._put_off(held, errors.StorageUnreachable(), begun)
+            self._put_off(held, errors.StorageUnreachable(), clock() - begun)
         except Exception as error:
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
@@ -321,7 +321,7 @@ class ClaimLoop:
             if fault_of(error) is Fault.RECORDING:
                 self._not_opened(held, known)
             else:
-                self._put_off(held, known, begun)
+                self._put_off(held, known, clock() - begun)
         else:
             return self._made(held, source)
         return None
@@ -336,16 +336,14 @@ class ClaimLoop:
         held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on, puts_off)
         return held.job
 
-    def _put_off(
-        self, held: HeldClaim, error: errors.SidecarError, begun: float = math.inf
-    ) -> None:
+    def _put_off(self, held: HeldClaim, error: errors.SidecarError, took_s: float) -> None:
         """Leave a job, without a counted attempt, to nodes without this fault; here others go
-        before it, for twice the time since its opening ``begun``, if that was long. If they meet
-        it too, claim none for a moment."""
+        before it, for twice the time that its opening took, or that it kept the engine, if that
+        was long. If they meet it too, claim none for a moment."""
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused, self._paused_at = error, time.monotonic()
-        rest_s = 2 * (asyncio.get_running_loop().time() - begun)
+        rest_s = 2 * took_s
         if rest_s > ELIGIBILITY_TTL_S:
             self._judging.avoid(held.id, JobFailure.of(error), rest_s)
         if held in self.held:

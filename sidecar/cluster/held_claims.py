@@ -41,11 +41,11 @@ class ClaimedJob(Job):
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
         passes_on: Callable[[errors.SidecarError], bool],
-        puts_off: Callable[[errors.SidecarError], None],
+        puts_off: Callable[[errors.SidecarError, float], None],
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
         another node will try the job after an error of this machine. ``puts_off``: gives the job
-        back because of a passing fault."""
+        back because of a passing fault, after the seconds for which it kept the engine."""
         super().__init__(source, record)
         self._reported = reported
         self._passes_on, self._puts_off = passes_on, puts_off
@@ -60,7 +60,7 @@ class ClaimedJob(Job):
         """End without a report: a node without this fault will do the job."""
         super().put_off(fault, alone=alone)
         if self.claimed and not self.ended:
-            self._puts_off(fault)
+            self._puts_off(fault, self.kept_s)
             self.let_go()
             self.cancel()
 

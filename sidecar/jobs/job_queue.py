@@ -112,8 +112,6 @@ class Dispatcher:
             job = await self._take_next()
             self.waiting.begin(job, self.number)
             self.run = run = JobRun(job, self._place, self._terms.plan, self._terms.max_s)
-            begun = asyncio.get_running_loop().time()
-            beside = self._place.sharing.concurrent and not job.by_itself
             try:
                 await run.work()
             finally:
@@ -129,10 +127,9 @@ class Dispatcher:
             if fault_of(self._fault) is Fault.NODE:
                 await self._pause(job)
             else:  # the others' recordings may be readable, and their decoders may go on
-                took_s = asyncio.get_running_loop().time() - begun  # minutes, if its disk hangs
                 rest_s = PASSED_OVER_PAUSES * self._terms.fault_retry_s
                 # one that ran beside others may have met the fault of another's recording
-                self.waiting.pass_over(job, rest_s if beside else max(rest_s, 2 * took_s))
+                self.waiting.pass_over(job, max(rest_s, 2 * job.kept_s))
 
     async def _pause(self, job: Job) -> None:
         """Start no job until what this one has to persist can be persisted."""

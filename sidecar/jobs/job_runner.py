@@ -40,11 +40,20 @@ class Job:
         self._tell_over: list[Callable[[], None]] = []
         self.needs_all = False
         """Whether it needs the engine for itself: so its plan says, or memory ran out."""
+        self.worked_s = 0.0
+        """Seconds for which its last run had the engine, in all attempts."""
+        self.beside = False
+        """Whether others could have the engine at the same time."""
 
     @property
     def by_itself(self) -> bool:
         """Return whether it runs beside no other job."""
         return self.needs_all or self.record.alone
+
+    @property
+    def kept_s(self) -> float:
+        """Return the seconds for which its last run kept the engine from others."""
+        return 0.0 if self.beside else self.worked_s
 
     @property
     def id(self) -> str:
@@ -228,6 +237,7 @@ class JobRun:
         self._max_s = max_s
         self._interrupted = False
         self._task = asyncio.current_task()
+        job.worked_s = 0.0
         self.fault: errors.SidecarError | None = None
         """Passing fault for which the job was queued again."""
 
@@ -304,6 +314,7 @@ class JobRun:
         job = self.job
         # if the engine dies again, no other job's work is lost
         alone = job.by_itself
+        job.beside = self._place.sharing.concurrent and not alone
         lease = self._place.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = time.monotonic()
@@ -318,11 +329,14 @@ class JobRun:
             events = engine.transcribe(
                 RecordingRequest(job.source, job.facts, plan, settled), self._max_s
             )
-            async with aclosing(events):
-                async for event in events:
-                    await self._apply(event, time.monotonic() - since)
-                    if job.ended and not isinstance(event, transcript.Finished):
-                        break  # a listener ended it
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        await self._apply(event, time.monotonic() - since)
+                        if job.ended and not isinstance(event, transcript.Finished):
+                            break  # a listener ended it
+            finally:
+                job.worked_s += time.monotonic() - since
         return True
 
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:

@@ -21,11 +21,12 @@ from sidecar.workers.engine_slot import EngineSlot
 
 @dataclass(slots=True)
 class RunningJob:
-    """Running job of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``shut``:
-    whether the dispatcher has ended."""
+    """Running job of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``beside``:
+    whether others ran at the same time. ``shut``: whether the dispatcher has ended."""
 
     job: Job | None = None
     begun_at: float = 0.0
+    beside: bool = False
     shut: bool = False
 
     @property
@@ -136,26 +137,27 @@ class WaitQueue:
         self._gone(job)
         work_s = self._predicted[job.id]
         self._shares = self._shares.charged(job.record.owner, work_s, active)
-        self._working[at] = RunningJob(job, time.monotonic())
+        others = [one for one in self._working if one.job is not None]
+        for one in others:
+            one.beside = True
+        self._working[at] = RunningJob(job, time.monotonic(), beside=bool(others))
         self._changed()
 
     def finish(self, job: Job, at: int) -> None:
-        """Remove a job that runs no more, and settle what its owner was charged with the work that
-        was done: predictions trust headers. A job that has not ended is queued again, and its
-        owner gets its work back. The duration of a load is learned."""
-        worked_s = None
-        if self._place.loaded:
-            begun_at = max(self._working[at].begun_at, self._place.loaded_at)
-            worked_s = time.monotonic() - begun_at
-            if self._place.loaded_at != self._loaded_at:
-                self._loaded_at = self._place.loaded_at
-                self._pace.learn_load(self._place.precision, self._place.load_s)
+        """Remove a job that runs no more, and settle what its owner was charged with the time for
+        which it had the engine: predictions trust headers. A job that has not ended is queued
+        again, and its owner gets its work back. The duration of a load is learned."""
+        if self._place.loaded and self._place.loaded_at != self._loaded_at:
+            self._loaded_at = self._place.loaded_at
+            self._pace.learn_load(self._place.precision, self._place.load_s)
         self._working[at].job = None
         back_s = self._predicted[job.id]
         if job.ended:
-            self._learn(job)
+            # servers of others have their own speed; jobs that share a model slow each other down
+            if self._place.spec.remote or not self._working[at].beside:
+                self._learn(job)
             del self._predicted[job.id]
-            back_s -= back_s if worked_s is None else worked_s
+            back_s -= job.worked_s
         else:
             waiting = [job, *self._jobs.values()]
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}

@@ -671,6 +671,30 @@ async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
     await until(lambda: claimer.queue.live(job_id))
 
 
+@virtual_time
+async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice_as_long(
+    claimer: Service, shared: Jobs
+) -> None:
+    """Its disk hung as it ran alone."""
+    job_id = shared.send()
+    await until(lambda: claimer.queue.live(job_id))
+    job = claimer.queue.live(job_id)
+    assert job is not None
+    job.begin()
+    job.worked_s = 4 * ELIGIBILITY_TTL_S
+    job.put_off(errors.StorageUnreachable(), alone=True)
+    await until(lambda: not shared.claimed)
+    waits = shared.get(job_id)
+    assert (waits.state, waits.attempts, waits.alone) == (JobState.QUEUED, 0, True)
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(2 * ELIGIBILITY_TTL_S)
+    assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
+    await asyncio.sleep(6 * ELIGIBILITY_TTL_S)
+    shared.now_s += ELIGIBILITY_TTL_S
+    await until(lambda: len(claimer.claims.claimed) > 1)
+
+
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
     shared: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,6 @@ from sidecar import errors
 from sidecar.audio import Block
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
-from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
@@ -227,7 +226,7 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
 
         monkeypatch.setattr(queue._waiting, "pass_over", noted)
         queue.open()
-        await until(lambda: hangs.state is JobState.RUNNING)
+        await until(lambda: slot.in_use)
         begun = clock()
         await until(lambda: hangs.record.segments)
         hold.spare_new_workers()

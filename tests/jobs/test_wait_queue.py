@@ -35,14 +35,19 @@ class LoadedSlot(OverheardSlot):
 
 
 async def runs(
-    lineup: WaitQueue, log: JobEventLog, takes_s: Callable[[Job, Precision], float]
+    lineup: WaitQueue,
+    log: JobEventLog,
+    takes_s: Callable[[Job, Precision], float],
+    waits_s: float = 0.0,
 ) -> AsyncIterator[Job]:
-    """Run one job after the other, each for so long in virtual time, and yield them."""
+    """Run one job after the other, each for so long in virtual time, and yield them. ``waits_s``:
+    until each has the engine."""
     while (job := lineup.due(0)) is not None:
         job.enter(log)
         lineup.begin(job, 0)
         job.begin()
-        await asyncio.sleep(takes_s(job, Precision.FP32))  # real time: none, it is virtual
+        job.worked_s = takes_s(job, Precision.FP32)
+        await asyncio.sleep(waits_s + job.worked_s)  # real time: none, it is virtual
         job.apply_report(Finished(Transcript((), "en", 1.0, "scripted", "fp32")), 1.0)
         lineup.finish(job, 0)
         yield job
@@ -225,3 +230,34 @@ async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_too
 
     order = [job.record.owner async for job in runs(lineup, log, takes_s)]
     assert order == ["liar 1", "bob 5", "bob 5", *["liar 1"] * 5]
+
+
+@virtual_time
+async def test_owner_is_not_charged_for_the_time_that_its_jobs_waited_for_the_engine(
+    new_job: NewJob,
+) -> None:
+    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
+    for owner in ["ann 2"] * 3 + ["bob 5"] * 2:
+        lineup.join(new_job(owner=owner))
+    order = [job.record.owner async for job in runs(lineup, log, by_owner, waits_s=100.0)]
+    assert order == ["ann 2", "ann 2", "bob 5", "ann 2", "bob 5"]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_duration_beside_another_job_is_learned_only_of_servers_of_others(
+    remote: bool, recording: Path
+) -> None:
+    """Those that share a model slow each other down."""
+    pace, slot = DurationPredictor(), OverheardSlot()
+    slot.spec = replace(slot.spec, remote=remote)
+    lineup, jobs = WaitQueue(slot, places=2, pace=pace), [job_of(recording) for _ in range(3)]
+    for job, at in zip(jobs, (0, 1, 0), strict=True):
+        job.enter(JobEventLog())
+        lineup.join(job)
+        lineup.begin(job, at)
+        job.begin("test")
+        if job is not jobs[0]:
+            ends = jobs[jobs.index(job) - 1]
+            ends.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
+            lineup.finish(ends, 1 - at)
+            assert pace.knows("fp32") is remote
