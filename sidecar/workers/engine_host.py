@@ -217,7 +217,8 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
 
     async def look(self) -> None:
         """Query the free memory, for a plan that depends on it (`MemoryAccount`)."""
-        self._expected = 0
+        if not self.slot.in_use:  # else it is what the jobs that run may take
+            self._expected = 0
         if self.admission is not None or self._choice.footprints:
             await self._devices.gpu.look()
 

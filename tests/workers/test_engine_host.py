@@ -99,8 +99,9 @@ async def test_memory_of_other_engine_in_driver_report_is_counted_once(house: Ho
 async def test_planned_memory_of_job_is_reserved(house: House) -> None:
     await house.files.slot.preload()
     async with house.files.slot.lease():
-        for _ in range(2):  # beside each other, by one plan
-            house.files.expect_peak((WEIGHTS + 5) * GIB)
+        for beside in (5, 3):  # the second joins, and takes less
+            house.files.expect_peak((WEIGHTS + beside) * GIB)
+            await house.files.slot.check_room(Precision.FP32)  # a reload is asked for
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=2)
     async with house.files.slot.lease():
         house.files.expect_peak((WEIGHTS + 5) * GIB)
