@@ -199,7 +199,7 @@ def test_enrolled_speakers_are_shared_by_fronts_and_identified_on_a_node(
 
 
 @pytest.mark.slow
-async def test_enrolled_speaker_is_named_live_on_every_protocol_with_speakers(
+async def test_enrolled_speaker_is_named_in_live_and_yap_sessions(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     assert enrol(known, sounds["man"]).status_code == 201

@@ -84,7 +84,9 @@ def test_words_without_diarization_are_the_same(server: Server) -> None:
     assert body["metadata"]["diarized"] is False
 
 
-def test_named_language_is_not_detected(server: Server) -> None:
+def test_requested_language_is_reported_as_given_and_unknown_one_returns_422(
+    server: Server,
+) -> None:
     body = server.post(audio(PROSE), language="de-CH").json()
     assert body["metadata"]["language"] == "de-CH"
     assert said(body) == tiny_whisper.text(PROSE)

@@ -55,7 +55,7 @@ def test_resampling_keeps_pitch_and_level(rate: int, channels: int, tmp_path: Pa
 
 @pytest.mark.slow_except("m4a", "flac")
 @pytest.mark.parametrize("codec", ["m4a", "webm-opus", "wma", "aac", "ogg-opus", "flac", "caf"])
-def test_every_decoder_gives_the_same_samples(codec: str, studio: Studio) -> None:
+def test_audio_of_every_codec_correlates_with_the_original(codec: str, studio: Studio) -> None:
     original = decode_audio_file(studio.voice, RATE)
     audio = decode_audio_file(studio.path(codec), RATE)
     count = min(len(original), len(audio)) - 4000

@@ -339,7 +339,7 @@ def test_unusable_model_is_refused_before_its_weights_are_fetched(shell, hub, tm
     assert not set(SHARDS) & set(hub.sent)
 
 
-def test_pickled_weights_are_refused_by_name(shell, hub, tmp_path):
+def test_repository_with_pickled_weights_only_is_refused_before_download(shell, hub, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"pickle")

@@ -253,7 +253,7 @@ async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) 
     job.source.close()
 
 
-async def test_room_and_depth_are_the_last_counted_ones(front: Front) -> None:
+async def test_queue_full_by_last_count_takes_only_promised_submissions(front: Front) -> None:
     assert (front.depth, front.running) == (0, 0)
     front.store.waiting, front.store.running = LIMIT - 1, 5
     assert (front.depth, front.running) == (LIMIT - 1, 5)

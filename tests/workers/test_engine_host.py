@@ -162,7 +162,9 @@ async def test_memory_of_a_recording_is_reserved_for_an_engine_with_sessions(
     await reading.slot.close()
 
 
-async def test_gpu_with_late_driver_leaves_no_reservation_of_host_memory(tmp_path: Path) -> None:
+async def test_engine_loaded_before_the_gpu_is_known_frees_its_host_memory_on_close(
+    tmp_path: Path,
+) -> None:
     says: list[GpuMemory | None] = [None]
     devices = MemoryDevices(GpuMonitor(lambda: says[0]))
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)

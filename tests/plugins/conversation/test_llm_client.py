@@ -320,7 +320,7 @@ async def test_silent_server_delays_no_llm_that_is_listed_before_it(server: Comp
         assert isinstance(await search(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
-async def test_llm_address_is_used_as_given_and_key_is_read_from_a_file(
+async def test_llm_address_ending_in_v1_works_and_key_file_is_sent_as_bearer(
     server: Completions, tmp_path: Path
 ) -> None:
     key = new_file(tmp_path / "key", "from-a-file\n", 0o600)
