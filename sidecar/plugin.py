@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sidecar.api.http.auth_gate import PortRules, SendRefusal, TicketGrant
     from sidecar.api.http.error_responses import ErrorRenderer
+    from sidecar.api.http.middleware import HttpMiddleware
     from sidecar.auth.authentication import AccessControl, OneTimeCodes
     from sidecar.auth.tls import CertificatePair
     from sidecar.config.setting_types import SettingsGroup
@@ -42,6 +43,8 @@ class HttpRoutes:
     """Refusals of WebSockets by path; on other paths a handshake is refused with 403."""
     tidy_prefixes: tuple[str, ...] = ()
     """As in `middleware.TidyPaths`."""
+    middleware: tuple[type[HttpMiddleware], ...] = ()
+    """Around all requests at this port but those that begin before the imports are done."""
 
 
 class ProtocolListener(Protocol):
@@ -157,8 +160,8 @@ class Plugin:
     """ASR engines, each to be named by the setting `engine`."""
     choose_voice: Callable[[Settings], tuple[EngineChoice[TtsSpec] | None, str]] | None = None
     """Chooses the TTS engine; returns it with the reason. Raises `errors.EngineUnavailable`."""
-    create_part: Callable[[Service], ServicePart] | None = None
-    """Creates what a service has of it once. Raises `errors.SettingsInvalid`."""
+    create_part: Callable[[Service], ServicePart | None] | None = None
+    """Creates what a service has of it once, if anything. Raises `errors.SettingsInvalid`."""
     voice_downloads: VoiceDownloads | None = None
     """What `pull voice` downloads."""
     add_commands: Callable[[typer.Typer], None] = _no_commands

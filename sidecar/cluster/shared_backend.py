@@ -17,11 +17,10 @@ from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_backend import JobBackend
+from sidecar.jobs.job_backend import JobBackend, count_event
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_runner import OptionsPlanner
-from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER

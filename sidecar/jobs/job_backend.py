@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Protocol
 from sidecar import clock
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
+from sidecar.jobs import job_record
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import OptionsPlanner
 from sidecar.jobs.job_store import JobStore, LocalJobStore
-from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.retention import Retention
-from sidecar.observability.metrics import JobMetrics
+from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.transcripts.transcript import Finished
 
 if TYPE_CHECKING:
     from sidecar.jobs.recovery import JobPersistence
@@ -103,3 +104,22 @@ class LocalJobBackend(JobBackend):
             self.persistent_recordings.close()
         else:
             self.log.close()
+
+
+def count_event(
+    tally: JobMetrics, record: job_record.JobRecord, event: job_record.JobEvent
+) -> None:
+    """Count an event of a job store; ``record`` is the job after it."""
+    since = event.at - record.created
+    match event.change:
+        case job_record.ReportedChange(Finished(transcript)):
+            tally.done(transcript.duration, record.processing_s, since)
+        case job_record.FailedChange(failure):
+            error = failure.error()
+            tally.failed(error.code, since, outcome_of_error(error))
+        case job_record.CancelledChange():
+            tally.cancelled(since)
+        case job_record.StartedChange() if record.begun == event.at:
+            tally.began(since)
+        case job_record.CrashedChange():
+            tally.crashed.add()

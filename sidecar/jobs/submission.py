@@ -5,6 +5,7 @@ A key belongs to its owner and is valid as long as its job is stored.
 
 import asyncio
 from dataclasses import replace
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from sidecar import clock, errors
@@ -20,16 +21,25 @@ from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobTraceContext, JobTraces
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
 
 
-class JobSubmissions:
-    """Intake of recordings, for all protocols.
+class SubmissionObserver(Protocol):
+    """Observer of the intake of recordings."""
 
-    ``disk``: threads that may wait for a disk; ``traces``: traces of the stages.
-    """
+    def begun(self) -> Any:
+        """Return what identifies this intake, which begins now."""
+
+    def entered(self, intake: Any, record: JobRecord) -> None:
+        """Take notice that the recording becomes a job; the job is added next."""
+
+    def refused(self, intake: Any, record: JobRecord | None, error: BaseException) -> None:
+        """Take notice that there is no job because of an error."""
+
+
+class JobSubmissions:
+    """Intake of recordings, for all protocols. ``disk``: threads that may wait for a disk."""
 
     def __init__(
         self,
@@ -39,13 +49,14 @@ class JobSubmissions:
         intake: AudioProbe,
         disk: ThreadLimiter,
         tally: JobMetrics,
-        traces: JobTraces | None,
         now: clock.Clock,
     ) -> None:
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._keeping = backend.persistent_recordings
         self._engine, self._intake, self._disk = engine, intake, disk
-        self._tally, self._traces, self._now = tally, traces, now
+        self._tally, self._now = tally, now
+        self.observer: SubmissionObserver | None = None
+        """Told of each intake."""
         self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
         self._people = settings.people
         self._audio_roots = settings.audio_roots
@@ -137,7 +148,7 @@ class JobSubmissions:
                 persisted; there is no job.
         """
         record = None
-        way = self._traces.begun() if self._traces is not None else None
+        intake = self.observer.begun() if self.observer is not None else None
         try:
             with place or await self.place(caller) as promised:
                 facts = await self._intake.probe(caller, source, options.track)
@@ -155,11 +166,11 @@ class JobSubmissions:
                     durable=durable,
                 )
                 job = Job(source, record)
-                if self._traces is not None and way is not None:
-                    self._traces.entered(way, record)
+                if self.observer is not None:
+                    self.observer.entered(intake, record)
                 await self._queue.submit(job, promised=promised)
         except BaseException as error:
-            self._refused(source, record, way, error)
+            self._refused(source, record, intake, error)
             raise
         self._tally.submitted.add()
         return job
@@ -241,11 +252,11 @@ class JobSubmissions:
         self,
         source: AudioSource,
         record: JobRecord | None,
-        way: JobTraceContext | None,
+        intake: Any,
         error: BaseException,
     ) -> None:
-        if self._traces is not None and way is not None:
-            self._traces.refused(way, record, error)
+        if self.observer is not None:
+            self.observer.refused(intake, record, error)
         source.close()
         unsure = self._backend.shares and not isinstance(
             error, DuplicateRequestKey | errors.QueueFull | errors.ShuttingDown

@@ -22,6 +22,7 @@ from sidecar.plugins import (
     openai,
     realtime,
     s2s,
+    tracing,
     upstream,
     vvv,
     wyoming,
@@ -38,6 +39,7 @@ PLUGINS: tuple[Plugin, ...] = (
     grpc_stt.PLUGIN,
     wyoming.PLUGIN,
     upstream.PLUGIN,
+    tracing.PLUGIN,
     monitor.PLUGIN,
     load_test.PLUGIN,
 )

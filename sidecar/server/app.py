@@ -66,8 +66,8 @@ def create_service(settings: Settings) -> Service:
                 _log_choice("TTS engine", voice, reason, wanted=voice is not None)
     service = Service(settings, choice, live=live, voice=voice)
     for create_part in (plugin.create_part for plugin in plugins):
-        if create_part is not None:
-            service.add_part(create_part(service))
+        if create_part is not None and (part := create_part(service)) is not None:
+            service.add_part(part)
     return service
 
 

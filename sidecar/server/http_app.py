@@ -54,6 +54,7 @@ def create_whole_app(
         live_routes.PATH: live_routes.DIALECT.send_refusal
     }
     tidy_prefixes: list[str] = []
+    layers: list[type[middleware.HttpMiddleware]] = []
     accepts = settings.role != ROLE_NODE
     routers = (
         _native_routers(service, tickets) if accepts else [build(service) for build in OPERATIONS]
@@ -66,6 +67,7 @@ def create_whole_app(
             dialects |= routes.dialects
             refusals |= routes.refusals
             tidy_prefixes += routes.tidy_prefixes
+            layers += routes.middleware
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,
@@ -77,8 +79,8 @@ def create_whole_app(
     )
     about = {"title": "vibevoice-asr", "version": __version__, "description": DESCRIPTION}
     app = create_application(service, entrance, routers, rules, lifespan=lifespan, **about)
-    if service.traces is not None:
-        app.add_middleware(middleware.ArrivalRecorder)
+    for layer in layers:
+        app.add_middleware(layer)
     if settings.role != ROLE_NODE:
         openapi.install_docs_page(app)
         api_page.install_page(app)

@@ -112,8 +112,6 @@ def create_health_app(
     app = Starlette(routes=[_HealthRoute(PATH, health, methods=["GET"])], lifespan=lifespan)
     install_middleware(app, service, entrance, auth_gate.PortRules())
     error_responses.install_error_handlers(app, app.router)
-    if service.traces is not None:
-        app.add_middleware(middleware.ArrivalRecorder)
     return app
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -19,7 +18,6 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import ROLE_FRONT, Settings
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
-from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
@@ -31,7 +29,6 @@ from sidecar.interfaces.request_options import parse_options, parse_precision, w
 from sidecar.jobs.job_backend import JobBackend, LocalJobBackend
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import JobTraces, OtlpExporter, is_tracing_configured
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
@@ -40,7 +37,6 @@ from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage.postgres_settings import shared_address
 from sidecar.transcripts.transcript import Transcript
-from sidecar.version import __version__
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
 from sidecar.workers.engine_slot import EngineState
@@ -53,17 +49,6 @@ RECORDING_HANGS = "recording_hangs"
 """Reason of a pause: the engine waits for the disk of a recording."""
 SLOW_READ_S = 10.0
 """Seconds of one read from which on this is reported."""
-
-
-def create_tracing(version: str) -> OtlpExporter | None:
-    """Return the trace exporter that the environment (OTEL_…) configures, if it does."""
-    if not is_tracing_configured(os.environ):
-        return None
-    try:
-        return OtlpExporter(version)
-    except ImportError:  # the variables may be meant for other programs
-        log.warning("traces are off: packages are missing: %s", install_command("otel"))
-        return None
 
 
 log = logging.getLogger(__name__)
@@ -132,14 +117,9 @@ class Service:
         """True if other services share the jobs."""
         self.client_timeouts = self._shared.client_timeouts if self._shared else None
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
-        self.traces = create_tracing(__version__)
-        """Exporter of traces, if they are on."""
-        traced = None
-        if self.traces is not None:
-            listen, loaded = self._backend.listen, lambda: self._slot.last_load(now())
-            traced = JobTraces(self.traces, listen, self.spec.name, loaded, now)
+        self.listen, self.now = self._backend.listen, now
         self.submissions = JobSubmissions(
-            settings, self._backend, engine, self._intake, threads, counts, traced, now
+            settings, self._backend, engine, self._intake, threads, counts, now
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
@@ -168,6 +148,10 @@ class Service:
     def part(self, kind: type[Part]) -> Part:
         """Return the part of that class."""
         return next(part for part in self._parts if isinstance(part, kind))
+
+    def has_part(self, kind: type[ServicePart]) -> bool:
+        """Return whether the service has a part of that class."""
+        return any(isinstance(part, kind) for part in self._parts)
 
     def health_of_parts(self) -> dict[str, Any]:
         """Return the fields of `/health` that plugins have."""
@@ -199,8 +183,6 @@ class Service:
         await self.live.close()
         for part in self._parts:
             await part.close()
-        if self.traces is not None:
-            await asyncio.to_thread(self.traces.close)
         await self._backend.close()
         await self.voices.close()
         await self._intake.close()

@@ -27,6 +27,7 @@ from sidecar.cluster.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import persistent_recordings
+from sidecar.jobs.job_backend import count_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
@@ -41,7 +42,6 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_telemetry import count_event
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.transcripts.transcript import Checkpoint, SegmentReady

@@ -11,6 +11,7 @@ from job_event_histories import histories, submitted
 from many_cases import for_each
 
 from sidecar import errors
+from sidecar.jobs.job_backend import count_event
 from sidecar.jobs.job_record import (
     CancelledChange,
     CrashedChange,
@@ -28,7 +29,6 @@ from sidecar.jobs.job_record import (
     UnschedulableChange,
     apply_event,
 )
-from sidecar.jobs.job_telemetry import count_event
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, RenameSpeaker, UndoStep

@@ -12,6 +12,8 @@ from sidecar.server.app import create_app, create_service
 from sidecar.server.listeners import reserve_ports
 
 NAMES = [plugin.name for plugin in PLUGINS]
+WITHOUT_PATHS = ("yap", "tracing")
+"""A WebSocket only, and middleware only."""
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.M
 def test_plugin_that_is_off_has_no_route_port_or_setting(
     plugin: Plugin, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if plugin.http is not None and plugin.name != "yap":  # which has a WebSocket only
+    if plugin.http is not None and plugin.name not in WITHOUT_PATHS:
         assert paths("-" + plugin.name) < paths("all")
     for name in plugin.settings.model_fields if plugin.settings else ():
         with pytest.raises(errors.SettingsInvalid, match=f"plugin '{plugin.name}', which is off"):

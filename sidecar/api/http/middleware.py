@@ -18,14 +18,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sidecar import clock, errors
+from sidecar import errors
 from sidecar.api.http import error_responses
 from sidecar.api.http.request_headers import revocable
 from sidecar.api.http.responses import client_disconnected
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.rate_limits import RateLimitState
 from sidecar.concurrency import running
-from sidecar.jobs.job_telemetry import CURRENT_ARRIVAL, RequestArrival
 from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import ProtocolMetrics
 
@@ -124,21 +123,6 @@ class RequestMetrics:
         finally:
             tally.sockets_open -= 1
             tally.sockets.add(note["route"], code or "client")
-
-
-class ArrivalRecorder(HttpMiddleware):
-    """Record of arrival, trace context and end of every request."""
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        arrival = RequestArrival(
-            clock.wall_time(), headers.get("traceparent", ""), headers.get("tracestate", "")
-        )
-        CURRENT_ARRIVAL.set(arrival)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            arrival.answer(clock.wall_time())
 
 
 @asynccontextmanager

@@ -19,15 +19,13 @@ from service_process import Server, wait_until
 
 from sidecar.installation import install_command
 from sidecar.jobs import job_record
-from sidecar.jobs.job_telemetry import (
-    JobTraceContext,
-    RequestArrival,
-    is_tracing_configured,
-    job_stages,
-)
 from sidecar.plugins import load_settings
+from sidecar.plugins.tracing import is_tracing_configured
+from sidecar.plugins.tracing.arrivals import RequestArrival
+from sidecar.plugins.tracing.job_traces import JobTraceContext, job_stages
+from sidecar.plugins.tracing.otlp_exporter import create_exporter
+from sidecar.plugins.tracing.part import Tracing
 from sidecar.server.app import create_app, create_service
-from sidecar.service import facade
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 ABOVE = "b7ad6b7169203331"
@@ -169,7 +167,7 @@ def test_tracing_is_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = create_service(settings)
-    assert service.traces is None
+    assert not service.has_part(Tracing)
     layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
     assert "ArrivalRecorder" not in layers
 
@@ -188,7 +186,7 @@ def test_tracing_without_its_packages_is_logged_and_off(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    assert facade.create_tracing("1") is None
+    assert create_exporter("1") is None
     assert install_command("otel") in caplog.text
 
 
