@@ -41,8 +41,8 @@ SPEC = engine_interface.EngineSpec(
     prompt_only=True,
     sessions=100,  # an upper limit, as for Voxtral
 )
-FIRST_S, STEP_S = 3.5, 0.5
-"""Seconds of a segment until its first window, and between looks for a further one."""
+RESAMPLING_S = 0.04
+"""Seconds of audio that the resampler from 16 to 24 kHz holds back, rounded up (soxr: 0.037)."""
 
 
 class VibeVoiceStreamingEngine(LiveSessions):
@@ -85,12 +85,13 @@ class VibeVoiceStreamingEngine(LiveSessions):
         from sidecar.live.runtime.partial_results import PartialSchedule
 
         assert self._model is not None
-        recognize = SharedModel(self._model).recognize
+        recognize, form = SharedModel(self._model).recognize, self._model.format
+        first_s, step_s = form.window_samples / form.rate, form.chunk_samples / form.rate
         return self._schedule(
             SPEC,
             self._model.loaded.precision,
             partial(recognize, last=True),
             partial(recognize, last=False),
             threads=WINDOWS_AT_ONCE,
-            schedule=PartialSchedule(FIRST_S, STEP_S, grows=True, turns=True),
+            schedule=PartialSchedule(first_s + RESAMPLING_S, step_s, grows=True, turns=True),
         )

@@ -39,6 +39,8 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.live_speaker_labels import Vector, relabel
 from sidecar.live.runtime.partial_results import (
+    DEFAULT_SCHEDULE,
+    PartialSchedule,
     RecognitionHypothesis,
     RecognitionTask,
     RecognitionUrgency,
@@ -61,10 +63,16 @@ class Table:
     """A session, and an engine that hears words and voices when it is let."""
 
     def __init__(
-        self, options: LiveOptions | None = None, begin: LiveSessionStart | None = None
+        self,
+        options: LiveOptions | None = None,
+        begin: LiveSessionStart | None = None,
+        schedule: PartialSchedule = DEFAULT_SCHEDULE,
     ) -> None:
         options = options or LiveOptions(partials=False)
-        self.hearing = StreamRecognizer(options, begin or LiveSessionStart(), voices=True)
+        begin = begin or LiveSessionStart()
+        self.hearing = StreamRecognizer(options, begin, voices=True, schedule=schedule)
+        self.changes: list[int] = []
+        """Samples at which the speaker changes, for an engine that hears that."""
         self.told: list[LiveEvent] = []
         self.going: list[tuple[RecognitionTask | EmbeddingTask, Block | None]] = []
         self.encoded_s: list[float] = []
@@ -90,7 +98,11 @@ class Table:
     def end(self, at: int = 0, text: str | None = "words") -> None:
         due, sound = self.going.pop(at)
         if isinstance(due, RecognitionTask):
-            found = None if text is None else RecognitionHypothesis(text)
+            late = 0 if due.urgency is RecognitionUrgency.FINAL else LIVE_RATE
+            heard = [at for at in self.changes if at <= due.to - late]
+            self.changes = self.changes[len(heard) :]
+            earlier = tuple((at, RecognitionHypothesis("words")) for at in heard)
+            found = None if text is None else RecognitionHypothesis(text, earlier=earlier)
             self.take(self.hearing.recognised(due, found, 0.0, 0.0))
             return
         vector: Vector | None = None
@@ -405,6 +417,46 @@ def test_any_order_of_work_gives_the_labels_of_the_summary(seed: int) -> None:
     assert table.summary == table.followed()
     numbers = list(dict.fromkeys(table.summary))
     assert numbers == list(range(len(numbers))), "not in order of appearance"
+
+
+def labels_by_turns(chance: random.Random) -> list[int | None]:
+    """The labels that an engine of turns gives to a talk with changes between and within its
+    utterances, each embedding made at some time or other."""
+    table = Table(schedule=PartialSchedule(1.0, 1.0, grows=True, turns=True))
+    at, spoke, rate = 0.0, False, chance.choice((0.02, 0.1, 0.5))
+    for who, seconds in (
+        *((BERT, 1.6), (0.0, 1.024), (ANNE, 2.016), (CLEO, 3.008), (0.0, 1.024)),
+        *((CLEO, 4.0), (ANNE, 0.608), (0.0, 1.024)),
+        *((ANNE, 0.512), (0.0, 0.32), (CLEO, 1.504), (0.0, 1.024)),
+    ):
+        if who and spoke:
+            table.changes.append(round(at * LIVE_RATE))
+        spoke = bool(who)
+        for _ in range(round(seconds / 0.032)):
+            table.speak(who, 0.032)
+            at += 0.032
+            while table.hearing.held:
+                if chance.random() < 0.3:
+                    table.begin()
+                elif table.begin(voices=False) is not None:
+                    table.end(-1)
+                else:
+                    table.end(chance.randrange(len(table.going)))
+            if chance.random() < 0.1:
+                table.begin()
+            if table.going and chance.random() < rate:
+                table.end(chance.randrange(len(table.going)))
+    table.take(table.hearing.finish(0.0))
+    while table.going or table.begin() is not None:
+        table.end()
+    assert table.summary == table.followed()
+    return table.summary
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_labels_of_turns_do_not_depend_on_when_embeddings_are_made(seed: int) -> None:
+    assert labels_by_turns(random.Random(seed)) == [0, 1, 2, 2, 1, 3]
 
 
 class Listener:

@@ -545,7 +545,7 @@ def turns(*texts: tuple[float, str], last: str) -> RecognitionHypothesis:
 
 
 def test_another_speaker_divides_the_open_segment_where_speech_is_least() -> None:
-    table = Table(schedule=TURNS)
+    table = Table(schedule=dataclasses.replace(TURNS, first_s=1.6))
     table.sound(1.0, 0.9)
     table.sound(0.1, 0.4)
     table.sound(0.9, 0.9)
@@ -579,7 +579,8 @@ def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> No
 
 
 def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:
-    table = Table(LiveOptions(partials=False), schedule=TURNS)
+    schedule = dataclasses.replace(TURNS, first_s=26.5)
+    table = Table(LiveOptions(partials=False), schedule=schedule)
     table.sound(16.0, 0.9)
     table.sound(0.1, 0.4)
     table.sound(11.0, 0.9)
@@ -590,6 +591,7 @@ def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:
     assert final.segment.end is not None
     assert 26.0 < final.segment.end / LIVE_RATE < 30.5
     table.answer(final, turns(last="it goes on"))
+    table.sound(1.0, 0.0)
     assert table.begun().segment.start == final.segment.end
 
 

@@ -126,10 +126,11 @@ class LiveSpeakerLabels:
         if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
         self._decided = count
-        heard = self._heard.values()
+        pieces = sorted(self._heard)  # in whatever order they came
+        heard = [self._heard[piece] for piece in pieces]
         vectors = np.stack([one.vector for one in heard]).astype(np.float32)
         seconds = np.array([one.seconds for one in heard], np.float32)
-        return RelabelRequest(tuple(self._heard), vectors, seconds)
+        return RelabelRequest(tuple(pieces), vectors, seconds)
 
     def take(self, decision: RelabelResult) -> None:
         """Take over a decision; segments that came meanwhile go to the nearest speaker."""

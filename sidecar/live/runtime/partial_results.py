@@ -193,6 +193,11 @@ class RecognitionPlan:
         self._since = float("-inf")
         """Time of the last final: the next one waits since then, so that sessions take turns."""
 
+    @property
+    def busy(self) -> bool:
+        """Return whether a recognition is running."""
+        return bool(self._going)
+
     def next_task(
         self,
         ended: Iterable[SpeechSegment],
@@ -240,6 +245,8 @@ class RecognitionPlan:
         if self._going or to < due or not (options.partials or schedule.grows):
             return None
         since = max(due, segment.opened) / LIVE_RATE
+        if schedule.turns:  # what it is given depends on the audio alone
+            to = due
         return RecognitionTask(segment, to, RecognitionUrgency.PARTIAL, since)
 
     def _held_back(self, options: LiveOptions) -> int:

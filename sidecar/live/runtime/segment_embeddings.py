@@ -1,9 +1,10 @@
 """Speaker embeddings of live segments. Pure.
 
-An embedding costs as much as a partial, so each segment has one, of its first seconds of speech. If
-a thread is free, it is computed while the segment is open, so that the final has a label. Otherwise
-it is computed later, from a copy of the audio. Few copies wait: if no thread is free for long, the
-oldest is dropped, and its segment gets the speaker of its neighbour.
+An embedding costs as much as a partial, so each segment has one, of its first seconds of speech.
+Which audio it is made of depends on the audio alone: what there is after those seconds, else at a
+pause or the end. When it is made depends on the threads: while the segment is open, so that the
+final has a label, or later, from a copy of the audio. Few copies wait: if no thread is free for
+long, the oldest is dropped, and its segment gets the speaker of its neighbour.
 """
 
 from __future__ import annotations
@@ -47,42 +48,49 @@ class EmbeddingTask:
 
 @dataclass(eq=False, slots=True)
 class _EmbeddingSample:
-    """First seconds of speech in a segment: positions of its frames, audio once it has ended."""
+    """First seconds of speech in a segment: positions of its frames, audio once it has ended.
+
+    ``asked``: frames of the embedding that it shall have, which depends on nothing but its audio;
+    ``begun``: those of the one that is made or being computed.
+    """
 
     piece: int
     since: float = 0.0
     frames: list[int] = field(default_factory=list)
+    asked: int = 0
+    begun: int = 0
+    end: int = 0
     sound: Block | None = None
-    paused: bool = False
-    made_s: float = 0.0
-    """Seconds of speech of its embedding, which exists or is being computed."""
 
-    @property
-    def seconds(self) -> float:
-        return len(self.frames) * FRAME_SAMPLES / LIVE_RATE
+    def add(self, at: int) -> None:
+        """Add a frame, unless there is enough; ask for an embedding once there is."""
+        if _seconds(len(self.frames)) < MAX_EMBEDDING_S:
+            self.frames.append(at)
+            if _seconds(len(self.frames)) >= MAX_EMBEDDING_S:
+                self.ask()
 
-    @property
-    def worth(self) -> bool:
-        """Return whether it has enough speech for an embedding, if it ends now."""
-        again = self.made_s < MAX_EMBEDDING_S and self.seconds >= REEMBED_FACTOR * self.made_s
-        return self.seconds >= MIN_EMBEDDING_S and again
-
-    @property
-    def due(self) -> bool:
-        """Return whether to make the embedding while the segment is open."""
-        return self.worth and (self.paused or self.seconds >= MAX_EMBEDDING_S)
+    def ask(self) -> None:
+        """Ask for an embedding of the frames so far, if they are worth it."""
+        count, made_s = len(self.frames), _seconds(self.asked)
+        again = made_s < MAX_EMBEDDING_S and _seconds(count) >= REEMBED_FACTOR * made_s
+        if _seconds(count) >= MIN_EMBEDDING_S and again:
+            self.asked = count
 
     def cut(self, ring: SampleRingBuffer) -> Block:
-        """Return its audio: a copy, of shape (samples,)."""
+        """Return the audio that is asked for: a copy, of shape (samples,)."""
         parts = SampleRingBuffer()
         begin = end = None
-        for at in [*self.frames, None]:
+        for at in [*self.frames[: self.asked], None]:
             if at is None or at != end:
                 if begin is not None and end is not None:
                     parts.append(ring.cut(begin, end))
                 begin = at
             end = None if at is None else at + FRAME_SAMPLES
         return parts.cut(0, parts.end)
+
+
+def _seconds(frames: int) -> float:
+    return frames * FRAME_SAMPLES / LIVE_RATE
 
 
 class SegmentEmbeddings:
@@ -104,8 +112,9 @@ class SegmentEmbeddings:
         """True once the last decision was taken."""
         self._speech: deque[int] = deque(maxlen=VAD_HISTORY_FRAMES)
         self._open: _EmbeddingSample | None = None
+        self._ended: _EmbeddingSample | None = None
         self.waiting: deque[_EmbeddingSample] = deque()
-        self._going: dict[int, float] = {}
+        self._going: dict[EmbeddingTask, float] = {}
         self._deciding = False
         self._pieces = len(said)
         self._their_turn = False
@@ -114,20 +123,18 @@ class SegmentEmbeddings:
         """Begin a segment."""
         self._open = _EmbeddingSample(piece)
         self._pieces += 1
-        for frame in self._speech:
-            if frame >= at:
-                self._add(frame)
+        self._add_from(at)
 
     def spoken(self, at: int) -> None:
         """Mark the frame that begins at ``at`` as speech."""
         self._speech.append(at)
         if self._open is not None:
-            self._add(at)
+            self._open.add(at)
 
-    def paused(self, paused: bool) -> None:
-        """Note whether the open segment pauses."""
+    def paused(self) -> None:
+        """Note that the open segment pauses."""
         if self._open is not None:
-            self._open.paused = paused
+            self._open.ask()
 
     def ended(self, piece: int, end: int, now: float, ring: SampleRingBuffer) -> None:
         """End a segment and copy the audio that its embedding needs."""
@@ -137,46 +144,51 @@ class SegmentEmbeddings:
         self._finish(sample, end, now, ring)
 
     def divided(self, piece: int, at: int, after: int, now: float, ring: SampleRingBuffer) -> None:
-        """Divide a segment: from the sample ``at`` on it is the segment ``after``."""
+        """Divide the open segment or the last one: from the sample ``at`` on it is the segment
+        ``after``."""
         self._pieces += 1
-        sample = self._open if self._open is not None and self._open.piece == piece else None
         rest = _EmbeddingSample(after)
-        if sample is not None:
-            rest.paused, self._open = sample.paused, rest
+        if self._open is not None and self._open.piece == piece:
+            sample, self._open = self._open, rest
+            self._add_from(at)
+            self._finish(sample, at, now, ring)
+        elif self._ended is not None and self._ended.piece == piece:
+            sample, end = self._ended, self._ended.end
             for frame in self._speech:
-                if frame >= at:
-                    self._add(frame)
-        else:
-            sample = next((one for one in self.waiting if one.piece == piece), None)
-            if sample is None:  # its embedding is made, or being computed
-                self.speakers.mark_without_embedding(after)
-                return
-            self.waiting.remove(sample)
-            rest.frames = [frame for frame in sample.frames if frame >= at]
-        self._finish(sample, at, now, ring)
-        if rest is not self._open:
-            self._finish(rest, ring.end, now, ring)
+                if at <= frame <= end - FRAME_SAMPLES:
+                    rest.add(frame)
+            self._finish(sample, at, now, ring)
+            self._finish(rest, end, now, ring)
 
     def _finish(
         self, sample: _EmbeddingSample, end: int, now: float, ring: SampleRingBuffer
     ) -> None:
-        """Queue a segment that has ended for its embedding, if that is worthwhile."""
+        """Queue a segment that has ended for its embedding, if that is worthwhile and not made."""
+        sample.end, self._ended = end, sample
         sample.frames = [at for at in sample.frames if at + FRAME_SAMPLES <= end]
-        if not sample.worth:
+        if sample.asked > len(sample.frames):  # it would have what belongs to the next segment
+            self._discard(sample.piece)
+            sample.asked = sample.begun = 0
+        sample.ask()
+        if not sample.asked:
             self.speakers.mark_without_embedding(sample.piece)
-            return
-        sample.sound, sample.since = sample.cut(ring), now
-        self.waiting.append(sample)
-        if len(self.waiting) > MAX_WAITING_SEGMENTS:
-            self.speakers.mark_without_embedding(self.waiting.popleft().piece)
+        elif sample.asked > sample.begun and sample not in self.waiting:
+            sample.sound, sample.since = sample.cut(ring), now
+            self.waiting.append(sample)
+            if len(self.waiting) > MAX_WAITING_SEGMENTS:
+                self.speakers.mark_without_embedding(self.waiting.popleft().piece)
+
+    def _discard(self, piece: int) -> None:
+        """Drop the embedding of a segment, made or not."""
+        self.waiting = deque(one for one in self.waiting if one.piece != piece)
+        self._going = {task: one for task, one in self._going.items() if task.piece != piece}
+        self.speakers.forget(piece)
 
     def forget(self, piece: int) -> None:
         """Drop a segment without text."""
-        self.waiting = deque(one for one in self.waiting if one.piece != piece)
         if self._open is not None and self._open.piece == piece:
             self._open = None
-        self._going.pop(piece, None)
-        self.speakers.forget(piece)
+        self._discard(piece)
 
     def next_task(self, finished: bool) -> EmbeddingTask | None:
         """Return the next task. ``finished``: everything is sent but the summary, which waits for
@@ -188,11 +200,10 @@ class SegmentEmbeddings:
             urgency = RecognitionUrgency.SPECULATIVE
         elif len(self.waiting) >= URGENT_WAITING_SEGMENTS:
             urgency = RecognitionUrgency.PARTIAL
-        if self.waiting:
-            return EmbeddingTask(self.waiting[0].piece, urgency, self.waiting[0].since)
-        sample = self._open
-        if sample is not None and sample.due and sample.piece not in self._going:
-            return EmbeddingTask(sample.piece, urgency, 0.0)
+        going = {task.piece for task in self._going}  # a later one of the same comes after it
+        for sample in (*self.waiting, self._open):
+            if sample and sample.asked > sample.begun and sample.piece not in going:
+                return EmbeddingTask(sample.piece, urgency, sample.since)
         if finished and not self._going and not self._deciding:
             return EmbeddingTask(None, urgency, 0.0)
         return None
@@ -212,16 +223,14 @@ class SegmentEmbeddings:
         if voiced.piece is None:
             self._deciding = True
             return None
-        if self._open is not None and self._open.piece == voiced.piece:
-            sample = self._open
-            sample.made_s = sample.seconds
-            sound = sample.cut(ring)
-        else:
-            sample = self.waiting.popleft()
-            assert sample.sound is not None
-            sound = sample.sound
-        self._going[sample.piece] = sample.seconds
-        return sound
+        sample = self._open
+        if sample is None or sample.piece != voiced.piece:
+            sample = next(one for one in self.waiting if one.piece == voiced.piece)
+            self.waiting.remove(sample)
+        sample.begun = sample.asked
+        self._going[voiced] = _seconds(sample.asked)
+        sound, sample.sound = sample.sound, None
+        return sample.cut(ring) if sound is None else sound
 
     def heard(
         self, voiced: EmbeddingTask, vector: live_speaker_labels.Vector | None
@@ -230,7 +239,7 @@ class SegmentEmbeddings:
         that is due now."""
         if voiced.piece is None:
             return self.speakers.question(last=True)
-        seconds = self._going.pop(voiced.piece, None)
+        seconds = self._going.pop(voiced, None)
         if seconds is None:
             return None
         if vector is None:
@@ -279,6 +288,9 @@ class SegmentEmbeddings:
         speaker to recognize."""
         return self._pieces < 2 and self.people is None
 
-    def _add(self, at: int) -> None:
-        if self._open is not None and self._open.seconds < MAX_EMBEDDING_S:
-            self._open.frames.append(at)
+    def _add_from(self, at: int) -> None:
+        """Add the speech since ``at`` to the open segment."""
+        assert self._open is not None
+        for frame in self._speech:
+            if frame >= at:
+                self._open.add(frame)

@@ -58,8 +58,8 @@ MAX_TURNS_S = BUFFER_S / 2
 """Seconds of speech without a pause after which it is cut also for an engine that ends turns
 itself (`PartialSchedule.turns`)."""
 _PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
-_BORDER_S = 1.0
-"""Seconds around the place that an engine names for a change of speakers, where the least
+_BORDER = LIVE_RATE
+"""Samples around the place that an engine names for a change of speakers, where the least
 probability of speech is."""
 LEAD_IN_S = 1.0
 """Seconds of audio before the resume point that a new engine gets, for its VAD."""
@@ -157,9 +157,10 @@ class StreamRecognizer:
 
     @property
     def held(self) -> bool:
-        """Return whether no audio may be looked at, since the last segment may still be divided:
-        segments that begin later have later numbers."""
-        return self._schedule.turns and any(one.final is None for one in self._story.pieces)
+        """Return whether no audio may be looked at: an engine of turns is behind. Its segments may
+        still be divided, and those that begin later have later numbers; and so its results depend
+        on the audio, not on when that came."""
+        return self._schedule.turns and (self._listening.busy or self.next_task() is not None)
 
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
@@ -252,7 +253,7 @@ class StreamRecognizer:
         words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
-        if not voices or self.voicing is None or self.held:  # a divided segment has two voices
+        if not voices or self.voicing is None:
             return words
         voiced = self.voicing.next_task(self._story.only_summary_left)
         if words is None or voiced is None:
@@ -315,11 +316,14 @@ class StreamRecognizer:
 
     def _border(self, piece: SpeechSegment, at: int, last: int) -> int:
         """Return the frame with the least speech near a change of speakers, in the audio up to
-        ``last``, which the engine has."""
+        ``last``, which the engine has. Both speakers get speech."""
+        threshold = self.options.endpointing.threshold
+        within = [one for one in self._probabilities if piece.start < one[1] < last]
+        spoken = [frame for probability, frame in within if probability >= threshold]
         near = [
             (probability, abs(frame - at), frame)
-            for probability, frame in self._probabilities
-            if piece.start < frame < last and abs(frame - at) <= _BORDER_S * LIVE_RATE
+            for probability, frame in within
+            if spoken and spoken[0] < frame <= spoken[-1] and abs(frame - at) <= _BORDER
         ]
         return min(near)[2] if near else min(max(at, piece.start + 1), last)
 
@@ -362,8 +366,6 @@ class StreamRecognizer:
     def _take(
         self, event: endpointing.EndpointEvent, now: float
     ) -> Iterator[live_events.LiveEvent]:
-        if self.voicing is not None:
-            self.voicing.paused(isinstance(event, endpointing.UtterancePaused))
         match event:
             case endpointing.UtteranceBegan(at):
                 begins = self._turn_began is None
@@ -390,6 +392,8 @@ class StreamRecognizer:
             case endpointing.UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
+                if self.voicing is not None:
+                    self.voicing.paused()
             case endpointing.UtteranceResumed():
                 assert self._open is not None
                 self._open.paused = self._open.early = None
