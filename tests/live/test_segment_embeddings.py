@@ -369,6 +369,18 @@ def test_single_enrolled_speaker_is_named_also_after_an_engine_restart() -> None
     assert summary.prints == ()
 
 
+def test_enrolled_speaker_is_named_in_a_session_that_asks_for_labels_later() -> None:
+    options = LiveOptions(partials=False, diarize=False, known_voices=(known_as("Anne", ANNE),))
+    table = Table(options)
+    table.say(ANNE, 3.0)
+    table.take(table.hearing.follow(LiveOptions(partials=False), 0.0))
+    table.say(ANNE, 3.0)
+    table.say(BERT)
+    table.finish()
+    assert list(names_followed(table.told).values()) == [None, "Anne", None]
+    assert [one.person for one in table.transcript.voices] == ["anne", None]
+
+
 def test_without_diarization_no_embedding_is_computed() -> None:
     table = Table(LiveOptions(diarize=False))
     table.talk(ANNE, BERT)

@@ -25,19 +25,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kill
 RECORDING = "endgame_nagg_nell"
 SAID = ["Nagg: what is it, my pet?", "Nell: déjà vu, 嗯. Time to go.", "Can you"]
 """Of the first windows, turn by turn."""
+READ = "Ever tried, ever failed. Fail again. Fail better. No matter."
 NAMES = ", ".join([CONTEXT] * 8)
+ALL_AUDIO = {"turns": "client", "endpointing": {"threshold": 0, "neg_threshold": 0}}
 
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("streaming")
     with Server(
-        tmp_path_factory.mktemp("streaming"),
+        home,
         engine="vibevoice-streaming",
         model_path=tiny_streaming.checkpoint(),
         precision="fp32",
         preload="true",
         keep_alive=-1,
         grpc_port=0,
+        people="1",
+        data_dir=home / "kept",
+        journal_key="0123456789abcdef" * 4,
     ) as server:
         wait_until(lambda: server.health()["model_loaded"], "the engine is loaded")
         yield server
@@ -84,6 +90,14 @@ async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(the
 async def test_realtime_session_that_diarizes_has_the_speakers_of_two_recordings(
     there: Server,
 ) -> None:
+    segments = await diarized(there, first="A")
+    assert [one["text"] for one in segments] == [READ, *SAID]
+    assert "A" not in [one["speaker"] for one in segments[1:]]
+
+
+async def diarized(server: Server, first: str) -> list[dict[str, Any]]:
+    """The segments of a Realtime session that hears the reading and the play, once each has a
+    speaker, which may follow, and the first one has this."""
     off = {
         "type": "transcription",
         "audio": {
@@ -93,7 +107,7 @@ async def test_realtime_session_that_diarizes_has_the_speakers_of_two_recordings
             }
         },
     }
-    async with realtime(there) as client:
+    async with realtime(server) as client:
         await client.send({"type": "session.update", "session": off})
         for name in ("beckett", RECORDING):
             samples = decode_audio_file(tiny_streaming.clip_16k(name), 24_000)
@@ -101,33 +115,28 @@ async def test_realtime_session_that_diarizes_has_the_speakers_of_two_recordings
             raw = (samples * 32767).astype("<i2").tobytes()
             await client.send(appended(raw), {"type": "input_audio_buffer.commit"})
         found = await client.until(COMPLETED, 2)
-        while len(segments := {one["id"]: one for one in found if one["type"] == SEGMENT}) < 4:
-            found += await client.until(SEGMENT)  # it waits for its speaker
-    texts = [one["text"] for one in sorted(segments.values(), key=lambda one: one["start"])]
-    assert texts[1:] == SAID
-    first, *others = [one["speaker"] for one in segments.values()]
-    assert first == "A"
-    assert "A" not in others
+        while True:
+            segments = {one["id"]: one for one in found if one["type"] == SEGMENT}
+            story = sorted(segments.values(), key=lambda one: one["start"])
+            if len(story) == 4 and story[0]["speaker"] == first:
+                return story
+            found += await client.until(SEGMENT)
 
 
 async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_model(
     there: Server, pcm: bytes
 ) -> None:
-    reading = soundfile.read(tiny_streaming.clip_16k("beckett"), dtype="int16")[0].tobytes()
-    reading += bytes(-len(reading) % (2 * FRAME_SAMPLES))  # the next begins with a frame
-    all_audio = {"threshold": 0, "neg_threshold": 0}
     async with live_wire.wire(there) as socket:
-        await live_wire.say(socket, "begin", turns="client", endpointing=all_audio)
-        first, *others = live_wire.pieces(reading, 10 * LIVE_RATE)  # 5 s
+        await live_wire.say(socket, "begin", **ALL_AUDIO)
+        first, *others = live_wire.pieces(reading(), 10 * LIVE_RATE)  # 5 s
         await socket.send(first)
         partial = await live_wire.next_of(socket, "partial")
         for piece in (*others, None, *live_wire.pieces(pcm), None):
             await (socket.send(piece) if piece else live_wire.say(socket, "commit"))
         await live_wire.say(socket, "finish")
         found, _ = await live_wire.rest(socket)
-    read = "Ever tried, ever failed. Fail again. Fail better. No matter."
     texts = [one["segment"]["text"] for one in found if one["type"] == "final"]
-    assert texts == [read, *SAID]
+    assert texts == [READ, *SAID]
     segments = found[-1]["transcript"]["segments"]
     assert [one["text"] for one in segments] == texts
     assert [one["speaker"] for one in segments] == [f"Speaker_{number}" for number in range(4)]
@@ -138,17 +147,50 @@ async def test_names_of_a_client_reach_the_model_by_file_and_live(
     there: Server, content: bytes, pcm: bytes
 ) -> None:
     """They change no word of this model, but how sure it is of each."""
-    whole = {"turns": "client", "endpointing": {"threshold": 0, "neg_threshold": 0}}
     for answers in (
         [there.post(content, **names).json()["segments"] for names in ({}, {"prompt": NAMES})],
         [
-            [one["segment"] for one in await finals(there, pcm, prompt=names, **whole)]
+            [one["segment"] for one in await finals(there, pcm, prompt=names, **ALL_AUDIO)]
             for names in ("", NAMES)
         ],
     ):
         assert [[one["text"] for one in segments] for segments in answers] == [SAID, SAID]
         plain, named = ([one["confidence"] for one in segments] for segments in answers)
         assert plain != named
+
+
+def reading() -> bytes:
+    """The other recording, 16 bit at 16 kHz, to the end of a frame."""
+    samples = soundfile.read(tiny_streaming.clip_16k("beckett"), dtype="int16")[0]
+    return bytes(samples.tobytes() + bytes(-2 * len(samples) % (2 * FRAME_SAMPLES)))
+
+
+async def test_enrolled_speaker_is_named_by_the_live_wire_and_by_realtime(
+    there: Server, pcm: bytes
+) -> None:
+    clip = {"audio": ("reading.wav", tiny_streaming.clip_16k("beckett").read_bytes())}
+    person = there.client.post("/v1/people", data={"name": "Reader"}, files=clip)
+    assert person.status_code == 201, person.text
+    try:
+        async with live_wire.wire(there) as socket:
+            await live_wire.say(socket, "begin", **ALL_AUDIO)
+            for piece in (*live_wire.pieces(reading()), None):
+                await (socket.send(piece) if piece else live_wire.say(socket, "commit"))
+            first = await live_wire.next_of(socket, "final")
+            if "name" not in first["segment"]:  # it did not wait for its embedding
+                revised = await live_wire.next_of(socket, "speakers_revised")
+                assert revised["names"] == {"Speaker_0": "Reader"}
+            for piece in (*live_wire.pieces(pcm), None):
+                await (socket.send(piece) if piece else live_wire.say(socket, "commit"))
+            await live_wire.say(socket, "finish")
+            found, _ = await live_wire.rest(socket)
+        segments = found[-1]["transcript"]["segments"]
+        assert [one.get("name") for one in segments] == ["Reader", None, None, None]
+        assert [one["text"] for one in segments] == [READ, *SAID]
+        named = await diarized(there, first="Reader")
+        assert "Reader" not in [one["speaker"] for one in named[1:]]
+    finally:
+        there.client.delete(f"/v1/people/{person.json()['id']}")
 
 
 def test_live_session_has_the_same_words_by_grpc(there: Server, pcm: bytes) -> None:

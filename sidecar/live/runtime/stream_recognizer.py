@@ -97,7 +97,8 @@ class StreamRecognizer:
         self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
         self._open: SpeechSegment | None = None
-        known = options.known_voices if options.identifies_speakers else None
+        asked = options.known_voices or options.voiceprints  # labels may be requested later
+        known = options.known_voices if asked else None
         self.voicing = SegmentEmbeddings(begin, known) if voices else None
         self._story = ResultAssembler(begin, self.voicing)
         self._listening = RecognitionPlan(schedule)
