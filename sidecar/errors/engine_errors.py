@@ -50,6 +50,13 @@ class ModelLoaded(SidecarError, code="model_loaded", kind=ErrorKind.CONFLICT):
     default_hint = "Use another name; GET /admin/list_models lists the loaded models."
 
 
+class ModelInUse(SidecarError, code="model_in_use", kind=ErrorKind.CONFLICT):
+    """Installed model that an engine of this service loads."""
+
+    default_detail = "An engine of this service uses this model."
+    default_hint = "Restart the service with another engine or model, then delete it."
+
+
 class ModelPathForbidden(SidecarError, code="model_path_forbidden", kind=ErrorKind.FORBIDDEN):
     """Model in a folder that is not allowed."""
 

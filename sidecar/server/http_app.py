@@ -16,6 +16,7 @@ from sidecar.api import (
     job_routes,
     live_routes,
     metrics_routes,
+    model_routes,
     reload_routes,
     transcribe_routes,
 )
@@ -68,6 +69,9 @@ def create_whole_app(
             refusals |= routes.refusals
             tidy_prefixes += routes.tidy_prefixes
             layers += routes.middleware
+    listed = {getattr(one, "path", "") for router in routers for one in router.routes}
+    if accepts and model_routes.PATH not in listed:
+        routers.append(model_routes.build_list_router(service))
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,
@@ -129,6 +133,7 @@ def _native_routers(
         enrolled_speaker_routes.build_router,
         api_page.build_router,
         live_routes.build_router,
+        model_routes.build_router,
         *OPERATIONS,
     )
     routers = [build(service) for build in builders]

@@ -35,6 +35,7 @@ from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.service.live_session_archive import LiveSessionArchive
+from sidecar.service.local_models import LocalModels
 from sidecar.storage.postgres_settings import shared_address
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.audio_probe import AudioProbe
@@ -94,6 +95,7 @@ class Service:
         self.fleet = EngineFleet(settings, choice, live, voice)
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
+        self.local_models = LocalModels(self.models.folders)
         self.tally = metrics.ServiceMetrics()
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
         self.voices = EnrolledSpeakers(settings, self._intake, now)
@@ -186,6 +188,7 @@ class Service:
         await self._backend.close()
         await self.voices.close()
         await self._intake.close()
+        await self.local_models.close()
         await self.models.close()
         await self.fleet.close()
 

@@ -238,6 +238,11 @@ class ModelRegistry:
         """Return the model of each engine."""
         return {role: one.model_id for role, one in self._served.items()}
 
+    def folders(self) -> list[Path]:
+        """Return the folders of the models that are loaded, and of those of the start."""
+        choices = [one.choice for one in (*self._first.values(), *self._served.values())]
+        return [one.checkpoint.folder for one in choices if one.checkpoint is not None]
+
     @property
     def loading_names(self) -> list[str]:
         """Return the models that are being loaded, or wait for it."""

@@ -36,7 +36,9 @@ def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service in which nothing is off."""
     home = tmp_path_factory.mktemp("fuzz")
     on = {"people": "true", "data_dir": home, "admin": "true"}
-    with Server(home, journal_key=KEY, token=TOKEN, **on) as running:
+    server = Server(home, journal_key=KEY, token=TOKEN, **on)
+    server.env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hub")}  # it pulls models, too
+    with server as running:
         yield running
 
 

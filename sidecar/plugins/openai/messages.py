@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
+from sidecar.api.model_routes import LocalModel
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.job_record import JobRecord
 from sidecar.plugins.openai import common as openai_common
@@ -190,10 +191,11 @@ class OpenAIModel(BaseModel):
 
 
 class OpenAIModelList(BaseModel):
-    """All valid names."""
+    """All valid names, and beside OpenAI's fields the models of this machine."""
 
     object: Literal["list"]
     data: list[OpenAIModel]
+    models: list[LocalModel]
 
 
 _OBJECTS = {"type": "array", "items": {"type": "object"}}

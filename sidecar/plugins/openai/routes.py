@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
+from sidecar.api import model_routes
 from sidecar.api.http import middleware, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.errors import SidecarError, TokenInvalid
@@ -65,7 +66,8 @@ def build_router(service: Service) -> APIRouter:
         spec = service.spec
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
-        body = messages.OpenAIModelList(object="list", data=models)
+        here = await model_routes.local_models(service)
+        body = messages.OpenAIModelList(object="list", data=models, models=here)
         return responses.json_response(body.model_dump(), headers=_request_id())
 
     @router.get(f"{MODELS}/{{model:path}}", response_model=messages.OpenAIModel)

@@ -454,6 +454,12 @@ class MicrophoneUnavailable(errors.Refused):
     known_code = "microphone_unavailable"
 
 
+class ModelInUse(errors.Conflict):
+    """An engine of this service uses this model."""
+
+    known_code = "model_in_use"
+
+
 class ModelLoadFailed(errors.Busy):
     """The engine could not be loaded."""
 
@@ -979,6 +985,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "message_too_big": MessageTooBig,
     "method_not_allowed": MethodNotAllowed,
     "microphone_unavailable": MicrophoneUnavailable,
+    "model_in_use": ModelInUse,
     "model_load_failed": ModelLoadFailed,
     "model_loaded": ModelLoaded,
     "model_not_found": ModelNotFound,

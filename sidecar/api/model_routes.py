@@ -1,0 +1,146 @@
+"""Routes of /v1/models: list, download with progress as server-sent events, deletion.
+
+The list is OpenAI's, too (`plugins/openai`), whose names are in `data`; here the models of this
+machine are in `models`. Errors of these routes are problems, also where that plugin is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from sidecar import errors
+from sidecar.api.http import openapi, responses
+from sidecar.api.http.error_responses import problem
+from sidecar.api.http.request_headers import identity_of
+from sidecar.api.http.upload import read_json
+from sidecar.checkpoints.pull_events import DONE
+from sidecar.interfaces.request_options import field_missing, parse_text
+from sidecar.service.facade import Service
+from sidecar.service.local_models import ModelDownload
+
+PATH = "/v1/models"
+PULL = f"{PATH}/pull"
+
+
+class LocalModel(openapi.RenderedBody):
+    """Model that can be used or downloaded here."""
+
+    name: str = Field(examples=["whisper:small"], description="For pull and delete.")
+    engine: str = Field(examples=["whisper"], description="Engine that loads it.")
+    languages: list[str] = Field(examples=[["en", "de"]], description="Empty: any.")
+    recordings: bool
+    live: bool
+    speakers: bool
+    word_times: bool
+    download_bytes: int | None = Field(description="Size of the download.")
+    memory_bytes: int | None = Field(
+        description="Of its weights in the smallest precision, without what a recording takes."
+    )
+    lacking: list[str] = Field(description="Packages that its engine needs and that are missing.")
+    installed: bool
+    bytes: int = Field(description="Size on the disk, also of a part that a pull resumes.")
+    commit: str = Field(description="Version that is installed.")
+
+
+class LocalModelList(BaseModel):
+    """Models of this machine, where no plugin lists names of its own."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]] = Field(default=[], description="OpenAI's names: none.")
+    models: list[LocalModel]
+
+
+PULL_BODY: dict[str, Any] = openapi.request_body(
+    openapi.object_schema(
+        {
+            "name": openapi.text("As in the list, or OWNER/NAME.", maxLength=200),
+            "revision": openapi.text("Branch, tag or commit.", maxLength=200),
+        },
+        ["name"],
+    ),
+    example={"name": "whisper:small"},
+)
+PULLED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events: progress (bytes_done, bytes_total), notice (message); then done "
+        "(name, commit) or failed (error). A client that hangs up ends the download; the next pull "
+        "resumes it.",
+        "content": openapi.content(responses.SSE_MEDIA_TYPE),
+    }
+}
+
+
+async def local_models(service: Service) -> list[LocalModel]:
+    """Return the models of this machine."""
+    return [LocalModel.model_validate(one) for one in await service.local_models.all()]
+
+
+def build_list_router(service: Service) -> APIRouter:
+    """Return the route of the list alone, for a service without OpenAI's."""
+    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
+
+    @router.get(PATH, response_model=LocalModelList)
+    async def listed() -> Response:
+        """List the models of this machine."""
+        body = LocalModelList(models=await local_models(service))
+        return responses.json_response(body.model_dump())
+
+    return router
+
+
+def build_router(service: Service) -> APIRouter:
+    """Return the routes that change what is installed."""
+    router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
+
+    @router.post(PULL, responses=PULLED, openapi_extra=PULL_BODY)
+    async def pull(request: Request) -> Response:
+        """Download a model, or check it; its progress as server-sent events."""
+
+        async def begin() -> Response:
+            values = await read_json(request, declared=True)
+            if "name" not in values:
+                raise field_missing("name", values)
+            name = parse_text("name", values["name"], 200)
+            revision = parse_text("revision", values.get("revision"), 200)
+            models = service.local_models
+            download = await models.pull(identity_of(request), name, revision)
+            return responses.EventStreamResponse(_frames(download), download.stop)
+
+        return await _as_problem(begin)
+
+    @router.delete(PATH + "/{model:path}", status_code=204)
+    async def delete(request: Request, model: str) -> Response:
+        """Delete a downloaded model."""
+
+        async def forget() -> Response:
+            await service.local_models.delete(identity_of(request), model)
+            return Response(status_code=204)
+
+        return await _as_problem(forget)
+
+    return router
+
+
+async def _as_problem(answer: Callable[[], Awaitable[Response]]) -> Response:
+    """Return an answer, or its error as a problem: the plugin's format is that of its paths."""
+    try:
+        return await answer()
+    except errors.SidecarError as error:
+        return problem(error)
+
+
+async def _frames(download: ModelDownload) -> AsyncGenerator[bytes, None]:
+    async with aclosing(download.events(responses.SSE_KEEP_ALIVE_S)) as events:
+        async for event in events:
+            if event is None:
+                yield responses.SSE_KEEP_ALIVE
+                continue
+            kind = event.pop("event")
+            if kind == DONE:
+                del event["folder"]  # where it lies here is no business of a client
+            yield responses.sse_frame(event, kind)

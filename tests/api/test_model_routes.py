@@ -1,0 +1,174 @@
+"""Models over HTTP: list, download from a hub on this machine, deletion."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import sse_reader
+import tiny_whisper
+from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
+from service_process import PATIENCE_S, Server, wait_until
+
+from sidecar.auth.identity import Scope
+from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, WHISPER_MODELS
+
+pytest.importorskip("huggingface_hub")
+WHISPER = "whisper:small"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    published = {
+        VIBEVOICE_REPOSITORY: write_checkpoint(tmp_path / "published"),
+        WHISPER_MODELS["small"].repository: tiny_whisper.write_like(tmp_path / "small"),
+    }
+    with Hub(published) as hub:
+        yield hub
+
+
+@contextmanager
+def service(home: Path, hub: Hub, **settings: object) -> Iterator[Server]:
+    """A service that downloads from the hub into a cache of its own."""
+    server = Server(home, engine="scripted", **settings)
+    server.env |= {"HF_HOME": str(home / "hub"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    with server:
+        yield server
+
+
+@pytest.fixture
+def server(tmp_path: Path, hub: Hub) -> Iterator[Server]:
+    with service(tmp_path / "home", hub) as server:
+        yield server
+
+
+def pull(server: Server, name: str, **more: str) -> list[sse_reader.Event]:
+    """All events of a download."""
+    with server.client.stream("POST", "/v1/models/pull", json={"name": name, **more}) as answer:
+        assert answer.status_code == 200, answer.read()
+        return list(sse_reader.parse(answer))
+
+
+def listed(server: Server) -> dict[str, dict[str, Any]]:
+    """The models by their names."""
+    answer = server.client.get("/v1/models").raise_for_status().json()
+    return {model["name"]: model for model in answer["models"]}
+
+
+def check_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_pulled_model_is_listed_as_installed_until_it_is_deleted(server: Server, hub: Hub) -> None:
+    assert listed(server)[WHISPER]["installed"] is False
+    *told, last = pull(server, WHISPER)
+    whole = sum(hub.sent.values())
+    done = [one.data for one in told if one.name == "progress"]
+    assert done[0] == {"bytes_done": 0, "bytes_total": whole}
+    assert done[-1] == {"bytes_done": whole, "bytes_total": whole}
+    assert (last.name, last.data) == ("done", {"name": WHISPER, "commit": COMMIT})
+    model = listed(server)[WHISPER]
+    assert (model["installed"], model["commit"]) == (True, COMMIT)
+    assert model["bytes"] >= whole
+    address = f"/v1/models/{WHISPER}"
+    assert server.client.delete(address).status_code == 204
+    assert listed(server)[WHISPER]["installed"] is False
+    check_problem(server.client.delete(address), 404, "model_not_found")
+
+
+def test_list_says_what_each_model_can_do_and_needs(server: Server) -> None:
+    models = listed(server)
+    assert models["moonshine"]["installed"] is not bool(models["moonshine"]["lacking"])
+    assert models["moonshine"]["languages"] == ["en"]
+    assert models["whisper:tiny.en"]["languages"] == ["en"]
+    assert "de" in models[WHISPER]["languages"]
+    assert (models["voxtral"]["recordings"], models["voxtral"]["live"]) == (False, True)
+    assert (models["vibevoice"]["recordings"], models["vibevoice"]["live"]) == (True, False)
+    assert models["vibevoice"]["languages"] == []
+    for name, one in models.items():
+        assert name == "moonshine" or 0 < one["memory_bytes"] <= one["download_bytes"], name
+
+
+def test_client_that_hangs_up_ends_its_download_and_next_pull_resumes(
+    server: Server, hub: Hub
+) -> None:
+    hub.stall = {SHARDS[0]: 200_000}
+    with server.client.stream("POST", "/v1/models/pull", json={"name": "vibevoice"}) as answer:
+        events = sse_reader.parse(answer)
+        assert next(events).name == "progress"
+        assert hub.stalled.wait(PATIENCE_S)
+        (refused,) = [one for one in pull(server, "vibevoice") if one.name == "failed"]
+        assert refused.data["error"]["code"] == "pull_running"
+        check_problem(server.client.delete("/v1/models/vibevoice"), 409, "pull_running")
+        pulling = [one for one in server.family() if "pull" in one.cmdline()]
+        assert len(pulling) == 1
+    wait_until(lambda: not pulling[0].is_running(), "the download has ended")
+    hub.stall = {}
+    assert pull(server, "vibevoice")[-1].name == "done"
+    assert hub.begins[SHARDS[0]][-1] > 0
+    assert listed(server)["vibevoice"]["commit"] == COMMIT
+
+
+def test_more_downloads_than_two_are_refused(server: Server, hub: Hub) -> None:
+    hub.stall = {SHARDS[0]: 200_000, "model.bin": 200_000}
+    body = [{"name": name} for name in ("vibevoice", WHISPER, "whisper:tiny")]
+    with (
+        server.client.stream("POST", "/v1/models/pull", json=body[0]),
+        server.client.stream("POST", "/v1/models/pull", json=body[1]),
+    ):
+        check_problem(server.client.post("/v1/models/pull", json=body[2]), 409, "pull_running")
+
+
+def test_pull_that_fails_says_why_in_its_last_event(server: Server, hub: Hub) -> None:
+    hub.refuse = (503, "")
+    (failed,) = pull(server, WHISPER)
+    assert (failed.name, failed.data["error"]["code"]) == ("failed", "hub_unreachable")
+    hub.refuse = None
+    (failed,) = pull(server, WHISPER, revision="v9")
+    assert failed.data["error"]["code"] == "repository_not_found"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"name": "nothing"}, 404, "repository_not_found"),
+        ({"name": "--help"}, 404, "repository_not_found"),
+        ({"nam": WHISPER}, 422, "field_missing"),
+        ({"name": 1}, 422, "field_invalid"),
+    ],
+)
+def test_pull_of_no_model_is_a_problem(
+    body: dict[str, object], status: int, code: str, server: Server, hub: Hub
+) -> None:
+    check_problem(server.client.post("/v1/models/pull", json=body), status, code)
+    assert hub.tokens == []
+
+
+def test_pull_and_deletion_need_the_scope_admin(tmp_path: Path, hub: Hub) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens")
+    lacking, having = (
+        {"Authorization": f"Bearer {issuer.create('somebody', None, scopes)[0]}"}
+        for scopes in ((Scope.RELOAD,), (Scope.ADMIN,))
+    )
+    with service(tmp_path / "home", hub, token_keys=issuer.keys.public) as server:
+        for bearing, status, code in (
+            (lacking, 403, "scope_missing"),
+            (having, 404, "model_not_found"),
+        ):
+            answer = server.client.delete(f"/v1/models/{WHISPER}", headers=bearing)
+            check_problem(answer, status, code)
+        body = {"name": "vibevoice"}
+        refused = server.client.post("/v1/models/pull", json=body, headers=lacking)
+        check_problem(refused, 403, "scope_missing")
+    assert hub.tokens == []
+
+
+def test_list_is_there_without_the_plugin_of_openai(tmp_path: Path, hub: Hub) -> None:
+    with service(tmp_path / "home", hub, plugins="-openai") as server:
+        answer = server.client.get("/v1/models").json()
+        assert (answer["object"], answer["data"]) == ("list", [])
+        assert WHISPER in [one["name"] for one in answer["models"]]
