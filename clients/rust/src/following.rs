@@ -88,14 +88,14 @@ impl Following {
             }
             self.last = frame.id.or(self.last);
             self.failures = 0;
-            self.ready.extend(news(&frame.event, &frame.data)?);
+            self.ready.extend(news(&self.id, &frame.event, &frame.data)?);
         }
         Ok(())
     }
 }
 
-/// What an event is; `None`: nothing that a host needs.
-fn news(event: &str, data: &str) -> Result<Option<News>> {
+/// What an event of the job `id` is; `None`: nothing that a host needs.
+fn news(id: &str, event: &str, data: &str) -> Result<Option<News>> {
     let data: Value = serde_json::from_str(data).map_err(strange)?;
     Ok(Some(match event {
         "segment" => {
@@ -110,6 +110,7 @@ fn news(event: &str, data: &str) -> Result<Option<News>> {
         "progress" => News::Step(Step::Progress(serde_json::from_value(data).map_err(strange)?)),
         "begun" => News::Step(Step::Begun),
         "crashed" => News::Step(Step::Again { code: "engine_crashed".into() }),
+        "put_back" => News::Step(Step::Queued { id: id.into(), position: None, wait: None }),
         "done" => News::Done,
         "cancelled" => return Err(Error::Cancelled),
         "failed" | "unauthorized" => {
@@ -122,4 +123,15 @@ fn news(event: &str, data: &str) -> Result<Option<News>> {
 
 fn strange(error: serde_json::Error) -> Error {
     Error::Strange(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_that_was_put_back_waits_again() {
+        let Ok(Some(News::Step(step))) = news("a job", "put_back", "{}") else { panic!() };
+        assert!(matches!(step, Step::Queued { id, position: None, wait: None } if id == "a job"));
+    }
 }

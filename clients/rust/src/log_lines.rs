@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// The target of its lines in `tracing`.
 const TARGET: &str = "vibevoice_asr::service";
 const KEPT: usize = 50;
+/// Bytes of a line, at most: the rest of a longer one is a line of its own.
+const LONGEST: u64 = 16 * 1024;
 
 /// The last lines, shared by who writes and who reads them.
 #[derive(Clone, Default)]
@@ -20,9 +22,10 @@ impl LogLines {
 
     /// Read the log to its end. What is not UTF-8 becomes a mark: a log must not stop for that.
     pub(crate) async fn read(self, source: impl AsyncRead + Unpin) {
-        let mut lines = BufReader::new(source).split(b'\n');
-        while let Ok(Some(line)) = lines.next_segment().await {
-            let line = String::from_utf8_lossy(&line).trim_end().to_string();
+        let mut source = BufReader::new(source);
+        let mut line = Vec::new();
+        while let Ok(1..) = (&mut source).take(LONGEST).read_until(b'\n', &mut line).await {
+            let line = String::from_utf8_lossy(&std::mem::take(&mut line)).trim_end().to_string();
             tell(&line);
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             kept.push_back(line);
@@ -63,5 +66,14 @@ mod tests {
         let kept = lines.all();
         assert_eq!((kept.len(), kept[0].as_str()), (KEPT, "line 11"));
         assert_eq!(kept.last().unwrap(), "\u{fffd}.");
+    }
+
+    #[tokio::test]
+    async fn line_without_end_is_cut() {
+        let text = vec![b'x'; 3 * LONGEST as usize + 1];
+        let lines = LogLines::default();
+        lines.clone().read(text.as_slice()).await;
+        let lengths: Vec<_> = lines.all().iter().map(String::len).collect();
+        assert_eq!(lengths, [LONGEST as usize, LONGEST as usize, LONGEST as usize, 1]);
     }
 }

@@ -44,47 +44,9 @@ impl Service {
     /// The program cannot be run, says that it cannot start, ends, is silent, or keeps another
     /// version of the contract.
     pub async fn start(launch: &Launch) -> Result<Service, StartError> {
-        let mut process = Process::spawn(launch)?;
-        let Some(stdout) = process.child.stdout.take() else {
-            return Err(process.silent("it has no standard output").await);
-        };
-        let line = match timeout(launch.start_limit, first_line(stdout)).await {
-            Ok(Ok(line)) if !line.is_empty() => line,
-            Ok(_) => return Err(process.silent("it ended without a word").await),
-            Err(_) => {
-                let what = format!("it said nothing within {:?}", launch.start_limit);
-                return Err(process.silent(&what).await);
-            }
-        };
-        let ready = match serde_json::from_str(&line) {
-            Ok(StartLine::Ready(ready)) => ready,
-            Ok(StartLine::Fatal(fatal)) => {
-                let exit_code = process.ended().await.code;
-                return Err(StartError::Fatal { fatal, exit_code });
-            }
-            Err(error) => {
-                return Err(process.silent(&format!("{error} in its first line")).await);
-            }
-        };
-        if ready.contract != CONTRACT {
-            return Err(StartError::Contract(ready.contract));
-        }
-        let access = Access {
-            url: ready.url.clone(),
-            token: ready.token.clone(),
-            fingerprint: ready.fingerprint.clone(),
-        };
-        let client = match Client::connect(access) {
-            Ok(client) => client,
-            Err(error) => return Err(process.silent(&error.to_string()).await),
-        };
-        tracing::info!(
-            url = ready.url,
-            pid = ready.pid,
-            version = ready.version,
-            "the service is ready"
-        );
-        Ok(Service { process, ready, client })
+        let mut start = Start::spawn(launch)?;
+        let found = start.ready().await?;
+        Ok(start.into_service(found))
     }
 
     /// What it said when it could serve.
@@ -111,11 +73,76 @@ impl Service {
     /// of its [`Launch`] is killed.
     pub async fn stop(mut self) -> Exit {
         drop(self.process.stdin.take());
-        if let Ok(exit) = timeout(self.process.stop_limit, self.process.ended()).await {
-            return exit;
+        self.process.ended_within(self.process.stop_limit).await
+    }
+}
+
+/// A service that was started and has not said yet that it can serve.
+pub(crate) struct Start {
+    process: Process,
+    limit: Duration,
+}
+
+impl Start {
+    pub(crate) fn spawn(launch: &Launch) -> Result<Start, StartError> {
+        Ok(Start { process: Process::spawn(launch)?, limit: launch.start_limit })
+    }
+
+    /// Wait until it can serve; once only.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub(crate) async fn ready(&mut self) -> Result<(Ready, Client), StartError> {
+        let process = &mut self.process;
+        let Some(stdout) = process.child.stdout.take() else {
+            return Err(process.silent("it has no standard output").await);
+        };
+        let line = match timeout(self.limit, first_line(stdout)).await {
+            Ok(Ok(line)) if !line.is_empty() => line,
+            Ok(_) => return Err(process.silent("it ended without a word").await),
+            Err(_) => {
+                let what = format!("it said nothing within {:?}", self.limit);
+                return Err(process.silent(&what).await);
+            }
+        };
+        let ready: Ready = match serde_json::from_str(&line) {
+            Ok(StartLine::Ready(ready)) => ready,
+            Ok(StartLine::Fatal(fatal)) => {
+                let exit_code = process.ended_within(process.stop_limit).await.code;
+                return Err(StartError::Fatal { fatal, exit_code });
+            }
+            Err(error) => {
+                return Err(process.silent(&format!("{error} in its first line")).await);
+            }
+        };
+        if ready.contract != CONTRACT {
+            return Err(StartError::Contract(ready.contract));
         }
-        tracing::warn!("the service did not end within {:?}", self.process.stop_limit);
-        self.process.kill().await
+        let access = Access {
+            url: ready.url.clone(),
+            token: ready.token.clone(),
+            fingerprint: ready.fingerprint.clone(),
+        };
+        match Client::connect(access) {
+            Ok(client) => Ok((ready, client)),
+            Err(error) => Err(process.silent(&error.to_string()).await),
+        }
+    }
+
+    /// The service of which [`ready`](Start::ready) told.
+    pub(crate) fn into_service(self, (ready, client): (Ready, Client)) -> Service {
+        tracing::info!(
+            url = ready.url,
+            pid = ready.pid,
+            version = ready.version,
+            "the service is ready"
+        );
+        Service { process: self.process, ready, client }
+    }
+
+    /// Give it up: kill it, and wait for its end.
+    pub(crate) async fn abandon(mut self) {
+        self.process.kill().await;
     }
 }
 
@@ -161,6 +188,15 @@ impl Process {
         Exit { code, text, log: self.log.all() }
     }
 
+    /// Its end, or after the limit that of a kill.
+    async fn ended_within(&mut self, limit: Duration) -> Exit {
+        if let Ok(exit) = timeout(limit, self.ended()).await {
+            return exit;
+        }
+        tracing::warn!("the service did not end within {limit:?}");
+        self.kill().await
+    }
+
     async fn kill(&mut self) -> Exit {
         if let Some(bound) = self.bound.take() {
             bound.kill();
@@ -171,11 +207,7 @@ impl Process {
 
     /// It is of no use: kill what is left of it.
     async fn silent(&mut self, what: &str) -> StartError {
-        let ended = timeout(LAST_LINES, self.ended()).await;
-        let Exit { code: exit_code, log, .. } = match ended {
-            Ok(exit) => exit,
-            Err(_) => self.kill().await,
-        };
+        let Exit { code: exit_code, log, .. } = self.ended_within(LAST_LINES).await;
         StartError::Silent { what: what.to_string(), exit_code, log }
     }
 }

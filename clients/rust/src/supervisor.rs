@@ -6,11 +6,12 @@ use crate::error::{Error, StartError};
 use crate::launch::Launch;
 use crate::live::{Live, LiveInput};
 use crate::live_wire::LiveOptions;
-use crate::service::{Exit, Service};
+use crate::service::{Exit, Service, Start};
 use crate::status::Status;
 use crate::transcribing::{Audio, Source, Transcribing};
 use crate::wire::Options;
 use crate::Result;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -215,28 +216,36 @@ impl Task {
         self.shared.current.send_replace(Current::Coming);
         self.shared.tell(Status::Starting);
         let began = Instant::now();
-        let mut starting = Box::pin(Service::start(&self.launch));
-        let started = loop {
-            tokio::select! {
-                started = &mut starting => break started,
-                order = self.orders.recv() => match order {
-                    Some(Order::Restart) => {}
-                    other => {
-                        drop(starting); // kills what has begun
-                        return self.obey(other);
+        let mut start = match Start::spawn(&self.launch) {
+            Ok(start) => start,
+            Err(error) => return self.not_started(error, began.elapsed()),
+        };
+        let found = {
+            let mut ready = pin!(start.ready());
+            loop {
+                tokio::select! {
+                    found = &mut ready => break Ok(found),
+                    order = self.orders.recv() => match order {
+                        Some(Order::Restart) => {}
+                        other => break Err(other),
                     }
                 }
             }
         };
-        drop(starting);
-        match started {
-            Ok(service) => self.watch(service, began).await,
-            Err(error) => {
-                let again = verdict_of_start(&error) == Verdict::Crashed;
-                let (code, log) = (error.code().to_string(), error.log().to_vec());
-                self.crashed(code, log, error, again, began.elapsed())
+        match found {
+            Ok(Ok(found)) => self.watch(start.into_service(found), began).await,
+            Ok(Err(error)) => self.not_started(error, began.elapsed()),
+            Err(order) => {
+                start.abandon().await; // who waits for the end of a stop finds nothing left
+                self.obey(order)
             }
         }
+    }
+
+    fn not_started(&mut self, error: StartError, lasted: Duration) -> Next {
+        let again = verdict_of_start(&error) == Verdict::Crashed;
+        let (code, log) = (error.code().to_string(), error.log().to_vec());
+        self.crashed(code, log, error, again, lasted)
     }
 
     /// Until it ends, by itself or by order.

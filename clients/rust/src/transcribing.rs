@@ -52,7 +52,8 @@ impl Audio {
 #[serde(tag = "step", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Step {
-    /// The service has it. `position`: how many go first.
+    /// The service has it, and it waits; also again, where it gave way to a reload. `position`: how
+    /// many go first, if that is known.
     Queued {
         /// Its id.
         id: String,

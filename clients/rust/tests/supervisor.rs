@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 use support::{any_alive, family, kill, until, Stage};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
-use vibevoice_asr::{Audio, Launch, Options, Policy, Status, Step, Supervisor};
+use vibevoice_asr::{
+    Audio, Launch, Options, Policy, Service, StartError, Status, Step, Supervisor,
+};
 
 async fn seen(events: &mut Receiver<Status>, what: fn(&Status) -> bool) -> Status {
     let found = async {
@@ -88,6 +91,31 @@ async fn crashes_at_once_are_given_up_after_attempts() {
     let speech = Supervisor::start(launch, policy);
     assert_eq!(speech.client().await.err().unwrap().code(), "not_started");
     assert_eq!(std::fs::read_to_string(note).unwrap().lines().count(), 4);
+}
+
+#[tokio::test]
+async fn stop_during_start_leaves_nothing_when_it_returns() {
+    let stage = Stage::new();
+    let note = stage.path("pid");
+    let script = format!("echo $$ >{0}.new; mv {0}.new {0}; exec cat", note.display());
+    let launch = Launch::new("sh").argument("-c").argument(script);
+    let speech = Supervisor::start(launch, Policy::default());
+    until("it has begun", || note.exists()).await;
+    let process = Path::new("/proc").join(std::fs::read_to_string(note).unwrap().trim());
+    speech.stop().await;
+    assert!(!process.exists(), "nobody has waited for its end");
+    assert_eq!(speech.client().await.err().unwrap().code(), "stopped");
+}
+
+#[tokio::test]
+async fn service_that_cannot_start_and_does_not_end_is_killed() {
+    let fatal = r#"{"event":"fatal","code":"port_in_use","message":"","hint":""}"#;
+    let script = format!("echo '{fatal}'; exec sleep 3600");
+    let launch = Launch::new("sh").argument("-c").argument(script);
+    let launch = launch.stop_limit(Duration::from_millis(100));
+    let error = Service::start(&launch).await.err().unwrap();
+    let StartError::Fatal { fatal, exit_code: None } = error else { panic!("{error:?}") };
+    assert_eq!(fatal.code, "port_in_use");
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //! and ends with the app, however that ends. The page transcribes by the bindings in `guest-js`;
 //! Rust code by [`SpeechExt::speech`].
 //!
-//! ```no_run
-//! tauri::Builder::default().plugin(tauri_plugin_vibevoice_asr::init());
+//! ```
+//! fn with_speech<R: tauri::Runtime>(app: tauri::Builder<R>) -> tauri::Builder<R> {
+//!     app.plugin(tauri_plugin_vibevoice_asr::init())
+//! }
 //! ```
 
 mod commands;

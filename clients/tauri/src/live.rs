@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use tauri::ipc::{Channel, Request};
 use tauri::{command, State, Webview};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use vibevoice_asr::{LiveEvent, LiveInput, LiveOptions, Supervisor};
 
 type Answer<T> = Result<T, Failure>;
-/// Pieces of sound that wait for the service; a page that sends more is refused.
+/// Pieces of sound that wait for the service; the session of a page that sends more ends.
 const WAITING: usize = 600;
 
 /// What goes to a session, in order.
@@ -39,7 +39,8 @@ pub(crate) enum Told {
     Ended { ended: Option<Failure> },
 }
 
-/// The sessions of all pages: by the label of the webview and the name that its page chose.
+/// The sessions of all pages, also those that are about to begin: by the label of the webview and the
+/// name that its page chose. One that is taken out is closed, as nothing more can be sent to it.
 #[derive(Clone, Default)]
 pub(crate) struct Sessions(Arc<Mutex<Inputs>>);
 type Inputs = HashMap<(String, String), mpsc::Sender<Input>>;
@@ -52,10 +53,17 @@ impl Sessions {
 
     fn send(&self, label: &str, session: &str, input: Input) -> Answer<()> {
         let name = (label.to_string(), session.to_string());
-        let sender = held(&self.0).get(&name).cloned();
-        let sender =
-            sender.ok_or_else(|| Failure::new("session_over", "there is no such session"))?;
-        sender.try_send(input).map_err(|error| Failure::new("inbound_full", error))
+        let mut inputs = held(&self.0);
+        let sender = inputs
+            .get(&name)
+            .ok_or_else(|| Failure::new("session_over", "there is no such session"))?;
+        sender.try_send(input).map_err(|error| {
+            inputs.remove(&name); // a gap in the sound would be words lost without a sign
+            match error {
+                TrySendError::Full(_) => Failure::new("inbound_full", "the service is too slow"),
+                TrySendError::Closed(_) => Failure::new("session_over", "it is over"),
+            }
+        })
     }
 }
 
@@ -69,11 +77,12 @@ pub(crate) async fn live_begin<R: tauri::Runtime>(
     options: LiveOptions,
     on_event: Channel<Told>,
 ) -> Answer<()> {
-    let (input, mut live) = speech.live(&options).await?;
     let (sender, waiting) = mpsc::channel(WAITING);
     let name = (webview.label().to_string(), session);
     let sessions = sessions.inner().clone();
-    held(&sessions.0).insert(name.clone(), sender);
+    held(&sessions.0).insert(name.clone(), sender); // a page that leaves meanwhile takes it out
+    let begun = speech.live(&options).await;
+    let (input, mut live) = begun.inspect_err(|_| drop(held(&sessions.0).remove(&name)))?;
     tauri::async_runtime::spawn(pass(input, waiting));
     tauri::async_runtime::spawn(async move {
         let mut ended = None;
@@ -130,4 +139,23 @@ async fn pass(mut input: LiveInput, mut waiting: mpsc::Receiver<Input>) {
         }
     }
     input.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_that_gets_more_than_waits_ends_with_the_sound_so_far() {
+        let sessions = Sessions::default();
+        let (sender, mut waiting) = mpsc::channel(1);
+        held(&sessions.0).insert(("main".into(), "one".into()), sender);
+        let sent: Vec<_> =
+            (0..3).map(|piece| sessions.send("main", "one", Input::Sound(vec![piece]))).collect();
+        let codes: Vec<_> =
+            sent.into_iter().map(|sent| sent.err().map(|failure| failure.code)).collect();
+        assert_eq!(codes, [None, Some("inbound_full".into()), Some("session_over".into())]);
+        assert!(matches!(waiting.try_recv(), Ok(Input::Sound(sound)) if sound == [0]));
+        assert_eq!(waiting.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+    }
 }

@@ -15,6 +15,7 @@ const ERRORS: Record<string, string> = {
   engine_crashed: "Speech recognition crashed twice with this recording.",
   live_unavailable: "Live transcription is not available here.",
   live_full: "Too much is being transcribed at once. Please try again later.",
+  inbound_full: "This computer is too slow for live transcription just now.",
   not_started: "Speech recognition does not start. Please install the app again.",
   stopped: "Speech recognition is off.",
   unreachable: "Speech recognition stopped unexpectedly. Please try again.",

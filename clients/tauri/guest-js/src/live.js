@@ -113,8 +113,11 @@ export class LiveSession {
 
   /** @param {() => Promise<unknown>} what */
   #send(what) {
-    // A session that is over says why by its channel.
-    this.#sent = this.#sent.then(what).catch(() => {});
+    this.#sent = this.#sent.then(what).catch((error) => {
+      // A session that is over says why by its channel. Another error means that sound is lost:
+      // "inbound_full", where the service did not keep up for a minute.
+      if (error.code !== "session_over") this.#end(error);
+    });
     return this.#sent;
   }
 
