@@ -7,7 +7,7 @@ those of the card. GB in sentences are 2**30 bytes, as in the specification of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -206,6 +206,11 @@ def max_audio_s(
         work = RecordingWork.of(model.shape, float(seconds), text_tokens=text_tokens)
         return _choose_plan(model, work, room)[1].total <= room.available_bytes
 
+    return _longest_s(fits)
+
+
+def _longest_s(fits: Callable[[int], bool]) -> float:
+    """Return the most whole seconds that fit, at most `WINDOW_S`; 0 if none do."""
     low, high = 0, int(WINDOW_S) + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -359,17 +364,22 @@ def as_shared(
     """Return the plan of a recording beside others, in the windows of its ``own`` plan; None if one
     takes more than there are places for. A window takes as many as its cache and its prompt need.
     """
-    one, each = (
-        work.in_windows(model.shape, own.window_s),
-        RecordingWork.of(model.shape, BATCHED_WINDOW_S),
-    )
-    caches = last_positions(shared, one) / last_positions(shared, each)
-    weight = ceil(max(caches, one.prompt_tokens / each.prompt_tokens))
+    shape, each = model.shape, RecordingWork.of(model.shape, BATCHED_WINDOW_S)
+
+    def places(one: RecordingWork) -> int:
+        caches = last_positions(shared, one) / last_positions(shared, each)
+        return ceil(max(caches, one.prompt_tokens / each.prompt_tokens))
+
+    weight = places(work.in_windows(shape, own.window_s))
     together = min(own.together, shared.places // weight)
     if not together:
         return None
+    text = work.text_tokens(shape)
+    longest_s = _longest_s(
+        lambda length_s: places(RecordingWork.of(shape, length_s, text_tokens=text)) <= weight
+    )
     # a header may claim too little: a window reads no more than it has places for
-    window_s = min(own.window_s, max(work.audio_s, weight * BATCHED_WINDOW_S))
+    window_s = min(own.window_s, max(work.audio_s, longest_s))
     return replace(shared, window_s=window_s, together=together, weight=weight)
 
 

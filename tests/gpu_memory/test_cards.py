@@ -117,6 +117,24 @@ def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
         assert plans, "it joins"
 
 
+@given(claims_s=st.floats(1, 3_600), prompt=st.sampled_from(["", "Nagg, Nell, " * 200]))
+def test_recording_whose_header_claims_too_little_takes_no_more_than_its_places(
+    claims_s: float, prompt: str
+) -> None:
+    wanted = TranscribeOptions(windows=WindowingMode.SINGLE, prompt=prompt)
+    plan = SHARED.planned(Precision.INT4, claims_s, wanted, free(24)).memory
+    if not plan.places:
+        return
+    assert plan.window_s >= claims_s
+    text = PROMPT_TOKENS + len(prompt) // 2
+    read, each = (
+        RecordingWork.of(VIBEVOICE_7B_SHAPE, 36_000.0, text_tokens=text, window_s=plan.window_s),
+        RecordingWork.of(VIBEVOICE_7B_SHAPE, BATCHED_WINDOW_S),
+    )
+    assert last_positions(plan, read) <= plan.weight * last_positions(plan, each)
+    assert read.prompt_tokens <= plan.weight * each.prompt_tokens
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "mode"), [(600, "single"), (90, "auto"), (90, "shared")])
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
-from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, RequeuedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.workers.worker_process import READ_NOTE
@@ -148,12 +148,19 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
 async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
     new_job: NewJob, hold: Hold
 ) -> None:
-    """Which of them hangs is not known: each runs alone."""
-    slot = OverheardJoint()
+    """Which of them hangs is not known: each runs alone, and soon, as it kept nobody waiting."""
+    slot, kept = OverheardJoint(), list[tuple[bool, float]]()
+
+    def noted(record: JobRecord, event: JobEvent) -> None:
+        if isinstance(event.change, RequeuedChange):
+            (job,) = (one for one in jobs if one.id == record.id)
+            kept.append((job.worked_s > 0.0, job.kept_s))
+
     async with queue_on(slot, places=2, fault_retry_s=0.01) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
         assert slot.worker is not None
+        queue.log.listen(noted)
         slot.worker.kill(hung=True, note=READ_NOTE)
         await until(lambda: slot.asked == 3)
         later = (await submitted(queue, new_job()))[0]
@@ -162,6 +169,7 @@ async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
         assert await over([*jobs, later]) == [JobState.DONE] * 3
     assert [job.record.alone for job in (*jobs, later)] == [True, True, False]
     assert [job.record.attempts for job in jobs] == [1, 1], "none is counted"
+    assert kept == [(True, 0.0)] * 2
 
 
 @pytest.mark.slow

@@ -317,6 +317,18 @@ def test_transcription_has_its_own_plan_only_while_no_other_runs_or_waits() -> N
     assert slots.take("a", plan, alone) is alone
 
 
+def test_plan_without_places_is_for_a_recording_alone() -> None:
+    """So it is after memory ran out."""
+    slots, beside = WindowSlots(), MemoryPlan(together=1, places=8)
+    assert slots.take("a", beside) is not None
+    assert slots.take("b", SMALL) is None, "it has to be alone"
+    slots.leave("a")
+    assert slots.take("b", SMALL) == SMALL
+    assert slots.take("c", beside) is None
+    slots.leave("b")
+    assert slots.take("c", beside) == beside
+
+
 def test_recording_cancelled_while_it_waits_for_places_ends_and_waits_no_more(
     model: VibeVoiceModel,
 ) -> None:
@@ -347,6 +359,17 @@ def test_evicted_encoders_return_once_for_all_windows_of_border(
     samples = tiny_vibevoice.clip_24k("beckett")
     answers = model.answers([samples] * 3, plan, lambda: None, model.decoding(plan))
     assert len(answers) == next(windows) == 3
+    assert len(moves) == 2, "in and out"
+
+
+def test_evicted_encoders_leave_again_if_recording_is_cancelled_as_it_is_encoded(
+    model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others go on, by a plan without them."""
+    moves, samples = list[str](), tiny_vibevoice.clip_24k("beckett")
+    monkeypatch.setattr(model, "_move_encoders", lambda device: moves.append(device.type))
+    with pytest.raises(InterruptedError):
+        model.answers([samples], SMALL, failing(1, InterruptedError(), str), model.decoding(SMALL))
     assert len(moves) == 2, "in and out"
 
 
