@@ -241,10 +241,24 @@ def in_step(work: list[VibeVoiceTranscription], apart: int = 0) -> Iterator[tupl
 
 
 @pytest.mark.parametrize("apart", [0, 15])
-def test_batched_recordings_have_events_of_single_ones(model: VibeVoiceModel, apart: int) -> None:
+def test_batched_recordings_have_events_of_single_ones_in_passes_of_all(
+    model: VibeVoiceModel, apart: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+
+    def counted(generations: Sequence[TokenGeneration]) -> None:
+        sizes.append(len(generations))
+        decode_pass(generations)
+
+    monkeypatch.setattr(vibevoice_generation, "decode_pass", counted)
     alone = [list(begun(model, name).events()) for name in tiny_vibevoice.CLIPS]
+    assert {*sizes} == {1}
+    tokens = len(sizes)
+    sizes.clear()
     work = [begun(model, name) for name in tiny_vibevoice.CLIPS]
     assert all_events(work, apart) == alone
+    assert sum(sizes) == tokens
+    assert max(sizes) == len(work)
 
 
 def test_joined_recordings_have_text_of_single_ones_in_at_most_planned_windows(
