@@ -214,7 +214,8 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
 - **Words** come every 2.93 s while somebody speaks, of the 3.47 s before: take Voxtral where they
   have to come sooner, this model where people talk to each other. A segment ends at a pause, at
-  another speaker, or at the end of a sentence after 12 s.
+  another speaker, or at the end of a sentence after 12 s. [All live
+  engines](live.md#choice-of-the-engine).
 - **Speakers**: the model says where another one begins, embeddings who it is, as for all live
   engines. The 1.5B hears one speaker only.
 - **Times** within a window are in proportion to its characters, borders of speakers at the
@@ -230,8 +231,10 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 {table(("Card", *STREAMING_SHAPES), map(_streaming_row, CARDS_STREAMING))}
 
 - **Beside `vibevoice`** on one card: `live_engine = "auto"` takes it if it fits beside an hour of
-  audio. If it is named, both get the best precision with which both fit; a live engine's memory is
-  reserved even while it is not loaded.
+  audio. If it is named, both get the best precision with which both fit: int4 with 18 GB free, bf16
+  for files with 32 (the 1.5B: int4 with 12 GB, bf16 with 24). `doctor` names it. A live engine's
+  memory is reserved even while it is not loaded. With less, one runs at a time: the other is
+  refused (`wont_fit`) until `keep_alive` has unloaded the first.
 - **Uncertain**: memory, times and sessions are computed and were not measured here. Predicted times
   are within a fifth of public ports' on an RTX 3090; int8 and int4 are least certain.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds.

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_whisper
@@ -249,6 +250,17 @@ def test_live_engine_is_file_engine_or_moonshine(
     assert (found and found.spec.name, reason in why) == (live, True)
 
 
+SMALL = {
+    "hidden_size": 1_536,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "intermediate_size": 8_960,
+    "vocab_size": 151_936,
+    "tie_word_embeddings": True,
+}
+"""What the decoder of the 1.5B has other than the 7B's."""
+
+
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineChoice[EngineSpec]]:
     """Puts a card of so many GB here, with all models; returns VibeVoice-ASR for files."""
@@ -262,10 +274,10 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineChoice[EngineSp
     configs = {"vibevoice": {"text_config": TEXT}, "vibevoice-streaming": original, "voxtral": {}}
 
     def put(
-        gigabytes: float, speed: float = 1e12, *, bf16: bool = True, layers: int = 28
+        gigabytes: float, speed: float = 1e12, *, bf16: bool = True, **decoder: Any
     ) -> EngineChoice[EngineSpec]:
         gpu = GpuMemory("a card", 0, int(gigabytes * 1024), speed, bf16)
-        original["decoder_config"] = TEXT | {"num_hidden_layers": layers}
+        original["decoder_config"] = TEXT | decoder
         models = {
             name: ModelCheckpoint(Path("snapshot"), config, (), 17_000_000_000, None)
             for name, config in configs.items()
@@ -301,12 +313,15 @@ def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "wanted", "files", "live"),
+    ("gigabytes", "wanted", "files", "live", "decoder"),
     [
-        (24, "auto", "int4", "int4"),
-        (32, "auto", "bf16", "int4"),
-        (80, "auto", "bf16", "bf16"),
-        (40, "int8", "int8", "int8"),
+        (18, "auto", "int4", "int4", {}),
+        (24, "auto", "int4", "int4", {}),
+        (32, "auto", "bf16", "int4", {}),
+        (80, "auto", "bf16", "bf16", {}),
+        (40, "int8", "int8", "int8", {}),
+        (12, "auto", "int4", "int4", SMALL),
+        (24, "auto", "bf16", "bf16", SMALL),
     ],
 )
 def test_named_streaming_model_shares_the_card_with_that_of_files(
@@ -314,12 +329,13 @@ def test_named_streaming_model_shares_the_card_with_that_of_files(
     wanted: str,
     files: str,
     live: str,
-    card: Callable[[int], EngineChoice[EngineSpec]],
+    decoder: dict[str, Any],
+    card: Callable[..., EngineChoice[EngineSpec]],
 ) -> None:
     settings = Settings(
         engine="vibevoice", live_engine="vibevoice-streaming", precision=Precision(wanted)
     )
-    choice = card(gigabytes)
+    choice = card(gigabytes, **decoder)
     found, _ = choose_live_engine(settings, choice)
     assert found is not None
     fleet = EngineFleet(settings, choice, found)
@@ -434,7 +450,7 @@ def test_streaming_model_of_other_size_does_not_replace_one(
     settings = Settings.model_validate({"engine": "vibevoice-streaming", "live_engine": "none"})
     card(40)
     host = EngineFleet(settings, choose_engine(settings), None).files
-    card(40, layers=27)
+    card(40, num_hidden_layers=27)
     with pytest.raises(errors.ModelUnsuited):
         host.check(choose_engine(settings))
 
