@@ -266,7 +266,24 @@ A later `pull` without a revision stays at the same commit:
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull vibevoice --revision main   # the newest
 
-`vibevoice-asr list` shows what is installed, `vibevoice-asr rm NAME` deletes it.
+`vibevoice-asr list` shows what is installed, `vibevoice-asr rm NAME` deletes it. `pull NAME --json`
+prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`, and at the end `done`
+(`commit`, `folder`) or `failed` (`error`).
+
+### Over HTTP
+
+`models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
+in bytes, the packages that its engine lacks here, and `installed`. `memory_bytes` is computed, of
+the weights in the smallest precision.
+
+    curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
+      -d '{{"name": "whisper:small"}}'
+    curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
+
+The first is `pull --json` as server-sent events (without `folder`). Who hangs up ends it; the next
+one resumes it. At most two run at once. Both need the scope `admin`; a model that an engine of the
+service loads is not deleted (`model_in_use`). An engine takes a new model with the next start.
+Nothing is downloaded that nobody asked for; `HF_ENDPOINT` names a mirror.
 
 Without a network (any model): on another machine with the same system
 

@@ -11,6 +11,9 @@ const COMMANDS: &[&str] = &[
     "restart",
     "health",
     "models",
+    "local_models",
+    "pull_model",
+    "delete_model",
     "reload",
 ];
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from sidecar import errors
 from sidecar.api.http import openapi, responses
 from sidecar.api.http.error_responses import problem
+from sidecar.api.http.model_list import LocalModel, local_models
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.checkpoints.pull_events import DONE
@@ -25,26 +26,6 @@ from sidecar.service.local_models import ModelDownload
 
 PATH = "/v1/models"
 PULL = f"{PATH}/pull"
-
-
-class LocalModel(openapi.RenderedBody):
-    """Model that can be used or downloaded here."""
-
-    name: str = Field(examples=["whisper:small"], description="For pull and delete.")
-    engine: str = Field(examples=["whisper"], description="Engine that loads it.")
-    languages: list[str] = Field(examples=[["en", "de"]], description="Empty: any.")
-    recordings: bool
-    live: bool
-    speakers: bool
-    word_times: bool
-    download_bytes: int | None = Field(description="Size of the download.")
-    memory_bytes: int | None = Field(
-        description="Of its weights in the smallest precision, without what a recording takes."
-    )
-    lacking: list[str] = Field(description="Packages that its engine needs and that are missing.")
-    installed: bool
-    bytes: int = Field(description="Size on the disk, also of a part that a pull resumes.")
-    commit: str = Field(description="Version that is installed.")
 
 
 class LocalModelList(BaseModel):
@@ -73,11 +54,6 @@ PULLED: dict[int | str, dict[str, Any]] = {
         "content": openapi.content(responses.SSE_MEDIA_TYPE),
     }
 }
-
-
-async def local_models(service: Service) -> list[LocalModel]:
-    """Return the models of this machine."""
-    return [LocalModel.model_validate(one) for one in await service.local_models.all()]
 
 
 def build_list_router(service: Service) -> APIRouter:

@@ -11,6 +11,7 @@ import sse_reader
 import tiny_whisper
 from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
 from service_process import PATIENCE_S, Server, wait_until
+from vibevoice_asr_client import Client, codes
 
 from sidecar.auth.identity import Scope
 from sidecar.auth.token_issuing import TokenIssuer
@@ -111,6 +112,20 @@ def test_client_that_hangs_up_ends_its_download_and_next_pull_resumes(
     assert pull(server, "vibevoice")[-1].name == "done"
     assert hub.begins[SHARDS[0]][-1] > 0
     assert listed(server)["vibevoice"]["commit"] == COMMIT
+
+
+def test_client_pulls_and_deletes_model(server: Server, hub: Hub) -> None:
+    with Client(server.url) as client:
+        *told, last = client.pull_model(WHISPER)
+        assert told[0].data["bytes_done"] == 0
+        assert (last.kind, last.data["commit"]) == ("done", COMMIT)
+        assert WHISPER in [one["name"] for one in client.models() if one["installed"]]
+        client.delete_model(WHISPER)
+        hub.refuse = (503, "")
+        with pytest.raises(codes.HubUnreachable):
+            list(client.pull_model(WHISPER))
+        with pytest.raises(codes.RepositoryNotFound):
+            next(client.pull_model("nothing"))
 
 
 def test_more_downloads_than_two_are_refused(server: Server, hub: Hub) -> None:

@@ -261,6 +261,7 @@ def test_types_match_the_openapi_of_the_service() -> None:
         "Metadata": schemas["TranscribeMetadata"],
         "AudioProgress": schemas["JobProgress"],
         "Health": schemas["HealthAnswer"],
+        "LocalModel": schemas["LocalModel"],
     }.items():
         assert types[name] == set(schema["properties"]), name
 

@@ -3,11 +3,12 @@
 import { ask } from "./asking.js";
 import * as calls from "./calls.js";
 import { Connection } from "./connection.js";
-import { errorOf, ServiceUnreachable } from "./errors.js";
-import { Following, hasEnded } from "./following.js";
+import { ConnectionLost, errorOf, ServiceUnreachable } from "./errors.js";
+import { eventOf, Following, hasEnded } from "./following.js";
 import { LiveSession } from "./live.js";
 import { progress, progressAfter, progressOf } from "./progress.js";
 import { NEVER, PATIENT } from "./retry.js";
+import { Parser } from "./sse.js";
 import { carry, waveOf } from "./wave.js";
 import { checked } from "./wire.js";
 import { newKey, REAL } from "./world.js";
@@ -289,6 +290,59 @@ export class VibevoiceClient {
    */
   async cancel(id, { signal } = {}) {
     await this.#ask(calls.cancel(id), signal);
+  }
+
+  /**
+   * The models that can be used or downloaded there.
+   *
+   * @param {{ signal?: AbortSignal }} [how]
+   * @returns {Promise<import("./wire.js").LocalModel[]>}
+   */
+  async models({ signal } = {}) {
+    const answer = await this.#ask(calls.question("GET", "/v1/models"), signal);
+    /** @type {{ models: import("./wire.js").LocalModel[] }} */
+    const { models } = checked(calls.bodyOf(answer), { models: "array" });
+    return models;
+  }
+
+  /**
+   * Download a model: its events `progress` (`bytes_done`, `bytes_total`) and `notice`, then `done`.
+   * Leaving them ends the download, and another one resumes it.
+   *
+   * @param {string} name as in `models`, or OWNER/NAME
+   * @param {{ revision?: string, signal?: AbortSignal }} [how]
+   * @returns {AsyncGenerator<import("./following.js").JobEvent, void, void>}
+   * @throws {import("./errors.js").ServiceError} it failed, or was refused
+   */
+  async *pullModel(name, { revision, signal } = {}) {
+    const connection = new Connection(this.#service, signal);
+    const parser = new Parser();
+    try {
+      const call = calls.question("POST", "/v1/models/pull", { name, revision });
+      const { ok, status, headers } = await connection.open(call);
+      if (!ok) throw calls.refusalOf({ status, headers, text: await connection.text() }, this.#world.now());
+      for await (const piece of connection.pieces())
+        for (const frame of parser.feed(piece)) {
+          const event = eventOf(frame);
+          if (event?.kind === "failed") throw errorOf(event.data.error);
+          if (event) yield event;
+          if (event?.kind === "done") return;
+        }
+    } finally {
+      connection.close();
+    }
+    throw new ConnectionLost("The service broke off the download.");
+  }
+
+  /**
+   * Delete a downloaded model.
+   *
+   * @param {string} name
+   * @param {{ signal?: AbortSignal }} [how]
+   */
+  async deleteModel(name, { signal } = {}) {
+    const path = `/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`;
+    await this.#ask({ method: "DELETE", path, ends: true }, signal);
   }
 
   /**

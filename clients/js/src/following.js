@@ -108,7 +108,7 @@ export class Following {
  * @param {import("./sse.js").Frame} frame
  * @returns {JobEvent | null} null where it is none of ours
  */
-function eventOf(frame) {
+export function eventOf(frame) {
   try {
     const data = JSON.parse(frame.data);
     if (data === null || typeof data !== "object" || Array.isArray(data)) return null;

@@ -120,6 +120,25 @@
  */
 
 /**
+ * A model that can be used or downloaded there; sizes in bytes.
+ *
+ * @typedef {object} LocalModel
+ * @property {string} name for `pullModel` and `deleteModel`
+ * @property {string} engine
+ * @property {string[]} languages none: any
+ * @property {boolean} recordings
+ * @property {boolean} live
+ * @property {boolean} speakers
+ * @property {boolean} word_times
+ * @property {number | null} download_bytes
+ * @property {number | null} memory_bytes of its weights in the smallest precision
+ * @property {string[]} lacking packages that its engine needs there
+ * @property {boolean} installed
+ * @property {number} bytes on the disk, also of a part
+ * @property {string} commit
+ */
+
+/**
  * How the service is.
  *
  * @typedef {object} Health
@@ -145,6 +164,7 @@
  * @property {number} [wyoming_port]
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
+ * @property {string | null} jobs_paused why none begins now
  * @property {"ok" | "degraded" | "unreachable"} vllm
  * @property {string} pipeline_state
  * @property {boolean} initialized

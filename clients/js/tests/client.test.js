@@ -231,6 +231,34 @@ test("a job that failed is thrown as its error, and forgotten", async () => {
   assert.equal(asked.at(-1).line, "DELETE /v1/jobs/j1");
 });
 
+const EVENTS = { "Content-Type": "text/event-stream" };
+
+test("a model is pulled with its events, and what goes wrong is thrown", async () => {
+  const progress = 'event: progress\ndata: {"bytes_done":1,"bytes_total":2}\n\n';
+  const failed = `event: failed\ndata: {"error":${problem("disk_full")}}\n\n`;
+  const { client, asked } = scene([
+    [200, { object: "list", data: [], models: [{ name: "whisper:small" }] }],
+    [200, `${progress}: keep-alive\n\nevent: done\ndata: {"name":"whisper:small","commit":"a"}\n\n`, EVENTS],
+    [200, progress + failed, EVENTS],
+    [200, progress, EVENTS],
+    [409, problem("pull_running")],
+    [204, ""],
+  ]);
+  const [{ name }] = await client.models();
+  const all = async () => {
+    const kinds = [];
+    for await (const { kind } of client.pullModel(name)) kinds.push(kind);
+    return kinds;
+  };
+  assert.deepEqual(await all(), ["progress", "done"]);
+  await assert.rejects(all(), { code: "disk_full" });
+  await assert.rejects(all(), { name: "ConnectionLost" });
+  await assert.rejects(all(), { code: "pull_running" });
+  await client.deleteModel(name);
+  assert.deepEqual(JSON.parse(asked[1].body), { name });
+  assert.equal(asked.at(-1).line, "DELETE /v1/models/whisper%3Asmall");
+});
+
 test("the committed types have all that is exported, and every method", async () => {
   const types = async (name) => readFile(new URL(`../types/${name}.d.ts`, import.meta.url), "utf-8");
   const [index, client] = [await types("index"), await types("client")];

@@ -194,6 +194,37 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<void>;
     /**
+     * The models that can be used or downloaded there.
+     *
+     * @param {{ signal?: AbortSignal }} [how]
+     * @returns {Promise<import("./wire.js").LocalModel[]>}
+     */
+    models({ signal }?: {
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").LocalModel[]>;
+    /**
+     * Download a model: its events `progress` (`bytes_done`, `bytes_total`) and `notice`, then `done`.
+     * Leaving them ends the download, and another one resumes it.
+     *
+     * @param {string} name as in `models`, or OWNER/NAME
+     * @param {{ revision?: string, signal?: AbortSignal }} [how]
+     * @returns {AsyncGenerator<import("./following.js").JobEvent, void, void>}
+     * @throws {import("./errors.js").ServiceError} it failed, or was refused
+     */
+    pullModel(name: string, { revision, signal }?: {
+        revision?: string;
+        signal?: AbortSignal;
+    }): AsyncGenerator<import("./following.js").JobEvent, void, void>;
+    /**
+     * Delete a downloaded model.
+     *
+     * @param {string} name
+     * @param {{ signal?: AbortSignal }} [how]
+     */
+    deleteModel(name: string, { signal }?: {
+        signal?: AbortSignal;
+    }): Promise<void>;
+    /**
      * A live session: sound goes up while it is spoken, and words come back.
      *
      * @param {import("./live.js").LiveSetup} [setup]

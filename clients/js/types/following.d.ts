@@ -1,3 +1,8 @@
+/**
+ * @param {import("./sse.js").Frame} frame
+ * @returns {JobEvent | null} null where it is none of ours
+ */
+export function eventOf(frame: import("./sse.js").Frame): JobEvent | null;
 export function hasEnded(job: {
     state: string;
 }): boolean;

@@ -222,6 +222,39 @@ export type Part = {
     }[];
 };
 /**
+ * A model that can be used or downloaded there; sizes in bytes.
+ */
+export type LocalModel = {
+    /**
+     * for `pullModel` and `deleteModel`
+     */
+    name: string;
+    engine: string;
+    /**
+     * none: any
+     */
+    languages: string[];
+    recordings: boolean;
+    live: boolean;
+    speakers: boolean;
+    word_times: boolean;
+    download_bytes: number | null;
+    /**
+     * of its weights in the smallest precision
+     */
+    memory_bytes: number | null;
+    /**
+     * packages that its engine needs there
+     */
+    lacking: string[];
+    installed: boolean;
+    /**
+     * on the disk, also of a part
+     */
+    bytes: number;
+    commit: string;
+};
+/**
  * How the service is.
  */
 export type Health = {
@@ -252,11 +285,14 @@ export type Health = {
     worker_pid: number | null;
     live_engine: string | null;
     live_engine_state: "absent" | "loading" | "ready" | "busy" | "stuck" | null;
-    jobs_paused: string | null;
     grpc_port?: number | undefined;
     wyoming_port?: number | undefined;
     talk_port?: number | undefined;
     jobs_waiting: number;
+    /**
+     * why none begins now
+     */
+    jobs_paused: string | null;
     vllm: "ok" | "degraded" | "unreachable";
     pipeline_state: string;
     initialized: boolean;

@@ -1,8 +1,11 @@
 //! Calls of a running service, one request each.
 
 use crate::error::Error;
+use crate::pulling::Pulling;
 use crate::transcribing::{Audio, Source, Transcribing};
-use crate::wire::{Estimate, Health, Job, Model, Options, Problem, Reloaded, Transcript};
+use crate::wire::{
+    Estimate, Health, Job, LocalModel, Model, Options, Problem, Reloaded, Transcript,
+};
 use crate::Result;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -140,6 +143,38 @@ impl Client {
         }
         let list: List = answer(self.request(Method::GET, "/v1/models")).await?;
         Ok(list.data)
+    }
+
+    /// The models that can be used or downloaded here.
+    pub async fn local_models(&self) -> Result<Vec<LocalModel>> {
+        #[derive(Deserialize)]
+        struct List {
+            models: Vec<LocalModel>,
+        }
+        let list: List = answer(self.request(Method::GET, "/v1/models")).await?;
+        Ok(list.models)
+    }
+
+    /// Download a model, by a name of [`local_models`](Client::local_models) or `OWNER/NAME`, or
+    /// check it. The engine takes it with its next start.
+    ///
+    /// # Errors
+    /// There is no such model, or the token lacks the scope `admin`. What goes wrong later is an
+    /// error of [`Pulling::next`].
+    pub async fn pull_model(&self, name: &str) -> Result<Pulling> {
+        let url = format!("{}/v1/models/pull", self.access.url); // there is no limit of its time
+        let request = self.authorized(self.http.post(url)).json(&json!({ "name": name }));
+        Ok(Pulling::new(good(request.send().await?).await?))
+    }
+
+    /// Delete a downloaded model.
+    ///
+    /// # Errors
+    /// It is not here (`model_not_found`), is used (`model_in_use`) or being downloaded
+    /// (`pull_running`), or the token lacks the scope `admin`.
+    pub async fn delete_model(&self, name: &str) -> Result<()> {
+        let request = self.request(Method::DELETE, &format!("/v1/models/{name}"));
+        good(request.send().await?).await.map(drop)
     }
 
     /// Whether a recording of so many seconds fits, and how long it will take.

@@ -41,6 +41,7 @@ mod launch;
 mod live;
 mod live_wire;
 mod log_lines;
+mod pulling;
 mod service;
 mod sse;
 mod status;
@@ -56,13 +57,14 @@ pub use find::{Finder, NotFound, TARGET_TRIPLE};
 pub use launch::Launch;
 pub use live::{Live, LiveInput};
 pub use live_wire::{LiveEvent, LiveOptions};
+pub use pulling::{PullStep, Pulling};
 pub use service::{Exit, Service};
 pub use status::Status;
 pub use supervisor::Supervisor;
 pub use transcribing::{Audio, Cancel, Step, Transcribing};
 pub use wire::{
-    AudioProgress, Estimate, Fatal, Health, Job, JobError, JobState, Metadata, Model, Options,
-    Problem, Progress, Ready, Reloaded, Segment, Transcript, Warning, Word, CONTRACT,
+    AudioProgress, Estimate, Fatal, Health, Job, JobError, JobState, LocalModel, Metadata, Model,
+    Options, Problem, Progress, Ready, Reloaded, Segment, Transcript, Warning, Word, CONTRACT,
 };
 
 /// What calls give.

@@ -82,14 +82,20 @@ pub enum Step {
     Done(Transcript),
 }
 
-/// Ends a transcription from anywhere; a clone does the same.
+/// Ends a piece of work from anywhere; a clone does the same.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(CancellationToken);
 
 impl Cancel {
-    /// End it. Its last step is then [`Error::Cancelled`], if it was not done before.
+    /// End it. The last step of a transcription is then [`Error::Cancelled`], if it was not done
+    /// before.
     pub fn cancel(&self) {
         self.0.cancel();
+    }
+
+    /// Wait until it is asked for.
+    pub async fn cancelled(&self) {
+        self.0.cancelled().await;
     }
 }
 

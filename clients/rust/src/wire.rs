@@ -271,6 +271,37 @@ pub struct Model {
     pub more: serde_json::Map<String, serde_json::Value>,
 }
 
+/// A model that can be used or downloaded here (`GET /v1/models`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct LocalModel {
+    /// Its name, for pull and delete.
+    pub name: String,
+    /// The engine that loads it.
+    pub engine: String,
+    /// Languages that it knows; empty: any.
+    pub languages: Vec<String>,
+    /// Whether it transcribes recordings.
+    pub recordings: bool,
+    /// Whether it transcribes live audio.
+    pub live: bool,
+    /// Whether it tells speakers apart.
+    pub speakers: bool,
+    /// Whether it gives the times of words.
+    pub word_times: bool,
+    /// Size of its download, if that is known.
+    pub download_bytes: Option<u64>,
+    /// Memory of its weights in the smallest precision, if that is known.
+    pub memory_bytes: Option<u64>,
+    /// Packages that its engine needs and that this service lacks.
+    pub lacking: Vec<String>,
+    /// Whether it is here, whole.
+    pub installed: bool,
+    /// Its size on the disk, also of a part.
+    pub bytes: u64,
+    /// The version that is here.
+    pub commit: String,
+}
+
 /// What a recording will need (`POST /v1/estimate`).
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Estimate {

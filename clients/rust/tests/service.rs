@@ -73,6 +73,25 @@ async fn health_models_estimate_reload_and_ticket_are_understood() {
 }
 
 #[tokio::test]
+async fn models_of_this_machine_are_listed_and_failed_pull_says_why() {
+    let stage = Stage::new();
+    let launch = stage.launch().env("HF_HOME", stage.path("hub"));
+    let service = Service::start(&launch.env("HF_ENDPOINT", "http://127.0.0.1:1")).await.unwrap();
+    let client = service.client();
+    let models = client.local_models().await.unwrap();
+    let small = models.iter().find(|model| model.name == "whisper:small").unwrap();
+    assert!(!small.installed && small.live && small.languages.contains(&"de".to_string()));
+    let error = client.pull_model("nothing").await.err().unwrap();
+    assert_eq!(error.code(), "repository_not_found");
+    let mut pull = client.pull_model("whisper:small").await.unwrap();
+    assert_eq!(pull.next().await.unwrap().unwrap_err().code(), "hub_unreachable");
+    assert!(pull.next().await.is_none());
+    let error = client.delete_model("whisper:small").await.unwrap_err();
+    assert_eq!(error.code(), "model_not_found");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn cancelled_job_ends_at_once_and_so_does_one_that_is_dropped() {
     let stage = Stage::new();
     let service = Service::start(&stage.launch_held()).await.unwrap();

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use tauri::ipc::{Channel, InvokeBody, Request};
 use tauri::{command, State, Webview};
 use vibevoice_asr::{
-    Audio, Error, Health, Model, Options, Reloaded, Status, Step, Supervisor, Transcript,
+    Audio, Cancel, Error, Health, LocalModel, Model, Options, PullStep, Reloaded, Status, Step,
+    Supervisor, Transcript,
 };
 
 type Answer<T> = Result<T, Failure>;
@@ -90,6 +91,45 @@ pub(crate) async fn health(speech: State<'_, Supervisor>) -> Answer<Health> {
 #[command]
 pub(crate) async fn models(speech: State<'_, Supervisor>) -> Answer<Vec<Model>> {
     Ok(speech.client().await?.models().await?)
+}
+
+/// The models that can be used or downloaded here.
+#[command]
+pub(crate) async fn local_models(speech: State<'_, Supervisor>) -> Answer<Vec<LocalModel>> {
+    Ok(speech.client().await?.local_models().await?)
+}
+
+/// Download a model. `on_step` gets all steps; `cancel` with the name `job` ends it.
+#[command]
+pub(crate) async fn pull_model<R: tauri::Runtime>(
+    webview: Webview<R>,
+    speech: State<'_, Supervisor>,
+    jobs: State<'_, Jobs>,
+    job: String,
+    name: String,
+    on_step: Channel<PullStep>,
+) -> Answer<()> {
+    let cancel = Cancel::default();
+    jobs.begin(webview.label(), &job, cancel.clone());
+    let work = async {
+        let mut pull = speech.client().await?.pull_model(&name).await?;
+        while let Some(step) = pull.next().await {
+            on_step.send(step?).map_err(|error| Failure::new("cancelled", error))?;
+        }
+        Ok(())
+    };
+    let outcome = tokio::select! {
+        () = cancel.cancelled() => Err(Error::Cancelled.into()),
+        outcome = work => outcome,
+    };
+    jobs.end(webview.label(), &job);
+    outcome
+}
+
+/// Delete a downloaded model.
+#[command]
+pub(crate) async fn delete_model(speech: State<'_, Supervisor>, name: String) -> Answer<()> {
+    Ok(speech.client().await?.delete_model(&name).await?)
 }
 
 /// Load the engine anew at another precision.

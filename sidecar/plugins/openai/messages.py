@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import openapi
+from sidecar.api.http.model_list import LocalModel
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
-from sidecar.api.model_routes import LocalModel
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.job_record import JobRecord
 from sidecar.plugins.openai import common as openai_common

@@ -14,8 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
-from sidecar.api import model_routes
-from sidecar.api.http import middleware, responses, upload
+from sidecar.api.http import middleware, model_list, responses, upload
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
 from sidecar.errors import SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
@@ -66,7 +65,7 @@ def build_router(service: Service) -> APIRouter:
         spec = service.spec
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
-        here = await model_routes.local_models(service)
+        here = await model_list.local_models(service)
         body = messages.OpenAIModelList(object="list", data=models, models=here)
         return responses.json_response(body.model_dump(), headers=_request_id())
 

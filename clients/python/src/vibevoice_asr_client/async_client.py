@@ -14,6 +14,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Tuple,
     Union,
     overload,
 )
@@ -23,7 +24,7 @@ import httpx
 from vibevoice_asr_client import calls, transport
 from vibevoice_asr_client.async_live import AsyncLive
 from vibevoice_asr_client.calls import Answer, Call
-from vibevoice_asr_client.errors import ClientError, ServiceUnreachable
+from vibevoice_asr_client.errors import ClientError, ConnectionLost, ServiceUnreachable
 from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
 from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import carry, opened_wave
@@ -33,11 +34,13 @@ from vibevoice_asr_client.models import (
     JobPage,
     Progress,
     Transcript,
+    event_of,
     job_of,
     page_of,
     progress_after,
     transcript_of,
 )
+from vibevoice_asr_client.problems import error_of
 from vibevoice_asr_client.retry import NEVER, Retry
 from vibevoice_asr_client.tls import Trust
 from vibevoice_asr_client.uploads import Source, Upload
@@ -141,6 +144,46 @@ class AsyncClient:
     async def delete_person(self, person_id: str) -> None:
         """Forget somebody, for good."""
         await self._ask(calls.delete_person(person_id))
+
+    # Models
+
+    async def models(self) -> Tuple[Mapping[str, Any], ...]:
+        """The models that can be used or downloaded there, as `GET /v1/models` has them."""
+        return tuple((await self._ask(calls.models())).body().get("models", ()))
+
+    async def pull_model(
+        self, name: str, revision: Optional[str] = None
+    ) -> AsyncGenerator[Event, None]:
+        """Download a model: its events, of kind `progress` and `notice`, and `done` at the end.
+
+        Leaving it early ends the download, and another one resumes it.
+
+        Raises:
+            ServiceError: it failed; `codes` has a class for each code.
+        """
+        request = transport.request(calls.pull_model(name, revision))
+        kind = ""
+        try:
+            async with self._shell.stream(**request) as response:
+                body = self._shell.pieces(response)
+                if not response.is_success:
+                    text = b"".join([piece async for piece in body]).decode("utf-8", "replace")
+                    raise transport.answer(response, text).error(self._around.now())
+                async for told in transport.events_in(body):
+                    event = event_of(told)
+                    if event is not None:
+                        kind = event.kind
+                        if kind == "failed":
+                            raise error_of(event.data["error"])
+                        yield event
+        except httpx.TransportError as trouble:
+            raise transport.lost(trouble, self.url, True).error from None
+        if kind != "done":
+            raise ConnectionLost("The service broke off the download.")
+
+    async def delete_model(self, name: str) -> None:
+        """Delete a downloaded model."""
+        await self._ask(calls.delete_model(name))
 
     # Jobs
 

@@ -175,6 +175,22 @@ def events(job_id: str, after: Optional[int]) -> Call:
     return Call("GET", f"{_job(job_id)}/events", headers=headers)
 
 
+def models() -> Call:
+    """The models that can be used or downloaded."""
+    return Call("GET", "/v1/models")
+
+
+def pull_model(name: str, revision: Optional[str]) -> Call:
+    """Download one; its events."""
+    body = {"name": name} if revision is None else {"name": name, "revision": revision}
+    return Call("POST", "/v1/models/pull", headers={"Accept": EVENT_STREAM}, body=body)
+
+
+def delete_model(name: str) -> Call:
+    """Delete one."""
+    return Call("DELETE", f"/v1/models/{quote(name)}", ends=True)
+
+
 def live(url: str) -> str:
     """Where live sessions are, for a service at ``url``: `http` becomes `ws`."""
     return "ws" + url[len("http") :] + "/v1/live"

@@ -67,6 +67,12 @@ class Client:
     change_person = blocking(AsyncClient.change_person)
     delete_person = blocking(AsyncClient.delete_person)
 
+    # Models
+
+    models = blocking(AsyncClient.models)
+    pull_model = blocking_iterator(AsyncClient.pull_model)
+    delete_model = blocking(AsyncClient.delete_model)
+
     # Jobs
 
     submit = blocking(AsyncClient.submit)

@@ -6,6 +6,7 @@ import { call, SpeechError } from "./call.js";
 export { SpeechError };
 export { cancel, transcribe } from "./transcribe.js";
 export { live, LiveSession } from "./live.js";
+export { pullModel } from "./pull.js";
 
 /**
  * How the service is. `crashed`: `code` to decide by, `reason` and the end of the `log` for developers,
@@ -68,6 +69,21 @@ export const health = () => call("health");
  * @returns {Promise<{ id: string }[]>}
  */
 export const models = () => call("models");
+
+/**
+ * The models that can be used or downloaded here.
+ *
+ * @returns {Promise<import("./wire.js").LocalModel[]>}
+ */
+export const localModels = () => call("local_models");
+
+/**
+ * Delete a downloaded model. The permission `allow-delete-model` is not among the default ones.
+ *
+ * @param {string} name as in `localModels`
+ * @returns {Promise<void>}
+ */
+export const deleteModel = (name) => call("delete_model", { name });
 
 /**
  * Load the engine at another precision. The permission `allow-reload` is not among the default ones.

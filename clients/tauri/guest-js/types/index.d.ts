@@ -22,12 +22,15 @@
  */
 export function onState(tell: (status: Status) => void): Promise<() => void>;
 export { SpeechError };
+export { pullModel } from "./pull.js";
 export function state(): Promise<Status>;
 export function restart(): Promise<void>;
 export function health(): Promise<import("./wire.js").Health>;
 export function models(): Promise<{
     id: string;
 }[]>;
+export function localModels(): Promise<import("./wire.js").LocalModel[]>;
+export function deleteModel(name: string): Promise<void>;
 export function reload(precision: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"): Promise<{
     status: string;
     message: string;

@@ -78,7 +78,8 @@ export type Transcript = {
     metadata: Metadata;
 };
 /**
- * What live audio may ask for (docs/live-wire.md).
+ * A model that can be used or downloaded here; `languages` is empty if it knows any, `lacking` has packages
+ * that the service would need for it. Sizes in bytes, `memory_bytes` of its weights alone.
  */
 export type Health = {
     status: string;
@@ -90,6 +91,24 @@ export type Health = {
     precision: string;
     device: "cpu" | "cuda";
     jobs_waiting: number;
+};
+/**
+ * What live audio may ask for (docs/live-wire.md).
+ */
+export type LocalModel = {
+    name: string;
+    engine: string;
+    languages: string[];
+    recordings: boolean;
+    live: boolean;
+    speakers: boolean;
+    word_times: boolean;
+    download_bytes: number | null;
+    memory_bytes: number | null;
+    lacking: string[];
+    installed: boolean;
+    bytes: number;
+    commit: string;
 };
 /**
  * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.

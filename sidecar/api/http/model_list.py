@@ -1,0 +1,31 @@
+"""List of the models of this machine, in the bodies of all protocols that list models."""
+
+from pydantic import Field
+
+from sidecar.api.http import openapi
+from sidecar.service.facade import Service
+
+
+class LocalModel(openapi.RenderedBody):
+    """Model that can be used or downloaded here."""
+
+    name: str = Field(examples=["whisper:small"], description="For pull and delete.")
+    engine: str = Field(examples=["whisper"], description="Engine that loads it.")
+    languages: list[str] = Field(examples=[["en", "de"]], description="Empty: any.")
+    recordings: bool
+    live: bool
+    speakers: bool
+    word_times: bool
+    download_bytes: int | None = Field(description="Size of the download.")
+    memory_bytes: int | None = Field(
+        description="Of its weights in the smallest precision, without what a recording takes."
+    )
+    lacking: list[str] = Field(description="Packages that its engine needs and that are missing.")
+    installed: bool
+    bytes: int = Field(description="Size on the disk, also of a part that a pull resumes.")
+    commit: str = Field(description="Version that is installed.")
+
+
+async def local_models(service: Service) -> list[LocalModel]:
+    """Return the models of this machine."""
+    return [LocalModel.model_validate(one) for one in await service.local_models.all()]
