@@ -182,6 +182,21 @@ async def test_engine_loaded_before_the_gpu_is_known_frees_its_host_memory_on_cl
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "seen", "used"),
+    [("auto", True, "cuda"), ("cpu", True, "cpu"), ("auto", False, "cpu")],
+)
+async def test_reported_device_is_the_one_that_the_engine_uses(
+    asked: str, seen: bool, used: str, tmp_path: Path
+) -> None:
+    devices = MemoryDevices(GpuMonitor(Card(tells=True) if seen else lambda: None))
+    settings = Settings(device=asked, precision="fp32", data_dir=tmp_path)
+    checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
+    spec = replace(engine_spec("scripted"), planned=True)
+    host = EngineHost(FILES, settings, EngineChoice(spec, "", checkpoint), devices, EXCLUSIVE)
+    assert (host.device, host.memory_now().on_gpu) == (used, used == "cuda")
+
+
 async def test_tts_on_cpu_takes_memory_of_host_not_of_gpu(house: House, tmp_path: Path) -> None:
     choice = EngineChoice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
     settings = Settings(keep_alive=-1, data_dir=tmp_path)
