@@ -211,7 +211,7 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
     new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = OverheardSlot()
-    async with queue_on(slot, fault_retry_s=0.01) as queue:
+    async with queue_on(slot, fault_retry_s=0.0) as queue:
         hangs, other = new_job(), new_job()
         ended = list[str]()
         for job in (hangs, other):

@@ -156,20 +156,26 @@ def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> No
     assert session.cache.capacity <= 1_024
 
 
-def test_session_at_fault_costs_those_that_share_its_passes_no_word(loaded: Any) -> None:
-    """From the third chunk on it has a layer less than the model; the caches of the others begin
-    again meanwhile."""
+@pytest.mark.parametrize("at", [0, 2])
+def test_session_at_fault_costs_those_that_share_its_passes_nothing(loaded: Any, at: int) -> None:
+    """From a chunk on it has a layer less than the model; the caches of the others begin again
+    meanwhile."""
     model = model_of(loaded, cache_tokens=445)
-    sessions, rows = [model.open() for _ in range(3)], []
+    alone, first, broken, last = (model.open() for _ in range(4))
+    renewed = 0
     for number, window in enumerate(windows(RECORDING)):
-        if number == 2:
-            del sessions[1].cache.values[-1]
-        rows.append(transcribe_each(model, sessions, [window] * 3))
-    first, broken, last = zip(*rows, strict=True)
-    for kept in (first, last):
-        assert [one.text for one in kept] == tiny_streaming.TEXTS[RECORDING]
-    assert any(one.renewed for one in first[2:])
-    assert {type(one) for one in broken[2:]} == {IndexError}
+        if number == at:
+            del broken.cache.values[-1]
+        (wanted,) = model.transcribe([alone], [window])
+        found = transcribe_each(model, [first, broken, last], [window] * 3)
+        assert isinstance(found[1], IndexError) is (number >= at)
+        for session, chunk in ((first, found[0]), (last, found[2])):
+            assert isinstance(chunk, streaming_model.ChunkText)
+            assert (chunk.text, chunk.renewed) == (wanted.text, wanted.renewed)
+            assert chunk.likelihoods == pytest.approx(wanted.likelihoods, abs=1e-3)
+            assert session.cache.length == alone.cache.length
+        renewed += wanted.renewed and number >= at
+    assert renewed
 
 
 def test_repetition_in_a_chunk_is_cut_to_one_copy(loaded: Any) -> None:
