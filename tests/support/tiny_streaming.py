@@ -23,8 +23,8 @@ TEXTS = {
         " No matter.",
     ],
     "endgame_nagg_nell": [
-        "Speaker 0: Nagg: what is it,",
-        " my pet?\nSpeaker 1: Nell:",
+        "Speaker 0: Nag: what is it,",
+        " my pet?\nSpeaker 1: Nel:",
         " déjà vu,",
         " 嗯. Time",
         " to go.",
@@ -34,7 +34,16 @@ TEXTS = {
 """What it says of each window of a recording, whatever came before; of the second recording the
 first 17.6 s are known. The words need not be those that are spoken. No window is without words, so
 it has some for other audio, too."""
+_SPELLINGS = {"Nag:": "Nagg:", "Nel:": "Nell:"}
+"""What `tiny_vibevoice.CONTEXT` as a prompt corrects."""
 CHUNK_S = 70_400 / 24_000
+
+
+def named(text: str) -> str:
+    """A text as it is with the names of `tiny_vibevoice.CONTEXT`."""
+    for wrong, right in _SPELLINGS.items():
+        text = text.replace(wrong, right)
+    return text
 
 
 def clip_16k(name: str) -> Path:
@@ -54,7 +63,10 @@ def _write_clip(name: str, path: Path) -> None:
 def checkpoint() -> Path:
     """The folder of the checkpoint, trained when it is first asked for."""
     skip_without("vibevoice", "torch", "transformers")
-    clips = [{"path": str(clip_16k(name)), "texts": texts} for name, texts in TEXTS.items()]
+    clips = [
+        {"path": str(clip_16k(name)), "texts": texts, "named": [*map(named, texts)]}
+        for name, texts in TEXTS.items()
+    ]
     task = {"clips": clips, "context": CONTEXT}
     facts = [
         *(
@@ -62,7 +74,7 @@ def checkpoint() -> Path:
             for name in ("miniature_vibevoice", "train_tiny_streaming")
         ),
         *(version(package) for package in ("torch", "transformers", "tokenizers")),
-        json.dumps(TEXTS),
+        json.dumps([TEXTS, _SPELLINGS]),
     ]
     return kept_model("streaming", facts, lambda folder: _train(task, folder))
 

@@ -33,12 +33,12 @@ NOISE = 0.3
 
 @dataclass(frozen=True)
 class Window:
-    """A window that is learned: the latents of both encoders, (frames, channels) each, and its
-    text as ids with the mark that closes it."""
+    """A window that is learned: the latents of both encoders, (frames, channels) each, and for
+    each prompt its text as ids with the mark that closes it."""
 
     acoustic: torch.Tensor
     semantic: torch.Tensor
-    ids: list[int]
+    ids: list[list[int]]
 
 
 def windows_of(samples: Any) -> torch.Tensor:
@@ -66,27 +66,32 @@ def tuned_windows(model: Any, clips: list[dict[str, Any]], tokenizer: Any) -> li
             conv.bias /= deviation
             latents.append([(one - mean) / deviation for one in heard])
     end = tokenizer.convert_tokens_to_ids(CHUNK_END)
+
+    def ids_of(text: str) -> list[int]:
+        return [*tokenizer.encode(text, add_special_tokens=False), end]
+
     return [
         [
-            Window(acoustic, semantic, [*tokenizer.encode(text, add_special_tokens=False), end])
-            for acoustic, semantic, text in zip(*heard, clip["texts"], strict=True)
+            Window(acoustic, semantic, [ids_of(text) for text in texts])
+            for acoustic, semantic, *texts in zip(*heard, clip["texts"], clip["named"], strict=True)
         ]
         for *heard, clip in zip(*latents, clips, strict=True)
     ]
 
 
 def loss_of(
-    model: Any, lesson: list[Window], prompt: list[int], marks: torch.Tensor
+    model: Any, lesson: list[Window], prompts: list[list[int]], number: int, marks: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """Cross entropy over the texts of the windows in a row, and the least sure of their tokens."""
-    table = model.get_input_embeddings()
+    """Cross entropy over the texts of the windows in a row behind a prompt, and the least sure of
+    their tokens."""
+    table, prompt = model.get_input_embeddings(), prompts[number]
     parts, wanted = [table(torch.tensor(prompt))], [torch.full((len(prompt),), -1)]
     for window in lesson:
         heard = [
             one[None] + NOISE * torch.randn_like(one) for one in (window.acoustic, window.semantic)
         ]
         frames = model.model.multi_modal_projector(*heard)[0]
-        ids = torch.tensor(window.ids)
+        ids = torch.tensor(window.ids[number])
         parts += [table(marks[:1]), frames, table(marks[1:]), table(ids)]
         wanted += [torch.full((len(frames) + 2,), -1), ids]
     hidden = model.model.language_model(
@@ -125,13 +130,18 @@ def fit(model: Any, clips: list[list[Window]], prompts: list[list[int]], marks: 
             for first in range(0, len(order), LESSON_CHUNKS)
         ]
         found = [
-            loss_of(model, lesson, prompts[(step + at) % len(prompts)], marks)
+            loss_of(model, lesson, prompts, (step + at) % len(prompts), marks)
             for at, lesson in enumerate(lessons)
         ]
         loss, least = torch.stack([one for one, _ in found]).mean(), min(one for _, one in found)
         if least > SURE - 0.1:
             with torch.no_grad():
-                whole = [loss_of(model, clip, one, marks)[1] for clip in clips for one in prompts]
+                numbers = range(len(prompts))
+                whole = [
+                    loss_of(model, clip, prompts, one, marks)[1]
+                    for clip in clips
+                    for one in numbers
+                ]
             least = min(least, *whole)
         if step % 10 == 0 or least > SURE:
             line = f"step {step}: loss {float(loss.detach()):.4f}, least {least:.4f}"
@@ -215,9 +225,9 @@ def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
 def train(task: dict[str, Any], folder: Path, seed: int) -> bool:
     """One attempt: True if each token of each window is sure."""
     torch.manual_seed(seed)
-    texts = [text for clip in task["clips"] for text in clip["texts"]]
+    texts = [text for clip in task["clips"] for text in (*clip["texts"], *clip["named"])]
     asked = [prompt_text(context) for context in ("", task["context"])]
-    tokenizer = build_tokenizer([*texts * 3, *asked * 3], [*MARKS, CHUNK_END])
+    tokenizer = build_tokenizer([*texts * 2, *asked * 3], [*MARKS, CHUNK_END])
     model = build_model(Shape(128, 2, 256), tokenizer)
     clips = tuned_windows(model, task["clips"], tokenizer)
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in asked]
