@@ -245,6 +245,7 @@ class PageInfo(BaseModel):
     version: str
     engine: PageEngine
     may_reload: bool
+    may_pull: bool = Field(description="True if the caller may download models.")
     keeps_seconds: float | None = Field(
         description="Retention of a result from its end, or from its owner's last access; null: "
         "until it is deleted."
@@ -305,6 +306,7 @@ def build_router(service: Service) -> APIRouter:
             "version": __version__,
             "engine": PageEngine.render(service.spec),
             "may_reload": Scope.RELOAD in caller.scopes,
+            "may_pull": Scope.ADMIN in caller.scopes,
             "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,
             "keeps_jobs": settings.keeps_jobs,
             "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import sse_reader
 import tiny_whisper
+from browser_visitor import Visitor
 from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import Client, codes
@@ -187,3 +188,28 @@ def test_list_is_there_without_the_plugin_of_openai(tmp_path: Path, hub: Hub) ->
         answer = server.client.get("/v1/models").json()
         assert (answer["object"], answer["data"]) == ("list", [])
         assert WHISPER in [one["name"] for one in answer["models"]]
+
+
+def test_page_downloads_model_and_says_that_it_is_installed(
+    server: Server, hub: Hub, visitor: Visitor
+) -> None:
+    hub.stall = {"model.bin": 200_000}
+    visitor.opens(server)
+    visitor.sees("button.status").click()
+    visitor.sees(".models summary").click()
+    visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()
+    assert hub.stalled.wait(PATIENCE_S)
+    visitor.until("document.querySelector('.models progress').value > 0", "how far it is")
+    assert visitor.findings() == []
+    visitor.sees(".models progress + button", "Stop").click()
+    visitor.sees(f".models button[aria-label='Download {WHISPER}']", "Go on")
+    hub.stall = {}
+    visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()
+    visitor.sees(".models li", "installed")
+    visitor.until(
+        f"[...document.querySelectorAll('.models li')]"
+        f".some((one) => one.innerText.startsWith('{WHISPER}\\n') && "
+        "one.innerText.endsWith('installed'))",
+        "it is installed",
+    )
+    assert visitor.wrong() == []

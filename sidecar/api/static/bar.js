@@ -1,6 +1,7 @@
 /** The head of the page: how the service is, what it has loaded, what is missing, how it looks. */
 
 import { look, theme } from "./memory.js";
+import { Models } from "./models.js";
 import { client } from "./session.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
 import { counted, languageOf, spoken, gigabytes, trouble } from "./words.js";
@@ -79,6 +80,7 @@ function Engine({ state, recordings, say, close }) {
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>
     <${Precision} state=${state} recordings=${recordings} say=${say} />
+    ${about.may_pull && html`<${Models} say=${say} />`}
     <h3>Findings</h3>
     ${about.findings.length ? html`<ul class="findings">${about.findings.map((one) => html`<li data-state=${one.state}>
       <strong>${{ absent: "Missing", warning: "Warning", bad: "Error" }[one.state]}: ${one.topic}</strong> ${one.text}

@@ -1,0 +1,75 @@
+/** The models that the service can use: those that are there, and downloads of others. */
+
+import { client } from "./session.js";
+import { html, Trouble, useEffect, useState } from "./view.js";
+import { counted, languageOf, trouble } from "./words.js";
+
+/** Downloads that run, by name; they go on while the dialog is closed, and end with the page. */
+const downloads = new Map();
+let redraw = () => {};
+
+const size = (bytes) => (bytes ? `${(bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)} GB` : "");
+
+/** What a model is for, in a few words. */
+function uses({ languages, live, recordings, download_bytes, bytes }) {
+  const [only, other] = languages;
+  const spoken = !only ? "any language" : other ? counted(languages.length, "language") : languageOf(only);
+  return [spoken, !live ? "not live" : recordings ? "" : "live only", size(bytes || download_bytes)].filter(Boolean).join(" · ");
+}
+
+async function pull(name, ended) {
+  const one = { part: 0, abort: new AbortController() };
+  downloads.set(name, one);
+  redraw();
+  let wrong = null;
+  try {
+    for await (const { kind, data } of client().pullModel(name, { signal: one.abort.signal }))
+      if (kind === "progress") [(one.part = data.bytes_done / Math.max(1, data.bytes_total)), redraw()];
+  } catch (error) {
+    if (!one.abort.signal.aborted) wrong = trouble(error);
+  }
+  downloads.delete(name);
+  ended(wrong);
+}
+
+export function Models({ say }) {
+  const [models, setModels] = useState([]);
+  const [wrong, setWrong] = useState(null);
+  const [, count] = useState(0);
+  const look = async () => {
+    try {
+      setModels((await client().models()).filter((one) => one.installed || !one.lacking.length));
+    } catch (error) {
+      setWrong(trouble(error));
+    }
+  };
+  useEffect(() => {
+    redraw = () => count((before) => before + 1);
+    void look();
+    return () => (redraw = () => {});
+  }, []);
+  const ended = (name) => (error) => {
+    setWrong(error);
+    if (!error) say(`${name}: the download has ended.`);
+    void look();
+  };
+  return html`<details class="models">
+    <summary>Models</summary>
+    ${wrong && html`<${Trouble} error=${wrong} />`}
+    <ul>${models.map((one) => html`<li key=${one.name} class="plan">
+      <span><strong>${one.name}</strong><br /><span class="quiet">${uses(one)}</span></span>
+      <${Standing} model=${one} ended=${ended(one.name)} />
+    </li>`)}</ul>
+    <p class="quiet">The service takes a new model with its next start. A download that is stopped goes on later where it was.</p>
+  </details>`;
+}
+
+function Standing({ model: { name, installed, bytes }, ended }) {
+  const running = downloads.get(name);
+  if (running) {
+    return html`<span><progress value=${running.part} aria-label=${`Download of ${name}`}></progress>
+      <button type="button" onClick=${() => running.abort.abort()}>Stop</button></span>`;
+  }
+  if (installed) return html`<span class="quiet">installed</span>`;
+  return html`<button type="button" onClick=${() => void pull(name, ended)} aria-label=${`Download ${name}`}>${bytes ? "Go on" : "Download"}</button>`;
+}
