@@ -221,7 +221,8 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 - **Times** within a window are in proportion to its characters, borders of speakers at the
   nearest pause.
 - **Names and terms** (`prompt`, `hotwords`) stand before the audio of the whole session.
-- **Sessions** share passes of the decoder, eight at once. Each reserves {streaming_mb} MB of GPU
+- **Sessions** share passes of the decoder, eight at once; one that makes them fail costs the others
+  a pass, and no word. Each reserves {streaming_mb} MB of GPU
   memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
   speech; then the cache begins again with the last minute. As many are admitted as fit by memory
   and by predicted time (`doctor` says how many; a card that is not here:
