@@ -51,7 +51,10 @@ PULLED: dict[int | str, dict[str, Any]] = {
         "description": "Events: progress (bytes_done, bytes_total), notice (message); then done "
         "(name, commit) or failed (error). A client that hangs up ends the download; the next pull "
         "resumes it.",
-        "content": openapi.content(responses.SSE_MEDIA_TYPE),
+        "content": openapi.content(
+            responses.SSE_MEDIA_TYPE,
+            schema=openapi.object_schema({"event": openapi.text(), "data": openapi.text()}),
+        ),
     }
 }
 
