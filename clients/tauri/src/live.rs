@@ -46,6 +46,13 @@ pub(crate) struct Sessions(Arc<Mutex<Inputs>>);
 type Inputs = HashMap<(String, String), mpsc::Sender<Input>>;
 
 impl Sessions {
+    /// A session that is about to begin: what its page will send.
+    fn open(&self, name: &(String, String), most: usize) -> mpsc::Receiver<Input> {
+        let (sender, waiting) = mpsc::channel(most);
+        held(&self.0).insert(name.clone(), sender);
+        waiting
+    }
+
     /// The page is gone: its sessions are closed.
     pub(crate) fn leave(&self, label: &str) {
         held(&self.0).retain(|(owner, _), _| owner != label);
@@ -77,10 +84,9 @@ pub(crate) async fn live_begin<R: tauri::Runtime>(
     options: LiveOptions,
     on_event: Channel<Told>,
 ) -> Answer<()> {
-    let (sender, waiting) = mpsc::channel(WAITING);
     let name = (webview.label().to_string(), session);
     let sessions = sessions.inner().clone();
-    held(&sessions.0).insert(name.clone(), sender); // a page that leaves meanwhile takes it out
+    let waiting = sessions.open(&name, WAITING); // a page that leaves meanwhile ends it
     let begun = speech.live(&options).await;
     let (input, mut live) = begun.inspect_err(|_| drop(held(&sessions.0).remove(&name)))?;
     tauri::async_runtime::spawn(pass(input, waiting));
@@ -148,8 +154,7 @@ mod tests {
     #[test]
     fn session_that_gets_more_than_waits_ends_with_the_sound_so_far() {
         let sessions = Sessions::default();
-        let (sender, mut waiting) = mpsc::channel(1);
-        held(&sessions.0).insert(("main".into(), "one".into()), sender);
+        let mut waiting = sessions.open(&("main".into(), "one".into()), 1);
         let sent: Vec<_> =
             (0..3).map(|piece| sessions.send("main", "one", Input::Sound(vec![piece]))).collect();
         let codes: Vec<_> =
@@ -157,5 +162,15 @@ mod tests {
         assert_eq!(codes, [None, Some("inbound_full".into()), Some("session_over".into())]);
         assert!(matches!(waiting.try_recv(), Ok(Input::Sound(sound)) if sound == [0]));
         assert_eq!(waiting.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn page_that_leaves_ends_its_sessions_also_before_they_begin() {
+        let sessions = Sessions::default();
+        let mut waiting = sessions.open(&("main".into(), "one".into()), 1);
+        let mut other = sessions.open(&("other".into(), "one".into()), 1);
+        sessions.leave("main");
+        assert_eq!(waiting.try_recv().err(), Some(mpsc::error::TryRecvError::Disconnected));
+        assert_eq!(other.try_recv().err(), Some(mpsc::error::TryRecvError::Empty));
     }
 }
