@@ -31,7 +31,6 @@ from bench.deployment import Deployment, deployment
 from bench.queue_clients import FORM, Connection, Recording
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
-from sidecar.cluster.claims import ClaimPreferences
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import (
     JobChange,
@@ -41,7 +40,8 @@ from sidecar.jobs.job_record import (
     StartedChange,
     apply_event,
 )
-from sidecar.storage.postgres_settings import IDLE_CONNECTION_S
+from sidecar.plugins.shared_jobs.claims import ClaimPreferences
+from sidecar.plugins.shared_jobs.postgres_settings import IDLE_CONNECTION_S
 from sidecar.transcripts.transcript import Finished, Transcript
 from tests.support.postgres import Cluster, cluster
 from tests.support.shared_job_services import Service, service

@@ -7,7 +7,7 @@ plugins; nothing else of the program knows one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sidecar.engines.engine_selection import EngineChoice
     from sidecar.file_watcher import FileWatcher
     from sidecar.interfaces.engine_interface import PluginEngine, TtsSpec
-    from sidecar.service.facade import Service, ServicePart
+    from sidecar.service.facade import Service, ServicePart, SharedJobs
     from sidecar.service.system_checks import CheckFinding
 
 
@@ -162,6 +162,12 @@ class Plugin:
     """Chooses the TTS engine; returns it with the reason. Raises `errors.EngineUnavailable`."""
     create_part: Callable[[Service], ServicePart | None] | None = None
     """Creates what a service has of it once, if anything. Raises `errors.SettingsInvalid`."""
+    shared_jobs: Callable[[Settings], SharedJobs | None] | None = None
+    """Returns the jobs that this service shares with others, `None` if it shares none. Raises
+    `errors.SettingsInvalid`."""
+    import_speakers: Callable[[Settings, Path], Awaitable[tuple[int, int]]] | None = None
+    """Copies the enrolled speakers in a folder to where services share them; returns how many are
+    new, and how many were there. Raises `errors.SettingsInvalid`."""
     voice_downloads: VoiceDownloads | None = None
     """What `pull voice` downloads."""
     add_commands: Callable[[typer.Typer], None] = _no_commands

@@ -27,7 +27,6 @@ def build_command() -> Any:
     app.callback()(_root)
     commands: dict[str, Callable[..., int]] = {
         "serve": serve_with(serve.run),
-        "node": serve_with(serve.run_node),
         "transcribe": command(transcribe.run),
         "live": command(live.run, about="source"),
         "estimate": command(transcribe.estimate, about="file"),

@@ -89,21 +89,19 @@ async def _carry_over(
     ),
 ) -> None:
     """Copy the speakers of a file to the database of the settings."""
-    from sidecar.plugins import load_settings
-    from sidecar.storage.encryption import journal_key
-    from sidecar.storage.postgres_settings import journal_address
-    from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore, import_speaker_file
+    from sidecar.plugins import installed, load_settings
     from sidecar.storage.speaker_store import speaker_folder
 
     settings = load_settings()
-    address, secret = journal_address(settings), journal_key(settings)
-    if address is None:
+    folder = people_dir or speaker_folder(settings)
+    found = (plugin.import_speakers for plugin in installed().values())
+    import_speakers = next(filter(None, found), None)
+    if import_speakers is None or not settings.shares_jobs:
         raise errors.SettingsInvalid(
             "No database is named to import the enrolled speakers into.",
             hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
         )
-    folder = people_dir or speaker_folder(settings)
-    new, there = await import_speaker_file(folder, secret, PostgresSpeakerStore(address, secret))
+    new, there = await import_speakers(settings, folder)
     print_error_line(f"carried over: {new}; there already: {there}. The file is still in {folder}.")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sidecar import errors, plugins
 from sidecar.cli.output import INTERRUPTED, report_error
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
-from sidecar.config.settings import ROLE_NODE, Settings, foreign_variable, unknown_variables
+from sidecar.config.settings import Settings, foreign_variable, unknown_variables
 from sidecar.observability.logs import ProcessLog, log_file
 from sidecar.plugin import Plugin
 from sidecar.server import listeners as server_listeners
@@ -59,23 +59,6 @@ def _serve(given: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
-
-
-def run_node(given: dict[str, Any]) -> int:
-    """Run shared jobs until stopped.
-
-    A node accepts no requests for jobs; it claims queued jobs that fit this machine while it is
-    free. All services of a cluster have the same journal, key and folder for uploads. A node serves
-    only /health, the probes and /metrics. When it is stopped it claims no more; running jobs have
-    shutdown_grace to finish, then another node resumes them from their checkpoints.
-
-    Examples:
-
-    * `vibevoice-asr node --journal postgresql://vibevoice@db/vibevoice --uploads /mnt/jobs/uploads`
-    * `vibevoice-asr node --config node.toml --shutdown-grace 10m`
-    * `vibevoice-asr serve --role front --config front.toml`: run a front for nodes
-    """
-    return run(given | {"role": ROLE_NODE})
 
 
 def _start_service(settings: Settings) -> None:

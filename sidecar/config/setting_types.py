@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,10 +20,6 @@ from sidecar import errors
 from sidecar.interfaces.language_tags import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
-ROLE_ALL: Final = "all"
-ROLE_FRONT: Final = "front"
-ROLE_NODE: Final = "node"
-"""Role of a service that shares a journal with others."""
 MIN_TOKEN_CHARACTERS = 16
 """Shorter tokens can be guessed."""
 MIN_JOURNAL_KEY_CHARACTERS = 32

@@ -31,9 +31,6 @@ from sidecar import errors, files
 from sidecar.config import engine_settings, live_settings, server_settings
 from sidecar.config.setting_types import (
     ENV_PREFIX,
-    ROLE_ALL,
-    ROLE_FRONT,
-    ROLE_NODE,
     DatabaseUrl,
     SettingsGroup,
     WordList,
@@ -79,7 +76,7 @@ class Settings(
             "foreign_variables": foreign_variables,
             "plugin_engines": engines,
         }
-        bases = (engine_settings.engine_settings_with(engines), cls, *groups)
+        bases = (*groups, engine_settings.engine_settings_with(engines), cls)
         return type("Settings", bases, members)
 
     @classmethod
@@ -114,8 +111,18 @@ class Settings(
 
     @property
     def shares_jobs(self) -> bool:
-        """Return whether the service shares its jobs with other services."""
-        return self.journal is not None
+        """Return whether the service shares its jobs with other services; a plugin decides it."""
+        return False
+
+    @property
+    def is_front(self) -> bool:
+        """Return whether the service only accepts shared jobs, and others run them."""
+        return False
+
+    @property
+    def is_node(self) -> bool:
+        """Return whether the service only runs shared jobs, which others accept."""
+        return False
 
     @property
     def keeps_jobs(self) -> bool:

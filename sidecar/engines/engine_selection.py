@@ -16,7 +16,6 @@ from sidecar.checkpoints import installed_checkpoints, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of
-from sidecar.config.setting_types import ROLE_NODE
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
@@ -167,7 +166,7 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             return _voxtral_sessions(choice, room)
         choice = replace(choice, spec=spec_on_device(spec, gpu))
         alone = _streaming_sessions(choice, room, settings.precision)
-        if settings.live_engine not in (AUTO, STREAMING) or settings.role == ROLE_NODE:
+        if settings.live_engine not in (AUTO, STREAMING) or settings.is_node:
             return alone
         # Files and live audio have a process each: leave room for the smaller of two.
         least = min(one.needed_bytes for one in alone.footprints.values())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar import clock
-from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.jobs import job_record
 from sidecar.jobs.job_engine import JobEngine
@@ -20,17 +21,57 @@ from sidecar.observability.metrics import JobMetrics, outcome_of_error
 from sidecar.transcripts.transcript import Finished
 
 if TYPE_CHECKING:
+    from sidecar.audio.audio_source import AudioSource
+    from sidecar.jobs.job_runner import Job
     from sidecar.jobs.recovery import JobPersistence
+
+
+class ClientTimeouts(Protocol):
+    """Jobs between two requests of the same client, which may ask another service next."""
+
+    def leave(self, job: Job, digest: str, for_s: float) -> None:
+        """Leave a job for ``for_s`` seconds to the same request (``digest``), in the background."""
+
+    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
+        """Return the job that the same request left, followed here from now on; None if there is
+        none. The job has its own recording; ``source`` is closed then.
+
+        Raises:
+            errors.JournalUnreachable: the store does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendParts:
+    """What a backend is built from. ``plan`` completes the options of a job that starts; ``disk``:
+    threads that write uploads; ``service_id``: of this process."""
+
+    settings: Settings
+    engine: JobEngine
+    plan: OptionsPlanner
+    tally: JobMetrics
+    disk: ThreadLimiter
+    now: clock.Clock
+    service_id: str
 
 
 class JobBackend(Protocol):
     """Job store and queue. ``persistent_recordings``: recordings of durable jobs; None if there are
-    none. ``shares``: whether other services have the same jobs."""
+    none. ``shares``: whether other services have the same jobs; then ``client_timeouts``."""
 
     shares: bool
+    client_timeouts: ClientTimeouts | None
     store: JobStore
     queue: SubmissionQueue
     persistent_recordings: PersistentRecordings | None
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the store answers."""
+        return True
+
+    async def count(self) -> None:
+        """Update the counts of jobs of all services, if the store answers quickly."""
 
     def listen(self, tell: JobListener) -> None:
         """Call ``tell`` with the events of jobs that are accepted here."""
@@ -49,15 +90,10 @@ class LocalJobBackend(JobBackend):
     """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
     shares = False
+    client_timeouts = None
 
-    def __init__(
-        self,
-        settings: Settings,
-        engine: JobEngine,
-        plan: OptionsPlanner,
-        tally: JobMetrics,
-        now: clock.Clock,
-    ) -> None:
+    def __init__(self, parts: BackendParts) -> None:
+        settings, now, engine = parts.settings, parts.now, parts.engine
         self._now, self._engine = now, engine
         self.persistent_recordings: JobPersistence | None = None
         if settings.keeps_jobs:
@@ -66,8 +102,8 @@ class LocalJobBackend(JobBackend):
             self.persistent_recordings = JobPersistence(settings, now)
         kept = self.persistent_recordings
         self.log: JobEventLog = kept.store if kept else JobEventLog(now)
-        self.log.listen(partial(count_event, tally))
-        self.queue = engine.queue(self.log, plan)
+        self.log.listen(partial(count_event, parts.tally))
+        self.queue = engine.queue(self.log, parts.plan)
         self.results = Retention(
             self.log, settings.retention_s, settings.job_retention_mb << 20, now=now
         )

@@ -1,7 +1,7 @@
 """Recovery of persisted jobs and recordings at start.
 
 Recordings are in a folder or a bucket; job records are in a file of this service or in a database
-that several services share (`sidecar.cluster`). Nothing here runs without `--keep-jobs` or
+that several services share (`plugins/shared_jobs`). Nothing here runs without `--keep-jobs` or
 `--journal`.
 """
 
@@ -22,7 +22,7 @@ from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_tim
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
-from sidecar.storage.storage_selection import create_recording_storage
+from sidecar.storage.recording_storage import FolderStorage
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class JobPersistence(PersistentRecordings):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         folder = jobs_folder(settings)
-        storage = create_recording_storage(settings, folder / UPLOADS_FOLDER)
+        storage = FolderStorage(folder / UPLOADS_FOLDER)
         self.store = SqliteJobEventLog(folder, journal_key(settings), now)
         super().__init__(settings, storage, self.store.seal)
         self.store.shelf = self.shelf

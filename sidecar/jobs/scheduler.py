@@ -33,7 +33,7 @@ MAX_PASSED_OVER_S = 60.0
 NEXT_JOB_WAIT_S = 0.3
 """Wait in which a client usually sends its next recording after the answer to the last."""
 BATCH_AGING_S = 600.0
-"""Wait after which a batch job counts as interactive, as in `later_1` (storage/migrations)."""
+"""Wait after which a batch job counts as interactive, as in `later_1` of shared jobs."""
 
 
 @dataclass(frozen=True, slots=True)

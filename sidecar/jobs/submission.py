@@ -13,7 +13,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.config.settings import ROLE_FRONT, Settings
+from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import reservations
 from sidecar.jobs.job_backend import JobBackend
@@ -57,7 +57,7 @@ class JobSubmissions:
         self._tally, self._now = tally, now
         self.observer: SubmissionObserver | None = None
         """Told of each intake."""
-        self._fits_elsewhere = settings.role == ROLE_FRONT  # a front leaves it to the nodes
+        self._fits_elsewhere = settings.is_front  # a front leaves it to the nodes
         self._people = settings.people
         self._audio_roots = settings.audio_roots
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()

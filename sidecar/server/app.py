@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.auth import authentication
 from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
-from sidecar.config.settings import ROLE_FRONT, ROLE_NODE, Settings
+from sidecar.config.settings import Settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
@@ -44,7 +44,7 @@ def create_service(settings: Settings) -> Service:
             the language in the settings.
         errors.BadCheckpoint: its weights are missing or not usable.
     """
-    if settings.role == ROLE_FRONT:
+    if settings.is_front:
         choice = engine_selection.choose_engine_for_nodes(settings)
     else:
         choice = engine_selection.choose_engine(settings)
@@ -57,14 +57,16 @@ def create_service(settings: Settings) -> Service:
     live: engine_selection.EngineChoice[EngineSpec] | None = None
     voice: engine_selection.EngineChoice[TtsSpec] | None = None
     plugins = enabled(settings)
-    if settings.role != ROLE_NODE:
+    if not settings.is_node:
         live, reason = engine_selection.choose_live_engine(settings, choice)
         _log_choice("live engine", live, reason, wanted=True)
         for choose_voice in (plugin.choose_voice for plugin in plugins):
             if choose_voice is not None:
                 voice, reason = choose_voice(settings)
                 _log_choice("TTS engine", voice, reason, wanted=voice is not None)
-    service = Service(settings, choice, live=live, voice=voice)
+    found = (plugin.shared_jobs(settings) for plugin in plugins if plugin.shared_jobs is not None)
+    shared = next(filter(None, found), None)
+    service = Service(settings, choice, live=live, voice=voice, shared=shared)
     for create_part in (plugin.create_part for plugin in plugins):
         if create_part is not None and (part := create_part(service)) is not None:
             service.add_part(part)

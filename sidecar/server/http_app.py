@@ -24,7 +24,6 @@ from sidecar.api import page as api_page
 from sidecar.api.http import auth_gate, error_responses, middleware, openapi
 from sidecar.auth import authentication
 from sidecar.auth.authentication import OneTimeCodes
-from sidecar.config.settings import ROLE_NODE
 from sidecar.plugins import enabled
 from sidecar.server.staged_app import Lifespan, install_middleware
 from sidecar.service.facade import Service
@@ -56,7 +55,7 @@ def create_whole_app(
     }
     tidy_prefixes: list[str] = []
     layers: list[type[middleware.HttpMiddleware]] = []
-    accepts = settings.role != ROLE_NODE
+    accepts = not settings.is_node
     routers = (
         _native_routers(service, tickets) if accepts else [build(service) for build in OPERATIONS]
     )
@@ -85,7 +84,7 @@ def create_whole_app(
     app = create_application(service, entrance, routers, rules, lifespan=lifespan, **about)
     for layer in layers:
         app.add_middleware(layer)
-    if settings.role != ROLE_NODE:
+    if not settings.is_node:
         openapi.install_docs_page(app)
         api_page.install_page(app)
     return app
@@ -109,7 +108,7 @@ def create_application(
     for router in routers:
         app.include_router(router)
     install_middleware(app, service, entrance, rules)
-    nothing = _not_on_a_node if service.settings.role == ROLE_NODE else errors.NotFound
+    nothing = _not_on_a_node if service.settings.is_node else errors.NotFound
     error_responses.install_error_handlers(
         app, *routers, dialects=rules.dialects, nothing_there=nothing
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.config.settings import ROLE_NODE, Settings
+from sidecar.config.settings import Settings
 from sidecar.plugin import ProtocolListener
 from sidecar.plugins import enabled
 
@@ -93,7 +93,7 @@ def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
     """
     ports = [port for plugin in enabled(settings) for port in plugin.ports]
     addresses = [(port, at) for port in ports if (at := port.address(settings)) is not None]
-    if settings.role == ROLE_NODE and addresses:  # it has no live engine and no TTS engine
+    if settings.is_node and addresses:  # it has no live engine and no TTS engine
         named = " and ".join(port.setting for port, _ in addresses)
         raise errors.SettingsInvalid(
             f"A service with the role 'node' accepts no requests, and {named} "

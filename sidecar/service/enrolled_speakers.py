@@ -13,8 +13,6 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.storage.encryption import journal_key
-from sidecar.storage.postgres_settings import journal_address
-from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.storage.speaker_store import (
     MAX_ENROLLED_SPEAKERS,
     EnrolledSpeaker,
@@ -55,17 +53,12 @@ def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
         )
 
 
-def create_speaker_store(settings: Settings) -> SpeakerStore | None:
-    """Create the store of enrolled speakers; None if they are off.
-
-    If services share their jobs, each has the store, even if speakers are off there: the service
-    that accepts a job decides whether the job needs them.
+def local_store(settings: Settings) -> SpeakerStore | None:
+    """Open the file of enrolled speakers; None if they are off.
 
     Raises:
-        errors.SettingsInvalid: the folder, the file, the database or the key cannot be used.
+        errors.SettingsInvalid: the folder, the file or the key cannot be used.
     """
-    if (address := journal_address(settings)) is not None:
-        return PostgresSpeakerStore(address, journal_key(settings))
     if not settings.people:
         return None
     return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
@@ -80,15 +73,15 @@ class EnrolledSpeakers:
     """
 
     def __init__(
-        self, settings: Settings, intake: AudioProbe, now: clock.Clock = clock.wall_time
+        self,
+        settings: Settings,
+        intake: AudioProbe,
+        store: SpeakerStore | None,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
-        """Open the store; this waits for the disk or the database.
-
-        Raises:
-            errors.SettingsInvalid: as `create_speaker_store`.
-        """
+        """``store``: None if they are off."""
         self._intake, self._on, self._now = intake, settings.people, now
-        self._store = create_speaker_store(settings)
+        self._store = store
 
     @property
     def _people(self) -> SpeakerStore:

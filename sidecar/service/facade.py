@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
-from sidecar.config.settings import ROLE_FRONT, Settings
+from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.interfaces.engine_interface import (
@@ -26,25 +27,21 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
-from sidecar.jobs.job_backend import JobBackend, LocalJobBackend
+from sidecar.jobs.job_backend import BackendParts, JobBackend, LocalJobBackend
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import metrics
-from sidecar.service.enrolled_speakers import EnrolledSpeakers
+from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.local_models import LocalModels
-from sidecar.storage.postgres_settings import shared_address
+from sidecar.storage.speaker_store import SpeakerStore
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.audio_probe import AudioProbe
 from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
 from sidecar.workers.engine_slot import EngineState
-
-if TYPE_CHECKING:
-    from sidecar.cluster.shared_backend import SharedJobBackend
-
 
 RECORDING_HANGS = "recording_hangs"
 """Reason of a pause: the engine waits for the disk of a recording."""
@@ -55,6 +52,15 @@ SLOW_READ_S = 10.0
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_SPOOLS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedJobs:
+    """Jobs and enrolled speakers that several services share. Both functions raise
+    `errors.SettingsInvalid`."""
+
+    create_backend: Callable[[BackendParts], JobBackend]
+    create_speaker_store: Callable[[], SpeakerStore]
 
 
 class ServicePart(Protocol):
@@ -80,9 +86,14 @@ class Service:
         now: clock.Clock = clock.wall_time,
         live: EngineChoice[EngineSpec] | None = None,
         voice: EngineChoice[TtsSpec] | None = None,
+        shared: SharedJobs | None = None,
     ) -> None:
         """``choice``: the engine for files. ``live``: the engine for live audio, or None.
-        ``voice``: the TTS engine, or None."""
+        ``voice``: the TTS engine, or None. ``shared``: the jobs that this service shares, or None.
+
+        Raises:
+            errors.SettingsInvalid: a folder, a key, a database or a storage cannot be used.
+        """
         self.settings = settings
         self.instance = uuid.uuid4().hex
         self.also: dict[str, Any] = {}
@@ -98,26 +109,28 @@ class Service:
         self.local_models = LocalModels(self.models.folders)
         self.tally = metrics.ServiceMetrics()
         self._intake = AudioProbe(settings.max_audio_hours * 3600)
-        self.voices = EnrolledSpeakers(settings, self._intake, now)
+        speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
+        self.voices = EnrolledSpeakers(settings, self._intake, speakers, now)
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = self._engine = JobEngine(settings, self.fleet.files, model)
         self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
         self.spec, self._slot = engine.spec, engine.slot
         counts, threads = self.tally.jobs, self.spool_threads
-        self._shared: SharedJobBackend | None = None
-        if (address := shared_address(settings)) is not None:
-            from sidecar.cluster.shared_backend import SharedJobBackend
-
-            self._shared = SharedJobBackend(
-                settings, address, engine, self._planned, counts, threads, now, self.instance
-            )
-        self._backend: JobBackend = self._shared or LocalJobBackend(
-            settings, engine, self._planned, counts, now
+        parts = BackendParts(
+            settings=settings,
+            engine=engine,
+            plan=self._planned,
+            tally=counts,
+            disk=threads,
+            now=now,
+            service_id=self.instance,
         )
+        create_backend = shared.create_backend if shared is not None else LocalJobBackend
+        self._backend: JobBackend = create_backend(parts)
         self.queue, keeping = self._backend.queue, self._backend.persistent_recordings
         self.shares = self._backend.shares
         """True if other services share the jobs."""
-        self.client_timeouts = self._shared.client_timeouts if self._shared else None
+        self.client_timeouts = self._backend.client_timeouts
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
         self.listen, self.now = self._backend.listen, now
         self.submissions = JobSubmissions(
@@ -163,7 +176,7 @@ class Service:
         """Start the background work; return at once."""
         await self._backend.open(self._background)
         self._background.spawn("look at the GPU", self.fleet.watch())
-        if self.settings.preload and self.settings.role != ROLE_FRONT:
+        if self.settings.preload and not self.settings.is_front:
             self._background.spawn("preload", self._preload())
         else:
             self.starting = False
@@ -243,7 +256,7 @@ class Service:
             errors.ModelLoadFailed: it does not load; the old engine goes on serving.
         """
         caller.demand(Scope.RELOAD)
-        if self.settings.role == ROLE_FRONT:
+        if self.settings.is_front:
             raise EngineUnavailable(
                 "This service is a front: it queues jobs for nodes and has no engine for them.",
                 hint="Change 'precision' in the settings of the nodes and restart them one by one.",
@@ -263,8 +276,7 @@ class Service:
     async def count_shared_jobs(self) -> None:
         """Update the count of jobs of all services, if they share jobs and the database answers
         quickly."""
-        if self._shared is not None:
-            await self._shared.count()
+        await self._backend.count()
 
     @property
     def jobs_paused(self) -> str | None:
@@ -275,7 +287,7 @@ class Service:
     @property
     def reachable(self) -> bool:
         """Return whether the database of shared jobs answers, or there is none."""
-        return self._shared is None or self._shared.reachable
+        return self._backend.reachable
 
     @property
     def trouble(self) -> str | None:

@@ -129,34 +129,14 @@ def check_spool(settings: Settings) -> CheckFinding:
 
 
 def check_kept_jobs(settings: Settings) -> CheckFinding:
-    """Check the storage of jobs that outlive the service."""
+    """Check the folder of jobs that outlive the service."""
     from sidecar.jobs.recovery import jobs_folder
     from sidecar.storage.encryption import journal_key
     from sidecar.storage.job_journal import broken_files
-    from sidecar.storage.postgres_database import describe_database, known_cipher
-    from sidecar.storage.postgres_settings import journal_address
-    from sidecar.storage.recording_storage import FolderStorage, cluster_code
-    from sidecar.storage.storage_selection import (
-        check_storage,
-        create_recording_storage,
-        describe_storage,
-    )
 
     folder = jobs_folder(settings)
     try:
-        secret = journal_key(settings)
-        if (address := journal_address(settings)) is not None:
-            text = describe_database(address)
-            storage = create_recording_storage(settings, folder)
-            check_storage(storage, patience_s=0.0)
-            where = describe_storage(settings, folder)
-            seal = known_cipher(address, secret)
-            if settings.uploads and seal is not None and isinstance(storage, FolderStorage):
-                storage.join(cluster_code(seal))
-                storage.check_joined()
-                where = str(storage)
-            text = f"{text}; recordings in {where}"
-            return CheckFinding("kept jobs", CheckState.GOOD, text)
+        journal_key(settings)
     except errors.SettingsInvalid as error:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
     if broken := broken_files(folder):
@@ -172,5 +152,5 @@ def check_environment(settings: Settings) -> Iterator[CheckFinding]:
     yield check_ffmpeg()
     yield check_checkpoint(settings)
     yield check_spool(settings)
-    if settings.keeps_jobs:
+    if settings.keeps_jobs and not settings.shares_jobs:
         yield check_kept_jobs(settings)

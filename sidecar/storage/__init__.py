@@ -1,1 +1,1 @@
-"""Storage: recordings, encryption, SQLite, PostgreSQL, enrolled speakers."""
+"""Storage: recordings, encryption, SQLite, enrolled speakers."""

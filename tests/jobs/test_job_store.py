@@ -20,7 +20,6 @@ from shared_job_services import Service, service, until_told
 from uploads import upload
 
 from sidecar import errors
-from sidecar.cluster.claims import Claim, ClaimPreferences
 from sidecar.jobs import job_store
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import Dispatcher, JobQueue
@@ -42,6 +41,7 @@ from sidecar.jobs.job_store import JobFilter, JobStore, LocalJobStore, OwnerLoad
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
+from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.transcript import (
     Checkpoint,

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
     "tests/api/test_captions_example.py": "an example's own page, in a browser",
     "tests/api/test_openapi_fuzz.py": "made-up requests by the hundred",
-    "tests/cluster/test_killed_shared_services.py": "chaos: services are killed at random",
-    "tests/cluster/test_shared_services_with_s3.py": "a database, a bucket and three services",
+    "tests/plugins/shared_jobs/test_killed_shared_services.py": "chaos: services are killed",
+    "tests/plugins/shared_jobs/test_shared_services_with_s3.py": "a database, a bucket, services",
     "tests/engines/whisper/test_whisper_base.py": "published weights, which are not ours",
     "tests/gpu_memory/test_memory_bench.py": "a measurement in processes of its own",
     "tests/plugins/test_streaming_model_by_every_protocol.py": "a service with a trained model",

@@ -21,9 +21,9 @@ from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt.servicer import NAME
 from sidecar.plugins.realtime.routes import REALTIME
 from sidecar.plugins.s2s import routes as s2s
+from sidecar.plugins.shared_jobs.s3_storage import S3Storage
+from sidecar.plugins.shared_jobs.storage_selection import create_recording_storage
 from sidecar.plugins.yap import routes as yap_routes
-from sidecar.storage.s3_storage import S3Storage
-from sidecar.storage.storage_selection import create_recording_storage
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "deploy/k8s"

@@ -2,8 +2,8 @@
 
 from typing import get_args
 
-from sidecar.cluster import job_rows
 from sidecar.jobs import job_record, sqlite_event_log
+from sidecar.plugins.shared_jobs import job_rows
 from sidecar.transcripts import transcript
 
 

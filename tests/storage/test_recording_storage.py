@@ -20,20 +20,23 @@ from sidecar import errors, files
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
-from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_store import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedRecordings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import parse_record, serialize_record
+from sidecar.plugins import settings_class
+from sidecar.plugins.shared_jobs.checks import check_shared_jobs
+from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
+from sidecar.plugins.shared_jobs.s3_storage import S3Storage
+from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.live_session_archive import LiveSessionArchive
-from sidecar.service.system_checks import CheckState, check_kept_jobs
-from sidecar.storage.postgres_database import migrate_postgres
+from sidecar.service.system_checks import CheckState
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, cluster_code
-from sidecar.storage.s3_storage import S3Storage
-from sidecar.storage.storage_selection import check_storage, create_recording_storage
 from sidecar.transcripts.transcript import Segment, Transcript
+
+Settings = settings_class()
 
 KEY = "0123456789abcdef0123456789abcdef"
 posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
@@ -191,18 +194,18 @@ def test_doctor_checks_the_subfolder_of_the_cluster(path: Path, fresh_journal: s
     path.mkdir(parents=True)
     given: dict[str, Any] = {"journal": fresh_journal, "uploads": str(path)}
     settings = Settings(**given, journal_key="k" * 32)
-    assert check_kept_jobs(settings).state is CheckState.GOOD, "no service has made one yet"
+    assert check_shared_jobs(settings).state is CheckState.GOOD, "no service has made one yet"
     folder = FolderStorage(path, named=True)
     folder.join(cluster_code(migrate_postgres(fresh_journal, "k" * 32)), lambda call: call())
-    found = check_kept_jobs(settings)
+    found = check_shared_jobs(settings)
     assert found.state is CheckState.GOOD
     assert str(folder) in found.text
     assert folder.ages() == {}, "the look left a file"
     Path(str(folder)).rename(path.parent / "share")
-    found = check_kept_jobs(settings)
+    found = check_shared_jobs(settings)
     assert (found.state, [*path.iterdir()]) == (CheckState.BAD, [])
     assert "it is missing" in found.text
-    found = check_kept_jobs(Settings(**(given | {"journal_key": "x" * 32})))
+    found = check_shared_jobs(Settings(**(given | {"journal_key": "x" * 32})))
     assert "another key" in found.text
 
 

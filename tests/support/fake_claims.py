@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import reduce
 
 from sidecar import clock, errors
-from sidecar.cluster import claims
 from sidecar.jobs.job_record import (
     CancelledChange,
     FailedChange,
@@ -24,6 +23,7 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.job_record import UnschedulableChange as Told
+from sidecar.plugins.shared_jobs import claims
 
 Verdict = tuple[JobFailure | None, float]
 """What a node said of a job, and when."""

@@ -44,7 +44,7 @@ _MODULES = {
             "sidecar.gpu_memory",
             "sidecar.checkpoints",
         ),
-        "sidecar.cluster.shared_backend",
+        "sidecar.plugins.shared_jobs.shared_backend",
     ),
 }
 """What is named of these modules makes a test one of that kind."""

@@ -196,7 +196,7 @@ class Cluster:
         (self._free.append if self._emptied(address) else self.drop)(address)
 
     def _migrate(self) -> None:
-        from sidecar.storage.postgres_database import migrate_postgres
+        from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 
         with self.connected() as connection:
             connection.execute(f"CREATE DATABASE {_MIGRATED} STRATEGY file_copy")

@@ -30,7 +30,8 @@ import psutil
 
 MODULES = (
     *("sidecar.cli", "sidecar.server.app", "sidecar.server.service_process", "uvicorn"),
-    *("sidecar.server.http_app", "sidecar.jobs.recovery", "sidecar.cluster.shared_backend"),
+    *("sidecar.server.http_app", "sidecar.jobs.recovery"),
+    "sidecar.plugins.shared_jobs.shared_backend",
     "sidecar.plugins.grpc_stt.admin_routes",
     *(f"sidecar.plugins.{name}.routes" for name in ("openai", "realtime", "s2s", "vvv", "yap")),
     *("sidecar.cli.command_table", "sidecar.cli.serve", "sidecar.server.http_server"),

@@ -15,17 +15,17 @@ from service_process import PATIENCE_S
 
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
-from sidecar.cluster.claims import Claim, ClaimPreferences, ClaimStore
-from sidecar.cluster.job_follower import JobFollower
-from sidecar.cluster.job_rows import JobRows, replay_events
-from sidecar.cluster.membership import Membership
-from sidecar.cluster.postgres_jobs import PostgresJobStore
-from sidecar.cluster.shared_retention import RetentionLimits, SharedRetention
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
-from sidecar.storage.postgres_database import PostgresDatabase, migrate_postgres
+from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
+from sidecar.plugins.shared_jobs.job_follower import JobFollower
+from sidecar.plugins.shared_jobs.job_rows import JobRows, replay_events
+from sidecar.plugins.shared_jobs.membership import Membership
+from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, migrate_postgres
+from sidecar.plugins.shared_jobs.postgres_jobs import PostgresJobStore
+from sidecar.plugins.shared_jobs.shared_retention import RetentionLimits, SharedRetention
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 

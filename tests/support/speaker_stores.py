@@ -9,14 +9,18 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 from postgres import Cluster
 
-from sidecar.config.settings import Settings
-from sidecar.service.enrolled_speakers import EnrolledSpeakers
-from sidecar.storage.postgres_speaker_store import PostgresSpeakerStore
+from sidecar.plugins import settings_class
+from sidecar.plugins.shared_jobs import PLUGIN
+from sidecar.plugins.shared_jobs.postgres_speaker_store import PostgresSpeakerStore
+from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.storage.speaker_store import SpeakerStore, SqliteSpeakerStore
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.workers.audio_probe import AudioProbe
+
+Settings = settings_class()
 
 SECRET = "0123456789abcdef" * 4
 FILE, DATABASE = "file", "database"
@@ -45,6 +49,13 @@ async def closing(thing: C) -> AsyncIterator[C]:
         await thing.close()
 
 
+def speakers_of(settings: Settings) -> EnrolledSpeakers:
+    """The enrolled speakers of a service with these settings."""
+    shared = PLUGIN.shared_jobs(settings)
+    store = shared.create_speaker_store() if shared is not None else local_store(settings)
+    return EnrolledSpeakers(settings, AudioProbe(60.0), store)
+
+
 class Place:
     """Where people are, for as long as the test lasts."""
 
@@ -55,7 +66,7 @@ class Place:
     def open(self, secret: str = SECRET) -> EnrolledSpeakers:
         """Those who are there; of a file only once it is closed by who had it."""
         settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
-        self._opened.append(EnrolledSpeakers(settings, AudioProbe(60.0)))
+        self._opened.append(speakers_of(settings))
         assert isinstance(self._opened[-1]._store, self._kind)
         return self._opened[-1]
 
@@ -115,3 +126,19 @@ class InDatabase(Place):
             with contextlib.suppress(FileNotFoundError):  # PostgreSQL has some for a moment only
                 found += path.read_bytes()
         return found
+
+
+@pytest.fixture
+async def in_file(tmp_path: Path) -> AsyncIterator[InFile]:
+    """People in the file of one service."""
+    place = InFile(tmp_path / "people")
+    yield place
+    await place.close()
+
+
+@pytest.fixture
+async def in_database(postgres_cluster: Cluster, fresh_journal: str) -> AsyncIterator[InDatabase]:
+    """People in a database whose files are of this test alone."""
+    place = InDatabase(postgres_cluster, fresh_journal)
+    yield place
+    await place.close()

@@ -16,7 +16,7 @@ from service_process import Server
 ONE_SERVICE, TWO_FRONTS = "one service", "two fronts"
 WAYS = (ONE_SERVICE, pytest.param(TWO_FRONTS, marks=pytest.mark.slow))
 """The ways in which a wire is to be the same; `make test` tries the second by
-`tests/cluster/test_shared_services.py`."""
+`tests/plugins/shared_jobs/test_shared_services.py`."""
 
 
 class Fronts(Server):

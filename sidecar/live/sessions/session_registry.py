@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
-from sidecar.config.settings import ROLE_FRONT, Settings
+from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
@@ -101,7 +101,7 @@ class SessionRegistry:
         """
         if self.spec is not None:
             return self.spec
-        if self._settings.role != ROLE_FRONT:
+        if not self._settings.is_front:
             raise errors.LiveUnavailable()
         raise errors.NotHere()
 

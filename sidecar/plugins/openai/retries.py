@@ -20,8 +20,8 @@ from sidecar.api.http.request_headers import is_peer_gone
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted
-from sidecar.cluster.front_queue import ClientTimeouts
 from sidecar.errors import JobNotFound, QueueFull, UploadStalled
+from sidecar.jobs.job_backend import ClientTimeouts
 from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job

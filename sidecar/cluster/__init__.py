@@ -1,1 +1,0 @@
-"""Shared jobs: fronts accept them, nodes run them."""

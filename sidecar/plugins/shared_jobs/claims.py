@@ -1,0 +1,292 @@
+"""Claims on shared jobs, as one node makes and reports them.
+
+A claim is the right of one node to run one job and to append to its events. It holds until the job
+has ended, the node releases it, or the node expires. No other service appends to a claimed job,
+except to end it, which ends the claim as well.
+"""
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sidecar.concurrency import backoff_s
+from sidecar.errors import AudioLost, JournalUnreachable, Unschedulable
+from sidecar.jobs import job_record
+from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
+from sidecar.jobs.retention import render_result, retained_bytes
+from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
+from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.plugins.shared_jobs import job_rows
+from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, Row
+from sidecar.plugins.shared_jobs.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S
+from sidecar.plugins.shared_jobs.shared_retention import SharedRetention
+
+log = logging.getLogger(__name__)
+
+# Memory and loaded engines change within half a minute, and a verdict costs milliseconds.
+ELIGIBILITY_TTL_S = 30.0
+"""Seconds for which a node's verdict about a job holds."""
+UNSCHEDULABLE_BATCH = 1000
+"""Refused jobs of one call: tenths of a second."""
+WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
+"""Channels: a job may be claimed; a job was ended or deleted."""
+TAKE_UP_TRIES = 3
+"""Tries to read some events of a claimed job, before it is given back and others are claimed."""
+PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
+"""Events that are read at once. A recording of a day has 4,000 checkpoints with 110 MB of states,
+which no line carries within the time limit of a call."""
+_PAGE = """
+    SELECT job, seq, at, kind, data FROM (
+        SELECT *, sum(size) OVER (ORDER BY seq) - size AS before FROM (
+            SELECT job, seq, at, kind, coalesce(whole, change) AS data,
+                coalesce(octet_length(coalesce(whole, change)), 0) AS size FROM vibevoice.events
+            WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
+    WHERE before < %s ORDER BY seq"""
+REFUSED_JOBS = """
+    SELECT job, seq, nodes, told, ARRAY(
+        SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
+        ORDER BY r.node), for_s >= %s
+    FROM vibevoice.refused_1 due WHERE NOT told OR for_s >= %s ORDER BY told, random() LIMIT %s"""
+"""Jobs that all nodes refuse: their nodes' reasons, whether these were told, and whether they may
+end for that. In any order: those that wait for a fault to be over must not hide others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Claimed job. ``token``: of this claim, sent with every report. ``record``: the job at
+    the claim. ``begins``: whether the claim counts as the start of an attempt. ``more``:
+    whether other jobs may wait."""
+
+    token: str
+    record: JobRecord
+    begins: bool = False
+    more: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPreferences:
+    """Preferences of a node: requested precisions that need no load now, and for how many seconds
+    the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
+    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job
+    begins at once and alone, so that the claim counts as one if the node dies."""
+
+    loaded: frozenset[str] = frozenset()
+    loaded_for_s: float = 0.0
+    begins: bool = False
+
+
+class ClaimStore:
+    """Shared jobs, as one node sees them.
+
+    All methods but the ``on_*`` may be repeated, and raise `errors.JournalUnreachable` if the
+    database does not answer.
+    """
+
+    def __init__(
+        self,
+        database: PostgresDatabase,
+        rows: job_rows.JobRows,
+        node_id: str,
+        housekeeping: SharedRetention,
+        tally: JobMetrics,
+    ) -> None:
+        self._database, self._rows, self._node = database, rows, node_id
+        self._housekeeping, self._tally = housekeeping, tally
+
+    async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
+        """Claim the next job in fair order that this node has not refused in the last
+        `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim
+        already, return that one."""
+        loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
+        rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
+        if not rows:
+            return None
+        job_id, seq, submitted, more = rows[0]
+        try:
+            record = await self._past(self._rows.record(job_id, submitted), seq)
+            return Claim(token, record, offer.begins, more)
+        except UnreadableRecord as error:
+            await self._refuse_unreadable(job_id, error)
+        except JournalUnreachable:
+            log.warning("job %s is left to other nodes: its events cannot be read here", job_id)
+            reason = JournalUnreachable("The events of the job cannot be read.")
+            await self.judge({job_id: JobFailure.of(reason)})
+        await self.release(token)
+        return None
+
+    async def _past(self, record: JobRecord, last: int) -> JobRecord:
+        """Return a job, as it was submitted, after its events up to the number ``last``.
+
+        Raises:
+            UnreadableRecord: an event is damaged, or of a later release.
+            errors.JournalUnreachable: the database did not answer `TAKE_UP_TRIES` times.
+        """
+        while record.seq < last:
+            values = record.id, record.seq, last, PAGE_EVENTS, PAGE_BYTES
+            rows = await self._page(values)
+            if not rows:
+                break
+
+            def after(record: JobRecord = record, rows: Sequence[Row] = rows) -> JobRecord:
+                return job_rows.replay_events(record, [self._rows.event(*row) for row in rows])
+
+            long = sum(len(row[4] or b"") for row in rows) > job_rows.DECRYPT_IN_THREAD_BYTES
+            record = await asyncio.to_thread(after) if long else after()
+        return replace(record, seq=last)  # also if the last event changed nothing
+
+    async def _page(self, values: Sequence[object]) -> Sequence[Row]:
+        for attempt in range(TAKE_UP_TRIES - 1):
+            try:
+                return await self._database.fetch(_PAGE, values, binary=True)
+            except JournalUnreachable:
+                await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
+        return await self._database.fetch(_PAGE, values, binary=True)
+
+    async def report(
+        self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
+    ) -> bool:
+        """Append events to a claimed job whose last event has the number ``base``.
+
+        The numbers of ``events`` ascend, with gaps. ``record`` is the job after them: its state
+        becomes the job's, and its end ends the claim. Return whether all is persisted, also for a
+        repeated report; False if the claim is lost.
+        """
+        sealed = await render_result(  # a whole transcript in a thread
+            record.segments if record.over else (),
+            lambda: [self._rows.encrypt_event(record.id, one.worn) for one in events],
+        )
+        ((persisted,),) = await self._database.call(
+            "report_1",
+            record.id,
+            token,
+            base,
+            [one.seq for one in events],
+            [one.at for one in events],
+            [one.superseded_by_next for one in events],
+            [job_rows.event_kind(one.change) for one in events],
+            sealed,
+            [
+                None if one.worn is one else self._rows.encrypt_event(record.id, one)
+                for one in events
+            ],
+            record.state.value,
+            record.progress.fraction or 0.0,
+            _worked_s(record),
+            retained_bytes(record) if record.over else 0,
+            self._rows.encrypt_summary(record),
+        )
+        if persisted and record.over:
+            self._housekeeping.settle(record.owner)
+        return bool(persisted)
+
+    async def release(self, token: str) -> None:
+        """Give a claimed job back, in the state of its last report; other
+        nodes may claim it at once."""
+        await self._database.call("release_1", token)
+
+    async def mine(self) -> frozenset[str]:
+        """Return the tokens of all valid claims of this node."""
+        rows = await self._database.fetch(
+            "SELECT claim FROM vibevoice.jobs WHERE node = %s", (self._node,)
+        )
+        return frozenset(claim for (claim,) in rows)
+
+    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
+        """Persist, by job id, why this node cannot do a job; None if it can."""
+        failures = [
+            self._rows.encrypt_failure(job_id, self._node, failure) if failure else None
+            for job_id, failure in verdicts.items()
+        ]
+        await self._database.call("judge_1", self._node, [*verdicts], failures)
+
+    async def unjudged(self, most: int) -> Sequence[JobRecord]:
+        """Return waiting jobs, as they were submitted, that no live node is known to be able to
+        run. Those that this node judged in the last `ELIGIBILITY_TTL_S` are left out."""
+        found = []
+        for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
+            try:
+                found.append(self._rows.record(job_id, submitted))
+            except UnreadableRecord as error:
+                await self._refuse_unreadable(job_id, error)
+        return found
+
+    async def end_unschedulable(
+        self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
+    ) -> None:
+        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``, unless
+        one of them rejects it for a fault of its own or of the storage, which may be over in a
+        moment.
+        ``every_s``: not if another node did so in the last seconds. ``most``: jobs of this call."""
+        if not await self._database.call("turn_1", "refused", every_s):
+            return
+        for job_id, seq, nodes, told, failures, late in await self._database.fetch(
+            REFUSED_JOBS, (patience_s, patience_s, most)
+        ):
+            try:
+                said = [
+                    self._rows.failure(job_id, node, one)
+                    for node, one in zip(nodes, failures, strict=True)
+                ]
+            except UnreadableRecord as error:
+                job_rows.log_unreadable(job_id, error)
+                continue
+            ends = late and are_final(said)
+            if told and not ends:
+                continue
+            failure = JobFailure.of(unschedulable_error(said))
+            kind = job_record.FailedChange if ends else job_record.UnschedulableChange
+            sealed = self._rows.encrypt_event(job_id, JobEvent(seq + 1, 0.0, kind(failure)))
+            ((lasted_s,),) = await self._database.call(
+                "tell_refused_1", job_id, seq, nodes, ends, sealed
+            )
+            if lasted_s is not None:
+                self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
+
+    def on_waiting(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when there may be a job to claim."""
+        self._database.listen(WAITING, lambda _: tell())
+
+    def on_ended(self, tell: Callable[[str], None]) -> None:
+        """Call ``tell`` with the id of each claimed job that another service ended or deleted; with
+        "" if a notification may have been lost."""
+        self._database.listen(ENDED, tell)
+
+    async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
+        """Leave a job to nodes that can read it, such as those of a later release."""
+        job_rows.log_unreadable(job_id, error)
+        await self.judge({job_id: JobFailure.of(AudioLost("The record of the job is damaged."))})
+
+
+def _worked_s(record: JobRecord) -> float:
+    """Return the seconds of audio that are recognized, whatever the header of a recording says."""
+    known = record.transcript.duration if record.transcript else record.progress.audio_s_done
+    return known if 0 < known < math.inf else 0.0
+
+
+def are_final(refusals: Sequence[JobFailure]) -> bool:
+    """Return whether no passing fault is among the reasons for which all nodes refuse a job."""
+    return all(fault_of(one.error()) is Fault.RECORDING for one in refusals)
+
+
+def unschedulable_error(refusals: Sequence[JobFailure]) -> Unschedulable:
+    """Return the error of a job that all nodes refuse: each reason once, the most frequent first.
+    Its hint is that of the most frequent reason."""
+    by_code = Counter(one.code for one in refusals)
+    one_of: Mapping[str, JobFailure] = {one.code: one for one in reversed(refusals)}
+    parts = [
+        f"{count} × {code} ({one_of[code].detail.rstrip('.')})"
+        for code, count in by_code.most_common()
+    ]
+    single = len(refusals) == 1
+    nodes = "The only node that is there" if single else f"None of {len(refusals)} nodes"
+    cannot = "cannot do it" if single else "that are there can do it"
+    hint = one_of[by_code.most_common(1)[0][0]].hint
+    return Unschedulable(
+        f"{nodes} {cannot}: {', '.join(parts)}.",
+        hint=f"{hint} Or start a node that can do it.".lstrip(),
+    )

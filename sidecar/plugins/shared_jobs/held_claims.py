@@ -1,0 +1,320 @@
+"""Claimed jobs of a node: run, renewal and reports of their claims."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.concurrency import cancel_after
+from sidecar.jobs import job_record
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
+from sidecar.jobs.job_runner import Job
+from sidecar.plugins.shared_jobs.claims import Claim, ClaimStore
+from sidecar.plugins.shared_jobs.postgres_database import retry_while_unavailable
+
+log = logging.getLogger(__name__)
+
+# One machine may be at fault. If two fail alike, the recording is to blame.
+MAX_NODE_ATTEMPTS = 2
+"""Nodes that try a job before it fails."""
+NODE_ERRORS = (
+    errors.ModelLoadFailed,
+    errors.BadCheckpoint,
+    errors.EngineUnavailable,
+    errors.GpuOutOfMemory,
+    errors.WontFit,
+)
+"""Errors of an engine that may be this machine's and not the recording's: another node may try."""
+
+
+class ClaimedJob(Job):
+    """Job that writes to its node's log as long as it is claimed. After that, it ends in this
+    process without a report."""
+
+    def __init__(
+        self,
+        source: AudioSource,
+        record: JobRecord,
+        reported: Callable[[], Awaitable[None]],
+        passes_on: Callable[[errors.SidecarError], bool],
+        puts_off: Callable[[errors.SidecarError, float], None],
+    ) -> None:
+        """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
+        another node will try the job after an error of this machine. ``puts_off``: gives the job
+        back because of a passing fault, after the seconds for which it kept the engine."""
+        super().__init__(source, record)
+        self._reported = reported
+        self._passes_on, self._puts_off = passes_on, puts_off
+        self.claimed = True
+        """Whether its events are reported."""
+
+    def let_go(self) -> None:
+        """Stop writing to the log."""
+        self.claimed = False
+
+    def put_off(self, fault: errors.SidecarError, *, alone: bool = False) -> None:
+        """End without a report: a node without this fault will do the job."""
+        super().put_off(fault, alone=alone)
+        if self.claimed and not self.ended:
+            self._puts_off(fault, self.kept_s)
+            self.let_go()
+            self.cancel()
+
+    def fail(self, error: errors.SidecarError) -> None:
+        """End without a transcript, or without a report if another node will try."""
+        passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
+        if passes and self._passes_on(error):
+            self.requeue(counted=True, passed=True)
+            self.let_go()
+            self.cancel()
+        else:
+            super().fail(error)
+
+    async def written(self) -> None:
+        """Wait until its events so far are persisted, however long the database does not
+        answer, or the claim is lost."""
+        if self.claimed:
+            await self._reported()
+
+    def _append(self, change: JobChange) -> None:
+        if self.claimed:
+            super()._append(change)
+        elif isinstance(change, job_record.CancelledChange) and not self.ended:
+            event = JobEvent(self.record.seq + 1, self.record.created, change)
+            self._on_event(job_record.apply_event(self.record, event), event)
+            self.source.close()
+
+
+REPORT_BATCH_S = 0.005
+"""Seconds in which events are collected, as the last segment and the end are one commit then."""
+
+
+class HeldClaim:
+    """Claim of a node. `run` reports the events of its job."""
+
+    def __init__(self, claims: ClaimStore, log: JobEventLog, claim: Claim) -> None:
+        """``log`` has the job, as it was claimed."""
+        self._claims, self._log = claims, log
+        self.token, self.claimed_record, self.id = claim.token, claim.record, claim.record.id
+        """Token, the job as it was claimed (`job` has it as it is now), and its id."""
+        self.job: ClaimedJob | None = None
+        """None until its recording is open."""
+        self._base = claim.record.seq
+        """Number of the last event that the database has."""
+        self._counted = self._base + claim.begins
+        """Number of the last event that the database knows of, by a report or by the claim."""
+        self._news = asyncio.Event()
+        self._urgent = asyncio.Event()
+        """Set when a task waits for a report, or the job has ended."""
+        self._moved = asyncio.Event()
+        """Set, and replaced, each time that the database has more events."""
+        self._over = False
+        log.listen(self._on_event, self.id)
+
+    @property
+    def may_pass_on(self) -> bool:
+        """Return whether another node may try the job after this one."""
+        record = self.claimed_record if self.job is None else self.job.record
+        return record.passed + 1 < MAX_NODE_ATTEMPTS
+
+    async def flushed(self) -> None:
+        """Wait until all events so far are persisted, or never will be. The start of an attempt
+        that the claim implies is not waited for."""
+        if self._over:  # the log may have forgotten the job
+            return
+        record = self._log.get(self.id)
+        last = record.seq
+        if last <= self._counted and not record.over:
+            return
+        self._urgent.set()
+        while self._base < last and not self._over:
+            await self._moved.wait()
+
+    async def run(self) -> bool:
+        """Report events as they come. Return True once the end of the job is persisted, False once
+        the claim is lost."""
+        try:
+            while True:
+                await self._news.wait()
+                await cancel_after(REPORT_BATCH_S, self._urgent.wait())
+                self._news.clear()
+                self._urgent.clear()
+                record = self._log.get(self.id)
+                if not await self._reported(record):
+                    return False
+                if record.over:
+                    return True
+        finally:
+            self.finish()
+
+    async def _reported(self, record: JobRecord) -> bool:
+        """Report the events since the last report; return False if the claim is lost."""
+        events = tuple(self._log.events(record.id, self._base))
+        report = partial(self._claims.report, self.token, self._base, record, events)
+        if not await retry_while_unavailable(report):
+            return False
+        self._base = record.seq
+        self._move()
+        return True
+
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
+        self._news.set()
+        if record.over:
+            self._urgent.set()
+
+    def finish(self) -> None:
+        """Report no more: events that are not reported yet are dropped."""
+        self._over = True
+        self._move()
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+class HeldClaims:
+    """Claimed jobs of a node: in its log, reported, and stopped without a
+    report if the claim is lost."""
+
+    def __init__(self, claims: ClaimStore, log: JobEventLog, queue: JobQueue) -> None:
+        """``log``: that of ``queue``, with the claimed jobs only."""
+        self._claims, self._log, self._queue = claims, log, queue
+        self._held: dict[str, HeldClaim] = {}
+        self._reports: dict[HeldClaim, asyncio.Task[None]] = {}
+        """Tasks that report the events of the claimed jobs."""
+        self._unknown: frozenset[str] = frozenset()
+        """Claims that were unknown at the last check."""
+        self.capacity_freed = asyncio.Event()
+        """Set when a job has ended here, or a claim is gone."""
+        log.listen(self._on_event)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, held: HeldClaim) -> bool:
+        return self._held.get(held.id) is held
+
+    @property
+    def by_itself(self) -> bool:
+        """Return whether a claimed job needs the engine for itself."""
+        jobs = (held.job for held in self._held.values())
+        return any(job is not None and not job.ended and job.by_itself for job in jobs)
+
+    @property
+    def busy(self) -> list[JobRecord]:
+        """Return the claimed jobs that have not ended here."""
+        records = map(self._record, self._held.values())
+        return [record for record in records if not record.over]
+
+    def add(self, claim: Claim) -> HeldClaim:
+        """Hold a claim. If this node had an earlier claim on the job and missed
+        its loss, that ends first."""
+        if (lost := self._held.get(claim.record.id)) is not None:
+            self._lose(lost)
+        self._log.enter(claim.record)
+        held = HeldClaim(self._claims, self._log, claim)
+        self._held[held.id] = held
+        report = asyncio.get_running_loop().create_task(self._report(held), name="reports")
+        self._reports[held] = report
+        return held
+
+    def append(self, held: HeldClaim, change: JobChange) -> None:
+        """Append an event to a job, to be reported."""
+        self._log.append(held.id, change)
+
+    async def release(self, held: HeldClaim) -> None:
+        """Give a claim back; retried while the database does not answer."""
+        await retry_while_unavailable(partial(self._claims.release, held.token))
+        self._drop(held)
+
+    async def release_all(self, within_s: float, asking: str) -> None:
+        """Report what is left to report and release all claims. ``asking``: token of a
+        claim call without an answer, which is released too. What takes longer is left to
+        the expiry of this service."""
+        work = [self._give_back(held) for held in self._held.values()]
+        if asking:
+            work.append(retry_while_unavailable(partial(self._claims.release, asking)))
+        await cancel_after(within_s, asyncio.gather(*work))
+        for held in [*self._held.values()]:
+            log.warning(
+                "the claim on job %s is not released: the database does not answer; it expires",
+                held.id,
+            )
+            self._drop(held)
+
+    async def check(self, asking: str = "") -> None:
+        """Stop jobs whose claim is lost, and release unknown claims of this node. A job that has
+        ended here is left to its reporter. ``asking``: token of a claim call without an answer.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        held_now = [*self._held.values()]
+        mine = await self._claims.mine()
+        for held in held_now:
+            if held.token not in mine and self._runs(held):
+                self._lose(held)
+        known = {held.token for held in (*held_now, *self._held.values())} | {asking}
+        unknown = mine - known
+        # unknown at the last check too, so not the answer to a claim in progress
+        for token in unknown & self._unknown:
+            log.warning("an unknown claim of this node was released")
+            await self._claims.release(token)
+        self._unknown = unknown
+
+    def end(self, job_id: str) -> None:
+        """Stop a job that another service has ended."""
+        held = self._held.get(job_id)
+        if held is not None and self._runs(held):
+            self._drop(held)
+
+    async def _give_back(self, held: HeldClaim) -> None:
+        if held not in self:
+            return
+        if held.job is not None:
+            held.job.let_go()
+        if self._record(held).state is job_record.JobState.RUNNING:
+            self.append(held, job_record.RequeuedChange())
+        await held.flushed()
+        if held in self:
+            await self.release(held)
+
+    async def _report(self, held: HeldClaim) -> None:
+        try:
+            persisted = await held.run()
+        except Exception:  # it would rest in a task that nobody awaits
+            log.exception("internal error in the reports of job %s", held.id)
+            persisted = False
+        if held in self:
+            (self._drop if persisted else self._lose)(held)
+
+    def _lose(self, held: HeldClaim) -> None:
+        log.warning("job %s stopped on this node: its claim was lost", held.id)
+        self._drop(held)
+
+    def _drop(self, held: HeldClaim) -> None:
+        """Forget a claim; a job that has not ended stops without a report."""
+        if held not in self:
+            return
+        del self._held[held.id]
+        self._reports.pop(held).cancel()  # perhaps the task that runs this: it awaits nothing more
+        held.finish()
+        if held.job is not None:
+            held.job.let_go()
+            self._queue.cancel(held.job)
+        self._log.forget(held.id)
+        self.capacity_freed.set()
+
+    def _record(self, held: HeldClaim) -> JobRecord:
+        return self._log.get(held.id)
+
+    def _runs(self, held: HeldClaim) -> bool:
+        return held in self and not self._record(held).over
+
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
+        if record.over:
+            self.capacity_freed.set()

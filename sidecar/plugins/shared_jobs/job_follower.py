@@ -1,0 +1,222 @@
+"""Follower of shared jobs, for clients that stream their events."""
+
+import asyncio
+import contextlib
+import json
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from sidecar import clock, errors
+from sidecar.jobs.job_event_log import JobEventFeed, JobSubscription
+from sidecar.jobs.job_record import CancelledChange, JobEvent, JobRecord, apply_event
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.sqlite_event_log import UnreadableRecord
+from sidecar.plugins.shared_jobs.job_rows import JobRows, replay_events
+from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, retry_while_unavailable
+from sidecar.plugins.shared_jobs.postgres_settings import MIN_RETRY_PAUSE_S
+
+EVENTS_CHANNEL = "vibevoice_events_"
+"""Channel of a service, with its id. A notification names a followed job that has new events
+or was deleted; short events are in its second line. Notifications may be lost: after a
+reconnect all events are read."""
+
+MAX_READS = 10
+"""Reads of a job whose followed state is ahead of the read one, before a subscription fails."""
+_BEHIND = """
+    SELECT job, seq, at, kind, change FROM vibevoice.events
+    JOIN unnest(%s::text[], %s::bigint[]) AS followed (id, after) ON job = id
+    WHERE seq > after ORDER BY job, seq"""
+_FOLLOW = """
+    UPDATE vibevoice.jobs SET followers = array_append(followers, %s) WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) AND NOT %s = ANY(followers)
+        ORDER BY id FOR UPDATE)"""
+_THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
+
+
+class JobFollower(JobEventFeed):
+    """Follower of jobs: holds the followed ones in memory, and no others."""
+
+    def __init__(
+        self,
+        database: PostgresDatabase,
+        rows: JobRows,
+        service_id: str,
+        now: clock.Clock = clock.wall_time,
+    ) -> None:
+        super().__init__()
+        self._database, self._rows, self._service_id, self._now = database, rows, service_id, now
+        self.followed: dict[str, JobRecord] = {}
+        """Followed jobs, as they were last published."""
+        self._submitting: set[str] = set()
+        """Jobs that may not be in the database yet."""
+        self._marked = True
+        """Whether the database notifies this service of the events of all of them."""
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        self._reading = True
+        database.listen(EVENTS_CHANNEL + service_id, self.hear_notification)
+
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
+        """Return the events of a job after the number ``after``, stored and future.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+            errors.JournalUnreachable: the database does not answer.
+        """
+        if "\0" in job_id:  # no text in the database contains it
+            raise errors.JobNotFound()
+        await self.mark([job_id])
+        for _ in range(MAX_READS):
+            record, events = await self._read(job_id)
+            told = self.followed.get(job_id)
+            if told is None or told.seq <= record.seq:
+                break
+            # the published state is ahead of the one that was read
+            await asyncio.sleep(MIN_RETRY_PAUSE_S)
+        else:  # the database has lost events that it had notified
+            raise errors.JournalUnreachable()
+        if told is not None:
+            self._publish(job_id, [one for one in events if one.seq > told.seq])
+        subscription = self.open_subscription(
+            record, after, [one for one in events if one.seq > after]
+        )
+        if not record.over:
+            self.followed[job_id] = record
+            self._notified(job_id)  # events since the read were not notified
+        return subscription
+
+    @contextmanager
+    def submitting(self, job_id: str) -> Iterator[None]:
+        """Mark a job as being submitted. Within this context, `follow` reads nothing, as
+        the submission marks the job as followed; and a job that is not in the database yet
+        is not taken for deleted."""
+        self._submitting.add(job_id)
+        try:
+            yield
+        finally:
+            self._submitting.remove(job_id)
+
+    def follow(self, job: Job) -> None:
+        """Pass the events of a job to it, until it has ended or `unfollow` is called."""
+        self.followed.setdefault(job.id, job.record)
+        job.hear(self)
+        if job.id not in self._submitting:
+            self._marked = False
+            self._notified(job.id)
+
+    def unfollow(self, job: Job) -> None:
+        """Pass no more events to a job."""
+        job.unhear(self)
+        self._drop_idle(job.id)
+
+    def leave(self, job_id: str, subscription: JobSubscription) -> None:
+        """End a subscription."""
+        super().leave(job_id, subscription)
+        self._drop_idle(job_id)
+
+    async def run(self) -> None:
+        """Read new events of followed jobs, for ever."""
+        while True:
+            self._reading = False
+            await self._wake.wait()
+            self._reading = True
+            self._wake.clear()
+            woken, self._woken = self._woken & self.followed.keys(), set()
+            if woken:
+                await retry_while_unavailable(partial(self._catch_up, sorted(woken)))
+
+    @property
+    def waits(self) -> bool:
+        """Return whether `run` waits for a notification: no read is due or under way."""
+        return not (self._reading or self._wake.is_set())
+
+    def hear_notification(self, payload: str) -> None:
+        """Take a notification of `EVENTS_CHANNEL`."""
+        job_id, _, news = payload.partition("\n")
+        if not (news and self._published(job_id, json.loads(news))):
+            self._notified(job_id)
+
+    def _published(self, job_id: str, news: dict[str, Any]) -> bool:
+        """Publish the events of a notification. Return False if they have to be read: events before
+        them are missing here, or a read is about to start."""
+        told = self.followed.get(job_id)
+        if told is None or job_id in self._woken or told.seq != news["base"]:
+            return False
+        try:
+            events = [
+                self._rows.event(job_id, seq, at, kind, b64decode(change))
+                for seq, at, kind, change in news["events"]
+            ]
+        except UnreadableRecord:  # written by a later release
+            return False
+        self._publish(job_id, events)
+        return True
+
+    def _notified(self, job_id: str) -> None:
+        if job_id and job_id not in self.followed:
+            return
+        if not job_id:  # after a reconnect, perhaps to a server that lost the marks
+            self._marked = False
+        self._woken |= {job_id} if job_id else self.followed.keys()
+        self._wake.set()
+
+    async def mark(self, job_ids: Sequence[str]) -> None:
+        """Have the database notify this service of the events of jobs.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        await self._database.fetch(_FOLLOW, (self._service_id, [*job_ids], self._service_id))
+
+    async def _catch_up(self, job_ids: Sequence[str]) -> None:
+        if not self._marked:
+            await self.mark(sorted(self.followed))
+            self._marked = True
+        job_ids = [one for one in job_ids if one in self.followed]
+        known = [self.followed[one].seq for one in job_ids]
+        rows = await self._database.fetch(_BEHIND, (job_ids, known))
+        by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
+        there = {*by_job}
+        if silent := [one for one in job_ids if one not in there]:  # perhaps they were deleted
+            there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
+        for job_id in job_ids:
+            with contextlib.suppress(UnreadableRecord):  # written by a later release
+                self._publish(job_id, [self._rows.event(*one) for one in by_job.get(job_id, ())])
+            if job_id in there or job_id not in self.followed:
+                continue
+            if job_id in self._submitting:
+                asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
+            else:
+                seq = self.followed[job_id].seq + 1
+                self._publish(job_id, [JobEvent(seq, self._now(), CancelledChange())])
+
+    def _publish(self, job_id: str, events: Sequence[JobEvent]) -> None:
+        for event in events:
+            if (told := self.followed.get(job_id)) is None:
+                return
+            record = apply_event(told, event)
+            if record is not told:
+                self.followed[job_id] = record
+                self.publish(record, event)
+            if record.over:
+                self.followed.pop(job_id, None)
+
+    async def _read(self, job_id: str) -> tuple[JobRecord, Sequence[JobEvent]]:
+        """Return a job and all its events."""
+        jobs = await self._database.fetch(_THERE, ([job_id],))
+        rows = await self._database.fetch(_BEHIND, ([job_id], [0]))
+        try:
+            events = [self._rows.event(*row) for row in rows]
+            return replay_events(self._rows.record(*jobs[0]), events), events
+        except (IndexError, UnreadableRecord):
+            raise errors.JobNotFound() from None
+
+    def _drop_idle(self, job_id: str) -> None:
+        followed = job_id in self.followed
+        if followed and not self._of_one.get(job_id) and not self._subscriptions.get(job_id):
+            del self.followed[job_id]

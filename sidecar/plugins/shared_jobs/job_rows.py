@@ -1,0 +1,191 @@
+"""Serialization and encryption of jobs for the database."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache
+from itertools import starmap
+from typing import Any
+
+from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
+from sidecar.jobs import job_record, sqlite_event_log
+from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
+from sidecar.plugins.shared_jobs.postgres_database import Row
+from sidecar.storage.encryption import Cipher, DecryptionFailed
+from sidecar.transcripts import transcript
+from sidecar.transcripts.transcript_edits import EditHistory
+
+log = logging.getLogger(__name__)
+
+DECRYPT_IN_THREAD_BYTES = 100_000
+"""Encrypted bytes of events, some milliseconds, above which a thread decrypts them."""
+DERIVED_KEY_CACHE_SIZE = 256
+"""Derived keys in the cache: those of the jobs that a busy service works with."""
+_CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
+    "begun": job_record.StartedChange,
+    "cancelled": job_record.CancelledChange,
+    "interrupted": job_record.InterruptedChange,
+    "open": job_record.UnschedulableChange,
+}
+"""Changes by the kinds of events that the database's functions append."""
+
+
+EVENT_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
+    job_record.StartedChange: "begun",
+    job_record.CrashedChange: "crashed",
+    job_record.RequeuedChange: "putback",
+    job_record.InterruptedChange: "interrupted",
+    job_record.CancelledChange: "cancelled",
+    job_record.UnschedulableChange: "refused",
+    job_record.FailedChange: "failed",
+    job_record.EditedChange: "edited",
+    transcript.Progress: "progress",
+    transcript.SegmentReady: "segmentready",
+    transcript.Peaks: "peaks",
+    transcript.Checkpoint: "checkpoint",
+    transcript.Finished: "finished",
+}
+"""Kinds of events in the database. SQL compares them, so they do not depend on class names."""
+
+
+def event_kind(change: JobChange) -> str:
+    """Return the kind of an event, which the database has unencrypted."""
+    event = change.event if isinstance(change, job_record.ReportedChange) else change
+    return EVENT_KINDS[type(event)]
+
+
+def log_unreadable(job_id: str, error: Exception) -> None:
+    """Log a job that cannot be read here."""
+    log.error(
+        "job %s in the database cannot be decoded: %s; check that all services have the same "
+        "journal_key and release",
+        job_id,
+        error,
+    )
+
+
+def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
+    """Return the name and the size of a recording in the storage."""
+    return (audio.name, audio.size) if isinstance(audio, StoredRecordingRef) else (None, None)
+
+
+class JobRows:
+    """Encryption and decryption of database rows."""
+
+    def __init__(self, seal: Cipher) -> None:
+        self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(seal.of_job)
+
+    def encrypt_record(self, record: JobRecord) -> bytes:
+        """Encrypt a record as it was submitted."""
+        return self._sealed(record.id, sqlite_event_log.serialize_record(record), record.id)
+
+    def encrypt_event(self, job_id: str, event: JobEvent) -> bytes:
+        """Encrypt an event, bound to its job and number."""
+        return self._sealed(
+            job_id, sqlite_event_log.serialize_change(event.change), f"{job_id}/{event.seq}"
+        )
+
+    def encrypt_failure(self, job_id: str, node: str, failure: JobFailure) -> bytes:
+        """Encrypt why a node cannot do a job."""
+        return self._sealed(
+            job_id,
+            sqlite_event_log.serialize_change(job_record.UnschedulableChange(failure)),
+            f"{job_id}/{node}",
+        )
+
+    def encrypt_summary(self, record: JobRecord) -> bytes | None:
+        """Encrypt the summary for lists of a job that is done; None for any other job."""
+        if record.state is not job_record.JobState.DONE or record.transcript is None:
+            return None
+        values = {
+            "duration": record.transcript.duration,
+            "revision": record.history.revision,
+            "attempts": record.attempts,
+            "begun": record.begun,
+            "ended": record.ended,
+            "processing_s": record.processing_s,
+            "seq": record.seq,
+        }
+        return self._sealed(record.id, json.dumps(values).encode(), f"{record.id}/summary")
+
+    def failure(self, job_id: str, node: str, sealed: bytes) -> JobFailure:
+        """Decrypt why a node cannot do a job.
+
+        Raises:
+            UnreadableRecord: it is damaged, or of a later release.
+        """
+        match sqlite_event_log.parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
+            case job_record.UnschedulableChange(JobFailure() as failure):
+                return failure
+        raise sqlite_event_log.UnreadableRecord("no refusal")
+
+    def record(self, job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
+        """Decrypt a record as it was submitted. ``recording``: whether its recording still exists.
+
+        Raises:
+            UnreadableRecord: it is damaged, or of a later release.
+        """
+        record = sqlite_event_log.parse_record(self._opened(job_id, submitted, job_id))
+        gone = isinstance(record.audio, StoredRecordingRef) and not recording
+        return replace(record, audio=missing_recording_ref()) if gone else record
+
+    def event(self, job_id: str, seq: int, at: float, kind: str, change: bytes | None) -> JobEvent:
+        """Decrypt an event; ``change`` is None if its kind says all.
+
+        Raises:
+            UnreadableRecord: it is damaged, or of a later release.
+        """
+        if change is None:
+            if kind not in _CHANGES_BY_KIND:
+                raise sqlite_event_log.UnreadableRecord(f"an event of the unknown kind '{kind}'")
+            return JobEvent(seq, at, _CHANGES_BY_KIND[kind]())
+        return JobEvent(
+            seq, at, sqlite_event_log.parse_change(self._opened(job_id, change, f"{job_id}/{seq}"))
+        )
+
+    def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
+        """Return a job that is done, for lists, without words; ``job``: the values of `record`. Log
+        a job that cannot be read here, and return None."""
+        try:
+            record = self.record(*job)
+            said: dict[str, Any] = json.loads(self._opened(job[0], summary, f"{job[0]}/summary"))
+            duration, revision = said.pop("duration"), said.pop("revision")
+            return replace(
+                record,
+                state=job_record.JobState.DONE,
+                transcript=transcript.Transcript((), "", duration, "", ""),
+                progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
+                history=replace(EditHistory(), revision=revision),
+                **said,
+            )
+        except (sqlite_event_log.UnreadableRecord, ValueError, KeyError, TypeError) as error:
+            log_unreadable(job[0], error)
+            return None
+
+    def folded(self, job: Row, events: Iterable[Row]) -> JobRecord | None:
+        """Return a job after the rows of all its events; ``job``: the values of `record`. Log a job
+        that cannot be read here, and return None."""
+        try:
+            return replay_events(self.record(*job), starmap(self.event, events))
+        except sqlite_event_log.UnreadableRecord as error:
+            log_unreadable(job[0], error)
+            return None
+
+    def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:
+        return self._of_job(job_id).seal(text, about)
+
+    def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
+        try:
+            return self._of_job(job_id).opened(sealed, about)
+        except DecryptionFailed:
+            raise sqlite_event_log.UnreadableRecord("damaged") from None
+
+
+def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:
+    """Return a record after its events, with the number of the last one,
+    even if it changed nothing."""
+    last = record.seq
+    for event in events:
+        record, last = job_record.apply_event(record, event), max(last, event.seq)
+    return replace(record, seq=last)

@@ -1,0 +1,168 @@
+"""Enrolled speakers in PostgreSQL, and their import from a file.
+
+So a change in one service is a change for all at once, and no service has a deleted speaker in
+memory.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sidecar import errors
+from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, migrate_postgres
+from sidecar.storage import speaker_store
+from sidecar.storage.encryption import DecryptionFailed
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+KEY_PURPOSE = "people"
+"""Purpose that the key is derived for, so that it differs from that of jobs."""
+POOL_CONNECTIONS = 2
+"""More than one, so that a call that waits for a lock does not block reads."""
+_ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
+
+class PostgresSpeakerStore:
+    """`SpeakerStore` in PostgreSQL. It connects at the first call."""
+
+    def __init__(self, address: str, secret: str) -> None:
+        """Create the table if it is missing; this blocks on the database.
+
+        Raises:
+            errors.SettingsInvalid: the address, the database or the key cannot be used.
+        """
+        self._database = PostgresDatabase(address, POOL_CONNECTIONS)
+        self._seal = migrate_postgres(address, secret, KEY_PURPOSE)
+
+    async def of(self, owner: str) -> Sequence[speaker_store.EnrolledSpeaker]:
+        """As `SpeakerStore.of`."""
+        return await self._ask(lambda cursor: self._read(cursor, owner))
+
+    async def keep(
+        self, owner: str, decide: speaker_store.SpeakerUpdate
+    ) -> speaker_store.EnrolledSpeaker:
+        """As `SpeakerStore.keep`."""
+
+        async def put(cursor: Any) -> speaker_store.EnrolledSpeaker:
+            await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
+            before = await self._read(cursor, owner)
+            person = decide(before)
+            if person not in before:
+                await self._write(cursor, person)
+            return person
+
+        return await self._ask(put)
+
+    async def delete(self, owner: str, person: str) -> None:
+        """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
+        PostgreSQL vacuums the table."""
+        await self._delete(
+            "DELETE FROM vibevoice.people WHERE owner = %s AND id = %s", owner, person
+        )
+
+    async def delete_all(self, owner: str) -> int:
+        """As `SpeakerStore.delete_all`, also of those that cannot be read; rows as in `delete`."""
+        return await self._delete("DELETE FROM vibevoice.people WHERE owner = %s", owner)
+
+    async def _delete(self, statement: str, owner: str, *more: str) -> int:
+        async def drop(cursor: Any) -> int:
+            await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
+            await cursor.execute(statement, (owner, *more))
+            return int(cursor.rowcount)
+
+        return await self._ask(drop)
+
+    async def close(self) -> None:
+        """Close the connections to the database."""
+        await self._database.close()
+
+    async def _ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        await self._database.open()
+        return await self._database.transaction(work)
+
+    async def _read(self, cursor: Any, owner: str) -> list[speaker_store.EnrolledSpeaker]:
+        await cursor.execute(
+            """SELECT id, created, sealed FROM vibevoice.people
+                WHERE owner = %s ORDER BY created, id""",
+            (owner,),
+            binary=True,
+        )
+        found = []
+        for id_, created, sealed in await cursor.fetchall():
+            try:
+                said = json.loads(self._seal.opened(sealed, _encryption_context(id_, owner)))
+                samples = tuple(map(speaker_store.SpeakerSample.of, said["samples"]))
+                found.append(
+                    speaker_store.EnrolledSpeaker(id_, owner, said["name"], created, samples)
+                )
+            except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
+                log.error(
+                    "an enrolled speaker in the database cannot be decoded: %s; check that all "
+                    "services have the same journal_key and release",
+                    type(error).__name__,
+                )
+        return found
+
+    async def _write(self, cursor: Any, person: speaker_store.EnrolledSpeaker) -> None:
+        said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
+        sealed = self._seal.seal(
+            json.dumps(said).encode(), _encryption_context(person.id, person.owner)
+        )
+        await cursor.execute(
+            """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
+                ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
+            (person.id, person.owner, person.created, sealed),
+        )
+
+
+def _encryption_context(person: str, owner: str) -> str:
+    return f"person {person} {owner}"
+
+
+async def import_speaker_file(
+    folder: Path, secret: str, store: speaker_store.SpeakerStore
+) -> tuple[int, int]:
+    """Import all speakers of the file in ``folder`` into ``store``, with id, owner and dates.
+    Return how many were added, and how many were there already. The file does not change; the
+    store is closed.
+
+    Raises:
+        errors.SettingsInvalid: there is no such file, a service has it open, or the key is wrong.
+        errors.PeopleFull: an owner would have more than the limit.
+        errors.JournalUnreachable: some may be missing. A repetition does no harm.
+    """
+    if not (folder / speaker_store.SPEAKER_FILE).is_file():
+        raise errors.SettingsInvalid(
+            f"There is no file of enrolled speakers in {folder}.",
+            hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
+        )
+    file = speaker_store.SqliteSpeakerStore(folder, secret)
+    everybody = file.everybody
+    await file.close()
+    came = 0
+    try:
+        for person in everybody:
+            before = await store.of(person.owner)
+            came += all(one.id != person.id for one in before)
+            await store.keep(person.owner, _add_if_missing(person))
+    finally:
+        await store.close()
+    return came, len(everybody) - came
+
+
+def _add_if_missing(person: speaker_store.EnrolledSpeaker) -> speaker_store.SpeakerUpdate:
+    def decide(people: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
+        for one in people:
+            if one.id == person.id:
+                return one  # as stored: it may have been renamed since
+        if len(people) >= speaker_store.MAX_ENROLLED_SPEAKERS:
+            raise errors.PeopleFull(
+                f"The owner of '{person.name}' has reached the limit of enrolled speakers."
+            )
+        return person
+
+    return decide

@@ -1,0 +1,50 @@
+"""Settings of services that share their jobs."""
+
+from typing import Final, Literal
+
+from sidecar.config.setting_types import DatabaseUrl, SettingsGroup, setting
+
+ROLE_ALL: Final = "all"
+ROLE_FRONT: Final = "front"
+ROLE_NODE: Final = "node"
+
+
+class SharedJobSettings(SettingsGroup):
+    """Shared jobs: the database, the recordings, and what this service does."""
+
+    role: Literal["all", "front", "node"] = setting(
+        ROLE_ALL,
+        "Role of this service among those that share a journal: 'front' accepts requests "
+        "and runs no jobs, 'node' runs jobs and accepts none, 'all' does both. Live audio "
+        "is transcribed by the service that receives it (docs/scale.md).",
+    )
+    journal: DatabaseUrl | None = setting(
+        None,
+        "Address of a PostgreSQL database in which several services share their jobs, such as "
+        "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). Jobs persist as with "
+        "'keep_jobs', and 'uploads' has to be visible to all services. A command line, which other "
+        "programs can read, may not contain a password: '@FILE' has the address in a file.",
+    )
+    uploads: str | None = setting(
+        None,
+        "With 'journal': recordings of jobs for all services: the full path of a folder, "
+        "or a bucket of an S3-compatible storage, such as s3://recordings/asr "
+        "(docs/journal.md); 'jobs/uploads' in 'data_dir' if unset. Keys, address and "
+        "region as for AWS' libraries: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a "
+        "profile, or a role; AWS_ENDPOINT_URL_S3 if it is not AWS; AWS_DEFAULT_REGION.",
+    )
+
+    @property
+    def shares_jobs(self) -> bool:
+        """Return whether the service shares its jobs with other services."""
+        return self.journal is not None
+
+    @property
+    def is_front(self) -> bool:
+        """Return whether the service accepts requests and runs no jobs."""
+        return self.role == ROLE_FRONT
+
+    @property
+    def is_node(self) -> bool:
+        """Return whether the service runs jobs and accepts none."""
+        return self.role == ROLE_NODE

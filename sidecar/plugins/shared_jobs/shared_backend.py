@@ -1,0 +1,162 @@
+"""Job backend of a service that shares its jobs."""
+
+import asyncio
+import math
+import time
+from functools import partial
+
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.job_backend import BackendParts, JobBackend, count_event
+from sidecar.jobs.job_engine import JobEngine
+from sidecar.jobs.job_event_log import JobEventLog, JobListener
+from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.recovery import jobs_folder
+from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
+from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge, ineligibility
+from sidecar.plugins.shared_jobs.claims import ClaimPreferences, ClaimStore
+from sidecar.plugins.shared_jobs.front_queue import SharedClientTimeouts, SharedJobQueue
+from sidecar.plugins.shared_jobs.job_follower import JobFollower
+from sidecar.plugins.shared_jobs.job_rows import JobRows
+from sidecar.plugins.shared_jobs.membership import Membership
+from sidecar.plugins.shared_jobs.postgres_database import (
+    PostgresDatabase,
+    call_once,
+    migrate_postgres,
+)
+from sidecar.plugins.shared_jobs.postgres_jobs import PostgresJobStore
+from sidecar.plugins.shared_jobs.shared_retention import RetentionLimits, SharedRetention
+from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
+from sidecar.storage.encryption import journal_key
+from sidecar.storage.job_journal import UPLOADS_FOLDER
+from sidecar.storage.recording_storage import FolderStorage, cluster_code
+
+MAX_CONCURRENT_OPENS = 2
+
+
+class SharedJobBackend(JobBackend):
+    """`JobBackend` of one of several services that share a database."""
+
+    shares = True
+
+    def __init__(self, parts: BackendParts, address: str) -> None:
+        """Bring the tables of the database at ``address`` up to date; this blocks on the database.
+
+        Raises:
+            errors.SettingsInvalid: the database, the key or the storage cannot be used.
+        """
+        settings, engine, now = parts.settings, parts.engine, parts.now
+        service_id, tally = parts.service_id, parts.tally
+        self._is_node, self._engine = settings.is_node, engine
+        storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
+        check_storage(storage)
+        seal = migrate_postgres(address, journal_key(settings))
+        if isinstance(storage, FolderStorage):
+            storage.join(cluster_code(seal), partial(call_once, address, UPLOADS_FOLDER))
+        rows = JobRows(seal)
+        self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
+        self._database = PostgresDatabase(address)
+        self._follower = JobFollower(self._database, rows, service_id, now)
+        limits = RetentionLimits(
+            settings.retention_s,
+            MAX_RESULTS_PER_OWNER,
+            settings.job_retention_mb << 20,
+            settings.keep_recordings_mb << 20,
+        )
+        self._housekeeping = SharedRetention(self._database, storage, parts.disk, limits)
+        self._beats = PostgresDatabase(address, 1)  # a slow call must not delay a heartbeat
+        self._membership = Membership(
+            self._database, service_id, works=not settings.is_front, beats=self._beats
+        )
+        self.store = PostgresJobStore(
+            self._database,
+            rows,
+            service_id,
+            self._follower,
+            self._housekeeping,
+            partial(engine.pace.seconds, engine.spec.resolve_precision(Precision.AUTO)),
+            settings.queue_limit,
+            tally,
+            now,
+        )
+        node = None
+        if not settings.is_front:
+            log = JobEventLog(now)
+            log.listen(partial(count_event, tally))
+            queue = engine.queue(log, parts.plan)
+            claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
+            max_s = settings.max_audio_hours * 3600
+            kind = storage.kind
+            refused = partial(ineligibility, engine=engine, max_s=max_s, storage=kind)
+            judging = EligibilityJudge(claims, refused)
+            node = ClaimLoop(
+                claims,
+                log,
+                queue,
+                self.persistent_recordings.open,
+                judging,
+                ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
+                offer=partial(_offer, engine),
+                places=engine.places,
+                long_places=engine.long_places,
+            )
+        self.queue = SharedJobQueue(
+            self.store,
+            self._follower,
+            settings.queue_limit,
+            self._membership,
+            node,
+            self.store.begun_in_s,
+        )
+        self.client_timeouts = SharedClientTimeouts(
+            self._database, seal, service_id, self.store, self.queue
+        )
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the database answered the last call, at most a second ago."""
+        return self._database.up
+
+    async def count(self) -> None:
+        """Update the counts of the queue, if the database answers at once."""
+        await self._membership.count()
+
+    def listen(self, tell: JobListener) -> None:
+        """Call ``tell`` with the events of jobs that are accepted here; from now on
+        all of them are followed."""
+        self._follower.listen(tell)
+        self.queue.follows_all = True
+
+    async def open(self, background: BackgroundTaskGroup) -> None:
+        """Start the queue and the background tasks; this does not wait for the database."""
+        await asyncio.gather(self._database.open(), self._beats.open())
+        background.spawn("heartbeat", self._membership.send_heartbeat())
+        background.spawn("observe services", self._membership.observe())
+        background.spawn("follow jobs", self._follower.run())
+        background.spawn("retention", self._housekeeping.run())
+        if not self._is_node:
+            background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
+        self.queue.open()
+        self._engine.open(background)
+
+    async def fetched(self) -> None:
+        """Return at once: results survive this process."""
+
+    async def close(self) -> None:
+        """Stop and release all resources."""
+        await self.queue.close()
+        await self._engine.close()
+        await self.client_timeouts.close()
+        await self._membership.leave()
+        await self.store.close()
+        await asyncio.gather(self._database.close(), self._beats.close())
+        self.persistent_recordings.close()
+
+
+def _offer(engine: JobEngine) -> ClaimPreferences:
+    """Return the requested precisions that need no load now."""
+    slot = engine.slot
+    if not slot.loaded:
+        return ClaimPreferences()
+    fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
+    return ClaimPreferences(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)

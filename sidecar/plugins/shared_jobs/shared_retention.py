@@ -1,0 +1,242 @@
+"""Retention of shared jobs and recordings."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from sidecar import errors
+from sidecar.concurrency import ThreadLimiter, cancel_after
+from sidecar.plugins.shared_jobs import postgres_database
+from sidecar.storage.recording_storage import RecordingStorage
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 10.0
+"""Interval of the search for expired results, by which they may outlive their retention."""
+SETTLE_DELAY_S = 0.5
+"""Seconds in which ended jobs of an owner are collected for one purge, to spare the database."""
+DELETE_WAIT_S = 2.0
+"""Maximum wait of a request until the storage has deleted a recording."""
+STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
+"""Interval of the search for recordings without a job; listing a large bucket takes a while."""
+
+RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
+"""A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
+20th part of the retention: a client that polls costs no write each time."""
+
+_EXPIRES_IN = """
+    SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
+    FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
+_DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
+_DELETED = """
+    DELETE FROM vibevoice.doomed_recordings WHERE name IN (
+        SELECT name FROM vibevoice.doomed_recordings WHERE name = ANY(%s)
+        ORDER BY name FOR UPDATE SKIP LOCKED)"""
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionLimits:
+    """Limits of each owner's ended jobs: seconds (infinite: until deleted), number, bytes of
+    results and bytes of recordings."""
+
+    retention_s: float
+    results: int
+    result_bytes: int
+    recording_bytes: int
+
+
+class SharedRetention:
+    """Retention in the database and in the storage of recordings."""
+
+    turn_renewal_s = 5.0
+    """Interval in which a sweep renews its turn, so that no other service joins a long one."""
+    max_recordings = 200
+    """Recordings that one call deletes, which takes at most some tenths of a second."""
+    max_jobs = 20
+    """Jobs that one call deletes: the events of 20 recordings of eight hours take a quarter of a
+    second (of 200, more than the time limit of a statement)."""
+    orphan_age_s = 3600.0
+    """Age at which a recording without a job is deleted; a service may be about to submit it."""
+
+    def __init__(
+        self,
+        database: postgres_database.PostgresDatabase,
+        storage: RecordingStorage,
+        disk: ThreadLimiter,
+        limits: RetentionLimits,
+    ) -> None:
+        """``disk``: threads that may wait for the storage."""
+        self._database, self._storage, self._disk = database, storage, disk
+        self._limits = limits
+        self._unsettled: set[str] = set()
+        """Owners of jobs that ended since their last purge."""
+        self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
+        self._renewed: set[str] = set()
+        """Jobs that were renewed since `_renewed_at`."""
+        self._renewed_at = 0.0
+
+    def settle(self, owner: str) -> None:
+        """Schedule a purge of an owner, one of whose jobs ended or was edited. If the database does
+        not answer, the next sweep does it."""
+        self._unsettled.add(owner)
+        self._unsettle.set()
+
+    async def renew(self, job_id: str) -> None:
+        """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
+        cost the database nothing.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        every_s = min(RENEWAL_INTERVAL_S, self._limits.retention_s / RENEWALS)
+        if time.monotonic() - self._renewed_at > every_s:
+            self._renewed_at, self._renewed = time.monotonic(), set()
+        if job_id in self._renewed:
+            return
+        self._renewed.add(job_id)  # at once, since many requests may read it now
+        try:
+            await self._database.call("renew_1", job_id)
+        except errors.JournalUnreachable:
+            self._renewed.discard(job_id)
+            raise
+
+    async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
+        """Return the seconds until ended jobs are deleted for their age, by id; empty if there is
+        no limit.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        if self._limits.retention_s == math.inf:
+            return {}
+        rows = await self._database.fetch(_EXPIRES_IN, (self._limits.retention_s, [*job_ids]))
+        return {job_id: max(0.0, in_s) for job_id, in_s in rows}
+
+    def delete_recordings_soon(self) -> None:
+        """Schedule the deletion of recordings that the database has marked for it."""
+        self._doomed.set()
+
+    async def delete_recordings_now(self) -> None:
+        """`delete_recordings`, if the storage answers at once; otherwise the next sweep does it.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        await cancel_after(DELETE_WAIT_S, self.delete_recordings())
+
+    async def delete_recordings(self) -> None:
+        """Delete recordings that the database has marked for it. A later call retries those that
+        cannot be deleted now; if the storage does not answer, the rest waits for it, too.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        doomed = await self._database.fetch(_DOOMED, (self.max_recordings,))
+        gone = list[str]()
+        try:
+            for (name,) in doomed:
+                if await self._deleted(name):
+                    gone.append(name)
+        except errors.StorageUnreachable as error:
+            log.warning("recordings of deleted jobs are deleted later: %s", error)
+        if gone:
+            await self._database.fetch(_DELETED, (gone,))
+
+    async def run(self) -> None:
+        """Delete expired data, and at intervals what crashes left behind, for ever."""
+        await asyncio.gather(
+            postgres_database.run_periodically(self.sweep_in_turn, SWEEP_INTERVAL_S),
+            postgres_database.run_periodically(self._settle_next, 0.0),
+            postgres_database.run_periodically(self._delete_next, 0.0),
+            postgres_database.run_periodically(self.sweep_storage, STORAGE_SWEEP_INTERVAL_S),
+        )
+
+    async def settled(self) -> None:
+        """Purge the scheduled owners now.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer; the next sweep does it.
+        """
+        self._unsettle.clear()
+        owners, self._unsettled = self._unsettled, set()
+        for owner in owners:
+            await self._purge(owner)
+        self._doomed.set()
+
+    async def _settle_next(self) -> None:
+        await self._unsettle.wait()
+        await asyncio.sleep(SETTLE_DELAY_S)  # clients get their answers first
+        await self.settled()
+
+    async def _delete_next(self) -> None:
+        """Apart from purges, which do not wait for a storage that does not answer."""
+        await cancel_after(SWEEP_INTERVAL_S, self._doomed.wait())
+        self._doomed.clear()
+        await self.delete_recordings()
+
+    async def sweep_in_turn(self) -> None:
+        """`sweep`, if it is the turn of this service."""
+        if await self._take_turn(SWEEP_INTERVAL_S):
+            await self.sweep()
+
+    async def _take_turn(self, every_s: float) -> bool:
+        return bool(await self._database.call("turn_1", "retention", every_s))
+
+    async def sweep(self) -> None:
+        """Delete what has expired of every owner, and what crashes left in the database."""
+        owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
+        parts: list[Callable[[], Awaitable[object]]] = [
+            *(partial(self._purge, owner) for (owner,) in owners),
+            partial(self._database.call, "tidy_1"),
+            partial(self._database.call, "release_orphans_1"),
+        ]
+        turn_at = time.monotonic()
+        for part in parts:
+            with suppress(errors.JournalUnreachable):  # a failure must not stop the others
+                await part()
+                if time.monotonic() - turn_at > self.turn_renewal_s:
+                    turn_at = time.monotonic()
+                    await self._take_turn(0.0)
+
+    async def _purge(self, owner: str) -> None:
+        limits = self._limits
+        age_s = None if limits.retention_s == math.inf else limits.retention_s
+        most = age_s, limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
+        while (await self._database.call("purge_1", owner, *most))[0][0] >= self.max_jobs:
+            pass  # there may be more than one call deletes
+
+    async def _deleted(self, name: str) -> bool:
+        try:
+            await self._disk.run(self._storage.delete_now, name)
+        except errors.StorageUnreachable:
+            raise
+        except (OSError, errors.SidecarError) as error:
+            log.warning(
+                "a recording of a deleted job cannot be deleted now and is tried again: %s", error
+            )
+            return False
+        return True
+
+    async def sweep_storage(self) -> None:
+        """Delete recordings that no job needs: they were never submitted, or their service
+        died before it deleted them."""
+        try:
+            ages = await self._disk.run(self._storage.ages)
+        except (OSError, errors.SidecarError) as error:
+            log.warning("recordings without a job are not searched now: %s", error)
+            return
+        old = [name for name, age_s in ages.items() if age_s > self.orphan_age_s]
+        needed = await self._database.fetch(
+            "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
+        )
+        deleted = 0
+        with suppress(errors.StorageUnreachable):  # the next search finds the rest
+            for name in {*old} - {name for (name,) in needed}:
+                deleted += await self._deleted(name)
+        if deleted:
+            log.info("%d recordings without a job were deleted", deleted)

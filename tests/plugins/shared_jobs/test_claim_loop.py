@@ -1,0 +1,785 @@
+"""Nodes: a free one claims the next job, and one that is gone loses it.
+
+Queues, engines' processes and recordings are real; the shared jobs are in memory.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from instrumented_slot import OverheardSlot, as_asked, job_of
+from job_fixtures import Hold
+from service_process import PATIENCE_S, until
+from virtual_time import virtual_time
+
+from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
+from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import persistent_recordings
+from sidecar.jobs.job_backend import count_event
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    CrashedChange,
+    InterruptedChange,
+    JobFailure,
+    JobRecord,
+    JobState,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+)
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.persistent_recordings import opening_timeout_s
+from sidecar.observability.metrics import JobMetrics, OutcomeWindow
+from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
+from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences
+from sidecar.transcripts.transcript import Checkpoint, SegmentReady
+
+NEVER_S = 1e6
+LONG_S = 10.0
+QUICK = {"check_s": 0.05, "idle_poll_s": 0.1, "storage_backoff_s": 0.05}
+UNCHECKED = QUICK | {"check_s": NEVER_S}
+T = TypeVar("T")
+
+
+class OpeningThreads(ThreadLimiter):
+    """Opens recordings in the loop's thread, once ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__("opening", 1)
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        await self.go_on.wait()
+        return work(*args)
+
+
+class Service:
+    """A service that works: a queue, an engine, and a node that claims for it."""
+
+    def __init__(self, shared: SharedJobs, timings: dict[str, float], places: int) -> None:
+        self.claims = FakeClaims(shared)
+        self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
+        self.log.listen(partial(count_event, self.tally))
+        self.slot = OverheardSlot()
+        self.queue = JobQueue(self.slot, self.log, DispatchOptions(as_asked, 60), limit=64)
+        self.refuses: Callable[[JobRecord], errors.SidecarError | None] = lambda record: None
+        self.patience_s = NEVER_S
+        self.storage = True
+        self.fault: Exception | None = None
+        self.opening = OpeningThreads()
+        self.offers = ClaimPreferences()
+
+        def opened(record: JobRecord) -> AudioSource:
+            if self.fault is not None:
+                raise self.fault
+            if not self.storage:
+                raise errors.AudioLost()
+            return record.audio.open()
+
+        self.node = ClaimLoop(
+            self.claims,
+            self.log,
+            self.queue,
+            opened,
+            EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
+            self.opening,
+            offer=lambda: self.offers,
+            places=places,
+        )
+        for name, value in timings.items():
+            setattr(self.node, name, value)
+
+    def refuses_all(self) -> None:
+        self.refuses = lambda record: errors.WontFit()
+
+    async def close(self) -> None:
+        self.opening.go_on.set()
+        await self.node.close()
+        await self.queue.close()
+        await self.slot.close()
+        assert not self.log.all(), "a claimed job was not forgotten"
+
+
+@asynccontextmanager
+async def services(
+    count: int,
+    shared: SharedJobs,
+    timings: dict[str, float] = QUICK,
+    *,
+    places: int = 1,
+    run: bool = True,
+) -> AsyncIterator[list[Service]]:
+    """So many services; without ``run`` what they claim waits, and no engine is started."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for _ in range(count):
+            service = Service(shared, timings, places)
+            stack.push_async_callback(service.close)
+            if run:
+                service.queue.open()
+            service.node.open()
+            made.append(service)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine at half a second a recording, with a checkpoint for each second."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+
+
+class Jobs(SharedJobs):
+    """Shared jobs of one recording, and what a test asks of them."""
+
+    def __init__(self, recording: Path) -> None:
+        super().__init__()
+        self.recording = recording
+
+    def send(self, **more: object) -> str:
+        job = job_of(self.recording, TranscribeOptions(), durable=True, **more)
+        self.add(job.record)
+        job.source.close()
+        return job.id
+
+    def changes(self, job_id: str, kind: type) -> int:
+        return sum(isinstance(event.change, kind) for event in self.events(job_id))
+
+    def told(self, job_id: str) -> list[int]:
+        """The numbers of its segments, as they were reported."""
+        reports = [one.change for one in self.events(job_id)]
+        heard = [one.event for one in reports if isinstance(one, ReportedChange)]
+        return [one.index for one in heard if isinstance(one, SegmentReady)]
+
+    async def ended(self, *job_ids: str) -> list[JobRecord]:
+        await until(lambda: all(self.get(one).over for one in job_ids))
+        return [self.get(one) for one in job_ids]
+
+    async def done(self, *job_ids: str) -> list[JobRecord]:
+        """Wait until these jobs have ended, and well."""
+        records = await self.ended(*job_ids)
+        assert {record.state for record in records} == {JobState.DONE}
+        return records
+
+
+@pytest.fixture
+async def shared(recording: Path) -> Jobs:
+    return Jobs(recording)
+
+
+@pytest.fixture
+async def one(shared: Jobs, quick: None) -> AsyncIterator[Service]:
+    async with services(1, shared) as (one,):
+        yield one
+
+
+@pytest.fixture
+async def claimer(shared: Jobs) -> AsyncIterator[Service]:
+    """A service that claims and runs nothing; for tests in virtual time."""
+    async with services(1, shared, run=False) as (one,):
+        yield one
+
+
+def code_of(failed: JobRecord | JobFailure | None) -> str:
+    """Why a job failed, or why a node refused it."""
+    failure = failed.error if isinstance(failed, JobRecord) else failed
+    assert failure is not None
+    return failure.code
+
+
+async def test_free_node_claims_next_job_and_each_job_is_done_once(shared: Jobs) -> None:
+    async with services(2, shared) as both:
+        await asyncio.gather(*(one.slot.preload() for one in both))  # neither waits for that
+        ids = [shared.send() for _ in range(6)]
+        await shared.ended(*ids)
+        while min(len(one.claims.claimed) for one in both) < 2:  # one of them is a slow one
+            assert len(ids) < 60, "one waited while the other worked"
+            ids.append(shared.send())
+            await shared.done(*ids)
+        assert [shared.changes(one, StartedChange) for one in ids] == [1] * len(ids)
+        assert sum(len(one.claims.claimed) for one in both) == len(ids)
+        assert not shared.claimed
+        assert not shared.lost
+        assert sum(one.tally.ended.of("done") for one in both) == len(ids)
+
+
+async def test_node_asks_for_no_job_while_none_waits(shared: Jobs) -> None:
+    async with services(1, shared, QUICK | {"idle_poll_s": NEVER_S}) as (one,):
+        await until(lambda: "claim" in one.claims.calls)
+        for _ in range(3):
+            await shared.ended(shared.send())
+        assert one.claims.calls.count("claim") == 1 + 3
+
+
+async def test_node_claims_waiting_jobs_without_a_notification_for_each(
+    shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "tell_waiting", lambda: None)
+    ids = [shared.send() for _ in range(3)]
+    async with services(1, shared, QUICK | {"idle_poll_s": NEVER_S}) as (one,):
+        await shared.ended(*ids)
+        assert one.claims.calls.count("claim") == 3
+
+
+async def test_idle_node_finds_job_without_a_notification(one: Service, shared: Jobs) -> None:
+    await until(lambda: "claim" in one.claims.calls)
+    one.claims.on_waiting(lambda: None)
+    await shared.ended(shared.send())
+
+
+async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_refused(
+    shared: Jobs, hold: Hold
+) -> None:
+    async with services(1, shared, UNCHECKED) as (first,):
+        job_id = shared.send()
+        await until(lambda: shared.changes(job_id, ReportedChange) and shared.get(job_id).settled)
+        first.refuses_all()
+        async with services(1, shared) as (second,):
+            shared.lose(job_id)
+            await until(lambda: second.claims.claimed)
+            hold.release()
+            (record,) = await shared.done(job_id)
+            assert second.claims.claimed
+            assert shared.changes(job_id, InterruptedChange) == 1
+            await until(lambda: shared.lost and not first.queue.running and not first.node.held)
+    texts = [segment.text for segment in record.segments]
+    assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
+    assert len(shared.told(job_id)) <= 4, "more than one stretch was recognised again"
+
+
+async def test_node_that_lost_its_claim_stops_the_job_and_does_not_count_it(
+    one: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    job_id = shared.send()
+    await until(lambda: shared.get(job_id).state is JobState.RUNNING and one.slot.in_use)
+    one.refuses_all()
+    shared.lose(job_id)
+    await until(lambda: one.queue.running == 0 and not one.node.held)
+    assert shared.get(job_id).state is JobState.QUEUED
+    assert not shared.changes(job_id, CancelledChange)
+    assert not one.tally.ended.total, "what another node goes on with is counted"
+
+
+@pytest.mark.parametrize("hears", ["its end", "that it may have missed notices", "nothing"])
+async def test_job_cancelled_elsewhere_stops_on_its_node_whatever_that_hears(
+    shared: Jobs, monkeypatch: pytest.MonkeyPatch, hears: str
+) -> None:
+    """At once; only a node that hears nothing finds out at its next check of claims."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    async with services(1, shared, QUICK if hears == "nothing" else UNCHECKED) as (one,):
+        one.claims.deaf = hears != "its end"
+        job_id, next_id = shared.send(), shared.send()
+        await until(lambda: shared.get(job_id).state is JobState.RUNNING)
+        shared.cancel(job_id)
+        if hears == "that it may have missed notices":
+            one.claims.tell_ended("")
+        await until(lambda: shared.get(next_id).state is JobState.RUNNING)
+        assert shared.changes(job_id, CancelledChange) == 1
+        assert not shared.get(job_id).segments
+        assert not one.tally.ended.total
+
+
+@pytest.mark.parametrize("how", ["cancel", "delete"])
+async def test_job_ended_elsewhere_as_it_starts_stops_without_an_error(
+    one: Service, shared: Jobs, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    await one.slot.preload()  # else the end would come while that is waited for
+    resume = one.queue.resume
+
+    def gone(job: Job) -> None:
+        resume(job)
+        getattr(shared, how)(job.id)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.queue, "resume", gone)
+        shared.send()
+        await until(lambda: one.claims.claimed and not one.node.held)
+    await shared.done(shared.send())
+    assert "Traceback" not in caplog.text
+
+
+async def test_job_cancelled_while_its_recording_is_opened_never_runs(
+    one: Service, shared: Jobs
+) -> None:
+    one.opening.go_on.clear()
+    job_id = shared.send()
+    await until(lambda: one.node.held)
+    shared.cancel(job_id)
+    await until(lambda: not one.node.held)
+    one.opening.go_on.set()
+    await shared.ended(shared.send())
+    assert shared.changes(job_id, StartedChange) == 0
+
+
+@pytest.mark.slow
+async def test_node_that_claims_a_lost_job_again_runs_it_once(shared: Jobs, hold: Hold) -> None:
+    async with services(1, shared, UNCHECKED, places=2) as (one,):
+        job_id = shared.send()
+        await until(lambda: shared.get(job_id).settled)
+        shared.lose(job_id)
+        await until(lambda: len(one.claims.claimed) == 2)
+        hold.release()
+        (record,) = await shared.done(job_id)
+        assert one.claims.claimed == [job_id] * 2
+        assert len({segment.text for segment in record.segments}) == len(record.segments) == 3
+
+
+async def test_engine_pauses_at_checkpoint_while_database_is_away(
+    one: Service, shared: Jobs, hold: Hold
+) -> None:
+    job_id, next_id = shared.send(), shared.send()
+    await until(lambda: shared.get(job_id).segments)
+    one.claims.down = True
+    known = shared.get(job_id)
+    hold.release()
+    await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
+    paused, missed = one.log.get(job_id), one.claims.missed.count("report")
+    await until(lambda: one.claims.missed.count("report") >= missed + 3)
+    assert isinstance(one.slot.given, Checkpoint), "the job asked the engine for more"
+    assert one.log.get(job_id) == paused
+    assert not paused.over
+    assert shared.get(job_id) == known
+    assert one.claims.claimed == [job_id]
+    one.claims.down = False
+    records = await shared.ended(job_id, next_id)
+    assert [record.attempts for record in records] == [1, 1]
+    assert {record.state for record in records} == {JobState.DONE}
+    assert shared.told(job_id) == [0, 1, 2]
+    assert not shared.lost
+
+
+@pytest.mark.slow
+async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
+    one: Service, shared: Jobs
+) -> None:
+    for _ in range(4):
+        one.claims.unanswered = 2
+        (record,) = await shared.ended(shared.send())
+        assert (record.state, record.attempts) == (JobState.DONE, 1)
+        one.claims.unanswered = 0
+    for job_id in one.claims.claimed:
+        numbers = [event.seq for event in shared.events(job_id)]
+        assert numbers == sorted({*numbers})
+    assert len(one.claims.claimed) == 4
+    assert not shared.lost
+
+
+@virtual_time
+async def test_node_claims_no_more_while_next_job_may_find_no_place(
+    claimer: Service, shared: Jobs
+) -> None:
+    """A claim does not choose short recordings."""
+    claimer.node._places, claimer.node._long_places = 3, 1
+    with claimer.node.aside():
+        ids = [shared.send() for _ in range(3)]
+        job = shared.jobs[ids[1]]
+        facts = replace(job.record.facts, total_s=1000.0)
+        job.record = job.submitted = replace(job.record, facts=facts)
+    await asyncio.sleep(LONG_S)
+    assert claimer.claims.claimed == ids[:2]
+
+
+@virtual_time
+async def test_nothing_is_claimed_while_a_node_stands_aside(claimer: Service, shared: Jobs) -> None:
+    with claimer.node.aside(), claimer.node.aside():
+        job_id = shared.send()
+        await asyncio.sleep(LONG_S)
+        assert not claimer.claims.claimed
+    await until(lambda: claimer.claims.claimed == [job_id])
+
+
+async def test_claim_has_current_preferences_of_node(
+    one: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, offers = one.claims.claim, list[ClaimPreferences]()
+
+    async def noted(token: str, offer: ClaimPreferences) -> object:
+        offers.append(offer)
+        return await claim(token, offer)
+
+    monkeypatch.setattr(one.claims, "claim", noted)
+    one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
+    await shared.ended(shared.send())
+    assert offers[-1] == replace(one.offers, begins=True)
+
+
+@pytest.mark.slow_except("[0.0]")
+@pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
+async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoints(
+    one: Service, shared: Jobs, grace_s: float, hold: Hold
+) -> None:
+    job_id, next_id = shared.send(), shared.send()
+    await until(lambda: shared.get(job_id).settled)
+    if grace_s:
+        hold.release()
+    await one.node.drain(grace_s)
+    record, waiting = shared.get(job_id), shared.get(next_id)
+    assert not shared.claimed
+    assert waiting.state is JobState.QUEUED
+    assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
+    assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
+    assert grace_s or shared.changes(job_id, RequeuedChange) == 1
+    hold.spare_new_workers()
+    async with services(1, shared) as (other,):
+        await shared.ended(job_id, next_id)
+        assert next_id in other.claims.claimed
+
+
+@pytest.mark.slow
+async def test_node_closed_without_drain_releases_its_jobs(shared: Jobs, hold: Hold) -> None:
+    async with services(1, shared):
+        job_id = shared.send()
+        await until(lambda: shared.get(job_id).segments)
+    record = shared.get(job_id)
+    assert (record.state, record.interruptions, record.attempts) == (JobState.QUEUED, 0, 0)
+    assert not shared.claimed
+
+
+async def test_drain_ends_while_database_is_away(shared: Jobs, hold: Hold) -> None:
+    async with services(1, shared, QUICK | {"final_report_s": 0.1}) as (one,):
+        job_id = shared.send()
+        await until(lambda: shared.get(job_id).settled)
+        one.claims.down = True
+        try:
+            await one.node.drain(0.0)
+        finally:
+            one.claims.down = False
+        assert not one.node.held
+    assert job_id in shared.claimed  # until its node is taken for dead
+    assert not shared.get(job_id).over
+
+
+async def test_drain_reports_ended_job_when_database_is_back_within_grace(
+    shared: Jobs, monkeypatch: pytest.MonkeyPatch, hold: Hold
+) -> None:
+    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SETTLES")
+    async with services(1, shared, QUICK | {"final_report_s": 0.0}) as (one,):
+        job_id = shared.send()
+        await until(lambda: one.log.get(job_id).segments if one.log.all() else False)
+        one.claims.down = True
+        draining = asyncio.ensure_future(one.node.drain(PATIENCE_S))
+        hold.release()
+        await until(lambda: one.log.get(job_id).over)
+        missed = one.claims.missed.count("report")
+        await until(lambda: draining.done() or one.claims.missed.count("report") >= missed + 3)
+        assert not draining.done()
+        one.claims.down = False
+        await draining
+        assert shared.get(job_id).state is JobState.DONE
+
+
+@virtual_time
+async def test_unanswered_claim_is_released_by_drain(claimer: Service, shared: Jobs) -> None:
+    claimer.claims.unanswered = 1
+    shared.send()
+    await until(lambda: shared.claimed)
+    assert not claimer.node.held, "it is asked again only after a pause"
+    await claimer.node.drain(0.0)
+    assert not shared.claimed
+
+
+async def test_poison_job_fails_when_it_is_claimed(one: Service, shared: Jobs) -> None:
+    with one.node.aside():
+        job_id = shared.send()
+        for change in (StartedChange(), CrashedChange(), CrashedChange(), InterruptedChange()):
+            shared.append(job_id, change)
+    next_id = shared.send()
+    failed, done = await shared.ended(job_id, next_id)
+    assert code_of(failed) == "engine_crashed"
+    assert (failed.attempts, done.state) == (1, JobState.DONE)
+    assert one.tally.ended.of("failed") == 1
+
+
+async def test_job_that_cannot_be_opened_is_tried_by_another_node_and_then_fails(
+    shared: Jobs,
+) -> None:
+    async with services(2, shared) as (blind, sighted):
+        blind.storage = False
+        with sighted.node.aside():
+            job_id = shared.send()
+            await until(lambda: shared.changes(job_id, RequeuedChange) and not shared.claimed)
+            assert shared.get(job_id).passed == 1
+        (record,) = await shared.done(job_id)
+        assert (len(blind.claims.claimed), len(sighted.claims.claimed)) == (1, 1)
+        sighted.storage = False
+        (record,) = await shared.ended(shared.send())
+        assert code_of(record) == "audio_lost"
+        blind.fault = sighted.fault = ValueError("a bug")
+        (record,) = await shared.ended(shared.send())
+        assert code_of(record) == "internal"
+        await until(lambda: not blind.node.held and not sighted.node.held)
+
+
+@virtual_time
+async def test_job_that_only_node_cannot_open_waits_before_it_is_tried_again(
+    claimer: Service, shared: Jobs
+) -> None:
+    claimer.storage = False
+    job_id = shared.send()
+    await until(lambda: shared.changes(job_id, RequeuedChange) and not shared.claimed)
+    await asyncio.sleep(LONG_S)
+    assert claimer.claims.claimed == [job_id]
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "audio_lost"
+    claimer.storage = True
+    shared.now_s += ELIGIBILITY_TTL_S
+    await until(lambda: claimer.queue.live(job_id))
+    assert claimer.claims.claimed == [job_id] * 2
+
+
+async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(shared: Jobs) -> None:
+    async with services(2, shared) as both:
+        for one in both:
+            one.fault = errors.StorageUnreachable()
+        sent_ids = [shared.send() for _ in range(3)]
+        await until(lambda: all(one.claims.claimed for one in both))
+        await until(lambda: sum(len(one.claims.claimed) for one in both) >= 5)
+        assert {shared.get(one).state for one in sent_ids} == {JobState.QUEUED}
+        for one in both:
+            one.fault = None
+
+        def all_over() -> bool:
+            shared.now_s += ELIGIBILITY_TTL_S  # a job is refused at each fault
+            return all(shared.get(one).over for one in sent_ids)
+
+        await until(all_over)
+        for record in await shared.done(*sent_ids):
+            assert shared.changes(record.id, RequeuedChange) == 0
+            assert shared.changes(record.id, StartedChange) == 1
+
+
+@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull])
+async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waiting(
+    shared: Jobs, error: type[errors.SidecarError]
+) -> None:
+    slow = QUICK | {"storage_backoff_s": NEVER_S}  # one pause, and no job is claimed any more
+    async with services(1, shared, slow) as (node,):
+        opened = node.node._opened
+        bad = list[str]()
+
+        def opened_but_some(record: JobRecord) -> AudioSource:
+            if record.id in bad:
+                raise error()
+            return opened(record)
+
+        node.node._opened = opened_but_some
+        for _ in range(3):
+            with node.node.aside():
+                bad.append(shared.send())
+                good = shared.send()
+                shared.now_s += ELIGIBILITY_TTL_S  # earlier ones are tried again
+                await until(lambda: all(node.claims.verdict_of(one) is None for one in bad[:-1]))
+            await shared.done(good)
+        assert {shared.get(one).state for one in bad} == {JobState.QUEUED}
+        assert code_of(node.claims.verdicts[bad[-1]][0]) == error.code
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (errors.DiskFull(), "disk_full"),
+        (errors.MachineBusy(), "machine_busy"),
+        (RuntimeError("can't start new thread"), "internal"),
+    ],
+    ids=str,
+)
+async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
+    shared: Jobs, fault: Exception, code: str
+) -> None:
+    async with services(2, shared) as (full, free):
+        full.fault = fault
+        with free.node.aside():
+            ids = [shared.send() for _ in range(2)]
+            await until(lambda: {*full.claims.claimed} == {*ids} and not shared.claimed)
+            assert full.claims.claimed == ids, "one that does not fit stops no other"
+            assert {code_of(why) for why, _ in full.claims.verdicts.values()} == {code}
+        for record in await shared.done(*ids):
+            assert shared.changes(record.id, RequeuedChange) == 0
+            assert shared.changes(record.id, StartedChange) == 1
+
+
+async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_checkpoint(
+    shared: Jobs, hold: Hold
+) -> None:
+    async with services(1, shared, QUICK | {"storage_backoff_s": NEVER_S}) as (full,):
+        job_id = shared.send()
+        await until(lambda: shared.get(job_id).settled)
+        job = full.queue.live(job_id)
+        assert job is not None
+        job.put_off(errors.DiskFull())
+        await until(lambda: not shared.claimed and not full.node.held)
+        assert full.node.paused is not None
+        waits = shared.get(job_id)
+        assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
+        assert waits.settled
+        hold.spare_new_workers()
+        async with services(1, shared):
+            await shared.done(job_id)
+
+
+@virtual_time
+async def test_node_that_cannot_reach_storage_pauses_claims(shared: Jobs) -> None:
+    slow = QUICK | {"storage_backoff_s": LONG_S}
+    async with services(1, shared, slow, run=False) as (claimer,):
+        claimer.fault = errors.StorageUnreachable()
+        ids = [shared.send() for _ in range(3)]
+        await until(lambda: len(claimer.claims.claimed) == 2 and not shared.claimed)
+        await asyncio.sleep(0.9 * LONG_S)
+        assert claimer.claims.claimed == ids[:2], "two jobs in turn: not one recording alone"
+        assert claimer.node.paused is claimer.fault
+        await asyncio.sleep(0.2 * LONG_S)
+        assert claimer.claims.claimed == ids
+        assert claimer.node.paused is claimer.fault, "all wait, and it is still away"
+        claimer.fault = None
+        shared.now_s += ELIGIBILITY_TTL_S  # they were refused
+        await until(lambda: claimer.queue.live(ids[0]))
+        assert claimer.node.paused is None
+
+
+@virtual_time
+async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
+    claimer: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 10 * LONG_S)
+    claimer.opening.go_on.clear()
+    job_id = shared.send()
+    await until(lambda: shared.claimed)
+    await asyncio.sleep(opening_timeout_s(shared.get(job_id)) + LONG_S)
+    waits = shared.get(job_id)
+    assert not shared.claimed
+    assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+    claimer.opening.go_on.set()
+    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(opening_timeout_s(waits))
+    assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
+    await asyncio.sleep(opening_timeout_s(waits))
+    shared.now_s += ELIGIBILITY_TTL_S
+    await until(lambda: claimer.queue.live(job_id))
+
+
+@virtual_time
+async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice_as_long(
+    claimer: Service, shared: Jobs
+) -> None:
+    """Its disk hung as it ran alone."""
+    job_id = shared.send()
+    await until(lambda: claimer.queue.live(job_id))
+    job = claimer.queue.live(job_id)
+    assert job is not None
+    job.begin()
+    job.worked_s = 4 * ELIGIBILITY_TTL_S
+    job.put_off(errors.StorageUnreachable(), alone=True)
+    await until(lambda: not shared.claimed)
+    waits = shared.get(job_id)
+    assert (waits.state, waits.attempts, waits.alone) == (JobState.QUEUED, 0, True)
+    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(2 * ELIGIBILITY_TTL_S)
+    assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
+    await asyncio.sleep(6 * ELIGIBILITY_TTL_S)
+    shared.now_s += ELIGIBILITY_TTL_S
+    await until(lambda: len(claimer.claims.claimed) > 1)
+
+
+async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
+    shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
+    async with services(1, shared) as (broken,):
+        await broken.slot.preload()
+        job = job_of(shared.recording, TranscribeOptions(precision=Precision.INT8), durable=True)
+        shared.add(job.record)
+        await until(lambda: shared.changes(job.id, RequeuedChange) == 1 and not shared.claimed)
+        assert shared.get(job.id).state is JobState.QUEUED
+        assert shared.get(job.id).passed == 1
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_FAILS")
+        async with services(1, shared) as (other,):
+            await shared.done(job.id)
+            assert other.claims.claimed == [job.id]
+        assert not broken.tally.ended.total
+
+
+@pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck])
+async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
+    one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
+) -> None:
+    with one.node.aside():
+        job_id = shared.send()
+        for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
+            shared.append(job_id, change)
+        assert shared.get(job_id).passed == 1
+    await until(lambda: shared.get(job_id).settled)
+    job = one.queue.live(job_id)
+    assert job is not None
+    job.fail(error())
+    await until(lambda: not shared.claimed)
+    assert shared.get(job_id).state is JobState.QUEUED
+    assert shared.get(job_id).passed == 1
+
+
+async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
+    one: Service, shared: Jobs
+) -> None:
+    one.refuses_all()
+    with one.node.aside():
+        ids = [shared.send() for _ in range(3)]
+    await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
+    assert {code_of(why) for why, _ in one.claims.verdicts.values()} == {"wont_fit"}
+    await until(lambda: all(shared.get(each).refused for each in ids))
+    assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
+    async with services(1, shared) as (able,):
+        await shared.done(*ids)
+        assert {*able.claims.claimed} == {*ids}
+    assert [shared.changes(each, StartedChange) for each in ids] == [1] * 3
+
+
+@virtual_time
+async def test_node_judges_all_waiting_jobs_in_batches(
+    claimer: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, judge = list[int](), claimer.claims.judge
+
+    async def noted(verdicts: dict[str, object]) -> None:
+        judged.append(len(verdicts))
+        await judge(verdicts)  # type: ignore[arg-type]
+
+    with claimer.node.aside():
+        await asyncio.sleep(LONG_S)  # it asks for no job any more
+        ids = [shared.send() for _ in range(3 * ELIGIBILITY_BATCH)]
+        monkeypatch.setattr(claimer.claims, "judge", noted)
+        claimer.refuses_all()
+        await until(lambda: {*claimer.claims.verdicts} >= {*ids})
+    assert judged == [ELIGIBILITY_BATCH] * 3
+
+
+async def test_fault_while_a_job_is_judged_refuses_it(one: Service, shared: Jobs) -> None:
+    def fails(record: JobRecord) -> errors.SidecarError | None:
+        raise KeyError(record.id)
+
+    one.refuses = fails
+    job_id = shared.send()
+    await until(lambda: job_id in one.claims.verdicts and not shared.claimed)
+    assert code_of(one.claims.verdicts[job_id][0]) == "internal"
+
+
+@virtual_time
+async def test_draining_node_judges_no_jobs(claimer: Service, shared: Jobs) -> None:
+    await claimer.node.drain(0.0)
+    claimer.refuses_all()
+    shared.send()
+    await asyncio.sleep(LONG_S)
+    assert not claimer.claims.verdicts

@@ -1,0 +1,723 @@
+"""Claims of several nodes over one PostgreSQL: each job once, and owners in turn."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from postgres import Cluster
+from service_process import until
+from shared_job_services import SAID, Service, Services, services, submitted, watched
+
+from sidecar import errors
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs import scheduler
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_record import (
+    JobFailure,
+    JobRecord,
+    JobState,
+    Priority,
+    ReportedChange,
+    StartedChange,
+)
+from sidecar.jobs.job_runner import Job
+from sidecar.plugins.shared_jobs import claims
+from sidecar.plugins.shared_jobs.claim_loop import EligibilityJudge
+from sidecar.plugins.shared_jobs.claims import PAGE_BYTES, Claim, ClaimPreferences
+from sidecar.plugins.shared_jobs.held_claims import HeldClaims
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+
+SETTLED = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+SENDERS = 4
+NO = JobFailure.of(errors.AudioTooLong())
+
+
+@pytest.fixture
+async def shared(journal: str, tmp_path: Path) -> AsyncIterator[Services]:
+    async with services(journal, tmp_path) as shared:
+        yield shared
+
+
+@pytest.fixture
+def node(shared: Services) -> Service:
+    return shared.one
+
+
+async def owners_of(node: Service, count: int) -> list[str]:
+    """Owners of the next jobs."""
+    return [(await node.claimed()).record.owner for _ in range(count)]
+
+
+async def refuses(node: Service, *jobs: JobRecord) -> None:
+    """Have a node judge that it can do none of them."""
+    await node.claims.judge(dict.fromkeys((job.id for job in jobs), NO))
+
+
+async def refused_by_two(shared: Services) -> tuple[Service, Service, JobRecord]:
+    """Two nodes, and a job that neither can do."""
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    for one in (node, other):
+        await refuses(one, job)
+    return node, other, job
+
+
+async def wants(node: Service, precision: Precision, owner: str = "owner") -> JobRecord:
+    """Submit a job that wants a precision."""
+    options = TranscribeOptions(precision=precision)
+    record = replace(submitted(owner), options=options)
+    await node.jobs.submit(record)
+    return record
+
+
+async def age(node: Service, record: JobRecord, seconds: float) -> None:
+    """As if a job had come so much earlier."""
+    await node.database.fetch(
+        """UPDATE vibevoice.jobs SET came = came - make_interval(secs => %s)
+            WHERE id = %s""",
+        (seconds, record.id),
+    )
+
+
+async def die(node: Service) -> None:
+    """Have a node taken for dead and come back."""
+    await node.membership.expire({node.membership.id: None})
+    await node.membership.register()
+
+
+async def test_three_nodes_claim_three_hundred_jobs_once_each_and_fairly(shared: Services) -> None:
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    for index in range(3):
+        for _ in range(100 // SENDERS):
+            await asyncio.gather(*(nodes[0].submit(f"owner {index}") for _ in range(SENDERS)))
+    got: list[JobRecord] = []
+
+    async def work(node: Service) -> None:
+        while (claim := await node.claim()) is not None:
+            got.append(claim.record)
+
+    await asyncio.gather(*map(work, nodes))
+    assert len(got) == len({job.id for job in got}) == 300
+    early = Counter(job.owner for job in got[:60])
+    assert {early[f"owner {index}"] for index in range(3)} <= {*range(17, 24)}
+
+
+async def test_locked_job_does_not_delay_others(node: Service, journal: str) -> None:
+    locked, other = await node.submit("a", "b")
+    with psycopg.connect(journal) as client:
+        client.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (locked.id,))
+        assert (await node.claimed()).record.id == other.id
+        assert await node.claim() is None
+    assert (await node.claimed()).record.id == locked.id
+
+
+async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
+    node: Service, journal: str, postgres_cluster: Cluster
+) -> None:
+    """Else its node would ask again after `ClaimLoop.idle_poll_s`."""
+    (job,) = await node.submit("a")
+
+    async def claimed_while_locked() -> Claim | None:
+        with psycopg.connect(journal) as client:
+            client.execute("SELECT FROM vibevoice.jobs FOR UPDATE")
+            claiming = asyncio.ensure_future(node.claim())
+            await until(lambda: claiming.done() or postgres_cluster.waiting_for_locks(journal))
+        return await claiming
+
+    tries = 0
+    while (claim := await claimed_while_locked()) is None:
+        tries += 1
+        assert tries < 20, "not even on a busy machine is each of the moments too long"
+    assert claim.record.id == job.id
+
+
+async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> None:
+    chance = random.Random(7)
+    waiting: list[scheduler.WaitingJob] = []
+    jobs: list[JobRecord] = []
+    for number in range(80):
+        before = 2.0 if number < 40 else 1.6  # none comes of age while the test runs
+        age_s = (before - 0.02 * number) * scheduler.BATCH_AGING_S
+        owner, work_s = f"owner {chance.randrange(5)}", chance.uniform(1.0, 900.0)
+        priority = chance.choice([*Priority])
+        record = submitted(owner, work_s, priority=priority)
+        await node.jobs.submit(record)
+        await age(node, record, age_s)
+        jobs.append(record)
+        waiting.append(scheduler.WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
+    told = await node.jobs.turns(jobs)
+    claims = [await node.claimed() for _ in jobs]
+    expected = [
+        jobs[one.index].id
+        for one in scheduler.schedule_jobs(
+            waiting, scheduler.OwnerShares(), scheduler.SchedulerMoment()
+        )
+    ]
+    assert [claim.record.id for claim in claims] == expected
+    assert sorted(told, key=lambda job_id: told[job_id].position) == expected
+    assert sorted(turn.position for turn in told.values()) == [*range(80)]
+
+
+@pytest.mark.parametrize("runs", [False, True])
+async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
+    node: Service, runs: bool
+) -> None:
+    (first,) = await node.submit("first")
+    if runs:
+        await node.claimed()
+    else:
+        await refuses(node, first)
+    for _ in range(20):
+        await node.submit("busy", seconds=900)
+        await node.run(await node.claimed())
+    jobs = await node.submit(*["first"] * 9, *["busy"] * 9, *["new"] * 9, seconds=900)
+    told = await node.jobs.turns(jobs)
+    order = sorted((one for one in jobs if one.id in told), key=lambda one: told[one.id].position)
+    assert Counter(one.owner for one in order[:9]).keys() == {"first", "busy", "new"}
+    counted = Counter(await owners_of(node, 9))
+    assert sorted(counted.values()) in ([2, 3, 4], [3, 3, 3]), counted
+
+
+async def test_newcomers_share_with_a_job_ten_times_as_long(node: Service) -> None:
+    """One or five of them wait at a time; for each that is claimed, another comes."""
+    for together in (1, 5):
+        long, claims = f"long {together}", list[str]()
+        await node.submit(long, seconds=30.0)
+        while long not in claims and len(claims) < 80:
+            for number in range(together if not claims else 1):
+                await node.submit(f"{together} {len(claims)} {number}")
+            claim = await node.claimed()
+            claims.append(claim.record.owner)
+            await node.run(claim)
+        owners = together + 1  # each has an equal share of the work until the long job is done
+        assert 8 * owners <= len(claims) <= 12 * owners
+        for _ in range(together):
+            await node.run(await node.claimed())
+
+
+async def test_running_long_job_puts_no_newcomer_behind_earlier_owners(node: Service) -> None:
+    await node.submit("was there")
+    await node.claimed()
+    await node.submit("long", seconds=36_000.0)
+    await node.claimed()
+    await node.submit("new", "new", "was there", "was there", "later", "later")
+    assert sorted(await owners_of(node, 2)) == ["new", "was there"]
+
+
+def done_after(seconds: float) -> ReportedChange:
+    return ReportedChange(Finished(Transcript((SAID,), "en", seconds, "scripted", "fp32")))
+
+
+async def had_s(node: Service, owner: str) -> float:
+    """The work that an owner was charged."""
+    rows = await node.database.fetch(
+        "SELECT had_s FROM vibevoice.owners WHERE owner = %s", (owner,)
+    )
+    return float(rows[0][0])
+
+
+async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_took(
+    node: Service,
+) -> None:
+    await node.submit(*["liar"] * 6, seconds=1.0)
+    await node.submit("bob", "bob", seconds=5.0)
+    order = list[str]()
+    while (claim := await node.claim()) is not None:
+        order.append(claim.record.owner)
+        took_s = 10.0 if claim.record.owner == "liar" else 5.0
+        assert await node.report(claim, claim.record, StartedChange(), done_after(took_s))
+    assert order == ["liar", "bob", "bob", *["liar"] * 5]
+
+
+async def test_running_job_that_outlasts_its_header_is_charged_before_its_end(
+    node: Service,
+) -> None:
+    await node.submit("liar", "liar", seconds=1.0)
+    await node.submit("bob", seconds=5.0)
+    claim = await node.claimed()
+    far = ReportedChange(Progress(60.0, 1.0))
+    record = await node.report(claim, claim.record, StartedChange(), far)
+    assert record is not None
+    assert await had_s(node, "liar") >= 60.0
+    bobs = await node.claimed()
+    assert bobs.record.owner == "bob"
+    assert await node.report(claim, record, done_after(61.0))
+    assert await had_s(node, "liar") == 61.0
+
+
+async def test_owner_whose_header_claims_too_much_gets_the_rest_back(node: Service) -> None:
+    await node.submit("me", seconds=1000.0)
+    claim = await node.claimed()
+    assert await had_s(node, "me") == 1000.0
+    assert await node.report(claim, claim.record, StartedChange(), done_after(2.0))
+    assert await had_s(node, "me") == 2.0
+
+
+async def test_released_job_is_not_charged_to_its_owner(node: Service) -> None:
+    await node.submit("first", "second")
+    claim = await node.claimed()
+    assert claim.record.owner == "first"
+    await node.claims.release(claim.token)
+    assert (await node.claimed()).record == claim.record
+
+
+async def test_owner_that_returns_to_empty_queue_has_no_advantage(node: Service) -> None:
+    await node.submit("busy", "busy", seconds=900)
+    for _ in range(2):
+        await node.run(await node.claimed())
+    await node.submit("new", "new", "busy")
+    assert await owners_of(node, 3) == ["new", "busy", "new"]
+
+
+async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Service) -> None:
+    due = await wants(node, Precision.FP32)
+    loaded = [await wants(node, Precision.FP16) for _ in range(3)]
+    short = ClaimPreferences(frozenset({"fp16", "auto"}), 1.0)
+    long = ClaimPreferences(short.loaded, scheduler.MAX_PASSED_OVER_S + 1.0)
+    assert (await node.claimed(short)).record.id == loaded[0].id
+    assert (await node.claimed(long)).record.id == loaded[1].id, "the other came a moment ago"
+    await age(node, due, scheduler.MAX_PASSED_OVER_S)
+    assert (await node.claimed(short)).record.id == loaded[2].id, "loading was a moment ago"
+    again = await wants(node, Precision.FP16)
+    assert (await node.claimed(long)).record.id == due.id
+    assert (await node.claimed(ClaimPreferences(frozenset({"fp32"}), 1.0))).record.id == again.id
+
+
+async def test_due_job_goes_first_when_no_precision_is_loaded(node: Service) -> None:
+    due = await wants(node, Precision.FP32)
+    await wants(node, Precision.FP16)
+    assert (await node.claimed()).record.id == due.id
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_death_before_reported_start_counts_if_the_claim_implies_the_start(
+    node: Service, begins: bool
+) -> None:
+    (job,) = await node.submit("a")
+    offer = ClaimPreferences(begins=begins)
+    given_back = await node.claimed(offer)
+    assert given_back.begins is begins
+    await node.claims.release(given_back.token)
+    assert (await node.jobs.get(job.id)).seq == 0
+    claim = await node.claimed(offer)
+    await die(node)
+    after = await node.jobs.get(job.id)
+    assert (after.state, after.attempts) == (JobState.QUEUED, int(begins))
+    assert (after.interruptions, after.alone) == (int(begins), begins)
+    assert await node.report(claim, claim.record, StartedChange()) is None
+    again = await node.claimed(offer)
+    started = await node.report(again, again.record, StartedChange())
+    assert started is not None
+    await die(node)
+    after = await node.jobs.get(job.id)
+    assert (after.attempts, after.interruptions) == (1 + begins, 1 + begins)
+
+
+async def test_submissions_of_an_owner_do_not_delay_claims(node: Service, journal: str) -> None:
+    """As many, one after the other: each is in the middle as the claim comes."""
+    (job, _) = await node.submit("a", "a")
+    with psycopg.connect(journal) as client:
+        client.execute("SELECT vibevoice.join_1('a')")
+        assert (await node.claimed()).record.id == job.id
+
+
+async def test_node_keeps_its_job_over_restart_of_database(
+    shared: Services, postgres_cluster: object
+) -> None:
+    node, other = shared.one, await shared.more()
+    await node.submit("a")
+    claim = await node.claimed()
+    postgres_cluster.stop("immediate")  # type: ignore[attr-defined]
+    postgres_cluster.start()  # type: ignore[attr-defined]
+    assert await other.claim() is None
+    assert await node.claims.mine() == {claim.token}
+    await node.run(claim)
+
+
+async def test_refusal_of_another_node_does_not_change_a_claimed_job(shared: Services) -> None:
+    node, other, job = await refused_by_two(shared)
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).refused is not None
+    await node.claims.judge({job.id: None})
+    claim = await node.claimed()
+    await other.claims.judge({job.id: None})
+    assert await node.report(claim, claim.record, StartedChange()) is not None
+
+
+async def test_old_refusal_is_judged_again_beside_many_new_jobs(shared: Services) -> None:
+    node = shared.one
+    (refused,) = await node.submit("one")
+    await refuses(node, refused)
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    await node.submit(*["many"] * 8)
+    found = [job.id for job in await node.claims.unjudged(4)]
+    assert len(found) == 4
+    assert refused.id in found
+
+
+async def test_job_that_another_node_can_do_is_not_judged_again(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    able, refused = await node.submit("one", "one")
+    await refuses(node, able, refused)
+    await other.claims.judge({able.id: None})
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    assert [job.id for job in await node.claims.unjudged(9)] == [refused.id]
+
+
+async def test_node_that_refuses_all_jobs_judges_a_whole_batch_again(node: Service) -> None:
+    jobs = await node.submit(*["many"] * 6)
+    await refuses(node, *jobs)
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
+    assert len(await node.claims.unjudged(4)) == 4
+
+
+async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(node: Service) -> None:
+    jobs = await node.submit("a", "a", "b")
+    await refuses(node, *jobs)
+    assert await node.claim() is None
+    await node.claims.judge(dict.fromkeys([job.id for job in jobs]))
+    assert await owners_of(node, 3) == ["a", "b", "a"]
+
+
+async def test_outdated_refusal_counts_only_once_its_node_renews_it(shared: Services) -> None:
+    node, other, job = await refused_by_two(shared)
+    await node.database.fetch(
+        "UPDATE vibevoice.refusals SET at = at - interval '6 min' WHERE node = %s",
+        (other.membership.id,),
+    )
+    await node.claims.end_unschedulable(0.0)
+    assert (await node.jobs.get(job.id)).refused is None
+    await other.claims.judge({job.id: NO})
+    await node.claims.end_unschedulable(600.0)
+    assert (await node.jobs.get(job.id)).refused is not None
+
+
+async def test_refusal_with_a_future_time_is_judged_again(node: Service) -> None:
+    (job,) = await node.submit("a")
+    await refuses(node, job)
+    await node.database.fetch("UPDATE vibevoice.refusals SET at = at + interval '1 hour'")
+    assert [found.id for found in await node.claims.unjudged(9)] == [job.id]
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("patience_s", [0.0, 600.0])
+async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused(
+    shared: Services, monkeypatch: pytest.MonkeyPatch, patience_s: float, left: bool
+) -> None:
+    """``left``: and it has gone since, so that nobody is known who can do it."""
+    node, other, job = await refused_by_two(shared)
+
+    async def judged(function: str) -> None:
+        if function == "tell_refused_1":
+            await other.claims.judge({job.id: None})
+            if left:
+                await other.membership.leave()
+
+    watched(node.database, monkeypatch, judged)
+    await node.claims.end_unschedulable(patience_s)
+    found = await node.jobs.get(job.id)
+    assert (found.state, found.refused) == (JobState.QUEUED, None)
+
+
+async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None:
+    jobs = await node.submit(*["many"] * 5)
+    await refuses(node, *jobs)
+    for told in (2, 4, 5):
+        await node.claims.end_unschedulable(600.0, most=2)
+        found = await node.jobs.list("many")
+        assert sum(job.refused is not None for job in found) == told
+
+
+async def interrupted(node: Service, checkpoints: int, state_bytes: int) -> JobRecord:
+    """A job with so many checkpoints, whose node died."""
+    await node.submit("a")
+    claim = await node.claimed()
+    states = [{"persons": "A" * state_bytes}] * checkpoints
+    settled = [
+        ReportedChange(Checkpoint(float(at), "f", (), one)) for at, one in enumerate(states, 1)
+    ]
+    assert await node.report(claim, claim.record, StartedChange(), *settled) is not None
+    await die(node)  # which the database adds as an event that has only a kind
+    return await node.jobs.get(claim.record.id)
+
+
+async def test_events_of_interrupted_job_are_read_in_pages(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await interrupted(node, 30, PAGE_BYTES // 8)
+    fetch, pages = node.database.fetch, list[int]()
+
+    async def noted(sql: str, values: Any = (), **how: Any) -> Any:
+        rows = await fetch(sql, values, **how)
+        pages.append(sum(len(row[4] or b"") for row in rows) if "events" in sql else 0)
+        return rows
+
+    monkeypatch.setattr(node.database, "fetch", noted)
+    claim = await node.claimed()
+    assert (claim.record.seq, claim.record.interruptions) == (record.seq, 1)
+    assert [len(one.state["persons"]) for one in claim.record.settled] == [PAGE_BYTES // 8] * 30
+    assert max(pages) < 2 * PAGE_BYTES
+
+
+async def test_job_whose_events_cannot_be_read_is_left_with_reason_and_next_is_claimed(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await interrupted(node, 2, 100)
+    (next_job,) = await node.submit("b")
+
+    async def slow(sql: str) -> None:
+        if "events" in sql:
+            raise errors.JournalUnreachable()
+
+    with monkeypatch.context() as patch:
+        watched(node.database, patch, slow, "fetch")
+        assert await node.claim() is None
+        assert (await node.claimed()).record.id == next_job.id
+    assert await node.claim() is None, "it is judged anew only after a while"
+    await node.claims.end_unschedulable(600.0)
+    left = await node.jobs.get(record.id)
+    assert left.state is JobState.QUEUED
+    assert left.refused is not None
+    assert "The events of the job cannot be read" in left.refused.detail
+    assert left.attempts == record.attempts
+
+
+async def test_one_node_searches_unschedulable_jobs_for_all(
+    shared: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [shared.one, await shared.more()]
+    (job,) = await shared.one.submit("a")
+    for node in nodes:
+        await refuses(node, job)
+    asked = [watched(node.database, monkeypatch, method="fetch") for node in nodes]
+    for node in nodes * 2:
+        await EligibilityJudge(node.claims, lambda record: None, every_s=600.0).end_unschedulable()
+    searches = [sql for each in asked for sql in each if "refused_1" in sql and "tell" not in sql]
+    assert len(searches) == 1
+    assert (await shared.one.jobs.get(job.id)).refused is not None
+
+
+async def test_reasons_of_refusals_already_told_are_not_read_again(
+    node: Service, journal: str
+) -> None:
+    jobs = await node.submit(*["a"] * 9)
+    await refuses(node, *jobs)
+    await node.claims.end_unschedulable(600.0)
+    await node.database.fetch(
+        """UPDATE vibevoice.refusals SET failure = (
+            SELECT string_agg(sha512((job || i)::bytea), '') FROM generate_series(1, 99) i)"""
+    )
+    with psycopg.connect(journal) as look:
+        assert look.execute(claims.REFUSED_JOBS, (600.0, 600.0, 9)).fetchall() == []
+        ((read,),) = look.execute(
+            """SELECT idx_scan FROM pg_stat_xact_all_tables JOIN pg_class ON reltoastrelid = relid
+                WHERE pg_class.oid = 'vibevoice.refusals'::regclass"""
+        ).fetchall()
+    assert read == 0
+
+
+async def refuse_many(node: Service, count: int) -> None:
+    """So many jobs of one owner, all refused by the node."""
+    await node.database.fetch(
+        """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s)
+        SELECT md5(i::text), 'many', ''::bytea, true, 60 FROM generate_series(1, %s) i""",
+        (count,),
+    )
+    await node.database.fetch(
+        """INSERT INTO vibevoice.refusals (job, node, failure)
+        SELECT id, %s, ''::bytea FROM vibevoice.jobs WHERE owner = 'many'""",
+        (node.membership.id,),
+    )
+
+
+STOPPED_CLOCK = """CREATE SCHEMA stopped;
+    CREATE FUNCTION stopped.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql
+        AS 'SELECT current_setting(''stopped.at'')::timestamptz';
+    SET LOCAL search_path = stopped, pg_catalog"""
+
+
+def rows_read(journal: str, node: Service, since_s: float = 0.0) -> int:
+    """Rows of jobs and refusals that a claim in vain reads: all other claims wait meanwhile.
+    ``since_s``: so long ago a node looked behind all that it refuses; the clock stands still."""
+    at = "SELECT set_config('stopped.at', (max(walked) + %s * interval '1 s')::text, true)"
+    reads = """SELECT sum(seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+        WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
+    with psycopg.connect(journal) as look:
+        look.execute(f"{at} FROM vibevoice.services", (since_s,))
+        look.execute(STOPPED_CLOCK)
+        found = look.execute(
+            "SELECT * FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)", (node.membership.id,)
+        ).fetchall()
+        assert found == []
+        ((read,),) = look.execute(reads).fetchall()
+        look.rollback()
+    return int(read)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+async def test_claim_reads_few_rows_of_each_owner_whatever_the_number_of_jobs(
+    node: Service, journal: str, analyzed: bool
+) -> None:
+    """Before and after the server has statistics of the tables."""
+    many = """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state, ended)
+        SELECT gen_random_uuid(), 'owner ' || i %% 5, '', i %% 2 = 0, 60, %s, %s
+        FROM generate_series(1, 3000) i"""
+    for state in (("queued", None), ("done", "now")):
+        await node.database.fetch(many, state)
+    if analyzed:
+        await node.database.fetch("ANALYZE vibevoice.jobs")
+    for token in range(100):
+        await node.database.call("claim_1", node.membership.id, f"{token}", [], 0.0, 60.0)
+    reads = """SELECT (seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables
+        WHERE schemaname = 'vibevoice' AND relname = 'jobs'"""
+    with psycopg.connect(journal) as look:
+        claim = "SELECT FROM vibevoice.claim_1(%s, 'x', '{}', 0, 60)"
+        assert look.execute(claim, (node.membership.id,)).rowcount == 1
+        ((read,),) = look.execute(reads).fetchall()
+        look.rollback()
+    assert read < 100
+
+
+LOOKS_BEHIND_S = 3.0
+"""So often a node that refuses many jobs looks behind all of them."""
+
+
+async def test_claim_reads_behind_many_refused_jobs_every_three_seconds_at_most(
+    shared: Services, journal: str
+) -> None:
+    node = shared.one
+    await refuse_many(node, 8000)
+    assert await node.claim() is None  # it looks behind all of them
+    assert rows_read(journal, node, LOOKS_BEHIND_S - 0.1) < 1500
+    assert rows_read(journal, node, LOOKS_BEHIND_S + 0.1) >= 8000
+
+
+async def test_nodes_read_behind_many_refused_jobs_one_at_a_time_and_in_turn(
+    shared: Services, journal: str
+) -> None:
+    """All other claims wait meanwhile. The third node has not looked behind any lately."""
+    nodes = [shared.one, await shared.more(), await shared.more()]
+    await refuse_many(nodes[0], 2000)
+    for node in nodes[1:]:
+        await node.database.fetch(
+            "INSERT INTO vibevoice.refusals (job, node, failure) SELECT job, %s, failure"
+            " FROM vibevoice.refusals WHERE node = %s",
+            (node.membership.id, nodes[0].membership.id),
+        )
+    walked = """UPDATE vibevoice.services
+        SET walked = timestamptz '2026-01-01' - make_interval(secs => %s) WHERE id = %s"""
+
+    async def looks(*walked_s: float) -> list[bool]:
+        """Which of two nodes look behind all, that did so this long ago."""
+        for node, since_s in zip(nodes, walked_s, strict=False):
+            await node.database.fetch(walked, (since_s, node.membership.id))
+        return [rows_read(journal, node, min(walked_s)) >= 1500 for node in nodes[:2]]
+
+    assert await looks(600.0, 600.0) == [True, True]
+    assert await looks(0.9 * LOOKS_BEHIND_S, 600.0) == [False, False]
+    assert await looks(1.1 * LOOKS_BEHIND_S, 600.0) == [True, True]
+    of_two = [await looks(1.1 * LOOKS_BEHIND_S, turns * LOOKS_BEHIND_S) for turns in (1.9, 2.1)]
+    assert of_two == [[False, False], [False, True]], "each waits for the other"
+
+
+async def test_job_behind_hundreds_of_refused_ones_is_claimed(node: Service) -> None:
+    await refuse_many(node, 300)
+    one, other = await node.submit("many", "other")
+    await node.claims.judge({one.id: None, other.id: None})
+    assert {(await node.claimed()).record.id for _ in range(2)} == {one.id, other.id}
+    assert await node.claim() is None
+
+
+async def test_job_behind_hundreds_that_only_another_node_can_do_is_claimed(
+    shared: Services,
+) -> None:
+    node, other = shared.one, await shared.more()
+    await refuse_many(node, 300)
+    (job,) = await node.submit("many")
+    await other.claims.judge({job.id: None})
+    assert (await node.claimed()).record.id == job.id
+
+
+async def test_claim_unknown_to_its_node_is_released(node: Service) -> None:
+    """As after a failure of the database, or a call that was executed late."""
+    await node.submit("a")
+    await node.claimed()
+    held = HeldClaims(node.claims, JobEventLog(), Nobody())
+    await held.check()
+    assert await node.claims.mine(), "its answer may be on its way"
+    await held.check()
+    assert not await node.claims.mine()
+    assert await node.claim() is not None
+
+
+async def test_node_whose_job_lost_events_in_the_database_loses_its_claim(shared: Services) -> None:
+    node, other = shared.one, await shared.more()
+    (job,) = await node.submit("a")
+    claim = await node.claimed()
+    begun = await node.report(claim, claim.record, StartedChange())
+    assert begun is not None
+    await node.database.fetch("DELETE FROM vibevoice.events")  # a standby had not heard of it
+    await node.database.fetch("UPDATE vibevoice.jobs SET seq = 0, state = 'queued'")
+    assert await node.report(claim, begun, SETTLED) is None
+    assert (await other.claimed()).record.id == job.id
+
+
+class Nobody:
+    """A queue that runs nothing."""
+
+    def cancel(self, job: Job) -> None:
+        """There is none."""
+
+
+async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) -> None:
+    node, _, job = await refused_by_two(shared)
+    await node.claims.end_unschedulable(600.0)
+    await node.claims.judge({job.id: None})
+    await node.database.fetch("UPDATE vibevoice.jobs SET seq = seq + 1")  # one that is read nowhere
+    claim = await node.claimed()
+    assert claim.record.seq == 3
+    assert (await node.run(claim)).state is JobState.DONE
+
+
+async def test_owner_tidied_up_during_submission_keeps_its_job(node: Service) -> None:
+    """As those of clients that wait: an owner has nothing here between two requests."""
+    tidying = asyncio.create_task(forever(node))
+    for _ in range(60):
+        await asyncio.gather(*(come_and_go(node, f"owner {of}") for of in range(SENDERS)))
+    tidying.cancel()
+
+
+async def forever(node: Service) -> None:
+    while True:
+        await node.database.call("tidy_1")
+
+
+async def come_and_go(node: Service, owner: str) -> None:
+    (job,) = await node.submit(owner)
+    rows = await node.database.fetch("SELECT FROM vibevoice.owners WHERE owner = %s", (owner,))
+    assert rows, "its next job would not be in turn"
+    await node.jobs.delete(job.id)
+
+
+async def test_job_cancelled_while_it_is_claimed_gives_no_claim(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = await node.submit("a")
+    claim = await node.claimed()
+    assert await node.report(claim, claim.record, StartedChange())
+    await node.claims.release(claim.token)
+
+    async def cancelled(sql: str) -> None:
+        if "events" in sql:
+            await node.database.call("cancel_1", job.id)
+
+    watched(node.database, monkeypatch, cancelled, "fetch")
+    claim = await node.claimed()
+    assert not claim.record.over
+    assert claim.token not in await node.claims.mine()

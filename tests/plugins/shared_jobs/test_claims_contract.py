@@ -1,0 +1,484 @@
+"""What every implementation of claims keeps to."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fake_claims import FakeClaims, SharedJobs
+from job_event_histories import submitted
+from service_process import until
+from shared_job_services import Services, services
+
+from sidecar import errors
+from sidecar.jobs.job_record import (
+    FailedChange,
+    InterruptedChange,
+    JobChange,
+    JobEvent,
+    JobFailure,
+    JobRecord,
+    JobState,
+    ReportedChange,
+    RequeuedChange,
+    StartedChange,
+    apply_event,
+)
+from sidecar.plugins.shared_jobs.claims import (
+    ELIGIBILITY_TTL_S,
+    Claim,
+    ClaimPreferences,
+    ClaimStore,
+)
+from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+
+LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+NEVER_S = 1e6
+CHECKPOINT = Checkpoint(1.0, "scripted", (), {"bytes": 1})
+DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
+
+
+class MemoryJobs:
+    """The fake, and what a test does to shared jobs beside claims."""
+
+    def __init__(self) -> None:
+        self.shared = SharedJobs()
+
+    async def add(self, record: JobRecord) -> None:
+        """Accept a job, as a front does."""
+        self.shared.add(record)
+
+    async def get(self, job_id: str) -> JobRecord:
+        """Return a job as it is persisted."""
+        return self.shared.get(job_id)
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        """Return its events as they are persisted."""
+        return self.shared.events(job_id)
+
+    async def end(self, job_id: str) -> None:
+        """Cancel a job, as a front does."""
+        self.shared.cancel(job_id)
+
+    async def lose(self, job_id: str) -> None:
+        """Have the claim on a job expire."""
+        self.shared.lose(job_id)
+
+    async def later(self, seconds: float) -> None:
+        """Have all that is noted lie so much further back."""
+        self.shared.now_s += seconds
+
+    async def node(self) -> ClaimStore:
+        """Return the claims of one more live node."""
+        return FakeClaims(self.shared)
+
+    async def front(self) -> ClaimStore:
+        """Return the claims of a service that is no node."""
+        return FakeClaims(self.shared, works=False)
+
+    async def leave(self, node: ClaimStore) -> None:
+        """Have a node gone."""
+        assert isinstance(node, FakeClaims)
+        node.leave()
+
+    async def listens(self) -> None:
+        """Return once all nodes hear what they asked to be told of: at once."""
+
+
+class DatabaseJobs:
+    """`ClaimStore` of several services over one database; it has the methods of `MemoryJobs`."""
+
+    def __init__(self, all_services: Services) -> None:
+        self._services, self._one = all_services, all_services.one
+
+    async def add(self, record: JobRecord) -> None:
+        await self._one.jobs.submit(record)
+
+    async def get(self, job_id: str) -> JobRecord:
+        return await self._one.jobs.get(job_id)
+
+    async def events(self, job_id: str) -> Sequence[JobEvent]:
+        return await self._one.events(job_id)
+
+    async def end(self, job_id: str) -> None:
+        await self._one.jobs.cancel(job_id)
+
+    async def lose(self, job_id: str) -> None:
+        fetch = self._one.database.fetch
+        await fetch("SELECT vibevoice.beat_1('a dead node', true, false)")
+        await fetch("UPDATE vibevoice.jobs SET node = 'a dead node' WHERE id = %s", (job_id,))
+        await self._one.membership.expire({"a dead node": None})
+
+    async def later(self, seconds: float) -> None:
+        back = "make_interval(secs => %s)"
+        shift = f"UPDATE vibevoice.refusals SET at = at - {back}, since = since - {back}"
+        await self._one.database.fetch(shift, (seconds, seconds))
+
+    async def node(self) -> ClaimStore:
+        return (await self._services.more()).claims
+
+    async def front(self) -> ClaimStore:
+        return (await self._services.more(works=False)).claims
+
+    async def leave(self, node: ClaimStore) -> None:
+        await next(one for one in self._services.all if one.claims is node).membership.leave()
+
+    async def listens(self) -> None:
+        for one in self._services.all:
+            database = one.database
+            await until(lambda database=database: database.listens)
+
+
+Store = MemoryJobs | DatabaseJobs
+
+
+@asynccontextmanager
+async def in_memory(place: Callable[[str], Any]) -> AsyncIterator[Store]:
+    yield MemoryJobs()
+
+
+@asynccontextmanager
+async def in_database(place: Callable[[str], Any]) -> AsyncIterator[Store]:
+    async with services(place("journal"), place("tmp_path"), works=False) as all_services:
+        yield DatabaseJobs(all_services)
+
+
+Kind = Callable[[Callable[[str], Any]], AbstractAsyncContextManager[Store]]
+STORES: dict[str, Kind] = {"memory": in_memory, "postgres": in_database}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    async with STORES[request.param](request.getfixturevalue) as store:
+        yield store
+
+
+async def added(store: Store, owner: str = "a") -> str:
+    record = replace(submitted(durable=True), owner=owner)
+    await store.add(record)
+    return record.id
+
+
+async def claimed(node: ClaimStore) -> Claim:
+    claim = await node.claim(uuid4().hex, ClaimPreferences())
+    assert claim is not None
+    return claim
+
+
+async def at_work(store: Store) -> tuple[ClaimStore, str, Claim]:
+    """A node, and a job that it has claimed."""
+    node, job_id = await store.node(), await added(store)
+    return node, job_id, await claimed(node)
+
+
+def then(record: JobRecord, *changes: JobChange, gap: int = 1) -> tuple[JobRecord, list[JobEvent]]:
+    """The events that follow, and the job after them."""
+    events = [
+        JobEvent(record.seq + gap * (number + 1), 100.0 + number, change)
+        for number, change in enumerate(changes)
+    ]
+    return reduce(apply_event, events, record), events
+
+
+async def says(node: ClaimStore, claim: Claim, *changes: JobChange, gap: int = 1) -> JobRecord:
+    """Report changes of a claimed job, which are persisted."""
+    record, events = then(claim.record, *changes, gap=gap)
+    assert await node.report(claim.token, claim.record.seq, record, events)
+    return record
+
+
+async def test_each_job_is_claimed_once(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    ids = [await added(store) for _ in range(3)]
+    claims = [await claimed(node) for node in (one, other, one)]
+    assert [claim.record.id for claim in claims] == ids
+    assert len({claim.token for claim in claims}) == 3
+    for node in (one, other):
+        assert await node.claim(uuid4().hex, ClaimPreferences()) is None
+
+
+async def test_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
+    node = await store.node()
+    ids = [await added(store, owner) for owner in "aab"]
+    assert [(await claimed(node)).record.id for _ in ids] == [ids[0], ids[2], ids[1]]
+
+
+async def test_claim_says_whether_other_jobs_may_wait(store: Store) -> None:
+    node = await store.node()
+    for _ in range(3):
+        await added(store)
+    assert [(await claimed(node)).more for _ in range(3)] == [True, True, False]
+
+
+async def test_repeated_claim_is_the_same(store: Store) -> None:
+    node, token = await store.node(), uuid4().hex
+    await added(store)
+    await added(store)
+    first = await node.claim(token, ClaimPreferences())
+    assert first is not None
+    assert await node.claim(token, ClaimPreferences(frozenset({"fp16"}), 3.0)) == first
+    assert (await claimed(node)).record.id != first.record.id
+
+
+async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    await added(store)
+    claim = await claimed(one)
+    record = await says(
+        one, claim, StartedChange(), ReportedChange(CHECKPOINT), RequeuedChange(counted=True)
+    )
+    await one.release(claim.token)
+    again = await claimed(other)
+    assert again.record == record
+    assert again.record.settled == (CHECKPOINT,)
+    assert again.token != claim.token
+
+
+async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    record = await says(node, claim, StartedChange(), ReportedChange(Progress(1.0, 3.0)), gap=4)
+    assert record.seq == claim.record.seq + 8
+    assert await store.get(job_id) == record
+    assert [event.seq for event in await store.events(job_id)] == [4, 8]
+    assert record.state is JobState.RUNNING
+
+
+async def test_repeated_report_is_persisted_once(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
+    for _ in range(3):
+        assert await node.report(claim.token, 0, record, events)
+    assert await store.events(job_id) == events
+    ended, end = then(record, DONE)
+    for _ in range(3):
+        assert await node.report(claim.token, record.seq, ended, end)
+    assert await store.get(job_id) == ended
+
+
+async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    await says(node, claim, StartedChange())
+    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT), gap=3)
+    assert not await node.report(claim.token, 0, record, events)
+    assert [one.change for one in await store.events(job_id)] == [
+        StartedChange(),
+        InterruptedChange(),
+    ]
+    assert await node.mine() == frozenset()
+    assert (await claimed(node)).record.id == job_id
+
+
+async def test_report_without_the_claim_is_refused(store: Store) -> None:
+    one, job_id, claim = await at_work(store)
+    other = await store.node()
+    begun = await says(one, claim, StartedChange())
+    await store.lose(job_id)
+    record, events = then(begun, DONE)
+    assert not await one.report(claim.token, begun.seq, record, events)
+    again = await claimed(other)
+    assert (again.record.id, again.record.interruptions) == (job_id, 1)
+    assert not await one.report(claim.token, begun.seq, record, events)
+    assert not await one.report(claim.token, again.record.seq, *then(again.record, DONE))
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await says(other, again, StartedChange(), DONE)
+
+
+async def test_report_for_job_ended_elsewhere_is_refused(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    begun = await says(node, claim, StartedChange())
+    await store.end(job_id)
+    before = await store.get(job_id)
+    assert not await node.report(claim.token, begun.seq, *then(begun, DONE))
+    assert await store.get(job_id) == before
+    assert before.state is JobState.CANCELLED
+
+
+async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    record = await says(node, claim, StartedChange(), DONE)
+    assert not await node.mine()
+    assert not await node.report(claim.token, record.seq, record, then(record, DONE)[1])
+    await store.end(job_id)
+    await node.release(claim.token)
+    assert (await store.get(job_id)).state is JobState.DONE
+    assert await node.claim(uuid4().hex, ClaimPreferences()) is None
+
+
+async def test_released_job_is_claimed_by_another_at_once(store: Store) -> None:
+    one, job_id, claim = await at_work(store)
+    other = await store.node()
+    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
+    await one.release(claim.token)
+    await one.release(claim.token)
+    again = await claimed(other)
+    assert again.record == claim.record
+    await one.release(claim.token)  # which is another's now
+    assert await other.mine() == {again.token}
+    assert not await one.report(claim.token, 0, *then(claim.record, StartedChange()))
+    assert (await store.get(job_id)).attempts == 0
+
+
+async def test_requeued_job_without_a_release_stays_claimed(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    await added(store)
+    claim = await claimed(one)
+    record = await says(one, claim, StartedChange(), RequeuedChange(counted=True, alone=True))
+    assert record.state is JobState.QUEUED
+    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
+    assert await one.mine() == {claim.token}
+
+
+async def test_claims_are_valid_until_lost_released_or_ended(store: Store) -> None:
+    node = await store.node()
+    ids = [await added(store) for _ in range(4)]
+    kept, lost, released, ended = [await claimed(node) for _ in ids]
+    tokens = [kept.token, lost.token, released.token, ended.token]
+    assert await node.mine() == {*tokens}
+    await store.lose(lost.record.id)
+    await node.release(released.token)
+    await store.end(ended.record.id)
+    assert await node.mine() == {kept.token}
+
+
+async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    refused, fit = await added(store), await added(store)
+    await one.judge({refused: LONG, fit: None})
+    assert (await claimed(one)).record.id == fit
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
+    claim = await claimed(other)
+    assert claim.record.id == refused
+    await other.release(claim.token)
+    await one.judge({refused: None})
+    claim = await claimed(one)
+    await one.judge({refused: LONG})
+    await one.release(claim.token)
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
+    await store.later(ELIGIBILITY_TTL_S + 1)
+    assert [record.id for record in await one.unjudged(9)] == [refused]
+    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
+    await one.judge({refused: None})
+    assert (await claimed(one)).record.id == refused
+
+
+async def test_jobs_without_an_eligible_node_are_to_be_judged(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    ids = [await added(store) for _ in range(3)]
+    assert [record.id for record in await one.unjudged(2)] == ids[:2]
+    await one.judge({ids[0]: LONG, ids[1]: None})
+    assert [record.id for record in await one.unjudged(9)] == ids[2:]
+    assert {record.id for record in await other.unjudged(9)} == {ids[0], ids[2]}
+    await store.leave(one)
+    assert {record.id for record in await other.unjudged(9)} == {*ids}
+    await other.judge(dict.fromkeys(ids, GREEK))
+    assert not await other.unjudged(9)
+    await store.later(ELIGIBILITY_TTL_S + 1)
+    assert {record.id for record in await other.unjudged(9)} == {*ids}
+    await other.judge({ids[0]: None})
+    await claimed(other)
+    assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
+
+
+async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    await one.judge({job_id: LONG})
+    await other.judge({job_id: None})
+    await one.end_unschedulable(0.0)
+    assert (await store.get(job_id)).refused is None, "the other can do it"
+    await other.judge({job_id: GREEK})
+    await other.end_unschedulable(NEVER_S)
+    refused = (await store.get(job_id)).refused
+    assert refused is not None
+    assert "audio_too_long" in refused.detail
+    assert "language_unsupported" in refused.detail
+    count = len(await store.events(job_id))
+    await one.end_unschedulable(NEVER_S)
+    assert len(await store.events(job_id)) == count, "it was told again"
+    await other.judge({job_id: None})
+    await one.end_unschedulable(NEVER_S)
+    assert (await store.get(job_id)).refused is None
+    await other.judge({job_id: GREEK})
+    await one.end_unschedulable(60.0)
+    await store.later(61.0)
+    for node in (one, other):
+        await node.judge({job_id: LONG})
+    await one.end_unschedulable(62.0)
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await store.later(3.0)
+    await one.end_unschedulable(60.0)
+    record = await store.get(job_id)
+    assert record.state is JobState.FAILED
+    assert record.error is not None
+    assert record.error.code == "unschedulable"
+
+
+async def test_job_that_a_node_refuses_for_a_passing_fault_waits_however_long(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    stuck, away = (JobFailure.of(one()) for one in (errors.EngineStuck, errors.StorageUnreachable))
+    for fault, second in ((stuck, LONG), (LONG, away), (stuck, stuck)):
+        await one.judge({job_id: fault})
+        await other.judge({job_id: second})
+        await store.later(61.0)
+        for node, why in ((one, fault), (other, second)):
+            await node.judge({job_id: why})
+        await one.end_unschedulable(60.0)
+        count = len(await store.events(job_id))
+        await one.end_unschedulable(60.0)
+        assert len(await store.events(job_id)) == count, "it was told again"
+        waiting = await store.get(job_id)
+        assert waiting.state is JobState.QUEUED
+        assert waiting.refused is not None
+    await one.judge({job_id: LONG})
+    await other.judge({job_id: LONG})
+    await one.end_unschedulable(60.0)
+    assert (await store.get(job_id)).state is JobState.FAILED
+
+
+async def test_job_waits_while_no_node_is_live(store: Store) -> None:
+    front, node = await store.front(), await store.node()
+    job_id = await added(store)
+    await front.end_unschedulable(0.0)
+    await node.judge({job_id: LONG})
+    await store.leave(node)
+    await front.end_unschedulable(0.0)
+    record = await store.get(job_id)
+    assert (record.state, record.refused) == (JobState.QUEUED, None)
+
+
+async def test_claimed_job_is_not_unschedulable(store: Store) -> None:
+    node, job_id, claim = await at_work(store)
+    await node.judge({job_id: LONG})
+    await node.end_unschedulable(0.0)
+    assert (await store.get(job_id)).state is JobState.QUEUED
+    await says(node, claim, FailedChange(LONG))
+
+
+async def test_nodes_are_notified_of_claimable_jobs_and_of_jobs_ended_elsewhere(
+    store: Store,
+) -> None:
+    one, other = await store.node(), await store.node()
+    waiting, ended = list[None](), list[str]()
+    for node in (one, other):  # of nodes that do nothing, at least one is told
+        node.on_waiting(lambda: waiting.append(None))
+    one.on_ended(ended.append)
+    await store.listens()
+    waiting.clear()
+    job_id = await added(store)
+    await until(lambda: waiting)
+    claim = await claimed(one)
+    waiting.clear()
+    await one.release(claim.token)
+    await until(lambda: waiting)
+    await claimed(one)
+    waiting.clear()
+    await store.lose(job_id)
+    await until(lambda: waiting)
+    await claimed(one)
+    await store.end(job_id)
+    await until(lambda: job_id in ended)

@@ -1,0 +1,69 @@
+"""Why a node cannot do a job, and what is said of jobs that none can."""
+
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from instrumented_slot import job_of
+from job_event_histories import submitted
+
+from sidecar import errors
+from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.config.settings import Settings
+from sidecar.engines.engine_selection import choose_engine
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_engine import JobEngine
+from sidecar.jobs.job_record import JobFailure
+from sidecar.plugins.shared_jobs.claim_loop import ineligibility
+from sidecar.plugins.shared_jobs.claims import are_final, unschedulable_error
+from sidecar.workers.engine_host import EngineHost, MemoryDevices
+from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
+
+LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
+GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+
+
+def test_unschedulable_error_has_reasons_of_nodes_and_a_hint() -> None:
+    error = unschedulable_error([LONG, GREEK, LONG])
+    assert error.code == "unschedulable"
+    assert "None of 3 nodes" in error.detail
+    assert "2 × audio_too_long (It has 9.0 h), 1 × language_unsupported" in error.detail
+    assert error.hint.startswith("Cut it.")
+    assert "The only node" in unschedulable_error([GREEK]).detail
+
+
+def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -> None:
+    settings = Settings(engine="moonshine")
+    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
+    engine = JobEngine(settings, lodging)
+    job = job_of(recording).record
+    german = replace(job, options=TranscribeOptions(language="de"))
+    talk = replace(job, facts=replace(job.facts, decoder="live"))
+    found = [ineligibility(one, engine, 60.0) for one in (job, german, talk)]
+    found.append(ineligibility(job, engine, 1.0))
+    codes = [error and error.code for error in found]
+    assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
+
+
+def test_job_that_does_not_fit_in_memory_is_refused() -> None:
+    provision = Mock(slot=Mock(state=EngineState.READY))
+    provision.admitted.side_effect = errors.WontFit()
+    assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
+
+
+def test_node_with_stuck_engine_is_not_eligible() -> None:
+    node = Mock(slot=Mock(state=EngineState.STUCK))
+    assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
+
+
+@pytest.mark.parametrize(("stored", "own"), [("folder", "bucket"), ("bucket", "folder")])
+def test_node_with_another_storage_leaves_job_to_others_and_does_not_end_it(
+    stored: str, own: str
+) -> None:
+    node = Mock(slot=Mock(state=EngineState.READY))
+    job = replace(submitted(), audio=StoredRecordingRef("name", "sha256", 1, stored))
+    error = ineligibility(job, node, 1e5, own)
+    assert error is not None
+    assert f"in a {stored}" in error.detail
+    assert not are_final([JobFailure.of(error)])

@@ -1,0 +1,134 @@
+"""Jobs that are followed here: each event once, in order, whatever the connection does."""
+
+import asyncio
+import os
+
+import pytest
+from service_process import until
+from shared_job_services import DONE, SEGMENT, Service, submitted, until_told, watched
+from uploads import upload
+
+from sidecar import errors
+from sidecar.jobs.job_record import CancelledChange, JobState, ReportedChange, StartedChange
+from sidecar.jobs.job_runner import Job
+from sidecar.plugins.shared_jobs.claims import Claim
+from sidecar.plugins.shared_jobs.job_follower import EVENTS_CHANNEL
+from sidecar.transcripts.transcript import Finished, Segment, Transcript
+
+
+def job_of(record: object) -> Job:
+    return Job(upload(b""), record)  # type: ignore[arg-type]
+
+
+async def claimed(node: Service) -> Claim:
+    """The job. Its row is passed over while a follower's call has it locked."""
+    claims: list[Claim] = []
+
+    async def tried() -> bool:
+        claims.extend(one for one in [await node.claim()] if one is not None)
+        return bool(claims)
+
+    await until_told(tried)
+    return claims[0]
+
+
+async def numbers(one: Service, job_id: str) -> list[int]:
+    with await one.jobs.subscribe(job_id) as events:
+        return [event.seq async for event in events]
+
+
+def hears_only(one: Service) -> bool:
+    """Whether its follower waits for a notification: it listens, and no read is under way, which
+    would see what happens next."""
+    return one.database.listens and one.follower.waits
+
+
+async def followed(one: Service) -> Job:
+    """A job that this service follows, and that nothing has happened to."""
+    private = submitted("a", kept=False)
+    await one.jobs.submit(private)
+    job = job_of(private)
+    one.follower.follow(job)
+    await until(lambda: hears_only(one))
+    return job
+
+
+async def test_only_followed_jobs_are_in_memory(one: Service) -> None:
+    jobs = await one.submit(*["a"] * 20)
+    with await one.jobs.subscribe(jobs[3].id):
+        assert len(one.follower.followed) == 1
+    assert len(one.follower.followed) == 0
+    followed = job_of(jobs[4])
+    one.follower.follow(followed)
+    assert len(one.follower.followed) == 1
+    one.follower.unfollow(followed)
+    assert len(one.follower.followed) == 0
+
+
+async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
+    one: Service, other: Service
+) -> None:
+    (job,) = await one.submit("a")
+    with await one.jobs.subscribe(job.id) as events:
+        await other.jobs.delete(job.id)
+        assert [event.change async for event in events] == [CancelledChange()]
+    with pytest.raises(errors.JobNotFound):
+        await one.jobs.subscribe(job.id)
+
+
+async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
+    one: Service, other: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await one.submit("a", "b")
+    stays = asyncio.create_task(numbers(one, second.id))
+    leaves = await one.jobs.subscribe(first.id)
+    await until(lambda: len(one.follower.followed) == 2)
+
+    async def leaving(_: str) -> None:
+        leaves.close()
+
+    watched(one.database, monkeypatch, leaving, "fetch")
+    for _ in range(2):
+        claim = await claimed(other)
+        await other.run(claim)
+    assert await stays == [1, 2, 3]
+    assert "internal error" not in caplog.text, "both waited for another attempt"
+
+
+@pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
+async def test_short_events_of_followed_job_arrive_without_a_call(
+    one: Service, other: Service, words: int, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification has less than 8,000 bytes."""
+    job = await followed(one)
+    claim = await claimed(other)
+    begun = await other.report(claim, claim.record, StartedChange())
+    assert begun is not None
+    await until(lambda: job.state is JobState.RUNNING)
+    read = watched(one.database, monkeypatch, method="fetch")
+    said = Segment(0.0, 1.0, " ".join(f"{os.urandom(2).hex()}" for _ in range(words)), 0)
+    done = ReportedChange(Finished(Transcript((said,), "en", 3.0, "scripted", "fp32")))
+    assert await other.report(claim, begun, done) is not None
+    assert (await job.result()).segments[0] == said
+    assert len(read) == reads
+    assert len(one.follower.followed) == 0
+
+
+async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:
+    misses, missed = False, list[str]()
+
+    def hear(payload: str) -> None:
+        (missed.append if misses else one.follower.hear_notification)(payload)
+
+    one.database.listen(EVENTS_CHANNEL + "one", hear)
+    job = await followed(one)
+    misses = True
+    claim = await claimed(other)
+    begun = await other.report(claim, claim.record, StartedChange())
+    assert begun is not None
+    await until(lambda: missed)
+    assert job.state is JobState.QUEUED
+    misses = False
+    assert await other.report(claim, begun, SEGMENT, DONE)
+    assert (await job.result()).segments[0].text == "hello"
+    assert [segment.text for segment in job.record.segments] == ["hello"]
