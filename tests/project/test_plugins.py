@@ -37,11 +37,12 @@ print(*(plugin.name for plugin in PLUGINS))
 
 
 @functools.cache
-def imports(file: Path) -> frozenset[str]:
+def imports(file: Path, *, inside: bool = True) -> frozenset[str]:
     """Return the modules that a file imports, with the packages that they are in, and the names
-    that it imports from them."""
+    that it imports from them; ``inside``: also those that functions import."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree) if inside else tree.body:
         names = []
         if isinstance(node, ast.Import):
             names = [name.name for name in node.names]
@@ -118,9 +119,10 @@ def delete_rules_of(plugins: set[str], file: Path) -> None:
 
 
 def delete_tests_of(plugins: set[str], tests: Path) -> None:
-    """Delete the tests that import a plugin, or a module of tests that does."""
+    """Delete the tests that import a plugin when they are imported, or a module of tests that
+    does."""
     modules = {f"sidecar.plugins.{name}" for name in plugins}
-    files = {file: imports(file) for file in tests.rglob("*.py")}
+    files = {file: imports(file, inside=False) for file in tests.rglob("*.py")}
     while found := [file for file, named in files.items() if modules & named]:
         for file in found:
             del files[file]
