@@ -21,7 +21,7 @@ HEARTBEAT_INTERVAL_S = 1.0
 EXPIRY_HEARTBEATS = 3
 """Observations, one each `HEARTBEAT_INTERVAL_S`, without a change of a heartbeat before its service
 expires. So a heartbeat that meets a dead connection and is repeated over another is not late yet
-(`storage/postgres_settings.py` has the time limits)."""
+(`postgres_settings.py` has the time limits)."""
 COUNT_AGE_S, REQUESTED_COUNT_AGE_S = 0.9, 0.1
 """Age to which a count of all jobs serves all services, each second and on request: with ten
 thousand waiting jobs it takes a tenth of a second."""
