@@ -29,7 +29,7 @@ from sidecar.auth.tls import ensure_certificate
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.plugins import load_settings, settings_class
-from sidecar.plugins.shared_jobs import s3_storage, storage_selection
+from sidecar.plugins.shared_jobs import PLUGIN, s3_storage, storage_selection
 from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3Storage
@@ -66,7 +66,6 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         ({}, {"uploads": "recordings/asr"}, "neither a bucket", "s3://recordings/asr"),
         ({"AWS_ENDPOINT_URL_S3": "http://me:pw@127.0.0.1"}, {}, "not the address", "AWS_SECRET"),
         ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "not the address", "http://10.0.0.5:9000"),
-        ({}, {"journal": None}, "requires shared jobs", "VIBEVOICE_JOURNAL"),
     ],
 )
 def test_unusable_bucket_settings_are_refused_at_start(
@@ -89,6 +88,14 @@ def test_unusable_bucket_settings_are_refused_at_start(
     assert todo in told["hint"]
     assert SECRET not in str(told)
     assert "me:pw" not in str(told)
+
+
+def test_bucket_for_jobs_that_are_not_shared_is_refused() -> None:
+    settings = settings_of("s3://recordings", journal=None, keep_jobs=True)
+    assert PLUGIN.shared_jobs is not None
+    with pytest.raises(errors.SettingsInvalid, match="requires shared jobs") as refused:
+        PLUGIN.shared_jobs(settings)
+    assert "VIBEVOICE_JOURNAL" in refused.value.hint
 
 
 def test_server_with_untrusted_certificate_is_refused(
