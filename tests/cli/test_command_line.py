@@ -201,6 +201,12 @@ def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(ter
     run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--engine", "whisper")
     assert run.returncode == 2
     assert "--card knows VibeVoice engines only" in run.stderr
+    for name, said in (("", "int4"), ("-1.5b", "bf16")):
+        live = f"vibevoice-streaming{name}"
+        run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--engine", live)
+        own = run.stdout.splitlines()[0]
+        assert own.startswith(f"90 min: 12GB: fits: {said}, ")
+        assert " live sessions at once" in own
 
 
 def test_bad_file_does_not_stop_the_others(terminal):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import command_terminal
 import pytest
+import tiny_streaming
 import tiny_vibevoice
 from command_terminal import Terminal
 from model_hub import COMMIT, CONFIG, NEWER, ORIGINAL_CONFIG, SHARDS, Hub, write_checkpoint
@@ -20,7 +22,7 @@ from service_process import PATIENCE_S, Server, free_port, run_command, wait_unt
 
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, cache_folder, read_checkpoint
-from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY
+from sidecar.checkpoints.model_repositories import STREAMING_REPOSITORIES, VIBEVOICE_REPOSITORY
 from sidecar.cli import pull
 from sidecar.config.settings import Settings
 
@@ -494,6 +496,29 @@ def test_models_are_listed_and_deleted_unless_in_use(shell, tmp_path):
     assert (gone.returncode, gone.stdout) == (0, ""), gone.stderr
     assert not shell.repository.exists()
     assert stranger.is_dir()
+
+
+@pytest.mark.parametrize("name", sorted(STREAMING_REPOSITORIES))
+def test_streaming_model_is_pulled_listed_found_by_doctor_and_deleted(
+    name: str, tmp_path: Path
+) -> None:
+    published = shutil.copytree(tiny_streaming.checkpoint(), tmp_path / "published")
+    with Hub({STREAMING_REPOSITORIES[name]: published}) as hub:
+        shell = Shell(tmp_path / "home", hub)
+        env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DEVICE": "cpu"}
+        live = {"VIBEVOICE_ENGINE": "moonshine", "VIBEVOICE_LIVE_ENGINE": "vibevoice-streaming"}
+        before = shell.pull(command="doctor", **env, **live)
+        assert "vibevoice-asr pull vibevoice-streaming" in " ".join(before.stdout.split())
+        run = shell.pull(name)
+        assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n"), run.stderr
+        check_same(shell.folder, published)
+        (line,) = shell.pull(command="list", **env).stdout.splitlines()
+        assert line.startswith(f"{name} ")
+        assert COMMIT[:12] in line
+        found = " ".join(shell.pull(command="doctor", **env, **live).stdout.split())
+        assert "vibevoice-streaming (vibevoice-streaming): as set" in found
+        assert shell.pull(name, "--yes", command="rm", **env).returncode == 0
+        assert not shell.repository.exists()
 
 
 @pytest.mark.parametrize(
