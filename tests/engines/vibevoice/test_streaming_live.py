@@ -36,7 +36,7 @@ from sidecar.live.runtime.partial_results import (
     RecognitionUrgency,
     SegmentRequest,
 )
-from sidecar.transcripts.transcript import SpeakerCandidate
+from sidecar.transcripts.transcript import Segment, SpeakerCandidate
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -159,6 +159,21 @@ def test_results_of_a_session_are_those_of_its_audio_however_it_comes(
     assert len(found[0]) > 3
     assert len({one.speaker for one in found[0]}) > 1
     assert all(one == found[0] for one in found)
+
+
+def test_sessions_at_the_same_time_have_the_results_that_each_has_alone(engine: Any) -> None:
+    talks = [(READING, PLAY), (PLAY, READING), (PLAY,)]
+
+    def results(*several: Sequence[str]) -> list[list[Segment]]:
+        clients = [LiveClient(engine, WHOLE) for _ in several]
+        for client, talk in zip(clients, several, strict=True):
+            for name in talk:
+                client.session.push(sound(name))
+                client.session.push(LiveOrder.COMMIT)
+        found = [client.end().transcript.segments for client in clients]
+        return [[replace(one, confidence=None) for one in segments] for segments in found]
+
+    assert results(*talks) == [results(talk)[0] for talk in talks]
 
 
 def has_heard_all(client: LiveClient) -> bool:
