@@ -492,8 +492,8 @@ class VibeVoiceModel:
         """
         processor = self.loaded.processor
         fail_beyond_free_memory(self.loaded.device)
+        decoding.forget()  # caches of answers that have ended leave before encoders come
         self.place(plan)
-        decoding.forget()
         decoder = decoding.decoder
         prompts = []
         try:

@@ -22,7 +22,11 @@ import torch
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_generation
-from sidecar.engines.vibevoice.vibevoice_decoder import KeyValueCache, VibeVoiceDecoder
+from sidecar.engines.vibevoice.vibevoice_decoder import (
+    KeyValueCache,
+    PlannedDecoder,
+    VibeVoiceDecoder,
+)
 from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, decode_pass
 from sidecar.engines.vibevoice.vibevoice_model import (
     VibeVoiceAudioEncoder,
@@ -360,6 +364,7 @@ def test_recording_cancelled_while_it_waits_for_places_ends_and_waits_no_more(
 def test_evicted_encoders_return_once_for_all_windows_of_border(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Caches of answers that have ended leave before."""
     moves, windows = list[str](), itertools.count()
     encode = VibeVoiceAudioEncoder.encode
 
@@ -369,11 +374,12 @@ def test_evicted_encoders_return_once_for_all_windows_of_border(
 
     monkeypatch.setattr(model, "_move_encoders", lambda device: moves.append(device.type))
     monkeypatch.setattr(VibeVoiceAudioEncoder, "encode", counted)
+    monkeypatch.setattr(PlannedDecoder, "forget", lambda decoding: moves.append("forgets"))
     plan = MemoryPlan(together=3, places=3, evict_encoders=True)
     samples = tiny_vibevoice.clip_24k("beckett")
     answers = model.answers([samples] * 3, plan, lambda: None, model.decoding(plan))
     assert len(answers) == next(windows) == 3
-    assert len(moves) == 2, "in and out"
+    assert moves == ["forgets", "cpu", "cpu"], "in and out"
 
 
 def test_evicted_encoders_leave_again_if_recording_is_cancelled_as_it_is_encoded(
