@@ -2,7 +2,7 @@
 
 A plugin is a folder with one `Plugin` in its `__init__.py`, which imports next to nothing: what it
 brings is imported by the functions here, when it is needed. `sidecar/plugins/__init__.py` lists the
-plugins; nothing else of the program knows one of them.
+plugins; nothing else of the core imports one of them.
 """
 
 from __future__ import annotations
@@ -159,12 +159,13 @@ class Plugin:
     engines: tuple[PluginEngine, ...] = ()
     """ASR engines, each to be named by the setting `engine`."""
     choose_voice: Callable[[Settings], tuple[EngineChoice[TtsSpec] | None, str]] | None = None
-    """Chooses the TTS engine; returns it with the reason. Raises `errors.EngineUnavailable`."""
+    """Chooses the TTS engine, unless a plugin before it has; returns it with the reason. Raises
+    `errors.EngineUnavailable`."""
     create_part: Callable[[Service], ServicePart | None] | None = None
     """Creates what a service has of it once, if anything. Raises `errors.SettingsInvalid`."""
     shared_jobs: Callable[[Settings], SharedJobs | None] | None = None
-    """Returns the jobs that this service shares with others, `None` if it shares none. Raises
-    `errors.SettingsInvalid`."""
+    """Returns the jobs that this service shares with others, `None` if it shares none; the first
+    plugin that does counts. Raises `errors.SettingsInvalid`."""
     import_speakers: Callable[[Settings, Path], Awaitable[tuple[int, int]]] | None = None
     """Copies the enrolled speakers in a folder to where services share them; returns how many are
     new, and how many were there. Raises `errors.SettingsInvalid`."""

@@ -136,6 +136,7 @@ async def health_response(service: Service) -> Response:
             "jobs_waiting": service.queue.depth,
             "jobs_paused": service.jobs_paused,
             "vllm": VLLM_STATUS[_status(service)],
+            "pipeline_state": "idle",
             **service.health_of_parts(),
             "initialized": service.live.spec is not None,
             **service.also,

@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
-from sidecar.config.settings import ENV_PREFIX, Settings, SettingsGroup, parse_duration
-from sidecar.plugins import settings_class
+from sidecar.config.settings import ENV_PREFIX, SettingsGroup, parse_duration
+from sidecar.plugins import own_settings_class, settings_class
 from sidecar.transcripts.transcript_formats import SUBTITLES
 
 BY_FILE = "@FILE"
@@ -190,7 +190,7 @@ def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **
 
 def setting_option(name: str) -> Any:
     """Return the default of a parameter that is the setting ``name``, as `serve` has it."""
-    shown = _flag(name, Settings.model_fields[name]).shown
+    shown = _flag(name, own_settings_class().model_fields[name]).shown
     return option(None, shown.pop("help"), **shown)
 
 

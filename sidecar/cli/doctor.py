@@ -18,7 +18,13 @@ from sidecar.cli.output import PROGRAM, print_error_line, print_text
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
-from sidecar.plugins import enabled, load_settings, of_others, settings_class
+from sidecar.plugins import (
+    enabled,
+    load_settings,
+    of_others,
+    settings_class,
+    settings_of_plugins_off,
+)
 from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
@@ -75,7 +81,7 @@ def examine() -> Iterator[CheckFinding]:
     yield finding
     if others := of_others():
         yield CheckFinding("plugins", CheckState.GOOD, f"of others: {', '.join(others)}")
-    for wrong, remedy in unknown_variables(settings):
+    for wrong, remedy in unknown_variables(settings, settings_of_plugins_off(settings)):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from examine_engines(settings)
     yield system_checks.check_live_engine(settings)

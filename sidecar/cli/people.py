@@ -89,17 +89,18 @@ async def _carry_over(
     ),
 ) -> None:
     """Copy the speakers of a file to the database of the settings."""
-    from sidecar.plugins import installed, load_settings
+    from sidecar.plugins import enabled, load_settings
     from sidecar.storage.speaker_store import speaker_folder
 
     settings = load_settings()
     folder = people_dir or speaker_folder(settings)
-    found = (plugin.import_speakers for plugin in installed().values())
+    found = (plugin.import_speakers for plugin in enabled(settings))
     import_speakers = next(filter(None, found), None)
     if import_speakers is None or not settings.shares_jobs:
         raise errors.SettingsInvalid(
             "No database is named to import the enrolled speakers into.",
-            hint="Set VIBEVOICE_JOURNAL to the one that the services share.",
+            hint="Set VIBEVOICE_JOURNAL to the one that the services share, with the plugin "
+            "'shared_jobs' on.",
         )
     new, there = await import_speakers(settings, folder)
     print_error_line(f"carried over: {new}; there already: {there}. The file is still in {folder}.")

@@ -109,7 +109,7 @@ class EnrolledSpeakerSettings(SettingsGroup):
 
 
 class JobSettings(setting_types.SettingsGroup):
-    """Jobs: queue, retention, persistence, sharing."""
+    """Jobs: queue, retention, persistence."""
 
     queue_limit: int = setting(
         64,

@@ -51,7 +51,7 @@ class Settings(
     server_settings.OperationsSettings,
     BaseSettings,
 ):
-    """Settings of the core; `with_groups` adds those of plugins. Precedence: flags, environment,
+    """Settings of the core; `with_plugins` adds those of plugins. Precedence: flags, environment,
     configuration file, the environment of replaced systems, defaults."""
 
     model_config = SettingsConfigDict(
@@ -238,13 +238,19 @@ _NOT_SETTINGS = re.compile(
 """Variables with the prefix that are not settings: of clients, tests, workers and Kubernetes."""
 
 
-def unknown_variables(settings: Settings) -> Iterator[tuple[str, str]]:
+def unknown_variables(
+    settings: Settings, plugins_off: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """Yield the problem and the remedy for each variable that has the prefix and is not a
-    setting."""
+    setting. ``plugins_off``: the plugins that are off, by their settings."""
     known = [name.upper() for name in type(settings).model_fields]
     for name in sorted(name for name, value in os.environ.items() if value):
         word = name.upper().removeprefix(ENV_PREFIX)
         if word not in (name.upper(), *known) and not _NOT_SETTINGS.match(word):
+            if plugin := plugins_off.get(word.lower()):
+                remedy = "Unset it, or turn the plugin on by the setting 'plugins'."
+                yield f"{name} has no effect: it is of the plugin '{plugin}', which is off.", remedy
+                continue
             close = difflib.get_close_matches(word, known, 1)
             remedy = f"Unset {name}; docs/settings.md has all settings."
             if close:

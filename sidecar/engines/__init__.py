@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
+from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import (
     moonshine,
@@ -29,9 +30,17 @@ ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 
 def create_engine(name: str) -> TranscriptionEngine:
-    """Create an engine by its name, or by the factory of its spec; nothing is loaded yet."""
+    """Create an engine by its name, or by the factory of its spec; nothing is loaded yet.
+
+    Raises:
+        errors.ModelLoadFailed: that of a plugin has no `sample_rate`.
+    """
     own = next((engine for spec, engine in _CLASSES if spec.name == name), None)
-    engine: TranscriptionEngine = own() if own is not None else engine_of(name)
+    if own is not None:
+        return own()
+    engine: TranscriptionEngine = engine_of(name)
+    if not hasattr(engine, "sample_rate"):
+        raise errors.ModelLoadFailed(f"The engine '{name}' has no 'sample_rate'.")
     return engine
 
 

@@ -98,7 +98,7 @@ def plugins_on(choice: Sequence[str]) -> list[Plugin]:
         if lacking := {*plugin.requires} - {one.name for one in on}:
             raise SettingsInvalid(
                 f"The plugin '{plugin.name}' requires {', '.join(sorted(lacking))}.",
-                hint="Name both in the setting 'plugins', or none of them.",
+                hint="Name them in the setting 'plugins', too, or leave it out.",
             )
     return on
 
@@ -125,15 +125,46 @@ def enabled(settings: Settings) -> list[Plugin]:
 
 def settings_class(choice: Sequence[str] = (ALL_PLUGINS,)) -> type[Settings]:
     """Return the class of the settings of the core and of the plugins that are on."""
-    return _settings_class(tuple(plugins_on(choice)))
+    return settings_of(tuple(plugins_on(choice)))
+
+
+def own_settings_class() -> type[Settings]:
+    """Return the class of the settings of the core and of all plugins that are listed here."""
+    return settings_of(PLUGINS)
 
 
 @functools.cache
-def _settings_class(plugins: tuple[Plugin, ...]) -> type[Settings]:
+def settings_of(plugins: tuple[Plugin, ...]) -> type[Settings]:
+    """Return the class of the settings of the core and of these plugins.
+
+    Raises:
+        errors.SettingsInvalid: two have a setting of one name.
+    """
+    taken = {*Settings.model_fields}
+    for plugin in plugins:
+        own = {*plugin.settings.model_fields} if plugin.settings is not None else set()
+        if both := taken & own:
+            raise SettingsInvalid(
+                f"The plugin '{plugin.name}' has settings that there are already: "
+                f"{', '.join(sorted(both))}.",
+                hint=f"Turn it off: --plugins=-{plugin.name}.",
+            )
+        taken |= own
     groups = [plugin.settings for plugin in plugins if plugin.settings is not None]
     engines = [engine for plugin in plugins for engine in plugin.engines]
     variables = {word: name for one in plugins for word, name in one.foreign_variables.items()}
     return Settings.with_plugins(groups, engines, variables)
+
+
+def settings_of_plugins_off(settings: Settings) -> dict[str, str]:
+    """Return the plugins that are off by the names of their settings."""
+    known = type(settings).model_fields
+    return {
+        name: plugin.name
+        for plugin in installed().values()
+        for name in (plugin.settings.model_fields if plugin.settings is not None else ())
+        if name not in known
+    }
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -61,7 +61,7 @@ def create_service(settings: Settings) -> Service:
         live, reason = engine_selection.choose_live_engine(settings, choice)
         _log_choice("live engine", live, reason, wanted=True)
         for choose_voice in (plugin.choose_voice for plugin in plugins):
-            if choose_voice is not None:
+            if choose_voice is not None and voice is None:
                 voice, reason = choose_voice(settings)
                 _log_choice("TTS engine", voice, reason, wanted=voice is not None)
     found = (plugin.shared_jobs(settings) for plugin in plugins if plugin.shared_jobs is not None)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -67,7 +68,7 @@ class ServicePart(Protocol):
     """What a plugin has once in each service, such as its registry of clients."""
 
     def health(self) -> dict[str, Any]:
-        """Return its fields of `/health`."""
+        """Return its fields of `/health`, beside those of the core."""
 
     async def close(self) -> None:
         """Release everything; live sessions are closed before."""
@@ -161,8 +162,15 @@ class Service:
         self._parts.append(part)
 
     def part(self, kind: type[Part]) -> Part:
-        """Return the part of that class."""
-        return next(part for part in self._parts if isinstance(part, kind))
+        """Return the part of that class.
+
+        Raises:
+            LookupError: the plugin that has it is off.
+        """
+        for part in self._parts:
+            if isinstance(part, kind):
+                return part
+        raise LookupError(f"The service has no {kind.__name__}.")
 
     def has_part(self, kind: type[ServicePart]) -> bool:
         """Return whether the service has a part of that class."""
@@ -193,17 +201,21 @@ class Service:
         await self.queue.broken()
 
     async def close(self) -> None:
-        """Stop all work and release everything."""
-        await self._background.close()
-        await self.live.close()
-        for part in self._parts:
-            await part.close()
-        await self._backend.close()
-        await self.voices.close()
-        await self._intake.close()
-        await self.local_models.close()
-        await self.models.close()
-        await self.fleet.close()
+        """Stop all work and release everything; an error of one does not keep the others open."""
+        order = (
+            self._background.close,
+            self.live.close,
+            *(part.close for part in self._parts),
+            self._backend.close,
+            self.voices.close,
+            self._intake.close,
+            self.local_models.close,
+            self.models.close,
+            self.fleet.close,
+        )
+        async with AsyncExitStack() as stack:
+            for close in reversed(order):
+                stack.push_async_callback(close)
 
     def options(self, given: Mapping[str, object]) -> TranscribeOptions:
         """Parse a client's options and check them against the engine.

@@ -41,7 +41,7 @@ def test_unknown_variable_is_warned_of_with_the_nearest_setting(monkeypatch):
         *("TEST_LIMITS", "SCRIPTED_SPEED"),
     ):
         monkeypatch.setenv(f"VIBEVOICE_{fine}", "1")
-    precision, strange = unknown_variables(load_settings())
+    precision, strange = unknown_variables(load_settings(), {})
     assert "VIBEVOICE_PRECISON" in precision[0]
     assert "VIBEVOICE_PRECISION?" in precision[1]
     assert "VIBEVOICE_QQQQ" in strange[0]

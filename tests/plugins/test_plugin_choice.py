@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from sidecar import errors
+from sidecar.config.setting_types import SettingsGroup, setting
+from sidecar.config.settings import unknown_variables
 from sidecar.plugin import Plugin
-from sidecar.plugins import PLUGINS, enabled, load_settings, plugins_on
+from sidecar.plugins import (
+    PLUGINS,
+    enabled,
+    load_settings,
+    plugins_on,
+    settings_of,
+    settings_of_plugins_off,
+)
 from sidecar.server.app import create_app, create_service
 from sidecar.server.listeners import reserve_ports
 
@@ -47,6 +56,26 @@ def test_plugin_without_a_required_one_is_off_or_refused_if_named() -> None:
     assert {"openai", "realtime"}.isdisjoint(names("-openai"))
     with pytest.raises(errors.SettingsInvalid, match="'realtime' requires conversation, openai"):
         names("realtime")
+
+
+def test_setting_of_a_plugin_that_is_there_already_is_refused() -> None:
+    class Twin(SettingsGroup):
+        """Twin: a setting of the core."""
+
+        queue_limit: int = setting(1, "Another limit.")
+
+    with pytest.raises(errors.SettingsInvalid, match="already: queue_limit"):
+        settings_of((Plugin(name="twin", settings=Twin),))
+
+
+def test_variable_of_a_plugin_that_is_off_is_named_with_the_plugin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://me:pw@db/jobs")
+    settings = load_settings(plugins="-shared_jobs")
+    ((problem, remedy),) = unknown_variables(settings, settings_of_plugins_off(settings))
+    assert "'shared_jobs', which is off" in problem
+    assert "VIBEVOICE_JOURNAL_KEY" not in remedy
 
 
 def test_unknown_plugin_is_refused_with_the_nearest_name() -> None:

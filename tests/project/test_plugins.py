@@ -56,7 +56,10 @@ def imports(file: Path, *, inside: bool = True) -> frozenset[str]:
 
 def those_without(name: str) -> set[str]:
     """Return the plugins that are deleted with one: itself and those that require it."""
-    return {name} | {plugin.name for plugin in PLUGINS if name in plugin.requires}
+    gone = {name}
+    while more := {plugin.name for plugin in PLUGINS if gone & {*plugin.requires}} - gone:
+        gone |= more
+    return gone
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -181,7 +181,7 @@ LATER = (
         "sidecar.plugins.yap.routes",
         "sidecar.plugins.openai.common",
         "sidecar.server.http_app",
-        "sidecar.plugins.shared_jobs",
+        "sidecar.plugins.shared_jobs.shared_backend",
         "sidecar.jobs.recovery",
     ),
     "sidecar.plugins.conversation.conversation_loop",

@@ -136,3 +136,19 @@ def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     caplog.set_level(logging.DEBUG, "sidecar.server.app")
     create_service(load_settings(engine="auto", data_dir=tmp_path))
     assert "torch" in caplog.text
+
+
+async def test_part_that_fails_to_close_keeps_nothing_open(tmp_path: Path) -> None:
+    class Failing:
+        def health(self) -> dict[str, object]:
+            return {}
+
+        async def close(self) -> None:
+            raise RuntimeError("a part of a plugin")
+
+    given = {"engine": "scripted", "data_dir": tmp_path, "keep_jobs": True, "journal_key": "k" * 32}
+    service = create_service(load_settings(**given))
+    service.add_part(Failing())
+    with pytest.raises(RuntimeError, match="a part of a plugin"):
+        await service.close()
+    await create_service(load_settings(**given)).close()

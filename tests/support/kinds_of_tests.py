@@ -39,15 +39,18 @@ _MODULES = {
         *("torch", "transformers", "onnxruntime", "moonshine_voice", "ctranslate2", "tokenizers"),
         *("sidecar.api", "sidecar.plugins", "sidecar.diarization"),
         *("sidecar.storage", "sidecar.jobs.sqlite_event_log", "sidecar.jobs.recovery"),
+        *("sidecar.engines", "sidecar.gpu_memory", "sidecar.checkpoints"),
+        "sidecar.plugins.conversation.tts",
         *(
-            "sidecar.engines",
-            "sidecar.gpu_memory",
-            "sidecar.checkpoints",
+            f"sidecar.plugins.shared_jobs.{name}"
+            for name in ("shared_backend", "postgres_database", "postgres_connection")
         ),
-        "sidecar.plugins.shared_jobs.shared_backend",
+        "sidecar.plugins.shared_jobs.postgres_speaker_store",
+        "sidecar.plugins.shared_jobs.s3_storage",
     ),
+    UNIT: ("sidecar.plugins.conversation", "sidecar.plugins.shared_jobs"),
 }
-"""What is named of these modules makes a test one of that kind."""
+"""What is named of these modules makes a test one of that kind; the longest name counts."""
 _NAMES = {
     SYSTEM: {"create_subprocess_exec", "create_subprocess_shell", "fork", "getfixturevalue"},
     INTEGRATION: {"create_server", "open_connection", "start_server", "start_unix_server"},
@@ -163,10 +166,9 @@ def _is_ours(value: object) -> bool:
 
 @functools.cache
 def _of_module(name: str) -> str:
-    for kind, modules in _MODULES.items():
-        if any(name == one or name.startswith(f"{one}.") for one in modules):
-            return kind
-    return UNIT
+    named = {one: kind for kind, modules in _MODULES.items() for one in modules}
+    found = [one for one in named if name == one or name.startswith(f"{one}.")]
+    return named[max(found, key=len)] if found else UNIT
 
 
 @functools.cache

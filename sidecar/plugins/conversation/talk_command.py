@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sidecar import errors
 from sidecar.cli.audio_input import devices, open_input
 from sidecar.cli.backends import ServiceTarget, client_of, running_service, started_for
 from sidecar.cli.common_options import option
 from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line, print_text
 from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.plugins import enabled, load_settings
 from sidecar.plugins.conversation import talk_client
 
 if TYPE_CHECKING:
@@ -106,6 +108,11 @@ def _service(
     running = where if where.server else None if llm is not None else running_service(where)
     if running is not None:
         return nullcontext(running)
+    if "conversation" not in {plugin.name for plugin in enabled(load_settings())}:
+        raise errors.SettingsInvalid(
+            "The plugin 'conversation' is off.",
+            hint="Turn it on by the setting 'plugins', or name a service with --server.",
+        )
     given: dict[str, object] = {"port": 0}
     given |= {"llm": llm} if llm else {}
     given |= {} if aloud else {"voice_engine": "none"}

@@ -74,11 +74,17 @@ async def _import_speakers(settings: Settings, folder: Path) -> tuple[int, int]:
 
 
 def _checks(settings: Settings) -> Iterable[CheckFinding]:
-    if not settings.shares_jobs:
-        return
-    from sidecar.plugins.shared_jobs.checks import check_shared_jobs
+    from sidecar.service.system_checks import CheckFinding, CheckState
 
-    yield check_shared_jobs(settings)
+    try:
+        shared = _shared_jobs(settings)
+    except SettingsInvalid as error:
+        yield CheckFinding("shared jobs", CheckState.BAD, error.detail, error.hint)
+        return
+    if shared is not None:
+        from sidecar.plugins.shared_jobs.checks import check_shared_jobs
+
+        yield check_shared_jobs(settings)
 
 
 def _add_commands(app: typer.Typer) -> None:
