@@ -58,6 +58,11 @@ class ModelCheckpoint:
         return cls(folder, config, weights, size, revision)
 
 
+def is_revision(text: str) -> bool:
+    """Return whether a text may name a commit, branch or tag: a path below `refs`."""
+    return re.fullmatch(r"\w[\w.+/-]*", text, re.ASCII) is not None and ".." not in text
+
+
 def checkpoint_name(folder: Path) -> str:
     """Return a checkpoint's name without a path of the machine: the folder's, or
     ``owner/repository@commit`` in a Hugging Face cache."""
@@ -342,7 +347,7 @@ def complete_commit(
     none."""
     try:
         found = first_complete_checkpoint(cached_snapshots(repo), read)
-    except errors.BadCheckpoint:
+    except (errors.BadCheckpoint, OSError):  # perhaps deleted meanwhile
         return None
     return found.folder.name if found is not None and is_commit(found.folder.name) else None
 

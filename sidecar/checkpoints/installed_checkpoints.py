@@ -6,6 +6,7 @@ nothing heavy, because the process that answers requests uses it.
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -372,7 +373,8 @@ class InstalledModel:
 def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
     """Yield the models in a Hugging Face cache that an engine of this service can load.
 
-    They are sorted by folder name.
+    They are sorted by folder name. A folder whose name is that of no repository is none of them.
+    Downloads and deletions may run meanwhile.
     """
     whisper = WHISPER_MODELS.items()
     names = {one.repository: f"{WHISPER_PREFIX}{name}" for name, one in whisper}
@@ -383,8 +385,20 @@ def installed_models(cache: Path | None = None) -> Iterator[InstalledModel]:
         if repository not in names and not is_vibevoice_cache(folder.name):
             continue
         name = names.get(repository, repository)
-        _, layout = resolve_repository(name)
-        content = [path for path in folder.rglob("*") if not path.is_symlink() and path.is_file()]
-        size = sum(path.stat().st_size for path in content)
+        try:
+            _, layout = resolve_repository(name)
+        except errors.RepositoryNotFound:  # such as a copy made by hand
+            continue
+        files = (os.path.join(root, file) for root, _, there in os.walk(folder) for file in there)
+        size = sum(map(_file_bytes, files))
         commit = checkpoint.complete_commit(folder, layout.read) or ""
         yield InstalledModel(name, repository, folder, layout.engine, size, commit)
+
+
+def _file_bytes(path: str) -> int:
+    """Return the size of a file; 0 of a link, and of a file that is gone meanwhile."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

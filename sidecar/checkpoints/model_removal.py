@@ -11,7 +11,7 @@ from sidecar.checkpoints.installed_checkpoints import (
     installed_models,
     resolve_repository,
 )
-from sidecar.checkpoints.resumable_download import HubCacheDestination, locked
+from sidecar.checkpoints.resumable_download import HubCacheDestination, explained_by, locked
 
 
 def installed_model(name: str) -> InstalledModel:
@@ -40,9 +40,16 @@ def delete_model(model: InstalledModel) -> None:
 
     Raises:
         errors.PullRunning: it is being downloaded.
-        OSError: a file cannot be deleted.
+        errors.CheckpointUnwritable: a file cannot be deleted.
     """
+    if model.folder.is_symlink():
+        raise errors.CheckpointUnwritable(
+            f"{model.folder} is a link, which is not followed.", hint="Delete it by hand."
+        )
     place = HubCacheDestination(model.folder, "none")
-    with locked(place):
-        shutil.rmtree(model.folder)
+    leaving = model.folder.with_name(f".deleted-{model.folder.name}")
+    with explained_by("", (), "Check its permissions, and close what reads it."), locked(place):
+        shutil.rmtree(leaving, ignore_errors=True)  # of a deletion that was interrupted
+        model.folder.rename(leaving)  # so that half a model is none
+        shutil.rmtree(leaving)
     shutil.rmtree(place.lock.parent, ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from filelock import FileLock, Timeout
 
 from sidecar import errors, files
-from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, pulled_commit
+from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, is_revision, pulled_commit
 
 GIT, SHA256, MD5, SIZE = "git", "sha256", "md5", "size"
 _DIGEST_CHARS = {GIT: 40, SHA256: 64, MD5: 32, SIZE: 0}
@@ -168,7 +168,7 @@ class HubCacheDestination(DownloadDestination):
 
     def finish(self, revision: str) -> None:
         """Record the commit of a branch or tag."""
-        if revision != self._commit and ".." not in revision:
+        if revision != self._commit and is_revision(revision):
             reference = self.root / "refs" / revision
             reference.parent.mkdir(parents=True, exist_ok=True)
             reference.write_text(self._commit, encoding="utf-8")

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from model_hub import CONFIG, ORIGINAL_CONFIG, SHARDS, SPEAKING_CONFIG, write_ch
 
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
-from sidecar.checkpoints.installed_checkpoints import STREAMING, find_checkpoint
+from sidecar.checkpoints.installed_checkpoints import STREAMING, find_checkpoint, installed_models
 from sidecar.checkpoints.model_repositories import (
     STREAMING_REPOSITORIES,
     VIBEVOICE_REPOSITORY,
@@ -479,3 +481,32 @@ def test_broken_streaming_model_in_the_cache_names_its_own_download(name, tmp_pa
     with pytest.raises(errors.CheckpointIncomplete) as caught:
         STREAMING.read(folder)
     assert caught.value.hint.endswith(f"vibevoice-asr pull {STREAMING_REPOSITORIES[name]}")
+
+
+def test_folders_that_are_no_repositories_are_not_listed(tmp_path: Path) -> None:
+    cached(tmp_path, main=True)
+    for odd in ("models--vibevoice-asr-ft", "models--microsoft--VibeVoice-ASR-HF copy"):
+        (tmp_path / odd).mkdir()
+    assert [(one.name, one.commit) for one in installed_models(tmp_path)] == [("vibevoice", NEW)]
+
+
+def test_models_are_listed_while_files_come_and_go(tmp_path: Path) -> None:
+    cached(tmp_path, main=True)
+    other, over = tmp_path / "models--x--vibevoice-asr", threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for number in range(20):
+                blobs = other / "blobs" / str(number)
+                blobs.mkdir(parents=True, exist_ok=True)
+                (blobs / "part").write_bytes(b"1")
+            shutil.rmtree(other / "blobs")
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        listed = [{one.name for one in installed_models(tmp_path)} for _ in range(100)]
+    finally:
+        over.set()
+        busy.join()
+    assert all("vibevoice" in names for names in listed)
