@@ -224,6 +224,7 @@ class ModelRegistry:
         }
         self._served = dict(self._first)
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._loading_choices: dict[str, Mapping[str, EngineChoice[EngineSpec]]] = {}
         self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Error code of the last model that could not be loaded, by its name."""
@@ -239,9 +240,13 @@ class ModelRegistry:
         return {role: one.model_id for role, one in self._served.items()}
 
     def folders(self) -> list[Path]:
-        """Return the folders of the models that are loaded, and of those of the start."""
+        """Return the folders of the models that are loaded or being loaded, and of those of the
+        start; an adapter's model has a folder of its own."""
         choices = [one.choice for one in (*self._first.values(), *self._served.values())]
-        return [one.checkpoint.folder for one in choices if one.checkpoint is not None]
+        choices += [one for suited in self._loading_choices.values() for one in suited.values()]
+        found = [one.checkpoint for one in choices if one.checkpoint is not None]
+        weights = [file.parent for one in found for file in one.weight_files]
+        return [*(one.folder for one in found), *weights]
 
     @property
     def loading_names(self) -> list[str]:
@@ -300,12 +305,13 @@ class ModelRegistry:
             self._load(model_id, suited, precision), name="model"
         )
         self._loading[model_id] = task
+        self._loading_choices[model_id] = suited
         task.add_done_callback(lambda task: self._load_ended(model_id, task))
         return task
 
     def _load_ended(self, model_id: str, task: asyncio.Task[None]) -> None:
         if self._loading.get(model_id) is task:
-            del self._loading[model_id]
+            del self._loading[model_id], self._loading_choices[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("internal error while a model was loaded or unloaded", exc_info=fault)
 

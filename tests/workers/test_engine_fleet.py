@@ -1,21 +1,32 @@
 """The engines of a service: one for files and one for live audio, side by side."""
 
+import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 from service_process import until
 
+from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
-from sidecar.workers import worker_process
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole
+from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.workers import engine_fleet, worker_process
+from sidecar.workers.engine_fleet import (
+    EngineFleet,
+    EngineRole,
+    ModelLoadRequest,
+    ModelRegistry,
+)
+from sidecar.workers.engine_host import EngineHost
 from sidecar.workers.engine_slot import EngineState
 from sidecar.workers.worker_process import Heartbeat
 
@@ -67,6 +78,45 @@ async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
     assert (written["role"], written["engine"], written["exit_code"]) == (role, "scripted", -9)
     assert ("answered no ping" in str(written)) is (way == "SIGSTOP")
     assert fleet.engines[role].crashes == 1
+
+
+async def test_folders_in_use_are_those_of_adapter_and_model_also_while_they_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def choice(name: str) -> EngineChoice[EngineSpec]:
+        weights = (Path(f"{name} model") / "model.safetensors",)
+        made = ModelCheckpoint(Path(f"{name} adapter"), {}, weights, 1, None)
+        return replace(SCRIPTED, checkpoint=made)
+
+    held, begun = asyncio.Event(), asyncio.Event()
+
+    class Host:
+        """Engine whose loads take until the end of the test."""
+
+        slot = SimpleNamespace(precision=Precision.AUTO, check=lambda _: None)
+
+        def check(self, _: object) -> None:
+            """Accept every model."""
+
+        async def load_model(self, *_: object) -> Precision:
+            """Load a model."""
+            begun.set()
+            await held.wait()
+            return Precision.AUTO
+
+    def chosen(settings: Settings) -> EngineChoice[EngineSpec]:
+        return choice(settings.whisper_model)
+
+    monkeypatch.setattr(engine_fleet, "choose_engine", chosen)
+    hosts = cast(Mapping[str, EngineHost[EngineSpec]], {EngineRole.FILES: Host()})
+    models = ModelRegistry(Settings(), hosts, {EngineRole.FILES: choice("first")})
+    first = {Path("first adapter"), Path("first model")}
+    assert set(models.folders()) == first
+    await models.load(ModelLoadRequest("other", size="second"))
+    await begun.wait()
+    assert set(models.folders()) == first | {Path("second adapter"), Path("second model")}
+    await models.close()
+    assert set(models.folders()) == first
 
 
 async def test_fleet_without_live_engine_has_file_engine_only(tmp_path: Path) -> None:
