@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.auth.identity import Identity, Scope
@@ -25,10 +27,16 @@ from sidecar.checkpoints.installed_checkpoints import resolve_repository
 from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import own_command
 from sidecar.service.model_catalogue import CatalogueModel, list_models
+from sidecar.workers.worker_environment import worker_environment_of
 
+T = TypeVar("T")
 MAX_DOWNLOADS = 2
 """More share the line, and each takes longer."""
+PATIENCE_S = 5.0
+"""Time for the disk: a list reads some files of each model. A longer deletion goes on."""
 _MAX_DISK_CALLS = 2
+_OF_HUB = re.compile(r"^(HF|HUGGING_?FACE)_|_PROXY$", re.IGNORECASE)
+"""Variables of the hub and of the way to it, which may have secrets."""
 
 
 class ModelDownload:
@@ -74,16 +82,25 @@ class LocalModels:
     """Models of this machine, and the downloads that run.
 
     ``in_use`` returns the folders from which engines of this service load.
+    ``patience_s``: time for the disk.
     """
 
-    def __init__(self, in_use: Callable[[], Iterable[Path]]) -> None:
-        self._in_use = in_use
+    def __init__(
+        self, in_use: Callable[[], Iterable[Path]], patience_s: float = PATIENCE_S
+    ) -> None:
+        self._in_use, self._patience_s = in_use, patience_s
         self._downloads: set[ModelDownload] = set()
+        self._count = 0
+        """Of the downloads, and of those whose process is being started."""
         self._disk = ThreadLimiter("models", _MAX_DISK_CALLS)
 
     async def all(self) -> list[CatalogueModel]:
-        """Return the models that there are."""
-        return await self._disk.run(lambda: list(list_models()))
+        """Return the models that there are.
+
+        Raises:
+            errors.MachineBusy: their folder cannot be read, or not in time.
+        """
+        return await self._on_disk(lambda: list(list_models()))
 
     async def pull(self, caller: Identity, name: str, revision: str = "") -> ModelDownload:
         """Start the download of a model; what is installed is checked.
@@ -95,19 +112,31 @@ class LocalModels:
         """
         caller.demand(Scope.ADMIN)
         resolve_repository(name)
-        if len(self._downloads) >= MAX_DOWNLOADS:
+        if self._count >= MAX_DOWNLOADS:
             raise errors.PullRunning(
-                f"{len(self._downloads)} downloads are running.", hint="Wait until one has ended."
+                f"{self._count} downloads are running.", hint="Wait until one has ended."
             )
         words = ["pull", name, "--json", *([f"--revision={revision}"] if revision else ())]
         command = own_command("sidecar.main", "-P")  # not the current folder's
-        download = ModelDownload(
-            await asyncio.create_subprocess_exec(*command, *words, stdin=DEVNULL, stdout=PIPE)
-        )
+        kept = {name: value for name, value in os.environ.items() if _OF_HUB.search(name)}
+        env = worker_environment_of(os.environ) | kept  # no token of this service
+        self._count += 1
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, *words, stdin=DEVNULL, stdout=PIPE, env=env
+            )
+        except BaseException:
+            self._count -= 1
+            raise
+        download = ModelDownload(process)
         self._downloads.add(download)
         ending = asyncio.ensure_future(download.ended())
-        ending.add_done_callback(lambda _: self._downloads.discard(download))
+        ending.add_done_callback(lambda _: self._forget(download))
         return download
+
+    def _forget(self, download: ModelDownload) -> None:
+        self._downloads.discard(download)
+        self._count -= 1
 
     async def delete(self, caller: Identity, name: str) -> None:
         """Delete an installed model, or the part of one.
@@ -117,20 +146,33 @@ class LocalModels:
             errors.ModelNotFound: it is not installed.
             errors.ModelInUse: an engine of this service loads it.
             errors.PullRunning: it is being downloaded.
+            errors.CheckpointUnwritable: it cannot be deleted.
+            errors.MachineBusy: the disk does not answer in time.
         """
         caller.demand(Scope.ADMIN)
-        folders = [folder.resolve() for folder in self._in_use()]
+        folders = list(self._in_use())
 
         def delete() -> None:
             try:
                 model = model_removal.installed_model(name)
             except errors.CheckpointNotFound as error:
                 raise errors.ModelNotFound(error.detail) from None
-            if any(folder.is_relative_to(model.folder.resolve()) for folder in folders):
+            whole = model.folder.resolve()
+            if any(folder.resolve().is_relative_to(whole) for folder in folders):
                 raise errors.ModelInUse()
             model_removal.delete_model(model)
 
-        await self._disk.run(delete)
+        await self._on_disk(delete)
+
+    async def _on_disk(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._disk.run(work)
+        except OSError as error:  # also a timeout, after which the thread goes on
+            raise errors.MachineBusy(
+                f"The folder of the models cannot be read: {str(error) or 'its disk is silent'}.",
+                hint="Check the disk of the Hugging Face cache (HF_HOME).",
+            ) from None
 
     async def close(self) -> None:
         """End all downloads."""

@@ -1,10 +1,12 @@
 """Models of this machine, without a service around them."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_whisper
 from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
@@ -13,8 +15,9 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.checkpoints.checkpoint import cache_folder, hugging_face_cache
+from sidecar.checkpoints.installed_checkpoints import installed_models
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, WHISPER_MODELS
-from sidecar.service.local_models import LocalModels
+from sidecar.service.local_models import LocalModels, ModelDownload
 
 pytest.importorskip("huggingface_hub")
 
@@ -39,6 +42,79 @@ def test_model_that_an_engine_loads_is_not_deleted(hub: Hub) -> None:
     in_use.clear()
     asyncio.run(models.delete(ANONYMOUS, "whisper:small"))
     assert not repository.exists()
+
+
+@pytest.mark.parametrize("wrong", ["link", "locks"])
+def test_model_that_cannot_be_deleted_stays_whole(hub: Hub, wrong: str, tmp_path: Path) -> None:
+    repository = cache_folder(WHISPER_MODELS["small"].repository, hugging_face_cache())
+    tiny_whisper.write_like(repository / "snapshots" / COMMIT)
+    if wrong == "link":
+        repository.rename(tmp_path / "elsewhere")
+        repository.symlink_to(tmp_path / "elsewhere")
+    else:
+        (repository.parent / ".locks").write_bytes(b"")
+    with pytest.raises(errors.CheckpointUnwritable):
+        asyncio.run(LocalModels(list).delete(ANONYMOUS, "whisper:small"))
+    (model,) = installed_models()
+    assert model.commit == COMMIT
+
+
+def test_deletion_that_was_interrupted_is_completed_by_the_next(hub: Hub) -> None:
+    repository = cache_folder(WHISPER_MODELS["small"].repository, hugging_face_cache())
+    tiny_whisper.write_like(repository / "snapshots" / COMMIT)
+    (repository.parent / f".deleted-{repository.name}" / "blobs").mkdir(parents=True)
+    asyncio.run(LocalModels(list).delete(ANONYMOUS, "whisper:small"))
+    assert [one.name for one in repository.parent.iterdir()] == [".locks"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+def test_list_and_deletion_do_not_wait_for_silent_disk(hub: Hub) -> None:
+    silent = cache_folder(VIBEVOICE_REPOSITORY, hugging_face_cache()) / "refs"
+    silent.mkdir(parents=True)
+    os.mkfifo(silent / "main")
+
+    async def ask() -> None:
+        models = LocalModels(list, patience_s=0.05)
+        for _ in range(3):  # more than there are threads
+            with pytest.raises(errors.MachineBusy):
+                await models.all()
+        with pytest.raises(errors.MachineBusy):
+            await models.delete(ANONYMOUS, "vibevoice")
+        os.close(await asyncio.to_thread(os.open, silent / "main", os.O_WRONLY))
+
+    asyncio.run(ask())
+
+
+def test_download_has_the_token_of_the_hub_and_no_other(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "VIBEVOICE_TOKEN", "https_proxy"):
+        monkeypatch.setenv(name, "http://somebody:secret@127.0.0.1:1")
+
+    async def environment() -> dict[str, str]:
+        models = LocalModels(list)
+        await models.pull(ANONYMOUS, "vibevoice")
+        (child,) = psutil.Process().children()
+        try:
+            return child.environ()
+        finally:
+            await models.close()
+
+    env = asyncio.run(environment())
+    assert {"HF_TOKEN", "https_proxy", "HF_HOME"} <= env.keys()
+    assert "VIBEVOICE_TOKEN" not in env
+
+
+def test_of_three_downloads_at_once_one_is_refused(hub: Hub) -> None:
+    async def ask() -> list[object]:
+        models = LocalModels(list)
+        names = ("vibevoice", "whisper:tiny", "whisper:small")
+        pulls = [models.pull(ANONYMOUS, name) for name in names]
+        begun = await asyncio.gather(*pulls, return_exceptions=True)
+        await models.close()
+        return [type(one) for one in begun]
+
+    assert asyncio.run(ask()) == [ModelDownload, ModelDownload, errors.PullRunning]
 
 
 def test_close_ends_downloads(hub: Hub) -> None:
