@@ -275,15 +275,18 @@ prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`, a
 
 `models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
 in bytes, the packages that its engine lacks here, and `installed`. `memory_bytes` is computed, of
-the weights in the smallest precision.
+the weights in the smallest precision. `models` is left out for who lacks the scope `admin`, and,
+beside OpenAI's names, while the disk does not answer.
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
     curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
 
 The first is `pull --json` as server-sent events (without `folder`). Who hangs up ends it; the next
-one resumes it. At most two run at once. Both need the scope `admin`; a model that an engine of the
-service loads is not deleted (`model_in_use`). An engine takes a new model with the next start.
+one resumes it. At most two run at once. Both need the scope `admin`; without any token every
+program of this machine may do both, and every page of `allowed_origins`. A model that an engine of
+the service loads is not deleted (`model_in_use`). Both refuse with problems, also where the list
+has OpenAI's errors. An engine takes a new model with the next start.
 Nothing is downloaded that nobody asked for; `HF_ENDPOINT` names a mirror.
 
 Without a network (any model): on another machine with the same system

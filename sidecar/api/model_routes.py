@@ -1,12 +1,13 @@
 """Routes of /v1/models: list, download with progress as server-sent events, deletion.
 
 The list is OpenAI's, too (`plugins/openai`), whose names are in `data`; here the models of this
-machine are in `models`. Errors of these routes are problems, also where that plugin is on.
+machine are in `models`, for callers with the scope `admin`. Errors of POST and DELETE are problems
+also where that plugin is on (`DIALECTS`), those of GET are OpenAI's then.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ from pydantic import BaseModel, Field
 
 from sidecar import errors
 from sidecar.api.http import openapi, responses
-from sidecar.api.http.error_responses import problem
-from sidecar.api.http.model_list import LocalModel, local_models
+from sidecar.api.http.error_responses import ErrorDialects, problem
+from sidecar.api.http.model_list import LocalModel, models_field
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
+from sidecar.checkpoints.checkpoint import is_revision
 from sidecar.checkpoints.pull_events import DONE
 from sidecar.interfaces.request_options import field_missing, parse_text
 from sidecar.service.facade import Service
@@ -26,14 +28,15 @@ from sidecar.service.local_models import ModelDownload
 
 PATH = "/v1/models"
 PULL = f"{PATH}/pull"
+DIALECTS: ErrorDialects = {f"POST {PULL}": problem, f"DELETE {PATH}/": problem}
 
 
 class LocalModelList(BaseModel):
     """Models of this machine, where no plugin lists names of its own."""
 
-    object: Literal["list"] = "list"
-    data: list[dict[str, Any]] = Field(default=[], description="OpenAI's names: none.")
-    models: list[LocalModel]
+    object: Literal["list"]
+    data: list[dict[str, Any]] = Field(description="OpenAI's names: none.")
+    models: list[LocalModel] = Field(default=[], description="For the scope 'admin'.")
 
 
 PULL_BODY: dict[str, Any] = openapi.request_body(
@@ -64,10 +67,11 @@ def build_list_router(service: Service) -> APIRouter:
     router = openapi.Routes(responses=openapi.PROBLEMS, dependencies=openapi.CHECKS)
 
     @router.get(PATH, response_model=LocalModelList)
-    async def listed() -> Response:
+    async def listed(request: Request) -> Response:
         """List the models of this machine."""
-        body = LocalModelList(models=await local_models(service))
-        return responses.json_response(body.model_dump())
+        models = await models_field(service, identity_of(request))
+        body = LocalModelList(object="list", data=[], **models)
+        return responses.json_response(body.model_dump(exclude_unset=True))
 
     return router
 
@@ -79,38 +83,23 @@ def build_router(service: Service) -> APIRouter:
     @router.post(PULL, responses=PULLED, openapi_extra=PULL_BODY)
     async def pull(request: Request) -> Response:
         """Download a model, or check it; its progress as server-sent events."""
-
-        async def begin() -> Response:
-            values = await read_json(request, declared=True)
-            if "name" not in values:
-                raise field_missing("name", values)
-            name = parse_text("name", values["name"], 200)
-            revision = parse_text("revision", values.get("revision"), 200)
-            models = service.local_models
-            download = await models.pull(identity_of(request), name, revision)
-            return responses.EventStreamResponse(_frames(download), download.stop)
-
-        return await _as_problem(begin)
+        values = await read_json(request, declared=True)
+        if "name" not in values:
+            raise field_missing("name", values)
+        name = parse_text("name", values["name"], 200)
+        revision = parse_text("revision", values.get("revision"), 200)
+        if revision and not is_revision(revision):
+            raise errors.FieldInvalid("The field 'revision' is no branch, tag or commit.")
+        download = await service.local_models.pull(identity_of(request), name, revision)
+        return responses.EventStreamResponse(_frames(download), download.stop)
 
     @router.delete(PATH + "/{model:path}", status_code=204)
     async def delete(request: Request, model: str) -> Response:
         """Delete a downloaded model."""
-
-        async def forget() -> Response:
-            await service.local_models.delete(identity_of(request), model)
-            return Response(status_code=204)
-
-        return await _as_problem(forget)
+        await service.local_models.delete(identity_of(request), model)
+        return Response(status_code=204)
 
     return router
-
-
-async def _as_problem(answer: Callable[[], Awaitable[Response]]) -> Response:
-    """Return an answer, or its error as a problem: the plugin's format is that of its paths."""
-    try:
-        return await answer()
-    except errors.SidecarError as error:
-        return problem(error)
 
 
 async def _frames(download: ModelDownload) -> AsyncGenerator[bytes, None]:

@@ -159,13 +159,20 @@ class AccessControl:
             return
         if name not in CONTAINER_HOST_NAMES:
             raise errors.HostNotAllowed()
-        if self.authenticator.local_only and (approach.origins or not approach.rebinding_proof):
+        harmless = approach.rebinding_proof or approach.learns_nothing
+        if self.authenticator.local_only and (approach.origins or not harmless):
             raise errors.HostNotAllowed(
                 f"Without a token the service cannot tell a container that calls it '{name}' from "
                 "a web page that had this name rebound.",
                 hint="Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer, or "
                 f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
             )
+
+    def _may_be_rebound(self, approach: RequestOrigin) -> bool:
+        """Return whether a page that had a container's name rebound may have sent this."""
+        if self.anywhere or not self.authenticator.local_only or approach.rebinding_proof:
+            return False
+        return approach.hosts[0].partition(":")[0].lower() in CONTAINER_HOST_NAMES - self.names
 
     def admit_request(self, approach: RequestOrigin) -> None:
         """Check the origin and the rate of a request.
@@ -189,6 +196,8 @@ class AccessControl:
         """
         try:
             who = self.authenticator.identify(approach).at(approach)
+            if self._may_be_rebound(approach):
+                who = replace(who, scopes=frozenset())
         except errors.TokenInvalid:
             await self.delay_wrong_token(approach)
             raise

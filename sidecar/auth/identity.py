@@ -29,7 +29,9 @@ class RequestOrigin:
     navigates: bool = False
     """True if the user opens a page (`Sec-Fetch-Mode`); false for a request that a page sends."""
     rebinding_proof: bool = False
-    """True if pages can neither send this without an `Origin`, nor learn anything from it."""
+    """True if pages cannot send this without an `Origin`."""
+    learns_nothing: bool = False
+    """True if a caller without scopes learns nothing from it that matters."""
     scheme: str = "http"
     """Scheme of the request to the service or to a trusted proxy: `https` or `http`."""
     peer: str | None = None

@@ -49,7 +49,7 @@ def create_whole_app(
     the service."""
     settings = service.settings
     tickets = OneTimeCodes[auth_gate.TicketGrant]()
-    dialects: dict[str, error_responses.ErrorRenderer] = {}
+    dialects = dict(model_routes.DIALECTS)
     refusals: dict[str, auth_gate.SendRefusal] = {
         live_routes.PATH: live_routes.DIALECT.send_refusal
     }

@@ -45,7 +45,6 @@ class CatalogueModel:
     recordings: bool = True
     live: bool = False
     speakers: bool = True
-    word_times: bool = True
     download_bytes: int | None = None
     memory_bytes: int | None = None
     lacking: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ def list_models() -> Iterator[CatalogueModel]:
     here = {one.name: one for one in installed_models()}
     whispers = (f"{WHISPER_PREFIX}{name}" for name in WHISPER_MODELS)
     known = [VIBEVOICE, *STREAMING_REPOSITORIES, VOXTRAL, *whispers]
-    for name in [*known, *(here.keys() - known)]:
+    for name in [*known, *(name for name in here if name not in known)]:
         model = _model(name, resolve_repository(name)[1].engine)
         found = here.get(name)
         yield model if found is None else _installed(model, found.bytes, found.commit)

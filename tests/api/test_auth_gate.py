@@ -61,7 +61,9 @@ def check_refused(response: httpx.Response, status: int, code: str) -> None:
         assert response.json()["code"].startswith("ERR4")
         check_discreet(response.text)
         return
-    if not response.request.url.path.startswith(OPENAI):
+    asked = response.request
+    ours = asked.method == "DELETE" or asked.url.path.endswith("/pull")
+    if ours or not asked.url.path.startswith(OPENAI):
         check_problem(response, status, code)
         return
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
@@ -169,6 +171,8 @@ def test_container_without_token_is_served_but_page_of_its_name_is_refused(
         assert sent.status_code == 200, sent.text
     for path in ("/health", "/v1/models"):
         assert ask.get(path, headers=host_named(name)).status_code == 200
+    assert "models" not in ask.get("/v1/models", headers=host_named(name)).json()
+    assert "models" in ask.get("/v1/models").json()
     for path in ("/v1/jobs", "/", "/docs"):
         read = ask.get(path, headers=host_named(name))
         check_problem(read, 403, "host_not_allowed")

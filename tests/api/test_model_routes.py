@@ -1,5 +1,6 @@
 """Models over HTTP: list, download from a hub on this machine, deletion."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from vibevoice_asr_client import Client, codes
 
 from sidecar.auth.identity import Scope
 from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.checkpoints.checkpoint import cache_folder
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, WHISPER_MODELS
 
 pytest.importorskip("huggingface_hub")
 WHISPER = "whisper:small"
+ODD_REVISIONS = ("a\0b", "/etc/x", "../x", "a/../../x", "C:\\x", "-x")
 
 
 @pytest.fixture
@@ -155,6 +158,7 @@ def test_pull_that_fails_says_why_in_its_last_event(server: Server, hub: Hub) ->
         ({"name": "--help"}, 404, "repository_not_found"),
         ({"nam": WHISPER}, 422, "field_missing"),
         ({"name": 1}, 422, "field_invalid"),
+        *(({"name": WHISPER, "revision": one}, 422, "field_invalid") for one in ODD_REVISIONS),
     ],
 )
 def test_pull_of_no_model_is_a_problem(
@@ -180,7 +184,29 @@ def test_pull_and_deletion_need_the_scope_admin(tmp_path: Path, hub: Hub) -> Non
         body = {"name": "vibevoice"}
         refused = server.client.post("/v1/models/pull", json=body, headers=lacking)
         check_problem(refused, 403, "scope_missing")
+        refused = server.client.post("/v1/models/pull", json=body)
+        check_problem(refused, 401, "token_missing")
+        assert "models" in server.client.get("/v1/models", headers=having).json()
+        names = server.client.get("/v1/models", headers=lacking).json()
+        assert names["data"]
+        assert "models" not in names
     assert hub.tokens == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+@pytest.mark.parametrize(("plugins", "status"), [("", 200), ("-openai", 503)])
+def test_names_of_openai_are_listed_while_the_disk_is_silent(
+    tmp_path: Path, hub: Hub, plugins: str, status: int
+) -> None:
+    silent = cache_folder(VIBEVOICE_REPOSITORY, tmp_path / "home" / "hub" / "hub") / "refs"
+    silent.mkdir(parents=True)
+    os.mkfifo(silent / "main")
+    with service(tmp_path / "home", hub, **({"plugins": plugins} if plugins else {})) as server:
+        answer = server.client.get("/v1/models")
+        assert answer.status_code == status
+        body = answer.json()
+        assert "models" not in body
+        assert body["data"] if status == 200 else body["code"] == "machine_busy"
 
 
 def test_list_is_there_without_the_plugin_of_openai(tmp_path: Path, hub: Hub) -> None:
@@ -202,6 +228,7 @@ def test_page_downloads_model_and_says_that_it_is_installed(
     visitor.until("document.querySelector('.models progress').value > 0", "how far it is")
     assert visitor.findings() == []
     visitor.sees(".models progress + button", "Stop").click()
+    visitor.until("document.getElementById('said').textContent.includes('was stopped')", "it says")
     visitor.sees(f".models button[aria-label='Download {WHISPER}']", "Go on")
     hub.stall = {}
     visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()

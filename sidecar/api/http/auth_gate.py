@@ -27,7 +27,7 @@ PROBES = ("/healthz/live", "/healthz/ready", "/healthz/startup")
 OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Paths without authentication: a liveness probe has no token."""
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
-"""Paths that a page under a rebound name may read: they reveal nothing about recordings."""
+"""Paths that a page under a rebound name may read: without scopes they reveal nothing."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 
 
@@ -120,8 +120,8 @@ class AuthGate:
     async def _send_error(
         self, error: errors.SidecarError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Send an error with its status and body, in the format of the path."""
-        render = error_responses.error_response_at(scope["path"], self._rules.dialects)
+        """Send an error with its status and body, in the format of the request."""
+        render = error_responses.error_response_at(scope, self._rules.dialects)
         await render(error)(scope, receive, send)
 
     def _with_ticket(
@@ -164,7 +164,8 @@ def request_origin(scope: Scope) -> RequestOrigin:
         fetch_site=headers.get("sec-fetch-site", ""),
         navigates=method == "GET" and headers.get("sec-fetch-mode") == "navigate",
         # Fetch: browsers send an Origin with every WebSocket and every method but these two.
-        rebinding_proof=live or method not in ("GET", "HEAD") or scope["path"] in LEARNS_NOTHING,
+        rebinding_proof=live or method not in ("GET", "HEAD"),
+        learns_nothing=scope["path"] in LEARNS_NOTHING,
         scheme={"ws": "http", "wss": "https"}.get(scheme, scheme),  # as in an Origin
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),

@@ -53,7 +53,7 @@ _FROM_STATUS: Mapping[int, type[errors.SidecarError]] = {
 ErrorRenderer = Callable[[errors.SidecarError], Response]
 ErrorDialects = Mapping[str, ErrorRenderer]
 """Error formats of paths, for clients that do not know problem details. A path that ends in '/'
-covers all below it."""
+covers all below it; one after a method ('DELETE /x/') counts before one without."""
 NO_DIALECTS: ErrorDialects = {}
 UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
 """Headers of a 426, as RFC 9110 requires."""
@@ -144,12 +144,13 @@ def _route(request: dict[str, Any]) -> str:
     return str(request["route"])
 
 
-def error_response_at(path: str, dialects: ErrorDialects) -> ErrorRenderer:
-    """Return the error format of a path."""
-    if path in dialects:
-        return dialects[path]
-    above = (say for begin, say in dialects.items() if begin[-1] == "/" and path.startswith(begin))
-    return next(above, problem)
+def error_response_at(scope: Scope, dialects: ErrorDialects) -> ErrorRenderer:
+    """Return the error format of a request."""
+    for path in (f"{scope.get('method')} {scope['path']}", scope["path"]):
+        for begin, say in dialects.items():
+            if path == begin or (begin[-1] == "/" and path.startswith(begin)):
+                return say
+    return problem
 
 
 def error_headers(error: errors.SidecarError) -> dict[str, str]:
@@ -185,7 +186,7 @@ def install_error_handlers(
         answered, route = CURRENT_REQUEST.get(), request.scope.get("route")
         if answered is not None and route is not None:
             answered["route"] = route.path
-        response = error_response_at(request.scope["path"], dialects)(error)
+        response = error_response_at(request.scope, dialects)(error)
         response.headers.update(headers or {})
         return response
 
@@ -223,7 +224,7 @@ def install_error_handlers(
             await found_nothing(scope, receive, send)
             return
         sockets = ", ".join(one.path for one in own if isinstance(one, WebSocketRoute))
-        answer = error_response_at(scope["path"], dialects)(
+        answer = error_response_at(scope, dialects)(
             errors.NotFound(
                 "There is no WebSocket at this address.", hint=f"There are some at: {sockets}."
             )

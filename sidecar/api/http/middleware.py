@@ -192,9 +192,8 @@ class ShutdownAnswers(HttpMiddleware):
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # only the server cancels, and only at its shutdown
             if not begun:
-                answer = error_responses.error_response_at(scope["path"], self._dialects)(
-                    errors.ShuttingDown()
-                )
+                render = error_responses.error_response_at(scope, self._dialects)
+                answer = render(errors.ShuttingDown())
                 answer.headers["Connection"] = "close"
                 await answer(scope, receive, send)
 

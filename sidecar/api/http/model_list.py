@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from sidecar.api.http import openapi
+from sidecar.auth.identity import Identity, Scope
 from sidecar.service.facade import Service
 
 
@@ -15,7 +16,6 @@ class LocalModel(openapi.RenderedBody):
     recordings: bool
     live: bool
     speakers: bool
-    word_times: bool
     download_bytes: int | None = Field(description="Size of the download.")
     memory_bytes: int | None = Field(
         description="Of its weights in the smallest precision, without what a recording takes."
@@ -26,6 +26,13 @@ class LocalModel(openapi.RenderedBody):
     commit: str = Field(description="Version that is installed.")
 
 
-async def local_models(service: Service) -> list[LocalModel]:
-    """Return the models of this machine."""
-    return [LocalModel.model_validate(one) for one in await service.local_models.all()]
+async def models_field(service: Service, caller: Identity) -> dict[str, list[LocalModel]]:
+    """Return the field `models` for a caller; nothing for one that may not change them: names of
+    private fine-tunes are among them.
+
+    Raises:
+        errors.MachineBusy: their folder cannot be read.
+    """
+    if Scope.ADMIN not in caller.scopes:
+        return {}
+    return {"models": [LocalModel.model_validate(one) for one in await service.local_models.all()]}

@@ -29,7 +29,7 @@ async function pull(name, ended) {
     if (!one.abort.signal.aborted) wrong = trouble(error);
   }
   downloads.delete(name);
-  ended(wrong);
+  ended(wrong, one.abort.signal.aborted);
 }
 
 export function Models({ say }) {
@@ -48,9 +48,9 @@ export function Models({ say }) {
     void look();
     return () => (redraw = () => {});
   }, []);
-  const ended = (name) => (error) => {
+  const ended = (name) => (error, stopped) => {
     setWrong(error);
-    if (!error) say(`${name}: the download has ended.`);
+    if (!error) say(`${name}: the download ${stopped ? "was stopped" : "has ended"}.`);
     void look();
   };
   return html`<details class="models">

@@ -195,7 +195,7 @@ class OpenAIModelList(BaseModel):
 
     object: Literal["list"]
     data: list[OpenAIModel]
-    models: list[LocalModel]
+    models: list[LocalModel] = Field(default=[], description="For the scope 'admin'.")
 
 
 _OBJECTS = {"type": "array", "items": {"type": "object"}}

@@ -15,8 +15,9 @@ from fastapi import APIRouter, Request, Response
 
 from sidecar import clock
 from sidecar.api.http import middleware, model_list, responses, upload
+from sidecar.api.http.error_responses import log_error
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.errors import SidecarError, TokenInvalid
+from sidecar.errors import MachineBusy, SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
@@ -60,14 +61,18 @@ def build_router(service: Service) -> APIRouter:
     add(INFERENCE, "Transcribe a recording (whisper.cpp's server)", messages.INFER, usual=name)
 
     @router.get(MODELS, response_model=messages.OpenAIModelList)
-    async def listed() -> Response:
+    async def listed(request: Request) -> Response:
         """List the names of the loaded model (OpenAI's API)."""
         spec = service.spec
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
-        here = await model_list.local_models(service)
-        body = messages.OpenAIModelList(object="list", data=models, models=here)
-        return responses.json_response(body.model_dump(), headers=_request_id())
+        try:
+            here = await model_list.models_field(service, identity_of(request))
+        except MachineBusy as error:  # the names do not depend on the disk
+            log_error(error, None)
+            here = {}
+        body = messages.OpenAIModelList(object="list", data=models, **here)
+        return responses.json_response(body.model_dump(exclude_unset=True), headers=_request_id())
 
     @router.get(f"{MODELS}/{{model:path}}", response_model=messages.OpenAIModel)
     async def model(model: str) -> Response:
