@@ -189,6 +189,15 @@ def test_unknown_error_code_is_raised_as_its_family() -> None:
     assert type(problem(404, "page_not_found").error(NOW)) is package.NotFound
     assert type(problem(599, "odd").error(NOW)) is package.Failed
     assert problem(404, "page_not_found").error(NOW).code == "page_not_found"
+    body = {"error": {"message": "No. Do.", "type": "x", "param": None, "code": "token_missing"}}
+    openai = Answer(401, {}, json.dumps(body)).error(NOW)
+    assert (type(openai), openai.detail) == (codes.TokenMissing, "No. Do.")
+
+
+@pytest.mark.parametrize("name", ["../jobs/1", "a/./b", "..", "", "a//b"])
+def test_name_of_model_that_is_another_address_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no model's name"):
+        calls.delete_model(name)
 
 
 def test_answer_of_another_server_is_an_error() -> None:

@@ -208,7 +208,8 @@ export function bodyOf(answer) {
  */
 export function refusalOf(answer, nowMs) {
   const after = askedSeconds(answer.headers.get("retry-after"), nowMs);
-  const body = objectIn(answer.text);
+  let body = objectIn(answer.text);
+  if (body?.error instanceof Object) body = /** @type {Record<string, unknown>} */ (body.error); // OpenAI's
   if (body && "code" in body) return errorOf(body, answer.status, after);
   if (passes(answer.status)) {
     // a proxy's own
@@ -235,6 +236,16 @@ function strange(status) {
   return new AnswerNotUnderstood(`What answers is not this service (HTTP ${status}).`, {
     hint: "Check the address; the service's own is in its first line of log.",
   });
+}
+
+/**
+ * @param {string} name
+ * @returns {Call}
+ */
+export function deleteModel(name) {
+  const parts = name.split("/");
+  if (parts.some((part) => /^\.{0,2}$/.test(part))) throw new TypeError(`'${name}' is no model's name.`);
+  return { method: "DELETE", path: `/v1/models/${parts.map(encodeURIComponent).join("/")}`, ends: true };
 }
 
 /** @param {string} id */

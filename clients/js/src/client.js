@@ -301,7 +301,7 @@ export class VibevoiceClient {
   async models({ signal } = {}) {
     const answer = await this.#ask(calls.question("GET", "/v1/models"), signal);
     /** @type {{ models: import("./wire.js").LocalModel[] }} */
-    const { models } = checked(calls.bodyOf(answer), { models: "array" });
+    const { models } = checked({ models: [], ...calls.bodyOf(answer) }, { models: "array" });
     return models;
   }
 
@@ -341,8 +341,7 @@ export class VibevoiceClient {
    * @param {{ signal?: AbortSignal }} [how]
    */
   async deleteModel(name, { signal } = {}) {
-    const path = `/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`;
-    await this.#ask({ method: "DELETE", path, ends: true }, signal);
+    await this.#ask(calls.deleteModel(name), signal);
   }
 
   /**

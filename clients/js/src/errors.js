@@ -44,7 +44,8 @@ export class ServiceError extends ClientError {
 }
 
 /**
- * What the service said no with, in an answer (problem+json, RFC 9457) or as the error of a job.
+ * What the service said no with, in an answer (problem+json, RFC 9457, or OpenAI's) or as the error of
+ * a job.
  *
  * @param {Record<string, unknown>} body
  * @param {number | null} [status]
@@ -52,7 +53,7 @@ export class ServiceError extends ClientError {
  */
 export function errorOf(body, status = null, retryAfter = null) {
   const asked = body.retry_after;
-  return new ServiceError(String(body.detail || body.title || "The service said no."), {
+  return new ServiceError(String(body.detail || body.title || body.message || "The service said no."), {
     code: String(body.code ?? ""),
     hint: String(body.hint ?? ""),
     status,

@@ -129,7 +129,6 @@
  * @property {boolean} recordings
  * @property {boolean} live
  * @property {boolean} speakers
- * @property {boolean} word_times
  * @property {number | null} download_bytes
  * @property {number | null} memory_bytes of its weights in the smallest precision
  * @property {string[]} lacking packages that its engine needs there

@@ -243,6 +243,8 @@ test("a model is pulled with its events, and what goes wrong is thrown", async (
     [200, progress, EVENTS],
     [409, problem("pull_running")],
     [204, ""],
+    [401, { error: { message: "No.", type: "x", param: null, code: "token_missing" } }],
+    [200, { object: "list", data: [] }],
   ]);
   const [{ name }] = await client.models();
   const all = async () => {
@@ -257,6 +259,9 @@ test("a model is pulled with its events, and what goes wrong is thrown", async (
   await client.deleteModel(name);
   assert.deepEqual(JSON.parse(asked[1].body), { name });
   assert.equal(asked.at(-1).line, "DELETE /v1/models/whisper%3Asmall");
+  await assert.rejects(client.deleteModel("../jobs/j1"), TypeError);
+  await assert.rejects(client.models(), { code: "token_missing", detail: "No." });
+  assert.deepEqual(await client.models(), []);
 });
 
 test("the committed types have all that is exported, and every method", async () => {

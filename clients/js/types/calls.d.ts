@@ -101,6 +101,11 @@ export function bodyOf(answer: Answer): Record<string, unknown>;
  * @param {number} nowMs since 1970
  */
 export function refusalOf(answer: Answer, nowMs: number): AnswerNotUnderstood | import("./errors.js").ServiceError;
+/**
+ * @param {string} name
+ * @returns {Call}
+ */
+export function deleteModel(name: string): Call;
 /** What `transcript` can be had as. */
 export const FORMATS: readonly ["json", "text", "srt", "vtt", "tsv", "rttm"];
 export const EVENT_STREAM: "text/event-stream";

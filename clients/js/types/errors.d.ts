@@ -1,5 +1,6 @@
 /**
- * What the service said no with, in an answer (problem+json, RFC 9457) or as the error of a job.
+ * What the service said no with, in an answer (problem+json, RFC 9457, or OpenAI's) or as the error of
+ * a job.
  *
  * @param {Record<string, unknown>} body
  * @param {number | null} [status]

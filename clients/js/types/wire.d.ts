@@ -237,7 +237,6 @@ export type LocalModel = {
     recordings: boolean;
     live: boolean;
     speakers: boolean;
-    word_times: boolean;
     download_bytes: number | null;
     /**
      * of its weights in the smallest precision

@@ -145,10 +145,11 @@ impl Client {
         Ok(list.data)
     }
 
-    /// The models that can be used or downloaded here.
+    /// The models that can be used or downloaded here; none if the token lacks the scope `admin`.
     pub async fn local_models(&self) -> Result<Vec<LocalModel>> {
         #[derive(Deserialize)]
         struct List {
+            #[serde(default)]
             models: Vec<LocalModel>,
         }
         let list: List = answer(self.request(Method::GET, "/v1/models")).await?;
@@ -173,7 +174,17 @@ impl Client {
     /// It is not here (`model_not_found`), is used (`model_in_use`) or being downloaded
     /// (`pull_running`), or the token lacks the scope `admin`.
     pub async fn delete_model(&self, name: &str) -> Result<()> {
-        let request = self.request(Method::DELETE, &format!("/v1/models/{name}"));
+        if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let (code, detail) =
+                ("model_not_found".into(), format!("No model has the name {name}."));
+            return Err(Error::Problem(Problem { status: 404, code, detail, hint: String::new() }));
+        }
+        let models = reqwest::Url::parse(&format!("{}/v1/models", self.access.url));
+        let mut url = models.map_err(|error| Error::Strange(error.to_string()))?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(name.split('/')); // encoded
+        }
+        let request = self.authorized(self.http.delete(url).timeout(QUICK));
         good(request.send().await?).await.map(drop)
     }
 
@@ -245,10 +256,24 @@ async fn good(response: Response) -> Result<Response> {
     Err(problem(status.as_u16(), &response.bytes().await?))
 }
 
-/// The error in the body of a refusal.
+/// The error in the body of a refusal: a problem, or one of OpenAI's at the addresses of its API.
 pub(crate) fn problem(status: u16, body: &[u8]) -> Error {
-    match serde_json::from_slice::<Problem>(body) {
-        Ok(problem) => Error::Problem(problem),
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Refusal {
+        Problem(Problem),
+        OpenAi { error: OpenAiError },
+    }
+    #[derive(Deserialize)]
+    struct OpenAiError {
+        code: String,
+        message: String,
+    }
+    match serde_json::from_slice(body) {
+        Ok(Refusal::Problem(problem)) => Error::Problem(problem),
+        Ok(Refusal::OpenAi { error: OpenAiError { code, message: detail } }) => {
+            Error::Problem(Problem { status, code, detail, hint: String::new() })
+        }
         Err(_) => Error::Strange(format!(
             "HTTP {status}: {}",
             String::from_utf8_lossy(body).chars().take(200).collect::<String>()

@@ -286,8 +286,6 @@ pub struct LocalModel {
     pub live: bool,
     /// Whether it tells speakers apart.
     pub speakers: bool,
-    /// Whether it gives the times of words.
-    pub word_times: bool,
     /// Size of its download, if that is known.
     pub download_bytes: Option<u64>,
     /// Memory of its weights in the smallest precision, if that is known.

@@ -88,6 +88,9 @@ async fn models_of_this_machine_are_listed_and_failed_pull_says_why() {
     assert!(pull.next().await.is_none());
     let error = client.delete_model("whisper:small").await.unwrap_err();
     assert_eq!(error.code(), "model_not_found");
+    for other in ["../jobs/none", "x/..", "whisper:small?x#y"] {
+        assert_eq!(client.delete_model(other).await.unwrap_err().code(), "model_not_found");
+    }
     service.stop().await;
 }
 

@@ -76,6 +76,8 @@ class Answer:
             body = json.loads(self.text)
         except ValueError:
             body = None
+        if isinstance(body, dict) and isinstance(body.get("error"), dict):  # in OpenAI's shape
+            body = body["error"]
         if isinstance(body, dict) and "code" in body:
             return error_of(body, self.status, after)
         if self.status in retry.PASSING:  # a proxy's own
@@ -187,7 +189,13 @@ def pull_model(name: str, revision: Optional[str]) -> Call:
 
 
 def delete_model(name: str) -> Call:
-    """Delete one."""
+    """Delete one.
+
+    Raises:
+        ValueError: ``name`` would be another address.
+    """
+    if {"", ".", ".."} & set(name.split("/")):
+        raise ValueError(f"{name!r} is no model's name")
     return Call("DELETE", f"/v1/models/{quote(name)}", ends=True)
 
 

@@ -36,7 +36,9 @@ def error_of(
     if retry_after is None and isinstance(asked, (int, float)):
         retry_after = float(asked)
     return kind(
-        str(body.get("detail") or body.get("title") or "The service said no."),
+        str(
+            body.get("detail") or body.get("title") or body.get("message") or "The service said no."
+        ),
         code=code,
         hint=str(body.get("hint") or ""),
         status=status,

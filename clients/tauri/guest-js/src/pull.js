@@ -1,7 +1,7 @@
 /** Downloads of models. */
 
 import { Channel } from "@tauri-apps/api/core";
-import { call, newName } from "./call.js";
+import { call, newName, SpeechError } from "./call.js";
 
 /**
  * Download a model; the service loads it with its next start. What
@@ -21,7 +21,7 @@ export async function pullModel(name, { onProgress, signal } = {}) {
     if (signal?.aborted) stop(); // it came before the download had begun
     if (step.step === "progress") onProgress?.(step.bytes_done, step.bytes_total);
   };
-  signal?.throwIfAborted();
+  if (signal?.aborted) throw new SpeechError("cancelled", "It was cancelled before it began.");
   signal?.addEventListener("abort", stop, { once: true });
   try {
     await call("pull_model", { job, name, onStep });

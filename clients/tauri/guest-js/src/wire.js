@@ -33,7 +33,7 @@
  * A model that can be used or downloaded here; `languages` is empty if it knows any, `lacking` has packages
  * that the service would need for it. Sizes in bytes, `memory_bytes` of its weights alone.
  * @typedef {{ name: string, engine: string, languages: string[], recordings: boolean, live: boolean,
- *   speakers: boolean, word_times: boolean, download_bytes: number | null, memory_bytes: number | null,
+ *   speakers: boolean, download_bytes: number | null, memory_bytes: number | null,
  *   lacking: string[], installed: boolean, bytes: number, commit: string }} LocalModel
  *
  * What live audio may ask for (docs/live-wire.md).

@@ -23,4 +23,5 @@ test("pull that is aborted is cancelled by its name and rejected", async () => {
   const pulling = pullModel("whisper:small", { signal: abort.signal });
   await assert.rejects(pulling, { code: "cancelled" });
   assert.equal(asked.name, "whisper:small");
+  await assert.rejects(pullModel("x", { signal: abort.signal }), { name: "SpeechError", code: "cancelled" });
 });

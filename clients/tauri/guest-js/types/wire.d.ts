@@ -102,7 +102,6 @@ export type LocalModel = {
     recordings: boolean;
     live: boolean;
     speakers: boolean;
-    word_times: boolean;
     download_bytes: number | null;
     memory_bytes: number | null;
     lacking: string[];
