@@ -42,7 +42,9 @@ class Job:
         """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self.worked_s = 0.0
         """Seconds for which its last run had the engine, in all attempts."""
-        self.beside = False
+        self.silent_s = 0.0
+        """Seconds for which its last attempt had the engine since it last reported something."""
+        self.engine_shared = False
         """Whether others could have the engine at the same time."""
 
     @property
@@ -52,8 +54,8 @@ class Job:
 
     @property
     def kept_s(self) -> float:
-        """Return the seconds for which its last run kept the engine from others."""
-        return 0.0 if self.beside else self.worked_s
+        """Return the seconds for which its last attempt kept the engine from others, in vain."""
+        return 0.0 if self.engine_shared else self.silent_s
 
     @property
     def id(self) -> str:
@@ -314,10 +316,10 @@ class JobRun:
         job = self.job
         # if the engine dies again, no other job's work is lost
         alone = job.by_itself
-        job.beside = self._place.sharing.concurrent and not alone
+        job.engine_shared = self._place.sharing.concurrent and not alone
         lease = self._place.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
-            since = time.monotonic()
+            since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
             shares = self._place.spec.planned and self._place.sharing.concurrent
             if shares and not (alone or plan.memory.places):
@@ -332,11 +334,13 @@ class JobRun:
             try:
                 async with aclosing(events):
                     async for event in events:
+                        reported = time.monotonic()
                         await self._apply(event, time.monotonic() - since)
                         if job.ended and not isinstance(event, transcript.Finished):
                             break  # a listener ended it
             finally:
                 job.worked_s += time.monotonic() - since
+                job.silent_s = time.monotonic() - reported
         return True
 
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:

@@ -343,8 +343,8 @@ class ClaimLoop:
 
     def _put_off(self, held: HeldClaim, error: errors.SidecarError, took_s: float) -> None:
         """Leave a job, without a counted attempt, to nodes without this fault; here others go
-        before it, for twice the time that its opening took, or that it kept the engine, if that
-        was long. If they meet it too, claim none for a moment."""
+        before it, for twice the time that its opening took, or that it kept the engine in vain, if
+        that was long. If they meet it too, claim none for a moment."""
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused, self._paused_at = error, time.monotonic()

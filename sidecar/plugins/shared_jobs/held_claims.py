@@ -45,7 +45,7 @@ class ClaimedJob(Job):
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
         another node will try the job after an error of this machine. ``puts_off``: gives the job
-        back because of a passing fault, after the seconds for which it kept the engine."""
+        back because of a passing fault, after the seconds for which it kept the engine in vain."""
         super().__init__(source, record)
         self._reported = reported
         self._passes_on, self._puts_off = passes_on, puts_off

@@ -681,7 +681,7 @@ async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice
     job = claimer.queue.live(job_id)
     assert job is not None
     job.begin()
-    job.worked_s = 4 * ELIGIBILITY_TTL_S
+    job.silent_s = 4 * ELIGIBILITY_TTL_S
     job.put_off(errors.StorageUnreachable(), alone=True)
     await until(lambda: not shared.claimed)
     waits = shared.get(job_id)
@@ -693,6 +693,20 @@ async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice
     await asyncio.sleep(6 * ELIGIBILITY_TTL_S)
     shared.now_s += ELIGIBILITY_TTL_S
     await until(lambda: len(claimer.claims.claimed) > 1)
+
+
+async def test_job_whose_fault_came_after_long_work_is_left_to_no_other_node(
+    claimer: Service, shared: Jobs
+) -> None:
+    job_id = shared.send()
+    await until(lambda: claimer.queue.live(job_id))
+    job = claimer.queue.live(job_id)
+    assert job is not None
+    job.begin()
+    job.worked_s = 4 * ELIGIBILITY_TTL_S
+    job.put_off(errors.StorageUnreachable())
+    await until(lambda: not shared.claimed)
+    assert job_id not in claimer.claims.verdicts
 
 
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(

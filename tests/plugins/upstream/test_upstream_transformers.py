@@ -23,7 +23,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
     """The port of a running server, and the name of its model."""
     home = tmp_path_factory.mktemp("whisper")
     port, folder = free_port(), str(home / "checkpoint")
-    script = Path(__file__).parents[1] / "support/serve_transformers_whisper.py"
+    script = Path(__file__).parents[2] / "support/serve_transformers_whisper.py"
     outer = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
