@@ -96,6 +96,34 @@ def test_forgotten_segment_counts_for_no_label() -> None:
     assert set(speakers.voices) == {0}
 
 
+def test_embedding_that_is_made_again_is_clustered_anew_and_leaves_no_voice() -> None:
+    speakers = LiveSpeakerLabels()
+    hear(speakers, 0, 7)
+    mixed = (voice(7) + voice(8)) / math.sqrt(2)
+    speakers.hear(1, mixed, 3.0)
+    late = speakers.question()
+    assert late is not None
+    speakers.forget(1)
+    speakers.hear(1, voice(8), 3.0)
+    question = speakers.question()
+    assert question is not None
+    speakers.take(relabel(question))
+    assert set(speakers.voices) == {0, 1}
+
+
+def test_decision_about_an_embedding_that_was_dropped_meanwhile_labels_no_other() -> None:
+    speakers = LiveSpeakerLabels()
+    for piece, who in enumerate((7, 8, 7)):
+        hear(speakers, piece, who)
+    late = speakers.question(last=True)
+    assert late is not None
+    speakers.forget(1)
+    speakers.hear(1, voice(7), 3.0)
+    speakers.take(relabel(late))
+    assert [speakers.tell(piece) for piece in range(3)] == [0, 0, 0]
+    assert set(speakers.voices) == {0}, "the voice of the dropped one is nobody's"
+
+
 def test_clustering_is_asked_for_less_often_the_longer_a_session_is() -> None:
     speakers, count = LiveSpeakerLabels(), 0
     for piece in range(1000):

@@ -84,6 +84,8 @@ class LiveSpeakerLabels:
         self._heard: dict[int, _LabelledEmbedding] = {}
         self._directions: dict[int, Vector] = {}
         self._decided = 0
+        self._asked: set[int] = set()
+        """Segments of the last request whose embeddings have not changed since."""
         for number, one in (voices or {}).items():
             vector = vector_of(one)
             self._heard[_speaker_anchor(number)] = _LabelledEmbedding(
@@ -105,9 +107,15 @@ class LiveSpeakerLabels:
         self._silent.add(piece)
 
     def forget(self, piece: int) -> None:
-        """Drop a segment without text."""
-        self._heard.pop(piece, None)
+        """Drop the embedding of a segment: it has no text, or will have another embedding."""
         self._silent.discard(piece)
+        self._asked.discard(piece)
+        heard = self._heard.pop(piece, None)
+        if heard is None:
+            return
+        self._decided -= 1  # another one is news
+        if all(one.label != heard.label for one in self._heard.values()):
+            self._directions.pop(heard.label, None)
 
     def tell(self, piece: int) -> int | None:
         """Return the current speaker of a segment that is sent, in order. None if it is not known
@@ -127,6 +135,7 @@ class LiveSpeakerLabels:
             return None
         self._decided = count
         pieces = sorted(self._heard)  # in whatever order they came
+        self._asked = set(pieces)
         heard = [self._heard[piece] for piece in pieces]
         vectors = np.stack([one.vector for one in heard]).astype(np.float32)
         seconds = np.array([one.seconds for one in heard], np.float32)
@@ -135,6 +144,7 @@ class LiveSpeakerLabels:
     def take(self, decision: RelabelResult) -> None:
         """Take over a decision; segments that came meanwhile go to the nearest speaker."""
         found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
+        found = {piece: label for piece, label in found.items() if piece in self._asked}
         before = [one.label for one in self._heard.values()]
         after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._heard]
         numbers = clustering.renumber_speakers(
@@ -142,7 +152,9 @@ class LiveSpeakerLabels:
             np.array([*after, clustering.NO_SPEAKER]),
             len(decision.voices),
         )
-        self._directions = dict(zip(numbers.tolist(), decision.voices, strict=True))
+        known = zip(numbers.tolist(), decision.voices, strict=True)
+        used = set(found.values())  # not of a voice whose only embeddings were dropped meanwhile
+        self._directions = dict(one for label, one in enumerate(known) if label in used)
         for piece, one in self._heard.items():
             if piece in found:
                 one.label = int(numbers[found[piece]])
