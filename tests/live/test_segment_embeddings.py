@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import queue
 import random
 import threading
@@ -379,6 +380,20 @@ def test_enrolled_speaker_is_named_in_a_session_that_asks_for_labels_later() -> 
     table.finish()
     assert list(names_followed(table.told).values()) == [None, "Anne", None]
     assert [one.person for one in table.transcript.voices] == ["anne", None]
+
+
+def test_summary_of_a_session_that_wants_no_more_labels_keeps_names_and_voiceprints() -> None:
+    known = known_as("Anne", ANNE)
+    options = LiveOptions(partials=False, known_voices=(known,), voiceprints=True)
+    table = Table(options)
+    table.say(ANNE, 3.0)
+    table.say(BERT)
+    table.take(table.hearing.follow(dataclasses.replace(options, diarize=False), 0.0))
+    table.say(ANNE)
+    table.finish()
+    assert table.summary == [0, 1, None]
+    assert [one.person for one in table.transcript.voices] == ["anne", None]
+    assert [one is not None for one in table.transcript.prints] == [True, True, False]
 
 
 def test_without_diarization_no_embedding_is_computed() -> None:

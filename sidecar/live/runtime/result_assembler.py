@@ -155,7 +155,8 @@ class ResultAssembler:
             precision=precision,
             diarized=options.diarize and self._voicing is not None,
         )
-        if transcript.diarized and self._voicing is not None and self._voicing.people is not None:
+        told_apart = any(one.speaker is not None for one in said)  # if only for a part of the time
+        if told_apart and self._voicing is not None and self._voicing.people is not None:
             transcript = self._recognised(transcript, self._voicing, options)
         if options.diarize and self._voicing is None:
             transcript = transcript.with_notice(SPEAKERS_UNAVAILABLE)
