@@ -229,11 +229,11 @@ class StreamingSession:
         self.looped = False
         self._repetition = TokenRepetition()
 
-    def mark(self) -> "SessionMark":
+    def mark(self) -> SessionMark:
         """Return the state between two chunks."""
         return SessionMark(self.cache.length, self.chunks, [*self.remembered])
 
-    def go_back(self, mark: "SessionMark") -> None:
+    def go_back(self, mark: SessionMark) -> None:
         """Forget what was added since ``mark``."""
         self.cache.length, self.chunks = mark.positions, mark.chunks
         self.remembered.clear()

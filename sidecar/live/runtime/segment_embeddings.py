@@ -1,8 +1,9 @@
 """Speaker embeddings of live segments. Pure.
 
-An embedding costs as much as a partial, so each segment has one, of its first seconds of speech.
-Which audio it is made of depends on the audio alone: what there is after those seconds, else at a
-pause or the end. When it is made depends on the threads: while the segment is open, so that the
+An embedding costs as much as a partial, so each segment has few, of its first seconds of speech.
+Which audio they are made of depends on the audio alone: what there is after those seconds, else at
+a pause or the end. One is made again if the segment has grown much since, or has turned out to be
+of two speakers. When it is made depends on the threads: while the segment is open, so that the
 final has a label, or later, from a copy of the audio. Few copies wait: if no thread is free for
 long, the oldest is dropped, and its segment gets the speaker of its neighbour.
 """
