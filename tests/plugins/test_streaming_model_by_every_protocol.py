@@ -201,9 +201,10 @@ def test_live_session_has_the_same_words_by_grpc_and_yap(there: Server, pcm: byt
 
 
 def live_worker(server: Server) -> psutil.Process:
-    """The process of the engine that hears live audio: the one with a model."""
-    found = [one for one in server.family() if "worker_main" in " ".join(one.cmdline())]
-    return max(found, key=lambda one: int(one.memory_info().rss))
+    """The process of the engine that hears live audio."""
+    engines = server.client.get("/metrics.json").json()["vibevoice"]["engines"]
+    [found] = [one for one in engines if one["role"] == "live"]
+    return psutil.Process(found["pid"])
 
 
 async def test_session_whose_worker_is_killed_within_a_turn_has_the_words_and_speakers_of_another(
@@ -224,6 +225,8 @@ async def test_session_whose_worker_is_killed_within_a_turn_has_the_words_and_sp
         found, _ = await live_wire.rest(socket)
     told += [one for one in found if one["type"] == "final"]
     assert [one["segment"]["text"] for one in told] == [READ, *SAID]
+    codes = [one["code"] for one in found if one["type"] == "notice"]
+    assert codes.count("engine_restarted") == 1
     segments = found[-1]["transcript"]["segments"]
     assert [one["text"] for one in segments] == [READ, *SAID]
     assert [one["speaker"] for one in segments] == [f"Speaker_{number}" for number in range(4)]
