@@ -22,9 +22,11 @@ from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
     LiveSessionStart,
+    NoticeRaised,
     Partial,
     SessionRejected,
     Summary,
+    TurnDropped,
     TurnEnded,
 )
 from sidecar.interfaces.live_options import (
@@ -34,7 +36,13 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
-from sidecar.live.runtime.live_scheduler import EngineSession, LiveRecognizers, LiveScheduler
+from sidecar.live.runtime.live_scheduler import (
+    TICK_INTERVAL_S,
+    EngineSession,
+    LiveRecognizers,
+    LiveScheduler,
+    RecognizeFunction,
+)
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import (
     PartialSchedule,
@@ -253,6 +261,108 @@ def test_draft_of_turns_is_finished_though_its_last_audio_is_silence() -> None:
     wait_until(partial(_is_summed_up, told), "it ended")
     hall.close()
     assert [one.segment.text for one in told[before:] if isinstance(one, Final)] == ["2 s"]
+
+
+SPEECH_S = 0.7
+"""Of speech: a partial of `hall_of_turns` is due, and no audio waits behind it."""
+
+
+def speech(level: float, seconds: float = SPEECH_S) -> Block:
+    return np.full(round(seconds * LIVE_RATE), level, np.float32)
+
+
+def hall_of_turns(hear: RecognizeFunction, tick_s: float = TICK_INTERVAL_S) -> LiveScheduler:
+    """A scheduler with one thread for an engine that hears turns, half a second at a time."""
+    schedule = PartialSchedule(0.5, 0.5, grows=True, turns=True)
+    return LiveScheduler(
+        LiveRecognizers(hear), LoudnessVad(), "made-up", "fp32", 1, schedule=schedule, tick_s=tick_s
+    )
+
+
+def test_audio_behind_a_pass_of_an_engine_of_turns_counts_as_waiting_and_late() -> None:
+    heard, go_on = threading.Semaphore(0), threading.Event()
+
+    def held(request: SegmentRequest) -> RecognitionHypothesis:
+        heard.release()
+        assert go_on.wait(PATIENCE_S)
+        return RecognitionHypothesis(f"{len(request.audio)} samples", draft="state")
+
+    told: list[LiveEvent] = []
+    hall = hall_of_turns(held)
+    seat = hall.open(LiveOptions(diarize=False), LiveSessionStart(), told.append)
+    seat.push(speech(0.3))
+    assert heard.acquire(timeout=PATIENCE_S)
+    seat.push(speech(0.3, 2.0))
+    with hall.lock:
+        assert seat.waiting_s >= 2.0
+    assert seat.backlog_s >= 2.0
+    go_on.set()
+    wait_until(lambda: any(isinstance(one, NoticeRaised) for one in told), "it is told")
+    hall.close()
+    assert [one.notice.code for one in told if isinstance(one, NoticeRaised)] == ["partials_late"]
+
+
+def test_partial_of_turns_with_an_order_behind_it_is_as_urgent_as_a_final() -> None:
+    order, go_on = list[str](), threading.Event()
+
+    def held(request: SegmentRequest) -> RecognitionHypothesis:
+        found = dataclasses.replace(words(request), draft="state")
+        order.append(found.text)
+        assert go_on.wait(PATIENCE_S)
+        return found
+
+    hall = hall_of_turns(held)
+    seats = []
+
+    def all_wait() -> bool:
+        with hall.lock:
+            return bool(order) and all(one.hearing.held for one in seats)
+
+    for client, level in (("one", 0.2), ("another", 0.3), ("one", 0.4)):
+        options = LiveOptions(client=client)
+        seats.append(hall.open(options, LiveSessionStart(), lambda _: None))
+        seats[-1].push(speech(level))
+        wait_until(all_wait, "it waits")
+    seats[-1].push(LiveOrder.COMMIT)
+    go_on.set()
+    wait_until(lambda: len(order) > 2, "they are heard")
+    hall.close()
+    assert order[:2] == ["w20", "w40"], "not first the client that was served less"
+
+
+def test_cancel_stops_a_pass_and_what_came_before_it_is_not_recognized() -> None:
+    heard, told = list[int](), list[LiveEvent]()
+
+    def until_cancelled(request: SegmentRequest) -> RecognitionHypothesis:
+        heard.append(len(request.audio))
+        wait_until(request.cancelled, "it is cancelled")
+        return RecognitionHypothesis("words", draft="state")
+
+    hall = hall_of_turns(until_cancelled)
+    options = LiveOptions(turns=TurnControl.CLIENT, patience_s=PATIENCE_S)
+    seat = hall.open(options, LiveSessionStart(), told.append)
+    seat.push(speech(0.3, 5.0))
+    wait_until(lambda: heard, "it is heard")
+    seat.push(LiveOrder.CANCEL)
+    wait_until(lambda: any(isinstance(one, TurnDropped) for one in told), "it is dropped")
+    seat.push(LiveOrder.FINISH)
+    wait_until(partial(_is_summed_up, told), "it ended")
+    hall.close()
+    assert len(heard) == 1
+    assert not any(isinstance(one, Final) for one in told)
+
+
+def test_audio_behind_a_pass_of_turns_is_looked_at_when_that_ends() -> None:
+    heard = list[int]()
+
+    def at_once(request: SegmentRequest) -> RecognitionHypothesis:
+        heard.append(len(request.audio))
+        return RecognitionHypothesis("words", draft="state")
+
+    hall = hall_of_turns(at_once, tick_s=2 * PATIENCE_S)
+    hall.open(LiveOptions(), LiveSessionStart(), lambda _: None).push(speech(0.3, 2.4))
+    wait_until(lambda: len(heard) == 4, "all of it is heard")
+    hall.close()
 
 
 @pytest.mark.parametrize("client", ["one", "another"])

@@ -31,7 +31,13 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions, LiveOptions, TurnControl
+from sidecar.interfaces.live_options import (
+    LIVE_RATE,
+    EndpointingOptions,
+    LiveOptions,
+    LiveOrder,
+    TurnControl,
+)
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.partial_results import (
@@ -69,6 +75,7 @@ class Table:
         self.behind: list[PrecedingContext | None] = []
         self.told: list[LiveEvent] = []
         self.going: list[RecognitionTask] = []
+        self.now = 0.0
 
     def take(self, events: Iterable[LiveEvent]) -> None:
         self.told += events
@@ -77,7 +84,7 @@ class Table:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
             self.hearing.audio.append(np.full(FRAME_SAMPLES, probability, np.float32))
             assert self.hearing.frames(9) is not None
-            self.take(self.hearing.looked(probability, 0.0))
+            self.take(self.hearing.looked(probability, self.now))
 
     def speak(self, speech_s: float, pause_s: float) -> None:
         self.sound(speech_s, 0.9)
@@ -104,9 +111,11 @@ class Table:
         found = None if text is None else RecognitionHypothesis(text, words, tokens=tokens)
         self.answer(task, found)
 
-    def answer(self, task: RecognitionTask, found: RecognitionHypothesis | None) -> None:
+    def answer(
+        self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float = 0.0
+    ) -> None:
         self.going.remove(task)
-        self.take(self.hearing.recognised(task, found, 0.0, 0.0))
+        self.take(self.hearing.recognised(task, found, self.now, work_s))
 
     def hear(self, text: str | None = "some words") -> RecognitionTask | None:
         """The engine hears what is due, and is done at once."""
@@ -576,6 +585,46 @@ def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> No
     assert [one.piece for one in table.finals] == [0, 1, 2]
     starts = [one.segment.start for one in table.finals]
     assert starts == sorted(starts)
+
+
+def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
+    for behind_s, codes in ((0.9, []), (1.2, ["partials_late"])):
+        table = Table(schedule=TURNS)
+        table.sound(0.5, 0.9)
+        end = table.hearing.audio.end
+        table.hearing.arrivals.append((end + round(behind_s * LIVE_RATE), 0.0))
+        table.answer(table.begun(), turns(last="late"))
+        assert table.codes() == codes
+        assert table.hearing.waiting_s == pytest.approx(behind_s)
+        assert table.hearing.backlog_s == pytest.approx(behind_s)
+
+
+def test_final_waits_since_its_audio_came() -> None:
+    table = Table(schedule=dataclasses.replace(TURNS, first_s=9.0))
+    table.hearing.arrivals += [(LIVE_RATE, 3.0), (2 * LIVE_RATE, 5.0), (9 * LIVE_RATE, 7.0)]
+    table.now = 20.0
+    table.speak(1.0, 0.9)
+    table.answer(table.begun(), turns(last="late"), work_s=2.0)
+    assert [one.wait_s for one in table.finals] == [20.0 - 5.0 - 2.0]
+
+
+def test_audio_before_a_cancel_is_looked_at_without_its_words() -> None:
+    table = Table(LiveOptions(turns=TurnControl.CLIENT), schedule=TURNS)
+    table.speak(1.0, 0.7)
+    running = table.begun()
+    assert running.urgency is RecognitionUrgency.FINAL
+    table.hearing.orders.append(LiveOrder.COMMIT)
+    assert table.hearing.held, "it is not cancelled"
+    table.hearing.orders[0] = LiveOrder.CANCEL
+    assert not table.hearing.held
+    table.sound(2.0, 0.9)
+    assert not running.obsolete
+    table.hearing.orders.popleft()
+    table.take(table.hearing.follow(LiveOrder.CANCEL, 0.0))
+    assert running.obsolete
+    table.answer(running, turns(last="dropped"))
+    assert table.begin() is None
+    assert table.of(TurnDropped)
 
 
 def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:

@@ -173,15 +173,15 @@ class EngineSession:
         self.share: load_shedding.SpeechShare | None = None
         """Share of the time with speech, since that admission."""
         self._scheduler = scheduler
-        self._inbox: deque[SessionInput] = deque()
-        self._unread = 0
+        self._inbox: deque[Block | tuple[LiveOrder | LiveOptions, float]] = deque()
+        """Audio, and what follows it with the time when that came."""
 
     @property
     def backlog_s(self) -> float:
         """Return the seconds of pushed audio that are not processed yet, or wait for recognition.
         More than a few mean that the caller pushes too fast."""
         with self._scheduler.lock:
-            return self.hearing.backlog_s + self._unread / LIVE_RATE
+            return self.hearing.backlog_s
 
     @property
     def busy(self) -> bool:
@@ -191,8 +191,7 @@ class EngineSession:
     @property
     def waiting_s(self) -> float:
         """Return the seconds of its speech that wait for finals and delay those of others."""
-        is_ahead = self.share is not None and self.share.ahead
-        return 0.0 if is_ahead else self.hearing.waiting_s
+        return 0.0 if self.share is None or self.share.ahead else self.hearing.waiting_s
 
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
         """Return its share of the speech; None before its first admission."""
@@ -218,7 +217,7 @@ class EngineSession:
             speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
             self.share.spoken(speech_s, now)
 
-    def frames(self, now: float, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
+    def frames(self, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
         """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
         hearing = self.hearing
@@ -227,22 +226,29 @@ class EngineSession:
                 if hearing.backlog >= MAX_FRAMES_AT_ONCE:
                     break
                 self._inbox.popleft()
-                self._unread -= len(sound)
                 hearing.audio.append(sound)
             frames = hearing.frames(MAX_FRAMES_AT_ONCE)
             if frames is not None or not self._inbox:
                 return frames
-            order = self._inbox.popleft()
-            assert not isinstance(order, np.ndarray)
-            say(hearing.follow(order, now))
+            what = self._inbox.popleft()
+            assert isinstance(what, tuple)
+            order, came = what
+            if isinstance(order, LiveOrder):
+                hearing.orders.popleft()
+            say(hearing.follow(order, came))
         return None
 
     def push(self, what: SessionInput) -> None:
         """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
         with self._scheduler.lock:
-            self._inbox.append(what)
+            now = time.monotonic()
             if isinstance(what, np.ndarray):
-                self._unread += len(what)
+                self._inbox.append(what)
+                self.hearing.arrivals.append((self.hearing.arrived + len(what), now))
+            else:
+                self._inbox.append((what, now))
+                if isinstance(what, LiveOrder):
+                    self.hearing.orders.append(what)
             self._scheduler.input_came.notify()
 
     def close(self) -> None:
@@ -276,15 +282,19 @@ class LiveScheduler:
         pace: partial_results.WorkPace | None = None,
         schedule: partial_results.PartialSchedule = partial_results.DEFAULT_SCHEDULE,
         sample: Block | None = None,
+        tick_s: float = TICK_INTERVAL_S,
     ) -> None:
         """Start the threads.
 
         ``threads`` recognize at once; None: as many as there are usable cores. At most half of them
         compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
         cannot be stopped within a segment, which work is left out. ``schedule``: the schedule of
-        partials. ``sample``: speech with which the cost is measured at the start.
+        partials. ``sample``: speech with which the cost is measured at the start. ``tick_s``:
+        seconds from one look at the audio that came to the next.
         """
-        self._schedule, self._sample = schedule, sample
+        self._schedule, self._sample, self._tick_s = schedule, sample, tick_s
+        self._released = threading.Event()
+        """Set if audio may be looked at that waited for recognition."""
         threads = threads or usable_cpu_cores()
         self.load, self._let = load_shedding.EngineLoadModel(threads), 0
         self.detector = detector
@@ -332,6 +342,7 @@ class LiveScheduler:
             self._sessions.clear()
             self.input_came.notify_all()
             self._wanted.notify_all()
+            self._released.set()
         for thread in self._threads:
             thread.join()
 
@@ -375,16 +386,15 @@ class LiveScheduler:
                 self._wanted.notify_all()  # a commit may have ended segments, which are now due
             if due:
                 self._detect(due)
-            pause = TICK_INTERVAL_S - (time.monotonic() - begun)
-            if pause > 0:
-                time.sleep(pause)
+            self._released.wait(max(0.0, self._tick_s - (time.monotonic() - begun)))
+            self._released.clear()
 
     def _due(self) -> list[tuple[EngineSession, Block]]:
         """Return the frames of all sessions that are due; follow the orders before them."""
-        now, due = time.monotonic(), []
+        due = []
         for session in self._sessions:
             with self._ending_failed_session(session):
-                frames = session.frames(now, partial(self._say, session))
+                frames = session.frames(partial(self._say, session))
                 if frames is not None:
                     due.append((session, frames))
         return due
@@ -500,6 +510,8 @@ class LiveScheduler:
                 self.pace.took(task.urgency, now - begun, now)
             self._say(session, session.hearing.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
+            if self._schedule.turns and session.busy:
+                self._released.set()
 
     def _count(
         self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
@@ -562,7 +574,12 @@ class LiveScheduler:
 
     def _turn_order(self, one: tuple[EngineSession, SessionTask]) -> tuple[int, float, float]:
         session, task = one
-        return partial_results.turn_order(session.client, task.urgency, task.since, self._served)
+        urgency, since = task.urgency, task.since
+        if isinstance(task, RecognitionTask) and urgency is RecognitionUrgency.PARTIAL:
+            hurried_since = session.hearing.hurried_since
+            if hurried_since is not None:
+                urgency, since = RecognitionUrgency.FINAL, hurried_since
+        return partial_results.turn_order(session.client, urgency, since, self._served)
 
     def _worth(self, session: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no

@@ -173,6 +173,8 @@ class RecognitionTask:
     urgency: RecognitionUrgency
     since: float
     pause: int | None = None
+    late_s: float = 0.0
+    """Seconds of audio that had come, when it began, behind the place where a partial is due."""
 
     @property
     def obsolete(self) -> bool:

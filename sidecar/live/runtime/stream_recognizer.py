@@ -89,6 +89,12 @@ class StreamRecognizer:
         at = round(begin.at * LIVE_RATE)
         lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
         self.audio = SampleRingBuffer(lead)
+        self.arrivals: deque[tuple[int, float]] = deque()
+        """End of each block of audio that has come, in `audio` or not yet, and the time of that."""
+        self.orders: deque[LiveOrder] = deque()
+        """Orders that wait behind audio."""
+        self._came = 0.0
+        """Time when the audio that was processed last had come."""
         self._looked, self._decided = _frames_from(lead, at)
         self._ends = endpointing.Endpointer(self._endpointing, self._decided, at)
         self._turn, self._piece = begin.turn, begin.piece
@@ -141,15 +147,26 @@ class StreamRecognizer:
 
     @property
     def waiting_s(self) -> float:
-        """Return the seconds of speech that has ended and has no final."""
+        """Return the seconds of speech that has ended and has no final; before an engine of turns
+        audio waits, too, that is not looked at yet."""
         pieces = (piece for piece in self._story.pieces if piece.final is None)
-        return sum((piece.end or 0) - piece.start for piece in pieces) / LIVE_RATE
+        waiting = sum((piece.end or 0) - piece.start for piece in pieces)
+        return (waiting + (self._unseen if self._schedule.turns else 0)) / LIVE_RATE
 
     @property
     def backlog_s(self) -> float:
         """Return the seconds that are not processed yet, or wait for recognition."""
         waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
-        return (self.audio.end - self._looked + waiting) / LIVE_RATE
+        return (self._unseen + waiting) / LIVE_RATE
+
+    @property
+    def arrived(self) -> int:
+        """Return the end of the audio that has come."""
+        return max(self.audio.end, self.arrivals[-1][0] if self.arrivals else 0)
+
+    @property
+    def _unseen(self) -> int:
+        return self.arrived - self._looked
 
     @property
     def backlog(self) -> int:
@@ -160,8 +177,31 @@ class StreamRecognizer:
     def held(self) -> bool:
         """Return whether no audio may be looked at: an engine of turns is behind. Its segments may
         still be divided, and those that begin later have later numbers; and so its results depend
-        on the audio, not on when that came."""
-        return self._schedule.turns and (self._listening.busy or self.next_task() is not None)
+        on the audio, not on when that came. What a cancel drops holds nothing."""
+        if not self._schedule.turns:
+            return False
+        if self._cancelling:
+            return any(piece.final is None for piece in self._wanted)
+        return self._listening.busy or self.next_task() is not None
+
+    @property
+    def hurried_since(self) -> float | None:
+        """Return since when an order, or perhaps an end of speech, waits behind a partial of an
+        engine of turns; None if there is none."""
+        silence = round(self.options.endpointing.silence_s * LIVE_RATE)
+        if self._schedule.turns and (self.orders or self._unseen >= silence):
+            return self._came
+        return None
+
+    @property
+    def _cancelling(self) -> bool:
+        return bool(self.orders) and self.orders[0] is LiveOrder.CANCEL
+
+    @property
+    def _wanted(self) -> Iterator[SpeechSegment]:
+        """Return the ended segments without those that the next order drops for sure."""
+        drops = self._cancelling and self.options.turns is TurnControl.CLIENT
+        return (one for one in self._story.pieces if not (drops and one.turn == self._turn))
 
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
@@ -176,11 +216,14 @@ class StreamRecognizer:
         """Process the next frame, given its speech probability."""
         self._probabilities.append((probability, self._looked))
         self._looked += endpointing.FRAME_SAMPLES
+        while self.arrivals and self.arrivals[0][0] < self._looked:
+            self.arrivals.popleft()
+        self._came = self.arrivals[0][1] if self.arrivals else now
         if self.over or self._looked <= self._decided:
             return  # lead-in frames only give the VAD its state
         if not self.finishing:  # after the end of the session no utterance begins
             for event in self._ends.feed(probability):
-                yield from self._take(event, now)
+                yield from self._take(event, self._came)
                 if self.over:
                     return
             if self.voicing is not None and probability >= self.options.endpointing.threshold:
@@ -259,12 +302,13 @@ class StreamRecognizer:
         voiced = self.voicing.next_task(self._story.only_summary_left)
         if words is None or voiced is None:
             return words or voiced
-        partial = words.urgency is RecognitionUrgency.PARTIAL
+        partial = words.urgency is RecognitionUrgency.PARTIAL and self.hurried_since is None
         return voiced if partial and self.voicing.before_partial else words
 
     def next_task(self) -> RecognitionTask | None:
         """Return the next recognition."""
-        return self._listening.next_task(self._story.pieces, self._open, self._looked, self.options)
+        going_on = None if self._cancelling else self._open
+        return self._listening.next_task(self._wanted, going_on, self._looked, self.options)
 
     def began(self, task: RecognitionTask) -> SegmentRequest:
         """Begin a recognition; return the request to the engine, without its cancellation."""
@@ -272,6 +316,8 @@ class StreamRecognizer:
         if self._schedule.turns:
             self._ends.heard = max(self._ends.heard, task.to)
         partial = task.urgency is RecognitionUrgency.PARTIAL
+        if partial:
+            task.late_s = (task.to + self._unseen) / LIVE_RATE - task.since
         if partial and self.voicing is not None:
             self.voicing.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest())
@@ -344,7 +390,7 @@ class StreamRecognizer:
         if self.voicing is not None and piece.diarize:
             self.voicing.divided(piece.number, at, rest.number, now, self.audio)
         if piece is self._open:
-            self._open, piece.since = rest, now
+            self._open, piece.since = rest, self._came
             self._story.add(piece)
         else:
             self._story.add(rest, after=piece)
@@ -477,8 +523,7 @@ class StreamRecognizer:
     def _partial(
         self, piece: SpeechSegment, found: RecognitionHypothesis, task: RecognitionTask
     ) -> Iterator[live_events.LiveEvent]:
-        late_s = task.to / LIVE_RATE - task.since
-        if task.urgency is RecognitionUrgency.PARTIAL and late_s > PARTIAL_STEP_S:
+        if task.late_s > PARTIAL_STEP_S:
             yield from self.partials_late(task)
         if self._schedule.grows:
             shown = PartialText(found.text, found.text, "")
