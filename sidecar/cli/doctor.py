@@ -81,7 +81,7 @@ def examine() -> Iterator[CheckFinding]:
     yield finding
     if others := of_others():
         yield CheckFinding("plugins", CheckState.GOOD, f"of others: {', '.join(others)}")
-    for wrong, remedy in unknown_variables(settings, settings_of_plugins_off(settings)):
+    for wrong, remedy in unknown_variables(settings, settings_of_plugins_off(type(settings))):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
     yield from examine_engines(settings)
     yield system_checks.check_live_engine(settings)

@@ -83,7 +83,9 @@ def _start_service(settings: Settings) -> None:
             _log_foreign_variables(plugin)
             if plugin.name in plugins.of_others():
                 log.info("the plugin '%s' of another distribution is on", plugin.name)
-        for wrong, remedy in unknown_variables(settings, plugins.settings_of_plugins_off(settings)):
+        for wrong, remedy in unknown_variables(
+            settings, plugins.settings_of_plugins_off(type(settings))
+        ):
             log.warning("%s %s", wrong, remedy)
         settings = resolve_token(take_stdin_secret(settings))
         _serve_on_port(settings, given)

@@ -156,9 +156,9 @@ def settings_of(plugins: tuple[Plugin, ...]) -> type[Settings]:
     return Settings.with_plugins(groups, engines, variables)
 
 
-def settings_of_plugins_off(settings: Settings) -> dict[str, str]:
-    """Return the plugins that are off by the names of their settings."""
-    known = type(settings).model_fields
+def settings_of_plugins_off(wanted: type[Settings]) -> dict[str, str]:
+    """Return the plugins that are off by the names of their settings, which ``wanted`` lacks."""
+    known = wanted.model_fields
     return {
         name: plugin.name
         for plugin in installed().values()
@@ -175,11 +175,10 @@ def load_settings(**flags: Any) -> Settings:
     """
     chosen = config.read_plugin_choice(**flags)
     wanted = settings_class(chosen)
-    for plugin in installed().values():
-        for name in plugin.settings.model_fields if plugin.settings is not None else ():
-            if name in flags and name not in wanted.model_fields:
-                raise SettingsInvalid(
-                    f"'{name}' is a setting of the plugin '{plugin.name}', which is off.",
-                    hint="Remove it, or turn the plugin on by the setting 'plugins'.",
-                )
+    for name, plugin in settings_of_plugins_off(wanted).items():
+        if name in flags:
+            raise SettingsInvalid(
+                f"'{name}' is a setting of the plugin '{plugin}', which is off.",
+                hint="Remove it, or turn the plugin on by the setting 'plugins'.",
+            )
     return config.read_settings(wanted, **flags)

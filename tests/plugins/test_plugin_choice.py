@@ -73,7 +73,7 @@ def test_variable_of_a_plugin_that_is_off_is_named_with_the_plugin(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://me:pw@db/jobs")
     settings = load_settings(plugins="-shared_jobs")
-    ((problem, remedy),) = unknown_variables(settings, settings_of_plugins_off(settings))
+    ((problem, remedy),) = unknown_variables(settings, settings_of_plugins_off(type(settings)))
     assert "'shared_jobs', which is off" in problem
     assert "VIBEVOICE_JOURNAL_KEY" not in remedy
 
