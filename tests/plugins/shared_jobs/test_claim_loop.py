@@ -671,16 +671,21 @@ async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
     await until(lambda: claimer.queue.live(job_id))
 
 
+async def begun_job(claimer: Service, shared: Jobs) -> Job:
+    """A job that this node has claimed and begun."""
+    job_id = shared.send()
+    job: Job = await until(lambda: claimer.queue.live(job_id))
+    job.begin()
+    return job
+
+
 @virtual_time
 async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice_as_long(
     claimer: Service, shared: Jobs
 ) -> None:
     """Its disk hung as it ran alone."""
-    job_id = shared.send()
-    await until(lambda: claimer.queue.live(job_id))
-    job = claimer.queue.live(job_id)
-    assert job is not None
-    job.begin()
+    job = await begun_job(claimer, shared)
+    job_id = job.id
     job.silent_s = 4 * ELIGIBILITY_TTL_S
     job.put_off(errors.StorageUnreachable(), alone=True)
     await until(lambda: not shared.claimed)
@@ -699,11 +704,7 @@ async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice
 async def test_job_whose_fault_came_after_long_work_comes_back_as_after_short_work(
     claimer: Service, shared: Jobs
 ) -> None:
-    job_id = shared.send()
-    await until(lambda: claimer.queue.live(job_id))
-    job = claimer.queue.live(job_id)
-    assert job is not None
-    job.begin()
+    job = await begun_job(claimer, shared)
     job.worked_s = 100 * ELIGIBILITY_TTL_S
     job.put_off(errors.StorageUnreachable())
     await until(lambda: not shared.claimed)
