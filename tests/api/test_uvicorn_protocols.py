@@ -77,7 +77,9 @@ class Paced(PacedProtocol, Taken):
 
     async def receive(self, seconds: float) -> int:
         """Read whatever is let in for so long; return how much that was."""
+        # real time: none, it is virtual
         before, end = self.taken, self.loop.time() + seconds
+        # real time: none, it is virtual
         while self.loop.time() < end and self.taken - before < 100 * READ_BYTES:
             if self.transport.reading:  # type: ignore[attr-defined]
                 self.buffer_updated(len(self.get_buffer(-1)))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCKS = ("monotonic", "perf_counter", "process_time", "thread_time")
-USE = re.compile(rf"sleep|{'|'.join(CLOCKS)}")
+USE = re.compile(rf"sleep|loop(\(\))?\.time|{'|'.join(CLOCKS)}")
 REASON = re.compile(r"# real time: (\S.*)")
 
 
@@ -69,7 +69,11 @@ def _marks(tree: ast.Module) -> list[ast.Assign]:
 
 
 def _clock(node: ast.AST) -> str:
-    """Return what a call does with real time, or ''."""
+    """Return what a call does with real time, or ''; an event loop's clock may have another name
+    when it is called."""
+    if isinstance(node, ast.Attribute) and node.attr == "time":
+        owner = ast.unparse(node.value)
+        return f"{owner}.time" if owner.endswith(("loop", "loop()")) else ""
     if not isinstance(node, ast.Call):
         return ""
     name = ast.unparse(node.func)

@@ -114,8 +114,9 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 async def until(condition: Callable[[], Any], what: str = "it came to that") -> Any:
     """Look again and again, on the loop, until ``condition`` is true; its value."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
+    deadline = loop.time() + PATIENCE_S  # real time: a limit after which the test is given up
     while not (value := condition()):
+        # real time: the same limit
         assert loop.time() < deadline, f"not within {PATIENCE_S} s: {what}"
         await asyncio.sleep(0.002)  # real time: a pause between two questions
     return value

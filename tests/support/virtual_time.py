@@ -20,7 +20,7 @@ virtual_time = pytest.mark.looptime(start=_real)
 def monotonic() -> float:
     """The running loop's time; outside of a loop, and in other threads, that of the machine."""
     try:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time()  # real time: none, if the loop's is virtual
     except RuntimeError:
         return _real()
 
@@ -31,4 +31,4 @@ def stand_still(seconds: float) -> None:
 
     loop = asyncio.get_running_loop()
     assert isinstance(loop, looptime.LoopTimeEventLoop)
-    loop.setup_looptime(start=loop.time() + seconds)
+    loop.setup_looptime(start=loop.time() + seconds)  # real time: none, it is virtual
