@@ -352,14 +352,18 @@ class Heartbeat:
         a load has a deadline of its own."""
         self._worker, self._ping_timeout_s = worker, ping_timeout_s
         self._task: asyncio.Task[None] | None = None
+        self._often = False
+        """Whether the next ping comes as soon as for an engine in use."""
         self.in_use = False
         """Whether the engine is in use, as far as this was told."""
 
     def start(self, *, in_use: bool) -> None:
         """Start to ping: often if the engine is in use, else rarely."""
-        if self._task is None or self._task.done() or self.in_use is not in_use:
+        self.in_use = in_use
+        # between short jobs the timer goes on: to stop and start it costs each of them more
+        if self._task is None or self._task.done() or (in_use and not self._often):
             self.stop()
-            self.in_use = in_use
+            self._often = in_use
             self._task = asyncio.get_running_loop().create_task(self._ask(), name="heartbeat")
 
     def stop(self) -> None:
@@ -370,7 +374,10 @@ class Heartbeat:
 
     async def _ask(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self.in_use else IDLE_HEARTBEAT_INTERVAL_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._often else IDLE_HEARTBEAT_INTERVAL_S)
+            if self._often and not self.in_use:
+                self._often = False
+                continue
             worker = self._worker()
             if worker is None and not self.in_use:
                 return  # the next load starts it again
