@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from sidecar import errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -272,6 +272,10 @@ class JobRecord:
         return self.history.changed or self.ended or self.created
 
 
+Fields = dict[str, Any]
+"""Fields of a `JobRecord` with their new values."""
+
+
 def apply_event(record: JobRecord, event: JobEvent) -> JobRecord:
     """Return the record after ``event``; ``record`` itself if the event changes nothing.
 
@@ -280,48 +284,50 @@ def apply_event(record: JobRecord, event: JobEvent) -> JobRecord:
     """
     if event.seq <= record.seq:
         return record
-    changed = _apply_edit(record, event) if record.over else _apply_before_end(record, event)
-    return record if changed is None else replace(changed, seq=event.seq)
+    fields = _edited_fields(record, event) if record.over else _changed_fields(record, event)
+    return record if fields is None else replace(record, seq=event.seq, **fields)
 
 
-def _apply_before_end(record: JobRecord, event: JobEvent) -> JobRecord | None:
+def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
+    """Return what an event changes of a job that has not ended; None if it has no effect."""
     running = record.state is JobState.RUNNING
     match event.change:
         case StartedChange(anew):
             settled = () if anew else record.settled
+            fields = _fields_at_checkpoints(settled, record.facts.total_s)
             first = event.at if record.begun is None else record.begun
-            at_work = _reset_to_checkpoints(replace(record, settled=settled), JobState.RUNNING)
-            attempts, resumed_s = record.attempts + 1, at_work.progress.audio_s_done
-            at_work = replace(at_work, attempts=attempts, resumed_s=resumed_s)
-            return replace(at_work, refused=None, begun=first)
+            fields |= {"resumed_s": fields["progress"].audio_s_done, "begun": first}
+            fields |= {"state": JobState.RUNNING, "attempts": record.attempts + 1, "refused": None}
+            return fields
         case CrashedChange() if running:
-            return replace(record, alone=True, crashes=record.crashes + 1)
+            return {"alone": True, "crashes": record.crashes + 1}
         case RequeuedChange(counted, alone, passed) if running:
-            waiting = _reset_to_checkpoints(record, JobState.QUEUED)
-            return replace(
-                waiting,
-                attempts=record.attempts - (not counted),
-                crashes=record.crashes + (counted and not passed),
-                passed=record.passed + passed,
-                alone=waiting.alone or alone,
-            )
+            fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
+            fields |= {
+                "attempts": record.attempts - (not counted),
+                "passed": record.passed + passed,
+            }
+            fields |= {"crashes": record.crashes + (counted and not passed)}
+            return fields | {"state": JobState.QUEUED, "alone": record.alone or alone}
         case InterruptedChange():
-            waiting = _reset_to_checkpoints(record, JobState.QUEUED)
-            alone = waiting.alone or running  # if it dies again, no other job's work is lost
-            return replace(waiting, interruptions=record.interruptions + running, alone=alone)
+            fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
+            # if it dies again, no other job's work is lost
+            fields |= {"state": JobState.QUEUED, "alone": record.alone or running}
+            return fields | {"interruptions": record.interruptions + running}
         case UnschedulableChange(failure) if not running and failure != record.refused:
-            return replace(record, refused=failure)
+            return {"refused": failure}
         case ReportedChange(report, processing_s) if running:
-            return replace(_apply_report(record, report, event.at), processing_s=processing_s)
+            return {**_reported_fields(record, report, event.at), "processing_s": processing_s}
         case FailedChange(failure):
-            return replace(_end_job(record, JobState.FAILED, event.at), error=failure)
+            return {**_fields_at_end(JobState.FAILED, event.at), "error": failure}
         case CancelledChange():
             failure = JobFailure.of(errors.JobCancelled())
-            return replace(_end_job(record, JobState.CANCELLED, event.at), error=failure)
+            return {**_fields_at_end(JobState.CANCELLED, event.at), "error": failure}
     return None
 
 
-def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
+def _edited_fields(record: JobRecord, event: JobEvent) -> Fields | None:
+    """Return what an event changes of a job that has ended; None if it has no effect."""
     before = record.transcript
     if not isinstance(event.change, EditedChange) or before is None:
         return None
@@ -335,40 +341,37 @@ def _apply_edit(record: JobRecord, event: JobEvent) -> JobRecord | None:
     if after is None:
         return None
     history, transcript = after
-    return replace(record, history=history, transcript=transcript, segments=transcript.segments)
+    return {"history": history, "transcript": transcript, "segments": transcript.segments}
 
 
-def _reset_to_checkpoints(record: JobRecord, state: JobState) -> JobRecord:
-    """Return the record as an attempt begins, with its checkpoints only."""
-    settled = record.settled
-    progress = Progress(settled[-1].audio_s if settled else 0.0, record.facts.total_s)
+def _fields_at_checkpoints(settled: tuple[Checkpoint, ...], total_s: float | None) -> Fields:
+    """Return the fields as an attempt begins, with these checkpoints only."""
+    progress = Progress(settled[-1].audio_s if settled else 0.0, total_s)
     segments = tuple(segment for one in settled for segment in one.segments)
-    return replace(record, state=state, segments=segments, progress=progress)
+    return {"settled": settled, "segments": segments, "progress": progress}
 
 
-def _end_job(record: JobRecord, state: JobState, at: float) -> JobRecord:
-    return replace(record, state=state, ended=at, settled=(), refused=None)
+def _fields_at_end(state: JobState, at: float) -> Fields:
+    return {"state": state, "ended": at, "settled": (), "refused": None}
 
 
-def _apply_report(record: JobRecord, report: TranscriptionEvent, at: float) -> JobRecord:
+def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -> Fields:
     match report:
         case Progress():
-            return replace(record, progress=report)
+            return {"progress": report}
         case SegmentReady(index, segment):
             segments = (*record.segments[:index], segment, *record.segments[index + 1 :])
-            return replace(record, segments=segments)
+            return {"segments": segments}
         case Peaks(first, levels) if 0 <= first <= len(record.peaks):
             # a new attempt overwrites the levels
-            return replace(record, peaks=record.peaks[:first] + levels)
+            return {"peaks": record.peaks[:first] + levels}
         case Peaks():
-            return record
+            return {}
         case Checkpoint():
             settled = (*record.settled, report)
-            return replace(record, settled=settled, crashes=0, interruptions=0, passed=0)
+            return {"settled": settled, "crashes": 0, "interruptions": 0, "passed": 0}
         case Finished(transcript):
-            return replace(
-                _end_job(record, JobState.DONE, at),
-                transcript=transcript,
-                segments=tuple(transcript.segments),
-                progress=Progress(transcript.duration, transcript.duration),
-            )
+            progress = Progress(transcript.duration, transcript.duration)
+            segments = tuple(transcript.segments)
+            done = {"transcript": transcript, "segments": segments, "progress": progress}
+            return {**_fields_at_end(JobState.DONE, at), **done}
