@@ -4,7 +4,6 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -51,8 +50,7 @@ async def read_request(
     name = idempotency_key_of(request)
     fields, source = await read_fields(request, service)
     with close_on_error(source):
-        odd = request_options.unknown_fields(fields, job_schemas.SUBMIT_FIELDS)
-        options = replace(service.options(fields), unknown_fields=odd)
+        options = service.options(fields, job_schemas.SUBMIT_FIELDS)
         priority = request_options.parse_choice(
             "priority", fields.get("priority"), job_record.Priority.INTERACTIVE
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from math import ceil
 from typing import Annotated, Any, Literal
@@ -333,8 +333,7 @@ async def _read_request(
     """Return the recording and the options of a request, from JSON or a form."""
     fields, source = await upload.read_fields(request, service)
     with upload.close_on_error(source):
-        odd = request_options.unknown_fields(fields, TRANSCRIBE_FIELDS)
-        options = replace(service.options(fields), unknown_fields=odd)
+        options = service.options(fields, TRANSCRIBE_FIELDS)
         return source or await upload.open_local(request, fields, service), options
 
 

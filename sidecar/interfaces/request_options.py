@@ -43,12 +43,16 @@ _DECIMAL = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})(e[+-]?\d{1,4})?"
 
 
 def parse_options(
-    given: Mapping[str, object], diarization: DiarizationEffort, language: str = AUTO
+    given: Mapping[str, object],
+    diarization: DiarizationEffort,
+    language: str = AUTO,
+    known: Collection[str] | None = None,
 ) -> TranscribeOptions:
     """Return the options in the fields of a request; other fields are ignored.
 
     ``diarization``, ``language``: defaults if the client sends none. ``prompt`` and ``context`` are
-    the same field; `TranscribeOptions.prompt` has it and then the hotwords.
+    the same field; `TranscribeOptions.prompt` has it and then the hotwords. ``known``: all fields
+    of the request; the response names others (`TranscribeOptions.unknown_fields`).
 
     Raises:
         errors.BadRequest: a value is invalid.
@@ -69,6 +73,7 @@ def parse_options(
         words=parse_flag("words", given.get("words"), default=False),
         track=parse_integer("track", given.get("track"), 1, MAX_TRACKS),
         recognise=parse_flag("recognise", given.get("recognise"), default=True),
+        unknown_fields=() if known is None else unknown_fields(given, known),
     )
 
 

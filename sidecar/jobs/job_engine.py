@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import dataclasses
 import math
 
 from sidecar.concurrency import BackgroundTaskGroup
@@ -49,17 +48,20 @@ class JobEngine:
             pace=self.pace,
         )
 
-    def admitted(self, options: TranscribeOptions, audio_s: float | None) -> TranscribeOptions:
-        """Return the options with a precision that fits; refuse a job that does
-        not fit, before any work."""
+    def admit(self, options: TranscribeOptions, audio_s: float | None) -> Precision:
+        """Return the precision to request for a job, so that it fits.
+
+        Raises:
+            errors.WontFit: it does not fit.
+        """
         if self._admission is None:
-            return options
+            return options.precision
         now = self._host.memory_now()
         precision = self._suited(options, audio_s, now)
         self._admission.planned(precision, audio_s, options, now)
         if options.precision is Precision.AUTO and precision is not self.slot.precision:
-            return dataclasses.replace(options, precision=precision)
-        return options
+            return precision
+        return options.precision
 
     def plan(
         self, options: TranscribeOptions, audio_s: float | None, precision: Precision

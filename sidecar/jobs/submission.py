@@ -152,13 +152,13 @@ class JobSubmissions:
         try:
             with place or await self.place(caller) as promised:
                 facts = await self._intake.probe(caller, source, options.track)
-                options = await self._admitted(caller, facts, options)
+                admitted = await self._admit(caller, facts, options)
                 durable = self._keeping is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(
                     self._now(),
                     await self._kept(source, kept) if durable else recording_ref(source),
                     facts,
-                    options,
+                    admitted,
                     owner=caller.owner,
                     kept=kept,
                     priority=priority,
@@ -231,17 +231,18 @@ class JobSubmissions:
         reservations.check_jobs(caller, load.jobs + coming)
         reservations.check_queue(caller, load.waiting + coming, free - self._room.promised)
 
-    async def _admitted(
+    async def _admit(
         self, caller: Identity, facts: AudioInfo, options: TranscribeOptions
     ) -> TranscribeOptions:
         """Check the caller's limit of waiting audio. Return the options with a precision that fits
         and with this service's setting for voiceprints, since another service may run the job."""
+        precision = options.precision
         if not self._fits_elsewhere:
-            options = self._engine.admitted(options, facts.total_s)
+            precision = self._engine.admit(options, facts.total_s)
         if caller.limits.queued_audio_s is not None:
             load = await self._store.load(caller.owner)
             reservations.check_audio(caller, facts.total_s, load.waiting_audio_s, load.least_s)
-        return replace(options, voiceprints=self._people)
+        return replace(options, precision=precision, voiceprints=self._people)
 
     async def _kept(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._keeping is not None

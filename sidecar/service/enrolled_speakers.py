@@ -211,7 +211,7 @@ class EnrolledSpeakers:
         named later."""
         wanted = options.recognise and (self._on or options.voiceprints)
         if self._store is None or not wanted:
-            return replace(options, voiceprints=False)
+            return replace(options, voiceprints=False) if options.voiceprints else options
         while True:
             try:
                 known = (*options.known_voices, *await _known(self._store, owner))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -217,19 +217,23 @@ class Service:
             for close in reversed(order):
                 stack.push_async_callback(close)
 
-    def options(self, given: Mapping[str, object]) -> TranscribeOptions:
-        """Parse a client's options and check them against the engine.
+    def options(
+        self, given: Mapping[str, object], known: Collection[str] | None = None
+    ) -> TranscribeOptions:
+        """Parse a client's options and check them against the engine. ``known``: as of
+        `parse_options`.
 
         Raises:
             errors.BadRequest: an option is invalid, or not supported by this engine.
         """
-        options = parse_options(given, self.settings.diarization, self.settings.language)
+        settings = self.settings
+        options = parse_options(given, settings.diarization, settings.language, known)
         if not self.spec.speaks(options.language):
             raise LanguageUnsupported(
                 f"The engine '{self.spec.name}' does not support the language "
                 f"'{options.language}'.",
                 hint=f"It knows: {abbreviate_names(self.spec.languages)}. "
-                f"{language_hint(options.language, self.settings)}",
+                f"{language_hint(options.language, settings)}",
             )
         return options
 

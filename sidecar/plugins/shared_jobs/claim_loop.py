@@ -71,7 +71,7 @@ def ineligibility(
             f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
         )
     try:
-        engine.admitted(record.options, length_s)
+        engine.admit(record.options, length_s)
     except errors.SidecarError as error:
         return error
     return None
