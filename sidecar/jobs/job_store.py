@@ -1,33 +1,28 @@
-"""Job store protocol, and the store of one process."""
+"""Job store and job backend, of this process (`jobs.local_jobs`) or shared by several services."""
+
+from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sidecar import errors
-from sidecar.auth.rate_limits import HOUR_S
-from sidecar.bounded_dict import BoundedDict
-from sidecar.errors import JobNotFound, TranscriptChanged
-from sidecar.jobs import reservations
+from sidecar import clock, errors
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.config.settings import Settings
 from sidecar.jobs.faults import Fault, fault_of
-from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
-from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import (
-    CancelledChange,
-    EditedChange,
-    JobChange,
-    JobEvent,
-    JobRecord,
-    JobState,
-)
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.job_engine import JobEngine
+from sidecar.jobs.job_event_log import JobListener, JobSubscription
+from sidecar.jobs.job_queue import SubmissionQueue
+from sidecar.jobs.job_record import EditedChange, JobChange, JobRecord, JobState
+from sidecar.jobs.job_runner import OptionsPlanner
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.wait_queue import QueuePosition
+from sidecar.observability.metrics import JobMetrics
+
+if TYPE_CHECKING:
+    from sidecar.audio.audio_source import AudioSource
+    from sidecar.jobs.job_runner import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +131,66 @@ class JobStore(Protocol):
         """Note that a client has the result of a job."""
 
 
+class ClientTimeouts(Protocol):
+    """Jobs between two requests of the same client, which may ask another service next."""
+
+    def leave(self, job: Job, digest: str, for_s: float) -> None:
+        """Leave a job for ``for_s`` seconds to the same request (``digest``), in the background."""
+
+    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
+        """Return the job that the same request left, followed here from now on; None if there is
+        none. The job has its own recording; ``source`` is closed then.
+
+        Raises:
+            errors.JournalUnreachable: the store does not answer.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendParts:
+    """What a backend is built from. ``plan`` completes the options of a job that starts; ``disk``:
+    threads that write uploads; ``service_id``: of this process."""
+
+    settings: Settings
+    engine: JobEngine
+    plan: OptionsPlanner
+    tally: JobMetrics
+    disk: ThreadLimiter
+    now: clock.Clock
+    service_id: str
+
+
+class JobBackend(Protocol):
+    """Job store and queue. ``persistent_recordings``: recordings of durable jobs; None if there are
+    none. ``shares``: whether other services have the same jobs; then ``client_timeouts``."""
+
+    shares: bool
+    client_timeouts: ClientTimeouts | None
+    store: JobStore
+    queue: SubmissionQueue
+    persistent_recordings: PersistentRecordings | None
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the store answers."""
+        return True
+
+    async def count(self) -> None:
+        """Update the counts of jobs of all services, if the store answers quickly."""
+
+    def listen(self, tell: JobListener) -> None:
+        """Call ``tell`` with the events of jobs that are accepted here."""
+
+    async def open(self, background: BackgroundTaskGroup) -> None:
+        """Start the queue and the background tasks."""
+
+    async def fetched(self) -> None:
+        """Wait a moment for clients to fetch results that are lost with this process."""
+
+    async def close(self) -> None:
+        """Stop and release all resources."""
+
+
 SAVE_PAUSES_S = 0.25, 0.5, 1.0
 """Pauses between tries to persist a job that is imported: its words may be nowhere else."""
 
@@ -155,152 +210,3 @@ async def persist_import(call: Callable[[], Awaitable[object]]) -> None:
                 raise
         await asyncio.sleep(pause_s)
     await call()
-
-
-MAX_OUTLASTED = 1000
-"""Owners that are remembered because a recording was far longer than its header said."""
-
-
-class LocalJobStore:
-    """`JobStore` of a service that shares its jobs with no other."""
-
-    def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
-        self._log, self._queue, self._results = log, queue, results
-        self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
-        """Owners, and when one of their recordings was far longer than its header said."""
-        log.listen(self._compare_length)
-
-    async def get(self, job_id: str) -> JobRecord:
-        """As `JobStore.get`."""
-        return self._log.get(job_id)
-
-    async def by_key(self, owner: str, name: str) -> JobRecord | None:
-        """As `JobStore.by_key`."""
-        return self._log.by_key(owner, name)
-
-    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
-        """As `JobStore.list`."""
-        only = only or JobFilter()
-        own = [one for one in self._all_of(owner) if one.kept or only.private]
-        if only.after is not None:
-            ids = [one.id for one in own]
-            if only.after not in ids:
-                raise JobNotFound()
-            own = own[ids.index(only.after) + 1 :]
-        found = (one for one in own if not only.states or one.state in only.states)
-        return [*islice(found, only.limit)]
-
-    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """As `JobStore.subscribe`."""
-        return self._log.subscribe(job_id, after)
-
-    async def cancel(self, job_id: str) -> JobRecord:
-        """As `JobStore.cancel`."""
-        record = self._cancelled(self._log.get(job_id))
-        await self._persisted(record)
-        return record
-
-    def cancel_soon(self, job_id: str) -> None:
-        """As `JobStore.cancel_soon`; the job has ended when this returns."""
-        with suppress(JobNotFound):
-            self._cancelled(self._log.get(job_id))
-
-    async def delete(self, job_id: str) -> None:
-        """As `JobStore.delete`."""
-        try:
-            record = self._log.get(job_id)
-        except JobNotFound:
-            await self._log.written(job_id)  # its deletion may not be persisted yet
-        else:
-            self._forget(record)
-            await self._persisted(record)
-
-    async def delete_owner(self, owner: str) -> int:
-        """As `JobStore.delete_owner`; earlier deletions are persisted, too."""
-        own = self._all_of(owner)
-        for record in own:
-            with suppress(JobNotFound):  # the retention may have deleted it when another job ended
-                self._forget(record)
-        for record in own:
-            await self._persisted(record)
-        await self._log.written()
-        return len(own)
-
-    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
-        """As `JobStore.edit`."""
-        if self._log.get(record.id).seq != record.seq:
-            raise TranscriptChanged()
-        edited = self._log.append(record.id, change)
-        await self._persisted(edited)
-        return edited
-
-    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """As `JobStore.import_ended`."""
-        self._log.add(record)
-        ended = record
-        try:
-            for change in changes:
-                ended = self._log.append(record.id, change)
-            await persist_import(partial(self._persisted, record))
-        except BaseException:
-            self._log.forget(record.id)
-            raise
-        return ended
-
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
-        """As `JobStore.turns`."""
-        found = ((record.id, self._queue.turn(record.id)) for record in records)
-        return {job_id: turn for job_id, turn in found if turn is not None}
-
-    async def renew(self, record: JobRecord) -> None:
-        """As `JobStore.renew`."""
-        self._results.renew(record.id)
-
-    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """As `JobStore.expires_in_s`."""
-        found = ((one.id, self._results.expires_in_s(one.id)) for one in records)
-        return {job_id: in_s for job_id, in_s in found if in_s is not None}
-
-    async def load(self, owner: str) -> OwnerLoad:
-        """As `JobStore.load`."""
-        waiting = self._queue.of(owner, running=False)
-        late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
-        least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
-        audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
-        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
-
-    def note_fetched(self, record: JobRecord) -> None:
-        """As `JobStore.note_fetched`."""
-        self._results.note_fetched(record.id)
-
-    def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
-        if reservations.outlasts_header(record):
-            self._outlasted[record.owner] = time.monotonic()
-
-    def _all_of(self, owner: str) -> Sequence[JobRecord]:
-        return [one for one in self._log.all() if one.owner == owner]
-
-    def _cancelled(self, record: JobRecord) -> JobRecord:
-        """Cancel a job and return it as it is then; a private one may be deleted by that."""
-        if record.over:
-            return record
-        ended = [record]
-
-        def heard(after: JobRecord, event: JobEvent) -> None:
-            ended.append(after)
-
-        self._log.listen(heard, record.id)
-        live = self._queue.live(record.id)
-        if live is not None:
-            self._queue.cancel(live)
-        else:  # it was recovered, and its recording is still being opened
-            self._log.append(record.id, CancelledChange())
-        return ended[-1]
-
-    def _forget(self, record: JobRecord) -> None:
-        self._cancelled(record)
-        self._log.forget(record.id)
-
-    async def _persisted(self, record: JobRecord) -> None:
-        if record.durable:
-            await self._log.written(record.id)

@@ -16,11 +16,11 @@ from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import reservations
-from sidecar.jobs.job_backend import JobBackend
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import JobBackend
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
 

@@ -28,9 +28,10 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
-from sidecar.jobs.job_backend import BackendParts, JobBackend, LocalJobBackend
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import BackendParts, JobBackend
+from sidecar.jobs.local_jobs import LocalJobBackend
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry

@@ -23,7 +23,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey
-from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence, jobs_folder
 from sidecar.plugins import load_settings
 from sidecar.server.app import create_service

@@ -11,7 +11,6 @@ from job_event_histories import histories, submitted
 from many_cases import for_each
 
 from sidecar import errors
-from sidecar.jobs.job_backend import count_event
 from sidecar.jobs.job_record import (
     CancelledChange,
     CrashedChange,
@@ -29,6 +28,7 @@ from sidecar.jobs.job_record import (
     UnschedulableChange,
     apply_event,
 )
+from sidecar.jobs.local_jobs import count_event
 from sidecar.observability.metrics import ServiceMetrics
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import EditHistory, RenameSpeaker, UndoStep

@@ -37,7 +37,8 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import JobFilter, JobStore, LocalJobStore, OwnerLoad
+from sidecar.jobs.job_store import JobFilter, JobStore, OwnerLoad
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog

@@ -14,7 +14,7 @@ from service_process import until
 from sidecar import errors
 from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.reservations import Reservations
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog

@@ -12,7 +12,7 @@ from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
-from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs, TranscriptEditor
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts import transcript_edits

@@ -36,7 +36,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.recovery import JobPersistence

@@ -22,7 +22,7 @@ from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
-from sidecar.jobs.job_store import LocalJobStore
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedRecordings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import parse_record, serialize_record

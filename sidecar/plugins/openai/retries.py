@@ -21,10 +21,10 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted
 from sidecar.errors import JobNotFound, QueueFull, UploadStalled
-from sidecar.jobs.job_backend import ClientTimeouts
 from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, JobState, apply_event
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import ClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.limit_overrides import limit

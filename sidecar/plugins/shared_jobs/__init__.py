@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import typer
 
     from sidecar.config.settings import Settings
-    from sidecar.jobs.job_backend import BackendParts, JobBackend
+    from sidecar.jobs.job_store import BackendParts, JobBackend
     from sidecar.service.facade import SharedJobs
     from sidecar.service.system_checks import CheckFinding
     from sidecar.storage.speaker_store import SpeakerStore

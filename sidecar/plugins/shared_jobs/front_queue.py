@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import BackgroundTaskGroup, cancel_after
-from sidecar.jobs.job_backend import ClientTimeouts
 from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import ClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop

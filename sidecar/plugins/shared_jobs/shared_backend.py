@@ -7,9 +7,10 @@ from functools import partial
 
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.job_backend import BackendParts, JobBackend, count_event
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
+from sidecar.jobs.job_store import BackendParts, JobBackend
+from sidecar.jobs.local_jobs import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER

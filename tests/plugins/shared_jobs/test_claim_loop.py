@@ -25,7 +25,6 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import persistent_recordings
-from sidecar.jobs.job_backend import count_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
@@ -40,6 +39,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.local_jobs import count_event
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge

@@ -1,0 +1,250 @@
+"""Jobs of one process: their store, and what opens it with the queue and the retention."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from sidecar.auth.rate_limits import HOUR_S
+from sidecar.bounded_dict import BoundedDict
+from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.errors import JobNotFound, TranscriptChanged
+from sidecar.jobs import job_record, reservations
+from sidecar.jobs.job_event_log import JobEventLog, JobListener, JobSubscription
+from sidecar.jobs.job_queue import JobQueue
+from sidecar.jobs.job_record import CancelledChange, EditedChange, JobChange, JobEvent, JobRecord
+from sidecar.jobs.job_store import BackendParts, JobBackend, JobFilter, OwnerLoad, persist_import
+from sidecar.jobs.retention import Retention
+from sidecar.jobs.wait_queue import QueuePosition
+from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.transcripts.transcript import Finished
+
+if TYPE_CHECKING:
+    from sidecar.jobs.recovery import JobPersistence
+
+
+MAX_OUTLASTED = 1000
+"""Owners that are remembered because a recording was far longer than its header said."""
+
+
+class LocalJobStore:
+    """`JobStore` of a service that shares its jobs with no other."""
+
+    def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
+        self._log, self._queue, self._results = log, queue, results
+        self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
+        """Owners, and when one of their recordings was far longer than its header said."""
+        log.listen(self._compare_length)
+
+    async def get(self, job_id: str) -> JobRecord:
+        """As `JobStore.get`."""
+        return self._log.get(job_id)
+
+    async def by_key(self, owner: str, name: str) -> JobRecord | None:
+        """As `JobStore.by_key`."""
+        return self._log.by_key(owner, name)
+
+    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
+        """As `JobStore.list`."""
+        only = only or JobFilter()
+        own = [one for one in self._all_of(owner) if one.kept or only.private]
+        if only.after is not None:
+            ids = [one.id for one in own]
+            if only.after not in ids:
+                raise JobNotFound()
+            own = own[ids.index(only.after) + 1 :]
+        found = (one for one in own if not only.states or one.state in only.states)
+        return [*islice(found, only.limit)]
+
+    async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
+        """As `JobStore.subscribe`."""
+        return self._log.subscribe(job_id, after)
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """As `JobStore.cancel`."""
+        record = self._cancelled(self._log.get(job_id))
+        await self._persisted(record)
+        return record
+
+    def cancel_soon(self, job_id: str) -> None:
+        """As `JobStore.cancel_soon`; the job has ended when this returns."""
+        with suppress(JobNotFound):
+            self._cancelled(self._log.get(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """As `JobStore.delete`."""
+        try:
+            record = self._log.get(job_id)
+        except JobNotFound:
+            await self._log.written(job_id)  # its deletion may not be persisted yet
+        else:
+            self._forget(record)
+            await self._persisted(record)
+
+    async def delete_owner(self, owner: str) -> int:
+        """As `JobStore.delete_owner`; earlier deletions are persisted, too."""
+        own = self._all_of(owner)
+        for record in own:
+            with suppress(JobNotFound):  # the retention may have deleted it when another job ended
+                self._forget(record)
+        for record in own:
+            await self._persisted(record)
+        await self._log.written()
+        return len(own)
+
+    async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
+        """As `JobStore.edit`."""
+        if self._log.get(record.id).seq != record.seq:
+            raise TranscriptChanged()
+        edited = self._log.append(record.id, change)
+        await self._persisted(edited)
+        return edited
+
+    async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
+        """As `JobStore.import_ended`."""
+        self._log.add(record)
+        ended = record
+        try:
+            for change in changes:
+                ended = self._log.append(record.id, change)
+            await persist_import(partial(self._persisted, record))
+        except BaseException:
+            self._log.forget(record.id)
+            raise
+        return ended
+
+    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
+        """As `JobStore.turns`."""
+        found = ((record.id, self._queue.turn(record.id)) for record in records)
+        return {job_id: turn for job_id, turn in found if turn is not None}
+
+    async def renew(self, record: JobRecord) -> None:
+        """As `JobStore.renew`."""
+        self._results.renew(record.id)
+
+    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
+        """As `JobStore.expires_in_s`."""
+        found = ((one.id, self._results.expires_in_s(one.id)) for one in records)
+        return {job_id: in_s for job_id, in_s in found if in_s is not None}
+
+    async def load(self, owner: str) -> OwnerLoad:
+        """As `JobStore.load`."""
+        waiting = self._queue.of(owner, running=False)
+        late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
+        least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
+        audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
+        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
+
+    def note_fetched(self, record: JobRecord) -> None:
+        """As `JobStore.note_fetched`."""
+        self._results.note_fetched(record.id)
+
+    def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
+        if reservations.outlasts_header(record):
+            self._outlasted[record.owner] = time.monotonic()
+
+    def _all_of(self, owner: str) -> Sequence[JobRecord]:
+        return [one for one in self._log.all() if one.owner == owner]
+
+    def _cancelled(self, record: JobRecord) -> JobRecord:
+        """Cancel a job and return it as it is then; a private one may be deleted by that."""
+        if record.over:
+            return record
+        ended = [record]
+
+        def heard(after: JobRecord, event: JobEvent) -> None:
+            ended.append(after)
+
+        self._log.listen(heard, record.id)
+        live = self._queue.live(record.id)
+        if live is not None:
+            self._queue.cancel(live)
+        else:  # it was recovered, and its recording is still being opened
+            self._log.append(record.id, CancelledChange())
+        return ended[-1]
+
+    def _forget(self, record: JobRecord) -> None:
+        self._cancelled(record)
+        self._log.forget(record.id)
+
+    async def _persisted(self, record: JobRecord) -> None:
+        if record.durable:
+            await self._log.written(record.id)
+
+
+class LocalJobBackend(JobBackend):
+    """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
+
+    shares = False
+    client_timeouts = None
+
+    def __init__(self, parts: BackendParts) -> None:
+        settings, now, engine = parts.settings, parts.now, parts.engine
+        self._now, self._engine = now, engine
+        self.persistent_recordings: JobPersistence | None = None
+        if settings.keeps_jobs:
+            from sidecar.jobs.recovery import JobPersistence
+
+            self.persistent_recordings = JobPersistence(settings, now)
+        kept = self.persistent_recordings
+        self.log: JobEventLog = kept.store if kept else JobEventLog(now)
+        self.log.listen(partial(count_event, parts.tally))
+        self.queue = engine.queue(self.log, parts.plan)
+        self.results = Retention(
+            self.log, settings.retention_s, settings.job_retention_mb << 20, now=now
+        )
+        """Jobs that have ended, until they expire."""
+        self.store = LocalJobStore(self.log, self.queue, self.results)
+
+    def listen(self, tell: JobListener) -> None:
+        """Call ``tell`` with the events of all jobs."""
+        self.log.listen(tell)
+
+    async def open(self, background: BackgroundTaskGroup) -> None:
+        """Start the queue, and resume what the last process left."""
+        self.queue.open()
+        if (kept := self.persistent_recordings) is not None:
+            ended = [record for record in self.log.all() if record.over]
+            used = {one.id: max(one.touched, self.log.last_read(one.id)) for one in ended}
+            for record in sorted(ended, key=lambda one: used[one.id]):
+                self.results.remember(record, self._now() - used[record.id])
+            from sidecar.jobs.recovery import requeue_unfinished
+
+            background.spawn("go on", requeue_unfinished(kept, self.queue))
+        self._engine.open(background)
+
+    async def fetched(self) -> None:
+        """Wait a moment for clients to fetch results."""
+        await self.results.all_fetched()
+
+    async def close(self) -> None:
+        """Stop and release all resources."""
+        await self.queue.close()
+        await self._engine.close()
+        self.results.close()
+        if self.persistent_recordings is not None:
+            self.persistent_recordings.close()
+        else:
+            self.log.close()
+
+
+def count_event(tally: JobMetrics, record: JobRecord, event: JobEvent) -> None:
+    """Count an event of a job store; ``record`` is the job after it."""
+    since = event.at - record.created
+    match event.change:
+        case job_record.ReportedChange(Finished(transcript)):
+            tally.done(transcript.duration, record.processing_s, since)
+        case job_record.FailedChange(failure):
+            error = failure.error()
+            tally.failed(error.code, since, outcome_of_error(error))
+        case CancelledChange():
+            tally.cancelled(since)
+        case job_record.StartedChange() if record.begun == event.at:
+            tally.began(since)
+        case job_record.CrashedChange():
+            tally.crashed.add()
