@@ -138,10 +138,8 @@ IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 
 
 def is_public_page(scope: types.Scope) -> bool:
-    """Return whether a request is for public content: the page, its files, or the exchange of a
-    code for a token."""
-    if scope["type"] != "http":
-        return False
+    """Return whether an HTTP request is for public content: the page, its files, or the exchange of
+    a code for a token."""
     path = scope["path"]
     if path == SESSIONS:
         return bool(scope["method"] == "POST")
@@ -158,7 +156,7 @@ class _PageRoute(Route):
     """Route that exists only for requests that accept HTML."""
 
     def matches(self, scope: types.Scope) -> tuple[Match, types.Scope]:
-        if scope["type"] == "http" and not wants_page(scope):
+        if scope["path"] != PATH or (scope["type"] == "http" and not wants_page(scope)):
             return Match.NONE, {}
         return super().matches(scope)
 

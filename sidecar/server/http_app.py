@@ -71,11 +71,13 @@ def create_whole_app(
     listed = {getattr(one, "path", "") for router in routers for one in router.routes}
     if accepts and model_routes.PATH not in listed:
         routers.append(model_routes.build_list_router(service))
+    open_metrics = metrics_routes.METRICS if "open" in settings.metrics else ()
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,
         opens=lambda asked: (
-            api_page.is_public_page(asked) or metrics_routes.is_public_metrics(settings, asked)
+            asked["type"] == "http"
+            and (asked["path"] in open_metrics or api_page.is_public_page(asked))
         ),
         tickets=tickets,
         tidy_prefixes=tuple(tidy_prefixes),

@@ -122,8 +122,7 @@ def install_middleware(
     rules: auth_gate.PortRules,
 ) -> None:
     """Add the middleware of every application; the outermost is added last."""
-    app.add_middleware(middleware.RouteRecorder)
-    app.add_middleware(middleware.HeadRequests)
+    app.add_middleware(middleware.RouteEntry)
     app.add_middleware(auth_gate.AuthGate, entrance=entrance, rules=rules)
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=rules.dialects)

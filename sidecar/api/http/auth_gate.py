@@ -28,6 +28,8 @@ OPEN_PATHS = frozenset({"/health", "/healthz", *PROBES})
 """Paths without authentication: a liveness probe has no token."""
 LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
 """Paths that a page under a rebound name may read: without scopes they reveal nothing."""
+_ORIGIN_KEY = "origin"
+"""Key of the `RequestOrigin` in the scope, behind CORS."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
 
 
@@ -64,19 +66,20 @@ class AuthGate:
         error_responses.CURRENT_REQUEST.set(parts)
         try:
             request_headers.check_header_sizes(scope["headers"])
-            self._entrance.check_origin(request_origin(scope))
+            origin = request_origin(scope)
+            self._entrance.check_origin(origin)
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
                 await self._send_error(error, scope, receive, send)
             else:
                 await self._refuse(error, scope, receive, send)
             return
-        await self._behind_cors(scope, receive, send)
+        await self._behind_cors({**scope, _ORIGIN_KEY: origin}, receive, send)
 
     async def _authenticate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request with the identity of its client, and count it as the client's until it
         ends; or refuse it."""
-        approach, rate_limiter = request_origin(scope), self._entrance.rate_limiter
+        approach, rate_limiter = scope[_ORIGIN_KEY], self._entrance.rate_limiter
         visits = self._entrance.visits
         with contextlib.ExitStack() as opened:
             try:

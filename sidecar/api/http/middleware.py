@@ -1,7 +1,7 @@
 """ASGI middleware: metrics, disconnects, shutdown responses, HEAD, CORS, body drain, headers.
 
-`RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteRecorder`
-is the innermost, where the matched route is known. Unknown paths have no route.
+`RequestMetrics` is the outermost middleware, so it counts refusals of the gate too. `RouteEntry` is
+the innermost, where the matched route is known. Unknown paths have no route.
 
 RateLimit headers follow draft 11 of the IETF's httpapi group (structured fields: `q` quota, `w`
 window in seconds, `r` remaining, `t` seconds until it is whole again).
@@ -10,7 +10,7 @@ window in seconds, `r` remaining, `t` seconds until it is whole again).
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers
@@ -39,29 +39,40 @@ class HttpMiddleware(ABC):
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
         serve = self._serve if scope["type"] == "http" else self._app
-        await serve(scope, receive, send)
+        return serve(scope, receive, send)
 
     @abstractmethod
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
 
 
-class RouteRecorder:
-    """Record of the route that answers."""
+class RouteEntry:
+    """Way to the routes: those of GET answer HEAD, too, and the one that answers is recorded."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope, send = {**scope, "method": "GET", "head": True}, _send_without_body(send)
         try:
             await self._app(scope, receive, send)
         finally:
             if (note := scope.get(_KEY)) is not None:
                 note["route"] = getattr(scope.get("route"), "path", error_responses.NO_ROUTE)
+
+
+def _send_without_body(send: Send) -> Send:
+    async def headers_only(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return headers_only
 
 
 class RequestMetrics:
@@ -70,10 +81,10 @@ class RequestMetrics:
     def __init__(self, app: ASGIApp, tally: ProtocolMetrics) -> None:
         self._app, self._tally = app, tally
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
         kinds = {"http": self._request, "websocket": self._socket}
-        await kinds.get(scope["type"], self._app)(scope, receive, send)
+        return kinds.get(scope["type"], self._app)(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         note, tally, began = {"route": error_responses.NO_ROUTE}, self._tally, time.monotonic()
@@ -161,13 +172,13 @@ class TidyPaths:
     def __init__(self, app: ASGIApp, prefixes: tuple[str, ...]) -> None:
         self._app, self._prefixes = app, prefixes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             path = "/" + "/".join(filter(None, scope["path"].split("/")))
             if path != scope["path"] and path.startswith(self._prefixes):
                 scope = {**scope, "path": path}
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class ShutdownAnswers(HttpMiddleware):
@@ -196,22 +207,6 @@ class ShutdownAnswers(HttpMiddleware):
                 answer = render(errors.ShuttingDown())
                 answer.headers["Connection"] = "close"
                 await answer(scope, receive, send)
-
-
-class HeadRequests(HttpMiddleware):
-    """HEAD requests on every path that has GET."""
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
-
-        async def headers_only(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
-
-        await self._app({**scope, "method": "GET", "head": True}, receive, headers_only)
 
 
 LINGER_S = limit("body_drain", 10.0)

@@ -163,12 +163,9 @@ async def read_form(
     settings = service.settings
     _refuse_encoded(request)
     limit = settings.max_upload_mb << 20
-    too_large = errors.UploadTooLarge(
-        hint=f"The limit is {settings.max_upload_mb} MB. {errors.UploadTooLarge.default_hint}"
-    )
     most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
-        raise too_large
+        raise _too_large(settings.max_upload_mb)
     query = request.query_params.multi_items()
     if raw:
         form = _UploadBody(service, file, query)
@@ -182,14 +179,14 @@ async def read_form(
         nonlocal received
         received += len(chunk)
         if received > most or form.spool.size > limit:
-            raise too_large
+            raise _too_large(settings.max_upload_mb)
         body.grow(len(chunk))
         await form.feed(chunk)
 
     try:
         await _read_body(request, take)
         if form.spool.size > limit:
-            raise too_large
+            raise _too_large(settings.max_upload_mb)
         upload = await form.finish()
     except BaseException:
         form.spool.close()
@@ -200,6 +197,11 @@ async def read_form(
     else:
         body.release()
     return upload
+
+
+def _too_large(limit_mb: int) -> errors.UploadTooLarge:
+    hint = f"The limit is {limit_mb} MB. {errors.UploadTooLarge.default_hint}"
+    return errors.UploadTooLarge(hint=hint)
 
 
 async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
