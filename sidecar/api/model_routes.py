@@ -1,4 +1,4 @@
-"""Routes of /v1/models: list, download with progress as server-sent events, deletion.
+"""Routes of models: /v1/models (list, download as server-sent events, deletion), /reload-model.
 
 The list is OpenAI's, too (`plugins/openai`), whose names are in `data`; here the models of this
 machine are in `models`, for callers with the scope `admin`. Errors of POST and DELETE are problems
@@ -22,7 +22,8 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.upload import read_json
 from sidecar.checkpoints.checkpoint import is_revision
 from sidecar.checkpoints.pull_events import DONE
-from sidecar.interfaces.request_options import field_missing, parse_text
+from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.request_options import field_missing, parse_flag, parse_text
 from sidecar.service.facade import Service
 from sidecar.service.local_models import ModelDownload
 
@@ -112,3 +113,37 @@ async def _frames(download: ModelDownload) -> AsyncGenerator[bytes, None]:
             if kind == DONE:
                 del event["folder"]  # where it lies here is no business of a client
             yield responses.sse_frame(event, kind)
+
+
+class ReloadAnswer(BaseModel):
+    """Result of a reload."""
+
+    status: Literal["success"]
+    message: str = Field(examples=["Model reloaded with precision: int8"])
+
+
+RELOAD_BODY: dict[str, Any] = openapi.request_body(
+    openapi.object_schema({"precision": openapi.choice(Precision)}, ["precision"]),
+    example={"precision": "int8"},
+)
+
+
+def build_reload_router(service: Service) -> APIRouter:
+    """Return the route that loads the engine at another precision."""
+    router = openapi.Routes(responses=openapi.PROBLEMS)
+
+    @router.post("/reload-model", response_model=ReloadAnswer, openapi_extra=RELOAD_BODY)
+    async def reload_model(request: Request) -> Response:
+        """Reload the engine at another precision."""
+        values = await read_json(request, declared=True)
+        if "precision" not in values:
+            raise field_missing("precision", values)
+        if not isinstance(values["precision"], str):
+            raise errors.FieldInvalid("The field 'precision' is not a string.")
+        now = parse_flag("now", request.query_params.get("now"), default=False)
+        precision = await service.reload(identity_of(request), values["precision"], now=now)
+        return responses.json_response(
+            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
+        )
+
+    return router

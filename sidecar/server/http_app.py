@@ -17,7 +17,6 @@ from sidecar.api import (
     live_routes,
     metrics_routes,
     model_routes,
-    reload_routes,
     transcribe_routes,
 )
 from sidecar.api import page as api_page
@@ -129,7 +128,7 @@ def _native_routers(
     """Return the routers of the native API."""
     builders = (
         transcribe_routes.build_router,
-        reload_routes.build_router,
+        model_routes.build_reload_router,
         job_routes.build_router,
         enrolled_speaker_routes.build_router,
         api_page.build_router,
