@@ -210,7 +210,7 @@ class WaitQueue:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
         they take all, the queue is halted, or the job has to wait until it or another one that
         needs the engine for itself can be by itself: it would keep a place, and others' turns."""
-        if self._halted:
+        if self._halted or not self._jobs:
             return None
         before = sum(one.free for one in self._working[:at])
         long = self._long_places - sum(is_long(job) for job in self._running())

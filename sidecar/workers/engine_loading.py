@@ -169,8 +169,9 @@ class EngineSupervisor:
             errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
                 cannot be loaded.
         """
-        if self.worker is not None and self.precision is precision:
-            return self.worker
+        worker = self.worker
+        if worker is not None and self.precision is precision:
+            return worker
         return await self._replace(precision)
 
     async def _replace(self, precision: Precision, checkpoint: str | None = None) -> WorkerProcess:

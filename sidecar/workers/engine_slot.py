@@ -244,7 +244,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     @property
     def loaded(self) -> bool:
         """Return whether the engine is in memory."""
-        return self.state in (EngineState.READY, EngineState.BUSY)
+        return self.loading is None and self.worker is not None
 
     def last_load(self, now: float) -> tuple[float, float]:
         """Return start and end of the last load, in seconds since 1970 as ``now``; if there was
@@ -441,9 +441,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     def _settled(self) -> None:
         """Bring process, heartbeat and idle timer in line with the state, after each change of
         it."""
-        if self.worker is None:
+        alive = self.worker is not None
+        if not alive:
             self._unload()
-        if not self._closed and (self.in_use or self.worker is not None):
+        if not self._closed and (self.in_use or alive):
             self.heartbeat.start(in_use=self.in_use)
         else:
             self.heartbeat.stop()
@@ -452,7 +453,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             self._idle = None
         if self._turn.locked() or self.changing or self.in_use or self._closed:
             return
-        if self.worker is not None and self._keep_alive_s >= 0:
+        if alive and self._keep_alive_s >= 0:
             unused = self._used_load != self.loads
             idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
             self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
