@@ -7,7 +7,7 @@ plugins; nothing else of the core imports one of them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,12 +102,16 @@ class PluginPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VoiceDownloads:
-    """Voices that the command `pull voice` downloads and `list` lists."""
+class PluginVoices:
+    """TTS engines of a plugin, and their voices."""
 
+    choose: Callable[[Settings], tuple[EngineChoice[TtsSpec] | None, str]]
+    """Returns the engine of a service, `None` if there is none, and the reason. Raises
+    `errors.EngineUnavailable`."""
     pull: Callable[[VoiceRequest], None]
+    """The command `pull voice`."""
     installed: Callable[[Settings], InstalledVoices | None]
-    """Returns the voices that are here, `None` without any."""
+    """Returns the downloaded voices, `None` without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +133,6 @@ class InstalledVoices:
     names: str
     bytes: int
     folder: Path
-
-
-def _nothing_to_check() -> None:
-    """Accept the environment."""
 
 
 def _no_findings(settings: Settings) -> Iterable[CheckFinding]:
@@ -158,26 +158,19 @@ class Plugin:
     ports: tuple[PluginPort, ...] = ()
     engines: tuple[PluginEngine, ...] = ()
     """ASR engines, each to be named by the setting `engine`."""
-    choose_voice: Callable[[Settings], tuple[EngineChoice[TtsSpec] | None, str]] | None = None
-    """Chooses the TTS engine, unless a plugin before it has; returns it with the reason. Raises
-    `errors.EngineUnavailable`."""
+    voices: PluginVoices | None = None
+    """Its TTS engines; those of the first plugin that has any count."""
     create_part: Callable[[Service], ServicePart | None] | None = None
-    """Creates what a service has of it once, if anything. Raises `errors.SettingsInvalid`."""
+    """Creates what a service has of it once, if anything; called before the ready line. Raises
+    `errors.SettingsInvalid`."""
     shared_jobs: Callable[[Settings], SharedJobs | None] | None = None
     """Returns the jobs that this service shares with others, `None` if it shares none; the first
     plugin that does counts. Raises `errors.SettingsInvalid`."""
-    import_speakers: Callable[[Settings, Path], Awaitable[tuple[int, int]]] | None = None
-    """Copies the enrolled speakers in a folder to where services share them; returns how many are
-    new, and how many were there. Raises `errors.SettingsInvalid`."""
-    voice_downloads: VoiceDownloads | None = None
-    """What `pull voice` downloads."""
     add_commands: Callable[[typer.Typer], None] = _no_commands
     """Adds its commands to the command line; there they are also while it is off."""
     foreign_variables: Mapping[str, str] = field(default_factory=dict)
     """Settings by their variables in the environment of the system that it replaces."""
     fixed_variables: tuple[str, ...] = ()
     """Variables of that system whose values are fixed here; one that is set gets a warning."""
-    check_environment: Callable[[], None] = _nothing_to_check
-    """Called before the ready line. Raises `errors.SettingsInvalid`."""
     checks: Callable[[Settings], Iterable[CheckFinding]] = _no_findings
     """Findings of the command `doctor`."""

@@ -89,20 +89,21 @@ async def _carry_over(
     ),
 ) -> None:
     """Copy the speakers of a file to the database of the settings."""
-    from sidecar.plugins import enabled, load_settings
+    from sidecar.plugins import load_settings, shared_jobs_of
+    from sidecar.storage.encryption import journal_key
+    from sidecar.storage.speaker_import import import_speaker_file
     from sidecar.storage.speaker_store import speaker_folder
 
     settings = load_settings()
     folder = people_dir or speaker_folder(settings)
-    found = (plugin.import_speakers for plugin in enabled(settings))
-    import_speakers = next(filter(None, found), None)
-    if import_speakers is None or not settings.shares_jobs:
+    if (shared := shared_jobs_of(settings)) is None:
         raise errors.SettingsInvalid(
             "No database is named to import the enrolled speakers into.",
             hint="Set VIBEVOICE_JOURNAL to the one that the services share, with the plugin "
             "'shared_jobs' on.",
         )
-    new, there = await import_speakers(settings, folder)
+    store = shared.create_speaker_store()
+    new, there = await import_speaker_file(folder, journal_key(settings), store)
     print_error_line(f"carried over: {new}; there already: {there}. The file is still in {folder}.")
 
 

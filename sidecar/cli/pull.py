@@ -21,7 +21,7 @@ from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_tex
 from sidecar.config.settings import Settings
 from sidecar.installation import is_english_only_build
 from sidecar.plugin import VoiceRequest
-from sidecar.plugins import load_settings, voice_downloads
+from sidecar.plugins import installed, load_settings, voices_of
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
@@ -93,9 +93,9 @@ def pull(
         if name == VOICE:
             if as_json:
                 raise typer.BadParameter(f"--json does not go with 'pull {VOICE}'.")
-            if (downloads := voice_downloads()) is None:
+            if (voices := voices_of(installed().values())) is None:
                 raise typer.BadParameter("No plugin of this installation speaks.")
-            downloads.pull(
+            voices.pull(
                 VoiceRequest(name=voice, language=language, folder=to, source=source, listed=listed)
             )
             return 0
@@ -321,9 +321,9 @@ def list_models() -> None:
         files = {file.resolve() for file in own.rglob("*") if file.is_file()}  # a cache has links
         size = sum(file.stat().st_size for file in files)
         rows.append(("model_path", size, "not pulled", own))
-    downloads = voice_downloads()
-    if downloads is not None and (voices := downloads.installed(settings)) is not None:
-        rows.append((VOICE, voices.bytes, voices.names, voices.folder))
+    voices = voices_of(installed().values())
+    if voices is not None and (here := voices.installed(settings)) is not None:
+        rows.append((VOICE, here.bytes, here.names, here.folder))
     if not rows:
         print_error_line(f"None. The embedded engine needs none; {_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)

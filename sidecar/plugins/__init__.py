@@ -4,16 +4,18 @@ Plugins of other distributions have the entry point `vibevoice_asr.plugins`. `lo
 the settings of the core and of the plugins that are on.
 """
 
+from __future__ import annotations
+
 import functools
 import importlib.metadata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sidecar.config import settings as config
 from sidecar.config.server_settings import ALL_PLUGINS
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
-from sidecar.plugin import Plugin, VoiceDownloads
+from sidecar.plugin import Plugin, PluginVoices
 from sidecar.plugins import (
     conversation,
     grpc_stt,
@@ -29,6 +31,9 @@ from sidecar.plugins import (
     wyoming,
     yap,
 )
+
+if TYPE_CHECKING:
+    from sidecar.service.facade import SharedJobs
 
 PLUGINS: tuple[Plugin, ...] = (
     conversation.PLUGIN,
@@ -103,10 +108,9 @@ def plugins_on(choice: Sequence[str]) -> list[Plugin]:
     return on
 
 
-def voice_downloads() -> VoiceDownloads | None:
-    """Return what `pull voice` downloads; `None` if no plugin brings voices."""
-    found = (plugin.voice_downloads for plugin in installed().values())
-    return next(filter(None, found), None)
+def voices_of(plugins: Iterable[Plugin]) -> PluginVoices | None:
+    """Return the TTS engines of the first plugin that has any; `None` if none has."""
+    return next(filter(None, (plugin.voices for plugin in plugins)), None)
 
 
 def of_others() -> list[str]:
@@ -121,6 +125,17 @@ def of_others() -> list[str]:
 def enabled(settings: Settings) -> list[Plugin]:
     """Return the plugins of a service with these settings."""
     return plugins_on(settings.plugins)
+
+
+def shared_jobs_of(settings: Settings) -> SharedJobs | None:
+    """Return the jobs that a service with these settings shares with others, `None` if it shares
+    none.
+
+    Raises:
+        errors.SettingsInvalid: the settings of the database or of the role are not valid.
+    """
+    found = (one.shared_jobs(settings) for one in enabled(settings) if one.shared_jobs is not None)
+    return next(filter(None, found), None)
 
 
 def settings_class(choice: Sequence[str] = (ALL_PLUGINS,)) -> type[Settings]:

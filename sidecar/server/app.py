@@ -23,7 +23,7 @@ from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, TtsSpec
 from sidecar.plugin import PluginPort, PortParts, ProtocolListener
-from sidecar.plugins import enabled, load_settings
+from sidecar.plugins import enabled, load_settings, shared_jobs_of, voices_of
 from sidecar.server.staged_app import StagedApp, create_health_app, service_lifespan
 from sidecar.service.facade import Service
 
@@ -43,6 +43,7 @@ def create_service(settings: Settings) -> Service:
         errors.EngineUnavailable: the engine in the settings cannot run here, or does not support
             the language in the settings.
         errors.BadCheckpoint: its weights are missing or not usable.
+        errors.SettingsInvalid: a folder, a database or a plugin's part cannot be used.
     """
     if settings.is_front:
         choice = engine_selection.choose_engine_for_nodes(settings)
@@ -60,12 +61,10 @@ def create_service(settings: Settings) -> Service:
     if not settings.is_node:
         live, reason = engine_selection.choose_live_engine(settings, choice)
         _log_choice("live engine", live, reason, wanted=True)
-        for choose_voice in (plugin.choose_voice for plugin in plugins):
-            if choose_voice is not None and voice is None:
-                voice, reason = choose_voice(settings)
-                _log_choice("TTS engine", voice, reason, wanted=voice is not None)
-    found = (plugin.shared_jobs(settings) for plugin in plugins if plugin.shared_jobs is not None)
-    shared = next(filter(None, found), None)
+        if (voices := voices_of(plugins)) is not None:
+            voice, reason = voices.choose(settings)
+            _log_choice("TTS engine", voice, reason, wanted=voice is not None)
+    shared = shared_jobs_of(settings)
     service = Service(settings, choice, live=live, voice=voice, shared=shared)
     for create_part in (plugin.create_part for plugin in plugins):
         if create_part is not None and (part := create_part(service)) is not None:
@@ -187,11 +186,8 @@ def create_staged_app(
     """Create the application that answers `/health` first, and the rest once it is imported.
 
     Raises:
-        errors.SettingsInvalid: an environment variable that only routes read is invalid.
         ModuleNotFoundError: the installation lacks what is imported later.
     """
-    for plugin in enabled(service.settings):
-        plugin.check_environment()
     for name in ("fastapi", "sidecar.server.http_app"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)

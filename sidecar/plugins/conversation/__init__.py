@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sidecar.plugin import InstalledVoices, Plugin, VoiceDownloads, VoiceRequest
+from sidecar.plugin import InstalledVoices, Plugin, PluginVoices, VoiceRequest
 from sidecar.plugins.conversation.settings import ConversationSettings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sidecar.service.system_checks import CheckFinding
 
 
-def _choose_voice(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None, str]:
+def _choose(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None, str]:
     from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
 
     return choose_tts_engine(settings)
@@ -58,9 +58,8 @@ def _add_commands(app: typer.Typer) -> None:
 PLUGIN = Plugin(
     name="conversation",
     settings=ConversationSettings,
-    choose_voice=_choose_voice,
     create_part=_create_part,
-    voice_downloads=VoiceDownloads(pull=_pull, installed=_installed),
+    voices=PluginVoices(choose=_choose, pull=_pull, installed=_installed),
     add_commands=_add_commands,
     checks=_checks,
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.errors import SettingsInvalid
@@ -60,19 +59,6 @@ def _create_speaker_store(settings: Settings, address: str) -> SpeakerStore:
     return PostgresSpeakerStore(address, journal_key(settings))
 
 
-async def _import_speakers(settings: Settings, folder: Path) -> tuple[int, int]:
-    from sidecar.plugins.shared_jobs.postgres_settings import shared_address
-    from sidecar.plugins.shared_jobs.postgres_speaker_store import (
-        PostgresSpeakerStore,
-        import_speaker_file,
-    )
-    from sidecar.storage.encryption import journal_key
-
-    secret = journal_key(settings)
-    store = PostgresSpeakerStore(shared_address(settings), secret)
-    return await import_speaker_file(folder, secret, store)
-
-
 def _checks(settings: Settings) -> Iterable[CheckFinding]:
     from sidecar.service.system_checks import CheckFinding, CheckState
 
@@ -98,7 +84,6 @@ PLUGIN = Plugin(
     name="shared_jobs",
     settings=SharedJobSettings,
     shared_jobs=_shared_jobs,
-    import_speakers=_import_speakers,
     add_commands=_add_commands,
     checks=_checks,
 )

@@ -1,4 +1,4 @@
-"""Enrolled speakers in PostgreSQL, and their import from a file.
+"""Enrolled speakers in PostgreSQL.
 
 So a change in one service is a change for all at once, and no service has a deleted speaker in
 memory.
@@ -8,10 +8,8 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar import errors
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.storage import speaker_store
 from sidecar.storage.encryption import DecryptionFailed
@@ -121,48 +119,3 @@ class PostgresSpeakerStore:
 
 def _encryption_context(person: str, owner: str) -> str:
     return f"person {person} {owner}"
-
-
-async def import_speaker_file(
-    folder: Path, secret: str, store: speaker_store.SpeakerStore
-) -> tuple[int, int]:
-    """Import all speakers of the file in ``folder`` into ``store``, with id, owner and dates.
-    Return how many were added, and how many were there already. The file does not change; the
-    store is closed.
-
-    Raises:
-        errors.SettingsInvalid: there is no such file, a service has it open, or the key is wrong.
-        errors.PeopleFull: an owner would have more than the limit.
-        errors.JournalUnreachable: some may be missing. A repetition does no harm.
-    """
-    if not (folder / speaker_store.SPEAKER_FILE).is_file():
-        raise errors.SettingsInvalid(
-            f"There is no file of enrolled speakers in {folder}.",
-            hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
-        )
-    file = speaker_store.SqliteSpeakerStore(folder, secret)
-    everybody = file.everybody
-    await file.close()
-    came = 0
-    try:
-        for person in everybody:
-            before = await store.of(person.owner)
-            came += all(one.id != person.id for one in before)
-            await store.keep(person.owner, _add_if_missing(person))
-    finally:
-        await store.close()
-    return came, len(everybody) - came
-
-
-def _add_if_missing(person: speaker_store.EnrolledSpeaker) -> speaker_store.SpeakerUpdate:
-    def decide(people: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
-        for one in people:
-            if one.id == person.id:
-                return one  # as stored: it may have been renamed since
-        if len(people) >= speaker_store.MAX_ENROLLED_SPEAKERS:
-            raise errors.PeopleFull(
-                f"The owner of '{person.name}' has reached the limit of enrolled speakers."
-            )
-        return person
-
-    return decide

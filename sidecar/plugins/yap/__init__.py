@@ -20,14 +20,14 @@ def _http(service: Service, _: Any) -> HttpRoutes:
     )
 
 
-def _check_environment() -> None:
+def _create_part(service: Service) -> None:
     settings.YapCloseCodes.of_environment()  # its routes read it after the ready line
 
 
 PLUGIN = Plugin(
     name="yap",
     http=_http,
+    create_part=_create_part,
     foreign_variables=settings.YAP_VARIABLES,
     fixed_variables=settings.UNSUPPORTED_YAP_VARIABLES,
-    check_environment=_check_environment,
 )
