@@ -6,10 +6,12 @@ What the first answer of `/health` does not need is imported later: routes, prot
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,8 @@ log = logging.getLogger(__name__)
 
 
 def create_service(settings: Settings) -> Service:
-    """Create the service that all protocols use.
+    """Create the service that all protocols use; it is closed if a part of a plugin cannot be
+    created.
 
     Raises:
         errors.EngineUnavailable: the engine in the settings cannot run here, or does not support
@@ -66,9 +69,14 @@ def create_service(settings: Settings) -> Service:
             _log_choice("TTS engine", voice, reason, wanted=voice is not None)
     shared = shared_jobs_of(settings)
     service = Service(settings, choice, live=live, voice=voice, shared=shared)
-    for create_part in (plugin.create_part for plugin in plugins):
-        if create_part is not None and (part := create_part(service)) is not None:
-            service.add_part(part)
+    try:
+        for create_part in (plugin.create_part for plugin in plugins):
+            if create_part is not None and (part := create_part(service)) is not None:
+                service.add_part(part)
+    except BaseException:
+        with ThreadPoolExecutor(1) as pool:  # a host may run an event loop in this thread
+            pool.submit(asyncio.run, service.close()).exception()
+        raise
     return service
 
 

@@ -1,10 +1,12 @@
 """What every wire calls, without a wire."""
 
+import asyncio
 import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recordings import silence
@@ -18,7 +20,9 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.plugin import Plugin
 from sidecar.plugins import load_settings
+from sidecar.server import app
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
 
@@ -54,6 +58,40 @@ def test_service_is_not_made_with_settings_that_it_cannot_meet(
         create_service(load_settings(data_dir=tmp_path, **settings))
     assert refused.value.code == code
     assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("beside_a_loop", [False, True])
+def test_service_is_closed_when_the_part_of_a_plugin_cannot_be_created(
+    beside_a_loop: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Part:
+        def health(self) -> dict[str, Any]:
+            return {}
+
+        async def close(self) -> None:
+            closed.append("part")
+
+    def refuse(service: Service) -> None:
+        raise errors.SettingsInvalid("The part cannot be created.")
+
+    plugins = [Plugin(name="first", create_part=lambda _: Part())]
+    plugins.append(Plugin(name="second", create_part=refuse))
+    monkeypatch.setattr(app, "enabled", lambda settings: plugins)
+    settings = load_settings(
+        engine="scripted", data_dir=tmp_path, keep_jobs=True, journal_key="k" * 32
+    )
+
+    async def created() -> Service:
+        return create_service(settings)
+
+    with pytest.raises(errors.SettingsInvalid, match=r"The part cannot be created\.") as kept:
+        asyncio.run(created()) if beside_a_loop else create_service(settings)
+    assert kept.tb is not None, "it has the service: nothing else closes the file of jobs"
+    assert closed == ["part"]
+    monkeypatch.undo()
+    asyncio.run(create_service(settings).close())
 
 
 async def submitted(service: Service, path: Path) -> Job:
