@@ -36,6 +36,7 @@ from bench.serving import KEY, ours, table, verdict
 from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
 from sidecar.workers.engine_slot import EngineLease, RecordingRequest
@@ -51,7 +52,9 @@ async def engine_alone(work: Sequence[Sendable], speed: int) -> float:
     with mock.patch.dict(os.environ, VIBEVOICE_SCRIPTED_SPEED=str(speed)):
         worker = WorkerProcess("alone")
     try:
-        await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
+        await worker.ask(
+            "load", engine=scripted_engine.SPEC.factory, options=LoadOptions().to_wire()
+        )
         engine = EngineLease(worker, Precision.FP32, lambda memory: None)
 
         async def heard(sent: Sendable) -> None:

@@ -112,9 +112,9 @@ def plain(name: str, folder: str, precision: str) -> Callable[[Block], None]:
 
 def ours(name: str, folder: str, precision: str) -> Callable[[Block], None]:
     """The engine."""
-    from sidecar.engines import create_engine
+    from sidecar.engines.whisper import WhisperEngine
 
-    engine = create_engine("whisper")
+    engine = WhisperEngine()
     ours = {"float32": Precision.FP32}.get(precision, Precision.INT8)
     for _ in engine.load(LoadOptions(ours, folder, "cpu")):
         pass

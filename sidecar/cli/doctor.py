@@ -156,7 +156,7 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
     worker = WorkerProcess(spec.name)
     try:
         async with asyncio.timeout(LOAD_TIMEOUT_S):
-            await worker.ask("load", engine=spec.name, options=LoadOptions().to_wire())
+            await worker.ask("load", engine=spec.factory, options=LoadOptions().to_wire())
     except errors.SidecarError as error:
         return error
     except (WorkerDied, TimeoutError):

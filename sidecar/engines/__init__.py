@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.engines import (
     moonshine,
@@ -15,37 +14,21 @@ from sidecar.engines import (
     voxtral,
     whisper,
 )
-from sidecar.interfaces.engine_interface import EngineSpec, ModelSpec, TranscriptionEngine
+from sidecar.interfaces.engine_interface import EngineSpec, ModelSpec
 
-_CLASSES: tuple[tuple[EngineSpec, type[TranscriptionEngine]], ...] = (
-    (vibevoice.SPEC, vibevoice.VibeVoiceEngine),
-    (vibevoice_streaming.SPEC, vibevoice_streaming.VibeVoiceStreamingEngine),
-    (whisper.SPEC, whisper.WhisperEngine),
-    (voxtral.SPEC, voxtral.VoxtralEngine),
-    (moonshine.SPEC, moonshine.MoonshineEngine),
-    (scripted_engine.SPEC, scripted_engine.ScriptedEngine),
+ENGINES: tuple[EngineSpec, ...] = (
+    vibevoice.SPEC,
+    vibevoice_streaming.SPEC,
+    whisper.SPEC,
+    voxtral.SPEC,
+    moonshine.SPEC,
+    scripted_engine.SPEC,
 )
 """Literal imports: a packager does not see names that are built from strings."""
-ENGINES = tuple(spec for spec, _ in _CLASSES)
 
 
-def create_engine(name: str) -> TranscriptionEngine:
-    """Create an engine by its name, or by the factory of its spec; nothing is loaded yet.
-
-    Raises:
-        errors.ModelLoadFailed: that of a plugin has no `sample_rate`.
-    """
-    own = next((engine for spec, engine in _CLASSES if spec.name == name), None)
-    if own is not None:
-        return own()
-    engine: TranscriptionEngine = engine_of(name)
-    if not hasattr(engine, "sample_rate"):
-        raise errors.ModelLoadFailed(f"The engine '{name}' has no 'sample_rate'.")
-    return engine
-
-
-def engine_of(factory: str) -> Any:
-    """Create the engine of a plugin by the factory of its spec, as `ModelSpec.factory`."""
+def create_engine(factory: str) -> Any:
+    """Create an ASR or TTS engine by the factory of its spec; nothing is loaded yet."""
     module, _, name = factory.partition(":")
     return getattr(importlib.import_module(module), name)()
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 SPEC = engine_interface.EngineSpec(
     name="scripted",
+    factory="sidecar.engines.scripted_engine:ScriptedEngine",
     title="Made-up text at once, for tests",
     sample_rate=SAMPLE_RATE,
     precisions=(engine_interface.Precision.FP32, engine_interface.Precision.INT8),
@@ -71,6 +72,8 @@ SPEECH_LEVEL = 0.01
 
 class ScriptedEngine:
     """Engine whose text is fingerprints of the audio."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self._precision: engine_interface.Precision | None = None

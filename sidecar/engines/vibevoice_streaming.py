@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SPEC = engine_interface.EngineSpec(
     name="vibevoice-streaming",
+    factory="sidecar.engines.vibevoice_streaming:VibeVoiceStreamingEngine",
     title="VibeVoice-ASR-Streaming",
     sample_rate=VIBEVOICE_SAMPLE_RATE,
     precisions=(
@@ -47,6 +48,8 @@ RESAMPLING_S = 0.04
 
 class VibeVoiceStreamingEngine(LiveSessions):
     """VibeVoice-ASR-Streaming with many sessions on one model."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self._model: StreamingModel | None = None

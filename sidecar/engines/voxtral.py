@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SPEC = engine_interface.EngineSpec(
     name="voxtral",
+    factory="sidecar.engines.voxtral:VoxtralEngine",
     title="Voxtral Realtime (live only)",
     sample_rate=LIVE_RATE,
     precisions=(engine_interface.Precision.BF16, engine_interface.Precision.FP32),
@@ -59,6 +60,8 @@ SLICE_SAMPLES = LIVE_RATE
 
 class VoxtralEngine(LiveSessions):
     """Voxtral Realtime with many streams on one model."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self._voxtral: VoxtralModel | None = None

@@ -56,11 +56,11 @@ class ModelSpec:
     ``languages`` is empty if it supports any. The first of ``precisions`` is its default;
     ``stands_for`` maps a precision to the one that replaces it on this machine. ``lacking`` maps a
     precision that this machine cannot run with this checkpoint to the reason. ``planned``:
-    `gpu_memory.memory_plan` plans its device memory. ``factory``: its class, as `module:Class`, if
-    a plugin brings it.
+    `gpu_memory.memory_plan` plans its device memory. ``factory``: its class, as `module:Class`.
     """
 
     name: str
+    factory: str
     title: str
     precisions: tuple[Precision, ...] = (Precision.FP32,)
     languages: tuple[str, ...] = ()
@@ -68,7 +68,6 @@ class ModelSpec:
     planned: bool = False
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
     lacking: Mapping[Precision, str] = field(default_factory=dict)
-    factory: str = ""
 
     def resolve_precision(self, wanted: Precision) -> Precision:
         """Return the precision that is used if ``wanted`` is requested; the default if the engine
@@ -308,11 +307,10 @@ class TranscriptionRequest:
 
 
 class TranscriptionEngine(Protocol):
-    """Engine with blocking calls, testable without a server. Its resources end with its process.
+    """Engine with blocking calls, testable without a server. Its resources end with its process."""
 
-    One that a plugin brings, or that knows its sample rate only once it is loaded, has it as
-    `sample_rate`, whatever its spec has.
-    """
+    sample_rate: int
+    """Of the audio that it takes, in Hz; known once it is loaded, whatever its spec has."""
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Load the weights into memory; yield the progress from 0 to 1.

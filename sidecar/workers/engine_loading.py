@@ -305,8 +305,8 @@ class EngineSupervisor:
             raise _load_failed_error(name, error) from None
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                engine = self._spec.factory or name
-                call = worker.call("load", engine=engine, options=options.to_wire())
+                engine, given = self._spec.factory, options.to_wire()
+                call = worker.call("load", engine=engine, options=given)
                 async with aclosing(call) as frames:
                     async for frame in frames:
                         self.loading = frame["loaded"]

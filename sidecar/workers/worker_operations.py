@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
-from sidecar.engines import create_engine, engine_of, engine_spec
+from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import SpeakerEmbedding
@@ -138,8 +138,8 @@ class WorkerOperations:
             case {"operation": "part", "prints": prints, "into": into}:
                 yield BEGUN_MESSAGE
                 yield _split_speaker(prints, into)
-            case {"operation": "load", "engine": name, "options": options}:
-                yield from self._load(name, engine_interface.LoadOptions.from_wire(options))
+            case {"operation": "load", "engine": factory, "options": options}:
+                yield from self._load(factory, engine_interface.LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if request.fds:
                 yield from self._transcribe(request)
             case {"operation": "voices"}:
@@ -151,20 +151,20 @@ class WorkerOperations:
             case _:
                 raise errors.EngineFailed("The worker process does not support this operation.")
 
-    def _load(self, name: str, options: engine_interface.LoadOptions) -> Iterator[dict[str, Any]]:
+    def _load(
+        self, factory: str, options: engine_interface.LoadOptions
+    ) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
             import numpy  # noqa: F401 - needed by the first synthesis
 
-            tts: engine_interface.TtsEngine = engine_of(name)
+            tts: engine_interface.TtsEngine = create_engine(factory)
             yield from ({"loaded": part} for part in tts.load(options))
             self._tts = tts
             return
-        engine = create_engine(name)
-        for part in engine.load(options):
-            yield {"loaded": part}
-        self._engine = engine
-        self._sample_rate = getattr(engine, "sample_rate", 0) or engine_spec(name).sample_rate
+        engine: engine_interface.TranscriptionEngine = create_engine(factory)
+        yield from ({"loaded": part} for part in engine.load(options))
+        self._engine, self._sample_rate = engine, engine.sample_rate
 
     def _loaded_tts(self) -> engine_interface.TtsEngine:
         if self._tts is None:

@@ -45,6 +45,7 @@ from sidecar.cli.doctor import READY, next_step
 from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
+from sidecar.engines import scripted_engine
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.plugins import settings_class
@@ -740,9 +741,8 @@ async def test_command_worker_runs_an_engine_process(monkeypatch):
     monkeypatch.setattr(worker_process, "worker_command", lambda: [installed_command(), "worker"])
     child = worker_process.WorkerProcess("frozen")
     try:
-        assert await child.ask("load", engine="scripted", options=LoadOptions().to_wire()) == {
-            "loaded": 1.0
-        }
+        load = {"engine": scripted_engine.SPEC.factory, "options": LoadOptions().to_wire()}
+        assert await child.ask("load", **load) == {"loaded": 1.0}
         with pytest.raises(errors.EngineFailed):
             await child.ask("juggle")
     finally:

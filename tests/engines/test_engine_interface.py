@@ -67,14 +67,13 @@ def engine(loading: tuple[str, LoadOptions]) -> TranscriptionEngine:
     name, options = loading
     # a busy machine is not taken for gone
     patient = name == "upstream"
-    engine = UpstreamEngine(PATIENT_LIMITS) if patient else create_engine(name)
+    engine = UpstreamEngine(PATIENT_LIMITS) if patient else create_engine(engine_spec(name).factory)
     list(engine.load(options))
     return engine
 
 
 def run(
     engine: TranscriptionEngine,
-    name: str,
     options: TranscribeOptions | None = None,
     stop_after: int = 1 << 30,
 ) -> list[TranscriptionEvent]:
@@ -82,7 +81,7 @@ def run(
     events: list[TranscriptionEvent] = []
     with CLIP.open("rb", buffering=0) as file:
         facts: AudioInfo = probe_audio(file.fileno(), DAY_S)
-        rate = getattr(engine, "sample_rate", 0) or engine_spec(name).sample_rate
+        rate = engine.sample_rate
         with open_audio(file.fileno(), facts, rate=rate, max_s=DAY_S) as audio:
             request = request_of(audio, options, lambda: len(events) >= stop_after)
             for event in engine.transcribe(request):
@@ -92,7 +91,7 @@ def run(
 
 @pytest.fixture(scope="module")
 def events(engine: TranscriptionEngine, engine_name: str) -> list[TranscriptionEvent]:
-    return run(engine, engine_name)
+    return run(engine)
 
 
 def test_only_last_event_is_finished(events: list[TranscriptionEvent]) -> None:
@@ -145,7 +144,7 @@ def test_speakers_are_numbered_from_0_in_order_of_appearance(
 def test_without_diarization_no_segment_has_a_speaker(
     engine: TranscriptionEngine, engine_name: str
 ) -> None:
-    found = transcript_of(run(engine, engine_name, TranscribeOptions(diarize=False)))
+    found = transcript_of(run(engine, TranscribeOptions(diarize=False)))
     assert {segment.speaker for segment in found.segments} == {None}
 
 
@@ -153,13 +152,13 @@ def test_without_diarization_no_segment_has_a_speaker(
 def test_same_recording_twice_gives_same_transcript(
     engine: TranscriptionEngine, engine_name: str, events: list[TranscriptionEvent]
 ) -> None:
-    assert run(engine, engine_name)[-1] == events[-1]
+    assert run(engine)[-1] == events[-1]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 10])
 def test_cancelled_run_stops_at_next_step_without_result(
     engine: TranscriptionEngine, engine_name: str, stop_after: int
 ) -> None:
-    cut_short = run(engine, engine_name, stop_after=stop_after)
+    cut_short = run(engine, stop_after=stop_after)
     assert len(cut_short) <= stop_after + 1
     assert not any(isinstance(event, Finished) for event in cut_short)

@@ -18,7 +18,7 @@ from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines import ENGINES, create_engine, missing_packages
+from sidecar.engines import ENGINES, create_engine, engine_spec, missing_packages
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import (
     Final,
@@ -67,7 +67,7 @@ pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted")
 
 @pytest.fixture(scope="module", params=LIVE)
 def engine(request: pytest.FixtureRequest) -> LiveEngine:
-    found: LiveEngine = create_engine(request.param)  # type: ignore[assignment]
+    found: LiveEngine = create_engine(engine_spec(request.param).factory)
     list(found.load(loading(request.param)))
     return found
 

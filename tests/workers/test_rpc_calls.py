@@ -14,6 +14,7 @@ import pytest
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, stand_still, until, wait_until
 
+from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, rpc_client
 from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
@@ -246,7 +247,7 @@ def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
 
 async def loaded(grace_s: float) -> WorkerProcess:
     worker = WorkerProcess("scripted", options=WorkerOptions(cancel_grace_s=grace_s))
-    await worker.ask("load", engine="scripted", options=LoadOptions().to_wire())
+    await worker.ask("load", engine=scripted_engine.SPEC.factory, options=LoadOptions().to_wire())
     worker.patience_s = 0.0
     return worker
 

@@ -54,7 +54,8 @@ async def running(
     worker = WorkerProcess(engine, options=options)
     try:
         if engine != "intake":
-            await worker.ask("load", engine=engine, options=LoadOptions().to_wire())
+            factory = engine_spec(engine).factory
+            await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
         yield worker
     finally:
         await worker.close()
@@ -64,7 +65,7 @@ async def running(
 def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     """Otherwise the service serves the clients of a job before it starts the next one."""
     operations = WorkerOperations()
-    load = {"engine": "scripted", "options": LoadOptions().to_wire()}
+    load = {"engine": engine_spec("scripted").factory, "options": LoadOptions().to_wire()}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         for operation, values in ("load", load), ("transcribe", REQUEST):
@@ -217,7 +218,10 @@ async def test_killed_worker_raises_worker_died_and_leaves_no_zombie(
 @pytest.mark.parametrize("at_work", [False, True])
 def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
     """Also while it still imports."""
-    answer = "    await worker.ask('load', engine='scripted', options=LoadOptions().to_wire())\n"
+    answer = (
+        f"    await worker.ask('load', engine={engine_spec('scripted').factory!r}, "
+        "options=LoadOptions().to_wire())\n"
+    )
     script = (
         "import asyncio, os, signal\n"
         "from sidecar.interfaces.engine_interface import LoadOptions\n"
@@ -327,7 +331,7 @@ def test_load_that_lacks_a_disk_or_descriptors_is_busy_machine(
     monkeypatch.setattr(operations, "_load", load)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        asked = {"operation": "load", "engine": "scripted", "options": LoadOptions().to_wire()}
+        asked = {"operation": "load", "engine": "any", "options": LoadOptions().to_wire()}
         worker_main._answer_call(operations, RpcRequest(1, asked, [], RpcSender(theirs)))
         frame, _ = channel.receive_message(ours)
     assert frame.message["error"]["code"] == code

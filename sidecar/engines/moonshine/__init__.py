@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SPEC = engine_interface.EngineSpec(
     name="moonshine",
+    factory="sidecar.engines.moonshine:MoonshineEngine",
     title="Embedded CPU engine (moonshine tiny-en)",
     sample_rate=SAMPLE_RATE,
     precisions=(engine_interface.Precision.INT8,),  # the wheel's weights are quantized to 8 bits
@@ -50,6 +51,8 @@ CHECKPOINT_INTERVAL_S = 20.0
 
 class MoonshineEngine(LiveSessions):
     """Moonshine engine: recognized words and speaker turns, joined into segments."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self._recognizer: MoonshineRecognizer | None = None

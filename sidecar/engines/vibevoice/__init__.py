@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SPEC = engine_interface.EngineSpec(
     name="vibevoice",
+    factory="sidecar.engines.vibevoice:VibeVoiceEngine",
     title="VibeVoice-ASR 7B",
     sample_rate=VIBEVOICE_SAMPLE_RATE,
     precisions=(
@@ -41,6 +42,8 @@ SPEC = engine_interface.EngineSpec(
 
 class VibeVoiceEngine:
     """VibeVoice-ASR engine. torch and transformers are imported by `load`."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self._joined: JoinedTranscriptions | None = None

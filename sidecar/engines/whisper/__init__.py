@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SPEC = engine_interface.EngineSpec(
     name="whisper",
+    factory="sidecar.engines.whisper:WhisperEngine",
     title="Whisper (faster-whisper)",
     sample_rate=SAMPLE_RATE,
     precisions=(
@@ -54,6 +55,8 @@ SPEC = engine_interface.EngineSpec(
 
 class WhisperEngine(LiveSessions):
     """Whisper engine: recognized words and speaker turns, joined into segments."""
+
+    sample_rate = SPEC.sample_rate
 
     def __init__(self) -> None:
         self.model: WhisperRecognizer | None = None

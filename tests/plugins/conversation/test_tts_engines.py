@@ -18,7 +18,7 @@ from not_tested import missing_extra
 from service_process import PATIENCE_S, new_file
 
 from sidecar import errors
-from sidecar.engines import engine_of, missing_packages
+from sidecar.engines import create_engine, missing_packages
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
@@ -122,7 +122,7 @@ def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def loaded(
     spec: TtsSpec, url: str = "", model: str | None = None, folder: Path | None = None
 ) -> TtsEngine:
-    engine = engine_of(spec.factory)
+    engine = create_engine(spec.factory)
     server = UpstreamOptions((url,), ("secret",), model=model)
     options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
     assert list(engine.load(options))[-1] == 1.0
