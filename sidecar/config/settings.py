@@ -40,6 +40,39 @@ from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import PluginEngine
 
 
+class FileSettings(BaseSettings):
+    """Settings from flags, the environment, and a configuration file. There is no .env, nor a
+    folder of secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", defer_build=True
+    )
+
+    @classmethod
+    def known_names(cls) -> list[str] | None:
+        """Return the names that the file may have; `None`: any."""
+        return None
+
+    @classmethod
+    def foreign_settings(cls) -> dict[str, str]:
+        """Return the settings from the environment of a system that was served before."""
+        return {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources: flags, environment, file, replaced systems' variables."""
+        file = file_settings(init_settings().get("config"), cls.known_names())
+        more = (file, cls.foreign_settings())
+        return init_settings, env_settings, *(InitSettingsSource(cls, one) for one in more)
+
+
 class Settings(
     server_settings.ProcessSettings,
     server_settings.AccessSettings,
@@ -49,14 +82,12 @@ class Settings(
     engine_settings.EnrolledSpeakerSettings,
     live_settings.LiveSettings,
     server_settings.OperationsSettings,
-    BaseSettings,
+    FileSettings,
 ):
     """Settings of the core; `with_plugins` adds those of plugins. Precedence: flags, environment,
     configuration file, the environment of replaced systems, defaults."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore", defer_build=True
-    )
+    model_config = FileSettings.model_config
     foreign_variables: ClassVar[Mapping[str, str]] = {}
     """Settings by their variables in the environment of systems that this service replaces."""
 
@@ -91,6 +122,11 @@ class Settings(
         ]
         last = [next(one for one in reversed(groups) if issubclass(one, base)) for base in groups]
         return list(dict.fromkeys(last))
+
+    @classmethod
+    def known_names(cls) -> list[str]:
+        """Return the names of all settings but that of the file."""
+        return [name for name in cls.model_fields if name != "config"]
 
     @classmethod
     def foreign_settings(cls) -> dict[str, str]:
@@ -142,47 +178,12 @@ class Settings(
         """Return whether the service uses HTTPS."""
         return self.tls != server_settings.TLS_OFF
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: flags, environment, file, replaced systems' variables; neither .env
-        nor secret folders."""
-        known = [name for name in settings_cls.model_fields if name != "config"]
-        file = file_settings(init_settings().get("config"), known)
-        foreign = settings_cls.foreign_settings() if issubclass(settings_cls, Settings) else {}
-        return (
-            init_settings,
-            env_settings,
-            InitSettingsSource(settings_cls, file),
-            InitSettingsSource(settings_cls, foreign),
-        )
 
-
-class PluginChoice(BaseSettings):
+class PluginChoice(FileSettings):
     """The setting `plugins`, which decides what other settings there are."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="ignore")
     config: Path | None = None
     plugins: WordList = (server_settings.ALL_PLUGINS,)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources: flags, environment, file."""
-        file = file_settings(init_settings().get("config"), None)
-        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
 
 _PYDANTIC_PREFIX = "Value error, "
