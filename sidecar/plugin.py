@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ class Plugin:
     """Plugins that it imports: it is off without them."""
     settings: type[SettingsGroup] | None = None
     """Its settings; code of the plugin reads them by `SettingsGroup.of`."""
+    errors: ModuleType | None = None
+    """Its errors, one class each. It is imported with the plugin: each process knows the errors of
+    others by their codes."""
     http: Callable[[Service, OneTimeCodes[TicketGrant]], HttpRoutes] | None = None
     """Builds its routes; one-time codes admit browsers to WebSockets."""
     ports: tuple[PluginPort, ...] = ()

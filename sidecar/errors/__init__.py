@@ -2,7 +2,8 @@
 
 Each error is a class with a stable ``code``, a default ``detail``, and a ``hint`` with the next
 step for the user. It also has an ``ErrorKind``, which each transport maps to its own statuses.
-There is a file for each subject; `docs/errors.md` is generated from the classes.
+There is a file for each subject, and one in a plugin (`Plugin.errors`); `docs/errors.md` is
+generated from the classes.
 """
 
 from sidecar.errors.access_errors import *

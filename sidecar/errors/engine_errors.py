@@ -1,4 +1,6 @@
-"""Engines: errors of engines, upstreams, GPU memory, checkpoints and the model hub."""
+"""Engines: errors of engines, GPU memory, checkpoints and the model hub."""
+
+from typing import ClassVar
 
 from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
 
@@ -34,13 +36,6 @@ class ReloadSuperseded(SidecarError, code="reload_superseded", kind=ErrorKind.CO
 
     default_detail = "A later reload replaced this one."
     default_hint = "The last reload wins; send this one again if you still want its precision."
-
-
-class AdminOff(SidecarError, code="admin_off", kind=ErrorKind.FORBIDDEN):
-    """Use of the administrators' API if it is off, or without an administrator's token."""
-
-    default_detail = "The administrators' API is off."
-    default_hint = "Set VIBEVOICE_ADMIN, and a token (docs/operations.md)."
 
 
 class ModelLoaded(SidecarError, code="model_loaded", kind=ErrorKind.CONFLICT):
@@ -111,6 +106,9 @@ class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
 
 class EngineFailed(SidecarError, code="engine_failed"):
     """Error raised by an engine."""
+
+    timed_out: ClassVar[bool] = False
+    """True if the engine took too long."""
 
     default_detail = "The engine could not transcribe this audio."
 
@@ -198,53 +196,3 @@ class PullRunning(SidecarError, code="pull_running", kind=ErrorKind.CONFLICT):
 
     default_detail = "Another 'vibevoice-asr pull' of this checkpoint is running."
     default_hint = "Wait until it has finished; the checkpoint is then available here, too."
-
-
-class UpstreamError(SidecarError, kind=ErrorKind.BUSY):
-    """Failure of a server of the engine 'upstream'."""
-
-
-class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
-    """Upstreams of which none accepts a connection."""
-
-    default_detail = "No upstream answers."
-    default_hint = "Start the server that VIBEVOICE_UPSTREAM names, or check its address and port."
-    default_retry_after = 5
-
-
-class UpstreamBusy(UpstreamError, code="upstream_busy"):
-    """Upstream that stayed busy for longer than a recording of this length may wait."""
-
-    default_detail = "The upstream is busy."
-    default_hint = "Try again after the time in Retry-After, or add a second upstream."
-    default_retry_after = 10
-
-
-class UpstreamTimeout(UpstreamError, code="upstream_timeout"):
-    """Upstream that took longer than a recording of this length may take."""
-
-    default_detail = "The upstream took too long."
-    default_hint = "Check that server; if it is only slow, add a second upstream."
-    default_retry_after = 10
-
-
-class UpstreamFailed(UpstreamError, code="upstream_failed"):
-    """Upstream that failed repeatedly, or reported an internal error."""
-
-    default_detail = "The upstream failed while it transcribed this recording."
-    default_hint = "Check the log of that server; this service itself did not fail."
-    default_retry_after = 5
-
-
-class UpstreamRefused(UpstreamError, code="upstream_refused", kind=ErrorKind.FAILED):
-    """Upstream that rejects the request."""
-
-    default_detail = "The upstream rejected the request."
-    default_hint = "Check VIBEVOICE_UPSTREAM_DIALECT, VIBEVOICE_UPSTREAM_MODEL and the key."
-
-
-class UpstreamGarbled(UpstreamError, code="upstream_garbled", kind=ErrorKind.FAILED):
-    """Upstream response that cannot be parsed."""
-
-    default_detail = "The upstream's response cannot be parsed."
-    default_hint = "Check that VIBEVOICE_UPSTREAM_DIALECT matches the kind of that server."

@@ -168,29 +168,6 @@ class LanguageUnsupported(BadRequest, code="language_unsupported", kind=ErrorKin
     )
 
 
-class TranslationUnavailable(
-    BadRequest, code="translation_unavailable", kind=ErrorKind.UNPROCESSABLE
-):
-    """Translation by an engine that only transcribes."""
-
-    default_detail = "The engine does not translate."
-    default_hint = "Start with --engine whisper and a multilingual model."
-
-
-class LogprobsUnavailable(BadRequest, code="logprobs_unavailable", kind=ErrorKind.UNPROCESSABLE):
-    """Request for the probabilities of tokens; there are only those of words and segments."""
-
-    default_detail = "This service returns probabilities of words and segments, not of tokens."
-    default_hint = "Omit 'include'."
-
-
-class WordsUnavailable(BadRequest, code="words_unavailable", kind=ErrorKind.UNPROCESSABLE):
-    """Request for word timestamps of an engine that has none."""
-
-    default_detail = "The engine returns no word timestamps."
-    default_hint = "Use 'segment' alone, or start with --engine whisper, which returns them."
-
-
 class VoiceUnknown(BadRequest, code="voice_unknown"):
     """Voice that the TTS engine does not have."""
 

@@ -162,13 +162,12 @@ _ENGINE_FAULTS = (
     errors.EngineFailed,
     errors.EngineUnavailable,
     errors.ModelLoadFailed,
-    errors.UpstreamError,
 )
 
 
 def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     """Return the outcome of an error for the engine; `None` if the engine did not cause it."""
-    if isinstance(error, errors.UpstreamTimeout):
+    if isinstance(error, errors.EngineFailed) and error.timed_out:
         return RecognitionOutcome.TIMED_OUT
     internal = error.code == errors.SidecarError.code
     return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None

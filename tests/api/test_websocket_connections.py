@@ -35,6 +35,7 @@ from sidecar.api.http.websocket_connections import (
 from sidecar.auth.authentication import AccessControl, Authenticator, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, SignedCredential
 from sidecar.auth.rate_limits import RateLimit, RevocableStreams, SlidingWindowLimit
+from sidecar.plugins.wyoming.errors import MessageTooBig
 
 TOKEN = "correct-horse-battery-staple"
 MB = 1 << 20
@@ -439,7 +440,7 @@ def test_no_window_has_more_messages_than_its_limit(steps: list[int], most: int)
 
 def test_each_kind_of_error_closes_a_websocket_with_its_code() -> None:
     assert close_code(errors.MessageInvalid()) == 1007
-    assert close_code(errors.MessageTooBig()) == 1009
+    assert close_code(MessageTooBig()) == 1009
     assert close_code(errors.InboundFull()) == close_code(errors.LiveFull()) == 1013
     assert close_code(errors.ShuttingDown()) == 1001
     assert close_code(errors.SessionIdle()) == close_code(errors.TokenInvalid()) == 1008

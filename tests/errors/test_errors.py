@@ -1,12 +1,16 @@
 import re
+import subprocess
+import sys
 from collections import Counter
 
 from many_cases import for_each
 
 from sidecar import errors
 from sidecar.api.http.error_responses import STATUS
+from sidecar.plugins import PLUGINS
 
 ALL = list(errors.all_errors())
+IN_PLUGINS = {plugin.errors for plugin in PLUGINS if plugin.errors is not None}
 
 
 def test_no_two_errors_share_a_code():
@@ -31,8 +35,19 @@ def test_every_error_survives_serialization(error):
     assert got.to_wire() == sent.to_wire()
 
 
-def test_every_error_is_exported_under_its_name():
-    assert [error for error in ALL if getattr(errors, error.__name__, None) is not error] == []
+def test_every_error_is_exported_under_its_name_by_the_core_or_by_its_plugin():
+    places = (errors, *IN_PLUGINS)
+    found = {one for at in places for one in vars(at).values() if isinstance(one, type)}
+    assert [error for error in ALL if error not in found] == []
+    names = [error.__name__ for error in ALL if error.__module__.startswith("sidecar.errors.")]
+    assert [name for name in names if not hasattr(errors, name)] == []
+
+
+def test_errors_of_plugins_are_known_where_plugins_are_listed():
+    """What a worker process or another service sent is read by its code."""
+    code = "from sidecar import errors, plugins; print(*(e.code for e in errors.all_errors()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert {error.code for error in ALL} <= {*done.stdout.split()}, done.stderr
 
 
 @for_each("error", ALL)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sidecar.plugin import InstalledVoices, Plugin, PluginVoices, VoiceRequest
+from sidecar.plugins.conversation import errors
 from sidecar.plugins.conversation.settings import ConversationSettings
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _add_commands(app: typer.Typer) -> None:
 
 PLUGIN = Plugin(
     name="conversation",
+    errors=errors,
     settings=ConversationSettings,
     create_part=_create_part,
     voices=PluginVoices(choose=_choose, pull=_pull, installed=_installed),

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from sidecar.errors import ReplyEmpty, SidecarError
+from sidecar.errors import SidecarError
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant_turn import AssistantTurn
 from sidecar.plugins.conversation.barge_in import MAX_ECHO_LAG_S
 from sidecar.plugins.conversation.chat_completions import ChatMessage
 from sidecar.plugins.conversation.chat_history import ChatHistory
 from sidecar.plugins.conversation.conversation_events import ConversationOptions
+from sidecar.plugins.conversation.errors import ReplyEmpty
 
 
 class Assistant:

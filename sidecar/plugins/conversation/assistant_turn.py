@@ -11,12 +11,13 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from sidecar.errors import LlmGarbled, ReplyEmpty, SidecarError, StageSilent
+from sidecar.errors import SidecarError
 from sidecar.interfaces.tts_text import SentenceSplitter, TtsPhrase
 from sidecar.plugins.conversation import chat_completions
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.chat_history import ReplyText
 from sidecar.plugins.conversation.conversation_events import ConversationOptions
+from sidecar.plugins.conversation.errors import LlmGarbled, ReplyEmpty, StageSilent
 
 
 class ToolCallCollector:

@@ -14,7 +14,13 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
 
 from sidecar import openai_http
-from sidecar.errors import LlmError, LlmFailed, LlmGarbled, LlmRefused, ToolsUnavailable
+from sidecar.plugins.conversation.errors import (
+    LlmError,
+    LlmFailed,
+    LlmGarbled,
+    LlmRefused,
+    ToolsUnavailable,
+)
 
 MAX_TOOL_CALLS = 16
 """Maximum number of tool calls in one answer."""
@@ -116,14 +122,14 @@ class Llm(Protocol):
         """Prepare for requests, as far as possible, when a conversation begins.
 
         Raises:
-            errors.LlmError: it will not answer.
+            LlmError: it will not answer.
         """
 
     async def models(self) -> tuple[str, ...]:
         """Return the names of the available models, the default first.
 
         Raises:
-            errors.LlmError: the list is not available.
+            LlmError: the list is not available.
         """
 
     def other(self, model: str) -> Llm:
@@ -136,8 +142,8 @@ class Llm(Protocol):
         ``tools``.
 
         Raises:
-            errors.LlmError: it did not answer, or not to the end.
-            errors.ToolsUnavailable: it does not call tools.
+            LlmError: it did not answer, or not to the end.
+            ToolsUnavailable: it does not call tools.
         """
 
     async def close(self) -> None:
@@ -167,7 +173,7 @@ class RepeatLlm:
         """Yield the user's last message, a word at a time.
 
         Raises:
-            errors.ToolsUnavailable: this model calls no tools.
+            ToolsUnavailable: this model calls no tools.
         """
         if tools.all:
             raise ToolsUnavailable()
@@ -252,8 +258,8 @@ class ChatStreamParser:
         """Return the deltas in an event.
 
         Raises:
-            errors.LlmFailed: the server reports an error.
-            errors.LlmGarbled: it is not a chunk.
+            LlmFailed: the server reports an error.
+            LlmGarbled: it is not a chunk.
         """
         self.done = self.done or data.strip() == openai_http.DONE
         if self.done:

@@ -22,6 +22,7 @@ from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.plugins.conversation import conversation_events
 from sidecar.plugins.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
+from sidecar.plugins.conversation.errors import LlmError, TalkFull
 from sidecar.plugins.conversation.llm_client import choose_llm, create_llm
 from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.workers.engine_fleet import TtsClient
@@ -106,7 +107,7 @@ class ConversationRegistry:
         default of a server that does not list its models is missing."""
         thinker = await self._found()
         named: tuple[str, ...] = ()
-        with suppress(errors.LlmError):
+        with suppress(LlmError):
             named = await thinker.models()
         return tuple(dict.fromkeys((*named, REPEAT_LLM_NAME)))
 
@@ -167,7 +168,7 @@ class ConversationRegistry:
         and ``clears`` as in `ConversationLoop`.
 
         Raises:
-            errors.TalkFull: no slot is free.
+            TalkFull: no slot is free.
             errors.LiveUnavailable, errors.LiveFull, errors.LiveLimited: there is no live session.
         """
         from sidecar.plugins.conversation.conversation_loop import ConversationLoop
@@ -206,7 +207,7 @@ class ConversationRegistry:
         """Wait a little for a free slot.
 
         Raises:
-            errors.TalkFull: no slot is free.
+            TalkFull: no slot is free.
         """
         try:
             async with asyncio.timeout(SLOT_WAIT_S):
@@ -214,7 +215,7 @@ class ConversationRegistry:
                     self._left.clear()
                     await self._left.wait()
         except TimeoutError:
-            raise errors.TalkFull() from None
+            raise TalkFull() from None
 
     async def _found(self) -> Llm:
         """Return the LLM. A server on this machine may start later than this service. So the

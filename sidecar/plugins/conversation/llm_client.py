@@ -9,11 +9,18 @@ from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asyncco
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from sidecar import errors, openai_http
+from sidecar import openai_http
 from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
 from sidecar.limit_overrides import limit
 from sidecar.plugins.conversation import chat_completions
+from sidecar.plugins.conversation.errors import (
+    LlmFailed,
+    LlmGarbled,
+    LlmRefused,
+    LlmTimeout,
+    LlmUnreachable,
+)
 from sidecar.plugins.conversation.settings import ConversationSettings
 
 if TYPE_CHECKING:
@@ -84,7 +91,7 @@ class LlmClient:
         """Determine the model and have the server load it: request one token and drop it.
 
         Raises:
-            errors.LlmError: the server does not answer, or rejects the request.
+            LlmError: the server does not answer, or rejects the request.
         """
         await self._known()
         async with self._within(self._address.first_s), self._asked(WARM_UP_MESSAGES, 1):
@@ -94,7 +101,7 @@ class LlmClient:
         """Return the models that the server lists, after the configured one.
 
         Raises:
-            errors.LlmError: the server lists nothing.
+            LlmError: the server lists nothing.
         """
         body = await self._listed()
         names = (self._model, *openai_http.model_names(body))
@@ -113,8 +120,8 @@ class LlmClient:
         server's work.
 
         Raises:
-            errors.LlmUnreachable, errors.LlmTimeout, errors.LlmRefused, errors.LlmFailed,
-            errors.LlmGarbled: it did not answer, or not to the end.
+            LlmUnreachable, LlmTimeout, LlmRefused, LlmFailed,
+            LlmGarbled: it did not answer, or not to the end.
         """
         await self._known()
         within_s = self._address.first_s
@@ -140,7 +147,7 @@ class LlmClient:
         async for event in events:
             if (said := words.feed(event)) or words.done:
                 return said
-        raise errors.LlmFailed("The response of the language model ended early.")
+        raise LlmFailed("The response of the language model ended early.")
 
     async def _known(self) -> None:
         """Determine the model to use, if it is not configured."""
@@ -148,7 +155,7 @@ class LlmClient:
             return
         self._model = next(iter(openai_http.model_names(await self._listed())), "")
         if not self._model:
-            raise errors.LlmRefused(
+            raise LlmRefused(
                 "The language model's server has no model.",
                 hint="Install one there (ollama pull …).",
             )
@@ -162,7 +169,7 @@ class LlmClient:
         except openai_http.RequestRefused as refused:
             raise chat_completions.response_error(refused.status, refused.body) from None
         if (body := openai_http.loads(listed)) is None:
-            raise errors.LlmGarbled()
+            raise LlmGarbled()
         return body
 
     @asynccontextmanager
@@ -208,8 +215,8 @@ class LlmClient:
 
     def _http_errors_as_ours(self) -> AbstractContextManager[None]:
         return openai_http.http_errors_as(
-            lambda _: errors.LlmUnreachable(f"No server answers at {self._address.url}."),
-            lambda error: errors.LlmFailed(
+            lambda _: LlmUnreachable(f"No server answers at {self._address.url}."),
+            lambda error: LlmFailed(
                 f"The connection to the language model broke: {type(error).__name__}."
             ),
         )
@@ -222,7 +229,7 @@ class LlmClient:
             async with asyncio.timeout_at(began + seconds):
                 yield
         except TimeoutError:
-            raise errors.LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
+            raise LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
 
 
 AUTO = "auto"

@@ -7,13 +7,13 @@ the history, notify the client (`assistant`). `turn_taking` decides whose turn i
 
 from collections.abc import Callable
 
-from sidecar.errors import CallUnknown
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant import Assistant
 from sidecar.plugins.conversation.barge_in import GUARDED_THRESHOLD
 from sidecar.plugins.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.plugins.conversation.chat_history import ChatEntry
 from sidecar.plugins.conversation.conversation_events import ConversationOptions, ConversationPhase
+from sidecar.plugins.conversation.errors import CallUnknown
 from sidecar.plugins.conversation.turn_taking import TurnTaking
 
 DEFAULT_OPTIONS = ConversationOptions()

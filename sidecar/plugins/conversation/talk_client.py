@@ -20,6 +20,7 @@ from sidecar import errors
 from sidecar.cli import audio_input, output
 from sidecar.concurrency import running
 from sidecar.openai_http import loads
+from sidecar.plugins.conversation.errors import LoudspeakerUnavailable, ResponseNotActive
 
 if TYPE_CHECKING:
     from vibevoice_asr_client import Trust
@@ -235,7 +236,7 @@ class TalkSession:
         await self._changed()
 
     async def _refused(self, error: Event) -> None:
-        if error["code"] == errors.ResponseNotActive.code:  # it has ended by itself
+        if error["code"] == ResponseNotActive.code:  # it has ended by itself
             return
         self._complain(error["message"])
         if error["event_id"] == ANSWER_REQUEST:  # there will be no answer
@@ -417,7 +418,7 @@ class Loudspeaker:
     was not played yet does not count as heard.
 
     Raises:
-        errors.LoudspeakerUnavailable: there is no such device, or it does not support the sample
+        LoudspeakerUnavailable: there is no such device, or it does not support the sample
             rate.
         errors.MicrophoneUnavailable: the library for both is missing.
     """
@@ -437,7 +438,7 @@ class Loudspeaker:
             )
         except (ValueError, sound.PortAudioError) as error:
             detail = f"The loudspeaker cannot be used: {error}."
-            raise errors.LoudspeakerUnavailable(detail) from None
+            raise LoudspeakerUnavailable(detail) from None
 
     def add(self, item: str, pcm: bytes) -> None:
         """Queue audio of an item: 16-bit mono. Drop the rest of another."""

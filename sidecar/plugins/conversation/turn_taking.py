@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
-from sidecar.errors import SidecarError, StageSilent
+from sidecar.errors import SidecarError
 from sidecar.plugins.conversation import barge_in, conversation_events
 from sidecar.plugins.conversation.assistant import Assistant
 from sidecar.plugins.conversation.assistant_turn import AssistantTurn
 from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.conversation.chat_history import truncate_utf8
 from sidecar.plugins.conversation.end_of_turn import MAX_USER_TURN_BYTES, UserTurn, UserUtterance
+from sidecar.plugins.conversation.errors import StageSilent
 
 
 class TurnTaking:

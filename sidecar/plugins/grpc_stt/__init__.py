@@ -9,6 +9,7 @@ from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.installation import needed_for
 from sidecar.plugin import HttpRoutes, Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugins.grpc_stt import errors
 from sidecar.plugins.grpc_stt.settings import GrpcSettings
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _add_commands(app: typer.Typer) -> None:
 
 PLUGIN = Plugin(
     name="grpc_stt",
+    errors=errors,
     settings=GrpcSettings,
     http=_http,
     add_commands=_add_commands,

@@ -22,6 +22,7 @@ from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, Precision
 from sidecar.interfaces.request_options import parse_number, parse_text
 from sidecar.plugins.grpc_stt import yaml_config
+from sidecar.plugins.grpc_stt.errors import AdminOff
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import ModelLoadRequest
 
@@ -97,7 +98,7 @@ UNLOAD: dict[str, Any] = openapi.parameters(
 ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
 WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
 ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
-    errors.AdminOff.code: ADMIN_OFF,
+    AdminOff.code: ADMIN_OFF,
     errors.ModelLoaded.code: ("ERR4002", 409, "Model is already loaded"),
     errors.ModelNotFound.code: ("ERR4003", 400, "Model not found or is default"),
     errors.ModelUnsuited.code: ("ERR4003", 400, ""),
@@ -120,7 +121,7 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
 
     def say(error: errors.SidecarError) -> Response:
         if not on and isinstance(error, _UNKNOWN):
-            error = errors.AdminOff()
+            error = AdminOff()
         kind = error.kind
         malformed = kind in (ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED)
         other = ("ERR1010", 400, "") if malformed else ("ERR3001", error_responses.STATUS[kind], "")
@@ -239,7 +240,7 @@ def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
 def _require_admin(request: Request, service: Service) -> None:
     caller = identity_of(request)
     if not service.settings.admin or caller.proof is AuthMethod.PLACE:
-        raise errors.AdminOff()
+        raise AdminOff()
     caller.demand(Scope.ADMIN)
 
 

@@ -25,8 +25,8 @@ from sidecar.auth.authentication import AccessControl
 from sidecar.auth.tls import CertificatePair
 from sidecar.file_watcher import FileWatcher
 from sidecar.observability.metrics import ProtocolMetrics
-from sidecar.plugins.grpc_stt.errors import abort_call
 from sidecar.plugins.grpc_stt.servicer import NAME, GrpcServicer, call_metadata, request_origin
+from sidecar.plugins.grpc_stt.statuses import abort_call
 from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)

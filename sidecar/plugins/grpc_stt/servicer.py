@@ -20,6 +20,7 @@ from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt import errors as codes
 from sidecar.plugins.grpc_stt import session as sessions
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.plugins.grpc_stt.statuses import CREATE_FAULT, abort_call
 from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
@@ -103,7 +104,7 @@ class GrpcServicer:
                 raise codes.GrpcOptionInvalid("the message cannot be read")
             return await self._create(request, context)
         except Exception as wrong:
-            await codes.abort_call(context, wrong, fault=codes.CREATE_FAULT)
+            await abort_call(context, wrong, fault=CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
@@ -112,7 +113,7 @@ class GrpcServicer:
         try:
             await self._recognize(context, times)
         except Exception as wrong:
-            await codes.abort_call(context, wrong, times.metadata())
+            await abort_call(context, wrong, times.metadata())
         context.set_trailing_metadata(times.metadata())
 
     async def _create(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sidecar.plugin import HttpRoutes, Plugin
+from sidecar.plugins.openai import errors
 from sidecar.plugins.openai.settings import OpenAISettings
 
 if TYPE_CHECKING:
@@ -21,4 +22,4 @@ def _http(service: Service, _: Any) -> HttpRoutes:
     )
 
 
-PLUGIN = Plugin(name="openai", settings=OpenAISettings, http=_http)
+PLUGIN = Plugin(name="openai", errors=errors, settings=OpenAISettings, http=_http)

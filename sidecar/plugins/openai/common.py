@@ -19,6 +19,7 @@ from sidecar.api.http.openapi import content, error_responses
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, parse_language
+from sidecar.plugins.openai.errors import LogprobsUnavailable, SpeechFull, WordsUnavailable
 
 VOICES = (
     *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
@@ -36,7 +37,7 @@ def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
 
 
 REQUEST_ID = "x-request-id"
-_FULL = (errors.QueueFull, errors.UploadsFull, errors.SpeechFull)
+_FULL = (errors.QueueFull, errors.UploadsFull, SpeechFull)
 _TRIED_TWICE = (errors.EngineCrashed,)
 """Errors after which the service itself has already tried again."""
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -50,11 +51,8 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.LanguageInvalid: "language",
     errors.LanguageUnsupported: "language",
     errors.PrecisionUnknown: "precision",
-    errors.LogprobsUnavailable: "include",
-    errors.WordsUnavailable: "timestamp_granularities",
-    errors.ItemUnknown: "item_id",
-    errors.CallUnknown: "item.call_id",
-    errors.ToolsUnavailable: "tools",
+    LogprobsUnavailable: "include",
+    WordsUnavailable: "timestamp_granularities",
     errors.VoiceUnknown: "voice",
     errors.VoicesUnavailable: "known_speaker_references",
 }
@@ -108,12 +106,13 @@ def is_retryable(error: errors.SidecarError) -> bool:
 
 
 def param_of(error: errors.SidecarError) -> str | None:
-    """Return the parameter that caused an error. The message of a wrong field has its name in
-    quotes."""
+    """Return the parameter that caused an error: the ``param`` of its class, if a plugin has it.
+    The message of a wrong field has its name in quotes."""
     if isinstance(error, errors.FieldInvalid | errors.FieldMissing):
         named = _NAMED.search(error.detail)
         return named[1] if named else None
-    return next((name for kind, name in _PARAMS.items() if isinstance(error, kind)), None)
+    known = (name for kind, name in _PARAMS.items() if isinstance(error, kind))
+    return getattr(error, "param", None) or next(known, None)
 
 
 def speaker_letters(speaker: int) -> str:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.model_list import LocalModel
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.job_record import JobRecord
 from sidecar.plugins.openai import common as openai_common
+from sidecar.plugins.openai.errors import WordsUnavailable
 from sidecar.plugins.openai.request import (
     MAX_KNOWN_SPEAKERS,
     NATIVE_FIELDS,
@@ -40,7 +40,7 @@ def transcription_answer(
     """Return the body of a response, and its media type.
 
     Raises:
-        errors.WordsUnavailable: word timestamps were requested, and the engine returned none.
+        WordsUnavailable: word timestamps were requested, and the engine returned none.
     """
     match answer.format:
         case OpenAIResponseFormat.TEXT if not transcript.diarized:
@@ -96,13 +96,13 @@ def word_bodies(transcript: Transcript) -> list[dict[str, Any]]:
     """Return every word that has timestamps.
 
     Raises:
-        errors.WordsUnavailable: no word has timestamps. An empty list would look like silence to
+        WordsUnavailable: no word has timestamps. An empty list would look like silence to
             the client.
     """
     segments = list(spoken_segments(transcript))
     if segments and not any(segment.words for segment in segments):
         name = transcript.engine
-        raise errors.WordsUnavailable(f"The engine '{name}' returns no word timestamps.")
+        raise WordsUnavailable(f"The engine '{name}' returns no word timestamps.")
     return [
         {"word": word.text.strip(), "start": round(word.start, 3), "end": round(word.end, 3)}
         | ({"probability": word.confidence} if word.confidence else {})

@@ -18,6 +18,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.plugins.openai import common as openai_common
+from sidecar.plugins.openai.errors import LogprobsUnavailable, TranslationUnavailable
 from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Notice
@@ -292,10 +293,10 @@ def answer_options_of(
 
     Raises:
         errors.FieldInvalid: fields contradict each other.
-        errors.LogprobsUnavailable, errors.TranslationUnavailable: the engine cannot do it.
+        LogprobsUnavailable, TranslationUnavailable: the engine cannot do it.
     """
     if translate and not spec.translates:
-        raise errors.TranslationUnavailable(
+        raise TranslationUnavailable(
             f"The engine '{spec.name}' only transcribes and does not translate.",
             hint="Whisper translates into English with a multilingual model: start with --engine "
             "whisper.",
@@ -332,8 +333,8 @@ def _logprobs(form: OpenAIRequestForm, *, strict: bool) -> Notice | None:
         if one.strip().lower() != "logprobs":
             raise errors.FieldInvalid("'include' can be 'logprobs' only.")
         if strict:
-            raise errors.LogprobsUnavailable()
-        return Notice("option_ignored", errors.LogprobsUnavailable.default_detail)
+            raise LogprobsUnavailable()
+        return Notice("option_ignored", LogprobsUnavailable.default_detail)
     return None
 
 

@@ -25,6 +25,7 @@ from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.interfaces.tts_text import SentenceSplitter
 from sidecar.limit_overrides import limit
 from sidecar.plugins.openai.common import DEFAULT_VOICE, ERRORS, VOICES, warning_headers
+from sidecar.plugins.openai.errors import SpeechFull, SpeechUnavailable
 from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.workers.engine_fleet import TtsClient
@@ -88,14 +89,14 @@ class SpeechQuota:
         limit.
 
         Raises:
-            errors.SpeechFull: the owner's share or the limit of all owners is exceeded.
+            SpeechFull: the owner's share or the limit of all owners is exceeded.
         """
         characters = max(characters, MAX_WAITING_CHARACTERS // MAX_REQUESTS)
         has = self._owners[caller.owner]
         free = MAX_WAITING_CHARACTERS - self._owners.total()
         fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
         if self._owners.total() and not (fair and characters <= free):
-            raise errors.SpeechFull()
+            raise SpeechFull()
         with counted(self._owners, caller.owner, characters):
             yield
 
@@ -113,7 +114,7 @@ def build_router(service: Service) -> APIRouter:
         """Synthesize speech (OpenAI's API)."""
         fields = await upload.read_json(request)
         if (tts := service.tts) is None:
-            raise errors.SpeechUnavailable()
+            raise SpeechUnavailable()
         asked = parse_speech_request(
             fields, tts.spec, strict=OpenAISettings.of(service.settings).openai_strict
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.plugin import HttpRoutes, Plugin
+from sidecar.plugins.realtime import errors
 
 if TYPE_CHECKING:
     from sidecar.api.http.auth_gate import TicketGrant
@@ -24,4 +25,4 @@ def _http(service: Service, tickets: OneTimeCodes[TicketGrant]) -> HttpRoutes:
     )
 
 
-PLUGIN = Plugin(name="realtime", requires=("openai", "conversation"), http=_http)
+PLUGIN = Plugin(name="realtime", errors=errors, requires=("openai", "conversation"), http=_http)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sidecar.api.http import request_headers
-from sidecar.errors import EventUnsupported, FieldInvalid, FieldMissing, JsonInvalid, SoundInvalid
+from sidecar.errors import FieldInvalid, FieldMissing, JsonInvalid, SoundInvalid
 from sidecar.interfaces.request_options import decode_base64, parse_flag, parse_integer, parse_text
 from sidecar.plugins.conversation.chat_completions import ChatRole, ToolCall
 from sidecar.plugins.conversation.conversation_events import MAX_PLAYBACK_REPORT_S
 from sidecar.plugins.realtime import server_events
+from sidecar.plugins.realtime.errors import EventUnsupported
 from sidecar.plugins.realtime.session_config import RealtimeSessionType, require_object
 
 LONGEST_ID = 64

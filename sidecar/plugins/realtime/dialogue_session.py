@@ -17,6 +17,7 @@ from sidecar.plugins.conversation import conversation_events
 from sidecar.plugins.conversation.chat_completions import ChatRole, Llm, ToolSet
 from sidecar.plugins.conversation.conversation_loop import ConversationLoop
 from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
+from sidecar.plugins.conversation.errors import CallUnknown, ResponseNotActive, ToolsUnavailable
 from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.plugins.openai.common import ALIASES, LIVE_ALIASES
 from sidecar.plugins.realtime import client_events, dialogue_config, server_events
@@ -24,6 +25,7 @@ from sidecar.plugins.realtime.dialogue_events import (
     ConversationTranscript,
     RealtimeDialogueEvents,
 )
+from sidecar.plugins.realtime.errors import ResponseActive
 from sidecar.plugins.realtime.server_events import EventBody, RealtimeDialogueItem
 from sidecar.plugins.realtime.session_config import RealtimeSessionType
 from sidecar.plugins.realtime.transcription_session import RealtimeConnection
@@ -117,11 +119,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 self._respond(options, event_id or "")
             case "response.cancel", response:  # '' means the current one
                 if not self._talk.sending or response not in ("", self._telling.replies.current):
-                    raise errors.ResponseNotActive()
+                    raise ResponseNotActive()
                 self._talk.wish(conversation_events.ResponseCancelled)
             case "output_audio_buffer.clear", _:
                 if not self._talk.machine.replying:
-                    raise errors.ResponseNotActive("No audio is being played.")
+                    raise ResponseNotActive("No audio is being played.")
                 self._talk.wish(conversation_events.ResponseCancelled)
             case "conversation.item.create", client_events.RealtimeItemCreate() as item:
                 await self._create(item)
@@ -155,7 +157,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _respond(self, given: Mapping[str, Any], name: str) -> None:
         options = self._response_options(given)
         if self._talk.sending:
-            raise errors.ResponseActive()
+            raise ResponseActive()
         self._talk.playback_completed()
         self._talk.wish(conversation_events.ResponseRequested, options, name)
         self._telling.replies.requested(self._talk.machine.turn, given)
@@ -209,7 +211,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     async def _return(self, order: client_events.RealtimeToolOutput) -> None:
         name, after = self._place(order)
         if not self._talk.machine.history.awaits(order.call):
-            raise errors.CallUnknown(f"No pending tool call has the id '{order.call}'.")
+            raise CallUnknown(f"No pending tool call has the id '{order.call}'.")
         item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
         wish = order.call, order.output, name, after
         await self._record(item, order.after, conversation_events.ToolResultAdded, *wish)
@@ -252,10 +254,10 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
     async def _delete(self, item: RealtimeDialogueItem) -> None:
         if item.call and item.status == "in_progress":
-            raise errors.ResponseActive()
+            raise ResponseActive()
         if item.turn and item.turn == self._talk.machine.replying:
             if self._talk.sending:
-                raise errors.ResponseActive()
+                raise ResponseActive()
             self._talk.playback_completed()
         self._talk.wish(conversation_events.HistoryEntryDeleted, item.entry)
         self._telling.items.drop(item)
@@ -318,7 +320,7 @@ async def start_dialogue(
 
     Raises:
         errors.ModelNotFound: there is no model of that name.
-        errors.ToolsUnavailable: the model cannot call tools.
+        ToolsUnavailable: the model cannot call tools.
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     spec, model = service.live.engine, session.get("model") or ""
@@ -352,10 +354,10 @@ def check_tools(tools: ToolSet, thinker: Llm) -> None:
     """Reject tools if the LLM cannot call any.
 
     Raises:
-        errors.ToolsUnavailable: it cannot.
+        ToolsUnavailable: it cannot.
     """
     if tools.all and not thinker.calls:
-        raise errors.ToolsUnavailable()
+        raise ToolsUnavailable()
 
 
 async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:

@@ -23,6 +23,7 @@ from sidecar.interfaces import live_events
 from sidecar.plugins.conversation import conversation_events
 from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.openai.common import error_body, language_code, speaker_letters
+from sidecar.plugins.realtime.errors import CommitEmpty, ItemUnknown
 from sidecar.transcripts.transcript import Segment, join_texts
 from sidecar.transcripts.word_timing import common_prefix_length
 
@@ -186,10 +187,10 @@ class RealtimeDialogueItems:
         """Return the item of an id.
 
         Raises:
-            errors.ItemUnknown: there is none.
+            ItemUnknown: there is none.
         """
         if name not in self._all:
-            raise errors.ItemUnknown(f"The conversation has no item '{name}'.")
+            raise ItemUnknown(f"The conversation has no item '{name}'.")
         return self._all[name]
 
     def reply(self, turn: int) -> RealtimeDialogueItem | None:
@@ -233,10 +234,10 @@ class RealtimeUserTurns:
         """End the turn at ``received_s`` seconds of audio; return the second at which it began.
 
         Raises:
-            errors.CommitEmpty: it is too short.
+            CommitEmpty: it is too short.
         """
         if received_s - self._taken < LEAST_S:
-            raise errors.CommitEmpty()
+            raise CommitEmpty()
         began, self._taken = self._taken, received_s
         return began
 
@@ -285,7 +286,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         """End the user's turn at ``received_s`` seconds of audio.
 
         Raises:
-            errors.CommitEmpty: it is too short.
+            CommitEmpty: it is too short.
         """
         self._take(received_s)
         item = next((one for one in self._open if not one.committed), None)
@@ -427,7 +428,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         """End the user's turn at ``received_s`` seconds of audio.
 
         Raises:
-            errors.CommitEmpty: it is too short.
+            CommitEmpty: it is too short.
         """
         self._start, self._end = self._take(received_s), received_s
         item = self._now

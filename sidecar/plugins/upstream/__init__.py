@@ -13,6 +13,7 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.config.settings import Settings
 from sidecar.interfaces import engine_interface
 from sidecar.plugin import Plugin
+from sidecar.plugins.upstream import errors
 from sidecar.plugins.upstream.settings import UpstreamSettings, upstream_options
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _checks(settings: Settings) -> Iterable[CheckFinding]:
 
 PLUGIN = Plugin(
     name="upstream",
+    errors=errors,
     settings=UpstreamSettings,
     engines=(
         engine_interface.PluginEngine(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.concurrency import backoff_s
+from sidecar.plugins.upstream.errors import UpstreamUnreachable
 from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
@@ -83,7 +84,7 @@ class ChunkAttempts:
     @property
     def error(self) -> errors.SidecarError:
         """Return the error of a chunk that is given up."""
-        return self.last or errors.UpstreamUnreachable()
+        return self.last or UpstreamUnreachable()
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.plugins.upstream.upstream_dialect import (
     ChunkFailure,
     FailureStep,
@@ -137,7 +138,7 @@ class SidecarChunkRequest:
             return general
         if error.kind in _SERVER_TROUBLE_KINDS:
             said = f"The upstream answered {status}: {error.detail}"
-            return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said, hint=error.hint))
+            return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(said, hint=error.hint))
         if error.kind is ErrorKind.TOO_LARGE:
             return ChunkFailure(FailureStep.SMALLER, error)
         return ChunkFailure(

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sidecar import errors, openai_http
+from sidecar import openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
 from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.errors import UpstreamTimeout
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.openai_dialect import OpenAiDialect
 from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
@@ -231,7 +232,7 @@ def _http_errors_as_failures() -> Iterator[None]:
         ):
             yield
     except TimeoutError:
-        raise ChunkFailure(FailureStep.AGAIN, errors.UpstreamTimeout()) from None
+        raise ChunkFailure(FailureStep.AGAIN, UpstreamTimeout()) from None
 
 
 def _unreachable(error: Exception) -> ChunkFailure:

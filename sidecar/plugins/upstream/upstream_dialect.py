@@ -14,6 +14,13 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
+from sidecar.plugins.upstream.errors import (
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from sidecar.transcripts.transcript import Notice, Segment
 
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -58,23 +65,23 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
     said = server_message(body)
     answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
     if status in (401, 403):
-        rejected = errors.UpstreamRefused(
+        rejected = UpstreamRefused(
             f"The upstream answered {status}: it rejects the key.",
             hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
         )
         return ChunkFailure(FailureStep.ELSEWHERE, rejected)
     if status == 413 or TOO_LARGE_MESSAGE.search(said):
-        return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(answered))
     if status == 429 and "insufficient_quota" in server_message(body, "code"):
-        return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
     after = parse_retry_after(headers)
     if status == 429 or (status == 503 and after is not None):
         after = 1.0 if after is None else after
-        busy = errors.UpstreamBusy(retry_after=max(1, round(after)))
+        busy = UpstreamBusy(retry_after=max(1, round(after)))
         return ChunkFailure(FailureStep.LATER, busy, after)
     if status in (408, 409, 425) or status >= 500:
-        return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(answered))
-    return ChunkFailure(FailureStep.ELSEWHERE, errors.UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(answered))
+    return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
 
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
@@ -84,35 +91,35 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
     if TOO_LARGE_MESSAGE.search(said):
-        return ChunkFailure(FailureStep.SMALLER, errors.UpstreamRefused(said))
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(said))
+        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(said))
+    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(said))
 
 
 def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
     """Return the failure of a malformed answer."""
-    return ChunkFailure(step, errors.UpstreamGarbled(f"The upstream's response {what}."))
+    return ChunkFailure(step, UpstreamGarbled(f"The upstream's response {what}."))
 
 
 def connection_lost_failure(what: str) -> ChunkFailure:
     """Return the failure of a server that disconnected or fell silent during a request."""
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamFailed(f"The upstream {what}."))
+    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(f"The upstream {what}."))
 
 
 def unreachable_failure(detail: str | None = None) -> ChunkFailure:
     """Return the failure of a server that received nothing."""
-    return ChunkFailure(FailureStep.AGAIN, errors.UpstreamUnreachable(detail), sent=False)
+    return ChunkFailure(FailureStep.AGAIN, UpstreamUnreachable(detail), sent=False)
 
 
 def refused_failure(detail: str, hint: str | None = None) -> ChunkFailure:
     """Return the failure of a server that cannot be used and received nothing."""
-    refused = errors.UpstreamRefused(detail, hint=hint)
+    refused = UpstreamRefused(detail, hint=hint)
     return ChunkFailure(FailureStep.ELSEWHERE, refused, sent=False)
 
 
 def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarError:
     """Return the error with the server's name, if it is about a server."""
     detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
-    if isinstance(error, errors.UpstreamUnreachable) and detail == error.default_detail:
+    if isinstance(error, UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
     return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
 

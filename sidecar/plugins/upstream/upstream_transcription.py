@@ -75,7 +75,7 @@ class UpstreamTranscription:
         """Yield the events of the transcription.
 
         Raises:
-            errors.UpstreamError: no server could transcribe it.
+            UpstreamError: no server could transcribe it.
         """
         try:
             for event in self._events():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sidecar.config.settings import Settings
 from sidecar.plugin import Plugin, PluginPort, PortParts, ProtocolListener
+from sidecar.plugins.wyoming import errors
 from sidecar.plugins.wyoming.settings import WyomingSettings
 
 
@@ -21,6 +22,7 @@ def _create_listener(parts: PortParts) -> ProtocolListener:
 
 PLUGIN = Plugin(
     name="wyoming",
+    errors=errors,
     settings=WyomingSettings,
     ports=(
         PluginPort(

@@ -25,6 +25,7 @@ from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_options import NumberRange
 from sidecar.jobs.job_record import JobRecord
+from sidecar.plugins.wyoming.errors import MessageTooBig
 from sidecar.transcripts import transcript
 from sidecar.version import __version__
 
@@ -182,7 +183,7 @@ class WyomingEventReader:
         Raises:
             WyomingClientGone, WyomingClientEnded: the client sends no more.
             TimeoutError: no event came within ``timeout_s`` seconds.
-            errors.MessageInvalid, errors.MessageTooBig: it is not a valid event.
+            errors.MessageInvalid, MessageTooBig: it is not a valid event.
         """
         reading = self.ahead()
         try:
@@ -235,12 +236,12 @@ class _CheckedStream:
 
         Raises:
             WyomingClientGone, WyomingClientEnded: the client sends no more.
-            errors.MessageInvalid, errors.MessageTooBig: it is not the line of an event.
+            errors.MessageInvalid, MessageTooBig: it is not the line of an event.
         """
         try:
             line = await self._reader.readline()
         except ValueError:
-            raise errors.MessageTooBig(
+            raise MessageTooBig(
                 f"The line of an event is longer than {LONGEST_LINE} bytes.", hint=HINT
             ) from None
         if not line:
@@ -251,7 +252,7 @@ class _CheckedStream:
             header = WyomingEventHeader.model_validate(_json_object(line))
         except pydantic.ValidationError as error:
             if any(one["type"] == "less_than_equal" for one in error.errors()):
-                raise errors.MessageTooBig(
+                raise MessageTooBig(
                     f"'data_length' is beyond {LARGEST_DATA}, or 'payload_length' beyond "
                     f"{LARGEST_PAYLOAD}.",
                     hint=HINT,

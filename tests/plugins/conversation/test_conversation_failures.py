@@ -18,8 +18,8 @@ from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server, StartServer, wait_until
 
-from sidecar import errors
 from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, UpstreamOptions
+from sidecar.plugins.conversation.errors import SpeechFailed
 from sidecar.plugins.conversation.tts import openai_tts
 
 LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 9)
@@ -188,7 +188,7 @@ def test_silent_speech_server_is_given_up(speech_url: str, monkeypatch: pytest.M
     monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
     voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
-    with pytest.raises(errors.SpeechFailed, match="sent nothing"):
+    with pytest.raises(SpeechFailed, match="sent nothing"):
         next(voice.say("hangs", SynthesisOptions(), lambda: False))
 
 

@@ -15,7 +15,6 @@ from llm_server import SAID, WORDS, Completions, completions
 from service_process import PATIENCE_S, new_file
 from virtual_time import virtual_time
 
-from sidecar import errors
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.plugins import settings_class
 from sidecar.plugins.conversation import chat_completions, conversation_registry, llm_client
@@ -33,6 +32,15 @@ from sidecar.plugins.conversation.chat_completions import (
 )
 from sidecar.plugins.conversation.checks import check_llm
 from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
+from sidecar.plugins.conversation.errors import (
+    LlmError,
+    LlmFailed,
+    LlmGarbled,
+    LlmRefused,
+    LlmTimeout,
+    LlmUnreachable,
+    ToolsUnavailable,
+)
 from sidecar.plugins.conversation.llm_client import LlmAddress, LlmClient, choose_llm, create_llm
 from sidecar.service.system_checks import CheckState
 
@@ -207,19 +215,19 @@ async def test_search_after_a_slow_search_for_an_llm_is_delayed(
 @pytest.mark.parametrize(
     ("model", "error", "said"),
     [
-        ("fails", errors.LlmFailed, "out of memory"),
-        ("breaks", errors.LlmFailed, "ended early"),
-        ("html", errors.LlmGarbled, ""),
-        ("list", errors.LlmGarbled, ""),
-        ("loose", errors.LlmFailed, "model is loading"),
-        ("locked", errors.LlmRefused, "no key"),
-        ("absent", errors.LlmRefused, "not found"),
-        ("long", errors.LlmRefused, "maximum context length"),
-        ("broken", errors.LlmFailed, "500"),
+        ("fails", LlmFailed, "out of memory"),
+        ("breaks", LlmFailed, "ended early"),
+        ("html", LlmGarbled, ""),
+        ("list", LlmGarbled, ""),
+        ("loose", LlmFailed, "model is loading"),
+        ("locked", LlmRefused, "no key"),
+        ("absent", LlmRefused, "not found"),
+        ("long", LlmRefused, "maximum context length"),
+        ("broken", LlmFailed, "500"),
     ],
 )
 async def test_llm_error_has_our_code_and_the_servers_message(
-    server: Completions, model: str, error: type[errors.LlmError], said: str
+    server: Completions, model: str, error: type[LlmError], said: str
 ) -> None:
     with pytest.raises(error) as found:
         await by(server, model)
@@ -231,7 +239,7 @@ async def test_llm_error_has_our_code_and_the_servers_message(
 async def test_silent_llm_is_a_timeout_and_its_connection_is_closed(
     server: Completions, model: str, limits: str
 ) -> None:
-    with pytest.raises(errors.LlmTimeout):
+    with pytest.raises(LlmTimeout):
         await by(server, model, **{limits: 0.2})
     await _until_left(server)
 
@@ -256,7 +264,7 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
             await thinker.close()
 
     assert await asked(first_s=40.1) == ANSWER
-    with pytest.raises(errors.LlmTimeout, match=r"for 39\.9 s"):
+    with pytest.raises(LlmTimeout, match=r"for 39\.9 s"):
         await asked(first_s=39.9)
 
 
@@ -279,14 +287,14 @@ async def test_start_of_a_conversation_requests_one_token_to_load_the_model(
 async def test_unreachable_llm_server_is_an_error() -> None:
     thinker = LlmClient(LlmAddress(NOBODY, "plain"))
     for ask in (thinker.ready, lambda: answered(thinker)):
-        with pytest.raises(errors.LlmUnreachable):
+        with pytest.raises(LlmUnreachable):
             await ask()
     await thinker.close()
 
 
 async def test_llm_server_without_a_model_is_refused() -> None:
     async with completions() as server:
-        with pytest.raises(errors.LlmRefused, match="no model"):
+        with pytest.raises(LlmRefused, match="no model"):
             await by(server, "")
 
 
@@ -381,7 +389,7 @@ async def test_tool_calls_without_index_or_arguments_are_parsed(server: Completi
         ToolCallDelta(1, "b", "clock"),
     ]
     assert server.asked[-1]["tool_choice"] == "required"
-    with pytest.raises(errors.LlmGarbled):
+    with pytest.raises(LlmGarbled):
         await called(server, "odd")
 
 
@@ -407,7 +415,7 @@ async def test_request_has_earlier_tool_calls_and_their_outputs(server: Completi
 
 async def test_repeat_model_declares_that_it_calls_no_tools() -> None:
     assert not RepeatLlm().calls
-    with pytest.raises(errors.ToolsUnavailable):
+    with pytest.raises(ToolsUnavailable):
         await anext(RepeatLlm().reply(ASKED, TOOLS))
 
 

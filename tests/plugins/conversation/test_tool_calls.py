@@ -4,7 +4,6 @@ model is told of what came of them."""
 import pytest
 from conversation_simulator import Table
 
-from sidecar.errors import CallUnknown, LlmGarbled
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant_turn import APOLOGY
 from sidecar.plugins.conversation.chat_completions import (
@@ -17,6 +16,7 @@ from sidecar.plugins.conversation.chat_completions import (
     ToolDefinition,
     ToolSet,
 )
+from sidecar.plugins.conversation.errors import CallUnknown, LlmGarbled
 
 TOOLS = ToolSet((ToolDefinition("weather"), ToolDefinition("clock")))
 OSLO = ToolCall("call_a", "weather", '{"city":"Oslo"}')

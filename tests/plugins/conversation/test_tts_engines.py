@@ -30,6 +30,7 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.plugins import settings_class
 from sidecar.plugins.conversation.checks import check_tts
+from sidecar.plugins.conversation.errors import SpeechFailed
 from sidecar.plugins.conversation.tts import (
     espeak_tts,
     moonshine_tts,
@@ -247,7 +248,7 @@ def test_speech_server_is_sent_text_options_and_key(speech: Speech) -> None:
 def test_failing_speech_server_is_an_error_with_its_reason(
     server: str, model: str, said: str
 ) -> None:
-    with pytest.raises(errors.SpeechFailed) as failed:
+    with pytest.raises(SpeechFailed) as failed:
         list(loaded(openai_tts.SPEC, server, model).say(TEXT, SynthesisOptions(), never))
     assert said in failed.value.detail
 

@@ -15,7 +15,7 @@ from service_process import REPOSITORY
 from sidecar import errors
 from sidecar.auth.authentication import Authenticator
 from sidecar.errors import ErrorKind, all_errors
-from sidecar.plugins.grpc_stt import errors as grpc_stt_errors
+from sidecar.plugins.grpc_stt import statuses
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.service.facade import Service
 
@@ -182,15 +182,15 @@ async def test_every_error_has_the_number_and_status_of_the_docs(
     async with Inside(tmp_path / "two", live_sessions_per_owner=1) as inside:
         await check(of_little_room(await inside.caller()))
     assert seen == set(documented())
-    said = [grpc_stt_errors.error_status(error()) for error in all_errors()]
+    said = [statuses.error_status(error()) for error in all_errors()]
     assert {(one.number, one.status.name) for one in said} - seen == NOT_HERE
 
 
 def test_temporary_errors_have_a_status_that_clients_retry() -> None:
-    assert set(grpc_stt_errors.STATUS_BY_KIND) == set(ErrorKind)
+    assert set(statuses.STATUS_BY_KIND) == set(ErrorKind)
     may_pass = Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED
     for error in all_errors():
-        said = grpc_stt_errors.error_status(error())
+        said = statuses.error_status(error())
         status = said.status
         assert said.number.startswith("ERR")
         assert said.message

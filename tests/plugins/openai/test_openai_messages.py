@@ -18,6 +18,7 @@ from sidecar.interfaces.engine_interface import EngineSpec, Precision, Transcrib
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.plugins.openai import common as openai_common
+from sidecar.plugins.openai.errors import TranslationUnavailable, WordsUnavailable
 from sidecar.plugins.openai.messages import (
     OpenAIJobEvents,
     diarized_body,
@@ -133,7 +134,7 @@ def test_silence_with_word_timestamps_has_an_empty_list() -> None:
         OpenAIResponseFormat.VERBOSE, granularities=frozenset({OpenAIGranularity.WORD})
     )
     assert verbose_body(transcript(), wish, 0.0)["words"] == []
-    with pytest.raises(errors.WordsUnavailable, match="scripted"):
+    with pytest.raises(WordsUnavailable, match="scripted"):
         verbose_body(transcript(segment(0, "One.")), wish, 0.0)
 
 
@@ -216,7 +217,7 @@ def test_every_whisper_language_has_a_name_that_is_read_back() -> None:
 
 def test_translation_is_refused_by_engines_without_it() -> None:
     assert answer_of({}, whisper.SPEC, translate=True).translate
-    with pytest.raises(errors.TranslationUnavailable, match="moonshine"):
+    with pytest.raises(TranslationUnavailable, match="moonshine"):
         answer_of({}, moonshine.SPEC, translate=True)
     with pytest.raises(errors.FieldInvalid, match="diarized_json"):
         answer_of({"response_format": ["diarized_json"]}, whisper.SPEC, translate=True)

@@ -26,6 +26,7 @@ from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.plugins import settings_class
 from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
 from sidecar.plugins.openai import speech
+from sidecar.plugins.openai.errors import SpeechFull
 from sidecar.workers.engine_fleet import EngineFleet
 
 Settings = settings_class()
@@ -220,7 +221,7 @@ def test_short_requests_are_limited_in_number() -> None:
     with ExitStack() as held:
         for _ in range(speech.MAX_REQUESTS):
             held.enter_context(quota.held(ANONYMOUS, 3))
-        with pytest.raises(errors.SpeechFull), quota.held(ANONYMOUS, 3):
+        with pytest.raises(SpeechFull), quota.held(ANONYMOUS, 3):
             pass
     with quota.held(ANONYMOUS, 3):
         pass

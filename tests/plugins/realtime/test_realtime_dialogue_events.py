@@ -51,6 +51,7 @@ from sidecar.plugins.realtime.dialogue_config import (
     updated_dialogue,
 )
 from sidecar.plugins.realtime.dialogue_events import RealtimeDialogueEvents
+from sidecar.plugins.realtime.errors import CommitEmpty, EventUnsupported, ItemUnknown
 from sidecar.plugins.realtime.server_events import RealtimeDialogueItem
 from sidecar.plugins.realtime.session_config import (
     RealtimeAudioFormat,
@@ -154,10 +155,10 @@ def test_turn_begun_before_a_commit_is_that_commits_item() -> None:
     assert len(told.of("input_audio_buffer.committed")) == 1
     (done,) = told.of(TRANSCRIBED)
     assert told.telling.items.find(done["item_id"]).entry == 7
-    with pytest.raises(errors.CommitEmpty):
+    with pytest.raises(CommitEmpty):
         told.telling.person.commit(1.05)
     told.telling.person.clear(9.0)
-    with pytest.raises(errors.CommitEmpty):
+    with pytest.raises(CommitEmpty):
         told.telling.person.commit(9.05)
 
 
@@ -291,7 +292,7 @@ def test_item_names_are_unique_and_the_oldest_are_dropped() -> None:
         told.hear(HistoryEntryRecorded(number + 1, ChatRole.USER, "Hello.", f"mine_{number}"))
         with pytest.raises(errors.FieldInvalid, match="is in use"):
             told.telling.create(RealtimeDialogueItem(f"mine_{number}", ChatRole.USER))
-    with pytest.raises(errors.ItemUnknown):
+    with pytest.raises(ItemUnknown):
         told.telling.items.find("mine_1")
     newest = told.telling.items.find("mine_4")
     assert newest.entry == 5
@@ -497,7 +498,7 @@ def test_invalid_event_is_refused_with_the_name_of_the_field(
 def test_session_type_refuses_events_of_the_other_and_names_its_own(
     kind: RealtimeSessionType, name: str
 ) -> None:
-    with pytest.raises(errors.EventUnsupported) as refused:
+    with pytest.raises(EventUnsupported) as refused:
         read_command({"type": name}, kind)
     assert "input_audio_buffer.clear" in refused.value.hint
     assert name not in refused.value.hint

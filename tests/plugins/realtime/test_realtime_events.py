@@ -35,6 +35,7 @@ from sidecar.interfaces.live_events import (
 from sidecar.interfaces.live_options import ALL_AUDIO, LiveOptions, TurnControl
 from sidecar.plugins.realtime import server_events
 from sidecar.plugins.realtime.client_events import parse_event, read_command
+from sidecar.plugins.realtime.errors import CommitEmpty
 from sidecar.plugins.realtime.server_events import RealtimeTranscriptionTurns
 from sidecar.plugins.realtime.session_config import (
     RealtimeSessionType,
@@ -326,11 +327,11 @@ def test_commits_are_acknowledged_at_once_and_completed_in_order() -> None:
     """Two commits before an engine has heard of either."""
     items = RealtimeTranscriptionTurns("x")
     items.detects = False
-    with pytest.raises(errors.CommitEmpty):
+    with pytest.raises(CommitEmpty):
         items.commit(0.05)
     first, second = list(items.commit(1.0)), list(items.commit(2.0))
     assert [first[0]["item_id"], second[0]["item_id"]] == ["item_x_0", "item_x_1"]
-    with pytest.raises(errors.CommitEmpty):
+    with pytest.raises(CommitEmpty):
         items.commit(2.05)
     said = tell(
         items,
@@ -354,7 +355,7 @@ def test_cleared_turn_sends_no_more_events() -> None:
     tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
     items.clear(5.0)
     assert tell(items, TurnDropped(0, 5.0)) == [{"type": "input_audio_buffer.cleared"}]
-    with pytest.raises(errors.CommitEmpty):
+    with pytest.raises(CommitEmpty):
         items.commit(5.0)
     assert next(iter(items.commit(6.0)))["item_id"] == "item_x_1"
 

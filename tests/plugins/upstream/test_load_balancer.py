@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import errors
+from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.plugins.upstream.load_balancer import USUAL_LIMITS, ChunkAttempts, UpstreamBalancer
 from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
@@ -20,7 +20,7 @@ def of(count: int, dice: float = 1.0) -> UpstreamBalancer:
 
 
 def trouble(step: FailureStep = FailureStep.AGAIN, *, sent: bool = True) -> ChunkFailure:
-    return ChunkFailure(step, errors.UpstreamFailed(), sent=sent)
+    return ChunkFailure(step, UpstreamFailed(), sent=sent)
 
 
 def test_least_loaded_upstream_is_taken_and_equal_ones_in_turn() -> None:

@@ -18,6 +18,13 @@ from sidecar import errors
 from sidecar.diarization.diarizer import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
 from sidecar.plugins.upstream import audio_chunks, upstream_client
+from sidecar.plugins.upstream.errors import (
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
 from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
@@ -85,12 +92,12 @@ def test_failed_chunk_is_tried_again(proxy: FaultyProxy, noise: Sound, fault: st
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ("500", errors.UpstreamFailed),
-        ("gone", errors.UpstreamFailed),
-        ("half", errors.UpstreamFailed),
-        ("garbage", errors.UpstreamGarbled),
-        ("403", errors.UpstreamRefused),
-        ("302", errors.UpstreamRefused),
+        ("500", UpstreamFailed),
+        ("gone", UpstreamFailed),
+        ("half", UpstreamFailed),
+        ("garbage", UpstreamGarbled),
+        ("403", UpstreamRefused),
+        ("302", UpstreamRefused),
     ],
 )
 def test_lasting_failure_is_an_error_after_three_tries_with_the_upstream(
@@ -100,7 +107,7 @@ def test_lasting_failure_is_an_error_after_three_tries_with_the_upstream(
     with pytest.raises(error) as caught:
         Engine(proxy.url).transcript(noise)
     assert f"127.0.0.1:{proxy.port}" in caught.value.detail
-    assert len(proxy.posts) == (1 if error is errors.UpstreamRefused else 3)
+    assert len(proxy.posts) == (1 if error is UpstreamRefused else 3)
 
 
 def test_busy_upstream_is_asked_again_after_its_retry_after(
@@ -146,7 +153,7 @@ def test_upstream_too_slow_for_the_length_is_left(
     assert proxy.hung_up.wait(PATIENCE_S)
     assert limits == {persistent.extra_timeout_s + 0.5 * 12}
     proxy.plan.extend(["slow"] * 9)
-    with pytest.raises(errors.UpstreamTimeout):
+    with pytest.raises(UpstreamTimeout):
         Engine(proxy.url).transcript(noise)
 
 
@@ -190,7 +197,7 @@ def test_upstream_that_stops_answering_is_left_during_a_chunk(
 
 def test_unreachable_upstream_is_an_error_with_a_remedy(noise: Sound) -> None:
     port = free_port()
-    with pytest.raises(errors.UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
+    with pytest.raises(UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
         Engine(f"http://127.0.0.1:{port}").transcript(noise)
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
@@ -199,7 +206,7 @@ def test_silent_upstreams_are_asked_a_bounded_number_of_times(noise: Sound) -> N
     limits = FailoverLimits(probe_timeout_s=0.3, unreachable_wait_s=0.2, min_backoff_s=0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     engine = Engine(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent), limits=limits)
-    with pytest.raises(errors.UpstreamUnreachable):
+    with pytest.raises(UpstreamUnreachable):
         engine.transcript(noise)
     asked = [0 for _ in silent]
     for number, one in enumerate(silent):
@@ -215,7 +222,7 @@ def test_upstream_started_later_is_found_despite_its_backoff(noise: Sound) -> No
     limits = replace(PATIENT_LIMITS, min_backoff_s=PATIENT_LIMITS.max_backoff_s)
     port = free_port()
     engine = Engine(f"http://127.0.0.1:{port}", limits=limits)
-    with pytest.raises(errors.UpstreamUnreachable):
+    with pytest.raises(UpstreamUnreachable):
         engine.transcript(noise)
     with OpenAiStandIn(port=port):
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"

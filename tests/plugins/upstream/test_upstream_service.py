@@ -15,11 +15,11 @@ from service_process import StartServer, free_port, wait_until
 from upstream_engine_samples import RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn
 
-from sidecar import errors
 from sidecar.cli import doctor
 from sidecar.config.settings import Settings
 from sidecar.plugins import load_settings
 from sidecar.plugins.upstream import PLUGIN
+from sidecar.plugins.upstream.errors import UpstreamRefused
 from sidecar.service.system_checks import CheckState
 
 KEY = "sk-nobody-elses-business-0123456789"
@@ -72,7 +72,7 @@ def test_certificate_of_an_upstream_is_checked_also_by_an_own_ca(tmp_path: Path)
     sound = noise(1, 2)
     with OpenAiStandIn(ssl_keyfile=str(key), ssl_certfile=str(certificate)) as there:
         url = there.url.replace("http:", "https:")
-        with pytest.raises(errors.UpstreamRefused, match="certificate"):
+        with pytest.raises(UpstreamRefused, match="certificate"):
             Engine(url).transcript(sound, diarize=False)
         heard = Engine(url, ca=str(certificate)).transcript(sound, diarize=False)
     assert len(heard.text.split()) == 4

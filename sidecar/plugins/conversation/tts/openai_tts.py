@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar import openai_http
-from sidecar.errors import SpeechFailed
 from sidecar.interfaces import engine_interface
+from sidecar.plugins.conversation.errors import SpeechFailed
 
 if TYPE_CHECKING:
     import httpx
@@ -76,7 +76,7 @@ class OpenAiTts:
         """Synthesize as `TtsEngine.say`, without word marks.
 
         Raises:
-            errors.SpeechFailed: the server did not answer, or not with audio.
+            SpeechFailed: the server did not answer, or not with audio.
         """
         assert self._client is not None
         body = {
