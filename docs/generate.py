@@ -88,7 +88,7 @@ def env_example() -> str:
 
 
 def errors_page() -> str:
-    """Every error with its code, status, texts and exit code, by the files that they are in."""
+    """Every error with its code, status, detail and exit code, by the files that they are in."""
     fields: dict[str, list[type[errors.SidecarError]]] = {}
     for error in errors.all_errors():
         fields.setdefault(_first_line(error), []).append(error)
@@ -102,11 +102,10 @@ def errors_page() -> str:
     return f"""{MARK}
 # Errors
 
-Every error with its code and texts. Over HTTP an error is `application/problem+json` (RFC 9457)
-with a `code` that does not change, a `detail` (what was wrong) and a `hint` (what to do); if it
-will pass, a `Retry-After` header says when. The texts are the usual ones; a `detail` often says
-more. The number is the HTTP status; on `/admin` and other foreign protocols
-codes are theirs ([operations.md](operations.md)).
+Every error with its code. Over HTTP an error is `application/problem+json` (RFC 9457)
+with a `code` that does not change, a `detail` (what was wrong; below as it usually is) and a `hint`
+(what to do); if it will pass, a `Retry-After` header says when. The number is the HTTP status; on
+`/admin` and other foreign protocols codes are theirs ([operations.md](operations.md)).
 
 On the command line an error is one line on stderr. The exit code is 1, also of an unknown name (a
 format, a language); of a command line that is not understood (an unknown option, a missing
@@ -116,8 +115,7 @@ argument, options that exclude each other) 2, of Ctrl-C 130, and
 
 
 def _error_line(error: type[errors.SidecarError]) -> str:
-    texts = f"{error.default_detail} {error.default_hint}"
-    return f"- `{error.code}` ({STATUS[error.kind]}): {texts}\n"
+    return f"- `{error.code}` ({STATUS[error.kind]}): {error.default_detail}\n"
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The page about the models, and its plot: figures from the planner, none by hand."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
@@ -55,32 +56,19 @@ COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: 
 WHISPER_MEASURED = """\
 CPU seconds for each second of audio beside faster-whisper with the same weights, and the peak of
 memory: `base`, `int8`, one thread, five beams, 90 s of English (`python -m bench.whisper --runs 1`;
-two cores without AVX-512 that did other work, too, so compare the columns, not the machine).
+two busy cores without AVX-512: compare the figures, not the machine).
 
-| faster-whisper | its batches of 4 | `whisper`, no speakers | with speakers |
-|---|---|---|---|
-| 0.210 (370 MB) | 0.169 (582 MB) | 0.214 (554 MB) | 0.253 (647 MB) |
-
-Larger sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of
-`small` 3.8 on a busy machine."""
+faster-whisper 0.210 (370 MB), its batches of 4 0.169 (582 MB); `whisper` without speakers 0.214
+(554 MB), with speakers 0.253 (647 MB). Larger sizes go by their encoder: thirty seconds took that
+of `tiny` 0.52 CPU-s, of `base` 1.16, of `small` 3.8."""
 """By hand: it takes some minutes."""
 
 
 WHISPER_LIVE_MEASURED = """\
-Live, with a thread for each of two cores and people who all talk; the last column is the machine's
-load. Finals: seconds from the end of a segment to its words, p50 / p95 (`bench.whisper_live
---sizes tiny base --sessions 1 2 4 6 --seconds 15` at 9d96464c).
-
-| Size | sessions | finals | partials a second | CPU-s a second, each | load |
-|---|---|---|---|---|---|
-| `tiny` | 1 | 0.34 / 0.50 | 0.53 | 0.451 | 1.6 |
-| `tiny` | 4 | 0.39 / 0.77 | 0.63 | 0.372 | 2.2 |
-| `tiny` | 6 | 0.48 / 2.29 | 0.27 | 0.250 | 2.3 |
-| `base` | 1 | 0.80 / 0.98 | 0.07 | 0.943 | 2.1 |
-| `base` | 2 | 2.57 / 3.67 | 0.10 | 0.548 | 2.2 |
-
-So at most four sessions are admitted (`EngineSpec.sessions`). `small` and larger need a GPU live,
-which was not measured."""
+Live, on two cores, with people who all talk: seconds from the end of a segment to its words, p95
+(`bench.whisper_live` at 9d96464c): `tiny` with one session 0.50, with four 0.77, with six 2.29;
+`base` 0.98 and with two 3.67. So at most four sessions are admitted. `small` and larger need a GPU
+live, which was not measured."""
 """By hand."""
 
 
@@ -144,8 +132,7 @@ is installed, else the embedded engine.
 
 The CUDA build of torch, for an NVIDIA GPU, adds several GB of NVIDIA's libraries.
 
-`confidence` of words and segments, up to 1, is what the model itself gave its tokens:
-VibeVoice-ASR, Whisper and the embedded engine have it. It is not calibrated; compare it within
+`confidence` ([what it is](http-api.md#fields-of-the-answer)) is not calibrated: compare it within
 one model only.
 
 ## The embedded engine
@@ -165,16 +152,16 @@ activity detection. If it is unsure of most words, `metadata.warnings` has
     vibevoice-asr pull whisper:small           # Systran/faster-whisper-small, 0.48 GB, resumes
     vibevoice-asr --language de                # or --engine whisper; another folder: --model-path
 
-{table(("Name", "Download"), _whispers())}
+{_whispers()}
+
 Names with `.en` or `distil` are English only.
 `VIBEVOICE_WHISPER_MODEL` chooses one; default: the first that is installed of
 {", ".join(WHISPER_BEST_FIRST[:8])}, then English ones.
 
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.
-- **Speech without words**: Whisper writes the loudest of several speakers, and may stop before
-  quiet speech. Where the diarizer hears somebody and a window has no words for a second or more,
-  that part is recognized once more, alone (`engines/whisper/overlooked_speech.py`).
+- **Speech without words**: where the diarizer detects speech and a window has no words for a second
+  or more, that part is recognized once more, alone.
 - **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips: WER 3.7 and 3.9, DER
   3.5 and 2.7, cpWER 4.3 and 3.9 (`python -m bench.accuracy --server`, a service with each).
 - **Threads**: half of the cores, or `OMP_NUM_THREADS`.
@@ -201,7 +188,7 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 - **Sessions**, at most {VOXTRAL.sessions}, share the model. Each reserves {minute} MB of GPU memory
   ({ten_s} MB for ten seconds of speech); `live_delay` limits by measured speed.
 - **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
-- **Licence of the weights**: see the card of the checkpoint.
+  Licence of the weights: see the card of the checkpoint.
 
 ## VibeVoice-ASR-Streaming
 
@@ -236,12 +223,11 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
   for files with 32 (the 1.5B: int4 with 12 GB, bf16 with 24). `doctor` names it. A live engine's
   memory is reserved even while it is not loaded. With less, one runs at a time: the other is
   refused (`wont_fit`) until `keep_alive` has unloaded the first.
-- **Uncertain**: memory, times and sessions are computed and were not measured here. Predicted times
-  are within a fifth of public ports' on an RTX 3090; int8 and int4 are least certain.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds.
-  `vibevoice` is better for them: it hears a whole recording at once.
-- **Tested** with a tiny model against the released algorithm; the released ones were not run.
-- **Licence of the weights**: MIT.
+  `vibevoice` is better for them: it gets a whole recording at once.
+- **Tested** with a tiny model against the released algorithm; the released ones were not run, so
+  memory, times and sessions are computed, within a fifth of public ports' on an RTX 3090.
+  Licence of the weights: MIT.
 
 ## VibeVoice-ASR
 
@@ -275,19 +261,17 @@ prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`, a
 
 `models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
 in bytes, the packages that its engine lacks here, and `installed`. `memory_bytes` is computed, of
-the weights in the smallest precision. `models` is left out for who lacks the scope `admin`, and,
-beside OpenAI's names, while the disk does not answer.
+the weights in the smallest precision. It needs the scope `admin`.
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
     curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
 
-The first is `pull --json` as server-sent events (without `folder`). Who hangs up ends it; the next
+The first is `pull --json` as server-sent events (without `folder`). Disconnecting ends it; the next
 one resumes it. At most two run at once. Both need the scope `admin`; without any token every
 program of this machine may do both, and every page of `allowed_origins`. A model that an engine of
-the service loads is not deleted (`model_in_use`). Both refuse with problems, also where the list
-has OpenAI's errors. An engine takes a new model with the next start.
-Nothing is downloaded that nobody asked for; `HF_ENDPOINT` names a mirror.
+the service loads is not deleted (`model_in_use`). An engine takes a
+new model with the next start. `HF_ENDPOINT` names a mirror.
 
 Without a network (any model): on another machine with the same system
 
@@ -319,9 +303,8 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 {table(("Card", "bf16, fp16", "int4", "int8", "An hour, by `auto`"), _rows())}
 ![Memory against length](models.svg)
 
-At the top of a band everything stays on the card; at its bottom the encoders leave after encoding,
-the cache grows as needed, and the token table stays on the host. The planner takes the fastest
-plan that fits. A recording of more than fifteen minutes is transcribed in windows of about five,
+At the top of a band everything stays on the card; at its bottom encoders and token table are on the
+host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is transcribed in windows of about five,
 several at once, speakers linked over their borders by embeddings; with `windows=single` in as few
 as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner
 counts on {TOKENS_PER_SECOND:g} tokens for a
@@ -331,10 +314,9 @@ fragmentation; the latter two are not measured on a GPU yet. Tensors are checked
 
 **Beside each other.** A recording that comes while others run joins them at the border of a window
 (`batch`: at most eight). For them a recording that runs alone reserves memory, too: of ten minutes
-in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. It is taken
-only when others come, and no recording is refused for it; but a live engine or a voice that is
-loaded meanwhile finds that much less. `batch = 1` reserves what a recording takes itself;
-`estimate` says that.
+in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. No recording
+is refused for it; but a live engine or a voice that is loaded meanwhile finds that much less.
+`batch = 1` reserves what a recording takes itself.
 
 On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
 {everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.
@@ -443,9 +425,10 @@ def _times_cell(batched: JobForecast, single: JobForecast) -> str:
     return f"{batched.seconds / 60:.0f} min ({single.seconds / 60:.0f})"
 
 
-def _whispers() -> Iterable[Sequence[str]]:
-    for name, one in WHISPER_MODELS.items():
-        yield f"`{name}`", f"{one.gb:g} GB"
+def _whispers() -> str:
+    """Return the names of models with the size of their download, a line of the width of a page."""
+    names = ", ".join(f"`{name}` ({one.gb:g} GB)" for name, one in WHISPER_MODELS.items())
+    return textwrap.fill(f"Models and their downloads: {names}.", 98, break_long_words=False)
 
 
 def _precisions(spec: ModelSpec) -> str:
