@@ -209,10 +209,10 @@ def _voxtral_sessions(
 
 
 def _streaming_sessions(
-    choice: EngineChoice[EngineSpec], room: DeviceRoom, wanted: Precision
+    choice: EngineChoice[EngineSpec], room: DeviceRoom, wanted_precision: Precision
 ) -> EngineChoice[EngineSpec]:
     """Return the choice with the precisions in which a session fits, and how many sessions fit if
-    ``wanted`` is; with all precisions and one session if none fits."""
+    ``wanted_precision`` is; with all precisions and one session if none fits."""
     assert choice.checkpoint is not None
     shape = ModelShape.from_config(transformers_config(choice.checkpoint.config))
     footprints = {one: StreamingFootprint(shape, one) for one in choice.spec.precisions}
@@ -221,7 +221,7 @@ def _streaming_sessions(
         if any(fitting.values()) and not sessions:
             least = footprints[precision].needed_bytes
             spec = spec.without(precision, f"it takes {least / GB:.1f} GB")
-    used = spec.resolve_precision(wanted)
+    used = spec.resolve_precision(wanted_precision)
     spec = replace(spec, sessions=max(1, fitting[used]))
     session = footprints[used].session_bytes
     fits = any(fitting.values())

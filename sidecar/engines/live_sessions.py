@@ -24,7 +24,7 @@ class LiveSessions:
     _voices: SpeakerModels | None = None
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a live session.
 
@@ -32,7 +32,7 @@ class LiveSessions:
             errors.LanguageUnsupported: this model does not support the language.
             errors.LiveUnavailable: voice activity detection is not available.
         """
-        return self._scheduler.open(options, begin, tell)
+        return self._scheduler.open(options, start, tell)
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:

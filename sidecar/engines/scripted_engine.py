@@ -112,7 +112,7 @@ class ScriptedEngine:
 
     def transcribe_from(
         self,
-        settled: Sequence[transcript.Checkpoint],
+        checkpoints: Sequence[transcript.Checkpoint],
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Transcribe from the last checkpoint on."""
@@ -123,12 +123,12 @@ class ScriptedEngine:
             return
         assert self._precision is not None
         audio, options = request.audio, request.options
-        segments = [segment for one in settled for segment in one.segments]
+        segments = [segment for one in checkpoints for segment in one.segments]
         samples, fingerprint = 0, 0
         first = told = len(segments)
-        done_s = settled[-1].audio_s if settled else 0.0
-        if settled:
-            fingerprint = settled[-1].state["fingerprint"]
+        done_s = checkpoints[-1].audio_s if checkpoints else 0.0
+        if checkpoints:
+            fingerprint = checkpoints[-1].state["fingerprint"]
         due = time.monotonic()
         for second in () if self._deaf else equal_blocks(audio, SPEC.sample_rate):
             start, samples = samples, samples + len(second)
@@ -171,10 +171,10 @@ class ScriptedEngine:
         )
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a live session in which each quarter of a second is a word."""
-        session = self._scheduler.open(options, begin, tell)
+        session = self._scheduler.open(options, start, tell)
         if self._fault and options.prompt == "fault":
             setattr(session.hearing, self._fault, _raise_out_of_memory)
         return session

@@ -80,10 +80,10 @@ class MoonshineEngine(LiveSessions):
         yield from self._events(None, request)
 
     def transcribe_from(
-        self, settled: Sequence[Checkpoint], request: engine_interface.TranscriptionRequest
+        self, checkpoints: Sequence[Checkpoint], request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Transcribe from the last checkpoint on."""
-        yield from self._events(settled, request)
+        yield from self._events(checkpoints, request)
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
@@ -126,7 +126,9 @@ class MoonshineEngine(LiveSessions):
         )
 
     def _events(
-        self, settled: Sequence[Checkpoint] | None, request: engine_interface.TranscriptionRequest
+        self,
+        checkpoints: Sequence[Checkpoint] | None,
+        request: engine_interface.TranscriptionRequest,
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.moonshine import moonshine_transcription
@@ -135,12 +137,12 @@ class MoonshineEngine(LiveSessions):
         assert self._voices is not None
         options = request.options
         follower = Diarizer.wished(self._voices, options)
-        settle_s = None if settled is None else CHECKPOINT_INTERVAL_S
+        settle_s = None if checkpoints is None else CHECKPOINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
             self._recognizer, follower, self._gap_vad, request, settle_s
         )
-        if settled:
-            work.go_on(settled)
+        if checkpoints:
+            work.go_on(checkpoints)
         for event in work.events():
             if request.cancelled():
                 return

@@ -67,7 +67,7 @@ class MoonshineRecognizer:
     def hear(
         self,
         audio: Block,
-        draft: MoonshineHypothesis | None = None,
+        hypothesis: MoonshineHypothesis | None = None,
         cancelled: CancelCheck = _never_cancelled,
         *,
         words: bool = False,
@@ -77,12 +77,12 @@ class MoonshineRecognizer:
         """Recognize ``audio``, shape (samples,): one utterance, after its first ``samples``, which
         have the tokens ``given``. Return `None` if it was cancelled.
 
-        ``draft`` is the result of a beginning of it. ``words``: return words with times, too, which
-        count from the utterance's start.
+        ``hypothesis`` is the result of a beginning of it. ``words``: return words with times, too,
+        which count from the utterance's start.
         """
         if given and len(given) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:
             audio, given, samples = audio[samples:], (), 0  # a repetition loop
-        said = () if draft is None else draft.tokens
+        said = () if hypothesis is None else hypothesis.tokens
         request = moonshine_decoder.DecodeRequest(audio, cancelled, said, given, align=words)
         return self._heard(request, samples)
 

@@ -76,14 +76,14 @@ class MoonshineTranscription:
     def __init__(
         self,
         recognizer: MoonshineRecognizer,
-        follower: diarizer.Diarizer,
+        speaker_diarizer: diarizer.Diarizer,
         vad: SileroVad | None,
         request: TranscriptionRequest,
         settle_s: float | None = None,
     ) -> None:
         """``settle_s``: interval of checkpoints in seconds of audio; `None` for no checkpoints."""
         self._recognizer = recognizer
-        self._follower = follower
+        self._speaker_diarizer = speaker_diarizer
         self._vad = vad
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
@@ -102,10 +102,10 @@ class MoonshineTranscription:
         self.confidence = Confidence()
         """Confidence of the recognizer in the whole recording."""
 
-    def go_on(self, settled: Sequence[transcript.Checkpoint]) -> None:
+    def go_on(self, checkpoints: Sequence[transcript.Checkpoint]) -> None:
         """Restore the state of the checkpoints."""
-        states = [one.state for one in settled]
-        self._follower.go_on([state["voices"] for state in states])
+        states = [one.state for one in checkpoints]
+        self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._said = [
             MoonshineUtterance(
                 start, end, text, voice, sure, tuple(starmap(transcript.Word, words))
@@ -115,7 +115,7 @@ class MoonshineTranscription:
         ]
         self._checkpointed = len(self._said)
         self._said_s = states[-1]["said_s"]
-        self._again_s = settled[-1].audio_s
+        self._again_s = checkpoints[-1].audio_s
         self.confidence = Confidence(*states[-1].get("confidence", ()))
 
     @property
@@ -127,7 +127,7 @@ class MoonshineTranscription:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
         seen: Sequence[SpeakerTurn] | None = None
         for heard in diarizer.diarize_in_background(
-            self._follower, self._blocks(), settle_s=self._settle_s
+            self._speaker_diarizer, self._blocks(), settle_s=self._settle_s
         ):
             if heard.turns is not seen or heard.told_s == inf:
                 seen = heard.turns
@@ -155,18 +155,18 @@ class MoonshineTranscription:
                 piece = block[start : start + _STEP_SAMPLES]
                 self._audio.append(piece)
                 if self._audio.end_s <= self._again_s:
-                    self._follower.replay_audio(piece)
+                    self._speaker_diarizer.replay_audio(piece)
                     self._audio.forget(self._said_s - word_attribution.CONTEXT_S)
                 else:
                     yield self._audio.end_s, piece
             if self._cancelled():
                 return
 
-    def _take(self, heard: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
+    def _take(self, update: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the utterances that are known by now, each once, in order of time."""
-        recent = (turn for turn in heard.turns if turn.end > self._said_s - _HISTORY_S)
-        lines = self._with_missed(word_attribution.merge_turns(recent), heard.told_s)
-        known, waiting = self._known(lines, heard.told_s)
+        recent = (turn for turn in update.turns if turn.end > self._said_s - _HISTORY_S)
+        lines = self._with_missed(word_attribution.merge_turns(recent), update.told_s)
+        known, waiting = self._known(lines, update.told_s)
         for span in known:
             said = self._recognized(span)
             if self._cancelled():
@@ -175,27 +175,27 @@ class MoonshineTranscription:
             if said.text:
                 self._said.append(said)
                 yield transcript.SegmentReady(len(self._said) - 1, self._segment(said))
-        needed_s = min([heard.told_s, self._missed_s, *(span.start for span in waiting)])
+        needed_s = min([update.told_s, self._missed_s, *(span.start for span in waiting)])
         self._audio.forget(needed_s - word_attribution.MAX_JOINED_PAUSE_S)
 
-    def _with_missed(self, lines: list[SpeakerTurn], told_s: float) -> list[SpeakerTurn]:
+    def _with_missed(self, turns: list[SpeakerTurn], told_s: float) -> list[SpeakerTurn]:
         """Return the turns with the speech between them that only the VAD hears, such as quiet
         words near a shout. The nearest speaker says it."""
         if self._vad is None:
-            return lines
+            return turns
         end_s = min(told_s, self._audio.end_s)
         start = max(self._missed_s, self._said_s)
-        for line in (*lines, SpeakerTurn(told_s, inf, 0)):
+        for line in (*turns, SpeakerTurn(told_s, inf, 0)):
             if start < (end := min(line.start, end_s)):
                 self._find_missed(self._vad, start, end, whole=end < told_s)
             start = max(start, line.end)
         self._missed = [
-            replace(one, label=word_attribution.dominant_speaker(lines, one.start, one.end) or 0)
+            replace(one, label=word_attribution.dominant_speaker(turns, one.start, one.end) or 0)
             for one in self._missed
             if one.end > self._said_s
-            and not any(line.start < one.end and one.start < line.end for line in lines)
+            and not any(line.start < one.end and one.start < line.end for line in turns)
         ]
-        return sorted([*lines, *self._missed], key=lambda line: (line.start, line.end))
+        return sorted([*turns, *self._missed], key=lambda line: (line.start, line.end))
 
     def _find_missed(self, vad: SileroVad, start_s: float, end_s: float, *, whole: bool) -> None:
         """Find speech in a gap between turns, of which more follows unless it is ``whole``."""
@@ -216,14 +216,14 @@ class MoonshineTranscription:
         self._missed_s = end_s if whole else endpointer.keep_from / SAMPLE_RATE
 
     def _known(
-        self, lines: Sequence[SpeakerTurn], told_s: float
+        self, turns: Sequence[SpeakerTurn], told_s: float
     ) -> tuple[Sequence[_Span], Sequence[_Span]]:
         """Return the utterances that are known, and those that wait, in order of time.
 
         An utterance waits for those at the same time, at most `MAX_WAIT_S`: later, overlapping
         speech is not separated.
         """
-        spans = sorted(self._spans(lines, told_s), key=lambda one: (one.start, one.end))
+        spans = sorted(self._spans(turns, told_s), key=lambda one: (one.start, one.end))
         over = next((at for at, one in enumerate(spans) if one.end == inf), len(spans))
         count, until_s = over, inf
         if over < len(spans) and told_s - spans[0].start <= MAX_WAIT_S:
@@ -233,13 +233,13 @@ class MoonshineTranscription:
                 until_s = max(until_s, one.end)
         return spans[:count], spans[count:]
 
-    def _spans(self, lines: Sequence[SpeakerTurn], told_s: float) -> Iterator[_Span]:
+    def _spans(self, turns: Sequence[SpeakerTurn], told_s: float) -> Iterator[_Span]:
         """Yield the rest of turns in utterances of at most `MAX_UTTERANCE_S`; what is still in
         progress at ``told_s`` has no end."""
         said_s = self._said_s
-        ends = {line.end for line in lines}
-        for index, line in enumerate(lines):
-            start, (begin, end) = line.start, word_attribution.context_span(lines, index)
+        ends = {line.end for line in turns}
+        for index, line in enumerate(turns):
+            start, (begin, end) = line.start, word_attribution.context_span(turns, index)
             moved = start in ends and abs(start - said_s) < MIN_REST_S  # between two who overlap
             if start < said_s or moved:
                 start, begin = said_s, max(begin, said_s)
@@ -270,18 +270,18 @@ class MoonshineTranscription:
             span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)
         )
 
-    def _segment(self, line: MoonshineUtterance) -> transcript.Segment:
-        speaker = line.voice if self._options.diarize else None
-        words = line.words if self._options.words else ()
+    def _segment(self, utterance: MoonshineUtterance) -> transcript.Segment:
+        speaker = utterance.voice if self._options.diarize else None
+        words = utterance.words if self._options.words else ()
         by = transcript.WORDS_BY_ATTENTION if words else ""
         return transcript.Segment(
-            line.start,
-            line.end,
-            line.text,
+            utterance.start,
+            utterance.end,
+            utterance.text,
             speaker,
             words,
             words_by=by,
-            confidence=line.confidence,
+            confidence=utterance.confidence,
             language=SPEC.languages[0],
         )
 
@@ -291,13 +291,13 @@ class MoonshineTranscription:
         with the speakers of the whole recording."""
         if not self._options.diarize:
             return tuple(map(self._segment, self._said))
-        lookup = word_attribution.SpeakerLookup(self._follower.turns)
+        lookup = word_attribution.SpeakerLookup(self._speaker_diarizer.turns)
         found = [
             piece
             for line in self._said
             for piece in lookup.attributed(replace(self._segment(line), words=line.words))
         ]
-        found = word_attribution.extend_over_overlaps(found, self._follower.turns)
+        found = word_attribution.extend_over_overlaps(found, self._speaker_diarizer.turns)
         if not self._options.words:
             found = [replace(one, words=()) for one in found]
         return tuple(number_speakers_by_appearance(found))

@@ -18,20 +18,20 @@ class StreamedSegment:
     once more.
     """
 
-    def __init__(self, form: StreamingFormat, rate: int, start: int = 0) -> None:
+    def __init__(self, stream_format: StreamingFormat, rate: int, start: int = 0) -> None:
         self.fed = start
         """Sample up to which audio has come."""
         self.turns = StreamedTurns()
         self._ended: list[StreamedTurn] = []
-        self._form, self._start_s = form, start / rate
-        self._resampler = soxr.ResampleStream(rate, form.rate, 1, dtype="float32")
+        self._stream_format, self._start_s = stream_format, start / rate
+        self._resampler = soxr.ResampleStream(rate, stream_format.rate, 1, dtype="float32")
         self._held = np.zeros(0, np.float32)
         self._heard = 0
 
     @property
     def end_s(self) -> float:
         """Return the seconds up to which there is text."""
-        return self._start_s + self._heard / self._form.rate
+        return self._start_s + self._heard / self._stream_format.rate
 
     def feed(self, audio: Block, *, last: bool) -> None:
         """Add audio; ``last``: no more comes."""
@@ -40,12 +40,12 @@ class StreamedSegment:
 
     def window(self, *, last: bool) -> Block | None:
         """Return the next window; None if its audio has not come. ``last``: it may be short."""
-        enough = len(self._held) >= self._form.window_samples or (last and len(self._held))
-        return self._held[: self._form.window_samples] if enough else None
+        enough = len(self._held) >= self._stream_format.window_samples or (last and len(self._held))
+        return self._held[: self._stream_format.window_samples] if enough else None
 
     def say(self, chunk: ChunkText) -> Block:
         """Add the text of that window; return the audio that it is the text of."""
-        start_s, audio = self.end_s, self._held[: self._form.chunk_samples]
+        start_s, audio = self.end_s, self._held[: self._stream_format.chunk_samples]
         self._held = self._held[len(audio) :]
         self._heard += len(audio)
         self._ended += self.turns.feed(chunk.text, start_s, self.end_s, chunk.likelihoods)

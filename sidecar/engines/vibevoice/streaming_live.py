@@ -110,9 +110,11 @@ def transcribe_each(
 
 def _hypothesis(
     turn: StreamedTurn | None,
-    draft: StreamedSegment | None = None,
-    earlier: tuple[tuple[int, RecognitionHypothesis], ...] = (),
+    segment: StreamedSegment | None = None,
+    earlier_hypotheses: tuple[tuple[int, RecognitionHypothesis], ...] = (),
 ) -> RecognitionHypothesis:
     text, likelihoods = (turn.text, turn.likelihoods) if turn is not None else ("", ())
     confidence = mean_confidence(likelihoods)
-    return RecognitionHypothesis(text.strip(), draft=draft, likelihood=confidence, earlier=earlier)
+    return RecognitionHypothesis(
+        text.strip(), draft=segment, likelihood=confidence, earlier=earlier_hypotheses
+    )

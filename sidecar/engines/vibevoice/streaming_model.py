@@ -252,11 +252,11 @@ class StreamingSession:
         while sum(len(frames) + len(ids) + 3 for frames, ids in self.remembered) > most:
             self.remembered.popleft()
 
-    def takes(self, form: StreamingFormat) -> bool:
+    def takes(self, stream_format: StreamingFormat) -> bool:
         """Choose the next token of the chunk; return whether a pass over it is needed."""
         best = self.logits.argmax()
         token = int(best)
-        if token in (form.chunk_end, form.text_end):
+        if token in (stream_format.chunk_end, stream_format.text_end):
             return False
         self.likelihoods.append(float(log_likelihoods(self.logits[None], best[None])))
         self.ids.append(token)

@@ -119,11 +119,11 @@ class CacheSpeakers:
         self.matcher.remember(heard, self._speakers)
         return self._speakers[label]
 
-    def _matched(self, label: int, heard: Mapping[int, SpeakerVector], usual: int | None) -> int:
+    def _matched(self, label: int, vectors: Mapping[int, SpeakerVector], usual: int | None) -> int:
         taken = self._speakers.values()
         signs = {
             pair: likeness + SHARED_BESIDE * (pair[0] == usual)
-            for pair, likeness in self.matcher.likenesses(heard).items()
+            for pair, likeness in self.matcher.likenesses(vectors).items()
             if pair[0] in self._before.values() and pair[0] not in taken
         }
         new = 1 + max([*self._before.values(), *taken], default=-1)

@@ -158,14 +158,14 @@ class VibeVoiceDecoder:
     def _run(
         self,
         embeddings: Tensor,
-        parts: Sequence[tuple[int, KeyValueCache]],
+        caches: Sequence[tuple[int, KeyValueCache]],
         check: StepCheck | None,
     ) -> Tensor:
         """Return the last layer's output ``(n, hidden)``; add keys and values to the caches.
 
-        ``parts``: the number of rows that belong to each cache, in order.
+        ``caches``: the number of rows that belong to each cache, in order.
         """
-        cos, sin = self._rotations(parts)
+        cos, sin = self._rotations(caches)
         total = len(embeddings)
         filling = 0
         if total > _FEW and self.device.type == "cpu" and self.dtype != torch.float32:
@@ -181,7 +181,7 @@ class VibeVoiceDecoder:
                 check()
             query, key, value = self.project(layer, hidden, cos, sin)
             heard, at = [], 0
-            for count, cache in parts:
+            for count, cache in caches:
                 rows, end = slice(at, at + count), cache.length + count
                 keys, values = cache.keys[index], cache.values[index]
                 keys[:, :, cache.length : end] = key[:, :, rows]
@@ -191,16 +191,16 @@ class VibeVoiceDecoder:
             if filling:
                 heard.append(query.new_zeros(1, self.heads, filling, self.head_dim))
             hidden = self.conclude(layer, hidden, concatenate(heard, dim=2))
-        for count, cache in parts:
+        for count, cache in caches:
             cache.length += count
         return hidden[0, :total]
 
-    def _rotations(self, parts: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
+    def _rotations(self, caches: Sequence[tuple[int, KeyValueCache]]) -> tuple[Tensor, Tensor]:
         """Return the cosines and sines ``(n, dim)`` of the rows' positions."""
-        table = self.rotation(max(cache.capacity for _, cache in parts))
+        table = self.rotation(max(cache.capacity for _, cache in caches))
         cos, sin = (
             concatenate(
-                [half[cache.length : cache.length + count] for count, cache in parts], dim=0
+                [half[cache.length : cache.length + count] for count, cache in caches], dim=0
             )
             for half in table
         )

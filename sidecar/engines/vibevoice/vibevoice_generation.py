@@ -72,8 +72,8 @@ class DraftProposals:
     """Proposals for the next tokens of an answer, where the format or the past makes them
     likely."""
 
-    def __init__(self, frame: SegmentTemplate) -> None:
-        self._frame = frame
+    def __init__(self, template: SegmentTemplate) -> None:
+        self._template = template
         self._opened: list[int] = []
         """Tokens since a key was opened; empty in a value."""
         self._value: list[int] | None = None
@@ -83,8 +83,8 @@ class DraftProposals:
 
     def read(self, token: int) -> None:
         """Add the next token of the answer."""
-        before = self._frame.before
-        if self._frame.opens(token):
+        before = self._template.before
+        if self._template.opens(token):
             self._key, self._opened, self._value = _START, [token], None
         elif self._opened:
             self._opened.append(token)
@@ -98,7 +98,7 @@ class DraftProposals:
     def next(self) -> Sequence[int]:
         """Return the tokens that are likely to come next, at most `MAX_DRAFT_TOKENS`; none if
         nothing is likely."""
-        before = self._frame.before
+        before = self._template.before
         if len(self._opened) == 1:
             proposal = [*before[self._key][1:]]
             if guess := self._guess():
@@ -111,11 +111,11 @@ class DraftProposals:
     def _name(self) -> None:
         """Check whether the open tokens are a key by now: the expected one, or a later one."""
         for key in range(self._key, len(_SEGMENT_KEYS)):
-            if self._opened[1:] == [*self._frame.before[key][1:]]:
+            if self._opened[1:] == [*self._template.before[key][1:]]:
                 self._key, self._opened = key, []
                 self._value = None if key == _CONTENT else []
                 return
-        if len(self._opened) == max(map(len, self._frame.before)):
+        if len(self._opened) == max(map(len, self._template.before)):
             self._opened = []
 
     def _guess(self) -> list[int]:
@@ -141,16 +141,16 @@ class TokenGeneration:
 
     def __init__(
         self,
-        decoding: vibevoice_decoder.PlannedDecoder,
+        decoder: vibevoice_decoder.PlannedDecoder,
         cache: vibevoice_decoder.KeyValueCache,
         prompt_logits: Tensor,
-        frame: SegmentTemplate | None = None,
+        template: SegmentTemplate | None = None,
     ) -> None:
-        self._decoding = decoding
+        self._decoder = decoder
         self.cache = cache
         self._prompt_tokens = cache.length
         self._prompt_logits = prompt_logits.unsqueeze(0)
-        self._frame = frame
+        self._template = template
         self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
         self._proposed: Sequence[int] = ()
         self._drawn = False
@@ -199,14 +199,14 @@ class TokenGeneration:
         self.cache.length = self._prompt_tokens + shared
         self._settle(list(ids))
         if ids:
-            rest = self._decoding.decoder.embed(torch.tensor(ids[shared:]))
-            self._show(self._decoding.prefill(rest, self.cache).unsqueeze(0))
+            rest = self._decoder.decoder.embed(torch.tensor(ids[shared:]))
+            self._show(self._decoder.prefill(rest, self.cache).unsqueeze(0))
 
     def _settle(self, ids: list[int]) -> None:
         self.ids = ids
         self._proposed = ()
         self._show(self._prompt_logits)
-        self._proposals = DraftProposals(self._frame) if self._frame else None
+        self._proposals = DraftProposals(self._template) if self._template else None
         if self._proposals is not None:
             for token in ids:
                 self._proposals.read(token)
@@ -214,7 +214,7 @@ class TokenGeneration:
     @property
     def step(self) -> Callable[[Sequence[vibevoice_decoder.PromptContinuation]], list[Tensor]]:
         """Return the function that runs a pass of its decoder, over its own tokens and others'."""
-        return self._decoding.step
+        return self._decoder.step
 
     def wanted(self) -> vibevoice_decoder.PromptContinuation:
         """Return the input of the next pass: the last token, and the proposed tokens after it."""
@@ -421,7 +421,7 @@ RunEvent = tuple[Key, TranscriptionEvent | Exception | None]
 
 
 def decode_in_step(
-    answers: Sequence[WindowGeneration],
+    generations: Sequence[WindowGeneration],
     sampling: loop_guard.SamplingOptions | None,
     limits: Sequence[int],
     cancelled: CancelCheck,
@@ -433,7 +433,7 @@ def decode_in_step(
     """
     running = {
         number: answer.run(sampling, limit, cancelled)
-        for number, (answer, limit) in enumerate(zip(answers, limits, strict=True))
+        for number, (answer, limit) in enumerate(zip(generations, limits, strict=True))
     }
     while running:
         for number, run in list(running.items()):
@@ -445,7 +445,7 @@ def decode_in_step(
                 del running[number]
                 yield number, None
         if running:
-            yield DecoderPass([answers[number].generation for number in running])
+            yield DecoderPass([generations[number].generation for number in running])
 
 
 def interleave_runs(arrivals: Callable[[], Iterable[tuple[Key, Run]]]) -> Iterator[RunEvent[Key]]:

@@ -478,7 +478,7 @@ class VibeVoiceModel:
         windows: Sequence[Block],
         plan: MemoryPlan,
         check: vibevoice_decoder.StepCheck,
-        decoding: vibevoice_decoder.PlannedDecoder,
+        planned_decoder: vibevoice_decoder.PlannedDecoder,
         context: str = "",
         drawn: bool = False,
     ) -> list[vibevoice_generation.WindowGeneration]:
@@ -492,9 +492,9 @@ class VibeVoiceModel:
         """
         processor = self.loaded.processor
         fail_beyond_free_memory(self.loaded.device)
-        decoding.forget()  # caches of answers that have ended leave before encoders come
+        planned_decoder.forget()  # caches of answers that have ended leave before encoders come
         self.place(plan)
-        decoder = decoding.decoder
+        decoder = planned_decoder.decoder
         prompts = []
         try:
             for samples in windows:
@@ -510,10 +510,12 @@ class VibeVoiceModel:
         answers = []
         for samples in windows:
             cache = decoder.new_cache(plan, len(prompts[0]))
-            logits = decoding.prefill(prompts.pop(0), cache, check)
+            logits = planned_decoder.prefill(prompts.pop(0), cache, check)
             if not bool(torch.isfinite(logits).all()):
                 raise NonFiniteLogits
-            generation = vibevoice_generation.TokenGeneration(decoding, cache, logits, self.frame)
+            generation = vibevoice_generation.TokenGeneration(
+                planned_decoder, cache, logits, self.frame
+            )
             tokenizer = processor.tokenizer.backend_tokenizer
             answers.append(
                 vibevoice_generation.WindowGeneration(

@@ -90,10 +90,10 @@ class WindowSlots:
         self._waiting: list[object] = []
 
     def take(
-        self, owner: object, plan: MemoryPlan, alone: MemoryPlan | None = None
+        self, owner: object, plan: MemoryPlan, own_plan: MemoryPlan | None = None
     ) -> MemoryPlan | None:
         """Return the plan by which ``owner`` may decode its next windows, ``together`` of them,
-        until it calls `leave`; None: it has to ask again. ``alone``: the plan while no other
+        until it calls `leave`; None: it has to ask again. ``own_plan``: the plan while no other
         transcription runs or waits."""
         if owner not in self._waiting:
             self._waiting.append(owner)
@@ -105,11 +105,11 @@ class WindowSlots:
         if (count := min(free, max(1, share), plan.together)) < 1:
             return None
         del self._waiting[0]
-        whole = users == 1 and alone is not None
+        whole = users == 1 and own_plan is not None
         # a plan without places, as after memory ran out, is for a recording alone
         held = count * plan.weight if plan.places else ALL_PLACES
         self._held[owner] = most if whole else held
-        return alone if whole else dataclasses.replace(plan, together=count)
+        return own_plan if whole else dataclasses.replace(plan, together=count)
 
     def leave(self, owner: object) -> None:
         """Return the places of ``owner``, which waits for none either."""
@@ -240,18 +240,18 @@ class VibeVoiceTranscription:
             missed = self._missed.popleft()
             try:
                 for window in missed.windows(VIBEVOICE_SAMPLE_RATE, detect_window_speech):
-                    yield from self._attempt([window], fills=missed)
+                    yield from self._attempt([window], missed_speech=missed)
             except torch.OutOfMemoryError as error:
                 log.warning("out of GPU memory; missed speech is not transcribed again: %s", error)
                 error.__traceback__ = None  # its frames hold the tensors to be freed
                 self._wordless.append(missed)
 
     def _attempt(
-        self, windows: list[VibeVoiceWindow], fills: MissedSpeech | None = None
+        self, windows: list[VibeVoiceWindow], missed_speech: MissedSpeech | None = None
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Encode all windows and decode them in step; yield their events in the order of the
-        windows. ``fills``: what they have of earlier ones, with noise if a loop was there."""
-        hearings = self._heard(windows, drawn=fills is not None and fills.looped)
+        windows. ``missed_speech``: what they have of earlier ones; with noise if it was a loop."""
+        hearings = self._heard(windows, drawn=missed_speech is not None and missed_speech.looped)
         temperature = self._options.temperature
         answers = [one.answer for one in hearings]
         steps = vibevoice_generation.decode_in_step(
@@ -274,7 +274,7 @@ class VibeVoiceTranscription:
             elif hearing is waiting[0]:
                 yield from self._closed(hearing, index)
             while waiting and waiting[0].ended:
-                self._end(waiting.popleft(), fills=fills is not None)
+                self._end(waiting.popleft(), fills=missed_speech is not None)
                 if waiting:
                     self._whole.begin(waiting[0].window)
                     for earlier in range(len(waiting[0].answer.segments)):
@@ -455,7 +455,7 @@ def finished(
     duration_s: float,
     options: TranscribeOptions,
     notices: Iterable[Notice],
-    voices: WindowSpeakerMatcher | None,
+    matcher: WindowSpeakerMatcher | None,
 ) -> Finished:
     """Return the end of a transcription; ``segments``: in order of time."""
     numbered = number_speakers_by_appearance(segments)
@@ -472,7 +472,7 @@ def finished(
         diarized=options.diarize,
         notices=tuple(notices),
     )
-    persons = voices.persons if voices is not None else {}
+    persons = matcher.persons if matcher is not None else {}
     heard = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
     return Finished(identify_speakers(transcript, heard, options))
 

@@ -186,9 +186,9 @@ class TranscriptStitcher:
     listener stores all speakers until the end, not only those needed to link the next window.
     """
 
-    def __init__(self, listener: WindowSpeakerMatcher | None, *, remember: bool = False) -> None:
+    def __init__(self, matcher: WindowSpeakerMatcher | None, *, remember: bool = False) -> None:
         self.segments: list[Segment] = []
-        self._listener = listener
+        self._matcher = matcher
         self._remember = remember
         self._heard: list[Segment] = []
         self._held: list[Segment] = []
@@ -262,16 +262,16 @@ class TranscriptStitcher:
         first = not self._persons
         voices: Mapping[int, SpeakerVector] = {}
         needed = self._remember or more or not first
-        if self._listener is not None and labels and needed:
-            voices = self._listener.hear(window.samples, speaker_turns_of(segments, window.start_s))
+        if self._matcher is not None and labels and needed:
+            voices = self._matcher.hear(window.samples, speaker_turns_of(segments, window.start_s))
         signs = {} if first else self._signs(window, segments, voices)
         persons = match_speakers(signs, SAME_SPEAKER_SIMILARITY)
         for label in labels:
             if label not in persons:
                 persons[label] = self._persons
                 self._persons += 1
-        if self._listener is not None and voices and (self._remember or more):
-            self._listener.remember(voices, persons)
+        if self._matcher is not None and voices and (self._remember or more):
+            self._matcher.remember(voices, persons)
         return [
             one if one.speaker is None else replace(one, speaker=persons[one.speaker])
             for one in segments
@@ -281,7 +281,7 @@ class TranscriptStitcher:
         self,
         window: VibeVoiceWindow,
         segments: Sequence[Segment],
-        voices: Mapping[int, SpeakerVector],
+        vectors: Mapping[int, SpeakerVector],
     ) -> dict[tuple[int, int], float]:
         """Return the similarity of pairs of speaker and label, by the overlap's segments and
         embeddings."""
@@ -291,20 +291,20 @@ class TranscriptStitcher:
             turns_within(before, *both), turns_within(after, *both), MIN_SHARED_SPEECH_S
         )
         alike: Mapping[tuple[int, int], float] = {}
-        if self._listener is not None and voices:
-            alike = self._listener.likenesses(voices)
+        if self._matcher is not None and vectors:
+            alike = self._matcher.likenesses(vectors)
         signs = dict(alike)
         for pair, share in shared.items():
             signs[pair] = alike[pair] + SHARED_BESIDE * share if pair in alike else SHARED * share
         return signs
 
 
-def covered_share(segment: Segment, others: Iterable[Segment]) -> float:
+def covered_share(segment: Segment, other_segments: Iterable[Segment]) -> float:
     """Return the share of a segment's time that others cover, from 0 to 1; a non-speech segment
     does not cover words."""
     spans = sorted(
         (other.start, other.end)
-        for other in others
+        for other in other_segments
         if NON_SPEECH_FLAG not in other.flags or NON_SPEECH_FLAG in segment.flags
     )
     if segment.end <= segment.start:
@@ -392,17 +392,17 @@ class WindowSpeakerMatcher:
                 break
         return pieces
 
-    def likenesses(self, voices: Mapping[int, SpeakerVector]) -> Mapping[tuple[int, int], float]:
+    def likenesses(self, vectors: Mapping[int, SpeakerVector]) -> Mapping[tuple[int, int], float]:
         """Return the cosine, from -1 to 1, for each pair of a remembered speaker and a label."""
         return {
             (person, label): float(known @ voice.vector / np.linalg.norm(known))
             for person, known in self._known.items()
-            for label, voice in voices.items()
+            for label, voice in vectors.items()
         }
 
-    def remember(self, voices: Mapping[int, SpeakerVector], persons: Mapping[int, int]) -> None:
+    def remember(self, vectors: Mapping[int, SpeakerVector], persons: Mapping[int, int]) -> None:
         """Add a window's embeddings; ``persons``: the speaker of each label."""
-        for label, voice in voices.items():
+        for label, voice in vectors.items():
             heard = voice.vector * voice.seconds
             self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
             self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds

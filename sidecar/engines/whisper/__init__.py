@@ -99,7 +99,7 @@ class WhisperEngine(LiveSessions):
             yield event
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a live session as `LiveSessions.open`."""
         from sidecar.engines.whisper.whisper_decoder import language_code
@@ -108,7 +108,7 @@ class WhisperEngine(LiveSessions):
         code = language_code(options.language)
         if code is not None and self.model.multilingual and not self.model.knows(code):
             raise LanguageUnsupported(f"This Whisper model does not support the language '{code}'.")
-        return super().open(options, begin, tell)
+        return super().open(options, start, tell)
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:

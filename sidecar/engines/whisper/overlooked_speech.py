@@ -36,15 +36,16 @@ def turns_without_words(
     return [part for part in found if part.end - part.start >= MIN_BACKCHANNEL_S]
 
 
-def repeats(found: Sequence[Word], words: Iterable[Word]) -> bool:
+def repeats(found_words: Sequence[Word], words: Iterable[Word]) -> bool:
     """Return whether words that were found on their own are mostly among ``words`` of their time:
     they are the other speaker's then."""
     near = [
         word
         for word in words
-        if word.end > found[0].start - WORD_REACH_S and word.start < found[-1].end + WORD_REACH_S
+        if word.end > found_words[0].start - WORD_REACH_S
+        and word.start < found_words[-1].end + WORD_REACH_S
     ]
-    ours, theirs = ([_letters(word.text) for word in each] for each in (found, near))
+    ours, theirs = ([_letters(word.text) for word in each] for each in (found_words, near))
     same = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
     return sum(block.size for block in same) >= MAX_REPEATED * len(ours)
 

@@ -184,7 +184,7 @@ class WhisperRecognizer:
         return bool(self._whisper.model.is_multilingual)
 
     def hear(
-        self, samples: Block, wish: WhisperRequest, before: str | None = None
+        self, samples: Block, request: WhisperRequest, before: str | None = None
     ) -> WhisperResult:
         """Recognize a window of at most 30 s at 16 kHz, shape (samples,).
 
@@ -194,13 +194,13 @@ class WhisperRecognizer:
         from faster_whisper.audio import pad_or_trim
         from faster_whisper.tokenizer import Tokenizer
 
-        if wish.retries or wish.temperature:
+        if request.retries or request.temperature:
             ctranslate2.set_random_seed(SEED)  # the same recording gets the same words
         whisper, seconds = self._whisper, len(samples) / SAMPLE_RATE
         features = whisper.feature_extractor(samples)[..., :-1]
         frames = features.shape[-1]
         encoded = whisper.encode(pad_or_trim(features, WINDOW_FRAMES))
-        language, sure = self._language(encoded, wish, before)
+        language, sure = self._language(encoded, request, before)
         if not self.knows(language):
             raise LanguageUnsupported(
                 f"This Whisper model does not support the language '{language}'.",
@@ -208,26 +208,26 @@ class WhisperRecognizer:
                     "large-v3 and large-v3-turbo support most: vibevoice-asr pull whisper:large-v3"
                 ),
             )
-        task = "translate" if wish.translate else "transcribe"
+        task = "translate" if request.translate else "transcribe"
         tokenizer = Tokenizer(whisper.hf_tokenizer, self.multilingual, task=task, language=language)
         prompt = whisper.get_prompt(
-            tokenizer, [], without_timestamps=True, hotwords=wish.prompt or None
+            tokenizer, [], without_timestamps=True, hotwords=request.prompt or None
         )
         room = min(MAX_POSITIONS // 2, MAX_POSITIONS - len(prompt))
-        limit = room if wish.max_tokens is None else max(1, min(room, wish.max_tokens))
-        more = TEMPERATURES if wish.retries else ()
-        ladder = [wish.temperature, *(one for one in more if one > wish.temperature)]
+        limit = room if request.max_tokens is None else max(1, min(room, request.max_tokens))
+        more = TEMPERATURES if request.retries else ()
+        ladder = [request.temperature, *(one for one in more if one > request.temperature)]
         tokens: list[int] = []
         kept: int | None = None
         ended, tried, likely = False, 0, 0.0
         for temperature in ladder:
-            answer = self._answer(encoded, prompt, tokenizer, temperature, limit, wish.beams)
+            answer = self._answer(encoded, prompt, tokenizer, temperature, limit, request.beams)
             tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
             likely = answer.scores[0] * count / (count + 1)
             if is_silence(answer.no_speech_prob, likely):
                 return WhisperResult((), None, tokens=count)
             ended = count < limit
-            cut_short = wish.max_tokens is not None and limit < room
+            cut_short = request.max_tokens is not None and limit < room
             kept = tokens_before_loop(
                 tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short
             )
@@ -235,7 +235,7 @@ class WhisperRecognizer:
                 break
             tried += 1
         sound = tokens if kept is None else tokens[:kept]
-        words = self._words(sound, tokenizer, encoded, frames) if wish.timed else ()
+        words = self._words(sound, tokenizer, encoded, frames) if request.timed else ()
         lost_s = None if kept is None else (words[-1].end if words else 0.0)
         return WhisperResult(
             words,
@@ -253,11 +253,13 @@ class WhisperRecognizer:
         """Return whether the model has a token for a language code of Whisper's."""
         return self._whisper.hf_tokenizer.token_to_id(f"<|{language}|>") is not None
 
-    def _language(self, encoded: Any, wish: WhisperRequest, before: str | None) -> tuple[str, bool]:
+    def _language(
+        self, encoded: Any, request: WhisperRequest, before: str | None
+    ) -> tuple[str, bool]:
         if not self.multilingual:
             return "en", True
-        if wish.language is not None:
-            return wish.language, True
+        if request.language is not None:
+            return request.language, True
         token, likely = self._whisper.model.detect_language(encoded)[0][0]
         language = token[2:-2]
         if before not in (None, language) and likely < MIN_CHANGE_PROBABILITY:

@@ -95,16 +95,16 @@ class WindowPacker:
         self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
         return found
 
-    def _next(self, stretches: Sequence[Span], heard_s: float) -> WhisperWindow | None:
+    def _next(self, spans: Sequence[Span], heard_s: float) -> WhisperWindow | None:
         taken: list[Span] = []
-        for number, (start, end) in enumerate(stretches):
-            pieces = self._pieces([*taken, (start, end)], stretches[number + 1 :])
+        for number, (start, end) in enumerate(spans):
+            pieces = self._pieces([*taken, (start, end)], spans[number + 1 :])
             if _speech_length_s(pieces) <= WINDOW_S:
                 if end + SPEECH_END_DELAY_S > heard_s:
                     return None
                 taken.append((start, end))
                 continue
-            if taken and _speech_length_s(self._pieces(taken, stretches[number:])) >= FULL_WINDOW_S:
+            if taken and _speech_length_s(self._pieces(taken, spans[number:])) >= FULL_WINDOW_S:
                 break
             # Length of the region's beginning that fits into the window, after the silence before
             # it.
@@ -118,15 +118,15 @@ class WindowPacker:
                 return None
         if not taken:
             return None
-        rest = stretches[len(taken) :]
+        rest = spans[len(taken) :]
         return WhisperWindow(tuple(self._pieces(taken, rest)), taken[-1][1])
 
-    def _pieces(self, taken: Sequence[Span], rest: Sequence[Span]) -> list[Span]:
+    def _pieces(self, taken_spans: Sequence[Span], rest_spans: Sequence[Span]) -> list[Span]:
         """Return the regions with some silence around them; no silence is in two windows."""
         found: list[Span] = []
         before = self.done_s
-        for number, (start, end) in enumerate(taken):
-            later = [*taken[number + 1 :], *rest][:1]
+        for number, (start, end) in enumerate(taken_spans):
+            later = [*taken_spans[number + 1 :], *rest_spans][:1]
             after = later[0][0] if later else end + 2 * CONTEXT_S
             begin = max(start - CONTEXT_S, 0.0, (before + start) / 2 if before else 0.0)
             if start == self.done_s:
@@ -140,8 +140,8 @@ class WindowPacker:
         return found
 
 
-def _speech_length_s(pieces: Iterable[Span]) -> float:
-    return sum(end - start for start, end in pieces)
+def _speech_length_s(spans: Iterable[Span]) -> float:
+    return sum(end - start for start, end in spans)
 
 
 SEGMENT_PAUSE_S = 0.7
@@ -177,12 +177,12 @@ def segments_of(words: Sequence[transcript.Word], language: str = "") -> list[tr
     return [segment for segment in found if segment.text]
 
 
-def _ends_segment(held: Sequence[transcript.Word], word: transcript.Word) -> bool:
-    if word.start - held[-1].end >= SEGMENT_PAUSE_S or word.end - held[0].start > MAX_SEGMENT_S:
+def _ends_segment(words: Sequence[transcript.Word], word: transcript.Word) -> bool:
+    if word.start - words[-1].end >= SEGMENT_PAUSE_S or word.end - words[0].start > MAX_SEGMENT_S:
         return True
     return (
-        word_attribution.ends_sentence(held[-1].text)
-        and held[-1].end - held[0].start >= SENTENCE_SEGMENT_S
+        word_attribution.ends_sentence(words[-1].text)
+        and words[-1].end - words[0].start >= SENTENCE_SEGMENT_S
     )
 
 
@@ -217,14 +217,14 @@ class WhisperTranscription:
 
     def __init__(
         self,
-        model: whisper_decoder.WhisperRecognizer,
+        recognizer: whisper_decoder.WhisperRecognizer,
         thread: ThreadPoolExecutor,
-        follower: diarizer.Diarizer,
+        speaker_diarizer: diarizer.Diarizer,
         request: engine_interface.TranscriptionRequest,
     ) -> None:
-        self._model = model
+        self._recognizer = recognizer
         self._thread = thread
-        self._follower = follower
+        self._speaker_diarizer = speaker_diarizer
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
@@ -246,7 +246,7 @@ class WhisperTranscription:
         """Run the transcription."""
         seen: Sequence[SpeakerTurn] | None = None
         for heard in diarizer.diarize_in_background(
-            self._follower, self._blocks(), cancelled=self._cancelled
+            self._speaker_diarizer, self._blocks(), cancelled=self._cancelled
         ):
             if self._cancelled():
                 return
@@ -261,7 +261,9 @@ class WhisperTranscription:
         if self._cancelled():
             return
         yield transcript.Progress(self._audio.end_s, self._audio.end_s)
-        yield transcript.Finished(self._follower.identified(self._transcript(), self._options))
+        yield transcript.Finished(
+            self._speaker_diarizer.identified(self._transcript(), self._options)
+        )
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -296,7 +298,7 @@ class WhisperTranscription:
             left,
             self._options.translate,
         )
-        hearing = self._thread.submit(self._model.hear, samples, wish, self._last)
+        hearing = self._thread.submit(self._recognizer.hear, samples, wish, self._last)
         try:
             return diarizer.wait_unless_cancelled(hearing, self._cancelled)
         except RuntimeError as error:  # CTranslate2 has no other error class
@@ -307,31 +309,31 @@ class WhisperTranscription:
     def _said(
         self,
         window: WhisperWindow,
-        said: whisper_decoder.WhisperResult,
+        result: whisper_decoder.WhisperResult,
         turns: Sequence[SpeakerTurn],
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Add the result of a window; yield its segments and progress."""
-        self._tokens += said.tokens
-        self._tell(said)
-        words = place_words(said.words, window)
+        self._tokens += result.tokens
+        self._tell(result)
+        words = place_words(result.words, window)
         lost_s = None
-        if said.lost_s is not None:
-            lost_s = window.placed(said.lost_s, said.lost_s)[0]
+        if result.lost_s is not None:
+            lost_s = window.placed(result.lost_s, result.lost_s)[0]
         until_s = window.end_s if lost_s is None else lost_s
         for turn in turns_without_words(turns, words, self._heard_s, until_s):
-            words = sorted([*words, *self._words_of(turn, said)], key=lambda word: word.start)
+            words = sorted([*words, *self._words_of(turn, result)], key=lambda word: word.start)
         beside: list[transcript.Segment] = []
         for turn in word_attribution.overlapped_turns(turns):
             if self._heard_s < turn.end <= until_s and self._options.diarize:
-                own = self._words_of(turn, said)
+                own = self._words_of(turn, result)
                 if own and not repeats(own, words):
-                    one = _segment(own, said.language or "")
+                    one = _segment(own, result.language or "")
                     beside += [replace(one, start=turn.start, end=turn.end, speaker=turn.label)]
         self._heard_s = window.end_s
-        found = segments_of(words, said.language or "")
-        if said.language is not None and words:
-            self._languages[said.language] += round(100 * window.length_s)
-            self._last = said.language if said.sure else self._last
+        found = segments_of(words, result.language or "")
+        if result.language is not None and words:
+            self._languages[result.language] += round(100 * window.length_s)
+            self._last = result.language if result.sure else self._last
         if lost_s is not None:
             self._lost_s += max(0.0, window.end_s - lost_s)
             found.append(SkippedAudio(lost_s, window.end_s).segment())
@@ -345,12 +347,12 @@ class WhisperTranscription:
         yield self._progress(window.end_s)
 
     def _words_of(
-        self, turn: SpeakerTurn, said: whisper_decoder.WhisperResult
+        self, turn: SpeakerTurn, result: whisper_decoder.WhisperResult
     ) -> Sequence[transcript.Word]:
         """Return the words of a turn that is recognized alone, in the language of its window."""
         start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
         window = WhisperWindow(((start, end),), end)
-        heard = self._hear(window, said.language)
+        heard = self._hear(window, result.language)
         if heard is None:
             return ()
         self._tokens += heard.tokens
@@ -360,7 +362,7 @@ class WhisperTranscription:
     def _given(
         self,
         segments: Sequence[transcript.Segment],
-        beside: Sequence[transcript.Segment],
+        segments_beside: Sequence[transcript.Segment],
         turns: Sequence[SpeakerTurn],
     ) -> Sequence[transcript.Segment]:
         if not self._options.diarize:
@@ -368,7 +370,7 @@ class WhisperTranscription:
         speakers = word_attribution.SpeakerLookup(turns)
         asides = [
             replace(one, speaker=speakers.voice(one.start, one.end, one.speaker))
-            for one in beside
+            for one in segments_beside
             if one.speaker is not None
         ]
         found = word_attribution.extend_over_overlaps(
@@ -381,17 +383,17 @@ class WhisperTranscription:
         self._done_s = max(self._done_s, done_s)
         return transcript.Progress.of(self._done_s, self._source.total_s)
 
-    def _tell(self, said: whisper_decoder.WhisperResult) -> None:
-        if said.retried:
+    def _tell(self, result: whisper_decoder.WhisperResult) -> None:
+        if result.retried:
             self._note(LOOP_RECOVERED)
-        if said.truncated:
+        if result.truncated:
             self._note(OUTPUT_TRUNCATED)
 
     def _note(self, notice: transcript.Notice) -> None:
         self._notices[notice.code] = notice
 
     def _transcript(self) -> transcript.Transcript:
-        segments = self._given(self._segments, self._beside, self._follower.turns)
+        segments = self._given(self._segments, self._beside, self._speaker_diarizer.turns)
         language = self._options.language
         heard = self._languages.most_common()
         if language == engine_interface.AUTO and heard:
@@ -407,8 +409,8 @@ class WhisperTranscription:
             language=language,
             duration=self._audio.end_s,
             engine=NAME,
-            precision=self._model.precision.value,
+            precision=self._recognizer.precision.value,
             diarized=self._options.diarize,
             notices=tuple(self._notices.values()),
-            model=self._model.name,
+            model=self._recognizer.name,
         )
