@@ -123,8 +123,8 @@ class ServiceTarget:
 
 
 @asynccontextmanager
-async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
-    """Yield a client of the service of ``where``, or else of the settings.
+async def client_of(target: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
+    """Yield a client of the service of ``target``, or else of the settings.
 
     Raises:
         errors.SidecarError: nothing answers there; in the body, any exception of the client.
@@ -133,8 +133,8 @@ async def client_of(where: ServiceTarget) -> AsyncGenerator[AsyncClient, None]:
 
     from sidecar.cli.remote_service import service_at
 
-    where = where.or_ours().with_token()
-    async with service_at(where.server or "", where.token, where.trust) as client:
+    target = target.or_ours().with_token()
+    async with service_at(target.server or "", target.token, target.trust) as client:
         # Query health once, so that an unreachable service is reported now and not after minutes.
         # An unhealthy service answers 500, a busy one 429: then the request itself is retried, or
         # reports the error.
@@ -164,18 +164,18 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
 
 @asynccontextmanager
 async def open_backend(
-    where: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file, leave: bool = False
+    target: ServiceTarget, options: Mapping[str, str], opens: Opens = open_file, leave: bool = False
 ) -> AsyncGenerator[TranscribeRecording, None]:
-    """Open the function that transcribes: by the service of ``where``, or in this process if it
+    """Open the function that transcribes: by the service of ``target``, or in this process if it
     names no server. ``leave``: as `remote_service.transcribe_remotely`.
 
     Raises:
         errors.SidecarError: the service does not answer, or cannot be created.
     """
-    if where.server is not None:
+    if target.server is not None:
         from sidecar.cli.remote_service import transcribe_remotely
 
-        async with client_of(where) as client:
+        async with client_of(target) as client:
             yield lambda path, told: transcribe_remotely(
                 client, path, opens, options, told, leave=leave
             )
@@ -215,18 +215,18 @@ class LiveBackend:
 
 @asynccontextmanager
 async def open_live_backend(
-    where: ServiceTarget, rate: int, options: Mapping[str, Any]
+    target: ServiceTarget, rate: int, options: Mapping[str, Any]
 ) -> AsyncGenerator[LiveBackend, None]:
-    """Open a live session of pcm16 at ``rate`` Hz on the service of ``where``, or in this process
+    """Open a live session of pcm16 at ``rate`` Hz on the service of ``target``, or in this process
     if it names no server; ``options``: fields of `LiveOptions`.
 
     Raises:
         errors.SidecarError: the service does not answer, or has no live engine.
     """
-    if where.server is not None:
+    if target.server is not None:
         from sidecar.cli.remote_service import live_events_of
 
-        async with client_of(where) as client, client.live(rate=rate, **options) as live:
+        async with client_of(target) as client, client.live(rate=rate, **options) as live:
             yield LiveBackend(live.send, live.finish, partial(live_events_of, live))
         return
     # The only client is in this process: it does not reconnect, so it needs no grace.
@@ -287,24 +287,24 @@ def start_child_service(
         service.wait()
 
 
-def running_service(where: ServiceTarget) -> ServiceTarget | None:
+def running_service(target: ServiceTarget) -> ServiceTarget | None:
     """Return the service that runs where the settings say, or `None` if there is none or it is
     stopping."""
     settings = load_settings()
     other = find_service(settings.host, settings.port) if settings.port else None
-    return None if other is None or other.stopping else where.or_ours()
+    return None if other is None or other.stopping else target.or_ours()
 
 
 @contextmanager
 def started_for(
-    where: ServiceTarget, given: Mapping[str, Any]
+    target: ServiceTarget, given: Mapping[str, Any]
 ) -> Generator[ServiceTarget | None, None, None]:
     """Start a service as `start_child_service` does; yield its target, or `None` if it could not
     start."""
     with start_child_service(given) as (service, ready):
         if ready is None:
             service.wait()
-        yield where.answering(ready) if ready else None
+        yield target.answering(ready) if ready else None
 
 
 def _detach_from_terminal() -> dict[str, Any]:

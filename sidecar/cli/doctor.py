@@ -198,8 +198,8 @@ def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
     }
     console = Console(highlight=False, soft_wrap=True)
 
-    def show(some: Iterable[CheckFinding]) -> None:
-        for finding in some:
+    def show(some_findings: Iterable[CheckFinding]) -> None:
+        for finding in some_findings:
             mark, style = marks[finding.state]
             console.print(Text.assemble((mark, style), f"  {finding.topic:<11}{finding.text}"))
 

@@ -61,17 +61,17 @@ async def _list(
         None, "List only these states, separated by commas", choices=JobState
     ),
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
 ) -> None:
     """List your jobs, oldest first: id, state, submission time, seconds, progress."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         async for job in _jobs(client, state):
             print_text(f"{job_line(job)}\n")
 
 
-async def _cancel(job: str = JOB, *, where: ServiceTarget) -> None:
+async def _cancel(job: str = JOB, *, target: ServiceTarget) -> None:
     """Cancel a job; a finished one stays unchanged."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         found = await _job_of(client, job)
         if found.ended:
             print_error_line(f"already {found.state}, unchanged: {found.id}")
@@ -80,9 +80,9 @@ async def _cancel(job: str = JOB, *, where: ServiceTarget) -> None:
         print_error_line(f"{(await client.job(found.id)).state}: {found.id}")
 
 
-async def _delete(job: str = JOB, *, where: ServiceTarget) -> None:
+async def _delete(job: str = JOB, *, target: ServiceTarget) -> None:
     """Delete a job, its transcript and its recording permanently."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         found = await _job_of(client, job, LEAST_TO_DELETE)
         await client.cancel(found.id)
         print_error_line(f"deleted: {found.id}")
@@ -160,8 +160,8 @@ def _folder(named: Path | None) -> Path:
     return named or jobs_folder(settings)
 
 
-def summary_line(found: BackupSummary) -> str:
+def summary_line(summary: BackupSummary) -> str:
     """Return what a backup or a restore has copied, in one line."""
-    size = f"{found.size / 1e6:.1f} MB"
-    jobs, recordings = counted(found.jobs, "job"), counted(found.recordings, "recording")
+    size = f"{summary.size / 1e6:.1f} MB"
+    jobs, recordings = counted(summary.jobs, "job"), counted(summary.recordings, "recording")
     return f"{jobs}, {recordings}, {size}"

@@ -182,7 +182,7 @@ class _LiveScreenDisplay(LiveDisplay):
         self._live.update(line, refresh=True)
 
 
-def run(order: LiveCommandOptions) -> int:
+def run(options: LiveCommandOptions) -> int:
     """Transcribe a microphone or a recording live.
 
     On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C
@@ -203,39 +203,42 @@ def run(order: LiveCommandOptions) -> int:
     * `vibevoice-asr live recording.wav --format jsonl --server http://127.0.0.1:8765`
     * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | vibevoice-asr live -`
     """
-    if order.devices:
+    if options.devices:
         output.print_text("\n".join(audio_input.devices() or ["There is no microphone."]) + "\n")
         return 0
-    if order.source is not None and order.device is not None:
+    if options.source is not None and options.device is not None:
         raise typer.BadParameter("--device goes without FILE.")
-    if order.format != "jsonl":
-        transcript_formats.formatter_of(order.format)
-    if order.keep and order.where.server is None:
+    if options.format != "jsonl":
+        transcript_formats.formatter_of(options.format)
+    if options.keep and options.where.server is None:
         raise errors.FieldInvalid(
             "--keep requires a running service: the one that this command starts ends with it.",
             hint="Name a running service with --server.",
         )
-    return asyncio.run(_run(order))
+    return asyncio.run(_run(options))
 
 
-async def _run(order: LiveCommandOptions) -> int:
-    rate, sound = _sound_of(order)
-    name = Path(order.source).stem if order.source and order.source != PIPE else "live"
+async def _run(options: LiveCommandOptions) -> int:
+    rate, sound = _sound_of(options)
+    name = Path(options.source).stem if options.source and options.source != PIPE else "live"
     text: list[str] = []
-    write_now = text.append if order.output is not None else output.print_text
+    write_now = text.append if options.output is not None else output.print_text
     ended = asyncio.Event()
     with output.handle_interrupts(ended) as interrupted:
-        async with aclosing(sound), open_live_backend(order.where, rate, order.options) as heard:
-            shown, labels = order.output is None, order.diarize is not False
-            with open_live_display(order.format, write_now, shown=shown, labels=labels) as show:
+        async with (
+            aclosing(sound),
+            open_live_backend(options.where, rate, options.options) as heard,
+        ):
+            shown, labels = options.output is None, options.diarize is not False
+            with open_live_display(options.format, write_now, shown=shown, labels=labels) as show:
                 summary, wrong = await _listen(heard, sound, show, ended)
     transcript = summary.transcript
-    if order.format not in ("text", "jsonl"):
-        write_now(transcript_formats.render_transcript(transcript, order.format, name))
-    if order.output is not None:
-        if order.format == "text":
+    if options.format not in ("text", "jsonl"):
+        write_now(transcript_formats.render_transcript(transcript, options.format, name))
+    if options.output is not None:
+        if options.format == "text":
             text = [transcript_formats.render_transcript(transcript, "text", name)]
-        output.write_atomically(order.output, "".join(text))
+        output.write_atomically(options.output, "".join(text))
     for notice in transcript.notices:
         output.print_error_line(notice.message)
     if wrong is not None:
@@ -245,24 +248,24 @@ async def _run(order: LiveCommandOptions) -> int:
     if sys.stderr is not None and sys.stderr.isatty():
         output.print_error_line(_summary_of(transcript))
     # Ctrl-C is the only end of a microphone, but interrupts a recording.
-    if interrupted() and order.source is not None:
+    if interrupted() and options.source is not None:
         return output.INTERRUPTED
     return int(wrong is not None)
 
 
-def _sound_of(order: LiveCommandOptions) -> tuple[int, Any]:
-    if order.source == PIPE:
-        return order.rate, audio_input.stream_stdin(order.rate)
-    file = None if order.source is None else Path(order.source)
-    return audio_input.open_input(file, order.device, order.pace)
+def _sound_of(options: LiveCommandOptions) -> tuple[int, Any]:
+    if options.source == PIPE:
+        return options.rate, audio_input.stream_stdin(options.rate)
+    file = None if options.source is None else Path(options.source)
+    return audio_input.open_input(file, options.device, options.pace)
 
 
 async def _listen(
-    heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay, ended: asyncio.Event
+    backend: LiveBackend, sound: AsyncIterator[bytes], display: LiveDisplay, ended: asyncio.Event
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
-    sending, showing = _send_audio(heard, sound, show), _show_events(heard, show)
+    sending, showing = _send_audio(backend, sound, display), _show_events(backend, display)
     async with running(sending, showing, ended.wait()) as tasks:
         sent, shown, _ = tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -276,27 +279,29 @@ async def _listen(
             if failed:
                 sent.result()
             with suppress(errors.SessionOver):  # the events say why
-                await heard.finish()
+                await backend.finish()
         summary, wrong = await shown
         return summary, wrong or (errors.SessionOver(CUT_OFF) if early else None)
 
 
-async def _send_audio(heard: LiveBackend, sound: AsyncIterator[bytes], show: LiveDisplay) -> None:
+async def _send_audio(
+    backend: LiveBackend, sound: AsyncIterator[bytes], display: LiveDisplay
+) -> None:
     async for piece in sound:
-        show.level(audio_input.loudness(piece))
-        await heard.send(piece)
+        display.level(audio_input.loudness(piece))
+        await backend.send(piece)
 
 
 async def _show_events(
-    heard: LiveBackend, show: LiveDisplay
+    backend: LiveBackend, display: LiveDisplay
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was
     final until then, and the error."""
     finals: list[Segment] = []
     wrong: errors.SidecarError | None = None
     try:
-        async for numbered in heard.events():
-            show.event(numbered)
+        async for numbered in backend.events():
+            display.event(numbered)
             match numbered.event:
                 case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
                     wrong = errors.ShuttingDown(notice.message)

@@ -17,7 +17,7 @@ from sidecar.plugins import load_settings
 
 async def open_page(
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
     show: bool = option(
         False, "Print the link of a running service instead of opening the browser.", "--print"
     ),
@@ -43,17 +43,17 @@ async def open_page(
     """
     flags = {"engine": engine, "language": language, "port": port}
     given = {name: value for name, value in flags.items() if value is not None}
-    if port == "0" and where.server is None and not show:  # at a free port nothing runs yet
-        return await _open_with_own_service(where, given)
-    there = where.or_ours(**given)
+    if port == "0" and target.server is None and not show:  # at a free port nothing runs yet
+        return await _open_with_own_service(target, given)
+    there = target.or_ours(**given)
     try:
         link = await _page_link(there)
     except errors.ServiceUnreachable as error:
-        if where.server is not None and error.hint == error.default_hint:
+        if target.server is not None and error.hint == error.default_hint:
             error.hint = "Start one there, or omit --server: then the command starts one."
-        if where.server is not None or show:  # a printed link needs a service that stays
+        if target.server is not None or show:  # a printed link needs a service that stays
             raise
-        return await _open_with_own_service(where, given)
+        return await _open_with_own_service(target, given)
     if engine or language:
         raise errors.SettingsInvalid(
             f"The service at {there.server} runs already, with its own engine and language.",
@@ -63,21 +63,21 @@ async def open_page(
     return 0
 
 
-async def _open_with_own_service(where: ServiceTarget, given: Mapping[str, str]) -> int:
+async def _open_with_own_service(target: ServiceTarget, given: Mapping[str, str]) -> int:
     print_error_line("No service runs here; starting one.")
     with start_child_service(settings_for_person(given)) as (service, ready):
         if ready is None:  # it has printed the reason
             return service.wait()
-        there = where.answering(ready)
+        there = target.answering(ready)
         _show(await _page_link(there), show=False)
         print_error_line(f"Serving at {there.server} until Ctrl-C.")
         return await asyncio.to_thread(service.wait)
 
 
-async def _page_link(where: ServiceTarget) -> str:
-    where = where.with_token()
-    async with client_of(where) as client:
-        return f"{client.url}{await client.page_path() if where.token else '/'}"
+async def _page_link(target: ServiceTarget) -> str:
+    target = target.with_token()
+    async with client_of(target) as client:
+        return f"{client.url}{await client.page_path() if target.token else '/'}"
 
 
 def _show(link: str, *, show: bool) -> None:

@@ -43,9 +43,9 @@ def build() -> typer.Typer:
     return subcommands(people, _list, _add, _rename, _delete, _export, _carry_over)
 
 
-async def _list(*, where: ServiceTarget) -> None:
+async def _list(*, target: ServiceTarget) -> None:
     """List enrolled speakers: id, recordings, seconds of speech, name."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         for one in (await client.people())["people"]:
             print_text(_line(one))
 
@@ -54,31 +54,31 @@ async def _add(
     name: str = NAME,
     clip: Path = argument(..., "Recording of one person, 5 to 10 s.", metavar="FILE"),
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
 ) -> None:
     """Enrol a speaker by a clip of one person."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
             print_text(_line(await client.add_person(name, file)))
 
 
-async def _rename(person: str = PERSON, name: str = NAME, *, where: ServiceTarget) -> None:
+async def _rename(person: str = PERSON, name: str = NAME, *, target: ServiceTarget) -> None:
     """Rename an enrolled speaker."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         print_text(_line(await client.change_person(await _id_of(client, person), name)))
 
 
-async def _delete(person: str = PERSON, *, where: ServiceTarget) -> None:
+async def _delete(person: str = PERSON, *, target: ServiceTarget) -> None:
     """Delete an enrolled speaker permanently."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         found = await _id_of(client, person)
         await client.delete_person(found)
         print_error_line(f"deleted: {found}")
 
 
-async def _export(*, where: ServiceTarget) -> None:
+async def _export(*, target: ServiceTarget) -> None:
     """Print all that is stored, as JSON."""
-    async with client_of(where) as client:
+    async with client_of(target) as client:
         exported = await client.export_people()
         print_text(json.dumps(exported, ensure_ascii=False, indent=2) + "\n")
 

@@ -174,9 +174,9 @@ def fetch(
     revision: str | None = None,
     to: Path | None = None,
     layout: CheckpointLayout | None = None,
-    meter: DownloadProgress | None = None,
+    progress: DownloadProgress | None = None,
 ) -> ModelCheckpoint:
-    """Download a checkpoint, with a progress bar on a terminal unless there is a ``meter``.
+    """Download a checkpoint, with a progress bar on a terminal unless there is a ``progress``.
 
     Raises:
         errors.EngineUnavailable: the library for downloads is not installed.
@@ -196,7 +196,7 @@ def fetch(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
-    with nullcontext(meter) if meter is not None else progress_meter() as shown:
+    with nullcontext(progress) if progress is not None else progress_meter() as shown:
         return pull_checkpoint(repo, revision, to, shown, layout)
 
 

@@ -133,19 +133,21 @@ async def live_events_of(live: asr_client.AsyncLive) -> AsyncIterator[NumberedEv
             yield NumberedEvent(said.number, convert_live_event(said))
 
 
-def convert_transcript(said: asr_client.models.Transcript) -> Transcript:
+def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
     """Return a transcript of the client as one of the service, which can be rendered in any
     format."""
     return Transcript(
-        segments=tuple(_segment(segment, diarized=said.diarized) for segment in said.segments),
-        language=said.language,
-        duration=said.duration,
-        engine=said.engine,
-        precision=said.precision,
-        diarized=said.diarized,
-        notices=tuple(Notice(item.code, item.message) for item in said.warnings),
-        voices=_named(said.segments) if said.diarized else (),
-        model=said.model,
+        segments=tuple(
+            _segment(segment, diarized=transcript.diarized) for segment in transcript.segments
+        ),
+        language=transcript.language,
+        duration=transcript.duration,
+        engine=transcript.engine,
+        precision=transcript.precision,
+        diarized=transcript.diarized,
+        notices=tuple(Notice(item.code, item.message) for item in transcript.warnings),
+        voices=_named(transcript.segments) if transcript.diarized else (),
+        model=transcript.model,
     )
 
 
@@ -184,17 +186,17 @@ def _number(speaker: str) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def _segment(said: asr_client.models.Segment, *, diarized: bool) -> Segment:
+def _segment(segment: asr_client.models.Segment, *, diarized: bool) -> Segment:
     return Segment(
-        said.start,
-        said.end,
-        said.text,
-        _number(said.speaker) if diarized else None,
-        tuple(Word(word.start, word.end, word.text, word.confidence) for word in said.words),
-        said.flags,
-        said.words_by,
-        said.confidence,
-        said.language,
+        segment.start,
+        segment.end,
+        segment.text,
+        _number(segment.speaker) if diarized else None,
+        tuple(Word(word.start, word.end, word.text, word.confidence) for word in segment.words),
+        segment.flags,
+        segment.words_by,
+        segment.confidence,
+        segment.language,
     )
 
 
@@ -241,10 +243,10 @@ async def _send_once(
 ) -> AsyncGenerator[Transcript, None]:
     sent = False
 
-    def on_progress(said: asr_client.models.Progress) -> None:
+    def on_progress(progress: asr_client.models.Progress) -> None:
         nonlocal sent
-        sent = sent or said.done == said.total
-        told(said.stage, said.done, said.total)
+        sent = sent or progress.done == progress.total
+        told(progress.stage, progress.done, progress.total)
 
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)

@@ -201,7 +201,7 @@ def acquire_port(settings: Settings) -> socket.socket | RunningService:
 
 
 def start_listening(
-    place: socket.socket | RunningService, settings: Settings
+    socket_or_service: socket.socket | RunningService, settings: Settings
 ) -> socket.socket | RunningService:
     """Return the socket, listening.
 
@@ -210,14 +210,14 @@ def start_listening(
     Raises:
         errors.PortInUse, errors.SettingsInvalid: as `acquire_port`.
     """
-    while isinstance(place, socket.socket):
+    while isinstance(socket_or_service, socket.socket):
         try:
-            server_listeners.listen(place)
+            server_listeners.listen(socket_or_service)
             break
         except errors.PortInUse:
-            place.close()
-            place = acquire_port(settings)
-    return place
+            socket_or_service.close()
+            socket_or_service = acquire_port(settings)
+    return socket_or_service
 
 
 def report_fatal(error: errors.SidecarError) -> int:

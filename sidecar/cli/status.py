@@ -19,15 +19,15 @@ STATUS_FIELDS = (
 """Fields of `/health` that `status` shows; the others are for other programs."""
 
 
-async def status(*, where: ServiceTarget) -> None:
+async def status(*, target: ServiceTarget) -> None:
     """Show the state of a running service.
 
     Example: `vibevoice-asr status --server http://127.0.0.1:9000`
     """
     from sidecar.cli.remote_service import service_at
 
-    where = where.or_ours()  # health needs no token
-    async with service_at(where.server or "", where.token, where.trust) as client:
+    target = target.or_ours()  # health needs no token
+    async with service_at(target.server or "", target.token, target.trust) as client:
         health = {"address": client.url, **await client.health()}
     shown = {name: health[name] for name in STATUS_FIELDS if name in health}
     for name, value in {**shown, "more": f"{PROGRAM} monitor --once"}.items():

@@ -160,7 +160,7 @@ def progress_bars() -> Iterator[Bar]:
         yield bar
 
 
-def run(order: TranscribeCommandOptions) -> int:
+def run(options: TranscribeCommandOptions) -> int:
     """Transcribe recordings: who said what, and when.
 
     Works with a running service, or without one by the engine of VIBEVOICE_ENGINE. A folder stands
@@ -185,29 +185,29 @@ def run(order: TranscribeCommandOptions) -> int:
     * `vibevoice-asr transcribe call.ogg --format json --server http://127.0.0.1:8765`
     * `vibevoice-asr transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett" --speakers 2`
     """
-    if order.output is not None and order.output.as_posix() in ("-", "/dev/stdout"):
-        order = replace(order, output=None)
-    if bool(order.files) == (order.watch is not None):
-        said = "Missing argument 'FILE'." if order.watch is None else "--watch goes without FILE."
+    if options.output is not None and options.output.as_posix() in ("-", "/dev/stdout"):
+        options = replace(options, output=None)
+    if bool(options.files) == (options.watch is not None):
+        said = "Missing argument 'FILE'." if options.watch is None else "--watch goes without FILE."
         raise typer.BadParameter(said)
-    transcript_formats.formatter_of(order.format)
-    if order.resume and order.output is None:
+    transcript_formats.formatter_of(options.format)
+    if options.resume and options.output is None:
         raise errors.SettingsInvalid(
             "--resume skips recordings whose transcripts exist, but transcripts are not "
             "written to files.",
             hint="Name the folder with --output.",
         )
-    if order.watch is not None and not order.watch.is_dir():
+    if options.watch is not None and not options.watch.is_dir():
         raise errors.SettingsInvalid(
-            f"There is no folder {order.watch}.", hint="Create it, or name another with --watch."
+            f"There is no folder {options.watch}.", hint="Create it, or name another with --watch."
         )
-    if order.output is not None:
-        _make_output_folder(order.output, order.format)
-    if order.watch is not None:
-        return asyncio.run(_watch(order, order.watch))
-    files = audio_input.normalize_stdin_names(order.files or ())
+    if options.output is not None:
+        _make_output_folder(options.output, options.format)
+    if options.watch is not None:
+        return asyncio.run(_watch(options, options.watch))
+    files = audio_input.normalize_stdin_names(options.files or ())
     with audio_input.open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
-        return asyncio.run(_run(order, files, opens))
+        return asyncio.run(_run(options, files, opens))
 
 
 def _make_output_folder(folder: Path, fmt: str) -> None:
@@ -224,20 +224,22 @@ def _make_output_folder(folder: Path, fmt: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-async def _watch(order: TranscribeCommandOptions, folder: Path) -> int:
-    async with backends.open_backend(order.where, order.options, leave=True) as transcribe:
-        to = order.output or folder
-        watch = FolderWatch(folder, to, order.format, transcribe, _at_once(order))
+async def _watch(options: TranscribeCommandOptions, folder: Path) -> int:
+    async with backends.open_backend(options.where, options.options, leave=True) as transcribe:
+        to = options.output or folder
+        watch = FolderWatch(folder, to, options.format, transcribe, _at_once(options))
         return await watch.run()
 
 
 async def _run(
-    order: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
+    options: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
 ) -> int:
     files = audio_input.expand_folders(named)
-    ending = transcript_formats.file_extension(order.format)
-    manifest = None if order.output is None else TranscriptManifest(order.output, order.format)
-    if order.resume and manifest:
+    ending = transcript_formats.file_extension(options.format)
+    manifest = (
+        None if options.output is None else TranscriptManifest(options.output, options.format)
+    )
+    if options.resume and manifest:
         pairs = _pending(manifest, files, ending)
         if not pairs:
             return 0
@@ -245,9 +247,9 @@ async def _run(
         pairs = list(zip(files, output.output_names(files, ending), strict=True))
     with progress_bars() as bar:
         async with backends.open_backend(
-            order.where, order.options, opens, order.resume
+            options.where, options.options, opens, options.resume
         ) as transcribe:
-            batch = _TranscriptionBatch(order, transcribe, bar, manifest)
+            batch = _TranscriptionBatch(options, transcribe, bar, manifest)
             try:
                 failed = await batch.run(pairs)
             except asyncio.CancelledError:  # Ctrl-C
@@ -255,7 +257,7 @@ async def _run(
                     batch.report_interruption(len(pairs))
                 raise
     attended = sys.stderr is not None and sys.stderr.isatty()
-    if order.output is not None and len(pairs) > 1 and (failed or attended):
+    if options.output is not None and len(pairs) > 1 and (failed or attended):
         print_error_line(f"{len(pairs) - failed} written, {failed} failed.")
     return int(failed > 0)
 
@@ -274,8 +276,8 @@ def _pending(
     return pairs
 
 
-def _at_once(order: TranscribeCommandOptions) -> int:
-    return order.at_once if order.where.server is not None else 1
+def _at_once(options: TranscribeCommandOptions) -> int:
+    return options.at_once if options.where.server is not None else 1
 
 
 @dataclass
@@ -392,7 +394,7 @@ async def estimate(
     ),
     format: str = option("text", "What to write", choices=("text", "json")),
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
 ) -> int:
     """Estimate the memory and time that a recording takes.
 
@@ -406,7 +408,7 @@ async def estimate(
     * `vibevoice-asr estimate --minutes 90 --server http://127.0.0.1:8765`
     * `vibevoice-asr estimate --card 12GB --minutes 90 --format json`
     """
-    if engine is not None and where.server:
+    if engine is not None and target.server:
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
     if (file is None) == (minutes is None):
         raise typer.BadParameter("Give a recording, or --minutes.")
@@ -418,8 +420,8 @@ async def estimate(
     options = {name: value for name, value in given.items() if value is not None}
     source = nullcontext(None) if file is None else audio_input.open_file(file)
     with source as opened:
-        if where.server:
-            async with backends.client_of(where) as client:
+        if target.server:
+            async with backends.client_of(target) as client:
                 if opened is None:
                     answer = await client.estimate(minutes=minutes, **options)
                 else:

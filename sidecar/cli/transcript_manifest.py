@@ -284,8 +284,11 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _is_same(one: RecordingIdentity, other: RecordingIdentity | None) -> bool:
-    return other is not None and (one.path, one.sha256) == (other.path, other.sha256)
+def _is_same(identity: RecordingIdentity, other_identity: RecordingIdentity | None) -> bool:
+    return other_identity is not None and (identity.path, identity.sha256) == (
+        other_identity.path,
+        other_identity.sha256,
+    )
 
 
 def _read(file: Path) -> Iterator[ManifestEntry]:
