@@ -34,7 +34,7 @@ def pull_checkpoint(
     repo: str,
     revision: str | None = None,
     to: Path | None = None,
-    meter: resumable_download.DownloadProgress | None = None,
+    progress: resumable_download.DownloadProgress | None = None,
     layout: CheckpointLayout = TRANSFORMERS_LAYOUT,
 ) -> checkpoint.ModelCheckpoint:
     """Download a checkpoint to the Hugging Face cache or to the folder ``to``, and check it.
@@ -49,14 +49,14 @@ def pull_checkpoint(
         errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
         errors.PullRunning: another process downloads it.
     """
-    meter = meter or resumable_download.DownloadProgress()
+    progress = progress or resumable_download.DownloadProgress()
     cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
     to = to and to.expanduser().absolute()
     if huggingface_hub.is_offline_mode():
-        return _pull_offline(repo, to or _cached_folder(cache, revision, layout), meter, layout)
+        return _pull_offline(repo, to or _cached_folder(cache, revision, layout), progress, layout)
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = checkpoint.pulled_commit(to, repo) if to else _pinned_commit(cache, layout)
-        snapshot = _look_up(repo, revision, pinned, meter, layout)
+        snapshot = _look_up(repo, revision, pinned, progress, layout)
         place: resumable_download.DownloadDestination
         if to is None:
             place = resumable_download.HubCacheDestination(cache, snapshot.commit)
@@ -66,11 +66,11 @@ def pull_checkpoint(
         resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
         with resumable_download.locked(place):
             place.begin()
-            download = resumable_download.RunningDownload(place, meter)
+            download = resumable_download.RunningDownload(place, progress)
             _fetch_all(snapshot, download, layout)
             pulled = layout.read(place.folder)
             place.finish(revision or checkpoint.MAIN_REVISION)
-    meter.notice(f"{repo} at commit {snapshot.commit}")
+    progress.notice(f"{repo} at commit {snapshot.commit}")
     return pulled
 
 
@@ -78,7 +78,7 @@ def _look_up(
     repo: str,
     revision: str | None,
     pinned: str | None,
-    meter: resumable_download.DownloadProgress,
+    progress: resumable_download.DownloadProgress,
     layout: CheckpointLayout,
 ) -> HubSnapshot:
     """List the files of the requested revision at the hub.
@@ -88,7 +88,7 @@ def _look_up(
     snapshot = list_snapshot(repo, revision or checkpoint.MAIN_REVISION, layout)
     if revision is not None or pinned is None or pinned == snapshot.commit:
         return snapshot
-    meter.notice(
+    progress.notice(
         f"{checkpoint.MAIN_REVISION} of {repo} is now at {snapshot.commit}; the checkpoint "
         f"here stays at {pinned}. For the newer one: --revision {checkpoint.MAIN_REVISION}."
     )
@@ -141,7 +141,7 @@ def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) 
 
 
 def _pull_offline(
-    repo: str, folder: Path, meter: resumable_download.DownloadProgress, layout: CheckpointLayout
+    repo: str, folder: Path, progress: resumable_download.DownloadProgress, layout: CheckpointLayout
 ) -> checkpoint.ModelCheckpoint:
     try:
         found = layout.find(folder)
@@ -152,7 +152,7 @@ def _pull_offline(
             "another computer, copy the folder, and set VIBEVOICE_MODEL_PATH to it "
             "(docs/models.md).",
         ) from None
-    meter.notice(
+    progress.notice(
         "HF_HUB_OFFLINE is set: the checkpoint is complete; its checksums were not checked."
     )
     return found

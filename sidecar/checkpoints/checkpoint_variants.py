@@ -109,7 +109,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
     return LoraAdapter(str(config.get("base_model_name_or_path") or ""), scale)
 
 
-def merged_weights(base: checkpoint.ModelCheckpoint, folder: Path) -> dict[str, Tensor]:
+def merged_weights(base_checkpoint: checkpoint.ModelCheckpoint, folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by their names in its files, with the adapter in
     ``folder`` merged (W + scale · B · A, Hu et al. 2021). Tensors that it does not change stay
     mapped files.
@@ -119,7 +119,9 @@ def merged_weights(base: checkpoint.ModelCheckpoint, folder: Path) -> dict[str, 
     """
     from safetensors.torch import load_file
 
-    weights = {name: one for file in base.weight_files for name, one in load_file(file).items()}
+    weights = {
+        name: one for file in base_checkpoint.weight_files for name, one in load_file(file).items()
+    }
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in load_file(folder / ADAPTER_WEIGHTS_FILE).items():
         adapted = _ADAPTED.search(name)

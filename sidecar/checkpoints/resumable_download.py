@@ -274,30 +274,30 @@ class PartialFile:
         self._meter.advance(len(data))
 
 
-def download_file(read: ChunkReader, growing: PartialFile) -> None:
+def download_file(read: ChunkReader, partial_file: PartialFile) -> None:
     """Download the missing bytes of a file; any progress resets the number of attempts.
 
     Raises:
         Exception: all attempts failed; the last error of the server or the network.
         DownloadStopped: the download was stopped.
     """
-    if growing.too_long:
-        growing.restart()
+    if partial_file.too_long:
+        partial_file.restart()
     tries = MAX_ATTEMPTS
-    while growing.done < growing.file.size:
-        before = growing.done
+    while partial_file.done < partial_file.file.size:
+        before = partial_file.done
         try:
-            for place, data in read(growing.file, growing.done):
-                if place != growing.done:
-                    growing.restart()
-                growing.write(data)
-                if growing.too_long:
+            for place, data in read(partial_file.file, partial_file.done):
+                if place != partial_file.done:
+                    partial_file.restart()
+                partial_file.write(data)
+                if partial_file.too_long:
                     return
         except DownloadInterrupted as error:
-            tries = MAX_ATTEMPTS if growing.done > before else tries - 1
+            tries = MAX_ATTEMPTS if partial_file.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if growing.stop.wait(RETRY_PAUSE_S):
+            if partial_file.stop.wait(RETRY_PAUSE_S):
                 raise DownloadStopped from None
 
 
@@ -351,35 +351,39 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
 
 
 def check_room(
-    place: DownloadDestination, missing: Sequence[HubFile], what: str, unit: str, hint: str
+    destination: DownloadDestination,
+    missing_files: Sequence[HubFile],
+    what: str,
+    unit: str,
+    hint: str,
 ) -> None:
     """Raise `errors.DiskFull` if the missing bytes do not fit on the disk."""
     needed = 0
-    for file in missing:
-        begun = place.partial(file)
+    for file in missing_files:
+        begun = destination.partial(file)
         needed += max(0, file.size - (begun.stat().st_size if begun.is_file() else 0))
-    root = next(path for path in (place.root, *place.root.parents) if path.exists())
+    root = next(path for path in (destination.root, *destination.root.parents) if path.exists())
     free = shutil.disk_usage(root).free
     if needed and needed + RESERVE_BYTES > free:
         each, digits = _UNITS[unit]
         raise errors.DiskFull(
-            f"The {what} needs {needed / each:.{digits}f} {unit} in {place.root}, "
+            f"The {what} needs {needed / each:.{digits}f} {unit} in {destination.root}, "
             f"and {free / each:.{digits}f} {unit} are free there.",
             hint=hint,
         )
 
 
 @contextmanager
-def locked(place: DownloadDestination, detail: str | None = None) -> Iterator[None]:
+def locked(destination: DownloadDestination, detail: str | None = None) -> Iterator[None]:
     """Create a destination and lock it.
 
     Raises:
         errors.PullRunning: another process has the lock; with the text ``detail``.
     """
-    for folder in (place.root, place.lock.parent):
+    for folder in (destination.root, destination.lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(place.lock, timeout=0):
+        with FileLock(destination.lock, timeout=0):
             yield
     except Timeout:
         raise errors.PullRunning(detail) from None

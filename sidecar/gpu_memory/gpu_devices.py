@@ -37,21 +37,21 @@ class GpuDevice:
     slices: tuple[GpuDevice, ...] = ()
 
 
-def first_visible(cards: Sequence[GpuDevice], wanted: str | None) -> GpuDevice | None:
+def first_visible(gpu_devices: Sequence[GpuDevice], wanted: str | None) -> GpuDevice | None:
     """Return the device that becomes ``cuda:0``, or `None`.
 
-    ``cards`` are in the order of the PCI bus. ``wanted`` is the value of `VISIBLE_DEVICES_VARIABLE`
-    (`None`: not set): a number, a name, or the unique beginning of a name. CUDA reads up to the
-    first invalid entry, so only the first entry matters here.
+    ``gpu_devices`` are in the order of the PCI bus. ``wanted`` is the value of
+    `VISIBLE_DEVICES_VARIABLE` (`None`: not set): a number, a name, or the unique beginning of a
+    name. CUDA reads up to the first invalid entry, so only the first entry matters here.
     """
     if wanted is None:
-        return _usable(cards[0]) if cards else None
+        return _usable(gpu_devices[0]) if gpu_devices else None
     word = wanted.split(",")[0].strip()
     if word.isdecimal():
-        return _usable(cards[int(word)]) if int(word) < len(cards) else None
+        return _usable(gpu_devices[int(word)]) if int(word) < len(gpu_devices) else None
     if not word.startswith(("GPU-", "MIG-")):
         return None
-    devices = [device for card in cards for device in (card, *card.slices)]
+    devices = [device for card in gpu_devices for device in (card, *card.slices)]
     named = [each for each in devices if any(name.startswith(word) for name in each.names)]
     return _usable(named[0]) if len(named) == 1 else None
 

@@ -114,19 +114,19 @@ class MemoryAdmission:
         precision: Precision,
         audio_s: float | None,
         options: TranscribeOptions,
-        now: MemoryState,
-        beside: MemoryPlan | None = None,
+        state: MemoryState,
+        plan_beside: MemoryPlan | None = None,
     ) -> tuple[MemoryEstimate, tuple[MemoryEstimate, ...]]:
-        """Return the memory estimate of a recording at ``precision``. ``beside``: the plan of
+        """Return the memory estimate of a recording at ``precision``. ``plan_beside``: the plan of
         recordings that run, which it may join.
 
         If it does not fit, also return the estimates of the other precisions that would.
         """
-        work, room = self._work(audio_s, options), self._room(now)
+        work, room = self._work(audio_s, options), self._room(state)
         estimate = memory_plan.plan_job(self._model(precision), work, room)
-        estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(now))
+        estimate = replace(estimate, unlimited_bytes=self._unlimited_bytes(state))
         if estimate.fits:
-            found = self._in_batches(estimate, options, room, beside)
+            found = self._in_batches(estimate, options, room, plan_beside)
             if audio_s is None and found.seconds is not None:
                 typical_s = found.seconds * TYPICAL_AUDIO_S / memory_footprint.WINDOW_S
                 found = replace(found, seconds=typical_s)
@@ -140,28 +140,28 @@ class MemoryAdmission:
         precision: Precision,
         audio_s: float | None,
         options: TranscribeOptions,
-        now: MemoryState,
-        beside: MemoryPlan | None = None,
+        state: MemoryState,
+        plan_beside: MemoryPlan | None = None,
     ) -> TranscribeOptions:
-        """Return the options with a memory plan that fits, and a fallback plan; ``beside``: as in
-        `estimate`.
+        """Return the options with a memory plan that fits, and a fallback plan; ``plan_beside``: as
+        in `estimate`.
 
         Raises:
             errors.WontFit: no plan fits; the hint names what would.
         """
-        estimate, others = self.estimate(precision, audio_s, options, now, beside)
+        estimate, others = self.estimate(precision, audio_s, options, state, plan_beside)
         if not estimate.fits:
             raise does_not_fit_error(estimate, others)
         work, memory = self._work(audio_s, options), estimate.plan
         model = self._model(precision)
-        fallback = memory_plan.next_smaller_plan(memory, model, work, apart=now.on_gpu)
+        fallback = memory_plan.next_smaller_plan(memory, model, work, apart=state.on_gpu)
         if memory.together > 1:
             window = work.in_windows(self._shape, memory.window_s)
-            fallback = memory_plan.plan_ladder(window, apart=now.on_gpu)[-1]
+            fallback = memory_plan.plan_ladder(window, apart=state.on_gpu)[-1]
         alone = None
         if (shared := estimate.shared) is not None:
             memory, alone = shared, memory if memory.together > shared.together else None
-        if not now.on_gpu:
+        if not state.on_gpu:
             memory = _with_cpu_chunks(memory)
             fallback, alone = (one and _with_cpu_chunks(one) for one in (fallback, alone))
         return replace(options, memory=memory, memory_fallback=fallback, memory_alone=alone)
@@ -171,7 +171,7 @@ class MemoryAdmission:
         estimate: MemoryEstimate,
         options: TranscribeOptions,
         room: DeviceRoom,
-        beside: MemoryPlan | None,
+        plan_beside: MemoryPlan | None,
     ) -> MemoryEstimate:
         """Return the estimate with windows in batches if the client asks for them, or by default
         on a GPU for a long recording, and if two fit at once; and with the plan beside others.
@@ -192,30 +192,34 @@ class MemoryAdmission:
                 estimate = replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
         if self.places < 2 or options.temperature or estimate.precision is Precision.FP16:
             return estimate
-        if (base := beside or memory_plan.shared_plan(model, room)) is None:
+        if (base := plan_beside or memory_plan.shared_plan(model, room)) is None:
             return estimate
         return replace(estimate, shared=memory_plan.as_shared(base, model, work, estimate.plan))
 
     def fitting_precision(
-        self, loaded: Precision, audio_s: float | None, options: TranscribeOptions, now: MemoryState
+        self,
+        loaded_precision: Precision,
+        audio_s: float | None,
+        options: TranscribeOptions,
+        state: MemoryState,
     ) -> Precision:
         """Return the precision for a client that names none: the loaded one, else one that fits.
 
         If no precision fits, return the loaded one.
         """
-        estimate, others = self.estimate(loaded, audio_s, options, now)
-        return loaded if estimate.fits or not others else others[0].precision
+        estimate, others = self.estimate(loaded_precision, audio_s, options, state)
+        return loaded_precision if estimate.fits or not others else others[0].precision
 
-    def first_precision(self, now: MemoryState) -> Precision:
+    def first_precision(self, state: MemoryState) -> Precision:
         """Return the precision to load by default: 16 bit on a CPU, the best with which an hour
         fits on a GPU."""
-        if not now.on_gpu:
+        if not state.on_gpu:
             return Precision.BF16
         hour = memory_footprint.RecordingWork.of(self._shape, memory_footprint.WINDOW_S)
-        models, room = [*map(self._model, self._candidates)], self._room(now)
+        models, room = [*map(self._model, self._candidates)], self._room(state)
         return memory_plan.best_precision(models, hour, room).precision
 
-    def place(self, precision: Precision, now: MemoryState) -> LoadPlan:
+    def place(self, precision: Precision, state: MemoryState) -> LoadPlan:
         """Return the plan of a load at ``precision``.
 
         The engine is loaded beside the old one if possible, with as much of it on the device as
@@ -224,44 +228,44 @@ class MemoryAdmission:
         Raises:
             errors.WontFit: even alone, the engine cannot transcribe one second.
         """
-        available = self.available_bytes(now)
+        available = self.available_bytes(state)
         second = memory_footprint.RecordingWork.of(self._shape, 1.0)
-        least = memory_plan.plan_job(self._model(precision), second, self._room(now))
+        least = memory_plan.plan_job(self._model(precision), second, self._room(state))
         if not least.fits:
-            least, others = self.estimate(precision, 1.0, TranscribeOptions(), now)
+            least, others = self.estimate(precision, 1.0, TranscribeOptions(), state)
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
-            raise no_room_error(precision, least.peak_bytes, free, _ways_hint(least, others), now)
-        beside = now.free_bytes
-        if self._limit is not None and now.held is not None:
-            beside = min(beside, self._limit - self.loaded_bytes(now.held))
-        steps = memory_plan.LOAD_PLANS if now.on_gpu else memory_plan.LOAD_PLANS[:1]
+            raise no_room_error(precision, least.peak_bytes, free, _ways_hint(least, others), state)
+        beside = state.free_bytes
+        if self._limit is not None and state.held is not None:
+            beside = min(beside, self._limit - self.loaded_bytes(state.held))
+        steps = memory_plan.LOAD_PLANS if state.on_gpu else memory_plan.LOAD_PLANS[:1]
         for placement, room in ((LoadPlacement.BESIDE, beside), (LoadPlacement.INSTEAD, available)):
             for memory in steps:
                 if self.loaded_bytes(precision, memory) <= room:
                     return LoadPlan(placement, memory)
         return LoadPlan(LoadPlacement.INSTEAD, steps[-1])
 
-    def available_bytes(self, now: MemoryState) -> int:
+    def available_bytes(self, state: MemoryState) -> int:
         """Return the bytes that the engine may use in all."""
-        available = self._free_and_own_bytes(now)
+        available = self._free_and_own_bytes(state)
         return available if self._limit is None else min(available, self._limit)
 
     def _model(self, precision: Precision) -> ModelFootprint:
         return ModelFootprint(self._shape, precision, self._fused)
 
-    def _room(self, now: MemoryState) -> DeviceRoom:
-        return DeviceRoom(self.available_bytes(now), now.bandwidth, now.on_gpu)
+    def _room(self, state: MemoryState) -> DeviceRoom:
+        return DeviceRoom(self.available_bytes(state), state.bandwidth, state.on_gpu)
 
-    def _unlimited_bytes(self, now: MemoryState) -> int | None:
+    def _unlimited_bytes(self, state: MemoryState) -> int | None:
         """Return the available bytes without the limit; `None` if it withholds none."""
-        unlimited = self._free_and_own_bytes(now)
+        unlimited = self._free_and_own_bytes(state)
         return unlimited if self._limit is not None and self._limit < unlimited else None
 
-    def _free_and_own_bytes(self, now: MemoryState) -> int:
-        own = now.own_bytes
+    def _free_and_own_bytes(self, state: MemoryState) -> int:
+        own = state.own_bytes
         if own is None:
-            own = self.loaded_bytes(now.held) if now.held is not None else 0
-        return max(0, now.free_bytes + own)
+            own = self.loaded_bytes(state.held) if state.held is not None else 0
+        return max(0, state.free_bytes + own)
 
     def loaded_bytes(
         self, precision: Precision, memory: MemoryPlan = memory_plan.LOAD_PLANS[0]
@@ -304,17 +308,19 @@ def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
 
 
 def no_room_error(
-    precision: Precision, needed_bytes: int, free: str, hint: str, now: MemoryState
+    precision: Precision, needed_bytes: int, free: str, hint: str, state: MemoryState
 ) -> WontFit:
     """Return the error for an engine that does not fit on its device; ``free``: as `room_text`."""
     return WontFit(
-        f"{'CUDA out of memory' if now.on_gpu else 'Too little memory (device: CPU)'}: the model "
+        f"{'CUDA out of memory' if state.on_gpu else 'Too little memory (device: CPU)'}: the model "
         f"in {precision} needs at least {needed_bytes / memory_plan.GB:.1f} GB; {free}.",
         hint=hint,
     )
 
 
-def does_not_fit_error(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]) -> WontFit:
+def does_not_fit_error(
+    estimate: MemoryEstimate, other_estimates: Sequence[MemoryEstimate]
+) -> WontFit:
     """Return the error for a recording that does not fit; its hint names what would fit."""
     audio = memory_plan.duration_text(estimate.audio_s)
     available = memory_plan.room_text(
@@ -323,13 +329,13 @@ def does_not_fit_error(estimate: MemoryEstimate, others: Sequence[MemoryEstimate
     return WontFit(
         f"{audio} in {estimate.precision} need{'s' if audio.startswith('1 ') else ''} "
         f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; {available}.",
-        hint=_ways_hint(estimate, others),
+        hint=_ways_hint(estimate, other_estimates),
     )
 
 
-def _ways_hint(estimate: MemoryEstimate, others: Sequence[MemoryEstimate]) -> str:
+def _ways_hint(estimate: MemoryEstimate, other_estimates: Sequence[MemoryEstimate]) -> str:
     """Return the precisions, the length and the setting with which it would fit, if any does."""
-    ways = [f"precision {one.precision}" for one in others]
+    ways = [f"precision {one.precision}" for one in other_estimates]
     if estimate.longest_audio_s:
         longest = memory_plan.duration_text(estimate.longest_audio_s, down=True)
         ways.append(f"at most {longest} at once in {estimate.precision}")

@@ -236,12 +236,14 @@ def estimated_seconds(
 
 
 def estimate_sentence(
-    estimate: MemoryEstimate, others: Sequence[MemoryEstimate] = (), least_s: float | None = None
+    estimate: MemoryEstimate,
+    other_estimates: Sequence[MemoryEstimate] = (),
+    least_s: float | None = None,
 ) -> str:
     """Return the estimate as a sentence.
 
-    ``others``: those of other precisions that fit, if the estimate does not. ``least_s``: the
-    fewest seconds that it may take, if not those of the estimate.
+    ``other_estimates``: those of other precisions that fit, if the estimate does not. ``least_s``:
+    the fewest seconds that it may take, if not those of the estimate.
     """
     if estimate.fits:
         parts = [
@@ -256,8 +258,8 @@ def estimate_sentence(
             times = (estimate.seconds if least_s is None else least_s, estimate.seconds)
             parts.append(f"about {' to '.join(dict.fromkeys(map(duration_text, times)))}")
         return ", ".join(parts)
-    if others:
-        return f"does not fit; {' or '.join(other.precision for other in others)} would"
+    if other_estimates:
+        return f"does not fit; {' or '.join(other.precision for other in other_estimates)} would"
     if estimate.longest_audio_s:
         return (
             f"does not fit; {duration_text(estimate.longest_audio_s, down=True)} of it would, "
@@ -359,19 +361,20 @@ def shared_peak_bytes(model: ModelFootprint, plan: MemoryPlan) -> int:
 
 
 def as_shared(
-    shared: MemoryPlan, model: ModelFootprint, work: RecordingWork, own: MemoryPlan
+    joint_plan: MemoryPlan, model: ModelFootprint, work: RecordingWork, own_plan: MemoryPlan
 ) -> MemoryPlan | None:
-    """Return the plan of a recording beside others, in the windows of its ``own`` plan; None if one
-    takes more than there are places for. A window takes as many as its cache and its prompt need.
+    """Return the plan of a recording beside others, in the windows of its ``own_plan`` plan; None
+    if one takes more than there are places for. A window takes as many as its cache and its prompt
+    need.
     """
     shape, each = model.shape, RecordingWork.of(model.shape, BATCHED_WINDOW_S)
 
-    def places(one: RecordingWork) -> int:
-        caches = last_positions(shared, one) / last_positions(shared, each)
-        return ceil(max(caches, one.prompt_tokens / each.prompt_tokens))
+    def places(work: RecordingWork) -> int:
+        caches = last_positions(joint_plan, work) / last_positions(joint_plan, each)
+        return ceil(max(caches, work.prompt_tokens / each.prompt_tokens))
 
-    weight = places(work.in_windows(shape, own.window_s))
-    together = min(own.together, shared.places // weight)
+    weight = places(work.in_windows(shape, own_plan.window_s))
+    together = min(own_plan.together, joint_plan.places // weight)
     if not together:
         return None
     text = work.text_tokens(shape)
@@ -379,8 +382,8 @@ def as_shared(
         lambda length_s: places(RecordingWork.of(shape, length_s, text_tokens=text)) <= weight
     )
     # a header may claim too little: a window reads no more than it has places for
-    window_s = min(own.window_s, max(work.audio_s, longest_s))
-    return replace(shared, window_s=window_s, together=together, weight=weight)
+    window_s = min(own_plan.window_s, max(work.audio_s, longest_s))
+    return replace(joint_plan, window_s=window_s, together=together, weight=weight)
 
 
 def batched_peak_bytes(model: ModelFootprint, plan: MemoryPlan, work: RecordingWork) -> int:
@@ -436,12 +439,12 @@ class JobForecast:
         cls,
         audio_s: float | None,
         estimate: MemoryEstimate,
-        others: Sequence[MemoryEstimate],
+        other_estimates: Sequence[MemoryEstimate],
         least_s: float | None = None,
     ) -> JobForecast:
         """Return the forecast of an engine with a memory plan.
 
-        ``others``: the precisions that fit if ``estimate`` does not. ``least_s``: as in
+        ``other_estimates``: the precisions that fit if ``estimate`` does not. ``least_s``: as in
         `estimate_sentence`.
         """
         return cls(
@@ -452,8 +455,8 @@ class JobForecast:
             available_bytes=estimate.available_bytes,
             seconds=estimate.seconds,
             longest_audio_s=estimate.longest_audio_s,
-            sentence=estimate_sentence(estimate, others, least_s),
-            alternatives=tuple(others),
+            sentence=estimate_sentence(estimate, other_estimates, least_s),
+            alternatives=tuple(other_estimates),
             windows=estimate.windows if estimate.fits else None,
             at_once=estimate.plan.together if estimate.fits else None,
             least_s=least_s,
