@@ -174,7 +174,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
 
 def open_audio(
     fd: int,
-    facts: AudioInfo,
+    info: AudioInfo,
     *,
     rate: int,
     max_s: float,
@@ -189,8 +189,8 @@ def open_audio(
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
     """
-    container = next(item for item in audio_format.CONTAINERS if item.name == facts.container)
-    if facts.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
+    container = next(item for item in audio_format.CONTAINERS if item.name == info.container)
+    if info.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
         return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
     decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s, track)
     return DecodedAudio(decoder, rate, max_s)

@@ -107,14 +107,14 @@ def _pattern(*containers: AudioContainer) -> re.Pattern[bytes]:
     return re.compile(signs, re.DOTALL)
 
 
-def find_beginnings(data: bytes, within: AudioContainer | None = None) -> Iterator[int]:
+def find_beginnings(data: bytes, container: AudioContainer | None = None) -> Iterator[int]:
     """Yield where other recordings begin that may follow in a file of a format (``None``: any)."""
     looked_for = tuple(_SIGNS)
-    if within in _FILMS:
-        looked_for = (within,)
-    elif within in _COMPRESSED:
+    if container in _FILMS:
+        looked_for = (container,)
+    elif container in _COMPRESSED:
         looked_for = tuple(one for one in _SIGNS if one not in _PCM_FILES)
-    elif within not in (None, *_SIGNS, *(framed for framed, *_ in _FRAMED)):
+    elif container not in (None, *_SIGNS, *(framed for framed, *_ in _FRAMED)):
         return
     for found in _pattern(*looked_for).finditer(data):
         yield found.start() - 4 * found[0].startswith(b"ftyp")

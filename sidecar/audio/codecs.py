@@ -170,12 +170,14 @@ _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
 is written last."""
 
 
-def audio_encoder(form: EncodedFormat, rate: int) -> _PlainEncoder | _CompressingEncoder:
+def audio_encoder(encoded_format: EncodedFormat, rate: int) -> _PlainEncoder | _CompressingEncoder:
     """Return a streaming encoder of mono 16-bit samples, ``rate`` of them a second; only compressed
     formats, which libsndfile makes, take CPU time."""
-    if form in _LIBSNDFILE:
-        return _CompressingEncoder(form, rate)
-    return _PlainEncoder(wav_head(rate, SAMPLE_BYTES) if form is EncodedFormat.WAV else b"")
+    if encoded_format in _LIBSNDFILE:
+        return _CompressingEncoder(encoded_format, rate)
+    return _PlainEncoder(
+        wav_head(rate, SAMPLE_BYTES) if encoded_format is EncodedFormat.WAV else b""
+    )
 
 
 class _PlainEncoder:
@@ -198,12 +200,12 @@ class _PlainEncoder:
 class _CompressingEncoder:
     """Encoder of libsndfile. A FLAC is sent at the end: readers use the length at its beginning."""
 
-    def __init__(self, form: EncodedFormat, rate: int) -> None:
+    def __init__(self, encoded_format: EncodedFormat, rate: int) -> None:
         import soundfile
 
-        container, codec = _LIBSNDFILE[form]
-        constant = _MP3 if form is EncodedFormat.MP3 else {}
-        self._whole = form is EncodedFormat.FLAC
+        container, codec = _LIBSNDFILE[encoded_format]
+        constant = _MP3 if encoded_format is EncodedFormat.MP3 else {}
+        self._whole = encoded_format is EncodedFormat.FLAC
         in_memory = MAX_IN_MEMORY_BYTES if self._whole else 0  # 0: always
         self._made = tempfile.SpooledTemporaryFile(in_memory)  # noqa: SIM115
         self._sent = 0

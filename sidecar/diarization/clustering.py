@@ -127,7 +127,7 @@ def linkage_tree(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[ClusterMe
 
 
 def threshold_for_speakers(
-    tree: list[ClusterMerge], seconds: npt.NDArray[np.float32], num_speakers: int
+    merges: list[ClusterMerge], seconds: npt.NDArray[np.float32], num_speakers: int
 ) -> float:
     """Return the distance threshold that gives ``num_speakers`` speakers, or comes nearest to it.
 
@@ -138,19 +138,19 @@ def threshold_for_speakers(
     least_s = 0.1 * float(seconds.sum()) / num_speakers
 
     def misses(border: float) -> tuple[int, float]:
-        heard = np.bincount(cut_tree(tree, len(seconds), border), seconds)
+        heard = np.bincount(cut_tree(merges, len(seconds), border), seconds)
         missed = abs(int((heard >= least_s).sum()) - num_speakers)
         return missed, abs(border - SAME_SPEAKER_DISTANCE)
 
-    return min(_candidate_thresholds(tree), key=misses)
+    return min(_candidate_thresholds(merges), key=misses)
 
 
-def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
+def _candidate_thresholds(merges: list[ClusterMerge]) -> Iterator[float]:
     """Yield `SAME_SPEAKER_DISTANCE`, and a threshold for each other cut of the tree within the
     bounds."""
     inside = [
         merge.distance
-        for merge in tree
+        for merge in merges
         if MIN_SPEAKER_DISTANCE <= merge.distance <= MAX_SPEAKER_DISTANCE
     ]
     yield SAME_SPEAKER_DISTANCE
@@ -160,11 +160,11 @@ def _candidate_thresholds(tree: list[ClusterMerge]) -> Iterator[float]:
         yield (before + after) / 2
 
 
-def cut_tree(tree: list[ClusterMerge], count: int, border: float) -> Labels:
+def cut_tree(merges: list[ClusterMerge], count: int, border: float) -> Labels:
     """Return the cluster of each vector, with merges nearer than ``border``, in order of
     appearance."""
     into = np.arange(count)
-    for merge in tree:
+    for merge in merges:
         if merge.distance < border:
             into[into == into[merge.gone]] = into[merge.kept]
     _, first, labels = np.unique(into, return_index=True, return_inverse=True)
@@ -198,7 +198,7 @@ class SplitSpeakerGroups:
 
 
 def split_speaker(
-    prints: Sequence[SpeakerEmbedding | None], into: int | None = None
+    embeddings: Sequence[SpeakerEmbedding | None], into: int | None = None
 ) -> SplitSpeakerGroups | None:
     """Split the segments of one speaker, in order, into groups of ``into`` speakers.
 
@@ -206,11 +206,11 @@ def split_speaker(
     embedding, or if they cannot be split so. A segment without an embedding gets the group of the
     last one before it that has one, or else of the next.
     """
-    known = [at for at, one in enumerate(prints) if one is not None]
+    known = [at for at, one in enumerate(embeddings) if one is not None]
     if len(known) < (into or 2):
         return None
-    vectors = np.stack([vector_of(one) for one in prints if one is not None])
-    seconds = np.array([one.seconds for one in prints if one is not None], np.float32)
+    vectors = np.stack([vector_of(one) for one in embeddings if one is not None])
+    seconds = np.array([one.seconds for one in embeddings if one is not None], np.float32)
     centres = _group_centroids(vectors, seconds, into)
     if centres is None:
         return None
@@ -221,7 +221,7 @@ def split_speaker(
     order = np.argsort(np.argsort(-heard, kind="stable"))
     whose = dict(zip(known, order[labels].tolist(), strict=True))
     groups, last = [], whose[known[0]]
-    for at in range(len(prints)):
+    for at in range(len(embeddings)):
         last = whose.get(at, last)
         groups.append(last)
     means = _means(vectors, seconds, labels, range(len(centres)))

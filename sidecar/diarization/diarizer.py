@@ -345,38 +345,38 @@ class DiarizationUpdate:
 class _DiarizationState:
     """State of a recording's diarization, and the schedule of its checkpoints."""
 
-    def __init__(self, follower: Diarizer, settle_s: float | None) -> None:
-        self._follower = follower
+    def __init__(self, diarizer: Diarizer, settle_s: float | None) -> None:
+        self._diarizer = diarizer
         self._settle_s = settle_s
-        self._settled = follower.windows
+        self._settled = diarizer.windows
         self._settled_s: float | None = None
         self.latest = DiarizationUpdate(0.0, 0.0, ())
 
     def hear(self, end_s: float, block: Block) -> DiarizationUpdate:
         """Diarize one more block, which ends at ``end_s``, and return the state."""
-        self._follower.feed(block)
-        told_s = self._follower.told_s
-        turns = self._follower.turns if told_s > self.latest.told_s else self.latest.turns
+        self._diarizer.feed(block)
+        told_s = self._diarizer.told_s
+        turns = self._diarizer.turns if told_s > self.latest.told_s else self.latest.turns
         self.latest = DiarizationUpdate(end_s, told_s, turns)
         return replace(self.latest, snapshot=self._snapshot(end_s))
 
     def finish(self) -> DiarizationUpdate:
         """End the recording and return the final state."""
-        self._follower.finish()
-        return DiarizationUpdate(self.latest.end_s, float("inf"), self._follower.turns)
+        self._diarizer.finish()
+        return DiarizationUpdate(self.latest.end_s, float("inf"), self._diarizer.turns)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
         if self._settled_s is None:
             self._settled_s = end_s
         if self._settle_s is None or end_s - self._settled_s < self._settle_s:
             return None
-        snapshot = self._follower.snapshot(self._settled)
-        self._settled, self._settled_s = self._follower.windows, end_s
+        snapshot = self._diarizer.snapshot(self._settled)
+        self._settled, self._settled_s = self._diarizer.windows, end_s
         return snapshot
 
 
 def diarize_in_background(
-    follower: Diarizer,
+    diarizer: Diarizer,
     blocks: Iterable[tuple[float, Block]],
     cancelled: Callable[[], bool] | None = None,
     settle_s: float | None = None,
@@ -390,7 +390,7 @@ def diarize_in_background(
     interval of checkpoints; `None` for no checkpoints.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
-    knowledge = _DiarizationState(follower, settle_s)
+    knowledge = _DiarizationState(diarizer, settle_s)
     asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
     try:

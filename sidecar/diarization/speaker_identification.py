@@ -102,24 +102,24 @@ def identify_speakers(
     return replace(transcript, voices=tuple(found), prints=prints)
 
 
-def embedding_if_long_enough(voice: SpeakerVector) -> SpeakerEmbedding | None:
+def embedding_if_long_enough(vector: SpeakerVector) -> SpeakerEmbedding | None:
     """Return a speaker's embedding for storage; `None` if there is too little speech."""
-    return embedding_of(voice) if voice.seconds >= MIN_SPEECH_S else None
+    return embedding_of(vector) if vector.seconds >= MIN_SPEECH_S else None
 
 
 def match_profiles(
-    voices: Mapping[int, SpeakerVector],
+    vectors: Mapping[int, SpeakerVector],
     likely: Mapping[tuple[int, str], float],
-    known: Mapping[str, SpeakerCandidate],
+    candidates: Mapping[str, SpeakerCandidate],
 ) -> dict[int, SpeakerProfile]:
     """Return the profile of each speaker: the enrolled speaker, or the highest similarity to one.
 
-    ``likely``: cosine of each speaker to each enrolled speaker (`similarities`). ``known``: the
-    enrolled speakers by id.
+    ``likely``: cosine of each speaker to each enrolled speaker (`similarities`). ``candidates``:
+    the enrolled speakers by id.
     """
     persons = assign_speakers(likely)
     found = {}
-    for speaker, voice in sorted(voices.items()):
+    for speaker, voice in sorted(vectors.items()):
         person = persons.get(speaker)
         nearest = [value for (one, _), value in likely.items() if one == speaker]
         likeness = max(nearest, default=None) if person is None else likely[speaker, person]
@@ -127,22 +127,22 @@ def match_profiles(
             speaker,
             round(voice.seconds, 2),
             person,
-            None if person is None else known[person].name,
+            None if person is None else candidates[person].name,
             None if likeness is None else round(likeness, 3),
         )
     return found
 
 
-def mean_vectors(known: Sequence[SpeakerCandidate]) -> dict[str, Vector]:
+def mean_vectors(candidates: Sequence[SpeakerCandidate]) -> dict[str, Vector]:
     """Return the mean embedding of each enrolled speaker, by id."""
-    return {one.person: mean_vector(one.prints) for one in known if one.prints}
+    return {one.person: mean_vector(one.prints) for one in candidates if one.prints}
 
 
 def similarities(
-    voices: Mapping[int, SpeakerVector], means: Mapping[str, Vector]
+    vectors: Mapping[int, SpeakerVector], means: Mapping[str, Vector]
 ) -> dict[tuple[int, str], float]:
     """Return the cosine of each speaker with enough speech to each enrolled speaker."""
-    enough = {speaker: voice for speaker, voice in voices.items() if voice.seconds >= MIN_SPEECH_S}
+    enough = {speaker: voice for speaker, voice in vectors.items() if voice.seconds >= MIN_SPEECH_S}
     return {
         (speaker, person): float(voice.vector @ mean)
         for speaker, voice in enough.items()
@@ -173,13 +173,14 @@ def assign_speakers(alike: Mapping[tuple[int, str], float]) -> dict[int, str]:
 
 
 def overlap_seconds(
-    before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn]
+    earlier_turns: Sequence[SpeakerTurn], later_turns: Sequence[SpeakerTurn]
 ) -> dict[tuple[int, int], float]:
-    """Return the seconds of overlap of each label of ``before`` with each of ``after``."""
+    """Return the seconds of overlap of each label of ``earlier_turns`` with each of
+    ``later_turns``."""
     found: dict[tuple[int, int], float] = {}
-    first, ones = 0, sorted(before, key=lambda turn: turn.start)
+    first, ones = 0, sorted(earlier_turns, key=lambda turn: turn.start)
     longest = max((turn.end - turn.start for turn in ones), default=0.0)
-    for other in sorted(after, key=lambda turn: turn.start):
+    for other in sorted(later_turns, key=lambda turn: turn.start):
         while first < len(ones) and ones[first].start < other.start - longest:
             first += 1
         for one in ones[first:]:
@@ -191,23 +192,23 @@ def overlap_seconds(
     return found
 
 
-def mean_vector(prints: Sequence[SpeakerEmbedding]) -> Vector:
+def mean_vector(embeddings: Sequence[SpeakerEmbedding]) -> Vector:
     """Return the mean embedding of a person, of length 1.
 
     Each second has the same weight, at most `MAX_WEIGHT_S` per recording.
     """
-    weights = np.array([min(one.seconds, MAX_WEIGHT_S) for one in prints], np.float32)
-    mean = weights @ np.stack([vector_of(one) for one in prints])
+    weights = np.array([min(one.seconds, MAX_WEIGHT_S) for one in embeddings], np.float32)
+    mean = weights @ np.stack([vector_of(one) for one in embeddings])
     return mean / np.linalg.norm(mean)
 
 
-def embedding_of(voice: SpeakerVector) -> SpeakerEmbedding:
+def embedding_of(vector: SpeakerVector) -> SpeakerEmbedding:
     """Return an embedding as plain values."""
-    data = np.ascontiguousarray(voice.vector, "<f2").tobytes()
-    return SpeakerEmbedding(b64encode(data).decode(), round(voice.seconds, 2))
+    data = np.ascontiguousarray(vector.vector, "<f2").tobytes()
+    return SpeakerEmbedding(b64encode(data).decode(), round(vector.seconds, 2))
 
 
-def vector_of(given: SpeakerEmbedding) -> Vector:
+def vector_of(embedding: SpeakerEmbedding) -> Vector:
     """Parse the vector of `embedding_of`; its length is 1."""
-    vector = np.frombuffer(b64decode(given.vector), "<f2").astype(np.float32)
+    vector = np.frombuffer(b64decode(embedding.vector), "<f2").astype(np.float32)
     return vector / np.linalg.norm(vector)

@@ -142,21 +142,21 @@ def _faster_trunk(convolution_of: ConvolutionOf) -> onnxruntime.InferenceSession
     return sessions[int(least[1] < least[0])]
 
 
-def encoder_weights(encoder: onnx_models.OrtModelFile, node: str) -> TrunkConvolution:
+def encoder_weights(encoder_model: onnx_models.OrtModelFile, node: str) -> TrunkConvolution:
     """Return the weights of a node, as floats, and its bias.
 
     Raises:
         KeyError: there is no such node.
     """
-    _, weight, bias = encoder.inputs[node]
-    if weight in encoder.weights:
-        return TrunkConvolution(encoder.weights[weight], encoder.weights[bias], 0.0)
+    _, weight, bias = encoder_model.inputs[node]
+    if weight in encoder_model.weights:
+        return TrunkConvolution(encoder_model.weights[weight], encoder_model.weights[bias], 0.0)
     name = weight.removesuffix("_add_tensor")
     step, zero, levels = (
-        encoder.weights[f"{name}_{part}"] for part in ("scale", "zero_point", "quantized")
+        encoder_model.weights[f"{name}_{part}"] for part in ("scale", "zero_point", "quantized")
     )
     return TrunkConvolution(
-        levels.astype(np.float32) * step + zero, encoder.weights[bias], float(step.max())
+        levels.astype(np.float32) * step + zero, encoder_model.weights[bias], float(step.max())
     )
 
 

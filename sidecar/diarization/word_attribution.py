@@ -81,9 +81,9 @@ def _split_overlaps(turns: Iterable[SpeakerTurn]) -> tuple[list[SpeakerTurn], li
     ]
 
 
-def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
+def _join_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     found: list[SpeakerTurn] = []
-    for turn in floor:
+    for turn in turns:
         last = found[-1] if found and found[-1].label == turn.label else None
         if last is not None and turn.start - last.end < MAX_JOINED_PAUSE_S:
             found[-1] = replace(last, end=turn.end)
@@ -92,14 +92,14 @@ def _join_turns(floor: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
     return found
 
 
-def context_span(lines: Sequence[SpeakerTurn], index: int) -> tuple[float, float]:
+def context_span(turns: Sequence[SpeakerTurn], index: int) -> tuple[float, float]:
     """Return start and end, in seconds, of the audio to recognize for turn ``index``.
 
     Of the silence between two turns each gets half, at most `CONTEXT_S`.
     """
-    line = lines[index]
-    before = [other.end for other in lines[:index] if other.end <= line.start]
-    after = [other.start for other in lines[index + 1 :] if other.start >= line.end]
+    line = turns[index]
+    before = [other.end for other in turns[:index] if other.end <= line.start]
+    after = [other.start for other in turns[index + 1 :] if other.start >= line.end]
     start = max([line.start - CONTEXT_S, 0.0, *((line.start + end) / 2 for end in before)])
     end = min([line.end + CONTEXT_S, *((line.end + start) / 2 for start in after)])
     return start, end

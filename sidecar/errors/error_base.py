@@ -100,11 +100,11 @@ class Unauthorized(SidecarError, kind=ErrorKind.UNAUTHORIZED):
     """Failed authentication."""
 
 
-def all_errors(root: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
+def all_errors(error_class: type[SidecarError] = SidecarError) -> Iterator[type[SidecarError]]:
     """Yield every error class with a code of its own, each followed by its subclasses."""
-    if "code" in vars(root):
-        yield root
-    for child in root.__subclasses__():
+    if "code" in vars(error_class):
+        yield error_class
+    for child in error_class.__subclasses__():
         yield from all_errors(child)
 
 

@@ -382,27 +382,27 @@ async def import_library() -> None:
 
 
 def render_metrics(
-    own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str, accept: str
+    own: Iterable[AnyMetric], gauges: Iterable[Gauge], prefix: str, accept: str
 ) -> tuple[bytes, str]:
     """Return a page of metrics and its media type, by the header ``accept`` of the client.
 
-    It has ``own`` with ``prefix``, ``classic`` under their own names, and the library's metrics of
+    It has ``own`` with ``prefix``, ``gauges`` under their own names, and the library's metrics of
     the process.
     """
     from prometheus_client.exposition import choose_encoder
 
     encode, media_type = choose_encoder(accept)
-    collector = SimpleNamespace(collect=lambda: _families(own, classic, prefix))
+    collector = SimpleNamespace(collect=lambda: _families(own, gauges, prefix))
     return encode(collector), media_type
 
 
-def _families(own: Iterable[AnyMetric], classic: Iterable[Gauge], prefix: str) -> Iterator[Metric]:
+def _families(own: Iterable[AnyMetric], gauges: Iterable[Gauge], prefix: str) -> Iterator[Metric]:
     from prometheus_client import ProcessCollector
 
     for measured in own:
         yield _family(measured, prefix)
     yield from ProcessCollector(registry=None).collect()
-    for gauge in classic:
+    for gauge in gauges:
         yield _family(gauge, "")
 
 
@@ -428,10 +428,10 @@ STT_HELP = "As the gRPC server that this service replaces has it (docs/operation
 
 
 def stt_metrics_json(
-    tally: ServiceMetrics, sessions: int, by_owner: Mapping[str, int] | None = None
+    service_metrics: ServiceMetrics, sessions: int, by_owner: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Return the metrics of the replaced server as JSON; ``by_owner``: `None` omits them."""
-    live, calls = tally.live, tally.wires.calls.by("status")
+    live, calls = service_metrics.live, service_metrics.wires.calls.by("status")
     spreads = {
         "decode_latency": live.work,
         "decode_buffer_wait": live.full,

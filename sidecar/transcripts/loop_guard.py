@@ -145,7 +145,9 @@ class LoopGuard:
     ``duration_s``: end of the audio, on the clock of the segments; None if unknown.
     """
 
-    def __init__(self, duration_s: float | None, kept: Iterable[transcript.Segment] = ()) -> None:
+    def __init__(
+        self, duration_s: float | None, kept_segments: Iterable[transcript.Segment] = ()
+    ) -> None:
         self._duration = duration_s
         self._segments: list[transcript.Segment] = []
         self._texts: list[tuple[str, int | None]] = []
@@ -158,24 +160,24 @@ class LoopGuard:
         self._again = 0
         self._tokens = TokenRepetition()
         self._stray = 0
-        for segment in kept:
+        for segment in kept_segments:
             self.segment(segment)
 
-    def token(self, token_id: int, content: OpenSegment | None) -> RepetitionLoop | None:
-        """Check one token; ``content`` is the text that is open after it, as the parser has it.
+    def token(self, token_id: int, segment: OpenSegment | None) -> RepetitionLoop | None:
+        """Check one token; ``segment`` is the text that is open after it, as the parser has it.
 
         The parser reads a token first, then this function gets it, then `segment` what it closed.
         """
         self._tokens.add(token_id)
-        if content is None:
+        if segment is None:
             self._stray += 1
             if self._tokens.repeated >= MIN_REPEATED_TOKENS:
                 return RepetitionLoop(LoopReason.REPEATED_TOKENS)
             return RepetitionLoop(LoopReason.NO_SEGMENT) if self._stray > STRAY_TOKENS else None
-        left = self._left_s(content)
-        if content.characters > CHARACTERS_PER_S * (left + MAX_SPAN_S):
+        left = self._left_s(segment)
+        if segment.characters > CHARACTERS_PER_S * (left + MAX_SPAN_S):
             return RepetitionLoop(LoopReason.TOO_MUCH_TEXT)
-        if not exceeds_speech_rate(content.characters, self._claimed_s(content, left)):
+        if not exceeds_speech_rate(segment.characters, self._claimed_s(segment, left)):
             spoken = self._tokens.copies < SPOKEN_COPIES
             return None if spoken else RepetitionLoop(LoopReason.REPEATED_TOKENS)
         if self._tokens.repeated >= MIN_REPEATED_TOKENS:
@@ -227,19 +229,19 @@ class LoopGuard:
         last, first = self._segments[-1], self._segments[-1 - (COPIES - 1) * cycle]
         return min(last.start - first.start, last.end - first.end)
 
-    def _left_s(self, content: OpenSegment) -> float:
+    def _left_s(self, segment: OpenSegment) -> float:
         """Return the seconds of audio after the start of a text, or after its earliest possible
         start."""
         if self._duration is None:
             return float("inf")
-        begins = self._latest_end if content.start is None else content.start
+        begins = self._latest_end if segment.start is None else segment.start
         return max(0.0, self._duration - begins)
 
-    def _claimed_s(self, content: OpenSegment, left_s: float) -> float:
+    def _claimed_s(self, segment: OpenSegment, left_s: float) -> float:
         """Return the seconds that a text claims, else ``left_s``; at most `MAX_SPAN_S`."""
         claimed = left_s
-        if content.start is not None and content.end is not None:
-            claimed = content.end - content.start
+        if segment.start is not None and segment.end is not None:
+            claimed = segment.end - segment.start
         return min(claimed, MAX_SPAN_S)
 
 

@@ -112,18 +112,18 @@ def turns_within(turns: Iterable[SpeakerTurn], start: float, end: float) -> list
 
 
 def turn_agreement(
-    before: Sequence[SpeakerTurn], after: Sequence[SpeakerTurn], min_s: float
+    old_turns: Sequence[SpeakerTurn], new_turns: Sequence[SpeakerTurn], min_s: float
 ) -> dict[tuple[int, int], float]:
     """Return the agreement of two diarizations of the same audio, from 0 to 1.
 
-    Keys are (label in ``before``, label in ``after``). A value is the time that both share, divided
-    by the time that either has. Pairs that share less than ``min_s`` are left out.
+    Keys are (label in ``old_turns``, label in ``new_turns``). A value is the time that both share,
+    divided by the time that either has. Pairs that share less than ``min_s`` are left out.
     """
     found: dict[tuple[int, int], float] = {}
-    for first in {turn.label for turn in before}:
-        for second in {turn.label for turn in after}:
-            ones = [turn for turn in before if turn.label == first]
-            others = [turn for turn in after if turn.label == second]
+    for first in {turn.label for turn in old_turns}:
+        for second in {turn.label for turn in new_turns}:
+            ones = [turn for turn in old_turns if turn.label == first]
+            others = [turn for turn in new_turns if turn.label == second]
             shared = sum(one.overlap(other.start, other.end) for one in ones for other in others)
             either = sum(turn.end - turn.start for turn in (*ones, *others)) - shared
             if shared and shared >= min_s:

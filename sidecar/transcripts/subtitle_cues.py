@@ -64,13 +64,13 @@ class _SegmentLayout:
     """Layout of a segment's atoms: texts that are not broken, and may end in a space. ``room``:
     columns of a cue's first line."""
 
-    def __init__(self, held: Sequence[Word], room: int) -> None:
-        self.atoms = held
+    def __init__(self, words: Sequence[Word], room: int) -> None:
+        self.atoms = words
         self.room = room
-        self._columns = [0, *accumulate(text_columns(atom.text) for atom in held)]
-        self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in held]
+        self._columns = [0, *accumulate(text_columns(atom.text) for atom in words)]
+        self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in words]
         long_pauses = (
-            after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(held)
+            after.start - before.end >= _LONG_PAUSE_S for before, after in pairwise(words)
         )
         self._long_pauses = [0, 0, *accumulate(long_pauses)]
 
@@ -143,13 +143,13 @@ def _segment_atoms(segment: Segment) -> list[Word]:
     return found
 
 
-def _wrap_atom(atom: Word, most: int) -> list[Word]:
+def _wrap_atom(word: Word, most: int) -> list[Word]:
     """Split an atom into parts that fit into a line: some words are web addresses."""
-    if text_columns(atom.text.rstrip()) <= most:
-        return [atom]
-    parts = word_timing.split_columns(atom.text.rstrip(), most)
-    parts[-1] += " " * atom.text.endswith(" ")
-    times = word_timing.spread_over_time(parts, atom.start, atom.end)
+    if text_columns(word.text.rstrip()) <= most:
+        return [word]
+    parts = word_timing.split_columns(word.text.rstrip(), most)
+    parts[-1] += " " * word.text.endswith(" ")
+    times = word_timing.spread_over_time(parts, word.start, word.end)
     return [Word(*time, part) for part, time in zip(parts, times, strict=True)]
 
 
@@ -185,12 +185,12 @@ def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
         yield last
 
 
-def _break_cost(held: Sequence[Word], at: int) -> float:
+def _break_cost(words: Sequence[Word], at: int) -> float:
     """Return the cost of a cut before atom ``at``."""
-    if at == len(held):
+    if at == len(words):
         return 0.0
-    cost = _break_cost_between(held[at - 1].text, held[at].text)
-    paused = held[at].start - held[at - 1].end >= PAUSE_S
+    cost = _break_cost_between(words[at - 1].text, words[at].text)
+    paused = words[at].start - words[at - 1].end >= PAUSE_S
     return min(cost, _BREAK_AT_PAUSE_COST) if paused else cost
 
 
@@ -224,12 +224,12 @@ def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:
     return apart + _break_cost_between(text.atoms[at - 1].text, text.atoms[at].text)
 
 
-def _separate_cues(ordered: Sequence[SubtitleCue], duration_ms: int) -> list[SubtitleCue]:
+def _separate_cues(cues: Sequence[SubtitleCue], duration_ms: int) -> list[SubtitleCue]:
     """Return the cues without overlap, each shown for as long as it needs if there is time before
     the next and the end of the recording."""
     found: list[SubtitleCue] = []
     last = -1
-    for cue in ordered:
+    for cue in cues:
         start = cue.start_ms
         if found:
             wanted = min(
@@ -248,10 +248,10 @@ def _separate_cues(ordered: Sequence[SubtitleCue], duration_ms: int) -> list[Sub
     ]
 
 
-def _overlaps(before: SubtitleCue, cue: SubtitleCue) -> bool:
+def _overlaps(earlier_cue: SubtitleCue, cue: SubtitleCue) -> bool:
     """Return whether two speakers talk at once: the later cue is then delayed, so that both
     can be read."""
-    return cue.segment is not before.segment and cue.start_ms < before.end_ms
+    return cue.segment is not earlier_cue.segment and cue.start_ms < earlier_cue.end_ms
 
 
 def _display_end(cue: SubtitleCue, next_ms: int | None) -> int:

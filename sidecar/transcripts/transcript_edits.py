@@ -200,11 +200,11 @@ def _check_speaker(transcript: Transcript, speaker: int) -> None:
         raise EditImpossible(f"the transcript has no Speaker_{speaker}.")
 
 
-def _with_segments(transcript: Transcript, changed: dict[int, Segment]) -> Transcript:
-    if not changed:
+def _with_segments(transcript: Transcript, changed_segments: dict[int, Segment]) -> Transcript:
+    if not changed_segments:
         return transcript
     segments = [*transcript.segments]
-    for at, segment in changed.items():
+    for at, segment in changed_segments.items():
         segments[at] = segment
     return replace(transcript, segments=tuple(segments))
 
@@ -245,11 +245,11 @@ class EditUndoState:
     diarized: bool
 
     @classmethod
-    def of(cls, old: Transcript, new: Transcript) -> EditUndoState:
-        """Return the parts of ``old`` that are not in ``new``."""
-        pairs = enumerate(zip(old.segments, new.segments, strict=True))
+    def of(cls, old_transcript: Transcript, new_transcript: Transcript) -> EditUndoState:
+        """Return the parts of ``old_transcript`` that are not in ``new_transcript``."""
+        pairs = enumerate(zip(old_transcript.segments, new_transcript.segments, strict=True))
         gone = tuple((at, before) for at, (before, after) in pairs if before is not after)
-        return cls(gone, old.voices, old.diarized)
+        return cls(gone, old_transcript.voices, old_transcript.diarized)
 
     def again(self, transcript: Transcript) -> Transcript:
         """Return the transcript with this state restored."""
@@ -287,10 +287,14 @@ class EditHistory:
         return len(self.entries) - self.applied
 
     def after(
-        self, transcript: Transcript, step: EditStep, at: float, ready: Transcript | None = None
+        self,
+        transcript: Transcript,
+        step: EditStep,
+        at: float,
+        ready_transcript: Transcript | None = None,
     ) -> tuple[EditHistory, Transcript] | None:
-        """Return history and transcript after a step; None if it changes nothing. ``ready``: that
-        transcript, if it was computed before.
+        """Return history and transcript after a step; None if it changes nothing.
+        ``ready_transcript``: that transcript, if it was computed before.
 
         Raises:
             errors.EditImpossible: the step cannot be applied.
@@ -308,10 +312,12 @@ class EditHistory:
             case RedoStep():
                 if not self.undone:
                     raise EditImpossible("There is nothing to redo.")
-                again = ready or apply_operations(transcript, self.entries[self.applied].operations)
+                again = ready_transcript or apply_operations(
+                    transcript, self.entries[self.applied].operations
+                )
                 return replace(history, applied=self.applied + 1), again
             case operations:
-                new = ready or apply_operations(transcript, operations)
+                new = ready_transcript or apply_operations(transcript, operations)
                 if new == transcript:
                     return None
                 said = self.said + sum(map(_size_bytes, operations))

@@ -110,7 +110,7 @@ def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
         assert plan.together * plan.weight <= plan.places
         assert plan.weight * last_positions(plan, each) >= last_positions(plan, one)
         assert plan.weight * each.prompt_tokens >= one.prompt_tokens
-        joins = SHARED.planned(precision, audio_s, wanted, free(card - 0.3), beside=plan)
+        joins = SHARED.planned(precision, audio_s, wanted, free(card - 0.3), plan_beside=plan)
         assert joins.memory.places == plan.places, "it has the plan of those that run"
     assert len(plans) < 2
     if card >= 24 and precision is Precision.INT4 and len(prompt) < 500 and min(seconds) < 900:
