@@ -176,7 +176,7 @@ class ScriptedEngine:
         """Open a live session in which each quarter of a second is a word."""
         session = self._scheduler.open(options, start, tell)
         if self._fault and options.prompt == "fault":
-            setattr(session.hearing, self._fault, _raise_out_of_memory)
+            setattr(session.recognizer, self._fault, _raise_out_of_memory)
         return session
 
     @cached_property

@@ -363,7 +363,7 @@ def shared_peak_bytes(model: ModelFootprint, plan: MemoryPlan) -> int:
 def as_shared(
     joint_plan: MemoryPlan, model: ModelFootprint, work: RecordingWork, own_plan: MemoryPlan
 ) -> MemoryPlan | None:
-    """Return the plan of a recording beside others, in the windows of its ``own_plan`` plan; None
+    """Return the plan of a recording beside others, in the windows of its ``own_plan``; None
     if one takes more than there are places for. A window takes as many as its cache and its prompt
     need.
     """

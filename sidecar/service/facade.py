@@ -148,7 +148,7 @@ class Service:
             live.spec if live is not None else None,
             lambda: self.fleet.live.lease(),
             settings,
-            tally=self.tally.live,
+            live_metrics=self.tally.live,
             add_known_speakers=self.voices.with_enrolled_speakers_live,
             save=self.live_archive.session,
             new_recording=self.live_archive.tape,

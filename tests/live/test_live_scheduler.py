@@ -55,7 +55,7 @@ from sidecar.live.runtime.vad import load_vad
 
 SHARED = (
     *("audio.append", "frames", "looked", "due", "began", "recognised"),
-    *("voicing.began", "voicing.heard", "decided"),
+    *("segment_embeddings.began", "segment_embeddings.heard", "decided"),
 )
 """Methods of and in `StreamRecognizer` that the shared threads call."""
 FAULTS = (OverflowError, MemoryError, ValueError)
@@ -123,7 +123,7 @@ def test_fault_in_the_work_for_one_session_fails_that_session_alone(
 
     def faulty(seat: EngineSession) -> None:
         part, _, name = method.rpartition(".")
-        setattr(getattr(seat.hearing, part) if part else seat.hearing, name, fail)
+        setattr(getattr(seat.recognizer, part) if part else seat.recognizer, name, fail)
         seat.failed = wrong.append
 
     _, alone = said(hall, 0.3, untouched)
@@ -147,7 +147,7 @@ def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveSchedu
     wrong: list[errors.SidecarError] = []
 
     def faulty(seat: EngineSession) -> None:
-        seat.hearing.looked = seat.hearing.leave = fail  # type: ignore[method-assign, assignment]
+        seat.recognizer.looked = seat.recognizer.leave = fail  # type: ignore[method-assign, assignment]
         seat.failed = wrong.append
 
     seat, told = said(hall, 0.3, faulty)
@@ -256,7 +256,7 @@ def test_draft_of_turns_is_finished_though_its_last_audio_is_silence() -> None:
     wait_until(lambda: any(isinstance(one, Partial) for one in told), "it was heard")
     before = len(told)
     with hall.lock:
-        seat.hearing.audio.silence(0)  # as behind a change of speakers
+        seat.recognizer.audio.silence(0)  # as behind a change of speakers
     seat.push(LiveOrder.FINISH)
     wait_until(partial(_is_summed_up, told), "it ended")
     hall.close()
@@ -316,7 +316,7 @@ def test_partial_of_turns_with_an_order_behind_it_is_as_urgent_as_a_final() -> N
 
     def all_wait() -> bool:
         with hall.lock:
-            return bool(order) and all(one.hearing.held for one in seats)
+            return bool(order) and all(one.recognizer.held for one in seats)
 
     for client, level in (("one", 0.2), ("another", 0.3), ("one", 0.4)):
         options = LiveOptions(client=client)
@@ -387,14 +387,14 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     wait_until(lambda: order and not file.busy, "all of the file waits")
     assert file.share is not None
     file.share.spoken(1000.0, time.monotonic())  # real time: only the scheduler's clock is told
-    assert file.waiting_s == 0.0 < file.hearing.waiting_s
+    assert file.waiting_s == 0.0 < file.recognizer.waiting_s
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
         session.push(LiveOrder.FINISH)
 
     def final_waits() -> bool:  # what it says up to a pause is less urgent than a file's finals
-        task = microphone.hearing.next_task()
+        task = microphone.recognizer.next_task()
         return task is not None and task.urgency is RecognitionUrgency.FINAL
 
     wait_until(final_waits, "its words wait")

@@ -71,7 +71,7 @@ class Table:
     ) -> None:
         options = options or LiveOptions(partials=False)
         begin = begin or LiveSessionStart()
-        self.hearing = StreamRecognizer(options, begin, voices=True, schedule=schedule)
+        self.recognizer = StreamRecognizer(options, begin, voices=True, schedule=schedule)
         self.changes: list[int] = []
         """Samples at which the speaker changes, for an engine that hears that."""
         self.told: list[LiveEvent] = []
@@ -83,17 +83,19 @@ class Table:
 
     def speak(self, who: float, seconds: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.hearing.audio.append(np.full(FRAME_SAMPLES, who, np.float32))
-            assert self.hearing.frames(9) is not None
-            self.take(self.hearing.looked(0.9 if who else 0.0, 0.0))
+            self.recognizer.audio.append(np.full(FRAME_SAMPLES, who, np.float32))
+            assert self.recognizer.frames(9) is not None
+            self.take(self.recognizer.looked(0.9 if who else 0.0, 0.0))
 
     def begin(self, voices: bool = True) -> RecognitionTask | EmbeddingTask | None:
-        due = self.hearing.due(voices)
+        due = self.recognizer.due(voices)
         if isinstance(due, RecognitionTask):
-            self.going.append((due, self.hearing.began(due).audio))
+            self.going.append((due, self.recognizer.began(due).audio))
         elif due is not None:
-            assert self.hearing.voicing is not None
-            self.going.append((due, self.hearing.voicing.began(due, self.hearing.audio)))
+            assert self.recognizer.segment_embeddings is not None
+            self.going.append(
+                (due, self.recognizer.segment_embeddings.began(due, self.recognizer.audio))
+            )
         return due
 
     def end(self, at: int = 0, text: str | None = "words") -> None:
@@ -104,15 +106,15 @@ class Table:
             self.changes = self.changes[len(heard) :]
             earlier = tuple((at, RecognitionHypothesis("words")) for at in heard)
             found = None if text is None else RecognitionHypothesis(text, earlier=earlier)
-            self.take(self.hearing.recognised(due, found, 0.0, 0.0))
+            self.take(self.recognizer.recognised(due, found, 0.0, 0.0))
             return
         vector: Vector | None = None
         if sound is not None:
             self.encoded_s.append(len(sound) / LIVE_RATE)
             vector = EAR.vector(sound)
-        assert self.hearing.voicing is not None
-        question = self.hearing.voicing.heard(due, vector)
-        self.take(self.hearing.decided(due, None if question is None else relabel(question)))
+        assert self.recognizer.segment_embeddings is not None
+        question = self.recognizer.segment_embeddings.heard(due, vector)
+        self.take(self.recognizer.decided(due, None if question is None else relabel(question)))
 
     def work(self, voices: bool = True) -> None:
         """All that is due, at once."""
@@ -133,7 +135,7 @@ class Table:
             self.say(who, voices=voices)
 
     def finish(self, voices: bool = True) -> None:
-        self.take(self.hearing.finish(0.0))
+        self.take(self.recognizer.finish(0.0))
         self.work(voices)
 
     @property
@@ -288,20 +290,20 @@ def test_embedding_of_a_dropped_turn_is_discarded(table: Table) -> None:
     assert isinstance(table.begin(), EmbeddingTask)
     table.end()
     assert isinstance(table.begin(), EmbeddingTask)
-    table.take(table.hearing.cancel())
+    table.take(table.recognizer.cancel())
     table.end()
     table.say(BERT)
     table.finish()
     assert table.summary == [0, 1]
     assert len(table.encoded_s) == 3
-    assert table.hearing.voicing is not None
-    assert table.hearing.voicing.speakers.heard == 2
+    assert table.recognizer.segment_embeddings is not None
+    assert table.recognizer.segment_embeddings.speakers.heard == 2
 
 
 def test_oldest_waiting_segments_are_dropped_and_still_get_labels(table: Table) -> None:
     for turn in range(MAX_WAITING_SEGMENTS + 4):
         table.say(ANNE if turn % 2 else BERT, voices=False)
-    voices = table.hearing.voicing
+    voices = table.recognizer.segment_embeddings
     assert voices is not None
     assert len(voices.waiting) == MAX_WAITING_SEGMENTS
     table.finish()
@@ -325,14 +327,14 @@ def test_many_waiting_embeddings_alternate_with_partials() -> None:
 
 def test_summary_waits_for_embeddings_which_are_then_more_urgent(table: Table) -> None:
     table.talk(ANNE, BERT, voices=False)
-    table.take(table.hearing.finish(0.0))
+    table.take(table.recognizer.finish(0.0))
     due = table.begin()
     assert due is not None
     assert due.urgency is RecognitionUrgency.SPECULATIVE
-    assert not table.hearing.over
+    assert not table.recognizer.over
     table.end()
     table.work()
-    assert table.hearing.over
+    assert table.recognizer.over
     assert table.summary == [0, 1]
 
 
@@ -374,7 +376,7 @@ def test_enrolled_speaker_is_named_in_a_session_that_asks_for_labels_later() -> 
     options = LiveOptions(partials=False, diarize=False, known_voices=(known_as("Anne", ANNE),))
     table = Table(options)
     table.say(ANNE, 3.0)
-    table.take(table.hearing.follow(LiveOptions(partials=False), 0.0))
+    table.take(table.recognizer.follow(LiveOptions(partials=False), 0.0))
     table.say(ANNE, 3.0)
     table.say(BERT)
     table.finish()
@@ -388,7 +390,7 @@ def test_summary_of_a_session_that_wants_no_more_labels_keeps_names_and_voicepri
     table = Table(options)
     table.say(ANNE, 3.0)
     table.say(BERT)
-    table.take(table.hearing.follow(dataclasses.replace(options, diarize=False), 0.0))
+    table.take(table.recognizer.follow(dataclasses.replace(options, diarize=False), 0.0))
     table.say(ANNE)
     table.finish()
     assert table.summary == [0, 1, None]
@@ -425,7 +427,7 @@ def test_any_order_of_work_gives_the_labels_of_the_summary(seed: int) -> None:
         partials=chance.random() < 0.3, endpointing=EndpointingOptions(longest_s=2.0)
     )
     table = Table(options)
-    hearing = table.hearing
+    hearing = table.recognizer
     for _ in range(chance.randrange(5, 60)):
         match chance.randrange(9):
             case 0 | 1 | 2:
@@ -462,7 +464,7 @@ def labels_by_turns(chance: random.Random) -> list[int | None]:
         for _ in range(round(seconds / 0.032)):
             table.speak(who, 0.032)
             at += 0.032
-            while table.hearing.held:
+            while table.recognizer.held:
                 if chance.random() < 0.3:
                     table.begin()
                 elif table.begin(voices=False) is not None:
@@ -473,7 +475,7 @@ def labels_by_turns(chance: random.Random) -> list[int | None]:
                 table.begin()
             if table.going and chance.random() < rate:
                 table.end(chance.randrange(len(table.going)))
-    table.take(table.hearing.finish(0.0))
+    table.take(table.recognizer.finish(0.0))
     while table.going or table.begin() is not None:
         table.end()
     assert table.summary == table.followed()

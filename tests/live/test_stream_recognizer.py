@@ -68,7 +68,7 @@ class Table:
         schedule: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
     ) -> None:
-        self.hearing = StreamRecognizer(
+        self.recognizer = StreamRecognizer(
             options or LiveOptions(), begin or LiveSessionStart(), "made-up", "fp32",
             schedule=schedule, context=context,
         )  # fmt: skip
@@ -82,18 +82,18 @@ class Table:
 
     def sound(self, seconds: float, probability: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.hearing.audio.append(np.full(FRAME_SAMPLES, probability, np.float32))
-            assert self.hearing.frames(9) is not None
-            self.take(self.hearing.looked(probability, self.now))
+            self.recognizer.audio.append(np.full(FRAME_SAMPLES, probability, np.float32))
+            assert self.recognizer.frames(9) is not None
+            self.take(self.recognizer.looked(probability, self.now))
 
     def speak(self, speech_s: float, pause_s: float) -> None:
         self.sound(speech_s, 0.9)
         self.sound(pause_s, 0.0)
 
     def begin(self) -> RecognitionTask | None:
-        task = self.hearing.next_task()
+        task = self.recognizer.next_task()
         if task is not None:
-            request = self.hearing.began(task)
+            request = self.recognizer.began(task)
             in_front = 0 if request.before is None else request.before.samples
             assert len(request.audio) == task.to - task.segment.start + in_front
             self.behind.append(request.before)
@@ -115,7 +115,7 @@ class Table:
         self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float = 0.0
     ) -> None:
         self.going.remove(task)
-        self.take(self.hearing.recognised(task, found, self.now, work_s))
+        self.take(self.recognizer.recognised(task, found, self.now, work_s))
 
     def hear(self, text: str | None = "some words") -> RecognitionTask | None:
         """The engine hears what is due, and is done at once."""
@@ -248,14 +248,14 @@ def test_pause_ends_no_turn_if_the_client_ends_turns() -> None:
         table.say(1.0, 1.0, "words")
     assert len(table.finals) == 2
     assert not table.of(TurnEnded)
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     assert [one.text for one in table.of(TurnEnded)] == ["words words"]
 
 
 def test_commit_of_silence_ends_an_empty_turn() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.0)
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     assert table.of(TurnEnded) == [
         TurnEnded(0, pytest.approx(1.0, abs=0.05), pytest.approx(1.0, abs=0.05), "", committed=True)
     ]
@@ -265,14 +265,14 @@ def test_single_turn_session_ends_at_its_first_pause() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
     table.say(1.0, 1.0, "over")
     assert isinstance(table.told[-2], Summary | InputProcessed)
-    assert table.hearing.over
+    assert table.recognizer.over
     assert [one.transcript.text for one in table.of(Summary)] == ["over"]
 
 
 def test_dropped_turn_gives_no_more_events(table: Table) -> None:
     table.sound(1.0, 0.9)
     partial = table.begun()
-    table.take(table.hearing.cancel())
+    table.take(table.recognizer.cancel())
     before = len(table.told)
     assert partial.obsolete
     table.end(partial, "too late")
@@ -285,9 +285,9 @@ def test_dropped_turn_gives_no_more_events(table: Table) -> None:
 def test_committed_turn_is_sent_before_the_drop_of_the_next() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.9)
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     table.sound(1.0, 0.9)
-    table.take(table.hearing.cancel())
+    table.take(table.recognizer.cancel())
     assert not table.of(TurnDropped), "the first has no words yet"
     table.hear("first")
     assert [(one.turn, one.segment.text) for one in table.finals] == [(0, "first")]
@@ -300,7 +300,7 @@ def test_failed_final_has_the_words_of_its_partial_and_a_flag(table: Table) -> N
     table.sound(0.9, 0.9)
     table.hear("one two")
     table.sound(1.2, 0.9)
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     table.hear(None)
     [final] = table.finals
     assert (final.segment.text, final.segment.flags) == ("one two", (AUDIO_UNHEARD,))
@@ -313,9 +313,9 @@ def test_restarted_recognizer_continues_numbers_turn_and_segments() -> None:
         LiveOptions(turns=TurnControl.CLIENT), LiveSessionStart(3.0, 7, 12, said, 1, (10, 11))
     )
     table.sound(1.0, 0.9)
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     table.hear("and this")
-    table.take(table.hearing.finish(0.0))
+    table.take(table.recognizer.finish(0.0))
     [final] = table.finals
     assert (final.turn, final.piece) == (7, 12)
     assert final.segment.start >= 3.0
@@ -332,7 +332,7 @@ def test_doubt_about_the_language_survives_a_restart_and_is_one_notice(doubted: 
     )
     table = Table(begin=begin)
     table.say(1.0, 1.0, "who made")
-    table.take(table.hearing.finish(0.0))
+    table.take(table.recognizer.finish(0.0))
     assert table.codes() == ([] if doubted else ["language_doubtful"])
     [summary] = table.of(Summary)
     assert "language_doubtful" in [one.code for one in summary.transcript.notices]
@@ -348,17 +348,17 @@ def test_audio_after_the_end_of_a_single_turn_session_is_dropped() -> None:
     assert [one.turn for one in table.of(SpeechStarted)] == [0]
     assert [one.turn for one in table.of(TurnEnded)] == [0]
     assert isinstance(table.told[-1], Summary)
-    assert table.hearing.audio.end - table.hearing.audio.start <= 2 * FRAME_SAMPLES
+    assert table.recognizer.audio.end - table.recognizer.audio.start <= 2 * FRAME_SAMPLES
 
 
 def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
-    assert table.hearing.audio.end - table.hearing.audio.start < LIVE_RATE
+    assert table.recognizer.audio.end - table.recognizer.audio.start < LIVE_RATE
     table.speak(1.0, 1.0)
-    assert table.hearing.backlog_s == pytest.approx(1.3, abs=0.2)
+    assert table.recognizer.backlog_s == pytest.approx(1.3, abs=0.2)
     table.hear()
-    assert table.hearing.backlog_s == 0.0
+    assert table.recognizer.backlog_s == 0.0
 
 
 def test_short_segment_is_recognized_with_a_near_one_before_it() -> None:
@@ -388,7 +388,7 @@ def test_dropped_segments_and_partials_give_no_context() -> None:
     table.sound(1.0, 0.9)
     table.hear("a partial")
     assert table.behind[-1] is None
-    table.take(table.hearing.cancel())
+    table.take(table.recognizer.cancel())
     table.say(0.5, 0.7)
     assert table.behind[-1] is None
 
@@ -396,7 +396,7 @@ def test_dropped_segments_and_partials_give_no_context() -> None:
 def test_audio_of_the_context_is_kept_only_while_it_can_be_used() -> None:
     table = Table(LiveOptions(partials=False), context=True)
     table.say(2.0, 0.7)
-    kept = table.hearing.audio
+    kept = table.recognizer.audio
     assert kept.end - kept.start > 2 * LIVE_RATE
     assert table.of(InputProcessed)[-1].settled > 2.0, "nobody needs it to begin anew"
     table.sound(9.0, 0.0)
@@ -415,7 +415,7 @@ def test_any_order_of_work_gives_complete_events(
 ) -> None:
     chance = random.Random(seed)
     table = Table(LiveOptions(turns=turns, partials=partials, endpointing=SHORT), context=context)
-    hearing = table.hearing
+    hearing = table.recognizer
     for _ in range(chance.randrange(5, 60)):
         match chance.randrange(8):
             case 0 | 1 | 2 if not hearing.finishing:
@@ -484,7 +484,7 @@ def _holds(told: list[LiveEvent]) -> None:
 
 def test_options_can_change_between_two_utterances(table: Table) -> None:
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
-    table.hearing.follow(patient, 0.0)
+    table.recognizer.follow(patient, 0.0)
     table.speak(1.0, 1.0)
     assert not table.of(SpeechStopped)
     table.sound(1.2, 0.0)
@@ -495,7 +495,7 @@ def test_segments_are_recognized_with_the_options_of_their_begin() -> None:
     table = Table(LiveOptions(partials=False, language="en"))
     table.speak(1.0, 1.0)
     table.sound(1.0, 0.9)
-    table.hearing.follow(LiveOptions(partials=False, language="de"), 0.0)
+    table.recognizer.follow(LiveOptions(partials=False, language="de"), 0.0)
     table.sound(1.0, 0.9)
     table.sound(1.0, 0.0)
     table.speak(1.0, 1.0)
@@ -514,7 +514,7 @@ def test_words_of_an_incremental_engine_are_stable_and_sent_once() -> None:
         task = table.hear(text)
         assert task is not None
         assert task.urgency is RecognitionUrgency.PARTIAL
-        assert task.to <= table.hearing.audio.end - 0.1 * LIVE_RATE, "it may lie behind the end"
+        assert task.to <= table.recognizer.audio.end - 0.1 * LIVE_RATE, "it may lie behind the end"
     assert [(one.text, one.stable, one.tail) for one in table.of(Partial)] == [
         ("one", "one", ""),
         ("one two", "one two", ""),
@@ -576,9 +576,9 @@ def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> No
     table = Table(schedule=TURNS)
     table.speak(2.0, 0.7)
     final = table.begun()
-    assert table.hearing.held, "the next segment would get the number of the second speaker"
+    assert table.recognizer.held, "the next segment would get the number of the second speaker"
     table.answer(final, turns((1.0, "yes?"), last="no."))
-    assert not table.hearing.held
+    assert not table.recognizer.held
     table.speak(1.0, 1.0)
     table.answer(table.begun(), turns(last="why?"))
     assert table.texts == ["yes?", "no.", "why?"]
@@ -591,17 +591,17 @@ def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
     for behind_s, codes in ((0.9, []), (1.2, ["partials_late"])):
         table = Table(schedule=TURNS)
         table.sound(0.5, 0.9)
-        end = table.hearing.audio.end
-        table.hearing.arrivals.append((end + round(behind_s * LIVE_RATE), 0.0))
+        end = table.recognizer.audio.end
+        table.recognizer.arrivals.append((end + round(behind_s * LIVE_RATE), 0.0))
         table.answer(table.begun(), turns(last="late"))
         assert table.codes() == codes
-        assert table.hearing.waiting_s == pytest.approx(behind_s)
-        assert table.hearing.backlog_s == pytest.approx(behind_s)
+        assert table.recognizer.waiting_s == pytest.approx(behind_s)
+        assert table.recognizer.backlog_s == pytest.approx(behind_s)
 
 
 def test_final_waits_since_its_audio_came() -> None:
     table = Table(schedule=dataclasses.replace(TURNS, first_s=9.0))
-    table.hearing.arrivals += [(LIVE_RATE, 3.0), (2 * LIVE_RATE, 5.0), (9 * LIVE_RATE, 7.0)]
+    table.recognizer.arrivals += [(LIVE_RATE, 3.0), (2 * LIVE_RATE, 5.0), (9 * LIVE_RATE, 7.0)]
     table.now = 20.0
     table.speak(1.0, 0.9)
     table.answer(table.begun(), turns(last="late"), work_s=2.0)
@@ -613,14 +613,14 @@ def test_audio_before_a_cancel_is_looked_at_without_its_words() -> None:
     table.speak(1.0, 0.7)
     running = table.begun()
     assert running.urgency is RecognitionUrgency.FINAL
-    table.hearing.orders.append(LiveOrder.COMMIT)
-    assert table.hearing.held, "it is not cancelled"
-    table.hearing.orders[0] = LiveOrder.CANCEL
-    assert not table.hearing.held
+    table.recognizer.orders.append(LiveOrder.COMMIT)
+    assert table.recognizer.held, "it is not cancelled"
+    table.recognizer.orders[0] = LiveOrder.CANCEL
+    assert not table.recognizer.held
     table.sound(2.0, 0.9)
     assert not running.obsolete
-    table.hearing.orders.popleft()
-    table.take(table.hearing.follow(LiveOrder.CANCEL, 0.0))
+    table.recognizer.orders.popleft()
+    table.take(table.recognizer.follow(LiveOrder.CANCEL, 0.0))
     assert running.obsolete
     table.answer(running, turns(last="dropped"))
     assert table.begin() is None
@@ -659,7 +659,7 @@ hearing = StreamRecognizer(LiveOptions(), LiveSessionStart(), schedule=schedule)
 for _ in range({11 * LIVE_RATE // FRAME_SAMPLES}):
     hearing.audio.append(np.ones({FRAME_SAMPLES}, np.float32))
     list(hearing.looked(0.9, 0.0))
-[piece] = hearing._story.pieces
+[piece] = hearing._assembler.pieces
 assert piece.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
 """
     limits = {limit_overrides.VARIABLE: '{"live_buffer": 20}'}
@@ -680,7 +680,7 @@ def test_next_segment_waits_for_a_running_partial_of_an_engine_of_turns() -> Non
     table = Table(schedule=TURNS)
     table.sound(1.0, 0.9)
     running = table.begun()
-    table.take(table.hearing.cancel())
+    table.take(table.recognizer.cancel())
     table.speak(1.0, 0.7)
     assert table.begin() is None
     table.answer(running, turns(last="dropped"))
@@ -697,32 +697,32 @@ def test_final_that_was_stopped_keeps_the_text_of_what_was_heard() -> None:
 
 
 def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
-    table.hearing.verdict = lambda: UtteranceAdmission.REFUSE
+    table.recognizer.verdict = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
     table.speak(2.0, 2.0)
     assert [type(event) for event in table.told if not isinstance(event, InputProcessed)] == [
         SessionRejected
     ]
-    assert table.hearing.over
+    assert table.recognizer.over
     assert not table.hear()
 
 
 def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     verdicts = iter([UtteranceAdmission.SHED, UtteranceAdmission.SERVE])
-    table.hearing.verdict = lambda: next(verdicts)
+    table.recognizer.verdict = lambda: next(verdicts)
     for _ in range(2):
         table.speak(1.0, 1.0)
-    assert not table.hearing.speaking
+    assert not table.recognizer.speaking
     assert not table.hear(), "of all pieces of the turn"
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     table.sound(1.0, 1.0)
-    assert table.hearing.speaking
+    assert table.recognizer.speaking
     table.sound(1.0, 0.0)
-    assert table.hearing.waiting_s > 1.0
+    assert table.recognizer.waiting_s > 1.0
     while table.hear("heard"):
         pass
-    table.take(table.hearing.commit(0.0))
+    table.take(table.recognizer.commit(0.0))
     [noticed] = table.of(NoticeRaised)
     assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
     ended = [(one.text, one.committed) for one in table.of(TurnEnded)]

@@ -57,9 +57,9 @@ class Endpointer:
     """
 
     def __init__(
-        self, settings: EndpointingOptions, at: int = 0, keep_from: int | None = None
+        self, options: EndpointingOptions, at: int = 0, keep_from: int | None = None
     ) -> None:
-        self._settings = self._wanted = settings
+        self._options = self._wanted = options
         self.position = at
         """End of the audio that was processed."""
         self.keep_from = at if keep_from is None else keep_from
@@ -72,11 +72,11 @@ class Endpointer:
         self._paused = False
         self._lowest, self._lowest_at = 2.0, at
 
-    def use(self, settings: EndpointingOptions) -> None:
+    def use(self, options: EndpointingOptions) -> None:
         """Change the settings: between utterances at once, else after the open one."""
-        self._wanted = settings
+        self._wanted = options
         if not self.speaking:
-            self._settings = settings
+            self._options = options
             self._run = self._sure_run = 0
 
     def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
@@ -98,29 +98,29 @@ class Endpointer:
         return (self._closed(at if self._quiet is None else self._quiet_end(), reason),)
 
     def _between(self, probability: float) -> tuple[EndpointEvent, ...]:
-        settings = self._settings
+        options = self._options
         if not self._run:
-            reach = self.position - FRAME_SAMPLES - _samples(settings.pre_roll_s)
+            reach = self.position - FRAME_SAMPLES - _samples(options.pre_roll_s)
             self.keep_from = max(self.keep_from, reach)
-        if not probability >= settings.threshold:
+        if not probability >= options.threshold:
             self._run = self._sure_run = 0
             return ()
         self._run += FRAME_SAMPLES
-        is_sure = probability >= settings.sure_threshold
+        is_sure = probability >= options.sure_threshold
         self._sure_run = self._sure_run + FRAME_SAMPLES if is_sure else 0
-        sure = 0 < self._sure_run >= _samples(settings.min_sure_speech_s)
-        if self._run < _samples(settings.min_speech_s) and not sure:
+        sure = 0 < self._sure_run >= _samples(options.min_sure_speech_s)
+        if self._run < _samples(options.min_speech_s) and not sure:
             return ()
         return (self._opened(self.keep_from),)
 
     def _within(self, probability: float) -> tuple[EndpointEvent, ...]:
-        settings, begin = self._settings, self.position - FRAME_SAMPLES
-        full = self.position + FRAME_SAMPLES > self.keep_from + _samples(settings.longest_s)
-        if probability >= settings.threshold and self._quiet is not None:
+        options, begin = self._options, self.position - FRAME_SAMPLES
+        full = self.position + FRAME_SAMPLES > self.keep_from + _samples(options.longest_s)
+        if probability >= options.threshold and self._quiet is not None:
             return self._gone_on(begin, full)
-        if probability < settings.neg_threshold and self._quiet is None:
+        if probability < options.neg_threshold and self._quiet is None:
             self._quiet = begin
-        longest = _samples(settings.longest_s)
+        longest = _samples(options.longest_s)
         late = self.keep_from + longest // 2 <= begin and self.position <= self.keep_from + longest
         if late and probability < self._lowest:
             self._lowest, self._lowest_at = probability, begin + FRAME_SAMPLES // 2
@@ -135,17 +135,17 @@ class Endpointer:
         """Continue the utterance after silence, or begin another if it would be too long."""
         if full:
             ended = self._closed(self._quiet_end(), "cut")
-            reach = begin - _samples(self._settings.pre_roll_s)
+            reach = begin - _samples(self._options.pre_roll_s)
             return ended, self._opened(max(ended.at, reach))
         told, self._paused, self._quiet = self._paused, False, None
         return (UtteranceResumed(begin),) if told else ()
 
     def _still(self) -> tuple[EndpointEvent, ...]:
         """Return the end of the utterance or its pause, if the silence is long enough."""
-        settings, silence = self._settings, self.position - (self._quiet or 0)
-        if silence >= _samples(settings.silence_s):
+        options, silence = self._options, self.position - (self._quiet or 0)
+        if silence >= _samples(options.silence_s):
             return (self._closed(self._quiet_end(), "silence"),)
-        if not self._paused and silence >= _samples(max(settings.pause_s, settings.post_roll_s)):
+        if not self._paused and silence >= _samples(max(options.pause_s, options.post_roll_s)):
             self._paused = True
             return (UtterancePaused(self._quiet_end()),)
         return ()
@@ -153,20 +153,20 @@ class Endpointer:
     def _quiet_end(self) -> int:
         """Return the end of the utterance if no speech follows."""
         assert self._quiet is not None
-        reach = self._quiet + _samples(self._settings.post_roll_s)
-        return min(reach, self.keep_from + _samples(self._settings.longest_s), self.position)
+        reach = self._quiet + _samples(self._options.post_roll_s)
+        return min(reach, self.keep_from + _samples(self._options.longest_s), self.position)
 
     def _opened(self, at: int) -> UtteranceBegan:
         self.speaking, self.keep_from = True, at
         self._run = self._sure_run = 0
-        self._lowest, self._lowest_at = 2.0, at + _samples(self._settings.longest_s) // 2
+        self._lowest, self._lowest_at = 2.0, at + _samples(self._options.longest_s) // 2
         return UtteranceBegan(at)
 
     def _closed(self, at: int, reason: EndReason) -> UtteranceEnded:
         self.speaking, self.keep_from = False, at
         self._paused, self._quiet = False, None
         if reason != "cut":  # an utterance that continues after a cut keeps its settings
-            self._settings = self._wanted
+            self._options = self._wanted
         return UtteranceEnded(at, reason)
 
 

@@ -121,19 +121,19 @@ Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16;
 -60 dB, beside clicks or 7 s of silence, at least 0.88; 5 dB louder than white noise, 0.2."""
 
 
-def has_speech(detector: VadModel, audio: Block) -> bool:
+def has_speech(vad_model: VadModel, audio: Block) -> bool:
     """Return whether there may be speech in 16 kHz audio, however quiet, also beside loud noise.
     For other audio recognizers invent words."""
     parts = np.array_split(audio, 1 + len(audio) // (2 * LIVE_RATE))
-    return any(len(part) and _has_speech(detector, part) for part in parts)
+    return any(len(part) and _has_speech(vad_model, part) for part in parts)
 
 
-def _has_speech(detector: VadModel, audio: Block) -> bool:
+def _has_speech(vad_model: VadModel, audio: Block) -> bool:
     loud = max(float(np.quantile(np.abs(audio), 0.99)), 1e-9)  # without clicks
     usual = np.clip(audio * (0.25 / loud), -1, 1).astype(np.float32)
     frames = usual[: len(usual) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, 1, FRAME_SAMPLES)
-    state = [detector.state()]
-    return any(detector.probabilities(one, state)[0] > MIN_SPEECH_PROBABILITY for one in frames)
+    state = [vad_model.state()]
+    return any(vad_model.probabilities(one, state)[0] > MIN_SPEECH_PROBABILITY for one in frames)
 
 
 MAX_FRAMES_AT_ONCE = 64
@@ -154,12 +154,12 @@ class EngineSession:
     def __init__(
         self,
         scheduler: LiveScheduler,
-        hearing: StreamRecognizer,
+        recognizer: StreamRecognizer,
         tell: LiveEventCallback,
         client: str,
         state: Any,
     ) -> None:
-        self.hearing, self.tell, self.client, self.state = hearing, tell, client, state
+        self.recognizer, self.tell, self.client, self.state = recognizer, tell, client, state
         self.left = False
         """True if the session has left the scheduler: no more events are sent."""
         self.wordless = False
@@ -181,29 +181,29 @@ class EngineSession:
         """Return the seconds of pushed audio that are not processed yet, or wait for recognition.
         More than a few mean that the caller pushes too fast."""
         with self._scheduler.lock:
-            return self.hearing.backlog_s
+            return self.recognizer.backlog_s
 
     @property
     def busy(self) -> bool:
         """Return whether some of its audio waits for analysis."""
-        return bool(self._inbox or self.hearing.backlog)
+        return bool(self._inbox or self.recognizer.backlog)
 
     @property
     def waiting_s(self) -> float:
         """Return the seconds of its speech that wait for finals and delay those of others."""
-        return 0.0 if self.share is None or self.share.ahead else self.hearing.waiting_s
+        return 0.0 if self.share is None or self.share.ahead else self.recognizer.waiting_s
 
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
         """Return its share of the speech; None before its first admission."""
         if self.rank is None or self.share is None:
             return None
         return load_shedding.ServedSession(
-            self.client, self.rank, self.hearing.speaking, self.share.at(now)
+            self.client, self.rank, self.recognizer.speaking, self.share.at(now)
         )
 
     def newcomer(self) -> load_shedding.ArrivingUtterance:
         """Return its utterance that begins, as the load model needs it."""
-        entering = self.rank is None and self.hearing.new
+        entering = self.rank is None and self.recognizer.new
         return load_shedding.ArrivingUtterance(self.client, self.rank, entering)
 
     def admit_utterance(self, rank: int, now: float) -> None:
@@ -214,28 +214,28 @@ class EngineSession:
     def looked(self, frames: int, now: float) -> None:
         """Record how much of its audio was processed."""
         if self.share is not None:
-            speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.hearing.speaking else 0.0
+            speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.recognizer.speaking else 0.0
             self.share.spoken(speech_s, now)
 
     def frames(self, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
         """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
-        hearing = self.hearing
-        while not hearing.held:
+        recognizer = self.recognizer
+        while not recognizer.held:
             while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
-                if hearing.backlog >= MAX_FRAMES_AT_ONCE:
+                if recognizer.backlog >= MAX_FRAMES_AT_ONCE:
                     break
                 self._inbox.popleft()
-                hearing.audio.append(sound)
-            frames = hearing.frames(MAX_FRAMES_AT_ONCE)
+                recognizer.audio.append(sound)
+            frames = recognizer.frames(MAX_FRAMES_AT_ONCE)
             if frames is not None or not self._inbox:
                 return frames
             what = self._inbox.popleft()
             assert isinstance(what, tuple)
             order, came = what
             if isinstance(order, LiveOrder):
-                hearing.orders.popleft()
-            say(hearing.follow(order, came))
+                recognizer.orders.popleft()
+            say(recognizer.follow(order, came))
         return None
 
     def push(self, what: SessionInput) -> None:
@@ -244,11 +244,11 @@ class EngineSession:
             now = time.monotonic()
             if isinstance(what, np.ndarray):
                 self._inbox.append(what)
-                self.hearing.arrivals.append((self.hearing.arrived + len(what), now))
+                self.recognizer.arrivals.append((self.recognizer.arrived + len(what), now))
             else:
                 self._inbox.append((what, now))
                 if isinstance(what, LiveOrder):
-                    self.hearing.orders.append(what)
+                    self.recognizer.orders.append(what)
             self._scheduler.input_came.notify()
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class LiveEngine(TranscriptionEngine, Protocol):
     """Live engine, for at most `EngineSpec.sessions` streams at once."""
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a session; ``tell`` gets its events on threads of the engine.
 
@@ -274,8 +274,8 @@ class LiveScheduler:
 
     def __init__(
         self,
-        ears: LiveRecognizers,
-        detector: VadModel,
+        recognizers: LiveRecognizers,
+        vad_model: VadModel,
         engine: str,
         precision: str,
         threads: int | None = None,
@@ -297,8 +297,8 @@ class LiveScheduler:
         """Set if audio may be looked at that waited for recognition."""
         threads = threads or usable_cpu_cores()
         self.load, self._let = load_shedding.EngineLoadModel(threads), 0
-        self.detector = detector
-        self._ears, self.pace = ears, pace
+        self.vad_model = vad_model
+        self._recognizers, self.pace = recognizers, pace
         self.encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
         self.lock = threading.RLock()
@@ -315,20 +315,20 @@ class LiveScheduler:
             thread.start()
 
     def open(
-        self, options: LiveOptions, begin: LiveSessionStart, tell: LiveEventCallback
+        self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a session."""
-        hearing = StreamRecognizer(
+        recognizer = StreamRecognizer(
             options,
-            begin,
+            start,
             *self._about,
-            voices=self._ears.encoder is not None,
+            voices=self._recognizers.encoder is not None,
             schedule=self._schedule,
-            context=self._ears.contexts,
+            context=self._recognizers.contexts,
         )
-        session = EngineSession(self, hearing, tell, options.client, self.detector.state())
-        hearing.verdict = partial(self._verdict, session)
-        if options.diarize and self._ears.encoder is None and not begin.at:
+        session = EngineSession(self, recognizer, tell, options.client, self.vad_model.state())
+        recognizer.verdict = partial(self._verdict, session)
+        if options.diarize and self._recognizers.encoder is None and not start.at:
             tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
         with self.lock:
             self.load.limit_s = options.wait_s or self.load.limit_s
@@ -356,7 +356,7 @@ class LiveScheduler:
         self._sessions = [one for one in self._sessions if one is not session]
         if all(one.client != session.client for one in self._sessions):
             self._served.pop(session.client, None)
-        session.hearing.leave()
+        session.recognizer.leave()
 
     @contextmanager
     def _ending_failed_session(self, session: EngineSession) -> Iterator[None]:
@@ -399,34 +399,34 @@ class LiveScheduler:
                     due.append((session, frames))
         return due
 
-    def _detect(self, due: list[tuple[EngineSession, Block]]) -> None:
+    def _detect(self, due_sessions: list[tuple[EngineSession, Block]]) -> None:
         """Run the VAD: one batch of the first frames of all sessions, then of the second, …"""
-        counts = dict.fromkeys((session for session, _ in due), 0)
+        counts = dict.fromkeys((session for session, _ in due_sessions), 0)
         held = set[EngineSession]()
-        for step in range(max(len(frames) for _, frames in due)):
+        for step in range(max(len(frames) for _, frames in due_sessions)):
             rows = [
                 (session, frames)
-                for session, frames in due
+                for session, frames in due_sessions
                 if len(frames) > step and session not in held
             ]
             if not rows:
                 break
             batch = np.stack([frames[step] for _, frames in rows])
-            found = self.detector.probabilities(batch, [session.state for session, _ in rows])
+            found = self.vad_model.probabilities(batch, [session.state for session, _ in rows])
             with self.lock:
                 now = time.monotonic()
                 for row, (session, _) in enumerate(rows):
                     if not session.left:
                         with self._ending_failed_session(session):
-                            self._say(session, session.hearing.looked(float(found[row]), now))
+                            self._say(session, session.recognizer.looked(float(found[row]), now))
                     counts[session] += 1
-                    if session.hearing.held:
+                    if session.recognizer.held:
                         held.add(session)  # its other frames wait
         with self.lock:
             now = time.monotonic()
             for session, count in counts.items():
                 session.looked(count, now)
-            speaking = sum(session.hearing.speaking for session in self._sessions)
+            speaking = sum(session.recognizer.speaking for session in self._sessions)
             self.load.look(speaking, self._waiting_s(), now)
             self._wanted.notify_all()
 
@@ -438,7 +438,7 @@ class LiveScheduler:
         now = time.monotonic()
         found = (one.speaker(now) for one in self._sessions)
         speakers = [speaker for speaker in found if speaker is not None]
-        if session.hearing.resumed:
+        if session.recognizer.resumed:
             verdict = load_shedding.UtteranceAdmission.SERVE
         else:
             verdict = self.load.verdict(session.newcomer(), speakers, self._waiting_s())
@@ -455,7 +455,7 @@ class LiveScheduler:
             return
         begun = time.monotonic()
         request = SegmentRequest(self._sample, LiveOptions(), cancelled=lambda: self._closed)
-        found = self._ears.words(request, RecognitionUrgency.FINAL)
+        found = self._recognizers.words(request, RecognitionUrgency.FINAL)
         if found is None:  # a failure at once says nothing of costs
             return
         with self.lock:
@@ -482,12 +482,12 @@ class LiveScheduler:
     def _begun(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
-            return partial(self._recognise, session, due, session.hearing.began(due))
-        voicing = session.hearing.voicing
-        assert voicing is not None
-        sound = voicing.began(due, session.hearing.audio)
+            return partial(self._recognise, session, due, session.recognizer.began(due))
+        segment_embeddings = session.recognizer.segment_embeddings
+        assert segment_embeddings is not None
+        sound = segment_embeddings.began(due, session.recognizer.audio)
         self.encoding += 1
-        return partial(self._tell_apart, session, voicing, due, sound)
+        return partial(self._tell_apart, session, segment_embeddings, due, sound)
 
     def _recognise(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
@@ -501,26 +501,26 @@ class LiveScheduler:
         found: RecognitionHypothesis | None = RecognitionHypothesis("")
         draft = request.draft.draft if request.draft is not None else None
         goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
-        if options.endpointing.threshold or goes_on or has_speech(self.detector, request.audio):
-            found = self._ears.words(replace(request, cancelled=unwanted), task.urgency)
+        if options.endpointing.threshold or goes_on or has_speech(self.vad_model, request.audio):
+            found = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)
         with self.lock:
             now = time.monotonic()
             self._count(task, found, now - begun)
             if self.pace is not None and found is not None:
                 self.pace.took(task.urgency, now - begun, now)
-            self._say(session, session.hearing.recognised(task, found, now, now - begun))
+            self._say(session, session.recognizer.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
             if self._schedule.turns and session.busy:
                 self._released.set()
 
     def _count(
-        self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float
+        self, task: RecognitionTask, hypothesis: RecognitionHypothesis | None, work_s: float
     ) -> None:
         """Count the cost of a recognition. A second of speech counts once, whether or not events
         are sent for it. Work that was stopped as unwanted says nothing of costs."""
         if self._is_extra(task):
             self.load.costs.add_work(load_shedding.WorkKind.PARTIAL, work_s)
-        elif found is not None or not task.obsolete:
+        elif hypothesis is not None or not task.obsolete:
             piece = task.segment
             new = task.to - max(piece.start, piece.counted)
             piece.counted = max(piece.counted, task.to)
@@ -530,23 +530,23 @@ class LiveScheduler:
     def _tell_apart(
         self,
         session: EngineSession,
-        voicing: SegmentEmbeddings,
-        voiced: EmbeddingTask,
+        segment_embeddings: SegmentEmbeddings,
+        task: EmbeddingTask,
         sound: Block | None,
     ) -> None:
         begun = time.monotonic()
         try:
-            vector = None if sound is None else self._ears.voice(sound)
+            vector = None if sound is None else self._recognizers.voice(sound)
             with self.lock:
-                question = voicing.heard(voiced, vector)
-            decision = None
-            if question is not None:
+                request = segment_embeddings.heard(task, vector)
+            result = None
+            if request is not None:
                 try:
-                    decision = live_speaker_labels.relabel(question)
+                    result = live_speaker_labels.relabel(request)
                 except Exception:  # the labels stay as they were
                     log.exception("internal error in the clustering of speakers; the labels stay")
             with self.lock:
-                self._say(session, session.hearing.decided(voiced, decision))
+                self._say(session, session.recognizer.decided(task, result))
         finally:
             with self.lock:
                 self.encoding -= 1
@@ -558,9 +558,9 @@ class LiveScheduler:
         labels = self.load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = list[tuple[EngineSession, SessionTask]]()
         for session in self._sessions:
-            heard = voices and (labels or session.hearing.finishing)
+            heard = voices and (labels or session.recognizer.finishing)
             with self._ending_failed_session(session):
-                task = session.hearing.due(heard, partial(self._worth, session))
+                task = session.recognizer.due(heard, partial(self._worth, session))
                 if task is not None:
                     tasks.append((session, task))
         if not tasks:
@@ -572,11 +572,13 @@ class LiveScheduler:
                 self.pace.tried(due.urgency, now)
         return session, due
 
-    def _turn_order(self, one: tuple[EngineSession, SessionTask]) -> tuple[int, float, float]:
-        session, task = one
+    def _turn_order(
+        self, session_task: tuple[EngineSession, SessionTask]
+    ) -> tuple[int, float, float]:
+        session, task = session_task
         urgency, since = task.urgency, task.since
         if isinstance(task, RecognitionTask) and urgency is RecognitionUrgency.PARTIAL:
-            hurried_since = session.hearing.hurried_since
+            hurried_since = session.recognizer.hurried_since
             if hurried_since is not None:
                 urgency, since = RecognitionUrgency.FINAL, hurried_since
         return partial_results.turn_order(session.client, urgency, since, self._served)
@@ -585,7 +587,7 @@ class LiveScheduler:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
         if self._is_shed(task):
-            self._say(session, session.hearing.partials_late(task))
+            self._say(session, session.recognizer.partials_late(task))
             return False
         if self.pace is None or self.pace.allows(task.urgency, time.monotonic()):
             return True
@@ -607,5 +609,5 @@ class LiveScheduler:
         for event in events:
             if not (session.left or self._closed):
                 session.tell(event)
-        if session.hearing.over:
+        if session.recognizer.over:
             self._drop(session)

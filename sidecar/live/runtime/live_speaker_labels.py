@@ -55,14 +55,14 @@ class RelabelResult:
     voices: clustering.Matrix
 
 
-def relabel(question: RelabelRequest) -> RelabelResult:
+def relabel(request: RelabelRequest) -> RelabelResult:
     """Return the labels; this takes time (0.1 s for a thousand embeddings)."""
-    founding = question.seconds >= min(MIN_FOUNDING_S, float(question.seconds.max()))
-    firm = clustering.cluster_embeddings(question.vectors[founding], question.seconds[founding])
-    voices = clustering.cluster_directions(question.vectors[founding], firm)
-    labels: clustering.Labels = (question.vectors @ voices.T).argmax(axis=1)
+    founding = request.seconds >= min(MIN_FOUNDING_S, float(request.seconds.max()))
+    firm = clustering.cluster_embeddings(request.vectors[founding], request.seconds[founding])
+    voices = clustering.cluster_directions(request.vectors[founding], firm)
+    labels: clustering.Labels = (request.vectors @ voices.T).argmax(axis=1)
     labels[founding] = firm
-    return RelabelResult(question.pieces, labels, voices)
+    return RelabelResult(request.pieces, labels, voices)
 
 
 class LiveSpeakerLabels:
@@ -76,7 +76,7 @@ class LiveSpeakerLabels:
     def __init__(
         self,
         said: Mapping[int, int | None] | None = None,
-        voices: Mapping[int, SpeakerEmbedding] | None = None,
+        embeddings: Mapping[int, SpeakerEmbedding] | None = None,
     ) -> None:
         self._before = dict(said or {})
         self._told = dict(self._before)
@@ -86,7 +86,7 @@ class LiveSpeakerLabels:
         self._decided = 0
         self._asked: set[int] = set()
         """Segments of the last request whose embeddings have not changed since."""
-        for number, one in (voices or {}).items():
+        for number, one in (embeddings or {}).items():
             vector = vector_of(one)
             self._heard[_speaker_anchor(number)] = _LabelledEmbedding(
                 vector.astype(np.float16), one.seconds, number
@@ -141,18 +141,18 @@ class LiveSpeakerLabels:
         seconds = np.array([one.seconds for one in heard], np.float32)
         return RelabelRequest(tuple(pieces), vectors, seconds)
 
-    def take(self, decision: RelabelResult) -> None:
+    def take(self, result: RelabelResult) -> None:
         """Take over a decision; segments that came meanwhile go to the nearest speaker."""
-        found = dict(zip(decision.pieces, decision.labels.tolist(), strict=True))
+        found = dict(zip(result.pieces, result.labels.tolist(), strict=True))
         found = {piece: label for piece, label in found.items() if piece in self._asked}
         before = [one.label for one in self._heard.values()]
         after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._heard]
         numbers = clustering.renumber_speakers(
             np.array([*before, self._highest]),
             np.array([*after, clustering.NO_SPEAKER]),
-            len(decision.voices),
+            len(result.voices),
         )
-        known = zip(numbers.tolist(), decision.voices, strict=True)
+        known = zip(numbers.tolist(), result.voices, strict=True)
         used = set(found.values())  # not of a voice whose only embeddings were dropped meanwhile
         self._directions = dict(one for label, one in enumerate(known) if label in used)
         for piece, one in self._heard.items():
@@ -262,17 +262,17 @@ def _speaker_anchor(number: int) -> int:
 class LiveSpeakerIdentification:
     """Identified speakers of one session, and the names that its client got."""
 
-    def __init__(self, known: Sequence[SpeakerCandidate]) -> None:
-        self._known = {one.person: one for one in known}
-        self._means = speaker_identification.mean_vectors(known)
+    def __init__(self, candidates: Sequence[SpeakerCandidate]) -> None:
+        self._candidates = {one.person: one for one in candidates}
+        self._means = speaker_identification.mean_vectors(candidates)
         self._told: dict[int, str] = {}
         self.voices: dict[int, SpeakerProfile] = {}
         """Profile of each speaker, by number."""
 
-    def meet(self, voices: Mapping[int, speaker_identification.SpeakerVector]) -> None:
+    def meet(self, vectors: Mapping[int, speaker_identification.SpeakerVector]) -> None:
         """Take over the current embeddings of the speakers."""
         self.voices = speaker_identification.match_profiles(
-            voices, speaker_identification.similarities(voices, self._means), self._known
+            vectors, speaker_identification.similarities(vectors, self._means), self._candidates
         )
 
     def name_of(self, speaker: int | None) -> str | None:

@@ -192,23 +192,23 @@ class EngineLoadModel:
         return self._level if now < self._until else SheddingLevel.NOTHING
 
     def verdict(
-        self, newcomer: ArrivingUtterance, speakers: Sequence[ServedSession], waiting_s: float
+        self, utterance: ArrivingUtterance, sessions: Sequence[ServedSession], waiting_s: float
     ) -> UtteranceAdmission:
-        """Return the admission of an utterance that begins, beside those of ``speakers``."""
-        others = [one for one in speakers if one.rank != newcomer.rank]
+        """Return the admission of an utterance that begins, beside those of ``sessions``."""
+        others = [one for one in sessions if one.rank != utterance.rank]
         speaking = sum(one.speaking for one in others)
         if not self.limit_s or not others:
             return UtteranceAdmission.SERVE
         late = self.delay_s(speaking + 1, waiting_s) > self.limit_s
         demand = max(speaking, sum(one.share for one in others))
         room = self._room(waiting_s)
-        if newcomer.entering:  # at most, it takes capacity from another owner
+        if utterance.entering:  # at most, it takes capacity from another owner
             room = min(room, demand) if late else self.target
-        if not late and not (newcomer.entering and demand + 1 > room):
+        if not late and not (utterance.entering and demand + 1 > room):
             return UtteranceAdmission.SERVE
-        if _is_within_fair_share(newcomer, others, room):
+        if _is_within_fair_share(utterance, others, room):
             return UtteranceAdmission.SERVE
-        return UtteranceAdmission.REFUSE if newcomer.entering else UtteranceAdmission.SHED
+        return UtteranceAdmission.REFUSE if utterance.entering else UtteranceAdmission.SHED
 
     @property
     def target(self) -> float:
@@ -236,17 +236,17 @@ def fair_share(demands: Iterable[float], capacity: float) -> float:
 
 
 def _is_within_fair_share(
-    newcomer: ArrivingUtterance, others: Sequence[ServedSession], room: float
+    utterance: ArrivingUtterance, other_sessions: Sequence[ServedSession], room: float
 ) -> bool:
     """Return whether one more utterance leaves its owner within its share. The sessions of an owner
     that were admitted first take the share first."""
-    demands: dict[str, float] = {newcomer.owner: 1.0}
-    for one in others:
+    demands: dict[str, float] = {utterance.owner: 1.0}
+    for one in other_sessions:
         demands[one.owner] = demands.get(one.owner, 0.0) + one.weight
-    before = sum(one.weight for one in others if _precedes(one, newcomer))
+    before = sum(one.weight for one in other_sessions if _precedes(one, utterance))
     return before + 1 <= fair_share(demands.values(), room) + 1e-9
 
 
-def _precedes(one: ServedSession, newcomer: ArrivingUtterance) -> bool:
-    is_first = newcomer.rank is None or one.rank < newcomer.rank
-    return one.owner == newcomer.owner and is_first
+def _precedes(session: ServedSession, utterance: ArrivingUtterance) -> bool:
+    is_first = utterance.rank is None or session.rank < utterance.rank
+    return session.owner == utterance.owner and is_first

@@ -202,28 +202,28 @@ class RecognitionPlan:
 
     def next_task(
         self,
-        ended: Iterable[SpeechSegment],
-        going_on: SpeechSegment | None,
+        ended_segments: Iterable[SpeechSegment],
+        open_segment: SpeechSegment | None,
         looked: int,
         options: LiveOptions,
     ) -> RecognitionTask | None:
-        """Return the next task: the first of the segments that have ``ended`` and have no final
-        yet, else the open one. Audio up to the sample ``looked`` is processed so far."""
-        for segment in ended:
+        """Return the next task: the first of the ``ended_segments`` that have no final yet, else
+        ``open_segment``. Audio up to the sample ``looked`` is processed so far."""
+        for segment in ended_segments:
             if segment.final is None:
                 if self._busy(segment) or self._growing(segment):
                     return None
                 assert segment.end is not None
                 since = max(segment.since, self._since)
                 return RecognitionTask(segment, segment.end, RecognitionUrgency.FINAL, since)
-        if going_on is None or going_on.shed:
+        if open_segment is None or open_segment.shed:
             return None
-        if going_on.paused is not None:
-            if self._schedule.grows or going_on.early is not None or self._busy(going_on):
+        if open_segment.paused is not None:
+            if self._schedule.grows or open_segment.early is not None or self._busy(open_segment):
                 return None
-            pause = going_on.paused
-            return RecognitionTask(going_on, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
-        return self._partial(going_on, looked, options)
+            pause = open_segment.paused
+            return RecognitionTask(open_segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
+        return self._partial(open_segment, looked, options)
 
     def began(self, task: RecognitionTask) -> None:
         """Note that a recognition has begun."""
@@ -356,23 +356,23 @@ class SegmentRequest:
 class RecognitionContext:
     """Context of one session: its last segments, each near the one before it."""
 
-    def __init__(self, known: Sequence[ContextUtterance] = ()) -> None:
-        """``known``: the context of another engine, which this one continues."""
-        self._told = deque(known)
+    def __init__(self, utterances: Sequence[ContextUtterance] = ()) -> None:
+        """``utterances``: the context of another engine, which this one continues."""
+        self._told = deque(utterances)
 
     def known(self, settled: int) -> tuple[ContextUtterance, ...]:
         """Return the context segments that end before a sample."""
         return tuple(one for one in self._told if _sample(one.end) <= settled)
 
-    def settled(self, segment: SpeechSegment, found: RecognitionHypothesis | None) -> None:
+    def settled(self, segment: SpeechSegment, hypothesis: RecognitionHypothesis | None) -> None:
         """Note the result of a segment; None if recognition failed."""
         assert segment.end is not None
-        understood = found is not None and found.text
+        understood = hypothesis is not None and hypothesis.text
         if not understood or (self._told and not _is_near(self._told[-1], segment)):
             self.forget()
-        if found is not None and understood:
+        if hypothesis is not None and understood:
             start, end = segment.start / LIVE_RATE, segment.end / LIVE_RATE
-            self._told.append(ContextUtterance(start, end, found.tokens))
+            self._told.append(ContextUtterance(start, end, hypothesis.tokens))
 
     def forget(self) -> None:
         """Drop the context: the words were cancelled or not recognized."""
@@ -403,5 +403,5 @@ def _sample(seconds: float) -> int:
     return round(seconds * LIVE_RATE)
 
 
-def _is_near(told: ContextUtterance, segment: SpeechSegment) -> bool:
-    return 0 <= segment.start - _sample(told.end) <= MAX_CONTEXT_GAP_S * LIVE_RATE
+def _is_near(utterance: ContextUtterance, segment: SpeechSegment) -> bool:
+    return 0 <= segment.start - _sample(utterance.end) <= MAX_CONTEXT_GAP_S * LIVE_RATE

@@ -27,17 +27,17 @@ class _TurnMark:
 class ResultAssembler:
     """Queue of ended segments that wait for their text and for the segments before them.
 
-    ``voicing``: source of the speaker labels; None if there are none.
+    ``segment_embeddings``: source of the speaker labels; None if there are none.
     """
 
     def __init__(
-        self, begin: live_events.LiveSessionStart, voicing: SegmentEmbeddings | None
+        self, start: live_events.LiveSessionStart, segment_embeddings: SegmentEmbeddings | None
     ) -> None:
-        self._voicing = voicing
+        self._segment_embeddings = segment_embeddings
         self._rows: deque[SpeechSegment | _TurnMark | live_events.TurnDropped | None] = deque()
         """Waiting rows; None marks the end of all."""
-        self._said = list(zip(begin.pieces, begin.said, strict=True))
-        self._of_turn = list(begin.said[len(begin.said) - begin.open :])
+        self._said = list(zip(start.pieces, start.said, strict=True))
+        self._of_turn = list(start.said[len(start.said) - start.open :])
         self._language = ""
         self.commits = 0
         """Number of the client's commits that were answered."""
@@ -54,12 +54,12 @@ class ResultAssembler:
         """Return whether only the summary is left to send."""
         return bool(self._rows) and self._rows[0] is None
 
-    def add(self, piece: SpeechSegment, after: SpeechSegment | None = None) -> None:
-        """Add a segment that has ended, behind ``after`` or all others."""
-        if after is None:
-            self._rows.append(piece)
+    def add(self, speech: SpeechSegment, previous_speech: SpeechSegment | None = None) -> None:
+        """Add a segment that has ended, behind ``previous_speech`` or all others."""
+        if previous_speech is None:
+            self._rows.append(speech)
         else:
-            self._rows.insert(self._rows.index(after) + 1, piece)
+            self._rows.insert(self._rows.index(previous_speech) + 1, speech)
 
     def end_turn(self, turn: int, at: int, *, committed: bool) -> None:
         """End a turn: it has no more segments."""
@@ -87,36 +87,38 @@ class ResultAssembler:
 
     def settle(
         self,
-        piece: SpeechSegment,
-        found: RecognitionHypothesis,
+        speech: SpeechSegment,
+        hypothesis: RecognitionHypothesis,
         flags: tuple[str, ...],
         wait_s: float,
         work_s: float,
     ) -> None:
         """Set the final of a segment."""
-        assert piece.end is not None
-        at = piece.start / LIVE_RATE
-        words = tuple(replace(one, start=at + one.start, end=at + one.end) for one in found.words)
+        assert speech.end is not None
+        at = speech.start / LIVE_RATE
+        words = tuple(
+            replace(one, start=at + one.start, end=at + one.end) for one in hypothesis.words
+        )
         segment = Segment(
             at,
-            piece.end / LIVE_RATE,
-            found.text.strip(),
+            speech.end / LIVE_RATE,
+            hypothesis.text.strip(),
             words=words,
             flags=flags,
-            words_by=found.words_by if words else "",
-            confidence=found.likelihood,
-            language=found.language,
+            words_by=hypothesis.words_by if words else "",
+            confidence=hypothesis.likelihood,
+            language=hypothesis.language,
         )
-        if found.sure and found.text:
-            self.sure_language = found.language
-        piece.final = live_events.Final(
-            piece.turn,
-            piece.number,
+        if hypothesis.sure and hypothesis.text:
+            self.sure_language = hypothesis.language
+        speech.final = live_events.Final(
+            speech.turn,
+            speech.number,
             segment,
-            found.language,
+            hypothesis.language,
             wait_s,
             work_s,
-            confidence=found.confidence,
+            confidence=hypothesis.confidence,
         )
 
     def due(self) -> Iterator[live_events.LiveEvent]:
@@ -136,16 +138,16 @@ class ResultAssembler:
             else:
                 self.forget_embedding(row)
 
-    def forget_embedding(self, piece: SpeechSegment) -> None:
+    def forget_embedding(self, speech: SpeechSegment) -> None:
         """Drop an embedding that is not needed."""
-        if self._voicing is not None:
-            self._voicing.forget(piece.number)
+        if self._segment_embeddings is not None:
+            self._segment_embeddings.forget(speech.number)
 
     def summary(self, options: LiveOptions, end: int, engine: str, precision: str) -> Transcript:
         """Return the transcript of the session, up to the sample ``end``."""
         said = [segment for _, segment in self._said]
-        if self._voicing is not None:
-            of = self._voicing.speakers.of
+        if self._segment_embeddings is not None:
+            of = self._segment_embeddings.speakers.of
             said = [replace(one, speaker=of(piece)) for piece, one in self._said]
         transcript = Transcript(
             segments=tuple(said),
@@ -153,29 +155,33 @@ class ResultAssembler:
             duration=end / LIVE_RATE,
             engine=engine,
             precision=precision,
-            diarized=options.diarize and self._voicing is not None,
+            diarized=options.diarize and self._segment_embeddings is not None,
         )
         told_apart = any(one.speaker is not None for one in said)  # if only for a part of the time
-        if told_apart and self._voicing is not None and self._voicing.people is not None:
-            transcript = self._recognised(transcript, self._voicing, options)
-        if options.diarize and self._voicing is None:
+        if (
+            told_apart
+            and self._segment_embeddings is not None
+            and self._segment_embeddings.people is not None
+        ):
+            transcript = self._recognised(transcript, self._segment_embeddings, options)
+        if options.diarize and self._segment_embeddings is None:
             transcript = transcript.with_notice(SPEAKERS_UNAVAILABLE)
         return transcript
 
     def _recognised(
-        self, transcript: Transcript, voicing: SegmentEmbeddings, options: LiveOptions
+        self, transcript: Transcript, segment_embeddings: SegmentEmbeddings, options: LiveOptions
     ) -> Transcript:
         """Return the transcript with the identified speakers; with embeddings, if requested."""
-        assert voicing.people is not None
+        assert segment_embeddings.people is not None
         there = {one.speaker for one in transcript.segments}
-        voices = [one for one in voicing.people.voices.values() if one.speaker in there]
+        voices = [one for one in segment_embeddings.people.voices.values() if one.speaker in there]
         if not options.voiceprints:
             return replace(transcript, voices=tuple(voices))
-        sounds = voicing.speakers.sounds
+        sounds = segment_embeddings.speakers.sounds
         embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
         pairs = zip(voices, embeddings, strict=True)
         kept = [replace(one, print=found) for one, found in pairs]
-        prints = tuple(voicing.speakers.sound_of(piece) for piece, _ in self._said)
+        prints = tuple(segment_embeddings.speakers.sound_of(piece) for piece, _ in self._said)
         return replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> live_events.TurnEnded:
@@ -186,15 +192,15 @@ class ResultAssembler:
         self.commits += mark.committed
         return live_events.TurnEnded(mark.turn, start, end, text, mark.committed)
 
-    def _told(self, piece: SpeechSegment, final: live_events.Final) -> live_events.Final:
+    def _told(self, speech: SpeechSegment, final: live_events.Final) -> live_events.Final:
         """Return the final of a segment, with its speaker as far as that is known."""
-        if piece.diarize and self._voicing is not None:
-            who = self._voicing.speakers.tell(piece.number)
+        if speech.diarize and self._segment_embeddings is not None:
+            who = self._segment_embeddings.speakers.tell(speech.number)
             segment = replace(final.segment, speaker=who)
-            people = self._voicing.people
+            people = self._segment_embeddings.people
             name = None if people is None else people.name_of(who)
             final = replace(final, segment=segment, name=name)
         self._language = final.language
-        self._said.append((piece.number, final.segment))
+        self._said.append((speech.number, final.segment))
         self._of_turn.append(final.segment)
         return final

@@ -101,11 +101,13 @@ class SegmentEmbeddings:
     """
 
     def __init__(
-        self, begin: live_events.LiveSessionStart, known: Sequence[SpeakerCandidate] | None = None
+        self,
+        start: live_events.LiveSessionStart,
+        candidates: Sequence[SpeakerCandidate] | None = None,
     ) -> None:
-        said = dict(zip(begin.pieces, (one.speaker for one in begin.said), strict=True))
-        self.speakers = live_speaker_labels.LiveSpeakerLabels(said, begin.voices)
-        self.people = None if known is None else LiveSpeakerIdentification(known)
+        said = dict(zip(start.pieces, (one.speaker for one in start.said), strict=True))
+        self.speakers = live_speaker_labels.LiveSpeakerLabels(said, start.voices)
+        self.people = None if candidates is None else LiveSpeakerIdentification(candidates)
         if self.people is not None:  # the previous engine has sent these names
             self.people.meet(self.speakers.sounds)
             self.people.news()
@@ -218,48 +220,48 @@ class SegmentEmbeddings:
         """Note that a partial has begun: it is an embedding's turn next."""
         self._their_turn = True
 
-    def began(self, voiced: EmbeddingTask, ring: SampleRingBuffer) -> Block | None:
+    def began(self, task: EmbeddingTask, ring: SampleRingBuffer) -> Block | None:
         """Begin a task; return its audio, shape (samples,), or None for the last decision."""
         self._their_turn = False
-        if voiced.piece is None:
+        if task.piece is None:
             self._deciding = True
             return None
         sample = self._open
-        if sample is None or sample.piece != voiced.piece:
-            sample = next(one for one in self.waiting if one.piece == voiced.piece)
+        if sample is None or sample.piece != task.piece:
+            sample = next(one for one in self.waiting if one.piece == task.piece)
             self.waiting.remove(sample)
         sample.begun = sample.asked
-        self._going[voiced] = _seconds(sample.asked)
+        self._going[task] = _seconds(sample.asked)
         sound, sample.sound = sample.sound, None
         return sample.cut(ring) if sound is None else sound
 
     def heard(
-        self, voiced: EmbeddingTask, vector: live_speaker_labels.Vector | None
+        self, task: EmbeddingTask, vector: live_speaker_labels.Vector | None
     ) -> live_speaker_labels.RelabelRequest | None:
         """Note the embedding of a segment, None if that failed; return the request for a decision
         that is due now."""
-        if voiced.piece is None:
+        if task.piece is None:
             return self.speakers.question(last=True)
-        seconds = self._going.pop(voiced, None)
+        seconds = self._going.pop(task, None)
         if seconds is None:
             return None
         if vector is None:
-            self.speakers.mark_without_embedding(voiced.piece)
+            self.speakers.mark_without_embedding(task.piece)
             return None
-        self.speakers.hear(voiced.piece, vector, seconds)
+        self.speakers.hear(task.piece, vector, seconds)
         return self.speakers.question()
 
     def decided(
-        self, voiced: EmbeddingTask, decision: live_speaker_labels.RelabelResult | None
+        self, task: EmbeddingTask, result: live_speaker_labels.RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the changes."""
-        if decision is not None:
-            self.speakers.take(decision)
-        if voiced.piece is None:
+        if result is not None:
+            self.speakers.take(result)
+        if task.piece is None:
             yield from self.settle()
             return
         yield from self._revised()
-        if decision is not None:
+        if result is not None:
             yield live_events.SpeakerEmbeddingsKnown(self.speakers.voices)
 
     @property

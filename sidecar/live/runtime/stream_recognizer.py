@@ -73,7 +73,7 @@ class StreamRecognizer:
     def __init__(
         self,
         options: LiveOptions,
-        begin: live_events.LiveSessionStart,
+        start: live_events.LiveSessionStart,
         engine: str = "",
         precision: str = "",
         voices: bool = False,
@@ -81,13 +81,13 @@ class StreamRecognizer:
         context: bool = False,
     ) -> None:
         self.options = options
-        self._context = RecognitionContext(begin.context) if context else None
+        self._context = RecognitionContext(start.context) if context else None
         self._schedule = schedule
         self._engine_state = SessionState()
         self._probabilities: deque[tuple[float, int]] = deque(maxlen=_PROBABILITY_FRAMES)
         self._engine, self._precision = engine, precision
-        at = round(begin.at * LIVE_RATE)
-        lead = at if begin.lead is None else round(begin.lead * LIVE_RATE)
+        at = round(start.at * LIVE_RATE)
+        lead = at if start.lead is None else round(start.lead * LIVE_RATE)
         self.audio = SampleRingBuffer(lead)
         self.arrivals: deque[tuple[int, float]] = deque()
         """End of each block of audio that has come, in `audio` or not yet, and the time of that."""
@@ -97,29 +97,29 @@ class StreamRecognizer:
         """Time when the audio that was processed last had come."""
         self._looked, self._decided = _frames_from(lead, at)
         self._ends = endpointing.Endpointer(self._endpointing, self._decided, at)
-        self._turn, self._piece = begin.turn, begin.piece
-        self._turn_began = at if begin.open else None
-        goes_on = begin.at or begin.turn or begin.piece
+        self._turn, self._piece = start.turn, start.piece
+        self._turn_began = at if start.open else None
+        goes_on = start.at or start.turn or start.piece
         self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
         self._open: SpeechSegment | None = None
         asked = options.known_voices or options.voiceprints  # labels may be requested later
         known = options.known_voices if asked else None
-        self.voicing = SegmentEmbeddings(begin, known) if voices else None
-        self._story = ResultAssembler(begin, self.voicing)
+        self.segment_embeddings = SegmentEmbeddings(start, known) if voices else None
+        self._assembler = ResultAssembler(start, self.segment_embeddings)
         self._listening = RecognitionPlan(schedule)
         self._told_at = at
-        self._known: tuple[live_events.ContextUtterance, ...] = begin.context
+        self._known: tuple[live_events.ContextUtterance, ...] = start.context
         self._late: int | None = None
-        self._confidence = begin.confidence
-        self._doubted = begin.doubted
+        self._confidence = start.confidence
+        self._doubted = start.doubted
         self.over = False
         """True once `Summary` was sent."""
         self.finishing = False
         self.verdict: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
         """Admission of an utterance that begins."""
         self._verdict: UtteranceAdmission | None = None
-        self._began = begin.began
+        self._began = start.began
 
     @property
     def _endpointing(self) -> EndpointingOptions:
@@ -149,14 +149,14 @@ class StreamRecognizer:
     def waiting_s(self) -> float:
         """Return the seconds of speech that has ended and has no final; before an engine of turns
         audio waits, too, that is not looked at yet."""
-        pieces = (piece for piece in self._story.pieces if piece.final is None)
+        pieces = (piece for piece in self._assembler.pieces if piece.final is None)
         waiting = sum((piece.end or 0) - piece.start for piece in pieces)
         return (waiting + (self._unseen if self._schedule.turns else 0)) / LIVE_RATE
 
     @property
     def backlog_s(self) -> float:
         """Return the seconds that are not processed yet, or wait for recognition."""
-        waiting = sum((piece.end or 0) - piece.start for piece in self._story.pieces)
+        waiting = sum((piece.end or 0) - piece.start for piece in self._assembler.pieces)
         return (self._unseen + waiting) / LIVE_RATE
 
     @property
@@ -201,7 +201,7 @@ class StreamRecognizer:
     def _wanted(self) -> Iterator[SpeechSegment]:
         """Return the ended segments without those that the next order drops for sure."""
         drops = self._cancelling and self.options.turns is TurnControl.CLIENT
-        return (one for one in self._story.pieces if not (drops and one.turn == self._turn))
+        return (one for one in self._assembler.pieces if not (drops and one.turn == self._turn))
 
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
@@ -226,8 +226,11 @@ class StreamRecognizer:
                 yield from self._take(event, self._came)
                 if self.over:
                     return
-            if self.voicing is not None and probability >= self.options.endpointing.threshold:
-                self.voicing.spoken(self._looked - endpointing.FRAME_SAMPLES)
+            if (
+                self.segment_embeddings is not None
+                and probability >= self.options.endpointing.threshold
+            ):
+                self.segment_embeddings.spoken(self._looked - endpointing.FRAME_SAMPLES)
         yield from self._heard()
 
     def follow(self, order: LiveOrder | LiveOptions, now: float) -> Iterable[live_events.LiveEvent]:
@@ -256,12 +259,12 @@ class StreamRecognizer:
         """Cancel the open turn; the results of ended turns are sent before."""
         if self._open is not None:
             self._open.cancelled = True
-            self._story.forget_embedding(self._open)
+            self._assembler.forget_embedding(self._open)
         if self._context is not None:
             self._context.forget()
         self._open = None
         self._looked = max(self._looked, self._decided)
-        self._story.drop(self._turn, self._looked)
+        self._assembler.drop(self._turn, self._looked)
         self.audio.silence(self._looked)  # less than a frame, which is not the next turn's
         self._ends = endpointing.Endpointer(self._endpointing, self._looked)
         self._turn_began = None
@@ -273,7 +276,7 @@ class StreamRecognizer:
         """Stop recognition: the session is closed."""
         if self._open is not None:
             self._open.cancelled = True
-        self._story.leave()
+        self._assembler.leave()
 
     def finish(self, now: float) -> Iterator[live_events.LiveEvent]:
         """End the audio."""
@@ -285,25 +288,25 @@ class StreamRecognizer:
             yield from self._take(event, now)
         if self._turn_began is not None:
             self._end_turn(at)
-        self._story.end()
+        self._assembler.end()
         yield from self._flush()
 
     def due(
         self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
-        """Return the next task; `began`, here or of `voicing`, reports its begin. ``voices``:
-        whether an embedding may be computed. ``worth``: whether a recognition is worth its cost
-        now."""
+        """Return the next task; `began`, here or of `segment_embeddings`, reports its begin.
+        ``voices``: whether an embedding may be computed. ``worth``: whether a recognition is worth
+        its cost now."""
         words = self.next_task()
         if words is not None and worth is not None and not worth(words):
             words = None
-        if not voices or self.voicing is None:
+        if not voices or self.segment_embeddings is None:
             return words
-        voiced = self.voicing.next_task(self._story.only_summary_left)
+        voiced = self.segment_embeddings.next_task(self._assembler.only_summary_left)
         if words is None or voiced is None:
             return words or voiced
         partial = words.urgency is RecognitionUrgency.PARTIAL and self.hurried_since is None
-        return voiced if partial and self.voicing.before_partial else words
+        return voiced if partial and self.segment_embeddings.before_partial else words
 
     def next_task(self) -> RecognitionTask | None:
         """Return the next recognition."""
@@ -318,12 +321,12 @@ class StreamRecognizer:
         partial = task.urgency is RecognitionUrgency.PARTIAL
         if partial:
             task.late_s = (task.to + self._unseen) / LIVE_RATE - task.since
-        if partial and self.voicing is not None:
-            self.voicing.partial_began()
+        if partial and self.segment_embeddings is not None:
+            self.segment_embeddings.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest())
         start = task.segment.start - (before.samples if before else 0)
         draft = task.segment.draft if partial or self._schedule.grows else None
-        sure_language = self._story.sure_language
+        sure_language = self._assembler.sure_language
         options = dataclasses.replace(task.segment.options, language_before=sure_language)
         audio = self.audio.cut(start, task.to)
         return SegmentRequest(
@@ -334,76 +337,82 @@ class StreamRecognizer:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
 
     def recognised(
-        self, task: RecognitionTask, found: RecognitionHypothesis | None, now: float, work_s: float
+        self,
+        task: RecognitionTask,
+        hypothesis: RecognitionHypothesis | None,
+        now: float,
+        work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
         """Yield the events of a result; it is None if recognition was stopped or failed."""
         self._listening.over(task, now)
         piece = task.segment
         if piece.cancelled or piece.final is not None:
             return
-        for end, turn in found.earlier if found is not None else ():
+        for end, turn in hypothesis.earlier if hypothesis is not None else ():
             piece = yield from self._divided(
                 piece, self._border(piece, end, task.to), turn, now, work_s
             )
             work_s = 0.0
         if task.urgency is RecognitionUrgency.FINAL:
-            yield from self._settle(piece, found, now, work_s)
+            yield from self._settle(piece, hypothesis, now, work_s)
             return
-        if found is None:
+        if hypothesis is None:
             return
-        news = piece.draft is None or piece.draft.text != found.text or not self._schedule.grows
-        piece.draft = found
+        news = (
+            piece.draft is None or piece.draft.text != hypothesis.text or not self._schedule.grows
+        )
+        piece.draft = hypothesis
         if task.pause is not None and task.pause == piece.paused:
-            piece.early = found
+            piece.early = hypothesis
             if piece.end is not None:
-                yield from self._settle(piece, found, now, work_s)
+                yield from self._settle(piece, hypothesis, now, work_s)
                 return
-        if piece.end is None and self.options.partials and found.text and news:
-            yield from self._partial(piece, found, task)
+        if piece.end is None and self.options.partials and hypothesis.text and news:
+            yield from self._partial(piece, hypothesis, task)
 
-    def _border(self, piece: SpeechSegment, at: int, last: int) -> int:
+    def _border(self, speech: SpeechSegment, at: int, last: int) -> int:
         """Return the frame with the least speech near a change of speakers, in the audio up to
         ``last``, which the engine has. Both speakers get speech."""
         threshold = self.options.endpointing.threshold
-        within = [one for one in self._probabilities if piece.start < one[1] < last]
+        within = [one for one in self._probabilities if speech.start < one[1] < last]
         spoken = [frame for probability, frame in within if probability >= threshold]
         near = [
             (probability, abs(frame - at), frame)
             for probability, frame in within
             if spoken and spoken[0] < frame <= spoken[-1] and abs(frame - at) <= _BORDER
         ]
-        return min(near)[2] if near else min(max(at, piece.start + 1), last)
+        return min(near)[2] if near else min(max(at, speech.start + 1), last)
 
     def _divided(
         self,
-        piece: SpeechSegment,
+        speech: SpeechSegment,
         at: int,
-        turn: RecognitionHypothesis,
+        hypothesis: RecognitionHypothesis,
         now: float,
         work_s: float,
     ) -> Generator[live_events.LiveEvent, None, SpeechSegment]:
         """End a segment at ``at`` with the text of a turn; return the segment of the rest."""
         rest = dataclasses.replace(
-            piece, number=self._piece, start=at, draft=None, agreement=HypothesisAgreement()
+            speech, number=self._piece, start=at, draft=None, agreement=HypothesisAgreement()
         )
         self._piece += 1
-        if self.voicing is not None and piece.diarize:
-            self.voicing.divided(piece.number, at, rest.number, now, self.audio)
-        if piece is self._open:
-            self._open, piece.since = rest, self._came
-            self._story.add(piece)
+        if self.segment_embeddings is not None and speech.diarize:
+            self.segment_embeddings.divided(speech.number, at, rest.number, now, self.audio)
+        if speech is self._open:
+            self._open, speech.since = rest, self._came
+            self._assembler.add(speech)
         else:
-            self._story.add(rest, after=piece)
-        piece.end = at
-        yield from self._settle(piece, turn, now, work_s)
+            self._assembler.add(rest, previous_speech=speech)
+        speech.end = at
+        yield from self._settle(speech, hypothesis, now, work_s)
         return rest
 
     def decided(
-        self, voiced: EmbeddingTask, decision: RelabelResult | None
+        self, task: EmbeddingTask, result: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the events."""
-        assert self.voicing is not None
-        yield from self.voicing.decided(voiced, decision)
+        assert self.segment_embeddings is not None
+        yield from self.segment_embeddings.decided(task, result)
         yield from self._flush()
 
     def _within_frame(self) -> int:
@@ -427,9 +436,13 @@ class StreamRecognizer:
                     self._piece, self._turn, at, self._looked, self.options, asked=at
                 )
                 self._open.shed = self._verdict is UtteranceAdmission.SHED
-                if self.voicing is not None and self.options.diarize and not self._open.shed:
+                if (
+                    self.segment_embeddings is not None
+                    and self.options.diarize
+                    and not self._open.shed
+                ):
                     self._open.diarize = True
-                    self.voicing.opened(self._piece, at)
+                    self.segment_embeddings.opened(self._piece, at)
                 self._piece += 1
                 if begins:
                     self._turn_began = at
@@ -439,8 +452,8 @@ class StreamRecognizer:
             case endpointing.UtterancePaused(at):
                 assert self._open is not None
                 self._open.paused, self._open.early = at, None
-                if self.voicing is not None:
-                    self.voicing.paused()
+                if self.segment_embeddings is not None:
+                    self.segment_embeddings.paused()
             case endpointing.UtteranceResumed():
                 assert self._open is not None
                 self._open.paused = self._open.early = None
@@ -453,11 +466,11 @@ class StreamRecognizer:
         piece, self._open = self._open, None
         assert piece is not None
         piece.end, piece.since = at, now
-        if self.voicing is not None:
-            self.voicing.ended(piece.number, at, now, self.audio)
+        if self.segment_embeddings is not None:
+            self.segment_embeddings.ended(piece.number, at, now, self.audio)
         if reason == "cut":
             piece.paused = piece.early = None
-        self._story.add(piece)
+        self._assembler.add(piece)
         if reason == "silence":
             yield live_events.SpeechStopped(piece.turn, at / LIVE_RATE)
             if self.options.turns is not TurnControl.CLIENT:
@@ -470,69 +483,78 @@ class StreamRecognizer:
             yield from self.finish(now)
 
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
-        self._story.end_turn(self._turn, at, committed=committed)
+        self._assembler.end_turn(self._turn, at, committed=committed)
         self._turn += 1
         self._turn_began = None
 
     def _settle(
-        self, piece: SpeechSegment, found: RecognitionHypothesis | None, now: float, work_s: float
+        self,
+        speech: SpeechSegment,
+        hypothesis: RecognitionHypothesis | None,
+        now: float,
+        work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
         """Set the final of a segment; it is sent behind those before it."""
-        assert piece.end is not None
+        assert speech.end is not None
         flags: tuple[str, ...] = ()
         if self._context is not None:
-            self._context.settled(piece, found)
-        if found is None or found.unheard:
-            found = found or piece.draft or RecognitionHypothesis("")
-            found, flags = dataclasses.replace(found, words=()), (live_events.AUDIO_UNHEARD,)
+            self._context.settled(speech, hypothesis)
+        if hypothesis is None or hypothesis.unheard:
+            hypothesis = hypothesis or speech.draft or RecognitionHypothesis("")
+            hypothesis, flags = (
+                dataclasses.replace(hypothesis, words=()),
+                (live_events.AUDIO_UNHEARD,),
+            )
             yield live_events.NoticeRaised(
                 Notice(
                     live_events.RECOGNITION_FAILED, "A segment of speech could not be recognized."
                 )
             )
-        if not found.language:
-            found = dataclasses.replace(found, language=piece.options.language)
-        self._confidence += found.confidence
+        if not hypothesis.language:
+            hypothesis = dataclasses.replace(hypothesis, language=speech.options.language)
+        self._confidence += hypothesis.confidence
         if self._confidence.doubtful and not self._doubted:
             self._doubted = True
             yield live_events.NoticeRaised(doubtful_language_notice(live=True))
-        self._story.settle(piece, found, flags, max(0.0, now - piece.since - work_s), work_s)
+        self._assembler.settle(
+            speech, hypothesis, flags, max(0.0, now - speech.since - work_s), work_s
+        )
         yield from self._flush()
 
     def _flush(self) -> Iterator[live_events.LiveEvent]:
         """Yield due results, in order."""
-        waited = sum(1 for _ in self._story.pieces)
-        before = self._story.commits
-        yield from self._story.due()
-        if (waited, before) != (sum(1 for _ in self._story.pieces), self._story.commits):
+        waited = sum(1 for _ in self._assembler.pieces)
+        before = self._assembler.commits
+        yield from self._assembler.due()
+        if (waited, before) != (sum(1 for _ in self._assembler.pieces), self._assembler.commits):
             yield from self._heard(always=True)
-        if self.over or not self._story.only_summary_left:
+        if self.over or not self._assembler.only_summary_left:
             return
-        if self.voicing is not None and not self.voicing.settled:
-            if not self.voicing.has_no_work:
+        if self.segment_embeddings is not None and not self.segment_embeddings.settled:
+            if not self.segment_embeddings.has_no_work:
                 return
-            yield from self.voicing.settle()
+            yield from self.segment_embeddings.settle()
         yield from self._heard(always=True)
         self.over = True
         about = self._engine, self._precision
-        transcript = self._story.summary(self.options, self._within_frame(), *about)
+        transcript = self._assembler.summary(self.options, self._within_frame(), *about)
         if self._confidence.doubtful:
             transcript = transcript.with_notice(doubtful_language_notice(live=True))
         yield live_events.Summary(transcript)
 
     def _partial(
-        self, piece: SpeechSegment, found: RecognitionHypothesis, task: RecognitionTask
+        self, speech: SpeechSegment, hypothesis: RecognitionHypothesis, task: RecognitionTask
     ) -> Iterator[live_events.LiveEvent]:
         if task.late_s > PARTIAL_STEP_S:
             yield from self.partials_late(task)
         if self._schedule.grows:
-            shown = PartialText(found.text, found.text, "")
+            shown = PartialText(hypothesis.text, hypothesis.text, "")
         else:
-            shown = piece.agreement.update(found.text)
-        start, end = piece.start / LIVE_RATE, task.to / LIVE_RATE
+            shown = speech.agreement.update(hypothesis.text)
+        start, end = speech.start / LIVE_RATE, task.to / LIVE_RATE
         if shown.text or shown.tail:
             yield live_events.Partial(
-                piece.turn, piece.number, start, end, shown.text, shown.stable, shown.tail
+                speech.turn, speech.number, start, end, shown.text, shown.stable, shown.tail
             )
 
     def partials_late(self, task: RecognitionTask) -> Iterator[live_events.LiveEvent]:
@@ -544,7 +566,7 @@ class StreamRecognizer:
     def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Drop audio that is not needed any more; report the progress now and then."""
         settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
-        for piece in self._story.pieces:
+        for piece in self._assembler.pieces:
             settled = min(settled, piece.start)
         if self._open is not None:
             settled = min(settled, self._open.start)
@@ -562,7 +584,7 @@ class StreamRecognizer:
             wanted_s = min(lead_s, known[0].start) if known else lead_s
             at_s = self._looked / LIVE_RATE
             yield live_events.InputProcessed(
-                at_s, settled / LIVE_RATE, self._story.commits, wanted_s
+                at_s, settled / LIVE_RATE, self._assembler.commits, wanted_s
             )
 
 

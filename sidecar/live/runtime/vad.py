@@ -61,7 +61,7 @@ class VadWeights:
     last: tuple[Floats, float]
 
 
-def load_vad(silero: EmbeddedModel = SILERO_MODEL) -> SileroVad:
+def load_vad(silero_model: EmbeddedModel = SILERO_MODEL) -> SileroVad:
     """Return the detector, with the weights from the library that contains them.
 
     Raises:
@@ -69,12 +69,14 @@ def load_vad(silero: EmbeddedModel = SILERO_MODEL) -> SileroVad:
             weights.
     """
     try:
-        model = parse_ort_model(find_embedded_models((silero,))[silero], silero.what)
+        model = parse_ort_model(
+            find_embedded_models((silero_model,))[silero_model], silero_model.what
+        )
     except KeyError:
-        missing = f"this moonshine-voice does not carry the {silero.what}"
+        missing = f"this moonshine-voice does not carry the {silero_model.what}"
         raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
-        raise errors.LiveUnavailable(f"The {silero.what} cannot be read: {error}") from None
+        raise errors.LiveUnavailable(f"The {silero_model.what} cannot be read: {error}") from None
     found = {name.removeprefix(_BRANCH): values for name, values in model.weights.items()}
     return SileroVad(_arrange_tensors(found))
 

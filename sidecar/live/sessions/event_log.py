@@ -140,10 +140,10 @@ class EventLog:
         self._ring()
         return True
 
-    def end(self, wrong: errors.SidecarError | None = None) -> None:
+    def end(self, error: errors.SidecarError | None = None) -> None:
         """End the events."""
         if not self.over:
-            self.over, self.wrong = True, wrong
+            self.over, self.wrong = True, error
             self._ring()
 
     async def after(self, number: int) -> AsyncIterator[NumberedEvent]:
@@ -186,12 +186,12 @@ class EventMetrics:
     """Metrics of one session's events. ``wire``: the protocol of its client; ``patience_s``: the
     timeout of the recognition of a segment."""
 
-    def __init__(self, tally: LiveMetrics, wire: str, patience_s: float) -> None:
+    def __init__(self, live_metrics: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
-        self.tally, self._patience_s = tally, patience_s
+        self.tally, self._patience_s = live_metrics, patience_s
         self._speaking = False
         self._summed = False
-        tally.opened.add(wire)
+        live_metrics.opened.add(wire)
 
     def sound(self, seconds: float) -> None:
         """Count received audio."""
@@ -217,17 +217,17 @@ class EventMetrics:
             case live_events.Summary():
                 self._summed = True
 
-    def ended(self, wrong: errors.SidecarError | None, *, finished: bool) -> None:
+    def ended(self, error: errors.SidecarError | None, *, finished: bool) -> None:
         """Count the end. ``finished``: the client requested it."""
         if self._speaking:
             self.tally.orphaned.add()
         self._speaks(False)
         reason = DONE if finished or self._summed else LEFT
-        if wrong is not None:
-            reason = wrong.code
-            if isinstance(wrong, errors.LiveFull):
-                self.tally.refused.add(self.wire, wrong.code)
-            if (outcome := outcome_of_error(wrong)) is not None:
+        if error is not None:
+            reason = error.code
+            if isinstance(error, errors.LiveFull):
+                self.tally.refused.add(self.wire, error.code)
+            if (outcome := outcome_of_error(error)) is not None:
                 self.tally.came(outcome)
         self.tally.ended.add(self.wire, reason)
 

@@ -76,14 +76,14 @@ class InputLogTotals:
         """Return whether it is at its limit."""
         return self.bytes >= self.most
 
-    def may_add(self, sound: InputLog, now: float) -> bool:
+    def may_add(self, log: InputLog, now: float) -> bool:
         """Return whether a session may add audio at the limit. One may at a time, until its segment
         ends and frees memory: if all were in the middle of a segment, none could go on. If that
         session sends nothing for a while, another one may."""
-        holder, since = self._turn or (sound, now)
-        if holder is not sound and now < since + self.turn_s:
+        holder, since = self._turn or (log, now)
+        if holder is not log and now < since + self.turn_s:
             return False
-        self._turn = sound, now
+        self._turn = log, now
         return True
 
 
@@ -94,7 +94,7 @@ class InputLog:
     (`rewind`).
     """
 
-    def __init__(self, held: InputLogTotals) -> None:
+    def __init__(self, totals: InputLogTotals) -> None:
         self.at = 0.0
         """End of the received audio, in seconds: the session's clock."""
         self.settled = 0.0
@@ -102,7 +102,7 @@ class InputLog:
         self.bytes = 0
         self.options = LiveOptions()
         """Options before the first item: those with which a new engine begins."""
-        self._held = held
+        self._totals = totals
         self._rate, self._since, self._samples = 0, 0.0, 0
         """Rate of the last audio, when it began, and the samples since."""
         self._items: deque[InputItem] = deque()
@@ -280,4 +280,4 @@ class InputLog:
 
     def _count(self, more: int) -> None:
         self.bytes += more
-        self._held.bytes += more
+        self._totals.bytes += more

@@ -53,9 +53,9 @@ class Session:
         owner: str,
         options: LiveOptions,
         bounds: SessionBounds,
-        held: InputLogTotals,
+        totals: InputLogTotals,
         now: Callable[[], float] = time.monotonic,
-        counted: EventMetrics | None = None,
+        event_metrics: EventMetrics | None = None,
         spec: EngineSpec | None = None,
     ) -> None:
         self.id = number
@@ -64,7 +64,7 @@ class Session:
         self.options = options
         self.bounds = bounds
         self.told = EventLog()
-        self.sound = InputLog(held)
+        self.sound = InputLog(totals)
         self.sound.options = options
         self.began = self.touched = now()
         self.disconnected_at: float | None = None
@@ -82,8 +82,8 @@ class Session:
         self.save: SaveSession | None = None
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
-        self.counted = counted or EventMetrics(ServiceMetrics().live, "", options.patience_s)
-        self._now, self._held = now, held
+        self.counted = event_metrics or EventMetrics(ServiceMetrics().live, "", options.patience_s)
+        self._now, self._held = now, totals
         self._room = asyncio.Event()
         self._waiting = False
         self._answered = 0
@@ -204,14 +204,14 @@ class Session:
         """Return the last event, after making a job of the session if that is to be kept."""
         return replace(summary, job=await self._keep(summary.transcript))
 
-    async def fail(self, wrong: errors.SidecarError) -> None:
+    async def fail(self, error: errors.SidecarError) -> None:
         """End the session with the error of its engine. If it is to be kept, what was recognized so
         far becomes a job, which says the error in a notice."""
         said, language = self.told.so_far(self.place).said, self.options.language
-        notice = Notice(wrong.code, wrong.detail)
+        notice = Notice(error.code, error.detail)
         engine = self.spec.name if self.spec is not None else ""
         await self._keep(Transcript(said, language, self.received_s, engine, "", notices=(notice,)))
-        self.end(wrong)
+        self.end(error)
 
     async def _keep(self, transcript: Transcript) -> str | None:
         """Make a job of the session if it is to be kept and has audio; return the job's id. If that
@@ -234,11 +234,11 @@ class Session:
         """
         return self.told.after(after)
 
-    def end(self, wrong: errors.SidecarError | None = None) -> None:
+    def end(self, error: errors.SidecarError | None = None) -> None:
         """End the session."""
         if not self.over:
-            self.counted.ended(wrong, finished=self.finishing)
-        self.told.end(wrong)
+            self.counted.ended(error, finished=self.finishing)
+        self.told.end(error)
         self.sound.clear()
         if self.recording is not None:
             self.recording.close()

@@ -61,12 +61,12 @@ def accepted_options(
     return replace(options, endpointing=ends, language=language)
 
 
-def may_have_another(settings: Settings, caller: Identity, has: int, free: int) -> bool:
+def may_have_another(settings: Settings, identity: Identity, has: int, free: int) -> bool:
     """Return whether a caller may have another session besides ``has`` while ``free`` more are
     possible. By default some are left to others."""
     if settings.live_sessions_per_owner is not None:
         return has < (settings.live_sessions_per_owner or settings.live_sessions)
-    limits = caller.limits
+    limits = identity.limits
     if limits.live_sessions is not None and has >= limits.live_sessions:
         return False
     return not limits.shares or is_within_fair_share(has, 1, free)

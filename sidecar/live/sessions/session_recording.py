@@ -23,9 +23,9 @@ class SessionRecording:
     """Recording of audio of one encoding at one rate. If another one arrives, or more than ``most``
     bytes, there is no recording. ``disk``: threads that may block on a disk."""
 
-    def __init__(self, spool: UploadSpool, disk: ThreadLimiter, most: int) -> None:
+    def __init__(self, spool: UploadSpool, disk_limiter: ThreadLimiter, most: int) -> None:
         self._spool: UploadSpool | None = spool
-        self._disk, self._most = disk, most
+        self._disk_limiter, self._most = disk_limiter, most
         self._spilling: asyncio.Task[None] | None = None
         self._encoding, self._rate = SampleEncoding.PCM16, 0
         self._rest = b""
@@ -52,7 +52,7 @@ class SessionRecording:
         spool.add(raw)
         self._measure(raw)
         if spool.pending >= UploadSpool.MEMORY_BYTES:
-            self._spilling = asyncio.ensure_future(self._disk.run(spool.spill))
+            self._spilling = asyncio.ensure_future(self._disk_limiter.run(spool.spill))
             await self._spilled()
 
     async def recording(self) -> AudioSource | None:
@@ -68,7 +68,7 @@ class SessionRecording:
         floats, width = self._encoding is SampleEncoding.FLOAT32, self._encoding.width
         head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
         try:
-            return await self._disk.run(spool.finish, head)
+            return await self._disk_limiter.run(spool.finish, head)
         except (errors.SidecarError, RuntimeError) as error:  # or no thread could start
             log.warning(UNWRITTEN, error)
             spool.close()

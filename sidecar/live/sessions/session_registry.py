@@ -55,7 +55,7 @@ class SessionRegistry:
         share: AcquireLiveEngine,
         settings: Settings,
         now: Callable[[], float] = time.monotonic,
-        tally: LiveMetrics | None = None,
+        live_metrics: LiveMetrics | None = None,
         add_known_speakers: AddKnownSpeakers | None = None,
         save: SaveSession | None = None,
         new_recording: Callable[[], SessionRecording | None] = lambda: None,
@@ -63,7 +63,7 @@ class SessionRegistry:
     ) -> None:
         self._is_loaded = is_loaded
         self.spec = spec
-        self._tally = tally or ServiceMetrics().live
+        self._live_metrics = live_metrics or ServiceMetrics().live
         self._share, self._settings = share, settings
         self._bounds = SessionBounds(settings.live_idle, settings.live_longest)
         self._add_known_speakers, self._save = add_known_speakers, save
@@ -111,7 +111,7 @@ class SessionRegistry:
 
     def open(
         self,
-        caller: Identity,
+        identity: Identity,
         options: LiveOptions,
         number: str | None = None,
         *,
@@ -134,29 +134,29 @@ class SessionRegistry:
         try:
             if self._closing:
                 raise errors.ShuttingDown()
-            if (caller.owner, number) in self._sessions:
+            if (identity.owner, number) in self._sessions:
                 raise errors.SessionTaken()
             spec = self.engine
-            self._check_limits(caller)
+            self._check_limits(identity)
             options = accepted_options(options, self._bounds, spec)
         except errors.SidecarError as error:
-            self._tally.refused.add(wire, error.code)
+            self._live_metrics.refused.add(wire, error.code)
             raise
         settings = self._settings
         options = dataclasses.replace(
             options,
-            client=caller.owner,
+            client=identity.owner,
             patience_s=settings.live_timeout,
             wait_s=settings.live_delay,
         )
         session = Session(
             number,
-            caller.owner,
+            identity.owner,
             options,
             self._bounds,
             self.held,
             self.now,
-            counted=EventMetrics(self._tally, wire, settings.live_timeout),
+            event_metrics=EventMetrics(self._live_metrics, wire, settings.live_timeout),
             spec=spec,
         )
         session.save, session.forgiving = self._save, forgiving
@@ -171,7 +171,7 @@ class SessionRegistry:
             self._looking = create_task(self._look(), name="live clock")
         return session
 
-    def _check_limits(self, caller: Identity) -> None:
+    def _check_limits(self, identity: Identity) -> None:
         """Refuse another session if there are enough, as described for `open`."""
         owners = [one.owner for one in self.going_on()]
         if len(owners) >= self.most:
@@ -182,8 +182,8 @@ class SessionRegistry:
                 extra=ONCE_A_MINUTE,
             )
             raise errors.LiveFull()
-        has = owners.count(caller.owner)
-        if not may_have_another(self._settings, caller, has, self.most - len(owners)):
+        has = owners.count(identity.owner)
+        if not may_have_another(self._settings, identity, has, self.most - len(owners)):
             raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
@@ -192,13 +192,13 @@ class SessionRegistry:
         tells_load = session.counted.wire == OWN_WIRE
         await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)
 
-    def find(self, caller: Identity, number: str) -> Session:
+    def find(self, identity: Identity, number: str) -> Session:
         """Return a session of the caller for a new connection, which replaces the previous one.
 
         Raises:
             errors.SessionNotFound: it does not exist, or belongs to another owner.
         """
-        session = self._sessions.get((caller.owner, number))
+        session = self._sessions.get((identity.owner, number))
         if session is None:
             raise errors.SessionNotFound()
         session.disconnected_at = None
@@ -224,9 +224,9 @@ class SessionRegistry:
         else:
             self.end(session)
 
-    def end(self, session: Session, wrong: errors.SidecarError | None = None) -> None:
+    def end(self, session: Session, error: errors.SidecarError | None = None) -> None:
         """End a session now, whatever its state."""
-        session.end(wrong)
+        session.end(error)
         if self._sessions.get((session.owner, session.id)) is session:  # not a later one of its id
             del self._sessions[session.owner, session.id]
         if (task := self._tasks.get(session)) is not None:
