@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+MOST_DOUBLINGS = 16
+TIMER_STEPS = 6
+
 
 def usable_cpu_cores() -> int:
     """Return the number of processors that this process may use."""
@@ -113,9 +117,6 @@ class ThreadLimiter:
             close()
 
 
-log = logging.getLogger(__name__)
-
-
 @asynccontextmanager
 async def running(*work: Coroutine[Any, Any, Any]) -> AsyncIterator[list[asyncio.Task[Any]]]:
     """Run coroutines as tasks of the block; at its end cancel unfinished ones and wait for all."""
@@ -165,16 +166,10 @@ class BackgroundTaskGroup:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-MOST_DOUBLINGS = 16
-
-
 def backoff_s(attempt: int, first_s: float, longest_s: float) -> float:
     """Return the pause after a failed attempt, counted from 0. Each pause is twice the previous
     one, at most ``longest_s``."""
     return min(first_s * 2.0 ** min(attempt, MOST_DOUBLINGS), longest_s)
-
-
-TIMER_STEPS = 6
 
 
 async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:

@@ -14,6 +14,40 @@ from functools import cache
 SNIFF_BYTES = 65_536
 """Enough for four frames of any stream, wherever a piece of it begins."""
 
+_DAY_S = 86_400
+_SPLICED_S = 3600
+"""Recordings of broadcasts are joined of others, whose clocks are anywhere in 26 hours."""
+SIGN_BYTES = 64
+_MAX_POSITION = (1 << 63) - 1
+_PS_PACK = b"\x00\x00\x01\xba"
+_MP4_FIRST_BOXES = frozenset(
+    {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
+)
+_TS_PACKETS = 5
+_TS_PACKET_BYTES = (188, 192, 204)
+"""Packets of MPEG-TS: plain, with a time code (cameras, Blu-ray), with a checksum (broadcast)."""
+_AGREEING_FRAMES = 4
+_FIRST_FRAMES_BYTES = SNIFF_BYTES // 2
+"""Bytes in which a frame has to begin in a piece of a stream, or behind rubbish."""
+_SYNC_WORD = re.compile(rb"\xff|\x0b\x77|\x7f\xfe\x80\x01")
+_BITRATES = {  # kbit/s by (MPEG-1?, layer), ISO 11172-3 / 13818-3
+    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_AC3_KBIT_S = (
+    *(32, 40, 48, 56, 64, 80, 96, 112, 128, 160),
+    *(192, 224, 256, 320, 384, 448, 512, 576, 640),
+)
+_PCM, _FLOAT = 1, 3
+_FORMAT = struct.Struct("<HHIIHH")
+WAV_HEAD_BYTES = 44
+_UNKNOWN_BYTES = 0xFFFFFFFF
+
 
 @dataclass(frozen=True, slots=True)
 class AudioContainer:
@@ -30,10 +64,6 @@ class AudioContainer:
     suffix: str
     max_hole_s: int = 0
 
-
-_DAY_S = 86_400
-_SPLICED_S = 3600
-"""Recordings of broadcasts are joined of others, whose clocks are anywhere in 26 hours."""
 
 WAV = AudioContainer("wav", "wav", "audio/wav", "wav")
 RF64 = AudioContainer("rf64", "wav", "audio/wav", "wav")
@@ -92,8 +122,6 @@ _SIGNS: dict[AudioContainer, bytes] = {
     MATROSKA: rb"\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
 }
 """Beginnings of files that chance does not make. A literal is first in each, for speed."""
-SIGN_BYTES = 64
-_MAX_POSITION = (1 << 63) - 1
 _FILMS = (OGG, ASF, FLV, AVI, MP4, MATROSKA)
 """Formats that may have any other in them."""
 _COMPRESSED = (FLAC, WAVPACK, APE)
@@ -128,7 +156,6 @@ def signed_container(head: bytes, at: int = 0) -> AudioContainer | None:
     return None
 
 
-_PS_PACK = b"\x00\x00\x01\xba"
 _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"fLaC", FLAC),
     (b"OggS", OGG),
@@ -145,9 +172,6 @@ _MAGIC: tuple[tuple[bytes, AudioContainer], ...] = (
     (b"FLV\x01", FLV),
     (b"\x02dss", DSS),
     (b"\x03ds2", DSS),
-)
-_MP4_FIRST_BOXES = frozenset(
-    {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
 )
 
 
@@ -191,11 +215,6 @@ def id3_length(head: bytes) -> int:
     return 10 + size + footer
 
 
-_TS_PACKETS = 5
-_TS_PACKET_BYTES = (188, 192, 204)
-"""Packets of MPEG-TS: plain, with a time code (cameras, Blu-ray), with a checksum (broadcast)."""
-
-
 def _has_ts_packets(head: bytes) -> bool:
     """Return whether packets follow one another from somewhere in the first one on."""
     return any(
@@ -206,12 +225,6 @@ def _has_ts_packets(head: bytes) -> bool:
         for size in _TS_PACKET_BYTES
         for first in range(size)
     )
-
-
-_AGREEING_FRAMES = 4
-_FIRST_FRAMES_BYTES = SNIFF_BYTES // 2
-"""Bytes in which a frame has to begin in a piece of a stream, or behind rubbish."""
-_SYNC_WORD = re.compile(rb"\xff|\x0b\x77|\x7f\xfe\x80\x01")
 
 
 def _detect_behind_first_frame(head: bytes) -> AudioContainer | None:
@@ -246,17 +259,6 @@ def adts_frame_length(head: bytes) -> int:
     return length if length >= 7 else 0
 
 
-_BITRATES = {  # kbit/s by (MPEG-1?, layer), ISO 11172-3 / 13818-3
-    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-
-
 def mpeg_frame_length(head: bytes) -> int:
     """Return the bytes of the MPEG audio frame that begins here; 0 if there is none."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -271,12 +273,6 @@ def mpeg_frame_length(head: bytes) -> int:
         return (12 * bitrate // rate + padding) * 4
     samples_per_byte = 72 if layer == 3 and version != 3 else 144
     return samples_per_byte * bitrate // rate + padding
-
-
-_AC3_KBIT_S = (
-    *(32, 40, 48, 56, 64, 80, 96, 112, 128, 160),
-    *(192, 224, 256, 320, 384, 448, 512, 576, 640),
-)
 
 
 def ac3_frame_length(head: bytes) -> int:
@@ -313,12 +309,6 @@ _FRAMED: tuple[tuple[AudioContainer, Callable[[bytes], int], int], ...] = (
     (DTS, dts_frame_length, 0xFFFFFFFF0000),
 )
 """Formats without a container: the length of a frame, and the bits in which all frames agree."""
-
-
-_PCM, _FLOAT = 1, 3
-_FORMAT = struct.Struct("<HHIIHH")
-WAV_HEAD_BYTES = 44
-_UNKNOWN_BYTES = 0xFFFFFFFF
 
 
 def wav_head(

@@ -25,6 +25,10 @@ _DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
 _MAX_SYMLINKS = 40
 """Limit of symbolic links; Linux rejects the next."""
 
+_ELSEWHERE = re.compile(r"\\\\(?!\?\\[A-Za-z]:\\)|\\\?\?\\")
+"""Start of a path in a namespace: UNC, devices, and the kernel's; not of a drive's long form."""
+_CHUNK_BYTES = 1 << 20
+
 
 class AudioSource:
     """Open recording; closing it deletes an upload."""
@@ -122,10 +126,6 @@ def leaves_this_machine(path: str) -> bool:
     return _ELSEWHERE.match(path.replace("/", "\\")) is not None
 
 
-_ELSEWHERE = re.compile(r"\\\\(?!\?\\[A-Za-z]:\\)|\\\?\?\\")
-"""Start of a path in a namespace: UNC, devices, and the kernel's; not of a drive's long form."""
-
-
 def _outside_roots_error() -> errors.AudioPathForbidden:
     return errors.AudioPathForbidden(
         "'audio_path' lies outside of the folders that are allowed.",
@@ -175,9 +175,6 @@ def _virtual_filesystem_devices() -> set[int]:
         return set()
     mounts = [Path("/proc"), Path("/sys")]
     return {mount.stat().st_dev for mount in mounts if mount.is_mount()}
-
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 G711_RATE = 8_000
 """Samples per second."""
 
+_OPUS_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
+"""Hint for other input, which would be decoded to noise, or not at all."""
+SAMPLE_BYTES = 2
+PART_BYTES = 64 << 10
+MAX_IN_MEMORY_BYTES = 1 << 20
+"""Bytes of a file that is sent at its end; a larger one is a temporary file on disk."""
+_MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+"""80 kbit/s at 24 kHz. With a variable bitrate readers cannot tell the length without a header that
+is written last."""
+
 
 def _mu_law_sample(byte: int) -> int:
     byte ^= 0xFF
@@ -127,16 +137,6 @@ class OpusDecoder:
         return b"".join(bytes(one.planes[0])[: 2 * one.samples] for one in frames)
 
 
-_OPUS_HINT = "Send one whole Opus packet in each binary message, without Ogg or WebM around it."
-"""Hint for other input, which would be decoded to noise, or not at all."""
-
-
-SAMPLE_BYTES = 2
-PART_BYTES = 64 << 10
-MAX_IN_MEMORY_BYTES = 1 << 20
-"""Bytes of a file that is sent at its end; a larger one is a temporary file on disk."""
-
-
 class EncodedFormat(StrEnum):
     """Format of encoded audio."""
 
@@ -164,10 +164,6 @@ _LIBSNDFILE = {
     EncodedFormat.OPUS: ("OGG", "OPUS"),
     EncodedFormat.FLAC: ("FLAC", "PCM_16"),
 }
-
-_MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
-"""80 kbit/s at 24 kHz. With a variable bitrate readers cannot tell the length without a header that
-is written last."""
 
 
 def audio_encoder(encoded_format: EncodedFormat, rate: int) -> _PlainEncoder | _CompressingEncoder:

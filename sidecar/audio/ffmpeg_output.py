@@ -23,6 +23,15 @@ _NO_TRACK = "matches no streams"
 _STOPPED = "[info] Exiting normally, received signal"
 """Its exit code is 255 then; but that is also the code of a demuxer that returns -1."""
 
+_CHANNELS, _CLUSTER_TIME, _BLOCKS = 0x9F, 0xE7, (0xA1, 0xA3)
+_WITH_CHILDREN = (0x18538067, 0x1654AE6B, 0xAE, 0xE1, 0x1F43B675, 0xA0)
+"""Segment, Tracks, TrackEntry, Audio, Cluster, BlockGroup."""
+_BLOCK_HEADER_BYTES = 4
+"""Number of the track, time after that of the cluster, flags."""
+_TICKS_PER_S = 1000
+MAX_JITTER_S = 0.1
+"""Deviation of a timestamp that is no hole."""
+
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
@@ -115,16 +124,6 @@ class FfmpegLog(RecordingHeader):
                 "The recording has no audio track.", hint="Send a file that has sound."
             )
         return errors.AudioUndecodable()
-
-
-_CHANNELS, _CLUSTER_TIME, _BLOCKS = 0x9F, 0xE7, (0xA1, 0xA3)
-_WITH_CHILDREN = (0x18538067, 0x1654AE6B, 0xAE, 0xE1, 0x1F43B675, 0xA0)
-"""Segment, Tracks, TrackEntry, Audio, Cluster, BlockGroup."""
-_BLOCK_HEADER_BYTES = 4
-"""Number of the track, time after that of the cluster, flags."""
-_TICKS_PER_S = 1000
-MAX_JITTER_S = 0.1
-"""Deviation of a timestamp that is no hole."""
 
 
 class TimedOutput:

@@ -9,6 +9,8 @@ from sidecar.audio import Block
 PEAKS_PER_SECOND = 10
 MAX_PEAK = 255
 
+_FRAME_S = 0.02
+
 
 class PeakMeter:
     """Meter of the loudest sample of each tenth of a second, 0 to 255, block by block."""
@@ -41,9 +43,6 @@ class PeakMeter:
     def since(self, first: int) -> bytes:
         """Return the peaks from number ``first`` on."""
         return bytes(self._levels[first:])
-
-
-_FRAME_S = 0.02
 
 
 def quietest_sample(samples: Block, rate: int, over_s: float) -> int:

@@ -23,6 +23,11 @@ _FADE_S = 0.01
 _PIECE_S = 0.25
 """Least time for which channels are weighed: a cable may turn them over for a word."""
 
+_MIN_OFFSET = 0.05
+"""Share of full scale. Less changes no words, and recordings without a fault stay as they are."""
+_MIN_BLOCK_S = 0.1
+"""The mean of a shorter block says nothing."""
+
 
 class ChannelMixer:
     """Mixer of blocks of one recording at ``rate``: the mean of its channels, without those that
@@ -107,12 +112,6 @@ class Resampler:
         import numpy as np
 
         return self.take(np.zeros(0, np.float32), last=True)
-
-
-_MIN_OFFSET = 0.05
-"""Share of full scale. Less changes no words, and recordings without a fault stay as they are."""
-_MIN_BLOCK_S = 0.1
-"""The mean of a shorter block says nothing."""
 
 
 class DcOffsetRemover:

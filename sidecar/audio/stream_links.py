@@ -55,6 +55,14 @@ _MP4_BOXES = (
     *(b"sidx", b"ssix", b"uuid", b"meta", b"udta", b"emsg", b"prft"),
 )
 
+_MATROSKA_ELEMENTS = {
+    *(0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B),
+    *(0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB),
+}
+"""At top level, and below a Segment and a Cluster, which may have no size in a live stream."""
+_ASF_OBJECTS = (b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75", b"\x90\x08\0\x33", b"\xd3\x29\xe2\xd6")
+"""First bytes of the names of header, data and indexes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -144,13 +152,6 @@ def _riff_step(head: bytes, form: bytes) -> int:
     return 8 + int.from_bytes(head[4:8], "little") if is_file else 0
 
 
-_MATROSKA_ELEMENTS = {
-    *(0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B),
-    *(0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF, 0xE7, 0xA3, 0xA0, 0xA7, 0xAB),
-}
-"""At top level, and below a Segment and a Cluster, which may have no size in a live stream."""
-
-
 def _matroska_step(head: bytes) -> int:
     """Return the bytes of an element (RFC 8794), those of its header if it has no size."""
     name = 9 - head[0].bit_length() if head else 0
@@ -168,10 +169,6 @@ def _flv_step(head: bytes) -> int:
         return 13
     is_tag = head[:1] in (b"\x08", b"\x09", b"\x12") and head[8:11] == bytes(3)
     return 15 + int.from_bytes(head[1:4]) if is_tag else 0
-
-
-_ASF_OBJECTS = (b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75", b"\x90\x08\0\x33", b"\xd3\x29\xe2\xd6")
-"""First bytes of the names of header, data and indexes."""
 
 
 def _asf_step(head: bytes) -> int:

@@ -34,6 +34,11 @@ _MAX_NOTE_BYTES = 4096
 _MAX_JSON_BYTES = 25_000_000
 """Maximum size of JSON; huggingface_hub has the same limit for safetensors headers."""
 
+MAIN_REVISION = "main"
+"""Default revision: a branch."""
+CachedRepositories = Callable[[Path], Iterable[Path]]
+"""Function that returns the folders of a model's repositories in a Hugging Face cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCheckpoint:
@@ -306,10 +311,6 @@ def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     return value
 
 
-MAIN_REVISION = "main"
-"""Default revision: a branch."""
-
-
 def hugging_face_cache(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the Hugging Face cache, by the variables of huggingface_hub."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
@@ -350,10 +351,6 @@ def complete_commit(
     except (errors.BadCheckpoint, OSError):  # perhaps deleted meanwhile
         return None
     return found.folder.name if found is not None and is_commit(found.folder.name) else None
-
-
-CachedRepositories = Callable[[Path], Iterable[Path]]
-"""Function that returns the folders of a model's repositories in a Hugging Face cache."""
 
 
 def _candidate_folders(

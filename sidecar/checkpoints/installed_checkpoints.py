@@ -31,6 +31,25 @@ from sidecar.checkpoints.model_repositories import (
     whisper_pull_command,
 )
 
+WEIGHTS_FILE = "model.bin"
+"""Weights in CTranslate2's own format (names, shapes, numbers), which is no pickle."""
+VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
+WHISPER_FILES = frozenset(
+    {"config.json", "preprocessor_config.json", WEIGHTS_FILE, "tokenizer.json", *VOCABULARIES}
+)
+ENGLISH_VOCABULARY_SIZE = 51_864
+"""Vocabulary size of an English-only model; multilingual models have more."""
+WHISPER_BEST_FIRST = (
+    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
+    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
+    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
+)
+"""Order of preference of the models in a cache: multilingual models before the others."""
+MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
+"""Files of the same model in Mistral's own layout, which the repository may also have."""
+FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
+"""Suffixes of the files of a checkpoint of transformers that are downloaded: no pickles."""
+
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     """Return the checkpoint in ``model_path`` (of the checkpoint, an adapter or a cache, or the
@@ -144,16 +163,6 @@ STREAMING = LiveModel(
 )
 
 
-WEIGHTS_FILE = "model.bin"
-"""Weights in CTranslate2's own format (names, shapes, numbers), which is no pickle."""
-VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
-WHISPER_FILES = frozenset(
-    {"config.json", "preprocessor_config.json", WEIGHTS_FILE, "tokenizer.json", *VOCABULARIES}
-)
-ENGLISH_VOCABULARY_SIZE = 51_864
-"""Vocabulary size of an English-only model; multilingual models have more."""
-
-
 def whisper_model_name(folder: Path) -> str:
     """Return the name of the model in a folder.
 
@@ -164,14 +173,6 @@ def whisper_model_name(folder: Path) -> str:
         if cache.name == checkpoint.cache_folder(one.repository, cache.parent).name:
             return f"whisper-{name}"
     return cache.name
-
-
-WHISPER_BEST_FIRST = (
-    *("large-v3-turbo", "large-v3", "large-v2", "large-v1", "medium", "small", "base", "tiny"),
-    *("distil-large-v3.5", "distil-large-v3", "distil-large-v2", "distil-medium.en"),
-    *("medium.en", "small.en", "distil-small.en", "base.en", "tiny.en"),
-)
-"""Order of preference of the models in a cache: multilingual models before the others."""
 
 
 def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelCheckpoint:
@@ -275,12 +276,6 @@ def _vocabulary_size(path: Path) -> int:
         return len(json.loads(path.read_bytes()))
     except (ValueError, TypeError, RecursionError):
         raise checkpoint.damaged_error(path, "is not a vocabulary") from None
-
-
-MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
-"""Files of the same model in Mistral's own layout, which the repository may also have."""
-FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-"""Suffixes of the files of a checkpoint of transformers that are downloaded: no pickles."""
 
 
 @dataclass(frozen=True, slots=True)

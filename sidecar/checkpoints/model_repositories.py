@@ -24,6 +24,8 @@ WHISPER_PREFIX = "whisper:"
 DEFAULT_WHISPER_MODEL = "small"
 """Default model: of those that run on a laptop, the one with the most languages."""
 
+WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
+
 
 @dataclass(frozen=True, slots=True)
 class WhisperModelName:
@@ -56,7 +58,6 @@ WHISPER_MODELS = {
     "distil-large-v3.5": WhisperModelName("distil-whisper/distil-large-v3.5-ct2", 1.51),
 }
 """Models by their names in faster-whisper. Sizes: two bytes a parameter of the published counts."""
-WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
 
 
 def vibevoice_repository(name: str) -> str:

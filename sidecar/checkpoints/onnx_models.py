@@ -29,6 +29,14 @@ TELEMETRY_OFF_ENV = {"ORT_DISABLE_TELEMETRY": "1"}
 Since 1.29 official builds report to Microsoft what is run, and store an id of the machine
 (Privacy.md of onnxruntime)."""
 
+_BYTES = 2
+"""Wire type of strings, bytes and messages."""
+CONTRIB_DOMAIN = "com.microsoft"
+"""Domain of onnxruntime's own operators."""
+_IR_VERSION, _OPSET = 9, 18
+_DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
+Attribute = int | float | str | Sequence[int]
+
 
 def load_onnxruntime() -> Any:
     """Return the package onnxruntime, with telemetry disabled.
@@ -204,10 +212,6 @@ def _models_in_library(path: Path, models: Sequence[EmbeddedModel]) -> dict[Embe
     return found
 
 
-_BYTES = 2
-"""Wire type of strings, bytes and messages."""
-
-
 def encode_field(number: int, content: bytes) -> bytes:
     """Return a field of bytes, encoded for a message."""
     return encode_varint(number << 3 | _BYTES) + encode_varint(len(content)) + content
@@ -222,14 +226,6 @@ def encode_varint(value: int) -> bytes:
         value >>= 7
     digits.append(value)
     return bytes(digits)
-
-
-CONTRIB_DOMAIN = "com.microsoft"
-"""Domain of onnxruntime's own operators."""
-_IR_VERSION, _OPSET = 9, 18
-_DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
-
-Attribute = int | float | str | Sequence[int]
 
 
 class OnnxGraphBuilder:

@@ -26,6 +26,21 @@ LOCK = ".pull.lock"
 _PARTIAL = ".incomplete"
 _ANY_MARK = "[0-9a-f]" * 8
 
+PARALLEL_DOWNLOADS = 4
+"""Maximum number of files at a time: one connection rarely uses all of a fast line."""
+MAX_ATTEMPTS = 5
+"""Maximum number of attempts of a file without a byte of progress in between."""
+RETRY_PAUSE_S = 1.0
+"""Pause from a broken connection to the next attempt."""
+READ_BYTES = 1 << 20
+_POLL_S = 0.5
+RESERVE_BYTES = 512 << 20
+"""Disk space that a download leaves free."""
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP statuses after which a request is retried."""
+_UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
@@ -177,22 +192,6 @@ class HubCacheDestination(DownloadDestination):
         return self.root / "blobs" / file.digest
 
 
-PARALLEL_DOWNLOADS = 4
-"""Maximum number of files at a time: one connection rarely uses all of a fast line."""
-MAX_ATTEMPTS = 5
-"""Maximum number of attempts of a file without a byte of progress in between."""
-RETRY_PAUSE_S = 1.0
-"""Pause from a broken connection to the next attempt."""
-READ_BYTES = 1 << 20
-_POLL_S = 0.5
-
-RESERVE_BYTES = 512 << 20
-"""Disk space that a download leaves free."""
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP statuses after which a request is retried."""
-_UNITS = {"GB": (1e9, 1), "MB": (1e6, 0)}
-
-Result = TypeVar("Result")
 ChunkReader = Callable[[HubFile, int], Iterator[tuple[int, bytes]]]
 """Reader of a file from an offset to its end: yields the offset and bytes of each chunk, and raises
 `DownloadInterrupted`. If a server does not support ranges, it starts at 0."""

@@ -55,6 +55,20 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 Opens = Callable[[Path], AudioSource]
 """Function that opens a recording that the user named, as `open_file` does."""
 
+PIECE_S = 0.1
+"""Seconds of audio in one chunk."""
+MONO_16_BIT = {"channels": 1, "dtype": "int16"}
+"""Form of the audio of both devices."""
+LONGEST_S = 24 * 3600.0
+"""Maximum length of a recording in seconds; a session ends before that."""
+METER = 10
+"""Characters of the level meter."""
+STANDARD_INPUT = Path("/dev/stdin")
+"""Path of standard input on every system, whatever name the user gave."""
+NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+CHUNK = 1 << 20
+MB = 1 << 20
+
 
 def expand_folders(named: Iterable[Path]) -> list[Path]:
     """Return the named files; a folder is replaced by the recordings in it and below, sorted by
@@ -139,14 +153,6 @@ def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str])
     dates = status.st_mtime_ns, status.st_ctime_ns  # a replaced file may have an older date
     said = [os.path.abspath(path), status.st_size, *dates, sorted(options.items())]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-PIECE_S = 0.1
-"""Seconds of audio in one chunk."""
-MONO_16_BIT = {"channels": 1, "dtype": "int16"}
-"""Form of the audio of both devices."""
-LONGEST_S = 24 * 3600.0
-"""Maximum length of a recording in seconds; a session ends before that."""
 
 
 def check_recording(path: Path) -> None:
@@ -293,10 +299,6 @@ def loudness(piece: bytes) -> float:
     return max(max(samples), -min(samples)) / 32768 if samples else 0.0
 
 
-METER = 10
-"""Characters of the level meter."""
-
-
 def level_meter(loud: float) -> str:
     """Return a bar for a `loudness`."""
     filled = round(min(1.0, math.sqrt(loud)) * METER)
@@ -325,13 +327,6 @@ async def read_stdin(most: int) -> AsyncIterator[bytes]:
     with suppress(OSError):
         while raw := await reader.run(os.read, pipe, most):
             yield raw
-
-
-STANDARD_INPUT = Path("/dev/stdin")
-"""Path of standard input on every system, whatever name the user gave."""
-NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
-CHUNK = 1 << 20
-MB = 1 << 20
 
 
 def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:

@@ -36,6 +36,9 @@ TranscribeRecording = Callable[[Path, ProgressCallback], AbstractAsyncContextMan
 """Transcribes a recording, or raises a `SidecarError`. If it is cancelled or its block fails, it
 may leave its job."""
 
+PERSON_RETENTION = "1d"
+"""Retention of a service that a person starts for the page: corrections take hours."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
@@ -241,10 +244,6 @@ async def open_live_backend(
             yield LiveBackend(partial(session.send, rate=rate), finish, session.events)
         finally:
             service.live.end(session)
-
-
-PERSON_RETENTION = "1d"
-"""Retention of a service that a person starts for the page: corrections take hours."""
 
 
 def settings_for_person(given: Mapping[str, Any]) -> dict[str, Any]:

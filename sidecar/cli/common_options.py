@@ -24,6 +24,25 @@ from sidecar.transcripts.transcript_formats import SUBTITLES
 BY_FILE = "@FILE"
 """Metavar of a flag with a secret ('@-' too), as other programs can read command lines."""
 
+_SHOWN = "shown"
+"""Key of the metadata that define how typer shows a parameter."""
+LanguageOption = Annotated[
+    str | None, typer.Option(metavar="TAG", help="Expect this language, such as 'en'; or 'auto'.")
+]
+DiarizeOption = Annotated[
+    bool | None,
+    typer.Option("--diarize/--no-diarize", help="Label the speakers (default), or not."),
+]
+WordsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--words/--no-words",
+        help=f"Return word timestamps (default for {', '.join(SUBTITLES)}), or not.",
+    ),
+]
+SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
+SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
+
 
 @dataclass(frozen=True, slots=True)
 class SettingFlag:
@@ -172,10 +191,6 @@ def _text(value: Any, *, duration: bool) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_SHOWN = "shown"
-"""Key of the metadata that define how typer shows a parameter."""
-
-
 def option(default: Any, help: str, *flags: str, choices: Iterable[str] = (), **shown: Any) -> Any:
     """Return the default of a parameter, or of a dataclass field, that is an option of a command.
 
@@ -199,24 +214,6 @@ def argument(default: Any, help: str, metavar: str) -> Any:
     command."""
     shown = {"help": help, "metavar": metavar}
     return field(default=default, metadata={_SHOWN: (typer.Argument, (), shown)})
-
-
-LanguageOption = Annotated[
-    str | None, typer.Option(metavar="TAG", help="Expect this language, such as 'en'; or 'auto'.")
-]
-DiarizeOption = Annotated[
-    bool | None,
-    typer.Option("--diarize/--no-diarize", help="Label the speakers (default), or not."),
-]
-WordsOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--words/--no-words",
-        help=f"Return word timestamps (default for {', '.join(SUBTITLES)}), or not.",
-    ),
-]
-SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
-SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 
 
 def command(

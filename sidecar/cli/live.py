@@ -30,6 +30,12 @@ FORMATS = (*transcript_formats.FORMATS, "jsonl")
 PIPE = "-"
 """Name of standard input."""
 
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+UNKNOWN_SPEAKER = "Speaker_?"
+CUT_OFF = "The service ended the session before it had all audio."
+LAST_EVENTS_S = 1.0
+"""Time for the last events of a session that accepts no more audio."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveCommandOptions:
@@ -79,13 +85,6 @@ class LiveCommandOptions:
         given["words"] = unasked if self.words is None else self.words
         given["keep"] = self.keep or None
         return {name: value for name, value in given.items() if value is not None}
-
-
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
-UNKNOWN_SPEAKER = "Speaker_?"
-CUT_OFF = "The service ended the session before it had all audio."
-LAST_EVENTS_S = 1.0
-"""Time for the last events of a session that accepts no more audio."""
 
 
 def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 HINT = "Give --ca-cert FILE or --fingerprint SHA256, as the service's ready line and log have it."
 
+LAST_ANSWER_S = 5.0
+"""Seconds that a cancelled command waits for the job of a recording that was sent, to cancel it."""
+MAX_SUBMISSIONS = 3
+"""Maximum for one recording, if the service forgets its job, as after a restart."""
+
 
 def client_token(settings: Settings, given: str | None = None) -> str | None:
     """Return the token that commands send to a service.
@@ -198,12 +203,6 @@ def _segment(segment: asr_client.models.Segment, *, diarized: bool) -> Segment:
         segment.confidence,
         segment.language,
     )
-
-
-LAST_ANSWER_S = 5.0
-"""Seconds that a cancelled command waits for the job of a recording that was sent, to cancel it."""
-MAX_SUBMISSIONS = 3
-"""Maximum for one recording, if the service forgets its job, as after a restart."""
 
 
 @asynccontextmanager

@@ -43,6 +43,8 @@ REQUEST_FIELDS = (
 AT_ONCE = 4
 """Maximum of recordings at a service: one is uploaded while another is transcribed."""
 
+Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
+
 
 @dataclass(frozen=True, slots=True)
 class TranscribeCommandOptions:
@@ -114,9 +116,6 @@ class TranscribeCommandOptions:
         one."""
         files = self.files or ()
         return self.watch is not None or len(files) > 1 or any(map(Path.is_dir, files))
-
-
-Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 
 
 @contextmanager

@@ -28,6 +28,9 @@ MAX_REASON_BYTES = 123
 """Maximum bytes of a close frame's reason (RFC 6455, 5.5)."""
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
+"""Limits of the size of numbers but 0: a microsecond to thirty years; up to a petabyte (MB)."""
+
 
 def parse_duration(value: object) -> object:
     """Return the seconds of ``90``, ``"90s"``, ``"10m"``, ``"1.5h"`` or ``"2d"``; -1 means
@@ -102,10 +105,6 @@ def at_least(characters: int) -> AfterValidator:
 def setting(default: Any, description: str, **limits: Any) -> Any:
     """Return the field of a setting; ``limits`` are arguments of `pydantic.Field`."""
     return Field(default, description=description, **limits)
-
-
-MIN_SETTING, MAX_SETTING = 0.000_001, 1_000_000_000
-"""Limits of the size of numbers but 0: a microsecond to thirty years; up to a petabyte (MB)."""
 
 
 class SettingsGroup(BaseModel):

@@ -39,6 +39,15 @@ from sidecar.config.setting_types import (
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import PluginEngine
 
+_PYDANTIC_PREFIX = "Value error, "
+"""Begin of pydantic's message for a validator of ours."""
+_NOT_SETTINGS = re.compile(
+    r"(ASR|TEST|SCRIPTED|WORKER)_|(EXECUTABLE|CLIENT_TOKEN)$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
+)
+"""Variables with the prefix that are not settings: of clients, tests, workers and Kubernetes."""
+log = logging.getLogger(__name__)
+MAX_FILE_BYTES = 256 << 10
+
 
 class FileSettings(BaseSettings):
     """Settings from flags, the environment, and a configuration file. There is no .env, nor a
@@ -186,10 +195,6 @@ class PluginChoice(FileSettings):
     plugins: WordList = (server_settings.ALL_PLUGINS,)
 
 
-_PYDANTIC_PREFIX = "Value error, "
-"""Begin of pydantic's message for a validator of ours."""
-
-
 def read_settings(settings_class: type[Settings], **flags: Any) -> Settings:
     """Read the settings of a class; ``flags`` that were given take precedence.
 
@@ -233,12 +238,6 @@ def _problems_as_errors(names: Mapping[str, str]) -> Iterator[None]:
         raise errors.SettingsInvalid(f"The settings cannot be read: {error}") from None
 
 
-_NOT_SETTINGS = re.compile(
-    r"(ASR|TEST|SCRIPTED|WORKER)_|(EXECUTABLE|CLIENT_TOKEN)$|.*SERVICE_(HOST|PORT)|.*PORT_\d+_(TCP|UDP)"
-)
-"""Variables with the prefix that are not settings: of clients, tests, workers and Kubernetes."""
-
-
 def unknown_variables(
     settings: Settings, plugins_off: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
@@ -276,11 +275,6 @@ def data_folder(settings: Settings, name: str) -> Path:
             "There is no folder for data, as the user has no home folder.",
             hint="Set VIBEVOICE_DATA_DIR.",
         ) from None
-
-
-log = logging.getLogger(__name__)
-
-MAX_FILE_BYTES = 256 << 10
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

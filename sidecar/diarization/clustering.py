@@ -40,6 +40,24 @@ PARTITION_VECTORS = 240
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
+MIN_FOUNDING_S = 1.5
+"""Minimum speech of a segment that forms a group, unless no segment has as much."""
+MIN_GROUP_SHARE = 0.1
+"""Minimum of an equal share of speech for a group; segments of a smaller one go to the nearest."""
+MAX_TREE_VECTORS = 480
+"""Maximum number of segments, the longest ones, that determine the groups."""
+REASSIGNMENT_ROUNDS = 5
+"""Maximum number of rounds that assign segments to the nearest group and recompute centroids."""
+NO_SPEAKER = -1
+SAME_PERSON_MARGIN = 0.3
+"""Penalty, in cosine, of two local speakers of one window that get the same speaker."""
+MIN_GAP_S = 0.5
+"""Minimum gap between two turns of a speaker; a shorter one is closed: people breathe."""
+MIN_TURN_S = 0.1
+"""Minimum length of a turn; a shorter one is dropped."""
+SEGMENTATION_STEP_S = 5.0
+"""Step between two windows of `detect_speech`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterMerge:
@@ -178,16 +196,6 @@ def _sums_by_label(values: Matrix, labels: Labels, count: int) -> Matrix:
     return found
 
 
-MIN_FOUNDING_S = 1.5
-"""Minimum speech of a segment that forms a group, unless no segment has as much."""
-MIN_GROUP_SHARE = 0.1
-"""Minimum of an equal share of speech for a group; segments of a smaller one go to the nearest."""
-MAX_TREE_VECTORS = 480
-"""Maximum number of segments, the longest ones, that determine the groups."""
-REASSIGNMENT_ROUNDS = 5
-"""Maximum number of rounds that assign segments to the nearest group and recompute centroids."""
-
-
 @dataclass(frozen=True, slots=True)
 class SplitSpeakerGroups:
     """Group of each segment (0 has the most speech), and the cosine of the two most similar
@@ -297,15 +305,6 @@ def _assign_to_nearest(
     return labels
 
 
-NO_SPEAKER = -1
-SAME_PERSON_MARGIN = 0.3
-"""Penalty, in cosine, of two local speakers of one window that get the same speaker."""
-MIN_GAP_S = 0.5
-"""Minimum gap between two turns of a speaker; a shorter one is closed: people breathe."""
-MIN_TURN_S = 0.1
-"""Minimum length of a turn; a shorter one is dropped."""
-
-
 def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
     """Return the speaker of each local speaker of each window: shape (windows, 3).
 
@@ -405,10 +404,6 @@ def speech_spans(
         else:
             found.append((start, stop))
     return [(start, end) for start, end in found if end - start >= MIN_TURN_S]
-
-
-SEGMENTATION_STEP_S = 5.0
-"""Step between two windows of `detect_speech`."""
 
 
 def detect_speech(models: SpeakerModels, samples: Block) -> list[tuple[float, float]]:

@@ -46,6 +46,17 @@ from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOpt
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 
+Result = TypeVar("Result")
+MAX_LEAD_S = 30.0
+"""Maximum lead of diarization over recognition, so that two cores work at the same time."""
+CANCEL_POLL_S = 0.05
+"""Interval at which a waiting caller checks for cancellation."""
+OTHER_SPEAKER_S = 1.0
+"""Speech of a second speaker that rejects a clip; a local speaker with less is not compared."""
+MIN_CLIP_SIMILARITY = 0.3
+"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
+docs/decisions/diarization-parameters.md one second in a hundred is below it."""
+
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
     """Return a window as plain values."""
@@ -320,15 +331,6 @@ def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Mat
     return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
 
 
-Result = TypeVar("Result")
-
-MAX_LEAD_S = 30.0
-"""Maximum lead of diarization over recognition, so that two cores work at the same time."""
-
-CANCEL_POLL_S = 0.05
-"""Interval at which a waiting caller checks for cancellation."""
-
-
 @dataclass(frozen=True, slots=True)
 class DiarizationUpdate:
     """State of a diarization after ``end_s`` seconds.
@@ -424,13 +426,6 @@ def wait_unless_cancelled(
             future.cancel()
             return None
     return future.result()
-
-
-OTHER_SPEAKER_S = 1.0
-"""Speech of a second speaker that rejects a clip; a local speaker with less is not compared."""
-MIN_CLIP_SIMILARITY = 0.3
-"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
-docs/decisions/diarization-parameters.md one second in a hundred is below it."""
 
 
 def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> SpeakerEmbedding:

@@ -36,6 +36,11 @@ MIN_SHARED_S = 0.5
 Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
 
+SPEAKERS_NOT_COMPARED = Notice(
+    "voices_not_compared",
+    "Speaker embeddings could not be computed on this machine: no enrolled speaker was identified.",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SpeakerVector:
@@ -60,12 +65,6 @@ class DiarizedSpeakers:
     turns: Sequence[SpeakerTurn]
     voices: Mapping[int, SpeakerVector] = field(default_factory=dict)
     passages: SpanEmbeddings | None = None
-
-
-SPEAKERS_NOT_COMPARED = Notice(
-    "voices_not_compared",
-    "Speaker embeddings could not be computed on this machine: no enrolled speaker was identified.",
-)
 
 
 def identify_speakers(

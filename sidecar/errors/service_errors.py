@@ -4,6 +4,18 @@ import errno
 
 from sidecar.errors.error_base import ErrorKind, SidecarError
 
+BUSY_ERRNOS = frozenset(
+    {
+        *(errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+        errno.ETOOMANYREFS,  # descriptors that are sent to processes which have not read them
+    }
+)
+"""Error numbers of a machine without processes, descriptors or memory for now."""
+MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""The same, or without space on a disk."""
+_AWAY_ERRNOS = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
+"""Error numbers of a disk or share that does not answer."""
+
 
 class SettingsInvalid(SidecarError, code="settings_invalid", kind=ErrorKind.MALFORMED):
     """Setting with an invalid value."""
@@ -65,19 +77,6 @@ class DecoderStopped(MachineBusy, code="decoder_stopped"):
     """ffmpeg that something else ended, such as the kernel for lack of memory."""
 
     default_detail = "Something stopped ffmpeg while it decoded the file."
-
-
-BUSY_ERRNOS = frozenset(
-    {
-        *(errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
-        errno.ETOOMANYREFS,  # descriptors that are sent to processes which have not read them
-    }
-)
-"""Error numbers of a machine without processes, descriptors or memory for now."""
-MACHINE_ERRNOS = BUSY_ERRNOS | {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""The same, or without space on a disk."""
-_AWAY_ERRNOS = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
-"""Error numbers of a disk or share that does not answer."""
 
 
 def machine_error(error: BaseException) -> MachineBusy | None:

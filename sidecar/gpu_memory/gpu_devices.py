@@ -22,6 +22,14 @@ VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 DEVICE_ORDER_ENV = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Variable that makes CUDA number the GPUs as the driver does; CUDA's default: fastest first."""
 
+log = logging.getLogger(__name__)
+GPU_POLL_INTERVAL_S = 2.0
+"""Interval of GPU queries."""
+SILENT_GPU_POLL_INTERVAL_S = 10.0
+"""Interval of GPU queries while the driver does not answer."""
+DRIVER_TIMEOUT_S = 1.0
+"""Maximum time that a job waits for a query; usually a query takes milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class GpuDevice:
@@ -156,16 +164,6 @@ def other_processes_bytes(
     rest = max(0, used_bytes - sum(_held_bytes(one, processes) for one in here))
     told = all(one.pid in processes for one in here if one.weights_bytes)
     return rest if told else min(before, rest)
-
-
-log = logging.getLogger(__name__)
-
-GPU_POLL_INTERVAL_S = 2.0
-"""Interval of GPU queries."""
-SILENT_GPU_POLL_INTERVAL_S = 10.0
-"""Interval of GPU queries while the driver does not answer."""
-DRIVER_TIMEOUT_S = 1.0
-"""Maximum time that a job waits for a query; usually a query takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,12 @@ from sidecar.interfaces.engine_interface import (
     WindowingMode,
 )
 
+CPU_CHUNK_S = 8 / 3
+"""Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
+TYPICAL_AUDIO_S = 600.0
+"""Duration of audio by which the time is predicted if a recording's is not known. Memory is planned
+for an hour then, in windows as of a recording of that length."""
+
 
 class LoadPlacement(StrEnum):
     """Placement of a new engine while an old one is loaded."""
@@ -64,13 +70,6 @@ class MemoryAccount:
 
     def held(self, sessions: int) -> None:
         """Record the number of live sessions of the engine."""
-
-
-CPU_CHUNK_S = 8 / 3
-"""Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
-TYPICAL_AUDIO_S = 600.0
-"""Duration of audio by which the time is predicted if a recording's is not known. Memory is planned
-for an hour then, in windows as of a recording of that length."""
 
 
 @dataclass(frozen=True, slots=True)

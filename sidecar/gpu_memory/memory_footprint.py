@@ -16,6 +16,37 @@ from typing import Any
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
+WINDOW_S = 3600.0
+"""Longest window of the model (64 K positions)."""
+PROMPT_TOKENS = 128
+"""Text tokens around the audio: the system line, the question, and a few hotwords."""
+TOKENS_PER_SECOND = 9.0
+"""Maximum output of a dense hour of speech, tokens per second of audio; the cache is planned for
+it. The sample of the model page has 8.5."""
+MIN_OUTPUT_TOKENS = 64
+"""Tokens for the first segment of a very short recording."""
+CONTEXT_BYTES = 600_000_000
+"""Bytes of the CUDA context and of the workspaces of cuBLAS and cuDNN. An estimate until it is
+measured on a GPU."""
+FRAGMENTATION = 0.03
+"""Share that the allocator loses by rounding and gaps. An estimate until it is measured on a
+GPU."""
+DRAFT_TOKENS = 12
+"""Tokens in a step that verifies a draft forced by the output format
+(`DRAFT_WIDTH_TOKENS` of `engines.vibevoice.vibevoice_decoder`)."""
+CACHE_ROUND = 64
+"""The cache's length is a multiple of this number of positions."""
+SMALL_TENSORS_BYTES = 1 << 14
+"""Bytes of tensors too small to be counted: positions, angles, statistics."""
+NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
+"""Block sizes of bitsandbytes: weights per scale of one byte, scales per float32 constant."""
+CPU_PACKED_ROWS = 32
+"""Rows that bitsandbytes packs together on a CPU with AVX512-BF16."""
+TOKENS_S = 12.5
+"""Positions of the decoder per second of audio."""
+PROMPT_POSITIONS = 33 + 30
+"""Prompt positions of a new stream with the longest delay; about as many follow at the end."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderShape:
@@ -192,44 +223,6 @@ VIBEVOICE_7B_SHAPE = ModelShape(
     semantic=EncoderShape(hidden_size=128),
 )
 """Dimensions of the released model, VibeVoice-ASR-7B: 8.330 billion parameters."""
-
-
-WINDOW_S = 3600.0
-"""Longest window of the model (64 K positions)."""
-
-PROMPT_TOKENS = 128
-"""Text tokens around the audio: the system line, the question, and a few hotwords."""
-
-TOKENS_PER_SECOND = 9.0
-"""Maximum output of a dense hour of speech, tokens per second of audio; the cache is planned for
-it. The sample of the model page has 8.5."""
-
-MIN_OUTPUT_TOKENS = 64
-"""Tokens for the first segment of a very short recording."""
-
-CONTEXT_BYTES = 600_000_000
-"""Bytes of the CUDA context and of the workspaces of cuBLAS and cuDNN. An estimate until it is
-measured on a GPU."""
-
-FRAGMENTATION = 0.03
-"""Share that the allocator loses by rounding and gaps. An estimate until it is measured on a
-GPU."""
-
-DRAFT_TOKENS = 12
-"""Tokens in a step that verifies a draft forced by the output format
-(`DRAFT_WIDTH_TOKENS` of `engines.vibevoice.vibevoice_decoder`)."""
-
-CACHE_ROUND = 64
-"""The cache's length is a multiple of this number of positions."""
-
-SMALL_TENSORS_BYTES = 1 << 14
-"""Bytes of tensors too small to be counted: positions, angles, statistics."""
-
-NF4_BLOCK, NF4_SCALE_BLOCK = 64, 256
-"""Block sizes of bitsandbytes: weights per scale of one byte, scales per float32 constant."""
-
-CPU_PACKED_ROWS = 32
-"""Rows that bitsandbytes packs together on a CPU with AVX512-BF16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,12 +495,6 @@ def _rotary_temporary_bytes(shape: ModelShape, positions: int) -> int:
     They are the angles (half and whole) and both results twice, all in float32.
     """
     return positions * (18 * shape.head_dim + 8)
-
-
-TOKENS_S = 12.5
-"""Positions of the decoder per second of audio."""
-PROMPT_POSITIONS = 33 + 30
-"""Prompt positions of a new stream with the longest delay; about as many follow at the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,23 @@ LOAD_PLANS = (MemoryPlan(), MemoryPlan(evict_encoders=True), _OFFLOADED_PLAN)
 """Plans for a load, from nothing on the host to all that can be there; each job has its own plan
 later."""
 
+MIN_WINDOW_S = 300.0
+"""Minimum length of a window: enough to distinguish the speakers."""
+WINDOW_OVERLAP_S = 10.0
+"""Overlap of a window with the next (`OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
+MAX_WINDOW_LOSS_S = 120.0 + WINDOW_OVERLAP_S
+"""Maximum loss of a window to the search for a pause at its end (`BORDER_SEARCH_S`, at most a
+quarter of the window), and to the overlap."""
+BATCHED_WINDOW_S = 400.0
+"""Longest window of a batch: about five minutes without that loss. Chunks of 300 s were as accurate
+as a single pass (AMI-IHM, arXiv 2606.01483)."""
+LONG_AUDIO_S = 900.0
+"""Seconds above which a GPU transcribes windows in batches by default."""
+UNKNOWN_LENGTH_NOTE = "how long it takes is not known, as the file does not say how long it is"
+"""Note of a forecast without seconds: the recording's header has no length."""
+UNMEASURED_NOTE = "how long it takes is known after a first recording"
+"""The same if no job was measured yet, and the device's speed is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceRoom:
@@ -306,20 +323,6 @@ def duration_text(seconds: float, *, down: bool = False) -> str:
     return "1 minute" if minutes == 1 else f"{minutes} minutes"
 
 
-MIN_WINDOW_S = 300.0
-"""Minimum length of a window: enough to distinguish the speakers."""
-WINDOW_OVERLAP_S = 10.0
-"""Overlap of a window with the next (`OVERLAP_S` of `engines.vibevoice.vibevoice_windows`)."""
-MAX_WINDOW_LOSS_S = 120.0 + WINDOW_OVERLAP_S
-"""Maximum loss of a window to the search for a pause at its end (`BORDER_SEARCH_S`, at most a
-quarter of the window), and to the overlap."""
-BATCHED_WINDOW_S = 400.0
-"""Longest window of a batch: about five minutes without that loss. Chunks of 300 s were as accurate
-as a single pass (AMI-IHM, arXiv 2606.01483)."""
-LONG_AUDIO_S = 900.0
-"""Seconds above which a GPU transcribes windows in batches by default."""
-
-
 def batched_windows_plan(
     model: ModelFootprint,
     work: RecordingWork,
@@ -398,12 +401,6 @@ def batched_peak_bytes(model: ModelFootprint, plan: MemoryPlan, work: RecordingW
     )
     held = replace(plan, cache_tokens=count * plan.cache_tokens, cache_step=count * plan.cache_step)
     return model.peak(held, all_).total
-
-
-UNKNOWN_LENGTH_NOTE = "how long it takes is not known, as the file does not say how long it is"
-"""Note of a forecast without seconds: the recording's header has no length."""
-UNMEASURED_NOTE = "how long it takes is known after a first recording"
-"""The same if no job was measured yet, and the device's speed is not known."""
 
 
 @dataclass(frozen=True, slots=True)

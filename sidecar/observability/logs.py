@@ -44,6 +44,8 @@ ONCE_A_MINUTE = {"mute_s": 60.0}
 _FLUSH_TIMEOUT_S = 1.0
 """Time in seconds that the shutdown waits for lines to be written."""
 
+log = logging.getLogger(__name__)
+
 
 class JsonFormatter(logging.Formatter):
     """Log formatter that writes each record as one line of JSON."""
@@ -243,9 +245,6 @@ def claim_log_file(file: Path) -> tuple[Path, BinaryIO | None]:
             return path, keeper
         keeper.close()
     return file, None
-
-
-log = logging.getLogger(__name__)
 
 
 def default_data_folder(chosen: Path | None) -> Path | None:

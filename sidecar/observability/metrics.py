@@ -39,6 +39,31 @@ LIVE_WIRES = ("live", "streaming", "realtime", "grpc", "talk")
 OTHER_LABEL = "(other)"
 """Label of all combinations beyond the limit."""
 
+_ENGINE_FAULTS = (
+    errors.DeviceLost,
+    errors.EngineCrashed,
+    errors.EngineFailed,
+    errors.EngineUnavailable,
+    errors.ModelLoadFailed,
+)
+MAX_OUTCOME_SECONDS = 300
+METRIC_PREFIX = "vibevoice_"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
+LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
+REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+"""Bounds of histograms. They are few: each is a line on a page that every scrape renders anew."""
+HEALTH_WINDOW_S = 60.0
+"""Time in seconds whose recognitions decide about the health."""
+MIN_OUTCOMES = limit("health_min_events", 5)
+"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
+MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
+MAX_TIMED_OUT_RATIO = 0.5
+STT_PREFIX = "stt_"
+STATUS_OK = "OK"
+STT_HELP = "As the gRPC server that this service replaces has it (docs/operations.md)."
+
 
 class Counter:
     """Counter of events or amounts, by ``labels``.
@@ -156,15 +181,6 @@ class RecognitionOutcome(StrEnum):
     """Error of the engine. Client errors and cancellations are not counted as outcomes."""
 
 
-_ENGINE_FAULTS = (
-    errors.DeviceLost,
-    errors.EngineCrashed,
-    errors.EngineFailed,
-    errors.EngineUnavailable,
-    errors.ModelLoadFailed,
-)
-
-
 def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     """Return the outcome of an error for the engine; `None` if the engine did not cause it."""
     if isinstance(error, errors.EngineFailed) and error.timed_out:
@@ -173,7 +189,6 @@ def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
     return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
 
 
-MAX_OUTCOME_SECONDS = 300
 Outcomes = collections.Counter[RecognitionOutcome]
 """Number of each outcome."""
 
@@ -201,15 +216,6 @@ class OutcomeWindow:
         oldest = self._now() - window_s
         recent = (counts for second, counts in self._seconds if second >= oldest)
         return sum(recent, Outcomes())
-
-
-METRIC_PREFIX = "vibevoice_"
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
-LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
-LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
-REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-"""Bounds of histograms. They are few: each is a line on a page that every scrape renders anew."""
 
 
 class JobMetrics:
@@ -354,14 +360,6 @@ class ServiceMetrics:
         ]
 
 
-HEALTH_WINDOW_S = 60.0
-"""Time in seconds whose recognitions decide about the health."""
-MIN_OUTCOMES = limit("health_min_events", 5)
-"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
-MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-MAX_TIMED_OUT_RATIO = 0.5
-
-
 def health_problem(lately: Outcomes) -> str | None:
     """Return the reason why the service is not healthy; `None` if it is, or if there are too few
     outcomes."""
@@ -420,11 +418,6 @@ def _family(measured: AnyMetric, prefix: str) -> Metric:
     for values, value in list(measured.values.items()):
         family.add_metric(values, value)
     return family
-
-
-STT_PREFIX = "stt_"
-STATUS_OK = "OK"
-STT_HELP = "As the gRPC server that this service replaces has it (docs/operations.md)."
 
 
 def stt_metrics_json(

@@ -26,6 +26,16 @@ _STEPS: Mapping[str, transcript_edits.UndoStep | transcript_edits.RedoStep] = {
 }
 _LABEL = re.compile(r"Speaker_(0|[1-9]\d{0,2})", re.ASCII)
 
+_PLACE_SCHEMA = {"type": "integer", "minimum": 0, "description": "From 0."}
+_NAME_SCHEMA = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
+_PEOPLE_SCHEMA = {
+    "type": ["integer", "null"],
+    "minimum": 2,
+    "maximum": MAX_SPLIT_SPEAKERS,
+    "description": "Number of speakers. Default: by their embeddings.",
+}
+_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
+
 
 def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
     """Return a step as a list of operations."""
@@ -193,18 +203,9 @@ _SPEAKER = OperationField(
     _parse_speaker,
     speaker_label,
 )
-_PLACE_SCHEMA = {"type": "integer", "minimum": 0, "description": "From 0."}
 _PLACES = OperationField(
     {"type": "array", "items": _PLACE_SCHEMA, "minItems": 1}, _parse_places, list
 )
-_NAME_SCHEMA = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_NAME_CHARACTERS}
-_PEOPLE_SCHEMA = {
-    "type": ["integer", "null"],
-    "minimum": 2,
-    "maximum": MAX_SPLIT_SPEAKERS,
-    "description": "Number of speakers. Default: by their embeddings.",
-}
-_TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTERS}
 OPERATIONS: Mapping[
     str, tuple[Callable[..., transcript_edits.EditRequest], Mapping[str, OperationField]]
 ] = {

@@ -29,6 +29,15 @@ _SAMPLE_RATE = (
     " If it is English, check that the sample rate that the client names is that of its audio."
 )
 
+MIN_LANGUAGE_PROBABILITY = 0.5
+"""Minimum probability of a detected language. Of 92 short texts in 27 languages one was wrong, at
+0.38; the least sure of the right ones has 0.52."""
+MIN_LETTER_BYTES = 12
+"""Minimum bytes of letters; below it even a wrong language can have a high probability (`Fail
+again.`: Gaelic, 0.60)."""
+MAX_CHARACTERS = 20_000
+"""Maximum characters that are classified: half an hour of speech."""
+
 
 def doubtful_language_notice(*, live: bool = False) -> Notice:
     """Return the notice of a transcript that is probably in another language. ``live``: the client
@@ -66,16 +75,6 @@ class Confidence:
     def doubtful(self) -> bool:
         """Return whether the recording is probably in another language."""
         return self.tokens >= LEAST_TOKENS and self.total < DOUBTFUL_BELOW * self.tokens
-
-
-MIN_LANGUAGE_PROBABILITY = 0.5
-"""Minimum probability of a detected language. Of 92 short texts in 27 languages one was wrong, at
-0.38; the least sure of the right ones has 0.52."""
-MIN_LETTER_BYTES = 12
-"""Minimum bytes of letters; below it even a wrong language can have a high probability (`Fail
-again.`: Gaelic, 0.60)."""
-MAX_CHARACTERS = 20_000
-"""Maximum characters that are classified: half an hour of speech."""
 
 
 def detect_language(segments: Iterable[Segment]) -> str | None:

@@ -37,6 +37,37 @@ SPOKEN_COPIES = 44
 FEW_TOKENS = 24
 """Maximum number of different tokens in a window of a loop. Plain speech has 70 and more."""
 
+MAX_SPAN_S = 30.0
+"""Maximum span of a text that is believed; segments last seconds, seldom half of it."""
+STRAY_TOKENS = 256
+"""Maximum tokens outside any text without a new segment; the JSON of one takes about 24."""
+MAX_CYCLE_SEGMENTS = 12
+"""Maximum segments in a repeated verse."""
+STILL_SEGMENTS = 6
+"""Segments in a row with neither a later start nor a new second: time stands still."""
+MAX_LOOPED_S = 60.0
+"""The first copy in a loop is removed if it is longer: its end would hide the rest of the audio.
+Also the maximum seconds that one segment covers."""
+MIN_STEP_S = 0.05
+"""Minimum progress of a repeated segment, however short its text."""
+MIN_SKIP_S = 5.0
+FIRST_SKIP_S = 15.0
+MAX_SKIP_S = 60.0
+"""Limits of a skip in seconds. Four first skips are a minute: a bad minute costs that minute. In
+longer ranges a skip is a quarter of the audio already lost, so that little is lost after their
+end."""
+MIN_RECOVERIES, RECOVERY_INTERVAL_S = 16, 5.0
+"""Recoveries from loops in one answer: a base, and one more for each interval of audio."""
+WORTH_DECODING_S = 1.0
+"""Minimum rest of the audio, in seconds, that is worth another attempt."""
+LOOP_RECOVERED = transcript.Notice(
+    "loop_recovered",
+    "The model repeated itself; the repetition was removed and transcription resumed.",
+)
+OUTPUT_TRUNCATED = transcript.Notice(
+    transcript.TRUNCATED, "The output of the model ended early; its complete segments are here."
+)
+
 
 def exceeds_speech_rate(characters: int, seconds: float) -> bool:
     """Return whether a text is too long to be spoken in ``seconds`` seconds."""
@@ -94,26 +125,6 @@ class TokenRepetition:
     def different(self) -> int:
         """Return the number of different tokens in a full window; before it is full, `WINDOW`."""
         return len(self._places) if len(self._window) == WINDOW else WINDOW
-
-
-MAX_SPAN_S = 30.0
-"""Maximum span of a text that is believed; segments last seconds, seldom half of it."""
-
-STRAY_TOKENS = 256
-"""Maximum tokens outside any text without a new segment; the JSON of one takes about 24."""
-
-MAX_CYCLE_SEGMENTS = 12
-"""Maximum segments in a repeated verse."""
-
-STILL_SEGMENTS = 6
-"""Segments in a row with neither a later start nor a new second: time stands still."""
-
-MAX_LOOPED_S = 60.0
-"""The first copy in a loop is removed if it is longer: its end would hide the rest of the audio.
-Also the maximum seconds that one segment covers."""
-
-MIN_STEP_S = 0.05
-"""Minimum progress of a repeated segment, however short its text."""
 
 
 class LoopReason(StrEnum):
@@ -292,18 +303,6 @@ class SamplingOptions:
 RETRIES = (SamplingOptions(0.2, 0.95), SamplingOptions(0.3, 0.95), SamplingOptions(0.4, 0.95))
 """Sampling of the retries: those of the model's own recovery test, in its order."""
 
-MIN_SKIP_S = 5.0
-FIRST_SKIP_S = 15.0
-MAX_SKIP_S = 60.0
-"""Limits of a skip in seconds. Four first skips are a minute: a bad minute costs that minute. In
-longer ranges a skip is a quarter of the audio already lost, so that little is lost after their
-end."""
-
-MIN_RECOVERIES, RECOVERY_INTERVAL_S = 16, 5.0
-"""Recoveries from loops in one answer: a base, and one more for each interval of audio."""
-WORTH_DECODING_S = 1.0
-"""Minimum rest of the audio, in seconds, that is worth another attempt."""
-
 
 def max_recoveries(duration_s: float) -> int:
     """Return the maximum number of skips in a recording before its answer is given up."""
@@ -366,15 +365,6 @@ def next_skipped_audio(
 def _number(seconds: float) -> int | float:
     rounded = round(seconds, 2)
     return int(rounded) if rounded.is_integer() else rounded
-
-
-LOOP_RECOVERED = transcript.Notice(
-    "loop_recovered",
-    "The model repeated itself; the repetition was removed and transcription resumed.",
-)
-OUTPUT_TRUNCATED = transcript.Notice(
-    transcript.TRUNCATED, "The output of the model ended early; its complete segments are here."
-)
 
 
 def loop_skipped_notice(lost_s: float) -> transcript.Notice:

@@ -38,6 +38,9 @@ MAX_NAME_CHARACTERS = 200
 _MARKS = ",;:.!?…"
 _DOUBLE_COMMA = re.compile(r"(?<!\s)\s*+,(?:\s*+,)+")
 
+MIN_CONFIDENCE = 0.001
+"""The lowest value of three digits that has a logarithm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -76,10 +79,6 @@ class Segment:
     def is_speech(self) -> bool:
         """Return whether it is speech; `[Music]` and the like are not."""
         return NON_SPEECH_FLAG not in self.flags
-
-
-MIN_CONFIDENCE = 0.001
-"""The lowest value of three digits that has a logarithm."""
 
 
 def mean_confidence(logarithms: Iterable[float]) -> float | None:

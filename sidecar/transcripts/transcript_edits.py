@@ -29,6 +29,20 @@ from sidecar.transcripts.word_timing import common_prefix_length, split_atoms, s
 MAX_SPEAKERS = 1000
 """Maximum speakers of one transcript, however it is split."""
 
+MAX_OPERATIONS = 500
+"""Maximum operations of one request."""
+MAX_EDITS = 4000
+"""Maximum edits of one transcript, and of undo and redo: two per segment of two hours."""
+MAX_HISTORY_BYTES = 4 << 20
+"""Maximum memory of all edits of a transcript, by their content."""
+OPERATION_BYTES = 200
+INDEX_BYTES = 36
+"""Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
+MAX_COMPARED_PAIRS = 250_000
+"""Maximum of words before times words after in a comparison (0.1 s); above, times are estimated."""
+_Span = tuple[str, int, int, int, int]
+"""Opcode of difflib: tag, then start and end in the old and in the new words."""
+
 
 @dataclass(frozen=True, slots=True)
 class RenameSpeaker:
@@ -209,17 +223,6 @@ def _with_segments(transcript: Transcript, changed_segments: dict[int, Segment])
     return replace(transcript, segments=tuple(segments))
 
 
-MAX_OPERATIONS = 500
-"""Maximum operations of one request."""
-MAX_EDITS = 4000
-"""Maximum edits of one transcript, and of undo and redo: two per segment of two hours."""
-MAX_HISTORY_BYTES = 4 << 20
-"""Maximum memory of all edits of a transcript, by their content."""
-OPERATION_BYTES = 200
-INDEX_BYTES = 36
-"""Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
-
-
 @dataclass(frozen=True, slots=True)
 class UndoStep:
     """Undo the last entry."""
@@ -340,12 +343,6 @@ def _size_bytes(operation: EditOperation) -> int:
         case MoveSegments(segments=segments):
             return OPERATION_BYTES + INDEX_BYTES * len(segments)
     return OPERATION_BYTES
-
-
-MAX_COMPARED_PAIRS = 250_000
-"""Maximum of words before times words after in a comparison (0.1 s); above, times are estimated."""
-_Span = tuple[str, int, int, int, int]
-"""Opcode of difflib: tag, then start and end in the old and in the new words."""
 
 
 def replace_segment_text(segment: Segment, text: str) -> Segment:

@@ -38,6 +38,24 @@ FRAME_SAMPLES = 384
 """Samples of a frame of the encoder's output: 24 ms."""
 _START, _END = 1, 2
 
+_SPACE_MARK = b"\xe2\x96\x81"  # ▁ in UTF-8
+_TWO_BYTES = 0x80
+_CONTROL_TOKEN = re.compile(rb"<.+>", re.DOTALL)
+LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
+ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
+"""Heads (layer, head) that attend to the audio of the next token; each head was measured to find
+them (docs/decisions/recognition-parameters.md)."""
+MAX_POSITIONS = 512
+"""Maximum length of a text in tokens (rotary tables): 78 s of speech at the limit of tokens."""
+ROTARY, ROTARY_BASE = 32, 10_000.0
+SCALE = HEAD_SIZE**-0.5
+EPSILON = 1e-5
+_PREFIX = "/model/decoder/"
+_QUANTIZED_SUFFIX = "MatMul_quant"
+_PAST_SHAPE = (1, HEADS, "past", HEAD_SIZE)
+_PRESENT_SHAPE = (1, HEADS, "present", HEAD_SIZE)
+_FRAMES_SHAPE = (1, HEADS, "frames", HEAD_SIZE)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedTokens:
@@ -159,11 +177,6 @@ class MoonshineDecoder:
         )
 
 
-_SPACE_MARK = b"\xe2\x96\x81"  # ▁ in UTF-8
-_TWO_BYTES = 0x80
-_CONTROL_TOKEN = re.compile(rb"<.+>", re.DOTALL)
-
-
 class MoonshineTokenizer:
     """Tokenizer of the wheel, from ids to text; ``len()`` is the number of entries."""
 
@@ -219,22 +232,6 @@ def _parse_entries(data: bytes) -> list[bytes]:
         entries.append(data[at : at + length])
         at += length
     return entries
-
-
-LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
-ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
-"""Heads (layer, head) that attend to the audio of the next token; each head was measured to find
-them (docs/decisions/recognition-parameters.md)."""
-MAX_POSITIONS = 512
-"""Maximum length of a text in tokens (rotary tables): 78 s of speech at the limit of tokens."""
-ROTARY, ROTARY_BASE = 32, 10_000.0
-SCALE = HEAD_SIZE**-0.5
-EPSILON = 1e-5
-_PREFIX = "/model/decoder/"
-_QUANTIZED_SUFFIX = "MatMul_quant"
-_PAST_SHAPE = (1, HEADS, "past", HEAD_SIZE)
-_PRESENT_SHAPE = (1, HEADS, "present", HEAD_SIZE)
-_FRAMES_SHAPE = (1, HEADS, "frames", HEAD_SIZE)
 
 
 def cache_tensor_names(kind: str) -> list[str]:

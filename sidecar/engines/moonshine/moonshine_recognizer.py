@@ -33,6 +33,21 @@ _MARKS = ".,;:?!"
 _TAIL_SAMPLES = SAMPLE_RATE // 10
 """Samples of silence added to a segment: the word error rate is 4.2 % instead of 4.5 %."""
 
+_DROP_DB = 30.0
+"""Level below the loud parts (the 90th percentile of frames) from which a frame is silent ..."""
+_NOISE_DB = 6.0
+"""... or level above the quietest if there is noise, but at least 10 dB below the loud parts."""
+_MIN_DROP_DB = 10.0
+_SOFT_DB = 8.0
+"""Level from the border of silence to certainty, in both directions."""
+_SILENCE_WEIGHT = 5.0
+"""Weight of loudness in standard deviations of attention; from 4 to 8 results are the same."""
+Span = tuple[int, int]
+"""First frame, and the frame after the last."""
+_NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
+"""Predecessors of a row: the row before, at the previous frame or the same; the row itself; the row
+before the silence."""
+
 
 def _never_cancelled() -> bool:
     return False
@@ -160,19 +175,6 @@ def warm_up_audio() -> Block | None:
     return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
 
 
-_DROP_DB = 30.0
-"""Level below the loud parts (the 90th percentile of frames) from which a frame is silent ..."""
-_NOISE_DB = 6.0
-"""... or level above the quietest if there is noise, but at least 10 dB below the loud parts."""
-_MIN_DROP_DB = 10.0
-_SOFT_DB = 8.0
-"""Level from the border of silence to certainty, in both directions."""
-_SILENCE_WEIGHT = 5.0
-"""Weight of loudness in standard deviations of attention; from 4 to 8 results are the same."""
-Span = tuple[int, int]
-"""First frame, and the frame after the last."""
-
-
 def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.float32]:
     """Return the certainty that each frame is silent, shape (frames,): from -1 (speech) to 1.
 
@@ -215,11 +217,6 @@ def token_spans(
         edges = [token * likely.shape[1] // len(likely) for token in range(len(likely) + 1)]
         return list(pairwise(edges))
     return [span for token, span in zip(of_token, path, strict=True) if token >= 0]
-
-
-_NEXT, _SHARED, _STAY, _NO_SILENCE = range(4)
-"""Predecessors of a row: the row before, at the previous frame or the same; the row itself; the row
-before the silence."""
 
 
 def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> list[Span] | None:

@@ -39,6 +39,11 @@ SPEC = engine_interface.EngineSpec(
     planned=True,
 )
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 256 << 20
+_MAX_BYTES = 32 << 20
+"""Maximum of glibc's threshold for heap blocks on 64 bits (mallopt(3))."""
+
 
 class VibeVoiceEngine:
     """VibeVoice-ASR engine. torch and transformers are imported by `load`."""
@@ -72,12 +77,6 @@ class VibeVoiceEngine:
         assert joined is not None
         shared = request.options.memory.places
         yield from joined.events(request) if shared else joined.alone(request)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 256 << 20
-_MAX_BYTES = 32 << 20
-"""Maximum of glibc's threshold for heap blocks on 64 bits (mallopt(3))."""
 
 
 def prepare_process() -> None:

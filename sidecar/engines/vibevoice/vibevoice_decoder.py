@@ -18,6 +18,20 @@ from torch.nn.attention.bias import causal_lower_right
 from sidecar.gpu_memory.memory_footprint import CACHE_ROUND
 from sidecar.interfaces.engine_interface import MemoryPlan
 
+_FEW, _ROWS = 32, 128
+"""On a CPU more than `_FEW` rows are padded to a multiple of `_ROWS`. oneDNN keeps the kernels of a
+16-bit matrix product for every number of rows, some for good: 2.5 MB per length of a prompt."""
+StepCheck = Callable[[], None]
+"""Called between steps; raises to stop."""
+GRAPH_POSITIONS = 2_048
+"""Step by which the attended span of a cache grows. Each growth captures the graph anew (well below
+a second, some sixteen times in an hour); in between up to this many positions are read in vain."""
+DRAFT_WIDTH_TOKENS = 12
+"""Tokens per sequence in a step that verifies a draft: the longest of `DraftProposals` and the
+token before it. Shorter drafts are padded, which costs nothing while weights bound the step."""
+_WARM_UP_RUNS = 2
+"""Runs before a capture, in which libraries allocate their workspaces."""
+
 
 class KeyValueCache:
     """One pair of tensors per layer, each of shape ``(1, kv_heads, capacity, head_dim)``.
@@ -61,14 +75,6 @@ class KeyValueCache:
                 new[:, :, : self.length] = old[:, :, : self.length]
                 tensors[layer] = new
                 del old
-
-
-_FEW, _ROWS = 32, 128
-"""On a CPU more than `_FEW` rows are padded to a multiple of `_ROWS`. oneDNN keeps the kernels of a
-16-bit matrix product for every number of rows, some for good: 2.5 MB per length of a prompt."""
-
-StepCheck = Callable[[], None]
-"""Called between steps; raises to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,16 +294,6 @@ def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = states.shape[-1] // 2
     turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
     return states * cos + turned * sin
-
-
-GRAPH_POSITIONS = 2_048
-"""Step by which the attended span of a cache grows. Each growth captures the graph anew (well below
-a second, some sixteen times in an hour); in between up to this many positions are read in vain."""
-DRAFT_WIDTH_TOKENS = 12
-"""Tokens per sequence in a step that verifies a draft: the longest of `DraftProposals` and the
-token before it. Shorter drafts are padded, which costs nothing while weights bound the step."""
-_WARM_UP_RUNS = 2
-"""Runs before a capture, in which libraries allocate their workspaces."""
 
 
 class CudaGraphStep:

@@ -31,6 +31,14 @@ _SEGMENT_KEYS = ("Start", "End", "Speaker", "Content")
 _START, _END, _SPEAKER, _CONTENT = range(4)
 _SEGMENT_OPENING = '{"Start":0,"End":0,"Speaker":0,"Content":"'
 
+SEED = 20_24
+"""Seed of the sampling: the same audio alone gives the same transcript, including loops."""
+TURN, OPENING = "<|im_start|>", "assistant\n["
+"""Beginning of an answer: a special token, which the text leaves out, and the start of the
+list."""
+Key = TypeVar("Key")
+RunEvent = tuple[Key, TranscriptionEvent | Exception | None]
+
 
 class SegmentTemplate:
     """Tokens of the output format's fixed parts.
@@ -124,10 +132,6 @@ class DraftProposals:
         if self._key == _START:
             return (self._past[_END] or [[]])[-1]
         return (self._past[_SPEAKER] or [[]])[0] if self._key == _SPEAKER else []
-
-
-SEED = 20_24
-"""Seed of the sampling: the same audio alone gives the same transcript, including loops."""
 
 
 class TokenGeneration:
@@ -258,11 +262,6 @@ def sample_token(
     )
     shares[shares.cumsum(0) - shares >= sampling.top_p] = 0.0
     return int(order[torch.multinomial(shares, 1, generator=random)])
-
-
-TURN, OPENING = "<|im_start|>", "assistant\n["
-"""Beginning of an answer: a special token, which the text leaves out, and the start of the
-list."""
 
 
 class WindowGeneration:
@@ -415,9 +414,7 @@ class DecoderPass:
     generations: Sequence[TokenGeneration]
 
 
-Key = TypeVar("Key")
 Run = Generator[TranscriptionEvent | DecoderPass | None, None, None]
-RunEvent = tuple[Key, TranscriptionEvent | Exception | None]
 
 
 def decode_in_step(

@@ -46,6 +46,31 @@ _CHUNK_ROUNDING_TOKENS = 5
 """Tokens to a multiple of which the last chunk is padded. On a CPU every length costs time and
 memory for new kernels (docs/decisions/vibevoice-worker.md)."""
 
+log = logging.getLogger(__name__)
+ENCODER_MODULES = (
+    "model.acoustic_tokenizer_encoder",
+    "model.semantic_tokenizer_encoder",
+    "model.multi_modal_projector",
+)
+"""Encoders, which are needed until the audio is encoded."""
+EMBEDDING_MODULE = "model.language_model.embed_tokens"
+OTHER_MODULES = (
+    "model.language_model.layers",
+    "model.language_model.norm",
+    "model.language_model.rotary_emb",
+    "lm_head",
+)
+"""The remaining modules; accelerate raises an error if any is missing."""
+UNQUANTIZED = (*ENCODER_MODULES, "lm_head")
+"""Modules that stay in 16 bit. Without the prefix bitsandbytes would skip nothing."""
+_LOAD_POLL_S = 0.1
+"""Interval at which the loaded bytes are read, in seconds."""
+_DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+}
+
 
 def token_count(samples: int) -> int:
     """Return the number of tokens of so many samples; the last one is padded."""
@@ -151,33 +176,6 @@ def sanitize_context(tokenizer: Any, context: str) -> str:
         for mark in marks:
             context = context.replace(mark, " ")
     return " ".join(context.split())
-
-
-log = logging.getLogger(__name__)
-
-ENCODER_MODULES = (
-    "model.acoustic_tokenizer_encoder",
-    "model.semantic_tokenizer_encoder",
-    "model.multi_modal_projector",
-)
-"""Encoders, which are needed until the audio is encoded."""
-EMBEDDING_MODULE = "model.language_model.embed_tokens"
-OTHER_MODULES = (
-    "model.language_model.layers",
-    "model.language_model.norm",
-    "model.language_model.rotary_emb",
-    "lm_head",
-)
-"""The remaining modules; accelerate raises an error if any is missing."""
-UNQUANTIZED = (*ENCODER_MODULES, "lm_head")
-"""Modules that stay in 16 bit. Without the prefix bitsandbytes would skip nothing."""
-_LOAD_POLL_S = 0.1
-"""Interval at which the loaded bytes are read, in seconds."""
-_DTYPES = {
-    Precision.FP32: torch.float32,
-    Precision.BF16: torch.bfloat16,
-    Precision.FP16: torch.float16,
-}
 
 
 def float_type(precision: Precision, device: torch.device) -> torch.dtype:

@@ -56,6 +56,12 @@ log = logging.getLogger(__name__)
 
 NAME = "vibevoice"
 
+ALL_PLACES = 1 << 16
+"""More places than any plan has."""
+_Inbox = queue.SimpleQueue["TranscriptionEvent | Exception | None"]
+TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
+"""Limit of an answer's tokens; the model page's dense sample has 8.5 a second."""
+
 
 class _VibeVoiceCancelled(Exception):
     """The request was cancelled between two steps."""
@@ -75,10 +81,6 @@ class _WindowInProgress:
     @property
     def duration_s(self) -> float:
         return len(self.window.samples) / VIBEVOICE_SAMPLE_RATE
-
-
-ALL_PLACES = 1 << 16
-"""More places than any plan has."""
 
 
 class WindowSlots:
@@ -373,9 +375,6 @@ def transcribe_in_step(
             yield key, own_error(event) if isinstance(event, Exception) else event
 
 
-_Inbox = queue.SimpleQueue["TranscriptionEvent | Exception | None"]
-
-
 class JoinedTranscriptions:
     """Transcriptions of several threads, which one thread decodes in step: a request joins those
     that run before their next pass, and gets windows as they become free."""
@@ -475,10 +474,6 @@ def finished(
     persons = matcher.persons if matcher is not None else {}
     heard = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
     return Finished(identify_speakers(transcript, heard, options))
-
-
-TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
-"""Limit of an answer's tokens; the model page's dense sample has 8.5 a second."""
 
 
 def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:

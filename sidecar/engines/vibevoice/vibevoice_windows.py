@@ -49,6 +49,38 @@ MIN_PAUSE_S = 0.2
 """Minimum pause in seconds: a shorter gap is inside a word as often as between two."""
 _PAUSE_S = 0.2
 
+SAME_SPEAKER_SIMILARITY = 0.4
+"""Similarity of one speaker in two windows: the cosine between embeddings, and the share of an
+overlap.
+
+Of 153480 pairs of LibriSpeech readers (`bench.windows --voices` at 9d96464c) one in 250 reaches it
+with 3 s of each speaker; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175,
+and none. In the conversations of the benchmark no two speakers are as similar with 3 s or more.
+"""
+SHARED, SHARED_BESIDE = 0.8, 0.2
+"""Weights of the share of seconds that two windows give to one speaker, without and with
+embeddings. Without an embedding half of the seconds are enough. With embeddings the share decides
+for a speaker with little speech, but joins no two that differ: a window may give a speaker's words
+to another."""
+MIN_SHARED_SPEECH_S = 1.0
+"""Seconds of speech in the overlap that two windows must give to the same speaker to count."""
+HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
+"""Shares of a segment's time. If the previous window's segments cover `HALF_COVERED` of it, it is
+a repetition and is dropped. If a longer one of the next window covers `WHOLLY_COVERED`, that
+replaces it."""
+EMBEDDING_PIECE_S = 4.0
+"""Maximum span of one embedding in seconds: so short that a speaker has several. If the model gave
+a speaker some words of another's, most of the embeddings are still right."""
+MAX_EMBEDDING_PIECES = 6
+"""Maximum number of embeddings per speaker in a window; more hardly change the result."""
+MIN_EMBEDDING_S = 1.5
+"""Seconds to which shorter spans are joined. A speaker with less is not compared: with 1.5 s of
+each, one speaker in seven is not recognized again (`SAME_SPEAKER_SIMILARITY`)."""
+MIN_TURN_S = 0.5
+"""Seconds below which a turn is left out: the model's times are not that exact."""
+MIN_PIECE_SIMILARITY = 0.35
+"""Cosine between two embeddings of one speaker, below which one of them is another speaker's."""
+
 
 @dataclass(frozen=True, slots=True)
 class VibeVoiceWindow:
@@ -155,28 +187,6 @@ def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | 
     gaps = [(start, end) for start, end in gaps if end - start >= MIN_PAUSE_S]
     best = max(gaps, key=lambda gap: (round(gap[1] - gap[0], 3), gap[1]), default=None)
     return best and sum(best) / 2
-
-
-SAME_SPEAKER_SIMILARITY = 0.4
-"""Similarity of one speaker in two windows: the cosine between embeddings, and the share of an
-overlap.
-
-Of 153480 pairs of LibriSpeech readers (`bench.windows --voices` at 9d96464c) one in 250 reaches it
-with 3 s of each speaker; of 810 pairs of one reader one in 60 falls short. With 5 s: one in 175,
-and none. In the conversations of the benchmark no two speakers are as similar with 3 s or more.
-"""
-SHARED, SHARED_BESIDE = 0.8, 0.2
-"""Weights of the share of seconds that two windows give to one speaker, without and with
-embeddings. Without an embedding half of the seconds are enough. With embeddings the share decides
-for a speaker with little speech, but joins no two that differ: a window may give a speaker's words
-to another."""
-MIN_SHARED_SPEECH_S = 1.0
-"""Seconds of speech in the overlap that two windows must give to the same speaker to count."""
-
-HALF_COVERED, WHOLLY_COVERED = 0.5, 0.9
-"""Shares of a segment's time. If the previous window's segments cover `HALF_COVERED` of it, it is
-a repetition and is dropped. If a longer one of the next window covers `WHOLLY_COVERED`, that
-replaces it."""
 
 
 class TranscriptStitcher:
@@ -314,20 +324,6 @@ def covered_share(segment: Segment, other_segments: Iterable[Segment]) -> float:
         shared += max(0.0, min(end, segment.end) - max(start, at))
         at = max(at, end)
     return shared / (segment.end - segment.start)
-
-
-EMBEDDING_PIECE_S = 4.0
-"""Maximum span of one embedding in seconds: so short that a speaker has several. If the model gave
-a speaker some words of another's, most of the embeddings are still right."""
-MAX_EMBEDDING_PIECES = 6
-"""Maximum number of embeddings per speaker in a window; more hardly change the result."""
-MIN_EMBEDDING_S = 1.5
-"""Seconds to which shorter spans are joined. A speaker with less is not compared: with 1.5 s of
-each, one speaker in seven is not recognized again (`SAME_SPEAKER_SIMILARITY`)."""
-MIN_TURN_S = 0.5
-"""Seconds below which a turn is left out: the model's times are not that exact."""
-MIN_PIECE_SIMILARITY = 0.35
-"""Cosine between two embeddings of one speaker, below which one of them is another speaker's."""
 
 
 def detect_window_speech(samples: Block, rate: int) -> list[tuple[float, float]]:

@@ -45,6 +45,18 @@ SPEECH_END_DELAY_S = 0.5
 CutFinder = Callable[[float, float], float]
 """Finder of the best cut between two times, in seconds from the start of the recording."""
 
+SEGMENT_PAUSE_S = 0.7
+"""Seconds of a pause that begins another segment (`diarization.word_attribution`)."""
+SENTENCE_SEGMENT_S = 5.0
+"""Seconds from which a segment ends with its sentence."""
+MAX_SEGMENT_S = 12.0
+NAME = "whisper"
+OUTPUT_TRUNCATED = transcript.Notice(
+    transcript.TRUNCATED, "The output of the model ended at the limit of tokens."
+)
+_STEP_SAMPLES = SAMPLE_RATE
+_PAUSE_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class WhisperWindow:
@@ -144,13 +156,6 @@ def _speech_length_s(spans: Iterable[Span]) -> float:
     return sum(end - start for start, end in spans)
 
 
-SEGMENT_PAUSE_S = 0.7
-"""Seconds of a pause that begins another segment (`diarization.word_attribution`)."""
-SENTENCE_SEGMENT_S = 5.0
-"""Seconds from which a segment ends with its sentence."""
-MAX_SEGMENT_S = 12.0
-
-
 def place_words(words: Iterable[transcript.Word], window: WhisperWindow) -> list[transcript.Word]:
     """Return the words of a window on the recording's clock; their text keeps the space before
     it."""
@@ -198,14 +203,6 @@ def _segment(words: Sequence[transcript.Word], language: str) -> transcript.Segm
         confidence=transcript.words_confidence(words),
         language=language,
     )
-
-
-NAME = "whisper"
-OUTPUT_TRUNCATED = transcript.Notice(
-    transcript.TRUNCATED, "The output of the model ended at the limit of tokens."
-)
-_STEP_SAMPLES = SAMPLE_RATE
-_PAUSE_S = 0.1
 
 
 class WhisperTranscription:

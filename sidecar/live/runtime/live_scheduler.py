@@ -50,6 +50,20 @@ log = logging.getLogger(__name__)
 RecognizeFunction: TypeAlias = Callable[[SegmentRequest], RecognitionHypothesis | None]
 """Recognition of a segment. Returns None once it is cancelled. Several threads call it at once."""
 
+TICK_INTERVAL_S = 0.096
+"""Interval of the scheduler: three frames, so that batches are worthwhile."""
+PARTIALS_TOO_SLOW = (
+    "The model is too slow here for words while somebody speaks: they come behind it."
+)
+MIN_SPEECH_PROBABILITY = 0.2
+"""Probability that VAD exceeds somewhere in speech and nowhere in noise, both as loud as usual.
+Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16; speech of 1 s, at
+-60 dB, beside clicks or 7 s of silence, at least 0.88; 5 dB louder than white noise, 0.2."""
+MAX_FRAMES_AT_ONCE = 64
+"""Frames of one session that are processed at a time: two seconds."""
+SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
+"""Audio, or what follows it: an order, or other options from there on."""
+
 
 class LiveSpeakerEncoder(Protocol):
     """Speaker encoder, for several threads at once."""
@@ -97,13 +111,6 @@ class LiveRecognizers:
         return vector if np.isfinite(vector).all() and vector.any() else None
 
 
-TICK_INTERVAL_S = 0.096
-"""Interval of the scheduler: three frames, so that batches are worthwhile."""
-PARTIALS_TOO_SLOW = (
-    "The model is too slow here for words while somebody speaks: they come behind it."
-)
-
-
 class VadModel(Protocol):
     """Voice activity detector for many streams at once."""
 
@@ -113,12 +120,6 @@ class VadModel(Protocol):
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
         """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); update
         the ``states`` of their streams."""
-
-
-MIN_SPEECH_PROBABILITY = 0.2
-"""Probability that VAD exceeds somewhere in speech and nowhere in noise, both as loud as usual.
-Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16; speech of 1 s, at
--60 dB, beside clicks or 7 s of silence, at least 0.88; 5 dB louder than white noise, 0.2."""
 
 
 def has_speech(vad_model: VadModel, audio: Block) -> bool:
@@ -134,13 +135,6 @@ def _has_speech(vad_model: VadModel, audio: Block) -> bool:
     frames = usual[: len(usual) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, 1, FRAME_SAMPLES)
     state = [vad_model.state()]
     return any(vad_model.probabilities(one, state)[0] > MIN_SPEECH_PROBABILITY for one in frames)
-
-
-MAX_FRAMES_AT_ONCE = 64
-"""Frames of one session that are processed at a time: two seconds."""
-
-SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
-"""Audio, or what follows it: an order, or other options from there on."""
 
 
 class EngineSession:

@@ -23,6 +23,19 @@ from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 from sidecar.transcripts.word_timing import common_prefix_length
 
+_MARKS = ".,;:!?…\"'-—()[]"
+FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
+"""Seconds of a segment until its first partial, and from one to the next. Half the step costs twice
+as much and takes twice as many words back."""
+MAX_PARTIAL_WORK_S = 1.0
+"""Work of a partial that may delay a final; one that takes longer comes too late anyway."""
+RETRY_AFTER_S = 60.0
+"""Seconds until a slow kind of work is tried again: the machine may have been busy."""
+_LATEST_WEIGHT = 0.5
+"""Weight of the latest value in the mean."""
+MAX_CONTEXT_GAP_S = 1.0
+"""Gap beyond which the previous segment is no context, and its audio is not kept."""
+
 
 class RecognitionUrgency(IntEnum):
     """Urgency of a recognition, the most urgent first."""
@@ -45,9 +58,6 @@ def turn_order(
     if urgency is RecognitionUrgency.FINAL:
         return urgency, since, 0.0
     return urgency, served.get(client, float("-inf")), since
-
-
-_MARKS = ".,;:!?…\"'-—()[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +116,6 @@ class RecognitionHypothesis:
     likelihood: float | None = None
     earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
     unheard: bool = False
-
-
-FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
-"""Seconds of a segment until its first partial, and from one to the next. Half the step costs twice
-as much and takes twice as many words back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,14 +282,6 @@ class RecognitionPlan:
         )
 
 
-MAX_PARTIAL_WORK_S = 1.0
-"""Work of a partial that may delay a final; one that takes longer comes too late anyway."""
-RETRY_AFTER_S = 60.0
-"""Seconds until a slow kind of work is tried again: the machine may have been busy."""
-_LATEST_WEIGHT = 0.5
-"""Weight of the latest value in the mean."""
-
-
 class WorkPace:
     """Measured pace of an engine, by urgency: decides which work is worth its cost."""
 
@@ -312,10 +309,6 @@ class WorkPace:
         """Record that a task begins: if its kind was too slow before, only one runs at a time."""
         if self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S:
             self._again[urgency] = now + RETRY_AFTER_S
-
-
-MAX_CONTEXT_GAP_S = 1.0
-"""Gap beyond which the previous segment is no context, and its audio is not kept."""
 
 
 @dataclass(frozen=True, slots=True)

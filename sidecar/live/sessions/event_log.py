@@ -14,6 +14,8 @@ from sidecar.transcripts.transcript import SpeakerEmbedding
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
 
+DONE, LEFT = "done", "left"
+
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
@@ -177,9 +179,6 @@ class EventLog:
     def _ring(self) -> None:
         self._bell.set()
         self._bell = asyncio.Event()
-
-
-DONE, LEFT = "done", "left"
 
 
 class EventMetrics:

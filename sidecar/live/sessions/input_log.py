@@ -16,6 +16,9 @@ SAME_TIME_S = 1e-6
 MAX_CHANGES = 100
 """Changes of the options that are kept; the oldest of more is dropped. Each has up to 16 KB."""
 
+FULL_BUFFER_TURN_S = 1.0
+"""Seconds that others wait for a session that may exceed the buffer."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputChunk:
@@ -54,10 +57,6 @@ InputItem = InputChunk | LiveOrder | LiveOptions
 
 def _chunks(*items: InputItem) -> Iterator[InputChunk]:
     return (one for one in items if isinstance(one, InputChunk))
-
-
-FULL_BUFFER_TURN_S = 1.0
-"""Seconds that others wait for a session that may exceed the buffer."""
 
 
 @dataclass(slots=True)
