@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--json", help="write the hypotheses to this file")
     parser.add_argument("--recordings", type=Path, help="folder with NAME.txt beside each of them")
-    parser.add_argument("--language", default="en", help="of these recordings: how words are told")
+    parser.add_argument(
+        "--language", default="en", help="of these recordings: how words are normalized"
+    )
     parser.add_argument("--server", nargs="+", default=[], help="addresses of running services")
     args = parser.parse_args()
     if not args.recordings:

@@ -185,7 +185,7 @@ class Lives:
         await client.ask("GET", f"{path}/events")
         names = Counter([event.name async for event in client.events()])
         assert sum(names[end] for end in ENDED) == 1, f"{names}: not one end"
-        assert self.told.ends[job["id"]] <= 1, "a client heard two ends"
+        assert self.told.ends[job["id"]] <= 1, "a client got two ends"
         if job["state"] == "done":
             said = await client.json("GET", f"{path}/transcript")
             assert [one["text"] for one in said["segments"]] == recording.said(), "other words"
@@ -235,7 +235,7 @@ def main() -> None:
     print(f"{given.kills} kills ({kills}) in {time.monotonic() - begun:.0f} s")
     print(f"{len(told.jobs)} jobs accepted: {', '.join(f'{n} {how}' for how, n in ends.items())}")
     print(
-        f"heard twice: {max(again):.1f} s at most, {statistics.mean(again):.1f} s for each of "
+        f"recognized twice: {max(again):.1f} s at most, {statistics.mean(again):.1f} s for each of "
         f"{len(again)} jobs that were hit, {sum(again) / len(told.jobs) / SECONDS:.0%} of all audio"
     )
 

@@ -91,7 +91,7 @@ class Trial:
             await asyncio.sleep(0.5)
             async with self._busy:
                 if gone := self.served.gone():
-                    self.told.kills["node, by what it heard"] += len(gone)
+                    self.told.kills["node, by what it transcribed"] += len(gone)
                     await asyncio.to_thread(self.served.start, *gone)
 
     async def _kill(self, kills: int, restarts: int) -> None:
@@ -171,14 +171,14 @@ class Trial:
         await client.ask("GET", f"/v1/jobs/{job_id}/events")
         events = [event async for event in client.events()]
         assert sum(event.name in ENDED for event in events) == 1, "not one end"
-        assert self.told.ends[job_id] == 1, "a client heard two ends"
+        assert self.told.ends[job_id] == 1, "a client got two ends"
         self.told.again += again(events)
         if poison:
             self.told.cost.append(sum(event.name == "begun" for event in events))
         if job["state"] != "done":
             assert job["error"]["code"] == "engine_crashed", job
             return
-        assert not poison, "nobody can have heard it"
+        assert not poison, "no engine can have transcribed it"
         said = await client.json("GET", f"/v1/jobs/{job_id}/transcript")
         assert [one["text"] for one in said["segments"]] == recording.said(), "other words"
 
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--restarts", type=int, default=2)
-    parser.add_argument("--poison", type=int, default=0, help="jobs that kill who hears them")
+    parser.add_argument("--poison", type=int, default=0, help="jobs that kill their engine")
     parser.add_argument("--pause", type=float, nargs=2, default=PAUSE_S, help="between two kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     given = parser.parse_args()
@@ -248,7 +248,9 @@ def main() -> None:
     if told.cost:
         print(f"attempts of poison: {', '.join(map(str, sorted(told.cost)))}")
     most, mean = max(told.again, default=0), statistics.mean(told.again or [0])
-    print(f"told again of an attempt that was cut off: {most} s at most, {mean:.1f} s on average")
+    print(
+        f"reported again of an attempt that was cut off: {most} s at most, {mean:.1f} s on average"
+    )
 
 
 if __name__ == "__main__":

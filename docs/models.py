@@ -303,10 +303,10 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 {table(("Card", "bf16, fp16", "int4", "int8", "An hour, by `auto`"), _rows())}
 ![Memory against length](models.svg)
 
-At the top of a band everything stays on the card; at its bottom encoders and token table are on the
-host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is transcribed in windows of about five,
-several at once, speakers linked over their borders by embeddings; with `windows=single` in as few
-as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner
+At the top of a band everything stays on the card; at its bottom encoders and token table are on
+the host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is
+transcribed in windows of about five, several at once, speakers linked over their borders by
+embeddings; with `windows=single` in as few as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner
 counts on {TOKENS_PER_SECOND:g} tokens for a
 second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
@@ -314,9 +314,9 @@ fragmentation; the latter two are not measured on a GPU yet. Tensors are checked
 
 **Beside each other.** A recording that comes while others run joins them at the border of a window
 (`batch`: at most eight). For them a recording that runs alone reserves memory, too: of ten minutes
-in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. No recording
-is refused for it; but a live engine or a voice that is loaded meanwhile finds that much less.
-`batch = 1` reserves what a recording takes itself.
+in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. No
+recording is refused for it; but a live engine or a voice that is loaded meanwhile finds that much
+less. `batch = 1` reserves what a recording takes itself.
 
 On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
 {everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.

@@ -121,7 +121,7 @@ class FfmpegLog(RecordingHeader):
             )
         if self._reason == _NO_TRACK:
             return errors.AudioUndecodable(
-                "The recording has no audio track.", hint="Send a file that has sound."
+                "The recording has no audio track.", hint="Send a file that has audio."
             )
         return errors.AudioUndecodable()
 

@@ -58,7 +58,7 @@ class ServiceTarget:
         None, "Trust the certificate with this SHA-256 fingerprint.", metavar="SHA256"
     )
     insecure: bool = option(
-        False, "Accept any certificate: TLS then protects against nobody in between."
+        False, "Accept any certificate: TLS then does not protect against interception."
     )
 
     def __post_init__(self) -> None:

@@ -322,4 +322,4 @@ def _summary_of(transcript: Transcript) -> str:
     words = sum(len(segment.text.split()) for segment in transcript.segments)
     speakers = output.counted(transcript.num_speakers, "speaker")
     voices = f", {speakers}" if transcript.diarized else ""
-    return f"{minutes}:{seconds:02} heard, {output.counted(words, 'word')}{voices}."
+    return f"{minutes}:{seconds:02} of audio, {output.counted(words, 'word')}{voices}."

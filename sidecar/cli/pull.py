@@ -357,7 +357,7 @@ async def remove_model(
     model = installed_model(name)
     await _refuse_in_use(model)
     if not yes and not is_somebody_there():
-        raise typer.BadParameter("Nobody is there to be asked: say --yes.")
+        raise typer.BadParameter("There is no terminal to ask on: use --yes.")
     question = f"Delete {model.name}, {model.bytes / 1e9:.1f} GB, in {model.folder}? [y/N] "
     if not yes and not confirm(question):
         print_error_line("Nothing was deleted.")

@@ -104,7 +104,7 @@ def warn_of_insecure_trust(trust: asr_client.Trust | None) -> None:
     """Warn if any certificate is accepted, instead of the client's own warning."""
     if trust is not None and trust.insecure:
         print_error_line(
-            "warning: --insecure: whoever answers is believed, and gets the recordings."
+            "warning: --insecure: any certificate is accepted; recordings go to any server."
         )
         warnings.simplefilter("ignore", asr_client.InsecureWarning)  # printed above
 

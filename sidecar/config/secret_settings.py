@@ -102,8 +102,8 @@ def resolve_token(settings: Settings) -> Settings:
     token = service_token(settings)
     if token is not None and _SIGNED.fullmatch(token):
         raise SettingsInvalid(
-            "The setting token (VIBEVOICE_TOKEN) is a signed token (JWT). Whoever has it would own "
-            "this service with every scope, and neither its end nor a revocation would count.",
+            "The setting token (VIBEVOICE_TOKEN) is a signed token (JWT). As such it would "
+            "have every scope, and neither its expiry nor a revocation would count.",
             hint=f"A client sends it: move it to {CLIENT_TOKEN_VARIABLE}, and unset "
             "VIBEVOICE_TOKEN. The service checks signed tokens by --token-keys.",
         )

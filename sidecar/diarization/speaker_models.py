@@ -139,7 +139,7 @@ def load_models(encoder_model: onnx_models.EmbeddedModel = ENCODER) -> SpeakerMo
         trunk = _faster_trunk(lambda name: encoder_weights(encoder, f"/resnet/{name}/Conv"))
         head = encoder_weights(encoder, _HEAD)
     except (ImportError, OSError, ValueError, KeyError) as error:
-        raise SpeakerModelsUnavailable(f"no voices are told apart: {error}") from None
+        raise SpeakerModelsUnavailable(f"no diarization: {error}") from None
     return SpeakerModels(segmentation, trunk, head.kernel, head.bias)
 
 
@@ -170,7 +170,7 @@ def find_speaker_models(
     found = onnx_models.find_embedded_models(wanted)
     if lacking := [model.what for model in wanted if model not in found]:
         raise SpeakerModelsUnavailable(
-            f"this moonshine-voice does not carry the {', the '.join(lacking)}"
+            f"this version of moonshine-voice lacks the {', the '.join(lacking)}"
         )
     return found
 

@@ -98,7 +98,9 @@ class ScriptedEngine:
             yield part / LOAD_STEPS
             time.sleep(load_s / LOAD_STEPS)
         if options.precision.value == _behaviour("FAILS"):
-            raise errors.ModelLoadFailed(f"It is told to fail in {options.precision}.")
+            raise errors.ModelLoadFailed(
+                f"The scripted engine is set to fail in {options.precision}."
+            )
         self._precision = SPEC.resolve_precision(options.precision)
         yield 1.0
 

@@ -168,5 +168,5 @@ def found_s(detector: SileroVad, sound: Block, settings: EndpointingOptions) -> 
 
 def test_missing_model_is_an_error_that_says_why() -> None:
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
-    with pytest.raises(LiveUnavailable, match="does not carry the voice activity detector"):
+    with pytest.raises(LiveUnavailable, match="lacks the voice activity detector"):
         load_vad(other)

@@ -18,7 +18,7 @@ import { newKey, REAL } from "./world.js";
 /** @typedef {import("./wire.js").Transcript} Transcript */
 
 /**
- * `url`: the service's address. `token`: who asks. `fetch`: another one, such as Tauri's. `silenceMs`:
+ * `url`: the service's address. `token`: identifies the client. `fetch`: another one, such as Tauri's. `silenceMs`:
  * the longest silence of the service that is borne, a minute if unset. `world`: time and chance.
  *
  * @typedef {object} ClientOptions

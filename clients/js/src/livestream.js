@@ -225,14 +225,14 @@ export class LiveStream {
   }
 
   #check() {
-    if (this.finishing) throw new TypeError("The session was told that nothing more comes.");
+    if (this.finishing) throw new TypeError("finish() was called: this session takes no more audio.");
   }
 
   /** @param {Record<string, any>} body */
   #acknowledge(body) {
     const { received_samples: samples, received_orders: orders } = body;
     if (!(samples >= this.#haveSamples && samples <= this.#samples && orders <= this.#orders))
-      throw new AnswerNotUnderstood("The live session has sound that was never sent.");
+      throw new AnswerNotUnderstood("The live session has audio that was never sent.");
     [this.#haveSamples, this.#unanswered] = [samples, 0];
     this.#haveOrders = Math.max(orders, this.#haveOrders);
     [this.receivedS, this.heardS] = [samples / this.#rate, body.heard_s ?? this.heardS];

@@ -27,7 +27,7 @@ export async function waveOf(recording) {
     if (name === "fmt ") {
       const form = await viewOf(recording, at + 8, 16);
       const plain = form.byteLength === 16 && form.getUint16(0, true) === 1 && form.getUint16(2, true) === 1 && form.getUint16(14, true) === 16;
-      if (!plain) throw new TypeError("This wav is not mono of 16 bits: make it so, or send sound by live().");
+      if (!plain) throw new TypeError("This wav is not mono with 16 bits: convert it, or send samples with live().");
       rate = form.getUint32(4, true);
     } else if (name === "data" && rate) {
       const most = Math.min(size, recording.size - at - 8); // who was cut off says more than there is

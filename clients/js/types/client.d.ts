@@ -249,7 +249,7 @@ export type Job = import("./wire.js").Job;
 export type Options = import("./wire.js").Options;
 export type Transcript = import("./wire.js").Transcript;
 /**
- * `url`: the service's address. `token`: who asks. `fetch`: another one, such as Tauri's. `silenceMs`:
+ * `url`: the service's address. `token`: identifies the client. `fetch`: another one, such as Tauri's. `silenceMs`:
  * the longest silence of the service that is borne, a minute if unset. `world`: time and chance.
  */
 export type ClientOptions = {

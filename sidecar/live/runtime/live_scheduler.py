@@ -53,7 +53,7 @@ RecognizeFunction: TypeAlias = Callable[[SegmentRequest], RecognitionHypothesis 
 TICK_INTERVAL_S = 0.096
 """Interval of the scheduler: three frames, so that batches are worthwhile."""
 PARTIALS_TOO_SLOW = (
-    "The model is too slow here for words while somebody speaks: they come behind it."
+    "The model is too slow on this machine for partials: words come after each utterance."
 )
 MIN_SPEECH_PROBABILITY = 0.2
 """Probability that VAD exceeds somewhere in speech and nowhere in noise, both as loud as usual.

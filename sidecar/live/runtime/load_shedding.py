@@ -15,7 +15,7 @@ from sidecar.interfaces import live_events
 from sidecar.transcripts.transcript import Notice
 
 UTTERANCE_DROPPED_NOTICE = Notice(
-    live_events.UTTERANCE_DROPPED, "Too many speak: what is said now is not recognised."
+    live_events.UTTERANCE_DROPPED, "Too many users speak at once: this utterance is not recognized."
 )
 PARTIALS_LATE_NOTICE = Notice(
     live_events.PARTIALS_LATE, "The service is overloaded: words come later than usual."

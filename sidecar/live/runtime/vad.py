@@ -73,7 +73,7 @@ def load_vad(silero_model: EmbeddedModel = SILERO_MODEL) -> SileroVad:
             find_embedded_models((silero_model,))[silero_model], silero_model.what
         )
     except KeyError:
-        missing = f"this moonshine-voice does not carry the {silero_model.what}"
+        missing = f"this version of moonshine-voice lacks the {silero_model.what}"
         raise errors.LiveUnavailable(missing) from None
     except (ImportError, OSError) as error:
         raise errors.LiveUnavailable(f"The {silero_model.what} cannot be read: {error}") from None

@@ -51,12 +51,12 @@ Told = Callable[[Progress], None]
 class AsyncClient:
     """One service at ``url`` and whoever ``token`` names; an async context manager, for one loop.
 
-    ``trust``: which certificate is believed (`Trust`). ``retry``: how patient it is (`Retry`).
+    ``trust``: which certificate is trusted (`Trust`). ``retry``: how patient it is (`Retry`).
     ``silence_s``: the longest silence that it bears.
 
     Raises (from every call):
         ServiceUnreachable: nothing answers there; `ConnectionLost` and `CertificateRefused` are it.
-        ServiceError: the service said no; `codes` has a class for each code.
+        ServiceError: the service refused; `codes` has a class for each code.
         AnswerNotUnderstood: what answers is not this service.
     """
 

@@ -44,7 +44,7 @@ class AsyncLive:
 
     Raises (on entering, and from each call once it is over):
         ServiceUnreachable: nothing answers, again and again (`ConnectionLost`: no more).
-        ServiceError: the service said no; `codes` has a class for each code.
+        ServiceError: the service refused; `codes` has a class for each code.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Answer:
         return body
 
     def error(self, now: datetime) -> ServiceError:
-        """What the service said no with.
+        """What the service refused with.
 
         Raises:
             AnswerNotUnderstood: it is not this service that said no.

@@ -21,12 +21,12 @@ Value = TypeVar("Value")
 class Client:
     """One service at ``url`` and whoever ``token`` names; a context manager, for one thread.
 
-    ``trust``: which certificate is believed (`Trust`). ``retry``: how patient it is (`Retry`).
+    ``trust``: which certificate is trusted (`Trust`). ``retry``: how patient it is (`Retry`).
     ``silence_s``: the longest silence that it bears.
 
     Raises (from every call):
         ServiceUnreachable: nothing answers there; `ConnectionLost` and `CertificateRefused` are it.
-        ServiceError: the service said no; `codes` has a class for each code.
+        ServiceError: the service refused; `codes` has a class for each code.
         AnswerNotUnderstood: what answers is not this service.
     """
 
@@ -120,4 +120,4 @@ class Client:
             value: Value = end.value
             return value
         work.close()
-        raise AssertionError("it waits for an event loop, and there is none")
+        raise AssertionError("it waits for an event loop, but the blocking client has none")

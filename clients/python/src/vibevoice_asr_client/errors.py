@@ -39,11 +39,11 @@ class AnswerNotUnderstood(ClientError):
 
 
 class InsecureWarning(UserWarning):
-    """Any certificate is believed: whoever answers gets the recordings."""
+    """Any certificate is accepted: recordings go to whatever server answers."""
 
 
 class ServiceError(ClientError):
-    """The service said no. ``code`` does not change between versions; ``detail`` may.
+    """The service refused the request. ``code`` does not change between versions; ``detail`` may.
 
     ``status``: of HTTP; None where a job failed. ``retry_after``: seconds, where trying again may
     help. ``request_id``: what the service's log has.

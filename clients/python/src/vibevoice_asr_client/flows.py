@@ -60,7 +60,7 @@ async def asking(
 
     Raises:
         ServiceUnreachable: there was none.
-        ServiceError: the service said no.
+        ServiceError: the service refused.
         AnswerNotUnderstood: somebody else answers.
     """
     failures, perhaps_done = 0, False
@@ -110,10 +110,10 @@ class Following:
         return calls.events(self._job_id, self._last)
 
     def opened(self, answer: Answer) -> Optional[ClientError]:
-        """There is an answer, whose body has events; or what the service said no with for now.
+        """There is an answer, whose body has events; or what the service refused with for now.
 
         Raises:
-            ServiceError: the service said no, for good.
+            ServiceError: the service refused, for good.
             AnswerNotUnderstood: it is something else.
         """
         self._asked_s, self._heard = 0.0, False

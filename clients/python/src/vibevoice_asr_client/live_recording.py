@@ -25,7 +25,9 @@ def opened_wave(path: Union[str, Path]) -> Tuple[wave.Wave_read, int]:
         raise ValueError(f"{path} is no plain wav file: {error}.") from None
     if (recording.getnchannels(), recording.getsampwidth()) != (1, 2):
         recording.close()
-        raise ValueError(f"{path} is not mono of 16 bits: make it so, or send sound by live().")
+        raise ValueError(
+            f"{path} is not mono with 16 bits: convert it, or send samples with live()."
+        )
     return recording, recording.getframerate()
 
 

@@ -166,7 +166,7 @@ class Stream:
         """The events in a message that were not there already.
 
         Raises:
-            ServiceError: the service said no.
+            ServiceError: the service refused.
             AnswerNotUnderstood: it is no message of this wire.
         """
         body = _body(text)
@@ -236,7 +236,7 @@ class Stream:
 
     def _check(self) -> None:
         if self.finishing:
-            raise ValueError("The session was told that nothing more comes.")
+            raise ValueError("finish() was called: this session takes no more audio.")
 
     def _acknowledge(self, body: Mapping[str, Any]) -> None:
         try:
@@ -245,7 +245,7 @@ class Stream:
         except (KeyError, TypeError, ValueError):
             raise AnswerNotUnderstood("The live session does not say how far it is.") from None
         if not self._have_samples <= samples <= self._samples or orders > self._orders:
-            raise AnswerNotUnderstood("The live session has sound that was never sent.")
+            raise AnswerNotUnderstood("The live session has audio that was never sent.")
         self._unanswered = 0
         self._have_samples, self._have_orders = samples, max(orders, self._have_orders)
         self.received_s = samples / self._rate

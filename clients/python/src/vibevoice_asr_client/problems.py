@@ -37,7 +37,10 @@ def error_of(
         retry_after = float(asked)
     return kind(
         str(
-            body.get("detail") or body.get("title") or body.get("message") or "The service said no."
+            body.get("detail")
+            or body.get("title")
+            or body.get("message")
+            or "The service refused the request."
         ),
         code=code,
         hint=str(body.get("hint") or ""),

@@ -1,4 +1,4 @@
-"""Which certificate is believed: one that the system vouches for, or one that is known."""
+"""which certificate is trusted: one that the system vouches for, or one that is known."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Trust:
             return None
         if self.insecure:
             warnings.warn(
-                "Any certificate is believed: whoever answers gets the recordings.",
+                "Any certificate is accepted: recordings go to whatever server answers.",
                 InsecureWarning,
                 stacklevel=2,
             )
@@ -88,11 +88,11 @@ class Trust:
                 why = error.strerror or "no certificates"
                 raise TrustInvalid(
                     f"The file {self.ca_cert} cannot be used: {why}.",
-                    hint="PEM: the service's certificate, or that of who signed it.",
+                    hint="Name a PEM file with the service's certificate, or with its authority's.",
                 ) from None
             return context
         if self.fingerprint is not None:
-            # It is fetched first, and then the only one that is believed: whoever answers the
+            # It is fetched first, and then the only one that is trusted: what answers the
             # second time must have its key.
             context = _context(ssl.CERT_REQUIRED)
             context.load_verify_locations(cadata=self._checked(_shown(url), url))
@@ -105,7 +105,7 @@ class Trust:
             shown = ":".join(found[at : at + 2] for at in range(0, len(found), 2)).upper()
             raise CertificateRefused(
                 f"What answers at {url} has another certificate: {shown}.",
-                hint="Somebody may be in between; or the service made a new one, as its log says.",
+                hint="Somebody may intercept the connection, or it has a new one: see its log.",
             )
         return der
 

@@ -48,7 +48,7 @@ class VibevoiceClient:
     """The original's client. ``verify``: as httpx has it; False believes any certificate.
 
     Raises (from every call):
-        httpx.HTTPStatusError: the service said no.
+        httpx.HTTPStatusError: the service refused.
         httpx.TransportError: it does not answer.
     """
 

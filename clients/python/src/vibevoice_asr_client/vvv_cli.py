@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> int:
     if args.command == "transcribe" and not os.path.isfile(args.file):
         return _fail(f"Error: there is no file {args.file}.")
     if args.insecure:
-        _say("Warning: --insecure: whoever answers is believed, and gets the recording.")
+        _say("Warning: --insecure: any certificate is accepted; the recording goes to any server.")
     verify: Union[bool, str] = args.ca_cert or not args.insecure
     try:
         client = VibevoiceClient(args.server, args.token, verify)
@@ -153,15 +153,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--server", required=True, metavar="URL", help="address of the service")
     parser.add_argument(
-        "--token", default=os.environ.get(TOKEN), metavar="T", help=f"who asks (or {TOKEN})"
+        "--token",
+        default=os.environ.get(TOKEN),
+        metavar="T",
+        help=f"token of the client (or {TOKEN})",
     )
     parser.add_argument("--insecure", action="store_true", help="believe any certificate")
     parser.add_argument("--ca-cert", metavar="FILE", help="certificates to believe, PEM")
     words = parser.add_subparsers(dest="command", required=True)
-    transcribe = words.add_parser("transcribe", help="upload a recording, print what was said")
+    transcribe = words.add_parser("transcribe", help="upload a recording, print its transcript")
     transcribe.add_argument("file", metavar="FILE")
     transcribe.add_argument("--hotwords", metavar='"A,B"', help="names and words to expect")
-    transcribe.add_argument("--output", metavar="FILE", help="write what was said there, too")
+    transcribe.add_argument("--output", metavar="FILE", help="write the transcript there, too")
     words.add_parser("status", help="your jobs, and how many wait")
     return parser
 

@@ -238,7 +238,7 @@ class LoadTestBound:
         value = figures[self.figure]
         against = other[self.figure] if self.times and other is not None else None
         if value is None or (self.times and against is None):
-            return f"{self} cannot be told"
+            return f"{self} cannot be computed"
         limit = self.limit * (against if against is not None else 1.0)
         if not (value > limit if self.above else value < limit):
             return None
