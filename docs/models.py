@@ -306,8 +306,8 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 At the top of a band everything stays on the card; at its bottom encoders and token table are on
 the host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is
 transcribed in windows of about five, several at once, speakers linked over their borders by
-embeddings; with `windows=single` in as few as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner
-counts on {TOKENS_PER_SECOND:g} tokens for a
+embeddings; with `windows=single` in as few as fit. A recording is refused (`wont_fit`) only if
+five minutes do not fit. The planner counts on {TOKENS_PER_SECOND:g} tokens for a
 second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
 fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
 (`python -m bench.memory`; never low, at most 5 % high).
@@ -428,7 +428,8 @@ def _times_cell(batched: JobForecast, single: JobForecast) -> str:
 def _whispers() -> str:
     """Return the names of models with the size of their download, a line of the width of a page."""
     names = ", ".join(f"`{name}` ({one.gb:g} GB)" for name, one in WHISPER_MODELS.items())
-    return textwrap.fill(f"Models and their downloads: {names}.", 98, break_long_words=False)
+    text = f"Models and their downloads: {names}."
+    return textwrap.fill(text, 98, break_long_words=False, break_on_hyphens=False)
 
 
 def _precisions(spec: ModelSpec) -> str:

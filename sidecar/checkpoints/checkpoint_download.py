@@ -100,7 +100,7 @@ def _fetch_all(
     snapshot: HubSnapshot, download: resumable_download.RunningDownload, layout: CheckpointLayout
 ) -> None:
     """Download the small files first: `config.json` shows whether the weights can be used."""
-    place, meter = download.place, download.meter
+    place, meter = download.destination, download.progress
 
     def fetch(file: resumable_download.HubFile) -> None:
         if (found := place.found(file)) is not None:

@@ -222,8 +222,8 @@ class DownloadProgress:
 class RunningDownload:
     """Download of files to a destination; ``stop`` is set if one of them fails."""
 
-    place: DownloadDestination
-    meter: DownloadProgress
+    destination: DownloadDestination
+    progress: DownloadProgress
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -233,7 +233,7 @@ class PartialFile:
     def __init__(self, file: HubFile, content: BinaryIO, download: RunningDownload) -> None:
         self.file = file
         self.done = 0
-        self._content, self._meter, self.stop = content, download.meter, download.stop
+        self._content, self._meter, self.stop = content, download.progress, download.stop
         self._sums = file.hashers()
         content.seek(0)
         while self.done < file.size and (data := content.read(READ_BYTES)):
@@ -328,7 +328,7 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
         errors.CheckpointDamaged: its checksum is wrong.
         DownloadStopped: the download was stopped.
     """
-    place = download.place
+    place = download.destination
     begun = place.partial(file)
     begun.parent.mkdir(parents=True, exist_ok=True)
     name = glob.escape(place.path(file).name)
@@ -340,7 +340,7 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
         download_file(read, growing)
     if not growing.whole:
         begun.unlink()
-        download.meter.advance(-growing.done)
+        download.progress.advance(-growing.done)
         raise errors.CheckpointDamaged(
             f"{file.name} was downloaded with a wrong checksum and deleted.",
             hint="Repeat the command; if the error repeats, a proxy on the way alters files.",

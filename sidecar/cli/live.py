@@ -74,7 +74,7 @@ class LiveCommandOptions:
     )
     keep: bool = option(False, "Keep the session as a finished job of the service (with --server).")
     _: KW_ONLY
-    where: ServiceTarget
+    target: ServiceTarget
 
     @property
     def options(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def run(options: LiveCommandOptions) -> int:
         raise typer.BadParameter("--device goes without FILE.")
     if options.format != "jsonl":
         transcript_formats.formatter_of(options.format)
-    if options.keep and options.where.server is None:
+    if options.keep and options.target.server is None:
         raise errors.FieldInvalid(
             "--keep requires a running service: the one that this command starts ends with it.",
             hint="Name a running service with --server.",
@@ -226,7 +226,7 @@ async def _run(options: LiveCommandOptions) -> int:
     with output.handle_interrupts(ended) as interrupted:
         async with (
             aclosing(sound),
-            open_live_backend(options.where, rate, options.options) as heard,
+            open_live_backend(options.target, rate, options.options) as heard,
         ):
             shown, labels = options.output is None, options.diarize is not False
             with open_live_display(options.format, write_now, shown=shown, labels=labels) as show:

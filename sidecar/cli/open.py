@@ -152,7 +152,7 @@ def demo(
             return service.wait()
         there = ServiceTarget().answering(ready)
         print_error_line(f"The service runs at {there.server}. Sending it {audio.name}:")
-        code = transcribe.run(transcribe.TranscribeCommandOptions([audio], where=there))
+        code = transcribe.run(transcribe.TranscribeCommandOptions([audio], target=there))
         if code or ready.get("reused"):
             return code
         curl = f"curl -F audio=@recording.m4a {there.server}/transcribe"

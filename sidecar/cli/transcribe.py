@@ -71,7 +71,7 @@ class TranscribeCommandOptions:
     )
     at_once: int = option(AT_ONCE, "Submit up to N recordings at once.", metavar="N", min=1)
     _: KW_ONLY
-    where: ServiceTarget = field(default_factory=ServiceTarget)
+    target: ServiceTarget = field(default_factory=ServiceTarget)
     language: LanguageOption = None
     precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision)
     diarize: DiarizeOption = None
@@ -102,7 +102,7 @@ class TranscribeCommandOptions:
         given |= {
             "words": cut if self.words is None else self.words,
             # Several recordings run after the user's other jobs; only a running service has others.
-            "priority": "batch" if self.where.server is not None and self.many else None,
+            "priority": "batch" if self.target.server is not None and self.many else None,
         }
         return {
             name: str(value).lower() if isinstance(value, bool) else str(value)
@@ -224,7 +224,7 @@ def _make_output_folder(folder: Path, fmt: str) -> None:
 
 
 async def _watch(options: TranscribeCommandOptions, folder: Path) -> int:
-    async with backends.open_backend(options.where, options.options, leave=True) as transcribe:
+    async with backends.open_backend(options.target, options.options, leave=True) as transcribe:
         to = options.output or folder
         watch = FolderWatch(folder, to, options.format, transcribe, _at_once(options))
         return await watch.run()
@@ -246,7 +246,7 @@ async def _run(
         pairs = list(zip(files, output.output_names(files, ending), strict=True))
     with progress_bars() as bar:
         async with backends.open_backend(
-            options.where, options.options, opens, options.resume
+            options.target, options.options, opens, options.resume
         ) as transcribe:
             batch = _TranscriptionBatch(options, transcribe, bar, manifest)
             try:
@@ -276,26 +276,26 @@ def _pending(
 
 
 def _at_once(options: TranscribeCommandOptions) -> int:
-    return options.at_once if options.where.server is not None else 1
+    return options.at_once if options.target.server is not None else 1
 
 
 @dataclass
 class _TranscriptionBatch:
     """Batch of recordings: several at once, with results in the order of the command line."""
 
-    order: TranscribeCommandOptions
+    options: TranscribeCommandOptions
     transcribe: TranscribeRecording
     bar: Bar
     manifest: TranscriptManifest | None
 
     def __post_init__(self) -> None:
-        self._places = asyncio.Semaphore(_at_once(self.order))
+        self._places = asyncio.Semaphore(_at_once(self.options))
         self._done: list[str] = []
 
     def report_interruption(self, many: int) -> None:
         """Print which of ``many`` transcripts are done, and how to go on."""
         done = f"{len(self._done)} of {many}"
-        if (folder := self.order.output) is None:
+        if (folder := self.options.output) is None:
             print_error_line(
                 f"Interrupted: {done} transcribed. With --output DIR --resume the same command "
                 "can be interrupted and goes on with the rest."
@@ -304,7 +304,7 @@ class _TranscriptionBatch:
         if not self._done:
             print_error_line(f"Interrupted: nothing of {many} written. Run the same command again.")
             return
-        again = "same command" if self.order.resume else "same command with --resume"
+        again = "same command" if self.options.resume else "same command with --resume"
         print_error_line(
             f"Interrupted: {done} written to {folder}: "
             f"{engine_interface.abbreviate_names(self._done)}. "
@@ -341,11 +341,11 @@ class _TranscriptionBatch:
                         print_error_line(f"{path}: {notice.message}")
                 if not transcript.segments and transcript.no_speech:
                     print_error_line(f"{path}: No speech was found in this recording.")
-                if self.order.output is None:
+                if self.options.output is None:
                     text = transcript_formats.render_transcript(
-                        transcript, self.order.format, printable(path.stem)
+                        transcript, self.options.format, printable(path.stem)
                     )
-                    head = len(pairs) > 1 and self.order.format == "text"
+                    head = len(pairs) > 1 and self.options.format == "text"
                     print_text(f"# {printable(path.name)}\n{text}" if head else text)
         finally:
             for message, count in ignored.items():
@@ -358,13 +358,13 @@ class _TranscriptionBatch:
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None
         async with self._places:
-            if self.order.output is not None:
-                output.check_name(self.order.output / name)
+            if self.options.output is not None:
+                output.check_name(self.options.output / name)
                 recording = await asyncio.to_thread(identify, path)
             with self.bar(label) as told:
                 async with self.transcribe(path, told) as transcript:
                     if self.manifest is not None:
-                        fmt = self.order.format
+                        fmt = self.options.format
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)
                         name = self.manifest.write(name, text, recording)
                     self._done.append(name)  # before its job is deleted, which may be interrupted

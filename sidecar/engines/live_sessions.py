@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LiveSessions:
     """Base class of engines that recognize segments of live speech."""
 
-    _voices: SpeakerModels | None = None
+    _speaker_models: SpeakerModels | None = None
 
     def open(
         self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
@@ -59,5 +59,5 @@ class LiveSessions:
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
-        recognizers = LiveRecognizers(hear, glimpse, contexts, SpeakerEncoder(self._voices))
+        recognizers = LiveRecognizers(hear, glimpse, contexts, SpeakerEncoder(self._speaker_models))
         return LiveScheduler(recognizers, self._vad, spec.name, precision.value, **options)

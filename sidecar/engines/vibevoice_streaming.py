@@ -71,7 +71,7 @@ class VibeVoiceStreamingEngine(LiveSessions):
         plan = engine_interface.MemoryPlan(cache_tokens=SESSION_TOKENS)
         self._model = streaming_model.StreamingModel(loaded, plan)
         if options.live:
-            self._voices = load_models()
+            self._speaker_models = load_models()
 
     def transcribe(
         self, request: engine_interface.TranscriptionRequest

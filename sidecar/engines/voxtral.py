@@ -92,7 +92,7 @@ class VoxtralEngine(LiveSessions):
         yield 0.9
         from sidecar.diarization.speaker_models import load_models
 
-        self._voices = load_models()
+        self._speaker_models = load_models()
         yield 1.0
 
     def transcribe(
@@ -131,7 +131,7 @@ class VoxtralEngine(LiveSessions):
     def glimpse(self, request: SegmentRequest) -> RecognitionHypothesis:
         """Recognize the audio after the draft, as far as the latency allows."""
         assert self._voxtral is not None
-        audio, draft = request.audio, request.draft
+        audio, draft = request.audio, request.draft_hypothesis
         delay = delay_tokens(request.options.delay_s, self._voxtral.tekken.delay)
         stream: Any = draft.draft if draft is not None else None
         if stream is None or not stream.goes_on(len(audio)):

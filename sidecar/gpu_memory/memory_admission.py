@@ -83,7 +83,7 @@ class MemoryState:
     """
 
     free_bytes: int
-    held: Precision | None
+    held_precision: Precision | None
     on_gpu: bool
     bandwidth: float | None = None
     own_bytes: int | None = None
@@ -158,7 +158,7 @@ class MemoryAdmission:
             window = work.in_windows(self._shape, memory.window_s)
             fallback = memory_plan.plan_ladder(window, apart=state.on_gpu)[-1]
         alone = None
-        if (shared := estimate.shared) is not None:
+        if (shared := estimate.shared_plan) is not None:
             memory, alone = shared, memory if memory.together > shared.together else None
         if not state.on_gpu:
             memory = _with_cpu_chunks(memory)
@@ -193,7 +193,9 @@ class MemoryAdmission:
             return estimate
         if (base := plan_beside or memory_plan.shared_plan(model, room)) is None:
             return estimate
-        return replace(estimate, shared=memory_plan.as_shared(base, model, work, estimate.plan))
+        return replace(
+            estimate, shared_plan=memory_plan.as_shared(base, model, work, estimate.plan)
+        )
 
     def fitting_precision(
         self,
@@ -235,8 +237,8 @@ class MemoryAdmission:
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
             raise no_room_error(precision, least.peak_bytes, free, _ways_hint(least, others), state)
         beside = state.free_bytes
-        if self._limit is not None and state.held is not None:
-            beside = min(beside, self._limit - self.loaded_bytes(state.held))
+        if self._limit is not None and state.held_precision is not None:
+            beside = min(beside, self._limit - self.loaded_bytes(state.held_precision))
         steps = memory_plan.LOAD_PLANS if state.on_gpu else memory_plan.LOAD_PLANS[:1]
         for placement, room in ((LoadPlacement.BESIDE, beside), (LoadPlacement.INSTEAD, available)):
             for memory in steps:
@@ -263,7 +265,7 @@ class MemoryAdmission:
     def _free_and_own_bytes(self, state: MemoryState) -> int:
         own = state.own_bytes
         if own is None:
-            own = self.loaded_bytes(state.held) if state.held is not None else 0
+            own = self.loaded_bytes(state.held_precision) if state.held_precision is not None else 0
         return max(0, state.free_bytes + own)
 
     def loaded_bytes(

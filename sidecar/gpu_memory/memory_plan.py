@@ -88,8 +88,8 @@ class MemoryEstimate:
     ``plan``: the fastest that fits; if none does, the smallest. ``seconds``: rough duration, `None`
     if the card's bandwidth is not known. ``longest_audio_s``: the longest audio that fits at once
     at this precision, 0 if none does. ``unlimited_bytes``: those that the setting `memory_limit_mb`
-    withholds included; `None` if it withholds none. ``shared``: the plan beside others, whose peak
-    is theirs, too; `None` if it runs alone.
+    withholds included; `None` if it withholds none. ``shared_plan``: the plan beside others, whose
+    peak is theirs, too; `None` if it runs alone.
     """
 
     fits: bool
@@ -101,7 +101,7 @@ class MemoryEstimate:
     seconds: float | None
     longest_audio_s: float
     unlimited_bytes: int | None = None
-    shared: MemoryPlan | None = None
+    shared_plan: MemoryPlan | None = None
 
     @property
     def windows(self) -> int:

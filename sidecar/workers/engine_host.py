@@ -205,7 +205,11 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         return footprint.forecast(audio_s, longest_s, room)
 
     def _available_bytes(self, now: memory_admission.MemoryState) -> int:
-        own = self._weights(now.held, self.slot.memory) if now.held is not None else 0
+        own = (
+            self._weights(now.held_precision, self.slot.memory)
+            if now.held_precision is not None
+            else 0
+        )
         return now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
 
     def expect_peak(self, peak_bytes: int) -> None:

@@ -230,7 +230,7 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
     hear = engine.hear
 
     def watched(request: SegmentRequest) -> RecognitionHypothesis | None:
-        drafts.append(request.draft)
+        drafts.append(request.draft_hypothesis)
         return hear(request)
 
     monkeypatch.setattr(engine, "hear", watched)

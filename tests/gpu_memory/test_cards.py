@@ -95,7 +95,7 @@ def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
         plan, estimate = options.memory, SHARED.estimate(precision, audio_s, wanted, now)[0]
         assert SHARED.peak_bytes(precision, audio_s, options) <= now.free_bytes
         own = ADMISSION.estimate(precision, audio_s, wanted, now)[0]
-        assert replace(estimate, shared=None) == own, "others are not in what it takes"
+        assert replace(estimate, shared_plan=None) == own, "others are not in what it takes"
         assert plan.window_s >= min(alone.window_s, audio_s), "its words do not depend on others"
         drawing = replace(wanted, temperature=0.2)
         assert SHARED.planned(precision, audio_s, drawing, now).memory == alone

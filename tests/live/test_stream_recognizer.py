@@ -94,9 +94,9 @@ class Table:
         task = self.recognizer.next_task()
         if task is not None:
             request = self.recognizer.began(task)
-            in_front = 0 if request.before is None else request.before.samples
+            in_front = 0 if request.preceding_context is None else request.preceding_context.samples
             assert len(request.audio) == task.to - task.segment.start + in_front
-            self.behind.append(request.before)
+            self.behind.append(request.preceding_context)
             self.going.append(task)
         return task
 
@@ -539,7 +539,7 @@ def test_final_of_an_incremental_engine_waits_for_the_running_partial() -> None:
     table.end(partial, "one")
     final = table.begun()
     assert final.urgency is RecognitionUrgency.FINAL
-    assert final.segment.draft is not None
+    assert final.segment.draft_hypothesis is not None
     table.end(final, "one two")
     assert table.texts == ["one two"]
 

@@ -70,7 +70,7 @@ class MoonshineEngine(LiveSessions):
         yield 0.5
         from sidecar.diarization.speaker_models import load_models
 
-        self._voices = load_models()
+        self._speaker_models = load_models()
         yield 1.0
 
     def transcribe(
@@ -104,10 +104,13 @@ class MoonshineEngine(LiveSessions):
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self._recognizer is not None
-        before = request.before
+        before = request.preceding_context
         found = self._recognizer.hear(
             request.audio,
-            cast("MoonshineHypothesis | None", request.draft and request.draft.draft),
+            cast(
+                "MoonshineHypothesis | None",
+                request.draft_hypothesis and request.draft_hypothesis.draft,
+            ),
             request.cancelled,
             words=request.options.words,
             given=before.said if before else (),
@@ -134,12 +137,12 @@ class MoonshineEngine(LiveSessions):
         from sidecar.engines.moonshine import moonshine_transcription
 
         assert self._recognizer is not None
-        assert self._voices is not None
+        assert self._speaker_models is not None
         options = request.options
-        follower = Diarizer.wished(self._voices, options)
+        diarizer = Diarizer.wished(self._speaker_models, options)
         settle_s = None if checkpoints is None else CHECKPOINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, follower, self._gap_vad, request, settle_s
+            self._recognizer, diarizer, self._gap_vad, request, settle_s
         )
         if checkpoints:
             work.go_on(checkpoints)
@@ -156,4 +159,4 @@ class MoonshineEngine(LiveSessions):
             diarized=options.diarize,
             notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
         )
-        yield Finished(follower.identified(transcript, options))
+        yield Finished(diarizer.identified(transcript, options))

@@ -40,7 +40,7 @@ class SharedModel:
     def recognize(self, request: SegmentRequest, *, last: bool) -> RecognitionHypothesis | None:
         """Recognize the windows of a segment that are complete; ``last``: all of its audio. None
         if that is not wanted any more."""
-        draft = request.draft.draft if request.draft is not None else None
+        draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
         segment = draft if isinstance(draft, StreamedSegment) else None
         segment = segment or StreamedSegment(self._model.format, LIVE_RATE, request.start)
         assert segment.fed >= request.start, "audio between two segments is fed to neither"

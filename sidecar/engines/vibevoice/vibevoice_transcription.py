@@ -73,7 +73,7 @@ class _WindowInProgress:
     ``placed``: each of them on the recording's clock."""
 
     window: VibeVoiceWindow
-    answer: vibevoice_generation.WindowGeneration
+    generation: vibevoice_generation.WindowGeneration
     ended: bool = False
     places: list[int] = dataclasses.field(default_factory=lambda: [0])
     placed: dict[Segment, Segment] = dataclasses.field(default_factory=dict)
@@ -255,7 +255,7 @@ class VibeVoiceTranscription:
         windows. ``missed_speech``: what they have of earlier ones; with noise if it was a loop."""
         hearings = self._heard(windows, drawn=missed_speech is not None and missed_speech.looped)
         temperature = self._options.temperature
-        answers = [one.answer for one in hearings]
+        answers = [one.generation for one in hearings]
         steps = vibevoice_generation.decode_in_step(
             answers,
             SamplingOptions(temperature, TOP_P) if temperature else None,
@@ -279,7 +279,7 @@ class VibeVoiceTranscription:
                 self._end(waiting.popleft(), fills=missed_speech is not None)
                 if waiting:
                     self._whole.begin(waiting[0].window)
-                    for earlier in range(len(waiting[0].answer.segments)):
+                    for earlier in range(len(waiting[0].generation.segments)):
                         yield from self._closed(waiting[0], earlier)
 
     def _heard(self, windows: list[VibeVoiceWindow], *, drawn: bool) -> list[_WindowInProgress]:
@@ -313,7 +313,7 @@ class VibeVoiceTranscription:
             yield self._progress(segment, start_s + hearing.duration_s)
 
     def _end(self, hearing: _WindowInProgress, *, fills: bool) -> None:
-        window, answer = hearing.window, hearing.answer
+        window, answer = hearing.window, hearing.generation
         self._announced += hearing.places[-1]
         self._settled += not fills
         segments = [self._placed(hearing, at) for at in range(len(answer.segments))]
@@ -339,7 +339,7 @@ class VibeVoiceTranscription:
 
     def _placed(self, hearing: _WindowInProgress, index: int) -> Segment:
         """Return a segment on the recording's clock, with words if the client wants some."""
-        segment = hearing.answer.segments[index]
+        segment = hearing.generation.segments[index]
         if (placed := hearing.placed.get(segment)) is None:
             start_s = hearing.window.start_s
             placed = dataclasses.replace(
@@ -350,7 +350,7 @@ class VibeVoiceTranscription:
             )
             placed = described(placed, hearing.window.samples, start_s, self._options)
             if placed.is_speech:
-                placed = hearing.answer.with_confidence(index, placed)
+                placed = hearing.generation.with_confidence(index, placed)
             hearing.placed[segment] = placed
         return placed
 

@@ -79,7 +79,7 @@ class WhisperEngine(LiveSessions):
         yield 0.8
         from sidecar.diarization.speaker_models import load_models
 
-        self._voices = load_models()
+        self._speaker_models = load_models()
         yield 1.0
 
     def transcribe(
@@ -90,9 +90,9 @@ class WhisperEngine(LiveSessions):
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self.model is not None
-        assert self._voices is not None
-        follower = Diarizer.wished(self._voices, request.options)
-        work = WhisperTranscription(self.model, self._thread, follower, request)
+        assert self._speaker_models is not None
+        diarizer = Diarizer.wished(self._speaker_models, request.options)
+        work = WhisperTranscription(self.model, self._thread, diarizer, request)
         for event in work.events():
             if request.cancelled():
                 return

@@ -493,7 +493,7 @@ class LiveScheduler:
             return self._closed or task.obsolete or late or self._is_shed(task)
 
         found: RecognitionHypothesis | None = RecognitionHypothesis("")
-        draft = request.draft.draft if request.draft is not None else None
+        draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
         goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
         if options.endpointing.threshold or goes_on or has_speech(self.vad_model, request.audio):
             found = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)

@@ -153,9 +153,9 @@ class SpeechSegment:
     """Time when it was known to have ended."""
     paused: int | None = None
     """Start of the current pause, which may be its end."""
-    early: RecognitionHypothesis | None = None
+    early_hypothesis: RecognitionHypothesis | None = None
     """Text of the segment if that pause is its end."""
-    draft: RecognitionHypothesis | None = None
+    draft_hypothesis: RecognitionHypothesis | None = None
     asked: int = 0
     """End of the audio of the last task for it."""
     agreement: HypothesisAgreement = field(default_factory=HypothesisAgreement)
@@ -224,7 +224,11 @@ class RecognitionPlan:
         if open_segment is None or open_segment.shed:
             return None
         if open_segment.paused is not None:
-            if self._schedule.grows or open_segment.early is not None or self._busy(open_segment):
+            if (
+                self._schedule.grows
+                or open_segment.early_hypothesis is not None
+                or self._busy(open_segment)
+            ):
                 return None
             pause = open_segment.paused
             return RecognitionTask(open_segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
@@ -339,8 +343,8 @@ class SegmentRequest:
 
     audio: Block
     options: LiveOptions
-    draft: RecognitionHypothesis | None = None
-    before: PrecedingContext | None = None
+    draft_hypothesis: RecognitionHypothesis | None = None
+    preceding_context: PrecedingContext | None = None
     cancelled: CancelCheck = lambda: False
     start: int = 0
     session: SessionState = field(default_factory=SessionState)

@@ -325,7 +325,7 @@ class StreamRecognizer:
             self.segment_embeddings.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest())
         start = task.segment.start - (before.samples if before else 0)
-        draft = task.segment.draft if partial or self._schedule.grows else None
+        draft = task.segment.draft_hypothesis if partial or self._schedule.grows else None
         sure_language = self._assembler.sure_language
         options = dataclasses.replace(task.segment.options, language_before=sure_language)
         audio = self.audio.cut(start, task.to)
@@ -359,11 +359,13 @@ class StreamRecognizer:
         if hypothesis is None:
             return
         news = (
-            piece.draft is None or piece.draft.text != hypothesis.text or not self._schedule.grows
+            piece.draft_hypothesis is None
+            or piece.draft_hypothesis.text != hypothesis.text
+            or not self._schedule.grows
         )
-        piece.draft = hypothesis
+        piece.draft_hypothesis = hypothesis
         if task.pause is not None and task.pause == piece.paused:
-            piece.early = hypothesis
+            piece.early_hypothesis = hypothesis
             if piece.end is not None:
                 yield from self._settle(piece, hypothesis, now, work_s)
                 return
@@ -393,7 +395,11 @@ class StreamRecognizer:
     ) -> Generator[live_events.LiveEvent, None, SpeechSegment]:
         """End a segment at ``at`` with the text of a turn; return the segment of the rest."""
         rest = dataclasses.replace(
-            speech, number=self._piece, start=at, draft=None, agreement=HypothesisAgreement()
+            speech,
+            number=self._piece,
+            start=at,
+            draft_hypothesis=None,
+            agreement=HypothesisAgreement(),
         )
         self._piece += 1
         if self.segment_embeddings is not None and speech.diarize:
@@ -451,12 +457,12 @@ class StreamRecognizer:
                     yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn)
             case endpointing.UtterancePaused(at):
                 assert self._open is not None
-                self._open.paused, self._open.early = at, None
+                self._open.paused, self._open.early_hypothesis = at, None
                 if self.segment_embeddings is not None:
                     self.segment_embeddings.paused()
             case endpointing.UtteranceResumed():
                 assert self._open is not None
-                self._open.paused = self._open.early = None
+                self._open.paused = self._open.early_hypothesis = None
             case endpointing.UtteranceEnded(at, reason):
                 yield from self._ended(at, reason, now)
 
@@ -469,7 +475,7 @@ class StreamRecognizer:
         if self.segment_embeddings is not None:
             self.segment_embeddings.ended(piece.number, at, now, self.audio)
         if reason == "cut":
-            piece.paused = piece.early = None
+            piece.paused = piece.early_hypothesis = None
         self._assembler.add(piece)
         if reason == "silence":
             yield live_events.SpeechStopped(piece.turn, at / LIVE_RATE)
@@ -477,8 +483,8 @@ class StreamRecognizer:
                 self._end_turn(at)
         if piece.shed:
             yield from self._settle(piece, RecognitionHypothesis(""), now, 0.0)
-        elif piece.early is not None:
-            yield from self._settle(piece, piece.early, now, 0.0)
+        elif piece.early_hypothesis is not None:
+            yield from self._settle(piece, piece.early_hypothesis, now, 0.0)
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
@@ -500,7 +506,7 @@ class StreamRecognizer:
         if self._context is not None:
             self._context.settled(speech, hypothesis)
         if hypothesis is None or hypothesis.unheard:
-            hypothesis = hypothesis or speech.draft or RecognitionHypothesis("")
+            hypothesis = hypothesis or speech.draft_hypothesis or RecognitionHypothesis("")
             hypothesis, flags = (
                 dataclasses.replace(hypothesis, words=()),
                 (live_events.AUDIO_UNHEARD,),

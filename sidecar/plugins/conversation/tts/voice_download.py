@@ -154,15 +154,15 @@ def _download_voice_files(
     wanted = [key for key in voice.files if not pulled.sound(key)]
     for key in wanted:
         if key in pulled.files and pulled.path(key).exists():
-            download.meter.notice(f"{key} is damaged and is downloaded again.")
+            download.progress.notice(f"{key} is damaged and is downloaded again.")
             pulled.path(key).unlink()
     if not wanted:
         return pulled
     with closing(VoiceFileServer(url)) as server:
         looks = [partial(server.look_up, key) for key in wanted]
         files = list(resumable_download.run_in_parallel(looks, download.stop))
-        resumable_download.check_room(download.place, files, "voice", "MB", _NO_ROOM)
-        download.meter.begin(voice.name, sum(file.size for file in files))
+        resumable_download.check_room(download.destination, files, "voice", "MB", _NO_ROOM)
+        download.progress.begin(voice.name, sum(file.size for file in files))
 
         def fetch(file: resumable_download.HubFile) -> tuple[str, PulledFile]:
             sha256 = resumable_download.fetch(file, server.read, download)
