@@ -78,11 +78,11 @@ def test_folder_is_transcribed_in_parallel_and_resume_does_the_rest(
 ) -> None:
     before = {job["id"] for job in server.jobs()}
     url, to = server.url, tmp_path / "out"
-    assert run(TranscribeCommandOptions([inbox, TALK], where=ServiceTarget(url))) == 0
+    assert run(TranscribeCommandOptions([inbox, TALK], target=ServiceTarget(url))) == 0
     heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert heads == ["# a.WAV", "# b.wav", "# c.wav", "# success.wav"]
     order = TranscribeCommandOptions(
-        [inbox], format="srt", output=to, where=ServiceTarget(url), resume=True
+        [inbox], format="srt", output=to, target=ServiceTarget(url), resume=True
     )
     assert run(order) == 0
     dates = {name: (to / name).stat().st_mtime_ns for name in written(to)}
@@ -143,7 +143,7 @@ async def watched(
 @contextlib.asynccontextmanager
 async def watched_by_service(folder: Path, server: Server) -> AsyncIterator[None]:
     """The same by the command, whose recordings go to a service."""
-    order = TranscribeCommandOptions(watch=folder, where=ServiceTarget(server.url))
+    order = TranscribeCommandOptions(watch=folder, target=ServiceTarget(server.url))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transcribe, "FolderWatch", QuickWatch)
         async with ended(asyncio.create_task(transcribe._watch(order, folder))):
@@ -237,7 +237,7 @@ def test_transcript_that_cannot_be_written_is_not_transcribed_again(
     before = {job["id"] for job in server.jobs()}
     where, to = ServiceTarget(server.url), tmp_path / "out"
     for resume in (True, False):
-        order = TranscribeCommandOptions([TALK], output=to, where=where, resume=resume)
+        order = TranscribeCommandOptions([TALK], output=to, target=where, resume=resume)
         with monkeypatch.context() as patch:
             patch.setattr("sidecar.cli.output.write_new", full)
             with pytest.raises(OSError, match="No space"):
