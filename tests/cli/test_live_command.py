@@ -123,7 +123,7 @@ def test_terminal_shows_finals_and_one_changing_line(live: Starts, server: Serve
     assert "\x1b[2K" in text, "a line that changes"
     assert "█" in text, "how loud it is"
     assert "w299 w299" in text
-    assert "heard, " in text
+    assert "of audio, " in text
 
 
 @pytest.mark.slow
