@@ -121,7 +121,7 @@ async def test_after_failed_load_old_precision_serves(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
     slot = await preloaded(build(Looker(placement)))
     old = slot.worker_pid
-    with pytest.raises(errors.ModelLoadFailed, match="told to fail in int8"):
+    with pytest.raises(errors.ModelLoadFailed, match="set to fail in int8"):
         await slot.reload(INT8)
     assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
     assert (slot.worker_pid == old) is (placement is LoadPlacement.BESIDE)
