@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
@@ -64,6 +65,9 @@ def pull(
     as_json: bool = option(
         False, "Print progress and result as JSON, an object per line.", "--json"
     ),
+    exit_with_stdin: bool = option(
+        False, "End when standard input closes, for programs that start this one."
+    ),
 ) -> int:
     """Download VibeVoice-ASR (16.7 GB), another model or a voice, or check it.
 
@@ -89,6 +93,8 @@ def pull(
     from sidecar.checkpoints import installed_checkpoints
 
     repository, layout = "", installed_checkpoints.TRANSFORMERS_LAYOUT
+    if exit_with_stdin:
+        threading.Thread(target=_exit_with_stdin, name="stdin", daemon=True).start()
     try:
         if name == VOICE:
             if as_json:
@@ -124,6 +130,14 @@ def pull(
         print(copy_recipe(name, repository, layout), file=sys.stderr)
         return code
     return 0
+
+
+def _exit_with_stdin() -> None:
+    """End this process when the last writer closes standard input; what came stays on the disk."""
+    with suppress(OSError):  # it is not open
+        while os.read(0, 1 << 12):
+            pass
+    os._exit(INTERRUPTED)
 
 
 def _is_default_wanted(to: Path | None, revision: str | None) -> bool:

@@ -2,7 +2,8 @@
 
 A download is the command `pull NAME --json` in a process of its own: one downloader for people and
 programs, checksums beside the event loop, and a stop that always works. Its events are passed on as
-they come, and it belongs to its request: a client that hangs up ends it. What came stays on the
+they come, and it belongs to its request: a client that hangs up ends it, and so does the end of the
+service, which closes its standard input. What came stays on the
 disk, and the next request for the same model resumes it. One model is downloaded once at a time
 (by the lock of its folder), and at most `MAX_DOWNLOADS` are at once. Nothing is downloaded or
 deleted unless a client with the scope `admin` asks for it, and never a model that is in use.
@@ -14,7 +15,7 @@ import asyncio
 import json
 import os
 import re
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ MAX_DOWNLOADS = 2
 PATIENCE_S = 5.0
 """Time for the disk: a list reads some files of each model. A longer deletion goes on."""
 _MAX_DISK_CALLS = 2
+_READ_BYTES = 1 << 16
 _OF_HUB = re.compile(r"^(HF|HUGGING_?FACE)_|_PROXY$", re.IGNORECASE)
 """Variables of the hub and of the way to it, which may have secrets."""
 
@@ -44,6 +46,8 @@ class ModelDownload:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._reading = asyncio.Lock()
+        self._stopped = False
 
     async def events(self, silence_s: float) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield the events of `pull_events` to the end of the process; `None` after each
@@ -52,7 +56,7 @@ class ModelDownload:
         kind = ""
         while True:
             try:
-                async with asyncio.timeout(silence_s):
+                async with asyncio.timeout(silence_s), self._reading:
                     line = await self._process.stdout.readline()
             except TimeoutError:
                 yield None
@@ -70,12 +74,20 @@ class ModelDownload:
 
     def stop(self) -> None:
         """End the process, if it runs; what came stays on the disk."""
+        self._stopped = True
         with suppress(ProcessLookupError):
             self._process.kill()
 
     async def ended(self) -> None:
-        """Wait for the end of the process."""
+        """Wait for the end of the process, and close its pipes."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         await self._process.wait()
+        self._process.stdin.close()
+        async with self._reading:
+            # Nobody reads the events after a stop, and a pipe closes only at its end.
+            while self._stopped and await self._process.stdout.read(_READ_BYTES):
+                pass
 
 
 class LocalModels:
@@ -116,14 +128,15 @@ class LocalModels:
             raise errors.PullRunning(
                 f"{self._count} downloads are running.", hint="Wait until one has ended."
             )
-        words = ["pull", name, "--json", *([f"--revision={revision}"] if revision else ())]
+        words = ["pull", name, "--json", "--exit-with-stdin"]
+        words += [f"--revision={revision}"] if revision else []
         command = own_command("sidecar.main", "-P")  # not the current folder's
         kept = {name: value for name, value in os.environ.items() if _OF_HUB.search(name)}
         env = worker_environment_of(os.environ) | kept  # no token of this service
         self._count += 1
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, *words, stdin=DEVNULL, stdout=PIPE, env=env
+                *command, *words, stdin=PIPE, stdout=PIPE, env=env
             )
         except BaseException:
             self._count -= 1

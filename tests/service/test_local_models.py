@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -10,13 +12,14 @@ import psutil
 import pytest
 import tiny_whisper
 from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, popen, runs, wait_until
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.checkpoints.checkpoint import cache_folder, hugging_face_cache
 from sidecar.checkpoints.installed_checkpoints import installed_models
 from sidecar.checkpoints.model_repositories import VIBEVOICE_REPOSITORY, WHISPER_MODELS
+from sidecar.cli.output import INTERRUPTED
 from sidecar.service.local_models import LocalModels, ModelDownload
 
 pytest.importorskip("huggingface_hub")
@@ -130,3 +133,63 @@ def test_close_ends_downloads(hub: Hub) -> None:
     event = asyncio.run(last_event())
     assert event is not None
     assert event["event"] == "failed"
+
+
+PULLS = """
+import asyncio, sys
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.cli.output import INTERRUPTED
+from sidecar.service.local_models import LocalModels
+
+async def main():
+    await LocalModels(list).pull(ANONYMOUS, "vibevoice")
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+"""A service that downloads, and is killed."""
+
+
+def test_download_ends_with_service_that_is_killed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")
+    hub.stall = {SHARDS[0]: 1}  # no progress, whose line could not be written
+    with subprocess.Popen([sys.executable, "-c", PULLS]) as service:
+        try:
+            assert hub.stalled.wait(PATIENCE_S)
+            (child,) = psutil.Process(service.pid).children()
+        finally:
+            service.kill()
+    wait_until(lambda: not runs(child.pid), "the download ends")
+
+
+def test_pull_ends_when_standard_input_closes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")
+    hub.stall = {SHARDS[0]: 1}
+    words = ["pull", "vibevoice", "--json", "--exit-with-stdin"]
+    command = [sys.executable, "-m", "sidecar.main", *words]
+    with popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert hub.stalled.wait(PATIENCE_S)
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == INTERRUPTED
+
+
+def pipes() -> set[str]:
+    """The pipes that this process has open."""
+    links = [os.readlink(one.path) for one in os.scandir("/proc/self/fd") if os.path.islink(one)]
+    return {link for link in links if link.startswith("pipe:")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no such list here")
+def test_pipes_of_stopped_download_are_closed(hub: Hub) -> None:
+    async def left() -> set[str]:
+        models, before = LocalModels(list), pipes()
+        await models.pull(ANONYMOUS, "vibevoice")
+        assert await asyncio.to_thread(hub.stalled.wait, PATIENCE_S)
+        assert pipes() - before
+        await models.close()
+        return pipes() - before
+
+    hub.stall = {SHARDS[0]: 200_000}
+    assert asyncio.run(left()) == set()
