@@ -12,15 +12,24 @@ from sidecar.cli import output
 ROOT_FLAGS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 """Options of the root command; all others are those of `serve`, the default command."""
 
-SERVING = ("serve", "node")
+SERVING = ("serve", "node", "whisper-server")
 
 
 def main() -> None:
     """Run the command line and exit."""
     try:
-        _run_words(sys.argv[1:])
+        _run_words(_words_of(*sys.argv))
     except KeyboardInterrupt:  # before a command runs; commands handle it themselves
         sys.exit(output.INTERRUPTED)
+
+
+def _words_of(program: str, *words: str) -> list[str]:
+    """Return the words of the command line: a program with the name of a command that serves is
+    that command, if it gets options alone, as hosts start it."""
+    name = os.path.splitext(os.path.basename(program))[0]
+    if name in SERVING and not (words and not words[0].startswith("-")):
+        return [name, *words]
+    return [*words]
 
 
 def _run_words(words: list[str]) -> None:

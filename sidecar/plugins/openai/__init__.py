@@ -1,4 +1,4 @@
-"""OpenAI's transcription API."""
+"""OpenAI's transcription API, and whisper.cpp's."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sidecar.plugins.openai import errors
 from sidecar.plugins.openai.settings import OpenAISettings
 
 if TYPE_CHECKING:
+    import typer
+
     from sidecar.service.facade import Service
 
 
@@ -22,4 +24,16 @@ def _http(service: Service, _: Any) -> HttpRoutes:
     )
 
 
-PLUGIN = Plugin(name="openai", errors=errors, settings=OpenAISettings, http=_http)
+def _add_commands(app: typer.Typer) -> None:
+    from sidecar.plugins.openai.whisper_server import add_command
+
+    add_command(app)
+
+
+PLUGIN = Plugin(
+    name="openai",
+    errors=errors,
+    settings=OpenAISettings,
+    http=_http,
+    add_commands=_add_commands,
+)
