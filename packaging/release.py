@@ -6,7 +6,6 @@ bill of materials, the notes from CHANGELOG.md, and SHA256SUMS. Needs the packag
 """
 
 import hashlib
-import platform
 import re
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ import tempfile
 import tomllib
 import venv
 from pathlib import Path
+
+from triple import target_triple
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("vibevoice-asr", "vvv")
@@ -73,12 +74,14 @@ def try_wheel(wheel: Path, version: str) -> None:
 
 
 def pack(folder: Path, out: Path, version: str) -> None:
-    """Archive the folder of an executable, and put its bill of materials beside it."""
+    """Archive the folder of an executable, under a name with the target triple, and put its bill of
+    materials beside it."""
     if not (folder / "sbom.cdx.json").is_file():
         raise SystemExit(f"{folder} has no bill of materials: make exe")
-    name = f"{folder.name}-{version}-{platform.system().lower()}-{platform.machine().lower()}"
-    with tarfile.open(out / f"{name}.tar.gz", "w:gz") as archive:  # keeps the modes
-        archive.add(folder, folder.name)
+    triple = target_triple()
+    name = f"{folder.name}-{version}-{triple}"
+    with tarfile.open(out / f"{name}.tar.xz", "w:xz") as archive:  # keeps the modes
+        archive.add(folder, f"{folder.name}-{triple}")
     shutil.copyfile(folder / "sbom.cdx.json", out / f"{name}.sbom.cdx.json")
 
 

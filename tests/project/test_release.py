@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "packaging"))
 
 from release import pack, release_notes, write_checksums  # noqa: E402
+from triple import target_triple  # noqa: E402
 
 CHANGELOG = """# Changelog
 
@@ -60,13 +61,24 @@ def test_release_archive_keeps_modes_and_files_have_checksums(tmp_path: Path) ->
     new_file(folder / "vibevoice-asr", "#!/bin/sh\n", 0o755)
     pack(folder, out, "0.2.0")
     write_checksums(out)
-    (archive,) = out.glob("*.tar.gz")
+    (archive,) = out.glob("*.tar.xz")
+    assert archive.name == f"vibevoice-asr-0.2.0-{target_triple()}.tar.xz"
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=out, check=True)
-    subprocess.run(["tar", "-xzf", archive], cwd=tmp_path, check=True)
-    assert (folder / "vibevoice-asr").stat().st_mode & 0o777 == 0o755
+    subprocess.run(["tar", "-xJf", archive], cwd=tmp_path, check=True)
+    unpacked = tmp_path / f"vibevoice-asr-{target_triple()}"
+    assert (unpacked / "vibevoice-asr").stat().st_mode & 0o777 == 0o755
     assert len((out / "SHA256SUMS").read_text().splitlines()) == 2
 
 
 def test_release_without_bill_of_materials_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="bill of materials"):
         pack(tmp_path, tmp_path, "0.2.0")
+
+
+def test_target_triples_are_those_of_rust() -> None:
+    assert target_triple("Windows", "AMD64") == "x86_64-pc-windows-msvc"
+    assert target_triple("Darwin", "arm64") == "aarch64-apple-darwin"
+    assert target_triple("Linux", "aarch64") == "aarch64-unknown-linux-gnu"
+    if rustc := shutil.which("rustc"):
+        told = subprocess.run([rustc, "-vV"], capture_output=True, text=True, check=True).stdout
+        assert f"host: {target_triple()}" in told
