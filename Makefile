@@ -13,6 +13,9 @@ SITE_STAMP := $(VENV)/.installed-site
 RELEASE_STAMP := $(VENV)/.installed-release
 MODULES ?=
 NEWEST ?=
+SOURCE ?=
+URL ?=
+ID ?=
 CLIENTS := $(VENV)/clients
 # One more than processors, because tests wait as well; at most 8.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1 )))
@@ -74,7 +77,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench exe exe-gpu release clean
+.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
 	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
@@ -170,16 +173,28 @@ bench: $(BENCH_STAMP)  ## measure (minutes to an hour; a quiet machine)
 	$(BIN)/python -m bench.conversation
 	-$(BIN)/python -m bench.cluster_store
 
-exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (docs/building.md)
+ffmpeg: $(BUILD_STAMP)  ## compile the small ffmpeg that make exe packs: minutes, a C compiler (SOURCE=archive: no download)
+	@mkdir -p build
+	$(call counted,$(BIN)/python packaging/small_ffmpeg.py $(SOURCE),build/ffmpeg.log,Compiling ffmpeg)
+	@tail -n 1 build/ffmpeg.log
+
+exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (EXTRAS, VOICES: docs/building.md)
 	$(call build,cpu,$(EXE))
-	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_executable.py
+	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_executable.py \
+	  tests/project/test_module_archive.py
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_host_examples.py -k rust_host
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
 	$(call build,gpu,$(GPU_EXE))
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
 
-release: exe $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
+module:  ## what make exe built as an add-on for hosts, in dist/module (URL=where it will be, ID=its name: docs/module.md)
+	@[ -n "$(URL)" ] || { echo "URL=… is missing: the folder from which hosts will download it"; exit 1; }
+	ID=$(or $(ID),vibevoice_asr) $(BIN)/python packaging/module.py dist/module $(EXE) $(URL)
+
+release: $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
+	$(MAKE) --no-print-directory ffmpeg
+	$(MAKE) --no-print-directory exe
 	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
 
 $(STYLE_STAMP): pyproject.toml

@@ -141,7 +141,7 @@ one model only.
 `moonshine-voice` wheel (MIT). English only. Speech that the diarization misses is found by voice
 activity detection. If it is unsure of most words, `metadata.warnings` has
 `{{"code": "language_doubtful", "message": "…"}}`
-([decision](decisions/recognition-parameters.md)). The executable has this engine only
+([decision](decisions/recognition-parameters.md)). The executable has it and Whisper
 ([another language](building.md#another-language)).
 
 ## Whisper

@@ -20,7 +20,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from inside import STATED, WITHIN, Within, debian_package, normal, owners, version_within
+from inside import (
+    STATED,
+    WITHIN,
+    Within,
+    debian_package,
+    normal,
+    owners,
+    parts_of,
+    version_within,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = Path(__file__).with_name("licences")
@@ -59,7 +68,7 @@ def bill_of(
             one["licenses"] = [{"expression": said}]
         one.pop("externalReferences", None)  # where this machine took it from is nobody's business
     for package in sorted(names & WITHIN.keys()):
-        components += [_within(part, package) for part in WITHIN[package]]
+        components += [_within(part, package) for part in parts_of(package)]
     components += [_python(), *libraries]
     kept = {one["bom-ref"] for one in components}
     main_part = bill["metadata"]["component"]
@@ -101,7 +110,7 @@ def write_licences(inside: list[Distribution], rest: list[Path], folder: Path) -
         name = normal(distribution.metadata["Name"])
         target = folder / f"{name}-{distribution.version}"
         count = _copy_texts(distribution, target)
-        for part in WITHIN.get(name, ()):
+        for part in parts_of(name):
             if part.text:
                 target.mkdir(exist_ok=True)
                 shutil.copy(TEXTS / part.text, target)
@@ -191,8 +200,15 @@ def _within(part: Within, package: str) -> dict[str, Any]:
         "name": part.name,
         **({"version": version} if version else {}),
         "description": f"inside {package}",
-        "licenses": [{"license": {"id": part.licence}}],
+        "licenses": [_licence(part.licence)],
     }
+
+
+def _licence(text: str) -> dict[str, Any]:
+    """A licence as CycloneDX has it: an id of SPDX's list, else an expression."""
+    if " " in text or text.startswith("LicenseRef-"):
+        return {"expression": text}
+    return {"license": {"id": text}}
 
 
 def _python() -> dict[str, Any]:

@@ -1,22 +1,34 @@
 """What goes into the two executables. No PyInstaller here: the tests read this without it."""
 
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from small_ffmpeg import built_ffmpeg
+from wanted import packages_not_wanted
+
+from sidecar.checkpoints import onnx_models
+from sidecar.diarization import speaker_models
+from sidecar.live.runtime import vad
 from sidecar.plugins import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "sidecar" / "main.py"
 GIT_LIMIT_S = 10
 
+EXTRAS = tuple(os.environ.get("EXTRAS", "auth,whisper").split(","))
+"""Extras inside; a name that is no extra is that of a distribution, such as `keyring`."""
+VOICES = os.environ.get("VOICES") == "1"
+"""Whether the synthesizers of moonshine-voice are in the CPU flavour, too: 48 MB."""
+
 HIDDEN = (
     "_cffi_backend",  # cryptography's compiled part asks for it
     "fastapi_offline",  # looked up for its files, never imported
     "imageio_ffmpeg.binaries",
-    "moonshine_voice",  # looked up for its files; it speaks by its library
     "onnxruntime",
     "python_multipart.multipart",
     "sidecar.workers.worker_main",
@@ -25,6 +37,12 @@ HIDDEN = (
     "uvicorn.protocols.http.httptools_impl",
 )
 """Modules that are found by name at run time, so that PyInstaller cannot see them."""
+
+VOICES_HIDDEN = ("moonshine_voice",)
+"""The library with the synthesizers; the rest of that package is looked up for its files."""
+
+WHISPER_HIDDEN = ("faster_whisper", "huggingface_hub")
+"""The same for Whisper, and for downloads of its models."""
 
 GPU_HIDDEN = (
     "accelerate.hooks",
@@ -46,12 +64,16 @@ BY_NAME = ("generation", "integrations", "quantizers", *(f"models.{name}" for na
 """Packages of transformers whose modules it imports by names."""
 
 NEVER = (
-    "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "chardet", "distutils",
-    "hypothesis", "lib2to3", "lxml", "matplotlib", "mypy", "numpy.f2py", "numpy.testing",
-    "pandas", "pip", "py", "pydoc_data", "pytest", "setuptools", "test", "tests", "tkinter",
-    "uvloop",
+    "IPython", "PIL", "_pytest", "anyio.pytest_plugin", "attr", "av", "chardet", "distutils",
+    "hf_xet", "hypothesis", "lib2to3", "lxml", "matplotlib", "mypy", "numpy.f2py",
+    "numpy.testing", "pandas", "pip", "py", "pydoc_data", "pytest", "setuptools", "test", "tests",
+    "tkinter", "uvloop",
 )  # fmt: skip
-"""What hooks or a developer's environment would bring, and nothing here uses at run time."""
+"""What hooks would bring, and nothing here uses at run time. `av` has libx264 inside (GPL), and
+108 MB: `STAND_INS` has what imports of it get. `hf_xet` is for downloads that we do ourselves."""
+
+STAND_INS = {"av": Path(__file__).with_name("stand_ins") / "av.py"}
+"""Modules of ours in place of packages that are imported and not used."""
 
 COLOURED = ("python",)
 """What of pygments' 300 languages rich has to colour here: its own tracebacks."""
@@ -69,8 +91,8 @@ NOT_EVEN_GPU = (
 """Installed with the extra, or by developers; nothing imports them for a transcription."""
 
 HEAVY = (
-    "accelerate", "bitsandbytes", "huggingface_hub", "librosa", "llvmlite", "numba", "py3langid",
-    "safetensors", "scipy", "sklearn", "sympy", "tokenizers", "torch", "transformers",
+    "accelerate", "bitsandbytes", "librosa", "llvmlite", "numba", "py3langid", "safetensors",
+    "scipy", "sklearn", "sympy", "torch", "transformers",
 )  # fmt: skip
 """The `vibevoice` extra and what comes with it: in the GPU flavour only."""
 
@@ -90,15 +112,37 @@ PAGE_CLIENT = ("clients/js/src", "sidecar/api/static/client")
 LIBRARIES = {"moonshine_voice": ("*moonshine*.so", "*moonshine*.dylib", "*.dll")}
 """Shared libraries that are opened by path, by package."""
 
+STRIPPED = (
+    "libpython*",
+    "python*/lib-dynload/*.so",
+    "cryptography/hazmat/bindings/*.so",
+    "ctranslate2/*.so",  # 67 MB of debugging information
+    "httptools/parser/*.so",
+    "moonshine_voice/*.so",
+    "tokenizers/*.so",
+    "yaml/*.so",
+)
+"""Libraries that lose their symbols on Linux, 77 MB in all. Others of wheels are left as they are:
+they have next to none, strip damages some that auditwheel moved, and the licence of the one in
+ctranslate2.libs (Intel MKL) allows no change."""
+
+EMBEDDED_MODELS = (speaker_models.SEGMENTATION, speaker_models.ENCODER, vad.SILERO_MODEL)
+"""What is read out of that library where its voices are not inside."""
+
+
+ENTITLEMENTS = Path(__file__).with_name("entitlements.plist")
+"""What the hardened runtime of macOS allows the executable (docs/signing.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One executable."""
+    """One executable. ``voices``: it has the library with the synthesizers."""
 
     name: str
     hidden: tuple[str, ...]
     excluded: tuple[str, ...]
     files: Mapping[str, tuple[str, ...]]
+    voices: bool
 
 
 def flavour(name: str) -> Flavour:
@@ -111,8 +155,19 @@ def flavour(name: str) -> Flavour:
 
 
 def _cpu() -> Flavour:
-    excluded = (*NEVER, *GPL, *HEAVY, *_lexers(), *_messages())
-    return Flavour("vibevoice-asr", (*HIDDEN, *_plugin_engines()), excluded, FILES)
+    hidden = [*HIDDEN, *_plugin_engines(), *_whisper()]
+    if VOICES:
+        hidden += VOICES_HIDDEN
+    excluded = [*NEVER, *GPL, *HEAVY, *_lexers(), *_messages(), *packages_not_wanted(EXTRAS)]
+    if not VOICES:
+        excluded += VOICES_HIDDEN
+    return Flavour("vibevoice-asr", tuple(hidden), tuple(excluded), FILES, VOICES)
+
+
+def _whisper() -> tuple[str, ...]:
+    """Modules of Whisper, if it is to be inside and is installed."""
+    wanted = "whisper" in EXTRAS and find_spec("faster_whisper") is not None
+    return WHISPER_HIDDEN if wanted else ()
 
 
 def _plugin_engines() -> list[str]:
@@ -127,12 +182,14 @@ def _gpu() -> Flavour:
     others = [path.name for path in models.glob("*/") if path.name not in (*MODELS, "__pycache__")]
     return Flavour(
         "vibevoice-asr-gpu",
-        (*HIDDEN, *_plugin_engines(), *GPU_HIDDEN, *by_name),
+        (*HIDDEN, *VOICES_HIDDEN, *_plugin_engines(), *_whisper(), *GPU_HIDDEN, *by_name),
         (
             *(*NEVER, *GPL, *NOT_EVEN_GPU, *_lexers()),
+            *packages_not_wanted((*EXTRAS, "vibevoice")),
             *(f"transformers.models.{name}" for name in sorted(others)),
         ),
         {**FILES, **GPU_FILES},
+        voices=True,
     )
 
 
@@ -149,24 +206,50 @@ def data(flavour: Flavour) -> Iterator[tuple[Path, str]]:
     yield from ((path, target) for path in sorted((ROOT / source).glob("*.js")))
 
 
-def libraries() -> Iterator[tuple[Path, str]]:
-    """Shared libraries, each with its folder inside the build.
+def libraries(flavour: Flavour) -> Iterator[tuple[Path, str]]:
+    """Shared libraries of a flavour, each with its folder inside the build.
 
     Raises:
         FileNotFoundError: a package has none of its libraries.
     """
-    for package, patterns in LIBRARIES.items():
+    for package, patterns in LIBRARIES.items() if flavour.voices else ():
         found = [(path, package) for pattern in patterns for path in _folder(package).glob(pattern)]
         if not found:
             raise FileNotFoundError(f"{package} has none of {', '.join(patterns)}")
         yield from found
 
 
+def write_embedded_models(flavour: Flavour, folder: Path) -> list[tuple[Path, str]]:
+    """Write the models that the library has inside to a file, and return it with its folder in the
+    build; nothing for a flavour that has the library.
+
+    Raises:
+        KeyError: the library lacks a model.
+    """
+    if flavour.voices:
+        return []
+    found = onnx_models.find_embedded_models(EMBEDDED_MODELS)
+    path = folder / f"moonshine{onnx_models.MODELS_SUFFIX}"
+    path.write_bytes(b"".join(found[one] for one in EMBEDDED_MODELS))
+    return [(path, "moonshine_voice")]
+
+
 def ffmpeg() -> Path:
-    """The decoder that goes along.
+    """The decoder that goes along: the small one if it was built (`make ffmpeg`) or is named by the
+    variable FFMPEG, else that of imageio-ffmpeg.
 
     Raises:
         FileNotFoundError: imageio-ffmpeg was built without one (its wheels have it).
+    """
+    return built_ffmpeg() or bundled_ffmpeg()
+
+
+@cache
+def bundled_ffmpeg() -> Path:
+    """The decoder in the wheel of imageio-ffmpeg.
+
+    Raises:
+        FileNotFoundError: it was built without one.
     """
     for path in sorted((_folder("imageio_ffmpeg") / "binaries").glob("ffmpeg-*")):
         return path
@@ -196,12 +279,29 @@ def _lexers() -> list[str]:
 
 def _messages() -> tuple[str, ...]:
     """protobuf, which onnxruntime brings and nothing uses where there is no gRPC."""
-    return () if find_spec("grpc") else ("google.protobuf",)
+    return () if "grpc" in EXTRAS else ("google.protobuf",)
 
 
 def is_of_the_system(name: str) -> bool:
     """Whether a library that PyInstaller found is better taken from the system it runs on."""
     return Path(name).name.startswith(OF_THE_SYSTEM)
+
+
+def is_link_to_wheel(name: str, kind: str) -> bool:
+    """Whether a file of the build is a link to a library in a folder that auditwheel made. What
+    needs that library finds it there; bundlers that follow links would pack it twice."""
+    return kind == "SYMLINK" and Path(name).name == name and ".so" in name
+
+
+def is_ffmpeg(name: str) -> bool:
+    """Whether a file of the build is the decoder."""
+    return Path(name).match("imageio_ffmpeg/binaries/ffmpeg-*")
+
+
+def to_strip(inside: Path) -> list[str]:
+    """The libraries in the folder `_internal` of a build whose symbols go."""
+    found = {path for pattern in STRIPPED for path in inside.glob(pattern)}
+    return sorted(str(path) for path in found if not path.is_symlink())
 
 
 def _modules(package: str) -> list[str]:

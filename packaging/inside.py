@@ -9,8 +9,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import flavours
-
-OURSELVES = "vibevoice-asr"
+from wanted import OURSELVES, normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,11 @@ class Within:
 
 WITHIN: dict[str, tuple[Within, ...]] = {
     "cryptography": (Within("openssl", "Apache-2.0"),),
+    "ctranslate2": (
+        Within("onednn", "Apache-2.0", "Apache-2.0.txt"),
+        Within("intel-mkl", "LicenseRef-Intel-Simplified", "Intel-Simplified.txt"),
+        Within("libgomp", "GPL-3.0-or-later WITH GCC-exception-3.1", "GPL-3.0.txt"),
+    ),
     "fastapi-offline": (Within("swagger-ui", "Apache-2.0", "Apache-2.0.txt"),),
     "imageio-ffmpeg": (Within("ffmpeg", "GPL-3.0-or-later", "GPL-3.0.txt"),),
     "moonshine-voice": (
@@ -41,14 +45,24 @@ WITHIN: dict[str, tuple[Within, ...]] = {
     "numpy": (Within("openblas", "BSD-3-Clause"),),
 }
 
+SMALL_FFMPEG = (Within("ffmpeg", "LGPL-2.1-or-later", "LGPL-2.1.txt"), Within("zlib", "Zlib"))
+"""The same for an ffmpeg without parts under the GPL (`small_ffmpeg.py`)."""
 
 STATED = {"pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception"}
 """Licences (SPDX) of packages whose metadata name another one; this is from its COPYING.txt."""
 
 
-def normal(name: str) -> str:
-    """A distribution's name as they compare (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def parts_of(package: str) -> tuple[Within, ...]:
+    """What a distribution of this name carries into this build."""
+    if package == "imageio-ffmpeg" and "--enable-gpl" not in _ffmpeg_says():
+        return SMALL_FFMPEG
+    return WITHIN.get(package, ())
+
+
+def _ffmpeg_says() -> str:
+    """Version and configuration of the ffmpeg of this build."""
+    command = [flavours.ffmpeg(), "-version"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def owners(sources: Iterable[Path]) -> tuple[list[Distribution], list[Path]]:
@@ -81,10 +95,7 @@ def version_within(name: str) -> str:
         case "ffmpeg":
             # "n9.0.2-17-g2a571b6068-20260930": 17 commits after 9.0.2, at 2a571b6068, and a date.
             # The file's name has the release alone, which is not the source of these bytes.
-            told = subprocess.run(
-                [flavours.ffmpeg(), "-version"], capture_output=True, text=True, check=True
-            )
-            return re.sub(r"-\d{8}$", "", told.stdout.split()[2]).removeprefix("n")
+            return re.sub(r"-\d{8}$", "", _ffmpeg_says().split()[2]).removeprefix("n")
         case "openssl":
             from cryptography.hazmat.backends.openssl import backend
 

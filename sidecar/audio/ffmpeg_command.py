@@ -7,7 +7,7 @@ from sidecar import errors
 from sidecar.audio.audio_format import AudioContainer
 
 _MAX_ALLOC_BYTES = 256 << 20
-_AUDIO_DECODERS = (
+AUDIO_DECODERS = (
     "aac,aac_latm,alac,mp1,mp1float,mp2,mp2float,mp3,mp3float,opus,libopus,vorbis,libvorbis,flac,"
     "wavpack,tta,ape,ac3,eac3,dca,truehd,wmav1,wmav2,wmapro,wmalossless,wmavoice,amrnb,amrwb,"
     "libopencore_amrnb,libopencore_amrwb,speex,libspeex,gsm,gsm_ms,qdm2,g722,g726,g726le,"
@@ -16,6 +16,7 @@ _AUDIO_DECODERS = (
     "pcm_f32be,pcm_f64le,pcm_f64be,pcm_alaw,pcm_mulaw,pcm_u16le,pcm_u16be,pcm_lxf,pcm_dvd,"
     "pcm_bluray,s302m,mlp,g723_1,nellymoser,mpc7,mpc8,tak,dss_sp,truespeech,ilbc"
 )
+"""Decoders that may read a track; `packaging/small_ffmpeg.py` builds an ffmpeg with these."""
 
 
 def find_ffmpeg() -> str:
@@ -59,7 +60,7 @@ def decode_command(
         f=container.demuxer,
         t=f"{max_s:.3f}",
         format_whitelist=container.demuxer,
-        codec_whitelist=_AUDIO_DECODERS,
+        codec_whitelist=AUDIO_DECODERS,
         dts_delta_threshold=container.max_hole_s,
         max_alloc=_MAX_ALLOC_BYTES,
         threads=1,

@@ -182,6 +182,10 @@ class EmbeddedModel:
     digest: str
 
 
+MODELS_SUFFIX = ".models"
+"""Suffix of a file with models alone, which an executable has in place of the library."""
+
+
 def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedModel, bytes]:
     """Return those of ``models`` that the library contains; none if it is not installed.
 
@@ -192,7 +196,7 @@ def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedMod
     found: dict[EmbeddedModel, bytes] = {}
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(folder).glob("*moonshine*")):
-            if path.suffix in (".so", ".dll", ".dylib"):
+            if path.suffix in (".so", ".dll", ".dylib", MODELS_SUFFIX):
                 found |= _models_in_library(path, models)
     return found
 

@@ -433,6 +433,8 @@ def install_hint(engine: str) -> str:
     if engine in ENGINES_WITH_EXTRAS:
         if installation.is_frozen() and engine == VIBEVOICE:
             return "Use the build 'vibevoice-asr-gpu', which has them."
+        if installation.is_frozen() and engine == WHISPER:
+            return "Use a build with the extra 'whisper': this one was made without it."
         if installation.is_frozen():
             return f"Install with Python: no executable has the packages of '{engine}'."
         return installation.install_command(ENGINES_WITH_EXTRAS[engine])

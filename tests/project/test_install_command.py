@@ -186,5 +186,6 @@ def test_hint_for_missing_engine_in_executable_names_no_pip_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    hint = engine_selection.install_hint("whisper")
-    assert hint == "Install with Python: no executable has the packages of 'whisper'."
+    hint = engine_selection.install_hint("voxtral")
+    assert hint == "Install with Python: no executable has the packages of 'voxtral'."
+    assert "build with the extra 'whisper'" in engine_selection.install_hint("whisper")

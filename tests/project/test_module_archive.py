@@ -146,5 +146,5 @@ def test_executable_in_module_answers_calls_of_host(tmp_path: Path) -> None:
     with Server(tmp_path / "home", command, port=port, engine="moonshine", fresh=True) as server:
         assert "Do you hear me?" in ask(server, "en").json()["text"]
         refused = ask(server, "de")
-        assert refused.status_code == 400
+        assert refused.status_code == 422
         assert refused.json()["error"]["code"] == "language_unsupported"

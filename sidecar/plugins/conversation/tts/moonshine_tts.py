@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sidecar import errors
+from sidecar.installation import is_frozen
 from sidecar.interfaces import engine_interface
 from sidecar.plugins.conversation.tts.installed_voices import (
     PulledVoice,
@@ -298,8 +299,10 @@ def _library_api() -> Any:
 
         moonshine_api._MoonshineLib()
     except Exception as error:  # of the import, the system's loader or the library
+        hint = "pip install --force-reinstall moonshine-voice==0.0.73"
+        if is_frozen():
+            hint = "Use a build with voices (VOICES=1): this one was made without them."
         raise errors.ModelLoadFailed(
-            f"The library moonshine-voice cannot be loaded: {error}.",
-            hint="pip install --force-reinstall moonshine-voice==0.0.73",
+            f"The library moonshine-voice cannot be loaded: {error}.", hint=hint
         ) from None
     return moonshine_api

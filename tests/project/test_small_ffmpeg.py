@@ -1,0 +1,143 @@
+"""The small ffmpeg of the executable: its recipe, and once it is built (`make ffmpeg`) that it
+decodes what the full one does, to the same samples."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from not_tested import missing
+from recordings import FORMATS, Studio
+
+from sidecar.audio import Block, ffmpeg_command
+from sidecar.audio.audio_format import CONTAINERS, container_at
+from sidecar.audio.ffmpeg import FfmpegProcess
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "packaging"))
+
+import flavours  # noqa: E402
+import inside  # noqa: E402
+import small_ffmpeg  # noqa: E402
+
+SMALL = small_ffmpeg.built_ffmpeg()
+built = pytest.mark.skipif(SMALL is None, reason=missing("a small ffmpeg", "ffmpeg", "make"))
+RATE = 16_000
+PICTURE = ("-f", "lavfi", "-t", 7, "-i", "testsrc=size=64x48:rate=25")
+FILMS = {
+    "mpg": ("-c:v", "mpeg2video", "-c:a", "mp2", "-ar", 44_100),
+    "ts": ("-c:v", "libx264", "-c:a", "aac"),
+    "mkv": ("-c:v", "libx265", "-c:a", "libopus"),
+    "flv": ("-c:v", "flv1", "-c:a", "aac", "-ar", 44_100),
+    "avi": ("-c:v", "mpeg4", "-c:a", "libmp3lame", "-ar", 44_100),
+}
+SAYS = "#!/bin/sh\necho 'ffmpeg version 9.0.2 Copyright'\necho 'configuration: {}'\n"
+
+
+def listed(kind: str) -> set[str]:
+    """What the small ffmpeg lists: `demuxers` or `decoders`."""
+    assert SMALL is not None
+    said = subprocess.run([SMALL, f"-{kind}"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in said.partition("--\n")[2].splitlines()]
+    return {name for row in rows if len(row) > 1 for name in row[1].split(",")}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(tmp_path_factory.mktemp("studio"))
+
+
+def decoded(path: Path, ffmpeg: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
+    """The samples of a recording, by one ffmpeg."""
+    monkeypatch.setattr(ffmpeg_command, "find_ffmpeg", lambda: str(ffmpeg))
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        container = container_at(fd, 0)
+        assert container is not None
+        process = FfmpegProcess(fd, container, RATE, 60.0)
+        try:
+            return np.concatenate([*process])
+        finally:
+            process.close()
+    finally:
+        os.close(fd)
+
+
+def test_archive_of_another_release_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "ffmpeg.tar.xz"
+    archive.write_bytes(b"another")
+    with pytest.raises(SystemExit, match="SHA-256"):
+        small_ffmpeg.check(archive)
+
+
+def test_configuration_has_no_part_under_gpl_and_no_other_library() -> None:
+    options = small_ffmpeg.configuration()
+    assert {"--disable-everything", "--disable-autodetect", "--disable-network"} <= {*options}
+    assert not [one for one in options if "gpl" in one or "nonfree" in one or "version3" in one]
+    assert [one for one in options if "lib" in one] == ["--enable-zlib"]
+
+
+def test_small_one_is_packed_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(small_ffmpeg.VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="none"):
+        flavours.ffmpeg()
+    monkeypatch.delenv(small_ffmpeg.VARIABLE)
+    monkeypatch.setattr(small_ffmpeg, "FOLDER", tmp_path)
+    assert flavours.ffmpeg() == flavours.bundled_ffmpeg()
+
+
+@pytest.mark.system
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(
+    ("options", "licence"),
+    [("--enable-zlib", "LGPL-2.1-or-later"), ("--enable-gpl --enable-x", "GPL-3.0-or-later")],
+)
+def test_licence_of_ffmpeg_follows_from_its_configuration(
+    options: str, licence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ffmpeg"
+    path.write_text(SAYS.format(options))
+    path.chmod(0o755)
+    monkeypatch.setenv(small_ffmpeg.VARIABLE, str(path))
+    assert inside.parts_of("imageio-ffmpeg")[0].licence == licence
+    assert inside.version_within("ffmpeg") == "9.0.2"
+
+
+@built
+def test_small_ffmpeg_has_all_demuxers_and_decoders_of_service() -> None:
+    decoders = ffmpeg_command.AUDIO_DECODERS.split(",")
+    own = {name for name in decoders if not name.startswith("lib")}
+    other_names = {"g722", "g726", "g726le", "adpcm_g722", "adpcm_g726"}
+    assert own - listed("decoders") <= other_names
+    assert {one.demuxer for one in CONTAINERS} <= listed("demuxers")
+
+
+@built
+@pytest.mark.parametrize("name", FORMATS)
+def test_small_ffmpeg_decodes_to_same_samples(
+    name: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(studio.path(name), monkeypatch)
+
+
+@built
+@pytest.mark.parametrize("suffix", FILMS)
+def test_sound_of_film_that_begins_late_is_decoded_to_same_samples(
+    suffix: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = ("-itsoffset", 4, "-i", studio.voice)
+    compare(studio.make(f"late.{suffix}", *late, *PICTURE, *FILMS[suffix]), monkeypatch)
+
+
+def compare(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode a recording with both."""
+    assert SMALL is not None
+    full = decoded(path, flavours.bundled_ffmpeg(), monkeypatch)
+    small = decoded(path, SMALL, monkeypatch)
+    assert len(small) == len(full)
+    # Float decoders differ in their last digits by the compiler and the processor.
+    assert small == pytest.approx(full, abs=2e-3)
