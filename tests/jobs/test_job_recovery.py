@@ -128,9 +128,8 @@ def test_job_of_killed_service_resumes_from_checkpoint(
         ]
         said = {e.data["index"]: e.data["segment"] for e in (*heard, *rest) if e.name == "segment"}
         assert [said[index]["text"] for index in sorted(said)] == right(1)
-        assert not list((life.home / "moved" / "jobs" / "uploads").iterdir()), (
-            "ended jobs need no recording"
-        )
+        uploads = life.home / "moved" / "jobs" / "uploads"
+        wait_until(lambda: not list(uploads.iterdir()), "ended jobs need no recording")
 
 
 @pytest.mark.slow
