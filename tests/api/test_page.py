@@ -102,7 +102,7 @@ def test_executable_contains_every_file_of_the_page(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(REPOSITORY / "packaging"))
     import flavours
 
-    cpu = flavours.Flavour("x", (), (), {"sidecar": flavours.FILES["sidecar"]})
+    cpu = flavours.Flavour("x", (), (), {"sidecar": flavours.FILES["sidecar"]}, False)
     taken = {path for path, _ in flavours.data(cpu)}
     own = {path for path in FOLDER.rglob("*") if path.is_file()}
     assert taken == own | set(CLIENT.iterdir())

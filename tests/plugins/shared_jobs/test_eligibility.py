@@ -48,7 +48,7 @@ def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -
 
 def test_job_that_does_not_fit_in_memory_is_refused() -> None:
     provision = Mock(slot=Mock(state=EngineState.READY))
-    provision.admitted.side_effect = errors.WontFit()
+    provision.admit.side_effect = errors.WontFit()
     assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
 
 
