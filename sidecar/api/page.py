@@ -156,9 +156,10 @@ class _PageRoute(Route):
     """Route that exists only for requests that accept HTML."""
 
     def matches(self, scope: types.Scope) -> tuple[Match, types.Scope]:
-        if scope["path"] != PATH or (scope["type"] == "http" and not wants_page(scope)):
+        match, child_scope = super().matches(scope)
+        if match is not Match.NONE and not wants_page(scope):
             return Match.NONE, {}
-        return super().matches(scope)
+        return match, child_scope
 
 
 def install_page(app: FastAPI) -> None:

@@ -42,6 +42,17 @@ def test_root_returns_the_page_for_html_and_json_otherwise(server: Server) -> No
         assert "accept" in answer.headers["vary"].lower()
 
 
+async def test_page_below_a_root_path_is_served_at_it() -> None:
+    from sidecar.config.settings import Settings
+    from sidecar.server.app import create_app
+
+    app = create_app(Settings(engine="scripted"))
+    transport = httpx.ASGITransport(app, root_path="/speech", client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        page = await client.get("/speech/", headers=HTML)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+
+
 def test_page_forbids_foreign_and_inline_content(server: Server) -> None:
     page = server.client.get("/", headers=HTML)
     policy = dict(
