@@ -5,18 +5,30 @@ A host starts that as `whisper-server -m MODEL --host HOST --port PORT -t THREAD
 takes the same words (`sidecar.cli`).
 """
 
+import re
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 PORT = 8080
 """whisper.cpp's."""
+
+
+class _WhisperServerCommand(TyperCommand):
+    """Command without the short options of several letters, as `-nth 0.6`, which whisper.cpp's
+    server has: read as several of one letter they would be a language, or ask for help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        short = [one for one in args if not re.fullmatch(r"-[a-z]{2,}", one)]
+        return super().parse_args(ctx, short)
 
 
 def add_command(app: typer.Typer) -> None:
     """Add the command; options that only whisper.cpp has are taken, and have no effect."""
     app.command(
         "whisper-server",
+        cls=_WhisperServerCommand,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )(serve)
 
