@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "sidecar" / "main.py"
 GIT_LIMIT_S = 10
 
-EXTRAS = tuple(os.environ.get("EXTRAS", "auth,whisper").split(","))
+EXTRAS = tuple(filter(None, os.environ.get("EXTRAS", "auth,whisper").split(",")))
 """Extras inside; a name that is no extra is that of a distribution, such as `keyring`."""
 VOICES = os.environ.get("VOICES") == "1"
 """Whether the synthesizers of moonshine-voice are in the CPU flavour, too: 48 MB."""
@@ -278,8 +278,8 @@ def _lexers() -> list[str]:
 
 
 def _messages() -> tuple[str, ...]:
-    """protobuf, which onnxruntime brings and nothing uses where there is no gRPC."""
-    return () if "grpc" in EXTRAS else ("google.protobuf",)
+    """protobuf, which onnxruntime brings and nothing uses where there are no gRPC and no traces."""
+    return () if {"grpc", "otel"} & {*EXTRAS} else ("google.protobuf",)
 
 
 def is_of_the_system(name: str) -> bool:
