@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Literal
@@ -320,6 +320,17 @@ def test_auto_chooses_the_first_available_engine(
     assert (found and found.spec.name) == chosen
     assert (found and found.folder) == (tmp_path / "voices" if pulled else None)
     assert ("pull voice" in reason) is (chosen is None)
+
+
+def test_folder_of_models_without_the_library_is_no_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So `moonshine_voice` is in an executable without voices."""
+    (tmp_path / "only_models").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = replace(moonshine_tts.SPEC, requires=("only_models",))
+    assert tts_engine_selection.missing_packages(spec) == ["only_models"]
+    assert tts_engine_selection.missing_packages(moonshine_tts.SPEC) == []
 
 
 def test_engine_speech_uses_its_server_and_needs_an_address(server: str) -> None:

@@ -1,12 +1,12 @@
 """Selection of the TTS engine by the settings, installed packages and downloaded voices."""
 
 import contextlib
+from importlib.util import find_spec
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import engines, errors
 from sidecar.config import secret_settings
 from sidecar.config.settings import Settings, data_folder
-from sidecar.engines import missing_packages
 from sidecar.engines.engine_selection import EngineChoice, install_hint
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import AUTO, TtsSpec, UpstreamOptions
@@ -59,6 +59,16 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         url = secret_settings.parse_server_url(group.speech_url, "speech_url")
         server = UpstreamOptions((url,), (key,), model=group.speech_model)
     return EngineChoice(spec, "as set", upstream=server), "as set"
+
+
+def missing_packages(spec: TtsSpec) -> list[str]:
+    """Return the packages that a TTS engine needs and this installation lacks. A folder without
+    code is none: an executable without voices has the models of `moonshine_voice` alone."""
+    return engines.missing_packages(spec) or [
+        package
+        for package in spec.requires
+        if (found := find_spec(package)) is not None and found.origin is None
+    ]
 
 
 def voices_folder(settings: Settings) -> Path:
