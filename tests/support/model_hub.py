@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from http_file_server import FileHost
-from safetensors.numpy import save_file
 
 CONFIG = {"model_type": "vibevoice_asr", "architectures": ["VibeVoiceAsrForConditionalGeneration"]}
 ORIGINAL_CONFIG = {
@@ -28,6 +27,8 @@ NEWER = "b" * 40
 
 def write_checkpoint(folder: Path, config: dict[str, Any] = CONFIG) -> Path:
     """A folder like that of the real checkpoint: real files, 1 MB of weights that mean nothing."""
+    from safetensors.numpy import save_file  # here: `make exe` has no safetensors
+
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     weight_map = {}
