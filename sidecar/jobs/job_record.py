@@ -296,24 +296,31 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
             settled = () if anew else record.settled
             fields = _fields_at_checkpoints(settled, record.facts.total_s)
             first = event.at if record.begun is None else record.begun
-            fields |= {"resumed_s": fields["progress"].audio_s_done, "begun": first}
-            fields |= {"state": JobState.RUNNING, "attempts": record.attempts + 1, "refused": None}
-            return fields
+            return fields | {
+                "state": JobState.RUNNING,
+                "attempts": record.attempts + 1,
+                "resumed_s": fields["progress"].audio_s_done,
+                "refused": None,
+                "begun": first,
+            }
         case CrashedChange() if running:
             return {"alone": True, "crashes": record.crashes + 1}
         case RequeuedChange(counted, alone, passed) if running:
             fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
-            fields |= {
+            return fields | {
+                "state": JobState.QUEUED,
                 "attempts": record.attempts - (not counted),
+                "crashes": record.crashes + (counted and not passed),
                 "passed": record.passed + passed,
+                "alone": record.alone or alone,
             }
-            fields |= {"crashes": record.crashes + (counted and not passed)}
-            return fields | {"state": JobState.QUEUED, "alone": record.alone or alone}
         case InterruptedChange():
             fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
-            # if it dies again, no other job's work is lost
-            fields |= {"state": JobState.QUEUED, "alone": record.alone or running}
-            return fields | {"interruptions": record.interruptions + running}
+            return fields | {
+                "state": JobState.QUEUED,
+                "interruptions": record.interruptions + running,
+                "alone": record.alone or running,  # if it dies again, no other job's work is lost
+            }
         case UnschedulableChange(failure) if not running and failure != record.refused:
             return {"refused": failure}
         case ReportedChange(report, processing_s) if running:
