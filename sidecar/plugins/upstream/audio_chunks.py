@@ -153,27 +153,27 @@ MIN_TURN_CHUNK_S = 0.2
 
 
 def chunks_of_turns(
-    piece: AudioChunk, turns: Sequence[SpeakerTurn], heard_s: float
+    chunk: AudioChunk, turns: Sequence[SpeakerTurn], known_s: float
 ) -> Iterator[AudioChunk]:
-    """Yield a chunk for each speaker turn in ``piece``. Turns are known up to ``heard_s``; the
+    """Yield a chunk for each speaker turn in ``chunk``. Turns are known up to ``known_s``; the
     audio after it is yielded whole, cut where it is quiet. Times of the recording, in seconds."""
-    known_s = min(heard_s, piece.end_s)
-    lines = merge_turns(turns_within(turns, piece.start_s, known_s))
-    for index in range(len(lines)):
-        start_s, end_s = context_span(lines, index)
-        yield from _short_chunk(piece, start_s, min(end_s, known_s))
-    yield from _short_chunk(piece, max(known_s, piece.start_s), piece.end_s)
+    known_s = min(known_s, chunk.end_s)
+    merged_turns = merge_turns(turns_within(turns, chunk.start_s, known_s))
+    for index in range(len(merged_turns)):
+        start_s, end_s = context_span(merged_turns, index)
+        yield from _short_chunk(chunk, start_s, min(end_s, known_s))
+    yield from _short_chunk(chunk, max(known_s, chunk.start_s), chunk.end_s)
 
 
-def _short_chunk(piece: AudioChunk, start_s: float, end_s: float) -> Iterator[AudioChunk]:
+def _short_chunk(chunk: AudioChunk, start_s: float, end_s: float) -> Iterator[AudioChunk]:
     while end_s - start_s > MAX_TURN_CHUNK_S:
         latest_s = start_s + MAX_TURN_CHUNK_S
-        zone = piece.part(latest_s - TURN_CUT_SEARCH_S, latest_s)
-        cut_s = zone.start_s + _quietest(zone.samples, piece.rate) / piece.rate
-        yield piece.part(start_s, cut_s)
+        zone = chunk.part(latest_s - TURN_CUT_SEARCH_S, latest_s)
+        cut_s = zone.start_s + _quietest(zone.samples, chunk.rate) / chunk.rate
+        yield chunk.part(start_s, cut_s)
         start_s = cut_s
     if end_s - start_s >= MIN_TURN_CHUNK_S:
-        yield piece.part(start_s, end_s)
+        yield chunk.part(start_s, end_s)
 
 
 UPSTREAM_NAME = "upstream"
@@ -185,15 +185,15 @@ MIN_SHARED_S = 0.5
 class ChunkResult:
     """Result of a chunk, and the server (host and port) that gave it."""
 
-    piece: AudioChunk
+    chunk: AudioChunk
     answer: UpstreamAnswer
     server: str
 
-    def settled(self) -> ChunkResult:
+    def without_samples(self) -> ChunkResult:
         """Return what of it is needed until the end: silence for its samples, which can be
         freed."""
-        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.piece.samples))
-        return replace(self, piece=replace(self.piece, samples=nothing))
+        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.chunk.samples))
+        return replace(self, chunk=replace(self.chunk, samples=nothing))
 
 
 def without_words(segments: Iterable[Segment]) -> list[Segment]:
@@ -216,18 +216,18 @@ def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
     ]
 
 
-def place_segments(heard: ChunkResult) -> list[Segment]:
+def place_segments(result: ChunkResult) -> list[Segment]:
     """Return the segments of a chunk with times of the recording, clipped to the chunk."""
-    start_s, end_s = heard.piece.start_s, heard.piece.end_s
+    start_s, end_s = result.chunk.start_s, result.chunk.end_s
     return [
         replace(one, start=min(max(one.start, start_s), end_s), end=min(one.end, end_s))
-        for one in shift_segments(heard.answer.segments, start_s)
+        for one in shift_segments(result.answer.segments, start_s)
         if one.start <= end_s
     ]
 
 
 def assign_speakers(
-    heard: Sequence[ChunkResult], turns: Sequence[SpeakerTurn], *, diarize: bool
+    results: Sequence[ChunkResult], turns: Sequence[SpeakerTurn], *, diarize: bool
 ) -> list[Segment]:
     """Return the segments of all chunks, with speakers numbered in order of appearance.
 
@@ -237,23 +237,23 @@ def assign_speakers(
     the speakers of the turns.
     """
     found: list[Segment] = []
-    for number, one in enumerate(heard):
+    for number, one in enumerate(results):
         segments = place_segments(one)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
         elif not one.answer.diarized:
             segments = attribute_words(segments, turns)
-        elif len(heard) > 1:
+        elif len(results) > 1:
             segments = _link_speakers(segments, turns, 1000 * (number + 1), one)
         found += segments
     return number_speakers_by_appearance(sorted(found, key=lambda one: (one.start, one.end)))
 
 
 def _link_speakers(
-    segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, heard: ChunkResult
+    segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, result: ChunkResult
 ) -> list[Segment]:
     """Map a chunk's own speakers to those of the turns; one without a match is a new speaker."""
-    ours = turns_within(turns, heard.piece.start_s, heard.piece.end_s)
+    ours = turns_within(turns, result.chunk.start_s, result.chunk.end_s)
     persons = match_speakers(turn_agreement(ours, speaker_turns_of(segments), MIN_SHARED_S), 0.0)
     return [
         one
@@ -264,7 +264,7 @@ def _link_speakers(
 
 
 def assemble_transcript(
-    heard: Sequence[ChunkResult],
+    results: Sequence[ChunkResult],
     segments: Sequence[Segment],
     options: TranscribeOptions,
     duration_s: float,
@@ -272,25 +272,25 @@ def assemble_transcript(
     diarized: bool,
 ) -> Transcript:
     """Return the transcript of all chunks; its ``engine`` lists the servers."""
-    servers = dict.fromkeys(one.server for one in heard)
+    servers = dict.fromkeys(one.server for one in results)
     language = options.language
     if language == AUTO:
-        language = _first_known(one.answer.language for one in heard)
+        language = _first_known(one.answer.language for one in results)
     return Transcript(
         segments=tuple(segments),
         language=language,
         duration=duration_s,
         engine=f"{UPSTREAM_NAME} {', '.join(servers)}".rstrip(),
-        precision=_first_known(one.answer.precision for one in heard),
+        precision=_first_known(one.answer.precision for one in results),
         diarized=diarized,
-        notices=tuple(_notices(heard)),
+        notices=tuple(_notices(results)),
     )
 
 
-def _notices(heard: Iterable[ChunkResult]) -> list[Notice]:
+def _notices(results: Iterable[ChunkResult]) -> list[Notice]:
     found: dict[str, Notice] = {}
     ignored: dict[str, None] = {}
-    for one in heard:
+    for one in results:
         for notice in one.answer.notices:
             found.setdefault(notice.code, notice)
         ignored |= dict.fromkeys(one.answer.ignored)

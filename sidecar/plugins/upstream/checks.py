@@ -12,14 +12,14 @@ from sidecar.service.system_checks import CheckFinding, CheckState
 def check_upstreams(settings: Settings) -> Iterator[CheckFinding]:
     """Query each server; yield whether it answers, and as what."""
     try:
-        upstreams = ChunkRequests(upstream_options(settings))
+        chunk_requests = ChunkRequests(upstream_options(settings))
     except errors.SidecarError as error:
         yield CheckFinding("upstream", CheckState.BAD, error.detail, error.hint)
         return
-    for server, wrong in upstreams.run(upstreams.visit()).result():
-        if wrong is not None:
-            yield CheckFinding("upstream", CheckState.WARNING, wrong.detail, wrong.hint)
-        elif server.dialect is not None:
-            own = "" if server.dialect.diarizes else "; speakers are told apart here"
-            text = f"{server.name} answers ({server.dialect.name}){own}"
+    for upstream, failure in chunk_requests.run(chunk_requests.check_upstreams()).result():
+        if failure is not None:
+            yield CheckFinding("upstream", CheckState.WARNING, failure.detail, failure.hint)
+        elif upstream.dialect is not None:
+            own = "" if upstream.dialect.diarizes else "; speakers are told apart here"
+            text = f"{upstream.name} answers ({upstream.dialect.name}){own}"
             yield CheckFinding("upstream", CheckState.GOOD, text)

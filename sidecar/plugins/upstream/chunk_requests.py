@@ -52,13 +52,13 @@ class ChunkRequests:
         arguments = openai_http.client_options(limits.probe_timeout_s, verify=certificates)
         self._client = httpx.AsyncClient(**arguments)
         keys = options.keys or ("",) * len(options.urls)
-        self.servers = [
+        self.upstreams = [
             UpstreamClient(self._client, url, key, options, limits)
             for url, key in zip(options.urls, keys, strict=True)
         ]
-        self._pool = load_balancer.UpstreamBalancer(len(self.servers), random.random, limits)
-        self._silent = [0 for _ in self.servers]
-        self._lost = [asyncio.Event() for _ in self.servers]
+        self._balancer = load_balancer.UpstreamBalancer(len(self.upstreams), random.random, limits)
+        self._silent = [0 for _ in self.upstreams]
+        self._lost = [asyncio.Event() for _ in self.upstreams]
         self._at_work = 0
         self._watching: asyncio.Task[None] | None = None
 
@@ -66,188 +66,194 @@ class ChunkRequests:
         """Start ``work``; cancelling the future cancels it and closes its connection."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def meet(self) -> None:
+    async def detect_dialects(self) -> None:
         """Detect the kind of each server; one that does not answer is tried again when it is
         needed."""
-        await asyncio.gather(*(one.known() for one in self.servers), return_exceptions=True)
+        await asyncio.gather(
+            *(one.known_dialect() for one in self.upstreams), return_exceptions=True
+        )
 
-    async def visit(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
+    async def check_upstreams(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
         """Return each server with its current error, or None if it is healthy."""
 
-        async def one(server: UpstreamClient) -> tuple[UpstreamClient, errors.SidecarError | None]:
+        async def check(
+            upstream: UpstreamClient,
+        ) -> tuple[UpstreamClient, errors.SidecarError | None]:
             try:
-                await server.look()
-            except upstream_dialect.ChunkFailure as found:
-                return server, upstream_dialect.with_server_name(found.error, server.name)
-            return server, None
+                await upstream.check_health()
+            except upstream_dialect.ChunkFailure as failure:
+                return upstream, upstream_dialect.with_server_name(failure.error, upstream.name)
+            return upstream, None
 
-        return list(await asyncio.gather(*map(one, self.servers)))
+        return list(await asyncio.gather(*map(check, self.upstreams)))
 
     @property
     def rate(self) -> int:
         """Return the sample rate in Hz of recordings sent: the highest that a known server uses."""
-        return max((one.dialect.rate for one in self.servers if one.dialect), default=SAMPLE_RATE)
+        return max((one.dialect.rate for one in self.upstreams if one.dialect), default=SAMPLE_RATE)
 
     @property
     def longest_s(self) -> float:
         """Return the seconds of audio that every server takes in one request, as far as is
         known."""
-        known = [one.dialect.limits.longest_s(self.rate) for one in self.servers if one.dialect]
-        return min([*known, *(one.longest_s for one in self.servers), 3600.0])
+        known = [one.dialect.limits.longest_s(self.rate) for one in self.upstreams if one.dialect]
+        return min([*known, *(one.longest_s for one in self.upstreams), 3600.0])
 
     @property
     def diarize(self) -> bool:
         """Return whether all servers diarize, as far as is known."""
-        return all(one.dialect is not None and one.dialect.diarizes for one in self.servers)
+        return all(one.dialect is not None and one.dialect.diarizes for one in self.upstreams)
 
     @property
     def timed(self) -> bool:
         """Return whether all servers give times, as far as is known."""
-        return all(one.dialect is None or one.dialect.timed for one in self.servers)
+        return all(one.dialect is None or one.dialect.timed for one in self.upstreams)
 
     @property
     def surely_timed(self) -> bool:
         """Return whether all servers give times, before the first answer."""
-        return all(one.dialect is not None and one.dialect.surely_timed for one in self.servers)
+        return all(one.dialect is not None and one.dialect.surely_timed for one in self.upstreams)
 
     @property
     def by_voices(self) -> bool:
         """Return whether all servers diarize as this service does, as far as is known."""
-        return all(one.dialect is not None and one.dialect.by_voices for one in self.servers)
+        return all(one.dialect is not None and one.dialect.by_voices for one in self.upstreams)
 
-    async def hear(
-        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
+    async def transcribe(
+        self, chunk: AudioChunk, options: TranscribeOptions, on_segments: SegmentsCallback
     ) -> list[ChunkResult]:
         """Return the results of a chunk; if it was too large, one for each of its parts.
 
         Raises:
             errors.SidecarError: no server could transcribe it.
         """
-        if len(self.servers) > 1 and (self._watching is None or self._watching.done()):
+        if len(self.upstreams) > 1 and (self._watching is None or self._watching.done()):
             self._watching = asyncio.get_running_loop().create_task(self._watch())
         self._at_work += 1
         try:
-            return await self._hear(_ChunkWork(piece, options, told))
+            return await self._transcribe(_ChunkWork(chunk, options, on_segments))
         finally:
             self._at_work -= 1
 
-    async def _hear(self, work: _ChunkWork) -> list[ChunkResult]:
-        sound = await asyncio.to_thread(work.piece.flac)
-        within_s = self._limits.extra_timeout_s + self._options.timeout * work.piece.duration_s
+    async def _transcribe(self, work: _ChunkWork) -> list[ChunkResult]:
+        flac = await asyncio.to_thread(work.chunk.flac)
+        timeout_s = self._limits.extra_timeout_s + self._options.timeout * work.chunk.duration_s
         now = time.monotonic()
-        patience = load_balancer.ChunkAttempts(now, now + 2 * within_s, self._limits)
+        attempts = load_balancer.ChunkAttempts(now, now + 2 * timeout_s, self._limits)
         while True:
-            index = await self._next_candidate(patience)
-            patience.asked.add(index)
-            server = self.servers[index]
+            index = await self._next_candidate(attempts)
+            attempts.asked.add(index)
+            upstream = self.upstreams[index]
             try:
-                answer = await self._ask(index, work, sound, within_s)
-            except upstream_dialect.ChunkFailure as found:
-                found.error = upstream_dialect.with_server_name(found.error, server.name)
-                step = patience.after(index, found)
-                said = "upstream %s failed: %s; next step: %s"
-                log.info(said, server.name, found.error.code, step.name.lower())
-                if found.step in (
+                answer = await self._request_answer(index, work, flac, timeout_s)
+            except upstream_dialect.ChunkFailure as failure:
+                failure.error = upstream_dialect.with_server_name(failure.error, upstream.name)
+                step = attempts.after(index, failure)
+                message = "upstream %s failed: %s; next step: %s"
+                log.info(message, upstream.name, failure.error.code, step.name.lower())
+                if failure.step in (
                     upstream_dialect.FailureStep.AGAIN,
                     upstream_dialect.FailureStep.LATER,
                 ):
-                    self._pool.failed(index, time.monotonic(), found.retry_after)
+                    self._balancer.failed(index, time.monotonic(), failure.retry_after)
                 if step is upstream_dialect.FailureStep.NEVER:
-                    raise patience.error from None
+                    raise attempts.error from None
                 if step is not upstream_dialect.FailureStep.SMALLER:
                     continue
-                self._pool.well(index)  # it answered, and is free for the halves
+                self._balancer.succeeded(index)  # it answered, and is free for the halves
             else:
-                self._pool.well(index)
-                return [ChunkResult(work.piece, answer, server.name)]
+                self._balancer.succeeded(index)
+                return [ChunkResult(work.chunk, answer, upstream.name)]
             finally:
-                self._pool.left(index)
-            return await self._smaller(work, server, patience)
+                self._balancer.release(index)
+            return await self._transcribe_halves(work, upstream, attempts)
 
-    async def _next_candidate(self, patience: load_balancer.ChunkAttempts) -> int:
+    async def _next_candidate(self, attempts: load_balancer.ChunkAttempts) -> int:
         """Return the server to try next, after waiting until one is free.
 
         Raises:
             errors.SidecarError: none is left.
         """
         while True:
-            index, wait_s = self._pool.choose(time.monotonic(), patience)
+            index, wait_s = self._balancer.choose(time.monotonic(), attempts)
             if index is not None:
                 return index
             if wait_s is None:
-                raise patience.error
+                raise attempts.error
             await asyncio.sleep(wait_s)
 
-    async def _ask(
-        self, index: int, work: _ChunkWork, sound: bytes, within_s: float
+    async def _request_answer(
+        self, index: int, work: _ChunkWork, flac: bytes, timeout_s: float
     ) -> upstream_dialect.UpstreamAnswer:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
-        server = self.servers[index]
-        dialect = await server.known()
-        if self._pool.servers[index].failures:
-            self._seen(index, await server.look())
-        hearing = work.request(dialect, server.name)
+        upstream = self.upstreams[index]
+        dialect = await upstream.known_dialect()
+        if self._balancer.upstreams[index].failures:
+            self._note_health(index, await upstream.check_health())
+        chunk_request = work.request(dialect, upstream.name)
         for _ in range(MAX_REQUESTS_PER_CHUNK):
             try:
-                asking = server.ask(hearing, sound, work.told, within_s)
-                return await self._unless_lost(index, asking)
-            except upstream_dialect.ChunkFailure as found:
-                if found.step is not upstream_dialect.FailureStep.ANEW:
+                answer = upstream.transcribe(chunk_request, flac, work.on_segments, timeout_s)
+                return await self._unless_lost(index, answer)
+            except upstream_dialect.ChunkFailure as failure:
+                if failure.step is not upstream_dialect.FailureStep.ANEW:
                     raise
-                last = found.error
+                last = failure.error
         raise upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ELSEWHERE, last)
 
-    async def _smaller(
-        self, work: _ChunkWork, server: UpstreamClient, patience: load_balancer.ChunkAttempts
+    async def _transcribe_halves(
+        self, work: _ChunkWork, upstream: UpstreamClient, attempts: load_balancer.ChunkAttempts
     ) -> list[ChunkResult]:
         """Send the chunk in two halves, and limit the server to that length from now on."""
-        piece = work.piece
-        if piece.duration_s < 2 * MIN_SPLIT_CHUNK_S:
-            raise patience.error from None
-        server.longest_s = min(server.longest_s, piece.duration_s / 2)
-        found: list[ChunkResult] = []
-        for part in piece.halves():
+        chunk = work.chunk
+        if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
+            raise attempts.error from None
+        upstream.longest_s = min(upstream.longest_s, chunk.duration_s / 2)
+        results: list[ChunkResult] = []
+        for half in chunk.halves():
 
-            def of_part(segments: Sequence[Segment], part: AudioChunk = part) -> None:
-                work.told(shift_segments(segments, part.start_s - piece.start_s))
+            def on_segments(
+                segments: Sequence[Segment], shift_s: float = half.start_s - chunk.start_s
+            ) -> None:
+                work.on_segments(shift_segments(segments, shift_s))
 
-            found += await self._hear(_ChunkWork(part, work.options, of_part))
-        return found
+            results += await self._transcribe(_ChunkWork(half, work.options, on_segments))
+        return results
 
     async def _watch(self) -> None:
         """Check the health of all servers, from the first chunk until none is in progress."""
         while True:
-            await asyncio.gather(*map(self._look, range(len(self.servers))))
+            await asyncio.gather(*map(self._check_health, range(len(self.upstreams))))
             await asyncio.sleep(self._limits.health_poll_s)
             if not self._at_work:
                 return
 
-    async def _look(self, index: int) -> None:
-        server = self.servers[index]
+    async def _check_health(self, index: int) -> None:
+        upstream = self.upstreams[index]
         try:
-            self._seen(index, await server.look())
+            self._note_health(index, await upstream.check_health())
         except upstream_dialect.ChunkFailure:
-            self._pool.failed(index, time.monotonic())
+            self._balancer.failed(index, time.monotonic())
             self._silent[index] += 1
-            prompt = server.dialect is not None and server.dialect.prompt
+            prompt = upstream.dialect is not None and upstream.dialect.prompt
             if prompt and self._silent[index] >= self._limits.lost_after_polls:
                 self._lost[index].set()
 
-    def _seen(self, index: int, waiting: int) -> None:
-        self._pool.seen(index, waiting)
+    def _note_health(self, index: int, waiting: int) -> None:
+        self._balancer.note_health(index, waiting)
         self._silent[index] = 0
         self._lost[index].clear()
 
     async def _unless_lost(
-        self, index: int, asking: Coroutine[None, None, upstream_dialect.UpstreamAnswer]
+        self, index: int, answer: Coroutine[None, None, upstream_dialect.UpstreamAnswer]
     ) -> upstream_dialect.UpstreamAnswer:
         """Return the answer; fail if its server is found to be lost meanwhile."""
-        async with running(asking, self._lost[index].wait()) as (answer, lost):
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                found: upstream_dialect.UpstreamAnswer = answer.result()
-                return found
+        async with running(answer, self._lost[index].wait()) as (answered, lost):
+            await asyncio.wait({answered, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                result: upstream_dialect.UpstreamAnswer = answered.result()
+                return result
             raise upstream_dialect.connection_lost_failure("fell silent")
 
 
@@ -255,9 +261,9 @@ class _ChunkWork:
     """Chunk on its way to upstreams, with its requests; each is made once."""
 
     def __init__(
-        self, piece: AudioChunk, options: TranscribeOptions, told: SegmentsCallback
+        self, chunk: AudioChunk, options: TranscribeOptions, on_segments: SegmentsCallback
     ) -> None:
-        self.piece, self.options, self.told = piece, options, told
+        self.chunk, self.options, self.on_segments = chunk, options, on_segments
         self._requests: dict[str, upstream_dialect.ChunkRequest] = {}
 
     def request(
@@ -266,5 +272,5 @@ class _ChunkWork:
         """Return the request to a server, or to those that can go on from each other's answers."""
         name = dialect.alike or server
         if name not in self._requests:
-            self._requests[name] = dialect.hearing(self.piece.duration_s, self.options)
+            self._requests[name] = dialect.chunk_request(self.chunk.duration_s, self.options)
         return self._requests[name]

@@ -22,7 +22,7 @@ class UpstreamEngine:
     def __init__(self, limits: FailoverLimits = USUAL_LIMITS) -> None:
         self.sample_rate = SAMPLE_RATE
         self._limits = limits
-        self._upstreams: ChunkRequests | None = None
+        self._chunk_requests: ChunkRequests | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Detect the kind of each server; one that does not answer is tried again when it is
@@ -37,9 +37,9 @@ class UpstreamEngine:
         from sidecar.plugins.upstream.chunk_requests import ChunkRequests
 
         yield 0.0
-        self._upstreams = ChunkRequests(options.upstream, self._limits)
-        self._upstreams.run(self._upstreams.meet()).result()
-        self.sample_rate = self._upstreams.rate
+        self._chunk_requests = ChunkRequests(options.upstream, self._limits)
+        self._chunk_requests.run(self._chunk_requests.detect_dialects()).result()
+        self.sample_rate = self._chunk_requests.rate
         yield 1.0
 
     def transcribe(
@@ -48,5 +48,5 @@ class UpstreamEngine:
         """Yield segments as the servers return them; their speakers are final at the end."""
         from sidecar.plugins.upstream.upstream_transcription import UpstreamTranscription
 
-        assert self._upstreams is not None
-        yield from UpstreamTranscription(self._upstreams, request, self.sample_rate).events()
+        assert self._chunk_requests is not None
+        yield from UpstreamTranscription(self._chunk_requests, request, self.sample_rate).events()

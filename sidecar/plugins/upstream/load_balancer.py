@@ -59,18 +59,18 @@ class ChunkAttempts:
     refused: set[int] = field(default_factory=set)
     last: errors.SidecarError | None = None
 
-    def after(self, index: int, trouble: ChunkFailure) -> FailureStep:
+    def after(self, index: int, failure: ChunkFailure) -> FailureStep:
         """Return the next step after server ``index`` had this failure; NEVER means to give up with
         `error`."""
-        self.last = trouble.error
-        self.reached = self.reached or trouble.sent
-        if trouble.step is FailureStep.ELSEWHERE:
+        self.last = failure.error
+        self.reached = self.reached or failure.sent
+        if failure.step is FailureStep.ELSEWHERE:
             self.refused.add(index)
-        if trouble.step is FailureStep.AGAIN and trouble.sent:
+        if failure.step is FailureStep.AGAIN and failure.sent:
             self.broken += 1
             if self.broken >= self.limits.broken_servers:
                 return FailureStep.NEVER
-        return trouble.step
+        return failure.step
 
     def waits(self, now: float, free_in_s: float | None) -> bool:
         """Return whether to wait for a server that may be free in ``free_in_s`` seconds."""
@@ -112,7 +112,7 @@ class UpstreamBalancer:
     def __init__(
         self, count: int, dice: Callable[[], float], limits: FailoverLimits = USUAL_LIMITS
     ) -> None:
-        self.servers = [UpstreamState() for _ in range(count)]
+        self.upstreams = [UpstreamState() for _ in range(count)]
         self._dice, self._limits = dice, limits
         self._turns = 0
 
@@ -124,7 +124,7 @@ class UpstreamBalancer:
         because it may be back.
         """
         asked, over = attempts.refused | attempts.asked, attempts.over(now)
-        index = self.take(now, asked if over else attempts.refused, well=over)
+        index = self.take(now, asked if over else attempts.refused, healthy=over)
         if index is not None:
             return index, None
         wait_s = self.free_in(now, attempts.refused)
@@ -132,47 +132,50 @@ class UpstreamBalancer:
             return None, wait_s
         return None if over else self.trial(asked), None
 
-    def take(self, now: float, without: Collection[int] = (), *, well: bool = False) -> int | None:
+    def take(
+        self, now: float, without: Collection[int] = (), *, healthy: bool = False
+    ) -> int | None:
         """Return the least loaded server, of equals the one unused for longest; None if none is
-        open. ``well``: skip servers on trial. Call `left` at the end."""
+        open. ``healthy``: skip servers on trial. Call `release` at the end."""
         free = [
             index
             for index in self._others(without)
-            if self.servers[index].open_at(now) and not (well and self.servers[index].failures)
+            if self.upstreams[index].open_at(now)
+            and not (healthy and self.upstreams[index].failures)
         ]
         return self._taken(min(free, key=self._load, default=None))
 
     def trial(self, without: Collection[int]) -> int | None:
         """Return the server with the earliest end of its back-off, for a last attempt. None if all
         that are left are on trial already."""
-        aside = [index for index in self._others(without) if not self.servers[index].running]
-        first = min(aside, key=lambda index: self.servers[index].backoff_until, default=None)
+        aside = [index for index in self._others(without) if not self.upstreams[index].running]
+        first = min(aside, key=lambda index: self.upstreams[index].backoff_until, default=None)
         return self._taken(first)
 
     def free_in(self, now: float, without: Collection[int] = ()) -> float | None:
         """Return the seconds until a server may be free, at least `TRIAL_POLL_S`; None if none is
         left."""
-        waits = (self.servers[index].backoff_until - now for index in self._others(without))
+        waits = (self.upstreams[index].backoff_until - now for index in self._others(without))
         return min((max(wait_s, TRIAL_POLL_S) for wait_s in waits), default=None)
 
-    def left(self, index: int) -> None:
+    def release(self, index: int) -> None:
         """Note that a chunk has left the server, whatever its result."""
-        self.servers[index].running -= 1
+        self.upstreams[index].running -= 1
 
-    def well(self, index: int) -> None:
+    def succeeded(self, index: int) -> None:
         """Note that the server did its work: reset its failures and its back-off."""
-        self.servers[index].failures, self.servers[index].backoff_until = 0, 0.0
+        self.upstreams[index].failures, self.upstreams[index].backoff_until = 0, 0.0
 
-    def seen(self, index: int, waiting: int) -> None:
+    def note_health(self, index: int, waiting: int) -> None:
         """Note that a health check succeeded, and the number of recordings there. It does not end
         the back-off: a server that fails on every recording may still report that it is healthy."""
-        server = self.servers[index]
+        server = self.upstreams[index]
         server.waiting = max(0, waiting - server.running)
 
     def failed(self, index: int, now: float, retry_after: float | None = None) -> None:
         """Put the server in back-off after a failure, or for the ``retry_after`` that it sent, with
         jitter so that clients do not return all at once."""
-        server = self.servers[index]
+        server = self.upstreams[index]
         if retry_after is not None:
             until = now + retry_after * (1 + self._dice() / 10)
             server.backoff_until = max(server.backoff_until, until)
@@ -183,15 +186,15 @@ class UpstreamBalancer:
             server.backoff_until = now + after_s * (0.5 + self._dice() / 2)
 
     def _others(self, without: Collection[int]) -> list[int]:
-        return [index for index in range(len(self.servers)) if index not in without]
+        return [index for index in range(len(self.upstreams)) if index not in without]
 
     def _taken(self, index: int | None) -> int | None:
         if index is not None:
             self._turns += 1
-            self.servers[index].running += 1
-            self.servers[index].used = self._turns
+            self.upstreams[index].running += 1
+            self.upstreams[index].used = self._turns
         return index
 
     def _load(self, index: int) -> tuple[int, int]:
-        server = self.servers[index]
+        server = self.upstreams[index]
         return server.running + server.waiting, server.used

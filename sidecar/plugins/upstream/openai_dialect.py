@@ -103,7 +103,7 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
         """Return whether the request asks for speakers."""
         return self.forms[self.form].format == "diarized_json"
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
+    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
         """Return the request of a chunk."""
         return OpenAiChunkRequest(self, duration_s, options)
 
@@ -120,10 +120,10 @@ class OpenAiChunkRequest:
         self._duration_s = duration_s
         self._options = options
         self._temperature = options.temperature
-        self._tried = 0
+        self._retries = 0
         self._body = bytearray()
 
-    def call(self, sound: bytes) -> UpstreamRequest:
+    def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the request in the richest form that the server is known to take."""
         self._body.clear()
         self._form = self._dialect.form
@@ -161,8 +161,8 @@ class OpenAiChunkRequest:
         if not answer.timed:
             self._dialect.form = len(self._dialect.forms) - 1
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
-        if lost_s and (sampling := loop_guard.retry_sampling(self._tried)) is not None:
-            self._tried += 1
+        if lost_s and (sampling := loop_guard.retry_sampling(self._retries)) is not None:
+            self._retries += 1
             self._temperature = sampling.temperature
             raise upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
         notices = answer.notices
@@ -174,12 +174,12 @@ class OpenAiChunkRequest:
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the failure; if the server refused a form that it may not know, try a simpler
         one."""
-        found = upstream_dialect.failure_of_status(status, headers, body)
+        failure = upstream_dialect.failure_of_status(status, headers, body)
         simpler = self._form + 1 < len(self._dialect.forms)
-        if status in (400, 415, 422) and found.step is FailureStep.ELSEWHERE and simpler:
+        if status in (400, 415, 422) and failure.step is FailureStep.ELSEWHERE and simpler:
             self._dialect.form = max(self._dialect.form, self._form + 1)
-            return ChunkFailure(FailureStep.ANEW, found.error)
-        return found
+            return ChunkFailure(FailureStep.ANEW, failure.error)
+        return failure
 
 
 def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:

@@ -51,15 +51,15 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
         self.rate = rate
         self.by_voices = by_voices
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
+    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
         """Return the request of a chunk."""
         return SidecarChunkRequest(options)
 
     def waiting(self, health: bytes) -> int:
         """Return the jobs in its /health: those that wait, and the one that runs."""
         try:
-            now = json.loads(health)
-            return int(now["jobs_waiting"]) + int(now["engine_state"] == "busy")
+            body = json.loads(health)
+            return int(body["jobs_waiting"]) + int(body["engine_state"] == "busy")
         except upstream_dialect.PARSE_ERRORS:
             return 0
 
@@ -72,7 +72,7 @@ class SidecarChunkRequest:
         self._rest = bytearray()
         self._body: Any = None
 
-    def call(self, sound: bytes) -> UpstreamRequest:
+    def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
         self._rest.clear()
         self._body = None
@@ -101,17 +101,17 @@ class SidecarChunkRequest:
         if b"\n" not in data:
             return []
         *lines, self._rest = self._rest.split(b"\n")
-        return [one for line in lines for one in self._told(line)]
+        return [one for line in lines for one in self._segments_of(line)]
 
     def finish(self) -> UpstreamAnswer:
         """Return the transcript."""
-        self._told(self._rest)
+        self._segments_of(self._rest)
         try:
             return parse_sidecar_answer(self._body)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcript") from None
 
-    def _told(self, line: bytes | bytearray) -> list[transcript.Segment]:
+    def _segments_of(self, line: bytes | bytearray) -> list[transcript.Segment]:
         """Return the segment in a line; any other line ends the answer."""
         if not line.strip():
             return []
@@ -137,8 +137,8 @@ class SidecarChunkRequest:
         if error is None or isinstance(error, errors.Unauthorized):
             return general
         if error.kind in _SERVER_TROUBLE_KINDS:
-            said = f"The upstream answered {status}: {error.detail}"
-            return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(said, hint=error.hint))
+            message = f"The upstream answered {status}: {error.detail}"
+            return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message, hint=error.hint))
         if error.kind is ErrorKind.TOO_LARGE:
             return ChunkFailure(FailureStep.SMALLER, error)
         return ChunkFailure(
@@ -177,8 +177,8 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
 def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
     flags = tuple(map(str, one.get("flags", ())))
     # music has a speaker label on the wire, but no speaker
-    told = diarized and transcript.NON_SPEECH_FLAG not in flags
-    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if told else None
+    has_speaker = diarized and transcript.NON_SPEECH_FLAG not in flags
+    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if has_speaker else None
     words = tuple(
         transcript.Word(
             float(word["start_time"]), float(word["end_time"]), str(word["text"]), _confidence(word)

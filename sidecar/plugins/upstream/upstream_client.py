@@ -108,70 +108,77 @@ class UpstreamClient:
         self._headers = openai_http.authorization(key)
         self._options, self._limits = options, limits
 
-    async def known(self) -> UpstreamDialect:
+    async def known_dialect(self) -> UpstreamDialect:
         """Return its dialect; determined once.
 
         Raises:
             ChunkFailure: it cannot be reached, or cannot be identified.
         """
         if self.dialect is None:
-            self.dialect = await self._find()
+            self.dialect = await self._detect_dialect()
         return self.dialect
 
-    async def look(self) -> int:
+    async def check_health(self) -> int:
         """Check its health and return how many recordings wait there; 0 if it does not report it.
 
         Raises:
             ChunkFailure: it does not answer, or is unhealthy.
         """
-        dialect = await self.known()
+        dialect = await self.known_dialect()
         status, body = await self._get(dialect.health)
         if status >= 500:
             raise upstream_dialect.unreachable_failure(f"The upstream is not well: {status}.")
         return dialect.waiting(body)
 
-    async def ask(
-        self, hearing: ChunkRequest, sound: bytes, told: SegmentsCallback, within_s: float
+    async def transcribe(
+        self,
+        chunk_request: ChunkRequest,
+        flac: bytes,
+        on_segments: SegmentsCallback,
+        timeout_s: float,
     ) -> UpstreamAnswer:
-        """Send a chunk and return the answer; report segments to ``told`` as they arrive.
+        """Send a chunk and return the answer; report segments to ``on_segments`` as they arrive.
 
         Raises:
             ChunkFailure: there is no answer.
         """
-        call, silence_s = hearing.call(sound), self._limits.stream_silence_timeout_s
-        headers, content = self._headers | {"Accept": call.accept}, _request_content(call, sound)
-        with _refusals_of(hearing), _http_errors_as_failures():
-            async with asyncio.timeout(within_s) as clock:
-                until = clock.when() or 0.0
+        request, silence_s = chunk_request.next_request(flac), self._limits.stream_silence_timeout_s
+        headers, content = (
+            self._headers | {"Accept": request.accept},
+            _request_content(request, flac),
+        )
+        with _refusals_of(chunk_request), _http_errors_as_failures():
+            async with asyncio.timeout(timeout_s) as deadline:
+                until = deadline.when() or 0.0
                 async with openai_http.accepted(
-                    self._client, "POST", self._url + call.path, headers=headers, **content
+                    self._client, "POST", self._url + request.path, headers=headers, **content
                 ) as response:
 
-                    async def pieces() -> AsyncIterator[bytes]:
-                        count = 0
-                        async for piece in response.aiter_bytes():
-                            count += len(piece)
-                            if count > MAX_ANSWER_BYTES:
+                    async def limited_body() -> AsyncIterator[bytes]:
+                        byte_count = 0
+                        async for block in response.aiter_bytes():
+                            byte_count += len(block)
+                            if byte_count > MAX_ANSWER_BYTES:
                                 raise upstream_dialect.garbled_failure("has no end")
-                            yield piece
-                            if call.streams:
+                            yield block
+                            if request.streams:
                                 now = asyncio.get_running_loop().time()
-                                clock.reschedule(min(until, now + silence_s))
+                                deadline.reschedule(min(until, now + silence_s))
 
-                    body_of = pieces()
-                    if call.accept == openai_http.EVENT_STREAM:
-                        body_of = openai_http.event_data(body_of, MAX_EVENT_BYTES, _wrong_event)
-                    async for data in body_of:
-                        if found := hearing.feed(data):
-                            told(found)
-        return hearing.finish()
+                    blocks = limited_body()
+                    if request.accept == openai_http.EVENT_STREAM:
+                        blocks = openai_http.event_data(blocks, MAX_EVENT_BYTES, _wrong_event)
+                    async for data in blocks:
+                        if segments := chunk_request.feed(data):
+                            on_segments(segments)
+        return chunk_request.finish()
 
-    async def _find(self) -> UpstreamDialect:
+    async def _detect_dialect(self) -> UpstreamDialect:
         kind = self._options.dialect
         if kind in (AUTO, "sidecar"):
             _, body = await self._get(HEALTH_PATH)
-            if (found := sidecar_dialect_of(body)) is not None:
-                return found
+            if (dialect := sidecar_dialect_of(body)) is not None:
+                return dialect
             if kind == "sidecar":
                 return SidecarDialect(SAMPLE_RATE)
         status, body = await self._get(MODELS_PATH)
@@ -194,8 +201,8 @@ class UpstreamClient:
                     )
         except openai_http.RequestRefused as refused:
             return refused.status, refused.body
-        except ChunkFailure as found:
-            if found.step is not FailureStep.AGAIN:
+        except ChunkFailure as failure:
+            if failure.step is not FailureStep.AGAIN:
                 raise
             raise upstream_dialect.unreachable_failure() from None
 
@@ -206,20 +213,20 @@ def _wrong_event(first: bytes | None) -> ChunkFailure:
     )
 
 
-def _request_content(call: UpstreamRequest, sound: bytes) -> dict[str, Any]:
+def _request_content(request: UpstreamRequest, flac: bytes) -> dict[str, Any]:
     """Return the arguments for httpx."""
-    if call.body is not None:
-        return {"content": call.body}
-    return {"data": dict(call.fields), "files": {call.file_field: ("audio.flac", sound, FLAC)}}
+    if request.body is not None:
+        return {"content": request.body}
+    return {"data": dict(request.fields), "files": {request.file_field: ("audio.flac", flac, FLAC)}}
 
 
 @contextmanager
-def _refusals_of(hearing: ChunkRequest) -> Iterator[None]:
+def _refusals_of(chunk_request: ChunkRequest) -> Iterator[None]:
     """Turn a refusal into the `ChunkFailure` that it means for a request."""
     try:
         yield
     except openai_http.RequestRefused as refused:
-        raise hearing.refused(refused.status, refused.headers, refused.body) from None
+        raise chunk_request.refused(refused.status, refused.headers, refused.body) from None
 
 
 @contextmanager

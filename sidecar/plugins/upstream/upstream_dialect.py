@@ -62,15 +62,15 @@ class ChunkFailure(Exception):
 
 def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
     """Return the failure that a status other than 200 means, in any dialect."""
-    said = server_message(body)
-    answered = f"The upstream answered {status}{f': {said}' if said else '.'}"
+    message = server_message(body)
+    answered = f"The upstream answered {status}{f': {message}' if message else '.'}"
     if status in (401, 403):
         rejected = UpstreamRefused(
             f"The upstream answered {status}: it rejects the key.",
             hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
         )
         return ChunkFailure(FailureStep.ELSEWHERE, rejected)
-    if status == 413 or TOO_LARGE_MESSAGE.search(said):
+    if status == 413 or TOO_LARGE_MESSAGE.search(message):
         return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(answered))
     if status == 429 and "insufficient_quota" in server_message(body, "code"):
         return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
@@ -86,13 +86,13 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     """Return the failure that an error means that comes with status 200, in a body or a stream."""
-    said = f"The upstream reports: {server_message(json.dumps({'error': error}).encode())}"
+    message = f"The upstream reports: {server_message(json.dumps({'error': error}).encode())}"
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
-    if TOO_LARGE_MESSAGE.search(said):
-        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(said))
-    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(said))
+    if TOO_LARGE_MESSAGE.search(message):
+        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(message))
+    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message))
 
 
 def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
@@ -176,8 +176,8 @@ class UpstreamLimits:
 class ChunkRequest(Protocol):
     """Request of a chunk, sent once or several times, until there is an answer."""
 
-    def call(self, sound: bytes) -> UpstreamRequest:
-        """Return the request to send now; ``sound`` is the chunk as FLAC. Discard an unfinished
+    def next_request(self, flac: bytes) -> UpstreamRequest:
+        """Return the request to send now; ``flac`` is the chunk as FLAC. Discard an unfinished
         answer, except if the server can go on from it."""
 
     def feed(self, data: bytes) -> list[Segment]:
@@ -225,7 +225,7 @@ class UpstreamDialect(ABC):
         return True
 
     @abstractmethod
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
+    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
         """Return the request of a chunk of ``duration_s`` seconds."""
 
     def waiting(self, health: bytes) -> int:

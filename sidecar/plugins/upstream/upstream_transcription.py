@@ -47,9 +47,9 @@ class _UpstreamCancelled(Exception):
 class _PendingChunk:
     """Chunk in progress, and its segments that arrived before the answer is complete."""
 
-    piece: audio_chunks.AudioChunk
+    chunk: audio_chunks.AudioChunk
     future: Future[list[audio_chunks.ChunkResult]]
-    told: SimpleQueue[Sequence[Segment]]
+    segments: SimpleQueue[Sequence[Segment]]
 
 
 class UpstreamTranscription:
@@ -57,17 +57,20 @@ class UpstreamTranscription:
     `Finished`, if it is cancelled."""
 
     def __init__(
-        self, upstreams: ChunkRequests, request: engine_interface.TranscriptionRequest, rate: int
+        self,
+        chunk_requests: ChunkRequests,
+        request: engine_interface.TranscriptionRequest,
+        rate: int,
     ) -> None:
-        self._upstreams, self._rate = upstreams, rate
+        self._chunk_requests, self._rate = chunk_requests, rate
         self._audio, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._over = False
         self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
-        self._turns: UpstreamDiarization | None = None
-        self._followed_s = 0.0
-        self._heard: list[audio_chunks.ChunkResult] = []
-        self._lanes = len(upstreams.servers)
+        self._diarization: UpstreamDiarization | None = None
+        self._fed_s = 0.0
+        self._results: list[audio_chunks.ChunkResult] = []
+        self._upstream_count = len(chunk_requests.upstreams)
         self._ready = 0
         self._ready_s = self._done_s = self._end_s = 0.0
 
@@ -87,145 +90,154 @@ class UpstreamTranscription:
             self._over = True
             for future in self._futures:
                 future.cancel()  # this closes its connection
-            if self._turns is not None:
-                self._turns.close()
+            if self._diarization is not None:
+                self._diarization.close()
 
     def _events(self) -> Iterator[TranscriptionEvent]:
-        upstreams = self._upstreams
-        self._wait(upstreams.run(upstreams.meet()))
-        sent: deque[_PendingChunk] = deque()
-        watched = engine_interface.InterruptibleAudio(self._audio, self._check)
-        even, longest_s = self._even_s(), upstreams.longest_s
-        for piece in audio_chunks.cut_into_chunks(watched, self._rate, longest_s, even=even):
-            self._end_s = piece.end_s
-            if self._turns is not None or self._needs_turns(piece):
-                self._follow(piece)
-            if upstreams.timed:
-                sent.append(self._send(piece))
-            while len(sent) > self._ahead or (sent and not upstreams.timed):
-                yield from self._come(sent.popleft())
-            heard_s = self._heard[-1].piece.end_s if self._heard else 0.0
-            if not upstreams.timed and heard_s < piece.end_s:
-                yield from self._by_stretches(piece)
-        while sent:
-            yield from self._come(sent.popleft())
+        chunk_requests = self._chunk_requests
+        self._wait(chunk_requests.run(chunk_requests.detect_dialects()))
+        pending: deque[_PendingChunk] = deque()
+        audio = engine_interface.InterruptibleAudio(self._audio, self._check)
+        even, longest_s = self._even_s(), chunk_requests.longest_s
+        for chunk in audio_chunks.cut_into_chunks(audio, self._rate, longest_s, even=even):
+            self._end_s = chunk.end_s
+            if self._diarization is not None or self._needs_diarization(chunk):
+                self._feed_diarization(chunk)
+            if chunk_requests.timed:
+                pending.append(self._send(chunk))
+            while len(pending) > self._ahead or (pending and not chunk_requests.timed):
+                yield from self._pending_events(pending.popleft())
+            done_s = self._results[-1].chunk.end_s if self._results else 0.0
+            if not chunk_requests.timed and done_s < chunk.end_s:
+                yield from self._transcribe_turns(chunk)
+        while pending:
+            yield from self._pending_events(pending.popleft())
         self._check()
         yield Progress(self._end_s, self._end_s)
-        yield Finished(self._recognised(self._transcript()))
+        yield Finished(self._with_names(self._transcript()))
 
     def _even_s(self) -> float | None:
         """Return the length of chunks that keeps all servers busy; None if the settings set it. If
         several chunks could not be diarized here, return None, too: as few chunks as possible."""
-        upstreams = self._upstreams
-        if not upstreams.cuts:
+        chunk_requests = self._chunk_requests
+        if not chunk_requests.cuts:
             return None
-        found = audio_chunks.even_chunk_s(self._audio.total_s, self._lanes, upstreams.longest_s)
-        if found and self._options.diarize and shared_speaker_models() is None:
+        even_s = audio_chunks.even_chunk_s(
+            self._audio.total_s, self._upstream_count, chunk_requests.longest_s
+        )
+        if even_s and self._options.diarize and shared_speaker_models() is None:
             return None
-        return found
+        return even_s
 
-    def _needs_turns(self, piece: audio_chunks.AudioChunk) -> bool:
+    def _needs_diarization(self, chunk: audio_chunks.AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks
         each have their own speakers, or the client asks for enrolled speakers."""
-        several = piece.start_s > 0 or not piece.last
-        lacking = several or not self._upstreams.diarize or self._options.identifies_speakers
+        several = chunk.start_s > 0 or not chunk.last
+        lacking = several or not self._chunk_requests.diarize or self._options.identifies_speakers
         return self._options.diarize and lacking
 
     @property
     def _ahead(self) -> int:
         """Return the number of chunks in progress. Without diarization here it is 0 until the first
         answer shows whether the server returns times."""
-        known = self._turns is not None or self._heard or self._upstreams.surely_timed
-        return self._lanes if known else 0
+        known = self._diarization is not None or self._results or self._chunk_requests.surely_timed
+        return self._upstream_count if known else 0
 
-    def _follow(self, piece: audio_chunks.AudioChunk) -> None:
+    def _feed_diarization(self, chunk: audio_chunks.AudioChunk) -> None:
         """Feed the next chunk to the diarization."""
-        if piece.end_s <= self._followed_s:
+        if chunk.end_s <= self._fed_s:
             return
-        self._followed_s = piece.end_s
-        if self._turns is None and (here := shared_speaker_models()) is not None:
-            self._turns = UpstreamDiarization(
-                here, self._options, lambda: self._over or self._cancelled()
+        self._fed_s = chunk.end_s
+        if self._diarization is None and (models := shared_speaker_models()) is not None:
+            self._diarization = UpstreamDiarization(
+                models, self._options, lambda: self._over or self._cancelled()
             )
-        if self._turns is not None:
-            self._turns.feed(piece)
+        if self._diarization is not None:
+            self._diarization.feed(chunk)
 
-    def _send(self, piece: audio_chunks.AudioChunk) -> _PendingChunk:
-        told: SimpleQueue[Sequence[Segment]] = SimpleQueue()
+    def _send(self, chunk: audio_chunks.AudioChunk) -> _PendingChunk:
+        segments: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
-        if self._turns is not None and self._upstreams.by_voices:
+        if self._diarization is not None and self._chunk_requests.by_voices:
             # Words with times go to the speakers of the whole recording.
             options = replace(options, diarize=False, words=True)
-        future = self._upstreams.run(self._upstreams.hear(piece, options, told.put))
-        future.add_done_callback(lambda over: told.put(()))  # wakes the thread in _come
+        future = self._chunk_requests.run(
+            self._chunk_requests.transcribe(chunk, options, segments.put)
+        )
+        future.add_done_callback(
+            lambda over: segments.put(())
+        )  # wakes the thread in `_pending_events`
         self._futures.add(future)
-        return _PendingChunk(piece, future, told)
+        return _PendingChunk(chunk, future, segments)
 
-    def _come(self, sent: _PendingChunk) -> Iterator[TranscriptionEvent]:
+    def _pending_events(self, pending: _PendingChunk) -> Iterator[TranscriptionEvent]:
         """Yield the events of a chunk as they come."""
-        while not sent.future.done():
+        while not pending.future.done():
             self._check()
             with suppress(Empty):
-                said = sent.told.get(timeout=CANCEL_POLL_S)
-                yield from self._announce(self._early(sent.piece, said))
+                segments = pending.segments.get(timeout=CANCEL_POLL_S)
+                yield from self._report(self._early(pending.chunk, segments))
         self._check()
-        self._futures.discard(sent.future)
-        parts = sent.future.result()
-        if self._options.diarize and len(parts) > 1:
-            self._follow(sent.piece)  # it was too large, and each part has its own speakers now
-        for heard in parts:
-            if heard.answer.timed:
-                yield from self._take(heard)
+        self._futures.discard(pending.future)
+        results = pending.future.result()
+        if self._options.diarize and len(results) > 1:
+            # it was too large, and each part has its own speakers now
+            self._feed_diarization(pending.chunk)
+        for result in results:
+            if result.answer.timed:
+                yield from self._take(result)
             else:
-                yield from self._by_stretches(heard.piece)
+                yield from self._transcribe_turns(result.chunk)
 
-    def _early(self, piece: audio_chunks.AudioChunk, said: Sequence[Segment]) -> Sequence[Segment]:
+    def _early(
+        self, chunk: audio_chunks.AudioChunk, segments: Sequence[Segment]
+    ) -> Sequence[Segment]:
         """Return the segments of a chunk that can be sent before it is finished. Local speakers are
         removed if those of the whole recording are still open, and words that were not
         requested."""
-        told: Sequence[Segment] = audio_chunks.shift_segments(said, piece.start_s)
-        if not self._options.diarize or self._needs_turns(piece):
-            told = [replace(one, speaker=None) for one in told]
+        shifted: Sequence[Segment] = audio_chunks.shift_segments(segments, chunk.start_s)
+        if not self._options.diarize or self._needs_diarization(chunk):
+            shifted = [replace(one, speaker=None) for one in shifted]
         if not self._options.words:
-            told = audio_chunks.without_words(told)
-        return told
+            shifted = audio_chunks.without_words(shifted)
+        return shifted
 
-    def _by_stretches(self, piece: audio_chunks.AudioChunk) -> Iterator[TranscriptionEvent]:
+    def _transcribe_turns(self, chunk: audio_chunks.AudioChunk) -> Iterator[TranscriptionEvent]:
         """Send a chunk to a server without times as one request for each speaker turn."""
-        self._follow(piece)
-        turns, heard_s = self._known()
-        sent: deque[_PendingChunk] = deque()
-        for part in audio_chunks.chunks_of_turns(piece, turns, heard_s):
-            sent.append(self._send(part))
-            if len(sent) > 2 * self._lanes:
-                yield from self._stretch(sent.popleft())
-        while sent:
-            yield from self._stretch(sent.popleft())
+        self._feed_diarization(chunk)
+        turns, known_s = self._known_turns()
+        pending: deque[_PendingChunk] = deque()
+        for turn_chunk in audio_chunks.chunks_of_turns(chunk, turns, known_s):
+            pending.append(self._send(turn_chunk))
+            if len(pending) > 2 * self._upstream_count:
+                yield from self._turn_events(pending.popleft())
+        while pending:
+            yield from self._turn_events(pending.popleft())
 
-    def _stretch(self, sent: _PendingChunk) -> Iterator[TranscriptionEvent]:
-        heards = self._wait(sent.future)
-        self._futures.discard(sent.future)
-        for heard in heards:
-            yield from self._take(heard)
+    def _turn_events(self, pending: _PendingChunk) -> Iterator[TranscriptionEvent]:
+        results = self._wait(pending.future)
+        self._futures.discard(pending.future)
+        for result in results:
+            yield from self._take(result)
 
-    def _take(self, heard: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
+    def _take(self, result: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
-        self._heard.append(heard.settled())
+        self._results.append(result.without_samples())
         # Segments that were streamed came without speakers: do not wait for those of the others.
-        lacking = not (heard.answer.diarized or self._upstreams.by_voices)
-        turns = self._known()[0] if self._options.diarize and lacking else ()
-        yield from self._announce(self._assigned([heard], turns))
-        yield self._progress(heard.piece.end_s)
+        lacking = not (result.answer.diarized or self._chunk_requests.by_voices)
+        turns = self._known_turns()[0] if self._options.diarize and lacking else ()
+        yield from self._report(self._assigned([result], turns))
+        yield self._progress(result.chunk.end_s)
 
     def _assigned(
-        self, heard: Sequence[audio_chunks.ChunkResult], turns: Sequence[SpeakerTurn]
+        self, results: Sequence[audio_chunks.ChunkResult], turns: Sequence[SpeakerTurn]
     ) -> Sequence[Segment]:
         """Return the segments with speakers, and without words that were requested for these."""
-        found = audio_chunks.assign_speakers(heard, turns, diarize=self._options.diarize)
-        unasked = self._upstreams.by_voices and not self._options.words
-        return audio_chunks.without_words(found) if unasked else found
+        segments = audio_chunks.assign_speakers(results, turns, diarize=self._options.diarize)
+        extra_words = self._chunk_requests.by_voices and not self._options.words
+        return audio_chunks.without_words(segments) if extra_words else segments
 
-    def _announce(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
+    def _report(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
             if segment.start >= self._ready_s:
                 yield SegmentReady(self._ready, segment)
@@ -238,33 +250,37 @@ class UpstreamTranscription:
         return Progress.of(self._done_s, self._audio.total_s)
 
     def _transcript(self) -> Transcript:
-        diarize, heard = self._options.diarize, self._heard
-        turns = self._known()[0] if diarize else ()
-        own = len(heard) == 1 and heard[0].answer.diarized
-        segments = self._assigned(heard, turns)
-        diarized = diarize and (own or self._turns is not None)
+        diarize, results = self._options.diarize, self._results
+        turns = self._known_turns()[0] if diarize else ()
+        own = len(results) == 1 and results[0].answer.diarized
+        segments = self._assigned(results, turns)
+        diarized = diarize and (own or self._diarization is not None)
         transcript = audio_chunks.assemble_transcript(
-            heard, segments, self._options, self._end_s, diarized=diarized
+            results, segments, self._options, self._end_s, diarized=diarized
         )
         lacking = diarize and not transcript.diarized and transcript.has_speech
         return transcript.with_notice(SPEAKERS_UNAVAILABLE) if lacking else transcript
 
-    def _recognised(self, transcript: Transcript) -> Transcript:
+    def _with_names(self, transcript: Transcript) -> Transcript:
         """Add the names of enrolled speakers; these are never sent to a server."""
         if not self._options.identifies_speakers:
             return transcript
         from sidecar.diarization.speaker_identification import identify_speakers
 
         speakers = (
-            None if self._turns is None else self._wait(self._turns.submit(self._turns.speakers))
+            None
+            if self._diarization is None
+            else self._wait(self._diarization.submit(self._diarization.speakers))
         )
         return identify_speakers(transcript, speakers, self._options)
 
-    def _known(self) -> tuple[Sequence[SpeakerTurn], float]:
+    def _known_turns(self) -> tuple[Sequence[SpeakerTurn], float]:
         """Return the turns of all chunks so far, and the time up to which they are known; none if
         diarization does not run here."""
         return (
-            ((), 0.0) if self._turns is None else self._wait(self._turns.submit(self._turns.known))
+            ((), 0.0)
+            if self._diarization is None
+            else self._wait(self._diarization.submit(self._diarization.known_turns))
         )
 
     def _wait(self, future: Future[Result]) -> Result:
@@ -286,20 +302,20 @@ class UpstreamDiarization:
     """Diarization of a recording from its first chunk on; times in seconds."""
 
     def __init__(
-        self, given: SpeakerModels, options: TranscribeOptions, stop: Callable[[], bool]
+        self, models: SpeakerModels, options: TranscribeOptions, stop: Callable[[], bool]
     ) -> None:
         from sidecar.diarization.diarizer import Diarizer
 
-        self._diarizer = Diarizer.wished(given, options)
+        self._diarizer = Diarizer.wished(models, options)
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
         self._resampler: Resampler | None = None
         self._finished = False
         self._fed: list[Future[None]] = []
 
-    def feed(self, piece: audio_chunks.AudioChunk) -> None:
+    def feed(self, chunk: audio_chunks.AudioChunk) -> None:
         """Submit the next chunk; return at once."""
-        self._fed.append(self._thread.submit(self._hear, piece))
+        self._fed.append(self._thread.submit(self._diarize, chunk))
 
     def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Submit `known` or `speakers`, to be called once all submitted audio is diarized."""
@@ -309,28 +325,28 @@ class UpstreamDiarization:
         """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _hear(self, piece: audio_chunks.AudioChunk) -> None:
-        self._resampler = self._resampler or Resampler(piece.rate, SAMPLE_RATE)
-        step, count = round(STEP_S * piece.rate), len(piece.samples)
+    def _diarize(self, chunk: audio_chunks.AudioChunk) -> None:
+        self._resampler = self._resampler or Resampler(chunk.rate, SAMPLE_RATE)
+        step, count = round(STEP_S * chunk.rate), len(chunk.samples)
         for at in range(0, count, step):
             if self._stop():
                 return
-            block = audio_chunks.to_float(piece.samples[at : at + step])
-            over = piece.last and at + step >= count
+            block = audio_chunks.to_float(chunk.samples[at : at + step])
+            over = chunk.last and at + step >= count
             self._diarizer.feed(self._resampler.take(block, last=over))
-        if piece.last:
+        if chunk.last:
             self._diarizer.finish()
             self._finished = True
 
     def speakers(self) -> DiarizedSpeakers:
         """Return the speakers of the recording, all of which is diarized."""
-        self.known()
+        self.known_turns()
         return self._diarizer.speakers()
 
-    def known(self) -> tuple[list[SpeakerTurn], float]:
+    def known_turns(self) -> tuple[list[SpeakerTurn], float]:
         """Return the turns, and the time up to which they are known. They are final after the last
         chunk."""
         while self._fed:
             self._fed.pop().result()  # done by now; errors are raised here
-        heard_s = float("inf") if self._finished else self._diarizer.heard_s
-        return self._diarizer.turns, heard_s
+        known_s = float("inf") if self._finished else self._diarizer.heard_s
+        return self._diarizer.turns, known_s

@@ -46,8 +46,8 @@ MIN_COMMON_CHARACTERS = 4
 class VllmAnswerReader(loop_guard.GuardedAnswer):
     """Reader of one streamed answer, which may continue the text of an earlier one."""
 
-    def __init__(self, duration_s: float, text: str = "", kept: Sequence[Segment] = ()) -> None:
-        super().__init__(duration_s, text, list(kept))
+    def __init__(self, duration_s: float, text: str = "", segments: Sequence[Segment] = ()) -> None:
+        super().__init__(duration_s, text, list(segments))
         self.usage = 0
         self.length = False
         """True if the model reached its token limit."""
@@ -60,10 +60,10 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         if self.over:
             return [], None
         try:
-            piece = self._piece(_parse_object(data))
+            text = self._new_text(_parse_object(data))
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("has an event that is none") from None
-        return self.take(zlib.crc32(piece.encode()), piece) if piece else ([], None)
+        return self.take(zlib.crc32(text.encode()), text) if text else ([], None)
 
     def end_here(self, count: int) -> None:
         """End the answer after its ``count``-th segment."""
@@ -72,18 +72,18 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         self.parser.feed("[]")
         self.over = True
 
-    def _piece(self, event: Mapping[str, Any]) -> str:
+    def _new_text(self, event: Mapping[str, Any]) -> str:
         """Return the new text of an event; some servers resend the whole text each time."""
         if event.get("error"):
             raise upstream_dialect.failure_of_error(event["error"])
         self.usage = int((event.get("usage") or {}).get("prompt_tokens") or self.usage)
-        piece = ""
+        text = ""
         for choice in (event.get("choices") or [])[:1]:
-            piece = str((choice.get("delta") or {}).get("content") or "")
+            text = str((choice.get("delta") or {}).get("content") or "")
             self.length = self.length or choice.get("finish_reason") == "length"
         if len(self.text) >= MIN_COMMON_CHARACTERS:
-            piece = piece.removeprefix(self.text)
-        return piece
+            text = text.removeprefix(self.text)
+        return text
 
 
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
@@ -120,7 +120,7 @@ class VllmDialect(upstream_dialect.UpstreamDialect):
         self.alike = f"{self.name} {model}"
         self.goes_on = True
 
-    def hearing(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
+    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
         """Return the request of a chunk."""
         return VllmChunkRequest(self, duration_s, options)
 
@@ -132,28 +132,30 @@ class VllmChunkRequest:
         self._dialect = dialect
         self._duration_s = duration_s
         self._options = options
-        self._kept: list[Segment] = []
+        self._kept_segments: list[Segment] = []
         self._prefix = ""
         self._sampling: loop_guard.SamplingOptions | None = None
-        self._place, self._tried, self._helps, self._loops = -1, 0, 0, 0
-        self._reading = VllmAnswerReader(duration_s)
+        self._loop_start, self._retries, self._recoveries, self._loops = -1, 0, 0, 0
+        self._reader = VllmAnswerReader(duration_s)
 
-    def call(self, sound: bytes) -> UpstreamRequest:
+    def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the chat with the audio, and the complete segments of the last answer."""
-        self._keep(len(self._reading.segments))
+        self._keep_segments(len(self._reader.segments))
         if not self._dialect.goes_on:
-            self._kept, self._prefix = [], ""
-        self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
+            self._kept_segments, self._prefix = [], ""
+        self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
         return UpstreamRequest(
-            CHAT_COMPLETIONS_PATH, body=self._body(sound), streams=True, accept=EVENT_STREAM
+            CHAT_COMPLETIONS_PATH, body=self._body(flac), streams=True, accept=EVENT_STREAM
         )
 
-    def _body(self, sound: bytes) -> bytes:
-        said = self._options.prompt
-        asked = (
-            f"with extra info: {said}\n\nPlease {PROMPT_KEYS}" if said else f"please {PROMPT_KEYS}"
+    def _body(self, flac: bytes) -> bytes:
+        prompt = self._options.prompt
+        instruction = (
+            f"with extra info: {prompt}\n\nPlease {PROMPT_KEYS}"
+            if prompt
+            else f"please {PROMPT_KEYS}"
         )
-        text = f"This is a {self._duration_s:.2f} seconds audio, {asked}"
+        text = f"This is a {self._duration_s:.2f} seconds audio, {instruction}"
         audio = {"url": f"data:{FLAC};base64,{AUDIO_PLACEHOLDER}"}
         content = [{"type": "audio_url", "audio_url": audio}, {"type": "text", "text": text}]
         messages: list[dict[str, Any]] = [
@@ -176,36 +178,36 @@ class VllmChunkRequest:
             begun = self._prefix.removeprefix("assistant").lstrip()  # the template adds the role
             messages.append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
-        place = json.dumps(AUDIO_PLACEHOLDER).strip('"').encode()
-        before, after = json.dumps(body).encode().split(place, 1)
-        return b"".join((before, base64.b64encode(sound), after))  # avoids copies of 100 MB
+        placeholder = json.dumps(AUDIO_PLACEHOLDER).strip('"').encode()
+        before, after = json.dumps(body).encode().split(placeholder, 1)
+        return b"".join((before, base64.b64encode(flac), after))  # avoids copies of 100 MB
 
     def feed(self, data: bytes) -> list[Segment]:
         """Add an event and return the segments that it completes."""
-        found, loop = self._reading.read(data)
-        if len(self._reading.segments) > self._place:
+        segments, loop = self._reader.read(data)
+        if len(self._reader.segments) > self._loop_start:
             self._sampling = None
         if loop is not None:
-            self._help(loop)
-        return found
+            self._recover(loop)
+        return segments
 
     def finish(self) -> UpstreamAnswer:
         """Return all segments; if the answer broke off, fail so that the next request continues
         it."""
-        reading = self._reading
-        if not reading.over:
+        reader = self._reader
+        if not reader.over:
             raise upstream_dialect.connection_lost_failure("broke off its answer")
-        segments = reading.segments + reading.parser.finish()
-        if reading.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
+        segments = reader.segments + reader.parser.finish()
+        if reader.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
             raise upstream_dialect.garbled_failure(
                 "took in more than was sent", FailureStep.SMALLER
             )
-        cut = reading.length and self._options.max_tokens is None
+        cut = reader.length and self._options.max_tokens is None
         if cut and self._duration_s > 60.0:
             raise upstream_dialect.garbled_failure("ran out of tokens", FailureStep.SMALLER)
-        if not segments and not reading.parser.ended:
+        if not segments and not reader.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
-        truncated = reading.parser.truncated
+        truncated = reader.parser.truncated
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
@@ -215,52 +217,52 @@ class VllmChunkRequest:
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the failure; if the server cannot continue an answer, start anew."""
-        found = upstream_dialect.failure_of_status(status, headers, body)
-        if self._prefix and status in (400, 422) and found.step is FailureStep.ELSEWHERE:
+        failure = upstream_dialect.failure_of_status(status, headers, body)
+        if self._prefix and status in (400, 422) and failure.step is FailureStep.ELSEWHERE:
             self._dialect.goes_on = False
-            return ChunkFailure(FailureStep.ANEW, found.error)
-        return found
+            return ChunkFailure(FailureStep.ANEW, failure.error)
+        return failure
 
     def _prompt_tokens(self) -> float:
-        heard = math.ceil(self._duration_s * TOKENS_PER_S)
-        return heard + TOKENS_BESIDE + len(self._options.prompt)
+        audio_tokens = math.ceil(self._duration_s * TOKENS_PER_S)
+        return audio_tokens + TOKENS_BESIDE + len(self._options.prompt)
 
-    def _keep(self, count: int) -> None:
+    def _keep_segments(self, count: int) -> None:
         """Keep the answer up to its ``count``-th segment for the next request to continue."""
-        self._prefix = self._reading.text_until(count)
-        self._kept = self._reading.segments[:count]
+        self._prefix = self._reader.text_until(count)
+        self._kept_segments = self._reader.segments[:count]
 
-    def _help(self, loop: loop_guard.RepetitionLoop) -> None:
+    def _recover(self, loop: loop_guard.RepetitionLoop) -> None:
         """End a request that loops; raise `ChunkFailure` to retry before the loop, or skip its
         audio."""
         self._loops += 1
-        self._helps += 1
-        segments = self._reading.segments
+        self._recoveries += 1
+        segments = self._reader.segments
         count = len(segments) - loop.cut
-        if count > self._place:
-            self._tried = 0
-        self._place = count
-        sampling = loop_guard.retry_sampling(self._tried)
-        if self._helps > MAX_LOOP_RETRIES:
+        if count > self._loop_start:
+            self._retries = 0
+        self._loop_start = count
+        sampling = loop_guard.retry_sampling(self._retries)
+        if self._recoveries > MAX_LOOP_RETRIES:
             raise upstream_dialect.garbled_failure("repeats itself", FailureStep.SMALLER)
         stuck = upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
-        content = self._reading.parser.open_content
-        self._keep(count)
+        content = self._reader.parser.open_content
+        self._keep_segments(count)
         self._sampling = sampling
         if sampling is not None:
-            self._tried += 1
-            self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
+            self._retries += 1
+            self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
             raise stuck
         skip = loop_guard.next_skipped_audio(
-            self._kept[-1].end if self._kept else 0.0,
+            self._kept_segments[-1].end if self._kept_segments else 0.0,
             self._duration_s,
             claimed_end_s=content.end if content else None,
         )
         if skip is None:
-            self._reading.end_here(count)
+            self._reader.end_here(count)
             return
         self._prefix = f"{self._prefix},{skip.text}" if self._prefix else ANSWER_OPENING + skip.text
-        self._kept = [*self._kept, skip.segment()]
-        self._place, self._tried = len(self._kept), 0
-        self._reading = VllmAnswerReader(self._duration_s, self._prefix, self._kept)
+        self._kept_segments = [*self._kept_segments, skip.segment()]
+        self._loop_start, self._retries = len(self._kept_segments), 0
+        self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
         raise stuck

@@ -64,14 +64,14 @@ def test_flac_keeps_16_bit_samples_exactly(values: list[int]) -> None:
 
 
 def test_chunks_follow_speaker_turns_and_undiarized_audio_stays_whole() -> None:
-    piece = audio_chunks.AudioChunk(100.0, audio_chunks.to_16_bit(beeps(60).samples), RATE, False)
+    chunk = audio_chunks.AudioChunk(100.0, audio_chunks.to_16_bit(beeps(60).samples), RATE, False)
     turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
-    spans = [(one.start_s, one.end_s) for one in audio_chunks.chunks_of_turns(piece, turns, 145.0)]
+    spans = [(one.start_s, one.end_s) for one in audio_chunks.chunks_of_turns(chunk, turns, 145.0)]
     assert spans[0] == (100.7, 104.3)
     assert spans[-1] == (145.0, 160.0)
     assert all(end - start <= audio_chunks.MAX_TURN_CHUNK_S + 0.01 for start, end in spans)
     assert len(spans) == 5
-    assert [one.end_s for one in audio_chunks.chunks_of_turns(piece, [], 0.0)][-1] == 160.0
+    assert [one.end_s for one in audio_chunks.chunks_of_turns(chunk, [], 0.0)][-1] == 160.0
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,12 @@ FIELDS = [
 )
 def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> None:
     for blocks in ([body], [body, b"[DONE]"]):
-        hearing = make().hearing(10.0, SOME)
-        hearing.call(b"fLaC")
+        chunk_request = make().chunk_request(10.0, SOME)
+        chunk_request.next_request(b"fLaC")
         try:
             for data in blocks:
-                hearing.feed(data)
-            answer = hearing.finish()
+                chunk_request.feed(data)
+            answer = chunk_request.finish()
         except ChunkFailure:
             continue
         assert all(0 <= one.start <= one.end for one in answer.segments) or make().name == "sidecar"
@@ -134,7 +134,7 @@ def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> Non
 )
 def test_event_of_another_shape_is_a_chunk_failure(event: dict[str, Any]) -> None:
     with pytest.raises(ChunkFailure):
-        VllmDialect("v").hearing(9.0, SOME).feed(json.dumps(event).encode())
+        VllmDialect("v").chunk_request(9.0, SOME).feed(json.dumps(event).encode())
 
 
 def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
@@ -181,8 +181,8 @@ def test_language_name_of_an_upstream_becomes_its_code(named: str | None, code: 
 def test_diarizing_model_is_asked_for_speakers() -> None:
     dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
-    call = dialect.hearing(5.0, SOME).call(b"")
-    assert call.fields["response_format"] == "diarized_json"
+    upstream_request = dialect.chunk_request(5.0, SOME).next_request(b"")
+    assert upstream_request.fields["response_format"] == "diarized_json"
     segments = [
         {"id": "0", "start": 0.0, "end": 1.0, "text": "Yes.", "speaker": "B"},
         {"id": "1", "start": 1.0, "end": 2.0, "text": "No.", "speaker": "A"},
@@ -193,9 +193,9 @@ def test_diarizing_model_is_asked_for_speakers() -> None:
 
 def test_vllm_request_has_the_form_of_its_plugin() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
-    call = VllmDialect("vibevoice").hearing(28.28, options).call(b"fLaC")
-    body = json.loads(call.body or b"")
-    assert call.path == "/v1/chat/completions"
+    upstream_request = VllmDialect("vibevoice").chunk_request(28.28, options).next_request(b"fLaC")
+    body = json.loads(upstream_request.body or b"")
+    assert upstream_request.path == "/v1/chat/completions"
     audio, text = body["messages"][1]["content"]
     assert audio["audio_url"]["url"] == "data:audio/flac;base64,ZkxhQw=="
     assert text["text"] == (
@@ -203,7 +203,7 @@ def test_vllm_request_has_the_form_of_its_plugin() -> None:
         "these keys: Start time, End time, Speaker ID, Content"
     )
     assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
-    plain = json.loads(VllmDialect("v").hearing(1.0, SOME).call(b"").body or b"")
+    plain = json.loads(VllmDialect("v").chunk_request(1.0, SOME).next_request(b"").body or b"")
     assert "max_tokens" not in plain  # more than there is room for would be refused
     assert plain["messages"][1]["content"][1]["text"].startswith(
         "This is a 1.00 seconds audio, please transcribe"
@@ -230,7 +230,9 @@ def test_error_of_another_vibevoice_asr_is_passed_on_if_final(code: str, step: F
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
     body = json.dumps(problem_body(known)).encode()
-    found = SidecarDialect(16_000).hearing(9.0, SOME).refused(STATUS[known.kind], headers, body)
+    found = (
+        SidecarDialect(16_000).chunk_request(9.0, SOME).refused(STATUS[known.kind], headers, body)
+    )
     assert found.step is step
     if step is FailureStep.NEVER:
         assert type(found.error) is type(known)
@@ -276,12 +278,12 @@ def test_vibevoice_asr_streams_segments_and_an_older_one_answers_whole() -> None
     told = b"".join(
         json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
     )
-    hearing = SidecarDialect(16_000).hearing(10.0, TranscribeOptions())
+    chunk_request = SidecarDialect(16_000).chunk_request(10.0, TranscribeOptions())
     for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
-        assert "ndjson" in hearing.call(b"fLaC").accept
-        found = [one for at in range(len(body)) for one in hearing.feed(body[at : at + 1])]
+        assert "ndjson" in chunk_request.next_request(b"fLaC").accept
+        found = [one for at in range(len(body)) for one in chunk_request.feed(body[at : at + 1])]
         assert [one.speaker for one in found] == early
-        assert [one.text for one in hearing.finish().segments] == ["Yes."]
+        assert [one.text for one in chunk_request.finish().segments] == ["Yes."]
 
 
 @pytest.mark.parametrize(
@@ -303,9 +305,9 @@ def test_error_within_a_stream_decides_like_a_status() -> None:
         (problem, FailureStep.LATER),
         ({**problem, "retry_after": ""}, FailureStep.AGAIN),
     ):
-        hearing = SidecarDialect(16_000).hearing(10.0, TranscribeOptions())
+        chunk_request = SidecarDialect(16_000).chunk_request(10.0, TranscribeOptions())
         with pytest.raises(ChunkFailure) as met:
-            hearing.feed(json.dumps({"failed": said}).encode() + b"\n")
+            chunk_request.feed(json.dumps({"failed": said}).encode() + b"\n")
         assert met.value.step is step
 
 

@@ -1,4 +1,4 @@
-"""Who speaks in a recording that is sent in pieces: told apart once, here, over all of it."""
+"""Who speaks in a recording that is sent in chunks: told apart once, here, over all of it."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ PIECE_S = 18.0
 
 @pytest.fixture(scope="module")
 def talk() -> Sound:
-    """Three people, 24 s at 16 bit: two pieces."""
+    """Three people, 24 s at 16 bit: two chunks."""
     samples = np.concatenate([clip("endgame_nagg_nell")[: 14 * RATE], clip("two_cities")])
     samples = samples[: 24 * RATE]
     return Sound((np.rint(samples * 32768).clip(-32768, 32767) / 32768).astype(np.float32))
@@ -70,7 +70,7 @@ def field(body: bytes, name: str) -> str:
 
 
 def asked(proxy: FaultyProxy) -> list[tuple[str, str]]:
-    """Whether speakers and words were asked for, of each piece."""
+    """Whether speakers and words were asked for, of each chunk."""
     return [(field(body, "diarize"), field(body, "words")) for body in proxy.posts]
 
 
@@ -116,9 +116,9 @@ def test_upstream_diarizes_whole_recordings_and_if_this_service_cannot(
 
 @pytest.mark.parametrize("diarized", [True, False])
 def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> None:
-    """In the second piece the node took two people for one."""
+    """In the second chunk the node took two people for one."""
 
-    def heard(start_s: float, *speakers: int) -> ChunkResult:
+    def result(start_s: float, *speakers: int) -> ChunkResult:
         samples = np.zeros(6 * RATE, np.int16)
         segments = []
         for at, speaker in enumerate(speakers):
@@ -134,7 +134,7 @@ def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> N
         return ChunkResult(AudioChunk(start_s, samples, RATE, start_s > 0), answer, "box")
 
     turns = [SpeakerTurn(at, at + 3, label) for at, label in ((0, 7), (3, 8), (6, 8), (9, 7))]
-    found = assign_speakers([heard(0.0, 0, 1), heard(6.0, 0)], turns, diarize=True)
+    found = assign_speakers([result(0.0, 0, 1), result(6.0, 0)], turns, diarize=True)
     texts = [(one.text, one.speaker) for one in found]
     first = [("0. 1. 2.", 0), ("3. 4. 5.", 1)]
     if not diarized:
@@ -185,6 +185,6 @@ def test_recording_is_cut_into_equal_chunks_for_its_upstreams_unless_too_short()
 
 def test_kept_result_of_a_chunk_holds_no_samples(talk: Sound) -> None:
     first, _ = audio_chunks.cut_into_chunks(talk, RATE, PIECE_S)
-    kept = ChunkResult(first, UpstreamAnswer(()), "box").settled()
-    assert kept.piece.samples.strides == (0,)
-    assert (kept.piece.start_s, kept.piece.end_s) == (first.start_s, first.end_s)
+    kept = ChunkResult(first, UpstreamAnswer(()), "box").without_samples()
+    assert kept.chunk.samples.strides == (0,)
+    assert (kept.chunk.start_s, kept.chunk.end_s) == (first.start_s, first.end_s)

@@ -132,20 +132,21 @@ def test_busy_upstream_is_not_waited_for_if_another_is_free(
 def test_upstream_too_slow_for_the_length_is_left(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask, limits = upstream_client.UpstreamClient.ask, set()
+    transcribe, limits = upstream_client.UpstreamClient.transcribe, set()
 
     def hastily(
         there: upstream_client.UpstreamClient,
-        hearing: SidecarChunkRequest,
-        sound: bytes,
-        told: upstream_client.SegmentsCallback,
-        within_s: float,
+        chunk_request: SidecarChunkRequest,
+        flac: bytes,
+        on_segments: upstream_client.SegmentsCallback,
+        timeout_s: float,
     ) -> Coroutine[None, None, UpstreamAnswer]:
         """With a moment for a request that is to be slow, and any time for the others."""
-        limits.add(within_s)
-        return ask(there, hearing, sound, told, 0.3 if proxy.plan else PATIENCE_S)
+        limits.add(timeout_s)
+        allowed_s = 0.3 if proxy.plan else PATIENCE_S
+        return transcribe(there, chunk_request, flac, on_segments, allowed_s)
 
-    monkeypatch.setattr(upstream_client.UpstreamClient, "ask", hastily)
+    monkeypatch.setattr(upstream_client.UpstreamClient, "transcribe", hastily)
     # until the moment was long enough to send it
     persistent = replace(PATIENT_LIMITS, broken_servers=99)
     proxy.plan.append("slow")
@@ -215,7 +216,7 @@ def test_silent_upstreams_are_asked_a_bounded_number_of_times(noise: Sound) -> N
             while True:
                 one.accept()[0].close()
                 asked[number] += 1
-    assert max(asked) <= 6  # when it begins, by who looks after all, and once for the piece
+    assert max(asked) <= 6  # when it begins, by who looks after all, and once for the chunk
 
 
 def test_upstream_started_later_is_found_despite_its_backoff(noise: Sound) -> None:
