@@ -59,20 +59,20 @@ def known_speakers(names: Sequence[str], references: Sequence[str]) -> dict[str,
 
 def _bytes_of(name: str, url: str) -> bytes:
     """Return the bytes of a data URL."""
-    said = _URL.match(url.strip())
-    if said is None or len(url) > MAX_REFERENCE_CHARACTERS:
+    match = _URL.match(url.strip())
+    if match is None or len(url) > MAX_REFERENCE_CHARACTERS:
         raise _wrong(name, "is no data URL in base64, or too long")
     try:
-        voice = request_options.decode_base64(url.strip()[said.end() :])
+        clip = request_options.decode_base64(url.strip()[match.end() :])
     except ValueError:
         raise _wrong(name, "is not valid base64") from None
-    if not voice:
+    if not clip:
         raise _wrong(name, "is empty")
-    return voice
+    return clip
 
 
 async def with_known_speakers(
-    service: Service, caller: Identity, options: TranscribeOptions, known: Mapping[str, bytes]
+    service: Service, identity: Identity, options: TranscribeOptions, clips: Mapping[str, bytes]
 ) -> TranscribeOptions:
     """Return the options with the known speakers, whose clips are checked.
 
@@ -80,21 +80,21 @@ async def with_known_speakers(
         errors.FieldInvalid: a clip is not audio, too short or too long, or not of one speaker.
         errors.VoicesUnavailable: this machine cannot compute speaker embeddings.
     """
-    for name, voice in known.items():
+    for name, clip in clips.items():
         try:
-            with await service.spool_threads.run(_source, voice) as source:
-                length_s = await service.submissions.measure(caller, source)
+            with await service.spool_threads.run(_source, clip) as source:
+                length_s = await service.submissions.measure(identity, source)
                 if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                     raise _wrong(name, f"has {length_s:.1f} s")
-                options = await service.voices.with_clip(caller, options, name, source, LONGEST_S)
+                options = await service.voices.with_clip(identity, options, name, source, LONGEST_S)
         except errors.BadAudio as error:
             raise _wrong(name, f"cannot be used: {error.detail}") from None
     return options
 
 
-def _source(voice: bytes) -> AudioSource:
+def _source(clip: bytes) -> AudioSource:
     spool = UploadSpool(None)
-    spool.add(voice)
+    spool.add(clip)
     return spool.finish()
 
 
@@ -244,7 +244,7 @@ async def read_request(
 
 
 async def _parse_request(
-    upload: UploadForm, service: Service, caller: Identity, translate: bool, usual: str
+    upload: UploadForm, service: Service, identity: Identity, translate: bool, usual: str
 ) -> OpenAIRequest:
     if upload.part != FILE:
         raise _no_file()
@@ -269,7 +269,7 @@ async def _parse_request(
     else:
         known = known_speakers(names, references)
     options = replace(options, translate=translate)
-    options = await with_known_speakers(service, caller, options, known)
+    options = await with_known_speakers(service, identity, options, known)
     warnings = (
         *openai_common.model_warnings(service.spec, model),
         *(notice.message for notice in answer.notices),
@@ -301,31 +301,31 @@ def answer_options_of(
             hint="Whisper translates into English with a multilingual model: start with --engine "
             "whisper.",
         )
-    fmt = request_options.parse_choice(
+    response_format = request_options.parse_choice(
         "response_format", form.one("response_format"), OpenAIResponseFormat.JSON
     )
-    if translate and fmt is OpenAIResponseFormat.DIARIZED:
+    if translate and response_format is OpenAIResponseFormat.DIARIZED:
         raise errors.FieldInvalid("'response_format' of a translation cannot be diarized_json.")
     stream = request_options.parse_flag("stream", form.one("stream"), default=False)
-    if stream and fmt not in STREAMED_FORMATS:
+    if stream and response_format not in STREAMED_FORMATS:
         raise errors.FieldInvalid(
-            f"'stream' cannot be combined with '{fmt}'.",
+            f"'stream' cannot be combined with '{response_format}'.",
             hint=f"Stream one of: {', '.join(STREAMED_FORMATS)}.",
         )
-    asked = frozenset(
+    granularities = frozenset(
         request_options.parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
         for one in form.all("timestamp_granularities")
     )
     found = [_chunking(form), _languages(form, spec), _logprobs(form, strict=strict)]
-    if asked and fmt is not OpenAIResponseFormat.VERBOSE:
+    if granularities and response_format is not OpenAIResponseFormat.VERBOSE:
         only = "'timestamp_granularities' goes with the response_format verbose_json only."
         if strict:
             raise errors.FieldInvalid(only)
         found.append(Notice("option_ignored", only))
-        asked = frozenset()
+        granularities = frozenset()
     notices = tuple(notice for notice in found if notice)
     usual = frozenset({OpenAIGranularity.SEGMENT})
-    return OpenAIAnswerOptions(fmt, stream, asked or usual, translate, notices)
+    return OpenAIAnswerOptions(response_format, stream, granularities or usual, translate, notices)
 
 
 def _logprobs(form: OpenAIRequestForm, *, strict: bool) -> Notice | None:

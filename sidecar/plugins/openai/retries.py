@@ -38,7 +38,7 @@ class OpenAIKeptJob:
     """Job that is kept by its id, perhaps since an earlier request."""
 
     service: Service
-    caller: Identity
+    identity: Identity
     record: JobRecord
 
     async def watched(self, pause_s: float) -> AsyncGenerator[JobRecord | None, None]:
@@ -46,7 +46,7 @@ class OpenAIKeptJob:
         yield self.record
         while not self.record.over:
             owned = self.service.owned
-            with await owned.events(self.caller, self.record, self.record.seq) as events:
+            with await owned.events(self.identity, self.record, self.record.seq) as events:
                 try:
                     async with aclosing(events.batches(pause_s)) as batches:
                         async for batch in batches:
@@ -92,53 +92,53 @@ class _OpenAIAbandonedJob:
 class OpenAIAbandonedJobs:
     """Jobs of clients that timed out, until the same request comes."""
 
-    def __init__(self, shared: ClientTimeouts | None, crowded: Callable[[], bool]) -> None:
-        """Create it; ``shared``: keeps them instead, if the retry may reach another service;
+    def __init__(self, timeouts: ClientTimeouts | None, crowded: Callable[[], bool]) -> None:
+        """Create it; ``timeouts``: keeps them instead, if the retry may reach another service;
         ``crowded``: returns whether jobs wait."""
-        self._shared, self._crowded = shared, crowded
-        self._left: list[_OpenAIAbandonedJob] = []
+        self._timeouts, self._crowded = timeouts, crowded
+        self._jobs: list[_OpenAIAbandonedJob] = []
 
     def leave(self, job: Job, digest: str, cancel: Callable[[], None]) -> None:
         """Keep a job for the same request (``digest``). ``cancel`` it if that does not come within
         the time for it, or sooner if others need the engine and the owner sends no retry."""
-        if self._shared is not None:
-            self._shared.leave(job, digest, RETRY_GRACE_S)
+        if self._timeouts is not None:
+            self._timeouts.leave(job, digest, RETRY_GRACE_S)
             return
-        left, loop = _OpenAIAbandonedJob(job, digest), asyncio.get_running_loop()
+        abandoned, loop = _OpenAIAbandonedJob(job, digest), asyncio.get_running_loop()
         until = loop.time() + RETRY_GRACE_S
 
-        def look() -> None:
-            if left not in self._left:  # its client has come back
+        def check() -> None:
+            if abandoned not in self._jobs:  # its client has come back
                 return
             running = job.state is JobState.RUNNING
-            if (running and self._crowded() and not left.returning) or loop.time() >= until:
-                self._left.remove(left)
+            if (running and self._crowded() and not abandoned.returning) or loop.time() >= until:
+                self._jobs.remove(abandoned)
                 cancel()
             else:
-                loop.call_later(CROWDED_LOOK_S, look)
+                loop.call_later(CROWDED_LOOK_S, check)
 
-        loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), look)
-        self._left.append(left)
+        loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), check)
+        self._jobs.append(abandoned)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
         """Return the job that the same request left, or `None`. The job has its own recording;
         ``source`` is closed then."""
-        if self._shared is not None:
-            return await self._shared.take(owner, digest, source)
-        for left in self._left:
-            if (left.job.record.owner, left.digest) == (owner, digest):
-                self._left.remove(left)
+        if self._timeouts is not None:
+            return await self._timeouts.take(owner, digest, source)
+        for abandoned in self._jobs:
+            if (abandoned.job.record.owner, abandoned.digest) == (owner, digest):
+                self._jobs.remove(abandoned)
                 source.close()
-                log.info("job %s is the answer to a retry of its request", left.job.id)
-                return left.job
+                log.info("job %s is the answer to a retry of its request", abandoned.job.id)
+                return abandoned.job
         return None
 
     def expect(self, owner: str) -> bool:
         """Record that an owner sends a retry. Return whether it may take over an abandoned job."""
-        own = [left for left in self._left if left.job.record.owner == owner]
-        for left in own:
-            left.returning = True
-        return bool(own)
+        own_jobs = [abandoned for abandoned in self._jobs if abandoned.job.record.owner == owner]
+        for abandoned in own_jobs:
+            abandoned.returning = True
+        return bool(own_jobs)
 
 
 class OpenAIQueueTurns:
@@ -154,8 +154,8 @@ class OpenAIQueueTurns:
         self._held = Counter[str]()
         """Waiting requests, by owner."""
 
-    async def place(
-        self, request: Request, caller: Identity, key: str | None
+    async def reserve(
+        self, request: Request, identity: Identity, key: str | None
     ) -> Reservation | None:
         """Return a reservation as `JobSubmissions.place`.
 
@@ -163,29 +163,29 @@ class OpenAIQueueTurns:
         abandoned job, for which it needs no reservation.
         """
         again = bool(retry_count(request))
-        returns = again and key is None and self._abandoned.expect(caller.owner)
+        returns = again and key is None and self._abandoned.expect(identity.owner)
         try:
-            return await self._submissions.place(caller, key)
+            return await self._submissions.place(identity, key)
         except QueueFull:
             if returns:
                 return None
-            if not again or self._held[caller.owner] >= MAX_HELD_OF_OWNER:
+            if not again or self._held[identity.owner] >= MAX_HELD_OF_OWNER:
                 raise
-        with counted(self._held, caller.owner), suppress(TimeoutError):
-            async with asyncio.timeout(HELD_S), self._turn.held(caller):
+        with counted(self._held, identity.owner), suppress(TimeoutError):
+            async with asyncio.timeout(HELD_S), self._turn.held(identity):
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
-                            return await self._submissions.place(caller, key)
+                            return await self._submissions.place(identity, key)
                     await asyncio.sleep(HELD_LOOK_S)
                 raise UploadStalled("The client hung up while it waited for a place.")
-        return await self._submissions.place(caller, key)
+        return await self._submissions.place(identity, key)
 
 
 def retry_count(request: Request) -> int | None:
     """Return the number of retries of a request; `None` if its client does not send it."""
-    said = request.headers.get(RETRY_COUNT_HEADER, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 4 else None
+    header = request.headers.get(RETRY_COUNT_HEADER, "")
+    return int(header) if header.isascii() and header.isdigit() and len(header) < 4 else None
 
 
 def timed_out(request: Request, waited_s: float) -> bool:
@@ -194,9 +194,9 @@ def timed_out(request: Request, waited_s: float) -> bool:
     count = retry_count(request)
     if count is None or count >= DEFAULT_CLIENT_RETRIES:
         return False
-    said = next((value for name in TIMEOUT_HEADERS if (value := request.headers.get(name))), "")
+    header = next((value for name in TIMEOUT_HEADERS if (value := request.headers.get(name))), "")
     try:
-        timeout_s = float(said) if said else DEFAULT_CLIENT_TIMEOUT_S
+        timeout_s = float(header) if header else DEFAULT_CLIENT_TIMEOUT_S
     except ValueError:
         return False
     return waited_s >= CLOCK_TOLERANCE * timeout_s

@@ -88,7 +88,7 @@ class _OpenAIStartedJob:
     """Job of a request. ``live``: the job, if a disconnect cancels it. ``digest``: of the request,
     if its client may send it again."""
 
-    running: OpenAIFollowedJob
+    job: OpenAIFollowedJob
     live: Job | None = None
     digest: str = ""
     replayed: bool = False
@@ -108,79 +108,92 @@ class _OpenAITranscriptions:
         self, request: Request, *, translate: bool = False, usual: str = ""
     ) -> Response:
         """Return the response to a request; ``usual``: as in `read_request`."""
-        service, caller, arrived = self._service, identity_of(request), _now()
+        service, identity, arrived = self._service, identity_of(request), _now()
         key = idempotency_key_of(request)
-        place = await self._turns.place(request, caller, key)
-        with place or nullcontext():
-            asked = await read_request(request, service, translate=translate, usual=usual)
-            begun = await self._begun(request, asked, place, key)
-        running = begun.running
+        reservation = await self._turns.reserve(request, identity, key)
+        with reservation or nullcontext():
+            openai_request = await read_request(request, service, translate=translate, usual=usual)
+            started = await self._start_job(request, openai_request, reservation, key)
+        job = started.job
         headers = {
-            openai_common.REQUEST_ID: running.record.id,
-            **openai_common.warning_headers(asked.warnings),
+            openai_common.REQUEST_ID: job.record.id,
+            **openai_common.warning_headers(openai_request.warnings),
         }
-        if begun.replayed:
+        if started.replayed:
             headers["Idempotent-Replayed"] = "true"
 
         def cancel() -> None:
-            service.owned.hang_up(caller, running.record)
+            service.owned.hang_up(identity, job.record)
 
-        left = False
+        is_left = False
 
-        def gone() -> None:
-            nonlocal left
-            if left or begun.live is None or begun.live.ended:
+        def on_disconnect() -> None:
+            nonlocal is_left
+            if is_left or started.live is None or started.live.ended:
                 return
-            if begun.digest and retries.timed_out(request, _now() - arrived):
-                left = True
-                self._abandoned.leave(begun.live, begun.digest, cancel)
+            if started.digest and retries.timed_out(request, _now() - arrived):
+                is_left = True
+                self._abandoned.leave(started.live, started.digest, cancel)
             else:
                 cancel()
 
-        def noted(record: JobRecord) -> Transcript:
+        def transcript_of(record: JobRecord) -> Transcript:
             if record.error is not None:
                 raise record.error.error()
             assert record.transcript is not None
             return service.noted(record.transcript, record.options).with_notice(
-                *asked.answer.notices
+                *openai_request.answer.notices
             )
 
-        if asked.answer.stream:
-            sent = event_frames(running, asked.answer.format, noted)
-            closed = cancel if begun.live else lambda: None
-            return responses.EventStreamResponse(sent, closed, token_revoked_frame(), headers)
-        async with middleware.watch_disconnect(request, gone, cancel):
-            async for _ in running.watched(responses.SSE_KEEP_ALIVE_S):
+        if openai_request.answer.stream:
+            frames = event_frames(job, openai_request.answer.format, transcript_of)
+            closed = cancel if started.live else lambda: None
+            return responses.EventStreamResponse(frames, closed, token_revoked_frame(), headers)
+        async with middleware.watch_disconnect(request, on_disconnect, cancel):
+            async for _ in job.watched(responses.SSE_KEEP_ALIVE_S):
                 pass
-            transcript, temperature = noted(running.record), running.record.options.temperature
+            transcript, temperature = transcript_of(job.record), job.record.options.temperature
         body, kind = await render_result(
             transcript.segments,
-            lambda: messages.transcription_answer(transcript, asked.answer, temperature),
-            subtitles=asked.answer.format in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
+            lambda: messages.transcription_answer(transcript, openai_request.answer, temperature),
+            subtitles=openai_request.answer.format
+            in (OpenAIResponseFormat.SRT, OpenAIResponseFormat.VTT),
         )
         return Response(body, media_type=kind, headers=headers)
 
-    async def _begun(
-        self, request: Request, asked: OpenAIRequest, place: Reservation | None, key: str | None
+    async def _start_job(
+        self,
+        request: Request,
+        openai_request: OpenAIRequest,
+        reservation: Reservation | None,
+        key: str | None,
     ) -> _OpenAIStartedJob:
         """Return the job of a request: a new one, or the one of an earlier try."""
-        caller, submissions = identity_of(request), self._service.submissions
-        count, digest = retries.retry_count(request), ""
-        with upload.close_on_error(asked.source):
-            if key is not None or count is not None:
-                digest = await asyncio.to_thread(request_digest, asked.fields, asked.source.fd)
-            if key is None and count:
-                job = await self._abandoned.take(caller.owner, digest, asked.source)
+        identity, submissions = identity_of(request), self._service.submissions
+        retry_count, digest = retries.retry_count(request), ""
+        with upload.close_on_error(openai_request.source):
+            if key is not None or retry_count is not None:
+                digest = await asyncio.to_thread(
+                    request_digest, openai_request.fields, openai_request.source.fd
+                )
+            if key is None and retry_count:
+                job = await self._abandoned.take(identity.owner, digest, openai_request.source)
                 if job is not None:  # from an earlier try of this request
                     return _OpenAIStartedJob(job, job, digest)
         if key is not None:
             record, replayed = await submissions.submit_once(
-                caller, asked.source, asked.options, place, IdempotencyKey(key, digest)
+                identity,
+                openai_request.source,
+                openai_request.options,
+                reservation,
+                IdempotencyKey(key, digest),
             )
             return _OpenAIStartedJob(
-                retries.OpenAIKeptJob(self._service, caller, record), replayed=replayed
+                retries.OpenAIKeptJob(self._service, identity, record), replayed=replayed
             )
-        job = await submissions.submit(caller, asked.source, asked.options, place, kept=False)
+        job = await submissions.submit(
+            identity, openai_request.source, openai_request.options, reservation, kept=False
+        )
         return _OpenAIStartedJob(job, job, digest)
 
 
@@ -196,21 +209,26 @@ DONE = b"data: [DONE]\n\n"
 
 
 async def event_frames(
-    running: OpenAIFollowedJob, fmt: OpenAIResponseFormat, noted: Callable[[JobRecord], Transcript]
+    job: OpenAIFollowedJob,
+    response_format: OpenAIResponseFormat,
+    transcript_of: Callable[[JobRecord], Transcript],
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the event stream, with a comment as keep-alive while no event comes. ``noted`` returns
-    the transcript of a finished job, with its warnings, or raises the job's error."""
-    told = messages.OpenAIJobEvents(diarized=fmt is OpenAIResponseFormat.DIARIZED)
+    """Yield the event stream, with a comment as keep-alive while no event comes.
+
+    ``transcript_of`` returns the transcript of a finished job, with its warnings, or raises the
+    job's error.
+    """
+    job_events = messages.OpenAIJobEvents(diarized=response_format is OpenAIResponseFormat.DIARIZED)
     try:
-        async with aclosing(running.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
+        async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
                     yield responses.SSE_KEEP_ALIVE
                     continue
-                for event in told.more(record):
+                for event in job_events.more(record):
                     yield responses.sse_frame(event)
                 if record.over:
-                    for event in told.end(noted(record)):
+                    for event in job_events.end(transcript_of(record)):
                         yield responses.sse_frame(event)
     except SidecarError as error:
         yield responses.sse_frame(openai_common.error_body(error))

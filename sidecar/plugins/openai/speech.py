@@ -66,8 +66,8 @@ class SpeechRequest:
     """Speech request; ``warnings``: about options without effect."""
 
     text: str
-    manner: SynthesisOptions
-    form: EncodedFormat
+    synthesis: SynthesisOptions
+    audio_format: EncodedFormat
     stream: SpeechStreamFormat
     warnings: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ class SpeechQuota:
         self.turns, self._owners = FairOwnerSemaphore(1), Counter[str]()
 
     @contextmanager
-    def held(self, caller: Identity, characters: int) -> Iterator[None]:
+    def held(self, identity: Identity, characters: int) -> Iterator[None]:
         """Count ``characters`` within the block. A request counts at least 1/`MAX_REQUESTS` of the
         limit.
 
@@ -92,12 +92,12 @@ class SpeechQuota:
             SpeechFull: the owner's share or the limit of all owners is exceeded.
         """
         characters = max(characters, MAX_WAITING_CHARACTERS // MAX_REQUESTS)
-        has = self._owners[caller.owner]
+        has = self._owners[identity.owner]
         free = MAX_WAITING_CHARACTERS - self._owners.total()
-        fair = not caller.limits.shares or is_within_fair_share(has, characters, free)
+        fair = not identity.limits.shares or is_within_fair_share(has, characters, free)
         if self._owners.total() and not (fair and characters <= free):
             raise SpeechFull()
-        with counted(self._owners, caller.owner, characters):
+        with counted(self._owners, identity.owner, characters):
             yield
 
 
@@ -115,10 +115,10 @@ def build_router(service: Service) -> APIRouter:
         fields = await upload.read_json(request)
         if (tts := service.tts) is None:
             raise SpeechUnavailable()
-        asked = parse_speech_request(
+        speech_request = parse_speech_request(
             fields, tts.spec, strict=OpenAISettings.of(service.settings).openai_strict
         )
-        return SpeechResponse(tts, asked, quota, identity_of(request))
+        return SpeechResponse(tts, speech_request, quota, identity_of(request))
 
     return router
 
@@ -140,7 +140,7 @@ def parse_speech_request(fields: upload.Fields, spec: TtsSpec, *, strict: bool) 
             f"'input' has {len(text)} characters; the limit is {MAX_INPUT_CHARACTERS}.",
             hint="Send it in parts.",
         )
-    form = request_options.parse_choice(
+    audio_format = request_options.parse_choice(
         "response_format", fields.get("response_format"), EncodedFormat.MP3
     )
     stream = request_options.parse_choice(
@@ -155,8 +155,8 @@ def parse_speech_request(fields: upload.Fields, spec: TtsSpec, *, strict: bool) 
     name = request_options.parse_text(
         "voice", voice.get("id") if isinstance(voice, dict) else voice
     ).strip()
-    manner = SynthesisOptions(voice=name, speed=speed, rate=RATE)
-    return SpeechRequest(text, manner, form, stream, tuple(warnings))
+    synthesis = SynthesisOptions(voice=name, speed=speed, rate=RATE)
+    return SpeechRequest(text, synthesis, audio_format, stream, tuple(warnings))
 
 
 def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str, ...]:
@@ -172,7 +172,7 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
     return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
 
 
-async def with_voice_here(asked: SpeechRequest, tts: TtsClient) -> SpeechRequest:
+async def with_voice_here(request: SpeechRequest, tts: TtsClient) -> SpeechRequest:
     """Return the request with a voice of the engine.
 
     If the engine lacks a voice of OpenAI's, its default ('') replaces it, with a warning. This
@@ -181,19 +181,19 @@ async def with_voice_here(asked: SpeechRequest, tts: TtsClient) -> SpeechRequest
     Raises:
         errors.SidecarError: the engine does not load.
     """
-    name = asked.manner.voice
+    name = request.synthesis.voice
     if name in ("", DEFAULT_VOICE):
-        return replace(asked, manner=replace(asked.manner, voice=""))
+        return replace(request, synthesis=replace(request.synthesis, voice=""))
     spec = tts.spec
     if name not in VOICES or not spec.lists_voices or name in await tts.ready():
-        return asked
+        return request
     warning = f"The voice '{name}' is not available; the default voice of '{spec.name}' was used."
-    manner = replace(asked.manner, voice="")
-    return replace(asked, manner=manner, warnings=(*asked.warnings, warning))
+    synthesis = replace(request.synthesis, voice="")
+    return replace(request, synthesis=synthesis, warnings=(*request.warnings, warning))
 
 
 async def spoken(
-    tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
+    tts: TtsClient, request: SpeechRequest, quota: SpeechQuota, identity: Identity
 ) -> AsyncGenerator[bytes, None]:
     """Yield the encoded audio of a text while it is synthesized, sentence by sentence. Other
     requests are served between sentences.
@@ -203,13 +203,13 @@ async def spoken(
         errors.FieldInvalid: the audio is longer than `MAX_SPEECH_S`.
         errors.SidecarError: the engine does not load, or failed.
     """
-    encoder = await asyncio.to_thread(audio_encoder, asked.form, RATE)
+    encoder = await asyncio.to_thread(audio_encoder, request.audio_format, RATE)
     sentences = SentenceSplitter()
     size = 0
-    for phrase in [*sentences.feed(asked.text), *sentences.flush()]:
+    for phrase in [*sentences.feed(request.text), *sentences.flush()]:
         if not phrase.text:
             continue
-        audio = phrase_audio(tts, phrase.text, asked.manner, quota.turns.held(caller))
+        audio = phrase_audio(tts, phrase.text, request.synthesis, quota.turns.held(identity))
         async with aclosing(audio) as sounds:
             async for pcm in sounds:
                 size += len(pcm)
@@ -227,7 +227,7 @@ async def spoken(
 
 
 async def phrase_audio(
-    tts: TtsClient, text: str, manner: SynthesisOptions, turn: AbstractAsyncContextManager[None]
+    tts: TtsClient, text: str, synthesis: SynthesisOptions, turn: AbstractAsyncContextManager[None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the samples of a phrase, at most `MAX_PHRASE_BYTES`. The engine, held for one ``turn``,
     never waits for a slow client.
@@ -241,7 +241,7 @@ async def phrase_audio(
     async def pump() -> None:
         free = MAX_PHRASE_BYTES
         try:
-            async with turn, aclosing(tts.say(text, manner)) as sounds:
+            async with turn, aclosing(tts.say(text, synthesis)) as sounds:
                 async for sound in sounds:
                     free -= len(sound.pcm)
                     if free < 0:
@@ -260,8 +260,8 @@ async def speech_events(audio: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
     """Yield encoded audio as server-sent events."""
     async with aclosing(audio) as parts:
         async for part in parts:
-            told = base64.b64encode(part).decode()
-            yield responses.sse_frame({"type": "speech.audio.delta", "audio": told})
+            delta = base64.b64encode(part).decode()
+            yield responses.sse_frame({"type": "speech.audio.delta", "audio": delta})
     usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
     yield responses.sse_frame({"type": "speech.audio.done", "usage": usage})
 
@@ -274,17 +274,20 @@ class SpeechResponse(responses.StreamedResponse):
     """
 
     def __init__(
-        self, tts: TtsClient, asked: SpeechRequest, quota: SpeechQuota, caller: Identity
+        self, tts: TtsClient, request: SpeechRequest, quota: SpeechQuota, identity: Identity
     ) -> None:
-        self._events = asked.stream is SpeechStreamFormat.SSE
-        self.media_type = responses.SSE_MEDIA_TYPE if self._events else asked.form.media_type
+        self._events = request.stream is SpeechStreamFormat.SSE
+        self.media_type = (
+            responses.SSE_MEDIA_TYPE if self._events else request.audio_format.media_type
+        )
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._tts, self._asked, self._quota, self._caller = tts, asked, quota, caller
+        self._tts, self._request = tts, request
+        self._quota, self._identity = quota, identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
-        with self._quota.held(self._caller, len(self._asked.text)):
+        with self._quota.held(self._identity, len(self._request.text)):
             try:
                 revoked = await responses.send_until_disconnect(scope, receive, self._speak(send))
             except errors.SidecarError as error:
@@ -298,9 +301,9 @@ class SpeechResponse(responses.StreamedResponse):
             raise errors.TokenInvalid()
 
     async def _speak(self, send: Send) -> None:
-        asked = await with_voice_here(self._asked, self._tts)
-        self.headers.update(warning_headers(asked.warnings))
-        audio = spoken(self._tts, asked, self._quota, self._caller)
+        request = await with_voice_here(self._request, self._tts)
+        self.headers.update(warning_headers(request.warnings))
+        audio = spoken(self._tts, request, self._quota, self._identity)
         await self._send_all(send, speech_events(audio) if self._events else audio)
 
 

@@ -102,7 +102,7 @@ async def test_many_retries_of_one_owner_leave_places_to_other_owners(
 
     async def ask(caller: Identity) -> None:
         async with AsyncExitStack() as held:
-            place = await turns.place(retry(), caller, None)
+            place = await turns.reserve(retry(), caller, None)
             assert place is not None
             served.append(caller.subject)
             held.enter_context(place)
@@ -129,14 +129,14 @@ async def test_request_with_a_known_idempotency_key_needs_no_place(
     with await submissions.place(ADA, key.name) as place:
         await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
     _places = await all_places(service)
-    await turns.place(retry(), ADA, key.name)
+    await turns.reserve(retry(), ADA, key.name)
 
 
 async def test_request_that_waits_for_a_place_is_refused_at_once_at_shutdown(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     _places = await all_places(service)
-    asking = [asyncio.create_task(turns.place(retry(), who, None)) for who in (ADA, BOB)]
+    asking = [asyncio.create_task(turns.reserve(retry(), who, None)) for who in (ADA, BOB)]
     await settle()
     assert not any(one.done() for one in asking)
     await service.drain(0)

@@ -241,17 +241,17 @@ async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     await one.close()
 
 
-def asked(text: str, voice: str = "low", speed: float = 1.0) -> speech.SpeechRequest:
-    manner = SynthesisOptions(voice=voice, speed=speed, rate=RATE)
+def speech_request(text: str, voice: str = "low", speed: float = 1.0) -> speech.SpeechRequest:
+    synthesis = SynthesisOptions(voice=voice, speed=speed, rate=RATE)
     return speech.SpeechRequest(
-        text, manner, EncodedFormat.PCM, speech.SpeechStreamFormat.AUDIO, ()
+        text, synthesis, EncodedFormat.PCM, speech.SpeechStreamFormat.AUDIO, ()
     )
 
 
 async def heard(
-    fleet: EngineFleet, text: str, quota: speech.SpeechQuota, caller: Identity = ANONYMOUS
+    fleet: EngineFleet, text: str, quota: speech.SpeechQuota, identity: Identity = ANONYMOUS
 ) -> bytes:
-    parts = speech.spoken(fleet.voice, asked(text), quota, caller)
+    parts = speech.spoken(fleet.voice, speech_request(text), quota, identity)
     return b"".join([part async for part in parts])
 
 
@@ -261,7 +261,7 @@ async def conversation_hears(fleet: EngineFleet, text: str) -> bytes:
 
 async def test_client_that_does_not_read_blocks_no_other_speech(fleet: EngineFleet) -> None:
     """Its phrase has more bytes than may lie unread between the engine's process and ours."""
-    quota, endless = speech.SpeechQuota(), asked("a" * 480, speed=0.25)
+    quota, endless = speech.SpeechQuota(), speech_request("a" * 480, speed=0.25)
     async with aclosing(speech.spoken(fleet.voice, endless, quota, ANONYMOUS)) as unread:
         assert await anext(unread)
         assert await conversation_hears(fleet, "Hi there.")
@@ -311,7 +311,7 @@ async def test_hangup_ends_the_wait_for_the_tts_engine(fleet: EngineFleet) -> No
 
     assert fleet.voice is not None
     response = speech.SpeechResponse(
-        fleet.voice, asked("Hi.", "alloy"), speech.SpeechQuota(), ANONYMOUS
+        fleet.voice, speech_request("Hi.", "alloy"), speech.SpeechQuota(), ANONYMOUS
     )
     await response({"type": "http", "state": {}}, receive, send)
     assert not sent
