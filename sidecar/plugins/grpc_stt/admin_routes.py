@@ -29,6 +29,46 @@ from sidecar.workers.engine_fleet import ModelLoadRequest
 MAX_NAME_CHARACTERS = 100
 DRAIN_S, MAX_DRAIN_S = 30.0, 3600
 """Drain timeout of an unload request: default and maximum."""
+_LOAD_FIELDS: dict[str, Any] = {
+    "model_id": openapi.text(maxLength=MAX_NAME_CHARACTERS),
+    "model_path": openapi.text(),
+    "model_size": openapi.text(),
+    "device": openapi.text(),
+    "compute_type": openapi.text(),
+    "language": openapi.text(),
+}
+LOAD: dict[str, Any] = openapi.request_body(
+    openapi.object_schema(_LOAD_FIELDS, ["model_id"]),
+    example={"model_id": "other", "model_path": "/models/whisper-small"},
+)
+UNLOAD: dict[str, Any] = openapi.parameters(
+    openapi.query("model_id", openapi.text()) | {"required": True},
+    openapi.query("drain_timeout_sec", openapi.number(0, MAX_DRAIN_S)),
+)
+ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
+WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
+ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
+    AdminOff.code: ADMIN_OFF,
+    errors.ModelLoaded.code: ("ERR4002", 409, "Model is already loaded"),
+    errors.ModelNotFound.code: ("ERR4003", 400, "Model not found or is default"),
+    errors.ModelUnsuited.code: ("ERR4003", 400, ""),
+    errors.TokenMissing.code: WRONG_TOKEN,
+    errors.TokenInvalid.code: WRONG_TOKEN,
+    errors.ScopeMissing.code: WRONG_TOKEN,
+    errors.ModelPathForbidden.code: ("ERR4005", 403, "model_path is not allowed"),
+    errors.RateLimited.code: ("ERR4007", 429, ""),
+    errors.PeerNotAllowed.code: ("ERR4008", 403, ""),
+    errors.HostNotAllowed.code: ("ERR4008", 403, ""),
+    errors.OriginNotAllowed.code: ("ERR4008", 403, ""),
+}
+"""Number, status and message by error code; "": the message of the error."""
+_UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
+PATH = "/admin/"
+PRECISIONS: Mapping[str, Precision] = {
+    **{name: Precision(value) for name, value in yaml_config.PRECISIONS.items()},
+    **{one.value: one for one in Precision},
+}
+"""Precisions by the names of CTranslate2 and of this service."""
 
 
 class AdminRefusal(BaseModel):
@@ -78,43 +118,6 @@ class AdminModelList(BaseModel):
     )
 
 
-_LOAD_FIELDS: dict[str, Any] = {
-    "model_id": openapi.text(maxLength=MAX_NAME_CHARACTERS),
-    "model_path": openapi.text(),
-    "model_size": openapi.text(),
-    "device": openapi.text(),
-    "compute_type": openapi.text(),
-    "language": openapi.text(),
-}
-LOAD: dict[str, Any] = openapi.request_body(
-    openapi.object_schema(_LOAD_FIELDS, ["model_id"]),
-    example={"model_id": "other", "model_path": "/models/whisper-small"},
-)
-UNLOAD: dict[str, Any] = openapi.parameters(
-    openapi.query("model_id", openapi.text()) | {"required": True},
-    openapi.query("drain_timeout_sec", openapi.number(0, MAX_DRAIN_S)),
-)
-
-ADMIN_OFF = ("ERR4001", 501, "Admin API not enabled")
-WRONG_TOKEN = ("ERR4004", 401, "Invalid or missing admin token")
-ADMIN_ERRORS: Mapping[str, tuple[str, int, str]] = {
-    AdminOff.code: ADMIN_OFF,
-    errors.ModelLoaded.code: ("ERR4002", 409, "Model is already loaded"),
-    errors.ModelNotFound.code: ("ERR4003", 400, "Model not found or is default"),
-    errors.ModelUnsuited.code: ("ERR4003", 400, ""),
-    errors.TokenMissing.code: WRONG_TOKEN,
-    errors.TokenInvalid.code: WRONG_TOKEN,
-    errors.ScopeMissing.code: WRONG_TOKEN,
-    errors.ModelPathForbidden.code: ("ERR4005", 403, "model_path is not allowed"),
-    errors.RateLimited.code: ("ERR4007", 429, ""),
-    errors.PeerNotAllowed.code: ("ERR4008", 403, ""),
-    errors.HostNotAllowed.code: ("ERR4008", 403, ""),
-    errors.OriginNotAllowed.code: ("ERR4008", 403, ""),
-}
-"""Number, status and message by error code; "": the message of the error."""
-_UNKNOWN = (errors.TokenMissing, errors.TokenInvalid)
-
-
 def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
     """Return the error format of this API. If the API is off, that is reported before
     authentication."""
@@ -132,12 +135,6 @@ def install_error_format(*, on: bool) -> error_responses.ErrorRenderer:
     return say
 
 
-PATH = "/admin/"
-PRECISIONS: Mapping[str, Precision] = {
-    **{name: Precision(value) for name, value in yaml_config.PRECISIONS.items()},
-    **{one.value: one for one in Precision},
-}
-"""Precisions by the names of CTranslate2 and of this service."""
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": AdminRefusal} for status in (400, 401, 403, 409, ADMIN_OFF[1])
 }
@@ -152,9 +149,9 @@ def build_router(service: Service) -> APIRouter:
         """Load a model."""
         _require_admin(request, service)
         values = await read_json(request)
-        wish = load_request_of(values, service.fleet.files.device)
-        await service.models.load(wish)
-        message = f"Model '{wish.model_id}' is being loaded."
+        load_request = load_request_of(values, service.fleet.files.device)
+        await service.models.load(load_request)
+        message = f"Model '{load_request.model_id}' is being loaded."
         ignored = [name for name in ("language",) if values.get(name)]
         return json_response({"status": "loading_started", "message": message, "ignored": ignored})
 
@@ -238,10 +235,10 @@ def load_request_of(values: Mapping[str, Any], device: str) -> ModelLoadRequest:
 
 
 def _require_admin(request: Request, service: Service) -> None:
-    caller = identity_of(request)
-    if not service.settings.admin or caller.proof is AuthMethod.PLACE:
+    identity = identity_of(request)
+    if not service.settings.admin or identity.proof is AuthMethod.PLACE:
         raise AdminOff()
-    caller.demand(Scope.ADMIN)
+    identity.demand(Scope.ADMIN)
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

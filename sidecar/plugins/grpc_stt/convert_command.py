@@ -38,13 +38,13 @@ def convert(
     from sidecar.plugins import load_settings
 
     paths = [file] if model is None else [file, model]
-    meant = yaml_config.read(paths)
-    load_settings(**meant.settings)  # report invalid values now
-    written = meant.to_toml([path.name for path in paths])
+    converted = yaml_config.read(paths)
+    load_settings(**converted.settings)  # report invalid values now
+    toml = converted.to_toml([path.name for path in paths])
     if output is None:
-        print_text(written)
+        print_text(toml)
     else:
-        files.write(output, written.encode(), files.PUBLIC)
-    for key in meant.unheeded:
+        files.write(output, toml.encode(), files.PUBLIC)
+    for key in converted.ignored:
         print_error_line(f"nothing here corresponds to {key}")
     return 0

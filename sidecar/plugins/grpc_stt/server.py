@@ -41,6 +41,8 @@ MAX_METADATA_BYTES = 32 << 10
 MAX_REQUEST_BYTES = 8 << 20
 """Largest message: four minutes of audio at 16 kHz."""
 MAX_RESPONSE_BYTES = 4 << 20
+NO_METHOD = "(none)"
+"""Label of calls to unknown methods."""
 
 
 def channel_options() -> list[tuple[str, int]]:
@@ -72,16 +74,16 @@ class GrpcServer:
     def __init__(
         self,
         service: Service,
-        entrance: AccessControl,
+        access: AccessControl,
         reserved: socket.socket,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
-        self._service, self._entrance = service, entrance
+        self._service, self._access = service, access
         self._reserved, self._credentials = reserved, credentials
-        self._backend = GrpcServicer(service, entrance, encrypted=credentials is not None)
+        self._servicer = GrpcServicer(service, access, encrypted=credentials is not None)
         self._health = health.aio.HealthServicer()
         self._server: Any = None
-        self._telling: asyncio.Task[None] | None = None
+        self._shutdown_task: asyncio.Task[None] | None = None
 
     async def start(self) -> dict[str, Any]:
         """Start to serve; return the port.
@@ -90,19 +92,19 @@ class GrpcServer:
             errors.PortInUse: another program listened on the port first.
         """
         encrypted = self._credentials is not None
-        tally = self._service.tally.wires
-        doorway = GrpcInterceptor(self._entrance, tally, encrypted=encrypted)
+        metrics = self._service.tally.wires
+        interceptor = GrpcInterceptor(self._access, metrics, encrypted=encrypted)
         options = channel_options()
-        self._server = grpc.aio.server(interceptors=[doorway], options=options)
-        self._server.add_generic_rpc_handlers((self._backend.handlers(),))
+        self._server = grpc.aio.server(interceptors=[interceptor], options=options)
+        self._server.add_generic_rpc_handlers((self._servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         serving = health_pb2.HealthCheckResponse.SERVING
-        hears = self._service.live.spec is not None
+        available = self._service.live.spec is not None
         await self._health.set("", serving)
         await self._health.set(
-            NAME, serving if hears else health_pb2.HealthCheckResponse.NOT_SERVING
+            NAME, serving if available else health_pb2.HealthCheckResponse.NOT_SERVING
         )
         port = self._bind()
         await self._server.start()
@@ -111,8 +113,8 @@ class GrpcServer:
 
     def stop_accepting(self) -> None:
         """Report the shutdown by the health service and refuse new calls; streams continue."""
-        self._backend.stopping = True
-        self._telling = asyncio.get_running_loop().create_task(
+        self._servicer.stopping = True
+        self._shutdown_task = asyncio.get_running_loop().create_task(
             self._health.enter_graceful_shutdown()
         )
 
@@ -122,7 +124,7 @@ class GrpcServer:
 
     async def close(self) -> None:
         """End all calls and pending sessions."""
-        self._backend.close()
+        self._servicer.close()
         self._reserved.close()
         if self._server is not None:
             await self._server.stop(0)
@@ -143,59 +145,57 @@ class GrpcServer:
 
 
 def server_credentials(
-    pair: CertificatePair, watch: FileWatcher, clients: Path | None = None
+    pair: CertificatePair, watcher: FileWatcher, client_ca: Path | None = None
 ) -> grpc.ServerCredentials:
-    """Return TLS credentials that ``watch`` reloads. If ``clients`` is set, client certificates
-    signed by these authorities are required.
+    """Return TLS credentials that ``watcher`` reloads. If ``client_ca`` is set, client certificates
+    signed by its authorities are required.
 
     Raises:
         errors.SettingsInvalid: a file cannot be read.
     """
-    files = {pair.certificate, pair.key} | ({clients} if clients else set())
-    shown = watch.add("the certificates for gRPC", files, lambda: _read_certificates(pair, clients))
-    given = shown.value
+    files = {pair.certificate, pair.key} | ({client_ca} if client_ca else set())
+    certificates = watcher.add(
+        "the certificates for gRPC", files, lambda: _read_certificates(pair, client_ca)
+    )
+    given = certificates.value
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal given
-        if shown.value is given:
+        if certificates.value is given:
             return None
-        given = shown.value
+        given = certificates.value
         return given
 
     return grpc.dynamic_ssl_server_credentials(
-        shown.value, fetch, require_client_authentication=clients is not None
+        certificates.value, fetch, require_client_authentication=client_ca is not None
     )
 
 
 def _read_certificates(
-    pair: CertificatePair, clients: Path | None
+    pair: CertificatePair, client_ca: Path | None
 ) -> grpc.ServerCertificateConfiguration:
     try:
         both = pair.key.read_bytes(), pair.certificate.read_bytes()
     except OSError as error:
         raise errors.SettingsInvalid(f"The certificate cannot be read: {error.strerror}.") from None
     return grpc.ssl_server_certificate_configuration(
-        [both], clients and _read_client_roots(clients)
+        [both], client_ca and _read_client_ca(client_ca)
     )
 
 
-def _read_client_roots(clients: Path) -> bytes:
+def _read_client_ca(client_ca: Path) -> bytes:
     """Check the file here: gRPC accepts any content, and then refuses all clients."""
-    sidecar_files.check_regular(clients)
+    sidecar_files.check_regular(client_ca)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(clients)
-        return clients.read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(client_ca)
+        return client_ca.read_bytes()
     except OSError as error:  # includes ssl.SSLError
         why = getattr(error, "reason", None) or error.strerror or str(error)
         raise errors.SettingsInvalid(
-            f"{clients} has no usable certificate: {why.lower().replace('_', ' ')}.",
+            f"{client_ca} has no usable certificate: {why.lower().replace('_', ' ')}.",
             hint="Use a PEM file with the certificates of the authorities that sign clients' "
             "certificates.",
         ) from None
-
-
-NO_METHOD = "(none)"
-"""Label of calls to unknown methods."""
 
 
 @dataclass(eq=False)
@@ -203,34 +203,34 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     """Interceptor that admits or refuses each call and counts calls. The servicer authenticates the
     caller."""
 
-    entrance: AccessControl
-    tally: ProtocolMetrics
+    access: AccessControl
+    metrics: ProtocolMetrics
     encrypted: bool
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
         """Return the call's handler, with the checks before it."""
-        found = await continuation(details)
-        if found is None:
-            self.tally.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
+        handler = await continuation(details)
+        if handler is None:
+            self.metrics.calls.add(NO_METHOD, grpc.StatusCode.UNIMPLEMENTED.name)
             return None
         asks, answers = (
             "stream" if streams else "unary"
-            for streams in (found.request_streaming, found.response_streaming)
+            for streams in (handler.request_streaming, handler.response_streaming)
         )
         make = getattr(grpc, f"{asks}_{answers}_rpc_method_handler")
         return make(
-            self._behind_checks(getattr(found, f"{asks}_{answers}"), details.method),
-            found.request_deserializer,
-            found.response_serializer,
+            self._behind_checks(getattr(handler, f"{asks}_{answers}"), details.method),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
 
-    async def _arrive(self, context: Any) -> None:
+    async def _admit(self, context: Any) -> None:
         metadata = call_metadata(context)
         try:
             check_header_sizes((_bytes(name), _bytes(value)) for name, value in metadata)
-            self.entrance.admit_request(
+            self.access.admit_request(
                 request_origin(metadata, context.peer(), encrypted=self.encrypted)
             )
         except errors.SidecarError as error:
@@ -241,20 +241,20 @@ class GrpcInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         try:
             yield
         except asyncio.CancelledError:
-            self.tally.calls.add(method, _cancelled(context))
+            self.metrics.calls.add(method, _cancelled(context))
             raise
         except BaseException:
-            self.tally.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
+            self.metrics.calls.add(method, _status(context) or grpc.StatusCode.UNKNOWN.name)
             raise
-        self.tally.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
+        self.metrics.calls.add(method, _status(context) or grpc.StatusCode.OK.name)
 
     def _behind_checks(
-        self, behind: Callable[[Any, Any], Any], method: str
+        self, handler: Callable[[Any, Any], Any], method: str
     ) -> Callable[[Any, Any], Any]:
         async def answer(request: Any, context: Any) -> Any:
             with self._counted(method, context):
-                await self._arrive(context)
-                answered = behind(request, context)
+                await self._admit(context)
+                answered = handler(request, context)
                 if inspect.isawaitable(answered):
                     return await answered
                 if not inspect.isasyncgen(answered):

@@ -28,6 +28,7 @@ NAME = "stt.STTBackend"
 
 UNUSED_S = limit("grpc_unused", 30.0)
 """Seconds for which a created session waits for its stream."""
+Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class GrpcPendingSessions:
@@ -36,43 +37,48 @@ class GrpcPendingSessions:
     def __init__(self, drop: Callable[[Session], None]) -> None:
         self.unused_s = UNUSED_S
         self._drop = drop
-        self._waiting: dict[tuple[str, str], sessions.GrpcSession] = {}
+        self._pending: dict[tuple[str, str], sessions.GrpcSession] = {}
 
-    def add(self, created: sessions.GrpcSession) -> None:
+    def add(self, grpc_session: sessions.GrpcSession) -> None:
         """Add a session and start its timeout."""
-        self._waiting[created.caller.owner, created.session.id] = created
+        self._pending[grpc_session.identity.owner, grpc_session.session.id] = grpc_session
         later = asyncio.get_running_loop().call_later
-        created.over = later(self.unused_s, self._expire, created)
+        grpc_session.timeout = later(self.unused_s, self._expire, grpc_session)
 
-    def of(self, number: str, owner: str | None = None) -> list[sessions.GrpcSession]:
+    def of(self, session_id: str, owner: str | None = None) -> list[sessions.GrpcSession]:
         """Return the pending sessions with an id: of one owner, or of all."""
         if owner is not None:
-            found = self._waiting.get((owner, number))
-            return [found] if found else []
-        return [one for (_, each), one in self._waiting.items() if each == number]
+            grpc_session = self._pending.get((owner, session_id))
+            return [grpc_session] if grpc_session else []
+        return [
+            grpc_session for (_, each), grpc_session in self._pending.items() if each == session_id
+        ]
 
-    def take(self, created: sessions.GrpcSession) -> bool:
+    def take(self, grpc_session: sessions.GrpcSession) -> bool:
         """Remove a session; return False if it was not pending."""
-        if created.over is not None:
-            created.over.cancel()
-        return self._waiting.pop((created.caller.owner, created.session.id), None) is created
+        if grpc_session.timeout is not None:
+            grpc_session.timeout.cancel()
+        return (
+            self._pending.pop((grpc_session.identity.owner, grpc_session.session.id), None)
+            is grpc_session
+        )
 
     def close(self) -> None:
         """Drop all pending sessions."""
-        for created in list(self._waiting.values()):
-            self._expire(created)
+        for grpc_session in list(self._pending.values()):
+            self._expire(grpc_session)
 
-    def _expire(self, created: sessions.GrpcSession) -> None:
-        if self.take(created):
-            self._drop(created.session)
+    def _expire(self, grpc_session: sessions.GrpcSession) -> None:
+        if self.take(grpc_session):
+            self._drop(grpc_session.session)
 
 
 class GrpcServicer:
     """Servicer of the calls. ``stopping``: True once the service shuts down."""
 
-    def __init__(self, service: Service, entrance: AccessControl, *, encrypted: bool) -> None:
-        self._service, self._entrance, self._encrypted = service, entrance, encrypted
-        self._waiting = GrpcPendingSessions(service.live.end)
+    def __init__(self, service: Service, access: AccessControl, *, encrypted: bool) -> None:
+        self._service, self._access, self._encrypted = service, access, encrypted
+        self._pending = GrpcPendingSessions(service.live.end)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -93,7 +99,7 @@ class GrpcServicer:
 
     def close(self) -> None:
         """Drop sessions that no client has started to use."""
-        self._waiting.close()
+        self._pending.close()
 
     async def create(
         self, request: stt_pb2.SessionRequest | None, context: Any
@@ -103,18 +109,18 @@ class GrpcServicer:
             if request is None:
                 raise codes.GrpcOptionInvalid("the message cannot be read")
             return await self._create(request, context)
-        except Exception as wrong:
-            await abort_call(context, wrong, fault=CREATE_FAULT)
+        except Exception as error:
+            await abort_call(context, error, fault_status=CREATE_FAULT)
         return None
 
     async def recognize(self, chunks: object, context: Any) -> None:
         """Handle StreamingRecognize."""
-        times = sessions.GrpcTimings()
+        timings = sessions.GrpcTimings()
         try:
-            await self._recognize(context, times)
-        except Exception as wrong:
-            await abort_call(context, wrong, times.metadata())
-        context.set_trailing_metadata(times.metadata())
+            await self._recognize(context, timings)
+        except Exception as error:
+            await abort_call(context, error, timings.metadata())
+        context.set_trailing_metadata(timings.metadata())
 
     async def _create(
         self, request: stt_pb2.SessionRequest, context: Any
@@ -122,32 +128,34 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        asked = sessions.session_options(request, live.engine, self._service.settings)
-        caller = await self._caller(context, asked.key)
-        session = live.open(caller, asked.options, request.session_id, wire="grpc")
+        options = sessions.session_options(request, live.engine, self._service.settings)
+        identity = await self._identify(context, options.key)
+        session = live.open(identity, options.options, request.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.
-        is_known = caller.proof is not AuthMethod.PLACE
+        is_known = identity.proof is not AuthMethod.PLACE
         token = secrets.token_hex(16) if request.require_token or is_known else ""
-        self._waiting.add(sessions.GrpcSession(session, caller, token, request.require_token))
-        return asked.answer(token)
+        self._pending.add(sessions.GrpcSession(session, identity, token, request.require_token))
+        return options.answer(token)
 
-    async def _recognize(self, context: Any, times: sessions.GrpcTimings) -> None:
-        given = dict(call_metadata(context))
-        number = str(given.get("session-id") or given.get("session_id") or "")
-        caller = None
+    async def _recognize(self, context: Any, timings: sessions.GrpcTimings) -> None:
+        metadata = dict(call_metadata(context))
+        session_id = str(metadata.get("session-id") or metadata.get("session_id") or "")
+        identity = None
         with suppress(errors.TokenMissing):
-            caller = await self._caller(context)
-        owner = caller.owner if caller else None
-        if number and not self._waiting.of(number, owner):
+            identity = await self._identify(context)
+        owner = identity.owner if identity else None
+        if session_id and not self._pending.of(session_id, owner):
             raise codes.GrpcSessionUnknown()
         try:
-            async with asyncio.timeout(self._waiting.unused_s):
-                first = await sessions.read_chunk(context)
+            async with asyncio.timeout(self._pending.unused_s):
+                first_chunk = await sessions.read_chunk(context)
         except TimeoutError:
             raise errors.SessionIdle() from None
-        number = number or (first.session_id if first else "")
-        created = await self._claimed(context, number, caller, first.session_token if first else "")
-        session = created.session
+        session_id = session_id or (first_chunk.session_id if first_chunk else "")
+        grpc_session = await self._claim(
+            context, session_id, identity, first_chunk.session_token if first_chunk else ""
+        )
+        session = grpc_session.session
         try:
             if self.stopping:
                 raise errors.ShuttingDown()
@@ -157,16 +165,16 @@ class GrpcServicer:
             # gets a status.
             await context.send_initial_metadata(())
             revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            sent_away = partial(revoked.set_exception, errors.TokenInvalid())
-            with self._entrance.visits.lasting(created.caller, sent_away):
-                await sessions.GrpcStream(context, created, times, lambda: self.stopping).run(
-                    first, revoked
-                )
+            disconnect = partial(revoked.set_exception, errors.TokenInvalid())
+            with self._access.streams.lasting(grpc_session.identity, disconnect):
+                await sessions.GrpcStream(
+                    context, grpc_session, timings, lambda: self.stopping
+                ).run(first_chunk, revoked)
         finally:
             self._service.live.release(session)
 
-    async def _claimed(
-        self, context: Any, number: str, caller: Identity | None, token: str
+    async def _claim(
+        self, context: Any, session_id: str, identity: Identity | None, token: str
     ) -> sessions.GrpcSession:
         """Return the session that a stream claims; it is no longer pending.
 
@@ -175,33 +183,34 @@ class GrpcServicer:
                 token is wrong.
             errors.RateLimited: the client has sent too many wrong tokens.
         """
-        found = self._waiting.of(number, caller.owner if caller else None)
+        found = self._pending.of(session_id, identity.owner if identity else None)
         if not found:
             raise codes.GrpcSessionUnknown()
-        if caller is not None:
-            created = found[0]
-            self._waiting.take(created)
-            return created if created.asked else dataclasses.replace(created, token="")
-        for created in found:
-            if created.token and created.admits(token):
-                self._waiting.take(created)
-                return created
-        await self._entrance.delay_wrong_token(self._approach(context))
+        if identity is not None:
+            grpc_session = found[0]
+            self._pending.take(grpc_session)
+            return (
+                grpc_session
+                if grpc_session.token_requested
+                else dataclasses.replace(grpc_session, token="")
+            )
+        for grpc_session in found:
+            if grpc_session.token and grpc_session.admits(token):
+                self._pending.take(grpc_session)
+                return grpc_session
+        await self._access.delay_wrong_token(self._origin(context))
         raise codes.GrpcSessionTokenInvalid()
 
-    async def _caller(self, context: Any, key: str = "") -> Identity:
+    async def _identify(self, context: Any, key: str = "") -> Identity:
         """Return the identity of the caller, from the metadata or from a key among the
         attributes."""
-        approach = self._approach(context)
-        if key and not approach.authorizations:
-            approach = dataclasses.replace(approach, authorizations=[f"Bearer {key}"])
-        return await self._entrance.identify(approach)
+        origin = self._origin(context)
+        if key and not origin.authorizations:
+            origin = dataclasses.replace(origin, authorizations=[f"Bearer {key}"])
+        return await self._access.identify(origin)
 
-    def _approach(self, context: Any) -> RequestOrigin:
+    def _origin(self, context: Any) -> RequestOrigin:
         return request_origin(call_metadata(context), context.peer(), encrypted=self._encrypted)
-
-
-Metadata = Sequence[tuple[str, str | bytes]]
 
 
 def call_metadata(context: Any) -> Metadata:

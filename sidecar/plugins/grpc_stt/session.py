@@ -42,6 +42,10 @@ HYSTERESIS = 0.15
 LONGEST_ID = 256
 MOST_ATTRIBUTES = 64 << 10
 """Maximum characters of all attributes together: they are returned to the client."""
+SEND_TIMEOUT_S = 30.0
+"""Time without a read after which a client is disconnected, in seconds."""
+FINAL_CHUNK_S = 1.0
+"""Length of the chunks into which a long last message is split, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +106,27 @@ def session_options(
         raise codes.GrpcOptionInvalid(f"session_id has more than {LONGEST_ID} characters")
     if sum(len(one) for item in request.attributes.items() for one in item) > MOST_ATTRIBUTES:
         raise codes.GrpcOptionInvalid("the attributes are too long")
-    usual = GrpcSettings.of(settings)
-    profile = _profile(request, usual.grpc_profile)
+    grpc_settings = GrpcSettings.of(settings)
+    profile = _profile(request, grpc_settings.grpc_profile)
     translates = request.task == stt_pb2.TASK_TRANSLATE or (
-        request.task == stt_pb2.TASK_UNSPECIFIED and usual.grpc_task == "translate"
+        request.task == stt_pb2.TASK_UNSPECIFIED and grpc_settings.grpc_task == "translate"
     )
     options = LiveOptions(
         language=_language(request.language_code, spec, settings.language),
         turns=TurnControl.ONE if request.vad_mode == stt_pb2.VAD_AUTO_END else TurnControl.SILENCE,
-        endpointing=_endpointing(request, usual),
+        endpointing=_endpointing(request, grpc_settings),
         diarize=False,
         translate=translates and spec.translates,
         accurate=profile == "accurate",
-        keep=usual.grpc_keep,
+        keep=grpc_settings.grpc_keep,
     )
     return GrpcSessionOptions(request, options, profile, api_key_in(request))
 
 
-def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcSettings) -> EndpointingOptions:
-    threshold = usual.grpc_threshold
+def _endpointing(
+    request: stt_pb2.SessionRequest, grpc_settings: GrpcSettings
+) -> EndpointingOptions:
+    threshold = grpc_settings.grpc_threshold
     if request.HasField("vad_threshold_override"):
         threshold = request.vad_threshold_override
     elif request.vad_threshold != 0:
@@ -130,7 +136,7 @@ def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcSettings) -> Endpoi
     limits = field_limits(EndpointingOptions)
     if threshold not in limits["threshold"]:
         raise codes.GrpcThresholdInvalid("vad_threshold must lie between 0 and 1")
-    silence_s = usual.grpc_silence if request.vad_silence <= 0 else request.vad_silence
+    silence_s = grpc_settings.grpc_silence if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
         raise codes.GrpcOptionInvalid(f"vad_silence must be {limits['silence_s']} s")
     return EndpointingOptions(
@@ -141,20 +147,20 @@ def _endpointing(request: stt_pb2.SessionRequest, usual: GrpcSettings) -> Endpoi
     )
 
 
-def _profile(request: stt_pb2.SessionRequest, usual: str) -> str:
+def _profile(request: stt_pb2.SessionRequest, default: str) -> str:
     for name, number in PROFILES.items():
         if request.decode_profile == number:
             return name
     given = request.attributes
     named = given.get("decode_profiles") or given.get("decode_profile") or ""
-    return named if named in PROFILES else usual
+    return named if named in PROFILES else default
 
 
-def _language(code: str, spec: EngineSpec, usual: str) -> str:
+def _language(code: str, spec: EngineSpec, default: str) -> str:
     """Return the language for the engine. If it does not support the language, it detects it, as
     this protocol specifies."""
     if not code.strip():
-        return usual if spec.speaks(usual) else AUTO
+        return default if spec.speaks(default) else AUTO
     try:
         tag = parse_language(code.strip().lower())
     except errors.LanguageInvalid:
@@ -166,15 +172,14 @@ def _language(code: str, spec: EngineSpec, usual: str) -> str:
 class GrpcSession:
     """Created session, its caller, and the token that its chunks need ("" means none).
 
-    ``asked``: True if the client requested the token. Otherwise it is for streams without
-    credentials.
+    ``token_requested``: False if the token is for streams without credentials, unasked.
     """
 
     session: Session
-    caller: Identity
+    identity: Identity
     token: str = field(repr=False, default="")
-    asked: bool = False
-    over: asyncio.TimerHandle | None = None
+    token_requested: bool = False
+    timeout: asyncio.TimerHandle | None = None
 
     def admits(self, token: str) -> bool:
         """Return whether the token is right, compared in constant time."""
@@ -211,64 +216,68 @@ class GrpcTimings:
         )
 
 
-SEND_TIMEOUT_S = 30.0
-"""Time without a read after which a client is disconnected, in seconds."""
-FINAL_CHUNK_S = 1.0
-"""Length of the chunks into which a long last message is split, in seconds."""
-
-
 class GrpcStream:
     """Stream of a created session. ``stopping``: returns whether the service shuts down."""
 
     def __init__(
-        self, context: Any, created: GrpcSession, times: GrpcTimings, stopping: Callable[[], bool]
+        self,
+        context: Any,
+        grpc_session: GrpcSession,
+        timings: GrpcTimings,
+        stopping: Callable[[], bool],
     ) -> None:
-        self._context, self._created, self._session = context, created, created.session
-        self._times, self._stopping = times, stopping
-        self._results = GrpcResults(created.session.options)
+        self._context, self._grpc_session, self._session = (
+            context,
+            grpc_session,
+            grpc_session.session,
+        )
+        self._timings, self._stopping = timings, stopping
+        self._results = GrpcResults(grpc_session.session.options)
         self._rate, self._samples = SAMPLE_RATE, WholeSamples()
-        self._all_said = False
+        self._audio_ended = False
         """True if the client has ended its audio."""
 
-    async def run(self, first: stt_pb2.AudioChunk | None, revoked: asyncio.Future[None]) -> None:
-        """Run the stream to its end; ``first`` is the first chunk, `None` if the client sent none.
+    async def run(
+        self, first_chunk: stt_pb2.AudioChunk | None, revoked: asyncio.Future[None]
+    ) -> None:
+        """Run the stream to its end; ``first_chunk``: `None` if the client sent none.
 
         Raises:
             errors.SidecarError: the stream failed, or ``revoked`` has an error.
         """
-        async with running(self._read(first), self._tell()) as (reading, telling):
-            waited: set[asyncio.Future[None]] = {reading, telling, revoked}
-            while not telling.done():
+        async with running(self._read(first_chunk), self._send_results()) as (reading, sending):
+            waited: set[asyncio.Future[None]] = {reading, sending, revoked}
+            while not sending.done():
                 done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                for one in done - {telling}:
-                    one.result()
-            telling.result()
+                for task in done - {sending}:
+                    task.result()
+            sending.result()
         one_is_said = self._session.options.turns is TurnControl.ONE and self._results.finals > 0
-        cut_off = not (self._all_said or one_is_said)
+        cut_off = not (self._audio_ended or one_is_said)
         if cut_off and self._stopping():
             raise errors.ShuttingDown()
 
-    async def _read(self, first: stt_pb2.AudioChunk | None) -> None:
+    async def _read(self, first_chunk: stt_pb2.AudioChunk | None) -> None:
         """Read audio up to the last chunk or the client's end."""
-        chunk = first
+        chunk = first_chunk
         try:
             while chunk is not None:
                 if not chunk.session_id or chunk.session_id == self._session.id:
-                    await self._take(chunk)
+                    await self._send_chunk(chunk)
                     if chunk.is_final:
                         break
                 chunk = await read_chunk(self._context)
             await asyncio.sleep(0)  # a disconnect first looks like a normal end
-            self._all_said = True
+            self._audio_ended = True
             self._session.finish()
         except errors.SidecarError as error:
             wrong = isinstance(error, (codes.GrpcSessionTokenInvalid, errors.ChunkTooLong))
             if not wrong and (self._session.over or self._session.finishing):
-                return  # `_tell` reports the session's last events
+                return  # `_send_results` reports the session's last events
             raise
 
-    async def _take(self, chunk: stt_pb2.AudioChunk) -> None:
-        if not self._created.admits(chunk.session_token):
+    async def _send_chunk(self, chunk: stt_pb2.AudioChunk) -> None:
+        if not self._grpc_session.admits(chunk.session_token):
             raise codes.GrpcSessionTokenInvalid()
         if chunk.sample_rate > 0:
             self._rate = chunk.sample_rate
@@ -277,29 +286,31 @@ class GrpcStream:
         if not chunk.is_final and len(raw) > longest:
             raise errors.ChunkTooLong(f"chunk bytes {len(raw)} exceeds max {longest}")
         raw = self._samples.add(raw)
-        piece = max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
+        chunk_bytes = (
+            max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
+        )
         began = time.monotonic()
-        for at in range(0, len(raw), piece) or (0,):
-            await self._session.send(raw[at : at + piece], SampleEncoding.PCM16, self._rate)
-        self._times.buffer_s += time.monotonic() - began
+        for at in range(0, len(raw), chunk_bytes) or (0,):
+            await self._session.send(raw[at : at + chunk_bytes], SampleEncoding.PCM16, self._rate)
+        self._timings.buffer_s += time.monotonic() - began
 
-    async def _tell(self) -> None:
+    async def _send_results(self) -> None:
         """Send results until the session ends."""
         async for numbered in self._session.events():
             event = numbered.event
             if isinstance(event, live_events.NoticeRaised):
-                self._times.dropped += event.notice.code == live_events.UTTERANCE_DROPPED
+                self._timings.dropped += event.notice.code == live_events.UTTERANCE_DROPPED
             if isinstance(event, live_events.Final):
-                self._times.queue_s += event.wait_s
-                self._times.work_s += event.work_s
-                self._times.finals += 1
+                self._timings.queue_s += event.wait_s
+                self._timings.work_s += event.work_s
+                self._timings.finals += 1
             result = self._results.of(event)
             if result is not None:
                 began = time.monotonic()
                 await self.write_result(result)
                 if result.is_final:
                     took = time.monotonic() - began
-                    self._times.emit_s += took
+                    self._timings.emit_s += took
                     self._session.counted.tally.emitted.see(took)
 
     async def write_result(self, result: Any) -> None:
@@ -338,12 +349,12 @@ class GrpcResults:
     """
 
     def __init__(self, options: LiveOptions) -> None:
-        self._one = options.turns is TurnControl.ONE
-        self._asked = "" if options.language == AUTO else options.language
-        self._language = self._asked
-        self._said: list[str] = []
+        self._one_turn = options.turns is TurnControl.ONE
+        self._requested_language = "" if options.language == AUTO else options.language
+        self._language = self._requested_language
+        self._texts: list[str] = []
         self._start: float | None = None
-        self._shown = ""
+        self._last_partial = ""
         self.finals = 0
 
     def of(self, event: live_events.LiveEvent) -> stt_pb2.STTResult | None:
@@ -356,30 +367,32 @@ class GrpcResults:
                     self._language = language
                 if not (text := segment.text.strip()):
                     return None
-                if self._one:
+                if self._one_turn:
                     self._start = segment.start if self._start is None else self._start
-                    self._said.append(text)
+                    self._texts.append(text)
                     return None
                 return self._final(text, segment.start, segment.end)
-            case live_events.TurnEnded(end=end) if self._one and self._said:
-                text, self._said = " ".join(self._said), []
+            case live_events.TurnEnded(end=end) if self._one_turn and self._texts:
+                text, self._texts = " ".join(self._texts), []
                 return self._final(text, self._start or 0.0, end)
         return None
 
-    def _partial(self, event: live_events.Partial) -> stt_pb2.STTResult | None:
-        text = " ".join((*self._said, event.text)).strip()
-        if not event.text or text == self._shown:
+    def _partial(self, partial: live_events.Partial) -> stt_pb2.STTResult | None:
+        text = " ".join((*self._texts, partial.text)).strip()
+        if not partial.text or text == self._last_partial:
             return None
-        self._shown = text
-        stable = " ".join((*self._said, event.stable)).strip()
-        result = self._result(text, event.start if self._start is None else self._start, event.end)
+        self._last_partial = text
+        stable = " ".join((*self._texts, partial.stable)).strip()
+        result = self._result(
+            text, partial.start if self._start is None else self._start, partial.end
+        )
         result.committed_text = stable if text.startswith(stable) else ""
         result.unstable_text = text[len(result.committed_text) :].strip()
         return result
 
     def _final(self, text: str, start: float, end: float) -> stt_pb2.STTResult:
         self.finals += 1
-        self._shown, self._start = "", None
+        self._last_partial, self._start = "", None
         result = self._result(text, start, end)
         result.is_final, result.committed_text = True, text
         return result
@@ -392,5 +405,5 @@ class GrpcResults:
             end_sec=end,
             language_code=code,
             language=LANGUAGE_NAMES.get(code, "").title(),
-            probability=1.0 if self._asked else 0.0,
+            probability=1.0 if self._requested_language else 0.0,
         )

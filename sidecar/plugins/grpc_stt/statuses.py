@@ -15,6 +15,14 @@ from sidecar.plugins.grpc_stt.errors import (
     GrpcThresholdInvalid,
 )
 
+log = logging.getLogger(__name__)
+
+
+_MEANS_NOTHING = (
+    *(ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND),
+    *(ErrorKind.METHOD, ErrorKind.UPGRADE, ErrorKind.RANGE, ErrorKind.HEADERS_TOO_LARGE),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class GrpcErrorStatus:
@@ -66,10 +74,6 @@ STATUS_BY_CODE: Mapping[str, GrpcErrorStatus] = {
 }
 """Statuses by error code, if the error's kind is not specific enough."""
 _FAILED = GrpcErrorStatus("ERR2002", StatusCode.INTERNAL)
-_MEANS_NOTHING = (
-    *(ErrorKind.MALFORMED, ErrorKind.UNPROCESSABLE, ErrorKind.UNSUPPORTED, ErrorKind.NOT_FOUND),
-    *(ErrorKind.METHOD, ErrorKind.UPGRADE, ErrorKind.RANGE, ErrorKind.HEADERS_TOO_LARGE),
-)
 STATUS_BY_KIND: Mapping[ErrorKind, GrpcErrorStatus] = {
     **dict.fromkeys(_MEANS_NOTHING, OPTION_INVALID),
     ErrorKind.TOO_LARGE: CHUNK_TOO_LONG,
@@ -91,41 +95,38 @@ STREAM_FAULT = GrpcErrorStatus("ERR3002", StatusCode.UNKNOWN)
 
 
 def error_status(
-    error: errors.SidecarError, fault: GrpcErrorStatus = STREAM_FAULT
+    error: errors.SidecarError, fault_status: GrpcErrorStatus = STREAM_FAULT
 ) -> GrpcErrorStatus:
     """Return the status of an error in this protocol, with its message. An internal error becomes
-    ``fault``."""
-    found = STATUS_BY_CLASS.get(type(error)) or STATUS_BY_CODE.get(error.code)
+    ``fault_status``."""
+    status = STATUS_BY_CLASS.get(type(error)) or STATUS_BY_CODE.get(error.code)
     if error.code == errors.SidecarError.code:
-        found = fault
-    found = found or STATUS_BY_KIND[error.kind]
-    return GrpcErrorStatus(found.number, found.status, found.message or error.detail)
-
-
-log = logging.getLogger(__name__)
+        status = fault_status
+    status = status or STATUS_BY_KIND[error.kind]
+    return GrpcErrorStatus(status.number, status.status, status.message or error.detail)
 
 
 async def abort_call(
     context: Any,
-    wrong: Exception,
+    exception: Exception,
     trailing: tuple[tuple[str, str], ...] = (),
-    fault: GrpcErrorStatus = STREAM_FAULT,
+    fault_status: GrpcErrorStatus = STREAM_FAULT,
 ) -> None:
     """Abort the call with status, number and message.
 
-    The trailing metadata has the stable code and the hint of the error. ``fault``: the status
-    of an internal error.
+    The trailing metadata has the stable code and the hint of the error. ``fault_status``: that of
+    an internal error.
 
     Raises:
         grpc.aio.AbortError: always; that is how a call ends.
     """
-    error = wrong if isinstance(wrong, errors.SidecarError) else errors.SidecarError()
-    if error is not wrong:
-        log.error("internal error in a gRPC call", exc_info=wrong)
-    said = error_status(error, fault)
+    error = exception if isinstance(exception, errors.SidecarError) else errors.SidecarError()
+    if error is not exception:
+        log.error("internal error in a gRPC call", exc_info=exception)
+    status = error_status(error, fault_status)
     hint = error.hint.encode("ascii", "replace").decode()
     trailing = (*trailing, ("error-code", error.code), ("error-hint", hint))
     if error.retry_after is not None:
         trailing = (*trailing, ("retry-after", str(error.retry_after)))
     context.set_trailing_metadata(trailing)
-    await context.abort(said.status, f"{said.number} {said.message}")
+    await context.abort(status.status, f"{status.number} {status.message}")

@@ -41,6 +41,10 @@ PRECISIONS = {
 """Precisions by CTranslate2's names of types."""
 LOG_LEVELS = {"critical": "error", "fatal": "error", "warn": "warning"}
 """Log levels by those of Python's logging that have another name here."""
+T = TypeVar("T")
+DECODE_PROFILES = "decode_profiles"
+BEAMS = {"realtime": 1, "accurate": 5}
+"""Beams of the decode profiles of this service (engine 'whisper')."""
 
 
 def bytes_to_mb(value: int) -> int:
@@ -58,9 +62,6 @@ def to_precision(value: str) -> str:
     if value not in PRECISIONS:
         raise ValueError(f"one of {', '.join(PRECISIONS)}")
     return PRECISIONS[value]
-
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,13 @@ class ConvertedConfig:
     """Converted files: settings by name, and ignored keys that have no counterpart."""
 
     settings: Mapping[str, Any]
-    unheeded: Sequence[str]
+    ignored: Sequence[str]
 
     def to_toml(self, sources: Sequence[str]) -> str:
         """Return the TOML file; ``sources``: the names of the files that it is converted from."""
         lines = [f"# Settings of vibevoice-asr, from {', '.join(sources)}."]
-        if self.unheeded:
-            lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in self.unheeded)]
+        if self.ignored:
+            lines += ["# Nothing here corresponds to:", *(f"#   {key}" for key in self.ignored)]
         pairs = [f"{name} = {_toml_value(value)}" for name, value in self.settings.items()]
         return "\n".join([*lines, "", *pairs]) + "\n"
 
@@ -175,9 +176,6 @@ SECTIONS: Mapping[str, Mapping[str, YamlKey]] = {
     "model": MODEL_KEYS,
 }
 """All keys by section, except those of decode profiles."""
-DECODE_PROFILES = "decode_profiles"
-BEAMS = {"realtime": 1, "accurate": 5}
-"""Beams of the decode profiles of this service (engine 'whisper')."""
 
 
 def read(paths: Sequence[Path]) -> ConvertedConfig:
@@ -207,22 +205,22 @@ def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConf
         errors.SettingsInvalid: a key is unknown, or its value is not valid.
     """
     settings: dict[str, Any] = {}
-    unheeded: list[str] = []
+    ignored: list[str] = []
     for name, content in contents:
         for section, keys in _sections(name, content):
             profile = section.partition(".")[2]
             if profile and profile not in BEAMS:
-                unheeded.append(section)
-            for word, value in keys.items():
-                where = f"{section}.{word}"
-                key = _lookup_known(SECTIONS.get(section, DECODING_KEYS), word, name, section)
-                if value is None or section in unheeded:
+                ignored.append(section)
+            for key, value in keys.items():
+                where = f"{section}.{key}"
+                yaml_key = _lookup_known(SECTIONS.get(section, DECODING_KEYS), key, name, section)
+                if value is None or section in ignored:
                     continue
-                if key.setting:
-                    settings[key.setting] = _convert_value(key, value, name, where)
-                elif value not in (key.usual or (BEAMS.get(profile),)):
-                    unheeded.append(where)
-    return ConvertedConfig(_resolve_combinations(settings), tuple(dict.fromkeys(unheeded)))
+                if yaml_key.setting:
+                    settings[yaml_key.setting] = _convert_value(yaml_key, value, name, where)
+                elif value not in (yaml_key.usual or (BEAMS.get(profile),)):
+                    ignored.append(where)
+    return ConvertedConfig(_resolve_combinations(settings), tuple(dict.fromkeys(ignored)))
 
 
 def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]:
@@ -246,12 +244,12 @@ def _mapping(value: object, name: str, what: str) -> Mapping[str, Any]:
     return value or {}
 
 
-def _lookup_known(words: Mapping[str, Value], word: object, name: str, section: str = "") -> Value:
-    if isinstance(word, str) and word in words:
-        return words[word]
-    where = f"{section}.{word}" if section else str(word)
-    elsewhere = [f"{one}.{word}" for one, keys in SECTIONS.items() if section and word in keys]
-    hint = suggestion(str(word), [*words])
+def _lookup_known(keys: Mapping[str, T], key: object, name: str, section: str = "") -> T:
+    if isinstance(key, str) and key in keys:
+        return keys[key]
+    where = f"{section}.{key}" if section else str(key)
+    elsewhere = [f"{one}.{key}" for one, others in SECTIONS.items() if section and key in others]
+    hint = suggestion(str(key), [*keys])
     raise SettingsInvalid(
         f"{name}: there is no key '{where}'.",
         hint=f"Did you mean '{elsewhere[0]}'?" if elsewhere else hint,

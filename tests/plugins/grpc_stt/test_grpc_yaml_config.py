@@ -56,7 +56,7 @@ def test_each_yaml_key_sets_its_setting_and_null_sets_nothing() -> None:
     meant = yaml_config.read(FILES)
     settings = load_settings(**meant.settings)
     assert without_config_path(settings) == {**without_config_path(load_settings()), **MEANT}
-    assert meant.unheeded == LEFT_OUT
+    assert meant.ignored == LEFT_OUT
 
 
 @pytest.mark.parametrize("way", ["flag", "environment"])
@@ -141,7 +141,7 @@ def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(
     storage: dict[str, object], settings: dict[str, object]
 ) -> None:
     meant = yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])
-    assert (meant.settings, meant.unheeded) == (settings, ())
+    assert (meant.settings, meant.ignored) == (settings, ())
 
 
 def test_converted_file_starts_the_service_with_the_same_settings(
