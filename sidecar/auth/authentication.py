@@ -22,8 +22,19 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar import errors
-from sidecar.auth import identity, signed_tokens
-from sidecar.auth.identity import RequestOrigin, is_loopback_address
+from sidecar.auth import signed_tokens
+from sidecar.auth.identity import (
+    ANONYMOUS,
+    HOST,
+    UNLIMITED_OWNER,
+    AuthMethod,
+    Identity,
+    OwnerLimits,
+    RequestOrigin,
+    SignedCredential,
+    bearer_token,
+    is_loopback_address,
+)
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
 from sidecar.config.settings import Settings
@@ -31,6 +42,37 @@ from sidecar.file_watcher import FileWatcher
 from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder
 
 log = logging.getLogger(__name__)
+
+
+_HOST_HEADER = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
+)
+MAX_LOGGED_ORIGIN = 200
+"""Characters of a refused page's origin in the log."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
+"""Schemes of origins that any page can have; settings cannot allow a whole scheme of these."""
+_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
+"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
+gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
+name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
+DEFAULT_LIMITS = OwnerLimits(
+    requests_per_minute=1200,
+    jobs=32,
+    queued_audio_s=24 * 3600.0,
+    upload_bytes=16 << 30,
+    live_sessions=32,
+)
+"""Defaults of a service that other machines can reach: far beyond the needs of a person."""
+T = TypeVar("T")
+CODE_LIFETIME_S = 120.0
+"""Time from the command to the page in the browser, which may have to start first."""
+MAX_CODES_PER_OWNER = 64
+"""Maximum of unused codes of one owner; beyond it the oldest is dropped."""
+MAX_CODES = 8 * MAX_CODES_PER_OWNER
+"""Maximum of unused codes of all owners; then the owner with the most loses the oldest."""
+_CODE_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,40 +90,25 @@ class Authenticator:
         """Return whether only clients of this machine can be identified."""
         return self.token is None and self.verifier is None
 
-    def identify(self, approach: RequestOrigin) -> identity.Identity:
+    def identify(self, origin: RequestOrigin) -> Identity:
         """Return the identity of a client; compare the token of this start in constant time.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: no token was sent, or it is not valid.
         """
         if self.local_only:
-            return identity.ANONYMOUS
-        given = identity.bearer_token(approach)
+            return ANONYMOUS
+        given = bearer_token(origin)
         if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
-            return identity.HOST
-        found = None if self.verifier is None else self.verifier.verify(given)
-        if found is None:
+            return HOST
+        identity = None if self.verifier is None else self.verifier.verify(given)
+        if identity is None:
             raise errors.TokenInvalid()
-        return found
+        return identity
 
-    def refusal(self, credential: identity.SignedCredential) -> str | None:
+    def refusal(self, credential: SignedCredential) -> str | None:
         """Return why a credential is not valid any more, or `None` while it is valid."""
         return None if self.verifier is None else self.verifier.refusal(credential)
-
-
-_HOST_HEADER = re.compile(
-    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
-)
-MAX_LOGGED_ORIGIN = 200
-"""Characters of a refused page's origin in the log."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
-"""Schemes of origins that any page can have; settings cannot allow a whole scheme of these."""
-_LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
-"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
-gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
-name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +134,13 @@ class AccessControl:
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Authenticator)
-    limits: identity.OwnerLimits = identity.UNLIMITED_OWNER
+    limits: OwnerLimits = UNLIMITED_OWNER
     """Limits of owners that have none of their own."""
     rate_limiter: RateLimiter | None = None
-    visits: RevocableStreams = field(default_factory=RevocableStreams)
+    streams: RevocableStreams = field(default_factory=RevocableStreams)
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 
-    def check_origin(self, approach: RequestOrigin) -> None:
+    def check_origin(self, origin: RequestOrigin) -> None:
         """Refuse a request to a foreign host name, from a foreign page, or from a remote peer that
         no token can identify.
 
@@ -122,23 +149,23 @@ class AccessControl:
             errors.PeerNotAllowed: the peer is on another machine, and no token is configured.
             errors.OriginNotAllowed: the page may not send requests.
         """
-        if len(approach.hosts) != 1:
+        if len(origin.hosts) != 1:
             raise errors.HostNotAllowed()
-        self._check_host(approach.hosts[0], approach)
-        if self.authenticator.local_only and not approach.is_local:
+        self._check_host(origin.hosts[0], origin)
+        if self.authenticator.local_only and not origin.is_local:
             raise errors.PeerNotAllowed()
-        if len(approach.origins) > 1:
+        if len(origin.origins) > 1:
             raise errors.OriginNotAllowed()
-        if approach.origins:
-            same = approach.origins[0] == f"{approach.scheme}://{approach.hosts[0].lower()}"
-            if not same and not self.admits_origin(approach.origins[0]):
+        if origin.origins:
+            same = origin.origins[0] == f"{origin.scheme}://{origin.hosts[0].lower()}"
+            if not same and not self.admits_origin(origin.origins[0]):
                 log.warning(
                     "a web page is refused: its origin %a is not in allowed_origins",
-                    approach.origins[0][:MAX_LOGGED_ORIGIN],
+                    origin.origins[0][:MAX_LOGGED_ORIGIN],
                     extra=ONCE_A_MINUTE,
                 )
                 raise errors.OriginNotAllowed()
-        elif approach.fetch_site in ("cross-site", "same-site") and not approach.navigates:
+        elif origin.fetch_site in ("cross-site", "same-site") and not origin.navigates:
             raise errors.OriginNotAllowed()
 
     def admits_origin(self, origin: str) -> bool:
@@ -150,7 +177,7 @@ class AccessControl:
             or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
         )
 
-    def _check_host(self, host: str, approach: RequestOrigin) -> None:
+    def _check_host(self, host: str, origin: RequestOrigin) -> None:
         matched = _HOST_HEADER.fullmatch(host)
         if matched is None:
             raise errors.HostNotAllowed()
@@ -159,8 +186,8 @@ class AccessControl:
             return
         if name not in CONTAINER_HOST_NAMES:
             raise errors.HostNotAllowed()
-        harmless = approach.rebinding_proof or approach.learns_nothing
-        if self.authenticator.local_only and (approach.origins or not harmless):
+        harmless = origin.rebinding_proof or origin.learns_nothing
+        if self.authenticator.local_only and (origin.origins or not harmless):
             raise errors.HostNotAllowed(
                 f"Without a token the service cannot tell a container that calls it '{name}' from "
                 "a web page that had this name rebound.",
@@ -168,13 +195,13 @@ class AccessControl:
                 f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
             )
 
-    def _may_be_rebound(self, approach: RequestOrigin) -> bool:
+    def _may_be_rebound(self, origin: RequestOrigin) -> bool:
         """Return whether a page that had a container's name rebound may have sent this."""
-        if self.anywhere or not self.authenticator.local_only or approach.rebinding_proof:
+        if self.anywhere or not self.authenticator.local_only or origin.rebinding_proof:
             return False
-        return approach.hosts[0].partition(":")[0].lower() in CONTAINER_HOST_NAMES - self.names
+        return origin.hosts[0].partition(":")[0].lower() in CONTAINER_HOST_NAMES - self.names
 
-    def admit_request(self, approach: RequestOrigin) -> None:
+    def admit_request(self, origin: RequestOrigin) -> None:
         """Check the origin and the rate of a request.
 
         Raises:
@@ -182,11 +209,11 @@ class AccessControl:
                 allowed.
             errors.RateLimited: the address sends too many requests.
         """
-        self.check_origin(approach)
+        self.check_origin(origin)
         if self.rate_limiter is not None:
-            self.rate_limiter.admit_request(approach)
+            self.rate_limiter.admit_request(origin)
 
-    async def authenticate(self, approach: RequestOrigin) -> identity.Identity:
+    async def authenticate(self, origin: RequestOrigin) -> Identity:
         """Return the identity of a client, with the rights that the origin of its request leaves
         it; delay the answer to a wrong token.
 
@@ -195,36 +222,36 @@ class AccessControl:
             errors.RateLimited: too many answers to wrong tokens are being delayed.
         """
         try:
-            who = self.authenticator.identify(approach).at(approach)
-            if self._may_be_rebound(approach):
-                who = replace(who, scopes=frozenset())
+            identity = self.authenticator.identify(origin).at(origin)
+            if self._may_be_rebound(origin):
+                identity = replace(identity, scopes=frozenset())
         except errors.TokenInvalid:
-            await self.delay_wrong_token(approach)
+            await self.delay_wrong_token(origin)
             raise
-        if who.limits != identity.UNLIMITED_OWNER:
-            return who
-        shares = who.proof is identity.AuthMethod.JWT
-        return replace(who, limits=replace(self.limits, shares=shares))
+        if identity.limits != UNLIMITED_OWNER:
+            return identity
+        shares = identity.proof is AuthMethod.JWT
+        return replace(identity, limits=replace(self.limits, shares=shares))
 
-    async def identify(self, approach: RequestOrigin) -> identity.Identity:
+    async def identify(self, origin: RequestOrigin) -> Identity:
         """Return the identity of a client and count its request.
 
         Raises:
             errors.TokenMissing, errors.TokenInvalid: the client is not identified.
             errors.RateLimited: the client sends too many requests.
         """
-        who = await self.authenticate(approach)
+        identity = await self.authenticate(origin)
         if self.rate_limiter is not None:
-            self.rate_limiter.enter(who)
-        return who
+            self.rate_limiter.enter(identity)
+        return identity
 
-    async def delay_wrong_token(self, approach: RequestOrigin) -> None:
+    async def delay_wrong_token(self, origin: RequestOrigin) -> None:
         """Delay the answer to a wrong token, longer with each one.
 
         Raises:
             errors.RateLimited: too many answers to wrong tokens are being delayed.
         """
-        if self.rate_limiter is not None and (delay := self.rate_limiter.fail(approach)):
+        if self.rate_limiter is not None and (delay := self.rate_limiter.fail(origin)):
             self.rate_limiter.held += 1
             try:
                 await self.pause(delay)
@@ -232,8 +259,8 @@ class AccessControl:
                 self.rate_limiter.held -= 1
 
 
-def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticator:
-    """Create the authenticator; ``watch`` reads its files again when they change.
+def create_authenticator(settings: Settings, watcher: FileWatcher) -> Authenticator:
+    """Create the authenticator; ``watcher`` reads its files again when they change.
 
     Raises:
         errors.SettingsInvalid: a file of keys or revocations cannot be used.
@@ -242,13 +269,13 @@ def create_authenticator(settings: Settings, watch: FileWatcher) -> Authenticato
     folder = settings.token_keys or _default_key_folder(settings)
     if folder is None:
         return Authenticator(token)
-    public = watch.add(
+    public = watcher.add(
         "the keys of signed tokens", [folder], lambda: signed_tokens.read_public_keys(folder)
     )
     log.info("signed tokens are accepted; public keys: %d", len(public.value))
     list_file = folder.parent / "revoked.txt"
     read = signed_tokens.RevocationFile(list_file)
-    revoked = watch.add("the list of revoked tokens", [list_file], read)
+    revoked = watcher.add("the list of revoked tokens", [list_file], read)
     verifier = signed_tokens.TokenVerifier(lambda: public.value, lambda: revoked.value)
     return Authenticator(token, verifier)
 
@@ -261,22 +288,12 @@ def _default_key_folder(settings: Settings) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-DEFAULT_LIMITS = identity.OwnerLimits(
-    requests_per_minute=1200,
-    jobs=32,
-    queued_audio_s=24 * 3600.0,
-    upload_bytes=16 << 30,
-    live_sessions=32,
-)
-"""Defaults of a service that other machines can reach: far beyond the needs of a person."""
-
-
-def owner_limits_of(settings: Settings) -> identity.OwnerLimits:
+def owner_limits_of(settings: Settings) -> OwnerLimits:
     """Return the limits of one owner. On loopback there are none by default."""
     exposed = not is_loopback_address(settings.host) or bool(settings.forwarded_allow_ips)
-    usual = DEFAULT_LIMITS if exposed else identity.UNLIMITED_OWNER
+    usual = DEFAULT_LIMITS if exposed else UNLIMITED_OWNER
     hours, mb = settings.limit_queued_hours, settings.limit_upload_mb
-    return identity.OwnerLimits(
+    return OwnerLimits(
         requests_per_minute=_limit_or_default(settings.limit_requests, usual.requests_per_minute),
         jobs=_limit_or_default(settings.limit_jobs, usual.jobs),
         queued_audio_s=usual.queued_audio_s if hours is None else hours * 3600 or None,
@@ -289,23 +306,13 @@ def _limit_or_default(given: int | None, default: int | None) -> int | None:
     return default if given is None else given or None
 
 
-T = TypeVar("T")
-CODE_LIFETIME_S = 120.0
-"""Time from the command to the page in the browser, which may have to start first."""
-MAX_CODES_PER_OWNER = 64
-"""Maximum of unused codes of one owner; beyond it the oldest is dropped."""
-MAX_CODES = 8 * MAX_CODES_PER_OWNER
-"""Maximum of unused codes of all owners; then the owner with the most loses the oldest."""
-_CODE_BYTES = 32
-
-
 @dataclass(frozen=True, slots=True)
 class _OneTimeCode(Generic[T]):
     """Value of a code, its owner, and its expiry."""
 
     until: float
     owner: str
-    meaning: T
+    value: T
 
 
 class OneTimeCodes(Generic[T]):
@@ -313,21 +320,21 @@ class OneTimeCodes(Generic[T]):
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._waiting: dict[str, _OneTimeCode[T]] = {}
+        self._unused: dict[str, _OneTimeCode[T]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._unused)
 
-    def give(self, meaning: T, owner: str) -> str:
-        """Return a new code for ``meaning``. Beyond the limit the oldest code of the same ``owner``
+    def give(self, value: T, owner: str) -> str:
+        """Return a new code for ``value``. Beyond the limit the oldest code of the same ``owner``
         is dropped."""
         self._drop_old()
         self._make_room(owner)
-        word = secrets.token_urlsafe(_CODE_BYTES)
-        self._waiting[word] = _OneTimeCode(self._now() + CODE_LIFETIME_S, owner, meaning)
-        return word
+        code = secrets.token_urlsafe(_CODE_BYTES)
+        self._unused[code] = _OneTimeCode(self._now() + CODE_LIFETIME_S, owner, value)
+        return code
 
-    def take(self, word: str) -> T:
+    def take(self, code: str) -> T:
         """Return the value of a code; the code is used up.
 
         Raises:
@@ -335,19 +342,19 @@ class OneTimeCodes(Generic[T]):
         """
         self._drop_old()
         # The time of this look-up gives nothing away that helps to guess 32 random bytes.
-        found = self._waiting.pop(word, None)
-        if found is None:
+        entry = self._unused.pop(code, None)
+        if entry is None:
             raise errors.LinkInvalid()
-        return found.meaning
+        return entry.value
 
     def _make_room(self, owner: str) -> None:
-        having = Counter(one.owner for one in self._waiting.values())
-        if having[owner] < MAX_CODES_PER_OWNER:
-            if len(self._waiting) < MAX_CODES:
+        counts = Counter(entry.owner for entry in self._unused.values())
+        if counts[owner] < MAX_CODES_PER_OWNER:
+            if len(self._unused) < MAX_CODES:
                 return
-            ((owner, _),) = having.most_common(1)
-        del self._waiting[next(word for word, one in self._waiting.items() if one.owner == owner)]
+            ((owner, _),) = counts.most_common(1)
+        del self._unused[next(code for code, entry in self._unused.items() if entry.owner == owner)]
 
     def _drop_old(self) -> None:
         now = self._now()
-        self._waiting = {word: one for word, one in self._waiting.items() if one.until > now}
+        self._unused = {code: entry for code, entry in self._unused.items() if entry.until > now}

@@ -147,10 +147,10 @@ class Identity:
             )
         raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
 
-    def at(self, approach: RequestOrigin) -> Identity:
+    def at(self, origin: RequestOrigin) -> Identity:
         """Return the identity with the scopes that the origin of the request allows. Only a client
         that is known to be on this machine may name its files."""
-        if approach.is_local:
+        if origin.is_local:
             return self
         return replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
 
@@ -161,17 +161,17 @@ HOST = Identity("host", AuthMethod.TOKEN, ALL_SCOPES)
 """Identity of a client with the token of this start."""
 
 
-def bearer_token(approach: RequestOrigin) -> str:
+def bearer_token(origin: RequestOrigin) -> str:
     """Return the bearer token of a request, unchecked.
 
     Raises:
         errors.TokenMissing: no `Authorization` header was sent.
         errors.TokenInvalid: another scheme was used, or the header was sent more than once.
     """
-    if not approach.authorizations:
+    if not origin.authorizations:
         raise errors.TokenMissing()
-    scheme, token = split_authorization(approach.authorizations[0])
-    if scheme != "bearer" or len(approach.authorizations) > 1:
+    scheme, token = split_authorization(origin.authorizations[0])
+    if scheme != "bearer" or len(origin.authorizations) > 1:
         raise errors.TokenInvalid()
     return token
 

@@ -39,6 +39,10 @@ FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 8.0
 FAILURE_MEMORY_S = 600.0
 """After so long without a wrong token, an address has no delay any more."""
+MAX_DELAYED_ANSWERS = 64
+"""Maximum of delayed answers to wrong tokens; beyond it further ones are refused at once."""
+MAX_OPEN_STREAMS = 512
+"""Maximum of open requests and connections of all owners that share, beside jobs and sessions."""
 
 
 def is_within_fair_share(has: float, more: float, free: float) -> bool:
@@ -52,14 +56,14 @@ def is_within_fair_share(has: float, more: float, free: float) -> bool:
 
 
 @contextmanager
-def counted(owners: Counter[str], owner: str, amount: int = 1) -> Iterator[None]:
-    """Count ``amount`` units of an owner within this context; owners without any are forgotten."""
-    owners[owner] += amount
+def counted(counter: Counter[str], owner: str, amount: int = 1) -> Iterator[None]:
+    """Count ``amount`` units of an owner within this context; owners without any are dropped."""
+    counter[owner] += amount
     try:
         yield
     finally:
-        owners[owner] -= amount
-        owners += Counter()
+        counter[owner] -= amount
+        counter += Counter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class TokenBuckets:
         """Return the seconds until 1 unit is available; 0: it is available."""
         return max(0.0, 1.0 - self._bucket(key, now).level) / self.rate.per_s
 
-    def standing(self, key: str, now: float) -> RateLimitState:
+    def state(self, key: str, now: float) -> RateLimitState:
         """Return the state of a key's limit."""
         level = self._bucket(key, now).level
         full = math.ceil((self.rate.amount - level) / self.rate.per_s)
@@ -187,10 +191,6 @@ def rate_limit_key(peer: str | None) -> str:
     return str(ip)
 
 
-MAX_DELAYED_ANSWERS = 64
-"""Maximum of delayed answers to wrong tokens; beyond it further ones are refused at once."""
-
-
 class RateLimiter:
     """Rate limits of requests. ``per_minute``: limit of one owner; an address gets `ADDRESS_SHARE`
     times that."""
@@ -203,33 +203,33 @@ class RateLimiter:
         self.held = 0
         """Number of delayed answers."""
 
-    def admit_request(self, approach: RequestOrigin) -> None:
+    def admit_request(self, origin: RequestOrigin) -> None:
         """Count a request of an address.
 
         Raises:
             errors.RateLimited: the address sent too many.
         """
-        raise_rate_limited(self._addresses.take(rate_limit_key(approach.peer), self._now()))
+        raise_rate_limited(self._addresses.take(rate_limit_key(origin.peer), self._now()))
 
-    def enter(self, who: Identity) -> None:
+    def enter(self, identity: Identity) -> None:
         """Count a request of an identified client.
 
         Raises:
             errors.RateLimited: the client sent too many.
         """
-        raise_rate_limited(self._owners.take(who.owner, self._now()))
+        raise_rate_limited(self._owners.take(identity.owner, self._now()))
 
-    def standing(self, who: Identity) -> RateLimitState:
-        """Return the state of the caller's rate limit."""
-        return self._owners.standing(who.owner, self._now())
+    def state(self, identity: Identity) -> RateLimitState:
+        """Return the state of the client's rate limit."""
+        return self._owners.state(identity.owner, self._now())
 
-    def fail(self, approach: RequestOrigin) -> float:
+    def fail(self, origin: RequestOrigin) -> float:
         """Count a wrong token; return the seconds by which its answer is delayed.
 
         Raises:
             errors.RateLimited: too many answers are being delayed.
         """
-        delay = self._failures.note(rate_limit_key(approach.peer), self._now())
+        delay = self._failures.note(rate_limit_key(origin.peer), self._now())
         if delay and self.held >= MAX_DELAYED_ANSWERS:
             raise_rate_limited(delay)
         return delay
@@ -246,71 +246,67 @@ def raise_rate_limited(wait_s: float, detail: str | None = None) -> None:
 
 
 class FairOwnerSemaphore:
-    """Semaphore with ``places`` slots, fair among owners. Waiting owners are served round robin,
+    """Semaphore of ``slots``, fair among owners. Waiting owners are served round robin,
     each in the order of its own requests. One that shares (`OwnerLimits.shares`) leaves others
     slots."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._held = Counter[str]()
         self._waiting: dict[str, deque[tuple[Identity, asyncio.Future[None]]]] = {}
         """By owner, in the order of their turns."""
 
     @asynccontextmanager
-    async def held(self, caller: Identity) -> AsyncIterator[None]:
-        """Hold a slot within this context; wait for the caller's turn."""
-        await self._acquire(caller)
+    async def held(self, identity: Identity) -> AsyncIterator[None]:
+        """Hold a slot within this context; wait for the client's turn."""
+        await self._acquire(identity)
         try:
             yield
         finally:
-            self._release(caller.owner)
+            self._release(identity.owner)
 
-    async def _acquire(self, caller: Identity) -> None:
+    async def _acquire(self, identity: Identity) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line = self._waiting.setdefault(caller.owner, deque())
-        line.append((caller, granted))
+        queue = self._waiting.setdefault(identity.owner, deque())
+        queue.append((identity, granted))
         self._grant()
         try:
             await granted
         except asyncio.CancelledError:
             if granted.cancelled():
-                self._leave(caller.owner)
+                self._drop_cancelled(identity.owner)
             else:
-                self._release(caller.owner)
+                self._release(identity.owner)
             raise
 
     def _release(self, owner: str) -> None:
         self._held[owner] -= 1
-        self._held += Counter()  # forget owners without slots
+        self._held += Counter()  # drop owners without slots
         self._grant()
 
     def _grant(self) -> None:
         """Grant free slots to waiting owners, in the order of their turns."""
         while (owner := next(filter(self._may, self._waiting), None)) is not None:
-            line = self._waiting.pop(owner)
-            _, granted = line.popleft()
-            if line:
-                self._waiting[owner] = line  # at the end of the order
+            queue = self._waiting.pop(owner)
+            _, granted = queue.popleft()
+            if queue:
+                self._waiting[owner] = queue  # at the end of the order
             if not granted.done():  # otherwise its task has just been cancelled
                 self._held[owner] += 1
                 granted.set_result(None)
 
     def _may(self, owner: str) -> bool:
-        caller, _ = self._waiting[owner][0]
-        has, free = self._held[owner], self._places - self._held.total()
-        return is_within_fair_share(has if caller.limits.shares else 0, 1, free)
+        identity, _ = self._waiting[owner][0]
+        has, free = self._held[owner], self._slots - self._held.total()
+        return is_within_fair_share(has if identity.limits.shares else 0, 1, free)
 
-    def _leave(self, owner: str) -> None:
-        """Forget the cancelled requests of an owner."""
-        line = deque(one for one in self._waiting.get(owner, ()) if not one[1].cancelled())
-        if line:
-            self._waiting[owner] = line
+    def _drop_cancelled(self, owner: str) -> None:
+        """Drop the cancelled requests of an owner."""
+        queue = deque(one for one in self._waiting.get(owner, ()) if not one[1].cancelled())
+        if queue:
+            self._waiting[owner] = queue
         else:
             self._waiting.pop(owner, None)
-
-
-MAX_OPEN_STREAMS = 512
-"""Maximum of open requests and connections of all owners that share, beside jobs and sessions."""
 
 
 class RevocableStreams:
@@ -318,55 +314,56 @@ class RevocableStreams:
 
     def __init__(
         self,
-        refusal: Callable[[SignedCredential], str | None] = lambda credential: None,
+        credential_refusal: Callable[[SignedCredential], str | None] = lambda credential: None,
         most: int = MAX_OPEN_STREAMS,
     ) -> None:
-        """``refusal`` returns why a credential is not valid any more, or `None` while it is.
-        ``most``: the maximum of open streams of all owners that share (`OwnerLimits.shares`)."""
-        self._refusal = refusal
+        """``credential_refusal`` returns why a credential is not valid any more, or `None` while it
+        is valid. ``most``: the maximum of open streams of all owners that share
+        (`OwnerLimits.shares`)."""
+        self._credential_refusal = credential_refusal
         self._most = most
         self._open = Counter[str]()
-        self._here: dict[Callable[[], None], SignedCredential] = {}
+        self._credentials: dict[Callable[[], None], SignedCredential] = {}
 
     @contextmanager
-    def lasting(self, caller: Identity, sent_away: Callable[[], None]) -> Iterator[None]:
-        """Call ``sent_away`` once if the caller's credential is revoked within this context. A
-        caller without a credential is never disconnected."""
-        if caller.credential is None:
+    def lasting(self, identity: Identity, disconnect: Callable[[], None]) -> Iterator[None]:
+        """Call ``disconnect`` once if the client's credential is revoked within this context. A
+        client without a credential is never disconnected."""
+        if identity.credential is None:
             yield
             return
-        self._here[sent_away] = caller.credential
+        self._credentials[disconnect] = identity.credential
         try:
             yield
         finally:
-            self._here.pop(sent_away, None)
+            self._credentials.pop(disconnect, None)
 
     @contextmanager
-    def opened(self, caller: Identity) -> Iterator[None]:
-        """Count a request or connection as the caller's within this context.
+    def opened(self, identity: Identity) -> Iterator[None]:
+        """Count a request or connection as the client's within this context.
 
         Each owner may have one; more only if they leave others a fair share.
 
         Raises:
-            errors.ConnectionsLimited: the caller's share is used up.
+            errors.ConnectionsLimited: the client's share is used up.
         """
-        if not caller.limits.shares:
+        if not identity.limits.shares:
             yield
             return
-        has = self._open[caller.owner]
+        has = self._open[identity.owner]
         if has and not is_within_fair_share(has, 1, self._most - self._open.total()):
             raise errors.ConnectionsLimited()
-        with counted(self._open, caller.owner):
+        with counted(self._open, identity.owner):
             yield
 
-    def look(self) -> None:
+    def check_credentials(self) -> None:
         """Close the streams with a credential that is not valid any more."""
         ended: Counter[tuple[str, str]] = Counter()
-        for sent_away, credential in list(self._here.items()):
-            if (why := self._refusal(credential)) is not None:
-                del self._here[sent_away]
+        for disconnect, credential in list(self._credentials.items()):
+            if (why := self._credential_refusal(credential)) is not None:
+                del self._credentials[disconnect]
                 ended[credential.token_id, why] += 1
-                sent_away()
+                disconnect()
         for (token_id, why), count in ended.items():
             log.info("token %s %s: %d open streams closed", token_id, why, count)
 
@@ -374,4 +371,4 @@ class RevocableStreams:
         """Check the credentials at intervals, until cancelled."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            self.look()
+            self.check_credentials()

@@ -43,6 +43,25 @@ TOKEN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 REVOCATION_FILE_HEADER = (
     "# Tokens that count no more, by their ids. 'vibevoice-asr token revoke' writes it.\n"
 )
+ALGORITHM = "ES256"
+AUDIENCE = "vibevoice-asr"
+SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+"""Subjects without look-alikes, spaces or characters with a meaning in logs or paths."""
+MAX_TOKEN_CHARACTERS = 2048
+"""Maximum; the tokens of `TokenIssuer` have about 350."""
+MAX_KEY_ID_CHARACTERS = 64
+"""Maximum in a log line; ours have 43."""
+LEEWAY_S = 30
+"""Tolerated clock difference."""
+MAX_TIMESTAMP_S = 253_402_300_800
+"""The year 10000, in seconds since 1970; later dates are refused."""
+_JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
+"""Allowed header fields: no key, URL of a key or extension is taken from a token."""
+_SIGNATURE_BYTES = 64
+MAX_ACCEPTED = 1024
+"""Maximum of accepted tokens that are remembered, by their hashes."""
+_CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
+"""Exceptions that PyJWT does not convert, for example if the expiry is null."""
 
 
 def parse_revocations(text: str) -> frozenset[str]:
@@ -110,27 +129,6 @@ class RevocationFile:
         return ids
 
 
-ALGORITHM = "ES256"
-AUDIENCE = "vibevoice-asr"
-SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-"""Subjects without look-alikes, spaces or characters with a meaning in logs or paths."""
-MAX_TOKEN_CHARACTERS = 2048
-"""Maximum; the tokens of `TokenIssuer` have about 350."""
-MAX_KEY_ID_CHARACTERS = 64
-"""Maximum in a log line; ours have 43."""
-LEEWAY_S = 30
-"""Tolerated clock difference."""
-MAX_TIMESTAMP_S = 253_402_300_800
-"""The year 10000, in seconds since 1970; later dates are refused."""
-_JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
-"""Allowed header fields: no key, URL of a key or extension is taken from a token."""
-_SIGNATURE_BYTES = 64
-MAX_ACCEPTED = 1024
-"""Maximum of accepted tokens that are remembered, by their hashes."""
-_CLAIM_TYPE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
-"""Exceptions that PyJWT does not convert, for example if the expiry is null."""
-
-
 class TokenVerifier:
     """Verification of tokens; ``keys`` and ``revoked`` return the current keys and revoked ids."""
 
@@ -148,23 +146,23 @@ class TokenVerifier:
         self._now = now
         self._jwt = jwt
         signer, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        filling = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
+        decoy_claims = {"sub": "nobody", "jti": "0" * 32, "aud": AUDIENCE}
         self._accepted = BoundedDict[bytes, Identity](MAX_ACCEPTED)
-        self._decoy = (jwt.encode(filling, signer, ALGORITHM), other.public_key())
+        self._decoy = (jwt.encode(decoy_claims, signer, ALGORITHM), other.public_key())
 
     def verify(self, token: str) -> Identity | None:
         """Return the identity of a token, or `None` if it is invalid for any reason."""
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
-        known = self._accepted.get(digest)
-        if known and known.credential and self.refusal(known.credential) is None:
-            return known
-        found = self._verified(token)
-        if found is not None:
-            self._accepted[digest] = found
-        return found
+        identity = self._accepted.get(digest)
+        if identity and identity.credential and self.refusal(identity.credential) is None:
+            return identity
+        identity = self._verified(token)
+        if identity is not None:
+            self._accepted[digest] = identity
+        return identity
 
     def _verified(self, token: str) -> Identity | None:
-        key_id = self._key_named(token)
+        key_id = self._key_id_of(token)
         key = self._keys().get(key_id)
         known = key is not None
         if key is None:
@@ -188,7 +186,7 @@ class TokenVerifier:
         except (self._jwt.InvalidTokenError, *_CLAIM_TYPE_ERRORS) as error:
             log.debug("signed token rejected: %s", type(error).__name__ if known else "malformed")
             return None
-        return self._counting(claims, key_id)
+        return self._identity_of(claims, key_id)
 
     def refusal(self, credential: SignedCredential) -> str | None:
         """Return why a token that was valid is not any more, or `None` while it is valid."""
@@ -200,7 +198,7 @@ class TokenVerifier:
             return "has expired"
         return None
 
-    def _counting(self, claims: Mapping[str, Any], key_id: str) -> Identity | None:
+    def _identity_of(self, claims: Mapping[str, Any], key_id: str) -> Identity | None:
         subject, token_id, scope = claims["sub"], claims["jti"], claims.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
@@ -213,7 +211,7 @@ class TokenVerifier:
         scopes = frozenset(one for one in Scope if one in scope.split())  # others mean nothing here
         return Identity(subject, AuthMethod.JWT, scopes, credential=credential)
 
-    def _key_named(self, token: str) -> str:
+    def _key_id_of(self, token: str) -> str:
         """Return the key id of a well-formed token; "" if it is malformed or has none."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             return ""

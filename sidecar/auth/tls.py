@@ -114,11 +114,13 @@ def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
     with needed_for("Certificates of our own"):
         from cryptography import x509
     try:
-        found = x509.load_pem_x509_certificate(files.read(pair.certificate, MAX_PEM_BYTES))
-        names_in_it = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        certificate = x509.load_pem_x509_certificate(files.read(pair.certificate, MAX_PEM_BYTES))
+        names_in_it = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
     except (ValueError, x509.ExtensionNotFound):
         return "cannot be read"
-    if found.not_valid_after_utc < utc_now() + datetime.timedelta(days=RENEWAL_DAYS):
+    if certificate.not_valid_after_utc < utc_now() + datetime.timedelta(days=RENEWAL_DAYS):
         return "is about to expire"
     has = {*names_in_it.get_values_for_type(x509.DNSName)}
     has |= {str(address) for address in names_in_it.get_values_for_type(x509.IPAddress)}
@@ -189,8 +191,8 @@ class ServerTls:
     """SHA-256 fingerprint of a self-signed certificate, else `None`."""
 
 
-def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
-    """Create the TLS configuration, or return `None` if TLS is off; ``watch`` reloads the files.
+def create_tls(settings: Settings, watcher: FileWatcher) -> ServerTls | None:
+    """Create the TLS configuration, or return `None` if TLS is off; ``watcher`` reloads the files.
 
     Raises:
         errors.SettingsInvalid: the settings contradict each other, or a file cannot be used.
@@ -207,7 +209,7 @@ def create_tls(settings: Settings, watch: FileWatcher) -> ServerTls | None:
         return None
     pem = pair.certificate.read_text("ascii") if own else None
     fingerprint = certificate_fingerprint(pem) if pem else None
-    return ServerTls(_create_ssl_context(pair, watch), pair, fingerprint)
+    return ServerTls(_create_ssl_context(pair, watcher), pair, fingerprint)
 
 
 def local_fingerprint(settings: Settings) -> str | None:
@@ -253,14 +255,14 @@ def _folder(settings: Settings) -> Path:
     return data / CERTIFICATE_FOLDER
 
 
-def _create_ssl_context(pair: CertificatePair, watch: FileWatcher) -> ssl.SSLContext:
+def _create_ssl_context(pair: CertificatePair, watcher: FileWatcher) -> ssl.SSLContext:
     """Return the context with which every connection starts.
 
     Before the handshake sends the certificate, the context that was read last replaces it. So a
     pair is replaced as a whole, and a broken pair is never used.
     """
     paths = {pair.certificate, pair.key}
-    current = watch.add("the certificate for TLS", paths, lambda: _read_certificate(pair))
+    current = watcher.add("the certificate for TLS", paths, lambda: _read_certificate(pair))
 
     def take_over(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
         connection.context = current.value

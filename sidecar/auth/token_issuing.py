@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
+SUBFOLDER = "tokens"
+"""Subfolder of the data folder."""
+MAX_ISSUED_BYTES = 64 << 20
+_TOKEN_ID = re.compile(r"[0-9a-f]{32}")
+IsoDate = Annotated[datetime.datetime, PlainSerializer(datetime.datetime.isoformat)]
+
+
 class SigningKeys:
     """Key pairs in a folder: `private/` for the issuer of tokens, `public/` for servers."""
 
@@ -84,15 +91,6 @@ def _read_private_key(file: Path) -> EllipticCurvePrivateKey:
     return key
 
 
-SUBFOLDER = "tokens"
-"""Subfolder of the data folder."""
-MAX_ISSUED_BYTES = 64 << 20
-_ID = re.compile(r"[0-9a-f]{32}")
-
-
-IsoDate = Annotated[datetime.datetime, PlainSerializer(datetime.datetime.isoformat)]
-
-
 class IssuedToken(BaseModel):
     """Line of `issued.jsonl`: the metadata of an issued token, without the token itself."""
 
@@ -134,29 +132,29 @@ class TokenIssuer:
             import jwt
         with self._alone():
             name, key = self.keys.signer()
-            issued = self._now()
-            issue = IssuedToken(
+            issued_at = self._now()
+            issued_token = IssuedToken(
                 token_id=uuid.uuid4().hex,
                 subject=subject,
                 key=name,
-                issued=issued,
-                expires=_expiry_date(issued, lasts_s),
+                issued=issued_at,
+                expires=_expiry_date(issued_at, lasts_s),
                 scopes=tuple(scopes),
             )
             claims: dict[str, object] = {
                 "sub": subject,
-                "jti": issue.token_id,
+                "jti": issued_token.token_id,
                 "aud": signed_tokens.AUDIENCE,
-                "iat": issued,
+                "iat": issued_at,
             }
-            if issue.expires is not None:
-                claims["exp"] = issue.expires
-            if issue.scopes:
-                claims["scope"] = " ".join(issue.scopes)
+            if issued_token.expires is not None:
+                claims["exp"] = issued_token.expires
+            if issued_token.scopes:
+                claims["scope"] = " ".join(issued_token.scopes)
             token = jwt.encode(claims, key, signed_tokens.ALGORITHM, headers={"kid": name})
-            self._note(issue)
+            self._append_issued(issued_token)
             self._begin_list()
-        return token, issue
+        return token, issued_token
 
     def rotate(self) -> str:
         """Create a key that signs from now on; return its thumbprint."""
@@ -188,7 +186,7 @@ class TokenIssuer:
             return frozenset()
         return signed_tokens.read_revocations(self.revoked_file)
 
-    def revoke(self, who: str) -> list[str]:
+    def revoke(self, subject_or_id: str) -> list[str]:
         """Revoke all tokens of a subject, or the token with an id; return their ids.
 
         An id that was not issued here is accepted too: its token may come from another issuer.
@@ -197,12 +195,16 @@ class TokenIssuer:
             errors.SettingsInvalid: there is no such token, or a file is damaged.
         """
         with self._alone():
-            ids = [each.token_id for each in self.issued() if who in (each.subject, each.token_id)]
-            if not ids and _ID.fullmatch(who):
-                ids = [who]
+            ids = [
+                each.token_id
+                for each in self.issued()
+                if subject_or_id in (each.subject, each.token_id)
+            ]
+            if not ids and _TOKEN_ID.fullmatch(subject_or_id):
+                ids = [subject_or_id]
             if not ids:
                 raise SettingsInvalid(
-                    f"No token was issued here for '{who}'.",
+                    f"No token was issued here for '{subject_or_id}'.",
                     hint="'vibevoice-asr token list' shows names and ids.",
                 )
             self._write_revoked(self.revoked() | set(ids))
@@ -223,8 +225,8 @@ class TokenIssuer:
         text = signed_tokens.REVOCATION_FILE_HEADER + "".join(f"{each}\n" for each in sorted(ids))
         files.write(self.revoked_file, text.encode(), files.PUBLIC)
 
-    def _note(self, issue: IssuedToken) -> None:
-        line = issue.model_dump_json(by_alias=True)
+    def _append_issued(self, issued_token: IssuedToken) -> None:
+        line = issued_token.model_dump_json(by_alias=True)
         before = b""
         if self._issued_file.exists():
             before = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True)

@@ -120,13 +120,13 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         from sidecar.server import app as server_app
         from sidecar.server.http_server import serve_until_shutdown
 
-        watch = FileWatcher()
-        tls = create_tls(settings, watch)
+        watcher = FileWatcher()
+        tls = create_tls(settings, watcher)
         service = server_app.create_service(settings)
-        entrance = server_app.create_entrance(settings, watch)
-        app = server_app.create_staged_app(service, watch, entrance)
+        access = server_app.create_access_control(settings, watcher)
+        app = server_app.create_staged_app(service, watcher, access)
         pair = tls.pair if tls else None
-        listeners = server_app.create_listeners(settings, service, entrance, watch, besides, pair)
+        listeners = server_app.create_listeners(settings, service, access, watcher, besides, pair)
         place = start_listening(place, settings)
     if isinstance(place, RunningService):
         used = "port %d: the service with pid %d is used instead of a new one"

@@ -88,13 +88,13 @@ def _log_choice(
     log.log(level, "%s %s: %s", role, choice.spec.name if choice else "(none)", reason)
 
 
-def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.AccessControl:
-    """Create the access control of all protocols; ``watch`` reloads the files that it depends on.
+def create_access_control(settings: Settings, watcher: FileWatcher) -> authentication.AccessControl:
+    """Create the access control of all protocols; ``watcher`` reloads the files that it depends on.
 
     Raises:
         errors.SettingsInvalid: the service would be open to the network.
     """
-    authenticator = authentication.create_authenticator(settings, watch)
+    authenticator = authentication.create_authenticator(settings, watcher)
     anywhere = not is_loopback_address(settings.host)
     if anywhere and authenticator.local_only:
         raise SettingsInvalid(
@@ -120,20 +120,20 @@ def create_entrance(settings: Settings, watch: FileWatcher) -> authentication.Ac
         authenticator=authenticator,
         limits=limits,
         rate_limiter=RateLimiter(per_minute) if per_minute else None,
-        visits=RevocableStreams(authenticator.refusal, most=most),
+        streams=RevocableStreams(authenticator.refusal, most=most),
     )
 
 
 def create_listeners(
     settings: Settings,
     service: Service,
-    entrance: authentication.AccessControl,
-    watch: FileWatcher,
+    access: authentication.AccessControl,
+    watcher: FileWatcher,
     ports: Mapping[str, socket.socket],
-    tls: CertificatePair | None = None,
+    pair: CertificatePair | None = None,
 ) -> list[ProtocolListener]:
-    """Create the listeners of the ``ports`` beside HTTP (`reserve_ports`); ``tls`` are the files of
-    TLS.
+    """Create the listeners of the ``ports`` beside HTTP (`reserve_ports`); ``pair``: the files
+    of TLS.
 
     Raises:
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
@@ -143,7 +143,7 @@ def create_listeners(
     for port in (port for plugin in enabled(settings) for port in plugin.ports):
         if (sock := ports.get(port.field)) is not None:
             http = partial(_http_listener, port, service, sock)
-            parts = PortParts(settings, service, entrance, watch, sock, tls, http)
+            parts = PortParts(settings, service, access, watcher, sock, pair, http)
             found.append(port.create_listener(parts))
     return found
 
@@ -174,8 +174,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """
     settings = settings or load_settings()
     service = service or create_service(settings)
-    watch = FileWatcher()
-    entrance = create_entrance(settings, watch)
+    watcher = FileWatcher()
+    access = create_access_control(settings, watcher)
     from sidecar.server.http_app import create_whole_app
 
     def freeze_imports() -> None:
@@ -184,12 +184,12 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         gc.collect()
         gc.freeze()
 
-    lifespan = service_lifespan(service, watch, entrance.visits, opened=freeze_imports)
-    return create_whole_app(service, entrance, lifespan)
+    lifespan = service_lifespan(service, watcher, access.streams, opened=freeze_imports)
+    return create_whole_app(service, access, lifespan)
 
 
 def create_staged_app(
-    service: Service, watch: FileWatcher, entrance: authentication.AccessControl
+    service: Service, watcher: FileWatcher, access: authentication.AccessControl
 ) -> StagedApp:
     """Create the application that answers `/health` first, and the rest once it is imported.
 
@@ -203,7 +203,7 @@ def create_staged_app(
     def build() -> FastAPI:
         from sidecar.server.http_app import create_whole_app
 
-        return create_whole_app(service, entrance)
+        return create_whole_app(service, access)
 
-    lifespan = service_lifespan(service, watch, entrance.visits)
-    return StagedApp(create_health_app(service, entrance, lifespan), build)
+    lifespan = service_lifespan(service, watcher, access.streams)
+    return StagedApp(create_health_app(service, access, lifespan), build)

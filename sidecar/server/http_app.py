@@ -42,7 +42,7 @@ NO_FRAMEWORK_TELEMETRY = dict.fromkeys(("tracing", "metrics", "logs", "auto_conf
 
 
 def create_whole_app(
-    service: Service, entrance: authentication.AccessControl, lifespan: Lifespan | None = None
+    service: Service, access: authentication.AccessControl, lifespan: Lifespan | None = None
 ) -> FastAPI:
     """Create the application of all protocols. Without a ``lifespan`` the caller opens and closes
     the service."""
@@ -82,7 +82,7 @@ def create_whole_app(
         tidy_prefixes=tuple(tidy_prefixes),
     )
     about = {"title": "vibevoice-asr", "version": __version__, "description": DESCRIPTION}
-    app = create_application(service, entrance, routers, rules, lifespan=lifespan, **about)
+    app = create_application(service, access, routers, rules, lifespan=lifespan, **about)
     for layer in layers:
         app.add_middleware(layer)
     if not settings.is_node:
@@ -93,7 +93,7 @@ def create_whole_app(
 
 def create_application(
     service: Service,
-    entrance: authentication.AccessControl,
+    access: authentication.AccessControl,
     routers: Sequence[APIRouter],
     rules: auth_gate.PortRules,
     **described: Any,
@@ -108,7 +108,7 @@ def create_application(
     )
     for router in routers:
         app.include_router(router)
-    install_middleware(app, service, entrance, rules)
+    install_middleware(app, service, access, rules)
     nothing = _not_on_a_node if service.settings.is_node else errors.NotFound
     error_responses.install_error_handlers(
         app, *routers, dialects=rules.dialects, nothing_there=nothing

@@ -51,7 +51,7 @@ async def _no_app(*_: Any) -> None:
 
 class CountingServer(uvicorn.Server):
     """uvicorn server with at most ``most`` open connections of one address, WebSockets included.
-    It serves ``new`` ones of an address at once.
+    It serves ``rate_limit`` new ones of an address at once; further ones wait.
 
     A connection counts from the moment it is accepted until its socket is closed.
     """
@@ -60,11 +60,11 @@ class CountingServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         most: int = MAX_CONNECTIONS_PER_ADDRESS,
-        new: RateLimit = NEW_CONNECTIONS,
+        rate_limit: RateLimit = NEW_CONNECTIONS,
     ) -> None:
         super().__init__(config)
         self._most, self._open = most, Counter[str]()
-        self._new = TokenBuckets(new)
+        self._new_connections = TokenBuckets(rate_limit)
         self._starting = FairOwnerSemaphore(STARTS_AT_ONCE)
         self._proxies = ProxyHeadersMiddleware(_no_app, config.forwarded_allow_ips).trusted_hosts
         self._accepting = BackgroundTaskGroup()
@@ -125,12 +125,12 @@ class CountingServer(uvicorn.Server):
         counted = _CountedSocket(sock, partial(self._closed, key))
         wait_s = 0.0
         if not (is_loopback_address(host) or host in self._proxies):
-            wait_s = self._new.wait(key, now)
-            self._new.charge(key, now, 1.0)
-        peer = Identity(key, AuthMethod.PLACE)
-        self._accepting.spawn("connect", self._connect(counted, peer, wait_s))
+            wait_s = self._new_connections.wait(key, now)
+            self._new_connections.charge(key, now, 1.0)
+        identity = Identity(key, AuthMethod.PLACE)
+        self._accepting.spawn("connect", self._connect(counted, identity, wait_s))
 
-    async def _connect(self, sock: socket.socket, peer: Identity, wait_s: float) -> None:
+    async def _connect(self, sock: socket.socket, identity: Identity, wait_s: float) -> None:
         """Hand a connection over to its protocol after a while and in its turn, once its TLS
         handshake is complete."""
         config, loop = self.config, asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class CountingServer(uvicorn.Server):
         handshake_s = TLS_HANDSHAKE_S if config.ssl else None
         try:
             await asyncio.sleep(wait_s)
-            async with self._starting.held(peer):
+            async with self._starting.held(identity):
                 await asyncio.sleep(0)
             await loop.connect_accepted_socket(
                 protocol, sock, ssl=config.ssl, ssl_handshake_timeout=handshake_s

@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+BACKLOG = 2048
+_FIRST_ACTIVATED_FD = 3
+"""First descriptor that the protocol of socket activation passes."""
+_ACTIVATION_HINT = "Pass one TCP socket (ListenStream=127.0.0.1:8765); see deploy/systemd."
+PROBE_TIMEOUT_S = 2.0
+_EXIT_POLL_S = 0.02
+STOP_TIMEOUT_S = 20.0
+"""Time to wait for the other service to stop, in seconds: its grace period with a margin."""
+
+
 class ProtocolListeners:
     """All listeners, started in order and closed in reverse. If one fails to close, the error is
     logged and the others are still closed."""
@@ -46,15 +56,15 @@ class ProtocolListeners:
         Raises:
             errors.SidecarError: a listener cannot start.
         """
-        told: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         try:
             for listener in self._waiting:
                 self._started.append(listener)
-                told |= await listener.start()
+                fields |= await listener.start()
         except BaseException:
             await self.close(0)
             raise
-        return told
+        return fields
 
     def stop_accepting(self) -> None:
         """Let all listeners refuse new clients."""
@@ -78,9 +88,6 @@ async def _ended(work: Awaitable[None]) -> None:
         await work
     except Exception:
         log.exception("internal error while a listener was closed")
-
-
-BACKLOG = 2048
 
 
 def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
@@ -154,11 +161,6 @@ def listen(sock: socket.socket, hint: str | None = None) -> None:
         raise errors.PortInUse(f"Port {port} on {host} is in use.", hint=hint) from None
 
 
-_FIRST = 3
-"""First descriptor that the protocol of socket activation passes."""
-_HINT = "Pass one TCP socket (ListenStream=127.0.0.1:8765); see deploy/systemd."
-
-
 def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socket | None:
     """Return the socket passed by socket activation, `None` if there is none.
 
@@ -173,24 +175,18 @@ def take_activated_socket(environment: MutableMapping[str, str]) -> socket.socke
         return None
     if count != "1":
         raise errors.SettingsInvalid(
-            f"Socket activation passed {count} sockets; one is supported.", hint=_HINT
+            f"Socket activation passed {count} sockets; one is supported.", hint=_ACTIVATION_HINT
         )
     with suppress(OSError):
-        sock = socket.socket(fileno=_FIRST)
+        sock = socket.socket(fileno=_FIRST_ACTIVATED_FD)
         sock.set_inheritable(False)
         tcp = sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
         if tcp and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return sock
         sock.close()
     raise errors.SettingsInvalid(
-        "What socket activation passed is not a listening TCP socket.", hint=_HINT
+        "What socket activation passed is not a listening TCP socket.", hint=_ACTIVATION_HINT
     )
-
-
-PROBE_TIMEOUT_S = 2.0
-_PAUSE_S = 0.02
-STOP_TIMEOUT_S = 20.0
-"""Time to wait for the other service to stop, in seconds: its grace period with a margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +288,7 @@ def _process_ended(process: psutil.Process, timeout_s: float) -> bool:
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:
             return False
-        time.sleep(_PAUSE_S)
+        time.sleep(_EXIT_POLL_S)
     return True
 
 

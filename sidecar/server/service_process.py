@@ -32,6 +32,11 @@ IMPORT_THREAD = "import"
 
 MACOS_OPEN_MAX = 10_240
 """OPEN_MAX of macOS: its limit "infinite" cannot be set."""
+KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
+"""Environment variables of hosts that expect their sidecar to end with them."""
+PARENT_POLL_S = 0.5
+PARENT_GONE_GRACE_S = 1.5
+"""Time for an orderly shutdown after the host's end, in seconds; then the process exits at once."""
 
 
 def raise_fd_limit() -> None:
@@ -63,13 +68,6 @@ def fd_limit() -> int | None:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
-
-
-KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
-"""Environment variables of hosts that expect their sidecar to end with them."""
-PARENT_POLL_S = 0.5
-PARENT_GONE_GRACE_S = 1.5
-"""Time for an orderly shutdown after the host's end, in seconds; then the process exits at once."""
 
 
 def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:

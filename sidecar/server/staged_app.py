@@ -102,7 +102,7 @@ class _HealthRoute(Route):
 
 
 def create_health_app(
-    service: Service, entrance: authentication.AccessControl, lifespan: Lifespan
+    service: Service, access: authentication.AccessControl, lifespan: Lifespan
 ) -> Starlette:
     """Create the application that answers `/health` as the whole application does."""
 
@@ -110,7 +110,7 @@ def create_health_app(
         return await health_response(service)
 
     app = Starlette(routes=[_HealthRoute(PATH, health, methods=["GET"])], lifespan=lifespan)
-    install_middleware(app, service, entrance, auth_gate.PortRules())
+    install_middleware(app, service, access, auth_gate.PortRules())
     error_responses.install_error_handlers(app, app.router)
     return app
 
@@ -118,12 +118,12 @@ def create_health_app(
 def install_middleware(
     app: Starlette,
     service: Service,
-    entrance: authentication.AccessControl,
+    access: authentication.AccessControl,
     rules: auth_gate.PortRules,
 ) -> None:
     """Add the middleware of every application; the outermost is added last."""
     app.add_middleware(middleware.RouteEntry)
-    app.add_middleware(auth_gate.AuthGate, entrance=entrance, rules=rules)
+    app.add_middleware(auth_gate.AuthGate, access=access, rules=rules)
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=rules.dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=rules.tidy_prefixes)
@@ -132,8 +132,8 @@ def install_middleware(
 
 def service_lifespan(
     service: Service,
-    watch: FileWatcher,
-    visits: RevocableStreams,
+    watcher: FileWatcher,
+    streams: RevocableStreams,
     opened: Callable[[], None] = lambda: None,
 ) -> Lifespan:
     """Return the lifespan: the service is open, files and credentials are checked repeatedly.
@@ -144,7 +144,7 @@ def service_lifespan(
         await service.open()
         opened()
         try:
-            async with running(watch.run(), visits.run()):
+            async with running(watcher.run(), streams.run()):
                 yield
         finally:
             await service.close()

@@ -19,7 +19,7 @@ from sidecar.auth.authentication import CONTAINER_HOST_NAMES, AccessControl, Aut
 from sidecar.auth.identity import RequestOrigin, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
-from sidecar.server.app import create_app, create_entrance
+from sidecar.server.app import create_access_control, create_app
 
 HOSTILE = (
     *("evil.example", "evil.example:8765", "127.0.0.1.evil.example", "localhost.evil.example"),
@@ -266,7 +266,7 @@ def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> Non
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
 def test_listening_address_is_an_own_host_name(host: str) -> None:
-    access = create_entrance(Settings(host=host), FileWatcher())
+    access = create_access_control(Settings(host=host), FileWatcher())
     name = f"[{host}]" if ":" in host else host
     access.check_origin(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
     with pytest.raises(errors.HostNotAllowed):
@@ -285,7 +285,7 @@ def test_listening_address_is_an_own_host_name(host: str) -> None:
 def test_token_over_unencrypted_network_is_warned_of_at_the_start(
     settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    create_entrance(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
+    create_access_control(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
     assert ("cross the network unencrypted" in caplog.text) is warns
 
 

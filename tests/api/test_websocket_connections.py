@@ -95,7 +95,7 @@ class Running:
 
     port: int
     wire: Echo
-    visits: RevocableStreams
+    streams: RevocableStreams
     tickets: OneTimeCodes[auth_gate.TicketGrant]
     refused: list[str]
     protocols: list[Any]
@@ -114,7 +114,7 @@ class Papers:
     local_only = False
     revoked = False
 
-    def identify(self, approach: Any) -> Identity:
+    def identify(self, origin: Any) -> Identity:
         return Identity("anna", AuthMethod.JWT, credential=SignedCredential("1", "key"))
 
     def refusal(self, credential: SignedCredential) -> str | None:
@@ -128,7 +128,7 @@ async def serving(
     """The wire behind the gate, served as `server.http_server` does."""
     wire = Echo(asyncio.Queue(), asyncio.Event())
     known = authenticator or Authenticator(TOKEN)
-    visits, tickets = RevocableStreams(known.refusal), OneTimeCodes[auth_gate.TicketGrant]()
+    streams, tickets = RevocableStreams(known.refusal), OneTimeCodes[auth_gate.TicketGrant]()
     refused: list[str] = []
     protocols: list[Any] = []
     protocol: Any = websocket_protocol(unread_s, PATIENCE_S)
@@ -148,7 +148,7 @@ async def serving(
         Starlette(
             routes=[WebSocketRoute("/echo", wire.serve), WebSocketRoute("/silent", wire.serve)]
         ),
-        AccessControl(authenticator=known, visits=visits),
+        AccessControl(authenticator=known, streams=streams),
         auth_gate.PortRules(refusals={"/echo": refuse}, tickets=tickets),
     )
     async with served(
@@ -162,7 +162,7 @@ async def serving(
         log_level="debug",
         timeout_graceful_shutdown=shutdown_s,
     ) as listener:
-        yield Running(listener.getsockname()[1], wire, visits, tickets, refused, protocols)
+        yield Running(listener.getsockname()[1], wire, streams, tickets, refused, protocols)
 
 
 async def closed(live: websockets.ClientConnection) -> tuple[int, str]:
@@ -241,8 +241,8 @@ async def test_ephemeral_key_opens_only_its_address_without_scopes() -> None:
     async def send(message: Any) -> None:
         said.append(message)
 
-    entrance = AccessControl(authenticator=Authenticator(TOKEN))
-    gate = auth_gate.AuthGate(app, entrance, auth_gate.PortRules(tickets=tickets))
+    access = AccessControl(authenticator=Authenticator(TOKEN))
+    gate = auth_gate.AuthGate(app, access, auth_gate.PortRules(tickets=tickets))
     for path, in_address in itertools.product(("/wire", "/other"), (False, True)):
         word = tickets.give(auth_gate.TicketGrant(TOKEN, "/wire", '{"a": 1}'), "anna")
         headers = [(b"host", b"localhost")]
@@ -377,9 +377,9 @@ async def test_revoked_token_closes_its_connection() -> None:
     async with serving(papers) as running, running.connect() as live:
         await live.send("hello")
         assert await live.recv() == "hello"
-        running.visits.look()
+        running.streams.check_credentials()
         papers.revoked = True
-        running.visits.look()
+        running.streams.check_credentials()
         assert json.loads(await live.recv())["code"] == "token_invalid"
         assert (await closed(live))[0] == 1008
 

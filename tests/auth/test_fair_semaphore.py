@@ -18,8 +18,8 @@ def owner(name: str, *, shares: bool = True) -> Identity:
 class Work:
     """Pieces of work that hold a place until they are let go, in the order in which they began."""
 
-    def __init__(self, places: int) -> None:
-        self.semaphore = FairOwnerSemaphore(places)
+    def __init__(self, slots: int) -> None:
+        self.semaphore = FairOwnerSemaphore(slots)
         self.begun: list[tuple[str, asyncio.Event]] = []
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -83,10 +83,10 @@ async def test_anonymous_work_uses_all_places_in_order_of_arrival() -> None:
     ),
 )
 def test_no_place_is_lost_or_given_twice_under_random_cancellation(
-    places: int, steps: list[tuple[str, str]]
+    slots: int, steps: list[tuple[str, str]]
 ) -> None:
     async def play() -> None:
-        work = Work(places)
+        work = Work(slots)
         for name, step in steps:
             if step == "add":
                 work.add(owner(name))
@@ -96,7 +96,7 @@ def test_no_place_is_lost_or_given_twice_under_random_cancellation(
                 work.begun[0][1].set()
             if len(steps) % 2:  # half of the time several things happen at once
                 await settle()
-            assert len(work.begun) <= places
+            assert len(work.begun) <= slots
         await work.finish()
         await asyncio.wait_for(work.semaphore.held(owner("z")).__aenter__(), 60)
 
@@ -104,9 +104,9 @@ def test_no_place_is_lost_or_given_twice_under_random_cancellation(
 
 
 @given(st.integers(2, 500))
-def test_single_owner_gets_most_places_and_never_all(places: int) -> None:
+def test_single_owner_gets_most_places_and_never_all(slots: int) -> None:
     taken = Counter[str]()
-    while is_within_fair_share(taken["ada"], 1, places - taken.total()):
+    while is_within_fair_share(taken["ada"], 1, slots - taken.total()):
         taken["ada"] += 1
-    assert max(1, 3 * places // 4 - 1) <= taken["ada"] < places
-    assert is_within_fair_share(0, 1, places - taken.total())
+    assert max(1, 3 * slots // 4 - 1) <= taken["ada"] < slots
+    assert is_within_fair_share(0, 1, slots - taken.total())

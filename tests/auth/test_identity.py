@@ -26,8 +26,8 @@ def from_here(*authorizations: str) -> RequestOrigin:
 
 async def test_without_a_token_this_machine_is_one_owner_with_all_scopes() -> None:
     access = AccessControl(authenticator=Authenticator())
-    for approach in (from_here(), from_here("Bearer whatever")):
-        assert await access.authenticate(approach) == ANONYMOUS
+    for origin in (from_here(), from_here("Bearer whatever")):
+        assert await access.authenticate(origin) == ANONYMOUS
     assert ANONYMOUS.scopes == ALL_SCOPES
 
 
@@ -58,7 +58,7 @@ def test_bearer_scheme_is_case_insensitive() -> None:
 
 
 @pytest.mark.parametrize(
-    "approach",
+    "origin",
     [
         dataclasses.replace(from_here(f"Bearer {TOKEN}"), peer="192.168.1.5"),
         dataclasses.replace(from_here(f"Bearer {TOKEN}"), peer=None),
@@ -66,8 +66,8 @@ def test_bearer_scheme_is_case_insensitive() -> None:
     ],
     ids=["elsewhere", "unknown", "forwarded"],
 )
-async def test_remote_owner_may_not_name_files(approach: RequestOrigin) -> None:
-    host = await AccessControl(authenticator=Authenticator(TOKEN)).authenticate(approach)
+async def test_remote_owner_may_not_name_files(origin: RequestOrigin) -> None:
+    host = await AccessControl(authenticator=Authenticator(TOKEN)).authenticate(origin)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden, match="scope 'audio_path'") as refused:
         host.demand(Scope.AUDIO_PATH)

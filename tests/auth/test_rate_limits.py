@@ -59,8 +59,8 @@ def test_empty_bucket_says_when_it_has_more() -> None:
     assert buckets.take("b", 0) == 0, "another's is another"
     assert buckets.take("a", 19) == pytest.approx(1)
     assert buckets.take("a", 20) == 0
-    assert buckets.standing("a", 20) == rate_limits.RateLimitState(RateLimit(3, 60), 0, 60)
-    assert buckets.standing("a", 1000).left == 3, "never more than fits"
+    assert buckets.state("a", 20) == rate_limits.RateLimitState(RateLimit(3, 60), 0, 60)
+    assert buckets.state("a", 1000).left == 3, "never more than fits"
     assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
 
 
@@ -132,7 +132,7 @@ def test_address_has_the_rate_of_several_owners_and_each_owner_its_own() -> None
     for who in (ANNA, BEN):
         for left in range(9, -1, -1):
             rate_limiter.enter(who)
-            assert rate_limiter.standing(who).left == left
+            assert rate_limiter.state(who).left == left
         with pytest.raises(errors.RateLimited) as refused:
             rate_limiter.enter(who)
         assert refused.value.retry_after == 6
@@ -197,19 +197,19 @@ def test_owner_leaves_room_for_others_and_each_may_have_one() -> None:
         Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
         for name in ("a", "b", "c", "d")
     )
-    visits = RevocableStreams(most=4)
+    streams = RevocableStreams(most=4)
     with contextlib.ExitStack() as held:
         for _ in range(3):
-            held.enter_context(visits.opened(ada))
+            held.enter_context(streams.opened(ada))
         with pytest.raises(errors.ConnectionsLimited):
-            held.enter_context(visits.opened(ada))
+            held.enter_context(streams.opened(ada))
         for one in (bob, cleo, dan):
-            held.enter_context(visits.opened(one))
+            held.enter_context(streams.opened(one))
             with pytest.raises(errors.ConnectionsLimited):
-                held.enter_context(visits.opened(one))
+                held.enter_context(streams.opened(one))
         for _ in range(9):
-            held.enter_context(visits.opened(ANONYMOUS))
-    with visits.opened(bob), visits.opened(bob), visits.opened(bob):
+            held.enter_context(streams.opened(ANONYMOUS))
+    with streams.opened(bob), streams.opened(bob), streams.opened(bob):
         pass
 
 
@@ -233,10 +233,10 @@ async def test_only_wrong_tokens_are_delayed_in_the_same_dialect() -> None:
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    entrance = AccessControl(
+    access = AccessControl(
         authenticator=Authenticator(TOKEN), rate_limiter=RateLimiter(1000, Clock()), pause=pause
     )
-    gate = AuthGate(inner, entrance, PortRules())
+    gate = AuthGate(inner, access, PortRules())
     right, wrong = ask(gate, TOKEN), ask(gate, "wrong-wrong-wrong-wrong")
     shapes = set()
     for number in range(9):
@@ -278,8 +278,8 @@ async def test_task_started_in_a_request_does_not_keep_its_scope() -> None:
 
 async def test_too_many_requests_return_429_with_retry_after() -> None:
     clock = Clock()
-    entrance = AccessControl(authenticator=Authenticator(TOKEN), rate_limiter=RateLimiter(5, clock))
-    gate = AuthGate(inner, entrance, PortRules())
+    access = AccessControl(authenticator=Authenticator(TOKEN), rate_limiter=RateLimiter(5, clock))
+    gate = AuthGate(inner, access, PortRules())
     right = ask(gate, TOKEN)
     answers = [await right() for _ in range(6)]
     assert [answer.status_code for answer in answers] == [204] * 5 + [429]

@@ -117,11 +117,11 @@ def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
 def test_revocation_list_written_after_the_start_counts(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    watch = file_watcher.FileWatcher()
-    known = create_authenticator(Settings(token_keys=issuer.keys.public), watch)
+    watcher = file_watcher.FileWatcher()
+    known = create_authenticator(Settings(token_keys=issuer.keys.public), watcher)
     token, issued = issuer.create("anna")
     asked = RequestOrigin(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
-    (*_, listed) = watch._all
+    (*_, listed) = watcher._all
     assert known.identify(asked).subject == "anna"
     issuer.revoke("anna")
     assert listed.look()

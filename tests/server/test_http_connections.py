@@ -55,7 +55,7 @@ class Listener(socket.socket):
 @asynccontextmanager
 async def counting(
     most: int = 100,
-    new: RateLimit = NEW_CONNECTIONS,
+    rate_limit: RateLimit = NEW_CONNECTIONS,
     faults: tuple[Exception | None, ...] = (),
     app: ASGIApp = takes_all,
     **options: Any,
@@ -63,7 +63,7 @@ async def counting(
     """The address of a server with at most so many connections of one address."""
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
     config = uvicorn.Config(app, lifespan="off", log_config=None, **protocols, **options)
-    server = CountingServer(config, most, new)
+    server = CountingServer(config, most, rate_limit)
     with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
         listener.faults = faults
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -158,7 +158,7 @@ async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
 ) -> None:
     monkeypatch.setattr(http_connections, "is_loopback_address", lambda _: False)
     opened: list[asyncio.StreamWriter] = []
-    async with counting(new=RateLimit(1, 3600), forwarded_allow_ips=[]) as address:
+    async with counting(rate_limit=RateLimit(1, 3600), forwarded_allow_ips=[]) as address:
 
         async def ask(source: str) -> asyncio.StreamReader:
             reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
@@ -208,7 +208,7 @@ async def test_new_connections_of_a_shared_address_do_not_wait(
 ) -> None:
     """Many users connect through one proxy."""
     monkeypatch.setattr(http_connections, "is_loopback_address", lambda _: loopback, raising=False)
-    async with counting(new=RateLimit(1, 3600), forwarded_allow_ips=proxies) as address:
+    async with counting(rate_limit=RateLimit(1, 3600), forwarded_allow_ips=proxies) as address:
         for _ in range(3):
             await is_served(address)
 

@@ -20,7 +20,7 @@ from service_process import PATIENCE_S, REPOSITORY, settle
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.server import staged_app
-from sidecar.server.app import create_entrance, create_service, create_staged_app
+from sidecar.server.app import create_access_control, create_service, create_staged_app
 from sidecar.server.http_app import create_whole_app
 from sidecar.server.staged_app import StagedApp
 from sidecar.service.facade import Service
@@ -35,10 +35,10 @@ class Staged:
     def __init__(self, **settings: Any) -> None:
         given = Settings(engine="scripted", **settings)
         self.service: Service = create_service(given)
-        watch = FileWatcher()
-        entrance = create_entrance(given, watch)
-        self.app = create_staged_app(self.service, watch, entrance)
-        self.whole = create_whole_app(self.service, entrance)
+        watcher = FileWatcher()
+        access = create_access_control(given, watcher)
+        self.app = create_staged_app(self.service, watcher, access)
+        self.whole = create_whole_app(self.service, access)
         self.client = self._client(self.app)
         self.client_of_whole = self._client(self.whole)
 

@@ -226,8 +226,8 @@ async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
     pair = tls.ensure_certificate(tmp_path / "first", NAMES)
     old = tls.certificate_fingerprint(pair.certificate.read_text())
     new = tls.ensure_certificate(tmp_path / "second", NAMES)
-    watch = FileWatcher(every_s=0.01)
-    own = tls.create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watch)
+    watcher = FileWatcher(every_s=0.01)
+    own = tls.create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watcher)
     assert own is not None
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -237,7 +237,7 @@ async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=own.context)
     port = server.sockets[0].getsockname()[1]
-    looking = asyncio.create_task(watch.run())
+    looking = asyncio.create_task(watcher.run())
 
     async def shown() -> str:
         pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))

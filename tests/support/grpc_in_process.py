@@ -40,16 +40,16 @@ class Named:
     def __init__(self) -> None:
         self.gone: str | None = None
 
-    def identify(self, approach: RequestOrigin) -> Identity:
+    def identify(self, origin: RequestOrigin) -> Identity:
         return Identity(
-            bearer_token(approach), AuthMethod.JWT, credential=SignedCredential("id", "key")
+            bearer_token(origin), AuthMethod.JWT, credential=SignedCredential("id", "key")
         )
 
     def refusal(self, credential: SignedCredential) -> str | None:
         return self.gone
 
 
-def entrance(
+def access_control(
     authenticator: Authenticator | None = None, per_minute: int | None = None
 ) -> AccessControl:
     """Who may come in: whoever is on this machine, or whom an authenticator knows."""
@@ -57,7 +57,7 @@ def entrance(
     return AccessControl(
         authenticator=authenticator,
         rate_limiter=RateLimiter(per_minute) if per_minute else None,
-        visits=RevocableStreams(authenticator.refusal),
+        streams=RevocableStreams(authenticator.refusal),
     )
 
 
@@ -129,13 +129,15 @@ class Inside:
     async def listen(
         self, by: AccessControl | None = None, sock: socket.socket | None = None, *more: Any
     ) -> int:
-        """Begin to listen at an entrance. Return the port."""
-        self.listeners.append(GrpcServer(self.service, by or entrance(), sock or reserved(), *more))
+        """Begin to listen with this access control. Return the port."""
+        self.listeners.append(
+            GrpcServer(self.service, by or access_control(), sock or reserved(), *more)
+        )
         self._open.push_async_callback(self.listeners[-1].close)
         return int((await self.listeners[-1].start())["grpc_port"])
 
     async def caller(self, by: AccessControl | None = None, **metadata: str) -> Caller:
-        """One who comes by an entrance of their own."""
+        """A client of a listener of its own."""
         return await self._open.enter_async_context(Caller(await self.listen(by), **metadata))
 
 

@@ -52,10 +52,10 @@ class PortRules:
 class AuthGate:
     """Admission by the `AccessControl`; pages of allowed origins may read the responses (CORS)."""
 
-    def __init__(self, app: ASGIApp, entrance: AccessControl, rules: PortRules) -> None:
-        self._app, self._entrance, self._rules = app, entrance, rules
+    def __init__(self, app: ASGIApp, access: AccessControl, rules: PortRules) -> None:
+        self._app, self._access, self._rules = app, access, rules
         # The gate is behind CORS, so that an allowed page can read why it is refused.
-        self._behind_cors = middleware.AccessCors(self._authenticate, entrance)
+        self._behind_cors = middleware.AccessCors(self._authenticate, access)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -67,7 +67,7 @@ class AuthGate:
         try:
             request_headers.check_header_sizes(scope["headers"])
             origin = request_origin(scope)
-            self._entrance.check_origin(origin)
+            self._access.check_origin(origin)
         except errors.SidecarError as error:
             if "websocket.http.response" in scope.get("extensions", ()):  # status and body
                 await self._send_error(error, scope, receive, send)
@@ -79,26 +79,26 @@ class AuthGate:
     async def _authenticate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request with the identity of its client, and count it as the client's until it
         ends; or refuse it."""
-        approach, rate_limiter = scope[_ORIGIN_KEY], self._entrance.rate_limiter
-        visits = self._entrance.visits
+        origin, rate_limiter = scope[_ORIGIN_KEY], self._access.rate_limiter
+        streams = self._access.streams
         with contextlib.ExitStack() as opened:
             try:
                 if rate_limiter is not None:
-                    rate_limiter.admit_request(approach)
+                    rate_limiter.admit_request(origin)
                 if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
-                    approach, session = self._with_ticket(scope, approach)
-                    caller = await self._entrance.authenticate(approach)
+                    origin, session = self._with_ticket(scope, origin)
+                    caller = await self._access.authenticate(origin)
                     if session is not None:
                         caller = dataclasses.replace(caller, scopes=frozenset())
-                    scope = request_headers.scope_with_identity(scope, caller, visits)
+                    scope = request_headers.scope_with_identity(scope, caller, streams)
                     scope["state"][AGREED_SESSION_KEY] = session
                     if rate_limiter is not None:
                         try:
                             rate_limiter.enter(caller)
                         finally:
-                            standing = rate_limiter.standing(caller)
+                            standing = rate_limiter.state(caller)
                             send = middleware.send_with_rate_limit(send, standing)
-                    opened.enter_context(visits.opened(caller))
+                    opened.enter_context(streams.opened(caller))
             except errors.SidecarError as error:
                 say_no = self._rules.refusals.get(scope["path"])
                 if scope["type"] == "websocket" and say_no is not None:
@@ -127,31 +127,29 @@ class AuthGate:
         render = error_responses.error_response_at(scope, self._rules.dialects)
         await render(error)(scope, receive, send)
 
-    def _with_ticket(
-        self, scope: Scope, approach: RequestOrigin
-    ) -> tuple[RequestOrigin, str | None]:
+    def _with_ticket(self, scope: Scope, origin: RequestOrigin) -> tuple[RequestOrigin, str | None]:
         """Return the origin of a WebSocket with the token of its ticket or key, and the only
         session that this opens (`None`: any)."""
         if scope["type"] != "websocket" or self._rules.tickets is None:
-            return approach, None
-        given, begin, key = approach.authorizations, f"Bearer {EPHEMERAL_KEY_PREFIX}", None
+            return origin, None
+        given, begin, key = origin.authorizations, f"Bearer {EPHEMERAL_KEY_PREFIX}", None
         if len(given) == 1 and given[0].startswith(begin):  # perhaps a ticket
             key = given[0].removeprefix(begin)
         word = key
         if not given:
             word = next(iter(_query(scope).get(TICKET_PARAMETER, [])), None)
         if word is None:
-            return approach, None
+            return origin, None
         try:
             grant = self._rules.tickets.take(word)
         except errors.LinkInvalid:
             if key is not None:  # it may be a token that looks like a key
-                return approach, None
+                return origin, None
             raise errors.TicketInvalid() from None
         if grant.path not in (None, scope["path"]):
             raise errors.TicketInvalid(f"This client secret is valid for '{grant.path}' only.")
         token = [f"Bearer {grant.token}"]
-        return dataclasses.replace(approach, authorizations=token), grant.session
+        return dataclasses.replace(origin, authorizations=token), grant.session
 
 
 def request_origin(scope: Scope) -> RequestOrigin:

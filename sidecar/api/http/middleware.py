@@ -312,7 +312,7 @@ def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
 class AccessCors(CORSMiddleware):
     """CORS by the rules of `AccessControl`."""
 
-    def __init__(self, app: ASGIApp, entrance: AccessControl) -> None:
+    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
         super().__init__(
             app,
             allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
@@ -330,8 +330,8 @@ class AccessCors(CORSMiddleware):
             allow_private_network=True,
             max_age=PREFLIGHT_MAX_AGE_S,
         )
-        self._entrance = entrance
+        self._access = access
 
     def is_allowed_origin(self, origin: str) -> bool:
         """Return whether the access control lets pages of ``origin`` read responses."""
-        return self._entrance.admits_origin(origin)
+        return self._access.admits_origin(origin)

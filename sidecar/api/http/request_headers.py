@@ -22,14 +22,14 @@ from sidecar.auth.rate_limits import RevocableStreams
 from sidecar.errors import FieldInvalid, HeaderTooLarge
 
 _IDENTITY_KEY = "identity"
-_REVOCABLE_KEY = "visits"
+_REVOCABLE_KEY = "revocable_streams"
 
 
-def scope_with_identity(scope: Scope, caller: Identity, visits: RevocableStreams) -> Scope:
+def scope_with_identity(scope: Scope, caller: Identity, streams: RevocableStreams) -> Scope:
     """Return the scope of a request or WebSocket with the identity of its client."""
     return {
         **scope,
-        "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _REVOCABLE_KEY: visits},
+        "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _REVOCABLE_KEY: streams},
     }
 
 
@@ -63,8 +63,8 @@ def revocable(scope: Scope, sent_away: Callable[[], object]) -> Iterator[asyncio
         sent_away()
 
     state = scope.get("state", {})
-    visits: RevocableStreams | None = state.get(_REVOCABLE_KEY)
-    with visits.lasting(state[_IDENTITY_KEY], end) if visits is not None else nullcontext():
+    streams: RevocableStreams | None = state.get(_REVOCABLE_KEY)
+    with streams.lasting(state[_IDENTITY_KEY], end) if streams is not None else nullcontext():
         yield revoked
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_client import Ended, sound
-from grpc_in_process import Caller, Inside, Named, ended, entrance
+from grpc_in_process import Caller, Inside, Named, access_control, ended
 from service_process import REPOSITORY
 
 from sidecar import errors
@@ -67,11 +67,11 @@ async def of_chunks(caller: Caller) -> AsyncIterator[Case]:
 
 async def of_callers(inside: Inside) -> AsyncIterator[Case]:
     """What a caller can be sent away for."""
-    by_token = entrance(Authenticator(TOKEN))
+    by_token = access_control(Authenticator(TOKEN))
     yield "ERR1009", Status.UNAUTHENTICATED, await (await inside.caller(by_token)).create()
     wrong = await inside.caller(by_token, authorization="Bearer guess")
     yield "ERR1014", Status.UNAUTHENTICATED, await wrong.create()
-    often = await inside.caller(entrance(Named(), per_minute=1), authorization="Bearer me")
+    often = await inside.caller(access_control(Named(), per_minute=1), authorization="Bearer me")
     await often.create("often")
     yield "ERR1012", Status.RESOURCE_EXHAUSTED, await often.create("often")
     for name, value in (("origin", "https://else.where"), ("x_forwarded_for", "192.0.2.1")):

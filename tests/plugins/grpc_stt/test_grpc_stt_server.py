@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_client import sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_in_process import Caller, Inside, Named, create, entrance, recognize, reserved
+from grpc_in_process import Caller, Inside, Named, access_control, create, recognize, reserved
 from grpc_tools import protoc
 from service_process import PATIENCE_S, REPOSITORY, new_file, until
 
@@ -61,9 +61,9 @@ def start(inside: Inside) -> Start:
 async def test_port_taken_meanwhile_is_not_shared(start: Start) -> None:
     mine = reserved()
     also = reserved(mine.getsockname()[1])  # nobody listens yet
-    await start(entrance(), mine)
+    await start(access_control(), mine)
     with pytest.raises(errors.PortInUse):
-        await start(entrance(), also)
+        await start(access_control(), also)
 
 
 def certificate(folder: Path) -> CertificatePair:
@@ -103,7 +103,7 @@ async def test_replaced_certificate_is_used_for_new_connections(
 
     show(first)
     async with watching() as watch:
-        port = await start(entrance(), None, server_credentials(shown, watch))
+        port = await start(access_control(), None, server_credentials(shown, watch))
         assert await answers(port, first)
         assert not await answers(port, second)
         show(second)
@@ -156,7 +156,7 @@ async def test_client_certificate_of_the_configured_authority_is_required(
     ports = {"grpc_port": reserved()}
     another = others.client()
     async with watching() as watch:
-        [listener] = create_listeners(settings, service, entrance(), watch, ports, pair)
+        [listener] = create_listeners(settings, service, access_control(), watch, ports, pair)
         port = (await listener.start())["grpc_port"]
         try:
             assert await answers(port, pair, *ours.client())
@@ -177,14 +177,14 @@ def test_invalid_client_authority_is_refused_at_the_start(service: Service, tmp_
             server_credentials(pair, FileWatcher(), file)
     settings = load_settings(grpc_client_ca=pair.certificate)
     with reserved() as sock, pytest.raises(errors.SettingsInvalid, match="TLS is off"):
-        create_listeners(settings, service, entrance(), FileWatcher(), {"grpc_port": sock})
+        create_listeners(settings, service, access_control(), FileWatcher(), {"grpc_port": sock})
 
 
 async def test_two_owners_can_use_the_same_session_id(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servicer, "UNUSED_S", 3600.0)  # the first may wait long for the engine
-    port = await start(entrance(Named()))
+    port = await start(access_control(Named()))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
             await create(channel)(
@@ -222,13 +222,13 @@ async def status_after_results(call: Any) -> grpc.StatusCode:
 
 async def test_revoked_token_ends_its_streams(start: Start) -> None:
     named = Named()
-    way_in = entrance(named)
-    port = await start(way_in)
+    access = access_control(named)
+    port = await start(access)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = await stream_of_mine(channel)
         assert (await call.read()).text
         named.gone = "was revoked"
-        way_in.visits.look()
+        access.streams.check_credentials()
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
         assert (await call.details()).startswith("ERR1014 ")
 
@@ -237,16 +237,16 @@ async def test_token_revoked_while_a_result_is_sent_ends_the_stream(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = Named()
-    way_in = entrance(named)
+    access = access_control(named)
     write = session.GrpcStream.write_result
 
     async def revoke_and_write(stream: session.GrpcStream, result: Any) -> None:
         named.gone = "was revoked"
-        way_in.visits.look()
+        access.streams.check_credentials()
         await write(stream, result)
 
     monkeypatch.setattr(session.GrpcStream, "write_result", revoke_and_write)
-    port = await start(way_in)
+    port = await start(access)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = await stream_of_mine(channel)
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
@@ -278,7 +278,7 @@ async def test_call_past_its_deadline_leaves_no_session(start: Start, service: S
         yield AudioChunk(pcm16=sound((0.3, 0.1)))
         await over.wait()  # who writes when it is over may be told anything
 
-    async with Caller(await start(entrance())) as caller:
+    async with Caller(await start(access_control())) as caller:
         await caller.create("late")
         call = recognize(caller.channel)(speak(), metadata=[("session-id", "late")], timeout=0.5)
         assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -303,7 +303,7 @@ async def test_client_that_answers_no_ping_leaves_no_session(
 ) -> None:
     monkeypatch.setattr("sidecar.plugins.grpc_stt.server.LIVE_PING_S", 1.0)
     client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", TALKS, str(await start(entrance()))),
+        *(sys.executable, "-c", TALKS, str(await start(access_control()))),
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"},
         stdout=asyncio.subprocess.PIPE,
     )
@@ -320,7 +320,7 @@ async def test_client_that_answers_no_ping_leaves_no_session(
 
 
 async def test_metadata_over_the_limit_are_refused(start: Start) -> None:
-    async with Caller(port := await start(entrance()), long="x" * (40 << 10)) as caller:
+    async with Caller(port := await start(access_control()), long="x" * (40 << 10)) as caller:
         assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
     async with Caller(port, long="x" * 1024) as caller:
         refused = await caller.create()
@@ -340,8 +340,8 @@ def test_peer_address_is_parsed_from_grpcs_form() -> None:
 
 
 def test_call_through_a_proxy_is_not_local() -> None:
-    approach = request_origin([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
-    assert not approach.is_local
+    origin = request_origin([("x-forwarded-for", "1.2.3.4")], "ipv4:127.0.0.1:5", encrypted=False)
+    assert not origin.is_local
     assert request_origin([], "ipv4:127.0.0.1:5", encrypted=False).is_local
 
 

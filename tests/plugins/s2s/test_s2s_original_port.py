@@ -18,7 +18,7 @@ from websockets.typing import Origin
 from sidecar import errors
 from sidecar.file_watcher import FileWatcher
 from sidecar.plugins import load_settings
-from sidecar.server.app import create_entrance, create_listeners, create_service
+from sidecar.server.app import create_access_control, create_listeners, create_service
 
 PAGE_PORT = 3000
 
@@ -91,6 +91,6 @@ def test_original_port_with_a_token_is_refused(tmp_path: Path) -> None:
         engine="scripted", token="x" * 16, data_dir=tmp_path, talk_ports="original"
     )
     watcher = FileWatcher()
-    entrance, service = create_entrance(settings, watcher), create_service(settings)
+    access, service = create_access_control(settings, watcher), create_service(settings)
     with socket.socket() as sock, pytest.raises(errors.SettingsInvalid, match="--talk-ports"):
-        create_listeners(settings, service, entrance, watcher, {"talk_port": sock})
+        create_listeners(settings, service, access, watcher, {"talk_port": sock})

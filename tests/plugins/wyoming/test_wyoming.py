@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from grpc_in_process import Named, entrance
+from grpc_in_process import Named, access_control
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from module_services import service_of_module
@@ -315,7 +315,7 @@ def door(
     clients: str = "", host: str = "127.0.0.1", known: AccessControl | None = None
 ) -> WyomingAllowlist:
     settings = load_settings(wyoming_clients=clients, host=host)
-    return WyomingAllowlist.of(settings, known or entrance())
+    return WyomingAllowlist.of(settings, known or access_control())
 
 
 async def test_without_a_token_only_this_machine_is_admitted() -> None:
@@ -327,8 +327,8 @@ async def test_without_a_token_only_this_machine_is_admitted() -> None:
 
 async def test_with_tokens_only_named_clients_are_admitted() -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-port"):
-        door(known=entrance(Named()))
-    named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", entrance(Named(), per_minute=2))
+        door(known=access_control(Named()))
+    named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", access_control(Named(), per_minute=2))
     guest = await named.enter("192.168.1.77")
     assert (guest.owner, guest.proof, guest.scopes) == (
         "place:wyoming",
@@ -347,7 +347,7 @@ async def test_with_tokens_only_named_clients_are_admitted() -> None:
 )
 def test_impossible_wyoming_clients_are_refused(clients: str, host: str) -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-clients"):
-        door(clients, host, entrance(Named()))
+        door(clients, host, access_control(Named()))
 
 
 # Pure
