@@ -2,7 +2,6 @@
 no longer."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 from asgi_server import served
-from entered_functions import Entered, EnteredFunctions, of_worker, worker_command
+from entered_functions import Entered, EnteredFunctions, files_named, of_worker, worker_command
 from module_services import open_service  # noqa: F401 - a fixture
 from recordings import wav
 from service_process import until
@@ -20,7 +19,6 @@ from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
 
-PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 MOST_FILES, MOST_FUNCTIONS = 54, 371
 """What it takes now, in both processes. Who shortens the path lowers them."""
 ENGINE = "engines/scripted_engine.py"
@@ -71,9 +69,6 @@ async def test_path_of_a_small_recording_gets_no_longer_and_the_page_names_its_f
     path: RequestPath,
 ) -> None:
     always, ever = ({one.file for one in entered} for entered in path)
-    section = PAGE.read_text("utf-8").partition("\n## The path of a request\n")[2]
-    named = re.findall(r"`([a-z_/]+\.py)`", section.partition("\n## ")[0])
-    named_files = {one for one in named if not one.startswith("tests/")}
-    assert always - {ENGINE} <= named_files <= ever
+    assert always - {ENGINE} <= files_named("The path of a request") <= ever
     assert len(always) <= MOST_FILES
     assert len(path.always) <= MOST_FUNCTIONS

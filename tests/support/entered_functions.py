@@ -1,17 +1,21 @@
-"""Functions of the service that are entered: by the event loop of a test, and by the transcriptions
-of a worker process.
+"""Functions of the service that are entered: by the event loop of a test, and by a worker process.
 
-As a program it is such a worker: ``python entered_functions.py FILE``. Its last transcriptions
-append what each entered to the file, a line of JSON for each.
+As a program it is such a worker: ``python entered_functions.py FILE``. It appends what was entered
+to the file, a line of JSON for each transcription, and one for each final of a live session: of all
+threads, since the final before. The page of the architecture names the files.
 """
 
 import json
+import re
 import sys
+import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Self
 
-PACKAGE = Path(__file__).resolve().parents[2] / "sidecar"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "sidecar"
+PAGE = ROOT / "docs" / "architecture.md"
 
 
 class Entered(NamedTuple):
@@ -30,7 +34,7 @@ class EnteredFunctions:
         self._codes: set[Any] = set()
 
     def __enter__(self) -> Self:
-        sys.setprofile(self._see)
+        sys.setprofile(self.see)
         return self
 
     def __exit__(
@@ -40,15 +44,29 @@ class EnteredFunctions:
         trace: TracebackType | None,
     ) -> None:
         sys.setprofile(None)
-        for code in self._codes:
-            path = Path(code.co_filename)
-            if path.is_relative_to(PACKAGE) and "<" not in code.co_name:
-                file = path.relative_to(PACKAGE).as_posix()
-                self.found.add(Entered(file, code.co_qualname))
+        self.found = self.take()
 
-    def _see(self, frame: FrameType, event: str, argument: object) -> None:
+    def see(self, frame: FrameType, event: str, argument: object) -> None:
+        """Note a function, as a profiler of a thread."""
         if event == "call":
             self._codes.add(frame.f_code)
+
+    def take(self) -> set[Entered]:
+        """Return the functions since the last call of this."""
+        codes, self._codes = self._codes, set()
+        found = set[Entered]()
+        for code in codes:
+            path = Path(code.co_filename)
+            if path.is_relative_to(PACKAGE) and "<" not in code.co_name:
+                found.add(Entered(path.relative_to(PACKAGE).as_posix(), code.co_qualname))
+        return found
+
+
+def files_named(heading: str) -> set[str]:
+    """Return the files of the service that a section of the page names."""
+    section = PAGE.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`([a-z_/]+\.py)`", section)
+    return {one for one in named if not one.startswith("tests/")}
 
 
 def worker_command(file: Path) -> list[str]:
@@ -57,27 +75,39 @@ def worker_command(file: Path) -> list[str]:
 
 
 def of_worker(file: Path) -> list[set[Entered]]:
-    """Return what each of a worker's transcriptions entered, in their order."""
-    return [{Entered(*one) for one in json.loads(line)} for line in file.open()]
+    """Return what the worker has appended, in its order."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [{Entered(*one) for one in json.loads(line)} for line in lines]
 
 
 def main() -> None:
     """Be a worker."""
     sys.path[0] = str(PACKAGE.parent)
+    from sidecar.interfaces import live_events
     from sidecar.workers import worker_main
 
-    serve = worker_main._serve_call
+    serve, to_wire, of_threads = worker_main._serve_call, live_events.to_wire, EnteredFunctions()
+
+    def append(found: set[Entered]) -> None:
+        with Path(sys.argv[1]).open("a") as file:
+            file.write(json.dumps(sorted(found)) + "\n")
 
     def traced(operations: Any, request: Any, requests: Any) -> None:
         if request.message["operation"] != "transcribe":
+            sys.setprofile(of_threads.see)
             serve(operations, request, requests)
             return
         with EnteredFunctions() as entered:
             serve(operations, request, requests)
-        with Path(sys.argv[1]).open("a") as file:
-            file.write(json.dumps(sorted(entered.found)) + "\n")
+        append(entered.found)
 
-    worker_main._serve_call = traced
+    def told(event: live_events.LiveEvent) -> dict[str, Any]:
+        if isinstance(event, live_events.Final):
+            append(of_threads.take())
+        return to_wire(event)
+
+    worker_main._serve_call, live_events.to_wire = traced, told
+    threading.setprofile(of_threads.see)
     worker_main.main()
 
 
