@@ -162,9 +162,9 @@ def paths(view: Mapping[str, Any], before: str = "session") -> Iterator[str]:
 
 
 TRANSCRIBES = RealtimeTranscriptionConfig(
-    model="whisper-1", said_language="en", prompt="words", delay=RealtimeDelay.LOW
+    model="whisper-1", requested_language="en", prompt="words", delay=RealtimeDelay.LOW
 )
-TALKS = RealtimeDialogueConfig("gpt-realtime", heard=TRANSCRIBES)
+TALKS = RealtimeDialogueConfig("gpt-realtime", transcription=TRANSCRIBES)
 EVENTS = (
     ("input_audio_buffer.append", "audio"),
     ("conversation.item.truncate", "audio_end_ms"),

@@ -77,18 +77,18 @@ def parse_event(message: str | bytes) -> tuple[Mapping[str, Any], str | None]:
     if event is None:
         hint = 'Send an event such as {"type": "input_audio_buffer.commit"}.'
         raise JsonInvalid("The message is not a JSON object.", hint=hint)
-    said = event.get("event_id")
-    return event, said if isinstance(said, str) else None
+    event_id = event.get("event_id")
+    return event, event_id if isinstance(event_id, str) else None
 
 
-def read_command(event: Mapping[str, Any], kind: RealtimeSessionType) -> RealtimeCommand:
+def read_command(event: Mapping[str, Any], session_type: RealtimeSessionType) -> RealtimeCommand:
     """Return the command of an event to a session of this kind.
 
     Raises:
         errors.SidecarError: the event is invalid or not supported.
     """
-    name, known = event.get("type"), _KNOWN[kind]
-    hint = f"{_CALLED[kind]} knows: {', '.join(known)}."
+    name, known = event.get("type"), _KNOWN[session_type]
+    hint = f"{_CALLED[session_type]} knows: {', '.join(known)}."
     if not isinstance(name, str):
         raise FieldMissing("The field 'type' is missing.", hint=hint)
     if name not in known:
@@ -119,12 +119,12 @@ def _created(event: Mapping[str, Any]) -> RealtimeItemCreate | RealtimeToolOutpu
                 )
             return RealtimeItemCreate(role, _text(item.get("content"), _TEXTS[role]), name, after)
         case "function_call":
-            called = ToolCall(
+            call = ToolCall(
                 _id(item, "call_id", "item.call_id"),
                 _id(item, "name", "item.name"),
                 _long(item, "arguments"),
             )
-            return RealtimeItemCreate(ChatRole.TOOL, "", name, after, called)
+            return RealtimeItemCreate(ChatRole.TOOL, "", name, after, call)
         case "function_call_output":
             return RealtimeToolOutput(
                 _id(item, "call_id", "item.call_id"), _long(item, "output"), name, after

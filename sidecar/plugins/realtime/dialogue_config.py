@@ -36,24 +36,24 @@ _SCALE = {session_config.RealtimeEagerness.LOW: 2.0, session_config.RealtimeEage
 
 
 def _detection(
-    before: session_config.RealtimeTurnDetection, given: Mapping[str, Any]
+    detection: session_config.RealtimeTurnDetection, given: Mapping[str, Any]
 ) -> session_config.RealtimeTurnDetection:
     def field(name: str) -> tuple[str, Any]:
         return session_config.detection_field(given, name)
 
     kind = parse_choice(*field("type"), session_config.RealtimeVadType.SERVER)
-    pauses = session_config.with_pauses(before, given, 0)
+    pauses = session_config.with_pauses(detection, given, 0)
     return replace(
         pauses,
         kind=kind,
-        eagerness=parse_choice(*field("eagerness"), before.eagerness),
+        eagerness=parse_choice(*field("eagerness"), detection.eagerness),
         silence_ms=max(SHORTEST_SILENCE_MS, pauses.silence_ms),
-        answers=parse_flag(*field("create_response"), default=before.answers),
-        interrupts=parse_flag(*field("interrupt_response"), default=before.interrupts),
+        answers=parse_flag(*field("create_response"), default=detection.answers),
+        interrupts=parse_flag(*field("interrupt_response"), default=detection.interrupts),
     )
 
 
-def _patience(detection: session_config.RealtimeTurnDetection) -> EndOfTurnDelays:
+def _end_of_turn_delays(detection: session_config.RealtimeTurnDetection) -> EndOfTurnDelays:
     """Return the delays after which a pause ends a turn."""
     if detection.kind is session_config.RealtimeVadType.SEMANTIC:
         return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
@@ -69,23 +69,22 @@ FUNCTION = "function"
 HINT = "Tools are functions of the client's: type, name, description and parameters."
 
 
-def parse_tools(given: Mapping[str, Any], at: str, before: ToolSet) -> ToolSet:
+def parse_tools(given: Mapping[str, Any], at: str, tools: ToolSet) -> ToolSet:
     """Return the tools of a session or of a response, named ``at`` in errors; fields that are left
     out stay.
 
     Raises:
         errors.FieldInvalid: a tool is invalid, or not a function.
     """
-    after = before
     if given.get("tools") is not None:
-        after = replace(after, all=_all(given["tools"], f"{at}.tools"))
+        tools = replace(tools, all=_all(given["tools"], f"{at}.tools"))
     if given.get("tool_choice") is not None:
-        after = _chosen(after, given["tool_choice"], f"{at}.tool_choice")
-    if after.named and after.named not in {tool.name for tool in after.all}:
+        tools = _chosen(tools, given["tool_choice"], f"{at}.tool_choice")
+    if tools.named and tools.named not in {tool.name for tool in tools.all}:
         if given.get("tool_choice") is None:  # the chosen tool was removed
-            return replace(after, choice=ToolChoice.AUTO, named="")
+            return replace(tools, choice=ToolChoice.AUTO, named="")
         raise FieldInvalid(f"'{at}.tool_choice' names a tool that is not in the list of tools.")
-    return after
+    return tools
 
 
 def tools_view(tools: ToolSet) -> list[dict[str, Any]]:
@@ -143,7 +142,7 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
 
 DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
 """Prefixes of OpenAI's conversation models: aliases of the LLM here."""
-HEARD = session_config.RealtimeTranscriptionConfig(
+DEFAULT_TRANSCRIPTION = session_config.RealtimeTranscriptionConfig(
     detection=session_config.RealtimeTurnDetection(session_config.RealtimeVadType.SEMANTIC)
 )
 """Default recognition options."""
@@ -158,19 +157,19 @@ class RealtimeDialogueConfig:
 
     ``model`` and ``voice`` are as the client wrote them. ``aloud``: answers are spoken if there is
     a TTS engine (``speaks``). ``any_voice``: only the speech server knows the names of its voices.
-    ``sound``: format of the output audio.
+    ``audio_format``: format of the output audio.
     """
 
     model: str
     instructions: str = ""
-    heard: session_config.RealtimeTranscriptionConfig = HEARD
+    transcription: session_config.RealtimeTranscriptionConfig = DEFAULT_TRANSCRIPTION
     speaks: bool = True
     any_voice: bool = False
     aloud: bool = True
     tools: ToolSet = NO_TOOLS
     voice: str = DEFAULT_VOICE
     speed: float = 1.0
-    sound: session_config.RealtimeAudioFormat = session_config.RealtimeAudioFormat.PCM
+    audio_format: session_config.RealtimeAudioFormat = session_config.RealtimeAudioFormat.PCM
 
     @property
     def says(self) -> bool:
@@ -180,50 +179,52 @@ class RealtimeDialogueConfig:
     @property
     def own_voice(self) -> str:
         """Return the requested voice of the engine, '' for the default one."""
-        usual = (DEFAULT_VOICE,) if self.any_voice else (DEFAULT_VOICE, *VOICES)
-        return "" if self.voice in usual else self.voice
+        default_voices = (DEFAULT_VOICE,) if self.any_voice else (DEFAULT_VOICE, *VOICES)
+        return "" if self.voice in default_voices else self.voice
 
-    def options(self, before: ConversationOptions) -> ConversationOptions:
-        """Return the new options of the conversation; ``before`` are the current ones."""
-        detection = self.heard.detection
+    def options(self, options: ConversationOptions) -> ConversationOptions:
+        """Return the new options of the conversation; ``options`` are the current ones."""
+        detection = self.transcription.detection
         return replace(
-            before,
+            options,
             instructions=self.instructions,
             voiced=self.says,
             tools=self.tools,
-            patience=EndOfTurnDelays() if detection is None else _patience(detection),
+            patience=EndOfTurnDelays() if detection is None else _end_of_turn_delays(detection),
             ends_turns=detection is not None,
             answers=detection is not None and detection.answers,
             interruptible=detection is not None and detection.interrupts,
         )
 
-    def hearing(self, before: LiveOptions) -> LiveOptions:
+    def live_options(self, options: LiveOptions) -> LiveOptions:
         """Return the recognition options of the user."""
-        heard, detection = self.heard, self.heard.detection
+        transcription, detection = self.transcription, self.transcription.detection
         return replace(
-            before,
-            language=heard.language if heard.said_language else before.language,
-            prompt=heard.prompt,
+            options,
+            language=transcription.language
+            if transcription.requested_language
+            else options.language,
+            prompt=transcription.prompt,
             endpointing=CONVERSATION_ENDPOINTING
             if detection is None
             else detection.endpointing(CONVERSATION_ENDPOINTING),
         )
 
-    def manner(self, usual: SynthesisOptions) -> SynthesisOptions:
+    def synthesis(self, default_synthesis: SynthesisOptions) -> SynthesisOptions:
         """Return the synthesis options of answers."""
         rate = (
             session_config.USUAL_RATE
-            if self.sound is session_config.RealtimeAudioFormat.PCM
+            if self.audio_format is session_config.RealtimeAudioFormat.PCM
             else TELEPHONE_RATE
         )
-        voice = self.own_voice or usual.voice
-        return replace(usual, voice=voice, speed=self.speed, rate=rate)
+        voice = self.own_voice or default_synthesis.voice
+        return replace(default_synthesis, voice=voice, speed=self.speed, rate=rate)
 
     @property
     def output_view(self) -> dict[str, Any]:
         """Return the output configuration."""
         return {
-            "format": session_config.RealtimeTranscriptionConfig(self.sound).format_view,
+            "format": session_config.RealtimeTranscriptionConfig(self.audio_format).format_view,
             "voice": self.voice,
         }
 
@@ -245,7 +246,7 @@ class RealtimeDialogueConfig:
             "prompt": None,
             "expires_at": expires_at,
             "audio": {
-                "input": self.heard.input_view(
+                "input": self.transcription.input_view(
                     session_config.RealtimeTurnDetection.conversation_view
                 ),
                 "output": {**self.output_view, "speed": self.speed},
@@ -282,7 +283,7 @@ def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:
 
 
 def updated_dialogue(
-    before: RealtimeDialogueConfig, session: object, spec: EngineSpec
+    config: RealtimeDialogueConfig, session: object, spec: EngineSpec
 ) -> RealtimeDialogueConfig:
     """Return the configuration after a client's ``session``. The existence of the model and the
     voice is not checked.
@@ -298,45 +299,50 @@ def updated_dialogue(
             "?intent=transcription.",
         )
     refuse_beta_fields(given, "session")
-    after = replace(
-        before,
-        instructions=parse_instructions(given, "session.instructions", before.instructions),
-        model=parse_text("session.model", given.get("model")) or before.model,
-        aloud=parse_modalities(given, "session.output_modalities", before.aloud),
-        tools=parse_tools(given, "session", before.tools),
+    updated = replace(
+        config,
+        instructions=parse_instructions(given, "session.instructions", config.instructions),
+        model=parse_text("session.model", given.get("model")) or config.model,
+        aloud=parse_modalities(given, "session.output_modalities", config.aloud),
+        tools=parse_tools(given, "session", config.tools),
     )
     audio = session_config.require_object("session.audio", given.get("audio") or {})
-    heard = session_config.require_object("session.audio.input", audio.get("input") or {})
-    after = replace(after, heard=session_config.with_input(after.heard, heard, spec, _detection))
-    return with_output(after, audio, "session.audio")
+    audio_input = session_config.require_object("session.audio.input", audio.get("input") or {})
+    updated = replace(
+        updated,
+        transcription=session_config.with_input(
+            updated.transcription, audio_input, spec, _detection
+        ),
+    )
+    return with_output(updated, audio, "session.audio")
 
 
-def parse_instructions(given: Mapping[str, Any], name: str, usual: str) -> str:
+def parse_instructions(given: Mapping[str, Any], name: str, default: str) -> str:
     """Return the instructions for the LLM.
 
     Raises:
         errors.FieldInvalid: they are not text, or too long.
     """
     if given.get("instructions") is None:
-        return usual
+        return default
     return parse_text(name, given["instructions"], LONGEST_INSTRUCTIONS)
 
 
-def parse_modalities(given: Mapping[str, Any], name: str, usual: bool) -> bool:
+def parse_modalities(given: Mapping[str, Any], name: str, default: bool) -> bool:
     """Return whether answers are spoken.
 
     Raises:
         errors.FieldInvalid: the value is neither audio nor text.
     """
-    wanted = given.get("output_modalities")
-    if wanted is None:
-        return usual
-    if wanted in (["audio"], ["text"]):
-        return bool(wanted == ["audio"])
+    modalities = given.get("output_modalities")
+    if modalities is None:
+        return default
+    if modalities in (["audio"], ["text"]):
+        return bool(modalities == ["audio"])
     raise FieldInvalid(f"'{name}' has an invalid value.", hint='Use ["audio"] or ["text"].')
 
 
-def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> RealtimeDialogueConfig:
+def with_output(config: RealtimeDialogueConfig, audio: object, name: str) -> RealtimeDialogueConfig:
     """Return the configuration with the voice and the format of ``audio``, the field ``name``.
 
     Raises:
@@ -345,16 +351,19 @@ def with_output(before: RealtimeDialogueConfig, audio: object, name: str) -> Rea
     at = f"{name}.output"
     output = session_config.require_object(name, audio or {}).get("output")
     given = session_config.require_object(at, output or {})
-    after = before
-    if (sound := given.get("format")) is not None:
-        form, rate = session_config.parse_audio_format(sound, f"{at}.format")
-        if form is session_config.RealtimeAudioFormat.PCM and rate != session_config.USUAL_RATE:
+    updated = config
+    if (audio_format := given.get("format")) is not None:
+        parsed_format, rate = session_config.parse_audio_format(audio_format, f"{at}.format")
+        if (
+            parsed_format is session_config.RealtimeAudioFormat.PCM
+            and rate != session_config.USUAL_RATE
+        ):
             raise FieldInvalid(f"'{at}.format.rate' is not {session_config.USUAL_RATE}.")
-        after = replace(after, sound=form)
+        updated = replace(updated, audio_format=parsed_format)
     voice = given.get("voice")
     if isinstance(voice, Mapping):
         voice = voice.get("id")
     if name := parse_text(f"{at}.voice", voice).strip():
-        after = replace(after, voice=name)
+        updated = replace(updated, voice=name)
     speed = parse_number(f"{at}.speed", given.get("speed"), SLOWEST, FASTEST)
-    return after if speed is None else replace(after, speed=speed)
+    return updated if speed is None else replace(updated, speed=speed)

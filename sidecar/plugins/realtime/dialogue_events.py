@@ -13,8 +13,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.codecs import G711_RATE, encode_a_law, encode_mu_law
 from sidecar.bounded_dict import BoundedDict
-from sidecar.plugins.conversation import audio_pacing
-from sidecar.plugins.conversation import conversation_events as output
+from sidecar.plugins.conversation import audio_pacing, conversation_events
 from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.openai.common import error_body
 from sidecar.plugins.realtime import server_events
@@ -98,19 +97,21 @@ class RealtimeResponses:
         """Record the options of the response that a client requested for a turn."""
         self._requested[turn] = options
 
-    def events_of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
+    def events_of(self, output: conversation_events.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output of the conversation."""
-        match out:
-            case output.ReplyStarted():
-                yield from self._started(out)
-            case output.ReplyTruncated():
-                yield from self._truncated(out)
-            case output.DropReplyAudio() if self._now is not None and self._now.turn == out.turn:
+        match output:
+            case conversation_events.ReplyStarted():
+                yield from self._started(output)
+            case conversation_events.ReplyTruncated():
+                yield from self._truncated(output)
+            case conversation_events.DropReplyAudio() if (
+                self._now is not None and self._now.turn == output.turn
+            ):
                 yield {"type": "output_audio_buffer.cleared", "response_id": self._now.id}
-            case _ if self._now is not None and getattr(out, "turn", 0) == self._now.turn:
-                yield from self._of(self._now, out)
+            case _ if self._now is not None and getattr(output, "turn", 0) == self._now.turn:
+                yield from self._of(self._now, output)
 
-    def _started(self, reply: output.ReplyStarted) -> Iterator[EventBody]:
+    def _started(self, reply: conversation_events.ReplyStarted) -> Iterator[EventBody]:
         item = RealtimeDialogueItem(
             self._items.new_id(),
             ChatRole.ASSISTANT,
@@ -125,47 +126,47 @@ class RealtimeResponses:
         yield {"type": "response.created", "response": self._view(self._now, None)}
 
     def _of(
-        self, response: RealtimeResponse, out: output.ConversationOutput
+        self, response: RealtimeResponse, output: conversation_events.ConversationOutput
     ) -> Iterator[EventBody]:
         item = response.item
-        match out:
-            case output.ReplyTextDelta():
+        match output:
+            case conversation_events.ReplyTextDelta():
                 yield from self._begin(response)
-                response.written += out.text
+                response.written += output.text
                 item.text = response.written
-                yield response.part(f"{item.text_output}.delta", item, delta=out.text)
+                yield response.part(f"{item.text_output}.delta", item, delta=output.text)
             case audio_pacing.ReplyAudioFrame():
                 yield from self._begin(response)
-                item.sent_s += out.seconds
-                sound = base64.b64encode(self._encoded(out)).decode()
-                yield response.part("output_audio.delta", item, delta=sound)
-            case output.ToolCallStarted():
-                call = response.calls[out.call] = RealtimeDialogueItem(
+                item.sent_s += output.seconds
+                delta = base64.b64encode(self._encoded(output)).decode()
+                yield response.part("output_audio.delta", item, delta=delta)
+            case conversation_events.ToolCallStarted():
+                call = response.calls[output.call] = RealtimeDialogueItem(
                     self._items.new_id(),
                     ChatRole.ASSISTANT,
                     status="in_progress",
                     index=len(response.items),
-                    call=out.call,
-                    name=out.name,
+                    call=output.call,
+                    name=output.name,
                 )
                 yield from self._added(response, call)
-            case output.ToolCallArgumentsDelta():
-                call = response.calls[out.call]
-                call.text += out.text
-                yield response.part("function_call_arguments.delta", call, delta=out.text)
-            case output.ToolCallEnded():
-                call = response.calls[out.call.id]
-                call.status, call.entry = "completed", out.entry
-                called = {"name": call.name, "arguments": call.text}
-                yield response.part("function_call_arguments.done", call, **called)
+            case conversation_events.ToolCallArgumentsDelta():
+                call = response.calls[output.call]
+                call.text += output.text
+                yield response.part("function_call_arguments.delta", call, delta=output.text)
+            case conversation_events.ToolCallEnded():
+                call = response.calls[output.call.id]
+                call.status, call.entry = "completed", output.entry
+                fields = {"name": call.name, "arguments": call.text}
+                yield response.part("function_call_arguments.done", call, **fields)
                 yield from self._done(response, call)
-            case output.ConversationError():
-                response.error = out.error
-            case output.TurnAudioSent():
-                yield from self._finish(response, out.ending)
-            case output.ReplyEnded():
-                yield from self._finish(response, out.ending)
-                item.text = out.text
+            case conversation_events.ConversationError():
+                response.error = output.error
+            case conversation_events.TurnAudioSent():
+                yield from self._finish(response, output.ending)
+            case conversation_events.ReplyEnded():
+                yield from self._finish(response, output.ending)
+                item.text = output.text
 
     def _begin(self, response: RealtimeResponse) -> Iterator[EventBody]:
         """Yield the first events of a response's output."""
@@ -187,19 +188,21 @@ class RealtimeResponses:
         yield response.item_event("done", item)
 
     def _finish(
-        self, response: RealtimeResponse, ending: output.ReplyEnding
+        self, response: RealtimeResponse, ending: conversation_events.ReplyEnding
     ) -> Iterator[EventBody]:
         """Yield the last events of a response's output."""
         if response.done:
             return
         response.done, item = True, response.item
         item.text = response.written
-        item.status = "completed" if ending is output.ReplyEnding.COMPLETED else "incomplete"
+        item.status = (
+            "completed" if ending is conversation_events.ReplyEnding.COMPLETED else "incomplete"
+        )
         if response.begun:
             if item.aloud:
                 yield response.part("output_audio.done", item)
-            said = {"transcript" if item.aloud else "text": response.written}
-            yield response.part(f"{item.text_output}.done", item, **said)
+            fields = {"transcript" if item.aloud else "text": response.written}
+            yield response.part(f"{item.text_output}.done", item, **fields)
             yield response.content_part("done", response.written)
             yield from self._done(response, item)
         for call in response.calls.values():
@@ -208,15 +211,15 @@ class RealtimeResponses:
                 yield from self._done(response, call)
         yield {"type": "response.done", "response": self._view(response, ending)}
 
-    def _truncated(self, cut: output.ReplyTruncated) -> Iterator[EventBody]:
-        item = self._items.reply(cut.turn)
+    def _truncated(self, truncated: conversation_events.ReplyTruncated) -> Iterator[EventBody]:
+        item = self._items.reply(truncated.turn)
         if item is not None:
-            item.text, item.sent_s = cut.text, min(item.sent_s, cut.seconds)
+            item.text, item.sent_s = truncated.text, min(item.sent_s, truncated.seconds)
             yield {
                 "type": "conversation.item.truncated",
                 "item_id": item.id,
                 "content_index": 0,
-                "audio_end_ms": round(cut.seconds * 1000),
+                "audio_end_ms": round(truncated.seconds * 1000),
             }
 
     def _encoded(self, frame: audio_pacing.ReplyAudioFrame) -> bytes:
@@ -227,7 +230,9 @@ class RealtimeResponses:
         encode = encode_a_law if self.law is RealtimeAudioFormat.A_LAW else encode_mu_law
         return encode(frame.pcm)
 
-    def _view(self, response: RealtimeResponse, ending: output.ReplyEnding | None) -> EventBody:
+    def _view(
+        self, response: RealtimeResponse, ending: conversation_events.ReplyEnding | None
+    ) -> EventBody:
         return {
             "id": response.id,
             "object": "realtime.response",
@@ -253,15 +258,15 @@ class RealtimeDialogueEvents:
     def __init__(self, prefix: str, most: int, span: Callable[[int], tuple[float, float]]) -> None:
         self.conversation = f"conv_{prefix}"
         self.items = RealtimeDialogueItems(prefix, most)
-        self.person = RealtimeConversationTurns(self.items, span)
-        self.replies = RealtimeResponses(self.items, prefix, self.conversation)
+        self.user_turns = RealtimeConversationTurns(self.items, span)
+        self.responses = RealtimeResponses(self.items, prefix, self.conversation)
         self._created: dict[str, tuple[RealtimeDialogueItem, str]] = {}
 
-    def use(self, manners: RealtimeDialogueConfig) -> None:
+    def use(self, config: RealtimeDialogueConfig) -> None:
         """Apply a configuration from now on."""
-        self.person.detects = manners.heard.detection is not None
-        self.person.transcribes = manners.heard.transcribes
-        self.replies.output, self.replies.law = manners.output_view, manners.sound
+        self.user_turns.detects = config.transcription.detection is not None
+        self.user_turns.transcribes = config.transcription.transcribes
+        self.responses.output, self.responses.law = config.output_view, config.audio_format
 
     def create(self, item: RealtimeDialogueItem, after: str = "") -> None:
         """Register an item of a client, to be added after ``after`` as in
@@ -274,64 +279,66 @@ class RealtimeDialogueEvents:
             raise errors.FieldInvalid(f"'item.id' is in use: there is an item '{item.id}'.")
         self._created[item.id] = item, after
 
-    def told(self, item: RealtimeDialogueItem) -> bool:
+    def is_sent(self, item: RealtimeDialogueItem) -> bool:
         """Return whether the events of a client's item were sent."""
         return item.id not in self._created
 
-    def of(self, out: output.ConversationOutput) -> Iterator[EventBody]:
+    def of(self, output: conversation_events.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output of the conversation."""
-        match out:
-            case output.HistoryEntryRecorded():
-                yield from self._recorded(out)
-            case output.ConversationError(turn=0):
-                yield server_events.error_event(out.error, out.name or None)
-            case output.CommitAcknowledged():
-                yield from self.person.taken()
-            case output.DiscardAcknowledged():
+        match output:
+            case conversation_events.HistoryEntryRecorded():
+                yield from self._recorded(output)
+            case conversation_events.ConversationError(turn=0):
+                yield server_events.error_event(output.error, output.name or None)
+            case conversation_events.CommitAcknowledged():
+                yield from self.user_turns.taken()
+            case conversation_events.DiscardAcknowledged():
                 yield server_events.input_event("cleared")
-            case output.ReplyStarted():
-                yield from self.person.given_up(errors.EngineFailed())
-                yield from self.replies.events_of(out)
+            case conversation_events.ReplyStarted():
+                yield from self.user_turns.given_up(errors.EngineFailed())
+                yield from self.responses.events_of(output)
             case _:
-                yield from self.person.events_of(out)
-                yield from self.replies.events_of(out)
+                yield from self.user_turns.events_of(output)
+                yield from self.responses.events_of(output)
 
-    def _recorded(self, stands: output.HistoryEntryRecorded) -> Iterator[EventBody]:
-        item, after = self._created.pop(stands.name)
-        item.entry = stands.entry
+    def _recorded(self, recorded: conversation_events.HistoryEntryRecorded) -> Iterator[EventBody]:
+        item, after = self._created.pop(recorded.name)
+        item.entry = recorded.entry
         if not item.call or item.returned:
-            item.text = stands.text
+            item.text = recorded.text
         self.items.add(item, after)
         for what in ("added", "done"):
             yield server_events.item_event(what, item)
 
 
 STATUSES = {
-    output.ReplyEnding.COMPLETED: "completed",
-    output.ReplyEnding.INTERRUPTED: "cancelled",
-    output.ReplyEnding.CANCELLED: "cancelled",
-    output.ReplyEnding.LIMITED: "incomplete",
-    output.ReplyEnding.FAILED: "failed",
+    conversation_events.ReplyEnding.COMPLETED: "completed",
+    conversation_events.ReplyEnding.INTERRUPTED: "cancelled",
+    conversation_events.ReplyEnding.CANCELLED: "cancelled",
+    conversation_events.ReplyEnding.LIMITED: "incomplete",
+    conversation_events.ReplyEnding.FAILED: "failed",
 }
 _REASONS = {
-    output.ReplyEnding.INTERRUPTED: "turn_detected",
-    output.ReplyEnding.CANCELLED: "client_cancelled",
-    output.ReplyEnding.LIMITED: "max_output_tokens",
+    conversation_events.ReplyEnding.INTERRUPTED: "turn_detected",
+    conversation_events.ReplyEnding.CANCELLED: "client_cancelled",
+    conversation_events.ReplyEnding.LIMITED: "max_output_tokens",
 }
 
 
-def status_details(ending: output.ReplyEnding, error: errors.SidecarError | None) -> EventBody:
+def status_details(
+    ending: conversation_events.ReplyEnding, error: errors.SidecarError | None
+) -> EventBody:
     """Return the reason for the end of a response, in the format of its status."""
     found: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
         found["reason"] = _REASONS[ending]
-    if ending is output.ReplyEnding.FAILED and error is not None:
+    if ending is conversation_events.ReplyEnding.FAILED and error is not None:
         body = error_body(error)["error"]
         found["error"] = {name: body[name] for name in ("type", "code", "message")}
     return found
 
 
-PERSON, MACHINE = 0, 1
+USER, ASSISTANT = 0, 1
 """Speaker numbers of the user and the assistant."""
 MAX_ENTRIES = 5_000
 """Maximum number of entries; the oldest are dropped."""
@@ -356,66 +363,68 @@ class ConversationTranscript:
 
     def __init__(self, began: float) -> None:
         self._began = began
-        self._lines: deque[_TranscriptEntry] = deque(maxlen=MAX_ENTRIES)
-        self._person: _TranscriptEntry | None = None
+        self._entries: deque[_TranscriptEntry] = deque(maxlen=MAX_ENTRIES)
+        self._user: _TranscriptEntry | None = None
         self._reply: _TranscriptEntry | None = None
 
-    def take(self, told: output.ConversationOutput, at: float) -> None:
+    def take(self, output: conversation_events.ConversationOutput, at: float) -> None:
         """Add an output, sent at ``at``."""
-        match told:
-            case output.UserTurnStarted(began=began):
-                self._person = _TranscriptEntry(PERSON, began, NEVER, "")
-            case output.UserTurnPartial(text) if self._person is not None:
-                self._person.text = text
-            case output.UserTurnStopped(ended) if self._person is not None:
-                self._person.ended = ended
-            case output.UserTurnDropped():
-                self._person = None
-            case output.UserTurnFinal(text, backchannel=(began, ended)):
-                self._keep(_TranscriptEntry(PERSON, began, ended, text))
-            case output.UserTurnFinal(text):
-                line, self._person = self._person or _TranscriptEntry(PERSON, at, at, ""), None
-                ended = max(line.began, line.ended)
-                self._keep(_TranscriptEntry(PERSON, line.began, ended, text))
-            case output.HistoryEntryRecorded(role=ChatRole.USER, text=text):
-                self._keep(_TranscriptEntry(PERSON, at, at, text))
-            case output.ReplyStarted(turn):
-                self._reply = _TranscriptEntry(MACHINE, at, at, "", turn)
+        match output:
+            case conversation_events.UserTurnStarted(began=began):
+                self._user = _TranscriptEntry(USER, began, NEVER, "")
+            case conversation_events.UserTurnPartial(text) if self._user is not None:
+                self._user.text = text
+            case conversation_events.UserTurnStopped(ended) if self._user is not None:
+                self._user.ended = ended
+            case conversation_events.UserTurnDropped():
+                self._user = None
+            case conversation_events.UserTurnFinal(text, backchannel=(began, ended)):
+                self._add(_TranscriptEntry(USER, began, ended, text))
+            case conversation_events.UserTurnFinal(text):
+                entry, self._user = self._user or _TranscriptEntry(USER, at, at, ""), None
+                ended = max(entry.began, entry.ended)
+                self._add(_TranscriptEntry(USER, entry.began, ended, text))
+            case conversation_events.HistoryEntryRecorded(role=ChatRole.USER, text=text):
+                self._add(_TranscriptEntry(USER, at, at, text))
+            case conversation_events.ReplyStarted(turn):
+                self._reply = _TranscriptEntry(ASSISTANT, at, at, "", turn)
             case audio_pacing.ReplyAudioFrame(turn=turn, start=0.0):
                 if self._reply is not None and self._reply.turn == turn:
                     self._reply.began = at
-            case output.ReplyEnded(turn=turn, text=text):
-                if (said := self._reply) is not None and said.turn == turn:
+            case conversation_events.ReplyEnded(turn=turn, text=text):
+                if (reply := self._reply) is not None and reply.turn == turn:
                     self._reply = None
                     if text:
-                        self._keep(_TranscriptEntry(MACHINE, said.began, at, text, turn))
-            case output.ReplyTruncated(turn=turn, text=text):
-                for line in self._lines:
-                    if line.speaker == MACHINE and line.turn == turn:
-                        line.text = text
+                        self._add(_TranscriptEntry(ASSISTANT, reply.began, at, text, turn))
+            case conversation_events.ReplyTruncated(turn=turn, text=text):
+                for entry in self._entries:
+                    if entry.speaker == ASSISTANT and entry.turn == turn:
+                        entry.text = text
 
     def transcript(
-        self, at: float, *, engine: str, precision: str, language: str, machine: str
+        self, at: float, *, engine: str, precision: str, language: str, assistant: str
     ) -> Transcript:
         """Return the transcript up to ``at``, with the words that the user is saying at its end.
-        ``engine`` and ``precision`` are the recognizer's; ``machine`` is the assistant's name."""
-        lines = [one for one in (*self._lines, self._person) if one is not None and one.text]
+        ``engine`` and ``precision`` are the recognizer's; ``assistant`` is the assistant's name."""
+        entries = [one for one in (*self._entries, self._user) if one is not None and one.text]
         segments = list[Segment]()
-        for line in lines:
-            ended = at if line.ended == NEVER else line.ended
-            start, end = self._since(line.began), self._since(max(line.began, ended))
-            segments.append(Segment(start, end, line.text, line.speaker))
+        for entry in entries:
+            ended = at if entry.ended == NEVER else entry.ended
+            start, end = self._since(entry.began), self._since(max(entry.began, ended))
+            segments.append(Segment(start, end, entry.text, entry.speaker))
         segments.sort(key=lambda one: (one.start, one.end))
-        spoke = {one.speaker for one in lines}
-        names = (SpeakerProfile(MACHINE, 0.0, name=machine),) if MACHINE in spoke else ()
+        spoke = {one.speaker for one in entries}
+        names = (SpeakerProfile(ASSISTANT, 0.0, name=assistant),) if ASSISTANT in spoke else ()
         about = language, self._since(at), engine, precision
         return Transcript(tuple(segments), *about, diarized=True, voices=names)
 
-    def _keep(self, line: _TranscriptEntry) -> None:
+    def _add(self, entry: _TranscriptEntry) -> None:
         """Add an entry; drop the oldest if there are too many characters."""
-        self._lines.append(line)
-        while len(self._lines) > 1 and sum(len(one.text) for one in self._lines) > MAX_CHARACTERS:
-            self._lines.popleft()
+        self._entries.append(entry)
+        while (
+            len(self._entries) > 1 and sum(len(one.text) for one in self._entries) > MAX_CHARACTERS
+        ):
+            self._entries.popleft()
 
     def _since(self, at: float) -> float:
         return round(max(0.0, at - self._began), 3)

@@ -38,52 +38,52 @@ UNSUPPORTED_RESPONSE_FIELDS = ("input", "prompt")
 
 
 class RealtimeDialogueConnection(RealtimeConnection):
-    """Connection of a conversation. ``usual``: default synthesis options of the service.
+    """Connection of a conversation. ``default_synthesis``: synthesis options of the service.
     ``agreed``: the client has a client secret, which opens one session as it was agreed."""
 
-    kind = RealtimeSessionType.CONVERSATION
+    session_type = RealtimeSessionType.CONVERSATION
 
     def __init__(
         self,
         socket: WebSocketConnection,
         service: Service,
-        talk: ConversationLoop,
-        manners: dialogue_config.RealtimeDialogueConfig,
-        usual: SynthesisOptions,
+        conversation: ConversationLoop,
+        config: dialogue_config.RealtimeDialogueConfig,
+        default_synthesis: SynthesisOptions,
         *,
         expires_at: int,
         agreed: bool,
     ) -> None:
-        super().__init__(socket, talk.session, expires_at)
-        self._service, self._talk, self._agreed = service, talk, agreed
-        self._usual, self._spec = usual, service.live.engine
-        self._telling = RealtimeDialogueEvents(
-            self.name, talk.machine.options.most_messages, talk.input.span
+        super().__init__(socket, conversation.session, expires_at)
+        self._service, self._conversation, self._agreed = service, conversation, agreed
+        self._default_synthesis, self._spec = default_synthesis, service.live.engine
+        self._events = RealtimeDialogueEvents(
+            self.name, conversation.machine.options.most_messages, conversation.input.span
         )
         self._recorded = asyncio.Event()
         self._transcript = ConversationTranscript(time.monotonic())
         self._keep = self.over = False
-        self._use(manners, talk.stages.thinker)
+        self._use(config, conversation.stages.thinker)
 
     async def greet(self, *, again: bool = False) -> None:
         """Send the first events; ``again``: the session was a transcription before."""
         await self._socket.open()
-        await self._say(self._view("updated" if again else "created"))
-        body = {"id": self._telling.conversation, "object": "realtime.conversation"}
-        await self._say({"type": "conversation.created", "conversation": body})
+        await self._send(self._view("updated" if again else "created"))
+        body = {"id": self._events.conversation, "object": "realtime.conversation"}
+        await self._send({"type": "conversation.created", "conversation": body})
 
-    async def tell(self) -> None:
+    async def send_events(self) -> None:
         """Send the events of the conversation until the client ends it.
 
         Raises:
             WebSocketGone: the client disconnected.
         """
-        async for out in self._talk.outgoing():
-            if isinstance(out, conversation_events.ConversationEnded):
+        async for output in self._conversation.outgoing():
+            if isinstance(output, conversation_events.ConversationEnded):
                 await self._end()
                 return
-            self._transcript.take(out, time.monotonic())
-            await self._say(*self._telling.of(out))
+            self._transcript.take(output, time.monotonic())
+            await self._send(*self._events.of(output))
             self._recorded.set()
 
     async def change(self, session: object) -> None:
@@ -92,56 +92,59 @@ class RealtimeDialogueConnection(RealtimeConnection):
         Raises:
             errors.SidecarError: a field is invalid or not available here.
         """
-        after = dialogue_config.updated_dialogue(self._manners, session, self._spec)
-        thinker = self._talk.stages.thinker
-        if after.model != self._manners.model:
+        config = dialogue_config.updated_dialogue(self._config, session, self._spec)
+        llm = self._conversation.stages.thinker
+        if config.model != self._config.model:
             self._refuse_agreed("session.model")
-            thinker = await find_llm(self._service, after.model)
-        check_tools(after.tools, thinker)
-        if after.own_voice != self._manners.own_voice:
-            await check_voice(self._service, after)
-        self._use(after, thinker)
+            llm = await find_llm(self._service, config.model)
+        check_tools(config.tools, llm)
+        if config.own_voice != self._config.own_voice:
+            await check_voice(self._service, config)
+        self._use(config, llm)
 
-    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
-        match order:
-            case client_events.AUDIO_APPEND, raw:
-                await self._append(raw, self._manners.heard, self._talk.hear)
+    async def _execute(self, command: client_events.RealtimeCommand, event_id: str | None) -> None:
+        match command:
+            case client_events.AUDIO_APPEND, audio:
+                await self._append(audio, self._config.transcription, self._conversation.hear)
             case client_events.AUDIO_COMMIT, _:
                 await self._commit()
             case client_events.AUDIO_CLEAR, _:
-                self._telling.person.clear(self._talk.session.received_s)
-                await self._talk.forget()
+                self._events.user_turns.clear(self._conversation.session.received_s)
+                await self._conversation.forget()
             case client_events.SESSION_UPDATE, session:
                 await self.change(session)
-                await self._say(self._view("updated"))
+                await self._send(self._view("updated"))
             case "response.create", options:
                 await self._check_output(options)
                 self._respond(options, event_id or "")
             case "response.cancel", response:  # '' means the current one
-                if not self._talk.sending or response not in ("", self._telling.replies.current):
+                if not self._conversation.sending or response not in (
+                    "",
+                    self._events.responses.current,
+                ):
                     raise ResponseNotActive()
-                self._talk.wish(conversation_events.ResponseCancelled)
+                self._conversation.wish(conversation_events.ResponseCancelled)
             case "output_audio_buffer.clear", _:
-                if not self._talk.machine.replying:
+                if not self._conversation.machine.replying:
                     raise ResponseNotActive("No audio is being played.")
-                self._talk.wish(conversation_events.ResponseCancelled)
+                self._conversation.wish(conversation_events.ResponseCancelled)
             case "conversation.item.create", client_events.RealtimeItemCreate() as item:
-                await self._create(item)
-            case "conversation.item.create", output:
-                await self._return(output)
+                await self._add_item(item)
+            case "conversation.item.create", tool_output:
+                await self._add_tool_output(tool_output)
             case "conversation.item.retrieve", name:
-                found = self._telling.items.find(name)
+                found = self._events.items.find(name)
                 view = {"type": "conversation.item.retrieved", "item": found.view()}
-                await self._say(view)
+                await self._send(view)
             case "conversation.item.truncate", (name, end_ms):
                 self._truncate(name, end_ms)
             case "conversation.item.delete", name:
-                await self._delete(self._telling.items.find(name))
+                await self._delete(self._events.items.find(name))
             case "session.end", keep:
                 if keep:
                     self._refuse_agreed("keep")
                 self._keep = keep
-                self._talk.end()
+                self._conversation.end()
 
     def _refuse_agreed(self, name: str) -> None:
         """Refuse a field that would go beyond what was agreed."""
@@ -149,25 +152,25 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid(f"'{name}' is not for clients with a client secret.")
 
     async def _commit(self) -> None:
-        await self._say(*self._telling.person.commit(self._talk.session.received_s))
-        if self._manners.heard.detection is None:
-            self._talk.playback_completed()
-        await self._talk.commit()
+        await self._send(*self._events.user_turns.commit(self._conversation.session.received_s))
+        if self._config.transcription.detection is None:
+            self._conversation.playback_completed()
+        await self._conversation.commit()
 
     def _respond(self, given: Mapping[str, Any], name: str) -> None:
         options = self._response_options(given)
-        if self._talk.sending:
+        if self._conversation.sending:
             raise ResponseActive()
-        self._talk.playback_completed()
-        self._talk.wish(conversation_events.ResponseRequested, options, name)
-        self._telling.replies.requested(self._talk.machine.turn, given)
+        self._conversation.playback_completed()
+        self._conversation.wish(conversation_events.ResponseRequested, options, name)
+        self._events.responses.requested(self._conversation.machine.turn, given)
 
     async def _check_output(self, given: Mapping[str, Any]) -> None:
         """Refuse an answer in another voice or format than the session's."""
-        now = self._manners
-        after = dialogue_config.with_output(now, given.get("audio"), "response.audio")
-        if (after.own_voice, after.sound) != (now.own_voice, now.sound):
-            await check_voice(self._service, after)
+        config = self._config
+        requested = dialogue_config.with_output(config, given.get("audio"), "response.audio")
+        if (requested.own_voice, requested.audio_format) != (config.own_voice, config.audio_format):
+            await check_voice(self._service, requested)
             raise errors.FieldInvalid(
                 "'response.audio.output' is not as the session has it.",
                 hint="Change 'session.audio.output' by session.update before the answer.",
@@ -177,7 +180,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self, given: Mapping[str, Any]
     ) -> conversation_events.ConversationOptions | None:
         """Return the options of one response; `None` if it has those of the session."""
-        now = self._manners
+        config = self._config
         for name in UNSUPPORTED_RESPONSE_FIELDS:
             if given.get(name) is not None:
                 raise errors.FieldInvalid(f"'response.{name}' is not supported here.")
@@ -186,82 +189,84 @@ class RealtimeDialogueConnection(RealtimeConnection):
         if not isinstance(given.get("metadata"), dict | None):
             raise errors.FieldInvalid("'response.metadata' is not an object.")
         dialogue_config.refuse_beta_fields(given, "response")
-        options = self._talk.machine.options
+        options = self._conversation.machine.options
         instructions = dialogue_config.parse_instructions(
-            given, "response.instructions", now.instructions
+            given, "response.instructions", config.instructions
         )
-        aloud = dialogue_config.parse_modalities(given, "response.output_modalities", now.aloud)
-        tools = dialogue_config.parse_tools(given, "response", now.tools)
-        check_tools(tools, self._talk.stages.thinker)
-        if (instructions, aloud, tools) == (now.instructions, now.aloud, now.tools):
+        aloud = dialogue_config.parse_modalities(given, "response.output_modalities", config.aloud)
+        tools = dialogue_config.parse_tools(given, "response", config.tools)
+        check_tools(tools, self._conversation.stages.thinker)
+        if (instructions, aloud, tools) == (config.instructions, config.aloud, config.tools):
             return None
-        voiced = now.speaks and aloud
+        voiced = config.speaks and aloud
         return replace(options, instructions=instructions, voiced=voiced, tools=tools)
 
-    async def _create(self, order: client_events.RealtimeItemCreate) -> None:
-        name, after = self._place(order)
-        item = RealtimeDialogueItem(name, order.role)
-        if (call := order.call) is not None:
-            if self._talk.machine.history.knows(call.id):
+    async def _add_item(self, new_item: client_events.RealtimeItemCreate) -> None:
+        name, after = self._place(new_item)
+        item = RealtimeDialogueItem(name, new_item.role)
+        if (call := new_item.call) is not None:
+            if self._conversation.machine.history.knows(call.id):
                 raise errors.FieldInvalid(f"'item.call_id' is in use: there is a call '{call.id}'.")
             item.call, item.name, item.text = call.id, call.name, call.arguments
-        wish = order.role, order.text, name, after, call
-        await self._record(item, order.after, conversation_events.HistoryEntryAdded, *wish)
+        values = new_item.role, new_item.text, name, after, call
+        await self._record(item, new_item.after, conversation_events.HistoryEntryAdded, *values)
 
-    async def _return(self, order: client_events.RealtimeToolOutput) -> None:
-        name, after = self._place(order)
-        if not self._talk.machine.history.awaits(order.call):
-            raise CallUnknown(f"No pending tool call has the id '{order.call}'.")
-        item = RealtimeDialogueItem(name, ChatRole.TOOL, call=order.call, returned=True)
-        wish = order.call, order.output, name, after
-        await self._record(item, order.after, conversation_events.ToolResultAdded, *wish)
+    async def _add_tool_output(self, tool_output: client_events.RealtimeToolOutput) -> None:
+        name, after = self._place(tool_output)
+        if not self._conversation.machine.history.awaits(tool_output.call):
+            raise CallUnknown(f"No pending tool call has the id '{tool_output.call}'.")
+        item = RealtimeDialogueItem(name, ChatRole.TOOL, call=tool_output.call, returned=True)
+        values = tool_output.call, tool_output.output, name, after
+        await self._record(item, tool_output.after, conversation_events.ToolResultAdded, *values)
 
     def _place(
-        self, order: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
+        self, new_item: client_events.RealtimeItemCreate | client_events.RealtimeToolOutput
     ) -> tuple[str, int | None]:
         """Return the id of an item, and the entry of the history after which it is added."""
-        items = self._telling.items
-        if order.after == server_events.FIRST:
+        items = self._events.items
+        if new_item.after == server_events.FIRST:
             after: int | None = 0
         else:
-            after = items.find(order.after).entry or None if order.after else None
-        return order.item or items.new_id(), after
+            after = items.find(new_item.after).entry or None if new_item.after else None
+        return new_item.item or items.new_id(), after
 
     async def _record(
         self,
         item: RealtimeDialogueItem,
         after: str,
-        what: Callable[..., conversation_events.ConversationEvent],
+        event: Callable[..., conversation_events.ConversationEvent],
         *values: object,
     ) -> None:
         """Add an item to the history. The next client event, which may name it, is read after the
         item's events were sent."""
-        self._telling.create(item, after)
-        self._talk.wish(what, *values)
-        while not (self._telling.told(item) or self._talk.session.over):
+        self._events.create(item, after)
+        self._conversation.wish(event, *values)
+        while not (self._events.is_sent(item) or self._conversation.session.over):
             self._recorded.clear()
             await self._recorded.wait()
 
     def _truncate(self, name: str, end_ms: int) -> None:
-        item, seconds = self._telling.items.find(name), end_ms / 1000
+        item, seconds = self._events.items.find(name), end_ms / 1000
         if not (item.turn and item.aloud):
             raise errors.FieldInvalid("'item_id' is not the id of an answer that is being played.")
         if seconds > item.sent_s + PLAYER_CLOCK_SLACK_S:
             raise errors.FieldInvalid(
                 f"'audio_end_ms' is beyond the end of the audio: {round(item.sent_s * 1000)}."
             )
-        self._talk.wish(conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s))
+        self._conversation.wish(
+            conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s)
+        )
 
     async def _delete(self, item: RealtimeDialogueItem) -> None:
         if item.call and item.status == "in_progress":
             raise ResponseActive()
-        if item.turn and item.turn == self._talk.machine.replying:
-            if self._talk.sending:
+        if item.turn and item.turn == self._conversation.machine.replying:
+            if self._conversation.sending:
                 raise ResponseActive()
-            self._talk.playback_completed()
-        self._talk.wish(conversation_events.HistoryEntryDeleted, item.entry)
-        self._telling.items.drop(item)
-        await self._say({"type": "conversation.item.deleted", "item_id": item.id})
+            self._conversation.playback_completed()
+        self._conversation.wish(conversation_events.HistoryEntryDeleted, item.entry)
+        self._events.items.drop(item)
+        await self._send({"type": "conversation.item.deleted", "item_id": item.id})
 
     async def _end(self) -> None:
         """Send the transcript of the conversation; store it as a job first if the client wants
@@ -271,7 +276,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             engine=self._spec.name,
             precision=self._spec.precisions[0].value,
             language=self._service.settings.language,
-            machine=f"Machine ({self._talk.stages.thinker.name})",
+            assistant=f"Machine ({self._conversation.stages.thinker.name})",
         )
         job = None
         if self._keep and transcript.segments:
@@ -283,21 +288,21 @@ class RealtimeDialogueConnection(RealtimeConnection):
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
         body = transcript_body(transcript)
         ended = {"type": "session.ended", "job": job, "transcript": body, "written": written}
-        await self._say(ended)
+        await self._send(ended)
         self.over = True
 
-    def _use(self, manners: dialogue_config.RealtimeDialogueConfig, thinker: Llm) -> None:
-        self._manners = manners
-        self._telling.use(manners)
-        self._talk.wish(
-            conversation_events.OptionsChanged, manners.options(self._talk.machine.options)
+    def _use(self, config: dialogue_config.RealtimeDialogueConfig, llm: Llm) -> None:
+        self._config = config
+        self._events.use(config)
+        self._conversation.wish(
+            conversation_events.OptionsChanged, config.options(self._conversation.machine.options)
         )
-        self._talk.input.use(manners.hearing(self._talk.input.options))
-        self._talk.stages.thinker = thinker
-        self._talk.stages.manner = manners.manner(self._usual)
+        self._conversation.input.use(config.live_options(self._conversation.input.options))
+        self._conversation.stages.thinker = llm
+        self._conversation.stages.manner = config.synthesis(self._default_synthesis)
 
     def _view(self, what: str) -> EventBody:
-        return self._described(f"session.{what}", self._manners.view)
+        return self._session_event(f"session.{what}", self._config.view)
 
 
 async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
@@ -326,18 +331,18 @@ async def start_dialogue(
     spec, model = service.live.engine, session.get("model") or ""
     if not isinstance(model, str):
         raise errors.ModelNotFound()
-    thinker = await find_llm(service, model)
-    usual = ConversationRegistry.of(service).options()
-    manners = dialogue_config.RealtimeDialogueConfig(
-        model or thinker.name,
-        usual.instructions,
-        replace(dialogue_config.HEARD, model=spec.name),
-        speaks=usual.voiced,
+    llm = await find_llm(service, model)
+    default_options = ConversationRegistry.of(service).options()
+    config = dialogue_config.RealtimeDialogueConfig(
+        model or llm.name,
+        default_options.instructions,
+        replace(dialogue_config.DEFAULT_TRANSCRIPTION, model=spec.name),
+        speaks=default_options.voiced,
         any_voice=service.tts is not None and not service.tts.spec.lists_voices,
     )
-    found = dialogue_config.updated_dialogue(manners, session, spec)
-    check_tools(found.tools, thinker)
-    return found, thinker
+    updated = dialogue_config.updated_dialogue(config, session, spec)
+    check_tools(updated.tools, llm)
+    return updated, llm
 
 
 async def find_llm(service: Service, model: str) -> Llm:
@@ -350,27 +355,27 @@ async def find_llm(service: Service, model: str) -> Llm:
     return await ConversationRegistry.of(service).thinker(own)
 
 
-def check_tools(tools: ToolSet, thinker: Llm) -> None:
+def check_tools(tools: ToolSet, llm: Llm) -> None:
     """Reject tools if the LLM cannot call any.
 
     Raises:
         ToolsUnavailable: it cannot.
     """
-    if tools.all and not thinker.calls:
+    if tools.all and not llm.calls:
         raise ToolsUnavailable()
 
 
-async def check_voice(service: Service, manners: dialogue_config.RealtimeDialogueConfig) -> None:
+async def check_voice(service: Service, config: dialogue_config.RealtimeDialogueConfig) -> None:
     """Refuse a voice of the answers that does not exist; this loads the TTS engine.
 
     Raises:
         errors.VoiceUnknown: the voice does not exist.
         errors.SidecarError: the TTS engine does not load.
     """
-    if not (manners.own_voice and manners.speaks):
+    if not (config.own_voice and config.speaks):
         return
     await ConversationRegistry.of(service).voices()
-    ConversationRegistry.of(service).check_voice(manners.own_voice)
+    ConversationRegistry.of(service).check_voice(config.own_voice)
 
 
 async def serve_dialogue(
@@ -389,19 +394,29 @@ async def serve_dialogue(
         WebSocketGone: the client disconnected.
         errors.SidecarError: the conversation failed.
     """
-    manners, thinker = await start_dialogue(service, {"model": session.get("model")})
-    conversations, settings = ConversationRegistry.of(service), service.settings
-    options = manners.options(conversations.options())
-    usual = SynthesisOptions(ConversationSettings.of(settings).talk_voice, settings.language)
-    async with conversations.open(
-        socket.caller, options, manners.manner(usual), clears=True
-    ) as talk:
-        talk.stages.thinker = thinker
+    config, llm = await start_dialogue(service, {"model": session.get("model")})
+    registry, settings = ConversationRegistry.of(service), service.settings
+    options = config.options(registry.options())
+    default_synthesis = SynthesisOptions(
+        ConversationSettings.of(settings).talk_voice, settings.language
+    )
+    async with registry.open(
+        socket.caller, options, config.synthesis(default_synthesis), clears=True
+    ) as conversation:
+        conversation.stages.thinker = llm
         connection = RealtimeDialogueConnection(
-            socket, service, talk, manners, usual, expires_at=expires_at, agreed=agreed
+            socket,
+            service,
+            conversation,
+            config,
+            default_synthesis,
+            expires_at=expires_at,
+            agreed=agreed,
         )
         await connection.change(session)
         await connection.greet(again=again)
-        await socket.run_until_first_ends(connection.hear(), talk.run(), connection.tell())
+        await socket.run_until_first_ends(
+            connection.receive_commands(), conversation.run(), connection.send_events()
+        )
     if not connection.over:
         raise errors.ShuttingDown()  # nothing else ends a conversation without an error

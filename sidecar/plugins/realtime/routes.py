@@ -38,7 +38,7 @@ from sidecar.plugins.realtime.session_config import (
     BETA_AUDIO_FORMATS,
     RealtimeTranscriptionConfig,
     check_model,
-    talks,
+    is_conversation,
     unknown_session_fields,
     updated_transcription,
 )
@@ -165,15 +165,14 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
         """Create a client secret for one live transcription or conversation (OpenAI's API)."""
         session = (await read_json(request)).get("session") or {}
         expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
-        if talks(session):
-            manners, _ = await dialogue_session.start_dialogue(service, session)
-            await dialogue_session.check_voice(service, manners)
-            view = manners.view(NO_SESSION, expires_at)
+        if is_conversation(session):
+            config, _ = await dialogue_session.start_dialogue(service, session)
+            await dialogue_session.check_voice(service, config)
+            view = config.view(NO_SESSION, expires_at)
         else:
-            configuration = updated_transcription(
+            view = updated_transcription(
                 RealtimeTranscriptionConfig(), session, service.live.engine
-            )
-            view = configuration.view(NO_SESSION, expires_at)
+            ).view(NO_SESSION, expires_at)
         body = {"value": key_for(request, session), "expires_at": expires_at, "session": view}
         return _unread(body, session)
 
@@ -185,11 +184,9 @@ def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRou
     async def transcription_session(request: Request) -> Response:
         """Create a client secret for one live transcription (OpenAI's API, beta)."""
         session = await read_json(request)
-        configuration = updated_transcription(
-            RealtimeTranscriptionConfig(), session, service.live.engine
-        )
+        config = updated_transcription(RealtimeTranscriptionConfig(), session, service.live.engine)
         expires_at = int(clock.wall_time() + CODE_LIFETIME_S)
-        view = configuration.beta_view(NO_SESSION, expires_at)
+        view = config.beta_view(NO_SESSION, expires_at)
         secret = {"value": key_for(request, session), "expires_at": expires_at}
         return _unread({**view, "client_secret": secret}, session)
 
@@ -203,12 +200,12 @@ def build_talk_router(service: Service) -> APIRouter:
     @router.get("/v1/talk", response_model=TalkEngines, responses=openapi.PROBLEMS)
     async def parts() -> Response:
         """Engines of conversations, and those to choose from."""
-        asr, tts, talks = service.live.spec, service.tts, ConversationRegistry.of(service)
-        models, voices = list(await talks.models()), list(await talks.voices())
+        asr, tts, registry = service.live.spec, service.tts, ConversationRegistry.of(service)
+        models, voices = list(await registry.models()), list(await registry.voices())
         voice = ConversationSettings.of(service.settings).talk_voice or next(iter(voices), "")
         body = TalkEngines(
             hears=TalkEngine.model_validate(asr) if asr else None,
-            thinks=TalkLlm(name=talks.llm, models=models),
+            thinks=TalkLlm(name=registry.llm, models=models),
             speaks=TalkTts(name=tts.spec.name, title=tts.spec.title, voices=voices, voice=voice)
             if tts
             else None,
@@ -276,8 +273,8 @@ async def _serve(
     agreed = socket.websocket.scope.get("state", {}).get(auth_gate.AGREED_SESSION_KEY)
     if agreed is not None:
         session, query, open = json.loads(agreed), {}, False  # the URL has no effect on it
-    dialogue = talks(session)
-    if dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
+    is_dialogue = is_conversation(session)
+    if is_dialogue or (session is None and await dialogue_session.wants_dialogue(service, query)):
         if _is_beta(socket.websocket):
             raise errors.FieldInvalid(
                 "Conversations are not supported with the beta API.", hint=NO_BETA
@@ -287,31 +284,29 @@ async def _serve(
             socket, service, session or named, expires_at, agreed=agreed is not None
         )
     else:
-        configuration = initial_config(query, session or {}, service.live.engine)
-        await _transcribe(socket, service, configuration, expires_at, open=open)
+        config = initial_config(query, session or {}, service.live.engine)
+        await _transcribe(socket, service, config, expires_at, open=open)
 
 
 async def _transcribe(
     socket: websocket_connections.WebSocketConnection,
     service: Service,
-    configuration: RealtimeTranscriptionConfig,
+    config: RealtimeTranscriptionConfig,
     expires_at: int,
     *,
     open: bool,
 ) -> None:
     """Serve a transcription; ``open``: the client may still change it to a conversation."""
-    session = service.live.open(
-        socket.caller, configuration.options(LiveOptions()), wire="realtime"
-    )
+    session = service.live.open(socket.caller, config.options(LiveOptions()), wire="realtime")
     try:
         connection = transcription_session.RealtimeTranscriptionConnection(
-            *(socket, session, configuration, service.live.engine),
+            *(socket, session, config, service.live.engine),
             expires_at=expires_at,
             beta=_is_beta(socket.websocket),
             open=open,
         )
         await connection.greet()
-        await socket.run_until_first_ends(connection.hear(), connection.tell())
+        await socket.run_until_first_ends(connection.receive_commands(), connection.send_events())
         raise errors.ShuttingDown()  # nothing else ends a transcription without an error
     except transcription_session.RealtimeDialogueRequested as requested:
         wanted = requested.session

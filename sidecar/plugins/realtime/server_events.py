@@ -121,11 +121,11 @@ class RealtimeDialogueItem:
     @property
     def content(self) -> EventBody:
         """Return its content part."""
-        way = "output" if self.role is ChatRole.ASSISTANT else "input"
+        direction = "output" if self.role is ChatRole.ASSISTANT else "input"
         if self.aloud:
             unknown = None if self.role is ChatRole.USER else ""
-            return {"type": f"{way}_audio", "transcript": self.text or unknown}
-        return {"type": f"{way}_text", "text": self.text}
+            return {"type": f"{direction}_audio", "transcript": self.text or unknown}
+        return {"type": f"{direction}_text", "text": self.text}
 
     @property
     def text_output(self) -> str:
@@ -242,8 +242,8 @@ class RealtimeUserTurns:
         return began
 
     def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
-        before = self._items.add(item)
-        yield input_event("committed", previous_item_id=before, item_id=item.id)
+        previous = self._items.add(item)
+        yield input_event("committed", previous_item_id=previous, item_id=item.id)
         for what in self.item_events:
             yield item_event(what, item)
 
@@ -255,7 +255,7 @@ class RealtimeUserTurns:
 
 
 @dataclass(eq=False, slots=True)
-class RealtimeTranscriptionTurn(RealtimeDialogueItem):
+class RealtimeTranscriptionItem(RealtimeDialogueItem):
     """Turn of a transcription as the client knows it. ``number``: the turn number of its
     utterances; ``before``: the deltas of its finished segments."""
 
@@ -276,7 +276,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         self.diarizes = False
         if beta:
             self.item_events = ("created",)
-        self._open: list[RealtimeTranscriptionTurn] = []
+        self._open: list[RealtimeTranscriptionItem] = []
         self._failed = False
         self._segments: dict[int, tuple[str, Segment]] = {}
         self._names: dict[int, str | None] = {}
@@ -327,14 +327,14 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 yield transcription_failed(item.id, error)
         self._open.clear()
 
-    def _new(self, number: int | None = None) -> RealtimeTranscriptionTurn:
-        item = RealtimeTranscriptionTurn(
+    def _new(self, number: int | None = None) -> RealtimeTranscriptionItem:
+        item = RealtimeTranscriptionItem(
             self._items.new_id(), ChatRole.USER, aloud=True, number=number
         )
         self._open.append(item)
         return item
 
-    def _of(self, turn: int) -> RealtimeTranscriptionTurn:
+    def _of(self, turn: int) -> RealtimeTranscriptionItem:
         """Return the item of a turn; a new turn gets the first item without a number, or a new
         item."""
         for item in self._open:
@@ -343,11 +343,11 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 return item
         return self._new(turn)
 
-    def _ends(self, item: RealtimeTranscriptionTurn) -> Iterator[EventBody]:
+    def _ends(self, item: RealtimeTranscriptionItem) -> Iterator[EventBody]:
         item.committed = True
         yield from self._commit(item)
 
-    def _stopped(self, item: RealtimeTranscriptionTurn, at: float) -> Iterator[EventBody]:
+    def _stopped(self, item: RealtimeTranscriptionItem, at: float) -> Iterator[EventBody]:
         self._taken = max(self._taken, at)
         yield speech_stopped(item.id, at)
         if not item.committed:
@@ -385,12 +385,12 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
             yield transcription_completed(item.id, ended.text, seconds, item.languages)
         self._failed = False
 
-    def _revised(self, event: live_events.SpeakersRevised) -> Iterator[EventBody]:
+    def _revised(self, revised: live_events.SpeakersRevised) -> Iterator[EventBody]:
         """Yield the segments whose speaker changed, or whose speaker was identified."""
-        self._names |= event.names
+        self._names |= revised.names
         for piece, (_, segment) in list(self._segments.items()):
-            speaker = event.speakers.get(piece, segment.speaker)
-            if speaker is not None and (piece in event.speakers or speaker in event.names):
+            speaker = revised.speakers.get(piece, segment.speaker)
+            if speaker is not None and (piece in revised.speakers or speaker in revised.names):
                 yield self._segment(piece, speaker)
 
     def _segment(self, piece: int, speaker: int) -> EventBody:
@@ -437,19 +437,19 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         self._committed.append(item)
         return self._commit(item)
 
-    def events_of(self, told: conversation_events.ConversationOutput) -> Iterator[EventBody]:
+    def events_of(self, output: conversation_events.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output, if it is about the user."""
-        match told:
+        match output:
             case conversation_events.UserTurnStarted():
-                yield from self._started(told.utterance)
+                yield from self._started(output.utterance)
             case conversation_events.UserTurnPartial() if self._now is not None:
-                yield from self._saying(self._now, told.text)
+                yield from self._partial(self._now, output.text)
             case conversation_events.UserTurnStopped() if self._now is not None:
-                yield from self._stopped(self._now, told.utterance)
+                yield from self._stopped(self._now, output.utterance)
             case conversation_events.UserTurnFinal(backchannel=(began, ended)):
-                yield from self._complete(self._new(), told.text, told.entry, ended - began)
+                yield from self._complete(self._new(), output.text, output.entry, ended - began)
             case conversation_events.UserTurnFinal():
-                yield from self._complete(self._now or self._new(), told.text, told.entry)
+                yield from self._complete(self._now or self._new(), output.text, output.entry)
                 self._now = None
             case conversation_events.UserTurnDropped():
                 if self._now is not None and self._now.id not in self._items and self.detects:
@@ -489,7 +489,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
             yield speech_stopped(item.id, self._end)
         yield from self._commit(item)
 
-    def _saying(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
+    def _partial(self, item: RealtimeDialogueItem, text: str) -> Iterator[EventBody]:
         """Yield the words on which this partial and the one before agree."""
         now, before = text.split(), self._last.split()
         self._last = text

@@ -36,7 +36,7 @@ class RealtimeSessionType(StrEnum):
     CONVERSATION = "realtime"
 
 
-def talks(session: object) -> TypeGuard[Mapping[str, Any]]:
+def is_conversation(session: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether a client's ``session`` is a conversation."""
     return isinstance(session, Mapping) and session.get("type") == RealtimeSessionType.CONVERSATION
 
@@ -100,17 +100,17 @@ class RealtimeTurnDetection:
     interrupts: bool = True
 
     def endpointing(
-        self, usual: live_options.EndpointingOptions
+        self, default_options: live_options.EndpointingOptions
     ) -> live_options.EndpointingOptions:
-        """Return the endpointing options; ``usual`` has the other values."""
+        """Return the endpointing options; ``default_options`` has the other values."""
         if self.kind is RealtimeVadType.SEMANTIC:
-            return usual
-        below = usual.threshold - usual.neg_threshold
+            return default_options
+        below = default_options.threshold - default_options.neg_threshold
         return replace(
-            usual,
+            default_options,
             threshold=self.threshold,
             neg_threshold=max(0.0, self.threshold - below),
-            sure_threshold=max(usual.sure_threshold, self.threshold),
+            sure_threshold=max(default_options.sure_threshold, self.threshold),
             pre_roll_s=self.padding_ms / 1000,
         )
 
@@ -135,14 +135,14 @@ class RealtimeTurnDetection:
 class RealtimeTranscriptionConfig:
     """Recognition options that a client can set.
 
-    ``model`` and ``said_language`` are as the client wrote them. ``detection`` is `None` if the
-    client ends turns. ``transcribes``: transcripts are sent.
+    ``model`` and ``requested_language`` are as the client wrote them. ``detection`` is `None` if
+    the client ends turns. ``transcribes``: transcripts are sent.
     """
 
-    sound: RealtimeAudioFormat = RealtimeAudioFormat.PCM
+    audio_format: RealtimeAudioFormat = RealtimeAudioFormat.PCM
     rate: int = USUAL_RATE
     model: str = ""
-    said_language: str = ""
+    requested_language: str = ""
     language: str = AUTO
     prompt: str = ""
     delay: RealtimeDelay = RealtimeDelay.UNSAID
@@ -154,59 +154,61 @@ class RealtimeTranscriptionConfig:
         """Return whether diarization is requested."""
         return self.model == openai_common.DIARIZING_MODEL
 
-    def options(self, before: live_options.LiveOptions) -> live_options.LiveOptions:
-        """Return the new options of the session; ``before`` are the current ones."""
-        turns, ends = live_options.TurnControl.CLIENT, live_options.ALL_AUDIO
+    def options(self, options: live_options.LiveOptions) -> live_options.LiveOptions:
+        """Return the new options of the session; ``options`` are the current ones."""
+        turns, endpointing = live_options.TurnControl.CLIENT, live_options.ALL_AUDIO
         if self.detection is not None:
-            usual, silence_s = live_options.EndpointingOptions(), self.detection.silence_ms / 1000
-            pauses = replace(usual, pause_s=min(usual.pause_s, silence_s), silence_s=silence_s)
+            pauses, silence_s = live_options.EndpointingOptions(), self.detection.silence_ms / 1000
+            pauses = replace(pauses, pause_s=min(pauses.pause_s, silence_s), silence_s=silence_s)
             turns = live_options.TurnControl.SILENCE
-            ends = self.detection.endpointing(pauses)
+            endpointing = self.detection.endpointing(pauses)
         return replace(
-            before,
+            options,
             language=self.language,
             turns=turns,
-            endpointing=ends,
+            endpointing=endpointing,
             diarize=self.diarizes,
             prompt=self.prompt,
             delay_s=_DELAY_S.get(self.delay),
         )
 
-    def samples(self, raw: bytes) -> tuple[bytes, live_options.SampleEncoding, int]:
+    def samples(self, audio: bytes) -> tuple[bytes, live_options.SampleEncoding, int]:
         """Return audio of the client as bytes, encoding and sample rate for a session."""
         encoding = live_options.SampleEncoding.PCM16
-        if self.sound is RealtimeAudioFormat.PCM:
-            return raw, encoding, self.rate
-        is_mu_law = self.sound is RealtimeAudioFormat.MU_LAW
+        if self.audio_format is RealtimeAudioFormat.PCM:
+            return audio, encoding, self.rate
+        is_mu_law = self.audio_format is RealtimeAudioFormat.MU_LAW
         decode = codecs.decode_mu_law if is_mu_law else codecs.decode_a_law
-        return decode(raw), encoding, codecs.G711_RATE
+        return decode(audio), encoding, codecs.G711_RATE
 
     @property
     def format_view(self) -> dict[str, Any]:
         """Return the audio input format, in the current format of the API."""
-        sound: dict[str, Any] = {"type": self.sound.value}
-        return {**sound, "rate": self.rate} if self.sound is RealtimeAudioFormat.PCM else sound
+        view: dict[str, Any] = {"type": self.audio_format.value}
+        return {**view, "rate": self.rate} if self.audio_format is RealtimeAudioFormat.PCM else view
 
     @property
     def transcription_view(self) -> dict[str, Any] | None:
         """Return the transcription options, in both formats of the API; `None` if the client set
         none."""
-        said = {
+        options = {
             "model": self.model,
-            "language": self.said_language,
+            "language": self.requested_language,
             "prompt": self.prompt,
             "delay": self.delay.value,
         }
-        return {name: value for name, value in said.items() if value} or None
+        return {name: value for name, value in options.items() if value} or None
 
-    def input_view(self, view: Callable[[RealtimeTurnDetection], dict[str, Any]]) -> dict[str, Any]:
-        """Return the input configuration in the current format; ``view`` renders the turn
+    def input_view(
+        self, detection_view: Callable[[RealtimeTurnDetection], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the input configuration in the current format; ``detection_view`` renders the turn
         detection."""
         return {
             "format": self.format_view,
             "transcription": self.transcription_view if self.transcribes else None,
             "noise_reduction": None,
-            "turn_detection": None if self.detection is None else view(self.detection),
+            "turn_detection": None if self.detection is None else detection_view(self.detection),
         }
 
     def view(self, number: str, expires_at: int) -> dict[str, Any]:
@@ -222,12 +224,12 @@ class RealtimeTranscriptionConfig:
 
     def beta_view(self, number: str, expires_at: int) -> dict[str, Any]:
         """Return the session in the beta format."""
-        sounds = {sound: name for name, sound in BETA_AUDIO_FORMATS.items()}
+        names = {audio_format: name for name, audio_format in BETA_AUDIO_FORMATS.items()}
         return {
             "id": number,
             "object": "realtime.transcription_session",
             "expires_at": expires_at,
-            "input_audio_format": sounds[self.sound],
+            "input_audio_format": names[self.audio_format],
             "input_audio_transcription": self.transcription_view,
             "input_audio_noise_reduction": None,
             "turn_detection": None if self.detection is None else self.detection.view(),
@@ -273,18 +275,18 @@ _SILENCE_MS = {RealtimeEagerness.LOW: 1_500, RealtimeEagerness.HIGH: 300}
 
 
 def updated_transcription(
-    before: RealtimeTranscriptionConfig, session: object, spec: EngineSpec
+    config: RealtimeTranscriptionConfig, session: object, spec: EngineSpec
 ) -> RealtimeTranscriptionConfig:
     """Return the configuration after a client's ``session``.
 
     Raises:
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
-    return with_input(before, _inputs(require_object("session", session)), spec, _detection)
+    return with_input(config, _inputs(require_object("session", session)), spec, _detection)
 
 
 def with_input(
-    before: RealtimeTranscriptionConfig,
+    config: RealtimeTranscriptionConfig,
     given: Mapping[str, Any],
     spec: EngineSpec,
     detection_of: Callable[[RealtimeTurnDetection, Mapping[str, Any]], RealtimeTurnDetection],
@@ -296,19 +298,23 @@ def with_input(
         errors.BadRequest, errors.NotFound: a field is invalid or not available here.
     """
     changes: dict[str, Any] = {}
-    if (sound := given.get("format")) is not None:
-        changes["sound"], changes["rate"] = parse_audio_format(sound, f"{_INPUT}.format")
+    if (audio_format := given.get("format")) is not None:
+        changes["audio_format"], changes["rate"] = parse_audio_format(
+            audio_format, f"{_INPUT}.format"
+        )
     if "transcription" in given:
-        wanted = given["transcription"]
-        changes["transcribes"] = wanted is not None
-        if wanted is not None:
-            changes |= _transcription(require_object(f"{_INPUT}.transcription", wanted), spec)
+        transcription = given["transcription"]
+        changes["transcribes"] = transcription is not None
+        if transcription is not None:
+            changes |= _transcription(
+                require_object(f"{_INPUT}.transcription", transcription), spec
+            )
     if "turn_detection" in given:
         changes["detection"] = None
         if (detection := given["turn_detection"]) is not None:
-            known = before.detection or RealtimeTurnDetection()
+            known = config.detection or RealtimeTurnDetection()
             changes["detection"] = detection_of(known, require_object(DETECTION, detection))
-    return replace(before, **changes)
+    return replace(config, **changes)
 
 
 def check_model(name: str, spec: EngineSpec) -> str:
@@ -341,13 +347,13 @@ def _inputs(session: Mapping[str, Any]) -> Mapping[str, Any]:
         "turn_detection": "turn_detection",
     }
     given |= {ours: session[theirs] for theirs, ours in names.items() if theirs in session}
-    if (sound := session.get("input_audio_format")) is not None:
-        if not isinstance(sound, str) or sound not in BETA_AUDIO_FORMATS:
+    if (audio_format := session.get("input_audio_format")) is not None:
+        if not isinstance(audio_format, str) or audio_format not in BETA_AUDIO_FORMATS:
             raise errors.FieldInvalid(
                 "'session.input_audio_format' has an invalid value.",
                 hint=f"Use one of: {', '.join(BETA_AUDIO_FORMATS)}.",
             )
-        given["format"] = {"type": BETA_AUDIO_FORMATS[sound].value}
+        given["format"] = {"type": BETA_AUDIO_FORMATS[audio_format].value}
     if "transcription" in given:
         given["transcription"] = given["transcription"] or {}
     return given
@@ -361,11 +367,11 @@ def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int
         errors.FieldInvalid: it is not supported.
     """
     given = require_object(at, value)
-    form = parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
-    if form is not RealtimeAudioFormat.PCM:
-        return form, codecs.G711_RATE
+    audio_format = parse_choice(f"{at}.type", given.get("type"), RealtimeAudioFormat.PCM)
+    if audio_format is not RealtimeAudioFormat.PCM:
+        return audio_format, codecs.G711_RATE
     least, most = SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
-    return form, parse_integer(f"{at}.rate", given.get("rate"), least, most) or USUAL_RATE
+    return audio_format, parse_integer(f"{at}.rate", given.get("rate"), least, most) or USUAL_RATE
 
 
 def _transcription(given: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:
@@ -375,12 +381,14 @@ def _transcription(given: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]
     if "model" in given:
         changes["model"] = check_model(parse_text(f"{at}.model", given["model"]).strip(), spec)
     if "language" in given or "languages" in given:
-        said = parse_text(f"{at}.language", given.get("language")).strip()
+        language = parse_text(f"{at}.language", given.get("language")).strip()
         possible = _words(f"{at}.languages", given.get("languages"))
-        tag = parse_language(said) if said else openai_common.engine_language(spec, possible)
+        tag = (
+            parse_language(language) if language else openai_common.engine_language(spec, possible)
+        )
         if not spec.speaks(tag):
             raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{tag}'.")
-        changes["said_language"], changes["language"] = said, tag
+        changes["requested_language"], changes["language"] = language, tag
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
         changes["prompt"] = parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
@@ -394,17 +402,17 @@ def detection_field(given: Mapping[str, Any], name: str) -> tuple[str, Any]:
     return f"{DETECTION}.{name}", given.get(name)
 
 
-def _detection(before: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
+def _detection(detection: RealtimeTurnDetection, given: Mapping[str, Any]) -> RealtimeTurnDetection:
     kind = parse_choice(*detection_field(given, "type"), RealtimeVadType.SERVER)
     if kind is RealtimeVadType.SEMANTIC:
         eagerness = parse_choice(*detection_field(given, "eagerness"), RealtimeEagerness.AUTO)
-        usual = RealtimeTurnDetection()
-        return replace(usual, silence_ms=_SILENCE_MS.get(eagerness, usual.silence_ms))
-    return with_pauses(before, given, round(1000 * _SILENCE.least))
+        detection = RealtimeTurnDetection()
+        return replace(detection, silence_ms=_SILENCE_MS.get(eagerness, detection.silence_ms))
+    return with_pauses(detection, given, round(1000 * _SILENCE.least))
 
 
 def with_pauses(
-    before: RealtimeTurnDetection, given: Mapping[str, Any], least_silence_ms: int
+    detection: RealtimeTurnDetection, given: Mapping[str, Any], least_silence_ms: int
 ) -> RealtimeTurnDetection:
     """Return the turn detection with the threshold, padding and silence ``given``.
 
@@ -416,12 +424,14 @@ def with_pauses(
         detection_field(given, name)
         for name in ("threshold", "prefix_padding_ms", "silence_duration_ms")
     )
-    found: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "threshold": parse_number(*threshold, limits.least, limits.most),
         "padding_ms": parse_integer(*padding, 0, LONGEST_PADDING_MS),
         "silence_ms": parse_integer(*silence, least_silence_ms, LONGEST_SILENCE_MS),
     }
-    return replace(before, **{name: value for name, value in found.items() if value is not None})
+    return replace(
+        detection, **{name: value for name, value in changes.items() if value is not None}
+    )
 
 
 def require_object(name: str, value: object) -> Mapping[str, Any]:

@@ -39,7 +39,7 @@ class RealtimeConnection(ABC):
     ``expires_at``: latest end of the session, in seconds since 1970.
     """
 
-    kind: session_config.RealtimeSessionType
+    session_type: session_config.RealtimeSessionType
 
     def __init__(self, socket: WebSocketConnection, session: Session, expires_at: int) -> None:
         self._socket, self._session, self._expires_at = socket, session, expires_at
@@ -47,9 +47,9 @@ class RealtimeConnection(ABC):
         """Start of all ids in the session."""
         self._count = 0
         self._samples = WholeSamples()
-        self._saying = asyncio.Lock()
+        self._send_lock = asyncio.Lock()
 
-    async def hear(self) -> None:
+    async def receive_commands(self) -> None:
         """Process the client's events until it disconnects.
 
         Raises:
@@ -58,61 +58,61 @@ class RealtimeConnection(ABC):
             errors.SidecarError: the session failed.
         """
         while True:
-            message, order, event_id, is_sound = await self._socket.receive(), None, None, True
+            message, command, event_id, is_audio = await self._socket.receive(), None, None, True
             try:
                 event, event_id = client_events.parse_event(message)
-                order = client_events.read_command(event, self.kind)
+                command = client_events.read_command(event, self.session_type)
                 # audio is limited by the session, all other events are counted
-                is_sound = order.name == client_events.AUDIO_APPEND and bool(order.value)
-                if not is_sound:
+                is_audio = command.name == client_events.AUDIO_APPEND and bool(command.value)
+                if not is_audio:
                     self._socket.count()
-                if order.name in _AUDIO_ENDS:
+                if command.name in _AUDIO_ENDS:
                     self._samples.end()
-                if order.name in _UPDATES:
-                    _warn_of_unknown_fields(order.value)
-                await self._do(order, event_id)
+                if command.name in _UPDATES:
+                    _warn_of_unknown_fields(command.value)
+                await self._execute(command, event_id)
             except errors.SessionOver:
-                pass  # shutting down: `tell` sends the rest and the reason
+                pass  # shutting down: `send_events` sends the rest and the reason
             except errors.SidecarError as error:
-                if order is not None and self._session.over:
+                if command is not None and self._session.over:
                     raise
-                if is_sound:
+                if is_audio:
                     self._socket.count_malformed()
                 await self._refuse(error, event_id)
 
     @abstractmethod
-    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
+    async def _execute(self, command: client_events.RealtimeCommand, event_id: str | None) -> None:
         """Execute a command, whose id of the client is ``event_id``. If the session has ended, an
         error ends the connection."""
 
-    async def _say(self, *events: EventBody) -> None:
+    async def _send(self, *events: EventBody) -> None:
         """Send events, without others between them, in the order of the calls."""
-        async with self._saying:
-            for said in events:
+        async with self._send_lock:
+            for event in events:
                 self._count += 1
                 number = f"event_{self.name}_{self._count}"
-                await self._socket.send(json.dumps({"event_id": number, **said}))
+                await self._socket.send(json.dumps({"event_id": number, **event}))
 
     async def _append(
         self,
-        raw: bytes,
-        heard: session_config.RealtimeTranscriptionConfig,
-        send: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
+        audio: bytes,
+        config: session_config.RealtimeTranscriptionConfig,
+        send_samples: Callable[[bytes, SampleEncoding, int], Awaitable[None]],
     ) -> None:
         """Send audio on in chunks, so that each can be freed once it is recognized."""
-        if heard.sound is session_config.RealtimeAudioFormat.PCM:
-            raw = self._samples.add(raw)
-        sound, encoding, rate = heard.samples(raw)
-        most = int(min(MAX_CHUNK_S, self._session.bounds.chunk_s) * rate) * encoding.width
-        for begin in range(0, len(sound), most):
-            await send(sound[begin : begin + most], encoding, rate)
+        if config.audio_format is session_config.RealtimeAudioFormat.PCM:
+            audio = self._samples.add(audio)
+        samples, encoding, rate = config.samples(audio)
+        max_bytes = int(min(MAX_CHUNK_S, self._session.bounds.chunk_s) * rate) * encoding.width
+        for begin in range(0, len(samples), max_bytes):
+            await send_samples(samples[begin : begin + max_bytes], encoding, rate)
 
-    def _described(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
+    def _session_event(self, name: str, view: Callable[[str, int], EventBody]) -> EventBody:
         """Return the event ``name`` with the current session."""
         return {"type": name, "session": view(f"sess_{self._session.id}", self._expires_at)}
 
     async def _refuse(self, error: errors.SidecarError, event_id: str | None) -> None:
-        await self._say(server_events.error_event(error, event_id))
+        await self._send(server_events.error_event(error, event_id))
 
 
 class RealtimeDialogueRequested(Exception):
@@ -126,13 +126,13 @@ class RealtimeDialogueRequested(Exception):
 class RealtimeTranscriptionConnection(RealtimeConnection):
     """Connection that transcribes. ``open``: the client may still change it to a conversation."""
 
-    kind = session_config.RealtimeSessionType.TRANSCRIPTION
+    session_type = session_config.RealtimeSessionType.TRANSCRIPTION
 
     def __init__(
         self,
         socket: WebSocketConnection,
         session: Session,
-        configuration: session_config.RealtimeTranscriptionConfig,
+        config: session_config.RealtimeTranscriptionConfig,
         spec: EngineSpec,
         *,
         expires_at: int,
@@ -144,14 +144,14 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         self._turns = RealtimeTranscriptionTurns(self.name, beta=beta)
         self._news = asyncio.Event()
         self._dropped = 0
-        self._use(configuration)
+        self._use(config)
 
     async def greet(self) -> None:
         """Send the configuration of the session."""
         await self._socket.open()
-        await self._say(self._view("created", self._beta))
+        await self._send(self._view("created", self._beta))
 
-    async def tell(self) -> None:
+    async def send_events(self) -> None:
         """Send results until the session ends.
 
         Raises:
@@ -160,34 +160,32 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         """
         try:
             async for numbered in self._session.events():
-                await self._say(*self._turns.events_of(numbered.event))
+                await self._send(*self._turns.events_of(numbered.event))
                 self._dropped += isinstance(numbered.event, TurnDropped)
                 self._news.set()
         except errors.SidecarError as error:
-            await self._say(*self._turns.give_up(error))
+            await self._send(*self._turns.give_up(error))
             raise
 
-    async def _do(self, order: client_events.RealtimeCommand, event_id: str | None) -> None:
-        match order:
-            case client_events.AUDIO_APPEND, raw:
+    async def _execute(self, command: client_events.RealtimeCommand, event_id: str | None) -> None:
+        match command:
+            case client_events.AUDIO_APPEND, audio:
                 self._open = False
-                await self._append(raw, self._configuration, self._session.send)
+                await self._append(audio, self._config, self._session.send)
             case client_events.AUDIO_COMMIT, _:
-                said = self._turns.commit(self._session.received_s)
+                events = self._turns.commit(self._session.received_s)
                 self._session.commit()
-                await self._say(*said)
+                await self._send(*events)
             case client_events.AUDIO_CLEAR, _:
                 await self._clear()
             case update, session:
-                if self._open and session_config.talks(session):
+                if self._open and session_config.is_conversation(session):
                     raise RealtimeDialogueRequested(session)
-                configuration = session_config.updated_transcription(
-                    self._configuration, session, self._spec
-                )
-                self._session.change(configuration.options(self._session.options))
-                self._use(configuration)
+                config = session_config.updated_transcription(self._config, session, self._spec)
+                self._session.change(config.options(self._session.options))
+                self._use(config)
                 beta = update == client_events.BETA_SESSION_UPDATE
-                await self._say(self._view("updated", beta))
+                await self._send(self._view("updated", beta))
 
     async def _clear(self) -> None:
         """Discard the current turn, after the results of committed ones. Later audio belongs to
@@ -199,13 +197,13 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
             self._news.clear()
             await self._news.wait()
 
-    def _use(self, configuration: session_config.RealtimeTranscriptionConfig) -> None:
-        self._configuration = configuration
-        self._turns.detects = configuration.detection is not None
-        self._turns.diarizes = configuration.diarizes
+    def _use(self, config: session_config.RealtimeTranscriptionConfig) -> None:
+        self._config = config
+        self._turns.detects = config.detection is not None
+        self._turns.diarizes = config.diarizes
 
     def _view(self, what: str, beta: bool) -> EventBody:
         if beta:
             name = f"transcription_session.{what}"
-            return self._described(name, self._configuration.beta_view)
-        return self._described(f"session.{what}", self._configuration.view)
+            return self._session_event(name, self._config.beta_view)
+        return self._session_event(f"session.{what}", self._config.view)

@@ -82,10 +82,10 @@ def test_voice_name_is_passed_on_if_the_tts_engine_lists_none(
     for any_voice, said in ((False, listed), (True, passed_on)):
         before = dataclasses.replace(USUAL, any_voice=any_voice)
         found = updated_dialogue(before, session, scripted_engine.SPEC)
-        assert found.manner(SynthesisOptions("mine")).voice == (said or "mine")
+        assert found.synthesis(SynthesisOptions("mine")).voice == (said or "mine")
 
 
-MANUAL = dataclasses.replace(USUAL, heard=RealtimeTranscriptionConfig(detection=None))
+MANUAL = dataclasses.replace(USUAL, transcription=RealtimeTranscriptionConfig(detection=None))
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 FAILED = "conversation.item.input_audio_transcription.failed"
 
@@ -93,9 +93,9 @@ FAILED = "conversation.item.input_audio_transcription.failed"
 class Told:
     """A conversation that is told by hand; utterance n lies from n to n + 0.5 s."""
 
-    def __init__(self, manners: RealtimeDialogueConfig = USUAL, most: int = 40) -> None:
+    def __init__(self, config: RealtimeDialogueConfig = USUAL, most: int = 40) -> None:
         self.telling = RealtimeDialogueEvents("x", most, lambda number: (number, number + 0.5))
-        self.telling.use(manners)
+        self.telling.use(config)
         self.said: list[dict[str, Any]] = []
 
     def hear(self, *outs: ConversationOutput) -> None:
@@ -103,7 +103,7 @@ class Told:
             self.say(list(self.telling.of(out)))
 
     def commit(self, received_s: float) -> None:
-        self.say(list(self.telling.person.commit(received_s)))
+        self.say(list(self.telling.user_turns.commit(received_s)))
 
     def say(self, said: list[dict[str, Any]]) -> None:
         for one in said:
@@ -156,10 +156,10 @@ def test_turn_begun_before_a_commit_is_that_commits_item() -> None:
     (done,) = told.of(TRANSCRIBED)
     assert told.telling.items.find(done["item_id"]).entry == 7
     with pytest.raises(CommitEmpty):
-        told.telling.person.commit(1.05)
-    told.telling.person.clear(9.0)
+        told.telling.user_turns.commit(1.05)
+    told.telling.user_turns.clear(9.0)
     with pytest.raises(CommitEmpty):
-        told.telling.person.commit(9.05)
+        told.telling.user_turns.commit(9.05)
 
 
 def test_commit_after_a_deleted_item_is_a_new_item() -> None:
@@ -227,7 +227,9 @@ def test_noise_has_speech_stopped_and_no_item(told: Told) -> None:
 def test_failed_turn_is_sent_and_unwanted_transcription_is_not(told: Told) -> None:
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
-    told = Told(dataclasses.replace(USUAL, heard=RealtimeTranscriptionConfig(transcribes=False)))
+    told = Told(
+        dataclasses.replace(USUAL, transcription=RealtimeTranscriptionConfig(transcribes=False))
+    )
     told.hear(
         UserTurnStarted(0, 0.0),
         UserTurnPartial("A"),
@@ -344,13 +346,13 @@ def test_session_fields_are_applied_and_shown() -> None:
     assert options == ConversationOptions(
         instructions="Be brief.", patience=EndOfTurnDelays(0.2, 0.2, 0.2), interruptible=False
     )
-    hearing = found.hearing(LiveOptions())
+    hearing = found.live_options(LiveOptions())
     assert (hearing.language, hearing.endpointing.threshold) == ("de", 0.7)
     assert hearing.endpointing.pre_roll_s == 0.2
-    manner = found.manner(SynthesisOptions("usual"))
+    manner = found.synthesis(SynthesisOptions("usual"))
     assert manner == SynthesisOptions("low", speed=1.5, rate=8000)
-    assert found.manner(SynthesisOptions("usual")).voice == "low"
-    assert updated_dialogue(found, {"audio": {"output": {"voice": "ash"}}}, SPEC).manner(
+    assert found.synthesis(SynthesisOptions("usual")).voice == "low"
+    assert updated_dialogue(found, {"audio": {"output": {"voice": "ash"}}}, SPEC).synthesis(
         SynthesisOptions("usual")
     ) == SynthesisOptions("usual", speed=1.5, rate=8000)
     view = found.view("sess_1", 9)

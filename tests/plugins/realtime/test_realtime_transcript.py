@@ -4,10 +4,10 @@ from sidecar.plugins.conversation import conversation_events as told
 from sidecar.plugins.conversation.audio_pacing import ReplyAudioFrame
 from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.realtime.dialogue_events import (
-    MACHINE,
+    ASSISTANT,
     MAX_CHARACTERS,
     MAX_ENTRIES,
-    PERSON,
+    USER,
     ConversationTranscript,
 )
 from sidecar.transcripts.transcript import Transcript
@@ -15,7 +15,7 @@ from sidecar.transcripts.transcript import Transcript
 
 def written(account: ConversationTranscript, at: float = 90.0) -> Transcript:
     return account.transcript(
-        at, engine="x", precision="fp32", language="en", machine="Machine (repeat)"
+        at, engine="x", precision="fp32", language="en", assistant="Machine (repeat)"
     )
 
 
@@ -42,12 +42,12 @@ def test_transcript_lines_have_their_times_and_order() -> None:
         account.take(one, at)
     transcript = written(account, 16.0)
     assert rows(transcript) == [
-        (PERSON, 2.0, 3.0, "Good day."),
-        (MACHINE, 3.7, 5.0, "You said:…"),
-        (PERSON, 4.6, 6.0, "But I"),
+        (USER, 2.0, 3.0, "Good day."),
+        (ASSISTANT, 3.7, 5.0, "You said:…"),
+        (USER, 4.6, 6.0, "But I"),
     ]
-    assert transcript.name_of(MACHINE) == "Machine (repeat)"
-    assert transcript.name_of(PERSON) is None
+    assert transcript.name_of(ASSISTANT) == "Machine (repeat)"
+    assert transcript.name_of(USER) is None
     assert transcript.duration == 6.0
 
 
@@ -64,7 +64,7 @@ def test_noise_and_unheard_replies_are_no_lines() -> None:
         (2.6, told.ReplyEnded(3, told.ReplyEnding.CANCELLED, "twice", 0.2)),
     ):
         account.take(one, at)
-    assert rows(written(account)) == [(PERSON, 2.0, 2.0, "Typed.")]
+    assert rows(written(account)) == [(USER, 2.0, 2.0, "Typed.")]
     assert written(account).voices == ()
 
 
@@ -87,9 +87,9 @@ def test_backchannel_is_a_line_at_its_time_and_splits_no_reply() -> None:
     ):
         account.take(one, at)
     assert rows(written(account, 16.0)) == [
-        (MACHINE, 1.0, 5.6, "Listen."),
-        (PERSON, 2.0, 2.5, "mm-hm"),
-        (PERSON, 5.0, 6.0, "But"),
+        (ASSISTANT, 1.0, 5.6, "Listen."),
+        (USER, 2.0, 2.5, "mm-hm"),
+        (USER, 5.0, 6.0, "But"),
     ]
 
 
