@@ -307,9 +307,9 @@ class FfmpegChain:
     """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks are those
     of the first."""
 
-    def __init__(self, links: Sequence[Callable[[], FfmpegProcess]]) -> None:
-        self._links = links
-        self._process = links[0]()
+    def __init__(self, start_processes: Sequence[Callable[[], FfmpegProcess]]) -> None:
+        self._start_processes = start_processes
+        self._process = start_processes[0]()
         self.header = RecordingHeader(tracks=self._process.header.tracks)
         self.track = self._process.track
         self.truncated = False
@@ -323,16 +323,16 @@ class FfmpegChain:
             errors.AudioUndecodable: no link has audio.
         """
         failures = []
-        for number, link in enumerate(self._links):
+        for number, start_process in enumerate(self._start_processes):
             if number:
                 self._process.close()
-                self._process = link()
+                self._process = start_process()
             try:
                 yield from self._process
             except AudioUndecodable as failure:
                 failures.append(failure)
             self.truncated |= self._process.truncated
-        if len(failures) == len(self._links):
+        if len(failures) == len(self._start_processes):
             raise failures[0]
 
     def close(self) -> None:

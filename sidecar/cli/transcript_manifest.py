@@ -197,12 +197,18 @@ class TranscriptManifest:
             return entry
         return self._of_content(path, [entry])
 
-    def _moved_here(self, path: Path, candidates: list[ManifestEntry]) -> ManifestEntry | None:
+    def _moved_here(
+        self, path: Path, candidate_entries: list[ManifestEntry]
+    ) -> ManifestEntry | None:
         """Remove and return an entry of the same content, whose path no longer has it."""
-        gone = [one for one in candidates if file_state(one.recording.path) != one.recording.state]
+        gone = [
+            one
+            for one in candidate_entries
+            if file_state(one.recording.path) != one.recording.state
+        ]
         found = self._of_content(path, gone)
         if found is not None:
-            candidates[:] = [one for one in candidates if one.output != found.output]
+            candidate_entries[:] = [one for one in candidate_entries if one.output != found.output]
         return found
 
     def _of_content(self, path: Path, entries: Sequence[ManifestEntry]) -> ManifestEntry | None:

@@ -200,13 +200,13 @@ class GpuMemory:
 class GpuMonitor:
     """State of the GPU at the last query, and the ledger of its memory.
 
-    ``read`` queries the driver.
+    ``read_memory`` queries the driver.
     """
 
-    def __init__(self, read: Callable[[], GpuMemory | None] | None = None) -> None:
+    def __init__(self, read_memory: Callable[[], GpuMemory | None] | None = None) -> None:
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
-        self._read = read or query_gpu
+        self._read_memory = read_memory or query_gpu
         self._looking: asyncio.Task[None] | None = None
         self._silent = False
         self._thread = ThreadLimiter("gpu", 1)
@@ -225,7 +225,7 @@ class GpuMonitor:
     def begin(self) -> None:
         """Query the GPU for the first time, before any engine is loaded; wait for the driver."""
         if self.seen is None:
-            self._take_in(self._read(), {})
+            self._take_in(self._read_memory(), {})
 
     async def look(self) -> None:
         """Query the GPU; if the driver takes too long, keep the last values."""
@@ -247,7 +247,7 @@ class GpuMonitor:
 
     async def _look(self) -> None:
         before = self.ledger.holdings()
-        gpu = await self._thread.run(self._read)
+        gpu = await self._thread.run(self._read_memory)
         holdings = self.ledger.holdings()
         for who, one in holdings.items():
             if one != before.get(who):  # it changed during the query

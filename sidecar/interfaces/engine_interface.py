@@ -69,27 +69,28 @@ class ModelSpec:
     stands_for: Mapping[Precision, Precision] = field(default_factory=dict)
     lacking: Mapping[Precision, str] = field(default_factory=dict)
 
-    def resolve_precision(self, wanted: Precision) -> Precision:
-        """Return the precision that is used if ``wanted`` is requested; the default if the engine
-        lacks it."""
-        wanted = self.stands_for.get(wanted, wanted)
-        return wanted if wanted in self.precisions else self.precisions[0]
+    def resolve_precision(self, precision: Precision) -> Precision:
+        """Return the precision that is used if ``precision`` is requested; the default if the
+        engine lacks it."""
+        precision = self.stands_for.get(precision, precision)
+        return precision if precision in self.precisions else self.precisions[0]
 
-    def substitution(self, wanted: Precision) -> str:
-        """Return a sentence that names both if ``wanted`` is a precision that it lacks, else ''."""
-        used = self.resolve_precision(wanted)
-        if wanted in (AUTO, used):
+    def substitution(self, precision: Precision) -> str:
+        """Return a sentence that names both if ``precision`` is a precision that it lacks, else
+        ''."""
+        used = self.resolve_precision(precision)
+        if precision in (AUTO, used):
             return ""
         there = ", ".join(self.precisions)
-        return f"The engine '{self.name}' has no {wanted}; {used} is used (it has: {there})."
+        return f"The engine '{self.name}' has no {precision}; {used} is used (it has: {there})."
 
-    def replacement(self, wanted: Precision) -> str:
-        """Return what runs instead of ``wanted`` on this machine, and why; '' if it runs."""
-        used = self.resolve_precision(wanted)
-        if wanted in (AUTO, used):
+    def replacement(self, precision: Precision) -> str:
+        """Return what runs instead of ``precision`` on this machine, and why; '' if it runs."""
+        used = self.resolve_precision(precision)
+        if precision in (AUTO, used):
             return ""
-        reason = f": {self.lacking[wanted]}" if wanted in self.lacking else ""
-        return f"{wanted} runs as {used} here{reason}"
+        reason = f": {self.lacking[precision]}" if precision in self.lacking else ""
+        return f"{precision} runs as {used} here{reason}"
 
     def without(self, precision: Precision, reason: str) -> Self:
         """Return the spec of a machine that cannot run a precision, for a reason."""
@@ -326,13 +327,14 @@ class ResumableEngine(TranscriptionEngine, Protocol):
     """Engine that yields checkpoints and continues from them."""
 
     def transcribe_from(
-        self, settled: Sequence[Checkpoint], request: TranscriptionRequest
+        self, checkpoints: Sequence[Checkpoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Transcribe as `TranscriptionEngine.transcribe`, with a `Checkpoint` about every half
         minute of audio.
 
-        ``settled``: all checkpoints of this recording so far, empty at its beginning; the audio is
-        the whole recording. Segment numbers continue those of the checkpoints; `Finished` has all.
+        ``checkpoints``: all checkpoints of this recording so far, empty at its beginning; the audio
+        is the whole recording. Segment numbers continue those of the checkpoints; `Finished` has
+        all.
         """
 
 

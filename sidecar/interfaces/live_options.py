@@ -224,9 +224,9 @@ class LiveOptions(WireValues):
         labels."""
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
-    def with_speakers_of(self, other: LiveOptions) -> Self:
+    def with_speakers_of(self, options: LiveOptions) -> Self:
         """Return the options with the enrolled speakers of others."""
-        return replace(self, known_voices=other.known_voices, voiceprints=other.voiceprints)
+        return replace(self, known_voices=options.known_voices, voiceprints=options.voiceprints)
 
     @property
     def spoken(self) -> Self:

@@ -69,11 +69,11 @@ class AudioProbe:
         self._idle: asyncio.TimerHandle | None = None
         self._shutdowns = WorkerShutdowns()
 
-    def _threads_of(self, caller: Identity, kind: str, most: int) -> ThreadLimiter:
+    def _threads_of(self, identity: Identity, kind: str, most: int) -> ThreadLimiter:
         new = ThreadLimiter(kind, most)
-        return self._threads.setdefault((kind, caller.owner), new)
+        return self._threads.setdefault((kind, identity.owner), new)
 
-    async def open(self, caller: Identity, path: str, roots: Sequence[Path]) -> AudioSource:
+    async def open(self, identity: Identity, path: str, roots: Sequence[Path]) -> AudioSource:
         """Open the file that a client named, as `open_recording_file` does.
 
         Raises:
@@ -88,7 +88,7 @@ class AudioProbe:
 
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                return await self._threads_of(caller, "open", PARALLEL_OPENS).run(open_file)
+                return await self._threads_of(identity, "open", PARALLEL_OPENS).run(open_file)
         except TimeoutError:
             if begun:
                 detail = "The disk of 'audio_path' does not answer."
@@ -98,9 +98,9 @@ class AudioProbe:
             ) from None
 
     async def probe(
-        self, caller: Identity, source: AudioSource, track: int | None = None
+        self, identity: Identity, source: AudioSource, track: int | None = None
     ) -> AudioInfo:
-        """Probe a caller's recording: the audio track of that number, from 1.
+        """Probe a client's recording: the audio track of that number, from 1.
 
         Raises:
             errors.BadAudio: it cannot be transcribed.
@@ -112,22 +112,24 @@ class AudioProbe:
         elif source.spooled:
             facts = probe_plain_wav(source.fd, self._max_audio_s)
         else:
-            facts = await self._probe_plain_wav(caller, source)
+            facts = await self._probe_plain_wav(identity, source)
         if facts is not None:
             return facts
         asked = {"max_s": self._max_audio_s, "track": track}
-        found = await self._ask(caller, "probe", self.probe_s, [source.fd], **asked)
+        found = await self._ask(identity, "probe", self.probe_s, [source.fd], **asked)
         return AudioInfo.from_wire(found)
 
-    async def _probe_plain_wav(self, caller: Identity, source: AudioSource) -> AudioInfo | None:
-        looks = self._threads_of(caller, "look", PARALLEL_PROBES)
+    async def _probe_plain_wav(self, identity: Identity, source: AudioSource) -> AudioInfo | None:
+        looks = self._threads_of(identity, "look", PARALLEL_PROBES)
         try:
             async with asyncio.timeout(self.probe_s):
                 return await looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 
-    async def voice(self, caller: Identity, source: AudioSource, max_s: float) -> SpeakerEmbedding:
+    async def voice(
+        self, identity: Identity, source: AudioSource, max_s: float
+    ) -> SpeakerEmbedding:
         """Return the embedding of the only speaker in a clip of at most ``max_s`` seconds.
 
         Raises:
@@ -136,11 +138,11 @@ class AudioProbe:
             errors.VoicesUnavailable: speaker embeddings are not available here.
             errors.MachineBusy: no process started in time.
         """
-        found = await self._ask(caller, "voice", self.embedding_s, [source.fd], max_s=max_s)
+        found = await self._ask(identity, "voice", self.embedding_s, [source.fd], max_s=max_s)
         return SpeakerEmbedding(**found)
 
     async def parted(
-        self, caller: Identity, prints: Sequence[SpeakerEmbedding | None], into: int | None
+        self, identity: Identity, embeddings: Sequence[SpeakerEmbedding | None], into: int | None
     ) -> tuple[list[int], float] | None:
         """Split the segments of one speaker by person, by their embeddings
         (`diarization.clustering`), into ``into`` persons if it is set. Return the groups and how
@@ -149,9 +151,9 @@ class AudioProbe:
         Raises:
             errors.EngineFailed, errors.MachineBusy: no process could do it.
         """
-        plain = [one and asdict(one) for one in prints]
+        plain = [one and asdict(one) for one in embeddings]
         try:
-            found = await self._ask(caller, "part", self.embedding_s, prints=plain, into=into)
+            found = await self._ask(identity, "part", self.embedding_s, prints=plain, into=into)
         except errors.BadAudio:  # raised if the process keeps dying
             raise errors.EngineFailed(
                 "The speaker embedding of the clip could not be computed."
@@ -160,14 +162,14 @@ class AudioProbe:
 
     async def _ask(
         self,
-        caller: Identity,
+        identity: Identity,
         operation: str,
         timeout_s: float,
         fds: Sequence[int] = (),
         **arguments: Any,
     ) -> dict[str, Any]:
         """Return the answer of a probe process; retry in a fresh one if an idle one dies."""
-        async with self._lanes.held(caller):
+        async with self._lanes.held(identity):
             self._stay()
             try:
                 for attempt in range(MAX_ATTEMPTS):

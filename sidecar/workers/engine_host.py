@@ -200,17 +200,17 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Return the forecast of a recording by VibeVoice-ASR-Streaming; None for other engines."""
         if (footprint := self._choice.footprints.get(precision)) is None:
             return None
-        now = self.memory_now()
-        room = DeviceRoom(self._available_bytes(now), now.bandwidth)
+        state = self.memory_now()
+        room = DeviceRoom(self._available_bytes(state), state.bandwidth)
         return footprint.forecast(audio_s, longest_s, room)
 
-    def _available_bytes(self, now: memory_admission.MemoryState) -> int:
+    def _available_bytes(self, state: memory_admission.MemoryState) -> int:
         own = (
-            self._weights(now.held_precision, self.slot.memory)
-            if now.held_precision is not None
+            self._weights(state.held_precision, self.slot.memory)
+            if state.held_precision is not None
             else 0
         )
-        return now.free_bytes + (own if now.own_bytes is None else now.own_bytes)
+        return state.free_bytes + (own if state.own_bytes is None else state.own_bytes)
 
     def expect_peak(self, peak_bytes: int) -> None:
         """Reserve memory for a job that needs ``peak_bytes`` with the engine; jobs that run beside
@@ -228,12 +228,12 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
 
     def place(self, precision: Precision) -> memory_admission.LoadPlan:
         """Return the placement of a new engine (`MemoryAccount`)."""
-        now, footprints = self.memory_now(), self._choice.footprints
+        state, footprints = self.memory_now(), self._choice.footprints
         if self.admission is not None:
-            return self.admission.place(precision, now)
+            return self.admission.place(precision, state)
         if precision not in footprints:
             return memory_admission.LoadPlan()
-        available = self._available_bytes(now)
+        available = self._available_bytes(state)
         needed = {one: footprints[one].needed_bytes for one in self.spec.precisions}
         if needed[precision] > available:
             others = [one for one, size in needed.items() if size <= available]
@@ -244,8 +244,8 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
                 "other programs on this device, or use one with more memory."
             )
             free = room_text(available, None, "free")
-            raise memory_admission.no_room_error(precision, needed[precision], free, hint, now)
-        if footprints[precision].loaded_bytes <= now.free_bytes:
+            raise memory_admission.no_room_error(precision, needed[precision], free, hint, state)
+        if footprints[precision].loaded_bytes <= state.free_bytes:
             return memory_admission.LoadPlan()
         return memory_admission.LoadPlan(memory_admission.LoadPlacement.INSTEAD)
 
@@ -312,15 +312,15 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             return self._file_bytes
         return self.admission.loaded_bytes(precision, memory)
 
-    def _memory(self, held: Precision | None) -> memory_admission.MemoryState:
+    def _memory(self, held_precision: Precision | None) -> memory_admission.MemoryState:
         gpu, watch = self.gpu, self._devices.gpu
         if gpu is None or not self.on_gpu:
             return memory_admission.MemoryState(
-                self._devices.host.free_bytes(self.name), held, on_gpu=False
+                self._devices.host.free_bytes(self.name), held_precision, on_gpu=False
             )
         return memory_admission.MemoryState(
             watch.free_bytes(self.name),
-            held,
+            held_precision,
             on_gpu=True,
             bandwidth=gpu.bandwidth,
             own_bytes=watch.own_bytes(self.name),

@@ -34,12 +34,12 @@ class WorkerShutdowns:
 
     def __init__(
         self,
-        on_crash: Callable[[WorkerProcess], None] = lambda worker: None,
+        on_worker_crash: Callable[[WorkerProcess], None] = lambda worker: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_crash`` is called in a thread for each worker that crashed, ``on_end`` after each
-        end."""
-        self._on_crash = on_crash
+        """``on_worker_crash`` is called in a thread for each worker that crashed, ``on_end`` after
+        each end."""
+        self._on_worker_crash = on_worker_crash
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
         self._stuck: list[WorkerProcess] = []
@@ -73,7 +73,7 @@ class WorkerShutdowns:
         self.note_stuck(worker)
         self._on_end()
         if crashed:
-            await asyncio.to_thread(self._on_crash, worker)
+            await asyncio.to_thread(self._on_worker_crash, worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class EngineSupervisor:
         spec: ModelSpec,
         load: LoadOptions,
         account: memory_admission.MemoryAccount,
-        on_crash: Callable[[WorkerProcess], None],
+        on_worker_crash: Callable[[WorkerProcess], None],
         worker_options: WorkerOptions,
     ) -> None:
         self.precision = spec.resolve_precision(load.precision)
@@ -121,7 +121,7 @@ class EngineSupervisor:
         """The process in which the engine is being loaded."""
         self.loading: float | None = None
         """Share of a load that is done (0 to 1); None if no load is in progress."""
-        self._shutdowns = WorkerShutdowns(on_crash, account.settled)
+        self._shutdowns = WorkerShutdowns(on_worker_crash, account.settled)
         self._closed = False
 
     @property
@@ -328,8 +328,8 @@ class EngineSupervisor:
         return worker
 
 
-def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
+def _log_fault(worker_task: asyncio.Task[WorkerProcess]) -> None:
     """Log an internal error of a change, even if no caller waits for it any more."""
-    error = None if task.cancelled() else task.exception()
+    error = None if worker_task.cancelled() else worker_task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):
         log.error("internal error while an engine was loaded or replaced", exc_info=error)

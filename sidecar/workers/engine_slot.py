@@ -198,10 +198,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         load: LoadOptions,
         keep_alive_s: float,
         account: MemoryAccount | None = None,
-        on_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
+        on_worker_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
         sharing: Sharing = EXCLUSIVE,
     ) -> None:
-        super().__init__(spec, load, account or MemoryAccount(), on_crash, sharing.worker)
+        super().__init__(spec, load, account or MemoryAccount(), on_worker_crash, sharing.worker)
         self.spec = spec
         self.sharing = sharing
         self._keep_alive_s = keep_alive_s
@@ -252,14 +252,15 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         end = now - (time.monotonic() - self.loaded_at)
         return end - self.load_s, end
 
-    def resolve(self, wanted: Precision, since: float) -> Precision:
-        """Return the precision for a job that requested ``wanted`` at ``since`` (`time.monotonic`).
+    def resolve(self, precision: Precision, since: float) -> Precision:
+        """Return the precision for a job that requested ``precision`` at ``since``
+        (`time.monotonic`).
 
         AUTO takes the loaded one, and so does a job from before the last reload.
         """
-        if wanted is Precision.AUTO or since < self._reloaded_at:
+        if precision is Precision.AUTO or since < self._reloaded_at:
             return self.precision
-        return self.spec.resolve_precision(wanted)
+        return self.spec.resolve_precision(precision)
 
     @property
     def resolution(self) -> tuple[Precision, float]:
@@ -268,7 +269,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     @asynccontextmanager
     async def lease(
-        self, wanted: Precision = Precision.AUTO, since: float = math.inf, alone: bool = False
+        self, precision: Precision = Precision.AUTO, since: float = math.inf, alone: bool = False
     ) -> AsyncIterator[EngineLease]:
         """Wait for the engine, loaded as `resolve` determines if necessary, and hold it: it is not
         unloaded for being idle. ``alone``: without other leases at the same time.
@@ -283,9 +284,9 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             if alone:
                 turn.enter_context(self._exclusively())
             await turn.enter_async_context(self._in_turn(joins=beside))
-            if not self.sharing.sessions and self.resolve(wanted, since) is not self.precision:
+            if not self.sharing.sessions and self.resolve(precision, since) is not self.precision:
                 await self._unheld.wait()
-            worker = await self._leased_worker(wanted, since)
+            worker = await self._leased_worker(precision, since)
             self._hold(1)
             try:
                 if beside:
@@ -388,13 +389,15 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         finally:  # also after a failed load that kept the old engine
             self._settled()
 
-    async def _leased_worker(self, wanted: Precision, since: float) -> worker_process.WorkerProcess:
+    async def _leased_worker(
+        self, precision: Precision, since: float
+    ) -> worker_process.WorkerProcess:
         """Return the worker process for a lease that has the turn: the one in use, or one loaded if
         necessary, after which the memory is queried."""
         if self.in_use and not self.sharing.sessions and self.worker is not None:
             return self.worker
-        await self._finish_change(self.resolve(wanted, since))
-        worker = await self._ensure_loaded(self.resolve(wanted, since))
+        await self._finish_change(self.resolve(precision, since))
+        worker = await self._ensure_loaded(self.resolve(precision, since))
         if not self.sharing.sessions:
             await self._shutdowns.wait()
             await self._account.look()

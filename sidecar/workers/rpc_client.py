@@ -260,13 +260,13 @@ class RpcConnection(asyncio.Protocol):
         if self._transport is not None and self.closed is None and data:
             self._transport.write(data)
 
-    def _end(self, why: channel.ChannelClosed) -> None:
+    def _end(self, closed: channel.ChannelClosed) -> None:
         if self.closed is None:
-            self.closed = why
+            self.closed = closed
             self._data.clear()
             self._drained.set()
             for call in self._calls.values():
-                call.end(why)
+                call.end(closed)
             for pong in self._pongs:
                 pong.set()
             self._on_close()

@@ -25,14 +25,14 @@ MAX_BACKLOG_S = 12.0
 
 
 class WorkerLiveSession:
-    """One session: its call, and its session in the engine. ``executing`` records the executing
+    """One session: its call, and its session in the engine. ``begun_calls`` records the executing
     calls."""
 
-    def __init__(self, request: RpcRequest, engine: LiveEngine, executing: BegunCalls) -> None:
+    def __init__(self, request: RpcRequest, engine: LiveEngine, begun_calls: BegunCalls) -> None:
         """Raises:
         errors.SidecarError: the engine does not accept it.
         """
-        self._request, self._executing = request, executing
+        self._request, self._begun_calls = request, begun_calls
         self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
         self._error: errors.SidecarError | None = None
@@ -108,7 +108,7 @@ class WorkerLiveSession:
         self._request.on_change()
 
     def _around(self) -> AbstractContextManager[None]:
-        return self._executing.of(self._request.number, alone=self.alone)
+        return self._begun_calls.of(self._request.number, alone=self.alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
         """End the session with an error after all its events; called by the engine's threads."""

@@ -38,13 +38,13 @@ who dictate pause for seconds."""
 
 def serve_calls(sock: socket.socket) -> None:
     """Answer calls until the other side is gone, which ends the process."""
-    queued: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
+    request_queue: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     requests: dict[int, RpcRequest] = {}
     operations = WorkerOperations()
-    reader = (sock, requests, queued, operations.reads)
+    reader = (sock, requests, request_queue, operations.reads)
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
-        request = next_call(queued)
+        request = next_call(request_queue)
         if "beside" in request.message:
             threading.Thread(
                 target=_serve_call, args=(operations, request, requests), daemon=True
@@ -71,13 +71,15 @@ def _serve_call(
             requests.pop(request.number, None)
 
 
-def next_call(queued: queue.SimpleQueue[RpcRequest], idle_s: float = IDLE_TRIM_S) -> RpcRequest:
+def next_call(
+    request_queue: queue.SimpleQueue[RpcRequest], idle_s: float = IDLE_TRIM_S
+) -> RpcRequest:
     """Wait for the next call; release memory if it takes longer than ``idle_s``."""
     try:
-        return queued.get(timeout=idle_s)
+        return request_queue.get(timeout=idle_s)
     except queue.Empty:
         trim_heap()
-    return queued.get()
+    return request_queue.get()
 
 
 def trim_heap() -> None:
@@ -125,7 +127,7 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
 def _read_calls(
     sock: socket.socket,
     requests: dict[int, RpcRequest],
-    queued: queue.SimpleQueue[RpcRequest],
+    request_queue: queue.SimpleQueue[RpcRequest],
     reads: ReadWatch,
 ) -> None:
     sender = RpcSender(sock)
@@ -138,8 +140,8 @@ def _read_calls(
                 case {"call": int(number), "operation": str(operation)}:
                     request = requests[number] = RpcRequest(number, frame.message, fds, sender)
                     if operation == LIVE_OPERATION:
-                        request.on_change = partial(queued.put, request)
-                    queued.put(request)
+                        request.on_change = partial(request_queue.put, request)
+                    request_queue.put(request)
                 case {"call": int(number)} if number in requests:
                     requests[number].receive(frame)
     except channel.ChannelClosed:

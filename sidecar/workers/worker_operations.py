@@ -236,23 +236,23 @@ def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
 
 
 def resample_speech(
-    sounds: Iterable[engine_interface.SynthesizedAudio], rate: int
+    synthesized: Iterable[engine_interface.SynthesizedAudio], rate: int
 ) -> Iterator[engine_interface.SynthesizedAudio]:
     """Resample audio to ``rate`` samples a second; word marks stay with their audio."""
     import numpy as np
 
     stream: Any = None
-    for sound in sounds:
-        if sound.rate == rate:
-            yield sound
+    for audio in synthesized:
+        if audio.rate == rate:
+            yield audio
             continue
         if stream is None:
             import soxr
 
-            stream = soxr.ResampleStream(sound.rate, rate, 1, dtype="int16")
-        samples = np.frombuffer(sound.pcm, "<i2").astype(np.int16, copy=False)
+            stream = soxr.ResampleStream(audio.rate, rate, 1, dtype="int16")
+        samples = np.frombuffer(audio.pcm, "<i2").astype(np.int16, copy=False)
         made = stream.resample_chunk(samples).astype("<i2", copy=False)
-        yield engine_interface.SynthesizedAudio(made.tobytes(), rate, sound.marks)
+        yield engine_interface.SynthesizedAudio(made.tobytes(), rate, audio.marks)
     if stream is not None:  # it delays its output by some milliseconds
         made = stream.resample_chunk(np.zeros(0, np.int16), last=True).astype("<i2", copy=False)
         yield engine_interface.SynthesizedAudio(made.tobytes(), rate)

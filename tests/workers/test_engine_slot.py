@@ -391,7 +391,7 @@ async def test_slot_closed_during_load_leaves_no_engine(
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> None:
     noted: list[int] = []
-    slot = await preloaded(build(on_crash=lambda worker: noted.append(worker.pid)))
+    slot = await preloaded(build(on_worker_crash=lambda worker: noted.append(worker.pid)))
     await slot.reload(INT8)
     killed = await until(lambda: slot.worker_pid)
     os.kill(killed, signal.SIGKILL)

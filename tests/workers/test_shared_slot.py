@@ -57,7 +57,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
             load,
             keep_alive_s,
             loads,
-            on_crash=lambda one: noted.append(one.pid),
+            on_worker_crash=lambda one: noted.append(one.pid),
             sharing=replace(LIVE, worker=replace(LIVE.worker, **worker)),
         )
         slots.append(slot)

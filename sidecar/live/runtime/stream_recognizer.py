@@ -292,13 +292,13 @@ class StreamRecognizer:
         yield from self._flush()
 
     def due(
-        self, voices: bool = True, worth: Callable[[RecognitionTask], bool] | None = None
+        self, voices: bool = True, admits_task: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
         """Return the next task; `began`, here or of `segment_embeddings`, reports its begin.
-        ``voices``: whether an embedding may be computed. ``worth``: whether a recognition is worth
-        its cost now."""
+        ``voices``: whether an embedding may be computed. ``admits_task``: whether a recognition is
+        worth its cost now."""
         words = self.next_task()
-        if words is not None and worth is not None and not worth(words):
+        if words is not None and admits_task is not None and not admits_task(words):
             words = None
         if not voices or self.segment_embeddings is None:
             return words
