@@ -103,8 +103,8 @@ def build_router(service: Service) -> APIRouter:
     @router.post(PREFIX, status_code=201, response_model=PeoplePerson, openapi_extra=ADD)
     async def add(request: Request) -> Response:
         """Enrol a speaker, by a clip or by a job's speaker."""
-        caller, people = identity_of(request), service.voices
-        await people.check_room(caller)
+        identity, speakers = identity_of(request), service.enrolled_speakers
+        await speakers.check_capacity(identity)
         name, embedding = await _read_person_request(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
@@ -113,7 +113,7 @@ def build_router(service: Service) -> APIRouter:
                 "The request has neither a clip nor a job's speaker.",
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
-        person = await people.add(caller, name, embedding)
+        person = await speakers.add(identity, name, embedding)
         return json_response(
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
@@ -121,26 +121,26 @@ def build_router(service: Service) -> APIRouter:
     @router.get(PREFIX, response_model=PeopleList)
     async def listed(request: Request) -> Response:
         """List your enrolled speakers."""
-        everybody = await service.voices.all(identity_of(request))
-        return json_response({"people": [PeoplePerson.render(one) for one in everybody]})
+        speakers = await service.enrolled_speakers.all(identity_of(request))
+        return json_response({"people": [PeoplePerson.render(one) for one in speakers]})
 
     @router.get(PREFIX + "/export", response_model=PeopleExport)
     async def export(request: Request) -> Response:
         """Export all data of your enrolled speakers, with embeddings."""
-        everybody = await service.voices.all(identity_of(request))
-        return json_response({"people": [PeopleExportedPerson.render(one) for one in everybody]})
+        speakers = await service.enrolled_speakers.all(identity_of(request))
+        return json_response({"people": [PeopleExportedPerson.render(one) for one in speakers]})
 
     @router.get(PREFIX + "/{person_id}", response_model=PeoplePerson)
     async def one(request: Request, person_id: str) -> Response:
         """Get an enrolled speaker."""
-        person = await service.voices.person(identity_of(request), person_id)
+        person = await service.enrolled_speakers.person(identity_of(request), person_id)
         return json_response(PeoplePerson.render(person))
 
     @router.patch(PREFIX + "/{person_id}", response_model=PeoplePerson, openapi_extra=CHANGE)
     async def change(request: Request, person_id: str) -> Response:
         """Rename an enrolled speaker, or add a clip or a job's speaker."""
-        caller, people = identity_of(request), service.voices
-        await people.person(caller, person_id)
+        identity, speakers = identity_of(request), service.enrolled_speakers
+        await speakers.person(identity, person_id)
         name, embedding = await _read_person_request(request, service)
         if name is None and embedding is None:
             raise errors.FieldMissing(
@@ -148,13 +148,13 @@ def build_router(service: Service) -> APIRouter:
                 hint="Send 'name', a file part 'audio', or 'job' and 'speaker'.",
             )
         return json_response(
-            PeoplePerson.render(await people.change(caller, person_id, name, embedding))
+            PeoplePerson.render(await speakers.change(identity, person_id, name, embedding))
         )
 
     @router.delete(PREFIX + "/{person_id}", status_code=204)
     async def delete(request: Request, person_id: str) -> Response:
         """Delete an enrolled speaker permanently."""
-        await service.voices.delete(identity_of(request), person_id)
+        await service.enrolled_speakers.delete(identity_of(request), person_id)
         return Response(status_code=204)
 
     @router.delete("/v1/data", response_model=ErasureAnswer)
@@ -181,7 +181,7 @@ async def _read_person_request(
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:
-            return name, await service.voices.of(identity_of(request), source)
+            return name, await service.enrolled_speakers.embed_clip(identity_of(request), source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
             return name, await service.owned.voice(identity_of(request), job, speaker)

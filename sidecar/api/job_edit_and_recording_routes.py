@@ -65,8 +65,8 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     )
     async def edit(request: Request, job_id: str) -> Response:
         """Rename, merge and split speakers, move segments, correct text; undo and redo."""
-        caller = identity_of(request)
-        await service.owned.transcript(caller, job_id)  # check access before the body is read
+        identity = identity_of(request)
+        await service.owned.transcript(identity, job_id)  # check access before the body is read
         revisions = parse_revisions(request, "If-Match")
         fields = await read_json(request, declared=True)
         if "operations" not in fields:
@@ -74,7 +74,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         if more := [name for name in fields if name != "operations"]:
             raise errors.FieldInvalid(f"An edit has no field '{more[0][:40]}'.")
         requested = edit_request_from_json(fields["operations"])
-        before, job, parts = await service.edits.edit(caller, job_id, requested, revisions)
+        before, job, parts = await service.edits.edit(identity, job_id, requested, revisions)
         body = edited_body(before, job)
         if parts:
             body["parts"] = [split_speaker_body(one) for one in parts]
@@ -105,41 +105,44 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         return json_response(body, headers={"ETag": etag_of(job)})
 
 
-def edited_body(before: Transcript, job: JobRecord) -> dict[str, Any]:
+def edited_body(old_transcript: Transcript, job: JobRecord) -> dict[str, Any]:
     """Return the result of an edit: the changed segments, and the speakers there are now."""
     assert job.transcript is not None
-    after = job.transcript
+    transcript = job.transcript
     return {
         **job_schemas.JobRevision.render(job.history),
         "speakers": [
-            {"speaker": speaker_label(one), "name": after.name_of(one)}
-            for one in speakers_in(after)
+            {"speaker": speaker_label(one), "name": transcript.name_of(one)}
+            for one in speakers_in(transcript)
         ],
-        "segments": list(_changed(before, after)),
+        "segments": list(_changed(old_transcript, transcript)),
     }
 
 
-def split_speaker_body(part: SpeakerSplit) -> dict[str, Any]:
+def split_speaker_body(split: SpeakerSplit) -> dict[str, Any]:
     """Return a speaker that was split by voice, and the segments of each resulting speaker."""
     return {
-        "speaker": speaker_label(part.speaker),
-        "likeness": part.likeness,
+        "speaker": speaker_label(split.speaker),
+        "likeness": split.likeness,
         "groups": [
             {"speaker": speaker_label(speaker), "segments": [*segments]}
-            for speaker, segments in part.segments
+            for speaker, segments in split.segments
         ],
     }
 
 
-def _changed(before: Transcript, after: Transcript) -> Iterator[dict[str, Any]]:
+def _changed(old_transcript: Transcript, new_transcript: Transcript) -> Iterator[dict[str, Any]]:
     names: list[dict[int | None, str | None]] = [
-        {one.speaker: one.name for one in each.voices} for each in (before, after)
+        {one.speaker: one.name for one in each.voices} for each in (old_transcript, new_transcript)
     ]
-    pairs = zip(before.segments, after.segments, strict=True)
+    pairs = zip(old_transcript.segments, new_transcript.segments, strict=True)
     for index, (old, new) in enumerate(pairs):
         was, name = (each.get(new.speaker) for each in names)
         if old != new or was != name:
-            yield {"index": index, "segment": segment_body(new, after.name_of(new.speaker))}
+            yield {
+                "index": index,
+                "segment": segment_body(new, new_transcript.name_of(new.speaker)),
+            }
 
 
 DOWNLOAD_HEADERS: Mapping[str, str] = {

@@ -66,7 +66,7 @@ async def read_request(
 def job_body(
     service: Service,
     job: job_record.JobRecord,
-    turn: QueuePosition | None,
+    queue_position: QueuePosition | None,
     expires_in_s: float | None = None,
 ) -> dict[str, Any]:
     """Return the state of a job, without its transcript; times in seconds, dates in UTC."""
@@ -77,9 +77,9 @@ def job_body(
         service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
     )
     return JobRecordBody.render(job) | {
-        "position": turn and turn.position,
+        "position": queue_position and queue_position.position,
         "duration": duration and round(duration, 3),
-        "estimated_wait_seconds": turn and round(turn.wait_s, 1),
+        "estimated_wait_seconds": queue_position and round(queue_position.wait_s, 1),
         "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
         "recording": service.recordings.has(job),
         "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
@@ -88,16 +88,16 @@ def job_body(
 
 async def job_response(
     service: Service,
-    caller: Identity,
+    identity: Identity,
     job: job_record.JobRecord,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response with one job; one that was accepted (202) has its address."""
-    turn = (await service.owned.turns(caller, [job])).get(job.id)
-    expires_in_s = (await service.owned.expires_in_s(caller, [job])).get(job.id)
+    queue_position = (await service.owned.turns(identity, [job])).get(job.id)
+    expires_in_s = (await service.owned.expires_in_s(identity, [job])).get(job.id)
     address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
-    body = job_body(service, job, turn, expires_in_s)
+    body = job_body(service, job, queue_position, expires_in_s)
     return responses.json_response(body, status, {**address, **(headers or {})})
 
 
@@ -157,15 +157,15 @@ def token_revoked_frame() -> bytes:
 class _Resumption:
     """Seconds of audio that were done when the attempt of a job began, by its events.
 
-    ``seen``: the job as it was when the stream was opened, if the stream lacks its first events.
+    ``job``: the job as it was when the stream was opened, if the stream lacks its first events.
     For the events up to then its last attempt counts: some of its checkpoints may be later than
     an event of these.
     """
 
-    def __init__(self, seen: job_record.JobRecord | None) -> None:
-        self._seen = seen
-        self._settled_s = seen.settled[-1].audio_s if seen and seen.settled else 0.0
-        self._resumed_s = seen.resumed_s if seen else 0.0
+    def __init__(self, job: job_record.JobRecord | None) -> None:
+        self._job = job
+        self._settled_s = job.settled[-1].audio_s if job and job.settled else 0.0
+        self._resumed_s = job.resumed_s if job else 0.0
 
     def after(self, event: job_record.JobEvent) -> float:
         """Return them as of ``event``, which follows the last one."""
@@ -174,8 +174,8 @@ class _Resumption:
                 self._settled_s = audio_s
             case job_record.StartedChange(anew):
                 self._resumed_s = self._settled_s = 0.0 if anew else self._settled_s
-        if self._seen and event.seq <= self._seen.seq:
-            self._resumed_s = self._seen.resumed_s
+        if self._job and event.seq <= self._job.seq:
+            self._resumed_s = self._job.resumed_s
         return self._resumed_s
 
 
@@ -198,12 +198,12 @@ class JobEventFrames:
         return frame
 
     async def following(
-        self, job_id: str, subscription: JobSubscription, seen: job_record.JobRecord | None = None
+        self, job_id: str, subscription: JobSubscription, job: job_record.JobRecord | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Yield all events of a subscription, until the job has ended. For a client that is too
-        slow the last frame says after which event to resume. ``seen``: the job as it was
+        slow the last frame says after which event to resume. ``job``: the job as it was
         when the stream was opened, if the subscription lacks its first events."""
-        resumption = _Resumption(seen)
+        resumption = _Resumption(job)
         yield SSE_RETRY
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
@@ -237,19 +237,19 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     )
     async def submit(request: Request) -> Response:
         """Submit a recording as a job."""
-        caller = identity_of(request)
-        with await service.submissions.place(caller, idempotency_key_of(request)) as place:
+        identity = identity_of(request)
+        with await service.submissions.place(identity, idempotency_key_of(request)) as place:
             source, options, priority, key = await read_request(request, service)
             submissions, replayed = service.submissions, False
             if key is None:
-                job = await submissions.submit(caller, source, options, place, priority=priority)
+                job = await submissions.submit(identity, source, options, place, priority=priority)
                 record = job.record
             else:
                 record, replayed = await submissions.submit_once(
-                    caller, source, options, place, key, priority=priority
+                    identity, source, options, place, key, priority=priority
                 )
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
-        return await job_response(service, caller, record, 202, headers)
+        return await job_response(service, identity, record, 202, headers)
 
     @router.delete(
         "/{job_id}",
@@ -259,11 +259,11 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     )
     async def delete(request: Request, job_id: str) -> Response:
         """Cancel a job and delete it with its transcript."""
-        caller = identity_of(request)
-        job = await service.owned.job(caller, job_id)
+        identity = identity_of(request)
+        job = await service.owned.job(identity, job_id)
         if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
-            return await job_response(service, caller, await service.owned.cancel(caller, job))
-        await service.owned.delete(caller, job)
+            return await job_response(service, identity, await service.owned.cancel(identity, job))
+        await service.owned.delete(identity, job)
         return Response(status_code=204)
 
 
@@ -273,10 +273,10 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
     @router.get("", response_model=job_schemas.JobPage, openapi_extra=job_schemas.LIST)
     async def listed(request: Request) -> Response:
         """List your jobs, oldest first."""
-        caller = identity_of(request)
-        page, more = await _page(service, caller, request.query_params)
-        turns = await service.owned.turns(caller, page)
-        expires_in_s = await service.owned.expires_in_s(caller, page)
+        identity = identity_of(request)
+        page, more = await _page(service, identity, request.query_params)
+        turns = await service.owned.turns(identity, page)
+        expires_in_s = await service.owned.expires_in_s(identity, page)
         bodies = [
             job_body(service, job, turns.get(job.id), expires_in_s.get(job.id)) for job in page
         ]
@@ -285,12 +285,12 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
     @router.get("/{job_id}", response_model=job_schemas.JobAnswer)
     async def state(request: Request, job_id: str) -> Response:
         """Progress of a job."""
-        caller = identity_of(request)
-        return await job_response(service, caller, await service.owned.read(caller, job_id))
+        identity = identity_of(request)
+        return await job_response(service, identity, await service.owned.read(identity, job_id))
 
 
 async def _page(
-    service: Service, caller: Identity, query: Mapping[str, str]
+    service: Service, identity: Identity, query: Mapping[str, str]
 ) -> tuple[list[job_record.JobRecord], bool]:
     """Return the jobs of a page, and whether more follow it.
 
@@ -303,7 +303,7 @@ async def _page(
     limit = request_options.parse_integer("limit", query.get("limit"), 1, job_schemas.MAX_PAGE_JOBS)
     limit = limit or job_schemas.DEFAULT_PAGE_JOBS
     try:
-        found = await service.owned.jobs(caller, JobFilter(states, after, limit + 1))
+        found = await service.owned.jobs(identity, JobFilter(states, after, limit + 1))
     except JobNotFound:
         raise FieldInvalid(
             "'after' is not the id of a job of yours, or that job was deleted.",
@@ -329,15 +329,15 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     @router.get("/{job_id}/events", responses=job_schemas.EVENTS, openapi_extra=job_schemas.RESUME)
     async def events(request: Request, job_id: str) -> Response:
         """Events of a job, as server-sent events."""
-        caller = identity_of(request)
-        job, after = await service.owned.read(caller, job_id), last_event_id(request)
+        identity = identity_of(request)
+        job, after = await service.owned.read(identity, job_id), last_event_id(request)
         if after > job.seq:
             raise FieldInvalid(
                 f"The job has no event {after} yet; its last is {job.seq}.", hint=LAST_EVENT_HINT
             )
         if job.over and after == job.seq:
             return Response(status_code=204)  # stops the reconnects of a browser
-        subscription = await service.owned.events(caller, job, after)
+        subscription = await service.owned.events(identity, job, after)
         stream = frames.following(job.id, subscription, job if after else None)
         return responses.EventStreamResponse(stream, subscription.close, token_revoked_frame())
 
@@ -346,20 +346,20 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
     )
     async def transcript(request: Request, job_id: str) -> Response:
         """Transcript of a job, in one of several formats."""
-        caller, fmt = identity_of(request), request.query_params.get("format", "json")
+        identity, fmt = identity_of(request), request.query_params.get("format", "json")
         if "renew" in request.query_params:  # an unknown job is reported before an invalid 'renew'
-            await service.owned.job(caller, job_id)
+            await service.owned.job(identity, job_id)
         if request_options.parse_flag("renew", request.query_params.get("renew"), default=True):
-            await service.owned.read(caller, job_id)
+            await service.owned.read(identity, job_id)
         formatter_of(fmt)
-        job, finished = await service.owned.transcript(caller, job_id)
+        job, finished = await service.owned.transcript(identity, job_id)
         headers = {"ETag": job_edit_and_recording_routes.etag_of(job)}
         revisions = job_edit_and_recording_routes.parse_revisions(request, "If-None-Match")
         if revisions is not None and job.history.revision in revisions:
             return Response(status_code=304, headers=headers)
         noted = service.noted(finished, job.options)
         body = await service.owned.written(
-            caller, job, lambda: render_transcript(noted, fmt, job.id).encode()
+            identity, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )
         return Response(body, media_type=job_schemas.MEDIA_TYPES[fmt], headers=headers)
 

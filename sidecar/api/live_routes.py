@@ -103,10 +103,10 @@ async def _session(
 ) -> Session:
     if begin.after is None:
         options = begin.upon(LiveOptions())
-        return service.live.open(socket.caller, options, begin.session, wire="live")
+        return service.live.open(socket.identity, options, begin.session, wire="live")
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")
-    return service.live.find(socket.caller, begin.session)
+    return service.live.find(socket.identity, begin.session)
 
 
 async def _raise_when_moved(taken: asyncio.Event) -> None:

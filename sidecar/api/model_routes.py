@@ -1,7 +1,7 @@
 """Routes of models: /v1/models (list, download as server-sent events, deletion), /reload-model.
 
 The list is OpenAI's, too (`plugins/openai`), whose names are in `data`; here the models of this
-machine are in `models`, for callers with the scope `admin`. Errors of POST and DELETE are problems
+machine are in `models`, for clients with the scope `admin`. Errors of POST and DELETE are problems
 also where that plugin is on (`DIALECTS`), those of GET are OpenAI's then.
 """
 

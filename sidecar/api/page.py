@@ -278,10 +278,10 @@ def build_router(service: Service) -> APIRouter:
     @router.post("/v1/page/links", status_code=201, response_model=PageLink)
     async def link(request: Request) -> Response:
         """Create a link that opens the page once with the token of this request."""
-        caller, path = identity_of(request), "/"
+        identity, path = identity_of(request), "/"
         if token := sent_token(request):
-            opened = {"token": token, **_signed_in_as(caller)}
-            path = f"{OPEN_FRAGMENT}{handover.give(opened, caller.owner)}"
+            opened = {"token": token, **_signed_in_as(identity)}
+            path = f"{OPEN_FRAGMENT}{handover.give(opened, identity.owner)}"
         return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
 
     @router.post(SESSIONS, response_model=PageSession, openapi_extra=SESSION)
@@ -295,32 +295,32 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/v1/page/about", response_model=PageInfo)
     async def about(request: Request) -> Response:
         """Capabilities of the engine, and findings."""
-        caller = identity_of(request)
+        identity = identity_of(request)
         found: list[dict[str, Any]] = []
-        if Scope.AUDIO_PATH in caller.scopes:
+        if Scope.AUDIO_PATH in identity.scopes:
             checks = await looking.run(lambda: [*check_environment(service.settings)])
             found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
         settings = service.settings
         body: dict[str, Any] = {
             "version": __version__,
             "engine": PageEngine.render(service.spec),
-            "may_reload": Scope.RELOAD in caller.scopes,
-            "may_pull": Scope.ADMIN in caller.scopes,
+            "may_reload": Scope.RELOAD in identity.scopes,
+            "may_pull": Scope.ADMIN in identity.scopes,
             "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,
             "keeps_jobs": settings.keeps_jobs,
             "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,
             "people": settings.people,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
-            "owner": hashlib.sha256(caller.owner.encode()).hexdigest()[:32],
+            "owner": hashlib.sha256(identity.owner.encode()).hexdigest()[:32],
             "findings": found,
-            **_signed_in_as(caller),
+            **_signed_in_as(identity),
         }
         return json_response(body, headers=NO_STORE)
 
     return router
 
 
-def _signed_in_as(caller: Identity) -> dict[str, str]:
-    """Return the subject of the caller's signed token, for the page to show; nothing without
+def _signed_in_as(identity: Identity) -> dict[str, str]:
+    """Return the subject of the client's signed token, for the page to show; nothing without
     one."""
-    return {"signed_in_as": caller.subject} if caller.proof is AuthMethod.JWT else {}
+    return {"signed_in_as": identity.subject} if identity.proof is AuthMethod.JWT else {}

@@ -111,7 +111,7 @@ def create_application(
     install_middleware(app, service, access, rules)
     nothing = _not_on_a_node if service.settings.is_node else errors.NotFound
     error_responses.install_error_handlers(
-        app, *routers, dialects=rules.dialects, nothing_there=nothing
+        app, *routers, dialects=rules.dialects, not_found_error=nothing
     )
     return app
 

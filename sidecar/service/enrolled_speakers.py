@@ -34,8 +34,8 @@ LIVE_LOOKUP_TIMEOUT_S = 3.0
 """Timeout of a live session's lookup of enrolled speakers, as a database may hang."""
 
 
-def _find_speaker(people: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
-    for one in people:
+def _find_speaker(speakers: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
+    for one in speakers:
         if one.id == person_id:
             return one
     raise errors.PersonNotFound()
@@ -46,8 +46,8 @@ async def _known(store: SpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...
     return tuple(one.known for one in await store.of(owner))
 
 
-def _check_capacity(people: Sequence[EnrolledSpeaker]) -> None:
-    if len(people) >= MAX_ENROLLED_SPEAKERS:
+def _check_capacity(speakers: Sequence[EnrolledSpeaker]) -> None:
+    if len(speakers) >= MAX_ENROLLED_SPEAKERS:
         raise errors.PeopleFull(
             f"You already have {MAX_ENROLLED_SPEAKERS} enrolled speakers, the limit."
         )
@@ -75,16 +75,16 @@ class EnrolledSpeakers:
     def __init__(
         self,
         settings: Settings,
-        intake: AudioProbe,
+        probe: AudioProbe,
         store: SpeakerStore | None,
         now: clock.Clock = clock.wall_time,
     ) -> None:
         """``store``: None if they are off."""
-        self._intake, self._on, self._now = intake, settings.people, now
+        self._probe, self._on, self._now = probe, settings.people, now
         self._store = store
 
     @property
-    def _people(self) -> SpeakerStore:
+    def _enabled_store(self) -> SpeakerStore:
         """Return the store, for requests.
 
         Raises:
@@ -94,27 +94,29 @@ class EnrolledSpeakers:
             raise errors.PeopleOff()
         return self._store
 
-    async def all(self, caller: Identity) -> Sequence[EnrolledSpeaker]:
-        """Return the caller's enrolled speakers, the oldest first."""
-        return await self._people.of(caller.owner)
+    async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
+        """Return the client's enrolled speakers, the oldest first."""
+        return await self._enabled_store.of(identity.owner)
 
-    async def person(self, caller: Identity, person_id: str) -> EnrolledSpeaker:
-        """Return one of the caller's enrolled speakers.
+    async def person(self, identity: Identity, person_id: str) -> EnrolledSpeaker:
+        """Return one of the client's enrolled speakers.
 
         Raises:
             errors.PersonNotFound: there is none, or it is another owner's.
         """
-        return _find_speaker(await self._people.of(caller.owner), person_id)
+        return _find_speaker(await self._enabled_store.of(identity.owner), person_id)
 
-    async def check_room(self, caller: Identity) -> None:
+    async def check_capacity(self, identity: Identity) -> None:
         """Refuse another speaker before its clip is processed.
 
         Raises:
             errors.PeopleFull: the owner has the maximum number.
         """
-        _check_capacity(await self._people.of(caller.owner))
+        _check_capacity(await self._enabled_store.of(identity.owner))
 
-    async def add(self, caller: Identity, name: str, heard: SpeakerEmbedding) -> EnrolledSpeaker:
+    async def add(
+        self, identity: Identity, name: str, embedding: SpeakerEmbedding
+    ) -> EnrolledSpeaker:
         """Add an enrolled speaker. If the owner has one with this name and this recording, return
         it: a client without a response may repeat the request.
 
@@ -124,24 +126,24 @@ class EnrolledSpeakers:
         """
         now = self._now()
         person = EnrolledSpeaker(
-            uuid.uuid4().hex, caller.owner, name, now, (SpeakerSample(now, heard),)
+            uuid.uuid4().hex, identity.owner, name, now, (SpeakerSample(now, embedding),)
         )
 
-        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
-            for one in people:
+        def decide(speakers: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+            for one in speakers:
                 if one.name == name and one.hearing(person.samples[0]) == one:
                     return one
-            _check_capacity(people)
+            _check_capacity(speakers)
             return person
 
-        return await self._people.keep(caller.owner, decide)
+        return await self._enabled_store.keep(identity.owner, decide)
 
     async def change(
         self,
-        caller: Identity,
+        identity: Identity,
         person_id: str,
         name: str | None = None,
-        heard: SpeakerEmbedding | None = None,
+        embedding: SpeakerEmbedding | None = None,
     ) -> EnrolledSpeaker:
         """Change the name of a speaker, add a recording, or both.
 
@@ -151,26 +153,26 @@ class EnrolledSpeakers:
         """
         now = self._now()
 
-        def decide(people: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
-            person = _find_speaker(people, person_id)
+        def decide(speakers: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
+            person = _find_speaker(speakers, person_id)
             if name is not None:
                 person = replace(person, name=name)
-            return person if heard is None else person.hearing(SpeakerSample(now, heard))
+            return person if embedding is None else person.hearing(SpeakerSample(now, embedding))
 
-        return await self._people.keep(caller.owner, decide)
+        return await self._enabled_store.keep(identity.owner, decide)
 
-    async def delete(self, caller: Identity, person_id: str) -> None:
+    async def delete(self, identity: Identity, person_id: str) -> None:
         """Delete an enrolled speaker permanently.
 
         Raises:
             errors.PersonNotFound: there is none, or it is another owner's.
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
-        person = await self.person(caller, person_id)
-        await self._people.delete(caller.owner, person.id)
+        person = await self.person(identity, person_id)
+        await self._enabled_store.delete(identity.owner, person.id)
 
-    async def of(
-        self, caller: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
+    async def embed_clip(
+        self, identity: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
     ) -> SpeakerEmbedding:
         """Return the embedding of the only speaker in a clip; the clip is closed.
 
@@ -180,26 +182,26 @@ class EnrolledSpeakers:
             errors.VoicesUnavailable: speaker embeddings are not available here.
         """
         try:
-            return await self._intake.voice(caller, source, max_s)
+            return await self._probe.voice(identity, source, max_s)
         finally:
             source.close()
 
     async def with_clip(
         self,
-        caller: Identity,
+        identity: Identity,
         options: TranscribeOptions,
         name: str,
-        clip: AudioSource,
+        source: AudioSource,
         max_s: float,
     ) -> TranscribeOptions:
         """Return the options of a job that recognizes the speaker of a clip of at most ``max_s``
         seconds as ``name``. Nothing of the clip is kept beyond the job. The clip is closed.
 
         Raises:
-            errors.BadAudio, errors.VoicesUnavailable: as `of`.
+            errors.BadAudio, errors.VoicesUnavailable: as `embed_clip`.
         """
-        heard, others = await self.of(caller, clip, max_s), options.known_voices
-        known = SpeakerCandidate(f"clip-{len(others)}", name, (heard,))
+        embedding, others = await self.embed_clip(identity, source, max_s), options.known_voices
+        known = SpeakerCandidate(f"clip-{len(others)}", name, (embedding,))
         return replace(options, known_voices=(*others, known))
 
     async def with_enrolled_speakers(
@@ -236,14 +238,14 @@ class EnrolledSpeakers:
             known = ()
         return replace(options, known_voices=known, voiceprints=options.keep)
 
-    async def forget(self, caller: Identity) -> int:
-        """Delete all of the caller's enrolled speakers, even if speaker identification is off;
+    async def delete_all(self, identity: Identity) -> int:
+        """Delete all of the client's enrolled speakers, even if speaker identification is off;
         return their number.
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
-        return 0 if self._store is None else await self._store.delete_all(caller.owner)
+        return 0 if self._store is None else await self._store.delete_all(identity.owner)
 
     async def close(self) -> None:
         """Close the store, so that another service can open it."""

@@ -1,6 +1,6 @@
 """Service facade: what protocols call; health, erasure, traces.
 
-It knows no protocol. The caller's identity is the first argument of every call. Parts that only
+It knows no protocol. The client's identity is the first argument of every call. Parts that only
 some settings need are imported where they are created: every service waits for its imports.
 """
 
@@ -110,9 +110,9 @@ class Service:
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         self.local_models = LocalModels(self.models.folders)
         self.tally = metrics.ServiceMetrics()
-        self._intake = AudioProbe(settings.max_audio_hours * 3600)
+        self._probe = AudioProbe(settings.max_audio_hours * 3600)
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
-        self.voices = EnrolledSpeakers(settings, self._intake, speakers, now)
+        self.enrolled_speakers = EnrolledSpeakers(settings, self._probe, speakers, now)
         model = choice.checkpoint.folder.name if choice.checkpoint else ""
         engine = self._engine = JobEngine(settings, self.fleet.files, model)
         self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
@@ -136,10 +136,10 @@ class Service:
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
         self.listen, self.now = self._backend.listen, now
         self.submissions = JobSubmissions(
-            settings, self._backend, engine, self._intake, threads, counts, now
+            settings, self._backend, engine, self._probe, threads, counts, now
         )
         self.owned = OwnedJobs(self._backend.store)
-        self.edits = TranscriptEditor(self.owned, self._backend.store, self._intake)
+        self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)
         self.recordings = OwnedRecordings(self.owned, keeping)
         self.live_archive = LiveSessionArchive(
             settings, self._backend.store, keeping, self.spool_threads, now
@@ -149,9 +149,9 @@ class Service:
             lambda: self.fleet.live.lease(),
             settings,
             live_metrics=self.tally.live,
-            add_known_speakers=self.voices.with_enrolled_speakers_live,
-            save=self.live_archive.session,
-            new_recording=self.live_archive.tape,
+            add_known_speakers=self.enrolled_speakers.with_enrolled_speakers_live,
+            save=self.live_archive.save_session,
+            new_recording=self.live_archive.new_recording,
             is_loaded=lambda: self.fleet.live.loaded,
         )
         self.tts = self.fleet.voice
@@ -162,20 +162,20 @@ class Service:
         """Add what a plugin has of this service; the service closes it."""
         self._parts.append(part)
 
-    def part(self, kind: type[Part]) -> Part:
+    def part(self, part_class: type[Part]) -> Part:
         """Return the part of that class.
 
         Raises:
             LookupError: the plugin that has it is off.
         """
         for part in self._parts:
-            if isinstance(part, kind):
+            if isinstance(part, part_class):
                 return part
-        raise LookupError(f"The service has no {kind.__name__}.")
+        raise LookupError(f"The service has no {part_class.__name__}.")
 
-    def has_part(self, kind: type[ServicePart]) -> bool:
+    def has_part(self, part_class: type[ServicePart]) -> bool:
         """Return whether the service has a part of that class."""
-        return any(isinstance(part, kind) for part in self._parts)
+        return any(isinstance(part, part_class) for part in self._parts)
 
     def health_of_parts(self) -> dict[str, Any]:
         """Return the fields of `/health` that plugins have."""
@@ -208,8 +208,8 @@ class Service:
             self.live.close,
             *(part.close for part in self._parts),
             self._backend.close,
-            self.voices.close,
-            self._intake.close,
+            self.enrolled_speakers.close,
+            self._probe.close,
             self.local_models.close,
             self.models.close,
             self.fleet.close,
@@ -238,8 +238,8 @@ class Service:
             )
         return options
 
-    async def erase(self, caller: Identity) -> dict[str, int]:
-        """Delete the caller's enrolled speakers, then its jobs (waiting and running ones end), then
+    async def erase(self, identity: Identity) -> dict[str, int]:
+        """Delete the client's enrolled speakers, then its jobs (waiting and running ones end), then
         its finished live sessions. A repeated call is harmless, and completes an erasure that
         failed. Return the numbers of deleted jobs and enrolled speakers, and of the owner's live
         sessions still running.
@@ -248,38 +248,38 @@ class Service:
             errors.JournalUnreachable: the erasure may be done or not.
             errors.DiskFull, errors.SidecarError: it cannot be written; deletions so far stay.
         """
-        people = await self.voices.forget(caller)
-        jobs = await self.owned.delete_all(caller)
-        self.live.forget_over(caller.owner)
-        going = sum(one.owner == caller.owner for one in self.live.going_on())
+        people = await self.enrolled_speakers.delete_all(identity)
+        jobs = await self.owned.delete_all(identity)
+        self.live.forget_over(identity.owner)
+        going = sum(one.owner == identity.owner for one in self.live.going_on())
         return {"jobs": jobs, "people": people, "live_sessions": going}
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Add notices to a transcript about options that the engine ignored."""
         return with_ignored_notices(self.spec, transcript, options)
 
-    async def reload(self, caller: Identity, precision: str, *, now: bool = False) -> Precision:
+    async def reload(self, identity: Identity, precision: str, *, now: bool = False) -> Precision:
         """Reload the engine at ``precision``; waiting jobs use it.
 
         The running job ends first, or with ``now`` goes back to the head of the queue, unless the
         reload is refused.
 
         Raises:
-            errors.ScopeMissing: the caller lacks the scope for it, or for ``now``.
+            errors.ScopeMissing: the client lacks the scope for it, or for ``now``.
             errors.EngineUnavailable: this service is a front; its nodes have the engines.
             errors.PrecisionUnknown, errors.PrecisionUnavailable: there is no such precision.
             errors.ReloadSuperseded: another reload was requested before this one had its turn.
             errors.WontFit: its memory does not fit; the old engine goes on serving.
             errors.ModelLoadFailed: it does not load; the old engine goes on serving.
         """
-        caller.demand(Scope.RELOAD)
+        identity.demand(Scope.RELOAD)
         if self.settings.is_front:
             raise EngineUnavailable(
                 "This service is a front: it queues jobs for nodes and has no engine for them.",
                 hint="Change 'precision' in the settings of the nodes and restart them one by one.",
             )
         if now:
-            caller.demand(Scope.NOW)
+            identity.demand(Scope.NOW)
         wanted = parse_precision(precision)
         if now:
             await self._slot.check_room(wanted)
@@ -316,7 +316,7 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
-        options = await self.voices.with_enrolled_speakers(
+        options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )
         return self._engine.plan(options, job.facts.total_s, precision)

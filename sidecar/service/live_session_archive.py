@@ -31,61 +31,63 @@ log = logging.getLogger(__name__)
 
 
 class LiveSessionArchive:
-    """Archive that creates jobs of live sessions and conversations. ``keeping``: store of
-    recordings, if jobs outlive the process. ``disk``: threads for blocking disk access."""
+    """Archive that creates jobs of live sessions and conversations. ``recordings``: store of
+    recordings, if jobs outlive the process. ``threads``: threads for blocking disk access."""
 
     def __init__(
         self,
         settings: Settings,
         store: JobStore,
-        keeping: PersistentRecordings | None,
-        disk: ThreadLimiter,
+        recordings: PersistentRecordings | None,
+        threads: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
-        self._store, self._keeping, self._disk, self._now = store, keeping, disk, now
-        self._most = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
+        self._store, self._recordings, self._threads, self._now = store, recordings, threads, now
+        self._max_recording_bytes = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
         self._spool_dir = settings.spool_dir
 
-    def tape(self) -> SessionRecording | None:
+    def new_recording(self) -> SessionRecording | None:
         """Return the recorder of a live session's audio, if recordings are kept."""
-        if not self._most:
+        if not self._max_recording_bytes:
             return None
-        return SessionRecording(UploadSpool(self._spool_dir), self._disk, self._most)
-
-    async def session(self, session: Session, transcript: Transcript) -> str:
-        """Store a live session as a job and return the job's id."""
-        asked, tape = session.options, session.recording
-        options = TranscribeOptions(
-            language=asked.language,
-            diarize=asked.diarize,
-            prompt=asked.prompt,
-            translate=asked.translate,
-            words=asked.words,
-            recognise=asked.recognise,
+        return SessionRecording(
+            UploadSpool(self._spool_dir), self._threads, self._max_recording_bytes
         )
-        peaks = b"" if tape is None else tape.peaks
-        sound = None if tape is None else await tape.recording()
-        peaks = b"" if sound is None else peaks
-        return (await self.keep(session.owner, options, transcript, sound, peaks)).id
 
-    async def conversation(self, caller: Identity, transcript: Transcript) -> str:
+    async def save_session(self, session: Session, transcript: Transcript) -> str:
+        """Store a live session as a job and return the job's id."""
+        live_options, session_recording = session.options, session.recording
+        options = TranscribeOptions(
+            language=live_options.language,
+            diarize=live_options.diarize,
+            prompt=live_options.prompt,
+            translate=live_options.translate,
+            words=live_options.words,
+            recognise=live_options.recognise,
+        )
+        peaks = b"" if session_recording is None else session_recording.peaks
+        source = None if session_recording is None else await session_recording.recording()
+        peaks = b"" if source is None else peaks
+        return (await self.save(session.owner, options, transcript, source, peaks)).id
+
+    async def save_conversation(self, identity: Identity, transcript: Transcript) -> str:
         """Store a conversation as a job and return the job's id.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
         """
         options = TranscribeOptions(language=transcript.language, diarize=True)
-        return (await self.keep(caller.owner, options, transcript)).id
+        return (await self.save(identity.owner, options, transcript)).id
 
-    async def keep(
+    async def save(
         self,
         owner: str,
         options: TranscribeOptions,
         transcript: Transcript,
-        sound: AudioSource | None = None,
+        source: AudioSource | None = None,
         peaks: bytes = b"",
     ) -> JobRecord:
-        """Store a session or conversation as a job. Its audio (``sound``) is stored if the storage
+        """Store a session or conversation as a job. Its audio (``source``) is stored if the storage
         answers, and closed.
 
         Raises:
@@ -93,18 +95,18 @@ class LiveSessionArchive:
         """
         audio: RecordingRef = missing_recording_ref()
         try:
-            if sound is not None and self._keeping is not None:
-                audio = await self._keeping.kept(self._disk, sound)
+            if source is not None and self._recordings is not None:
+                audio = await self._recordings.kept(self._threads, source)
         except errors.SidecarError as error:  # the transcript is worth more than its audio
             log.warning(
                 "the recording of a live session cannot be saved; its transcript is saved: %s",
                 error,
             )
         finally:
-            if sound is not None:
-                sound.close()
+            if source is not None:
+                source.close()
         facts = AudioInfo(WAV.name, "live", transcript.duration)
-        durable = self._keeping is not None
+        durable = self._recordings is not None
         now = self._now()
         record = JobRecord.submitted(now, audio, facts, options, owner=owner, durable=durable)
         reports: list[TranscriptionEvent] = [

@@ -114,15 +114,15 @@ class LocalModels:
         """
         return await self._on_disk(lambda: list(list_models()))
 
-    async def pull(self, caller: Identity, name: str, revision: str = "") -> ModelDownload:
+    async def pull(self, identity: Identity, name: str, revision: str = "") -> ModelDownload:
         """Start the download of a model; what is installed is checked.
 
         Raises:
-            errors.ScopeMissing: the caller lacks the scope `admin`.
+            errors.ScopeMissing: the client lacks the scope `admin`.
             errors.RepositoryNotFound: ``name`` is not a valid name.
             errors.PullRunning: too many downloads run.
         """
-        caller.demand(Scope.ADMIN)
+        identity.demand(Scope.ADMIN)
         resolve_repository(name)
         if self._count >= MAX_DOWNLOADS:
             raise errors.PullRunning(
@@ -151,18 +151,18 @@ class LocalModels:
         self._downloads.discard(download)
         self._count -= 1
 
-    async def delete(self, caller: Identity, name: str) -> None:
+    async def delete(self, identity: Identity, name: str) -> None:
         """Delete an installed model, or the part of one.
 
         Raises:
-            errors.ScopeMissing: the caller lacks the scope `admin`.
+            errors.ScopeMissing: the client lacks the scope `admin`.
             errors.ModelNotFound: it is not installed.
             errors.ModelInUse: an engine of this service loads it.
             errors.PullRunning: it is being downloaded.
             errors.CheckpointUnwritable: it cannot be deleted.
             errors.MachineBusy: the disk does not answer in time.
         """
-        caller.demand(Scope.ADMIN)
+        identity.demand(Scope.ADMIN)
         folders = list(self._in_use())
 
         def delete() -> None:

@@ -248,7 +248,7 @@ async def test_cancelled_end_of_live_session_leaves_whole_job_or_nothing(
         spool.add(long)
         with closing(spool):
             source = await disk.run(spool.finish)
-        await talks.keep(ANONYMOUS.owner, TranscribeOptions(), SAID, source)
+        await talks.save(ANONYMOUS.owner, TranscribeOptions(), SAID, source)
 
     with closing(keeping.store):
         at, before = 0, opened()

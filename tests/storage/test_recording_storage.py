@@ -373,7 +373,7 @@ async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_store
     talks = LiveSessionArchive(Settings(), store, keeping, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
-        job = await talks.keep("somebody", TranscribeOptions(), said, upload(voice))
+        job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
     assert job.state is JobState.DONE
     assert job.transcript == said
     assert not keeping.shelf.has(job)

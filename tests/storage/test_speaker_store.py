@@ -19,7 +19,7 @@ OTHER = Identity("other", AuthMethod.TOKEN, ALL_SCOPES)
 async def test_speakers_are_kept_over_restart(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Änna", heard(1))
-    await people.change(ANONYMOUS, anna.id, heard=heard(2, 7.5))
+    await people.change(ANONYMOUS, anna.id, embedding=heard(2, 7.5))
     ben = await people.add(ANONYMOUS, "Ben", heard(3))
     anna = await people.change(ANONYMOUS, anna.id, "Anna")
     await people.close()
@@ -47,7 +47,7 @@ async def test_deleted_speaker_is_in_no_byte_of_the_file(in_file: InFile) -> Non
     keep = await people.add(ANONYMOUS, "Ben", heard(1))
     gone = await people.add(ANONYMOUS, "Anna", heard(2))
     for number in range(3, 9):
-        await people.change(ANONYMOUS, gone.id, heard=heard(number))
+        await people.change(ANONYMOUS, gone.id, embedding=heard(number))
     sealed = place.sealed(gone.id)
     assert sum(map(len, sealed)) > 7 * len(heard(1).vector)
     traces = [piece[at : at + 16] for piece in sealed for at in range(0, len(piece) - 16, 400)]
@@ -67,8 +67,8 @@ async def test_delete_all_deletes_only_speakers_of_owner(place: Place) -> None:
     for at, name in enumerate("ab"):
         await people.add(ANONYMOUS, name, heard(at))
     theirs = await people.add(OTHER, "Carla", heard(3))
-    assert await people.forget(ANONYMOUS) == 2
-    assert await people.forget(ANONYMOUS) == 0
+    assert await people.delete_all(ANONYMOUS) == 2
+    assert await people.delete_all(ANONYMOUS) == 0
     assert await people.all(ANONYMOUS) == []
     assert await people.all(OTHER) == [theirs]
 
@@ -99,7 +99,7 @@ async def test_speakers_over_limit_are_refused_also_when_added_at_once(
     assert sum(isinstance(one, speaker_store.EnrolledSpeaker) for one in came) == 2
     assert sum(isinstance(one, errors.PeopleFull) for one in came) == 2
     with pytest.raises(errors.PeopleFull):
-        await people.check_room(ANONYMOUS)
+        await people.check_capacity(ANONYMOUS)
     await people.add(OTHER, "Cleo", heard(3))
 
 
@@ -110,7 +110,7 @@ async def test_repeated_calls_for_a_speaker_take_effect_once(place: Place) -> No
     namesake = await people.add(ANONYMOUS, "Anna", heard(2))
     twin = await people.add(ANONYMOUS, "Ben", heard(1))
     assert await people.all(ANONYMOUS) == [anna, namesake, twin]
-    confirmed = [people.change(ANONYMOUS, anna.id, heard=heard(5)) for _ in range(3)]
+    confirmed = [people.change(ANONYMOUS, anna.id, embedding=heard(5)) for _ in range(3)]
     assert {len(one.samples) for one in await asyncio.gather(*confirmed)} == {2}
     await people.delete(ANONYMOUS, anna.id)
     with pytest.raises(errors.PersonNotFound):
@@ -120,7 +120,7 @@ async def test_repeated_calls_for_a_speaker_take_effect_once(place: Place) -> No
 async def test_concurrent_changes_of_a_speaker_are_all_kept(place: Place) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Anna", heard(0))
-    changes = [people.change(ANONYMOUS, anna.id, heard=heard(one)) for one in range(1, 8)]
+    changes = [people.change(ANONYMOUS, anna.id, embedding=heard(one)) for one in range(1, 8)]
     await asyncio.gather(*changes, people.change(ANONYMOUS, anna.id, "Änna"))
     (now,) = await people.all(ANONYMOUS)
     assert now.name == "Änna"

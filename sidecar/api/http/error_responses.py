@@ -173,11 +173,11 @@ def install_error_handlers(
     app: Starlette,
     *routers: Router,
     dialects: ErrorDialects = NO_DIALECTS,
-    nothing_there: Callable[[], errors.SidecarError] = errors.NotFound,
+    not_found_error: Callable[[], errors.SidecarError] = errors.NotFound,
 ) -> None:
     """Make ``app``, which has these ``routers``, answer every error in the format of its path: as a
-    problem, unless ``dialects`` has another format. ``nothing_there``: the error of a path without
-    a route."""
+    problem, unless ``dialects`` has another format. ``not_found_error``: the error of a path
+    without a route."""
     own = app.state.own_routes = [route for router in routers for route in router.routes]
 
     async def said(
@@ -199,7 +199,7 @@ def install_error_handlers(
             return await said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
         other = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
         refused = _FROM_STATUS.get(error.status_code, other)
-        return await said(request, nothing_there() if error.status_code == 404 else refused())
+        return await said(request, not_found_error() if error.status_code == 404 else refused())
 
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.

@@ -78,8 +78,8 @@ def _send_without_body(send: Send) -> Send:
 class RequestMetrics:
     """Metrics of requests and WebSockets."""
 
-    def __init__(self, app: ASGIApp, tally: ProtocolMetrics) -> None:
-        self._app, self._tally = app, tally
+    def __init__(self, app: ASGIApp, metrics: ProtocolMetrics) -> None:
+        self._app, self._metrics = app, metrics
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """ASGI."""
@@ -87,7 +87,7 @@ class RequestMetrics:
         return kinds.get(scope["type"], self._app)(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally, began = {"route": error_responses.NO_ROUTE}, self._tally, time.monotonic()
+        note, metrics, began = {"route": error_responses.NO_ROUTE}, self._metrics, time.monotonic()
         status, head_s = "", 0.0
 
         async def noting(message: Message) -> None:
@@ -97,20 +97,20 @@ class RequestMetrics:
             await send(message)
 
         method = scope["method"] if scope["method"] in error_responses.METHODS else "other"
-        tally.answering += 1
+        metrics.answering += 1
         try:
             await self._app({**scope, _KEY: note}, receive, noting)
         except Exception as error:  # an outer layer sends it
             status = status or ("503" if error_responses.is_retryable(method, error) else "500")
             raise
         finally:
-            tally.answering -= 1
-            tally.requests.add(method, note["route"], status or DISCONNECTED_STATUS)
+            metrics.answering -= 1
+            metrics.requests.add(method, note["route"], status or DISCONNECTED_STATUS)
             if status:
-                tally.heads.see(head_s or time.monotonic() - began, note["route"])
+                metrics.heads.see(head_s or time.monotonic() - began, note["route"])
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note, tally = {"route": error_responses.NO_ROUTE}, self._tally
+        note, metrics = {"route": error_responses.NO_ROUTE}, self._metrics
         code = ""
 
         async def hearing() -> Message:
@@ -128,12 +128,12 @@ class RequestMetrics:
                 code = str(message["status"])
             await send(message)
 
-        tally.sockets_open += 1
+        metrics.sockets_open += 1
         try:
             await self._app({**scope, _KEY: note}, hearing, noting)
         finally:
-            tally.sockets_open -= 1
-            tally.sockets.add(note["route"], code or "client")
+            metrics.sockets_open -= 1
+            metrics.sockets.add(note["route"], code or "client")
 
 
 @asynccontextmanager

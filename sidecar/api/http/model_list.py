@@ -26,13 +26,13 @@ class LocalModel(openapi.RenderedBody):
     commit: str = Field(description="Version that is installed.")
 
 
-async def models_field(service: Service, caller: Identity) -> dict[str, list[LocalModel]]:
-    """Return the field `models` for a caller; nothing for one that may not change them: names of
+async def models_field(service: Service, identity: Identity) -> dict[str, list[LocalModel]]:
+    """Return the field `models` for a client; nothing for one that may not change them: names of
     private fine-tunes are among them.
 
     Raises:
         errors.MachineBusy: their folder cannot be read.
     """
-    if Scope.ADMIN not in caller.scopes:
+    if Scope.ADMIN not in identity.scopes:
         return {}
     return {"models": [LocalModel.model_validate(one) for one in await service.local_models.all()]}

@@ -58,9 +58,9 @@ class ReadTurns:
             self._counting = True
             self.loop.call_soon(self._next)
 
-    def wait(self, reader: PacedProtocol) -> None:
+    def wait(self, protocol: PacedProtocol) -> None:
         """Call `PacedProtocol.read_on` once those before have had their turns."""
-        self._waiting.append(reader)
+        self._waiting.append(protocol)
 
     def _next(self) -> None:
         self._spent_s, self._counting = 0.0, bool(self._waiting)

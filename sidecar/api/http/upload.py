@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.auth import identity
+from sidecar.auth.identity import Scope
 from sidecar.interfaces.language_tags import printable_text
 from sidecar.interfaces.request_options import field_missing
 from sidecar.limit_overrides import limit
@@ -90,14 +90,14 @@ async def open_local(request: Request, fields: Fields, service: Service) -> Audi
     Raises:
         errors.BadRequest: it is missing, not allowed, or no recording.
     """
-    caller = request_headers.identity_of(request)
-    caller.demand(identity.Scope.AUDIO_PATH)
+    identity = request_headers.identity_of(request)
+    identity.demand(Scope.AUDIO_PATH)
     if "audio_path" not in fields:
         raise field_missing("audio_path", fields)
     path = fields["audio_path"]
     if not isinstance(path, str):
         raise errors.AudioPathInvalid("'audio_path' is not a string.")
-    return await service.submissions.open_path(caller, path)
+    return await service.submissions.open_path(identity, path)
 
 
 @contextmanager
@@ -171,8 +171,8 @@ async def read_form(
         form = _UploadBody(service, file, query)
     else:
         form = _MultipartForm(service, file, query, _boundary(request), long)
-    caller = request_headers.identity_of(request)
-    body = service.submissions.body(caller, declared)
+    identity = request_headers.identity_of(request)
+    body = service.submissions.body(identity, declared)
     received = 0
 
     async def take(chunk: bytes) -> None:
@@ -192,7 +192,7 @@ async def read_form(
         form.spool.close()
         body.release()
         raise
-    if caller.limits.shares:
+    if identity.limits.shares:
         upload.source.on_settled(body.release)
     else:
         body.release()

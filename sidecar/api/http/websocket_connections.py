@@ -69,9 +69,12 @@ class WebSocketGone(Exception):
         self.code = code
 
 
-def close_code(error: SidecarError, own: Mapping[ErrorKind | str, int] | None = None) -> int:
-    """Return the close code of ``error``; a protocol's ``own`` table comes before `CLOSE_CODES`."""
-    for codes in (own or {}, CLOSE_CODES):
+def close_code(
+    error: SidecarError, codes_by_error: Mapping[ErrorKind | str, int] | None = None
+) -> int:
+    """Return the close code of ``error``; a protocol's ``codes_by_error`` table comes before
+    `CLOSE_CODES`."""
+    for codes in (codes_by_error or {}, CLOSE_CODES):
         for key in (error.code, error.kind):
             if key in codes:
                 return codes[key]
@@ -119,7 +122,7 @@ class WebSocketConnection:
 
     def __init__(self, websocket: WebSocket, spoken: Sequence[str]) -> None:
         self.websocket, self._spoken = websocket, spoken
-        self.caller: Identity = identity_of(websocket)
+        self.identity: Identity = identity_of(websocket)
         self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
         self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
         self._cancels = SlidingWindowLimit(RateLimit(CANCELS_PER_MINUTE, MINUTE_S))
@@ -251,14 +254,17 @@ class WebSocketDialect:
     refusal: Callable[[SidecarError], Response] | None = None
 
     async def serve(
-        self, websocket: WebSocket, serve: Callable[[WebSocketConnection], Awaitable[None]]
+        self,
+        websocket: WebSocket,
+        serve_connection: Callable[[WebSocketConnection], Awaitable[None]],
     ) -> None:
-        """Accept a connection and ``serve`` it; an error closes it as `ending_of` says."""
+        """Accept a connection and ``serve_connection`` it; an error closes it as `ending_of`
+        says."""
         socket = WebSocketConnection(websocket, self.subprotocols)
         if self.refuse_handshake is None:
             await socket.open()
         try:
-            await serve(socket)
+            await serve_connection(socket)
             await socket.close()
         except WebSocketGone:
             pass

@@ -86,7 +86,9 @@ async def with_known_speakers(
                 length_s = await service.submissions.measure(identity, source)
                 if length_s is not None and not SHORTEST_S <= length_s <= LONGEST_S:
                     raise _wrong(name, f"has {length_s:.1f} s")
-                options = await service.voices.with_clip(identity, options, name, source, LONGEST_S)
+                options = await service.enrolled_speakers.with_clip(
+                    identity, options, name, source, LONGEST_S
+                )
         except errors.BadAudio as error:
             raise _wrong(name, f"cannot be used: {error.detail}") from None
     return options

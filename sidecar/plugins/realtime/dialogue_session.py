@@ -282,7 +282,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         if self._keep and transcript.segments:
             try:
                 archive = self._service.live_archive
-                job = await archive.conversation(self._socket.caller, transcript)
+                job = await archive.save_conversation(self._socket.identity, transcript)
             except errors.SidecarError as error:
                 await self._refuse(error, None)
         written = {form: render_transcript(transcript, form) for form in ("text", "srt")}
@@ -401,7 +401,7 @@ async def serve_dialogue(
         ConversationSettings.of(settings).talk_voice, settings.language
     )
     async with registry.open(
-        socket.caller, options, config.synthesis(default_synthesis), clears=True
+        socket.identity, options, config.synthesis(default_synthesis), clears=True
     ) as conversation:
         conversation.stages.thinker = llm
         connection = RealtimeDialogueConnection(

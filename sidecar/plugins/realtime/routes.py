@@ -297,7 +297,7 @@ async def _transcribe(
     open: bool,
 ) -> None:
     """Serve a transcription; ``open``: the client may still change it to a conversation."""
-    session = service.live.open(socket.caller, config.options(LiveOptions()), wire="realtime")
+    session = service.live.open(socket.identity, config.options(LiveOptions()), wire="realtime")
     try:
         connection = transcription_session.RealtimeTranscriptionConnection(
             *(socket, session, config, service.live.engine),

@@ -164,7 +164,7 @@ async def serve_conversation(
     settings, options = service.settings, ConversationRegistry.of(service).options()
     voice = ConversationSettings.of(settings).talk_voice
     manner = SynthesisOptions(voice, settings.language, rate=OUT_RATE)
-    async with ConversationRegistry.of(service).open(socket.caller, options, manner) as talk:
+    async with ConversationRegistry.of(service).open(socket.identity, options, manner) as talk:
         rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
         await socket.send(_status("ready", **rates))
         await socket.run_until_first_ends(

@@ -54,7 +54,7 @@ def dialect() -> WebSocketDialect:
 
 async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
-        socket.caller,
+        socket.identity,
         live_options.LiveOptions(
             turns=live_options.TurnControl.CLIENT, endpointing=live_options.QUIET_SPEECH
         ),

@@ -64,7 +64,7 @@ async def test_speaker_deleted_during_another_change_stays_deleted(
         await write(self, cursor, person)
 
     monkeypatch.setattr(PostgresSpeakerStore, "_write", meanwhile)
-    await another.change(ANONYMOUS, anna.id, heard=heard(1))
+    await another.change(ANONYMOUS, anna.id, embedding=heard(1))
     await deleting[0]
     assert await another.all(ANONYMOUS) == []
 
@@ -75,8 +75,8 @@ async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -
     with in_database.connected() as look:
         look.execute("UPDATE vibevoice.people SET owner = %s", (OTHER.owner,))
     assert await people.all(OTHER) == []
-    assert await people.forget(OTHER) == 1, "it goes all the same"
-    assert await people.forget(OTHER) == 0
+    assert await people.delete_all(OTHER) == 1, "it goes all the same"
+    assert await people.delete_all(OTHER) == 0
 
 
 async def test_change_with_lost_answer_is_applied_once(
