@@ -20,20 +20,20 @@ class RequestArrival:
     tracestate: str = ""
     answered: float | None = None
     """Time of the response in seconds since 1970, `None` before it."""
-    _then: list[Callable[[], None]] = field(default_factory=list)
+    _callbacks: list[Callable[[], None]] = field(default_factory=list)
 
     def answer(self, at: float) -> None:
         """Record the time of the response and call the waiting functions."""
         self.answered = at
-        while self._then:
-            self._then.pop()()
+        while self._callbacks:
+            self._callbacks.pop()()
 
-    def after(self, act: Callable[[], None]) -> None:
-        """Call ``act`` after the response, or now if it was sent."""
+    def after(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after the response, or now if it was sent."""
         if self.answered is None:
-            self._then.append(act)
+            self._callbacks.append(callback)
         else:
-            act()
+            callback()
 
 
 CURRENT_ARRIVAL: ContextVar[RequestArrival | None] = ContextVar("ARRIVED", default=None)

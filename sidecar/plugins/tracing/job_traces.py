@@ -13,7 +13,7 @@ from sidecar import clock, errors
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobListener
 from sidecar.plugins.tracing.arrivals import CURRENT_ARRIVAL, RequestArrival
-from sidecar.plugins.tracing.spans import TraceSpan, Value
+from sidecar.plugins.tracing.spans import AttributeValue, TraceSpan
 
 if TYPE_CHECKING:
     from sidecar.plugins.tracing.otlp_exporter import OtlpExporter
@@ -43,40 +43,40 @@ class JobTraceContext:
 
 
 def job_stages(
-    way: JobTraceContext, record: job_record.JobRecord, loaded: tuple[float, float]
+    context: JobTraceContext, record: job_record.JobRecord, loaded: tuple[float, float]
 ) -> list[TraceSpan]:
     """Return the spans of a job that has ended: received, probed, and for each attempt queued,
     loaded (if the job waited for a load) and run. Pure."""
     code = record.error.code if record.error is not None else ""
     ended = record.ended if record.ended is not None else record.created
-    found = _stages_before_queue(way, record.created)
+    spans = _stages_before_queue(context, record.created)
     waits, runs, attempt = record.created, None, 0
-    for event in way.events:
+    for event in context.events:
         match event.change:
             case job_record.StartedChange():
                 attempt += 1
-                found.append(TraceSpan("queued", waits, event.at))
+                spans.append(TraceSpan("queued", waits, event.at))
                 runs = event.at
             case job_record.CrashedChange() if runs is not None:
-                found += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
+                spans += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
                 waits, runs = event.at, None
             case job_record.RequeuedChange() | job_record.InterruptedChange():
-                found += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
+                spans += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
                 waits, runs = event.at, None
     if runs is None:
-        return [*found, TraceSpan("queued", waits, ended, error=code)]
-    return [*found, *_attempt_stages(runs, ended, loaded, attempt, code)]
+        return [*spans, TraceSpan("queued", waits, ended, error=code)]
+    return [*spans, *_attempt_stages(runs, ended, loaded, attempt, code)]
 
 
-def _attributes(record: job_record.JobRecord) -> dict[str, Value]:
+def _attributes(record: job_record.JobRecord) -> dict[str, AttributeValue]:
     """Return a job's attributes for traces, without any of its content."""
-    found: dict[str, Value] = {}
+    attributes: dict[str, AttributeValue] = {}
     if record.facts.total_s is not None:
-        found["vibevoice.audio_s"] = round(record.facts.total_s, 3)
-    found |= {"vibevoice.outcome": record.state.value, "vibevoice.attempts": record.attempts}
+        attributes["vibevoice.audio_s"] = round(record.facts.total_s, 3)
+    attributes |= {"vibevoice.outcome": record.state.value, "vibevoice.attempts": record.attempts}
     if record.transcript is not None:
-        found["vibevoice.precision"] = str(record.transcript.precision)
-    return found
+        attributes["vibevoice.precision"] = str(record.transcript.precision)
+    return attributes
 
 
 class JobTraces:
@@ -84,85 +84,87 @@ class JobTraces:
 
     def __init__(
         self,
-        traces: "OtlpExporter",
+        exporter: "OtlpExporter",
         listen: Callable[[JobListener], None],
         engine: str,
         loaded: LastLoad,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        self._traces, self._engine = traces, engine
+        self._exporter, self._engine = exporter, engine
         self._loaded, self._now = loaded, now
-        self._ways: dict[str, JobTraceContext] = {}
+        self._contexts: dict[str, JobTraceContext] = {}
         listen(self._on_event)
 
     def begun(self) -> JobTraceContext:
         """Record the begin of a recording's intake."""
         return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
 
-    def entered(self, way: JobTraceContext, record: job_record.JobRecord) -> None:
+    def entered(self, context: JobTraceContext, record: job_record.JobRecord) -> None:
         """Record that the recording becomes a job; the job is added next."""
-        self._ways[record.id] = way
+        self._contexts[record.id] = context
 
     def refused(
-        self, way: JobTraceContext, record: job_record.JobRecord | None, error: BaseException
+        self, context: JobTraceContext, record: job_record.JobRecord | None, error: BaseException
     ) -> None:
         """Record that the submission failed and no job was created."""
-        if record is not None and self._ways.pop(record.id, None) is None:
+        if record is not None and self._contexts.pop(record.id, None) is None:
             return  # its trace is already sent
         code = error.code if isinstance(error, errors.SidecarError) else type(error).__name__
         at = self._now()
-        found = _stages_before_queue(way, at, code)
-        self._tell(way, at, found, {"vibevoice.outcome": "refused"}, code)
+        spans = _stages_before_queue(context, at, code)
+        self._send(context, at, spans, {"vibevoice.outcome": "refused"}, code)
 
     def _on_event(self, record: job_record.JobRecord, event: job_record.JobEvent) -> None:
-        way = self._ways.get(record.id)
-        if way is None:
+        context = self._contexts.get(record.id)
+        if context is None:
             return
         if isinstance(event.change, STAGE_CHANGES):
-            way.events.append(event)
+            context.events.append(event)
         elif record.over:
-            del self._ways[record.id]
+            del self._contexts[record.id]
             try:
-                self._over(way, record, event)
+                self._over(context, record, event)
             except Exception:  # a job must not fail because of its trace
                 log.exception("internal error: a job has no trace")
 
     def _over(
-        self, way: JobTraceContext, record: job_record.JobRecord, event: job_record.JobEvent
+        self, context: JobTraceContext, record: job_record.JobRecord, event: job_record.JobEvent
     ) -> None:
-        found = job_stages(way, record, self._loaded())
+        spans = job_stages(context, record, self._loaded())
         code = record.error.code if record.error is not None else ""
         ended, attributes = record.ended or event.at, _attributes(record)
-        arrival = way.arrival
+        arrival = context.arrival
         if arrival is None or arrival.answered is not None:  # answered before the job ended
-            self._tell(way, ended, found, attributes, code)
+            self._send(context, ended, spans, attributes, code)
             return
 
         def answered() -> None:
             at = max(ended, arrival.answered or ended)
-            told = [*found, TraceSpan("answered", ended, at)]
-            self._tell(way, at, told, attributes, code)
+            answered_span = TraceSpan("answered", ended, at)
+            self._send(context, at, [*spans, answered_span], attributes, code)
 
         arrival.after(answered)
 
-    def _tell(
+    def _send(
         self,
-        way: JobTraceContext,
+        context: JobTraceContext,
         at: float,
-        found: Sequence[TraceSpan],
-        attributes: Mapping[str, Value],
+        spans: Sequence[TraceSpan],
+        attributes: Mapping[str, AttributeValue],
         code: str,
     ) -> None:
-        began = way.arrival.at if way.arrival is not None else way.begun
+        began = context.arrival.at if context.arrival is not None else context.begun
         named = {"vibevoice.engine": self._engine, **attributes}
-        self._traces.send(TraceSpan(TRACE_NAME, began, at, named, code, found), way.arrival)
+        self._exporter.send(TraceSpan(TRACE_NAME, began, at, named, code, spans), context.arrival)
 
 
-def _stages_before_queue(way: JobTraceContext, created: float, code: str = "") -> list[TraceSpan]:
+def _stages_before_queue(
+    context: JobTraceContext, created: float, code: str = ""
+) -> list[TraceSpan]:
     received = []
-    if way.arrival is not None:
-        received = [TraceSpan("received", way.arrival.at, way.begun)]
-    return [*received, TraceSpan("looked_at", way.begun, created, error=code)]
+    if context.arrival is not None:
+        received = [TraceSpan("received", context.arrival.at, context.begun)]
+    return [*received, TraceSpan("looked_at", context.begun, created, error=code)]
 
 
 def _attempt_stages(
@@ -170,10 +172,12 @@ def _attempt_stages(
 ) -> list[TraceSpan]:
     """Return the spans of one attempt: the load, if the job waited for one, and the run."""
     attributes = {"vibevoice.attempt": number}
-    came = loaded[1]
-    if not begin < came <= end:
+    load_ended = loaded[1]
+    if not begin < load_ended <= end:
         return [TraceSpan("run", begin, end, attributes, code)]
     return [
-        TraceSpan("loaded", begin, came, {"vibevoice.load_s": round(came - loaded[0], 3)}),
-        TraceSpan("run", came, end, attributes, code),
+        TraceSpan(
+            "loaded", begin, load_ended, {"vibevoice.load_s": round(load_ended - loaded[0], 3)}
+        ),
+        TraceSpan("run", load_ended, end, attributes, code),
     ]

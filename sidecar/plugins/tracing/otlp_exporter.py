@@ -57,18 +57,20 @@ class OtlpExporter:
             carrier = {"traceparent": arrival.traceparent, "tracestate": arrival.tracestate}
         self._send(trace, self._propagator.extract(carrier, Context()), SpanKind.SERVER)
 
-    def _send(self, one: TraceSpan, above: Context, kind: SpanKind) -> None:
+    def _send(self, trace_span: TraceSpan, parent: Context, kind: SpanKind) -> None:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
-        span = self._tracer.start_span(one.name, above, kind, start_time=_to_nanoseconds(one.begin))
-        for stage in one.stages:
+        span = self._tracer.start_span(
+            trace_span.name, parent, kind, start_time=_to_nanoseconds(trace_span.begin)
+        )
+        for stage in trace_span.stages:
             self._send(stage, set_span_in_context(span, Context()), SpanKind.INTERNAL)
-        span.set_attributes(one.attributes)
-        if one.error:
-            span.set_attribute("error.type", one.error)
+        span.set_attributes(trace_span.attributes)
+        if trace_span.error:
+            span.set_attribute("error.type", trace_span.error)
             span.set_status(StatusCode.ERROR)
-        span.end(_to_nanoseconds(one.end))
+        span.end(_to_nanoseconds(trace_span.end))
 
     def close(self) -> None:
         """Send the remaining spans, for at most `EXPORT_TIMEOUT_S`."""

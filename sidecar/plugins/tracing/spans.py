@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-Value = str | int | float | bool
+AttributeValue = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,6 @@ class TraceSpan:
     name: str
     begin: float
     end: float
-    attributes: Mapping[str, Value] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     error: str = ""
     stages: Sequence[TraceSpan] = ()

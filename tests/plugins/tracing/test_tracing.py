@@ -205,8 +205,8 @@ def test_trace_has_each_attempt_and_an_awaited_load() -> None:
         )
     ]
     events = [job_record.JobEvent(n, at, change) for n, (at, change) in enumerate(changes, 1)]
-    way = JobTraceContext(9.0, RequestArrival(8.0), events)
-    found = job_stages(way, record(ended=20.0), (16.5, 18.0))
+    context = JobTraceContext(9.0, RequestArrival(8.0), events)
+    found = job_stages(context, record(ended=20.0), (16.5, 18.0))
     assert [(one.name, one.begin, one.end, one.error) for one in found] == [
         ("received", 8.0, 9.0, ""),
         ("looked_at", 9.0, 10.0, ""),
