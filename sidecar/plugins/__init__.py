@@ -171,9 +171,10 @@ def settings_of(plugins: tuple[Plugin, ...]) -> type[Settings]:
     return Settings.with_plugins(groups, engines, variables)
 
 
-def settings_of_plugins_off(wanted: type[Settings]) -> dict[str, str]:
-    """Return the plugins that are off by the names of their settings, which ``wanted`` lacks."""
-    known = wanted.model_fields
+def settings_of_plugins_off(settings_type: type[Settings]) -> dict[str, str]:
+    """Return the plugins that are off, by the names of their settings, which ``settings_type``
+    lacks."""
+    known = settings_type.model_fields
     return {
         name: plugin.name
         for plugin in installed().values()
@@ -188,12 +189,12 @@ def load_settings(**flags: Any) -> Settings:
     Raises:
         errors.SettingsInvalid: a value is not valid, or belongs to a plugin that is off.
     """
-    chosen = config.read_plugin_choice(**flags)
-    wanted = settings_class(chosen)
-    for name, plugin in settings_of_plugins_off(wanted).items():
+    choice = config.read_plugin_choice(**flags)
+    settings_type = settings_class(choice)
+    for name, plugin in settings_of_plugins_off(settings_type).items():
         if name in flags:
             raise SettingsInvalid(
                 f"'{name}' is a setting of the plugin '{plugin}', which is off.",
                 hint="Remove it, or turn the plugin on by the setting 'plugins'.",
             )
-    return config.read_settings(wanted, **flags)
+    return config.read_settings(settings_type, **flags)

@@ -32,11 +32,11 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class GrpcPendingSessions:
-    """Sessions that wait for their stream; ``drop`` is called with one that waited too long."""
+    """Sessions that wait for their stream; ``drop_session`` ends one that waited too long."""
 
-    def __init__(self, drop: Callable[[Session], None]) -> None:
+    def __init__(self, drop_session: Callable[[Session], None]) -> None:
         self.unused_s = UNUSED_S
-        self._drop = drop
+        self._drop_session = drop_session
         self._pending: dict[tuple[str, str], sessions.GrpcSession] = {}
 
     def add(self, grpc_session: sessions.GrpcSession) -> None:
@@ -70,7 +70,7 @@ class GrpcPendingSessions:
 
     def _expire(self, grpc_session: sessions.GrpcSession) -> None:
         if self.take(grpc_session):
-            self._drop(grpc_session.session)
+            self._drop_session(grpc_session.session)
 
 
 class GrpcServicer:

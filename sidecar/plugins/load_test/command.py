@@ -46,6 +46,7 @@ RampIntervalOption = Annotated[
 SessionsOption = Annotated[
     str, typer.Option(metavar="N,N", help="Run these numbers of clients, one after another.")
 ]
+Wire = target.LoadTestLiveWire | target.LoadTestFileWire
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ class LiveBenchCommand:
         1.0, "Send at N times real time; 0: as fast as possible.", metavar="N", min=0
     )
     _: KW_ONLY
-    where: ServiceTarget
-    how: BenchOptions
+    service_target: ServiceTarget
+    options: BenchOptions
 
     def work(self) -> run.LoadTestWork:
         """Return sessions with utterances that are cut from the recording.
@@ -151,8 +152,8 @@ class FilesBenchCommand:
     sessions: SessionsOption = "1,4,8"
     repeat: int = option(2, "Send N recordings from each client.", metavar="N", min=1)
     _: KW_ONLY
-    where: ServiceTarget
-    how: FilesBenchOptions
+    service_target: ServiceTarget
+    options: FilesBenchOptions
 
     def work(self) -> run.LoadTestWork:
         """Return clients that send the recordings one after another.
@@ -174,7 +175,6 @@ class FilesBenchCommand:
 
 
 BenchCommand = LiveBenchCommand | FilesBenchCommand
-Wire = target.LoadTestLiveWire | target.LoadTestFileWire
 
 
 def build() -> typer.Typer:
@@ -187,7 +187,7 @@ def build() -> typer.Typer:
     return app
 
 
-def run_live(order: LiveBenchCommand) -> int:
+def run_live(bench: LiveBenchCommand) -> int:
     """Load-test a service with increasing numbers of live sessions.
 
     With --against each number of sessions runs on both services in turn, and the table has their
@@ -202,10 +202,10 @@ def run_live(order: LiveBenchCommand) -> int:
     * `vibevoice-asr bench live --wire grpc --against live --fail-if 'service_cpu>1.3x'`
     * `vibevoice-asr bench live --against http://gpu:8766 --fail-if 'final_p95>1.2x'`
     """
-    return _run(order)
+    return _run(bench)
 
 
-def run_files(order: FilesBenchCommand) -> int:
+def run_files(bench: FilesBenchCommand) -> int:
     """Load-test a service with increasing numbers of clients that send recordings.
 
     Folders stand for their recordings; without FILE, the included sample is sent. Figures and
@@ -217,7 +217,7 @@ def run_files(order: FilesBenchCommand) -> int:
     * `vibevoice-asr bench files recordings --wire openai --against jobs`
     * `vibevoice-asr bench files talk.m4a --against http://gpu:8766 --fail-if 'audio_per_s<0.9x'`
     """
-    return _run(order)
+    return _run(bench)
 
 
 def _clips(path: Path, talk_s: float) -> list[bytes]:
@@ -259,36 +259,38 @@ def _stt_messages() -> Any:
     return stt_pb2
 
 
-def _run(order: BenchCommand) -> int:
+def _run(bench: BenchCommand) -> int:
     """Measure, print, and check the bounds; return the exit code."""
     try:
-        return _measured(order)
+        return _measured(bench)
     except LoadTestInvalid as error:
         raise errors.FieldInvalid(error.detail, hint=error.hint) from None
 
 
-def _measured(order: BenchCommand) -> int:
-    how, counts = order.how, _counts(order.sessions)
-    if how.start and order.where.server is not None:
+def _measured(bench: BenchCommand) -> int:
+    options, counts = bench.options, _counts(bench.sessions)
+    if options.start and bench.service_target.server is not None:
         raise typer.BadParameter("--start goes without --server.")
-    bounds = [parse_bound(one, compared=how.against is not None) for one in how.fail_if or ()]
-    work = order.work()
-    format = format_of(how.format, None)
-    log_format = format_of(how.log_format, how.log)
-    with _service(order, counts) as where:
-        if where is None:
+    bounds = [
+        parse_bound(one, compared=options.against is not None) for one in options.fail_if or ()
+    ]
+    work = bench.work()
+    format = format_of(options.format, None)
+    log_format = format_of(options.log_format, options.log)
+    with _service(bench, counts) as service_target:
+        if service_target is None:
             return BROKEN
-        found = asyncio.run(_measure(order, where, work, counts))
-    print_text(run.render_results(found, format))
-    if how.log is not None:
-        _log(how.log, run.render_session_logs(found, how.most_logs, log_format))
-    print_error_line(run.most_held([rows[0] for rows in found], usable_cpu_cores()))
-    said = run.broken_bounds(found, bounds)
-    if not any(row.figures["held"] for rows in found for row in rows[:1]):
-        said.append("no session went well.")
-    for line in said:
+        results = asyncio.run(_measure(bench, service_target, work, counts))
+    print_text(run.render_results(results, format))
+    if options.log is not None:
+        _log(options.log, run.render_session_logs(results, options.most_logs, log_format))
+    print_error_line(run.most_held([rows[0] for rows in results], usable_cpu_cores()))
+    failures = run.broken_bounds(results, bounds)
+    if not any(row.figures["held"] for rows in results for row in rows[:1]):
+        failures.append("no session went well.")
+    for line in failures:
         print_error_line(f"failed: {line}")
-    return BROKEN if said else 0
+    return BROKEN if failures else 0
 
 
 def _counts(text: str) -> list[int]:
@@ -309,57 +311,68 @@ def _log(path: Path, text: str) -> None:
 
 
 def _service(
-    order: BenchCommand, counts: list[int]
+    bench: BenchCommand, counts: list[int]
 ) -> AbstractContextManager[ServiceTarget | None]:
     """Return the service under test: a child service if one is requested, `None` if it does not
     start."""
-    if not order.how.start:
-        return nullcontext(order.where.or_ours())
+    if not bench.options.start:
+        return nullcontext(bench.service_target.or_ours())
     given: dict[str, object] = {"port": 0, "live_sessions": max(*counts, 100)}
-    if target.LoadTestLiveWire.GRPC in (order.wire, order.how.against):
+    if target.LoadTestLiveWire.GRPC in (bench.wire, bench.options.against):
         given["grpc_port"] = 0
-    return started_for(order.where, given)
+    return started_for(bench.service_target, given)
 
 
 async def _measure(
-    order: BenchCommand, where: ServiceTarget, work: run.LoadTestWork, counts: list[int]
+    bench: BenchCommand, service_target: ServiceTarget, work: run.LoadTestWork, counts: list[int]
 ) -> list[list[run.LoadTestRow]]:
     from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
-    warn_of_insecure_trust(where.trust)
-    where = where.with_token()
-    how = order.how
+    warn_of_insecure_trust(service_target.trust)
+    service_target = service_target.with_token()
+    options = bench.options
 
     def begin(count: int) -> list[float]:
-        return speech.starts(count, how.ramp_steps, how.ramp_interval, work.spread_s)
+        return speech.starts(count, options.ramp_steps, options.ramp_interval, work.spread_s)
 
     async with AsyncExitStack() as stack:
         stack.enter_context(translate_client_errors())
         sides = []
-        for side in await _sides(order, where):
+        for side in await _sides(bench, service_target):
             sides.append((side, await stack.enter_async_context(work.opens(side))))
         return await run.sweep(
-            work, sides, counts, begin, lambda row: print_error_line(row_summary(row)), how.warm_up
+            work,
+            sides,
+            counts,
+            begin,
+            lambda row: print_error_line(row_summary(row)),
+            options.warm_up,
         )
 
 
-async def _sides(order: BenchCommand, where: ServiceTarget) -> list[target.LoadTestTarget]:
-    async def described(at: ServiceTarget, wire: Wire) -> target.LoadTestTarget:
-        side = await target.describe_target(at.server or "", at.token, at.trust, wire)
+async def _sides(bench: BenchCommand, service_target: ServiceTarget) -> list[target.LoadTestTarget]:
+    async def described(service_target: ServiceTarget, wire: Wire) -> target.LoadTestTarget:
+        side = await target.describe_target(
+            service_target.server or "", service_target.token, service_target.trust, wire
+        )
         return replace(side, messages=_stt_messages()) if wire == target.GRPC else side
 
-    sides = [await described(where, order.wire)]
-    against = order.how.against
+    sides = [await described(service_target, bench.wire)]
+    against = bench.options.against
     if against is None:
         return sides
-    wires = type(order.wire)
+    wires = type(bench.wire)
     if against in tuple(wires):
-        sides.append(await described(where, wires(against)))
+        sides.append(await described(service_target, wires(against)))
     else:
         # Options for a certificate do not apply to an unencrypted service.
         plain = against.startswith(("http://", "grpc://"))
-        other = ServiceTarget(against, where.token) if plain else replace(where, server=against)
-        sides.append(await described(other, order.wire))
+        other = (
+            ServiceTarget(against, service_target.token)
+            if plain
+            else replace(service_target, server=against)
+        )
+        sides.append(await described(other, bench.wire))
     if sides[0].name == sides[1].name:  # the same twice, to measure the noise
         sides[1] = replace(sides[1], name=f"{sides[1].name} (again)")
     return sides

@@ -8,13 +8,13 @@ from sidecar.cli.output import print_error_line, print_text
 from sidecar.installation import needed_for
 from sidecar.plugins.monitor import sections
 
-NOBODY = 1
+NO_ANSWER = 1
 """Exit code if nothing answers."""
 
 
 async def monitor(
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
     metrics_url: str | None = option(
         None, "Read the metrics (JSON) from here instead of its /metrics.json.", metavar="URL"
     ),
@@ -43,28 +43,28 @@ async def monitor(
     * `vibevoice-asr monitor --once | grep '^queue *waiting'`
     * `vibevoice-asr monitor --no-clear --interval 60 >> service.log`
     """
-    where = where.with_token().or_ours()
-    async with sections.create_monitor_client(where, metrics_url, system_url, timeout_s) as looking:
+    target = target.with_token().or_ours()
+    async with sections.create_monitor_client(target, metrics_url, system_url, timeout_s) as client:
         if not (once or no_clear):
             with needed_for("The monitor's screen (--once does without)", "monitor"):
                 from sidecar.plugins.monitor.screen import MonitorApp
 
-            await MonitorApp(looking, interval).run_async()
-        elif not await print_tables(looking, interval, once=once):
+            await MonitorApp(client, interval).run_async()
+        elif not await print_tables(client, interval, once=once):
             print_error_line("Nothing answers there.")
-            return NOBODY
+            return NO_ANSWER
     return 0
 
 
-async def print_tables(camera: sections.MonitorClient, interval_s: float, *, once: bool) -> bool:
+async def print_tables(client: sections.MonitorClient, interval_s: float, *, once: bool) -> bool:
     """Print a table every ``interval_s`` seconds; with ``once`` return whether a service
     answered."""
-    before: sections.MonitorSnapshot | None = None
+    earlier_snapshot: sections.MonitorSnapshot | None = None
     while True:
-        picture = await camera.fetch_snapshot()
-        text = sections.table(sections.sections(picture, before))
+        snapshot = await client.fetch_snapshot()
+        text = sections.table(sections.sections(snapshot, earlier_snapshot))
         print_text(text if once else f"{text}\n")
         if once:
-            return picture.answers
-        before = picture
+            return snapshot.answers
+        earlier_snapshot = snapshot
         await asyncio.sleep(interval_s)

@@ -39,10 +39,10 @@ class MonitorApp(App[None]):
         ("r", "look", "Look now"),
     ]
 
-    def __init__(self, camera: MonitorClient, interval_s: float) -> None:
+    def __init__(self, client: MonitorClient, interval_s: float) -> None:
         super().__init__()
-        self._camera, self._interval_s = camera, interval_s
-        self._before: MonitorSnapshot | None = None
+        self._client, self._interval_s = client, interval_s
+        self._snapshot: MonitorSnapshot | None = None
         self._paused = self.looking = False
         self._grid = ItemGrid(min_column_width=44, id="sections")
         self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
@@ -71,8 +71,8 @@ class MonitorApp(App[None]):
     def action_pause(self) -> None:
         """Pause or resume the display."""
         self._paused = not self._paused
-        if self._before is not None:
-            self._say(self._before)
+        if self._snapshot is not None:
+            self._show_state(self._snapshot)
 
     def refresh_unless_paused(self) -> None:
         """Refresh at the end of an interval."""
@@ -81,34 +81,34 @@ class MonitorApp(App[None]):
 
     async def _look(self) -> None:
         try:
-            picture = await self._camera.fetch_snapshot()
+            snapshot = await self._client.fetch_snapshot()
             if self._grid.is_attached:  # the application may have ended meanwhile
-                before, self._before = self._before, picture
-                self._say(picture)
-                self._draw_trends(picture)
-                await self._draw(sections(picture, before))
+                previous, self._snapshot = self._snapshot, snapshot
+                self._show_state(snapshot)
+                self._draw_trends(snapshot)
+                await self._draw(sections(snapshot, previous))
         finally:
             self.looking = False
 
-    def _say(self, picture: MonitorSnapshot) -> None:
-        state = picture.address if picture.answers else f"{picture.address} does not answer"
+    def _show_state(self, snapshot: MonitorSnapshot) -> None:
+        state = snapshot.address if snapshot.answers else f"{snapshot.address} does not answer"
         self.sub_title = f"{state}{', paused' if self._paused else ''}"
 
-    def _draw_trends(self, picture: MonitorSnapshot) -> None:
-        own = picture.metrics.get("vibevoice")
+    def _draw_trends(self, snapshot: MonitorSnapshot) -> None:
+        own = snapshot.metrics.get("vibevoice")
         for name, (part, value) in TRENDS.items():
-            here = own.get(part, {}).get(value, 0) if isinstance(own, dict) else 0
-            self._trends[name].append(float(here))
+            value_now = own.get(part, {}).get(value, 0) if isinstance(own, dict) else 0
+            self._trends[name].append(float(value_now))
             line = self._lines[name]
             line.data = list(self._trends[name])
-            line.border_title = f"{name}: {here:g}"
+            line.border_title = f"{name}: {value_now:g}"
 
-    async def _draw(self, found: list[MonitorSection]) -> None:
+    async def _draw(self, shown_sections: list[MonitorSection]) -> None:
         """Update the panels; each keeps its position as long as its section exists."""
         panels = {str(panel.name): panel for panel in self._grid.query(Static)}
-        for gone in set(panels) - {section.title for section in found}:
+        for gone in set(panels) - {section.title for section in shown_sections}:
             await panels.pop(gone).remove()
-        for section in found:
+        for section in shown_sections:
             panel = panels.get(section.title) or Static(name=section.title, classes="section")
             panel.border_title = section.title
             panel.set_class(section.warns, "warns")

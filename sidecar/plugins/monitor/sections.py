@@ -22,12 +22,19 @@ JOBS = 10
 """Maximum of running and queued jobs that are shown."""
 Answer = Mapping[str, Any]
 NOTHING: Answer = {}
+Rows: TypeAlias = list[tuple[str, str]]
+ENDED_WELL = frozenset({"done", "left", "OK"})
+"""Outcomes of live sessions and statuses of gRPC without an error."""
+GB, MB = 1 << 30, 1 << 20
+BAR = 10
+"""Characters of a bar."""
+UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorSnapshot:
     """Responses at one time; ``at``: seconds of a monotonic clock. A failed response is empty, and
-    ``wrong`` has its reason by its name."""
+    ``failures`` has its reason by its name."""
 
     address: str = ""
     at: float = 0.0
@@ -35,7 +42,7 @@ class MonitorSnapshot:
     metrics: Answer = field(default_factory=dict)
     system: Answer = field(default_factory=dict)
     jobs: Answer = field(default_factory=dict)
-    wrong: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def answers(self) -> bool:
@@ -59,7 +66,7 @@ class MonitorClient:
         return MonitorSnapshot(
             address=self._base,
             at=time.monotonic(),
-            wrong={name: body for name, body in answers.items() if isinstance(body, str)},
+            failures={name: body for name, body in answers.items() if isinstance(body, str)},
             **{name: body for name, body in answers.items() if not isinstance(body, str)},
         )
 
@@ -85,9 +92,9 @@ class MonitorClient:
 
 @asynccontextmanager
 async def create_monitor_client(
-    where: ServiceTarget, metrics_url: str | None, system_url: str | None, timeout_s: float
+    target: ServiceTarget, metrics_url: str | None, system_url: str | None, timeout_s: float
 ) -> AsyncGenerator[MonitorClient, None]:
-    """Yield a client for the service of ``where``; metrics and system may have other URLs.
+    """Yield a client for the service of ``target``; metrics and system may have other URLs.
 
     Raises:
         errors.SidecarError: an address is invalid, or its certificate is not trusted.
@@ -96,7 +103,7 @@ async def create_monitor_client(
 
     from sidecar.cli.remote_service import translate_client_errors, warn_of_insecure_trust
 
-    base = (where.server or "").rstrip("/")
+    base = (target.server or "").rstrip("/")
     addresses = {
         "health": f"{base}/health",
         "metrics": metrics_url or f"{base}/metrics.json",
@@ -111,22 +118,13 @@ async def create_monitor_client(
                 hint="Use an address that begins with http:// or https://.",
             )
     context = None
-    warn_of_insecure_trust(where.trust)
-    if where.trust.given:
+    warn_of_insecure_trust(target.trust)
+    if target.trust.given:
         with translate_client_errors():
-            context = await asyncio.to_thread(where.trust.context, base)
+            context = await asyncio.to_thread(target.trust.context, base)
     verify = context or True
     async with httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=verify) as http:
-        yield MonitorClient(http, base, where.token, addresses)
-
-
-Rows: TypeAlias = list[tuple[str, str]]
-ENDED_WELL = frozenset({"done", "left", "OK"})
-"""Outcomes of live sessions and statuses of gRPC without an error."""
-GB, MB = 1 << 30, 1 << 20
-BAR = 10
-"""Characters of a bar."""
-UNKNOWN = "-"
+        yield MonitorClient(http, base, target.token, addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,42 +136,47 @@ class MonitorSection:
     warns: bool = False
 
 
-def sections(now: MonitorSnapshot, before: MonitorSnapshot | None = None) -> list[MonitorSection]:
-    """Return all sections with rows; ``before``: an earlier snapshot, for rates per second."""
-    found = [_service(now)]
-    own = now.metrics.get("vibevoice")
+def sections(
+    snapshot: MonitorSnapshot, earlier_snapshot: MonitorSnapshot | None = None
+) -> list[MonitorSection]:
+    """Return all sections with rows; ``earlier_snapshot`` is for rates per second."""
+    shown = [_service(snapshot)]
+    own = snapshot.metrics.get("vibevoice")
     if isinstance(own, dict):
-        earlier = before.metrics.get("vibevoice", NOTHING) if before is not None else NOTHING
-        passed = now.at - before.at if before is not None else 0.0
-        found += [
-            _live(_part(own, "live"), _part(earlier, "live"), passed),
-            _queue(_part(own, "jobs"), _part(earlier, "jobs"), passed),
+        own_before, passed_s = NOTHING, 0.0
+        if earlier_snapshot is not None:
+            own_before = earlier_snapshot.metrics.get("vibevoice", NOTHING)
+            passed_s = snapshot.at - earlier_snapshot.at
+        shown += [
+            _live(_part(own, "live"), _part(own_before, "live"), passed_s),
+            _queue(_part(own, "jobs"), _part(own_before, "jobs"), passed_s),
             *(_engine(one) for one in own.get("engines", ()) if isinstance(one, dict)),
         ]
-    elif now.metrics:
-        found.append(_decoding(now.metrics))
-    found.append(_memory(now))
-    wrong = _errors(now)
-    found.append(MonitorSection("errors", wrong, before is not None and wrong != _errors(before)))
-    if now.jobs.get("jobs"):
-        found.append(MonitorSection("jobs", [_job(one) for one in now.jobs["jobs"]]))
-    return [section for section in found if section.rows]
+    elif snapshot.metrics:
+        shown.append(_decoding(snapshot.metrics))
+    shown.append(_memory(snapshot))
+    error_rows = _errors(snapshot)
+    new_errors = earlier_snapshot is not None and error_rows != _errors(earlier_snapshot)
+    shown.append(MonitorSection("errors", error_rows, new_errors))
+    if snapshot.jobs.get("jobs"):
+        shown.append(MonitorSection("jobs", [_job(one) for one in snapshot.jobs["jobs"]]))
+    return [section for section in shown if section.rows]
 
 
-def table(found: Sequence[MonitorSection]) -> str:
+def table(sections: Sequence[MonitorSection]) -> str:
     """Return all sections in plain columns: section, name, value; a line each."""
-    lines = [(one.title, name, value) for one in found for name, value in one.rows]
+    lines = [(one.title, name, value) for one in sections for name, value in one.rows]
     if not lines:
         return ""
     first, second = (max(len(line[column]) for line in lines) for column in (0, 1))
     return "".join(f"{a:<{first}}  {b:<{second}}  {c}\n" for a, b, c in lines)
 
 
-def _service(now: MonitorSnapshot) -> MonitorSection:
-    health, service = now.health, _part(_part(now.metrics, "vibevoice"), "service")
-    state = str(health.get("status") or ("ok" if now.answers else "no answer"))
-    trouble = service.get("trouble") or service.get("stopping") or not now.answers
-    rows = [("address", now.address), ("state", state)]
+def _service(snapshot: MonitorSnapshot) -> MonitorSection:
+    health, service = snapshot.health, _part(_part(snapshot.metrics, "vibevoice"), "service")
+    state = str(health.get("status") or ("ok" if snapshot.answers else "no answer"))
+    trouble = service.get("trouble") or service.get("stopping") or not snapshot.answers
+    rows = [("address", snapshot.address), ("state", state)]
     for name in ("version", "engine", "precision", "engine_state", "live_engine_state"):
         if health.get(name) is not None:
             rows.append((name.replace("_", " "), str(health[name])))
@@ -181,7 +184,7 @@ def _service(now: MonitorSnapshot) -> MonitorSection:
         rows.append(("ready", "yes" if service["ready"] else "no"))
     if service.get("trouble"):
         rows.append(("trouble", str(service["trouble"])))
-    rows += [(f"/{name}", why) for name, why in now.wrong.items()]
+    rows += [(f"/{name}", why) for name, why in snapshot.failures.items()]
     return MonitorSection("service", rows, bool(trouble or health.get("status") == "error"))
 
 
@@ -241,13 +244,13 @@ def _decoding(metrics: Answer) -> MonitorSection:
     return MonitorSection("decoding", rows)
 
 
-def _memory(now: MonitorSnapshot) -> MonitorSection:
+def _memory(snapshot: MonitorSnapshot) -> MonitorSection:
     rows: Rows = []
-    own = _part(now.metrics, "vibevoice")
+    own = _part(snapshot.metrics, "vibevoice")
     here = [one for one in own.get("engines", ()) if one.get("on_gpu")]
     planned = sum(one.get("reserved_bytes") or 0 for one in here)
     tight = False
-    for gpu in now.system.get("gpus") or ():
+    for gpu in snapshot.system.get("gpus") or ():
         used = (gpu.get("memory_used_mib") or 0) * MB
         total = (gpu.get("memory_total_mib") or 0) * MB
         name = f"GPU {gpu.get('index', 0)}"
@@ -257,7 +260,7 @@ def _memory(now: MonitorSnapshot) -> MonitorSection:
         for what, unit in (("utilization_gpu", "%"), ("temperature_gpu", " °C")):
             if gpu.get(what) is not None:
                 rows.append((f"{name} {what.partition('_')[0]}", f"{gpu[what]}{unit}"))
-    host, process = _part(now.system, "system"), _part(now.system, "process")
+    host, process = _part(snapshot.system, "system"), _part(snapshot.system, "process")
     if host.get("memory_total_bytes"):
         total = host["memory_total_bytes"]
         used = total - (host.get("memory_available_bytes") or 0)
@@ -266,15 +269,15 @@ def _memory(now: MonitorSnapshot) -> MonitorSection:
     if process:
         rows.append(("service resident", _bytes(process.get("rss_bytes"))))
         rows.append(("service cpu", f"{process.get('cpu_percent', 0):.0f}%"))
-    if now.system.get("load_avg"):
-        load = " ".join(f"{one:.2f}" for one in now.system["load_avg"])
-        rows.append(("load", f"{load} on {now.system.get('cpu_count')}"))
+    if snapshot.system.get("load_avg"):
+        load = " ".join(f"{one:.2f}" for one in snapshot.system["load_avg"])
+        rows.append(("load", f"{load} on {snapshot.system.get('cpu_count')}"))
     return MonitorSection("machine", rows, tight)
 
 
-def _errors(now: MonitorSnapshot) -> Rows:
+def _errors(snapshot: MonitorSnapshot) -> Rows:
     """Return all errors since the service started."""
-    own = _part(now.metrics, "vibevoice")
+    own = _part(snapshot.metrics, "vibevoice")
     live, http, grpc = (_part(own, name) for name in ("live", "http", "grpc"))
     found = {
         "job": _part(own, "jobs").get("failed_by_code"),
@@ -284,7 +287,7 @@ def _errors(now: MonitorSnapshot) -> Rows:
         "grpc": grpc.get("by_status"),
     }
     if not own:
-        found["grpc"] = now.metrics.get("error_counts")
+        found["grpc"] = snapshot.metrics.get("error_counts")
     return [
         (f"{kind} {name}", f"{count:g}")
         for kind, counts in found.items()
