@@ -63,7 +63,7 @@ class Service:
     rows: JobRows
     storage: RecordingStorage
     follower: JobFollower
-    housekeeping: SharedRetention
+    retention: SharedRetention
     membership: Membership
     jobs: PostgresJobStore
     claims: ClaimStore
@@ -110,8 +110,8 @@ class Service:
         """Do a claimed job to its end, and delete what its owner has too much of then."""
         done = await self.report(claim, claim.record, StartedChange(), SEGMENT, DONE)
         assert done is not None
-        await self.housekeeping.settled()
-        await self.housekeeping.delete_recordings()
+        await self.retention.settled()
+        await self.retention.delete_recordings()
         return done
 
 
@@ -133,15 +133,15 @@ async def service(
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
-    housekeeping = SharedRetention(database, storage, disk, limits)
+    retention = SharedRetention(database, storage, disk, limits)
     jobs = PostgresJobStore(
-        database, rows, name, follower, housekeeping, lambda s: s / 10, queue_limit, tally
+        database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally
     )
-    claims = ClaimStore(database, rows, name, housekeeping, tally)
+    claims = ClaimStore(database, rows, name, retention, tally)
     membership = Membership(database, name, works=works)
     await database.open()
     await membership.register()
-    made = Service(database, rows, storage, follower, housekeeping, membership, jobs, claims, tally)
+    made = Service(database, rows, storage, follower, retention, membership, jobs, claims, tally)
     made.tasks.append(asyncio.create_task(follower.run()))
     try:
         yield made

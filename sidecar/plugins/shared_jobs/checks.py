@@ -25,10 +25,10 @@ def check_shared_jobs(settings: Settings) -> CheckFinding:
         storage = create_recording_storage(settings, folder)
         check_storage(storage, patience_s=0.0)
         where = describe_storage(settings, folder)
-        seal = known_cipher(address, secret)
+        cipher = known_cipher(address, secret)
         uploads = SharedJobSettings.of(settings).uploads
-        if uploads and seal is not None and isinstance(storage, FolderStorage):
-            storage.join(cluster_code(seal))
+        if uploads and cipher is not None and isinstance(storage, FolderStorage):
+            storage.join(cluster_code(cipher))
             storage.check_joined()
             where = str(storage)
     except errors.SettingsInvalid as error:

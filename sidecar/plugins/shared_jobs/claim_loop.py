@@ -44,6 +44,13 @@ ENGINE_STOP_POLL_S = 0.02
 
 LIVE_DECODER = "live"
 """Decoder of a recording that was transcribed in a live session: it cannot be opened again."""
+UNSCHEDULABLE_AFTER_S = 600.0
+"""Seconds that a job waits while every available node refuses it. Time without any node does not
+count. All services that share jobs must use the same value."""
+UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
+"""Seconds between two searches for unschedulable jobs, by one node for all."""
+ELIGIBILITY_BATCH = 20
+"""Jobs that are judged at once: a memory plan takes milliseconds of the event loop."""
 
 
 def ineligibility(
@@ -75,15 +82,6 @@ def ineligibility(
     except errors.SidecarError as error:
         return error
     return None
-
-
-UNSCHEDULABLE_AFTER_S = 600.0
-"""Seconds that a job waits while every available node refuses it. Time without any node does not
-count. All services that share jobs must use the same value."""
-UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
-"""Seconds between two searches for unschedulable jobs, by one node for all."""
-ELIGIBILITY_BATCH = 20
-"""Jobs that are judged at once: a memory plan takes milliseconds of the event loop."""
 
 
 class EligibilityJudge:
@@ -170,19 +168,19 @@ class ClaimLoop:
         claims: ClaimStore,
         log: JobEventLog,
         queue: JobQueue,
-        opened: Callable[[job_record.JobRecord], AudioSource],
-        judging: EligibilityJudge,
+        open_recording: Callable[[job_record.JobRecord], AudioSource],
+        judge: EligibilityJudge,
         threads: ThreadLimiter,
         *,
-        offer: Callable[[], ClaimPreferences] = ClaimPreferences,
+        preferences: Callable[[], ClaimPreferences] = ClaimPreferences,
         places: int = 1,
         long_places: int | None = None,
     ) -> None:
-        """``log``: that of ``queue``, with the claimed jobs only. ``opened``: opens the recording
-        of a job, in one of ``threads``. ``places``, ``long_places``: as of `JobQueue`."""
+        """``log``: that of ``queue``, with the claimed jobs only. ``open_recording``: opens
+        that of a job, in one of ``threads``. ``places``, ``long_places``: as of `JobQueue`."""
         self._claims, self.queue = claims, queue
-        self._opened, self._judging, self._threads = opened, judging, threads
-        self._offer, self._places = offer, places
+        self._open_recording, self._judge, self._threads = open_recording, judge, threads
+        self._preferences, self._places = preferences, places
         self._long_places = places if long_places is None else long_places
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
@@ -190,7 +188,7 @@ class ClaimLoop:
         """Error of this node or of the storage, if it could open no recording since."""
         self._paused_at = 0.0
         self._faults = FaultHistory()
-        self._asking = ""
+        self._pending_token = ""
         """Token of a claim call without an answer: the claim may exist."""
         self._more = True
         """Whether jobs may wait without a notification to come."""
@@ -265,7 +263,7 @@ class ClaimLoop:
         while (held := await self._claimed()) is not None:
             if (end := poison_error(held.claimed_record)) is not None:
                 self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
-            elif (failure := self._judging.failure(held.claimed_record)) is not None:
+            elif (failure := self._judge.failure(held.claimed_record)) is not None:
                 await self._refuse(held, failure)
             else:
                 return held
@@ -273,17 +271,17 @@ class ClaimLoop:
 
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job; retried while the database does not answer."""
-        token = self._asking = uuid.uuid4().hex
+        token = self._pending_token = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
         busy = bool(self.held.busy)
 
         def ask() -> Awaitable[Claim | None]:
-            offer = self._offer()
-            return self._claims.claim(token, replace(offer, begins=not busy))
+            preferences = self._preferences()
+            return self._claims.claim(token, replace(preferences, begins=not busy))
 
         claim = await postgres_database.retry_while_unavailable(ask)
-        self._asking = ""
+        self._pending_token = ""
         self._more = claim is not None and claim.more
         if claim is None:
             if time.monotonic() - self._paused_at > 2 * ELIGIBILITY_TTL_S:
@@ -293,10 +291,10 @@ class ClaimLoop:
 
     async def _refuse(self, held: HeldClaim, failure: job_record.JobFailure) -> None:
         """Leave a job that this node cannot do to others, and judge other waiting jobs."""
-        await self._judging.refuse(held.id, failure)
+        await self._judge.refuse(held.id, failure)
         await self.held.release(held)
         with contextlib.suppress(errors.JournalUnreachable):
-            await self._judging.judge_waiting()
+            await self._judge.judge_waiting()
 
     async def _begin(self, held: HeldClaim) -> None:
         """Open the recording, and queue the job."""
@@ -316,7 +314,7 @@ class ClaimLoop:
         begun = clock()
         try:
             async with asyncio.timeout(opening_timeout_s(held.claimed_record)):
-                source = await self._threads.run(self._opened, held.claimed_record)
+                source = await self._threads.run(self._open_recording, held.claimed_record)
         except TimeoutError:
             self._put_off(held, errors.StorageUnreachable(), clock() - begun)
         except Exception as error:
@@ -337,8 +335,13 @@ class ClaimLoop:
         if held not in self.held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
-        passes_on, puts_off = partial(self._passes_on, held), partial(self._put_off, held)
-        held.job = ClaimedJob(source, held.claimed_record, held.flushed, passes_on, puts_off)
+        pass_on_after_error, put_off_after_error = (
+            partial(self._passes_on, held),
+            partial(self._put_off, held),
+        )
+        held.job = ClaimedJob(
+            source, held.claimed_record, held.flushed, pass_on_after_error, put_off_after_error
+        )
         return held.job
 
     def _put_off(self, held: HeldClaim, error: errors.SidecarError, took_s: float) -> None:
@@ -350,7 +353,7 @@ class ClaimLoop:
         self.paused, self._paused_at = error, time.monotonic()
         rest_s = 2 * took_s
         if rest_s > ELIGIBILITY_TTL_S:
-            self._judging.avoid(held.id, JobFailure.of(error), rest_s)
+            self._judge.avoid(held.id, JobFailure.of(error), rest_s)
         if held in self.held:
             if self._faults.note_fault(held.id):
                 self._spawn(self._rest())
@@ -380,22 +383,22 @@ class ClaimLoop:
     async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
         await held.flushed()
         if held in self.held:  # not ended by its client meanwhile
-            await self._judging.refuse(held.id, job_record.JobFailure.of(error))
+            await self._judge.refuse(held.id, job_record.JobFailure.of(error))
         await held.flushed()
         if held in self.held:
             await self.held.release(held)
 
     async def _release_all(self, within_s: float) -> None:
-        asking, self._asking = self._asking, ""
-        await self.held.release_all(within_s, asking)
+        pending_token, self._pending_token = self._pending_token, ""
+        await self.held.release_all(within_s, pending_token)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())
         self._missed.clear()
-        await self.held.check(self._asking)
+        await self.held.check(self._pending_token)
         if not self._draining:
-            await self._judging.judge_waiting()
-            await self._judging.end_unschedulable()
+            await self._judge.judge_waiting()
+            await self._judge.end_unschedulable()
 
     def _ended_elsewhere(self, job_id: str) -> None:
         if job_id:

@@ -92,24 +92,24 @@ class ClaimStore:
         database: PostgresDatabase,
         rows: job_rows.JobRows,
         node_id: str,
-        housekeeping: SharedRetention,
-        tally: JobMetrics,
+        retention: SharedRetention,
+        metrics: JobMetrics,
     ) -> None:
         self._database, self._rows, self._node = database, rows, node_id
-        self._housekeeping, self._tally = housekeeping, tally
+        self._retention, self._metrics = retention, metrics
 
-    async def claim(self, token: str, offer: ClaimPreferences) -> Claim | None:
+    async def claim(self, token: str, preferences: ClaimPreferences) -> Claim | None:
         """Claim the next job in fair order that this node has not refused in the last
         `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim
         already, return that one."""
-        loaded = [*offer.loaded], offer.loaded_for_s, MAX_PASSED_OVER_S
-        rows = await self._database.call("claim_1", self._node, token, *loaded, offer.begins)
+        loaded = [*preferences.loaded], preferences.loaded_for_s, MAX_PASSED_OVER_S
+        rows = await self._database.call("claim_1", self._node, token, *loaded, preferences.begins)
         if not rows:
             return None
         job_id, seq, submitted, more = rows[0]
         try:
-            record = await self._past(self._rows.record(job_id, submitted), seq)
-            return Claim(token, record, offer.begins, more)
+            record = await self._replayed_to(self._rows.record(job_id, submitted), seq)
+            return Claim(token, record, preferences.begins, more)
         except UnreadableRecord as error:
             await self._refuse_unreadable(job_id, error)
         except JournalUnreachable:
@@ -119,7 +119,7 @@ class ClaimStore:
         await self.release(token)
         return None
 
-    async def _past(self, record: JobRecord, last: int) -> JobRecord:
+    async def _replayed_to(self, record: JobRecord, last: int) -> JobRecord:
         """Return a job, as it was submitted, after its events up to the number ``last``.
 
         Raises:
@@ -156,7 +156,7 @@ class ClaimStore:
         becomes the job's, and its end ends the claim. Return whether all is persisted, also for a
         repeated report; False if the claim is lost.
         """
-        sealed = await render_result(  # a whole transcript in a thread
+        encrypted = await render_result(  # a whole transcript in a thread
             record.segments if record.over else (),
             lambda: [self._rows.encrypt_event(record.id, one.worn) for one in events],
         )
@@ -169,7 +169,7 @@ class ClaimStore:
             [one.at for one in events],
             [one.superseded_by_next for one in events],
             [job_rows.event_kind(one.change) for one in events],
-            sealed,
+            encrypted,
             [
                 None if one.worn is one else self._rows.encrypt_event(record.id, one)
                 for one in events
@@ -181,11 +181,11 @@ class ClaimStore:
             self._rows.encrypt_summary(record),
         )
         if persisted and record.over:
-            self._housekeeping.settle(record.owner)
+            self._retention.settle(record.owner)
         return bool(persisted)
 
     async def release(self, token: str) -> None:
-        """Give a claimed job back, in the state of its last report; other
+        """Release a claimed job, in the state of its last report; other
         nodes may claim it at once."""
         await self._database.call("release_1", token)
 
@@ -196,13 +196,13 @@ class ClaimStore:
         )
         return frozenset(claim for (claim,) in rows)
 
-    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
+    async def judge(self, failures: Mapping[str, JobFailure | None]) -> None:
         """Persist, by job id, why this node cannot do a job; None if it can."""
-        failures = [
+        encrypted = [
             self._rows.encrypt_failure(job_id, self._node, failure) if failure else None
-            for job_id, failure in verdicts.items()
+            for job_id, failure in failures.items()
         ]
-        await self._database.call("judge_1", self._node, [*verdicts], failures)
+        await self._database.call("judge_1", self._node, [*failures], encrypted)
 
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
         """Return waiting jobs, as they were submitted, that no live node is known to be able to
@@ -224,37 +224,39 @@ class ClaimStore:
         ``every_s``: not if another node did so in the last seconds. ``most``: jobs of this call."""
         if not await self._database.call("turn_1", "refused", every_s):
             return
-        for job_id, seq, nodes, told, failures, late in await self._database.fetch(
+        for job_id, seq, nodes, reported, encrypted, late in await self._database.fetch(
             REFUSED_JOBS, (patience_s, patience_s, most)
         ):
             try:
-                said = [
+                failures = [
                     self._rows.failure(job_id, node, one)
-                    for node, one in zip(nodes, failures, strict=True)
+                    for node, one in zip(nodes, encrypted, strict=True)
                 ]
             except UnreadableRecord as error:
                 job_rows.log_unreadable(job_id, error)
                 continue
-            ends = late and are_final(said)
-            if told and not ends:
+            ends = late and are_final(failures)
+            if reported and not ends:
                 continue
-            failure = JobFailure.of(unschedulable_error(said))
+            failure = JobFailure.of(unschedulable_error(failures))
             kind = job_record.FailedChange if ends else job_record.UnschedulableChange
-            sealed = self._rows.encrypt_event(job_id, JobEvent(seq + 1, 0.0, kind(failure)))
+            encrypted_event = self._rows.encrypt_event(
+                job_id, JobEvent(seq + 1, 0.0, kind(failure))
+            )
             ((lasted_s,),) = await self._database.call(
-                "tell_refused_1", job_id, seq, nodes, ends, sealed
+                "tell_refused_1", job_id, seq, nodes, ends, encrypted_event
             )
             if lasted_s is not None:
-                self._tally.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
+                self._metrics.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
-    def on_waiting(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` when there may be a job to claim."""
-        self._database.listen(WAITING, lambda _: tell())
+    def on_waiting(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when there may be a job to claim."""
+        self._database.listen(WAITING, lambda _: callback())
 
-    def on_ended(self, tell: Callable[[str], None]) -> None:
-        """Call ``tell`` with the id of each claimed job that another service ended or deleted; with
-        "" if a notification may have been lost."""
-        self._database.listen(ENDED, tell)
+    def on_ended(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the id of each claimed job that another service ended or deleted;
+        with "" if a notification may have been lost."""
+        self._database.listen(ENDED, callback)
 
     async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
         """Leave a job to nodes that can read it, such as those of a later release."""
@@ -268,22 +270,22 @@ def _worked_s(record: JobRecord) -> float:
     return known if 0 < known < math.inf else 0.0
 
 
-def are_final(refusals: Sequence[JobFailure]) -> bool:
+def are_final(failures: Sequence[JobFailure]) -> bool:
     """Return whether no passing fault is among the reasons for which all nodes refuse a job."""
-    return all(fault_of(one.error()) is Fault.RECORDING for one in refusals)
+    return all(fault_of(one.error()) is Fault.RECORDING for one in failures)
 
 
-def unschedulable_error(refusals: Sequence[JobFailure]) -> Unschedulable:
+def unschedulable_error(failures: Sequence[JobFailure]) -> Unschedulable:
     """Return the error of a job that all nodes refuse: each reason once, the most frequent first.
     Its hint is that of the most frequent reason."""
-    by_code = Counter(one.code for one in refusals)
-    one_of: Mapping[str, JobFailure] = {one.code: one for one in reversed(refusals)}
+    by_code = Counter(one.code for one in failures)
+    one_of: Mapping[str, JobFailure] = {one.code: one for one in reversed(failures)}
     parts = [
         f"{count} × {code} ({one_of[code].detail.rstrip('.')})"
         for code, count in by_code.most_common()
     ]
-    single = len(refusals) == 1
-    nodes = "The only node that is there" if single else f"None of {len(refusals)} nodes"
+    single = len(failures) == 1
+    nodes = "The only node that is there" if single else f"None of {len(failures)} nodes"
     cannot = "cannot do it" if single else "that are there can do it"
     hint = one_of[by_code.most_common(1)[0][0]].hint
     return Unschedulable(

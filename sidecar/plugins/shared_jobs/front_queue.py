@@ -20,24 +20,29 @@ from sidecar.plugins.shared_jobs.membership import Membership
 from sidecar.plugins.shared_jobs.postgres_jobs import CLOSE_TIMEOUT_S, PostgresJobStore
 from sidecar.storage.encryption import Cipher
 
+CLIENT_RETURN_S = 30.0
+"""Time in which a client can repeat its request after an answer was lost."""
+TIMEOUT_POLL_S = 5.0
+"""Interval of the search for jobs whose clients did not return, which may run longer by as much."""
+
 
 class SharedJobQueue(SubmissionQueue):
-    """Queue that accepts jobs for all services, and runs some if there is a ``node``."""
+    """Queue that accepts jobs for all services, and runs some if there is a ``claim_loop``."""
 
     def __init__(
         self,
         store: PostgresJobStore,
         follower: JobFollower,
         limit: int,
-        members: Membership,
-        node: ClaimLoop | None = None,
+        membership: Membership,
+        claim_loop: ClaimLoop | None = None,
         begun_in_s: Callable[[int], float | None] = lambda count: None,
     ) -> None:
         """``limit``: jobs that may wait, of all services together; the database decides at the
         end."""
         super().__init__(limit, begun_in_s)
         self._store, self._follower = store, follower
-        self._members, self._node = members, node
+        self._membership, self._claim_loop = membership, claim_loop
         self._awaited: dict[str, Job] = {}
         """Private jobs whose clients wait here, by id."""
         self.follows_all = False
@@ -47,47 +52,53 @@ class SharedJobQueue(SubmissionQueue):
 
     def open(self) -> None:
         """Start to claim and run jobs, if this service is a node."""
-        if self._node is not None:
-            self._node.queue.open()
-            self._node.open()
+        if self._claim_loop is not None:
+            self._claim_loop.queue.open()
+            self._claim_loop.open()
 
     async def close(self) -> None:
         """Stop. Accepted jobs are run by other services, or at the next start."""
         self.draining = True
-        if self._node is not None:
-            await self._node.close()
-            await self._node.queue.close()
+        if self._claim_loop is not None:
+            await self._claim_loop.close()
+            await self._claim_loop.queue.close()
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more jobs and start none. After ``grace_s`` those that run here are released,
         and those whose clients wait here end with `errors.ShuttingDown`."""
         self.draining = True
-        await self._members.drain()
-        node = self._node.drain(grace_s) if self._node is not None else asyncio.sleep(0)
-        await asyncio.gather(self._part(grace_s), node)
+        await self._membership.drain()
+        drains = [self._part(grace_s)]
+        if self._claim_loop is not None:
+            drains.append(self._claim_loop.drain(grace_s))
+        await asyncio.gather(*drains)
 
     async def broken(self) -> None:
         """Wait for a fault that ends all work here."""
-        if self._node is None:
+        if self._claim_loop is None:
             await asyncio.Event().wait()
         else:
-            await self._node.queue.broken()
+            await self._claim_loop.queue.broken()
 
     @property
     def depth(self) -> int:
         """Return the number of jobs that wait, of all services, as of a second ago."""
-        return self._members.waiting
+        return self._membership.waiting
 
     @property
     def running(self) -> int:
         """Return the number of jobs that run, in all services, as of a second ago."""
-        return self._members.running
+        return self._membership.running
 
     @property
     def paused(self) -> errors.SidecarError | None:
         """Return why this node starts no jobs now, although some wait: the storage of recordings
         does not answer, for example."""
-        return None if self._node is None else self._node.paused or self._node.queue.paused
+        return (
+            None
+            if self._claim_loop is None
+            else self._claim_loop.paused or self._claim_loop.queue.paused
+        )
 
     async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
@@ -140,8 +151,8 @@ class SharedJobQueue(SubmissionQueue):
 
     def interrupt(self) -> None:
         """Put back the jobs that run here."""
-        if self._node is not None:
-            self._node.queue.interrupt()
+        if self._claim_loop is not None:
+            self._claim_loop.queue.interrupt()
 
     def _over(self, job: Job) -> None:
         if self._awaited.get(job.id) is job:
@@ -160,19 +171,13 @@ class SharedJobQueue(SubmissionQueue):
             job.part(errors.ShuttingDown())
 
 
-CLIENT_RETURN_S = 30.0
-"""Time in which a client can repeat its request after an answer was lost."""
-TIMEOUT_POLL_S = 5.0
-"""Interval of the search for jobs whose clients did not return, which may run longer by as much."""
-
-
 class SharedClientTimeouts(ClientTimeouts):
     """Jobs between two requests of the same client."""
 
     def __init__(
         self,
         database: postgres_database.PostgresDatabase,
-        seal: Cipher,
+        cipher: Cipher,
         service_id: str,
         store: PostgresJobStore,
         queue: SharedJobQueue,
@@ -180,7 +185,7 @@ class SharedClientTimeouts(ClientTimeouts):
     ) -> None:
         """``poll_s``: interval of the search for jobs whose clients did not return."""
         self._poll_s = poll_s
-        self._database, self._seal, self._service_id = database, seal, service_id
+        self._database, self._cipher, self._service_id = database, cipher, service_id
         self._store, self._queue = store, queue
         self.leaving = BackgroundTaskGroup()
         self._takers: WeakKeyDictionary[Job, str] = WeakKeyDictionary()
@@ -220,7 +225,7 @@ class SharedClientTimeouts(ClientTimeouts):
         self.leaving.spawn("leave a job", postgres_database.retry_while_unavailable(leave))
 
     def _code(self, digest: str) -> str:
-        return self._seal.code(f"request {digest}")
+        return self._cipher.code(f"request {digest}")
 
     async def _awaited(self, job_id: str, taker: str, source: AudioSource) -> Job:
         record = await self._store.get(job_id)

@@ -29,6 +29,8 @@ NODE_ERRORS = (
     errors.WontFit,
 )
 """Errors of an engine that may be this machine's and not the recording's: another node may try."""
+REPORT_BATCH_S = 0.005
+"""Seconds in which events are collected, as the last segment and the end are one commit then."""
 
 
 class ClaimedJob(Job):
@@ -40,36 +42,40 @@ class ClaimedJob(Job):
         source: AudioSource,
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
-        passes_on: Callable[[errors.SidecarError], bool],
-        puts_off: Callable[[errors.SidecarError, float], None],
+        pass_on_after_error: Callable[[errors.SidecarError], bool],
+        put_off_after_error: Callable[[errors.SidecarError, float], None],
     ) -> None:
-        """``reported``: waits until all its events so far are persisted. ``passes_on``: whether
-        another node will try the job after an error of this machine. ``puts_off``: gives the job
-        back because of a passing fault, after the seconds for which it kept the engine in vain."""
+        """``reported``: waits until all its events so far are persisted. ``pass_on_after_error``:
+        whether another node will try the job after an error of this machine.
+        ``put_off_after_error``: releases the job because of a passing fault, after the seconds for
+        which it kept the engine in vain."""
         super().__init__(source, record)
         self._reported = reported
-        self._passes_on, self._puts_off = passes_on, puts_off
+        self._pass_on_after_error, self._put_off_after_error = (
+            pass_on_after_error,
+            put_off_after_error,
+        )
         self.claimed = True
         """Whether its events are reported."""
 
-    def let_go(self) -> None:
+    def stop_reporting(self) -> None:
         """Stop writing to the log."""
         self.claimed = False
 
-    def put_off(self, fault: errors.SidecarError, *, alone: bool = False) -> None:
+    def put_off(self, error: errors.SidecarError, *, alone: bool = False) -> None:
         """End without a report: a node without this fault will do the job."""
-        super().put_off(fault, alone=alone)
+        super().put_off(error, alone=alone)
         if self.claimed and not self.ended:
-            self._puts_off(fault, self.kept_s)
-            self.let_go()
+            self._put_off_after_error(error, self.kept_s)
+            self.stop_reporting()
             self.cancel()
 
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or without a report if another node will try."""
         passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
-        if passes and self._passes_on(error):
+        if passes and self._pass_on_after_error(error):
             self.requeue(counted=True, passed=True)
-            self.let_go()
+            self.stop_reporting()
             self.cancel()
         else:
             super().fail(error)
@@ -87,10 +93,6 @@ class ClaimedJob(Job):
             event = JobEvent(self.record.seq + 1, self.record.created, change)
             self._on_event(job_record.apply_event(self.record, event), event)
             self.source.close()
-
-
-REPORT_BATCH_S = 0.005
-"""Seconds in which events are collected, as the last segment and the end are one commit then."""
 
 
 class HeldClaim:
@@ -227,17 +229,17 @@ class HeldClaims:
         self._log.append(held.id, change)
 
     async def release(self, held: HeldClaim) -> None:
-        """Give a claim back; retried while the database does not answer."""
+        """Release a claim; retried while the database does not answer."""
         await retry_while_unavailable(partial(self._claims.release, held.token))
         self._drop(held)
 
-    async def release_all(self, within_s: float, asking: str) -> None:
-        """Report what is left to report and release all claims. ``asking``: token of a
+    async def release_all(self, within_s: float, pending_token: str) -> None:
+        """Report what is left to report and release all claims. ``pending_token``: token of a
         claim call without an answer, which is released too. What takes longer is left to
         the expiry of this service."""
-        work = [self._give_back(held) for held in self._held.values()]
-        if asking:
-            work.append(retry_while_unavailable(partial(self._claims.release, asking)))
+        work = [self._report_and_release(held) for held in self._held.values()]
+        if pending_token:
+            work.append(retry_while_unavailable(partial(self._claims.release, pending_token)))
         await cancel_after(within_s, asyncio.gather(*work))
         for held in [*self._held.values()]:
             log.warning(
@@ -246,9 +248,10 @@ class HeldClaims:
             )
             self._drop(held)
 
-    async def check(self, asking: str = "") -> None:
+    async def check(self, pending_token: str = "") -> None:
         """Stop jobs whose claim is lost, and release unknown claims of this node. A job that has
-        ended here is left to its reporter. ``asking``: token of a claim call without an answer.
+        ended here is left to its reporter. ``pending_token``: token of a claim call without an
+        answer.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -258,7 +261,7 @@ class HeldClaims:
         for held in held_now:
             if held.token not in mine and self._runs(held):
                 self._lose(held)
-        known = {held.token for held in (*held_now, *self._held.values())} | {asking}
+        known = {held.token for held in (*held_now, *self._held.values())} | {pending_token}
         unknown = mine - known
         # unknown at the last check too, so not the answer to a claim in progress
         for token in unknown & self._unknown:
@@ -272,11 +275,11 @@ class HeldClaims:
         if held is not None and self._runs(held):
             self._drop(held)
 
-    async def _give_back(self, held: HeldClaim) -> None:
+    async def _report_and_release(self, held: HeldClaim) -> None:
         if held not in self:
             return
         if held.job is not None:
-            held.job.let_go()
+            held.job.stop_reporting()
         if self._record(held).state is job_record.JobState.RUNNING:
             self.append(held, job_record.RequeuedChange())
         await held.flushed()
@@ -297,14 +300,14 @@ class HeldClaims:
         self._drop(held)
 
     def _drop(self, held: HeldClaim) -> None:
-        """Forget a claim; a job that has not ended stops without a report."""
+        """Drop a claim; a job that has not ended stops without a report."""
         if held not in self:
             return
         del self._held[held.id]
         self._reports.pop(held).cancel()  # perhaps the task that runs this: it awaits nothing more
         held.finish()
         if held.job is not None:
-            held.job.let_go()
+            held.job.stop_reporting()
             self._queue.cancel(held.job)
         self._log.forget(held.id)
         self.capacity_freed.set()

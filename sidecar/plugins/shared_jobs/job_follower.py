@@ -73,15 +73,15 @@ class JobFollower(JobEventFeed):
         await self.mark([job_id])
         for _ in range(MAX_READS):
             record, events = await self._read(job_id)
-            told = self.followed.get(job_id)
-            if told is None or told.seq <= record.seq:
+            published = self.followed.get(job_id)
+            if published is None or published.seq <= record.seq:
                 break
             # the published state is ahead of the one that was read
             await asyncio.sleep(MIN_RETRY_PAUSE_S)
         else:  # the database has lost events that it had notified
             raise errors.JournalUnreachable()
-        if told is not None:
-            self._publish(job_id, [one for one in events if one.seq > told.seq])
+        if published is not None:
+            self._publish(job_id, [one for one in events if one.seq > published.seq])
         subscription = self.open_subscription(
             record, after, [one for one in events if one.seq > after]
         )
@@ -144,8 +144,8 @@ class JobFollower(JobEventFeed):
     def _published(self, job_id: str, news: dict[str, Any]) -> bool:
         """Publish the events of a notification. Return False if they have to be read: events before
         them are missing here, or a read is about to start."""
-        told = self.followed.get(job_id)
-        if told is None or job_id in self._woken or told.seq != news["base"]:
+        published = self.followed.get(job_id)
+        if published is None or job_id in self._woken or published.seq != news["base"]:
             return False
         try:
             events = [
@@ -197,10 +197,10 @@ class JobFollower(JobEventFeed):
 
     def _publish(self, job_id: str, events: Sequence[JobEvent]) -> None:
         for event in events:
-            if (told := self.followed.get(job_id)) is None:
+            if (published := self.followed.get(job_id)) is None:
                 return
-            record = apply_event(told, event)
-            if record is not told:
+            record = apply_event(published, event)
+            if record is not published:
                 self.followed[job_id] = record
                 self.publish(record, event)
             if record.over:

@@ -73,22 +73,22 @@ def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:
 class JobRows:
     """Encryption and decryption of database rows."""
 
-    def __init__(self, seal: Cipher) -> None:
-        self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(seal.of_job)
+    def __init__(self, cipher: Cipher) -> None:
+        self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(cipher.of_job)
 
     def encrypt_record(self, record: JobRecord) -> bytes:
         """Encrypt a record as it was submitted."""
-        return self._sealed(record.id, sqlite_event_log.serialize_record(record), record.id)
+        return self._encrypt(record.id, sqlite_event_log.serialize_record(record), record.id)
 
     def encrypt_event(self, job_id: str, event: JobEvent) -> bytes:
         """Encrypt an event, bound to its job and number."""
-        return self._sealed(
+        return self._encrypt(
             job_id, sqlite_event_log.serialize_change(event.change), f"{job_id}/{event.seq}"
         )
 
     def encrypt_failure(self, job_id: str, node: str, failure: JobFailure) -> bytes:
         """Encrypt why a node cannot do a job."""
-        return self._sealed(
+        return self._encrypt(
             job_id,
             sqlite_event_log.serialize_change(job_record.UnschedulableChange(failure)),
             f"{job_id}/{node}",
@@ -107,15 +107,15 @@ class JobRows:
             "processing_s": record.processing_s,
             "seq": record.seq,
         }
-        return self._sealed(record.id, json.dumps(values).encode(), f"{record.id}/summary")
+        return self._encrypt(record.id, json.dumps(values).encode(), f"{record.id}/summary")
 
-    def failure(self, job_id: str, node: str, sealed: bytes) -> JobFailure:
+    def failure(self, job_id: str, node: str, encrypted: bytes) -> JobFailure:
         """Decrypt why a node cannot do a job.
 
         Raises:
             UnreadableRecord: it is damaged, or of a later release.
         """
-        match sqlite_event_log.parse_change(self._opened(job_id, sealed, f"{job_id}/{node}")):
+        match sqlite_event_log.parse_change(self._decrypt(job_id, encrypted, f"{job_id}/{node}")):
             case job_record.UnschedulableChange(JobFailure() as failure):
                 return failure
         raise sqlite_event_log.UnreadableRecord("no refusal")
@@ -126,7 +126,7 @@ class JobRows:
         Raises:
             UnreadableRecord: it is damaged, or of a later release.
         """
-        record = sqlite_event_log.parse_record(self._opened(job_id, submitted, job_id))
+        record = sqlite_event_log.parse_record(self._decrypt(job_id, submitted, job_id))
         gone = isinstance(record.audio, StoredRecordingRef) and not recording
         return replace(record, audio=missing_recording_ref()) if gone else record
 
@@ -141,7 +141,7 @@ class JobRows:
                 raise sqlite_event_log.UnreadableRecord(f"an event of the unknown kind '{kind}'")
             return JobEvent(seq, at, _CHANGES_BY_KIND[kind]())
         return JobEvent(
-            seq, at, sqlite_event_log.parse_change(self._opened(job_id, change, f"{job_id}/{seq}"))
+            seq, at, sqlite_event_log.parse_change(self._decrypt(job_id, change, f"{job_id}/{seq}"))
         )
 
     def summarized(self, job: Row, summary: bytes) -> JobRecord | None:
@@ -149,7 +149,7 @@ class JobRows:
         a job that cannot be read here, and return None."""
         try:
             record = self.record(*job)
-            said: dict[str, Any] = json.loads(self._opened(job[0], summary, f"{job[0]}/summary"))
+            said: dict[str, Any] = json.loads(self._decrypt(job[0], summary, f"{job[0]}/summary"))
             duration, revision = said.pop("duration"), said.pop("revision")
             return replace(
                 record,
@@ -172,12 +172,12 @@ class JobRows:
             log_unreadable(job[0], error)
             return None
 
-    def _sealed(self, job_id: str, text: bytes, about: str) -> bytes:
+    def _encrypt(self, job_id: str, text: bytes, about: str) -> bytes:
         return self._of_job(job_id).seal(text, about)
 
-    def _opened(self, job_id: str, sealed: bytes, about: str) -> bytes:
+    def _decrypt(self, job_id: str, encrypted: bytes, about: str) -> bytes:
         try:
-            return self._of_job(job_id).opened(sealed, about)
+            return self._of_job(job_id).opened(encrypted, about)
         except DecryptionFailed:
             raise sqlite_event_log.UnreadableRecord("damaged") from None
 

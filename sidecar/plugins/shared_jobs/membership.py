@@ -63,14 +63,14 @@ class Membership:
         service_id: str,
         *,
         works: bool,
-        beats: postgres_database.PostgresDatabase | None = None,
+        heartbeat_database: postgres_database.PostgresDatabase | None = None,
     ) -> None:
-        """``works``: whether it claims jobs. ``beats``: a connection for heartbeats only, which no
-        slow call delays."""
+        """``works``: whether it claims jobs. ``heartbeat_database``: a connection for heartbeats
+        only, which no slow call delays."""
         self.id, self.draining = service_id, False
-        self._database, self._beats = database, beats or database
+        self._database, self._heartbeat_database = database, heartbeat_database or database
         self._works = works
-        self._looks = HeartbeatObserver()
+        self._observer = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last observation or a second before."""
 
@@ -81,7 +81,7 @@ class Membership:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._beats.call("beat_1", self.id, self._works, self.draining)
+        await self._heartbeat_database.call("beat_1", self.id, self._works, self.draining)
 
     async def send_heartbeat(self) -> None:
         """Increment the heartbeat, for ever: one row, which other calls lock only briefly."""
@@ -89,7 +89,7 @@ class Membership:
 
     async def observe(self) -> None:
         """Observe the other services and the queue, for ever."""
-        await postgres_database.run_periodically(self._look, HEARTBEAT_INTERVAL_S)
+        await postgres_database.run_periodically(self._observe_once, HEARTBEAT_INTERVAL_S)
 
     async def drain(self) -> None:
         """Mark this node as draining: it claims no jobs, and none wait for it."""
@@ -105,14 +105,14 @@ class Membership:
         if self._database.up:
             await _call_within(COUNT_TIMEOUT_S, self.recount(REQUESTED_COUNT_AGE_S))
 
-    async def _look(self) -> None:
+    async def _observe_once(self) -> None:
         # after an outage: no service could send heartbeats
-        looks, self._looks = self._looks, HeartbeatObserver()
+        observer, self._observer = self._observer, HeartbeatObserver()
         begun = time.monotonic()
         rows = await self._database.fetch("SELECT id, beat FROM vibevoice.services")
         beats: dict[str, int] = dict(rows)
-        dead = looks.seen(beats, begun, time.monotonic())
-        self._looks = looks
+        dead = observer.seen(beats, begun, time.monotonic())
+        self._observer = observer
         if dead := [one for one in dead if one != self.id]:
             log.warning("%d services have expired: other services can claim their jobs", len(dead))
             await self.expire({one: beats[one] for one in dead})

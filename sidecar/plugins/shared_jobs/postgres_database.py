@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NotificationCallback = Callable[[str], None]
 Row = tuple[Any, ...]
+START_TIMEOUT_S = 30.0
+"""Time that a database may take to start beside a service."""
+MIGRATION_STEP_TIMEOUT_S = 60.0
+"""Limit for a statement of a migration: a table may be large, and another service may migrate."""
+MIGRATION_LOCK_ID = 0x766962656A6F6273
+JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
+# An error in the code will not be gone soon, and each attempt logs a traceback.
+FAULT_RETRY_PAUSE_S = 8.0
+"""Pause after an error that is not an outage."""
 log = logging.getLogger(__name__)
 
 
@@ -270,14 +279,6 @@ async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> b
     return connection.closed or isinstance(error, DeadlockDetected)
 
 
-START_TIMEOUT_S = 30.0
-"""Time that a database may take to start beside a service."""
-MIGRATION_STEP_TIMEOUT_S = 60.0
-"""Limit for a statement of a migration: a table may be large, and another service may migrate."""
-MIGRATION_LOCK_ID = 0x766962656A6F6273
-JOURNAL_LABELS = encrypted_sqlite.DatabaseLabels("kept jobs", "VIBEVOICE_JOURNAL", "database")
-
-
 def migrations() -> Sequence[str]:
     """Return the migrations from each version of the tables to the next.
 
@@ -423,17 +424,12 @@ def _cipher_of(cursor: Any, secret: str, what: str) -> Cipher:
     cursor.execute("SELECT salt, check_value FROM vibevoice.key")
     row = cursor.fetchone()
     if row is None:
-        seal, salt, check_value = encrypted_sqlite.create_cipher(secret, JOURNAL_LABELS)
+        cipher, salt, check_value = encrypted_sqlite.create_cipher(secret, JOURNAL_LABELS)
         cursor.execute("INSERT INTO vibevoice.key VALUES (%s, %s)", (salt, check_value))
     else:
         salt = row[0]
-        seal = encrypted_sqlite.verify_cipher(salt, row[1], secret, JOURNAL_LABELS)
-    return seal if what == JOURNAL_LABELS.what else Cipher(secret, salt, what)
-
-
-# An error in the code will not be gone soon, and each attempt logs a traceback.
-FAULT_RETRY_PAUSE_S = 8.0
-"""Pause after an error that is not an outage."""
+        cipher = encrypted_sqlite.verify_cipher(salt, row[1], secret, JOURNAL_LABELS)
+    return cipher if what == JOURNAL_LABELS.what else Cipher(secret, salt, what)
 
 
 async def retry_while_unavailable(call: Callable[[], Awaitable[T]]) -> T:

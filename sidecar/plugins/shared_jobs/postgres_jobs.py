@@ -92,16 +92,16 @@ class PostgresJobStore:
         rows: job_rows.JobRows,
         service_id: str,
         follower: JobFollower,
-        housekeeping: SharedRetention,
+        retention: SharedRetention,
         pace_s: Callable[[float], float],
         queue_limit: int,
-        tally: JobMetrics,
+        metrics: JobMetrics,
         now: clock.Clock = clock.wall_time,
     ) -> None:
         """``pace_s``: predicts the seconds of work of this service for seconds of audio."""
         self._database, self._rows, self._service_id = database, rows, service_id
-        self._follower, self._housekeeping, self._pace_s = follower, housekeeping, pace_s
-        self._limit, self._tally, self._now = queue_limit, tally, now
+        self._follower, self._retention, self._pace_s = follower, retention, pace_s
+        self._limit, self._metrics, self._now = queue_limit, metrics, now
         self._waiting_ids, self._waits_s = "", array("d")
         """Ids of all waiting jobs in the order of claims, separated by spaces, and their predicted
         waits, as of `_turns_at`: 40 bytes a job. As objects, ten thousand are some megabytes."""
@@ -158,7 +158,7 @@ class PostgresJobStore:
         """Persist a job that has ended already, with all its events."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
-        sealed = [self._rows.encrypt_event(record.id, one.worn) for one in events]
+        encrypted = [self._rows.encrypt_event(record.id, one.worn) for one in events]
         values = (
             record.id,
             record.owner,
@@ -168,13 +168,13 @@ class PostgresJobStore:
             [one.seq for one in events],
             [one.at for one in events],
             [job_rows.event_kind(one.change) for one in events],
-            sealed,
+            encrypted,
             ended.state.value,
             retained_bytes(ended, events),
             self._rows.encrypt_summary(ended),
         )
         await persist_import(lambda: self._database.call("import_1", *values))
-        self._housekeeping.settle(record.owner)
+        self._retention.settle(record.owner)
         return ended
 
     async def get(self, job_id: str) -> JobRecord:
@@ -192,7 +192,7 @@ class PostgresJobStore:
         """Return an owner's job with this idempotency key."""
         return await self._found(_BY_KEY, owner, name)
 
-    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
+    async def list(self, owner: str, job_filter: JobFilter | None = None) -> Sequence[JobRecord]:
         """Return an owner's jobs, oldest first; jobs that are done have no words. A walk by
         `JobFilter.after` misses a job whose submission was committed after the listing of a later
         one.
@@ -200,10 +200,11 @@ class PostgresJobStore:
         Raises:
             errors.JobNotFound: the owner has no such job with the id `JobFilter.after`.
         """
-        only = only or JobFilter()
-        place, states = await self._place(owner, only.after, only.private), [*only.states]
+        job_filter = job_filter or JobFilter()
+        place = await self._place(owner, job_filter.after, job_filter.private)
+        states = [*job_filter.states]
         rows = await self._database.fetch(
-            _LIST, (owner, place, only.private, states, states, only.limit)
+            _LIST, (owner, place, job_filter.private, states, states, job_filter.limit)
         )
         whole = await self._folded([row[:3] for row in rows if row[3] is None])
         brief = [self._rows.summarized(row[:3], row[3]) for row in rows if row[3] is not None]
@@ -227,7 +228,7 @@ class PostgresJobStore:
         ((lasted_s,),) = await self._database.call("cancel_1", job_id)
         self._count_cancelled(lasted_s)
         ended = await self.get(job_id)
-        self._housekeeping.settle(ended.owner)
+        self._retention.settle(ended.owner)
         return ended
 
     def cancel_soon(self, job_id: str) -> None:
@@ -237,7 +238,7 @@ class PostgresJobStore:
     async def delete(self, job_id: str) -> None:
         """Delete a job with all its data; an unknown id does nothing."""
         await self._delete(job_id)
-        await self._housekeeping.delete_recordings_now()
+        await self._retention.delete_recordings_now()
 
     async def delete_overdue(self) -> int:
         """Delete some of the jobs whose clients did not return in time, the longest overdue
@@ -245,7 +246,7 @@ class PostgresJobStore:
         rows = await self._database.fetch(_DELETE_OVERDUE, (self.overdue_jobs,))
         for (lasted_s,) in rows:
             self._count_cancelled(lasted_s)
-        self._housekeeping.delete_recordings_soon()
+        self._retention.delete_recordings_soon()
         return len(rows)
 
     def delete_soon(self, job_id: str) -> None:
@@ -259,7 +260,7 @@ class PostgresJobStore:
         )
         for (job_id,) in rows:
             await self._delete(job_id)
-        await self._housekeeping.delete_recordings_now()
+        await self._retention.delete_recordings_now()
         return len(rows)
 
     async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
@@ -285,7 +286,7 @@ class PostgresJobStore:
         if edited != [(True,)]:
             await self.get(record.id)
             raise errors.TranscriptChanged()
-        self._housekeeping.settle(record.owner)
+        self._retention.settle(record.owner)
         return after
 
     async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
@@ -305,11 +306,11 @@ class PostgresJobStore:
 
     async def renew(self, record: JobRecord) -> None:
         """Restart the retention of a job that has ended."""
-        await self._housekeeping.renew(record.id)
+        await self._retention.renew(record.id)
 
     async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
         """Return the seconds until ended jobs are deleted for their age, by id."""
-        return await self._housekeeping.expires_in_s([one.id for one in records])
+        return await self._retention.expires_in_s([one.id for one in records])
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""
@@ -347,13 +348,13 @@ class PostgresJobStore:
     async def _delete_later(self, job_id: str) -> None:
         await asyncio.sleep(DELETE_PAUSE_S)
         await self._delete(job_id)
-        self._housekeeping.delete_recordings_soon()
+        self._retention.delete_recordings_soon()
 
     def _count_cancelled(self, lasted_s: float | None) -> None:
         """Count a job that this call cancelled, after ``lasted_s``; None: it had ended before."""
         self._turns_moved = True
         if lasted_s is not None:
-            self._tally.cancelled(lasted_s)
+            self._metrics.cancelled(lasted_s)
 
     async def _found(self, sql: str, *values: str) -> JobRecord | None:
         if any("\0" in value for value in values):  # no text in the database contains it

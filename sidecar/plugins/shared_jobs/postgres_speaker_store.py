@@ -34,7 +34,7 @@ class PostgresSpeakerStore:
             errors.SettingsInvalid: the address, the database or the key cannot be used.
         """
         self._database = PostgresDatabase(address, POOL_CONNECTIONS)
-        self._seal = migrate_postgres(address, secret, KEY_PURPOSE)
+        self._cipher = migrate_postgres(address, secret, KEY_PURPOSE)
 
     async def of(self, owner: str) -> Sequence[speaker_store.EnrolledSpeaker]:
         """As `SpeakerStore.of`."""
@@ -45,15 +45,15 @@ class PostgresSpeakerStore:
     ) -> speaker_store.EnrolledSpeaker:
         """As `SpeakerStore.keep`."""
 
-        async def put(cursor: Any) -> speaker_store.EnrolledSpeaker:
+        async def update(cursor: Any) -> speaker_store.EnrolledSpeaker:
             await cursor.execute(_ADVISORY_LOCK, (f"people {owner}",))
             before = await self._read(cursor, owner)
-            person = decide(before)
-            if person not in before:
-                await self._write(cursor, person)
-            return person
+            speaker = decide(before)
+            if speaker not in before:
+                await self._write(cursor, speaker)
+            return speaker
 
-        return await self._ask(put)
+        return await self._ask(update)
 
     async def delete(self, owner: str, person: str) -> None:
         """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
@@ -89,13 +89,13 @@ class PostgresSpeakerStore:
             (owner,),
             binary=True,
         )
-        found = []
+        speakers = []
         for id_, created, sealed in await cursor.fetchall():
             try:
-                said = json.loads(self._seal.opened(sealed, _encryption_context(id_, owner)))
-                samples = tuple(map(speaker_store.SpeakerSample.of, said["samples"]))
-                found.append(
-                    speaker_store.EnrolledSpeaker(id_, owner, said["name"], created, samples)
+                fields = json.loads(self._cipher.opened(sealed, _encryption_context(id_, owner)))
+                samples = tuple(map(speaker_store.SpeakerSample.of, fields["samples"]))
+                speakers.append(
+                    speaker_store.EnrolledSpeaker(id_, owner, fields["name"], created, samples)
                 )
             except (DecryptionFailed, ValueError, KeyError, TypeError) as error:
                 log.error(
@@ -103,17 +103,17 @@ class PostgresSpeakerStore:
                     "services have the same journal_key and release",
                     type(error).__name__,
                 )
-        return found
+        return speakers
 
-    async def _write(self, cursor: Any, person: speaker_store.EnrolledSpeaker) -> None:
-        said = {"name": person.name, "samples": [asdict(one) for one in person.samples]}
-        sealed = self._seal.seal(
-            json.dumps(said).encode(), _encryption_context(person.id, person.owner)
+    async def _write(self, cursor: Any, speaker: speaker_store.EnrolledSpeaker) -> None:
+        fields = {"name": speaker.name, "samples": [asdict(one) for one in speaker.samples]}
+        sealed = self._cipher.seal(
+            json.dumps(fields).encode(), _encryption_context(speaker.id, speaker.owner)
         )
         await cursor.execute(
             """INSERT INTO vibevoice.people VALUES (%s, %s, %s, %s)
                 ON CONFLICT (id) DO UPDATE SET sealed = excluded.sealed""",
-            (person.id, person.owner, person.created, sealed),
+            (speaker.id, speaker.owner, speaker.created, sealed),
         )
 
 

@@ -38,6 +38,19 @@ MAX_CONNECTIONS = 16
 """Connections in the pool, for as many threads."""
 DEFAULT_REGION = "us-east-1"
 """Region for servers without regions."""
+MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
+"""Back-off after a failed deletion: the first pause and the maximum."""
+CLOSE_TIMEOUT_S = 3.0
+"""Time for which the service's shutdown waits for queued deletions."""
+OBJECT_SUFFIX = ".sealed"
+"""Suffix of the objects of this service."""
+PART_BYTES = 8 << 20
+"""Bytes of a part; servers accept at least 5 MiB, and at most 10,000 parts."""
+READ_CHUNK_BYTES = 4 << 20
+"""Bytes that are fetched at once."""
+_OBJECT_NAME = re.compile(r"([\w-]+)\.sealed")
+_QUOTA_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
+_UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed"}
 
 
 class S3Unavailable(Exception):
@@ -139,12 +152,6 @@ def _response_error(response: Mapping[str, Any]) -> Exception:
     return S3Refused(code, status)
 
 
-MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
-"""Back-off after a failed deletion: the first pause and the maximum."""
-CLOSE_TIMEOUT_S = 3.0
-"""Time for which the service's shutdown waits for queued deletions."""
-
-
 class S3DeletionQueue:
     """Queue of deletions, run one after another in a thread that starts with the first."""
 
@@ -202,26 +209,15 @@ class S3DeletionQueue:
                 self._news.notify_all()
 
 
-OBJECT_SUFFIX = ".sealed"
-"""Suffix of the objects of this service."""
-PART_BYTES = 8 << 20
-"""Bytes of a part; servers accept at least 5 MiB, and at most 10,000 parts."""
-READ_CHUNK_BYTES = 4 << 20
-"""Bytes that are fetched at once."""
-_OBJECT_NAME = re.compile(r"([\w-]+)\.sealed")
-_QUOTA_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
-_UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed"}
-
-
 class S3Storage:
     """`RecordingStorage` in an S3 bucket."""
 
     kind = "bucket"
 
-    def __init__(self, server: S3Client, bucket: str, prefix: str) -> None:
+    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         """``prefix``: prefix of all keys; empty, or ends with a slash."""
-        self._server, self._bucket, self._prefix = server, bucket, prefix
-        self._removal = S3DeletionQueue()
+        self._client, self._bucket, self._prefix = client, bucket, prefix
+        self._deletions = S3DeletionQueue()
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Send a stream; the server answers once it is stored."""
@@ -273,7 +269,7 @@ class S3Storage:
 
     def delete(self, name: str) -> None:
         """Queue the deletion of a recording."""
-        self._removal.put(partial(self.delete_now, name))
+        self._deletions.put(partial(self.delete_now, name))
 
     def delete_now(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
@@ -302,7 +298,7 @@ class S3Storage:
 
     def close(self) -> None:
         """Wait a moment for the queued deletions."""
-        self._removal.close()
+        self._deletions.close()
 
     def look(self) -> None:
         """Check the access: write an object, list and delete it.
@@ -337,14 +333,14 @@ class S3Storage:
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
             self._ask("complete_multipart_upload", **of, MultipartUpload={"Parts": sent})
         except S3Unavailable:
-            self._removal.put(partial(self._abort, of))
+            self._deletions.put(partial(self._abort, of))
             self.delete(name)  # the last call may have succeeded
             raise
         except BaseException:
             try:
                 self._abort(of)
             except errors.SidecarError:
-                self._removal.put(partial(self._abort, of))
+                self._deletions.put(partial(self._abort, of))
             raise
 
     def _abort(self, of: Mapping[str, str]) -> None:
@@ -391,7 +387,7 @@ class S3Storage:
             after = {one: page[f"Next{one}"] for one in markers}
 
     def _ask(self, call: str, **what: Any) -> Mapping[str, Any]:
-        return self._server.ask(call, Bucket=self._bucket, **what)
+        return self._client.ask(call, Bucket=self._bucket, **what)
 
 
 @contextlib.contextmanager
@@ -414,13 +410,13 @@ def _s3_errors_as_ours() -> Iterator[None]:
 class S3Object:
     """`StoredObject` in a bucket."""
 
-    def __init__(self, bucket: S3Storage, name: str, size: int) -> None:
-        self._bucket, self._name, self.size = bucket, name, size
+    def __init__(self, storage: S3Storage, name: str, size: int) -> None:
+        self._storage, self._name, self.size = storage, name, size
 
     def at(self, at: int, size: int) -> bytes:
         """Return at most ``size`` bytes from the offset ``at``."""
         size = min(size, self.size - at)
-        return self._bucket.range(self._name, at, size) if size > 0 else b""
+        return self._storage.range(self._name, at, size) if size > 0 else b""
 
     def close(self) -> None:
         """Do nothing: the object has no open resources."""

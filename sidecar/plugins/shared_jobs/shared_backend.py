@@ -47,15 +47,15 @@ class SharedJobBackend(JobBackend):
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
         """
         settings, engine, now = parts.settings, parts.engine, parts.now
-        service_id, tally = parts.service_id, parts.tally
+        service_id, metrics = parts.service_id, parts.tally
         self._is_node, self._engine = settings.is_node, engine
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
-        seal = migrate_postgres(address, journal_key(settings))
+        cipher = migrate_postgres(address, journal_key(settings))
         if isinstance(storage, FolderStorage):
-            storage.join(cluster_code(seal), partial(call_once, address, UPLOADS_FOLDER))
-        rows = JobRows(seal)
-        self.persistent_recordings = PersistentRecordings(settings, storage, seal, shared=True)
+            storage.join(cluster_code(cipher), partial(call_once, address, UPLOADS_FOLDER))
+        rows = JobRows(cipher)
+        self.persistent_recordings = PersistentRecordings(settings, storage, cipher, shared=True)
         self._database = PostgresDatabase(address)
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
@@ -64,40 +64,44 @@ class SharedJobBackend(JobBackend):
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )
-        self._housekeeping = SharedRetention(self._database, storage, parts.disk, limits)
-        self._beats = PostgresDatabase(address, 1)  # a slow call must not delay a heartbeat
+        self._retention = SharedRetention(self._database, storage, parts.disk, limits)
+        # a slow call must not delay a heartbeat
+        self._heartbeat_database = PostgresDatabase(address, 1)
         self._membership = Membership(
-            self._database, service_id, works=not settings.is_front, beats=self._beats
+            self._database,
+            service_id,
+            works=not settings.is_front,
+            heartbeat_database=self._heartbeat_database,
         )
         self.store = PostgresJobStore(
             self._database,
             rows,
             service_id,
             self._follower,
-            self._housekeeping,
+            self._retention,
             partial(engine.pace.seconds, engine.spec.resolve_precision(Precision.AUTO)),
             settings.queue_limit,
-            tally,
+            metrics,
             now,
         )
         node = None
         if not settings.is_front:
             log = JobEventLog(now)
-            log.listen(partial(count_event, tally))
+            log.listen(partial(count_event, metrics))
             queue = engine.queue(log, parts.plan)
-            claims = ClaimStore(self._database, rows, service_id, self._housekeeping, tally)
+            claims = ClaimStore(self._database, rows, service_id, self._retention, metrics)
             max_s = settings.max_audio_hours * 3600
             kind = storage.kind
             refused = partial(ineligibility, engine=engine, max_s=max_s, storage=kind)
-            judging = EligibilityJudge(claims, refused)
+            judge = EligibilityJudge(claims, refused)
             node = ClaimLoop(
                 claims,
                 log,
                 queue,
                 self.persistent_recordings.open,
-                judging,
+                judge,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
-                offer=partial(_offer, engine),
+                preferences=partial(_preferences, engine),
                 places=engine.places,
                 long_places=engine.long_places,
             )
@@ -110,7 +114,7 @@ class SharedJobBackend(JobBackend):
             self.store.begun_in_s,
         )
         self.client_timeouts = SharedClientTimeouts(
-            self._database, seal, service_id, self.store, self.queue
+            self._database, cipher, service_id, self.store, self.queue
         )
 
     @property
@@ -130,11 +134,11 @@ class SharedJobBackend(JobBackend):
 
     async def open(self, background: BackgroundTaskGroup) -> None:
         """Start the queue and the background tasks; this does not wait for the database."""
-        await asyncio.gather(self._database.open(), self._beats.open())
+        await asyncio.gather(self._database.open(), self._heartbeat_database.open())
         background.spawn("heartbeat", self._membership.send_heartbeat())
         background.spawn("observe services", self._membership.observe())
         background.spawn("follow jobs", self._follower.run())
-        background.spawn("retention", self._housekeeping.run())
+        background.spawn("retention", self._retention.run())
         if not self._is_node:
             background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
         self.queue.open()
@@ -150,11 +154,11 @@ class SharedJobBackend(JobBackend):
         await self.client_timeouts.close()
         await self._membership.leave()
         await self.store.close()
-        await asyncio.gather(self._database.close(), self._beats.close())
+        await asyncio.gather(self._database.close(), self._heartbeat_database.close())
         self.persistent_recordings.close()
 
 
-def _offer(engine: JobEngine) -> ClaimPreferences:
+def _preferences(engine: JobEngine) -> ClaimPreferences:
     """Return the requested precisions that need no load now."""
     slot = engine.slot
     if not slot.loaded:

@@ -67,11 +67,11 @@ class SharedRetention:
         self,
         database: postgres_database.PostgresDatabase,
         storage: RecordingStorage,
-        disk: ThreadLimiter,
+        threads: ThreadLimiter,
         limits: RetentionLimits,
     ) -> None:
-        """``disk``: threads that may wait for the storage."""
-        self._database, self._storage, self._disk = database, storage, disk
+        """``threads``: threads that may wait for the storage."""
+        self._database, self._storage, self._threads = database, storage, threads
         self._limits = limits
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
@@ -212,7 +212,7 @@ class SharedRetention:
 
     async def _deleted(self, name: str) -> bool:
         try:
-            await self._disk.run(self._storage.delete_now, name)
+            await self._threads.run(self._storage.delete_now, name)
         except errors.StorageUnreachable:
             raise
         except (OSError, errors.SidecarError) as error:
@@ -226,7 +226,7 @@ class SharedRetention:
         """Delete recordings that no job needs: they were never submitted, or their service
         died before it deleted them."""
         try:
-            ages = await self._disk.run(self._storage.ages)
+            ages = await self._threads.run(self._storage.ages)
         except (OSError, errors.SidecarError) as error:
             log.warning("recordings without a job are not searched now: %s", error)
             return

@@ -42,16 +42,16 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
         return FolderStorage(folder)
     if Path(uploads).is_absolute():
         return FolderStorage(Path(uploads), named=True)
-    written = _S3_URL.fullmatch(uploads)
-    if written is None:
+    matched = _S3_URL.fullmatch(uploads)
+    if matched is None:
         raise SettingsInvalid(
             "The setting 'uploads' is neither a bucket nor the full path of a folder.",
             hint="Write it like s3://recordings/asr; its server is AWS_ENDPOINT_URL_S3.",
         )
     endpoint = _endpoint()
-    server = S3Client(_check_endpoint(endpoint) if endpoint else None)
-    folder_in_it = (written[2] or "").strip("/")
-    return S3Storage(server, written[1], f"{folder_in_it}/" if folder_in_it else "")
+    client = S3Client(_check_endpoint(endpoint) if endpoint else None)
+    folder_in_it = (matched[2] or "").strip("/")
+    return S3Storage(client, matched[1], f"{folder_in_it}/" if folder_in_it else "")
 
 
 def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S) -> None:

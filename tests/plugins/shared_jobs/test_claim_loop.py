@@ -80,7 +80,7 @@ class Service:
         self.storage = True
         self.fault: Exception | None = None
         self.opening = OpeningThreads()
-        self.offers = ClaimPreferences()
+        self.preferences = ClaimPreferences()
 
         def opened(record: JobRecord) -> AudioSource:
             if self.fault is not None:
@@ -96,7 +96,7 @@ class Service:
             opened,
             EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
             self.opening,
-            offer=lambda: self.offers,
+            preferences=lambda: self.preferences,
             places=places,
         )
         for name, value in timings.items():
@@ -405,16 +405,16 @@ async def test_nothing_is_claimed_while_a_node_stands_aside(claimer: Service, sh
 async def test_claim_has_current_preferences_of_node(
     one: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim, offers = one.claims.claim, list[ClaimPreferences]()
+    claim, sent = one.claims.claim, list[ClaimPreferences]()
 
-    async def noted(token: str, offer: ClaimPreferences) -> object:
-        offers.append(offer)
-        return await claim(token, offer)
+    async def noted(token: str, preferences: ClaimPreferences) -> object:
+        sent.append(preferences)
+        return await claim(token, preferences)
 
     monkeypatch.setattr(one.claims, "claim", noted)
-    one.offers = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
+    one.preferences = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
     await shared.ended(shared.send())
-    assert offers[-1] == replace(one.offers, begins=True)
+    assert sent[-1] == replace(one.preferences, begins=True)
 
 
 @pytest.mark.slow_except("[0.0]")
@@ -567,7 +567,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
 ) -> None:
     slow = QUICK | {"storage_backoff_s": NEVER_S}  # one pause, and no job is claimed any more
     async with services(1, shared, slow) as (node,):
-        opened = node.node._opened
+        opened = node.node._open_recording
         bad = list[str]()
 
         def opened_but_some(record: JobRecord) -> AudioSource:
@@ -575,7 +575,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
                 raise error()
             return opened(record)
 
-        node.node._opened = opened_but_some
+        node.node._open_recording = opened_but_some
         for _ in range(3):
             with node.node.aside():
                 bad.append(shared.send())

@@ -221,7 +221,7 @@ async def test_job_submitted_after_its_service_left_ends_after_a_while(
     """As by a server that was frozen and executes the call when the service has gone."""
     await other.membership.leave()
     await there.accepted()
-    await one.housekeeping.sweep()
+    await one.retention.sweep()
     await later(one, "left_until", 31)
     await here.timeouts.end_overdue()
     assert await here.all_jobs() == []

@@ -121,9 +121,9 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     log, slot = JobEventLog(), OverheardSlot()
     queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
     claims = FakeClaims(store.shared)
-    judging = EligibilityJudge(claims, lambda record: None, 1e6)
+    judge = EligibilityJudge(claims, lambda record: None, 1e6)
     node = ClaimLoop(
-        claims, log, queue, lambda record: record.audio.open(), judging, ThreadLimiter("opening", 2)
+        claims, log, queue, lambda record: record.audio.open(), judge, ThreadLimiter("opening", 2)
     )
     front = SharedJobQueue(store, store, LIMIT, store, node)
     front.open()
@@ -316,8 +316,8 @@ async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
         await until(lambda: store.shared.get(job.id).over)
         assert store.shared.get(job.id).state is JobState.DONE
         broken = asyncio.ensure_future(queue.broken())
-        assert queue._node is not None
-        for lane in queue._node.queue.dispatchers:
+        assert queue._claim_loop is not None
+        for lane in queue._claim_loop.queue.dispatchers:
             assert lane._runner is not None
             lane._runner.cancel()
         await broken

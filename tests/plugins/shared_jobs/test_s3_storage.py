@@ -344,10 +344,10 @@ async def test_truncated_or_exchanged_object_is_not_opened(
             with pytest.raises(errors.AudioLost):
                 one.open(record)
         await shared.jobs.submit(record)
-        await shared.housekeeping.sweep_storage()
+        await shared.retention.sweep_storage()
         assert {*storage.ages()} == {"a-job", "of-no-job"}
-        shared.housekeeping.orphan_age_s = -60.0
-        await shared.housekeeping.sweep_storage()
+        shared.retention.orphan_age_s = -60.0
+        await shared.retention.sweep_storage()
         assert {*storage.ages()} == {"a-job"}
         of_folders = load_settings(journal_key=KEY)
         astray = PersistentRecordings(
@@ -356,8 +356,8 @@ async def test_truncated_or_exchanged_object_is_not_opened(
         with pytest.raises(errors.StorageUnreachable):
             astray.open(await shared.jobs.get(record.id))
         await shared.jobs.cancel(record.id)
-        await shared.housekeeping.settled()
-        await shared.housekeeping.delete_recordings()
+        await shared.retention.settled()
+        await shared.retention.delete_recordings()
         assert not storage.ages(), "its recording goes with it"
     assert not (tmp_path / "none").exists()
 

@@ -53,7 +53,7 @@ async def test_expired_result_is_not_recreated_by_late_submission(
         job = submitted("me")
         await one.jobs.submit(job)
         await one.jobs.cancel(job.id)
-        await one.housekeeping.settled()
+        await one.retention.settled()
         assert await ids(one, "me") == []
         with pytest.raises(errors.JournalUnreachable):
             await one.jobs.submit(job)
@@ -78,7 +78,7 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(
             await one.jobs.renew(each)
         left_s = await one.jobs.expires_in_s([read, other])
         assert 0.0 == left_s[other.id] < left_s[read.id] <= LIMITS.retention_s
-        await one.housekeeping.sweep()
+        await one.retention.sweep()
         assert await ids(one, "me") == [read.id, waiting.id]
         await one.jobs.cancel(waiting.id)
         await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
@@ -90,7 +90,7 @@ async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_p
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=math.inf)) as one:
         job = await done(one, "me")
         await expire(one, job)
-        await one.housekeeping.sweep()
+        await one.retention.sweep()
         assert await ids(one, "me") == [job.id]
         assert await one.jobs.expires_in_s([job]) == {}
         await one.jobs.renew(job)
@@ -119,14 +119,14 @@ async def test_recording_is_deleted_at_end_of_job_or_when_space_is_exceeded(
 
 async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> None:
     one.storage.put("young", [b"x"])
-    await one.housekeeping.sweep_storage()
+    await one.retention.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
-    one.housekeeping.orphan_age_s = -1.0
+    one.retention.orphan_age_s = -1.0
     one.storage.put("waits", [b"x"])
     await done(one, "other")
     await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
-    await one.housekeeping.sweep()
-    await one.housekeeping.sweep_storage()
+    await one.retention.sweep()
+    await one.retention.sweep_storage()
     assert [*one.storage.ages()] == ["waits"]
 
 
@@ -148,12 +148,12 @@ async def test_cancelled_and_deleted_jobs_are_counted_once_by_service_that_was_a
 
 async def test_sweeps_delete_more_than_one_batch(journal: str, tmp_path: Path) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
-        one.housekeeping.max_recordings = one.housekeeping.max_jobs = 2
+        one.retention.max_recordings = one.retention.max_jobs = 2
         jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
         await expire(one, *jobs)
-        await one.housekeeping.sweep()
+        await one.retention.sweep()
         for _ in range(3):  # each deletes as many recordings as one call may
-            await one.housekeeping.delete_recordings()
+            await one.retention.delete_recordings()
         assert await ids(one, "me") == []
         assert [*one.storage.ages()] == []
         owners = await one.database.fetch("SELECT owner FROM vibevoice.owners")
@@ -171,7 +171,7 @@ async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
         assert [*one.storage.ages()] == ["a"]
-    await one.housekeeping.delete_recordings()
+    await one.retention.delete_recordings()
     assert [*one.storage.ages()] == []
 
 
@@ -179,7 +179,7 @@ async def test_edit_renews_a_result_that_is_about_to_expire(one: Service) -> Non
     job = await done(one, "me")
     await expire(one, job)
     await one.jobs.edit(job, EditedChange((RewriteSegment(0, "Hello."),)))
-    await one.housekeeping.sweep()
+    await one.retention.sweep()
     assert await ids(one, "me") == [job.id]
 
 
@@ -199,20 +199,20 @@ async def test_one_service_at_a_time_sweeps_for_all(journal: str, tmp_path: Path
         service(journal, tmp_path, limits=limits) as one,
         service(journal, tmp_path, "other", limits=limits) as other,
     ):
-        await other.housekeeping.sweep_in_turn()
+        await other.retention.sweep_in_turn()
         (job,) = await one.submit("me")
         await one.jobs.cancel(job.id)
-        await one.housekeeping.sweep_in_turn()
+        await one.retention.sweep_in_turn()
         assert await ids(one, "me") == [job.id], "it is not the turn of this one yet"
         await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
-        await one.housekeeping.sweep_in_turn()
+        await one.retention.sweep_in_turn()
         assert await ids(one, "me") == []
 
 
 async def test_long_sweep_is_joined_by_no_other_service(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one.housekeeping.turn_renewal_s = 0.0
+    one.retention.turn_renewal_s = 0.0
     joined, call = list[bool](), one.database.call
 
     async def sweeps() -> None:
@@ -220,7 +220,7 @@ async def test_long_sweep_is_joined_by_no_other_service(
 
     async def long(function: str, *values: object) -> object:
         if function == "tidy_1":
-            await other.housekeeping.sweep_in_turn()
+            await other.retention.sweep_in_turn()
         rows = await call(function, *values)
         if function == "purge_1":
             await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
@@ -228,8 +228,8 @@ async def test_long_sweep_is_joined_by_no_other_service(
 
     await one.submit("me")
     monkeypatch.setattr(one.database, "call", long)
-    monkeypatch.setattr(other.housekeeping, "sweep", sweeps)
-    await one.housekeeping.sweep_in_turn()
+    monkeypatch.setattr(other.retention, "sweep", sweeps)
+    await one.retention.sweep_in_turn()
     assert joined == []
 
 
@@ -242,7 +242,7 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
             raise errors.JournalUnreachable()
 
     called = watched(one.database, monkeypatch, failing)
-    await one.housekeeping.sweep()
+    await one.retention.sweep()
     assert called[-2:] == ["tidy_1", "release_orphans_1"]
 
 
@@ -258,7 +258,7 @@ async def test_purges_go_on_while_storage_does_not_answer(
             raise errors.StorageUnreachable()
 
         monkeypatch.setattr(one.storage, "delete_now", silent)
-        one.tasks.append(asyncio.create_task(one.housekeeping.run()))
+        one.tasks.append(asyncio.create_task(one.retention.run()))
         last = list[str]()
 
         async def purged() -> bool:
