@@ -190,8 +190,8 @@ def test_dashboard_queries_only_metrics_that_exist(day: Server) -> None:
 
 def test_metrics_of_alerts_exist_before_the_first_event(start_server: Any) -> None:
     """`increase` and `rate` see no rise of a series that begins above 0."""
-    page = (REPOSITORY / "docs/operations.md").read_text("utf-8").partition("### Alerts")[2]
-    risen = re.findall(r"(?:increase|rate)\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", page)
+    alerts = (REPOSITORY / "deploy/prometheus/alerts.yaml").read_text("utf-8")
+    risen = re.findall(r"(?:increase|rate)\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", alerts)
     assert len(risen) >= 5
     server = start_server(metrics="open")
     samples = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -44,7 +45,7 @@ yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoic
 
 
 @functools.cache
-def rendered(name: str) -> list[dict[str, Any]]:
+def rendered(name: str | Path) -> list[dict[str, Any]]:
     """What `kubectl apply -k` would send; no test changes it."""
     for program, words in (("kubectl", ["kustomize"]), ("kustomize", ["build"])):
         if shutil.which(program):
@@ -99,6 +100,22 @@ def test_kubernetes_objects_pass_validation(name: str, version: str) -> None:
     for one in rendered(name):
         if not one["apiVersion"].startswith(OTHERS):
             validate(one, version, strict=True)
+
+
+def test_component_for_tokens_has_service_read_keys_that_are_mounted(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    to_deploy = os.path.relpath(K8S.parent, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(block.replace("../deploy", to_deploy), "utf-8")
+    objects = rendered(tmp_path)
+    validate = pytest.importorskip("kubernetes_validate").validate
+    validate(of_kind(objects, "Deployment"), VERSIONS[-1], strict=True)
+    pod = pod_of(objects)
+    (container,) = pod["containers"]
+    (keys,) = (one for one in container["env"] if one["name"] == f"{ENV_PREFIX}TOKEN_KEYS")
+    (mount,) = (one for one in container["volumeMounts"] if one["name"] == "tokens")
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "tokens")
+    files = {f"{mount['mountPath']}/{one['path']}" for one in volume["configMap"]["items"]}
+    assert files == {f"{keys['value']}/key.pem", f"{Path(keys['value']).parent}/revoked.txt"}
 
 
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
