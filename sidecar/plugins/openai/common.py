@@ -28,14 +28,6 @@ VOICES = (
 """OpenAI's voices: if an engine has voices of its own, these stand for its default."""
 DEFAULT_VOICE = "default"
 
-
-def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
-    """Return the header with the options that were not applied (RFC 7234, 5.5: 299)."""
-    plain = (re.sub(r"[^ !#-\[\]-~]", "?", one.replace('"', "'")) for one in warnings)
-    value = ", ".join(f'299 {SERVICE_NAME} "{one}"' for one in plain)
-    return {"Warning": value} if value else {}
-
-
 REQUEST_ID = "x-request-id"
 _FULL = (errors.QueueFull, errors.UploadsFull, SpeechFull)
 _TRIED_TWICE = (errors.EngineCrashed,)
@@ -57,6 +49,39 @@ _PARAMS: dict[type[errors.SidecarError], str] = {
     errors.VoicesUnavailable: "known_speaker_references",
 }
 _NAMED = re.compile(r"'([a-z_.]+)(?:\[[a-z_]*\])?'")
+
+UNKNOWN = "unknown"
+
+ALIASES = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-4o-transcribe-diarize",
+)
+"""OpenAI's transcription models (`AudioModel` of its SDK)."""
+LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""OpenAI's models that only transcribe live (`AudioTranscription` of its SDK)."""
+DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
+REALTIME_MODEL = "gpt-realtime"
+"""Model that clients of the Realtime API expect in `GET /v1/models`."""
+SERVICE_NAME = "vibevoice-asr"
+_SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
+_CLIENT_DEFAULTS = re.compile(
+    rf"{SERVICE_NAME}|(?:distil-)?{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
+    r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
+    re.ASCII,
+)
+"""Model names that clients send by default: Whisper's models, in this service and in other servers
+(`Systran/faster-whisper-large-v3`), and later versions of OpenAI's."""
+
+
+def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
+    """Return the header with the options that were not applied (RFC 7234, 5.5: 299)."""
+    plain = (re.sub(r"[^ !#-\[\]-~]", "?", one.replace('"', "'")) for one in warnings)
+    value = ", ".join(f'299 {SERVICE_NAME} "{one}"' for one in plain)
+    return {"Warning": value} if value else {}
 
 
 def error_response(error: errors.SidecarError) -> Response:
@@ -125,9 +150,6 @@ def speaker_letters(speaker: int) -> str:
     return label
 
 
-UNKNOWN = "unknown"
-
-
 def language_code(tag: str) -> str | None:
     """Return the language code of a tag; `None` if the language is unknown."""
     return None if tag == AUTO else tag.split("-")[0].lower()
@@ -174,31 +196,6 @@ class OpenAIErrorBody(BaseModel):
 
 
 ERRORS = error_responses(content("application/json", schema=OpenAIErrorBody.model_json_schema()))
-
-
-ALIASES = (
-    "whisper-1",
-    "gpt-transcribe",
-    "gpt-4o-transcribe",
-    "gpt-4o-mini-transcribe",
-    "gpt-4o-mini-transcribe-2025-12-15",
-    "gpt-4o-transcribe-diarize",
-)
-"""OpenAI's transcription models (`AudioModel` of its SDK)."""
-LIVE_ALIASES = ("gpt-live-transcribe", "gpt-realtime-whisper")
-"""OpenAI's models that only transcribe live (`AudioTranscription` of its SDK)."""
-DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
-REALTIME_MODEL = "gpt-realtime"
-"""Model that clients of the Realtime API expect in `GET /v1/models`."""
-SERVICE_NAME = "vibevoice-asr"
-_SIZE = r"(?:tiny|base|small|medium|large(?:-v[123])?|(?:large-v3-)?turbo)(?:[.-]en)?"
-_CLIENT_DEFAULTS = re.compile(
-    rf"{SERVICE_NAME}|(?:distil-)?{_SIZE}|(?:[\w.-]{{1,64}}/)?(?:faster-)?(?:distil-)?whisper-{_SIZE}[\w.-]{{0,64}}"
-    r"|gpt-4o(?:-mini)?-transcribe[\w.-]{0,64}",
-    re.ASCII,
-)
-"""Model names that clients send by default: Whisper's models, in this service and in other servers
-(`Systran/faster-whisper-large-v3`), and later versions of OpenAI's."""
 
 
 def model_names(spec: EngineSpec) -> dict[str, Precision]:

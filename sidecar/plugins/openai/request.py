@@ -33,6 +33,33 @@ MAX_REFERENCE_CHARACTERS = 3 << 20
 MAX_REFERENCES_CHARACTERS = MAX_KNOWN_SPEAKERS * MAX_REFERENCE_CHARACTERS
 _URL = re.compile(r"data:(?P<type>[\w.+/;=-]*?);base64,", re.ASCII | re.IGNORECASE)
 
+FILE = "file"
+_HINT = (
+    "curl -F file=@recording.wav -F model=whisper-1 http://127.0.0.1:8765/v1/audio/transcriptions"
+)
+NATIVE_FIELDS = (
+    "precision",
+    "diarize",
+    "diarization",
+    "hotwords",
+    "num_speakers",
+    "speakers",
+    "max_tokens",
+    "windows",
+)
+"""Fields that OpenAI's API does not have."""
+VAD_FIELD = "chunking_strategy"
+LISTS = ("timestamp_granularities", "include", "languages", "keywords", NAMES, REFERENCES)
+KNOWN_FIELDS = frozenset(
+    (
+        *(*NATIVE_FIELDS, *LISTS, VAD_FIELD),
+        *(FILE, "model", "language", "prompt", "temperature", "response_format", "stream"),
+    )
+)
+"""All known fields, without the brackets of lists."""
+_ITEM = re.compile(r"([a-z_]+)\[(\d{0,4})\]", re.ASCII)
+"""Name of a value of a list; encoders of PHP and of some JavaScript number them."""
+
 
 def known_speakers(names: Sequence[str], references: Sequence[str]) -> dict[str, bytes]:
     """Return the reference clips of known speakers, by name. Pure.
@@ -106,34 +133,6 @@ def _wrong(name: str, what: str) -> errors.FieldInvalid:
         hint=f"Send {SHORTEST_S:.0f} to {LONGEST_S:.0f} s of one voice as a data URL: "
         "data:audio/wav;base64,…",
     )
-
-
-FILE = "file"
-_HINT = (
-    "curl -F file=@recording.wav -F model=whisper-1 http://127.0.0.1:8765/v1/audio/transcriptions"
-)
-NATIVE_FIELDS = (
-    "precision",
-    "diarize",
-    "diarization",
-    "hotwords",
-    "num_speakers",
-    "speakers",
-    "max_tokens",
-    "windows",
-)
-"""Fields that OpenAI's API does not have."""
-VAD_FIELD = "chunking_strategy"
-LISTS = ("timestamp_granularities", "include", "languages", "keywords", NAMES, REFERENCES)
-KNOWN_FIELDS = frozenset(
-    (
-        *(*NATIVE_FIELDS, *LISTS, VAD_FIELD),
-        *(FILE, "model", "language", "prompt", "temperature", "response_format", "stream"),
-    )
-)
-"""All known fields, without the brackets of lists."""
-_ITEM = re.compile(r"([a-z_]+)\[(\d{0,4})\]", re.ASCII)
-"""Name of a value of a list; encoders of PHP and of some JavaScript number them."""
 
 
 class OpenAIResponseFormat(StrEnum):

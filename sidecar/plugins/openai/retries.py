@@ -32,6 +32,24 @@ from sidecar.service.facade import Service
 
 log = logging.getLogger(__name__)
 
+RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
+"""Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
+CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
+"""The same for a running job while others wait, unless its owner sends a retry."""
+CROWDED_LOOK_S = 1.0
+HELD_S = limit("openai_held", 30.0)
+"""Seconds that a request waits for a full queue: proxies give up after a minute."""
+HELD_LOOK_S = 0.1
+MAX_HELD_OF_OWNER = 4
+"""Maximum requests of one owner that wait for a full queue."""
+DEFAULT_CLIENT_TIMEOUT_S = 600.0
+"""Default timeout of the SDKs, in seconds; they send another one in a header."""
+TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+RETRY_COUNT_HEADER = "x-stainless-retry-count"
+DEFAULT_CLIENT_RETRIES = 2
+CLOCK_TOLERANCE = 0.95
+"""Factor on the client's timeout, because its clock may run slightly fast."""
+
 
 @dataclass(eq=False, slots=True)
 class OpenAIKeptJob:
@@ -60,24 +78,6 @@ class OpenAIKeptJob:
 
 OpenAIFollowedJob: TypeAlias = Job | OpenAIKeptJob
 """Job that a client follows."""
-
-RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
-"""Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
-CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
-"""The same for a running job while others wait, unless its owner sends a retry."""
-CROWDED_LOOK_S = 1.0
-HELD_S = limit("openai_held", 30.0)
-"""Seconds that a request waits for a full queue: proxies give up after a minute."""
-HELD_LOOK_S = 0.1
-MAX_HELD_OF_OWNER = 4
-"""Maximum requests of one owner that wait for a full queue."""
-DEFAULT_CLIENT_TIMEOUT_S = 600.0
-"""Default timeout of the SDKs, in seconds; they send another one in a header."""
-TIMEOUT_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
-RETRY_COUNT_HEADER = "x-stainless-retry-count"
-DEFAULT_CLIENT_RETRIES = 2
-CLOCK_TOLERANCE = 0.95
-"""Factor on the client's timeout, because its clock may run slightly fast."""
 
 
 @dataclass(eq=False, slots=True)

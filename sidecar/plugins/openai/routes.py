@@ -38,6 +38,8 @@ PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 """Paths where a duplicate slash is ignored."""
 
+DONE = b"data: [DONE]\n\n"
+
 
 def build_router(service: Service) -> APIRouter:
     """Build the routes of this protocol."""
@@ -203,9 +205,6 @@ def _now() -> float:
 
 def _request_id() -> dict[str, str]:
     return {openai_common.REQUEST_ID: uuid.uuid4().hex}
-
-
-DONE = b"data: [DONE]\n\n"
 
 
 async def event_frames(

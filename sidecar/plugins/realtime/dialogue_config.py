@@ -34,6 +34,36 @@ SHORTEST_SILENCE_MS = round(1000 * CONVERSATION_ENDPOINTING.silence_s)
 _SCALE = {session_config.RealtimeEagerness.LOW: 2.0, session_config.RealtimeEagerness.HIGH: 0.7}
 """Factors on the end-of-turn delays, by eagerness."""
 
+MAX_TOOLS = 128
+MAX_TOOLS_CHARACTERS = 65_536
+"""Maximum characters of all tools as JSON: an LLM reads them before each answer."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+FUNCTION = "function"
+HINT = "Tools are functions of the client's: type, name, description and parameters."
+
+DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
+"""Prefixes of OpenAI's conversation models: aliases of the LLM here."""
+DEFAULT_TRANSCRIPTION = session_config.RealtimeTranscriptionConfig(
+    detection=session_config.RealtimeTurnDetection(session_config.RealtimeVadType.SEMANTIC)
+)
+"""Default recognition options."""
+SLOWEST, FASTEST = 0.25, 1.5
+LONGEST_INSTRUCTIONS = 16_384
+"""Maximum characters of the instructions."""
+
+_GA_NAMES = {
+    "modalities": "output_modalities",
+    "max_response_output_tokens": "max_output_tokens",
+    "voice": "audio.output.voice",
+    "speed": "audio.output.speed",
+    "output_audio_format": "audio.output.format",
+    "input_audio_format": "audio.input.format",
+    "input_audio_transcription": "audio.input.transcription",
+    "input_audio_noise_reduction": "audio.input.noise_reduction",
+    "turn_detection": "audio.input.turn_detection",
+}
+"""Current names of the beta's fields."""
+
 
 def _detection(
     detection: session_config.RealtimeTurnDetection, given: Mapping[str, Any]
@@ -59,14 +89,6 @@ def _end_of_turn_delays(detection: session_config.RealtimeTurnDetection) -> EndO
         return EndOfTurnDelays(scale=_SCALE.get(detection.eagerness, 1.0))
     pause_s = detection.silence_ms / 1000
     return EndOfTurnDelays(pause_s, pause_s, pause_s)
-
-
-MAX_TOOLS = 128
-MAX_TOOLS_CHARACTERS = 65_536
-"""Maximum characters of all tools as JSON: an LLM reads them before each answer."""
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-FUNCTION = "function"
-HINT = "Tools are functions of the client's: type, name, description and parameters."
 
 
 def parse_tools(given: Mapping[str, Any], at: str, tools: ToolSet) -> ToolSet:
@@ -138,17 +160,6 @@ def _chosen(tools: ToolSet, given: object, at: str) -> ToolSet:
         f"'{at}' has an invalid value.",
         hint=f"Use one of: {', '.join(ToolChoice)}, or a function by its name.",
     )
-
-
-DIALOGUE_MODELS = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime", "gpt-audio")
-"""Prefixes of OpenAI's conversation models: aliases of the LLM here."""
-DEFAULT_TRANSCRIPTION = session_config.RealtimeTranscriptionConfig(
-    detection=session_config.RealtimeTurnDetection(session_config.RealtimeVadType.SEMANTIC)
-)
-"""Default recognition options."""
-SLOWEST, FASTEST = 0.25, 1.5
-LONGEST_INSTRUCTIONS = 16_384
-"""Maximum characters of the instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,20 +264,6 @@ class RealtimeDialogueConfig:
             },
             "include": None,
         }
-
-
-_GA_NAMES = {
-    "modalities": "output_modalities",
-    "max_response_output_tokens": "max_output_tokens",
-    "voice": "audio.output.voice",
-    "speed": "audio.output.speed",
-    "output_audio_format": "audio.output.format",
-    "input_audio_format": "audio.input.format",
-    "input_audio_transcription": "audio.input.transcription",
-    "input_audio_noise_reduction": "audio.input.noise_reduction",
-    "turn_detection": "audio.input.turn_detection",
-}
-"""Current names of the beta's fields."""
 
 
 def refuse_beta_fields(given: Mapping[str, Any], at: str) -> None:

@@ -30,6 +30,27 @@ from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 MAX_PENDING_REQUESTS = 8
 """Maximum options of requested responses that are stored until the responses start."""
 
+STATUSES = {
+    conversation_events.ReplyEnding.COMPLETED: "completed",
+    conversation_events.ReplyEnding.INTERRUPTED: "cancelled",
+    conversation_events.ReplyEnding.CANCELLED: "cancelled",
+    conversation_events.ReplyEnding.LIMITED: "incomplete",
+    conversation_events.ReplyEnding.FAILED: "failed",
+}
+_REASONS = {
+    conversation_events.ReplyEnding.INTERRUPTED: "turn_detected",
+    conversation_events.ReplyEnding.CANCELLED: "client_cancelled",
+    conversation_events.ReplyEnding.LIMITED: "max_output_tokens",
+}
+
+USER, ASSISTANT = 0, 1
+"""Speaker numbers of the user and the assistant."""
+MAX_ENTRIES = 5_000
+"""Maximum number of entries; the oldest are dropped."""
+MAX_CHARACTERS = 1_000_000
+"""Maximum number of characters in all entries; a conversation of a day has fewer."""
+NEVER = float("-inf")
+
 
 @dataclass(eq=False, slots=True)
 class RealtimeResponse:
@@ -311,20 +332,6 @@ class RealtimeDialogueEvents:
             yield server_events.item_event(what, item)
 
 
-STATUSES = {
-    conversation_events.ReplyEnding.COMPLETED: "completed",
-    conversation_events.ReplyEnding.INTERRUPTED: "cancelled",
-    conversation_events.ReplyEnding.CANCELLED: "cancelled",
-    conversation_events.ReplyEnding.LIMITED: "incomplete",
-    conversation_events.ReplyEnding.FAILED: "failed",
-}
-_REASONS = {
-    conversation_events.ReplyEnding.INTERRUPTED: "turn_detected",
-    conversation_events.ReplyEnding.CANCELLED: "client_cancelled",
-    conversation_events.ReplyEnding.LIMITED: "max_output_tokens",
-}
-
-
 def status_details(
     ending: conversation_events.ReplyEnding, error: errors.SidecarError | None
 ) -> EventBody:
@@ -336,15 +343,6 @@ def status_details(
         body = error_body(error)["error"]
         found["error"] = {name: body[name] for name in ("type", "code", "message")}
     return found
-
-
-USER, ASSISTANT = 0, 1
-"""Speaker numbers of the user and the assistant."""
-MAX_ENTRIES = 5_000
-"""Maximum number of entries; the oldest are dropped."""
-MAX_CHARACTERS = 1_000_000
-"""Maximum number of characters in all entries; a conversation of a day has fewer."""
-NEVER = float("-inf")
 
 
 @dataclass(slots=True)

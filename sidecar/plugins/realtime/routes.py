@@ -50,6 +50,44 @@ ADDRESS_PARAMETERS = ("model", "intent", "api_key", auth_gate.TICKET_PARAMETER)
 NO_SESSION = "sess_none"
 """Id of a session that is not open yet."""
 
+_SOUNDS = openapi.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
+_SESSION = openapi.object_schema(
+    {
+        "type": {"enum": ["transcription", "realtime"]},
+        "model": openapi.text(),
+        "instructions": openapi.text(),
+        "audio": _SOUNDS,
+    },
+    description="As in session.update (docs/openai-wire.md, docs/talk-wire.md).",
+)
+_BETA_SESSION = openapi.object_schema(
+    {
+        "input_audio_format": openapi.choice(BETA_AUDIO_FORMATS),
+        "input_audio_transcription": {"type": "object"},
+        "turn_detection": {"type": ["object", "null"]},
+    }
+)
+ASK = openapi.request_body(openapi.object_schema({"session": _SESSION}))
+ASK_BETA = openapi.request_body(_BETA_SESSION)
+
+REALTIME = "/v1/realtime"
+PATHS = (f"{REALTIME}/",)
+"""Paths whose errors have OpenAI's format."""
+REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
+"""Close codes that only this protocol has."""
+HANDSHAKE_STATUSES = (401, 429, 503)
+"""HTTP statuses that refuse a handshake, except for web pages."""
+BETA = "realtime=v1"
+"""Value in the header `OpenAI-Beta`, or as a subprotocol: the client uses the beta format."""
+
+NO_BETA = (
+    "Leave out 'OpenAI-Beta: realtime=v1' (as a subprotocol: openai-beta.realtime-v1). Names of "
+    "today: response.output_audio.delta, response.output_audio_transcript.delta, "
+    "response.output_text.delta, conversation.item.added; in session.update 'type', "
+    "'output_modalities' and 'audio'."
+)
+"""Hint for a client that requests the beta."""
+
 
 class TalkEngine(openapi.RenderedBody):
     """Engine of a stage."""
@@ -101,45 +139,6 @@ class RealtimeBetaSession(BaseModel):
 
     id: str
     client_secret: RealtimeClientKey
-
-
-_SOUNDS = openapi.object_schema({"input": {"type": "object"}, "output": {"type": "object"}})
-_SESSION = openapi.object_schema(
-    {
-        "type": {"enum": ["transcription", "realtime"]},
-        "model": openapi.text(),
-        "instructions": openapi.text(),
-        "audio": _SOUNDS,
-    },
-    description="As in session.update (docs/openai-wire.md, docs/talk-wire.md).",
-)
-_BETA_SESSION = openapi.object_schema(
-    {
-        "input_audio_format": openapi.choice(BETA_AUDIO_FORMATS),
-        "input_audio_transcription": {"type": "object"},
-        "turn_detection": {"type": ["object", "null"]},
-    }
-)
-ASK = openapi.request_body(openapi.object_schema({"session": _SESSION}))
-ASK_BETA = openapi.request_body(_BETA_SESSION)
-
-REALTIME = "/v1/realtime"
-PATHS = (f"{REALTIME}/",)
-"""Paths whose errors have OpenAI's format."""
-REALTIME_CLOSE_CODES: Mapping[errors.ErrorKind | str, int] = {errors.ErrorKind.UNAUTHORIZED: 3000}
-"""Close codes that only this protocol has."""
-HANDSHAKE_STATUSES = (401, 429, 503)
-"""HTTP statuses that refuse a handshake, except for web pages."""
-BETA = "realtime=v1"
-"""Value in the header `OpenAI-Beta`, or as a subprotocol: the client uses the beta format."""
-
-NO_BETA = (
-    "Leave out 'OpenAI-Beta: realtime=v1' (as a subprotocol: openai-beta.realtime-v1). Names of "
-    "today: response.output_audio.delta, response.output_audio_transcript.delta, "
-    "response.output_text.delta, conversation.item.added; in session.update 'type', "
-    "'output_modalities' and 'audio'."
-)
-"""Hint for a client that requests the beta."""
 
 
 def build_router(service: Service, tickets: OneTimeCodes[TicketGrant]) -> APIRouter:

@@ -32,6 +32,9 @@ FIRST = "root"
 EventBody: TypeAlias = dict[str, Any]
 """Event without its id, or a part of an event."""
 
+LEAST_S = 0.1
+"""Minimum seconds of audio that a client can commit, as in OpenAI's API."""
+
 
 def input_event(what: str, **fields: Any) -> EventBody:
     """Return an event of the input audio: ``speech_started``, ``committed``, ``cleared``, …"""
@@ -209,10 +212,6 @@ def item_event(what: str, item: RealtimeDialogueItem, *, empty: bool = False) ->
     the beta."""
     view = item.view(empty=empty)
     return {"type": f"conversation.item.{what}", "previous_item_id": item.previous, "item": view}
-
-
-LEAST_S = 0.1
-"""Minimum seconds of audio that a client can commit, as in OpenAI's API."""
 
 
 class RealtimeUserTurns:

@@ -28,6 +28,30 @@ from sidecar.plugins.openai import common as openai_common
 USUAL_RATE = 24_000
 """Default sample rate of PCM in Hz; OpenAI accepts no other."""
 
+_DELAY_S = {"minimal": 0.16, "low": 0.32, "medium": 0.48, "high": 0.96, "xhigh": 2.4}
+
+_NESTED = frozenset(
+    {"audio", "input", "output", "format", "transcription", "noise_reduction", "turn_detection"}
+    | {"input_audio_transcription", "input_audio_noise_reduction"}
+)
+_SESSION_FIELDS = _NESTED | {
+    *("type", "object", "id", "model", "instructions", "tools", "tool_choice", "prompt", "include"),
+    *("output_modalities", "max_output_tokens", "tracing", "truncation", "expires_at", "metadata"),
+    *("rate", "language", "languages", "keywords", "delay", "voice", "speed", "eagerness"),
+    *("threshold", "prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms"),
+    *("create_response", "interrupt_response", "modalities", "max_response_output_tokens"),
+    *("input_audio_format", "output_audio_format", "temperature", "client_secret"),
+    *("parallel_tool_calls", "reasoning", "strength"),
+}
+"""Fields of all kinds of session, with those that have no effect here."""
+
+LONGEST_PADDING_MS = 3_000
+"""Maximum padding: twice as much is shorter than the longest utterance, which is 8 s here."""
+_SILENCE = live_options.field_limits(live_options.EndpointingOptions)["silence_s"]
+LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
+_INPUT = "session.audio.input"
+DETECTION = f"{_INPUT}.turn_detection"
+
 
 class RealtimeSessionType(StrEnum):
     """Type of a session: conversation, or only transcription."""
@@ -72,9 +96,6 @@ class RealtimeDelay(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     XHIGH = "xhigh"
-
-
-_DELAY_S = {"minimal": 0.16, "low": 0.32, "medium": 0.48, "high": 0.96, "xhigh": 2.4}
 
 
 class RealtimeEagerness(StrEnum):
@@ -238,22 +259,6 @@ class RealtimeTranscriptionConfig:
         }
 
 
-_NESTED = frozenset(
-    {"audio", "input", "output", "format", "transcription", "noise_reduction", "turn_detection"}
-    | {"input_audio_transcription", "input_audio_noise_reduction"}
-)
-_SESSION_FIELDS = _NESTED | {
-    *("type", "object", "id", "model", "instructions", "tools", "tool_choice", "prompt", "include"),
-    *("output_modalities", "max_output_tokens", "tracing", "truncation", "expires_at", "metadata"),
-    *("rate", "language", "languages", "keywords", "delay", "voice", "speed", "eagerness"),
-    *("threshold", "prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms"),
-    *("create_response", "interrupt_response", "modalities", "max_response_output_tokens"),
-    *("input_audio_format", "output_audio_format", "temperature", "client_secret"),
-    *("parallel_tool_calls", "reasoning", "strength"),
-}
-"""Fields of all kinds of session, with those that have no effect here."""
-
-
 def unknown_session_fields(session: object) -> tuple[str, ...]:
     """Return a sentence for each field of a client's ``session`` that no session has."""
     parts, names = [session], list[str]()
@@ -264,12 +269,6 @@ def unknown_session_fields(session: object) -> tuple[str, ...]:
     return unknown_fields(names, _SESSION_FIELDS)
 
 
-LONGEST_PADDING_MS = 3_000
-"""Maximum padding: twice as much is shorter than the longest utterance, which is 8 s here."""
-_SILENCE = live_options.field_limits(live_options.EndpointingOptions)["silence_s"]
-LONGEST_SILENCE_MS = round(1000 * _SILENCE.most)
-_INPUT = "session.audio.input"
-DETECTION = f"{_INPUT}.turn_detection"
 _SILENCE_MS = {RealtimeEagerness.LOW: 1_500, RealtimeEagerness.HIGH: 300}
 """Silence for `RealtimeVadType.SEMANTIC`, which no engine here supports: a pause replaces it."""
 

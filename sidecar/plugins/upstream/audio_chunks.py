@@ -36,6 +36,17 @@ CHUNKS_PER_UPSTREAM = 3
 PAUSE_S = 0.3
 _FULL = 32_768
 
+MAX_TURN_CHUNK_S = 28.0
+"""Whisper's window is thirty seconds, and some servers drop audio beyond it."""
+TURN_CUT_SEARCH_S = 7.0
+"""A longer turn is cut where it is quietest in its last 7 s."""
+MIN_TURN_CHUNK_S = 0.2
+"""Shorter audio contains no word."""
+
+UPSTREAM_NAME = "upstream"
+MIN_SHARED_S = 0.5
+"""Overlap that a server's speaker and a cluster need to be the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
@@ -144,14 +155,6 @@ def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
     return quietest_sample(to_float(samples), rate, PAUSE_S)
 
 
-MAX_TURN_CHUNK_S = 28.0
-"""Whisper's window is thirty seconds, and some servers drop audio beyond it."""
-TURN_CUT_SEARCH_S = 7.0
-"""A longer turn is cut where it is quietest in its last 7 s."""
-MIN_TURN_CHUNK_S = 0.2
-"""Shorter audio contains no word."""
-
-
 def chunks_of_turns(
     chunk: AudioChunk, turns: Sequence[SpeakerTurn], known_s: float
 ) -> Iterator[AudioChunk]:
@@ -174,11 +177,6 @@ def _short_chunk(chunk: AudioChunk, start_s: float, end_s: float) -> Iterator[Au
         start_s = cut_s
     if end_s - start_s >= MIN_TURN_CHUNK_S:
         yield chunk.part(start_s, end_s)
-
-
-UPSTREAM_NAME = "upstream"
-MIN_SHARED_S = 0.5
-"""Overlap that a server's speaker and a cluster need to be the same."""
 
 
 @dataclass(frozen=True, slots=True)

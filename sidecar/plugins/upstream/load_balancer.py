@@ -12,6 +12,9 @@ from sidecar.concurrency import backoff_s
 from sidecar.plugins.upstream.errors import UpstreamUnreachable
 from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
+TRIAL_POLL_S = 0.05
+"""Poll interval while an upstream is on trial."""
+
 
 @dataclass(frozen=True, slots=True)
 class FailoverLimits:
@@ -38,8 +41,6 @@ class FailoverLimits:
 
 
 USUAL_LIMITS = FailoverLimits()
-TRIAL_POLL_S = 0.05
-"""Poll interval while an upstream is on trial."""
 
 
 @dataclass(slots=True)

@@ -29,6 +29,15 @@ from sidecar.transcripts.speaker_turns import Span, merged_spans
 from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.transcripts.vibevoice_output import sort_by_time
 
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
+OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
+"""OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
+samples, and a model with a window of half a minute loses nothing by a cut."""
+DIARIZING_MODEL_WORD = "diarize"
+"""Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
+LANGUAGES = {name: code for code, name in LANGUAGE_NAMES.items()}
+"""Codes of the languages that Whisper's tokenizer names: OpenAI answers with the name."""
+
 
 def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Segment], float]:
     """Return the segments without those that `LoopGuard` finds to be a loop, and the seconds lost.
@@ -52,16 +61,6 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     skipped = [loop_guard.SkippedAudio(*span) for span in merged_spans(lost)]
     found = sort_by_time([*kept, *(one.segment() for one in skipped)])
     return found, sum(one.end - one.start for one in skipped)
-
-
-TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
-OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
-"""OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
-samples, and a model with a window of half a minute loses nothing by a cut."""
-DIARIZING_MODEL_WORD = "diarize"
-"""Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
-LANGUAGES = {name: code for code, name in LANGUAGE_NAMES.items()}
-"""Codes of the languages that Whisper's tokenizer names: OpenAI answers with the name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,14 @@ UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
 
+MAX_ANSWER_BYTES = 64 << 20
+"""Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
+MAX_EVENT_BYTES = 4 << 20
+"""Maximum bytes of an event of a streamed answer; some servers resend the whole text in each."""
+
+SegmentsCallback = Callable[[Sequence[Segment]], None]
+"""Callback for segments as they arrive, in seconds from the chunk's start."""
+
 
 def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
     """Return the dialect of another vibevoice-asr if the body is its /health, else None.
@@ -78,15 +86,6 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
         shown = wanted or " ".join(str(one.get(key)) for one in listed for key in ("id", "root"))
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
     return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
-
-
-MAX_ANSWER_BYTES = 64 << 20
-"""Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
-MAX_EVENT_BYTES = 4 << 20
-"""Maximum bytes of an event of a streamed answer; some servers resend the whole text in each."""
-
-SegmentsCallback = Callable[[Sequence[Segment]], None]
-"""Callback for segments as they arrive, in seconds from the chunk's start."""
 
 
 class UpstreamClient:

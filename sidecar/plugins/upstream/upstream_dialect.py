@@ -26,6 +26,8 @@ from sidecar.transcripts.transcript import Notice, Segment
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors of parsing a malformed response."""
 
+FLAC = "audio/flac"
+
 
 class FailureStep(Enum):
     """Next step after a chunk failed."""
@@ -122,9 +124,6 @@ def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarE
     if isinstance(error, UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
     return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
-
-
-FLAC = "audio/flac"
 
 
 @dataclass(frozen=True, slots=True)

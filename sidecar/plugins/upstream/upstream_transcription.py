@@ -38,6 +38,9 @@ Result = TypeVar("Result")
 CANCEL_POLL_S = 0.05
 """Poll interval for cancellation."""
 
+STEP_S = 5.0
+"""Audio processed between two checks for cancellation."""
+
 
 class _UpstreamCancelled(Exception):
     """The transcription was cancelled."""
@@ -292,10 +295,6 @@ class UpstreamTranscription:
     def _check(self) -> None:
         if self._cancelled():
             raise _UpstreamCancelled
-
-
-STEP_S = 5.0
-"""Audio processed between two checks for cancellation."""
 
 
 class UpstreamDiarization:

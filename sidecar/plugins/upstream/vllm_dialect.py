@@ -30,6 +30,28 @@ from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
 
+MIN_COMMON_CHARACTERS = 4
+"""Characters that an event and the text before it may share by chance."""
+
+CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
+VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
+"""An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
+vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
+SYSTEM_PROMPT = (
+    "You are a helpful assistant that transcribes audio input into text output in JSON format."
+)
+PROMPT_KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content"
+ANSWER_OPENING = "assistant\n["
+AUDIO_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
+"""Placeholder of the audio in a request; JSON writes it as an escape."""
+TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
+"""Tokens of a prompt: one for 3200 samples at 24 kHz, and about 80 for its words."""
+MAX_PROMPT_INFLATION = 1.5
+"""A prompt that is longer than its maximum by this factor was processed wrongly (seen with
+recordings of half an hour): its answer is rejected."""
+MAX_LOOP_RETRIES = 12
+"""Maximum retries of one chunk because of loops; each processes the audio again."""
+
 
 def _parse_object(value: bytes) -> dict[str, Any]:
     event = loads(value)
@@ -37,10 +59,6 @@ def _parse_object(value: bytes) -> dict[str, Any]:
         what = "is no JSON" if event is None else "has an event that is no object"
         raise upstream_dialect.garbled_failure(what)
     return event
-
-
-MIN_COMMON_CHARACTERS = 4
-"""Characters that an event and the text before it may share by chance."""
 
 
 class VllmAnswerReader(loop_guard.GuardedAnswer):
@@ -84,26 +102,6 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         if len(self.text) >= MIN_COMMON_CHARACTERS:
             text = text.removeprefix(self.text)
         return text
-
-
-CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
-VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
-"""An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
-vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
-SYSTEM_PROMPT = (
-    "You are a helpful assistant that transcribes audio input into text output in JSON format."
-)
-PROMPT_KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content"
-ANSWER_OPENING = "assistant\n["
-AUDIO_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Placeholder of the audio in a request; JSON writes it as an escape."""
-TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
-"""Tokens of a prompt: one for 3200 samples at 24 kHz, and about 80 for its words."""
-MAX_PROMPT_INFLATION = 1.5
-"""A prompt that is longer than its maximum by this factor was processed wrongly (seen with
-recordings of half an hour): its answer is rejected."""
-MAX_LOOP_RETRIES = 12
-"""Maximum retries of one chunk because of loops; each processes the audio again."""
 
 
 class VllmDialect(upstream_dialect.UpstreamDialect):
