@@ -22,7 +22,7 @@ def default(name: str) -> float:
 
 def test_two_keep_alives_fit_into_the_silence_limit_of_clients() -> None:
     assert (
-        min(transport.SILENCE_S, load_balancer.USUAL_LIMITS.stream_silence_timeout_s)
+        min(transport.SILENCE_S, load_balancer.DEFAULT_LIMITS.stream_silence_timeout_s)
         > 2 * responses.SSE_KEEP_ALIVE_S
     )
 

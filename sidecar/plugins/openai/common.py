@@ -103,11 +103,11 @@ def error_response(error: errors.SidecarError) -> Response:
 def error_body(error: errors.SidecarError) -> dict[str, Any]:
     """Return an error in OpenAI's format, for a response or a stream."""
     status = status_of(error)
-    usual = "server_error" if status >= 500 else "invalid_request_error"
+    default_type = "server_error" if status >= 500 else "invalid_request_error"
     return {
         "error": {
             "message": f"{error.detail} {error.hint}",
-            "type": _TYPES.get(status, usual),
+            "type": _TYPES.get(status, default_type),
             "param": param_of(error),
             "code": error.code,
         }
@@ -145,8 +145,8 @@ def speaker_letters(speaker: int) -> str:
     label = ""
     number = speaker + 1
     while number:
-        number, place = divmod(number - 1, 26)
-        label = chr(ord("A") + place) + label
+        number, letter = divmod(number - 1, 26)
+        label = chr(ord("A") + letter) + label
     return label
 
 
@@ -223,8 +223,10 @@ def chosen_precision(spec: EngineSpec, name: str, *, strict: bool) -> Precision:
     names = model_names(spec)
     if name in names:
         return names[name]
-    usual = not name or name in (*LIVE_ALIASES, REALTIME_MODEL) or _CLIENT_DEFAULTS.fullmatch(name)
-    if usual and not strict:
+    is_default = (
+        not name or name in (*LIVE_ALIASES, REALTIME_MODEL) or _CLIENT_DEFAULTS.fullmatch(name)
+    )
+    if is_default and not strict:
         return Precision.AUTO
     if not name:
         raise errors.FieldMissing(

@@ -156,8 +156,8 @@ def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
 
 def transcript_warnings(transcript: Transcript) -> dict[str, Any]:
     """Return the warnings of a transcript."""
-    said = [{"code": notice.code, "message": notice.message} for notice in transcript.notices]
-    return {"warnings": said} if said else {}
+    warnings = [{"code": notice.code, "message": notice.message} for notice in transcript.notices]
+    return {"warnings": warnings} if warnings else {}
 
 
 class OpenAIModel(BaseModel):

@@ -197,18 +197,18 @@ class OpenAIRequestForm:
 
     def all(self, name: str) -> list[str]:
         """Return all values of a list, numbered ones in order of their numbers."""
-        found = {name: -1} | {
+        numbers = {name: -1} | {
             sent: int(item[2] or -2)
             for sent in self._lists
             if (item := _ITEM.fullmatch(sent)) and item[1] == name
         }
-        names = sorted(found, key=lambda sent: found[sent])
+        names = sorted(numbers, key=lambda sent: numbers[sent])
         return [value for sent in names for value in self._lists.get(sent, ())]
 
     def inside(self, name: str) -> dict[str, object]:
         """Return the values of a field that has subfields, given with brackets or as JSON."""
         begin = f"{name}["
-        found: dict[str, object] = {
+        subfields: dict[str, object] = {
             key.removeprefix(begin).removesuffix("]"): values[-1]
             for key, values in self._lists.items()
             if key.startswith(begin)
@@ -216,16 +216,16 @@ class OpenAIRequestForm:
         word = self.one(name).strip()
         if word.startswith("{"):
             try:
-                return dict(parse_json_message(word)) | found
+                return dict(parse_json_message(word)) | subfields
             except ValueError:
                 raise errors.FieldInvalid(f"'{name}' is not valid JSON.") from None
-        return ({"type": word} if word else {}) | found
+        return ({"type": word} if word else {}) | subfields
 
 
 async def read_request(
-    request: Request, service: Service, *, translate: bool, usual: str = ""
+    request: Request, service: Service, *, translate: bool, default_model: str = ""
 ) -> OpenAIRequest:
-    """Read the body, a form or the recording itself; ``usual`` is the model if none is named.
+    """Read the body, a form or the recording itself; ``default_model``: if none is named.
 
     Raises:
         errors.BadRequest: the body does not have its content type, or a field is invalid.
@@ -235,30 +235,30 @@ async def read_request(
     if not raw and media_type(request) != "multipart/form-data":
         raise errors.ContentTypeUnsupported(hint=f"Send multipart/form-data: {_HINT}")
     ends = "", "[]", *(f"[{number}]" for number in range(MAX_KNOWN_SPEAKERS))
-    room = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ends}
+    long_fields = {f"{REFERENCES}{end}": MAX_REFERENCES_CHARACTERS for end in ends}
     try:
-        upload = await read_form(request, service, file=FILE, long=room, raw=raw)
+        upload = await read_form(request, service, file=FILE, long=long_fields, raw=raw)
     except errors.FileMissing:
         raise _no_file() from None
     with close_on_error(upload.source):
-        return await _parse_request(upload, service, identity_of(request), translate, usual)
+        return await _parse_request(upload, service, identity_of(request), translate, default_model)
 
 
 async def _parse_request(
-    upload: UploadForm, service: Service, identity: Identity, translate: bool, usual: str
+    upload: UploadForm, service: Service, identity: Identity, translate: bool, default_model: str
 ) -> OpenAIRequest:
     if upload.part != FILE:
         raise _no_file()
     form = OpenAIRequestForm(upload.lists)
     strict = OpenAISettings.of(service.settings).openai_strict
-    model = form.one("model").strip() or usual
+    model = form.one("model").strip() or default_model
     precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (
-        bool(usual)
+        bool(default_model)
         and request_options.parse_flag("translate", form.one("translate"), default=False)
     )
     answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
-    if not usual:  # clients of whisper.cpp's server send many fields that only it knows
+    if not default_model:  # clients of whisper.cpp's server send many fields that only it knows
         odd = request_options.unknown_fields(map(_field_of, upload.lists), KNOWN_FIELDS)
         answer = replace(
             answer, notices=(*answer.notices, *request_options.unknown_field_notices(odd))
@@ -266,11 +266,11 @@ async def _parse_request(
     options = service.options(option_fields(form, service.spec, answer, precision))
     names, references = form.all(NAMES), form.all(REFERENCES)
     if references:  # base64 of four clips takes 0.25 s: not on the event loop
-        known = await service.spool_threads.run(known_speakers, names, references)
+        clips = await service.spool_threads.run(known_speakers, names, references)
     else:
-        known = known_speakers(names, references)
+        clips = known_speakers(names, references)
     options = replace(options, translate=translate)
-    options = await with_known_speakers(service, identity, options, known)
+    options = await with_known_speakers(service, identity, options, clips)
     warnings = (
         *openai_common.model_warnings(service.spec, model),
         *(notice.message for notice in answer.notices),
@@ -317,16 +317,16 @@ def answer_options_of(
         request_options.parse_choice("timestamp_granularities", one, OpenAIGranularity.SEGMENT)
         for one in form.all("timestamp_granularities")
     )
-    found = [_chunking(form), _languages(form, spec), _logprobs(form, strict=strict)]
+    notices = [_chunking(form), _languages(form, spec), _logprobs(form, strict=strict)]
     if granularities and response_format is not OpenAIResponseFormat.VERBOSE:
         only = "'timestamp_granularities' goes with the response_format verbose_json only."
         if strict:
             raise errors.FieldInvalid(only)
-        found.append(Notice("option_ignored", only))
+        notices.append(Notice("option_ignored", only))
         granularities = frozenset()
-    notices = tuple(notice for notice in found if notice)
-    usual = frozenset({OpenAIGranularity.SEGMENT})
-    return OpenAIAnswerOptions(response_format, stream, granularities or usual, translate, notices)
+    granularities = granularities or frozenset({OpenAIGranularity.SEGMENT})
+    all_notices = tuple(notice for notice in notices if notice)
+    return OpenAIAnswerOptions(response_format, stream, granularities, translate, all_notices)
 
 
 def _logprobs(form: OpenAIRequestForm, *, strict: bool) -> Notice | None:

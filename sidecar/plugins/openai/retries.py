@@ -36,10 +36,10 @@ RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
 CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
 """The same for a running job while others wait, unless its owner sends a retry."""
-CROWDED_LOOK_S = 1.0
+CROWDED_POLL_S = 1.0
 HELD_S = limit("openai_held", 30.0)
 """Seconds that a request waits for a full queue: proxies give up after a minute."""
-HELD_LOOK_S = 0.1
+HELD_POLL_S = 0.1
 MAX_HELD_OF_OWNER = 4
 """Maximum requests of one owner that wait for a full queue."""
 DEFAULT_CLIENT_TIMEOUT_S = 600.0
@@ -115,7 +115,7 @@ class OpenAIAbandonedJobs:
                 self._jobs.remove(abandoned)
                 cancel()
             else:
-                loop.call_later(CROWDED_LOOK_S, check)
+                loop.call_later(CROWDED_POLL_S, check)
 
         loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), check)
         self._jobs.append(abandoned)
@@ -177,7 +177,7 @@ class OpenAIQueueTurns:
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
                             return await self._submissions.place(identity, key)
-                    await asyncio.sleep(HELD_LOOK_S)
+                    await asyncio.sleep(HELD_POLL_S)
                 raise UploadStalled("The client hung up while it waited for a place.")
         return await self._submissions.place(identity, key)
 

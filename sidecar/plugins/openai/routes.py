@@ -60,7 +60,12 @@ def build_router(service: Service) -> APIRouter:
         translate=True,
     )
     name = service.spec.name
-    add(INFERENCE, "Transcribe a recording (whisper.cpp's server)", messages.INFER, usual=name)
+    add(
+        INFERENCE,
+        "Transcribe a recording (whisper.cpp's server)",
+        messages.INFER,
+        default_model=name,
+    )
 
     @router.get(MODELS, response_model=messages.OpenAIModelList)
     async def listed(request: Request) -> Response:
@@ -69,11 +74,11 @@ def build_router(service: Service) -> APIRouter:
         names = openai_common.listed_models(spec, strict=strict)
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         try:
-            here = await model_list.models_field(service, identity_of(request))
+            models_fields = await model_list.models_field(service, identity_of(request))
         except MachineBusy as error:  # the names do not depend on the disk
             log_error(error, None)
-            here = {}
-        body = messages.OpenAIModelList(object="list", data=models, **here)
+            models_fields = {}
+        body = messages.OpenAIModelList(object="list", data=models, **models_fields)
         return responses.json_response(body.model_dump(exclude_unset=True), headers=_request_id())
 
     @router.get(f"{MODELS}/{{model:path}}", response_model=messages.OpenAIModel)
@@ -107,14 +112,16 @@ class _OpenAITranscriptions:
         self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
 
     async def answer(
-        self, request: Request, *, translate: bool = False, usual: str = ""
+        self, request: Request, *, translate: bool = False, default_model: str = ""
     ) -> Response:
-        """Return the response to a request; ``usual``: as in `read_request`."""
+        """Return the response to a request; ``default_model``: as in `read_request`."""
         service, identity, arrived = self._service, identity_of(request), _now()
         key = idempotency_key_of(request)
         reservation = await self._turns.reserve(request, identity, key)
         with reservation or nullcontext():
-            openai_request = await read_request(request, service, translate=translate, usual=usual)
+            openai_request = await read_request(
+                request, service, translate=translate, default_model=default_model
+            )
             started = await self._start_job(request, openai_request, reservation, key)
         job = started.job
         headers = {

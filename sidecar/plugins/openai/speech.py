@@ -172,7 +172,7 @@ def _model_warnings(given: object, spec: TtsSpec, *, strict: bool) -> tuple[str,
     return (f"The model '{name[:64]}' is not loaded here; '{spec.name}' spoke.",)
 
 
-async def with_voice_here(request: SpeechRequest, tts: TtsClient) -> SpeechRequest:
+async def with_available_voice(request: SpeechRequest, tts: TtsClient) -> SpeechRequest:
     """Return the request with a voice of the engine.
 
     If the engine lacks a voice of OpenAI's, its default ('') replaces it, with a warning. This
@@ -192,7 +192,7 @@ async def with_voice_here(request: SpeechRequest, tts: TtsClient) -> SpeechReque
     return replace(request, synthesis=synthesis, warnings=(*request.warnings, warning))
 
 
-async def spoken(
+async def speech_audio(
     tts: TtsClient, request: SpeechRequest, quota: SpeechQuota, identity: Identity
 ) -> AsyncGenerator[bytes, None]:
     """Yield the encoded audio of a text while it is synthesized, sentence by sentence. Other
@@ -210,14 +210,14 @@ async def spoken(
         if not phrase.text:
             continue
         audio = phrase_audio(tts, phrase.text, request.synthesis, quota.turns.held(identity))
-        async with aclosing(audio) as sounds:
-            async for pcm in sounds:
-                size += len(pcm)
+        async with aclosing(audio) as blocks:
+            async for block in blocks:
+                size += len(block)
                 if size > MAX_SPEECH_S * SAMPLE_BYTES * RATE:
                     raise errors.FieldInvalid(
                         f"'input' is more than {MAX_SPEECH_S} s of audio.", hint="Send it in parts."
                     )
-                if encoded := await asyncio.to_thread(encoder.add, pcm):
+                if encoded := await asyncio.to_thread(encoder.add, block):
                     yield encoded
     if not size:
         yield await asyncio.to_thread(encoder.add, bytes(SILENCE_BYTES))
@@ -241,12 +241,12 @@ async def phrase_audio(
     async def pump() -> None:
         free = MAX_PHRASE_BYTES
         try:
-            async with turn, aclosing(tts.say(text, synthesis)) as sounds:
-                async for sound in sounds:
-                    free -= len(sound.pcm)
+            async with turn, aclosing(tts.say(text, synthesis)) as blocks:
+                async for block in blocks:
+                    free -= len(block.pcm)
                     if free < 0:
                         raise errors.EngineFailed("The audio of a phrase exceeded the limit.")
-                    waiting.put_nowait(sound.pcm)
+                    waiting.put_nowait(block.pcm)
         finally:
             waiting.put_nowait(None)
 
@@ -301,9 +301,9 @@ class SpeechResponse(responses.StreamedResponse):
             raise errors.TokenInvalid()
 
     async def _speak(self, send: Send) -> None:
-        request = await with_voice_here(self._request, self._tts)
+        request = await with_available_voice(self._request, self._tts)
         self.headers.update(warning_headers(request.warnings))
-        audio = spoken(self._tts, request, self._quota, self._identity)
+        audio = speech_audio(self._tts, request, self._quota, self._identity)
         await self._send_all(send, speech_events(audio) if self._events else audio)
 
 

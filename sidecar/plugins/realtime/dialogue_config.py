@@ -127,10 +127,10 @@ def _all(given: object, at: str) -> tuple[ToolDefinition, ...]:
         raise FieldInvalid(f"'{at}' is not a list of at most {MAX_TOOLS} tools.", hint=HINT)
     if len(json.dumps(given)) > MAX_TOOLS_CHARACTERS:
         raise FieldInvalid(f"'{at}' has more than {MAX_TOOLS_CHARACTERS} characters.")
-    found = tuple(_one(session_config.require_object(at, tool), at) for tool in given)
-    if len({tool.name for tool in found}) < len(found):
+    definitions = tuple(_one(session_config.require_object(at, tool), at) for tool in given)
+    if len({tool.name for tool in definitions}) < len(definitions):
         raise FieldInvalid(f"'{at}' has two tools with the same name.")
-    return found
+    return definitions
 
 
 def _one(given: Mapping[str, Any], at: str) -> ToolDefinition:
@@ -224,7 +224,7 @@ class RealtimeDialogueConfig:
     def synthesis(self, default_synthesis: SynthesisOptions) -> SynthesisOptions:
         """Return the synthesis options of answers."""
         rate = (
-            session_config.USUAL_RATE
+            session_config.DEFAULT_RATE
             if self.audio_format is session_config.RealtimeAudioFormat.PCM
             else TELEPHONE_RATE
         )
@@ -353,9 +353,9 @@ def with_output(config: RealtimeDialogueConfig, audio: object, name: str) -> Rea
         parsed_format, rate = session_config.parse_audio_format(audio_format, f"{at}.format")
         if (
             parsed_format is session_config.RealtimeAudioFormat.PCM
-            and rate != session_config.USUAL_RATE
+            and rate != session_config.DEFAULT_RATE
         ):
-            raise FieldInvalid(f"'{at}.format.rate' is not {session_config.USUAL_RATE}.")
+            raise FieldInvalid(f"'{at}.format.rate' is not {session_config.DEFAULT_RATE}.")
         updated = replace(updated, audio_format=parsed_format)
     voice = given.get("voice")
     if isinstance(voice, Mapping):

@@ -87,9 +87,9 @@ class RealtimeResponse:
 
     def part(self, what: str, item: RealtimeDialogueItem, **fields: Any) -> EventBody:
         """Return an event of an item in it: its text, its audio, or a call's arguments."""
-        place = {"response_id": self.id, "item_id": item.id, "output_index": item.index}
+        ids = {"response_id": self.id, "item_id": item.id, "output_index": item.index}
         part = {"call_id": item.call} if item.call else {"content_index": 0}
-        return {"type": f"response.{what}", **place, **part, **fields}
+        return {"type": f"response.{what}", **ids, **part, **fields}
 
     def content_part(self, what: str, text: str) -> EventBody:
         """Return the event that the content of its message is ``added`` or ``done``."""
@@ -312,11 +312,11 @@ class RealtimeDialogueEvents:
             case conversation_events.ConversationError(turn=0):
                 yield server_events.error_event(output.error, output.name or None)
             case conversation_events.CommitAcknowledged():
-                yield from self.user_turns.taken()
+                yield from self.user_turns.commit_recognized()
             case conversation_events.DiscardAcknowledged():
                 yield server_events.input_event("cleared")
             case conversation_events.ReplyStarted():
-                yield from self.user_turns.given_up(errors.EngineFailed())
+                yield from self.user_turns.fail_current(errors.EngineFailed())
                 yield from self.responses.events_of(output)
             case _:
                 yield from self.user_turns.events_of(output)
@@ -336,13 +336,13 @@ def status_details(
     ending: conversation_events.ReplyEnding, error: errors.SidecarError | None
 ) -> EventBody:
     """Return the reason for the end of a response, in the format of its status."""
-    found: EventBody = {"type": STATUSES[ending]}
+    details: EventBody = {"type": STATUSES[ending]}
     if ending in _REASONS:
-        found["reason"] = _REASONS[ending]
+        details["reason"] = _REASONS[ending]
     if ending is conversation_events.ReplyEnding.FAILED and error is not None:
         body = error_body(error)["error"]
-        found["error"] = {name: body[name] for name in ("type", "code", "message")}
-    return found
+        details["error"] = {name: body[name] for name in ("type", "code", "message")}
+    return details
 
 
 @dataclass(slots=True)

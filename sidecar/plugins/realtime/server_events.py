@@ -137,19 +137,19 @@ class RealtimeDialogueItem:
 
     def view(self, *, empty: bool = False) -> EventBody:
         """Return the item as clients read it; ``empty``: without its content."""
-        known = {"id": self.id, "object": "realtime.item", "status": self.status}
+        view = {"id": self.id, "object": "realtime.item", "status": self.status}
         if self.returned:
             kind = "function_call_output"
-            return known | {"type": kind, "call_id": self.call, "output": self.text}
+            return view | {"type": kind, "call_id": self.call, "output": self.text}
         if self.call:
-            return known | {
+            return view | {
                 "type": "function_call",
                 "call_id": self.call,
                 "name": self.name,
                 "arguments": "" if empty else self.text,
             }
         content = [] if empty else [self.content]
-        return known | {"type": "message", "role": self.role.value, "content": content}
+        return view | {"type": "message", "role": self.role.value, "content": content}
 
 
 class RealtimeDialogueItems:
@@ -223,21 +223,21 @@ class RealtimeUserTurns:
     def __init__(self, items: RealtimeDialogueItems) -> None:
         self.detects = self.transcribes = True
         self._items = items
-        self._taken = 0.0
+        self._turn_start_s = 0.0
 
     def clear(self, received_s: float) -> None:
         """Discard the audio up to ``received_s``."""
-        self._taken = received_s
+        self._turn_start_s = received_s
 
-    def _take(self, received_s: float) -> float:
+    def _end_turn(self, received_s: float) -> float:
         """End the turn at ``received_s`` seconds of audio; return the second at which it began.
 
         Raises:
             CommitEmpty: it is too short.
         """
-        if received_s - self._taken < LEAST_S:
+        if received_s - self._turn_start_s < LEAST_S:
             raise CommitEmpty()
-        began, self._taken = self._taken, received_s
+        began, self._turn_start_s = self._turn_start_s, received_s
         return began
 
     def _commit(self, item: RealtimeDialogueItem) -> Iterator[EventBody]:
@@ -287,7 +287,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         Raises:
             CommitEmpty: it is too short.
         """
-        self._take(received_s)
+        self._end_turn(received_s)
         item = next((one for one in self._open if not one.committed), None)
         return self._ends(item or self._new())
 
@@ -319,7 +319,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
             case live_events.NoticeRaised(notice):
                 self._failed = self._failed or notice.code == live_events.RECOGNITION_FAILED
 
-    def give_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
+    def fail_committed(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Report committed turns as failed, because no more results come."""
         for item in self._open:
             if item.committed:
@@ -347,7 +347,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         yield from self._commit(item)
 
     def _stopped(self, item: RealtimeTranscriptionItem, at: float) -> Iterator[EventBody]:
-        self._taken = max(self._taken, at)
+        self._turn_start_s = max(self._turn_start_s, at)
         yield speech_stopped(item.id, at)
         if not item.committed:
             yield from self._ends(item)
@@ -357,11 +357,11 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         code = language_code(final.language)
         if code is not None and code not in item.languages:
             item.languages.append(code)
-        whole = join_texts([item.before, text])
-        if not whole.startswith(item.shown):
+        full_text = join_texts([item.before, text])
+        if not full_text.startswith(item.shown):
             shown = len(item.shown.split()) - len(item.before.split())
-            whole = " ".join([item.shown, *text.split()[shown:]])
-        yield from self._show(item, whole)
+            full_text = " ".join([item.shown, *text.split()[shown:]])
+        yield from self._show(item, full_text)
         item.before = item.shown
         if self.diarizes:
             self._segments[final.piece] = item.id, final.segment
@@ -372,7 +372,7 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
     def _ended(self, ended: live_events.TurnEnded) -> Iterator[EventBody]:
         item = self._of(ended.turn)
         if not item.committed:
-            self._taken = max(self._taken, ended.end)
+            self._turn_start_s = max(self._turn_start_s, ended.end)
             yield from self._ends(item)
         self._open.remove(item)
         if item.shed:
@@ -429,7 +429,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         Raises:
             CommitEmpty: it is too short.
         """
-        self._start, self._end = self._take(received_s), received_s
+        self._start, self._end = self._end_turn(received_s), received_s
         item = self._now
         if item is None or item.id in self._items or item in self._committed or item.settled:
             item = self._new()  # that one has its commit, although the client may have deleted it
@@ -455,12 +455,12 @@ class RealtimeConversationTurns(RealtimeUserTurns):
                     yield speech_stopped(self._now.id, self._span(self._utterance)[1])
                 self._now, self._last = None, ""
 
-    def taken(self) -> Iterator[EventBody]:
+    def commit_recognized(self) -> Iterator[EventBody]:
         """Record that the oldest commit was recognized to its end."""
         if self._committed and not (item := self._committed.popleft()).settled:
             yield from self._complete(item, "", 0)
 
-    def given_up(self, error: errors.SidecarError) -> Iterator[EventBody]:
+    def fail_current(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Report the failure of a turn that is answered without its transcript, if there is one."""
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
@@ -483,7 +483,7 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         if item.id in self._items:
             return
         self._end = self._span(utterance)[1]
-        self._taken = max(self._taken, self._end)
+        self._turn_start_s = max(self._turn_start_s, self._end)
         if self.detects:
             yield speech_stopped(item.id, self._end)
         yield from self._commit(item)

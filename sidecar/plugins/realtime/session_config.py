@@ -25,7 +25,7 @@ from sidecar.interfaces.request_options import (
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.plugins.openai import common as openai_common
 
-USUAL_RATE = 24_000
+DEFAULT_RATE = 24_000
 """Default sample rate of PCM in Hz; OpenAI accepts no other."""
 
 _DELAY_S = {"minimal": 0.16, "low": 0.32, "medium": 0.48, "high": 0.96, "xhigh": 2.4}
@@ -161,7 +161,7 @@ class RealtimeTranscriptionConfig:
     """
 
     audio_format: RealtimeAudioFormat = RealtimeAudioFormat.PCM
-    rate: int = USUAL_RATE
+    rate: int = DEFAULT_RATE
     model: str = ""
     requested_language: str = ""
     language: str = AUTO
@@ -370,7 +370,7 @@ def parse_audio_format(value: object, at: str) -> tuple[RealtimeAudioFormat, int
     if audio_format is not RealtimeAudioFormat.PCM:
         return audio_format, codecs.G711_RATE
     least, most = SAMPLE_RATES.start, SAMPLE_RATES.stop - 1
-    return audio_format, parse_integer(f"{at}.rate", given.get("rate"), least, most) or USUAL_RATE
+    return audio_format, parse_integer(f"{at}.rate", given.get("rate"), least, most) or DEFAULT_RATE
 
 
 def _transcription(given: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]:

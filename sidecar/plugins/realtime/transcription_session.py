@@ -164,7 +164,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
                 self._dropped += isinstance(numbered.event, TurnDropped)
                 self._news.set()
         except errors.SidecarError as error:
-            await self._send(*self._turns.give_up(error))
+            await self._send(*self._turns.fail_committed(error))
             raise
 
     async def _execute(self, command: client_events.RealtimeCommand, event_id: str | None) -> None:

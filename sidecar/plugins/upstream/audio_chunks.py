@@ -234,7 +234,7 @@ def assign_speakers(
     own speakers, which are matched with the turns. Words of chunks that no server diarized go to
     the speakers of the turns.
     """
-    found: list[Segment] = []
+    assigned: list[Segment] = []
     for number, one in enumerate(results):
         segments = place_segments(one)
         if not diarize:
@@ -243,20 +243,22 @@ def assign_speakers(
             segments = attribute_words(segments, turns)
         elif len(results) > 1:
             segments = _link_speakers(segments, turns, 1000 * (number + 1), one)
-        found += segments
-    return number_speakers_by_appearance(sorted(found, key=lambda one: (one.start, one.end)))
+        assigned += segments
+    return number_speakers_by_appearance(sorted(assigned, key=lambda one: (one.start, one.end)))
 
 
 def _link_speakers(
     segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, result: ChunkResult
 ) -> list[Segment]:
     """Map a chunk's own speakers to those of the turns; one without a match is a new speaker."""
-    ours = turns_within(turns, result.chunk.start_s, result.chunk.end_s)
-    persons = match_speakers(turn_agreement(ours, speaker_turns_of(segments), MIN_SHARED_S), 0.0)
+    chunk_turns = turns_within(turns, result.chunk.start_s, result.chunk.end_s)
+    speakers = match_speakers(
+        turn_agreement(chunk_turns, speaker_turns_of(segments), MIN_SHARED_S), 0.0
+    )
     return [
         one
         if one.speaker is None
-        else replace(one, speaker=persons.get(one.speaker, first + one.speaker))
+        else replace(one, speaker=speakers.get(one.speaker, first + one.speaker))
         for one in segments
     ]
 
@@ -286,18 +288,18 @@ def assemble_transcript(
 
 
 def _notices(results: Iterable[ChunkResult]) -> list[Notice]:
-    found: dict[str, Notice] = {}
+    notices: dict[str, Notice] = {}
     ignored: dict[str, None] = {}
     for one in results:
         for notice in one.answer.notices:
-            found.setdefault(notice.code, notice)
+            notices.setdefault(notice.code, notice)
         ignored |= dict.fromkeys(one.answer.ignored)
     if ignored:
         fields = ", ".join(ignored)
-        found["option_ignored"] = Notice(
+        notices["option_ignored"] = Notice(
             "option_ignored", f"The upstream does not support these options: {fields}."
         )
-    return list(found.values())
+    return list(notices.values())
 
 
 def _first_known(values: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ class ChunkRequests:
     def __init__(
         self,
         options: UpstreamOptions,
-        limits: load_balancer.FailoverLimits = load_balancer.USUAL_LIMITS,
+        limits: load_balancer.FailoverLimits = load_balancer.DEFAULT_LIMITS,
     ) -> None:
         self._options, self._limits = options, limits
         self.cuts = not options.piece_s
@@ -142,7 +142,7 @@ class ChunkRequests:
         attempts = load_balancer.ChunkAttempts(now, now + 2 * timeout_s, self._limits)
         while True:
             index = await self._next_candidate(attempts)
-            attempts.asked.add(index)
+            attempts.tried.add(index)
             upstream = self.upstreams[index]
             try:
                 answer = await self._request_answer(index, work, flac, timeout_s)

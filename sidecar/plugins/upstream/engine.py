@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import engine_interface
-from sidecar.plugins.upstream.load_balancer import USUAL_LIMITS, FailoverLimits
+from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, FailoverLimits
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class UpstreamEngine:
     """Engine that sends chunks to upstreams and joins their transcripts."""
 
-    def __init__(self, limits: FailoverLimits = USUAL_LIMITS) -> None:
+    def __init__(self, limits: FailoverLimits = DEFAULT_LIMITS) -> None:
         self.sample_rate = SAMPLE_RATE
         self._limits = limits
         self._chunk_requests: ChunkRequests | None = None

@@ -40,7 +40,7 @@ class FailoverLimits:
     """Maximum pause within a streamed answer."""
 
 
-USUAL_LIMITS = FailoverLimits()
+DEFAULT_LIMITS = FailoverLimits()
 
 
 @dataclass(slots=True)
@@ -48,15 +48,15 @@ class ChunkAttempts:
     """Attempts of one chunk: their deadline, and the error if all fail.
 
     ``until``: deadline if a server was reached (``reached``) but is busy or broken. ``begun``:
-    start of the wait for a reachable server. ``asked``: the servers that were tried.
+    start of the wait for a reachable server. ``tried``: the servers that got a request.
     """
 
     begun: float
     until: float
-    limits: FailoverLimits = USUAL_LIMITS
+    limits: FailoverLimits = DEFAULT_LIMITS
     broken: int = 0
     reached: bool = False
-    asked: set[int] = field(default_factory=set)
+    tried: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
     last: errors.SidecarError | None = None
 
@@ -111,7 +111,7 @@ class UpstreamBalancer:
     """Load balancer with the state of ``count`` upstreams. ``dice`` returns numbers from 0 to 1."""
 
     def __init__(
-        self, count: int, dice: Callable[[], float], limits: FailoverLimits = USUAL_LIMITS
+        self, count: int, dice: Callable[[], float], limits: FailoverLimits = DEFAULT_LIMITS
     ) -> None:
         self.upstreams = [UpstreamState() for _ in range(count)]
         self._dice, self._limits = dice, limits
@@ -124,14 +124,14 @@ class UpstreamBalancer:
         If a server's back-off lasts longer than the deadline, it is tried once all the same,
         because it may be back.
         """
-        asked, over = attempts.refused | attempts.asked, attempts.over(now)
-        index = self.take(now, asked if over else attempts.refused, healthy=over)
+        tried, over = attempts.refused | attempts.tried, attempts.over(now)
+        index = self.take(now, tried if over else attempts.refused, healthy=over)
         if index is not None:
             return index, None
         wait_s = self.free_in(now, attempts.refused)
         if attempts.waits(now, wait_s):
             return None, wait_s
-        return None if over else self.trial(asked), None
+        return None if over else self.trial(tried), None
 
     def take(
         self, now: float, without: Collection[int] = (), *, healthy: bool = False
@@ -149,8 +149,8 @@ class UpstreamBalancer:
     def trial(self, without: Collection[int]) -> int | None:
         """Return the server with the earliest end of its back-off, for a last attempt. None if all
         that are left are on trial already."""
-        aside = [index for index in self._others(without) if not self.upstreams[index].running]
-        first = min(aside, key=lambda index: self.upstreams[index].backoff_until, default=None)
+        idle = [index for index in self._others(without) if not self.upstreams[index].running]
+        first = min(idle, key=lambda index: self.upstreams[index].backoff_until, default=None)
         return self._taken(first)
 
     def free_in(self, now: float, without: Collection[int] = ()) -> float | None:

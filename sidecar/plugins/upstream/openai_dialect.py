@@ -59,8 +59,8 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     if not lost:
         return kept, 0.0
     skipped = [loop_guard.SkippedAudio(*span) for span in merged_spans(lost)]
-    found = sort_by_time([*kept, *(one.segment() for one in skipped)])
-    return found, sum(one.end - one.start for one in skipped)
+    remaining = sort_by_time([*kept, *(one.segment() for one in skipped)])
+    return remaining, sum(one.end - one.start for one in skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ class OpenAiRequestForm:
 
 def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
     """Return the forms of a request to ``model``, the richest first."""
-    usual = (
+    forms = (
         OpenAiRequestForm("verbose_json", ("word", "segment")),
         OpenAiRequestForm("verbose_json"),
         OpenAiRequestForm("json"),
     )
     if DIARIZING_MODEL_WORD in model:
-        return OpenAiRequestForm("diarized_json", extra={"chunking_strategy": "auto"}), *usual
-    return usual
+        return OpenAiRequestForm("diarized_json", extra={"chunking_strategy": "auto"}), *forms
+    return forms
 
 
 class OpenAiDialect(upstream_dialect.UpstreamDialect):
@@ -189,8 +189,8 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
     words = [_parse_word(one, duration_s) for one in body.get("words") or []]
     text = str(body["text"]).strip() if "text" in body or not listed else ""
     if not listed and not words:
-        whole = (Segment(0.0, duration_s, text),) if text else ()
-        return UpstreamAnswer(whole, timed=not text, language=language)
+        whole_chunk = (Segment(0.0, duration_s, text),) if text else ()
+        return UpstreamAnswer(whole_chunk, timed=not text, language=language)
     if not listed:
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
     listed = [one for one in listed if str(one["text"]).strip()]

@@ -117,13 +117,13 @@ class SidecarChunkRequest:
             return []
         try:
             match json.loads(line):
-                case {"segment": dict(said)}:
-                    return [_segment(said, self._options.diarize)]
-                case {"failed": dict(said)}:
-                    headers = {"retry-after": str(said.get("retry_after", ""))}
-                    raise self.refused(int(said["status"]), headers, json.dumps(said).encode())
-                case {"result": whole} | whole:
-                    self._body = whole
+                case {"segment": dict(fields)}:
+                    return [_segment(fields, self._options.diarize)]
+                case {"failed": dict(fields)}:
+                    headers = {"retry-after": str(fields.get("retry_after", ""))}
+                    raise self.refused(int(fields["status"]), headers, json.dumps(fields).encode())
+                case {"result": body} | body:
+                    self._body = body
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcript") from None
         return []
@@ -148,16 +148,16 @@ class SidecarChunkRequest:
 
 def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
     """Parse the body of a 200; raise any of `PARSE_ERRORS` if it is malformed."""
-    about = body["metadata"]
-    diarized = about["diarized"] is True
+    metadata = body["metadata"]
+    diarized = metadata["diarized"] is True
     return UpstreamAnswer(
         segments=tuple(_segment(one, diarized) for one in body["segments"]),
         diarized=diarized,
-        language=str(about.get("language", AUTO)),
-        precision=str(about.get("model_precision", AUTO)),
+        language=str(metadata.get("language", AUTO)),
+        precision=str(metadata.get("model_precision", AUTO)),
         notices=tuple(
             transcript.Notice(str(one["code"]), str(one["message"]))
-            for one in about.get("warnings", ())
+            for one in metadata.get("warnings", ())
         ),
     )
 

@@ -56,8 +56,8 @@ MAX_LOOP_RETRIES = 12
 def _parse_object(value: bytes) -> dict[str, Any]:
     event = loads(value)
     if not isinstance(event, dict):
-        what = "is no JSON" if event is None else "has an event that is no object"
-        raise upstream_dialect.garbled_failure(what)
+        problem = "is no JSON" if event is None else "has an event that is no object"
+        raise upstream_dialect.garbled_failure(problem)
     return event
 
 

@@ -58,7 +58,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
     monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
-    monkeypatch.setattr(retries, "HELD_LOOK_S", 0.001)
+    monkeypatch.setattr(retries, "HELD_POLL_S", 0.001)
     abandoned = retries.OpenAIAbandonedJobs(None, lambda: False)
     return retries.OpenAIQueueTurns(service.submissions, abandoned)
 
@@ -174,7 +174,7 @@ async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(
 async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retries(
     monkeypatch: pytest.MonkeyPatch, left_job: Job, returns: bool
 ) -> None:
-    for name in ("CROWDED_GRACE_S", "CROWDED_LOOK_S"):
+    for name in ("CROWDED_GRACE_S", "CROWDED_POLL_S"):
         monkeypatch.setattr(retries, name, 0)
     looks, looked, cancelled = count(), asyncio.Event(), asyncio.Event()
 

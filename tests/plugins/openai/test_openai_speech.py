@@ -251,7 +251,7 @@ def speech_request(text: str, voice: str = "low", speed: float = 1.0) -> speech.
 async def heard(
     fleet: EngineFleet, text: str, quota: speech.SpeechQuota, identity: Identity = ANONYMOUS
 ) -> bytes:
-    parts = speech.spoken(fleet.voice, speech_request(text), quota, identity)
+    parts = speech.speech_audio(fleet.voice, speech_request(text), quota, identity)
     return b"".join([part async for part in parts])
 
 
@@ -262,7 +262,7 @@ async def conversation_hears(fleet: EngineFleet, text: str) -> bytes:
 async def test_client_that_does_not_read_blocks_no_other_speech(fleet: EngineFleet) -> None:
     """Its phrase has more bytes than may lie unread between the engine's process and ours."""
     quota, endless = speech.SpeechQuota(), speech_request("a" * 480, speed=0.25)
-    async with aclosing(speech.spoken(fleet.voice, endless, quota, ANONYMOUS)) as unread:
+    async with aclosing(speech.speech_audio(fleet.voice, endless, quota, ANONYMOUS)) as unread:
         assert await anext(unread)
         assert await conversation_hears(fleet, "Hi there.")
         assert await heard(fleet, "Hi there.", quota)

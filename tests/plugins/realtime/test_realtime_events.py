@@ -367,7 +367,7 @@ def test_unrecognized_turn_is_failed() -> None:
     assert types(said)[-2] == "failed"
     assert types(tell(items, TurnEnded(1, 2, 3, "")))[-1] == "completed"
     list(items.commit(4.0))
-    (last,) = items.give_up(errors.EngineCrashed())
+    (last,) = items.fail_committed(errors.EngineCrashed())
     check(last)
     assert last["error"]["code"] == "engine_crashed"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.plugins.upstream.errors import UpstreamFailed
-from sidecar.plugins.upstream.load_balancer import USUAL_LIMITS, ChunkAttempts, UpstreamBalancer
+from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, UpstreamBalancer
 from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 
@@ -104,7 +104,7 @@ def test_jitter_is_within_half_and_never_before_retry_after(dice: float) -> None
 
 def test_one_chunk_breaks_at_most_three_upstreams() -> None:
     attempts = ChunkAttempts(0.0, 100.0)
-    steps = [attempts.after(index, failure()) for index in range(USUAL_LIMITS.broken_servers)]
+    steps = [attempts.after(index, failure()) for index in range(DEFAULT_LIMITS.broken_servers)]
     assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
 
 
@@ -151,5 +151,5 @@ def test_upstream_with_a_long_backoff_is_tried_once() -> None:
     balancer.failed(0, 0.0, retry_after=60.0)
     assert balancer.choose(0.0, attempts) == (0, None)
     balancer.release(0)
-    attempts.asked.add(0)
+    attempts.tried.add(0)
     assert balancer.choose(0.0, attempts) == (None, None)
