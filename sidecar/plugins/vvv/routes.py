@@ -32,6 +32,53 @@ from sidecar.transcripts.transcript import Segment
 
 VvvStatus: TypeAlias = Literal["queued", "processing", "streaming", "completed", "failed"]
 
+TRANSCRIBE = "/v1/transcribe"
+STATUS = "/v1/queue/status"
+PATHS = (TRANSCRIBE, STATUS)
+EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
+ENDED_LISTED_S = 30.0
+"""Time in seconds for which a finished job is listed, as in the original server."""
+POSITION_INTERVAL_S = 5.0
+"""Interval of position updates and keep-alives, in seconds."""
+TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
+_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
+"""In the words of the original server's framework."""
+_STATUS_AND_DETAIL: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
+    errors.AudioEmpty: (400, "Empty audio file"),
+    errors.UploadTooLarge: (413, "Audio file too large"),
+    errors.QueueFull: (503, "Queue is full"),
+    errors.UploadsFull: (503, "Queue is full"),
+    errors.FileMissing: (422, _MISSING),
+    errors.ContentTypeUnsupported: (422, _MISSING),
+    errors.TokenMissing: (401, "Not authenticated"),
+    errors.TokenInvalid: (401, TOKEN_INVALID),
+}
+_UNREADABLE = (errors.AudioFormatUnsupported, errors.AudioUndecodable, errors.AudioDecodeTimeout)
+_STATUSES: dict[JobState, VvvStatus] = {JobState.QUEUED: "queued", JobState.DONE: "completed"}
+_MISSING_PART = openapi.object_schema(
+    {"detail": {"type": "array"}, "code": openapi.text(), "hint": openapi.text()},
+    description="A problem whose detail is a list: the part 'audio' is missing.",
+)
+_PROBLEM = openapi.ProblemDetails.model_json_schema()
+ERRORS = openapi.error_responses(
+    {
+        **openapi.content("application/json", schema=_MISSING_PART),
+        **openapi.content("application/problem+json", schema=_PROBLEM),
+    }
+)
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "queue, then unnamed fragments of the answer, then done or error",
+        "content": openapi.content("text/event-stream"),
+    }
+}
+_HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
+_FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
+SUBMIT: dict[str, Any] = {
+    **openapi.body(openapi.content("multipart/form-data", schema=_FORM)),
+    **openapi.parameters(openapi.query("hotwords", _HOTWORDS, "The same as the form field.")),
+}
+
 
 class VvvJobInfo(BaseModel):
     """One of your jobs."""
@@ -49,32 +96,6 @@ class VvvQueueStatus(BaseModel):
     total_queued: int
 
 
-_MISSING_PART = openapi.object_schema(
-    {"detail": {"type": "array"}, "code": openapi.text(), "hint": openapi.text()},
-    description="A problem whose detail is a list: the part 'audio' is missing.",
-)
-_PROBLEM = openapi.ProblemDetails.model_json_schema()
-ERRORS = openapi.error_responses(
-    {
-        **openapi.content("application/json", schema=_MISSING_PART),
-        **openapi.content("application/problem+json", schema=_PROBLEM),
-    }
-)
-
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "queue, then unnamed fragments of the answer, then done or error",
-        "content": openapi.content("text/event-stream"),
-    }
-}
-_HOTWORDS = openapi.text("Names and terms to expect, separated by commas.")
-_FORM = openapi.object_schema({"audio": openapi.AUDIO_FILE, "hotwords": _HOTWORDS}, ["audio"])
-SUBMIT: dict[str, Any] = {
-    **openapi.body(openapi.content("multipart/form-data", schema=_FORM)),
-    **openapi.parameters(openapi.query("hotwords", _HOTWORDS, "The same as the form field.")),
-}
-
-
 def segment_text(segment: Segment) -> str:
     """Return the JSON of a segment as the model writes it; a segment without speech has no
     speaker."""
@@ -89,34 +110,16 @@ class VvvFragments:
     """Text fragments of a job that are still to be sent."""
 
     def __init__(self) -> None:
-        self._unsaid = responses.UnsentSegments()
+        self._unsent = responses.UnsentSegments()
         self._begun = False
 
     def more(self, job: JobRecord) -> Iterator[str]:
         """Yield a fragment for each new segment of a job, and one for the end of the list."""
-        for _, segment in self._unsaid.more(job):
+        for _, segment in self._unsent.more(job):
             yield ("," if self._begun else "[") + segment_text(segment)
             self._begun = True
         if job.transcript is not None:
             yield "]" if self._begun else "[]"
-
-
-EXTENSIONS = ("wav", "mp3", "m4a", "mp4", "flac", "ogg", "opus", "webm", "wma", "aac")
-
-TOKEN_INVALID = "Invalid token"  # noqa: S105 - what is said of one
-_MISSING = [{"type": "missing", "loc": ["body", "audio"], "msg": "Field required", "input": None}]
-"""In the words of the original server's framework."""
-_SAID: dict[type[errors.SidecarError], tuple[int, str | list[dict[str, Any]]]] = {
-    errors.AudioEmpty: (400, "Empty audio file"),
-    errors.UploadTooLarge: (413, "Audio file too large"),
-    errors.QueueFull: (503, "Queue is full"),
-    errors.UploadsFull: (503, "Queue is full"),
-    errors.FileMissing: (422, _MISSING),
-    errors.ContentTypeUnsupported: (422, _MISSING),
-    errors.TokenMissing: (401, "Not authenticated"),
-    errors.TokenInvalid: (401, TOKEN_INVALID),
-}
-_UNREADABLE = (errors.AudioFormatUnsupported, errors.AudioUndecodable, errors.AudioDecodeTimeout)
 
 
 class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
@@ -125,7 +128,8 @@ class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
 
 def error_response(error: errors.SidecarError) -> Response:
     """Return the response of an error."""
-    status, detail = _SAID.get(type(error), (error_responses.STATUS[error.kind], error.detail))
+    default = error_responses.STATUS[error.kind], error.detail
+    status, detail = _STATUS_AND_DETAIL.get(type(error), default)
     if isinstance(error, VvvFileNameUnsupported):
         status = 400
     elif isinstance(error, _UNREADABLE):
@@ -149,13 +153,6 @@ def check_file_name(name: str) -> None:
         raise VvvFileNameUnsupported(f"Unsupported audio format. Supported extensions: {known}")
 
 
-ENDED_LISTED_S = 30.0
-"""Time in seconds for which a finished job is listed, as in the original server."""
-
-
-_STATUSES: dict[JobState, VvvStatus] = {JobState.QUEUED: "queued", JobState.DONE: "completed"}
-
-
 def status_of(job: JobRecord) -> VvvStatus:
     """Return the status of a job in this protocol."""
     if job.state is JobState.RUNNING:
@@ -170,29 +167,22 @@ class VvvRecentJobs:
         self._jobs: dict[str, tuple[float, str, VvvJobInfo]] = {}
         """Latest time, owner and entry of each job."""
 
-    def over(self, job: Job) -> None:
+    def add(self, job: Job) -> None:
         """Record a job that has ended, or whose client disconnected, which cancels it."""
         entry = job_info(job.record, None)
         if not job.ended:
             entry.status = "failed"
-        self._forget_old()
+        self._drop_expired()
         self._jobs[job.id] = time.monotonic() + ENDED_LISTED_S, job.record.owner, entry
 
     def of(self, owner: str) -> dict[str, VvvJobInfo]:
         """Return the entries of the recent jobs of one owner, by id."""
-        self._forget_old()
+        self._drop_expired()
         return {name: entry for name, (_, of, entry) in self._jobs.items() if of == owner}
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         now = time.monotonic()
         self._jobs = {name: job for name, job in self._jobs.items() if job[0] > now}
-
-
-TRANSCRIBE = "/v1/transcribe"
-STATUS = "/v1/queue/status"
-PATHS = (TRANSCRIBE, STATUS)
-POSITION_INTERVAL_S = 5.0
-"""Interval of position updates and keep-alives, in seconds."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -203,68 +193,68 @@ def build_router(service: Service) -> APIRouter:
     @router.post(TRANSCRIBE, responses=STREAM, openapi_extra=SUBMIT)
     async def transcribe(request: Request) -> Response:
         """Transcribe a recording, streamed (the vvv queue's wire)."""
-        caller = request_headers.identity_of(request)
-        job = await _submitted(request, service, caller)
+        identity = request_headers.identity_of(request)
+        job = await _submit(request, service, identity)
 
-        def closed() -> None:
-            service.owned.hang_up(caller, job.record)
-            recent.over(job)
+        def close() -> None:
+            service.owned.hang_up(identity, job.record)
+            recent.add(job)
 
         try:
-            told = await _queue_position(service, caller, job)
+            position = await _queue_position(service, identity, job)
             # A node may have claimed it at once; the first frame of every stream names the job.
-            told = told or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
+            position = position or {"job_id": job.id, "position": 1, "estimated_wait_seconds": 0.0}
         except BaseException:  # no client follows the job yet
-            closed()
+            close()
             raise
-        farewell = responses.sse_frame({"error": TOKEN_INVALID}, "error")
+        last_frame = responses.sse_frame({"error": TOKEN_INVALID}, "error")
         return responses.EventStreamResponse(
-            event_frames(service, caller, job, told), closed, farewell
+            event_frames(service, identity, job, position), close, last_frame
         )
 
     @router.get(STATUS, response_model=VvvQueueStatus)
     async def status(request: Request) -> Response:
         """List your jobs and the length of the queue (the vvv queue's wire)."""
-        caller = request_headers.identity_of(request)
-        unfinished = JobFilter(UNFINISHED_STATES, private=True)  # also those with waiting clients
-        on_their_way = await service.owned.jobs(caller, unfinished)
-        turns = await service.owned.turns(caller, on_their_way)
-        ended = recent.of(caller.owner)
-        going = [job for job in on_their_way if job.id not in ended]
-        jobs = [*ended.values(), *(job_info(job, turns.get(job.id)) for job in going)]
+        identity = request_headers.identity_of(request)
+        job_filter = JobFilter(UNFINISHED_STATES, private=True)  # also those with waiting clients
+        unfinished = await service.owned.jobs(identity, job_filter)
+        positions = await service.owned.turns(identity, unfinished)
+        ended = recent.of(identity.owner)
+        others = [job for job in unfinished if job.id not in ended]
+        jobs = [*ended.values(), *(job_info(job, positions.get(job.id)) for job in others)]
         await service.count_shared_jobs()
-        waiting = service.queue.depth
-        body = VvvQueueStatus(your_jobs=jobs, total_queued=waiting)
+        queued = service.queue.depth
+        body = VvvQueueStatus(your_jobs=jobs, total_queued=queued)
         return responses.json_response(body.model_dump())
 
     return router
 
 
-def job_info(job: JobRecord, turn: QueuePosition | None) -> VvvJobInfo:
+def job_info(job: JobRecord, position: QueuePosition | None) -> VvvJobInfo:
     """Return a job's entry in the status."""
     return VvvJobInfo(
         job_id=job.id,
         status=status_of(job),
-        position=turn.position + 1 if turn else None,
-        estimated_wait_seconds=round(float(turn.wait_s), 1) if turn else None,
+        position=position.position + 1 if position else None,
+        estimated_wait_seconds=round(float(position.wait_s), 1) if position else None,
     )
 
 
 async def event_frames(
-    service: Service, caller: Identity, job: Job, told: dict[str, Any]
+    service: Service, identity: Identity, job: Job, position: dict[str, Any]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the frames of a job, first its queue position at submission.
 
     If a client reads slowly, at most the job's record is buffered for it, and nothing waits for it.
     """
     fragments = VvvFragments()
-    yield responses.sse_frame(told, "queue")
+    yield responses.sse_frame(position, "queue")
     async with aclosing(job.watched(POSITION_INTERVAL_S)) as changes:
         async for change in changes:
-            place = await _queue_position(service, caller, job)
-            if place is not None and place["position"] != told["position"]:
-                told = place
-                yield responses.sse_frame(place, "queue")
+            new_position = await _queue_position(service, identity, job)
+            if new_position is not None and new_position["position"] != position["position"]:
+                position = new_position
+                yield responses.sse_frame(position, "queue")
             elif change is None:
                 yield responses.SSE_KEEP_ALIVE
             else:
@@ -277,15 +267,15 @@ async def event_frames(
         yield responses.sse_frame({"error": job.error.detail}, "error")
 
 
-async def _queue_position(service: Service, caller: Identity, job: Job) -> dict[str, Any] | None:
+async def _queue_position(service: Service, identity: Identity, job: Job) -> dict[str, Any] | None:
     """Return the queue position of a job; `None` if it does not wait."""
-    turn = (await service.owned.turns(caller, [job.record])).get(job.record.id)
-    return job_info(job.record, turn).model_dump(exclude={"status"}) if turn else None
+    position = (await service.owned.turns(identity, [job.record])).get(job.record.id)
+    return job_info(job.record, position).model_dump(exclude={"status"}) if position else None
 
 
-async def _submitted(request: Request, service: Service, caller: Identity) -> Job:
+async def _submit(request: Request, service: Service, identity: Identity) -> Job:
     """Submit the recording of a form and return its job."""
-    with await service.submissions.place(caller) as place:
+    with await service.submissions.place(identity) as reservation:
         if request_headers.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)
@@ -296,4 +286,6 @@ async def _submitted(request: Request, service: Service, caller: Identity) -> Jo
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})
-        return await service.submissions.submit(caller, upload.source, options, place, kept=False)
+        return await service.submissions.submit(
+            identity, upload.source, options, reservation, kept=False
+        )
