@@ -1,4 +1,4 @@
-"""Message envelope, model names, close codes. Pure.
+"""Messages, model names, close codes. Pure.
 
 Two generations of clients use different names for the same fields, and ignore unknown ones. So both
 names are sent, and errors have their reason in both places.
@@ -25,9 +25,10 @@ TYPES = frozenset(
     }
 )
 
-
 MODELS = ("mistralai/Voxtral-Mini-4B-Realtime-2602",)
 """Models that these clients name by default: aliases of the loaded one."""
+
+IDLE, TOO_LONG = 4000, 4003
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class YapIds:
 
 
 @dataclass(frozen=True, slots=True)
-class YapEnvelope:
-    """Frame from a client."""
+class YapMessage:
+    """Message of a client."""
 
     type: str
     ids: YapIds
@@ -61,7 +62,7 @@ class YapRefused(Exception):
 def invalid_message(
     message: str, reason: str = "invalid_message", ids: YapIds | None = None
 ) -> YapRefused:
-    """Return the error of a message that is not an envelope or has an unknown type."""
+    """Return the error of a message that has no valid form or an unknown type."""
     return YapRefused("invalid_message", reason, message, ids)
 
 
@@ -70,7 +71,7 @@ def bad_payload(reason: str, message: str, **details: Any) -> YapRefused:
     return YapRefused("invalid_payload", reason, message, **details)
 
 
-def parse_message(raw: str | bytes) -> YapEnvelope:
+def parse_message(raw: str | bytes) -> YapMessage:
     """Parse a message of a client.
 
     Raises:
@@ -99,7 +100,7 @@ def parse_message(raw: str | bytes) -> YapEnvelope:
             "unknown_message_type",
             ids,
         )
-    return YapEnvelope(words["type"], ids, payload)
+    return YapMessage(words["type"], ids, payload)
 
 
 def audio_of(payload: Mapping[str, Any]) -> bytes:
@@ -159,9 +160,6 @@ def yap_error(error: errors.SidecarError) -> YapRefused:
 
 def _word(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
-
-
-IDLE, TOO_LONG = 4000, 4003
 
 
 def close_of(

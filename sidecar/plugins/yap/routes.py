@@ -16,7 +16,7 @@ from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces import live_options
 from sidecar.live.sessions.session import Session
 from sidecar.plugins.yap import messages
-from sidecar.plugins.yap.messages import MODELS, YapEnvelope, YapIds, YapRefused, message_text
+from sidecar.plugins.yap.messages import MODELS, YapIds, YapMessage, YapRefused, message_text
 from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.plugins.yap.utterances import YapUtterances
 from sidecar.service.facade import Service
@@ -61,9 +61,11 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
         wire="streaming",
     )
     try:
-        wire = _YapConnection(service, socket, session)
-        await socket.send(wire.greeting())
-        await socket.run_until_first_ends(socket.read(wire.at_once), wire.work(), wire.tell())
+        connection = _YapConnection(service, socket, session)
+        await socket.send(connection.greeting())
+        await socket.run_until_first_ends(
+            socket.read(connection.receive), connection.process(), connection.send_events()
+        )
     finally:
         service.live.end(session)
 
@@ -82,38 +84,38 @@ class _YapConnection:
         body = {"id": self._session.id, "created": int(clock.wall_time()), "model": self._model}
         return message_text("session.created", YapIds(self._session.id), body)
 
-    async def at_once(self, message: websocket_connections.Message) -> None:
+    async def receive(self, raw: websocket_connections.Message) -> None:
         """Answer a message at once if its type allows that, else queue it."""
         self._session.touch()
-        ids, given = YapIds(self._session.id), None
+        ids, message = YapIds(self._session.id), None
         try:
-            given = messages.parse_message(message)
-            ids = given.ids
-            if given.type in IMMEDIATE_TYPES:
-                await self._answer(given)
+            message = messages.parse_message(raw)
+            ids = message.ids
+            if message.type in IMMEDIATE_TYPES:
+                await self._answer(message)
             else:
-                if given.type != APPEND or len(message) < UNCOUNTED_CHARACTERS:
-                    self._count(given.type)
-                self._socket.inbound.put(given, len(message))
+                if message.type != APPEND or len(raw) < UNCOUNTED_CHARACTERS:
+                    self._count(message.type)
+                self._socket.inbound.put(message, len(raw))
         except YapRefused as refused:
-            if given is None:
+            if message is None:
                 self._socket.count_malformed()
             await self._socket.send(messages.error_frame(refused, ids))
 
-    async def work(self) -> None:
+    async def process(self) -> None:
         """Process the queued messages in order."""
-        async for given in self._socket.inbound:
+        async for message in self._socket.inbound:
             try:
-                await self._do(given)
+                await self._handle(message)
             except YapRefused as refused:
-                await self._socket.send(messages.error_frame(refused, given.ids))
+                await self._socket.send(messages.error_frame(refused, message.ids))
             except (errors.SoundInvalid, errors.ChunkTooLong) as error:
-                said = messages.yap_error(error)
-                await self._socket.send(messages.error_frame(said, given.ids))
+                frame = messages.error_frame(messages.yap_error(error), message.ids)
+                await self._socket.send(frame)
             except errors.SessionOver:
-                continue  # shutting down: `tell` sends the remaining events and the reason
+                continue  # shutting down: `send_events` sends the remaining events and the reason
 
-    async def tell(self) -> None:
+    async def send_events(self) -> None:
         """Send the session's events. Clients end connections, not sessions: if the session ends,
         the service shuts down."""
         async for numbered in self._session.events():
@@ -123,54 +125,55 @@ class _YapConnection:
                 await self._socket.send(*frames)
         raise errors.ShuttingDown
 
-    async def _answer(self, given: YapEnvelope) -> None:
-        if given.type == "ping":
-            await self._socket.send(message_text("pong", given.ids))
-        elif given.type == "end":
-            await self._socket.send(message_text("session_end", given.ids))
+    async def _answer(self, message: YapMessage) -> None:
+        if message.type == "ping":
+            await self._socket.send(message_text("pong", message.ids))
+        elif message.type == "end":
+            await self._socket.send(message_text("session_end", message.ids))
             await self._socket.close()
             raise websocket_connections.WebSocketGone
 
-    async def _do(self, given: YapEnvelope) -> None:
-        match given.type:
+    async def _handle(self, message: YapMessage) -> None:
+        match message.type:
             case "session.update":
-                await self._update(given)
-            case _ if given.type == APPEND:
-                utterance = self._utterances.active(given.ids)
-                raw = self._samples.add(messages.audio_of(given.payload))
+                await self._update(message)
+            case _ if message.type == APPEND:
+                utterance = self._utterances.active(message.ids)
+                raw = self._samples.add(messages.audio_of(message.payload))
                 await self._session.send(raw)
                 utterance.bytes += len(raw)
             case "input_audio_buffer.commit":
-                self._commit(given)
+                self._commit(message)
             case "cancel":
-                if self._utterances.cancel(given.ids):
+                if self._utterances.cancel(message.ids):
                     self._samples.end()
                     self._session.forget()
-                reason = given.payload.get("reason")
-                said = reason if isinstance(reason, str) and reason else "client_request"
-                await self._socket.send(message_text("cancelled", given.ids, {"reason": said}))
+                reason = message.payload.get("reason")
+                if not isinstance(reason, str) or not reason:
+                    reason = "client_request"
+                await self._socket.send(message_text("cancelled", message.ids, {"reason": reason}))
 
-    async def _update(self, given: YapEnvelope) -> None:
-        wanted = given.payload.get("model")
-        if wanted is not None and wanted not in (self._model, *MODELS):
+    async def _update(self, message: YapMessage) -> None:
+        model = message.payload.get("model")
+        if model is not None and model not in (self._model, *MODELS):
             raise messages.bad_payload(
                 "unsupported_model",
                 f"The model here is '{self._model}'.",
                 allowed_model=self._model,
-                requested=wanted,
+                requested=model,
             )
-        body = {"id": self._session.id, "model": wanted or self._model}
-        await self._socket.send(message_text("session.updated", given.ids, body))
+        body = {"id": self._session.id, "model": model or self._model}
+        await self._socket.send(message_text("session.updated", message.ids, body))
 
-    def _commit(self, given: YapEnvelope) -> None:
-        final = given.payload.get("final", False)
+    def _commit(self, message: YapMessage) -> None:
+        final = message.payload.get("final", False)
         if not isinstance(final, bool):
             raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
         if final:
-            self._utterances.end(given.ids)
+            self._utterances.end(message.ids)
             self._samples.end()
             self._session.commit()
-        elif self._utterances.begin(given.ids):
+        elif self._utterances.begin(message.ids):
             self._samples.end()
             self._session.forget()
 

@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 
 from sidecar.interfaces import live_events
 from sidecar.plugins.yap.messages import YapIds, bad_payload, message_text
+from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import segment_body
+
+BYTES_A_SECOND = 32_000
 
 
 class YapWordDeltas:
     """Word deltas of one utterance, which is sent segment by segment, in order."""
 
     def __init__(self) -> None:
-        self._piece: int | None = None
+        self._segment: int | None = None
         """Number of the current segment; `None` before the first."""
-        self._told = 0
+        self._sent_words = 0
         """Number of its words that were sent."""
-        self._any = False
+        self._begun = False
         self._begin: float | None = None
 
     def begins(self, at: float) -> None:
@@ -29,37 +32,34 @@ class YapWordDeltas:
         it."""
         self._begin = at
 
-    def partial(self, piece: int, stable: str, start: float = 0.0) -> str:
+    def partial(self, segment: int, stable: str, start: float = 0.0) -> str:
         """Return the new words in the stable beginning of a segment that starts at ``start``.
         Return "" while an earlier segment has not ended."""
-        if self._piece is None:
+        if self._segment is None:
             if self._begin is not None and start > self._begin:
                 return ""
-            self._piece = piece
-        if piece != self._piece:
+            self._segment = segment
+        if segment != self._segment:
             return ""
         words = stable.split()
-        fresh = words[self._told :]
-        self._told += len(fresh)
-        return self._behind(fresh)
+        new = words[self._sent_words :]
+        self._sent_words += len(new)
+        return self._with_space(new)
 
-    def final(self, piece: int, text: str) -> str:
+    def final(self, segment: int, text: str) -> str:
         """Return the unsent words of a segment that has ended."""
         words = text.split()
-        if self._piece is None or piece >= self._piece:
-            words = words[self._told if piece == self._piece else 0 :]
-            self._piece, self._told = piece + 1, 0
-        return self._behind(words)
+        if self._segment is None or segment >= self._segment:
+            words = words[self._sent_words if segment == self._segment else 0 :]
+            self._segment, self._sent_words = segment + 1, 0
+        return self._with_space(words)
 
-    def _behind(self, words: list[str]) -> str:
+    def _with_space(self, words: list[str]) -> str:
         text = " ".join(words)
-        if text and self._any:
+        if text and self._begun:
             text = f" {text}"
-        self._any = self._any or bool(text)
+        self._begun = self._begun or bool(text)
         return text
-
-
-BYTES_A_SECOND = 32_000
 
 
 @dataclass(eq=False, slots=True)
@@ -73,7 +73,7 @@ class YapUtterance:
     dropped: bool = False
     shed: bool = False
     deltas: YapWordDeltas = field(default_factory=YapWordDeltas)
-    pieces: list[live_events.Final] = field(default_factory=list)
+    finals: list[live_events.Final] = field(default_factory=list)
 
 
 class YapUtterances:
@@ -91,13 +91,13 @@ class YapUtterances:
 
     def begin(self, ids: YapIds) -> bool:
         """Begin a request; an unfinished one is dropped without an answer. Return whether the
-        session has to forget audio."""
+        session has to drop audio."""
         self._last = ids
-        before = self._active
-        if before is not None and before.ids.request == ids.request:
+        previous = self._active
+        if previous is not None and previous.ids.request == ids.request:
             return False
         self._active = YapUtterance(ids)
-        return self._forget(before)
+        return self._drop(previous)
 
     def active(self, ids: YapIds) -> YapUtterance:
         """Return the utterance of a request that is the active one, which receives audio.
@@ -131,11 +131,11 @@ class YapUtterances:
         """Cancel the request with this id, active or ended. Return as `begin`."""
         for one in self._waiting:
             one.silent = one.silent or one.ids.request == ids.request
-        before = self._active
-        if before is None or before.ids.request != ids.request:
+        previous = self._active
+        if previous is None or previous.ids.request != ids.request:
             return False
         self._active = None
-        return self._forget(before)
+        return self._drop(previous)
 
     def frames_of(self, event: live_events.LiveEvent) -> Iterator[str]:
         """Yield the frames of an event."""
@@ -152,23 +152,23 @@ class YapUtterances:
         elif isinstance(event, live_events.NoticeRaised):
             shed = None if event.turn is None else self._of(event.turn)
             if event.notice.code != live_events.UTTERANCE_DROPPED:
-                yield self._notice(event)
+                yield self._notice(event.notice)
             elif shed is not None:
                 shed.shed = True  # reported at its end, with its duration
         elif isinstance(event, live_events.SpeechStarted):
-            begun = self._of(event.turn)
-            if begun is not None:
-                begun.deltas.begins(event.at)
+            utterance = self._of(event.turn)
+            if utterance is not None:
+                utterance.deltas.begins(event.at)
         elif isinstance(event, live_events.Partial | live_events.Final):
             utterance = self._of(event.turn)
             if utterance is not None and not utterance.silent:
                 yield from _words(utterance, event)
 
     def _of(self, turn: int) -> YapUtterance | None:
-        place = turn - self._turn
-        if 0 <= place < len(self._waiting):
-            return self._waiting[place]
-        return self._active if place == len(self._waiting) else None
+        index = turn - self._turn
+        if 0 <= index < len(self._waiting):
+            return self._waiting[index]
+        return self._active if index == len(self._waiting) else None
 
     def _ended(self, text: str) -> Iterator[str]:
         if self._waiting:
@@ -183,14 +183,15 @@ class YapUtterances:
         usage = {"type": "duration", "seconds": round(utterance.bytes / BYTES_A_SECOND, 3)}
         yield message_text("final", ids, {"normalized_text": text})
         yield message_text("done", ids, {"usage": usage})
-        done: dict[str, object] = {"text": text, "usage": usage}
-        if any(one.name is not None for one in utterance.pieces):
-            done["segments"] = [segment_body(one.segment, one.name) for one in utterance.pieces]
-        yield message_text("transcription.done", ids, done)
+        transcription: dict[str, object] = {"text": text, "usage": usage}
+        if any(one.name is not None for one in utterance.finals):
+            transcription["segments"] = [
+                segment_body(one.segment, one.name) for one in utterance.finals
+            ]
+        yield message_text("transcription.done", ids, transcription)
 
-    def _notice(self, event: live_events.NoticeRaised) -> str:
+    def _notice(self, notice: Notice) -> str:
         ids = self._active.ids if self._active else self._last
-        notice = event.notice
         if notice.code != live_events.PARTIALS_LATE:
             return message_text(
                 "status", ids, {"kind": "notice", "code": notice.code, "message": notice.message}
@@ -202,7 +203,7 @@ class YapUtterances:
         backlog = {"max_backlog_seconds": self._backlog_s}
         return message_text("status", ids, {"kind": "overload_drop", **dropped, **backlog})
 
-    def _forget(self, utterance: YapUtterance | None) -> bool:
+    def _drop(self, utterance: YapUtterance | None) -> bool:
         """Drop an unfinished utterance; it has a turn in the session only if it has audio."""
         if utterance is None or not utterance.bytes:
             return False
@@ -218,7 +219,7 @@ def _words(
         delta = utterance.deltas.partial(event.piece, event.stable, event.start)
     else:
         delta = utterance.deltas.final(event.piece, event.segment.text)
-        utterance.pieces.append(event)
+        utterance.finals.append(event)
     if delta:
         yield message_text("transcription.delta", utterance.ids, {"delta": delta})
         yield message_text("token", utterance.ids, {"text": delta})
