@@ -28,7 +28,7 @@ from sidecar.api.http.responses import json_response
 from sidecar.interfaces.engine_interface import SynthesisOptions
 from sidecar.interfaces.live_options import WholeSamples
 from sidecar.plugins.conversation import audio_pacing
-from sidecar.plugins.conversation import conversation_events as output
+from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.conversation_loop import ConversationLoop
 from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
 from sidecar.plugins.conversation.settings import ConversationSettings
@@ -51,7 +51,7 @@ class S2SMetrics(BaseModel):
     )
 
     @classmethod
-    def of(cls, latency: output.ReplyLatency) -> S2SMetrics:
+    def of(cls, latency: events.ReplyLatency) -> S2SMetrics:
         """Return the latencies of a reply."""
         return cls(
             vad_ms=_ms(latency.endpoint),
@@ -92,12 +92,12 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/status", response_model=S2SStatus)
     async def status() -> Response:
         """State of conversations."""
-        talks = ConversationRegistry.of(service)
+        registry = ConversationRegistry.of(service)
         body = S2SStatus(
-            state=talks.phase.value,
+            state=registry.phase.value,
             initialized=service.live.spec is not None,
-            total_requests=talks.replies,
-            last_metrics=S2SMetrics.of(talks.last or output.ReplyLatency(0)),
+            total_requests=registry.replies,
+            last_metrics=S2SMetrics.of(registry.last or events.ReplyLatency(0)),
         )
         return json_response(body.model_dump())
 
@@ -161,24 +161,24 @@ async def serve_conversation(
         WebSocketGone: the client disconnected.
         errors.SidecarError: the conversation failed.
     """
-    settings, options = service.settings, ConversationRegistry.of(service).options()
+    settings, registry = service.settings, ConversationRegistry.of(service)
     voice = ConversationSettings.of(settings).talk_voice
-    manner = SynthesisOptions(voice, settings.language, rate=OUT_RATE)
-    async with ConversationRegistry.of(service).open(socket.identity, options, manner) as talk:
+    synthesis = SynthesisOptions(voice, settings.language, rate=OUT_RATE)
+    async with registry.open(socket.identity, registry.options(), synthesis) as conversation:
         rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
         await socket.send(_status("ready", **rates))
         await socket.run_until_first_ends(
-            socket.read(partial(_take, socket, talk)),
-            _hear(socket, talk),
-            talk.run(),
-            _tell(socket, talk),
+            socket.read(partial(_receive, socket, conversation)),
+            _process_audio(socket, conversation),
+            conversation.run(),
+            _send_events(socket, conversation),
         )
     raise errors.ShuttingDown()  # nothing else ends a conversation without an error
 
 
-async def _take(
+async def _receive(
     socket: websocket_connections.WebSocketConnection,
-    talk: ConversationLoop,
+    conversation: ConversationLoop,
     message: websocket_connections.Message,
 ) -> None:
     """Queue audio, and handle other messages ahead of it."""
@@ -194,70 +194,74 @@ async def _take(
                 detail = f"'text' has more than {MAX_TYPED_CHARACTERS} characters."
                 await socket.send(s2s_error_message(errors.FieldInvalid(detail)))
             case {"type": "text", "text": str(text)}:
-                talk.wish(output.TextTyped, text)
+                conversation.wish(events.TextTyped, text)
             case {"type": "reset"}:
                 socket.inbound.clear()
-                talk.wish(output.ConversationReset)
+                conversation.wish(events.ConversationReset)
     except ValueError:
         error = errors.RequestInvalid("The message is not JSON.")
         await socket.send(s2s_error_message(error))
 
 
-async def _hear(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:
+async def _process_audio(
+    socket: websocket_connections.WebSocketConnection, conversation: ConversationLoop
+) -> None:
     """Process the queued audio in order."""
     samples = WholeSamples()
     async for raw in socket.inbound:
         try:
-            await talk.hear(samples.add(raw), rate=IN_RATE)
+            await conversation.hear(samples.add(raw), rate=IN_RATE)
         except (errors.SoundInvalid, errors.ChunkTooLong) as error:
             await socket.send(s2s_error_message(error))
         except errors.SessionOver:
-            continue  # shutting down: `_tell` sends the rest and the reason
+            continue  # shutting down: `_send_events` sends the rest and the reason
 
 
-async def _tell(socket: websocket_connections.WebSocketConnection, talk: ConversationLoop) -> None:
+async def _send_events(
+    socket: websocket_connections.WebSocketConnection, conversation: ConversationLoop
+) -> None:
     """Send the output of the conversation."""
     dialect = S2SDialect()
-    async for out in talk.outgoing():
-        await socket.send(*dialect.of(out))
+    async for output in conversation.outgoing():
+        await socket.send(*dialect.of(output))
 
 
 class S2SDialect:
     """Messages of the protocol for one connection."""
 
     def __init__(self) -> None:
-        self._person = ""
-        self._pieces = 0
-        self._latency = output.ReplyLatency(0)
+        self._user_text = ""
+        self._tokens = 0
+        self._latency = events.ReplyLatency(0)
         self._processing = False
 
-    def of(self, out: output.ConversationOutput) -> Iterator[websocket_connections.Message]:
+    def of(self, output: events.ConversationOutput) -> Iterator[websocket_connections.Message]:
         """Yield the messages for an output of the conversation."""
-        match out:
+        match output:
             case audio_pacing.ReplyAudioFrame():
-                yield out.pcm
-            case output.UserTurnStopped():
+                yield output.pcm
+            case events.UserTurnStopped():
                 yield from self._begun()
-            case output.UserTurnFinal(backchannel=None):
-                self._person = out.text
+            case events.UserTurnFinal(backchannel=None):
+                self._user_text = output.text
                 yield from self._begun()
-            case output.UserTurnDropped():
+            case events.UserTurnDropped():
                 yield from self._ready()
-            case output.ReplyStarted():
-                self._pieces, self._latency = 0, output.ReplyLatency(out.turn)
+            case events.ReplyStarted():
+                self._tokens, self._latency = 0, events.ReplyLatency(output.turn)
                 yield from self._begun()
-            case output.ReplyTextDelta():
-                self._pieces += 1
-            case output.ReplyLatency():
-                self._latency = out
-            case output.ReplyEnded():
-                yield from self._ended(out)
-            case output.ConversationError():
-                yield s2s_error_message(out.error)
-            case output.ConversationNotice(notice):
+            case events.ReplyTextDelta():
+                self._tokens += 1
+            case events.ReplyLatency():
+                self._latency = output
+            case events.ReplyEnded():
+                yield from self._ended(output)
+            case events.ConversationError():
+                yield s2s_error_message(output.error)
+            case events.ConversationNotice(notice):
                 yield _message("notice", message=notice.message, code=notice.code)
-            case output.ConversationStarted():
-                self._person = ""
+            case events.ConversationStarted():
+                self._user_text = ""
                 yield _status("reset")
 
     def _begun(self) -> Iterator[str]:
@@ -270,27 +274,27 @@ class S2SDialect:
             self._processing = False
             yield _status("ready")
 
-    def _ended(self, reply: output.ReplyEnded) -> Iterator[str]:
-        found = S2SMetrics.of(self._latency)
+    def _ended(self, reply: events.ReplyEnded) -> Iterator[str]:
+        metrics = S2SMetrics.of(self._latency)
         yield _message(
             "metrics",
-            vad_latency_ms=found.vad_ms,
-            asr_latency_ms=found.asr_ms,
-            llm_latency_ms=found.llm_ms,
-            tts_first_chunk_ms=found.tts_first_chunk_ms,
-            total_latency_ms=found.total_ms,
-            tokens_generated=self._pieces,
+            vad_latency_ms=metrics.vad_ms,
+            asr_latency_ms=metrics.asr_ms,
+            llm_latency_ms=metrics.llm_ms,
+            tts_first_chunk_ms=metrics.tts_first_chunk_ms,
+            total_latency_ms=metrics.total_ms,
+            tokens_generated=self._tokens,
             audio_duration_ms=_ms(reply.made_s),
         )
         yield _message(
             "transcript",
-            user=self._person,
+            user=self._user_text,
             assistant=reply.text,
-            llm_ms=found.llm_ms,
-            tts_first_ms=found.tts_first_chunk_ms,
-            interrupted=reply.ending is output.ReplyEnding.INTERRUPTED,
+            llm_ms=metrics.llm_ms,
+            tts_first_ms=metrics.tts_first_chunk_ms,
+            interrupted=reply.ending is events.ReplyEnding.INTERRUPTED,
         )
-        self._person = ""
+        self._user_text = ""
         yield from self._ready()
 
 
