@@ -26,7 +26,7 @@ from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_options import NumberRange
 from sidecar.jobs.job_record import JobRecord
 from sidecar.plugins.wyoming.errors import MessageTooBig
-from sidecar.transcripts import transcript
+from sidecar.transcripts import transcript as transcripts
 from sidecar.version import __version__
 
 LONGEST_LINE = 64 << 10
@@ -82,11 +82,11 @@ class WyomingJobEvents:
                 yield from self._begin()
                 yield TranscriptChunk(text)
 
-    def end(self, whole: transcript.Transcript) -> Iterator[Eventable]:
+    def end(self, transcript: transcripts.Transcript) -> Iterator[Eventable]:
         """Yield the events of the whole transcript."""
         yield from self._begin()
-        language = None if whole.language == AUTO else whole.language
-        yield Transcript(whole.text, language=language)
+        language = None if transcript.language == AUTO else transcript.language
+        yield Transcript(transcript.text, language=language)
         yield TranscriptStop()
 
     def _begin(self) -> Iterator[Eventable]:
@@ -121,7 +121,7 @@ class WyomingAudioFormat:
             ) from None
 
 
-def fields_of(asked: Transcribe, spec: EngineSpec) -> dict[str, object]:
+def fields_of(transcribe: Transcribe, spec: EngineSpec) -> dict[str, object]:
     """Return the fields of `transcribe` as request options. Diarization is off: the protocol has no
     field for speakers.
 
@@ -129,11 +129,11 @@ def fields_of(asked: Transcribe, spec: EngineSpec) -> dict[str, object]:
         errors.ModelNotFound: the model is not the loaded one.
         errors.FieldInvalid: names or terms are not lists of strings.
     """
-    check_model_name(asked.name, spec)
-    terms = _texts("transcript_names", asked.transcript_names)
-    terms += _texts("transcript_terms", asked.transcript_terms)
-    fields: dict[str, object] = {"language": asked.language, "diarize": False}
-    return fields | ({"hotwords": ", ".join(terms)} if terms else {})
+    check_model_name(transcribe.name, spec)
+    hotwords = _texts("transcript_names", transcribe.transcript_names)
+    hotwords += _texts("transcript_terms", transcribe.transcript_terms)
+    fields: dict[str, object] = {"language": transcribe.language, "diarize": False}
+    return fields | ({"hotwords": ", ".join(hotwords)} if hotwords else {})
 
 
 def check_model_name(name: object, spec: EngineSpec) -> None:
@@ -275,9 +275,9 @@ class _CheckedStream:
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
-    said = request_headers.parse_json_object(text)
-    if said is None:
+    value = request_headers.parse_json_object(text)
+    if value is None:
         raise errors.MessageInvalid(
             "The line of an event, or the data behind it, is not a JSON object.", hint=HINT
         )
-    return said
+    return value

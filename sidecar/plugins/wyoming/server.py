@@ -11,7 +11,7 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +40,11 @@ log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 64
 BACKLOG = 128
+LINGER_S, LINGER_BYTES = 5.0, 16 << 20
+"""Time and bytes for which input is still read while an error is sent to the client."""
+GUEST = "wyoming"
+"""Owner of the jobs of clients on the allowlist."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class WyomingServer:
@@ -50,7 +55,7 @@ class WyomingServer:
     ) -> None:
         self._service, self._allowlist, self._reserved = service, allowlist, reserved
         self._server: asyncio.Server | None = None
-        self._here: dict[asyncio.Task[None], WyomingConnection] = {}
+        self._connections: dict[asyncio.Task[None], WyomingConnection] = {}
         self._stopping = False
 
     async def start(self) -> dict[str, Any]:
@@ -77,23 +82,23 @@ class WyomingServer:
     def stop_accepting(self) -> None:
         """Refuse new connections; clients that wait for a transcript continue."""
         self._stopping = True
-        for task, connection in self._here.items():
+        for task, connection in self._connections.items():
             if not connection.busy:
                 task.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Wait at most ``grace_s`` seconds for clients that wait for a transcript."""
-        if self._here:
-            await asyncio.wait(self._here, timeout=grace_s)
+        if self._connections:
+            await asyncio.wait(self._connections, timeout=grace_s)
 
     async def close(self) -> None:
         """End all connections."""
         if self._server is not None:
             self._server.close()
-        here = list(self._here)
-        for task in here:
+        tasks = list(self._connections)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*here, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._reserved.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,14 +106,14 @@ class WyomingServer:
         peer = str(address[0]).partition("%")[0] if isinstance(address, tuple) else None
         if self._stopping:
             await _turn_away(writer, errors.ShuttingDown())
-        elif len(self._here) >= MOST_CONNECTIONS:
+        elif len(self._connections) >= MOST_CONNECTIONS:
             full = f"{MOST_CONNECTIONS} connections are open, and no more are taken."
             await _turn_away(writer, errors.QueueFull(full))
         else:
-            entered = WyomingConnection(self._service, self._allowlist.enter, reader, writer, peer)
-            task = asyncio.get_running_loop().create_task(entered.run())
-            self._here[task] = entered
-            task.add_done_callback(lambda ended: self._here.pop(ended, None))
+            connection = WyomingConnection(self._service, self._allowlist, reader, writer, peer)
+            task = asyncio.get_running_loop().create_task(connection.run())
+            self._connections[task] = connection
+            task.add_done_callback(lambda ended: self._connections.pop(ended, None))
 
 
 async def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -> None:
@@ -117,64 +122,65 @@ async def _turn_away(writer: asyncio.StreamWriter, error: errors.SidecarError) -
     writer.close()
 
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-GUEST = "wyoming"
-"""Owner of the jobs of clients on the allowlist."""
-
-
 @dataclass(frozen=True, slots=True)
 class WyomingAllowlist:
     """Allowlist of clients. ``guests``: networks of clients that need no token; empty: this machine
     only."""
 
-    entrance: AccessControl
+    access: AccessControl
     guests: Sequence[Network] = ()
 
     @classmethod
-    def of(cls, settings: Settings, entrance: AccessControl) -> WyomingAllowlist:
+    def of(cls, settings: Settings, access: AccessControl) -> WyomingAllowlist:
         """Create the allowlist of the settings.
 
         Raises:
             errors.SettingsInvalid: no client could connect, or an entry is not an address.
         """
         guests = [_network(text) for text in WyomingSettings.of(settings).wyoming_clients]
-        if not guests and not entrance.authenticator.local_only:
+        if not guests and not access.authenticator.local_only:
             raise errors.SettingsInvalid(
                 "The service requires a token, and Wyoming clients (--wyoming-port) cannot "
                 "send one.",
                 hint="Name the clients that need none: --wyoming-clients 127.0.0.1, or the "
                 "address of Home Assistant.",
             )
-        away = [str(one) for one in guests if not is_loopback_address(str(one.network_address))]
-        if away and is_loopback_address(settings.host):
+        remote = [
+            str(network)
+            for network in guests
+            if not is_loopback_address(str(network.network_address))
+        ]
+        if remote and is_loopback_address(settings.host):
             raise errors.SettingsInvalid(
-                f"Clients at {', '.join(away)} (--wyoming-clients) cannot reach "
+                f"Clients at {', '.join(remote)} (--wyoming-clients) cannot reach "
                 f"{settings.host}, the address of the service.",
                 hint="Listen on an address that they can reach, such as --host 0.0.0.0 with a "
                 "token.",
             )
-        return cls(entrance, guests)
+        return cls(access, guests)
 
-    async def enter(self, peer: str | None) -> Identity:
+    async def identify(self, peer: str | None) -> Identity:
         """Return the identity of a client by its address, for each request.
 
         Raises:
             errors.PeerNotAllowed: it may not connect.
             errors.RateLimited: it sends too many requests.
         """
-        approach = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
+        origin = RequestOrigin(hosts=["localhost"], origins=[], authorizations=[], peer=peer)
         if self.guests and not self._is_guest(peer):
             raise errors.PeerNotAllowed(
                 "Wyoming connections from this address are not allowed.",
                 hint="Add the address to the setting 'wyoming_clients'.",
             )
-        self.entrance.admit_request(approach)
-        if self.entrance.authenticator.local_only:
-            return await self.entrance.identify(approach)
-        who = Identity(GUEST, AuthMethod.PLACE, limits=replace(self.entrance.limits, shares=True))
-        if self.entrance.rate_limiter is not None:
-            self.entrance.rate_limiter.enter(who)
-        return who
+        self.access.admit_request(origin)
+        if self.access.authenticator.local_only:
+            return await self.access.identify(origin)
+        identity = Identity(
+            GUEST, AuthMethod.PLACE, limits=replace(self.access.limits, shares=True)
+        )
+        if self.access.rate_limiter is not None:
+            self.access.rate_limiter.enter(identity)
+        return identity
 
     def _is_guest(self, peer: str | None) -> bool:
         try:
@@ -202,25 +208,25 @@ class WyomingRecording:
     def __init__(
         self,
         service: Service,
-        caller: Identity,
-        form: messages.WyomingAudioFormat,
-        place: Reservation,
+        identity: Identity,
+        audio_format: messages.WyomingAudioFormat,
+        reservation: Reservation,
     ) -> None:
-        """Start a recording; closing it also releases the reservation ``place``.
+        """Start a recording; closing it also releases the reservation ``reservation``.
 
         Raises:
             errors.UploadsFull, errors.UploadsLimited: too many bytes are being uploaded.
         """
         settings = service.settings
-        self.caller, self.form = caller, form
-        self.samples = WholeSamples(form.width * form.channels)
+        self.identity, self.audio_format = identity, audio_format
+        self.samples = WholeSamples(audio_format.width * audio_format.channels)
         self._disk, self._limit_mb = service.spool_threads, settings.max_upload_mb
         self._spool = UploadSpool(settings.spool_dir)
-        with ExitStack() as held:
-            self.place = held.enter_context(place)
-            self._body = held.enter_context(service.submissions.body(caller))
-            held.callback(self._spool.close)
-            self._held = held.pop_all()
+        with ExitStack() as stack:
+            self.reservation = stack.enter_context(reservation)
+            self._body = stack.enter_context(service.submissions.body(identity))
+            stack.callback(self._spool.close)
+            self._stack = stack.pop_all()
         self._spool.add(bytes(WAV_HEAD_BYTES))
         self._stall_s = UPLOAD_STALL_S
         self._until = _now() + STALL_FACTOR * self._stall_s
@@ -229,18 +235,18 @@ class WyomingRecording:
         """Return the time to wait for more audio, in seconds."""
         return max(0.0, min(self._stall_s, self._until - _now()))
 
-    async def add(self, piece: bytes) -> None:
+    async def add(self, audio: bytes) -> None:
         """Add audio.
 
         Raises:
             errors.UploadTooLarge, errors.UploadsFull, errors.UploadsLimited: the limit is exceeded.
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
-        if self._spool.size + len(piece) > self._limit_mb << 20:
+        if self._spool.size + len(audio) > self._limit_mb << 20:
             raise errors.UploadTooLarge(hint=f"The limit is {self._limit_mb} MB.")
-        self._body.grow(len(piece))
-        self._spool.add(piece)
-        self._until += len(piece) / MIN_UPLOAD_BYTES_PER_S
+        self._body.grow(len(audio))
+        self._spool.add(audio)
+        self._until += len(audio) / MIN_UPLOAD_BYTES_PER_S
         if self._spool.pending >= UploadSpool.MEMORY_BYTES:
             await self._disk.run(self._spool.spill)
 
@@ -250,38 +256,34 @@ class WyomingRecording:
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
         """
-        form, size = self.form, self._spool.size - WAV_HEAD_BYTES
-        head = wav_head(form.rate, form.width, size, channels=form.channels)
+        audio_format, size = self.audio_format, self._spool.size - WAV_HEAD_BYTES
+        head = wav_head(audio_format.rate, audio_format.width, size, channels=audio_format.channels)
         return await self._disk.run(self._spool.finish, head)
 
     def close(self) -> None:
         """Release the reservation and the counted bytes; an unfinished recording is deleted."""
-        self._held.close()
+        self._stack.close()
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-LINGER_S, LINGER_BYTES = 5.0, 16 << 20
-"""Time and bytes for which input is still read while an error is sent to the client."""
-
-
 class WyomingConnection:
-    """Connection that owns its recording and the job of it. ``enter`` identifies the client by its
-    address ``peer`` for each request, or refuses it (`server.WyomingAllowlist.enter`)."""
+    """Connection that owns its recording and the job of it. The allowlist identifies the client by
+    its address ``peer`` for each request, or refuses it."""
 
     def __init__(
         self,
         service: Service,
-        enter: Callable[[str | None], Awaitable[Identity]],
+        allowlist: WyomingAllowlist,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         peer: str | None,
     ) -> None:
-        self._service, self._enter, self._peer = service, enter, peer
+        self._service, self._allowlist, self._peer = service, allowlist, peer
         self._reader, self._writer = messages.WyomingEventReader(reader), writer
-        self._caller: Identity | None = None
+        self._identity: Identity | None = None
         """Identity of the client, `None` before its first request: each use is counted."""
         self._options: TranscribeOptions | None = None
         self._recording: WyomingRecording | None = None
@@ -295,7 +297,7 @@ class WyomingConnection:
     async def run(self) -> None:
         """Serve the connection until it ends. Raises only if it is cancelled."""
         try:
-            self._caller = await self._enter(self._peer)
+            self._identity = await self._allowlist.identify(self._peer)
             while True:
                 await self._handle(await self._next())
         except (messages.WyomingClientGone, ConnectionError):
@@ -333,19 +335,19 @@ class WyomingConnection:
             case "audio-stop":
                 await self._transcribe()
 
-    def _options_of(self, asked: Transcribe) -> TranscribeOptions:
-        return self._service.options(messages.fields_of(asked, self._service.spec))
+    def _options_of(self, transcribe: Transcribe) -> TranscribeOptions:
+        return self._service.options(messages.fields_of(transcribe, self._service.spec))
 
     async def _receive_audio(self, event: Event) -> None:
-        form = messages.WyomingAudioFormat.of(event.data)
+        audio_format = messages.WyomingAudioFormat.of(event.data)
         if event.type == "audio-start" or self._recording is None:
             self._drop_recording()
-            caller = self._caller or await self._enter(self._peer)
-            self._caller = None
-            place = await self._service.submissions.place(caller)
-            self._recording = WyomingRecording(self._service, caller, form, place)
+            identity = self._identity or await self._allowlist.identify(self._peer)
+            self._identity = None
+            reservation = await self._service.submissions.place(identity)
+            self._recording = WyomingRecording(self._service, identity, audio_format, reservation)
         recording, audio = self._recording, event.payload or b""
-        if form != recording.form:
+        if audio_format != recording.audio_format:
             raise errors.SoundInvalid(
                 "A chunk has another format than those before it.",
                 hint="Send all chunks in the format of 'audio-start'.",
@@ -364,40 +366,40 @@ class WyomingConnection:
             with closing(recording):
                 source = await recording.finish()
                 job = await self._service.submissions.submit(
-                    recording.caller, source, options, recording.place, kept=False
+                    recording.identity, source, options, recording.reservation, kept=False
                 )
             try:
                 await self._follow(job)
             finally:  # no effect on a job that has ended
-                self._service.owned.hang_up(recording.caller, job.record)
+                self._service.owned.hang_up(recording.identity, job.record)
         finally:
             self._answering = False
 
     async def _follow(self, job: Job) -> None:
         """Send the result of a job. Pings are answered meanwhile, other events wait. A disconnect
         is noticed only when an event is sent."""
-        telling = asyncio.get_running_loop().create_task(self._send_results(job))
+        sending = asyncio.get_running_loop().create_task(self._send_results(job))
         try:
-            while not telling.done():
+            while not sending.done():
                 ahead = self._reader.ahead()
-                waited = {telling} if ahead.done() else {telling, ahead}
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                if not telling.done() and ahead.done() and _is_ping(ahead):
+                pending = {sending} if ahead.done() else {sending, ahead}
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if not sending.done() and ahead.done() and _is_ping(ahead):
                     await self._handle(await self._reader.next(None))
-            await telling
+            await sending
         finally:
-            telling.cancel()
+            sending.cancel()
 
     async def _send_results(self, job: Job) -> None:
-        told = messages.WyomingJobEvents()
+        events = messages.WyomingJobEvents()
         async for record in job.changes():
-            for each in told.more(record):
-                await self._send(each)
+            for event in events.more(record):
+                await self._send(event)
             if record.error is not None:
                 raise record.error.error()
             if record.over and record.transcript is not None:
-                for each in told.end(record.transcript):
-                    await self._send(each)
+                for event in events.end(record.transcript):
+                    await self._send(event)
 
     async def _send(self, event: Eventable) -> None:
         try:

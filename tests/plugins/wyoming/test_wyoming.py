@@ -311,35 +311,35 @@ async def test_shutdown_sends_the_transcript_and_closes_idle_connections(tmp_pat
 # Who may come in
 
 
-def door(
-    clients: str = "", host: str = "127.0.0.1", known: AccessControl | None = None
+def allowlist(
+    clients: str = "", host: str = "127.0.0.1", access: AccessControl | None = None
 ) -> WyomingAllowlist:
     settings = load_settings(wyoming_clients=clients, host=host)
-    return WyomingAllowlist.of(settings, known or access_control())
+    return WyomingAllowlist.of(settings, access or access_control())
 
 
 async def test_without_a_token_only_this_machine_is_admitted() -> None:
-    assert (await door().enter("127.0.0.1")).owner == "place:everybody"
+    assert (await allowlist().identify("127.0.0.1")).owner == "place:everybody"
     for stranger in ("192.168.1.5", None):
         with pytest.raises(errors.PeerNotAllowed):
-            await door().enter(stranger)
+            await allowlist().identify(stranger)
 
 
 async def test_with_tokens_only_named_clients_are_admitted() -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-port"):
-        door(known=access_control(Named()))
-    named = door("192.168.1.0/24, 127.0.0.1", "0.0.0.0", access_control(Named(), per_minute=2))
-    guest = await named.enter("192.168.1.77")
+        allowlist(access=access_control(Named()))
+    named = allowlist("192.168.1.0/24, 127.0.0.1", "0.0.0.0", access_control(Named(), per_minute=2))
+    guest = await named.identify("192.168.1.77")
     assert (guest.owner, guest.proof, guest.scopes) == (
         "place:wyoming",
         AuthMethod.PLACE,
         frozenset(),
     )
-    assert (await named.enter("::ffff:127.0.0.1")).owner == guest.owner
+    assert (await named.identify("::ffff:127.0.0.1")).owner == guest.owner
     with pytest.raises(errors.PeerNotAllowed):
-        await named.enter("192.168.2.77")
+        await named.identify("192.168.2.77")
     with pytest.raises(errors.RateLimited):
-        await named.enter("192.168.1.78")
+        await named.identify("192.168.1.78")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ async def test_with_tokens_only_named_clients_are_admitted() -> None:
 )
 def test_impossible_wyoming_clients_are_refused(clients: str, host: str) -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-clients"):
-        door(clients, host, access_control(Named()))
+        allowlist(clients, host, access_control(Named()))
 
 
 # Pure
