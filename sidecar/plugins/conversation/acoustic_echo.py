@@ -28,7 +28,7 @@ COMPRESSION = 0.3
 """Exponent of a band's power: it keeps the loudest vowels from deciding alone."""
 MIN_COMPARED_S = 0.4
 """Seconds of audio below which nothing is compared: any two such short recordings are similar."""
-STRETCH_S = 1.0
+SEGMENT_S = 1.0
 """Seconds of one segment of an utterance, about. Each segment has to be similar: so a word of the
 user's after a long echo counts."""
 SILENCE_AMPLITUDE_RATIO = 0.1
@@ -75,9 +75,9 @@ class EchoDetector:
         self.heard: deque[_AudioSpan] = deque()
         self._played: deque[_AudioSpan] = deque()
         self._turn, self._rate, self._at_s = 0, 0, 0.0
-        self._waiting = bytearray()
+        self._unplayed = bytearray()
         """Audio of the turn after ``_at_s``, which was not played yet."""
-        self._before = (-1.0, 0.0)
+        self._last_similarity = (-1.0, 0.0)
         """Start and similarity of the utterance that was compared last."""
 
     def hear(self, raw: bytes, encoding: SampleEncoding, rate: int, upto: float) -> None:
@@ -85,24 +85,24 @@ class EchoDetector:
         if encoding is SampleEncoding.PCM16:
             samples = np.frombuffer(raw, "<i2")
         else:
-            sound = np.nan_to_num(np.frombuffer(raw, "<f4"))
-            samples = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+            floats = np.nan_to_num(np.frombuffer(raw, "<f4"))
+            samples = (np.clip(floats, -1, 1) * 32767).astype(np.int16)
         _append_span(self.heard, _AudioSpan(upto, samples, rate))
 
-    def emit(self, turn: int, sound: SynthesizedAudio) -> None:
+    def emit(self, turn: int, audio: SynthesizedAudio) -> None:
         """Add audio of a turn that is to be played."""
         if turn != self._turn:
-            self._turn, self._rate, self._at_s = turn, sound.rate, 0.0
-            self._waiting.clear()
-        self._waiting += sound.pcm
+            self._turn, self._rate, self._at_s = turn, audio.rate, 0.0
+            self._unplayed.clear()
+        self._unplayed += audio.pcm
 
     def play(self, turn: int, seconds: float, now: float) -> None:
         """Record how much of the turn's audio was played by ``now``, in all."""
         count = round((seconds - self._at_s) * self._rate) if turn == self._turn else 0
         if count <= 0:  # a report may go back: audio that was counted is not added twice
             return
-        played = np.frombuffer(bytes(self._waiting[: 2 * count]), "<i2")
-        del self._waiting[: 2 * count]
+        played = np.frombuffer(bytes(self._unplayed[: 2 * count]), "<i2")
+        del self._unplayed[: 2 * count]
         self._at_s += len(played) / self._rate
         _append_span(self._played, _AudioSpan(now, played, self._rate))
 
@@ -128,9 +128,10 @@ class EchoDetector:
         since, until = began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S
 
         def compare() -> float | None:
-            envelopes = _envelopes_between(heard, first, end)
-            other = _envelopes_between(played, since, until)
-            return self._compared(start, envelopes, other, continues=first > start)
+            heard_envelopes = _envelopes_between(heard, first, end)
+            played_envelopes = _envelopes_between(played, since, until)
+            continues = first > start
+            return self._compared(start, heard_envelopes, played_envelopes, continues=continues)
 
         return compare
 
@@ -139,18 +140,19 @@ class EchoDetector:
     ) -> float | None:
         if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
             return None
-        stretches = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / STRETCH_S)))
-        loud = [float(np.mean(one ** (1 / COMPRESSION))) for one in stretches]
-        found, at = [], 0
-        for stretch, power in zip(stretches, loud, strict=True):
-            reach = len(stretch) + round((MAX_ECHO_LAG_S + MAX_CLOCK_LEAD_S) * FRAMES_PER_S)
+        segments = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / SEGMENT_S)))
+        loud = [float(np.mean(one ** (1 / COMPRESSION))) for one in segments]
+        similarities, at = [], 0
+        for segment, power in zip(segments, loud, strict=True):
+            reach = len(segment) + round((MAX_ECHO_LAG_S + MAX_CLOCK_LEAD_S) * FRAMES_PER_S)
             if power >= SILENCE_AMPLITUDE_RATIO**2 * max(loud):
-                found.append(echo_similarity(stretch, played[at : at + reach]))
-            at += len(stretch)
-        if continues and self._before[0] == start:  # audio before HISTORY_S was compared then
-            found.append(self._before[1])
-        self._before = start, min(found)
-        return min(found)
+                similarities.append(echo_similarity(segment, played[at : at + reach]))
+            at += len(segment)
+        before, similarity = self._last_similarity
+        if continues and before == start:  # audio before HISTORY_S was compared then
+            similarities.append(similarity)
+        self._last_similarity = start, min(similarities)
+        return min(similarities)
 
 
 def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
@@ -160,14 +162,14 @@ def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
     room and the loudspeaker.
     """
     count = len(heard)
-    form = (heard - heard.mean(axis=0)).ravel()
-    size, best = float(np.linalg.norm(form)), 0.0
+    heard_form = (heard - heard.mean(axis=0)).ravel()
+    size, best = float(np.linalg.norm(heard_form)), 0.0
     for at in range(len(played) - count + 1):
-        stretch = played[at : at + count]
-        other = (stretch - stretch.mean(axis=0)).ravel()
-        power = size * float(np.linalg.norm(other))
+        segment = played[at : at + count]
+        played_form = (segment - segment.mean(axis=0)).ravel()
+        power = size * float(np.linalg.norm(played_form))
         if power > 0:
-            best = max(best, float(form @ other) / power)
+            best = max(best, float(heard_form @ played_form) / power)
     return best
 
 
@@ -190,41 +192,41 @@ def band_envelopes(samples: Samples, rate: int) -> Envelopes:
     return np.asarray(bands**COMPRESSION, np.float32)
 
 
-def _envelopes_between(pieces: Sequence[_AudioSpan], start: float, end: float) -> Envelopes:
+def _envelopes_between(spans: Sequence[_AudioSpan], start: float, end: float) -> Envelopes:
     """Return the envelopes of the audio from ``start`` to ``end``; gaps are silence. Audio of each
     rate has its own: a client or a voice may have changed it. Of more than `MAX_RATES` the newest
     count."""
-    usable = (piece.rate for piece in reversed(pieces) if piece.rate >= MIN_SAMPLE_RATE)
+    usable = (span.rate for span in reversed(spans) if span.rate >= MIN_SAMPLE_RATE)
     rates = list(dict.fromkeys(usable))[:MAX_RATES]
-    each = [band_envelopes(_samples_between(pieces, rate, start, end), rate) for rate in rates]
+    each = [band_envelopes(_samples_between(spans, rate, start, end), rate) for rate in rates]
     count = min(map(len, each), default=0)
     silence = np.zeros((count, BANDS), np.float32)
     return np.asarray(np.max([silence, *(one[:count] for one in each)], axis=0), np.float32)
 
 
-def _samples_between(pieces: Sequence[_AudioSpan], rate: int, start: float, end: float) -> Samples:
+def _samples_between(spans: Sequence[_AudioSpan], rate: int, start: float, end: float) -> Samples:
     """Return the audio of one rate; all else is silence."""
     samples = np.zeros(max(0, round((end - start) * rate)), np.int16)
-    for piece in pieces:
-        at = round((piece.start - start) * rate)
-        first, last = max(0, at), min(len(samples), at + len(piece.samples))
-        if piece.rate == rate and first < last:
-            samples[first:last] = piece.samples[first - at : last - at]
+    for span in spans:
+        at = round((span.start - start) * rate)
+        first, last = max(0, at), min(len(samples), at + len(span.samples))
+        if span.rate == rate and first < last:
+            samples[first:last] = span.samples[first - at : last - at]
     return samples
 
 
-def _append_span(pieces: deque[_AudioSpan], piece: _AudioSpan) -> None:
-    if not len(piece.samples):
+def _append_span(spans: deque[_AudioSpan], span: _AudioSpan) -> None:
+    if not len(span.samples):
         return
-    last = pieces[-1] if pieces else None
+    last = spans[-1] if spans else None
     if (
         last is not None
-        and last.rate == piece.rate
-        and len(last.samples) + len(piece.samples) <= MERGED_SPAN_S * piece.rate
-        and abs(piece.start - last.end) < 1 / FRAMES_PER_S
+        and last.rate == span.rate
+        and len(last.samples) + len(span.samples) <= MERGED_SPAN_S * span.rate
+        and abs(span.start - last.end) < 1 / FRAMES_PER_S
     ):
-        samples = np.concatenate([pieces.pop().samples, piece.samples])
-        piece = _AudioSpan(piece.end, samples, piece.rate)
-    pieces.append(piece)
-    while piece.end - pieces[0].end > HISTORY_S:
-        pieces.popleft()
+        samples = np.concatenate([spans.pop().samples, span.samples])
+        span = _AudioSpan(span.end, samples, span.rate)
+    spans.append(span)
+    while span.end - spans[0].end > HISTORY_S:
+        spans.popleft()

@@ -38,17 +38,17 @@ class ReplyAudioFrame(ConversationOutput):
 
 
 @dataclass(slots=True)
-class _TurnAudio:
-    """Audio of one turn: queued samples from ``sent`` to ``made``, and the positions at which words
-    begin."""
+class _TurnAudioQueue:
+    """Queue of the audio of one turn: samples from ``sent`` to ``made``, and the positions at
+    which words begin."""
 
     turn: int
     rate: int
     since: float
     pcm: bytearray = field(default_factory=bytearray)
     words: list[float] = field(default_factory=list)
-    piece: int = -1
-    piece_start: float = 0.0
+    phrase: int = -1
+    phrase_start: float = 0.0
     made: float = 0.0
     sent: float = 0.0
     heard: float = 0.0
@@ -60,139 +60,141 @@ class AudioPacer:
 
     def __init__(self, *, clears: bool = False) -> None:
         self._clears = clears
-        self._line: _TurnAudio | None = None
-        self._hushed = 0
+        self._queue: _TurnAudioQueue | None = None
+        self._last_dropped = 0
         self._paused = False
 
     @property
     def turn(self) -> int:
         """Return the turn whose audio is queued, 0 if none."""
-        return self._line.turn if self._line is not None else 0
+        return self._queue.turn if self._queue is not None else 0
 
     @property
     def waiting(self) -> bool:
         """Return whether some of the audio was not sent."""
-        return self._line is not None and bool(self._line.pcm)
+        return self._queue is not None and bool(self._queue.pcm)
 
-    def add(self, turn: int, piece: int, sound: SynthesizedAudio, now: float) -> None:
+    def add(self, turn: int, phrase: int, audio: SynthesizedAudio, now: float) -> None:
         """Add audio after all that is queued. A new turn replaces the turn before; audio of a
         dropped or an older turn is ignored.
 
         Raises:
             ValueError: the rate changed within a turn.
         """
-        line = self._line
-        if turn <= self._hushed or (line is not None and turn < line.turn):
+        queue = self._queue
+        if turn <= self._last_dropped or (queue is not None and turn < queue.turn):
             return
-        if line is None or line.turn != turn:
-            line = self._line = _TurnAudio(turn, sound.rate, now)
+        if queue is None or queue.turn != turn:
+            queue = self._queue = _TurnAudioQueue(turn, audio.rate, now)
             self._paused = False
-        if sound.rate != line.rate:
-            raise ValueError(f"a turn's sound has one rate: {line.rate}, not {sound.rate}")
-        self._settle(line, now)
-        if piece != line.piece:
-            line.piece, line.piece_start = piece, line.made
-        line.words += [line.piece_start + mark.start for mark in sound.marks]
-        line.pcm += sound.pcm
-        line.made += sound.seconds
+        if audio.rate != queue.rate:
+            raise ValueError(f"a turn's audio has one rate: {queue.rate}, not {audio.rate}")
+        self._count_played(queue, now)
+        if phrase != queue.phrase:
+            queue.phrase, queue.phrase_start = phrase, queue.made
+        queue.words += [queue.phrase_start + mark.start for mark in audio.marks]
+        queue.pcm += audio.pcm
+        queue.made += audio.seconds
 
     def due(self, now: float) -> list[ReplyAudioFrame]:
         """Return the frames that are due now, in order."""
-        line, found = self._line, list[ReplyAudioFrame]()
-        if line is None or self._paused:
-            return found
-        self._settle(line, now)
-        while (seconds := self._next(line)) > 0:
-            size = min(len(line.pcm), 2 * max(1, round(seconds * line.rate)))
-            found.append(ReplyAudioFrame(line.turn, bytes(line.pcm[:size]), line.rate, line.sent))
-            del line.pcm[:size]
-            line.sent += found[-1].seconds
-        return found
+        queue, frames = self._queue, list[ReplyAudioFrame]()
+        if queue is None or self._paused:
+            return frames
+        self._count_played(queue, now)
+        while (seconds := self._next(queue)) > 0:
+            size = min(len(queue.pcm), 2 * max(1, round(seconds * queue.rate)))
+            frames.append(
+                ReplyAudioFrame(queue.turn, bytes(queue.pcm[:size]), queue.rate, queue.sent)
+            )
+            del queue.pcm[:size]
+            queue.sent += frames[-1].seconds
+        return frames
 
     def wake_at(self, now: float) -> float | None:
         """Return the time at which a frame is due or playback ends; `None` if neither is to
         come."""
-        line = self._line
-        if line is None or self._stands:
+        queue = self._queue
+        if queue is None or self._playback_paused:
             return None
-        ahead = line.sent - self.heard(now)
-        if not line.pcm or self._paused:
+        ahead = queue.sent - self.heard(now)
+        if not queue.pcm or self._paused:
             return now + ahead if ahead > _SLACK_S else None
         if self._clears:
             return now
-        waiting = line.made - line.sent
+        waiting = queue.made - queue.sent
         start = MAX_AUDIO_LEAD_S - MIN_FRAME_S if waiting >= MIN_FRAME_S else UNDERRUN_S
         return now + max(0.0, ahead - start)
 
     def heard(self, now: float) -> float:
         """Return how many seconds of the turn's audio were played by now."""
-        line = self._line
-        if line is None:
+        queue = self._queue
+        if queue is None:
             return 0.0
-        if self._stands:
-            return line.heard
-        return min(line.sent, line.heard + max(0.0, now - line.since))
+        if self._playback_paused:
+            return queue.heard
+        return min(queue.sent, queue.heard + max(0.0, now - queue.since))
 
     def played(self, now: float) -> float:
         """Return the seconds for `PlaybackReported`: the audio that will have been heard if
         playback stops now. For a client that cannot drop audio that is all that was sent."""
-        if self._clears or self._line is None:
+        if self._clears or self._queue is None:
             return self.heard(now)
-        return self._line.sent
+        return self._queue.sent
 
     def pause(self, now: float) -> None:
         """Pause sending without loss. A client that cannot drop audio plays all that it has, which
         counts as heard."""
-        line = self._line
+        queue = self._queue
         if self._paused:
             return
-        if line is not None:
-            self._settle(line, now)
+        if queue is not None:
+            self._count_played(queue, now)
             if not self._clears:
-                line.heard = line.sent
+                queue.heard = queue.sent
         self._paused = True
 
     def resume(self, now: float) -> None:
         """Resume sending."""
-        if self._line is not None and self._stands:
-            self._line.since = now
+        if self._queue is not None and self._playback_paused:
+            self._queue.since = now
         self._paused = False
 
     def drop_audio(self, turn: int) -> None:
         """Drop the unsent audio of the turn, and ignore later audio of it."""
-        self._hushed = max(self._hushed, turn)
+        self._last_dropped = max(self._last_dropped, turn)
         if self.turn == turn:
-            self._line, self._paused = None, False
+            self._queue, self._paused = None, False
 
     def end(self, turn: int) -> list[ReplyAudioFrame]:
         """End a turn that is done; return the rest of its audio, which is too short to wait for."""
-        line, found = self._line, list[ReplyAudioFrame]()
-        if line is not None and line.turn == turn and line.pcm:
-            found.append(ReplyAudioFrame(turn, bytes(line.pcm), line.rate, line.sent))
+        queue, frames = self._queue, list[ReplyAudioFrame]()
+        if queue is not None and queue.turn == turn and queue.pcm:
+            frames.append(ReplyAudioFrame(turn, bytes(queue.pcm), queue.rate, queue.sent))
         self.drop_audio(turn)
-        return found
+        return frames
 
     @property
-    def _stands(self) -> bool:
+    def _playback_paused(self) -> bool:
         """Return whether the client's playback is paused, too."""
         return self._paused and not self._clears
 
-    def _settle(self, line: _TurnAudio, now: float) -> None:
+    def _count_played(self, queue: _TurnAudioQueue, now: float) -> None:
         """Count the audio that was played up to now."""
-        line.heard, line.since = self.heard(now), max(now, line.since)
+        queue.heard, queue.since = self.heard(now), max(now, queue.since)
 
-    def _next(self, line: _TurnAudio) -> float:
+    def _next(self, queue: _TurnAudioQueue) -> float:
         """Return the duration of the next frame in seconds; 0 while there is none to send."""
-        waiting = len(line.pcm) / (2 * line.rate)
+        waiting = len(queue.pcm) / (2 * queue.rate)
         if self._clears:
             return min(waiting, MAX_FRAME_S)
-        ahead = line.sent - line.heard
-        most = min(waiting, MAX_AUDIO_LEAD_S - ahead, MAX_FRAME_S) + _SLACK_S
+        ahead = queue.sent - queue.heard
+        longest = min(waiting, MAX_AUDIO_LEAD_S - ahead, MAX_FRAME_S) + _SLACK_S
         if waiting < MIN_FRAME_S:
-            return waiting if ahead <= UNDERRUN_S + _SLACK_S and most >= waiting else 0.0
-        if most < MIN_FRAME_S:
+            return waiting if ahead <= UNDERRUN_S + _SLACK_S and longest >= waiting else 0.0
+        if longest < MIN_FRAME_S:
             return 0.0
-        first = bisect_left(line.words, line.sent + MIN_FRAME_S)
-        last = bisect_right(line.words, line.sent + most)
-        border = line.words[last - 1] - line.sent if last > first else most
-        return min(border, waiting)
+        first = bisect_left(queue.words, queue.sent + MIN_FRAME_S)
+        last = bisect_right(queue.words, queue.sent + longest)
+        seconds = queue.words[last - 1] - queue.sent if last > first else longest
+        return min(seconds, waiting)

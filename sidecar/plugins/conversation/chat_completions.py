@@ -27,6 +27,18 @@ MAX_TOOL_CALLS = 16
 MAX_ARGUMENT_CHARACTERS = 32_768
 """Maximum length of the arguments of all calls of one answer, in characters."""
 
+CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
+MODELS_PATH = "/v1/models"
+MAX_EVENT_BYTES = 1 << 20
+LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
+"""Names of the field that limits the answer. All servers know the first, except OpenAI's reasoning
+models, which reject it. Other servers ignore the second, and answer without a limit."""
+REASONING_START, REASONING_END = "<think>", "</think>"
+"""Marks around a model's reasoning if it has no field of its own (DeepSeek-R1, Qwen3)."""
+REPEAT_LLM_NAME = "repeat"
+"""Name of the built-in echo model, in settings and requests."""
+REPEAT_PREFIX = "You said:"
+
 
 class ChatRole(StrEnum):
     """Role of a message, with the names of the API."""
@@ -100,11 +112,6 @@ class ToolCallDelta:
 
 LlmDelta: TypeAlias = str | ToolCallDelta
 """Part of an answer: some characters, or a fragment of a tool call."""
-
-
-REPEAT_LLM_NAME = "repeat"
-"""Name of the built-in echo model, in settings and requests."""
-REPEAT_PREFIX = "You said:"
 
 
 class Llm(Protocol):
@@ -185,16 +192,6 @@ class RepeatLlm:
         """Do nothing: there are no connections."""
 
 
-CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
-MODELS_PATH = "/v1/models"
-MAX_EVENT_BYTES = 1 << 20
-LIMIT, NEWER_LIMIT = "max_tokens", "max_completion_tokens"
-"""Names of the field that limits the answer. All servers know the first, except OpenAI's reasoning
-models, which reject it. Other servers ignore the second, and answer without a limit."""
-THINKS, SPEAKS = "<think>", "</think>"
-"""Marks around a model's reasoning if it has no field of its own (DeepSeek-R1, Qwen3)."""
-
-
 def chat_request(
     messages: Sequence[ChatMessage],
     model: str,
@@ -204,8 +201,8 @@ def chat_request(
 ) -> dict[str, Any]:
     """Return the body of a request for a streamed answer; ``limit`` is the name of the field that
     limits its length."""
-    told = [_message(one) for one in messages]
-    body = {"model": model, "messages": told, "stream": True, limit: max_tokens}
+    body: dict[str, Any] = {"model": model, "stream": True, limit: max_tokens}
+    body["messages"] = [_message(one) for one in messages]
     if tools.all:
         named = {"type": "function", "function": {"name": tools.named}}
         body["tools"] = [_tool(one) for one in tools.all]
@@ -240,19 +237,19 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
 
 
 class ChatStreamParser:
-    """Incremental parser of a stream of chat completion chunks; ``thinks``: as in
+    """Incremental parser of a stream of chat completion chunks; ``reasons``: as in
     `ReasoningFilter`."""
 
-    def __init__(self, *, thinks: bool = False) -> None:
+    def __init__(self, *, reasons: bool = False) -> None:
         self.done = False
         """Whether the server has sent the end of the stream."""
-        self._aloud = ReasoningFilter(thinks=thinks)
+        self._reasoning_filter = ReasoningFilter(reasons=reasons)
         self._calls = -1
 
     @property
     def lone_end(self) -> bool:
         """Return whether reasoning has ended that nothing had begun."""
-        return self._aloud.lone_end
+        return self._reasoning_filter.lone_end
 
     def feed(self, data: bytes) -> list[LlmDelta]:
         """Return the deltas in an event.
@@ -263,24 +260,26 @@ class ChatStreamParser:
         """
         self.done = self.done or data.strip() == openai_http.DONE
         if self.done:
-            said: list[LlmDelta] = [self._aloud.end()]
+            deltas: list[LlmDelta] = [self._reasoning_filter.end()]
         else:
-            said = self._said(openai_http.loads(data))
-        return [piece for piece in said if piece]
+            deltas = self._deltas(openai_http.loads(data))
+        return [delta for delta in deltas if delta]
 
-    def _said(self, chunk: object) -> list[LlmDelta]:
-        if wrong := stream_error(chunk):
-            raise wrong
+    def _deltas(self, chunk: object) -> list[LlmDelta]:
+        if error := stream_error(chunk):
+            raise error
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
-                said: list[LlmDelta] = [self._aloud.feed(text)] if isinstance(text, str) else []
-                return said + [self._called(one) for one in _tool_call_values(calls)]
+                deltas: list[LlmDelta] = (
+                    [self._reasoning_filter.feed(text)] if isinstance(text, str) else []
+                )
+                return deltas + [self._tool_call_delta(one) for one in _tool_call_values(calls)]
             case {"choices": [*_]} | {"usage": dict()}:  # the end, or the token usage
                 return []
         raise LlmGarbled()
 
-    def _called(self, call: dict[str, Any]) -> ToolCallDelta:
+    def _tool_call_delta(self, call: dict[str, Any]) -> ToolCallDelta:
         """Return a fragment of a call. A server that sends no index sends each call whole."""
         index, function = call.get("index"), call.get("function")
         if not isinstance(function, dict) or not isinstance(index, int | None):
@@ -289,57 +288,57 @@ class ChatStreamParser:
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments)
-        name, number = function.get("name") or "", call.get("id") or ""
-        return ToolCallDelta(self._calls, str(number), str(name), arguments)
+        name, call_id = function.get("name") or "", call.get("id") or ""
+        return ToolCallDelta(self._calls, str(call_id), str(name), arguments)
 
 
 class ReasoningFilter:
-    """Incremental filter that removes a model's reasoning: between `THINKS` and `SPEAKS`, or all
-    before a lone `SPEAKS`.
+    """Incremental filter that removes a model's reasoning: between `REASONING_START` and
+    `REASONING_END`, or all before a lone `REASONING_END`.
 
     Some templates have the first mark in the prompt, so that the server sends only the second.
-    ``thinks``: text is held back until that, as the model did so before.
+    ``reasons``: text is held back until that, as the model did so before.
     """
 
-    def __init__(self, *, thinks: bool = False) -> None:
+    def __init__(self, *, reasons: bool = False) -> None:
         self.lone_end = False
-        """Whether a lone `SPEAKS` has ended the reasoning."""
-        self._rest = ""
-        self._said = ""
-        self._thinks = False
-        self._may_think = thinks
-        self._spoke = False
+        """Whether a lone `REASONING_END` has ended the reasoning."""
+        self._unread = ""
+        self._text = ""
+        self._reasoning = False
+        self._may_reason = reasons
+        self._answered = False
 
     def feed(self, text: str) -> str:
         """Return ``text`` without reasoning. Text that may begin a mark is held back."""
-        self._rest += text
+        self._unread += text
         while True:
-            marks = (SPEAKS,) if self._thinks else (THINKS, SPEAKS)
-            before, mark, after = _first_mark(self._rest, marks)
-            if not self._thinks:
-                self._said += before
-            self._rest = after
+            marks = (REASONING_END,) if self._reasoning else (REASONING_START, REASONING_END)
+            before, mark, after = _first_mark(self._unread, marks)
+            if not self._reasoning:
+                self._text += before
+            self._unread = after
             if not mark:
                 break
-            if mark == SPEAKS and not self._thinks:
+            if mark == REASONING_END and not self._reasoning:
                 self.lone_end = True
-                self._said = "\n" if self._spoke else ""  # the answer begins a phrase of its own
-            self._thinks, self._may_think = mark == THINKS, False
-        return "" if self._may_think else self._aloud()
+                self._text = "\n" if self._answered else ""  # the answer begins a phrase of its own
+            self._reasoning, self._may_reason = mark == REASONING_START, False
+        return "" if self._may_reason else self._take_text()
 
     def end(self) -> str:
         """Return the held-back text, which was neither reasoning nor a mark."""
-        if not self._thinks:
-            self._said += self._rest
-        self._rest = ""
-        return self._aloud()
+        if not self._reasoning:
+            self._text += self._unread
+        self._unread = ""
+        return self._take_text()
 
-    def _aloud(self) -> str:
-        said, self._said = self._said, ""
-        if not self._spoke:  # whitespace after the reasoning does not begin the answer
-            said = said.lstrip()
-            self._spoke = bool(said)
-        return said
+    def _take_text(self) -> str:
+        text, self._text = self._text, ""
+        if not self._answered:  # whitespace after the reasoning does not begin the answer
+            text = text.lstrip()
+            self._answered = bool(text)
+        return text
 
 
 def _first_mark(text: str, marks: Sequence[str]) -> tuple[str, str, str]:
@@ -377,10 +376,10 @@ def stream_fault(first: bytes | None) -> LlmError:
 def stream_error(body: object) -> LlmFailed | None:
     """Return the error that a server sent; `None` if it sent none."""
     match body:
-        case {"error": {"message": str(said)}} | {"error": str(said)} | {"detail": str(said)}:
+        case {"error": {"message": str(text)}} | {"error": str(text)} | {"detail": str(text)}:
             return LlmFailed(
                 "The language model's server reports: "
-                f"{said[: openai_http.MAX_SERVER_MESSAGE_CHARS]}"
+                f"{text[: openai_http.MAX_SERVER_MESSAGE_CHARS]}"
             )
         case {"error": something} if something:
             return LlmFailed("The language model's server reports an error without a reason.")
@@ -389,14 +388,14 @@ def stream_error(body: object) -> LlmFailed | None:
 
 def wants_newer_limit(body: bytes) -> bool:
     """Return whether a server rejects `LIMIT` and asks for `NEWER_LIMIT` instead."""
-    wrong = stream_error(openai_http.loads(body))
-    return wrong is not None and NEWER_LIMIT in wrong.detail
+    error = stream_error(openai_http.loads(body))
+    return error is not None and NEWER_LIMIT in error.detail
 
 
 def response_error(status: int, body: bytes) -> LlmError:
     """Return the error for a rejected request."""
-    said = stream_error(openai_http.loads(body))
-    detail = f"It answers with {status}. {said.detail if said else ''}".strip()
+    reported = stream_error(openai_http.loads(body))
+    detail = f"It answers with {status}. {reported.detail if reported else ''}".strip()
     if status in (401, 403):
         return LlmRefused(detail, hint="Check VIBEVOICE_LLM_KEY.")
     if status in (404, 405):

@@ -39,6 +39,17 @@ MODELS_TIMEOUT_S = 3.0
 """Seconds for a server to accept a connection, and to list its models."""
 WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
 
+AUTO = "auto"
+LOCAL_LLM_SERVERS = {
+    "Ollama": "http://127.0.0.1:11434",
+    "LM Studio": "http://127.0.0.1:1234",
+    "llama.cpp": "http://127.0.0.1:8080",
+    "vLLM": "http://127.0.0.1:8000",
+}
+"""Default addresses of local LLM servers, from their documentation."""
+PROBE_TIMEOUT_S = 2.0
+"""Seconds for a local server to answer on a busy machine; a closed port is known at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class LlmAddress:
@@ -77,7 +88,7 @@ class LlmClient:
 
         self._address = address
         self._model, self._limit = address.model, chat_completions.LIMIT
-        self._thinks = False
+        self._reasons = False
         """Whether the model's replies begin with reasoning that no mark begins."""
         options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
         self._client = httpx.AsyncClient(**options, transport=transport)
@@ -93,8 +104,8 @@ class LlmClient:
         Raises:
             LlmError: the server does not answer, or rejects the request.
         """
-        await self._known()
-        async with self._within(self._address.first_s), self._asked(WARM_UP_MESSAGES, 1):
+        await self._determine_model()
+        async with self._within(self._address.first_s), self._request(WARM_UP_MESSAGES, 1):
             pass
 
     async def models(self) -> tuple[str, ...]:
@@ -103,7 +114,7 @@ class LlmClient:
         Raises:
             LlmError: the server lists nothing.
         """
-        body = await self._listed()
+        body = await self._list_models()
         names = (self._model, *openai_http.model_names(body))
         return tuple(dict.fromkeys(filter(None, names)))
 
@@ -123,66 +134,66 @@ class LlmClient:
             LlmUnreachable, LlmTimeout, LlmRefused, LlmFailed,
             LlmGarbled: it did not answer, or not to the end.
         """
-        await self._known()
+        await self._determine_model()
         within_s = self._address.first_s
         since: float | None = asyncio.get_running_loop().time()
-        async with self._asked(messages, self._address.max_tokens, tools) as events:
-            words = chat_completions.ChatStreamParser(thinks=self._thinks)
-            while not words.done:
+        async with self._request(messages, self._address.max_tokens, tools) as events:
+            parser = chat_completions.ChatStreamParser(reasons=self._reasons)
+            while not parser.done:
                 async with self._within(within_s, since):
-                    found = await self._next(events, words)
-                for piece in found:
-                    yield piece
+                    deltas = await self._next(events, parser)
+                for delta in deltas:
+                    yield delta
                     within_s, since = self._address.next_s, None
-            self._thinks = self._thinks or words.lone_end
+            self._reasons = self._reasons or parser.lone_end
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def _next(
-        self, events: AsyncIterator[bytes], words: chat_completions.ChatStreamParser
+        self, events: AsyncIterator[bytes], parser: chat_completions.ChatStreamParser
     ) -> list[chat_completions.LlmDelta]:
         """Return the next deltas; none at the end. Events without deltas are skipped."""
         async for event in events:
-            if (said := words.feed(event)) or words.done:
-                return said
+            if (deltas := parser.feed(event)) or parser.done:
+                return deltas
         raise LlmFailed("The response of the language model ended early.")
 
-    async def _known(self) -> None:
+    async def _determine_model(self) -> None:
         """Determine the model to use, if it is not configured."""
         if self._model:
             return
-        self._model = next(iter(openai_http.model_names(await self._listed())), "")
+        self._model = next(iter(openai_http.model_names(await self._list_models())), "")
         if not self._model:
             raise LlmRefused(
                 "The language model's server has no model.",
                 hint="Install one there (ollama pull …).",
             )
 
-    async def _listed(self) -> object:
+    async def _list_models(self) -> object:
         """Return the server's list of models."""
         try:
             async with self._within(MODELS_TIMEOUT_S):
                 with self._http_errors_as_ours():
-                    listed = await openai_http.get(self._client, chat_completions.MODELS_PATH)
+                    raw = await openai_http.get(self._client, chat_completions.MODELS_PATH)
         except openai_http.RequestRefused as refused:
             raise chat_completions.response_error(refused.status, refused.body) from None
-        if (body := openai_http.loads(listed)) is None:
+        if (body := openai_http.loads(raw)) is None:
             raise LlmGarbled()
         return body
 
     @asynccontextmanager
-    async def _asked(
+    async def _request(
         self,
         messages: Sequence[chat_completions.ChatMessage],
-        most: int,
+        max_tokens: int,
         tools: chat_completions.ToolSet = chat_completions.NO_TOOLS,
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Send a request; yield the events of the accepted response."""
         with self._http_errors_as_ours():
             async with AsyncExitStack() as stack:
-                response = await self._sent(stack, messages, most, tools)
+                response = await self._send(stack, messages, max_tokens, tools)
                 events = openai_http.event_data(
                     response.aiter_bytes(),
                     chat_completions.MAX_EVENT_BYTES,
@@ -190,23 +201,23 @@ class LlmClient:
                 )
                 yield await stack.enter_async_context(aclosing(events))
 
-    async def _sent(
+    async def _send(
         self,
         stack: AsyncExitStack,
         messages: Sequence[chat_completions.ChatMessage],
-        most: int,
+        max_tokens: int,
         tools: chat_completions.ToolSet,
     ) -> httpx.Response:
         """Send a request, once more if the server wants the newer name of the limit."""
         while True:
             limit = self._limit  # the response to a parallel request may change it
-            body = chat_completions.chat_request(messages, self._model, most, tools, limit)
-            sent = openai_http.accepted(
+            body = chat_completions.chat_request(messages, self._model, max_tokens, tools, limit)
+            accepted = openai_http.accepted(
                 self._client, "POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body
             )
             try:
                 async with self._within(self._address.first_s):
-                    return await stack.enter_async_context(sent)
+                    return await stack.enter_async_context(accepted)
             except openai_http.RequestRefused as refused:
                 newer = chat_completions.wants_newer_limit(refused.body)
                 if limit != chat_completions.LIMIT or not newer:
@@ -232,18 +243,6 @@ class LlmClient:
             raise LlmTimeout(f"The language model sent nothing for {seconds:g} s.") from None
 
 
-AUTO = "auto"
-LOCAL_LLM_SERVERS = {
-    "Ollama": "http://127.0.0.1:11434",
-    "LM Studio": "http://127.0.0.1:1234",
-    "llama.cpp": "http://127.0.0.1:8080",
-    "vLLM": "http://127.0.0.1:8000",
-}
-"""Default addresses of local LLM servers, from their documentation."""
-PROBE_TIMEOUT_S = 2.0
-"""Seconds for a local server to answer on a busy machine; a closed port is known at once."""
-
-
 def choose_llm(settings: Settings) -> LlmAddress | None:
     """Return the address of the LLM by the settings; `None` for the echo model. No request is sent.
 
@@ -251,11 +250,11 @@ def choose_llm(settings: Settings) -> LlmAddress | None:
         errors.SettingsInvalid: the address or the key is not valid.
     """
     group = ConversationSettings.of(settings)
-    wanted = group.llm.strip()
-    if wanted == chat_completions.REPEAT_LLM_NAME:
+    name = group.llm.strip()
+    if name == chat_completions.REPEAT_LLM_NAME:
         return None
     return LlmAddress(
-        "" if wanted == AUTO else secret_settings.parse_server_url(wanted, "llm"),
+        "" if name == AUTO else secret_settings.parse_server_url(name, "llm"),
         group.llm_model,
         secret_settings.parse_key(group.llm_key, "llm"),
     )
@@ -275,16 +274,18 @@ async def create_llm(
         return chat_completions.RepeatLlm()
     if not address.looked_for:
         return LlmClient(address)
-    probes = ((url, _probe_model(url, address.model, probe_s)) for url in local.values())
-    looks = {url: asyncio.ensure_future(probe) for url, probe in probes}
+    probes = {
+        url: asyncio.ensure_future(_probe_model(url, address.model, probe_s))
+        for url in local.values()
+    }
     try:
         for name, url in local.items():
-            if model := await looks[url]:
+            if model := await probes[url]:
                 log.info("LLM: %s of %s at %s", model, name, url)
                 return LlmClient(replace(address, url=url, model=model))
     finally:
-        for look in looks.values():
-            look.cancel()
+        for probe in probes.values():
+            probe.cancel()
     if not again:
         log.info(
             "LLM: none found (tried: %s); conversations repeat what the user says; set "
@@ -294,7 +295,7 @@ async def create_llm(
     return chat_completions.RepeatLlm()
 
 
-async def _probe_model(url: str, wanted: str, probe_s: float) -> str:
+async def _probe_model(url: str, model: str, probe_s: float) -> str:
     """Return the model of a server on this machine: the wanted one, else its first; '' if there is
     no server or model."""
     import httpx
@@ -306,4 +307,4 @@ async def _probe_model(url: str, wanted: str, probe_s: float) -> str:
     except (TimeoutError, httpx.HTTPError, openai_http.RequestRefused):
         return ""
     names = openai_http.model_names(openai_http.loads(body))
-    return wanted or names[0] if names else ""
+    return model or names[0] if names else ""

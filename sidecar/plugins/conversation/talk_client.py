@@ -41,6 +41,8 @@ ANSWER_REQUEST = "turn"
 """Id of the events that request an answer."""
 LONGEST = 1 << 16
 Event = dict[str, Any]
+YOU, MACHINE = "You", "Machine"
+STYLES = {YOU: "cyan", MACHINE: "magenta"}
 
 
 @asynccontextmanager
@@ -85,65 +87,73 @@ async def connect_talk(
 
 
 class TalkSession:
-    """Conversation over a connection; ``rate``: sample rate of the user's audio in Hz. ``player``
-    is `None` if answers are read."""
+    """Conversation over a connection; ``rate``: sample rate of the user's audio in Hz.
+    ``loudspeaker`` is `None` if answers are read."""
 
     def __init__(
-        self, socket: ClientConnection, player: Loudspeaker | None, show: TalkDisplay, *, rate: int
+        self,
+        socket: ClientConnection,
+        loudspeaker: Loudspeaker | None,
+        display: TalkDisplay,
+        *,
+        rate: int,
     ) -> None:
-        self._socket, self._player, self._show, self._rate = socket, player, show, rate
+        self._socket, self._rate = socket, rate
+        self._loudspeaker, self._display = loudspeaker, display
         self._silence = bytes(2 * round(audio_input.PIECE_S * rate))
         self._speaking = False
-        self._going = self._replies = 0
+        self._pending = self._replies = 0
         """Answers that are made or heard, and those that have ended."""
-        self._since = asyncio.get_running_loop().time()
+        self._changed_at = asyncio.get_running_loop().time()
         self._sent: Event | None = None
         """The response of which all was sent and not all was heard yet."""
-        self._cutting = ""
-        self._complaint = ""
+        self._truncated_item = ""
+        self._last_error = ""
         self.failed = False
         """True if an answer failed."""
         self._begun = asyncio.Event()
-        self._news = asyncio.Condition()
+        self._changes = asyncio.Condition()
 
     async def begin(self, voice: str | None, model: str | None) -> None:
         """Agree on the conversation; `None`: the default one."""
         session: Event = {
             "type": "realtime",
-            "output_modalities": ["text" if self._player is None else "audio"],
+            "output_modalities": ["text" if self._loudspeaker is None else "audio"],
             "audio": {
                 "input": {"format": {"type": "audio/pcm", "rate": self._rate}},
                 "output": {} if voice is None else {"voice": voice},
             },
         }
         session |= {} if model is None else {"model": model}
-        await self._say("session.update", session=session)
+        await self._send("session.update", session=session)
 
-    async def go_on(self, sound: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
-        """Hold the conversation until ``ended``, or until the end of ``sound``, or of typed input
-        if ``sound`` is `None`.
+    async def run(self, audio: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
+        """Hold the conversation until ``ended``, or until the end of ``audio``, or of typed input
+        if ``audio`` is `None`.
 
         Raises:
             errors.ServiceUnreachable: the connection broke.
             typer.Exit: an error ended it, and was printed.
         """
-        brought = self._typing(alone=True) if sound is None else self._bring(sound)
-        beside = self._stay() if sound is None else self._typing(alone=False)
-        async with running(self._read(), ended.wait(), brought, self._listen(), beside) as tasks:
+        first = self._send_lines(alone=True) if audio is None else self._send_audio(audio)
+        second = self._send_silence() if audio is None else self._send_lines(alone=False)
+        async with running(
+            self._read(), ended.wait(), first, self._watch_playback(), second
+        ) as tasks:
             done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
 
-    async def _say(self, type: str, **fields: Any) -> None:
+    async def _send(self, type: str, **fields: Any) -> None:
         """Send an event. If the service is gone, only reading raises."""
         from websockets.exceptions import ConnectionClosed
 
         with suppress(ConnectionClosed):
             await self._socket.send(json.dumps({"type": type, **fields}))
 
-    async def _speak(self, sound: bytes) -> None:
-        audio = base64.b64encode(sound).decode()
-        await self._say("input_audio_buffer.append", audio=audio)
+    async def _send_pcm(self, pcm: bytes) -> None:
+        audio = base64.b64encode(pcm).decode()
+        await self._send("input_audio_buffer.append", audio=audio)
 
     async def _read(self) -> None:
         from websockets.exceptions import ConnectionClosed
@@ -152,73 +162,73 @@ class TalkSession:
         with suppress(ConnectionClosed):
             async for raw in self._socket:
                 event = parse_event(raw)
-                await self._told(event)
+                await self._handle(event)
         if event.get("type") == "error":
             raise typer.Exit(1)
         raise errors.ServiceUnreachable("The service closed the connection of the conversation.")
 
-    async def _told(self, event: Event) -> None:
+    async def _handle(self, event: Event) -> None:
         match event:
             case {"type": "error", "error": error}:
                 await self._refused(error)
             case {"type": "session.updated", "session": session}:
-                self._began(session)
+                self._show_session(session)
             case {"type": "input_audio_buffer.speech_started"}:
                 self._speaking = True
             case {"type": "input_audio_buffer.speech_stopped"}:
                 self._speaking = False
-                self._show.drop()
-                await self._changed()
+                self._display.drop()
+                await self._notify()
             case {
                 "type": "conversation.item.input_audio_transcription.delta"
                 | "response.output_audio_transcript.delta"
                 | "response.output_text.delta",
-                "delta": more,
+                "delta": delta,
             }:
-                self._show.grow(more)
+                self._display.grow(delta)
             case {
                 "type": "conversation.item.input_audio_transcription.completed",
                 "transcript": text,
             } if text:
-                self._show.line(YOU, text)
+                self._display.line(YOU, text)
             case {
                 "type": "conversation.item.done",
                 "item": {"role": "user", "content": [{"type": "input_text", "text": text}]},
-            } if not self._show.on_terminal:  # where it stands already
-                self._show.line(YOU, text)
+            } if not self._display.on_terminal:  # where it stands already
+                self._display.line(YOU, text)
             case {"type": "response.created"}:
-                if self._sent is not None and self._player is not None:
-                    self._player.clear()  # by the service's clock it was heard
-                await self._heard_out()
-                self._going += 1
-            case {"type": "response.output_audio.delta", "item_id": item, "delta": sound}:
-                if self._player is not None:
-                    self._player.add(item, base64.b64decode(sound))
+                if self._sent is not None and self._loudspeaker is not None:
+                    self._loudspeaker.clear()  # by the service's clock it was heard
+                await self._end_sent_reply()
+                self._pending += 1
+            case {"type": "response.output_audio.delta", "item_id": item, "delta": audio}:
+                if self._loudspeaker is not None:
+                    self._loudspeaker.add(item, base64.b64decode(audio))
             case {"type": "output_audio_buffer.cleared"}:
-                await self._cut()
+                await self._truncate_reply()
             case {"type": "response.done", "response": response}:
-                await self._done(response)
+                await self._response_done(response)
             case {"type": "conversation.item.truncated", "item_id": item}:
-                await self._say("conversation.item.retrieve", item_id=item)
+                await self._send("conversation.item.retrieve", item_id=item)
             case {"type": "conversation.item.retrieved", "item": item}:
-                self._cutting = ""
+                self._truncated_item = ""
                 await self._answered(_text_of([item]) or "…")
 
-    async def _done(self, response: Event) -> None:
+    async def _response_done(self, response: Event) -> None:
         """Handle that all of an answer was sent, or no more comes of it."""
         items = [item for item in response["output"] if item["type"] == "message"]
         if response["status"] == "failed":
             self.failed = True
-            self._complain(response["status_details"]["error"]["message"])
-            self._complaint = ""
+            self._print_error(response["status_details"]["error"]["message"])
+            self._last_error = ""
         if response["status"] != "cancelled":
             self._sent = response
         elif not items:
             await self._answered("…")
-        elif items[0]["id"] != self._cutting:
-            await self._say("conversation.item.retrieve", item_id=items[0]["id"])
+        elif items[0]["id"] != self._truncated_item:
+            await self._send("conversation.item.retrieve", item_id=items[0]["id"])
 
-    async def _heard_out(self) -> None:
+    async def _end_sent_reply(self) -> None:
         """End the answer that was sent: all of it was heard."""
         response, self._sent = self._sent, None
         if response is not None:
@@ -226,80 +236,84 @@ class TalkSession:
 
     async def _answered(self, text: str) -> None:
         if text:  # else its error was printed
-            self._show.line(MACHINE, text)
-        self._going -= 1
-        await self._over()
+            self._display.line(MACHINE, text)
+        self._pending -= 1
+        await self._count_reply()
 
-    async def _over(self) -> None:
+    async def _count_reply(self) -> None:
         self._replies += 1
-        self._show.prompt()
-        await self._changed()
+        self._display.prompt()
+        await self._notify()
 
     async def _refused(self, error: Event) -> None:
         if error["code"] == ResponseNotActive.code:  # it has ended by itself
             return
-        self._complain(error["message"])
+        self._print_error(error["message"])
         if error["event_id"] == ANSWER_REQUEST:  # there will be no answer
             self.failed = True
-            await self._over()
+            await self._count_reply()
 
-    def _complain(self, message: str) -> None:
+    def _print_error(self, message: str) -> None:
         """Print an error; not again if the warning before the first answer said the same."""
-        if message != self._complaint:
+        if message != self._last_error:
             output.print_error_line(message)
-        self._complaint = message
+        self._last_error = message
 
-    def _began(self, session: Event) -> None:
+    def _show_session(self, session: Event) -> None:
         if sys.stderr is not None and sys.stderr.isatty():
             spoken = session["output_modalities"] == ["audio"]
             aloud = "a machine's voice says it" if spoken else "nobody says it aloud"
             how = "Enter interrupts, Ctrl-C ends."
             output.print_error_line(f"{session['model']} answers, {aloud}. {how}")
-        self._show.prompt()
+        self._display.prompt()
         self._begun.set()
 
-    async def _changed(self) -> None:
-        self._since = asyncio.get_running_loop().time()
-        async with self._news:
-            self._news.notify_all()
+    async def _notify(self) -> None:
+        self._changed_at = asyncio.get_running_loop().time()
+        async with self._changes:
+            self._changes.notify_all()
 
-    async def _cut(self) -> bool:
+    async def _truncate_reply(self) -> bool:
         """Drop what was not heard of an answer, and report how much was; return whether there was
         any."""
-        item, heard_ms = ("", 0) if self._player is None else self._player.clear()
+        item, heard_ms = ("", 0) if self._loudspeaker is None else self._loudspeaker.clear()
         if item:
-            self._cutting, self._sent = item, None
-            place = {"item_id": item, "content_index": 0, "audio_end_ms": heard_ms}
-            await self._say("conversation.item.truncate", **place)
+            self._truncated_item, self._sent = item, None
+            position = {"item_id": item, "content_index": 0, "audio_end_ms": heard_ms}
+            await self._send("conversation.item.truncate", **position)
         return bool(item)
 
-    async def _listen(self) -> None:
+    async def _watch_playback(self) -> None:
         """Notice that an answer was heard to its end."""
         while True:
             await asyncio.sleep(PLAYBACK_POLL_S)
-            if self._player is None or self._player.finished():
-                await self._heard_out()
+            if self._loudspeaker is None or self._loudspeaker.finished():
+                await self._end_sent_reply()
 
-    async def _bring(self, sound: AsyncGenerator[bytes, None]) -> None:
+    async def _send_audio(self, audio: AsyncGenerator[bytes, None]) -> None:
         """Send all audio, and then silence until nothing was said for `SETTLED_S`."""
         await self._begun.wait()
-        async with aclosing(sound):
-            async for piece in sound:
-                self._show.level(audio_input.loudness(piece))
-                await self._speak(piece)
+        async with aclosing(audio):
+            async for chunk in audio:
+                self._display.level(audio_input.loudness(chunk))
+                await self._send_pcm(chunk)
         loop = asyncio.get_running_loop()
         ended = loop.time()
-        while self._speaking or self._going or loop.time() - max(ended, self._since) < SETTLED_S:
-            await self._speak(self._silence)
+        while (
+            self._speaking
+            or self._pending
+            or loop.time() - max(ended, self._changed_at) < SETTLED_S
+        ):
+            await self._send_pcm(self._silence)
             await asyncio.sleep(audio_input.PIECE_S)
 
-    async def _stay(self) -> None:
+    async def _send_silence(self) -> None:
         await self._begun.wait()
         while True:
-            await self._speak(self._silence)
+            await self._send_pcm(self._silence)
             await asyncio.sleep(SILENCE_INTERVAL_S)
 
-    async def _typing(self, *, alone: bool) -> None:
+    async def _send_lines(self, *, alone: bool) -> None:
         """Send each typed line as a turn; an empty one interrupts. Without a terminal each line
         waits for the answer to the one before."""
         await self._begun.wait()
@@ -310,24 +324,24 @@ class TalkSession:
                 continue
             before, part = self._replies, {"type": "input_text", "text": line}
             item = {"type": "message", "role": "user", "content": [part]}
-            await self._say("conversation.item.create", event_id=ANSWER_REQUEST, item=item)
-            await self._say("response.create", event_id=ANSWER_REQUEST)
+            await self._send("conversation.item.create", event_id=ANSWER_REQUEST, item=item)
+            await self._send("response.create", event_id=ANSWER_REQUEST)
             if not at_once:
-                await self._until(lambda before=before: self._replies > before)  # type: ignore[misc]
+                await self._wait_until(lambda before=before: self._replies > before)  # type: ignore[misc]
         if alone:
-            await self._until(lambda: not self._going)
+            await self._wait_until(lambda: not self._pending)
 
     async def _interrupt(self) -> None:
-        if await self._cut():
+        if await self._truncate_reply():
             return
-        if self._going:
-            await self._say("output_audio_buffer.clear")
+        if self._pending:
+            await self._send("output_audio_buffer.clear")
         else:
-            self._show.prompt()
+            self._display.prompt()
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
-        async with self._news:
-            await self._news.wait_for(reached)
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
+        async with self._changes:
+            await self._changes.wait_for(reached)
 
 
 def parse_event(text: str | bytes) -> Event:
@@ -346,10 +360,6 @@ def _text_of(items: list[Event]) -> str:
     """Return the text of an answer's items."""
     parts = [part for item in items for part in item.get("content", ())]
     return " ".join(part.get("transcript") or part.get("text") or "" for part in parts).strip()
-
-
-YOU, MACHINE = "You", "Machine"
-STYLES = {YOU: "cyan", MACHINE: "magenta"}
 
 
 class TalkDisplay:

@@ -23,6 +23,8 @@ from sidecar.plugins.conversation import talk_client
 if TYPE_CHECKING:
     from vibevoice_asr_client import AsyncClient
 
+ENGINE_POLL_S = 0.2
+
 
 def talk(
     text: bool = option(False, "Type instead of speaking, and read the answers."),
@@ -47,7 +49,7 @@ def talk(
         metavar="NAME",
     ),
     *,
-    where: ServiceTarget,
+    target: ServiceTarget,
 ) -> int:
     """Hold a conversation by microphone and loudspeaker, or typed.
 
@@ -71,25 +73,22 @@ def talk(
         raise typer.BadParameter("--text goes without --file.")
     if device is not None and (text or file is not None):
         raise typer.BadParameter("--device goes without --text and --file.")
-    if llm is not None and where.server is not None:
+    if llm is not None and target.server is not None:
         raise typer.BadParameter("--llm goes without --server: that one has its own.")
     aloud = aloud if aloud is not None else not text and file is None
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
-    rate, sound = (LIVE_RATE, None) if text else open_input(file, device)
-    player = talk_client.Loudspeaker(speaker) if aloud else None
-    with _service(where, llm, aloud=aloud) as there:
-        if there is None:  # it has printed the reason
+    rate, audio = (LIVE_RATE, None) if text else open_input(file, device)
+    loudspeaker = talk_client.Loudspeaker(speaker) if aloud else None
+    with _service(target, llm, aloud=aloud) as service:
+        if service is None:  # it has printed the reason
             return 1
-        party = _run(there.with_token(), rate, (voice, model), sound, player)
-        interrupted, failed = asyncio.run(party)
+        conversation = _run(service.with_token(), rate, (voice, model), audio, loudspeaker)
+        interrupted, failed = asyncio.run(conversation)
     if not (text or file is not None):  # Ctrl-C is the only end of a microphone
         return 0
     attended = text and sys.stdin is not None and sys.stdin.isatty()
     return INTERRUPTED if interrupted else int(failed and not attended)
-
-
-LOOK_S = 0.2
 
 
 def list_devices() -> int:
@@ -101,11 +100,11 @@ def list_devices() -> int:
 
 
 def _service(
-    where: ServiceTarget, llm: str | None, *, aloud: bool
+    target: ServiceTarget, llm: str | None, *, aloud: bool
 ) -> AbstractContextManager[ServiceTarget | None]:
     """Return the named service, or the one that runs on this machine. Otherwise return a child
     service that ends with the block; `None` if it does not start."""
-    running = where if where.server else None if llm is not None else running_service(where)
+    running = target if target.server else None if llm is not None else running_service(target)
     if running is not None:
         return nullcontext(running)
     if "conversation" not in {plugin.name for plugin in enabled(load_settings())}:
@@ -116,43 +115,43 @@ def _service(
     given: dict[str, object] = {"port": 0}
     given |= {"llm": llm} if llm else {}
     given |= {} if aloud else {"voice_engine": "none"}
-    return started_for(where, given)
+    return started_for(target, given)
 
 
 async def _run(
-    where: ServiceTarget,
+    target: ServiceTarget,
     rate: int,
-    wishes: tuple[str | None, str | None],
-    sound: AsyncGenerator[bytes, None] | None,
-    player: talk_client.Loudspeaker | None,
+    voice_and_model: tuple[str | None, str | None],
+    audio: AsyncGenerator[bytes, None] | None,
+    loudspeaker: talk_client.Loudspeaker | None,
 ) -> tuple[bool, bool]:
-    """Hold the conversation to its end, with the voice and the model of ``wishes``; return whether
-    Ctrl-C ended it, and whether an answer failed."""
+    """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
+    failed."""
     ended = asyncio.Event()
     with handle_interrupts(ended) as interrupted:
         async with (
-            client_of(where) as client,
-            talk_client.connect_talk(client.url, where.token, where.trust) as socket,
+            client_of(target) as client,
+            talk_client.connect_talk(client.url, target.token, target.trust) as socket,
         ):
-            playing = nullcontext() if player is None else player.stream
-            show = talk_client.TalkDisplay(spoken=sound is not None)
-            with closing(show), playing:
-                party = talk_client.TalkSession(socket, player, show, rate=rate)
-                await party.begin(*wishes)
-                await party.go_on(_heard(sound, client) if sound else None, ended)
-        return interrupted(), party.failed
+            playing = nullcontext() if loudspeaker is None else loudspeaker.stream
+            display = talk_client.TalkDisplay(spoken=audio is not None)
+            with closing(display), playing:
+                session = talk_client.TalkSession(socket, loudspeaker, display, rate=rate)
+                await session.begin(*voice_and_model)
+                await session.run(_audio_when_loaded(audio, client) if audio else None, ended)
+        return interrupted(), session.failed
 
 
-async def _heard(
-    sound: AsyncGenerator[bytes, None], client: AsyncClient
+async def _audio_when_loaded(
+    audio: AsyncGenerator[bytes, None], client: AsyncClient
 ) -> AsyncGenerator[bytes, None]:
     """Yield the audio once the engine is loaded: earlier speech would be answered late."""
-    told = False
-    async with aclosing(sound):
+    printed = False
+    async with aclosing(audio):
         while (await client.health()).get("live_engine_state") in ("absent", "loading"):
-            if not told:
+            if not printed:
                 print_error_line("The engine is being loaded.")
-                told = True
-            await asyncio.sleep(LOOK_S)
-        async for piece in sound:
-            yield piece
+                printed = True
+            await asyncio.sleep(ENGINE_POLL_S)
+        async for chunk in audio:
+            yield chunk

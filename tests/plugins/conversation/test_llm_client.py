@@ -113,7 +113,7 @@ async def test_reasoning_that_no_mark_begins_is_known_from_the_second_reply_on(
 
 
 def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> None:
-    aloud = chat_completions.ReasoningFilter(thinks=True)
+    aloud = chat_completions.ReasoningFilter(reasons=True)
     assert aloud.feed("Hello ") + aloud.feed("there.") == ""
     assert aloud.end() == "Hello there."
 

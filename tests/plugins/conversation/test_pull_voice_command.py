@@ -75,7 +75,7 @@ def test_voice_is_downloaded_and_checked_by_its_checksums(
     assert files_below(tmp_path) == sorted([*FILES, MANIFEST_FILE])
     assert {file.checked for file in pulled.files.values()} == {checked}
     assert PulledVoices.read(tmp_path) == pulled
-    assert pulled.whole() == (VOICE,)
+    assert pulled.complete() == (VOICE,)
     assert meter.done == meter.total == sum(map(len, FILES.values()))
 
 
@@ -86,7 +86,7 @@ def test_present_voice_files_cause_no_request(server: VoiceServer, tmp_path: Pat
     assert server.asked == asked
     other = PulledVoice("kokoro_y", "en-us", (MODEL, "kokoro/voices/y.kokorovoice"))
     server.files[other.files[1]] = b"y"
-    assert pull_voice(tmp_path, server.url, other).whole() == (VOICE, other)
+    assert pull_voice(tmp_path, server.url, other).complete() == (VOICE, other)
     assert server.begins[MODEL] == [0]
 
 
@@ -133,7 +133,7 @@ def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
     assert MODEL not in PulledVoices.read(tmp_path).files
     assert not [name for name in files_below(tmp_path) if name.startswith(MODEL)]
     server.alter.clear()
-    assert pull_voice(tmp_path, server.url, VOICE).whole() == (VOICE,)
+    assert pull_voice(tmp_path, server.url, VOICE).complete() == (VOICE,)
 
 
 def test_damaged_voice_file_is_noticed_and_fetched_alone(
@@ -144,7 +144,7 @@ def test_damaged_voice_file_is_noticed_and_fetched_alone(
     (tmp_path / MODEL).write_bytes(bytes(len(FILES[MODEL])))
     (tmp_path / CONFIG).unlink()
     meter = Told()
-    assert PulledVoices.read(tmp_path).whole() == ()
+    assert PulledVoices.read(tmp_path).complete() == ()
     pull_voice(tmp_path, server.url, VOICE, meter)
     assert (tmp_path / MODEL).read_bytes() == FILES[MODEL]
     assert {key: len(begins) for key, begins in server.begins.items()} == {

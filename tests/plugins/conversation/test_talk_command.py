@@ -235,4 +235,4 @@ async def test_invalid_server_message_is_an_error_without_traceback(said: str) -
             talk, None, talk_client.TalkDisplay(spoken=False), rate=RATE
         )
         with pytest.raises(errors.ServiceUnreachable, match="not this service"):
-            await session.go_on(None, asyncio.Event())
+            await session.run(None, asyncio.Event())

@@ -87,13 +87,13 @@ class PulledVoices:
         others = (one for one in self.voices if (one.name, one.language) != key)
         return replace(self, voices=(*others, voice))
 
-    def lacking(self, voice: PulledVoice) -> list[str]:
+    def missing_files(self, voice: PulledVoice) -> list[str]:
         """Return the files of a voice that are missing or have another size."""
         return [key for key in voice.files if not self._is_here(key)]
 
-    def whole(self) -> tuple[PulledVoice, ...]:
+    def complete(self) -> tuple[PulledVoice, ...]:
         """Return the voices with no missing files; the contents are not checked."""
-        return tuple(voice for voice in self.voices if not self.lacking(voice))
+        return tuple(voice for voice in self.voices if not self.missing_files(voice))
 
     def largest_bytes(self, count: int) -> int:
         """Return the total size of the files of the ``count`` largest voices; shared files count
@@ -102,10 +102,10 @@ class PulledVoices:
         def size(keys: Iterable[str]) -> int:
             return sum(self.files[key].size for key in keys)
 
-        voices = sorted((set(voice.files) for voice in self.whole()), key=size, reverse=True)
+        voices = sorted((set(voice.files) for voice in self.complete()), key=size, reverse=True)
         return size(set[str]().union(*voices[:count]))
 
-    def sound(self, key: str) -> bool:
+    def is_intact(self, key: str) -> bool:
         """Return whether a file exists and has its checksum; this reads the file."""
         if not self._is_here(key):
             return False

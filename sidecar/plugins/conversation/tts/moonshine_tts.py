@@ -55,7 +55,7 @@ class MoonshineTts:
         """
         assert options.checkpoint is not None
         pulled = PulledVoices.read(Path(options.checkpoint))
-        self._folder, self._voices = pulled.folder, pulled.whole()
+        self._folder, self._voices = pulled.folder, pulled.complete()
         if not self._voices:
             raise _no_voice_error(pulled)
         yield 0.1
@@ -115,9 +115,9 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
             hint="Download one: vibevoice-asr pull voice --language en-us",
         )
     voice = pulled.voices[0]
-    lacking = engine_interface.abbreviate_names(pulled.lacking(voice))
+    missing = engine_interface.abbreviate_names(pulled.missing_files(voice))
     return errors.ModelLoadFailed(
-        f"The voice '{voice.name}' lacks the file {lacking}.",
+        f"The voice '{voice.name}' lacks the file {missing}.",
         hint=f"Download it: vibevoice-asr pull voice {voice.name} --language {voice.language}",
     )
 

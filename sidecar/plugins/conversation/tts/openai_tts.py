@@ -86,16 +86,16 @@ class OpenAiTts:
             "speed": options.speed,
             "response_format": "pcm",
         }
-        answer = _answer(self._client, body)
+        response = _request(self._client, body)
         try:
             with openai_http.http_errors_as(_connection_error, _connection_error):
-                pieces = iter(lambda: self._loop.run(_next_piece(answer, cancelled)), b"")
-                yield from _whole_samples(pieces, cancelled)
+                chunks = iter(lambda: self._loop.run(_next_chunk(response, cancelled)), b"")
+                yield from _whole_samples(chunks, cancelled)
         finally:
-            self._loop.run(answer.aclose())
+            self._loop.run(response.aclose())
 
 
-async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+async def _request(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     """Send a request; yield the body of the response."""
     try:
         async with openai_http.accepted(client, "POST", SPEECH_PATH, json=body) as response:
@@ -103,35 +103,35 @@ async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncGener
             if "json" in kind or kind.startswith("text/"):
                 text = await openai_http.read_small(response)
                 raise openai_http.RequestRefused(response.status_code, response.headers, text)
-            async for piece in response.aiter_bytes():
-                yield piece
+            async for chunk in response.aiter_bytes():
+                yield chunk
     except openai_http.RequestRefused as refused:
-        said = openai_http.server_message(refused.body)
-        end = f": {said}" if said else ", and no sound."
+        message = openai_http.server_message(refused.body)
+        end = f": {message}" if message else ", and no sound."
         raise SpeechFailed(f"The speech server answered {refused.status}{end}") from None
 
 
-async def _next_piece(
-    answer: AsyncGenerator[bytes, None], cancelled: engine_interface.CancelCheck
+async def _next_chunk(
+    response: AsyncGenerator[bytes, None], cancelled: engine_interface.CancelCheck
 ) -> bytes:
     """Return the next piece; empty at the end, or once ``cancelled()``: that ends the request."""
-    waiting = asyncio.ensure_future(anext(answer, b""))
-    while not waiting.done():
+    reading = asyncio.ensure_future(anext(response, b""))
+    while not reading.done():
         if cancelled():
-            waiting.cancel()
-        await asyncio.wait({waiting}, timeout=CANCEL_POLL_S)
-    return b"" if waiting.cancelled() else waiting.result()
+            reading.cancel()
+        await asyncio.wait({reading}, timeout=CANCEL_POLL_S)
+    return b"" if reading.cancelled() else reading.result()
 
 
 def _whole_samples(
-    pieces: Iterator[bytes], cancelled: engine_interface.CancelCheck
+    chunks: Iterator[bytes], cancelled: engine_interface.CancelCheck
 ) -> Iterator[engine_interface.SynthesizedAudio]:
     """Yield whole samples from byte blocks of any size; an incomplete last sample is dropped."""
     rest, made = b"", 0
-    for piece in pieces:
+    for chunk in chunks:
         if cancelled():
             return
-        rest += piece
+        rest += chunk
         if not made and rest.startswith(FILE_MAGICS):
             raise SpeechFailed("The speech server answered with a file, not with raw samples.")
         whole = len(rest) - len(rest) % engine_interface.PCM16_BYTES

@@ -17,8 +17,8 @@ from sidecar.plugins.conversation.tts.voice_download import pull_voice
 def pull(request: VoiceRequest) -> None:
     """Download the voice to the folder of the request or of the settings, and print that; or list
     voices."""
-    to = request.folder
-    folder = to.expanduser().absolute() if to is not None else voices_folder(load_settings())
+    folder = request.folder.expanduser().absolute() if request.folder else None
+    folder = folder or voices_folder(load_settings())
     if engines.missing_packages(moonshine_tts.SPEC):
         raise errors.EngineUnavailable("The TTS engine moonshine-voice is not installed.")
     if request.listed:
@@ -50,7 +50,7 @@ def find_voice(name: str, language: str) -> PulledVoice:
 def installed(settings: Settings) -> InstalledVoices | None:
     """Return the downloaded voices; `None` without any."""
     stored = PulledVoices.read(voices_folder(settings))
-    voices = stored.whole()
+    voices = stored.complete()
     names = ", ".join(f"{one.name} ({one.language})" for one in voices)
     size = stored.largest_bytes(len(voices))
     return InstalledVoices(names, size, stored.folder) if voices else None
@@ -58,11 +58,11 @@ def installed(settings: Settings) -> InstalledVoices | None:
 
 def _list_voices(folder: Path, language: str) -> None:
     """Print language and voice, a line each; downloaded ones are marked."""
-    there = moonshine_tts.voice_catalogue()
-    here = {(voice.language, voice.name) for voice in PulledVoices.read(folder).whole()}
-    tags = sorted(there)
+    catalogue = moonshine_tts.voice_catalogue()
+    installed = {(voice.language, voice.name) for voice in PulledVoices.read(folder).complete()}
+    tags = sorted(catalogue)
     if language:
-        tags = [moonshine_tts.choose_moonshine_voice(there, "", language)[1]]
+        tags = [moonshine_tts.choose_moonshine_voice(catalogue, "", language)[1]]
     for tag in tags:
-        for name in there[tag]:
-            print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in here else ''}\n")
+        for name in catalogue[tag]:
+            print_text(f"{tag:8} {name}{'  (here)' if (tag, name) in installed else ''}\n")

@@ -36,15 +36,15 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         errors.SettingsInvalid: the settings of its server are missing or invalid.
     """
     group = ConversationSettings.of(settings)
-    wanted = group.voice_engine
-    if wanted == NO_VOICE:
+    name = group.voice_engine
+    if name == NO_VOICE:
         return None, "as set"
-    if wanted == AUTO:
+    if name == AUTO:
         return _choose_auto(settings)
-    spec = tts_spec(wanted)
-    if lacking := missing_packages(spec):
+    spec = tts_spec(name)
+    if missing := missing_packages(spec):
         raise errors.EngineUnavailable(
-            f"The voice '{wanted}' needs packages that are not installed: {', '.join(lacking)}.",
+            f"The voice '{name}' needs packages that are not installed: {', '.join(missing)}.",
             hint=_espeak_hint() if spec is espeak_tts.SPEC else install_hint(spec.name),
         )
     if spec is system_tts.SPEC and not system_tts.is_system_tts_available():
@@ -83,7 +83,7 @@ def _pulled(settings: Settings, reason: str) -> EngineChoice[TtsSpec]:
         errors.EngineUnavailable: no voice is complete.
     """
     pulled = PulledVoices.read(voices_folder(settings))
-    if not pulled.whole():
+    if not pulled.complete():
         raise errors.EngineUnavailable(
             f"There is no voice for 'moonshine' in {pulled.folder}.", hint=f"Run: {PULL_COMMAND}"
         )
@@ -110,8 +110,8 @@ def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) 
     Return '' if there is none for this machine, or if the settings name an engine.
     """
     auto = ConversationSettings.of(settings).voice_engine == AUTO
-    robot = auto and chosen and chosen.spec is espeak_tts.SPEC
-    return PULL_COMMAND if robot and not missing_packages(moonshine_tts.SPEC) else ""
+    espeak = auto and chosen and chosen.spec is espeak_tts.SPEC
+    return PULL_COMMAND if espeak and not missing_packages(moonshine_tts.SPEC) else ""
 
 
 def _espeak_hint() -> str:

@@ -50,18 +50,18 @@ class VoiceFileServer:
             errors.RepositoryNotFound: the server does not have the file.
             errors.HubUnreachable: the response is not that of a file.
         """
-        answer = self._client.head(self._url(key))
-        self._check(answer, key)
-        length = answer.headers.get("content-length", "")
-        media_type = answer.headers.get("content-type", "")
+        response = self._client.head(self._url(key))
+        self._check(response, key)
+        length = response.headers.get("content-length", "")
+        media_type = response.headers.get("content-type", "")
         if not re.fullmatch(r"[0-9]{1,15}", length) or "html" in media_type:
             raise errors.HubUnreachable(
                 f"The server at {self._base} has no voices.",
                 hint="Check the address (--from), the proxy, and whether the network requires a "
                 "login.",
             )
-        version = answer.headers.get("etag") or answer.headers.get("last-modified") or ""
-        checksum, digest = announced_checksum(answer.headers)
+        version = response.headers.get("etag") or response.headers.get("last-modified") or ""
+        checksum, digest = announced_checksum(response.headers)
         return resumable_download.HubFile(key, int(length), checksum, digest, version)
 
     def read(self, file: resumable_download.HubFile, start: int) -> Iterator[tuple[int, bytes]]:
@@ -72,40 +72,40 @@ class VoiceFileServer:
             if file.version and not file.version.startswith("W/"):
                 headers["If-Range"] = file.version
         try:
-            with self._client.stream("GET", self._url(file.name), headers=headers) as answer:
-                if answer.status_code in resumable_download.PASSING:
+            with self._client.stream("GET", self._url(file.name), headers=headers) as response:
+                if response.status_code in resumable_download.PASSING:
                     raise resumable_download.DownloadInterrupted(
-                        f"it answers with {answer.status_code}"
+                        f"it answers with {response.status_code}"
                     )
-                self._check(answer, file.name)
-                yield from resumable_download.chunks(answer, start, file.size)
+                self._check(response, file.name)
+                yield from resumable_download.chunks(response, start, file.size)
         except httpx.TransportError as error:
             raise resumable_download.DownloadInterrupted from error
 
     def _url(self, key: str) -> str:
         return f"{self._base}/{quote(key)}"
 
-    def _check(self, answer: httpx.Response, key: str) -> None:
-        if answer.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
+    def _check(self, response: httpx.Response, key: str) -> None:
+        if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
             raise errors.RepositoryNotFound(
                 f"{self._base} has no {key}.",
                 hint="Choose another voice: vibevoice-asr pull voice --list",
             )
-        if answer.is_error:
+        if response.is_error:
             raise errors.HubUnreachable(
-                f"{self._base} answered {answer.status_code} for {key}.",
+                f"{self._base} answered {response.status_code} for {key}.",
                 hint="Try again later; the same command resumes the download.",
             )
 
 
 def announced_checksum(headers: httpx.Headers) -> tuple[str, str]:
     """Return kind and hex digest of a server's checksum; (`SIZE`, '') if it sends none."""
-    said = {
+    patterns = {
         resumable_download.SHA256: (r"sha-256=:([^:]+):", headers.get("repr-digest", "")),
         resumable_download.MD5: (r"md5=([^,\s]+)", headers.get("x-goog-hash", "")),
         "": (r"(\S+)", headers.get("content-md5", "")),
     }
-    for kind, (pattern, text) in said.items():
+    for kind, (pattern, text) in patterns.items():
         if found := re.search(pattern, text):
             name = kind or resumable_download.MD5
             try:
@@ -121,7 +121,7 @@ def pull_voice(
     folder: Path,
     url: str,
     voice: PulledVoice,
-    meter: resumable_download.DownloadProgress | None = None,
+    progress: resumable_download.DownloadProgress | None = None,
 ) -> PulledVoices:
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
@@ -134,14 +134,16 @@ def pull_voice(
         errors.DiskFull, errors.CheckpointUnwritable: too little disk space, or no permission.
         errors.PullRunning: another process downloads to the folder.
     """
-    meter = meter or resumable_download.DownloadProgress()
-    place = resumable_download.DownloadDestination(folder)
-    wrong = (resumable_download.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
+    progress = progress or resumable_download.DownloadProgress()
+    destination = resumable_download.DownloadDestination(folder)
+    network_errors = (resumable_download.DownloadInterrupted, httpx.HTTPError, httpx.InvalidURL)
     with (
-        resumable_download.explained_by(url, wrong, "Set VIBEVOICE_DATA_DIR to a usable folder."),
-        resumable_download.locked(place, "Another 'vibevoice-asr pull voice' is at work."),
+        resumable_download.explained_by(
+            url, network_errors, "Set VIBEVOICE_DATA_DIR to a usable folder."
+        ),
+        resumable_download.locked(destination, "Another 'vibevoice-asr pull voice' is at work."),
     ):
-        download = resumable_download.RunningDownload(place, meter)
+        download = resumable_download.RunningDownload(destination, progress)
         pulled = _download_voice_files(PulledVoices.read(folder), url, voice, download)
         pulled = pulled.with_voice(voice)
         pulled.write()
@@ -151,16 +153,16 @@ def pull_voice(
 def _download_voice_files(
     pulled: PulledVoices, url: str, voice: PulledVoice, download: resumable_download.RunningDownload
 ) -> PulledVoices:
-    wanted = [key for key in voice.files if not pulled.sound(key)]
-    for key in wanted:
+    keys = [key for key in voice.files if not pulled.is_intact(key)]
+    for key in keys:
         if key in pulled.files and pulled.path(key).exists():
             download.progress.notice(f"{key} is damaged and is downloaded again.")
             pulled.path(key).unlink()
-    if not wanted:
+    if not keys:
         return pulled
     with closing(VoiceFileServer(url)) as server:
-        looks = [partial(server.look_up, key) for key in wanted]
-        files = list(resumable_download.run_in_parallel(looks, download.stop))
+        look_ups = [partial(server.look_up, key) for key in keys]
+        files = list(resumable_download.run_in_parallel(look_ups, download.stop))
         resumable_download.check_room(download.destination, files, "voice", "MB", _NO_ROOM)
         download.progress.begin(voice.name, sum(file.size for file in files))
 
@@ -168,8 +170,8 @@ def _download_voice_files(
             sha256 = resumable_download.fetch(file, server.read, download)
             return file.name, PulledFile(file.size, sha256, file.kind)
 
-        work = [partial(fetch, file) for file in files]
-        for key, came in resumable_download.run_in_parallel(work, download.stop):
-            pulled = pulled.with_file(key, came)
+        fetches = [partial(fetch, file) for file in files]
+        for key, file in resumable_download.run_in_parallel(fetches, download.stop):
+            pulled = pulled.with_file(key, file)
             pulled.write()  # complete files stay recorded if others fail
     return pulled
