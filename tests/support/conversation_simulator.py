@@ -143,7 +143,7 @@ class Table:
         found = self.take(events.LlmToken(self.now, turn, text))
         if ended:
             found = found + self.take(
-                events.StageEnded(self.now, turn, events.ConversationStage.THINKER)
+                events.StageEnded(self.now, turn, events.ConversationStage.LLM)
             )
         return found
 
@@ -154,17 +154,17 @@ class Table:
             todo = [
                 one
                 for one in self.of(conversation_events.SynthesizeText)
-                if one.turn == turn and one.piece not in done
+                if one.turn == turn and one.phrase not in done
             ]
             if not todo:
                 return
             say = todo[0]
-            done.add(say.piece)
+            done.add(say.phrase)
             for sound in voiced(say.text):
-                self.take(events.TtsAudio(self.now, turn, say.piece, sound))
+                self.take(events.TtsAudio(self.now, turn, say.phrase, sound))
             if ended:
                 self.take(
-                    events.StageEnded(self.now, turn, events.ConversationStage.VOICE, say.piece)
+                    events.StageEnded(self.now, turn, events.ConversationStage.TTS, say.phrase)
                 )
 
     def plays(self, seconds: float) -> list[events.ConversationCommand]:

@@ -14,29 +14,31 @@ from sidecar.plugins.conversation.errors import ReplyEmpty
 
 
 class Assistant:
-    """Replies of the assistant, one numbered turn after the other. ``do`` takes the commands in
-    order.
+    """Replies of the assistant, one numbered turn after the other. ``emit_command`` takes the
+    commands in order.
 
-    An *attempted* turn answers text that may be the whole user turn; no client knows of it. A
-    *given* turn is sent to the client.
+    A *speculative* turn answers text that may be the whole user turn; no client knows of it. A
+    *confirmed* turn is sent to the client.
     """
 
     def __init__(
-        self, options: ConversationOptions, do: Callable[[events.ConversationCommand], None]
+        self,
+        options: ConversationOptions,
+        emit_command: Callable[[events.ConversationCommand], None],
     ) -> None:
         self.options = options
         """Options from the next turn on."""
         self.history = ChatHistory(options.most_messages, options.most_bytes)
         self.number = 1
         self.turn: AssistantTurn | None = None
-        self._do = do
-        self._last_said, self._last_said_until = "", float("-inf")
+        self._emit_command = emit_command
+        self._last_text, self._last_text_until = "", float("-inf")
         self.last_made_s = 0.0
         """Seconds of audio of the previous reply."""
 
     @property
-    def given(self) -> AssistantTurn | None:
-        """Return the reply that is being given; `None` if there is none."""
+    def confirmed_turn(self) -> AssistantTurn | None:
+        """Return the turn whose reply is sent to the client; `None` if there is none."""
         return self.turn if self.turn is not None and self.turn.confirmed else None
 
     @property
@@ -46,14 +48,14 @@ class Assistant:
 
     # Start of a turn
 
-    def attempt(self, said: str, now: float) -> None:
-        """Start a speculative reply to the history and ``said``, unless it has begun."""
-        if self.turn is not None and self.turn.said == said:
+    def speculate(self, user_text: str, now: float) -> None:
+        """Start a speculative reply to the history and ``user_text``, unless it has begun."""
+        if self.turn is not None and self.turn.user_text == user_text:
             return
-        self.discard()
-        self._begin(said, now).think(self._messages(said), now)
+        self.discard_speculative()
+        self._begin(user_text, now).think(self._messages(user_text), now)
 
-    def give(
+    def answer(
         self,
         text: str,
         latency: events.ReplyLatency,
@@ -65,47 +67,49 @@ class Assistant:
         A speculative reply to the same text is used, unless ``options`` are given for this reply
         alone.
         """
-        if self.turn is None or self.turn.said != text or options is not None:
-            self.discard()
+        if self.turn is None or self.turn.user_text != text or options is not None:
+            self.discard_speculative()
             turn = self._begin(text, now, options)
             turn.think(self._messages(options=options), now)
         self._confirm(latency, now)
 
-    def give_any(
+    def answer_history(
         self, now: float, options: ConversationOptions | None = None, name: str = ""
     ) -> None:
         """Answer the history. ``name`` is the client's name for its request."""
-        self.discard()
+        self.discard_speculative()
         if self._messages(options=options):
-            self.give("", events.ReplyLatency(0, total=now), now, options)
+            self.answer("", events.ReplyLatency(0, total=now), now, options)
         else:
             error = ReplyEmpty(
                 "There are neither items nor instructions to answer.",
                 hint="Send an item or instructions first.",
             )
-            self._do(events.ConversationError(0, error, name))
+            self._emit_command(events.ConversationError(0, error, name))
 
-    def give_up(self, error: SidecarError, since: float, now: float) -> None:
+    def answer_error(self, error: SidecarError, since: float, now: float) -> None:
         """Report an error that came before there was text to answer."""
-        self.discard()
+        self.discard_speculative()
         self._begin("", now).fail(error, now)
         self._confirm(events.ReplyLatency(0, total=since), now)
 
     def _begin(
-        self, said: str, now: float, options: ConversationOptions | None = None
+        self, user_text: str, now: float, options: ConversationOptions | None = None
     ) -> AssistantTurn:
-        taken = self.history.knows
+        is_call_id_taken = self.history.knows
         options = options or self.options
-        self.turn = AssistantTurn(self.number, said, options, self._wanted, now, taken)
+        self.turn = AssistantTurn(
+            self.number, user_text, options, self._emit_turn_command, now, is_call_id_taken
+        )
         return self.turn
 
-    def _wanted(self, command: events.ConversationCommand) -> None:
+    def _emit_turn_command(self, command: events.ConversationCommand) -> None:
         """Pass on a command of a turn. A complete tool call enters the history first, because its
         result may come before the turn has ended."""
         if isinstance(command, events.ToolCallEnded):
-            entry = self.history.called(command.turn, command.call)
+            entry = self.history.add_call(command.turn, command.call)
             command = replace(command, entry=entry.number)
-        self._do(command)
+        self._emit_command(command)
 
     def _confirm(self, latency: events.ReplyLatency, now: float) -> None:
         assert self.turn is not None
@@ -113,9 +117,9 @@ class Assistant:
         self.turn.confirm(now, latency, entry.number)
 
     def _messages(
-        self, said: str = "", options: ConversationOptions | None = None
+        self, user_text: str = "", options: ConversationOptions | None = None
     ) -> tuple[ChatMessage, ...]:
-        return self.history.messages((options or self.options).instructions, said)
+        return self.history.messages((options or self.options).instructions, user_text)
 
     # Progress of a turn
 
@@ -137,33 +141,33 @@ class Assistant:
             case events.PlaybackReported():
                 turn.heard(event.seconds, now)
 
-    def saying(self, began: float) -> str:
+    def echoable_text(self, began: float) -> str:
         """Return the text of the reply that may have been heard by a user who began to speak at
         ``began``."""
         if self.turn is not None and self.turn.sounding:
             return self.turn.reply.around(self.turn.played)
-        return self._last_said if began <= self._last_said_until + MAX_ECHO_LAG_S else ""
+        return self._last_text if began <= self._last_text_until + MAX_ECHO_LAG_S else ""
 
     # End of a turn
 
-    def discard(self) -> None:
+    def discard_speculative(self) -> None:
         """Drop the speculative reply, of which the user has heard nothing."""
         if self.turn is not None and not self.turn.confirmed:
             turn, self.turn = self.turn, None
             self.number += 1
             turn.stop()
 
-    def abandon(self, ending: events.ReplyEnding, now: float) -> None:
+    def end_reply(self, ending: events.ReplyEnding, now: float) -> None:
         """Interrupt the reply: drop its audio, begin the next turn number, stop the stages, update
         the history, notify the client."""
-        self.discard()
+        self.discard_speculative()
         turn = self.turn
         if turn is None:
             return
-        self._do(events.DropReplyAudio(turn.number))
+        self._emit_command(events.DropReplyAudio(turn.number))
         self.number += 1
         turn.stop()
-        turn.break_off()
+        turn.mark_limited()
         self._record(turn, turn.reply.heard(turn.played), ending, now)
 
     def finish(self, now: float) -> bool:
@@ -182,7 +186,7 @@ class Assistant:
         assert turn is not None
         if turn.stall(now):
             return self.finish(now)
-        self.abandon(turn.ending, now)
+        self.end_reply(turn.ending, now)
         return True
 
     def _record(
@@ -191,11 +195,11 @@ class Assistant:
         self.turn = None
         text = self.history.replied(turn.number, heard)
         if turn.sounding:
-            self._last_said, self._last_said_until = turn.reply.around(turn.played), now
+            self._last_text, self._last_text_until = turn.reply.around(turn.played), now
         self.last_made_s = made = turn.reply.made_s
-        self._do(events.ReplyEnded(turn.number, ending, text, made))
+        self._emit_command(events.ReplyEnded(turn.number, ending, text, made))
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Clear the history."""
         self.history.clear()
-        self._last_said = ""
+        self._last_text = ""

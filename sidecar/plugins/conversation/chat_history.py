@@ -27,7 +27,7 @@ class ReplyPart:
     """Phrase and its audio so far: ``seconds``, from position ``start`` of the reply's audio on.
     ``whole``: no more audio comes. ``broken``: it ended before the end of the text."""
 
-    piece: TtsPhrase
+    phrase: TtsPhrase
     start: float | None = None
     seconds: float = 0.0
     whole: bool = False
@@ -52,7 +52,7 @@ class ReplyPart:
 
     def _words(self) -> Iterator[tuple[int, float, float]]:
         """Yield the end of each word in the text, and its start and end in the audio."""
-        text = self.piece.text
+        text = self.phrase.text
         if not self.marks:
             words, end = split_atoms(text), 0
             times = spread_over_time(words, 0.0, self._lasts())
@@ -68,14 +68,14 @@ class ReplyPart:
             known = len(rest) if self.whole and not self.broken else len(split_atoms(rest)[0])
             yield mark.character + known, mark.start, self._lasts(mark)
 
-    def _lasts(self, last: WordMark | None = None) -> float:
-        """Return the duration of its audio, estimated while it is incomplete. With ``last`` the
-        estimate reaches to the end of that word, the last that has a mark."""
+    def _lasts(self, last_mark: WordMark | None = None) -> float:
+        """Return the duration of its audio, estimated while it is incomplete. With
+        ``last_mark`` the estimate reaches to the end of that word, the last that has a mark."""
         if self.whole and not self.broken:
             return self.seconds
-        text, start = self.piece.text, 0.0
-        if last is not None:
-            text, start = split_atoms(text[last.character :])[0], last.start
+        text, start = self.phrase.text, 0.0
+        if last_mark is not None:
+            text, start = split_atoms(text[last_mark.character :])[0], last_mark.start
         return max(self.seconds, start + text_columns(text.rstrip()) / DEFAULT_CHARACTERS_PER_S)
 
 
@@ -89,21 +89,21 @@ class ReplyText:
         self.limited = False
         """The reply was cut: more was to come."""
 
-    def add(self, piece: TtsPhrase, *, silent: bool) -> None:
+    def add(self, phrase: TtsPhrase, *, silent: bool) -> None:
         """Add a phrase; ``silent`` if it is not synthesized."""
-        self.parts.append(ReplyPart(piece, silent=silent or not piece.text))
+        self.parts.append(ReplyPart(phrase, silent=silent or not phrase.text))
 
-    def sounded(self, number: int, sound: SynthesizedAudio) -> None:
+    def sounded(self, number: int, audio: SynthesizedAudio) -> None:
         """Add audio of phrase ``number``."""
         part = self.parts[number]
         if part.start is None:
             part.start = self.made_s
-        part.seconds += sound.seconds
-        last = len(part.piece.text.rstrip())
-        part.marks += [mark for mark in sound.marks if mark.character < last]  # espeak: "1½"
-        self.made_s += sound.seconds
+        part.seconds += audio.seconds
+        last = len(part.phrase.text.rstrip())
+        part.marks += [mark for mark in audio.marks if mark.character < last]  # espeak: "1½"
+        self.made_s += audio.seconds
 
-    def said(self, number: int) -> None:
+    def end_audio(self, number: int) -> None:
         """Record that there is no more audio of phrase ``number``."""
         self.parts[number].whole = True
 
@@ -128,24 +128,24 @@ class ReplyText:
         found = ""
         for at, part in enumerate(self.parts):
             if part.silent:
-                found += part.piece.shown
+                found += part.phrase.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
             count = part.heard(until) if part.start is not None and until > 0 else 0
             ends = part.whole and not (self.limited and part.broken)
             if ends and until >= part.seconds - _SLACK_S:
-                found += part.piece.shown
+                found += part.phrase.shown
                 continue
-            found += _shown_text(part.piece, count)
-            last = ends and count == len(part.piece.text)
-            later = any(one.piece.shown.strip() for one in self.parts[at + last :])
+            found += _shown_text(part.phrase, count)
+            last = ends and count == len(part.phrase.text)
+            later = any(one.phrase.shown.strip() for one in self.parts[at + last :])
             return _cut_text(found) if later else found.strip()
         return _cut_text(found) if self.limited else found.strip()
 
     def around(self, seconds: float) -> str:
         """Return the phrases that may be heard as an echo at that position of the audio."""
         near = (
-            part.piece.text
+            part.phrase.text
             for part in self.parts
             if part.start is not None
             and part.start <= seconds + ECHOED_AFTER_S
@@ -154,18 +154,18 @@ class ReplyText:
         return " ".join(near)
 
 
-def _shown_text(piece: TtsPhrase, characters: int) -> str:
+def _shown_text(phrase: TtsPhrase, characters: int) -> str:
     """Return the displayed text up to the end of the first ``characters`` of the spoken text. The
     two differ only by markup, so the words are searched one after the other."""
     at = 0
-    for word in piece.text[:characters].split():
+    for word in phrase.text[:characters].split():
         bare = re.search(r"\w(?:.*\w)?", word)
         for form in (word, *([bare[0]] if bare else [])):
-            found = piece.shown.find(form, at)
+            found = phrase.shown.find(form, at)
             if found >= 0:
                 at = found + len(form)
                 break
-    return piece.shown[:at]
+    return phrase.shown[:at]
 
 
 def _cut_text(text: str) -> str:
@@ -253,7 +253,7 @@ class ChatHistory:
         self._entries[at] = replace(entry, text=text, end=end)
         return text
 
-    def called(self, turn: int, call: ToolCall, after: int | None = None) -> ChatEntry:
+    def add_call(self, turn: int, call: ToolCall, after: int | None = None) -> ChatEntry:
         """Add a tool call of a turn; its result is awaited. ``after`` as in `add`."""
         return self._append(ChatEntry(ChatRole.TOOL, "", turn, call=call), after)
 
@@ -266,7 +266,7 @@ class ChatHistory:
         """Return whether the history has a call of that id."""
         return any(one.call is not None and one.call.id == call for one in self._entries)
 
-    def returned(self, call: str, output: str, after: int | None = None) -> ChatEntry | None:
+    def add_result(self, call: str, output: str, after: int | None = None) -> ChatEntry | None:
         """Add the result of a tool call; return its entry, or `None` if the result is not awaited.
 
         The entry is added at the end, or after ``after``. Models expect a result directly behind
@@ -277,7 +277,7 @@ class ChatHistory:
         made = next(one for one in self._entries if one.call and one.call.id == call)
         return self._append(replace(made, text=output, returned=True), after)
 
-    def drop(self, number: int) -> None:
+    def delete(self, number: int) -> None:
         """Remove the entry. The result of a removed call is removed with it."""
         dropped = [one for one in self._entries if one.number == number]
         calls = {one.call.id for one in dropped if one.call and not one.returned}
@@ -288,13 +288,13 @@ class ChatHistory:
         """Remove all entries."""
         self._entries.clear()
 
-    def messages(self, instructions: str = "", said: str = "") -> tuple[ChatMessage, ...]:
-        """Return the messages for a language model; ``said`` is the user's latest text.
+    def messages(self, instructions: str = "", user_text: str = "") -> tuple[ChatMessage, ...]:
+        """Return the messages for a language model; ``user_text`` is the user's latest text.
 
         Adjacent messages of one role are merged, because models expect roles to alternate. A tool
         call is included once it has a result; the calls of one turn are grouped.
         """
-        system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, said)
+        system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, user_text)
         found: list[ChatMessage] = []
         calling = 0
         """Index of the last message with calls."""

@@ -59,7 +59,7 @@ class ConversationOptions:
     ends_turns: bool = True
     answers: bool = True
     interruptible: bool = True
-    patience: EndOfTurnDelays = field(default_factory=EndOfTurnDelays)
+    delays: EndOfTurnDelays = field(default_factory=EndOfTurnDelays)
     longest_reply_s: float = 60.0
     most_messages: int = 40
     most_bytes: int = 4096
@@ -290,9 +290,9 @@ UNKNOWN_UTTERANCE = -1
 class ConversationStage(StrEnum):
     """Stage that works for a turn."""
 
-    RECOGNISER = "recogniser"
-    THINKER = "thinker"
-    VOICE = "voice"
+    RECOGNIZER = "recognizer"
+    LLM = "llm"
+    TTS = "tts"
 
 
 class ConversationEvent(_FrozenValues):
@@ -398,21 +398,21 @@ class LlmToken(ReplyEvent):
 class LlmToolCallDelta(ReplyEvent):
     """Fragment of a tool call of the LLM."""
 
-    fragment: chat_completions.ToolCallDelta
+    delta: chat_completions.ToolCallDelta
 
 
 class TtsAudio(ReplyEvent):
     """More audio of a phrase."""
 
-    piece: int
-    sound: SynthesizedAudio
+    phrase: int
+    audio: SynthesizedAudio
 
 
 class StageEnded(ReplyEvent):
-    """The LLM has finished, or the TTS engine has made all audio of ``piece``."""
+    """The LLM has finished, or the TTS engine has made all audio of ``phrase``."""
 
     stage: ConversationStage
-    piece: int = 0
+    phrase: int = 0
 
 
 class StageFailed(ReplyEvent):
@@ -467,11 +467,11 @@ class GenerateReply(ConversationCommand):
 
 
 class SynthesizeText(ConversationCommand):
-    """Request to synthesize ``text``. The requests of one turn come in the order of ``piece`` and
+    """Request to synthesize ``text``. The requests of one turn come in the order of ``phrase`` and
     are synthesized one after the other; at most two are in progress."""
 
     turn: int
-    piece: int
+    phrase: int
     text: str
 
 
@@ -479,8 +479,8 @@ class SendReplyAudio(ConversationCommand):
     """Audio of the turn, to be played after all audio before it."""
 
     turn: int
-    piece: int
-    sound: SynthesizedAudio
+    phrase: int
+    audio: SynthesizedAudio
 
 
 class StopStage(ConversationCommand):

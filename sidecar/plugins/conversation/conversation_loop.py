@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Compare: TypeAlias = Callable[[Callable[[], float | None]], Awaitable[float | None]]
 """Function that runs a comparison with the reply, which takes up to a tenth of a second."""
-_Heard: TypeAlias = events.ConversationEvent | int
+_SpeechItem: TypeAlias = events.ConversationEvent | int
 """Event of the speech input, or the number of an utterance to compare."""
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
@@ -40,38 +40,38 @@ class ConversationTasks:
 
     def __init__(
         self,
-        thinker: Llm,
-        voice: TtsClient | None,
-        manner: SynthesisOptions,
+        llm: Llm,
+        tts: TtsClient | None,
+        synthesis: SynthesisOptions,
         now: Callable[[], float],
-        happened: Callable[[events.ConversationEvent], None],
+        emit_event: Callable[[events.ConversationEvent], None],
     ) -> None:
-        self.thinker, self.manner = thinker, manner
+        self.llm, self.synthesis = llm, synthesis
         """LLM and synthesis options: changes apply to stages that begin later."""
-        self._voice = voice
-        self._now, self._happened = now, happened
-        self._going: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
-        self._said: dict[int, asyncio.Queue[events.SynthesizeText]] = {}
+        self._tts = tts
+        self._now, self._emit_event = now, emit_event
+        self._running: dict[tuple[int, events.ConversationStage], asyncio.Task[None]] = {}
+        self._texts: dict[int, asyncio.Queue[events.SynthesizeText]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def think(self, command: events.GenerateReply) -> None:
+    def start_llm(self, reply_command: events.GenerateReply) -> None:
         """Start the LLM for a reply."""
-        work = partial(self._thought, command)
-        self._begin(command.turn, events.ConversationStage.THINKER, work)
+        work = partial(self._run_llm, reply_command)
+        self._start(reply_command.turn, events.ConversationStage.LLM, work)
 
-    def say(self, command: events.SynthesizeText) -> None:
+    def start_tts(self, text_command: events.SynthesizeText) -> None:
         """Synthesize the text after all earlier text of the turn."""
-        if command.turn not in self._said:
-            self._said[command.turn] = asyncio.Queue()
-            spoken = partial(self._spoken, command.turn, self.manner)
-            self._begin(command.turn, events.ConversationStage.VOICE, spoken)
-        self._said[command.turn].put_nowait(command)
+        if text_command.turn not in self._texts:
+            self._texts[text_command.turn] = asyncio.Queue()
+            run_tts = partial(self._run_tts, text_command.turn, self.synthesis)
+            self._start(text_command.turn, events.ConversationStage.TTS, run_tts)
+        self._texts[text_command.turn].put_nowait(text_command)
 
     def stop(self, turn: int, stage: events.ConversationStage) -> None:
         """Cancel that stage of the turn."""
-        if stage is events.ConversationStage.VOICE:
-            self._said.pop(turn, None)
-        if (task := self._going.pop((turn, stage), None)) is not None:
+        if stage is events.ConversationStage.TTS:
+            self._texts.pop(turn, None)
+        if (task := self._running.pop((turn, stage), None)) is not None:
             task.cancel()
 
     async def close(self) -> None:
@@ -83,115 +83,117 @@ class ConversationTasks:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _begin(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
-        task = asyncio.get_running_loop().create_task(self._watched(turn, stage, work), name=stage)
-        self._going[turn, stage] = task
+    def _start(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._run_stage(turn, stage, work), name=stage
+        )
+        self._running[turn, stage] = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _watched(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
+    async def _run_stage(self, turn: int, stage: events.ConversationStage, work: StageWork) -> None:
         try:
             await work()
         except errors.SidecarError as error:
-            self._happened(events.StageFailed(self._now(), turn, stage, error))
+            self._emit_event(events.StageFailed(self._now(), turn, stage, error))
         except Exception:  # a stage may raise anything: the conversation goes on
             log.exception("internal error in the stage %s of a conversation", stage)
-            self._happened(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
+            self._emit_event(events.StageFailed(self._now(), turn, stage, errors.EngineFailed()))
         finally:
-            self._going.pop((turn, stage), None)
+            self._running.pop((turn, stage), None)
 
-    async def _thought(self, command: events.GenerateReply) -> None:
-        async with aclosing(self.thinker.reply(command.messages, command.tools)) as pieces:
-            async for piece in pieces:
-                now, turn = self._now(), command.turn
-                if isinstance(piece, str):
-                    self._happened(events.LlmToken(now, turn, piece))
+    async def _run_llm(self, reply_command: events.GenerateReply) -> None:
+        async with aclosing(self.llm.reply(reply_command.messages, reply_command.tools)) as deltas:
+            async for delta in deltas:
+                now, turn = self._now(), reply_command.turn
+                if isinstance(delta, str):
+                    self._emit_event(events.LlmToken(now, turn, delta))
                 else:
-                    self._happened(events.LlmToolCallDelta(now, turn, piece))
-        stage = events.ConversationStage.THINKER
-        self._happened(events.StageEnded(self._now(), command.turn, stage))
+                    self._emit_event(events.LlmToolCallDelta(now, turn, delta))
+        stage = events.ConversationStage.LLM
+        self._emit_event(events.StageEnded(self._now(), reply_command.turn, stage))
 
-    async def _spoken(self, turn: int, manner: SynthesisOptions) -> None:
-        waiting = self._said[turn]
+    async def _run_tts(self, turn: int, synthesis: SynthesisOptions) -> None:
+        texts = self._texts[turn]
         while True:
-            command = await waiting.get()
-            if self._voice is None:
+            command = await texts.get()
+            if self._tts is None:
                 raise errors.EngineUnavailable("This service has no TTS engine.")
-            async with aclosing(self._voice.say(command.text, manner)) as sounds:
-                async for sound in sounds:
-                    self._happened(events.TtsAudio(self._now(), turn, command.piece, sound))
-            stage = events.ConversationStage.VOICE
-            self._happened(events.StageEnded(self._now(), turn, stage, command.piece))
+            async with aclosing(self._tts.say(command.text, synthesis)) as chunks:
+                async for chunk in chunks:
+                    self._emit_event(events.TtsAudio(self._now(), turn, command.phrase, chunk))
+            stage = events.ConversationStage.TTS
+            self._emit_event(events.StageEnded(self._now(), turn, stage, command.phrase))
 
 
 class ConversationLoop:
     """One conversation. It runs in one thread and without waiting: an event goes to the state
     machine, and its commands are started before the next event.
 
-    ``clears``: as in `AudioPacer`. ``manner``: synthesis options. ``seen``: callback for the
-    client's events. ``compare``: None for a thread of its own.
+    ``clears``: as in `AudioPacer`. ``synthesis``: options of the TTS engine. ``on_client_event``:
+    callback for the client's events. ``compare``: None for a thread of its own.
     """
 
     def __init__(
         self,
         session: Session,
-        thinker: Llm,
-        voice: TtsClient | None,
+        llm: Llm,
+        tts: TtsClient | None,
         options: ConversationOptions,
-        manner: SynthesisOptions,
+        synthesis: SynthesisOptions,
         *,
         clears: bool = False,
-        seen: Callable[[events.ConversationClientEvent], None] = lambda told: None,
+        on_client_event: Callable[[events.ConversationClientEvent], None] = lambda event: None,
         now: Callable[[], float] = time.monotonic,
         compare: Compare | None = None,
     ) -> None:
         from sidecar.plugins.conversation import acoustic_echo
 
-        self._now, self._seen = now, seen
+        self._now, self._on_client_event = now, on_client_event
         self.session = session
         self.machine = ConversationStateMachine(options)
         """State, history and options; requests go through `wish`."""
-        self.input = SpeechInput(session, now, self._in_order, self._noticed)
-        self.stages = ConversationTasks(thinker, voice, manner, now, self._happened)
+        self.input = SpeechInput(session, now, self._enqueue, self._emit_notice)
+        self.stages = ConversationTasks(llm, tts, synthesis, now, self._handle)
         """LLM and TTS: changes take effect on replies that these have not begun."""
         self.pacer = AudioPacer(clears=clears)
         """Player of the client."""
-        self._evidence, self._compared_s = acoustic_echo.EchoDetector(), 0.0
+        self._echo_detector, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._run_comparison: Compare = compare or ThreadLimiter("echo", 1).run
-        self._waiting: deque[_Heard] = deque()
+        self._uncompared: deque[_SpeechItem] = deque()
         """Words and utterances to compare, and what came from the speech input behind them."""
         self._comparing: asyncio.Task[None] | None = None
         self.output: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
-        self._due: float | None = None
+        self._timer_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
-        self._unanswered: deque[asyncio.Event] = deque()
+        self._unacknowledged: deque[asyncio.Event] = deque()
         """Commits and discards of the client that are not acknowledged yet."""
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def hear(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
     ) -> None:
         """Add audio of the user, as `Session.send`."""
         await self.input.hear(raw, encoding, rate)
-        self._evidence.hear(raw, encoding, rate, self.session.received_s)
+        self._echo_detector.hear(raw, encoding, rate, self.session.received_s)
         utterance = self.input.speaking
         if utterance is None or not self.pacer.turn:
             return
         start, end, _ = self.input.place(utterance)
-        if not self._waiting and self._evidence.is_due(start, end, self._compared_s):
-            self._in_order(utterance)
+        if not self._uncompared and self._echo_detector.is_due(start, end, self._compared_s):
+            self._enqueue(utterance)
 
     @property
     def sending(self) -> bool:
         """Return whether some audio of the reply in progress is not sent yet."""
         return self.machine.replying > self._sent
 
-    def wish(self, what: Callable[..., events.ConversationEvent], *values: Any) -> None:
-        """Handle a request of the client: ``what`` is the type of event, ``values`` are its
-        fields."""
+    def wish(self, event_type: Callable[..., events.ConversationEvent], *values: Any) -> None:
+        """Handle a request of the client: ``event_type`` is the type of event, ``values`` are
+        its fields."""
         self.session.touch()
-        self._happened(what(self._now(), *values))
+        self._handle(event_type(self._now(), *values))
 
     def playback_completed(self) -> None:
         """Record that the client plays all that was sent of a reply to its end, if all was sent."""
@@ -207,14 +209,14 @@ class ConversationLoop:
         self.input.commit()
         await self._acknowledged()
 
-    async def forget(self) -> None:
+    async def discard(self) -> None:
         """Discard the user's words that are not answered; wait as `commit` does."""
         self.session.forget()
         await self._acknowledged()
 
     async def _acknowledged(self) -> None:
-        self._unanswered.append(asyncio.Event())
-        await self._unanswered[-1].wait()
+        self._unacknowledged.append(asyncio.Event())
+        await self._unacknowledged[-1].wait()
 
     def end(self) -> None:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
@@ -226,7 +228,7 @@ class ConversationLoop:
         """Send a warning; the conversation goes on."""
         self.output.put_nowait(events.ConversationError(0, error))
 
-    def _noticed(self, notice: Notice) -> None:
+    def _emit_notice(self, notice: Notice) -> None:
         self.output.put_nowait(events.ConversationNotice(notice))
 
     async def run(self) -> None:
@@ -237,18 +239,18 @@ class ConversationLoop:
         """
         try:
             async with running(self.input.listen()) as (listening,):
-                await asyncio.wait({listening, self._broken}, return_when=asyncio.FIRST_COMPLETED)
-                if self._comparing is not None and not self._broken.done():
+                await asyncio.wait({listening, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+                if self._comparing is not None and not self._failed.done():
                     await asyncio.wait({self._comparing})
-                for one in (self._broken, listening):
-                    if one.done():
-                        one.result()
+                for future in (self._failed, listening):
+                    if future.done():
+                        future.result()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             if self._comparing is not None:
                 self._comparing.cancel()
-            self._broken.cancel()
+            self._failed.cancel()
             await self.stages.close()
 
     async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
@@ -256,62 +258,62 @@ class ConversationLoop:
         while True:
             yield await self.output.get()
 
-    def _happened(self, event: events.ConversationEvent) -> None:
+    def _handle(self, event: events.ConversationEvent) -> None:
         """Feed the state machine and carry out its commands. The playback position is fed first: an
         interruption depends on it."""
-        if self._broken.done():
+        if self._failed.done():
             return
         try:
             now = self._now()
             if turn := self.pacer.turn:
-                self._evidence.play(turn, self.pacer.heard(now), now)
+                self._echo_detector.play(turn, self.pacer.heard(now), now)
                 played = events.PlaybackReported(now, turn, self.pacer.played(now))
-                self._do(self.machine.take(played))
-            self._do(self.machine.take(event))
+                self._carry_out_all(self.machine.take(played))
+            self._carry_out_all(self.machine.take(event))
             for frame in self.pacer.due(now):
                 self.output.put_nowait(frame)
-            self._tell_sent()
+            self._emit_audio_sent()
             self._set_timer(now)
             if self.output.qsize() > MAX_PENDING_OUTPUT:
                 raise errors.InboundFull("The client does not read its events.")
         except Exception as fault:  # an internal error ends the conversation, and `run` raises it
-            self._broken.set_exception(fault)
+            self._failed.set_exception(fault)
 
-    def _in_order(self, what: _Heard) -> None:
+    def _enqueue(self, item: _SpeechItem) -> None:
         """Handle an event of the speech input. The echo similarity is fed before the words, which
         wait for it; all that comes behind them keeps its place."""
-        if not self._waiting and self._comparison(what) is None:
-            self._go_on(what)
+        if not self._uncompared and self._comparison(item) is None:
+            self._handle_words(item)
             return
-        self._waiting.append(what)
-        if len(self._waiting) == 1:
+        self._uncompared.append(item)
+        if len(self._uncompared) == 1:
             work = self._compare_in_order()
             self._comparing = asyncio.get_running_loop().create_task(work, name="echo")
 
     async def _compare_in_order(self) -> None:
         try:
-            while self._waiting:
-                what = self._waiting[0]
-                if (utterance := _compared_utterance(what)) is not None:
+            while self._uncompared:
+                item = self._uncompared[0]
+                if (utterance := _compared_utterance(item)) is not None:
                     await self._compare(utterance)
-                self._go_on(what)
-                self._waiting.popleft()
-        except Exception as fault:  # as in `_happened`
-            if not self._broken.done():
-                self._broken.set_exception(fault)
+                self._handle_words(item)
+                self._uncompared.popleft()
+        except Exception as fault:  # as in `_handle`
+            if not self._failed.done():
+                self._failed.set_exception(fault)
 
-    def _go_on(self, what: _Heard) -> None:
-        if not isinstance(what, int):
-            self._happened(what)
+    def _handle_words(self, item: _SpeechItem) -> None:
+        if not isinstance(item, int):
+            self._handle(item)
 
-    def _comparison(self, what: _Heard) -> Callable[[], float | None] | None:
+    def _comparison(self, item: _SpeechItem) -> Callable[[], float | None] | None:
         """Return the comparison that this waits for, if any."""
-        utterance = _compared_utterance(what)
+        utterance = _compared_utterance(item)
         if utterance is None:
             return None
         self._compared_s = self.session.received_s
-        self._happened(events.TimerFired(self._now()))
-        return self._evidence.comparison(*self.input.place(utterance))
+        self._handle(events.TimerFired(self._now()))
+        return self._echo_detector.comparison(*self.input.place(utterance))
 
     async def _compare(self, utterance: int) -> None:
         """Feed the similarity of an utterance's audio so far to what was played then, if any
@@ -319,23 +321,23 @@ class ConversationLoop:
         comparison = self._comparison(utterance)
         likeness = None if comparison is None else await self._run_comparison(comparison)
         if likeness is not None:
-            self._happened(events.EchoSimilarity(self._now(), utterance, likeness))
+            self._handle(events.EchoSimilarity(self._now(), utterance, likeness))
 
-    def _tell_sent(self) -> None:
+    def _emit_audio_sent(self) -> None:
         ending = self.machine.made
         if ending is not None and self.sending and not self.pacer.waiting:
             self._sent = self.machine.replying
             self.output.put_nowait(events.TurnAudioSent(self._sent, ending))
 
-    def _do(self, commands: list[events.ConversationCommand]) -> None:
+    def _carry_out_all(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
             self._carry_out(command, self._now())
 
     def _carry_out(self, command: events.ConversationCommand, now: float) -> None:
         match command:
-            case events.SendReplyAudio(turn, piece, sound):
-                self.pacer.add(turn, piece, sound, now)
-                self._evidence.emit(turn, sound)
+            case events.SendReplyAudio(turn, phrase, audio):
+                self.pacer.add(turn, phrase, audio, now)
+                self._echo_detector.emit(turn, audio)
             case events.DropReplyAudio(turn):
                 self.pacer.drop_audio(turn)
                 self.output.put_nowait(command)
@@ -344,29 +346,29 @@ class ConversationLoop:
             case events.ResumeReplyAudio():
                 self.pacer.resume(now)
             case events.GenerateReply():
-                self.stages.think(command)
+                self.stages.start_llm(command)
             case events.SynthesizeText():
-                self.stages.say(command)
+                self.stages.start_tts(command)
             case events.StopStage(turn, stage):
                 self.stages.stop(turn, stage)
             case events.SetSpeechDetection(threshold):
-                self.input.attend(threshold)
+                self.input.raise_threshold(threshold)
             case events.SetTimer(at):
-                self._due = at
+                self._timer_at = at
             case events.ConversationClientEvent():
                 if isinstance(command, events.ReplyEnded):
                     self.session.touch()  # a client that plays a reply is present
                     for frame in self.pacer.end(command.turn):
                         self.output.put_nowait(frame)
-                self._seen(command)
+                self._on_client_event(command)
                 self.output.put_nowait(command)
                 acknowledges = events.CommitAcknowledged | events.DiscardAcknowledged
-                if isinstance(command, acknowledges) and self._unanswered:
-                    self._unanswered.popleft().set()
+                if isinstance(command, acknowledges) and self._unacknowledged:
+                    self._unacknowledged.popleft().set()
 
     def _set_timer(self, now: float) -> None:
         """Set the timer to the next time that the state machine or the pacer needs."""
-        times = [self._due, self.pacer.wake_at(now)]
+        times = [self._timer_at, self.pacer.wake_at(now)]
         at = min((one for one in times if one is not None), default=None)
         if self._timer is not None:
             self._timer.cancel()
@@ -377,11 +379,11 @@ class ConversationLoop:
 
     def _tick(self) -> None:
         self._timer = None
-        self._happened(events.TimerFired(self._now()))
+        self._handle(events.TimerFired(self._now()))
 
 
-def _compared_utterance(what: _Heard) -> int | None:
+def _compared_utterance(item: _SpeechItem) -> int | None:
     """Return the utterance to compare, if any: that of words, or one without words yet."""
-    if isinstance(what, events.RecognizedWords) and what.text:
-        return what.utterance
-    return what if isinstance(what, int) else None
+    if isinstance(item, events.RecognizedWords) and item.text:
+        return item.utterance
+    return item if isinstance(item, int) else None

@@ -44,10 +44,12 @@ PROBE_REST_FACTOR = 30
 
 
 class ConversationRegistry:
-    """Conversations in progress, and the LLM clients that they share. ``voice``: TTS client; `None`
+    """Conversations in progress, and the LLM clients that they share. ``tts``: TTS client; `None`
     if there is none."""
 
-    def __init__(self, settings: Settings, live: SessionRegistry, voice: TtsClient | None) -> None:
+    def __init__(
+        self, settings: Settings, sessions: SessionRegistry, tts: TtsClient | None
+    ) -> None:
         """Configure the registry; the LLM is searched for later.
 
         Raises:
@@ -64,14 +66,14 @@ class ConversationRegistry:
             )
         self._settings = ConversationSettings.of(settings)
         self._language = settings.language
-        self._sessions, self._voice = live, voice
-        self._thinker: Llm | None = None
-        self._others: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
-        self._finding = asyncio.Lock()
-        self._look_at = 0.0
-        self._going: set[ConversationLoop] = set()
+        self._sessions, self._tts = sessions, tts
+        self._llm: Llm | None = None
+        self._other_llms: dict[str, Llm] = {REPEAT_LLM_NAME: RepeatLlm()}
+        self._search_lock = asyncio.Lock()
+        self._next_search_at = 0.0
+        self._conversations: set[ConversationLoop] = set()
         self._opening = 0
-        self._left = asyncio.Event()
+        self._slot_freed = asyncio.Event()
         self.replies = 0
         """Number of replies since the service started."""
         self.last: conversation_events.ReplyLatency | None = None
@@ -88,28 +90,29 @@ class ConversationRegistry:
 
     def __len__(self) -> int:
         """Return the number of conversations in progress."""
-        return len(self._going) + self._opening
+        return len(self._conversations) + self._opening
 
     @property
     def phase(self) -> conversation_events.ConversationPhase:
         """Return the phase of one of the conversations."""
         return next(
-            (talk.machine.phase for talk in self._going), conversation_events.ConversationPhase.IDLE
+            (conversation.machine.phase for conversation in self._conversations),
+            conversation_events.ConversationPhase.IDLE,
         )
 
     @property
-    def llm(self) -> str:
+    def llm_name(self) -> str:
         """Return the name of the LLM, as far as it is known before the first request."""
-        return self._thinker.name if self._thinker is not None else self._settings.llm
+        return self._llm.name if self._llm is not None else self._settings.llm
 
     async def models(self) -> tuple[str, ...]:
         """Return the LLMs to choose from, the default first; `REPEAT_LLM_NAME` is always there. The
         default of a server that does not list its models is missing."""
-        thinker = await self._found()
-        named: tuple[str, ...] = ()
+        llm = await self._default_llm()
+        models: tuple[str, ...] = ()
         with suppress(LlmError):
-            named = await thinker.models()
-        return tuple(dict.fromkeys((*named, REPEAT_LLM_NAME)))
+            models = await llm.models()
+        return tuple(dict.fromkeys((*models, REPEAT_LLM_NAME)))
 
     async def voices(self) -> tuple[str, ...]:
         """Return the voices; load the TTS engine if necessary.
@@ -117,7 +120,7 @@ class ConversationRegistry:
         Raises:
             errors.SidecarError: it does not load.
         """
-        return await self._voice.ready() if self._voice is not None else ()
+        return await self._tts.ready() if self._tts is not None else ()
 
     def check_voice(self, name: str) -> None:
         """Refuse a voice that does not exist, if the voices are known: `voices` loads them, and
@@ -127,45 +130,45 @@ class ConversationRegistry:
         Raises:
             errors.VoiceUnknown: the TTS engine has no such voice.
         """
-        known = self._voice.known_voices if self._voice is not None else ()
-        if known and name not in known:
+        voices = self._tts.known_voices if self._tts is not None else ()
+        if voices and name not in voices:
             raise errors.VoiceUnknown(
                 f"There is no voice '{name[:80]}' here.",
-                hint=f"There are: {abbreviate_names(known)}.",
+                hint=f"There are: {abbreviate_names(voices)}.",
             )
 
-    async def thinker(self, model: str = "") -> Llm:
+    async def find_llm(self, model: str = "") -> Llm:
         """Return the LLM of that name, '' for the default.
 
         Raises:
             errors.ModelNotFound: no model has that name.
         """
-        usual = await self._found()
+        default = await self._default_llm()
         if not model:
-            return usual
-        if model not in self._others:
+            return default
+        if model not in self._other_llms:
             if model not in await self.models():
                 raise errors.ModelNotFound(hint="GET /v1/talk lists the models.")
-            usual = await self._found()  # the search in `models` may have found another
-            self._others.setdefault(model, usual.other(model))
-        return self._others[model]
+            default = await self._default_llm()  # the search in `models` may have found another
+            self._other_llms.setdefault(model, default.other(model))
+        return self._other_llms[model]
 
     def options(self) -> conversation_events.ConversationOptions:
         """Return the options of a conversation by the settings."""
         instructions = self._settings.talk_instructions
-        return conversation_events.ConversationOptions(instructions, voiced=self._voice is not None)
+        return conversation_events.ConversationOptions(instructions, voiced=self._tts is not None)
 
     @asynccontextmanager
     async def open(
         self,
-        caller: Identity,
+        identity: Identity,
         options: conversation_events.ConversationOptions,
-        manner: SynthesisOptions,
+        synthesis: SynthesisOptions,
         *,
         clears: bool = False,
     ) -> AsyncIterator[ConversationLoop]:
-        """Open a conversation until the context ends; prepare the LLM and TTS meanwhile. ``manner``
-        and ``clears`` as in `ConversationLoop`.
+        """Open a conversation until the context ends; prepare the LLM and TTS meanwhile.
+        ``synthesis`` and ``clears`` as in `ConversationLoop`.
 
         Raises:
             TalkFull: no slot is free.
@@ -174,36 +177,44 @@ class ConversationRegistry:
         from sidecar.plugins.conversation.conversation_loop import ConversationLoop
         from sidecar.plugins.conversation.speech_input import speech_input_options
 
-        await self._place()
+        await self._wait_for_slot()
         self._opening += 1
         try:
-            thinker = await self._found()
-            hears = speech_input_options(self._language)
-            live = self._sessions.open(caller, hears, wire="talk", forgiving=True, idle_s=IDLE_S)
+            llm = await self._default_llm()
+            live_options = speech_input_options(self._language)
+            session = self._sessions.open(
+                identity, live_options, wire="talk", forgiving=True, idle_s=IDLE_S
+            )
         finally:
             self._opening -= 1
-            self._left.set()  # if this one failed, its slot is free
-        talk = ConversationLoop(
-            live, thinker, self._voice, options, manner, clears=clears, seen=self._seen
+            self._slot_freed.set()  # if this one failed, its slot is free
+        conversation = ConversationLoop(
+            session,
+            llm,
+            self._tts,
+            options,
+            synthesis,
+            clears=clears,
+            on_client_event=self._observe,
         )
-        self._going.add(talk)
-        warming = [_warmed(talk, thinker.ready)]
-        if self._voice is not None and options.voiced:
-            warming.append(_warmed(talk, self._voice.ready))
-        async with running(*warming):
+        self._conversations.add(conversation)
+        preparations = [_prepare(conversation, llm.ready)]
+        if self._tts is not None and options.voiced:
+            preparations.append(_prepare(conversation, self._tts.ready))
+        async with running(*preparations):
             try:
-                yield talk
+                yield conversation
             finally:
-                self._going.discard(talk)
-                self._left.set()
-                self._sessions.end(live)
+                self._conversations.discard(conversation)
+                self._slot_freed.set()
+                self._sessions.end(session)
 
     async def close(self) -> None:
         """Close the LLM clients. Conversations end with their connections."""
-        for thinker in filter(None, (self._thinker, *self._others.values())):
-            await thinker.close()
+        for llm in filter(None, (self._llm, *self._other_llms.values())):
+            await llm.close()
 
-    async def _place(self) -> None:
+    async def _wait_for_slot(self) -> None:
         """Wait a little for a free slot.
 
         Raises:
@@ -212,47 +223,47 @@ class ConversationRegistry:
         try:
             async with asyncio.timeout(SLOT_WAIT_S):
                 while len(self) >= self._settings.conversations:
-                    self._left.clear()
-                    await self._left.wait()
+                    self._slot_freed.clear()
+                    await self._slot_freed.wait()
         except TimeoutError:
             raise TalkFull() from None
 
-    async def _found(self) -> Llm:
+    async def _default_llm(self) -> Llm:
         """Return the LLM. A server on this machine may start later than this service. So the
         search is repeated until one is found, less often if a search takes long."""
-        async with self._finding:
-            if self._thinker is None:
-                self._thinker = await self.create_llm(self._llm_address)
+        async with self._search_lock:
+            if self._llm is None:
+                self._llm = await self.create_llm(self._llm_address)
             elif (
-                isinstance(self._thinker, RepeatLlm)
+                isinstance(self._llm, RepeatLlm)
                 and self._llm_address is not None
-                and time.monotonic() >= self._look_at
+                and time.monotonic() >= self._next_search_at
             ):
                 began = time.monotonic()
-                self._thinker = await self.create_llm(self._llm_address, again=True)
+                self._llm = await self.create_llm(self._llm_address, again=True)
                 took_s = time.monotonic() - began
                 rest_s = PROBE_REST_FACTOR * took_s if took_s > self.fast_probe_s else 0.0
-                self._look_at = began + rest_s
-            return self._thinker
+                self._next_search_at = began + rest_s
+            return self._llm
 
-    def _seen(self, told: conversation_events.ConversationClientEvent) -> None:
-        if isinstance(told, conversation_events.ReplyLatency):
-            self.last = told
-        elif isinstance(told, conversation_events.ReplyStarted):
+    def _observe(self, event: conversation_events.ConversationClientEvent) -> None:
+        if isinstance(event, conversation_events.ReplyLatency):
+            self.last = event
+        elif isinstance(event, conversation_events.ReplyStarted):
             self.replies += 1
-        elif isinstance(told, conversation_events.ConversationError):
+        elif isinstance(event, conversation_events.ConversationError):
             log.warning(
                 "a turn of a conversation failed: %s (docs/errors.md)",
-                told.error.code,
+                event.error.code,
                 extra=ONCE_A_MINUTE,
             )
 
 
-async def _warmed(talk: ConversationLoop, ready: Callable[[], Awaitable[object]]) -> None:
+async def _prepare(conversation: ConversationLoop, ready: Callable[[], Awaitable[object]]) -> None:
     """Prepare a stage before it is needed; report an error to the client at once."""
     try:
         await ready()
     except errors.SidecarError as error:
         log.warning("a part of a new conversation is not ready: %s", error.detail)
-        if not talk.machine.replying:  # else that reply tells it
-            talk.warn(error)
+        if not conversation.machine.replying:  # else that reply tells it
+            conversation.warn(error)

@@ -60,29 +60,29 @@ _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 
 
 def end_of_turn_delay_s(
-    text: str, pace: float | None = None, settings: EndOfTurnDelays = DEFAULT_DELAYS
+    text: str, pace: float | None = None, delays: EndOfTurnDelays = DEFAULT_DELAYS
 ) -> float:
     """Return the seconds of silence that end a turn with ``text`` so far. ``pace``: words per
     second, `None` if unknown. At most ``settings.most_s``, scaled."""
     words = normalized_words(text)
-    wanted = min(settings.most_s, _base_delay_s(text.strip()[-_END:], words, settings))
+    wanted = min(delays.most_s, _base_delay_s(text.strip()[-_END:], words, delays))
     if pace is not None and len(words) >= MIN_PACE_WORDS:
         wanted *= min(1.5, max(1.0, DEFAULT_WORDS_PER_S / max(pace, 0.1)))
-    return min(wanted, settings.most_s) * settings.scale
+    return min(wanted, delays.most_s) * delays.scale
 
 
-def _base_delay_s(text: str, words: Sequence[str], settings: EndOfTurnDelays) -> float:
+def _base_delay_s(text: str, words: Sequence[str], delays: EndOfTurnDelays) -> float:
     ended = bool(_ENDS.search(text)) and not _ELLIPSIS.search(text)
     last = words[-1] if words else ""
     if last in FILLERS:
-        return settings.most_s
+        return delays.most_s
     if last in (NEVER_FINAL_WORDS if ended else INCOMPLETE_WORDS) or _ELLIPSIS.search(text):
-        return max(AFTER_NUMBER_S, settings.usual_s)
+        return max(AFTER_NUMBER_S, delays.usual_s)
     if _ends_in_digit_group(words, ended=ended):
-        return max(AFTER_NUMBER_S, settings.usual_s)
+        return max(AFTER_NUMBER_S, delays.usual_s)
     if _GOES_ON.search(text):
-        return max(AFTER_COMMA_S, settings.usual_s)
-    return settings.finished_s if ended else settings.usual_s
+        return max(AFTER_COMMA_S, delays.usual_s)
+    return delays.finished_s if ended else delays.usual_s
 
 
 def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
@@ -125,9 +125,10 @@ class UserUtterance:
 class UserTurn:
     """Turn of a user.
 
-    ``since``: start of the current or last span of speech. ``saying``: text that the assistant says
-    meanwhile, or said just before, which may come back as an echo. ``answer``: the client has
-    requested a reply, with the options ``answer_by`` if given, under the name ``answer_name``.
+    ``since``: start of the current or last span of speech. ``echoable_text``: text that the
+    assistant says meanwhile, or said just before, which may come back as an echo. ``answer``:
+    the client has requested a reply, with the options ``answer_by`` if given, under the name
+    ``answer_name``.
 
     ``told``: clients were notified of the turn; over a reply they are not. Over a reply
     ``paused_at`` is the time since which the reply is held for the turn; ``dismissed``: the reply
@@ -147,7 +148,7 @@ class UserTurn:
     answer_by: ConversationOptions | None = None
     answer_name: str = ""
     told: bool = False
-    saying: str = ""
+    echoable_text: str = ""
     before: str = ""
     paused_at: float | None = None
     dismissed: bool = False
@@ -229,11 +230,11 @@ class UserTurn:
             if one.ended is not None and not one.settled
         ]
 
-    def over_at(self, settings: EndOfTurnDelays) -> float:
+    def over_at(self, delays: EndOfTurnDelays) -> float:
         """Return the time at which the turn ends if the user does not go on speaking."""
         text = self.text
         pace = len(normalized_words(text)) / self.spoken_s if self.spoken_s > 0 else None
-        return self.ended + end_of_turn_delay_s(text, pace, settings)
+        return self.ended + end_of_turn_delay_s(text, pace, delays)
 
     @property
     def recognised_s(self) -> float:

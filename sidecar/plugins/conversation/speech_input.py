@@ -75,32 +75,32 @@ def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
 
 
 class SpeechInput:
-    """Translation of a session's events to conversation events for ``happened``. ``noticed`` gets
-    the other notices. `listen` runs until the session ends."""
+    """Translation of a session's events to conversation events for ``emit_event``.
+    ``emit_notice`` gets the other notices. `listen` runs until the session ends."""
 
     def __init__(
         self,
         session: Session,
         now: Callable[[], float],
-        happened: Callable[[events.ConversationEvent], None],
-        noticed: Callable[[Notice], None],
+        emit_event: Callable[[events.ConversationEvent], None],
+        emit_notice: Callable[[Notice], None],
     ) -> None:
-        self._session, self._now, self._happened = session, now, happened
-        self._noticed = noticed
+        self._session, self._now, self._emit_event = session, now, emit_event
+        self._emit_notice = emit_notice
         self._clock = AudioClock()
         self._finals: dict[int, list[str]] = {}
         """Texts of a turn's finals, by turn, until the turn has ended."""
         self._stopped: dict[int, float] = {}
         self.speaking: int | None = None
         """The utterance in progress."""
-        self._starving: OneShotTimer | None = None
-        self._quiet = False
+        self._stall_timer: OneShotTimer | None = None
+        self._stalled = False
         """Input has stalled: an utterance that starts now does not go on."""
-        self.options, self._guard = session.options, 0.0
+        self.options, self._added_threshold = session.options, 0.0
         """Recognition options, and the threshold that is added while a reply is played."""
         self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
-        self._gone: frozenset[int] = frozenset()
-        self._ours: deque[bool] = deque()
+        self._lost_utterances: frozenset[int] = frozenset()
+        self._commits: deque[bool] = deque()
         """Commits that are not answered yet: whether the service made them, not the client."""
 
     def span(self, utterance: int) -> tuple[float, float]:
@@ -119,15 +119,15 @@ class SpeechInput:
 
     async def hear(self, raw: bytes, encoding: live_options.SampleEncoding, rate: int) -> None:
         """Add audio, as `Session.send`."""
-        if self._starving is not None:  # here, as sending may wait for the engine
-            self._starving.cancel()
+        if self._stall_timer is not None:  # here, as sending may wait for the engine
+            self._stall_timer.cancel()
         try:
             await self._session.send(raw, encoding, rate)
         finally:
             stall_s = max(INPUT_STALL_S, STALL_CHUNKS * len(raw) / encoding.width / rate)
-            self._starving = OneShotTimer(stall_s, self._starved)
+            self._stall_timer = OneShotTimer(stall_s, self._input_stalled)
         self._clock.came(self._session.received_s, self._now())
-        self._quiet = False
+        self._stalled = False
 
     def commit(self, *, ours: bool = False) -> None:
         """End the user's turn after the audio so far; report it once all of that is recognized,
@@ -137,20 +137,20 @@ class SpeechInput:
             errors.SessionOver: the session takes no more input.
         """
         self._session.commit()
-        self._ours.append(ours)
+        self._commits.append(ours)
 
     def use(self, options: live_options.LiveOptions) -> None:
         """Change the recognition options."""
         self.options = options
-        self.attend(self._guard)
+        self.raise_threshold(self._added_threshold)
 
-    def attend(self, threshold: float) -> None:
+    def raise_threshold(self, threshold: float) -> None:
         """Raise the threshold of speech detection by ``threshold``."""
-        self._guard, ends = threshold, self.options.endpointing
-        guarded = max(ends.threshold, min(0.95, ends.threshold + threshold))
-        ends = dataclasses.replace(ends, threshold=guarded)
+        self._added_threshold, endpointing = threshold, self.options.endpointing
+        guarded = max(endpointing.threshold, min(0.95, endpointing.threshold + threshold))
+        endpointing = dataclasses.replace(endpointing, threshold=guarded)
         with suppress(errors.SidecarError):  # a session that has ended needs no options
-            self._session.change(dataclasses.replace(self.options, endpointing=ends))
+            self._session.change(dataclasses.replace(self.options, endpointing=endpointing))
 
     async def listen(self) -> None:
         """Report what is recognized until the session ends.
@@ -160,27 +160,27 @@ class SpeechInput:
         """
         try:
             async for numbered in self._session.events():
-                self._told(numbered.event)
+                self._handle(numbered.event)
         finally:
-            if self._starving is not None:
-                self._starving.cancel()
+            if self._stall_timer is not None:
+                self._stall_timer.cancel()
 
-    def _told(self, event: live_events.LiveEvent) -> None:
+    def _handle(self, event: live_events.LiveEvent) -> None:
         match event:
             case live_events.SpeechStarted(turn, at):
                 self.speaking = turn
                 self._spans[turn] = at, at
                 # Audio before the first word may have been sent long ago.
-                into = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
-                began = self._clock.time(at + into) - MIN_SPEECH_S
-                self._happened(events.UserSpeechStarted(self._now(), turn, began))
-                if self._quiet:  # the report is late: no audio comes that could end it
+                offset_s = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
+                began = self._clock.time(at + offset_s) - MIN_SPEECH_S
+                self._emit_event(events.UserSpeechStarted(self._now(), turn, began))
+                if self._stalled:  # the report is late: no audio comes that could end it
                     self._cut()
             case live_events.SpeechStopped(turn, at):
-                self._silent(turn)
+                self._speech_ended(turn)
                 self._stopped[turn] = self._clock.time(at)
                 self._spans[turn] = self.span(turn)[0], at
-                self._happened(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
+                self._emit_event(events.UserSpeechStopped(self._now(), turn, self._stopped[turn]))
             case live_events.Partial() if event.turn == self.speaking:
                 self._words(event.turn, event.text, self._clock.time(event.start))
             case live_events.Final():
@@ -188,65 +188,67 @@ class SpeechInput:
                 if event.turn == self.speaking:  # a long utterance was cut
                     self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
-                self._ended(event)
+                self._turn_ended(event)
             case live_events.TurnDropped(turn):
-                self._silent(turn)
+                self._speech_ended(turn)
                 self._stopped.pop(turn, None)
                 self._finals.pop(turn, None)
-                self._happened(events.TurnDiscarded(self._now()))
+                self._emit_event(events.TurnDiscarded(self._now()))
             case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
-                self._lost()
+                self._audio_lost()
             case live_events.NoticeRaised(notice):
-                self._noticed(notice)
+                self._emit_notice(notice)
 
-    def _lost(self) -> None:
+    def _audio_lost(self) -> None:
         """Report that the words of utterances in progress are lost."""
         if self.speaking is not None:
             ended = self._stopped[self.speaking] = self._now()
-            self._happened(events.UserSpeechStopped(ended, self.speaking, ended))
+            self._emit_event(events.UserSpeechStopped(ended, self.speaking, ended))
         error = errors.EngineCrashed(hint="Say it again, or type it.")
         for utterance in self._stopped or (events.UNKNOWN_UTTERANCE,):
-            stage = events.ConversationStage.RECOGNISER
-            self._happened(events.StageFailed(self._now(), utterance, stage, error))
-        self._gone = frozenset(self._stopped)
+            stage = events.ConversationStage.RECOGNIZER
+            self._emit_event(events.StageFailed(self._now(), utterance, stage, error))
+        self._lost_utterances = frozenset(self._stopped)
         self.speaking = None
         self._stopped.clear()
         self._finals.clear()
 
-    def _ended(self, event: live_events.TurnEnded) -> None:
-        self._finals.pop(event.turn, None)
-        if event.turn not in self._gone:
-            self._told_all(event)
-        if event.committed and self._ours and not self._ours.popleft():
-            self._happened(events.TurnCommitted(self._now()))
+    def _turn_ended(self, turn_ended: live_events.TurnEnded) -> None:
+        self._finals.pop(turn_ended.turn, None)
+        if turn_ended.turn not in self._lost_utterances:
+            self._emit_turn(turn_ended)
+        if turn_ended.committed and self._commits and not self._commits.popleft():
+            self._emit_event(events.TurnCommitted(self._now()))
 
-    def _told_all(self, event: live_events.TurnEnded) -> None:
-        ended = self._stopped.pop(event.turn, None)
+    def _emit_turn(self, turn_ended: live_events.TurnEnded) -> None:
+        ended = self._stopped.pop(turn_ended.turn, None)
         if ended is None:  # ended by the client or by `_cut`
-            self._silent(event.turn)
-            ended = self._clock.time(event.end)
-            self._spans[event.turn] = event.start, event.end
-            self._happened(events.UserSpeechStopped(self._now(), event.turn, ended))
-        self._happened(events.RecognizedWords(self._now(), event.turn, event.text, ended))
+            self._speech_ended(turn_ended.turn)
+            ended = self._clock.time(turn_ended.end)
+            self._spans[turn_ended.turn] = turn_ended.start, turn_ended.end
+            self._emit_event(events.UserSpeechStopped(self._now(), turn_ended.turn, ended))
+        self._emit_event(
+            events.RecognizedWords(self._now(), turn_ended.turn, turn_ended.text, ended)
+        )
 
-    def _silent(self, turn: int) -> None:
+    def _speech_ended(self, turn: int) -> None:
         """Handle silence, unless the next turn has begun."""
         if self.speaking == turn:
             self.speaking = None
 
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Report the turn's finals, with ``text`` after them."""
-        said = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
-        self._happened(events.RecognizedWords(self._now(), turn, said, upto))
+        words = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
+        self._emit_event(events.RecognizedWords(self._now(), turn, words, upto))
 
-    def _starved(self) -> None:
-        self._quiet = True
+    def _input_stalled(self) -> None:
+        self._stalled = True
         if self.speaking is not None:
             self._cut()
 
     def _cut(self) -> None:
         """End the utterance after all audio so far. The commit is the service's own: it is not
         reported."""
-        self._quiet = False
+        self._stalled = False
         with suppress(errors.SidecarError):
             self.commit(ours=True)

@@ -26,62 +26,70 @@ class ConversationStateMachine:
 
     def __init__(self, options: ConversationOptions = DEFAULT_OPTIONS) -> None:
         self._commands: list[events.ConversationCommand] = []
-        self._answering = Assistant(options, self._do)
-        self.history = self._answering.history
-        self.turn_taking = TurnTaking(self._answering, self._do)
+        self._assistant = Assistant(options, self._emit_command)
+        self.history = self._assistant.history
+        self.turn_taking = TurnTaking(self._assistant, self._emit_command)
         self._threshold = 0.0
         self._due: float | None = None
 
     @property
     def options(self) -> ConversationOptions:
         """Return the options, which take effect from the next turn on."""
-        return self._answering.options
+        return self._assistant.options
 
     @property
     def turn(self) -> int:
         """Return the number of the turn that is answered, or of the next."""
-        return self._answering.number
+        return self._assistant.number
 
     @property
     def phase(self) -> ConversationPhase:
         """Return the current phase."""
-        person, reply = self.turn_taking.person, self._answering.given
-        if person is not None and person.told and person.speaking:
+        user_turn, assistant_turn = self.turn_taking.user_turn, self._assistant.confirmed_turn
+        if user_turn is not None and user_turn.told and user_turn.speaking:
             return ConversationPhase.LISTENING
-        if reply is not None:
-            if reply.sounding:
+        if assistant_turn is not None:
+            if assistant_turn.sounding:
                 return ConversationPhase.SPEAKING
-            return ConversationPhase.SYNTHESIZING if reply.saying else ConversationPhase.GENERATING
-        return ConversationPhase.TRANSCRIBING if person is not None else ConversationPhase.IDLE
+            return (
+                ConversationPhase.SYNTHESIZING
+                if assistant_turn.synthesizing
+                else ConversationPhase.GENERATING
+            )
+        return ConversationPhase.TRANSCRIBING if user_turn is not None else ConversationPhase.IDLE
 
     @property
     def replying(self) -> int:
         """Return the number of the reply in progress, 0 if there is none."""
-        return self._answering.given.number if self._answering.given is not None else 0
+        return (
+            self._assistant.confirmed_turn.number
+            if self._assistant.confirmed_turn is not None
+            else 0
+        )
 
     @property
     def made(self) -> events.ReplyEnding | None:
         """Return how the reply in progress will end, if nothing more comes of it; some of it may
         still have to be played."""
-        reply = self._answering.given
-        return reply.ending if reply is not None and reply.made else None
+        assistant_turn = self._assistant.confirmed_turn
+        return assistant_turn.ending if assistant_turn is not None and assistant_turn.made else None
 
     def take(self, event: events.ConversationEvent) -> list[events.ConversationCommand]:
         """Return the commands for ``event``, in order."""
-        self._late_first(event.at)
+        self._fire_due_timers(event.at)
         self.turn_taking.at = max(self.turn_taking.at, event.at)
-        self._happened(event)
-        self._late_first(self.turn_taking.at)
-        self._settle_up()
+        self._handle(event)
+        self._fire_due_timers(self.turn_taking.at)
+        self._emit_changes()
         commands, self._commands = self._commands, []
         return commands
 
-    def _do(self, command: events.ConversationCommand) -> None:
+    def _emit_command(self, command: events.ConversationCommand) -> None:
         self._commands.append(command)
 
     # Events
 
-    def _happened(self, event: events.ConversationEvent) -> None:
+    def _handle(self, event: events.ConversationEvent) -> None:
         match event:
             case events.UserSpeechStarted():
                 self.turn_taking.started(event.utterance, min(event.began, self.turn_taking.at))
@@ -90,42 +98,42 @@ class ConversationStateMachine:
             case events.RecognizedWords():
                 self.turn_taking.words(event.utterance, event.text, event.upto)
             case events.EchoSimilarity():
-                self.turn_taking.alike(event.utterance, event.likeness)
-            case events.StageFailed(stage=events.ConversationStage.RECOGNISER):
+                self.turn_taking.set_echo_similarity(event.utterance, event.likeness)
+            case events.StageFailed(stage=events.ConversationStage.RECOGNIZER):
                 self.turn_taking.recognizer_failed(event.turn, event.error)
             case events.ReplyEvent():
-                self._answering.report(event, self.turn_taking.at)
-                self.turn_taking.leave_if_done()
+                self._assistant.report(event, self.turn_taking.at)
+                self.turn_taking.continue_turn_if_done()
             case events.TextTyped():
                 self._typed(event.text)
             case events.HistoryEntryAdded(call=ToolCall() as call):
-                self._recorded(self.history.called(0, call, event.after), event.name)
+                self._recorded(self.history.add_call(0, call, event.after), event.name)
             case events.HistoryEntryAdded():
                 self._recorded(self.history.add(event.role, event.text, event.after), event.name)
             case events.ToolResultAdded():
-                entry = self.history.returned(event.call, event.output, event.after)
+                entry = self.history.add_result(event.call, event.output, event.after)
                 self._recorded(entry, event.name)
             case events.HistoryEntryDeleted():
-                self.history.drop(event.entry)
+                self.history.delete(event.entry)
             case events.ResponseRequested():
-                self._asked(event)
+                self._response_requested(event)
             case events.TurnCommitted():
                 self.turn_taking.commit()
-                self._do(events.CommitAcknowledged())
+                self._emit_command(events.CommitAcknowledged())
             case events.TurnDiscarded():
-                self.turn_taking.forget()
-                self._do(events.DiscardAcknowledged())
+                self.turn_taking.discard()
+                self._emit_command(events.DiscardAcknowledged())
             case events.ResponseCancelled():
                 self._cancel()
             case events.PlaybackTruncated():
                 self._truncated(event.turn, event.seconds)
             case events.ConversationReset():
-                self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
-                self.turn_taking.person = None
-                self._answering.forget()
-                self._do(events.ConversationStarted())
+                self.turn_taking.end_reply(events.ReplyEnding.CANCELLED)
+                self.turn_taking.user_turn = None
+                self._assistant.clear()
+                self._emit_command(events.ConversationStarted())
             case events.OptionsChanged():
-                self._answering.options = event.options
+                self._assistant.options = event.options
 
     # Requests of the client
 
@@ -133,46 +141,52 @@ class ConversationStateMachine:
         text = text.strip()
         if not text:
             return
-        self.turn_taking.abandon(events.ReplyEnding.INTERRUPTED)
-        self.turn_taking.bank()
+        self.turn_taking.end_reply(events.ReplyEnding.INTERRUPTED)
+        self.turn_taking.record_spoken()
         entry = self.history.add(ChatRole.USER, text)
-        self._do(events.UserTurnFinal(entry.text, entry=entry.number))
-        self._answering.give_any(self.turn_taking.at)
+        self._emit_command(events.UserTurnFinal(entry.text, entry=entry.number))
+        self._assistant.answer_history(self.turn_taking.at)
 
     def _recorded(self, entry: ChatEntry | None, name: str) -> None:
         if entry is None:
-            self._do(events.ConversationError(0, CallUnknown()))
+            self._emit_command(events.ConversationError(0, CallUnknown()))
         else:
-            self._do(events.HistoryEntryRecorded(entry.number, entry.role, entry.text, name))
+            self._emit_command(
+                events.HistoryEntryRecorded(entry.number, entry.role, entry.text, name)
+            )
 
-    def _asked(self, asked: events.ResponseRequested) -> None:
-        person = self.turn_taking.person
-        if person is not None and person.committed:
-            person.answer, person.answer_by, person.answer_name = True, asked.options, asked.name
+    def _response_requested(self, requested: events.ResponseRequested) -> None:
+        user_turn = self.turn_taking.user_turn
+        if user_turn is not None and user_turn.committed:
+            user_turn.answer, user_turn.answer_by, user_turn.answer_name = (
+                True,
+                requested.options,
+                requested.name,
+            )
             return
-        self.turn_taking.abandon(events.ReplyEnding.INTERRUPTED)
-        self._answering.give_any(self.turn_taking.at, asked.options, asked.name)
+        self.turn_taking.end_reply(events.ReplyEnding.INTERRUPTED)
+        self._assistant.answer_history(self.turn_taking.at, requested.options, requested.name)
 
     def _cancel(self) -> None:
-        if self._answering.given is not None:
-            self.turn_taking.abandon(events.ReplyEnding.CANCELLED)
-            self.turn_taking.leave()
+        if self._assistant.confirmed_turn is not None:
+            self.turn_taking.end_reply(events.ReplyEnding.CANCELLED)
+            self.turn_taking.continue_turn()
 
     def _truncated(self, number: int, seconds: float) -> None:
-        reply = self._answering.given
-        if reply is not None and reply.number == number:
-            reply.cut(seconds)
+        assistant_turn = self._assistant.confirmed_turn
+        if assistant_turn is not None and assistant_turn.number == number:
+            assistant_turn.cut(seconds)
             self._cancel()
         seconds = min(seconds, self.history.made_s(number))
         text = self.history.truncate(number, seconds)
-        self._do(events.ReplyTruncated(number, seconds, text or ""))
+        self._emit_command(events.ReplyTruncated(number, seconds, text or ""))
 
     # Time
 
-    def _late_first(self, at: float) -> None:
+    def _fire_due_timers(self, at: float) -> None:
         """Fire all timers that are due at ``at``, before the event of that time is handled."""
         for _ in range(_MOST_AT_ONCE):
-            timer = min(self._timers(), key=lambda one: one[0], default=None)
+            timer = min(self._timers(), key=lambda timer: timer[0], default=None)
             if timer is None or timer[0] > at:
                 return
             self.turn_taking.at = max(self.turn_taking.at, timer[0])
@@ -181,24 +195,24 @@ class ConversationStateMachine:
 
     def _timers(self) -> list[tuple[float, Callable[[], None]]]:
         """Return actions that are due at times, if nothing happens before."""
-        found: list[tuple[float, Callable[[], None]]] = []
-        if self._answering.turn is not None:
-            found.append((self._answering.turn.stalled_at, self._stalled))
-        found += self.turn_taking.timers()
-        return [timer for timer in found if timer[0] < float("inf")]
+        timers: list[tuple[float, Callable[[], None]]] = []
+        if self._assistant.turn is not None:
+            timers.append((self._assistant.turn.stalled_at, self._stalled))
+        timers += self.turn_taking.timers()
+        return [timer for timer in timers if timer[0] < float("inf")]
 
     def _stalled(self) -> None:
-        if self._answering.stalled(self.turn_taking.at):
-            self.turn_taking.leave()
+        if self._assistant.stalled(self.turn_taking.at):
+            self.turn_taking.continue_turn()
 
-    def _settle_up(self) -> None:
+    def _emit_changes(self) -> None:
         """Emit the changes of speech detection and timer that follow from an event."""
-        guarded = self._answering.sounding and self.turn_taking.guarded
+        guarded = self._assistant.sounding and self.turn_taking.guarded
         threshold = GUARDED_THRESHOLD if guarded else 0.0
         if threshold != self._threshold:
             self._threshold = threshold
-            self._do(events.SetSpeechDetection(threshold))
+            self._emit_command(events.SetSpeechDetection(threshold))
         due = min((at for at, _ in self._timers()), default=None)
         if due != self._due:
             self._due = due
-            self._do(events.SetTimer(due))
+            self._emit_command(events.SetTimer(due))

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from sidecar.errors import SidecarError
-from sidecar.plugins.conversation import barge_in, conversation_events
+from sidecar.plugins.conversation import barge_in
+from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant import Assistant
 from sidecar.plugins.conversation.assistant_turn import AssistantTurn
 from sidecar.plugins.conversation.chat_completions import ChatRole
@@ -13,174 +14,179 @@ from sidecar.plugins.conversation.errors import StageSilent
 
 
 class TurnTaking:
-    """The user's current turn, over a reply or not. ``do`` takes the commands in order; the caller
-    sets ``at``, the current time."""
+    """The user's current turn, over a reply or not. ``emit_command`` takes the commands in order;
+    the caller sets ``at``, the current time."""
 
     def __init__(
-        self, answering: Assistant, do: Callable[[conversation_events.ConversationCommand], None]
+        self, assistant: Assistant, emit_command: Callable[[events.ConversationCommand], None]
     ) -> None:
-        self._answering = answering
-        self._do = do
+        self._assistant = assistant
+        self._emit_command = emit_command
         self.at = float("-inf")
-        self.person: UserTurn | None = None
+        self.user_turn: UserTurn | None = None
         self.guarded = False
         """An echo was detected."""
 
     @property
-    def options(self) -> conversation_events.ConversationOptions:
+    def options(self) -> events.ConversationOptions:
         """Return the current options."""
-        return self._answering.options
+        return self._assistant.options
 
     def started(self, utterance: int, began: float) -> None:
         """Handle the start of speech."""
-        person = self.person
-        if person is not None and person.speaking and person.current == utterance:
+        user_turn = self.user_turn
+        if user_turn is not None and user_turn.speaking and user_turn.current == utterance:
             return
-        self._answering.discard()
-        if person is not None and person.backchannel and utterance != person.current:
-            self._end_backchannel(person)
-            person = None
-        if person is None:
-            first, saying = {utterance: UserUtterance(began)}, self._answering.saying(began)
-            person = self.person = UserTurn(began, utterance, utterances=first, saying=saying)
+        self._assistant.discard_speculative()
+        if user_turn is not None and user_turn.backchannel and utterance != user_turn.current:
+            self._end_backchannel(user_turn)
+            user_turn = None
+        if user_turn is None:
+            first, echoable_text = (
+                {utterance: UserUtterance(began)},
+                self._assistant.echoable_text(began),
+            )
+            user_turn = self.user_turn = UserTurn(
+                began, utterance, utterances=first, echoable_text=echoable_text
+            )
         else:
-            person.start(utterance, began)
-        reply = self._answering.given
-        if reply is None:
-            self._tell_of(person)
-        elif not reply.audible:
-            self._hold(person, reply)
+            user_turn.start(utterance, began)
+        assistant_turn = self._assistant.confirmed_turn
+        if assistant_turn is None:
+            self._emit_started(user_turn)
+        elif not assistant_turn.audible:
+            self._pause(user_turn, assistant_turn)
 
     def stopped(self, utterance: int, ended: float) -> None:
         """Handle the end of speech."""
-        person, reply = self.person, self._answering.given
-        if person is None or not person.speaking or person.current != utterance:
+        user_turn, assistant_turn = self.user_turn, self._assistant.confirmed_turn
+        if user_turn is None or not user_turn.speaking or user_turn.current != utterance:
             return
-        person.stop(utterance, ended)
-        if reply is None:
-            self._consider(person)
+        user_turn.stop(utterance, ended)
+        if assistant_turn is None:
+            self._end_turn_if_due(user_turn)
             return
-        person.heard_s = reply.played
-        short = person.ended - person.since < self.pause_after
-        if short and reply.audible and person.paused_at is None and not person.text:
-            self._dismiss(person, reply)
+        user_turn.heard_s = assistant_turn.played
+        short = user_turn.ended - user_turn.since < self.pause_after
+        if short and assistant_turn.audible and user_turn.paused_at is None and not user_turn.text:
+            self._dismiss(user_turn, assistant_turn)
         else:
-            person.dismissed = False  # a long utterance that had no words yet may have some
-            self._decide(person, reply)
+            user_turn.dismissed = False  # a long utterance that had no words yet may have some
+            self._decide_interruption(user_turn, assistant_turn)
 
     def words(self, utterance: int, text: str, upto: float) -> None:
         """Set the words of an utterance so far."""
-        person = self.person
-        if person is None or (one := person.utterances.get(utterance)) is None:
+        user_turn = self.user_turn
+        if user_turn is None or (one := user_turn.utterances.get(utterance)) is None:
             return
         was_echo = one.echo
-        more = person.hear(utterance, truncate_utf8(text, MAX_USER_TURN_BYTES), upto)
-        one.echo = barge_in.is_echo(one.text, one.likeness, self._saying(person))
+        more = user_turn.hear(utterance, truncate_utf8(text, MAX_USER_TURN_BYTES), upto)
+        one.echo = barge_in.is_echo(one.text, one.likeness, self._echoable_text(user_turn))
         if more or one.echo != was_echo:
-            self._said_more(person)
+            self._handle_words(user_turn)
 
     def recognizer_failed(self, utterance: int, error: SidecarError) -> None:
         """Handle the failure of the recognizer: no words will come."""
-        person = self.person
-        if utterance == conversation_events.UNKNOWN_UTTERANCE:
-            self._do(conversation_events.ConversationError(0, error))
-        elif person is not None:
-            person.give_up(utterance, error)
-            if person.settled:
-                self._said_more(person)
+        user_turn = self.user_turn
+        if utterance == events.UNKNOWN_UTTERANCE:
+            self._emit_command(events.ConversationError(0, error))
+        elif user_turn is not None:
+            user_turn.give_up(utterance, error)
+            if user_turn.settled:
+                self._handle_words(user_turn)
 
-    def _said_more(self, person: UserTurn) -> None:
-        if person.settled:
-            person.settled_at = self.at
-        reply = self._answering.given
-        if reply is not None:
-            self._decide(person, reply)
+    def _handle_words(self, user_turn: UserTurn) -> None:
+        if user_turn.settled:
+            user_turn.settled_at = self.at
+        assistant_turn = self._assistant.confirmed_turn
+        if assistant_turn is not None:
+            self._decide_interruption(user_turn, assistant_turn)
             return
-        if person.told:
-            self._do(conversation_events.UserTurnPartial(person.text))
-        elif person.text:
-            self._tell_of(person)
-        self._consider(person)
+        if user_turn.told:
+            self._emit_command(events.UserTurnPartial(user_turn.text))
+        elif user_turn.text:
+            self._emit_started(user_turn)
+        self._end_turn_if_due(user_turn)
 
-    def _tell_of(self, person: UserTurn) -> None:
+    def _emit_started(self, user_turn: UserTurn) -> None:
         """Notify the client of the user's turn, once."""
-        if person.told:
+        if user_turn.told:
             return
-        person.told = True
-        self._do(conversation_events.UserTurnStarted(person.first, person.began))
-        if person.text:
-            self._do(conversation_events.UserTurnPartial(person.text))
+        user_turn.told = True
+        self._emit_command(events.UserTurnStarted(user_turn.first, user_turn.began))
+        if user_turn.text:
+            self._emit_command(events.UserTurnPartial(user_turn.text))
 
-    def _nothing_said(self, person: UserTurn) -> None:
-        if person.told:
-            person.told = False
-            self._do(conversation_events.UserTurnDropped())
+    def _emit_dropped(self, user_turn: UserTurn) -> None:
+        if user_turn.told:
+            user_turn.told = False
+            self._emit_command(events.UserTurnDropped())
 
-    def _saying(self, person: UserTurn) -> str:
+    def _echoable_text(self, user_turn: UserTurn) -> str:
         """Return the text of the assistant that may be heard as an echo: of now, or just before."""
-        if self._answering.sounding:
-            return f"{person.saying} {self._answering.saying(self.at)}"
-        return person.saying
+        if self._assistant.sounding:
+            return f"{user_turn.echoable_text} {self._assistant.echoable_text(self.at)}"
+        return user_turn.echoable_text
 
     # While no reply is given: has the turn ended?
 
-    def _consider(self, person: UserTurn) -> None:
+    def _end_turn_if_due(self, user_turn: UserTurn) -> None:
         """End the turn if it is time; else start a speculative reply. Do nothing until all words
         are known."""
-        if self._answering.given is not None or not person.settled:
+        if self._assistant.confirmed_turn is not None or not user_turn.settled:
             return
-        text = person.text
-        if self._over_at(person) <= self.at:
-            self._over(person)
+        text = user_turn.text
+        if self._over_at(user_turn) <= self.at:
+            self._end_turn(user_turn)
         elif self.options.answers and self.options.ends_turns:
-            self._answering.attempt(text, self.at)
+            self._assistant.speculate(text, self.at)
 
-    def _over_at(self, person: UserTurn) -> float:
-        if person.committed:
-            return person.ended
+    def _over_at(self, user_turn: UserTurn) -> float:
+        if user_turn.committed:
+            return user_turn.ended
         if not self.options.ends_turns:
             return float("inf")
-        if not person.text:  # noise, or an echo: there is nothing to wait for
-            return person.ended
-        return person.over_at(self.options.patience)
+        if not user_turn.text:  # noise, or an echo: there is nothing to wait for
+            return user_turn.ended
+        return user_turn.over_at(self.options.delays)
 
-    def _over(self, person: UserTurn) -> None:
+    def _end_turn(self, user_turn: UserTurn) -> None:
         """End the user's turn: answer it, or drop it if nothing was said."""
-        self.person = None
-        self.guarded = self.guarded or person.echoed
-        text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
-        if not text and person.failure is not None:
-            self._tell_of(person)
-            self._do(conversation_events.UserTurnStopped(person.ended, person.current))
-            self._answering.give_up(person.failure, person.ended, self.at)
-            self.leave_if_done()
+        self.user_turn = None
+        self.guarded = self.guarded or user_turn.echoed
+        text = truncate_utf8(user_turn.text, MAX_USER_TURN_BYTES)
+        if not text and user_turn.failure is not None:
+            self._emit_started(user_turn)
+            self._emit_command(events.UserTurnStopped(user_turn.ended, user_turn.current))
+            self._assistant.answer_error(user_turn.failure, user_turn.ended, self.at)
+            self.continue_turn_if_done()
             return
         if text:
-            self._answer(person, text)
+            self._answer(user_turn, text)
             return
-        self._answering.discard()
-        self._nothing_said(person)
-        if person.answer:
-            self._answering.give_any(self.at, person.answer_by, person.answer_name)
+        self._assistant.discard_speculative()
+        self._emit_dropped(user_turn)
+        if user_turn.answer:
+            self._assistant.answer_history(self.at, user_turn.answer_by, user_turn.answer_name)
 
-    def _answer(self, person: UserTurn, text: str) -> None:
-        self._tell_of(person)
-        self._said(person, text)
-        if person.failure is not None:
-            self._do(conversation_events.ConversationError(0, person.failure))
-        if not (self.options.answers or person.answer):
-            self._answering.discard()
+    def _answer(self, user_turn: UserTurn, text: str) -> None:
+        self._emit_started(user_turn)
+        self._record(user_turn, text)
+        if user_turn.failure is not None:
+            self._emit_command(events.ConversationError(0, user_turn.failure))
+        if not (self.options.answers or user_turn.answer):
+            self._assistant.discard_speculative()
             return
-        endpoint, recognised = self.at - person.ended, person.recognised_s
-        known = conversation_events.ReplyLatency(0, endpoint, recognised, total=person.ended)
-        self._answering.give(text, known, self.at, person.answer_by)
-        self.leave_if_done()
+        endpoint, recognised = self.at - user_turn.ended, user_turn.recognised_s
+        latency = events.ReplyLatency(0, endpoint, recognised, total=user_turn.ended)
+        self._assistant.answer(text, latency, self.at, user_turn.answer_by)
+        self.continue_turn_if_done()
 
-    def _said(self, person: UserTurn, text: str) -> None:
+    def _record(self, user_turn: UserTurn, text: str) -> None:
         """Add the user's turn to the history, and notify the client."""
-        self._do(conversation_events.UserTurnStopped(person.ended, person.current))
-        entry = self._answering.history.add(ChatRole.USER, text)
-        self._do(conversation_events.UserTurnFinal(entry.text, entry=entry.number))
+        self._emit_command(events.UserTurnStopped(user_turn.ended, user_turn.current))
+        entry = self._assistant.history.add(ChatRole.USER, text)
+        self._emit_command(events.UserTurnFinal(entry.text, entry=entry.number))
 
     # While a reply is given: does the user interrupt it?
 
@@ -189,165 +195,171 @@ class TurnTaking:
         """Return the seconds of speech that pause a reply."""
         return barge_in.GUARDED_PAUSE_AFTER_S if self.guarded else barge_in.PAUSE_AFTER_S
 
-    def _hold(self, person: UserTurn, reply: AssistantTurn) -> None:
+    def _pause(self, user_turn: UserTurn, assistant_turn: AssistantTurn) -> None:
         """Pause the reply until it is known what the user says."""
-        if self.options.interruptible and person.paused_at is None:
-            person.paused_at = self.at
-            reply.pause()
+        if self.options.interruptible and user_turn.paused_at is None:
+            user_turn.paused_at = self.at
+            assistant_turn.pause()
 
-    def _decide(self, person: UserTurn, reply: AssistantTurn) -> None:
+    def _decide_interruption(self, user_turn: UserTurn, assistant_turn: AssistantTurn) -> None:
         """Decide by the words so far whether the user interrupts the reply."""
-        if person.committed:  # the client has committed the turn
-            self._interrupt(person)
+        if user_turn.committed:  # the client has committed the turn
+            self._interrupt(user_turn)
             return
         if not self.options.interruptible:
             return
-        if barge_in.interrupts_reply(person.text, audible=reply.audible):
-            self._interrupt(person)
-        elif person.settled:  # else the reply is held until more is known
-            self.guarded = self.guarded or person.echoed
-            person.backchannel = self.options.ends_turns  # else the client ends the turn
-            self._dismiss(person, reply)
+        if barge_in.interrupts_reply(user_turn.text, audible=assistant_turn.audible):
+            self._interrupt(user_turn)
+        elif user_turn.settled:  # else the reply is held until more is known
+            self.guarded = self.guarded or user_turn.echoed
+            user_turn.backchannel = self.options.ends_turns  # else the client ends the turn
+            self._dismiss(user_turn, assistant_turn)
 
-    def _interrupt(self, person: UserTurn) -> None:
+    def _interrupt(self, user_turn: UserTurn) -> None:
         """Interrupt the reply: it is the user's turn."""
-        self.abandon(conversation_events.ReplyEnding.INTERRUPTED)
-        person.dismissed = person.backchannel = False
-        self._tell_of(person)
-        self._consider(person)
+        self.end_reply(events.ReplyEnding.INTERRUPTED)
+        user_turn.dismissed = user_turn.backchannel = False
+        self._emit_started(user_turn)
+        self._end_turn_if_due(user_turn)
 
-    def _dismiss(self, person: UserTurn, reply: AssistantTurn) -> None:
+    def _dismiss(self, user_turn: UserTurn, assistant_turn: AssistantTurn) -> None:
         """Resume the reply: as far as is known, nothing was said that interrupts it."""
-        person.dismissed, person.paused_at = True, None
-        if person.failure is not None:  # words may have been lost
-            self._do(conversation_events.ConversationError(0, person.failure))
-            person.failure = None
-        self._nothing_said(person)
-        reply.resume(self.at)
+        user_turn.dismissed, user_turn.paused_at = True, None
+        if user_turn.failure is not None:  # words may have been lost
+            self._emit_command(events.ConversationError(0, user_turn.failure))
+            user_turn.failure = None
+        self._emit_dropped(user_turn)
+        assistant_turn.resume(self.at)
 
-    def _end_backchannel(self, person: UserTurn) -> None:
+    def _end_backchannel(self, user_turn: UserTurn) -> None:
         """End a turn that did not interrupt the reply and is not answered: a backchannel, if it has
         words that are no echo."""
-        self.person = None
-        text = truncate_utf8(person.text, MAX_USER_TURN_BYTES)
+        self.user_turn = None
+        text = truncate_utf8(user_turn.text, MAX_USER_TURN_BYTES)
         if text:
-            entry = self._answering.history.add(ChatRole.USER, text)
-            spoken = person.began, person.ended
-            self._do(conversation_events.UserTurnFinal(entry.text, entry.number, spoken))
+            entry = self._assistant.history.add(ChatRole.USER, text)
+            spoken = user_turn.began, user_turn.ended
+            self._emit_command(events.UserTurnFinal(entry.text, entry.number, spoken))
 
-    def alike(self, utterance: int, likeness: float) -> None:
+    def set_echo_similarity(self, utterance: int, likeness: float) -> None:
         """Record how similar an utterance's audio is to what was played: so its words count or are
         an echo. An echo without words does not hold the reply."""
-        person = self.person
-        if person is None or (one := person.utterances.get(utterance)) is None:
+        user_turn = self.user_turn
+        if user_turn is None or (one := user_turn.utterances.get(utterance)) is None:
             return
         one.likeness, was_echo = likeness, one.echo
-        one.echo = barge_in.is_echo(one.text, likeness, self._saying(person))
+        one.echo = barge_in.is_echo(one.text, likeness, self._echoable_text(user_turn))
         if one.echo != was_echo:
-            self._said_more(person)
-        if self.person is not person or likeness < barge_in.ECHO_SIMILARITY or person.text:
+            self._handle_words(user_turn)
+        if self.user_turn is not user_turn or likeness < barge_in.ECHO_SIMILARITY or user_turn.text:
             return
-        reply = self._answering.given
+        assistant_turn = self._assistant.confirmed_turn
         self.guarded = True
-        if reply is not None and not person.dismissed:
-            self._dismiss(person, reply)
+        if assistant_turn is not None and not user_turn.dismissed:
+            self._dismiss(user_turn, assistant_turn)
 
-    def leave_if_done(self) -> None:
+    def continue_turn_if_done(self) -> None:
         """If the reply has ended, go on with the user's turn."""
-        if self._answering.finish(self.at):
-            self.leave()
+        if self._assistant.finish(self.at):
+            self.continue_turn()
 
-    def leave(self) -> None:
+    def continue_turn(self) -> None:
         """Handle the end of a reply: words over its end answer it. A turn whose words are not known
         yet goes on."""
-        person = self.person
-        if person is None:
+        user_turn = self.user_turn
+        if user_turn is None:
             return
-        left_s = self._answering.last_made_s - person.heard_s
-        answers = person.text and left_s <= barge_in.ANSWERS_WITHIN_S
-        if person.backchannel and not answers:
-            self._end_backchannel(person)
+        left_s = self._assistant.last_made_s - user_turn.heard_s
+        answers = user_turn.text and left_s <= barge_in.ANSWERS_WITHIN_S
+        if user_turn.backchannel and not answers:
+            self._end_backchannel(user_turn)
             return
-        noticed = not person.dismissed  # else it may be noise: it is reported once it has words
-        person.dismissed, person.backchannel, person.paused_at = False, False, None
-        if noticed:
-            self._tell_of(person)
-        self._consider(person)
+        reported = not user_turn.dismissed  # else it may be noise: it is reported once it has words
+        user_turn.dismissed, user_turn.backchannel, user_turn.paused_at = False, False, None
+        if reported:
+            self._emit_started(user_turn)
+        self._end_turn_if_due(user_turn)
 
-    def abandon(self, ending: conversation_events.ReplyEnding) -> None:
+    def end_reply(self, ending: events.ReplyEnding) -> None:
         """End the reply, without deciding whose turn is next."""
-        if self.person is not None:
-            self.person.paused_at = None
-        self._answering.abandon(ending, self.at)
+        if self.user_turn is not None:
+            self.user_turn.paused_at = None
+        self._assistant.end_reply(ending, self.at)
 
     # Requests of the client
 
-    def bank(self) -> None:
+    def record_spoken(self) -> None:
         """Add spoken words that are not answered yet to the history, before a typed turn."""
-        person = self.person
-        if person is None or not person.settled:
+        user_turn = self.user_turn
+        if user_turn is None or not user_turn.settled:
             return
-        if person.backchannel:
-            self._end_backchannel(person)
+        if user_turn.backchannel:
+            self._end_backchannel(user_turn)
             return
-        self.person = None
-        if person.failure is not None:
-            self._do(conversation_events.ConversationError(0, person.failure))
-        if person.text:
-            self._tell_of(person)
-            self._said(person, truncate_utf8(person.text, MAX_USER_TURN_BYTES))
+        self.user_turn = None
+        if user_turn.failure is not None:
+            self._emit_command(events.ConversationError(0, user_turn.failure))
+        if user_turn.text:
+            self._emit_started(user_turn)
+            self._record(user_turn, truncate_utf8(user_turn.text, MAX_USER_TURN_BYTES))
         else:
-            self._nothing_said(person)
+            self._emit_dropped(user_turn)
 
     def commit(self) -> None:
         """End the user's turn at the client's request."""
-        person, reply = self.person, self._answering.given
-        if person is None:
+        user_turn, assistant_turn = self.user_turn, self._assistant.confirmed_turn
+        if user_turn is None:
             return
-        if person.speaking:
-            person.stop(person.current, self.at)
-        person.committed = True
-        if reply is not None:
-            self._decide(person, reply)
+        if user_turn.speaking:
+            user_turn.stop(user_turn.current, self.at)
+        user_turn.committed = True
+        if assistant_turn is not None:
+            self._decide_interruption(user_turn, assistant_turn)
         else:
-            self._consider(person)
+            self._end_turn_if_due(user_turn)
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Discard the user's words that are not answered."""
-        person, reply = self.person, self._answering.given
-        if person is None:
+        user_turn, assistant_turn = self.user_turn, self._assistant.confirmed_turn
+        if user_turn is None:
             return
-        self.person = None
-        if reply is not None:
-            reply.resume(self.at)
-        self._answering.discard()
-        self._nothing_said(person)
+        self.user_turn = None
+        if assistant_turn is not None:
+            assistant_turn.resume(self.at)
+        self._assistant.discard_speculative()
+        self._emit_dropped(user_turn)
 
     # Time
 
     def timers(self) -> list[tuple[float, Callable[[], None]]]:
         """Return the actions that are due at a time if nothing happens before."""
-        person, reply = self.person, self._answering.given
-        if person is None:
+        user_turn, assistant_turn = self.user_turn, self._assistant.confirmed_turn
+        if user_turn is None:
             return []
-        found: list[tuple[float, Callable[[], None]]] = []
-        if reply is None or not person.dismissed:
-            found = [(at, lambda: self._words_late(person)) for at, _ in person.late()]
-        if reply is None:
-            if person.settled:
-                found.append((self._over_at(person), lambda: self._consider(person)))
-        elif self.options.interruptible and not person.dismissed:
-            if person.paused_at is not None:
-                quiet = float("inf") if person.speaking else max(person.ended, person.paused_at)
-                longest = person.paused_at + barge_in.MAX_HOLD_S
-                at = min(quiet + barge_in.RESUME_AFTER_S, longest)
-                found.append((at, lambda: self._dismiss(person, reply)))
-            elif person.speaking:
-                at = person.since + self.pause_after
-                found.append((at, lambda: self._hold(person, reply)))
-        return found
+        timers: list[tuple[float, Callable[[], None]]] = []
+        if assistant_turn is None or not user_turn.dismissed:
+            timers = [
+                (at, lambda: self._handle_late_words(user_turn)) for at, _ in user_turn.late()
+            ]
+        if assistant_turn is None:
+            if user_turn.settled:
+                timers.append((self._over_at(user_turn), lambda: self._end_turn_if_due(user_turn)))
+        elif self.options.interruptible and not user_turn.dismissed:
+            if user_turn.paused_at is not None:
+                silent_since = (
+                    float("inf")
+                    if user_turn.speaking
+                    else max(user_turn.ended, user_turn.paused_at)
+                )
+                longest = user_turn.paused_at + barge_in.MAX_HOLD_S
+                at = min(silent_since + barge_in.RESUME_AFTER_S, longest)
+                timers.append((at, lambda: self._dismiss(user_turn, assistant_turn)))
+            elif user_turn.speaking:
+                at = user_turn.since + self.pause_after
+                timers.append((at, lambda: self._pause(user_turn, assistant_turn)))
+        return timers
 
-    def _words_late(self, person: UserTurn) -> None:
-        for at, number in person.late():
-            if at <= self.at and self.person is person:
+    def _handle_late_words(self, user_turn: UserTurn) -> None:
+        for at, number in user_turn.late():
+            if at <= self.at and self.user_turn is user_turn:
                 self.recognizer_failed(number, StageSilent())

@@ -201,7 +201,7 @@ class RealtimeDialogueConfig:
             instructions=self.instructions,
             voiced=self.says,
             tools=self.tools,
-            patience=EndOfTurnDelays() if detection is None else _end_of_turn_delays(detection),
+            delays=EndOfTurnDelays() if detection is None else _end_of_turn_delays(detection),
             ends_turns=detection is not None,
             answers=detection is not None and detection.answers,
             interruptible=detection is not None and detection.interrupts,

@@ -63,7 +63,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         self._recorded = asyncio.Event()
         self._transcript = ConversationTranscript(time.monotonic())
         self._keep = self.over = False
-        self._use(config, conversation.stages.thinker)
+        self._use(config, conversation.stages.llm)
 
     async def greet(self, *, again: bool = False) -> None:
         """Send the first events; ``again``: the session was a transcription before."""
@@ -93,7 +93,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             errors.SidecarError: a field is invalid or not available here.
         """
         config = dialogue_config.updated_dialogue(self._config, session, self._spec)
-        llm = self._conversation.stages.thinker
+        llm = self._conversation.stages.llm
         if config.model != self._config.model:
             self._refuse_agreed("session.model")
             llm = await find_llm(self._service, config.model)
@@ -110,7 +110,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
                 await self._commit()
             case client_events.AUDIO_CLEAR, _:
                 self._events.user_turns.clear(self._conversation.session.received_s)
-                await self._conversation.forget()
+                await self._conversation.discard()
             case client_events.SESSION_UPDATE, session:
                 await self.change(session)
                 await self._send(self._view("updated"))
@@ -195,7 +195,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         )
         aloud = dialogue_config.parse_modalities(given, "response.output_modalities", config.aloud)
         tools = dialogue_config.parse_tools(given, "response", config.tools)
-        check_tools(tools, self._conversation.stages.thinker)
+        check_tools(tools, self._conversation.stages.llm)
         if (instructions, aloud, tools) == (config.instructions, config.aloud, config.tools):
             return None
         voiced = config.speaks and aloud
@@ -276,7 +276,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             engine=self._spec.name,
             precision=self._spec.precisions[0].value,
             language=self._service.settings.language,
-            assistant=f"Machine ({self._conversation.stages.thinker.name})",
+            assistant=f"Machine ({self._conversation.stages.llm.name})",
         )
         job = None
         if self._keep and transcript.segments:
@@ -298,8 +298,8 @@ class RealtimeDialogueConnection(RealtimeConnection):
             conversation_events.OptionsChanged, config.options(self._conversation.machine.options)
         )
         self._conversation.input.use(config.live_options(self._conversation.input.options))
-        self._conversation.stages.thinker = llm
-        self._conversation.stages.manner = config.synthesis(self._default_synthesis)
+        self._conversation.stages.llm = llm
+        self._conversation.stages.synthesis = config.synthesis(self._default_synthesis)
 
     def _view(self, what: str) -> EventBody:
         return self._session_event(f"session.{what}", self._config.view)
@@ -352,7 +352,7 @@ async def find_llm(service: Service, model: str) -> Llm:
         errors.ModelNotFound: there is no model of that name.
     """
     own = "" if model.startswith(dialogue_config.DIALOGUE_MODELS) else model
-    return await ConversationRegistry.of(service).thinker(own)
+    return await ConversationRegistry.of(service).find_llm(own)
 
 
 def check_tools(tools: ToolSet, llm: Llm) -> None:
@@ -403,7 +403,7 @@ async def serve_dialogue(
     async with registry.open(
         socket.identity, options, config.synthesis(default_synthesis), clears=True
     ) as conversation:
-        conversation.stages.thinker = llm
+        conversation.stages.llm = llm
         connection = RealtimeDialogueConnection(
             socket,
             service,

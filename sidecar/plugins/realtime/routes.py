@@ -204,7 +204,7 @@ def build_talk_router(service: Service) -> APIRouter:
         voice = ConversationSettings.of(service.settings).talk_voice or next(iter(voices), "")
         body = TalkEngines(
             hears=TalkEngine.model_validate(asr) if asr else None,
-            thinks=TalkLlm(name=registry.llm, models=models),
+            thinks=TalkLlm(name=registry.llm_name, models=models),
             speaks=TalkTts(name=tts.spec.name, title=tts.spec.title, voices=voices, voice=voice)
             if tts
             else None,

@@ -107,7 +107,7 @@ def build_router(service: Service) -> APIRouter:
         asr, tts = service.live.spec, service.tts
         body = S2SConfiguration(
             asr_model=asr.name if asr is not None else "none",
-            llm_model=ConversationRegistry.of(service).llm,
+            llm_model=ConversationRegistry.of(service).llm_name,
             tts_model=tts.spec.name if tts is not None else "none",
             input_sample_rate=IN_RATE,
             output_sample_rate=OUT_RATE,

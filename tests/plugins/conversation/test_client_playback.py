@@ -166,7 +166,7 @@ async def test_discarded_speech_is_no_turn_and_the_next_speech_is_one() -> None:
     async with call() as one:
         await one.talk.hear(bytes(32_000))
         one.session.heard(live_events.SpeechStarted(0, 0.25))
-        forgetting = asyncio.create_task(one.talk.forget())
+        forgetting = asyncio.create_task(one.talk.discard())
         await asyncio.sleep(0)
         assert not forgetting.done()
         one.session.heard(live_events.TurnDropped(0, 1.0))
@@ -307,13 +307,13 @@ async def test_text_only_reply_ends_once_without_audio_events() -> None:
 async def test_changed_voice_applies_to_replies_not_begun() -> None:
     async with call() as one:
         one.answer("A sentence. Another sentence here. A third one of them.")
-        one.talk.stages.manner = SynthesisOptions("high")
+        one.talk.stages.synthesis = SynthesisOptions("high")
         await one.until(TurnAudioSent)
         one.talk.playback_completed()
         assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
         one.talk.wish(ResponseRequested)
         await one.until(ReplyAudioFrame)
-        one.talk.stages.manner = SynthesisOptions("low")
+        one.talk.stages.synthesis = SynthesisOptions("low")
         await one.until(TurnAudioSent)
         assert set(one.voice.manners) == {"high"}
 

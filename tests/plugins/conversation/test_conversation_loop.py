@@ -23,7 +23,7 @@ class Driven(Table):
     def drive(self, commands: list[events.ConversationCommand]) -> None:
         for command in commands:
             match command:
-                case events.SendReplyAudio(turn=turn, piece=piece, sound=sound):
+                case events.SendReplyAudio(turn=turn, phrase=piece, audio=sound):
                     self.pacer.add(turn, piece, sound, self.now)
                 case events.PauseReplyAudio():
                     self.pacer.pause(self.now)

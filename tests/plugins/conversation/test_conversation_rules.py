@@ -59,11 +59,11 @@ def test_end_of_turn_delay_is_longer_for_slow_speech() -> None:
 
 def test_end_of_turn_delays_are_the_clients_settings() -> None:
     eager = EndOfTurnDelays(scale=0.5)
-    assert end_of_turn_delay_s("um", settings=eager) == pytest.approx(0.75)
+    assert end_of_turn_delay_s("um", delays=eager) == pytest.approx(0.75)
     patient = EndOfTurnDelays(1.2, 1.4, 1.6)
-    assert end_of_turn_delay_s("Well,", settings=patient) == pytest.approx(1.4)
-    assert end_of_turn_delay_s("Tea and", settings=patient) == pytest.approx(1.4)
-    assert end_of_turn_delay_s("Tea.", settings=patient) == pytest.approx(1.2)
+    assert end_of_turn_delay_s("Well,", delays=patient) == pytest.approx(1.4)
+    assert end_of_turn_delay_s("Tea and", delays=patient) == pytest.approx(1.4)
+    assert end_of_turn_delay_s("Tea.", delays=patient) == pytest.approx(1.2)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = Fals
     pcm = bytes(2 * round(seconds * RATE))
     reply.sounded(0, SynthesizedAudio(pcm, RATE, given if marks else ()))
     if whole:
-        reply.said(0)
+        reply.end_audio(0)
     return reply
 
 
@@ -164,7 +164,7 @@ def test_spoken_words_are_found_in_text_with_emphasis_and_links() -> None:
     shown = "See **the** [best docs](https://x.org) of `all` times. "
     reply.add(TtsPhrase(shown, "See the best docs of all times."), silent=False)
     reply.sounded(0, SynthesizedAudio(bytes(2 * 7 * RATE), RATE))
-    reply.said(0)
+    reply.end_audio(0)
     assert reply.heard(7.0) == shown.strip()
     assert reply.heard(3.5).startswith("See **the** [best docs")
     assert "times" not in reply.heard(5.0)
@@ -209,7 +209,7 @@ def test_word_marks_beyond_the_text_of_a_reply_are_ignored(text: str) -> None:
     marks = tuple(WordMark(at, at / 10) for at in (0, len(text), len(text) + 1))
     reply.sounded(0, SynthesizedAudio(bytes(2 * 2 * RATE), RATE, marks))
     assert reply.heard(0.0) == ""
-    reply.said(0)
+    reply.end_audio(0)
     for seconds in (1.9, 2.0):
         assert reply.heard(seconds) == text
 
@@ -265,7 +265,7 @@ def test_full_history_keeps_a_system_message_at_the_beginning() -> None:
     history.add(ChatRole.USER, "8")
     history.add(ChatRole.USER, "5", system.number)  # behind it: it is old, and stays
     assert [entry.text for entry in history.entries] == ["Rules.", "5", "7", "8"]
-    history.drop(system.number)
+    history.delete(system.number)
     for number in range(4):
         history.add(ChatRole.USER, f"u{number}")
     assert [entry.text for entry in history.entries] == ["u0", "u1", "u2", "u3"]
@@ -296,8 +296,8 @@ async def test_stage_stopped_before_it_began_leaves_no_warning(
     stages = ConversationTasks(
         RepeatLlm(), None, SynthesisOptions(), time.monotonic, lambda event: None
     )
-    stages.think(GenerateReply(1, ()))
-    stages.stop(1, ConversationStage.THINKER)
+    stages.start_llm(GenerateReply(1, ()))
+    stages.stop(1, ConversationStage.LLM)
     await stages.close()
     gc.collect()
     assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []

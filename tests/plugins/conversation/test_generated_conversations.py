@@ -99,8 +99,8 @@ class World:
                 self.thought[turn] = 0
             case events.SynthesizeText(turn=turn):
                 assert turn not in self.hushed | self.over
-                assert (turn, events.ConversationStage.VOICE) not in self.stopped
-                earlier = [one.piece for one in self.says if one.turn == turn]
+                assert (turn, events.ConversationStage.TTS) not in self.stopped
+                earlier = [one.phrase for one in self.says if one.turn == turn]
                 assert earlier == sorted(earlier)
                 assert command.text.strip()
                 self.says.append(command)
@@ -118,8 +118,8 @@ class World:
                     events.StopStage,
                     events.ReplyEnded,
                 ]
-                assert rest[0] == events.StopStage(turn, events.ConversationStage.VOICE)
-                assert rest[1] == events.StopStage(turn, events.ConversationStage.THINKER)
+                assert rest[0] == events.StopStage(turn, events.ConversationStage.TTS)
+                assert rest[1] == events.StopStage(turn, events.ConversationStage.LLM)
                 assert self.talk.turn > turn
                 self.hushed.add(turn)
                 self.paused = False
@@ -135,11 +135,11 @@ class World:
     def emitted(self, emit: events.SendReplyAudio) -> None:
         ear = self.ears.setdefault(emit.turn, Ear())
         text = next(
-            one.text for one in self.says if (one.turn, one.piece) == (emit.turn, emit.piece)
+            one.text for one in self.says if (one.turn, one.phrase) == (emit.turn, emit.phrase)
         )
-        for mark in emit.sound.marks:
+        for mark in emit.audio.marks:
             ear.words.append((text[mark.character :].split()[0], ear.made))
-        ear.made += emit.sound.seconds
+        ear.made += emit.audio.seconds
         self.playing = emit.turn
 
     def hear(self, told: object) -> None:
@@ -267,10 +267,10 @@ class World:
         script, count = self.scripts[turn], self.thought[turn]
         counts = turn == self.talk.turn and turn not in self.over
         if number % 7 == 6:
-            self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
+            self.take(events.StageEnded(self.now, turn, events.ConversationStage.LLM))
             self.thought[turn] = 99
         elif number % 23 == 22:
-            self.take(events.StageFailed(self.now, turn, events.ConversationStage.THINKER, BROKEN))
+            self.take(events.StageFailed(self.now, turn, events.ConversationStage.LLM, BROKEN))
             self.thought[turn] = 99
         else:
             letters = (chr(ord("a") + one % 26) for one in (turn // 26, turn, count))
@@ -288,7 +288,7 @@ class World:
             fragment = ToolCallDelta(number % 2, f"call_{turn}", "tool", arguments)
             self.take(events.LlmToolCallDelta(self.now, turn, fragment))
             if number % 4 == 3:
-                self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
+                self.take(events.StageEnded(self.now, turn, events.ConversationStage.LLM))
                 self.thought[turn] = 99
 
     def say(self, number: int) -> None:
@@ -296,7 +296,7 @@ class World:
         if not self.says:
             return
         mine = [one for one in self.says if one.turn == self.talk.turn]
-        todo = [one for one in mine if self.voiced.get((one.turn, one.piece), 0) >= 0]
+        todo = [one for one in mine if self.voiced.get((one.turn, one.phrase), 0) >= 0]
         rest = [one for one in self.says if one not in mine]
         if rest and (number % 5 == 4 or not todo):
             say = rest[number % len(rest)]
@@ -307,22 +307,20 @@ class World:
         self.say_more(say, number)
 
     def say_more(self, say: events.SynthesizeText, number: int) -> None:
-        key = (say.turn, say.piece)
+        key = (say.turn, say.phrase)
         words, done = say.text.split(), self.voiced.get(key, 0)
         if number % 31 == 30:
-            self.take(
-                events.StageFailed(self.now, say.turn, events.ConversationStage.VOICE, BROKEN)
-            )
+            self.take(events.StageFailed(self.now, say.turn, events.ConversationStage.TTS, BROKEN))
         elif done < 0 or done >= len(words):
             self.voiced[key] = -1
             self.take(
-                events.StageEnded(self.now, say.turn, events.ConversationStage.VOICE, say.piece)
+                events.StageEnded(self.now, say.turn, events.ConversationStage.TTS, say.phrase)
             )
         else:
             self.voiced[key] = done + 1
             character = sum(len(word) + 1 for word in words[:done])
             sound = silence(WORD_S, (WordMark(character, done * WORD_S),))
-            self.take(events.TtsAudio(self.now, say.turn, say.piece, sound))
+            self.take(events.TtsAudio(self.now, say.turn, say.phrase, sound))
 
     def some_turn(self, number: int, known: dict[int, list[str]]) -> int | None:
         if not known:
@@ -349,7 +347,7 @@ class World:
             events.ConversationReset(self.now),
             events.HistoryEntryAdded(self.now, ChatRole.USER, "noted"),
             events.StageFailed(
-                self.now, self.utterance, events.ConversationStage.RECOGNISER, BROKEN
+                self.now, self.utterance, events.ConversationStage.RECOGNIZER, BROKEN
             ),
         ]
         event = wishes[number % len(wishes)]
@@ -402,9 +400,9 @@ class World:
         if turn is None or self.speaking or not self.ears[turn].words:
             return
         self.thought[turn] = 99
-        self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
+        self.take(events.StageEnded(self.now, turn, events.ConversationStage.LLM))
         for say in [one for one in self.says if one.turn == turn]:
-            while self.voiced.get((turn, say.piece), 0) >= 0:
+            while self.voiced.get((turn, say.phrase), 0) >= 0:
                 self.say_more(say, 0)
         ear = self.ears[turn]
         self.pass_time(max(0.0, ear.made - ear.at + (0.2 if number % 4 == 3 else -0.4)))
@@ -439,7 +437,7 @@ class World:
             if turn in self.scripts and self.thought[turn] < 99:
                 self.think(0 if not self.scripts[turn] else 6 if turn == max(self.scripts) else 0)
             for say in [one for one in self.says if one.turn == turn]:
-                while self.voiced.get((turn, say.piece), 0) >= 0:
+                while self.voiced.get((turn, say.phrase), 0) >= 0:
                     self.say_more(say, 0)
             self.pass_time(1.0)
             if self.talk.phase is events.ConversationPhase.IDLE and before[:2] == (
@@ -452,7 +450,7 @@ class World:
         assert self.due is None
         assert self.begun == self.over == set(self.ended)
         assert not self.paused
-        stopped = {turn for turn, stage in self.stopped if stage is events.ConversationStage.VOICE}
+        stopped = {turn for turn, stage in self.stopped if stage is events.ConversationStage.TTS}
         assert {one.turn for one in self.says} <= stopped, "a voice that waits for more for ever"
         self.answers()
         self.accounts()

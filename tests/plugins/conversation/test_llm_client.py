@@ -169,12 +169,12 @@ async def test_llm_server_started_after_the_first_search_is_found(
 ) -> None:
     caplog.set_level("INFO")
     for _ in range(3):
-        assert isinstance(await talks.thinker(), RepeatLlm)
+        assert isinstance(await talks.find_llm(), RepeatLlm)
     assert caplog.text.count("none found") == 1
     talks.create_llm = here(Nobody=NOBODY, Somebody=server.url)
-    assert (await talks.thinker()).name == f"plain at 127.0.0.1:{server.port}"
+    assert (await talks.find_llm()).name == f"plain at 127.0.0.1:{server.port}"
     asked = len(server.headers)
-    await talks.thinker()
+    await talks.find_llm()
     assert len(server.headers) == asked, "what was found is not looked for again"
 
 
@@ -189,7 +189,7 @@ async def test_model_of_an_llm_server_found_meanwhile_is_chosen_and_not_the_echo
 
     monkeypatch.setattr(talks, "models", started)
     for _ in range(2):
-        assert (await talks.thinker("other")).name == f"other at 127.0.0.1:{server.port}"
+        assert (await talks.find_llm("other")).name == f"other at 127.0.0.1:{server.port}"
 
 
 @virtual_time
@@ -206,7 +206,7 @@ async def test_search_after_a_slow_search_for_an_llm_is_delayed(
     talks.create_llm, talks.fast_probe_s = here(Mute=NOBODY), conversation_registry.FAST_PROBE_S
     monkeypatch.setattr(llm_client, "_probe_model", looked)
     for _ in range(100):
-        assert isinstance(await talks.thinker(), RepeatLlm)
+        assert isinstance(await talks.find_llm(), RepeatLlm)
         await asyncio.sleep(1.0)
     interval_s = 2.0 * conversation_registry.PROBE_REST_FACTOR
     assert looks == pytest.approx([0.0, 3.0, 3.0 + interval_s], abs=1e-3)

@@ -41,7 +41,7 @@ def test_turn_goes_from_listening_to_a_heard_reply(table: Table) -> None:
     assert table.phase is events.ConversationPhase.GENERATING
     table.now = 1.3
     table.thinks(ANSWER, ended=False)
-    table.take(events.StageEnded(1.4, 1, events.ConversationStage.THINKER))
+    table.take(events.StageEnded(1.4, 1, events.ConversationStage.LLM))
     assert table.phase is events.ConversationPhase.SYNTHESIZING
     table.now = 1.5
     table.voices()
@@ -78,7 +78,7 @@ def test_speculative_reply_begins_before_the_end_of_turn_and_is_sent_after_it(ta
     table.utters("and what do you count and")
     assert [one.turn for one in table.of(events.GenerateReply)] == [1]
     table.thinks("Well, I do. Not much, as it is. But a bit.")
-    pieces = [one.piece for one in table.of(events.SynthesizeText)]
+    pieces = [one.phrase for one in table.of(events.SynthesizeText)]
     assert pieces == [0], "it may be for nothing"
     table.voices()
     assert not table.of(events.SendReplyAudio)
@@ -94,8 +94,8 @@ def test_speculative_reply_is_discarded_if_the_user_goes_on(table: Table) -> Non
     table.now = 1.2
     out = table.goes_on()
     assert out[:2] == [
-        events.StopStage(1, events.ConversationStage.VOICE),
-        events.StopStage(1, events.ConversationStage.THINKER),
+        events.StopStage(1, events.ConversationStage.TTS),
+        events.StopStage(1, events.ConversationStage.LLM),
     ]
     table.take(events.LlmToken(1.3, 1, " Late."))
     table.take(events.TtsAudio(1.3, 1, 0, silence(0.1)))
@@ -116,7 +116,7 @@ def test_revised_words_start_another_speculative_reply(table: Table) -> None:
         "I scream",
         "Ice cream",
     ]
-    assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
+    assert events.StopStage(1, events.ConversationStage.LLM) in table.all
 
 
 def test_utterances_of_one_turn_are_joined(table: Table) -> None:
@@ -184,8 +184,8 @@ def test_speech_over_a_reply_pauses_it_and_two_words_end_it() -> None:
     out = table.words("Please stop")
     assert out[:3] == [
         events.DropReplyAudio(1),
-        events.StopStage(1, events.ConversationStage.VOICE),
-        events.StopStage(1, events.ConversationStage.THINKER),
+        events.StopStage(1, events.ConversationStage.TTS),
+        events.StopStage(1, events.ConversationStage.LLM),
     ]
     assert out[3:6] == [
         events.ReplyEnded(1, events.ReplyEnding.INTERRUPTED, "One two three four…", 1.8),
@@ -220,11 +220,11 @@ def test_tts_piece_without_an_end_is_over_when_the_next_begins() -> None:
     table.voices(ended=False)
     last = table.of(events.SynthesizeText)[-1]
     table.take(
-        events.StageEnded(table.now, table.talk.turn, events.ConversationStage.VOICE, last.piece)
+        events.StageEnded(table.now, table.talk.turn, events.ConversationStage.TTS, last.phrase)
     )
     table.plays(60.0)
     (ended,) = table.told(events.ReplyEnded)
-    assert (last.piece, ended.text) == (1, text)
+    assert (last.phrase, ended.text) == (1, text)
 
 
 @pytest.mark.parametrize(
@@ -506,8 +506,8 @@ def test_late_events_of_an_ended_turn_are_dropped() -> None:
     for event in (
         events.LlmToken(table.now, 1, "More."),
         events.TtsAudio(table.now, 1, 0, silence(1)),
-        events.StageEnded(table.now, 1, events.ConversationStage.VOICE, 0),
-        events.StageFailed(table.now, 1, events.ConversationStage.THINKER, BROKEN),
+        events.StageEnded(table.now, 1, events.ConversationStage.TTS, 0),
+        events.StageFailed(table.now, 1, events.ConversationStage.LLM, BROKEN),
         events.PlaybackReported(table.now, 1, 1.8),
     ):
         assert table.take(event) == []
@@ -517,14 +517,14 @@ def test_late_events_of_an_ended_turn_are_dropped() -> None:
 def test_audio_of_a_piece_that_was_not_requested_is_dropped(table: Table) -> None:
     table.says("Hello?")
     table.thinks("Here is one. Here is the second. Here is the third.")
-    assert table.take(events.StageEnded(table.now, 1, events.ConversationStage.VOICE, 2)) == []
+    assert table.take(events.StageEnded(table.now, 1, events.ConversationStage.TTS, 2)) == []
     assert table.take(events.TtsAudio(table.now, 1, 2, silence(1))) == []
     (sent,) = table.of(
         events.SendReplyAudio, table.take(events.TtsAudio(table.now, 1, 1, silence(1)))
     )
-    assert sent.piece == 1, "0 had no sound"
+    assert sent.phrase == 1, "0 had no sound"
     assert table.take(events.TtsAudio(table.now, 1, 0, silence(1))) == []
-    assert [one.piece for one in table.of(events.SynthesizeText)] == [0, 1]
+    assert [one.phrase for one in table.of(events.SynthesizeText)] == [0, 1]
 
 
 # What clients wish
@@ -650,7 +650,7 @@ def test_discarded_turn_is_not_answered(table: Table) -> None:
     table.utters("What is it?")
     out = table.take(events.TurnDiscarded(1.1))
     assert table.told(events.UserTurnDropped, out)
-    assert events.StopStage(1, events.ConversationStage.THINKER) in out
+    assert events.StopStage(1, events.ConversationStage.LLM) in out
     table.until(9.0)
     assert table.history == []
 
@@ -726,7 +726,7 @@ def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_works(
     table: Table,
 ) -> None:
     table.says("Hello?")
-    table.fails(events.ConversationStage.THINKER)
+    table.fails(events.ConversationStage.LLM)
     assert table.told(events.ConversationError) == [events.ConversationError(1, BROKEN)]
     assert table.spoken == [APOLOGY]
     table.voices()
@@ -743,7 +743,7 @@ def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_works(
 def test_text_generated_before_an_llm_failure_is_spoken(table: Table) -> None:
     table.says("Hello?")
     table.thinks("First of all, this. And", ended=False)
-    table.fails(events.ConversationStage.THINKER)
+    table.fails(events.ConversationStage.LLM)
     table.voices()
     assert table.spoken == ["First of all,", "this. And"]
     table.plays(99)
@@ -753,16 +753,16 @@ def test_text_generated_before_an_llm_failure_is_spoken(table: Table) -> None:
 def test_reply_is_sent_as_text_if_the_tts_fails(table: Table) -> None:
     table.says("Hello?")
     table.thinks("Hello to you. How are you today?")
-    table.fails(events.ConversationStage.VOICE)
+    table.fails(events.ConversationStage.TTS)
     assert table.told(events.ConversationError) == [events.ConversationError(1, BROKEN)]
     assert table.told(events.ReplyEnded)[0].text == "Hello to you. How are you today?"
-    assert events.StopStage(1, events.ConversationStage.VOICE) in table.all
+    assert events.StopStage(1, events.ConversationStage.TTS) in table.all
 
 
 def test_recognizer_failure_is_an_error_with_a_spoken_apology(table: Table) -> None:
     table.utters(None)
     table.until(1.1)
-    table.fails(events.ConversationStage.RECOGNISER)
+    table.fails(events.ConversationStage.RECOGNIZER)
     table.until(1.5)
     assert table.told(events.ConversationError)[0].error is BROKEN
     assert table.spoken == [APOLOGY]
@@ -776,7 +776,7 @@ def test_recognizer_failure_is_an_error_with_a_spoken_apology(table: Table) -> N
 def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typed: bool) -> None:
     table = answering(events.ConversationOptions(interruptible=not typed), heard=0.5)
     table.utters(None)
-    table.fails(events.ConversationStage.RECOGNISER, table.utterance)
+    table.fails(events.ConversationStage.RECOGNIZER, table.utterance)
     if typed:
         table.types("Never mind.")
     assert table.told(events.ConversationError) == [events.ConversationError(0, BROKEN)]
@@ -786,7 +786,7 @@ def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typ
 
 
 def test_recognizer_failure_before_any_speech_is_an_error(table: Table) -> None:
-    table.fails(events.ConversationStage.RECOGNISER, events.UNKNOWN_UTTERANCE)
+    table.fails(events.ConversationStage.RECOGNIZER, events.UNKNOWN_UTTERANCE)
     assert table.told(events.ConversationError) == [events.ConversationError(0, BROKEN)]
     assert table.phase is events.ConversationPhase.IDLE
 
@@ -797,7 +797,7 @@ def test_words_recognized_before_the_failure_are_answered(table: Table) -> None:
     table.words("Where is", upto=0.8)
     table.stops()
     table.until(1.1)
-    table.fails(events.ConversationStage.RECOGNISER)
+    table.fails(events.ConversationStage.RECOGNIZER)
     table.until(2.5)
     assert table.history == [("user", "Where is")]
     assert table.told(events.ConversationError) == [events.ConversationError(0, BROKEN)]
@@ -834,9 +834,9 @@ def test_reply_is_limited_in_seconds_of_audio() -> None:
     table.says("Count!")
     table.thinks("One two three. Four five six. Seven", ended=False)
     table.voices()
-    assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
-    assert events.StopStage(1, events.ConversationStage.VOICE) in table.all
-    assert sum(one.sound.seconds for one in table.of(events.SendReplyAudio)) <= 1.0
+    assert events.StopStage(1, events.ConversationStage.LLM) in table.all
+    assert events.StopStage(1, events.ConversationStage.TTS) in table.all
+    assert sum(one.audio.seconds for one in table.of(events.SendReplyAudio)) <= 1.0
     table.plays(99)
     (ended,) = table.told(events.ReplyEnded)
     assert ended.ending is events.ReplyEnding.LIMITED
@@ -854,9 +854,9 @@ def test_reply_is_limited_in_bytes_of_text() -> None:
 def test_tts_has_at_most_two_pieces_at_once(table: Table) -> None:
     table.says("Hello?")
     table.thinks("Here is the first. Here is the second. Here is the third. Here is the last.")
-    assert [one.piece for one in table.of(events.SynthesizeText)] == [0, 1]
-    table.take(events.StageEnded(table.now, 1, events.ConversationStage.VOICE, 0))
-    assert [one.piece for one in table.of(events.SynthesizeText)] == [0, 1, 2]
+    assert [one.phrase for one in table.of(events.SynthesizeText)] == [0, 1]
+    table.take(events.StageEnded(table.now, 1, events.ConversationStage.TTS, 0))
+    assert [one.phrase for one in table.of(events.SynthesizeText)] == [0, 1, 2]
 
 
 def test_backchannel_waits_for_the_commit_if_the_client_ends_turns() -> None:

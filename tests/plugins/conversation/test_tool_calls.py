@@ -33,7 +33,7 @@ class ToolTable(Table):
         for one in fragments:
             self.take(events.LlmToolCallDelta(self.now, turn, one))
         if ended:
-            self.take(events.StageEnded(self.now, turn, events.ConversationStage.THINKER))
+            self.take(events.StageEnded(self.now, turn, events.ConversationStage.LLM))
 
     def asks_for(self, call: ToolCall = OSLO, index: int = 0) -> None:
         self.calls(*written(call, index))
@@ -135,7 +135,7 @@ def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(table: Tool
     table.types("Never mind.")
     assert table.endings == [events.ReplyEnding.INTERRUPTED]
     table.take(events.LlmToolCallDelta(table.now, 1, written(OSLO)[2]))  # it has not noticed yet
-    table.take(events.StageEnded(table.now, 1, events.ConversationStage.THINKER))
+    table.take(events.StageEnded(table.now, 1, events.ConversationStage.LLM))
     assert table.told(events.ToolCallEnded) == []
     table.returns("rain")
     assert table.errors == [CallUnknown]
@@ -177,12 +177,12 @@ def test_invalid_tool_calls_are_an_error_and_an_apology_is_spoken(
 
 def test_llm_failure_within_a_tool_call_makes_no_call(table: ToolTable) -> None:
     table.calls(*written(OSLO), ended=False)
-    table.take(events.StageFailed(table.now, 1, events.ConversationStage.THINKER, LlmGarbled()))
+    table.take(events.StageFailed(table.now, 1, events.ConversationStage.LLM, LlmGarbled()))
     assert table.told(events.ToolCallEnded) == []
     table.voices()
     table.plays(99)
     assert table.endings == [events.ReplyEnding.FAILED]
-    assert events.StopStage(1, events.ConversationStage.THINKER) in table.all
+    assert events.StopStage(1, events.ConversationStage.LLM) in table.all
 
 
 def test_tool_call_ids_are_unique_whatever_the_llm_server_sends() -> None:

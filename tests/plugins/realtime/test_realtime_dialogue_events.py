@@ -344,7 +344,7 @@ def test_session_fields_are_applied_and_shown() -> None:
     found = updated_dialogue(USUAL, wish, SPEC)
     options = found.options(ConversationOptions())
     assert options == ConversationOptions(
-        instructions="Be brief.", patience=EndOfTurnDelays(0.2, 0.2, 0.2), interruptible=False
+        instructions="Be brief.", delays=EndOfTurnDelays(0.2, 0.2, 0.2), interruptible=False
     )
     hearing = found.live_options(LiveOptions())
     assert (hearing.language, hearing.endpointing.threshold) == ("de", 0.7)
@@ -366,7 +366,7 @@ def test_session_fields_are_applied_and_shown() -> None:
     assert off.view("sess_1", 9)["audio"]["input"]["transcription"] is None
     semantic = {"type": "semantic_vad", "eagerness": "low", "create_response": False}
     slow = updated_dialogue(USUAL, {"audio": {"input": {"turn_detection": semantic}}}, SPEC)
-    assert slow.options(ConversationOptions()).patience == EndOfTurnDelays(scale=2.0)
+    assert slow.options(ConversationOptions()).delays == EndOfTurnDelays(scale=2.0)
     assert slow.view("sess_1", 9)["audio"]["input"]["turn_detection"]["create_response"] is False
 
 
