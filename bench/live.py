@@ -143,7 +143,7 @@ async def row(
     sessions = [service.live.open(ANONYMOUS, options) for _ in range(count)]
     for session in sessions:
         await session.send(bytes(round(QUIET_S * LIVE_RATE) * 2))
-    while not all(session.told.last for session in sessions):  # noqa: ASYNC110 - what is told
+    while not all(session.event_log.last for session in sessions):  # noqa: ASYNC110 - what is told
         await asyncio.sleep(0.05)
     found = Measured()
     whole = b"".join(sounds)
@@ -200,7 +200,9 @@ async def accuracy(service: Service, chosen: Sequence[tuple[Clip, bytes]]) -> tu
         reading = asyncio.create_task(follow(session, begun, options, found))
         await talk(session, sound, len(sound) / 2 / LIVE_RATE, begun)
         await reading
-        said = [one.event.segment.text for one in session.told.kept if isinstance(one.event, Final)]
+        said = [
+            one.event.segment.text for one in session.event_log.kept if isinstance(one.event, Final)
+        ]
         service.live.leave(session)
         nonlocal scores
         scores += score(clip, [Piece(0, 0, "-", text) for text in said])

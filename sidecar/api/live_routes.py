@@ -66,10 +66,13 @@ async def serve_live_connection(
     taken, done = session.taken, False
     try:
         async with session.connection_lock:  # the previous one has stopped: `began` counts it all
-            talk = _LiveConnection(socket, session, begin, rate, decoder)
-            await socket.send(talk.began(service))
+            connection = _LiveConnection(socket, session, begin, rate, decoder)
+            await socket.send(connection.began(service))
             await socket.run_until_first_ends(
-                socket.read(talk.take), talk.tell(), talk.acknowledge(), _raise_when_moved(taken)
+                socket.read(connection.take),
+                connection.tell(),
+                connection.acknowledge(),
+                _raise_when_moved(taken),
             )
     except websocket_connections.WebSocketGone as gone:
         done = gone.code == SESSION_DONE_CODE
@@ -130,7 +133,7 @@ class _LiveConnection:
         width = SampleEncoding(begin.encoding).width if decoder is None else 0
         uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
         self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
-        self._heard_s, self._finished = session.told.heard_s, False
+        self._heard_s, self._finished = session.event_log.heard_s, False
         self._summed_up = False
         """True if the summary was sent: no message follows it."""
 

@@ -194,13 +194,13 @@ async def fault_after(session: Session, faults: Iterable[Exception]) -> Exceptio
         yield
 
     await relay_session(session, share)
-    return session.told.wrong
+    return session.event_log.wrong
 
 
 @pytest.mark.parametrize("sent", [0, 32_000], ids=["at the opening", "on audio"])
 async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
     session = waiting_session()
-    session.sound.add(bytes(sent), SampleEncoding.PCM16, RATE)
+    session.input_log.add(bytes(sent), SampleEncoding.PCM16, RATE)
     died = WorkerDied("by itself", began=False, explained=False)
     deaths = iter([died] * (MAX_UNEXPLAINED_DEATHS + 1))
     assert isinstance(await fault_after(session, deaths), errors.EngineCrashed)

@@ -140,7 +140,7 @@ async def test_engine_that_dies_costs_a_notice_and_no_word(open_service: Open, k
         reading = asyncio.create_task(story(one))
 
         def is_in(part: int) -> bool:
-            return one.sound.settled > 17.0 * part + 4.0
+            return one.input_log.settled > 17.0 * part + 4.0
 
         for part in range(kills + 1):
             await say(one, SPEECH)
@@ -185,7 +185,7 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
     times = 0
 
     def hears() -> bool:
-        return len(begun) > times and session.sound._taken == len(session.sound)
+        return len(begun) > times and session.input_log._taken == len(session.input_log)
 
     while AUDIO_LOST_NOTICE.code not in codes(
         session
@@ -196,7 +196,7 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
             for worker in workers():
                 worker.send_signal(signal.SIGKILL)
     assert times >= 2
-    assert (session.over, session.sound.bytes, session.sound.settled) == (False, 0, lost_s)
+    assert (session.over, session.input_log.bytes, session.input_log.settled) == (False, 0, lost_s)
     service.live.end(session)
     told = await reading
     [lost] = [at for at, one in enumerate(told) if one == NoticeRaised(AUDIO_LOST_NOTICE)]
@@ -208,7 +208,9 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
 
 def codes(session: Session) -> list[str]:
     return [
-        one.event.notice.code for one in session.told.kept if isinstance(one.event, NoticeRaised)
+        one.event.notice.code
+        for one in session.event_log.kept
+        if isinstance(one.event, NoticeRaised)
     ]
 
 
@@ -455,21 +457,21 @@ async def test_options_are_checked_alike_at_the_begin_and_at_a_change(
                 take(wish)
             assert refused.value.code == code
         assert session.options == before
-        assert not len(session.sound)
+        assert not len(session.input_log)
         return
     begun = service.live.open(ANONYMOUS, wish).options
     session.change(wish)
     assert session.options == begun
     assert begun.endpointing.longest_s <= session.bounds.buffer_s / 2
-    assert session.sound.take() == begun
+    assert session.input_log.take() == begun
 
 
 def waiting_for_an_engine(seconds: float = 2.0) -> Session:
     """One whose engine has taken all of its sound, and settled nothing yet."""
     session = Session("s", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 30))
     for _ in range(round(seconds * 10)):
-        session.sound.add(bytes(3200), SampleEncoding.PCM16, RATE)
-    while session.sound.take() is not None:
+        session.input_log.add(bytes(3200), SampleEncoding.PCM16, RATE)
+    while session.input_log.take() is not None:
         pass
     return session
 
@@ -477,12 +479,12 @@ def waiting_for_an_engine(seconds: float = 2.0) -> Session:
 async def test_answered_commit_keeps_the_audio_that_the_next_engine_needs() -> None:
     session = waiting_for_an_engine()
     session.commit()
-    assert session.sound.take() is not None
+    assert session.input_log.take() is not None
     session.heard(InputProcessed(2.0, 2.0, 0, 0.5))
     session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
     session.heard(InputProcessed(2.0, 2.0, 1, 0.5))
     session.begins_anew()
-    assert session.sound.lead == pytest.approx(0.5)
+    assert session.input_log.lead == pytest.approx(0.5)
 
 
 async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> None:
@@ -490,7 +492,7 @@ async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> Non
     session = waiting_for_an_engine()
     session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
     session.begins_anew()
-    begin = session.told.so_far(session.sound.settled, session.sound.lead)
+    begin = session.event_log.so_far(session.input_log.settled, session.input_log.lead)
     assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)
 
 

@@ -219,13 +219,13 @@ def begun() -> Session:
 
 
 def dropped(session: Session) -> list[int]:
-    return [one.event.turn for one in session.told.kept if isinstance(one.event, TurnDropped)]
+    return [one.event.turn for one in session.event_log.kept if isinstance(one.event, TurnDropped)]
 
 
 def told_to(session: Session) -> list[str]:
     """What an engine is told, in order."""
     items = []
-    while (item := session.sound.take()) is not None:
+    while (item := session.input_log.take()) is not None:
         silent = isinstance(item, InputChunk) and not any(item.raw)
         name = item.value if isinstance(item, LiveOrder) else type(item).__name__
         items.append("silence" if silent else name)
@@ -249,7 +249,7 @@ async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
     session.begins_anew()
     assert told_to(session) == ["silence", "cancel"]
     session.heard(TurnDropped(2, 0.0))
-    assert session.sound.bytes == 0
+    assert session.input_log.bytes == 0
     assert dropped(session) == [0, 1, 2]
 
 

@@ -90,9 +90,9 @@ async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     session = a_session()
     for number in range(1000):
         session.change(LiveOptions(prompt=f"{number}"))
-    change = session.sound.take()
+    change = session.input_log.take()
     assert isinstance(change, LiveOptions)
-    assert (change.prompt, session.sound.take()) == ("999", None)
+    assert (change.prompt, session.input_log.take()) == ("999", None)
     assert session.received_orders == 1000, "and each counts as received"
 
 
@@ -102,14 +102,14 @@ async def test_no_more_changes_than_the_limit_are_kept_and_the_last_counts() -> 
         await session.send(bytes(2))
         session.change(LiveOptions(prompt=f"{number}"))
         if number % 2:
-            session.sound.take()
-    items = [session.sound.take() for _ in range(len(session.sound))]
+            session.input_log.take()
+    items = [session.input_log.take() for _ in range(len(session.input_log))]
     changes = [one.prompt for one in items if isinstance(one, LiveOptions)]
     assert changes[-1] == f"{3 * input_log.MAX_CHANGES - 1}"
     session.begins_anew()
-    items = [session.sound.take() for _ in range(len(session.sound))]
+    items = [session.input_log.take() for _ in range(len(session.input_log))]
     assert sum(isinstance(one, LiveOptions) for one in items) == input_log.MAX_CHANGES
-    assert session.sound.take() is None
+    assert session.input_log.take() is None
 
 
 async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() -> None:
@@ -120,7 +120,7 @@ async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() 
     for command in (session.commit, session.forget, lambda: session.change(LiveOptions())):
         with pytest.raises(errors.SessionTooLong):
             command()
-    assert len(session.sound) == session.received_orders == 100
+    assert len(session.input_log) == session.received_orders == 100
     session.finish()
     assert session.finishing
 
@@ -129,9 +129,9 @@ async def test_session_with_too_many_kept_events_ends() -> None:
     session = a_session(SessionBounds(events=100))
     for number in range(101):
         session.heard(SpeechStopped(number, float(number)))
-    assert isinstance(session.told.wrong, errors.SessionTooLong)
+    assert isinstance(session.event_log.wrong, errors.SessionTooLong)
     session.heard(NoticeRaised(Notice("late", "from an engine that was not told yet")))
-    assert len(session.told.kept) <= 102
+    assert len(session.event_log.kept) <= 102
 
 
 def test_credit_of_a_message_includes_fields_and_frame() -> None:
@@ -166,4 +166,4 @@ async def test_ended_session_keeps_no_audio() -> None:
         await session.send(bytes(3200))
         session.commit()
     session.end()
-    assert (session.sound.bytes, len(session.sound)) == (0, 0)
+    assert (session.input_log.bytes, len(session.input_log)) == (0, 0)

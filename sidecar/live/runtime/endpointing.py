@@ -137,8 +137,8 @@ class Endpointer:
             ended = self._closed(self._quiet_end(), "cut")
             reach = begin - _samples(self._options.pre_roll_s)
             return ended, self._opened(max(ended.at, reach))
-        told, self._paused, self._quiet = self._paused, False, None
-        return (UtteranceResumed(begin),) if told else ()
+        was_paused, self._paused, self._quiet = self._paused, False, None
+        return (UtteranceResumed(begin),) if was_paused else ()
 
     def _still(self) -> tuple[EndpointEvent, ...]:
         """Return the end of the utterance or its pause, if the silence is long enough."""

@@ -75,11 +75,11 @@ class LiveSpeakerEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LiveRecognizers:
-    """Recognizers of an engine; only ``hear`` is required. ``glimpse`` recognizes an open segment,
-    if that differs from one that has ended. ``contexts``: whether ``hear`` takes the context of an
-    ended segment. Without an ``encoder`` there are no speaker labels."""
+    """Recognizers of an engine; only ``recognize`` is required. ``glimpse`` recognizes an open
+    segment, if that differs from one that has ended. ``contexts``: whether ``recognize`` takes the
+    context of an ended segment. Without an ``encoder`` there are no speaker labels."""
 
-    hear: RecognizeFunction
+    recognize: RecognizeFunction
     glimpse: RecognizeFunction | None = None
     contexts: bool = False
     encoder: LiveSpeakerEncoder | None = None
@@ -92,19 +92,19 @@ class LiveRecognizers:
         try:
             if urgency is RecognitionUrgency.PARTIAL:
                 quick = replace(request.options, words=False, accurate=False)
-                return (self.glimpse or self.hear)(replace(request, options=quick))
-            return self.hear(request)
+                return (self.glimpse or self.recognize)(replace(request, options=quick))
+            return self.recognize(request)
         except errors.DeviceLost:
             os._exit(1)  # this process cannot use the device any more; sessions resume in a new one
         except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
 
-    def voice(self, sound: Block) -> live_speaker_labels.Vector | None:
+    def voice(self, samples: Block) -> live_speaker_labels.Vector | None:
         """Return the speaker embedding of audio; None if that failed."""
         assert self.encoder is not None
         try:
-            vector = self.encoder.vector(sound)
+            vector = self.encoder.vector(samples)
         except Exception:  # a fault costs one label, not the other sessions
             log.exception("internal error in a speaker embedding; its session goes on")
             return None
@@ -216,11 +216,11 @@ class EngineSession:
         them and send their events."""
         recognizer = self.recognizer
         while not recognizer.held:
-            while self._inbox and isinstance(sound := self._inbox[0], np.ndarray):
+            while self._inbox and isinstance(samples := self._inbox[0], np.ndarray):
                 if recognizer.backlog >= MAX_FRAMES_AT_ONCE:
                     break
                 self._inbox.popleft()
-                recognizer.audio.append(sound)
+                recognizer.audio.append(samples)
             frames = recognizer.frames(MAX_FRAMES_AT_ONCE)
             if frames is not None or not self._inbox:
                 return frames
@@ -479,9 +479,9 @@ class LiveScheduler:
             return partial(self._recognise, session, due, session.recognizer.began(due))
         segment_embeddings = session.recognizer.segment_embeddings
         assert segment_embeddings is not None
-        sound = segment_embeddings.began(due, session.recognizer.audio)
+        samples = segment_embeddings.began(due, session.recognizer.audio)
         self.encoding += 1
-        return partial(self._tell_apart, session, segment_embeddings, due, sound)
+        return partial(self._tell_apart, session, segment_embeddings, due, samples)
 
     def _recognise(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
@@ -526,11 +526,11 @@ class LiveScheduler:
         session: EngineSession,
         segment_embeddings: SegmentEmbeddings,
         task: EmbeddingTask,
-        sound: Block | None,
+        samples: Block | None,
     ) -> None:
         begun = time.monotonic()
         try:
-            vector = None if sound is None else self._recognizers.voice(sound)
+            vector = None if samples is None else self._recognizers.voice(samples)
             with self.lock:
                 request = segment_embeddings.heard(task, vector)
             result = None

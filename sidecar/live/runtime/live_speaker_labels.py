@@ -68,17 +68,17 @@ def relabel(request: RelabelRequest) -> RelabelResult:
 class LiveSpeakerLabels:
     """Speakers of one session, by numbers from 0.
 
-    A session may continue another: ``said`` are the speakers that the other sent for its segments,
-    ``voices`` their embeddings. Each of these counts as one embedding from then on, so that the
-    numbers stay. Memory: half a kilobyte for each segment with an embedding.
+    A session may continue another: ``earlier_speakers`` are the speakers that the other sent for
+    its segments, ``voices`` their embeddings. Each of these counts as one embedding from then on,
+    so that the numbers stay. Memory: half a kilobyte for each segment with an embedding.
     """
 
     def __init__(
         self,
-        said: Mapping[int, int | None] | None = None,
+        earlier_speakers: Mapping[int, int | None] | None = None,
         embeddings: Mapping[int, SpeakerEmbedding] | None = None,
     ) -> None:
-        self._before = dict(said or {})
+        self._before = dict(earlier_speakers or {})
         self._told = dict(self._before)
         self._silent = set(self._before)
         self._heard: dict[int, _LabelledEmbedding] = {}

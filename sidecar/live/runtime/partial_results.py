@@ -355,34 +355,34 @@ class RecognitionContext:
 
     def __init__(self, utterances: Sequence[ContextUtterance] = ()) -> None:
         """``utterances``: the context of another engine, which this one continues."""
-        self._told = deque(utterances)
+        self._utterances = deque(utterances)
 
     def known(self, settled: int) -> tuple[ContextUtterance, ...]:
         """Return the context segments that end before a sample."""
-        return tuple(one for one in self._told if _sample(one.end) <= settled)
+        return tuple(one for one in self._utterances if _sample(one.end) <= settled)
 
     def settled(self, segment: SpeechSegment, hypothesis: RecognitionHypothesis | None) -> None:
         """Note the result of a segment; None if recognition failed."""
         assert segment.end is not None
         understood = hypothesis is not None and hypothesis.text
-        if not understood or (self._told and not _is_near(self._told[-1], segment)):
+        if not understood or (self._utterances and not _is_near(self._utterances[-1], segment)):
             self.forget()
         if hypothesis is not None and understood:
             start, end = segment.start / LIVE_RATE, segment.end / LIVE_RATE
-            self._told.append(ContextUtterance(start, end, hypothesis.tokens))
+            self._utterances.append(ContextUtterance(start, end, hypothesis.tokens))
 
     def forget(self) -> None:
         """Drop the context: the words were cancelled or not recognized."""
-        self._told.clear()
+        self._utterances.clear()
 
     def of(self, task: RecognitionTask, longest: int) -> PrecedingContext | None:
         """Return the context of a segment, with at most ``longest`` samples in all. Partials are
         replaced soon: they are recognized alone."""
-        if task.urgency is RecognitionUrgency.PARTIAL or not self._told:
+        if task.urgency is RecognitionUrgency.PARTIAL or not self._utterances:
             return None
-        if not _is_near(self._told[-1], task.segment):
+        if not _is_near(self._utterances[-1], task.segment):
             return None
-        told = [one for one in self._told if task.to - _sample(one.start) <= longest]
+        told = [one for one in self._utterances if task.to - _sample(one.start) <= longest]
         if not told:
             return None
         samples = task.segment.start - _sample(told[0].start)
@@ -391,9 +391,9 @@ class RecognitionContext:
     def keep_from(self, settled: int, longest: int) -> int:
         """Return the first sample that is still needed; audio from ``settled`` on is still to be
         recognized."""
-        while self._told and settled - _sample(self._told[0].start) > longest:
-            self._told.popleft()
-        return min(settled, _sample(self._told[0].start)) if self._told else settled
+        while self._utterances and settled - _sample(self._utterances[0].start) > longest:
+            self._utterances.popleft()
+        return min(settled, _sample(self._utterances[0].start)) if self._utterances else settled
 
 
 def _sample(seconds: float) -> int:

@@ -36,7 +36,7 @@ class ResultAssembler:
         self._segment_embeddings = segment_embeddings
         self._rows: deque[SpeechSegment | _TurnMark | live_events.TurnDropped | None] = deque()
         """Waiting rows; None marks the end of all."""
-        self._said = list(zip(start.pieces, start.said, strict=True))
+        self._segments = list(zip(start.pieces, start.said, strict=True))
         self._of_turn = list(start.said[len(start.said) - start.open :])
         self._language = ""
         self.commits = 0
@@ -145,19 +145,21 @@ class ResultAssembler:
 
     def summary(self, options: LiveOptions, end: int, engine: str, precision: str) -> Transcript:
         """Return the transcript of the session, up to the sample ``end``."""
-        said = [segment for _, segment in self._said]
+        segments = [segment for _, segment in self._segments]
         if self._segment_embeddings is not None:
             of = self._segment_embeddings.speakers.of
-            said = [replace(one, speaker=of(piece)) for piece, one in self._said]
+            segments = [replace(one, speaker=of(piece)) for piece, one in self._segments]
         transcript = Transcript(
-            segments=tuple(said),
+            segments=tuple(segments),
             language=self._language or options.language,
             duration=end / LIVE_RATE,
             engine=engine,
             precision=precision,
             diarized=options.diarize and self._segment_embeddings is not None,
         )
-        told_apart = any(one.speaker is not None for one in said)  # if only for a part of the time
+        told_apart = any(
+            one.speaker is not None for one in segments
+        )  # if only for a part of the time
         if (
             told_apart
             and self._segment_embeddings is not None
@@ -181,7 +183,7 @@ class ResultAssembler:
         embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
         pairs = zip(voices, embeddings, strict=True)
         kept = [replace(one, print=found) for one, found in pairs]
-        prints = tuple(segment_embeddings.speakers.sound_of(piece) for piece, _ in self._said)
+        prints = tuple(segment_embeddings.speakers.sound_of(piece) for piece, _ in self._segments)
         return replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> live_events.TurnEnded:
@@ -201,6 +203,6 @@ class ResultAssembler:
             name = None if people is None else people.name_of(who)
             final = replace(final, segment=segment, name=name)
         self._language = final.language
-        self._said.append((speech.number, final.segment))
+        self._segments.append((speech.number, final.segment))
         self._of_turn.append(final.segment)
         return final

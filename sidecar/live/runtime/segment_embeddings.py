@@ -105,8 +105,8 @@ class SegmentEmbeddings:
         start: live_events.LiveSessionStart,
         candidates: Sequence[SpeakerCandidate] | None = None,
     ) -> None:
-        said = dict(zip(start.pieces, (one.speaker for one in start.said), strict=True))
-        self.speakers = live_speaker_labels.LiveSpeakerLabels(said, start.voices)
+        speakers = dict(zip(start.pieces, (one.speaker for one in start.said), strict=True))
+        self.speakers = live_speaker_labels.LiveSpeakerLabels(speakers, start.voices)
         self.people = None if candidates is None else LiveSpeakerIdentification(candidates)
         if self.people is not None:  # the previous engine has sent these names
             self.people.meet(self.speakers.sounds)
@@ -119,7 +119,7 @@ class SegmentEmbeddings:
         self.waiting: deque[_EmbeddingSample] = deque()
         self._going: dict[EmbeddingTask, float] = {}
         self._deciding = False
-        self._pieces = len(said)
+        self._pieces = len(speakers)
         self._their_turn = False
 
     def opened(self, piece: int, at: int) -> None:
@@ -232,8 +232,8 @@ class SegmentEmbeddings:
             self.waiting.remove(sample)
         sample.begun = sample.asked
         self._going[task] = _seconds(sample.asked)
-        sound, sample.sound = sample.sound, None
-        return sample.cut(ring) if sound is None else sound
+        samples, sample.sound = sample.sound, None
+        return sample.cut(ring) if samples is None else samples
 
     def heard(
         self, task: EmbeddingTask, vector: live_speaker_labels.Vector | None

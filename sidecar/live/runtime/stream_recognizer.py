@@ -103,8 +103,8 @@ class StreamRecognizer:
         self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
         self._open: SpeechSegment | None = None
-        asked = options.known_voices or options.voiceprints  # labels may be requested later
-        known = options.known_voices if asked else None
+        identifies = options.known_voices or options.voiceprints  # labels may be requested later
+        known = options.known_voices if identifies else None
         self.segment_embeddings = SegmentEmbeddings(start, known) if voices else None
         self._assembler = ResultAssembler(start, self.segment_embeddings)
         self._listening = RecognitionPlan(schedule)

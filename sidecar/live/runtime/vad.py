@@ -149,11 +149,11 @@ class SileroVad:
             state.values[:] = values
         return spoken
 
-    def _seen(self, sound: Floats) -> Floats:
+    def _seen(self, frames: Floats) -> Floats:
         """Return the output of the convolutions for (n, 576) samples: (n, 128)."""
-        n = len(sound)
+        n = len(frames)
         first, second, third, fourth = self._weights.convolutions
-        mirrored = np.concatenate([sound, sound[:, -2 : -2 - _CONTEXT_SAMPLES : -1]], axis=1)
+        mirrored = np.concatenate([frames, frames[:, -2 : -2 - _CONTEXT_SAMPLES : -1]], axis=1)
         hops = mirrored.reshape(n, -1, _HOP)
         waves = np.concatenate([hops[:, :-1], hops[:, 1:]], axis=2).reshape(-1, _WINDOW)
         parts = waves @ self._weights.spectrum

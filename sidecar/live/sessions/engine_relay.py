@@ -120,7 +120,7 @@ async def relay_session(
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:
     options = session.begins_anew().to_wire()
-    begin = session.told.so_far(session.sound.settled, session.sound.lead).to_wire()
+    begin = session.event_log.so_far(session.input_log.settled, session.input_log.lead).to_wire()
     async with (
         engine.calling("live", options=options, begin=begin, alone=alone) as call,
         running(_send_input(session, call)),
@@ -140,7 +140,7 @@ async def _send_input(session: Session, call: RpcCall) -> None:
     with suppress(channel.ChannelClosed, RpcCallEnded):  # the reader of the call gets the error
         while True:
             session.news.clear()
-            match session.sound.take():
+            match session.input_log.take():
                 case InputChunk(raw=raw, encoding=encoding, rate=rate):
                     if raw:
                         await call.send({"sound": encoding.value, "rate": rate}, raw)

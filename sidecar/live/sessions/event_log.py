@@ -47,24 +47,26 @@ class EventLog:
     @property
     def heard_s(self) -> float:
         """Return the seconds of audio that were recognized, according to the events."""
-        told = self._heard.event if self._heard is not None else None
-        return self.behind_finals(told.at if isinstance(told, live_events.InputProcessed) else 0.0)
+        event = self._heard.event if self._heard is not None else None
+        return self.behind_finals(
+            event.at if isinstance(event, live_events.InputProcessed) else 0.0
+        )
 
     def so_far(self, at: float, lead: float | None = None) -> live_events.LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
         ``at``; its audio begins at ``lead``."""
-        turn, piece, said, opened = 0, 0, {}, 0
+        turn, piece, segments, opened = 0, 0, {}, 0
         dropped, confidence, doubted = set[int](), Confidence(), False
         for one in self.kept:
             match one.event:
                 case live_events.Final() as final:
                     turn, piece = final.turn, max(piece, final.piece + 1)
-                    said[final.piece] = final.segment
+                    segments[final.piece] = final.segment
                     confidence += final.confidence
                     opened += 1
                 case live_events.SpeakersRevised(speakers):
                     for number, who in speakers.items():
-                        said[number] = replace(said[number], speaker=who)
+                        segments[number] = replace(segments[number], speaker=who)
                 case live_events.TurnEnded(ended) | live_events.TurnDropped(ended):
                     turn, opened = ended + 1, 0
                 case live_events.NoticeRaised(notice, int(shed)) if (
@@ -77,9 +79,9 @@ class EventLog:
             at,
             turn,
             piece,
-            tuple(said.values()),
+            tuple(segments.values()),
             opened,
-            tuple(said),
+            tuple(segments),
             self._voices,
             lead,
             self._behind(at, at if lead is None else lead),

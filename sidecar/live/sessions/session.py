@@ -63,9 +63,9 @@ class Session:
         self.spec = spec
         self.options = options
         self.bounds = bounds
-        self.told = EventLog()
-        self.sound = InputLog(totals)
-        self.sound.options = options
+        self.event_log = EventLog()
+        self.input_log = InputLog(totals)
+        self.input_log.options = options
         self.began = self.touched = now()
         self.disconnected_at: float | None = None
         """Time when the last connection ended; None while one is open."""
@@ -93,17 +93,17 @@ class Session:
     @property
     def received_s(self) -> float:
         """Return the seconds of received audio."""
-        return self.sound.at
+        return self.input_log.at
 
     @property
     def over(self) -> bool:
         """Return whether no more events come."""
-        return self.told.over
+        return self.event_log.over
 
     @property
     def place(self) -> float:
         """Return the position from which a new engine resumes, in seconds of its audio."""
-        return self.told.behind_finals(self.sound.settled)
+        return self.event_log.behind_finals(self.input_log.settled)
 
     async def send(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
@@ -144,7 +144,7 @@ class Session:
         if raw:
             self.counted.tally.full.see(self.touched - came)
             self.counted.sound(len(raw) / encoding.width / rate)
-            self.sound.add(raw, encoding, rate)
+            self.input_log.add(raw, encoding, rate)
             self.news.set()
             if self.recording is not None:
                 await self.recording.add(raw, encoding, rate)
@@ -156,14 +156,14 @@ class Session:
             errors.SessionOver: the session accepts no more input.
         """
         self._order()
-        self.sound.commit()
+        self.input_log.commit()
         self.news.set()
 
     def forget(self) -> None:
         """Drop the open turn, and the audio since then that was not recognized. Results of ended
         turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
         self._order()
-        self.sound.forget()
+        self.input_log.forget()
         self.news.set()
 
     def meet(self, options: LiveOptions) -> None:
@@ -188,7 +188,7 @@ class Session:
         )
         self._order()
         self.options = changed
-        self.sound.change(changed)
+        self.input_log.change(changed)
         self.news.set()
 
     def finish(self, *, asked: bool = True) -> None:
@@ -207,10 +207,12 @@ class Session:
     async def fail(self, error: errors.SidecarError) -> None:
         """End the session with the error of its engine. If it is to be kept, what was recognized so
         far becomes a job, which says the error in a notice."""
-        said, language = self.told.so_far(self.place).said, self.options.language
+        segments, language = self.event_log.so_far(self.place).said, self.options.language
         notice = Notice(error.code, error.detail)
         engine = self.spec.name if self.spec is not None else ""
-        await self._keep(Transcript(said, language, self.received_s, engine, "", notices=(notice,)))
+        await self._keep(
+            Transcript(segments, language, self.received_s, engine, "", notices=(notice,))
+        )
         self.end(error)
 
     async def _keep(self, transcript: Transcript) -> str | None:
@@ -232,14 +234,14 @@ class Session:
         Raises:
             errors.SidecarError: the error that ended the session, if the client did not.
         """
-        return self.told.after(after)
+        return self.event_log.after(after)
 
     def end(self, error: errors.SidecarError | None = None) -> None:
         """End the session."""
         if not self.over:
             self.counted.ended(error, finished=self.finishing)
-        self.told.end(error)
-        self.sound.clear()
+        self.event_log.end(error)
+        self.input_log.clear()
         if self.recording is not None:
             self.recording.close()
         self.news.set()
@@ -248,36 +250,36 @@ class Session:
     def catches_up(self) -> None:
         """Note that the engine was loaded just now: until it has recognized the audio so far,
         partials are late without any overload, and the client gets no such notice."""
-        self._backlog_end_s = self.sound.at
+        self._backlog_end_s = self.input_log.at
 
     def heard(self, event: live_events.LiveEvent) -> None:
         """Handle an event of the engine."""
         if (
             isinstance(event, live_events.NoticeRaised)
             and event.notice.code == live_events.PARTIALS_LATE
-            and self.sound.settled < self._backlog_end_s
+            and self.input_log.settled < self._backlog_end_s
         ):
             return
         if isinstance(event, live_events.InputProcessed):
             self._answered = max(self._answered, event.commits)
-            self.sound.settle(event.settled, self._answered, event.wanted)
+            self.input_log.settle(event.settled, self._answered, event.wanted)
             self._room.set()
         elif isinstance(event, live_events.TurnEnded) and event.committed:
             self._answered += 1  # if the engine dies now, its successor need not answer this
-            self.sound.answered(self._answered)
+            self.input_log.answered(self._answered)
         elif isinstance(event, live_events.TurnDropped):
-            self.sound.dropped()
+            self.input_log.dropped()
             self._room.set()
         self._say(event)
 
     def lose(self) -> None:
         """Skip the audio that the last engine had, as no engine survives it. Its turn ends with the
         finals so far; the client's commits and cancels in it are answered."""
-        wishes = self.sound.lose()
+        wishes = self.input_log.lose()
         self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
-        self._say(self.told.broken_off(self.sound.settled))
+        self._say(self.event_log.broken_off(self.input_log.settled))
         for wish in wishes:
-            ended = self.told.broken_off(self.sound.settled)
+            ended = self.event_log.broken_off(self.input_log.settled)
             if wish is LiveOrder.COMMIT:
                 self._say(replace(ended, committed=True))
             else:
@@ -286,9 +288,9 @@ class Session:
 
     def _say(self, event: live_events.LiveEvent) -> None:
         """Send an event to the client."""
-        if self.told.add(event):
+        if self.event_log.add(event):
             self.counted.said(event)
-        if len(self.told.kept) > self.bounds.events:
+        if len(self.event_log.kept) > self.bounds.events:
             self.end(
                 errors.SessionTooLong(
                     f"The session has reached its limit of {self.bounds.events} events."
@@ -301,10 +303,10 @@ class Session:
 
     def begins_anew(self) -> LiveOptions:
         """Reset the input for a new engine; return the options at its begin."""
-        self.sound.settled = self.place
-        self.sound.rewind()
+        self.input_log.settled = self.place
+        self.input_log.rewind()
         self._answered = 0
-        return self.sound.options.with_speakers_of(self.options)
+        return self.input_log.options.with_speakers_of(self.options)
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""
@@ -316,10 +318,12 @@ class Session:
         return None
 
     def _is_full(self) -> bool:
-        kept_s, held = self.sound.seconds, self._held
+        kept_s, held = self.input_log.seconds, self._held
         if kept_s >= self.bounds.buffer_s:
             return True
-        return held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.sound, self._now())
+        return (
+            held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.input_log, self._now())
+        )
 
     def _order(self) -> None:
         """Count a command of the client, except the last one."""
@@ -333,4 +337,4 @@ class Session:
 
     def _check(self) -> None:
         if self.over or self.finishing:
-            raise self.told.wrong or errors.SessionOver()
+            raise self.event_log.wrong or errors.SessionOver()
