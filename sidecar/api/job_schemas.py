@@ -90,9 +90,9 @@ class JobPeaks(BaseModel):
     )
 
 
-def limit_parameter(most: int, default: int, said: str) -> dict[str, Any]:
+def limit_parameter(most: int, default: int, description: str) -> dict[str, Any]:
     """Return the query parameter `limit`, the maximum of items in a response."""
-    return openapi.query("limit", openapi.integer(1, most, default=default), said)
+    return openapi.query("limit", openapi.integer(1, most, default=default), description)
 
 
 DEFAULT_PAGE_JOBS, MAX_PAGE_JOBS = 50, 500

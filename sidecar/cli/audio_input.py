@@ -151,8 +151,8 @@ def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str])
     dates, same options. The key reveals nothing of the path."""
     status = os.fstat(source.fd)
     dates = status.st_mtime_ns, status.st_ctime_ns  # a replaced file may have an older date
-    said = [os.path.abspath(path), status.st_size, *dates, sorted(options.items())]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    identifying = [os.path.abspath(path), status.st_size, *dates, sorted(options.items())]
+    return hashlib.sha256(json.dumps(identifying).encode()).hexdigest()
 
 
 def check_recording(path: Path) -> None:
@@ -283,12 +283,12 @@ def devices(way: str = "input") -> list[str]:
     Raises:
         errors.MicrophoneUnavailable: a library for it is missing.
     """
-    sound = import_sounddevice()
-    chosen = sound.default.device[way == "output"]
+    sounddevice = import_sounddevice()
+    chosen = sounddevice.default.device[way == "output"]
     return [
         f"{'*' if number == chosen else ' '} {number}: {one['name']} "
         f"({round(one['default_samplerate'])} Hz)"
-        for number, one in enumerate(sound.query_devices())
+        for number, one in enumerate(sounddevice.query_devices())
         if one[f"max_{way}_channels"] > 0
     ]
 

@@ -179,8 +179,8 @@ async def open_backend(
         from sidecar.cli.remote_service import transcribe_remotely
 
         async with client_of(target) as client:
-            yield lambda path, told: transcribe_remotely(
-                client, path, opens, options, told, leave=leave
+            yield lambda path, report_progress: transcribe_remotely(
+                client, path, opens, options, report_progress, leave=leave
             )
         return
     # The engine is loaded for this command only, so at the requested precision.
@@ -191,12 +191,14 @@ async def open_backend(
 
         @asynccontextmanager
         async def transcribe(
-            path: Path, told: ProgressCallback
+            path: Path, report_progress: ProgressCallback
         ) -> AsyncGenerator[Transcript, None]:
             job = await service.submissions.submit(ANONYMOUS, opens(path), meant, kept=False)
             try:
                 async for record in job.changes():
-                    told("running", record.progress.audio_s_done, record.progress.audio_s_total)
+                    report_progress(
+                        "running", record.progress.audio_s_done, record.progress.audio_s_total
+                    )
                 yield service.noted(await job.result(), meant)
             finally:
                 service.owned.hang_up(ANONYMOUS, job.record)  # no effect if it has ended

@@ -103,26 +103,26 @@ async def _job_of(client: AsyncClient, given: str, least: int = 1) -> Job:
     found = [job async for job in _jobs(client) if job.id.startswith(given)]
     if len(given) >= least and len(found) == 1:
         return found[0]
-    said = f"{len(found) or 'No'} ids of your jobs begin with '{printable(given)}'."
+    detail = f"{len(found) or 'No'} ids of your jobs begin with '{printable(given)}'."
     if len(given) < least:
-        said = f"'{printable(given)}' is too short: name at least {least} characters of the id."
-    raise errors.JobNotFound(said, hint=f"{PROGRAM} jobs list")
+        detail = f"'{printable(given)}' is too short: name at least {least} characters of the id."
+    raise errors.JobNotFound(detail, hint=f"{PROGRAM} jobs list")
 
 
 def job_line(job: Job) -> str:
     """Return a job as columns for people and for `awk`; the last is its progress or error."""
-    said = job.raw
-    seconds = said.get("duration")
+    fields = job.raw
+    seconds = fields.get("duration")
     length = "-" if seconds is None else f"{seconds:.1f} s"
     about = "-"
     if job.error is not None:
         about = job.error.code
     elif job.state == JobState.QUEUED:
-        before = said.get("position")
+        before = fields.get("position")
         about = "next" if before == 0 else f"{before or '-'} in the queue"
     elif job.progress.fraction is not None:
         about = f"{100 * job.progress.fraction:.0f} %"
-    columns = job.id, f"{job.state:<9}", str(said.get("created", "-")), f"{length:>10}", about
+    columns = job.id, f"{job.state:<9}", str(fields.get("created", "-")), f"{length:>10}", about
     return printable("  ".join(columns))
 
 

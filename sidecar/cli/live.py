@@ -218,19 +218,19 @@ def run(options: LiveCommandOptions) -> int:
 
 
 async def _run(options: LiveCommandOptions) -> int:
-    rate, sound = _sound_of(options)
+    rate, audio = _audio_of(options)
     name = Path(options.source).stem if options.source and options.source != PIPE else "live"
     text: list[str] = []
     write_now = text.append if options.output is not None else output.print_text
     ended = asyncio.Event()
     with output.handle_interrupts(ended) as interrupted:
         async with (
-            aclosing(sound),
-            open_live_backend(options.target, rate, options.options) as heard,
+            aclosing(audio),
+            open_live_backend(options.target, rate, options.options) as backend,
         ):
             shown, labels = options.output is None, options.diarize is not False
             with open_live_display(options.format, write_now, shown=shown, labels=labels) as show:
-                summary, wrong = await _listen(heard, sound, show, ended)
+                summary, wrong = await _listen(backend, audio, show, ended)
     transcript = summary.transcript
     if options.format not in ("text", "jsonl"):
         write_now(transcript_formats.render_transcript(transcript, options.format, name))
@@ -252,7 +252,7 @@ async def _run(options: LiveCommandOptions) -> int:
     return int(wrong is not None)
 
 
-def _sound_of(options: LiveCommandOptions) -> tuple[int, Any]:
+def _audio_of(options: LiveCommandOptions) -> tuple[int, Any]:
     if options.source == PIPE:
         return options.rate, audio_input.stream_stdin(options.rate)
     file = None if options.source is None else Path(options.source)
@@ -260,11 +260,11 @@ def _sound_of(options: LiveCommandOptions) -> tuple[int, Any]:
 
 
 async def _listen(
-    backend: LiveBackend, sound: AsyncIterator[bytes], display: LiveDisplay, ended: asyncio.Event
+    backend: LiveBackend, audio: AsyncIterator[bytes], display: LiveDisplay, ended: asyncio.Event
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
-    sending, showing = _send_audio(backend, sound, display), _show_events(backend, display)
+    sending, showing = _send_audio(backend, audio, display), _show_events(backend, display)
     async with running(sending, showing, ended.wait()) as tasks:
         sent, shown, _ = tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -284,11 +284,11 @@ async def _listen(
 
 
 async def _send_audio(
-    backend: LiveBackend, sound: AsyncIterator[bytes], display: LiveDisplay
+    backend: LiveBackend, audio: AsyncIterator[bytes], display: LiveDisplay
 ) -> None:
-    async for piece in sound:
-        display.level(audio_input.loudness(piece))
-        await backend.send(piece)
+    async for chunk in audio:
+        display.level(audio_input.loudness(chunk))
+        await backend.send(chunk)
 
 
 async def _show_events(

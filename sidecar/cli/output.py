@@ -124,8 +124,8 @@ def keep_quiet(settings: Settings) -> None:
 def report_error(error: errors.SidecarError, about: str = "") -> int:
     """Print the error in one line: what was wrong, with what, and what to do. Return the exit
     code."""
-    said = f"{error.detail} {error.hint}"
-    print_error_line(f"{about}: {said}" if about else said)
+    message = f"{error.detail} {error.hint}"
+    print_error_line(f"{about}: {message}" if about else message)
     return EXIT_CODES.get(error.code, 1)
 
 

@@ -45,8 +45,8 @@ def client_token(settings: Settings, given: str | None = None) -> str | None:
     Raises:
         errors.SettingsInvalid: the file of the token cannot be used, or the token is invalid.
     """
-    if said := given or os.environ.get(CLIENT_TOKEN_VARIABLE):
-        token = read_secret(SecretStr(said))
+    if secret := given or os.environ.get(CLIENT_TOKEN_VARIABLE):
+        token = read_secret(SecretStr(secret))
         if not token or not token.isascii() or not token.isprintable():
             where = "--token" if given else CLIENT_TOKEN_VARIABLE
             raise SettingsInvalid(
@@ -69,18 +69,18 @@ class OutageNotice:
     """Line on stderr, once, if the command waits for a service that cannot answer for now."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._printed = False
 
     def __call__(self, error: Exception) -> None:
         """Tell of ``error``, unless it is no outage or one was told of."""
-        told = str(error)
+        reason = str(error)
         if isinstance(error, asr_client.ServiceError):
             if error.code not in OUTAGES:
                 return
-            told = f"the service answers {error.code};"
-        if not self._told:
-            print_error_line(f"{told} trying again.")
-        self._told = True
+            reason = f"the service answers {error.code};"
+        if not self._printed:
+            print_error_line(f"{reason} trying again.")
+        self._printed = True
 
 
 @asynccontextmanager
@@ -119,10 +119,10 @@ def translate_client_errors() -> Iterator[None]:
     try:
         yield
     except asr_client.ServiceError as error:
-        said = wire_of(error)
+        wire = wire_of(error)
         if error.code == errors.TokenMissing.code:  # its hint is for HTTP
-            said["hint"] = f"Set {CLIENT_TOKEN_VARIABLE}=@FILE, or use --token @FILE."
-        raise errors.from_wire(said) from None
+            wire["hint"] = f"Set {CLIENT_TOKEN_VARIABLE}=@FILE, or use --token @FILE."
+        raise errors.from_wire(wire) from None
     except asr_client.TrustInvalid as error:
         raise errors.SettingsInvalid(error.detail, hint=error.hint) from None
     except asr_client.CertificateRefused as error:
@@ -134,8 +134,8 @@ def translate_client_errors() -> Iterator[None]:
 async def live_events_of(live: asr_client.AsyncLive) -> AsyncIterator[NumberedEvent]:
     """Yield the events of a live session of a remote service, up to the summary."""
     with translate_client_errors():
-        async for said in live:
-            yield NumberedEvent(said.number, convert_live_event(said))
+        async for event in live:
+            yield NumberedEvent(event.number, convert_live_event(event))
 
 
 def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
@@ -166,13 +166,13 @@ def _named(segments: Iterable[asr_client.models.Segment]) -> tuple[SpeakerProfil
     )
 
 
-def convert_live_event(said: asr_client.LiveEvent) -> live_events.LiveEvent:
+def convert_live_event(event: asr_client.LiveEvent) -> live_events.LiveEvent:
     """Return a live event of the client as one of the service."""
-    match said:
+    match event:
         case asr_client.Final():
-            segment = _segment(said.segment, diarized=said.diarized)
-            rest = said.language, said.wait_s, said.work_s, said.segment.name
-            return live_events.Final(said.turn, said.piece, segment, *rest)
+            segment = _segment(event.segment, diarized=event.diarized)
+            rest = event.language, event.wait_s, event.work_s, event.segment.name
+            return live_events.Final(event.turn, event.piece, segment, *rest)
         case asr_client.SpeakersRevised(_, speakers, names):
             numbers = {piece: _number(who) or 0 for piece, who in speakers.items()}
             called = {_number(who) or 0: name for who, name in names.items()}
@@ -182,8 +182,8 @@ def convert_live_event(said: asr_client.LiveEvent) -> live_events.LiveEvent:
         case asr_client.Summary(_, transcript, job):
             return live_events.Summary(convert_transcript(transcript), job)
         case _:  # all others have the same name and fields here
-            fields = {name: value for name, value in vars(said).items() if name != "number"}
-            return live_events.EVENT_TYPES[type(said).__name__](**fields)
+            fields = {name: value for name, value in vars(event).items() if name != "number"}
+            return live_events.EVENT_TYPES[type(event).__name__](**fields)
 
 
 def _number(speaker: str) -> int | None:
@@ -211,7 +211,7 @@ async def transcribe_remotely(
     path: Path,
     opens: Opens,
     options: Mapping[str, str],
-    told: ProgressCallback,
+    report_progress: ProgressCallback,
     *,
     leave: bool,
 ) -> AsyncGenerator[Transcript, None]:
@@ -222,7 +222,7 @@ async def transcribe_remotely(
         source = stack.enter_context(opens(path))
         stack.enter_context(translate_client_errors())
         key = idempotency_key(path, source, options) if leave and not source.spooled else None
-        send = partial(_send_once, client, source.fd, key, options, told)
+        send = partial(_send_once, client, source.fd, key, options, report_progress)
         for _ in range(1, MAX_SUBMISSIONS):
             with suppress(asr_client.NotFound):
                 transcript = await stack.enter_async_context(send())
@@ -238,14 +238,14 @@ async def _send_once(
     fd: int,
     key: str | None,
     options: Mapping[str, str],
-    told: ProgressCallback,
+    report_progress: ProgressCallback,
 ) -> AsyncGenerator[Transcript, None]:
     sent = False
 
     def on_progress(progress: asr_client.models.Progress) -> None:
         nonlocal sent
         sent = sent or progress.done == progress.total
-        told(progress.stage, progress.done, progress.total)
+        report_progress(progress.stage, progress.done, progress.total)
 
     with os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)

@@ -97,8 +97,8 @@ def _log_foreign_variables(plugin: Plugin) -> None:
     """Log the variables of the system that a plugin replaces: other programs have such names."""
     for variable, setting in plugin.foreign_variables.items():
         if value := foreign_variable(variable):
-            said = "the variable %s is %s: the setting %s, unless that is set elsewhere"
-            log.info(said, variable, value, setting)
+            message = "the variable %s is %s: the setting %s, unless that is set elsewhere"
+            log.info(message, variable, value, setting)
     for variable in plugin.fixed_variables:
         if os.environ.get(variable):
             log.warning(

@@ -143,16 +143,16 @@ def progress_bars() -> Iterator[Bar]:
         def bar(label: str) -> Iterator[ProgressCallback]:
             task, stage_shown = shown.add_task(label, total=None), ""
 
-            def told(stage: str, done: float, total: float | None) -> None:
+            def report_progress(stage: str, done: float, total: float | None) -> None:
                 nonlocal stage_shown
                 if stage != stage_shown:
                     stage_shown = stage
-                    said = label if stage == "running" else f"{label} ({stage})"
-                    shown.reset(task, total=total, description=said)
+                    description = label if stage == "running" else f"{label} ({stage})"
+                    shown.reset(task, total=total, description=description)
                 shown.update(task, completed=done, total=total)
 
             try:
-                yield told
+                yield report_progress
             finally:
                 shown.remove_task(task)
 
@@ -187,8 +187,10 @@ def run(options: TranscribeCommandOptions) -> int:
     if options.output is not None and options.output.as_posix() in ("-", "/dev/stdout"):
         options = replace(options, output=None)
     if bool(options.files) == (options.watch is not None):
-        said = "Missing argument 'FILE'." if options.watch is None else "--watch goes without FILE."
-        raise typer.BadParameter(said)
+        message = (
+            "Missing argument 'FILE'." if options.watch is None else "--watch goes without FILE."
+        )
+        raise typer.BadParameter(message)
     transcript_formats.formatter_of(options.format)
     if options.resume and options.output is None:
         raise errors.SettingsInvalid(
@@ -361,8 +363,8 @@ class _TranscriptionBatch:
             if self.options.output is not None:
                 output.check_name(self.options.output / name)
                 recording = await asyncio.to_thread(identify, path)
-            with self.bar(label) as told:
-                async with self.transcribe(path, told) as transcript:
+            with self.bar(label) as report_progress:
+                async with self.transcribe(path, report_progress) as transcript:
                     if self.manifest is not None:
                         fmt = self.options.format
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)

@@ -192,7 +192,7 @@ class Diarizer:
         return max(0.0, self.listening.heard_s - MIN_GAP_S)
 
     @property
-    def told_s(self) -> float:
+    def final_s(self) -> float:
         """Return the time up to which `speech` can be recognized.
 
         The first window counts at once up to its first pause, so that the first words come early
@@ -339,7 +339,7 @@ class DiarizationUpdate:
     """
 
     end_s: float
-    told_s: float
+    final_s: float
     turns: Sequence[SpeakerTurn]
     snapshot: Mapping[str, Any] | None = None
 
@@ -357,9 +357,9 @@ class _DiarizationState:
     def hear(self, end_s: float, block: Block) -> DiarizationUpdate:
         """Diarize one more block, which ends at ``end_s``, and return the state."""
         self._diarizer.feed(block)
-        told_s = self._diarizer.told_s
-        turns = self._diarizer.turns if told_s > self.latest.told_s else self.latest.turns
-        self.latest = DiarizationUpdate(end_s, told_s, turns)
+        final_s = self._diarizer.final_s
+        turns = self._diarizer.turns if final_s > self.latest.final_s else self.latest.turns
+        self.latest = DiarizationUpdate(end_s, final_s, turns)
         return replace(self.latest, snapshot=self._snapshot(end_s))
 
     def finish(self) -> DiarizationUpdate:
@@ -399,7 +399,7 @@ def diarize_in_background(
         for end_s, block in blocks:
             asked.append((end_s, thread.submit(knowledge.hear, end_s, block)))
             while asked:
-                allowed_s = ahead_s if knowledge.latest.told_s else 0.0
+                allowed_s = ahead_s if knowledge.latest.final_s else 0.0
                 if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
                     break
                 if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:

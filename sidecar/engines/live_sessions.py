@@ -49,7 +49,7 @@ class LiveSessions:
         self,
         spec: EngineSpec,
         precision: Precision,
-        hear: RecognizeFunction,
+        recognize: RecognizeFunction,
         glimpse: RecognizeFunction | None = None,
         *,
         contexts: bool = False,
@@ -59,5 +59,7 @@ class LiveSessions:
         from sidecar.diarization.speaker_models import SpeakerEncoder
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
-        recognizers = LiveRecognizers(hear, glimpse, contexts, SpeakerEncoder(self._speaker_models))
+        recognizers = LiveRecognizers(
+            recognize, glimpse, contexts, SpeakerEncoder(self._speaker_models)
+        )
         return LiveScheduler(recognizers, self._vad, spec.name, precision.value, **options)

@@ -127,7 +127,7 @@ class ScriptedEngine:
         audio, options = request.audio, request.options
         segments = [segment for one in checkpoints for segment in one.segments]
         samples, fingerprint = 0, 0
-        first = told = len(segments)
+        first = checkpointed = len(segments)
         done_s = checkpoints[-1].audio_s if checkpoints else 0.0
         if checkpoints:
             fingerprint = checkpoints[-1].state["fingerprint"]
@@ -155,10 +155,10 @@ class ScriptedEngine:
             segments.append(segment)
             yield transcript.SegmentReady(len(segments) - 1, segment)
             yield transcript.Progress(segment.end, audio.total_s)
-            if len(segments) - told >= self._settles:
-                said, told = tuple(segments[told:]), len(segments)
+            if len(segments) - checkpointed >= self._settles:
+                new_segments, checkpointed = tuple(segments[checkpointed:]), len(segments)
                 yield transcript.Checkpoint(
-                    segment.end, SPEC.resumes, said, {"fingerprint": fingerprint}
+                    segment.end, SPEC.resumes, new_segments, {"fingerprint": fingerprint}
                 )
         yield transcript.Finished(
             transcript.Transcript(
@@ -188,13 +188,13 @@ class ScriptedEngine:
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 
         assert self._precision is not None
-        recognizers = LiveRecognizers(self._hear, encoder=LoudnessSpeakerEncoder())
+        recognizers = LiveRecognizers(self._recognize, encoder=LoudnessSpeakerEncoder())
         second = np.zeros(LIVE_RATE, np.float32)
         return LiveScheduler(
             recognizers, LoudnessVad(), SPEC.name, self._precision.value, sample=second
         )
 
-    def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+    def _recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         due = time.monotonic() + self._hear_s

@@ -112,13 +112,13 @@ class VoxtralEngine(LiveSessions):
         return self._schedule(
             SPEC,
             self._precision,
-            self.hear,
+            self.recognize,
             self.glimpse,
             threads=1,  # there is one model, and the rest holds Python's lock
             schedule=PartialSchedule(first_s=2 * STEP_S, step_s=2 * STEP_S, grows=True),
         )
 
-    def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+    def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize the audio after the draft, and the end; all of it if the draft is not its
         beginning."""
         found = self.glimpse(request)
@@ -201,12 +201,12 @@ def read_tekken(folder: Path) -> TekkenTokenizer:
         ) from None
 
 
-def _parse_tekken(said: dict[str, Any]) -> TekkenTokenizer:
-    special = int(said["config"].get("default_num_special_tokens", SPECIAL_TOKENS))
-    size = int(said["config"]["default_vocab_size"])
-    rows = sorted(said["vocab"], key=lambda row: row["rank"])[: size - special]
-    named = {row["token_str"]: int(row["rank"]) for row in said["special_tokens"]}
-    audio = said["audio"]
+def _parse_tekken(tekken: dict[str, Any]) -> TekkenTokenizer:
+    special = int(tekken["config"].get("default_num_special_tokens", SPECIAL_TOKENS))
+    size = int(tekken["config"]["default_vocab_size"])
+    rows = sorted(tekken["vocab"], key=lambda row: row["rank"])[: size - special]
+    named = {row["token_str"]: int(row["rank"]) for row in tekken["special_tokens"]}
+    audio = tekken["audio"]
     step = int(audio["sampling_rate"] / audio["frame_rate"])
     return TekkenTokenizer(
         tuple(base64.b64decode(row["token_bytes"]) for row in rows),

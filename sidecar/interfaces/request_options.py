@@ -86,13 +86,13 @@ def _same_field(values: Mapping[str, Value | None]) -> Value | None:
     Raises:
         errors.FieldInvalid: the values differ.
     """
-    said = {value for value in values.values() if value}
-    if len(said) > 1:
+    distinct = {value for value in values.values() if value}
+    if len(distinct) > 1:
         names = " and ".join(f"'{name}'" for name in values)
         raise FieldInvalid(
             f"{names} are the same field and have different values.", hint="Send one of them."
         )
-    return next(iter(said), None)
+    return next(iter(distinct), None)
 
 
 OPTION_IGNORED = "option_ignored"
@@ -152,13 +152,13 @@ def with_ignored_notices(
 ) -> Transcript:
     """Return a transcript with notices about options that were not followed."""
     notices = []
-    asked, name = options.precision, spec.name
-    if asked not in (Precision.AUTO, transcript.precision):
-        reason = f": {spec.lacking[asked]}" if asked in spec.lacking else ""
+    precision, name = options.precision, spec.name
+    if precision not in (Precision.AUTO, transcript.precision):
+        reason = f": {spec.lacking[precision]}" if precision in spec.lacking else ""
         used = transcript.precision
-        message = f"The engine '{name}' has no {asked} here{reason}; {used} was used."
-        if spec.resolve_precision(asked) is asked:  # the engine was reloaded meanwhile
-            message = f"Instead of {asked}, {transcript.precision} was used."
+        message = f"The engine '{name}' has no {precision} here{reason}; {used} was used."
+        if spec.resolve_precision(precision) is precision:  # the engine was reloaded meanwhile
+            message = f"Instead of {precision}, {transcript.precision} was used."
         notices.append(Notice("precision_substituted", message))
     if left_out := ignored_fields(spec, options):
         fields = ", ".join(left_out)

@@ -35,11 +35,11 @@ def speakable_text(text: str, *, from_line_start: bool = True) -> str:
     ``text`` begins at one. The end of a line becomes a full stop.
     """
     lines = text.split("\n")
-    said = [
+    clean_lines = [
         _clean_line(line, leads=number > 0 or from_line_start, ended=number < len(lines) - 1)
         for number, line in enumerate(lines)
     ]
-    joined = " ".join(line for line in said if line)
+    joined = " ".join(line for line in clean_lines if line)
     return joined if any(_is_pronounced(one) for one in joined) else ""
 
 
@@ -238,52 +238,52 @@ def _ends_phrase(
 ) -> bool | None:
     """Return whether a phrase ends with the mark from ``at`` to ``after``; `None` if more text is
     needed to decide."""
-    said = rest[begin:after]
-    if _has_open_markup(said):
+    phrase = rest[begin:after]
+    if _has_open_markup(phrase):
         return False
     wide = any(one in _WIDE_ENDS + _WIDE_STOPS for one in rest[at:after])
     if after < len(rest) and not (wide or rest[after].isspace()):
         return False
     if rest[at] in _STOPS:
-        return _count_words(said) >= MIN_CLAUSE_WORDS
+        return _count_words(phrase) >= MIN_CLAUSE_WORDS
     gap = len(rest) - len(rest[after:].lstrip())
     if gap == len(rest) or "\n" in rest[after:gap]:
         return True if final or gap < len(rest) else None
-    if _sentence_continues(said, rest[at:after], rest[gap]):
+    if _sentence_continues(phrase, rest[at:after], rest[gap]):
         return False
-    return first or _count_words(said) >= MIN_PHRASE_WORDS
+    return first or _count_words(phrase) >= MIN_PHRASE_WORDS
 
 
-def _sentence_continues(said: str, mark: str, behind: str) -> bool:
+def _sentence_continues(phrase: str, mark: str, behind: str) -> bool:
     """Return whether the sentence continues with ``behind``, despite the mark."""
     if behind.islower():
         return True
     if mark.startswith(("..", "…")):
-        return _count_words(said) < MIN_PHRASE_WORDS
+        return _count_words(phrase) < MIN_PHRASE_WORDS
     if not mark.startswith("."):
         return False
-    word = re.split(r"[\s(\[\"'“]", said[: len(said) - len(mark)])[-1].casefold()
+    word = re.split(r"[\s(\[\"'“]", phrase[: len(phrase) - len(mark)])[-1].casefold()
     if word in _SHORT or (word in _SHORT_BEFORE_NUMBERS and behind.isdigit()):
         return True
-    if _INITIALS.search(said[: len(said) - len(mark) + 1]):
+    if _INITIALS.search(phrase[: len(phrase) - len(mark) + 1]):
         return True
-    return said[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins a list item
+    return phrase[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins a list item
 
 
-def _has_open_markup(said: str) -> bool:
+def _has_open_markup(phrase: str) -> bool:
     """Return whether a link or code is open in the text."""
-    if said.count("`") % 2:
+    if phrase.count("`") % 2:
         return True
-    bracket = said.rfind("[")
+    bracket = phrase.rfind("[")
     if bracket < 0:
         return False
-    close = said.find("]", bracket)
-    return close < 0 or (said[close + 1 : close + 2] == "(" and ")" not in said[close:])
+    close = phrase.find("]", bracket)
+    return close < 0 or (phrase[close + 1 : close + 2] == "(" and ")" not in phrase[close:])
 
 
-def _count_words(said: str) -> int:
+def _count_words(phrase: str) -> int:
     """Return the number of words; scripts without spaces count two characters as a word."""
-    return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in said.split())
+    return sum(1 + (len(word) // 2 if ord(max(word)) >= 0x2E80 else 0) for word in phrase.split())
 
 
 def _forced_cut(rest: str, begin: int) -> int:

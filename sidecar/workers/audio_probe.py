@@ -115,8 +115,8 @@ class AudioProbe:
             facts = await self._probe_plain_wav(identity, source)
         if facts is not None:
             return facts
-        asked = {"max_s": self._max_audio_s, "track": track}
-        found = await self._ask(identity, "probe", self.probe_s, [source.fd], **asked)
+        arguments = {"max_s": self._max_audio_s, "track": track}
+        found = await self._ask(identity, "probe", self.probe_s, [source.fd], **arguments)
         return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, identity: Identity, source: AudioSource) -> AudioInfo | None:

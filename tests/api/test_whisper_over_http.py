@@ -155,7 +155,7 @@ def test_translation_uses_the_translate_task(
     model = load_whisper(LoadOptions(checkpoint=str(tiny_whisper.model())))
     samples = decode_audio_file(clip(PLAY), RATE)[: 5 * RATE]
     for translate in (False, True):
-        model.hear(samples, WhisperRequest("en", translate=translate))
+        model.recognize(samples, WhisperRequest("en", translate=translate))
     names = ("<|transcribe|>", "<|translate|>")
     tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
     assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]

@@ -309,7 +309,7 @@ class RevisedDiarizer:
         self._end_s, self._revised_s = inf, 0
 
     @property
-    def told_s(self) -> float:
+    def final_s(self) -> float:
         return max(0.0, self._end_s - 10)
 
     @property
@@ -344,7 +344,7 @@ def test_revised_speakers_change_no_word_and_no_order(
 
     sound = np.repeat(np.arange(LONGEST_S, dtype=np.float32), RATE)
     work = moonshine_transcription.MoonshineTranscription(
-        cast(MoonshineRecognizer, SimpleNamespace(hear=hear)),
+        cast(MoonshineRecognizer, SimpleNamespace(recognize=hear)),
         cast(Diarizer, RevisedDiarizer(turns, revised_s)),
         None,  # a VAD hears no speech in such a sound, and takes half a second for that
         request_of(SampleStream(sound, RATE)),

@@ -80,7 +80,7 @@ def passes(recognizer: MoonshineRecognizer, monkeypatch: pytest.MonkeyPatch) -> 
 def heard(
     recognizer: MoonshineRecognizer, audio: Block, draft: MoonshineHypothesis | None = None
 ) -> MoonshineHypothesis:
-    found = recognizer.hear(audio, draft)
+    found = recognizer.recognize(audio, draft)
     assert found is not None
     return found
 
@@ -105,9 +105,9 @@ def test_recognizer_has_text_of_moonshine_library(
 def test_cancelled_recognition_stops_before_next_token(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
-    assert recognizer.hear(stretches[0], cancelled=lambda: passes.count >= 3) is None
+    assert recognizer.recognize(stretches[0], cancelled=lambda: passes.count >= 3) is None
     assert passes.count == 3
-    assert recognizer.hear(stretches[0], cancelled=lambda: True) is None
+    assert recognizer.recognize(stretches[0], cancelled=lambda: True) is None
     assert passes.count == 3
 
 
@@ -130,7 +130,7 @@ def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
-    drafts = [recognizer.hear(part) for part, _ in growing]
+    drafts = [recognizer.recognize(part) for part, _ in growing]
     passes.count = 0
     plain = [text(recognizer, audio) for _, audio in growing]
     without, passes.count = passes.count, 0
@@ -161,14 +161,14 @@ def test_preceding_text_corrects_word_that_sounds_alike(recognizer: MoonshineRec
     assert (before.text, alone.text) == ("Try again.", "Fare again.")
     both = audio[begin:end]
     for words in (False, True):
-        found = recognizer.hear(both, words=words, given=before.tokens, samples=border - begin)
+        found = recognizer.recognize(both, words=words, given=before.tokens, samples=border - begin)
         assert found is not None
         assert found.text == "Fail again."
     times = [(word.start, word.end) for word in found.words]
     assert len(times) == 2
     assert 0 <= times[0][0] < times[0][1] <= times[1][0] < times[1][1] <= 1.5
     circles = MoonshineHypothesis("", before.tokens * 9)
-    found = recognizer.hear(both, given=circles.tokens, samples=border - begin)
+    found = recognizer.recognize(both, given=circles.tokens, samples=border - begin)
     assert found is not None
     assert found.text == alone.text, "what went round in circles is no context"
 
@@ -268,7 +268,7 @@ def test_word_times_are_those_of_their_audio(recognizer: MoonshineRecognizer) ->
     clip = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)
     parts = [clip[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in SENTENCES]
     audio, edges = joined(parts, [0.2, 0.9, 0.1, 0.5])
-    found = recognizer.hear(audio, words=True)
+    found = recognizer.recognize(audio, words=True)
     assert found is not None
     counts = [len(text.split()) for text in SENTENCES.values()]
     assert len(found.words) == sum(counts)
@@ -287,7 +287,7 @@ def test_word_times_are_those_of_their_audio(recognizer: MoonshineRecognizer) ->
 
 def test_word_times_do_not_change_text(recognizer: MoonshineRecognizer) -> None:
     audio = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)[: 9 * SAMPLE_RATE]
-    plain, timed = recognizer.hear(audio), recognizer.hear(audio, words=True)
+    plain, timed = recognizer.recognize(audio), recognizer.recognize(audio, words=True)
     assert plain is not None
     assert timed is not None
     assert (timed.text, timed.tokens) == (plain.text, plain.tokens)

@@ -177,19 +177,19 @@ def test_voxtral_draft_goes_on_unless_it_has_heard_more(
     draft = engine.glimpse(asked(32_000))
     longer = engine.glimpse(asked(40_000, draft))
     assert longer.draft is draft.draft
-    plain = engine.hear(asked(36_000))
-    again = engine.hear(asked(36_000, longer))
+    plain = engine.recognize(asked(36_000))
+    again = engine.recognize(asked(36_000, longer))
     assert plain is not None
     assert again is not None
     assert again.draft is not longer.draft
     assert again.text == plain.text
-    gone_on = engine.hear(asked(48_000, longer))
-    whole = engine.hear(asked(48_000))
+    gone_on = engine.recognize(asked(48_000, longer))
+    whole = engine.recognize(asked(48_000))
     assert gone_on is not None
     assert whole is not None
     assert gone_on.draft is longer.draft
     assert gone_on.text == whole.text
-    assert engine.hear(replace(asked(48_000), cancelled=lambda: True)) is None
+    assert engine.recognize(replace(asked(48_000), cancelled=lambda: True)) is None
 
 
 @pytest.mark.parametrize(
@@ -227,13 +227,13 @@ def test_voxtral_final_goes_on_from_draft_of_partial(
     engine: VoxtralEngine, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts: list[RecognitionHypothesis | None] = []
-    hear = engine.hear
+    hear = engine.recognize
 
     def watched(request: SegmentRequest) -> RecognitionHypothesis | None:
         drafts.append(request.draft_hypothesis)
         return hear(request)
 
-    monkeypatch.setattr(engine, "hear", watched)
+    monkeypatch.setattr(engine, "recognize", watched)
     client = LiveClient(engine, LiveOptions(diarize=False, delay_s=0.08, patience_s=PATIENCE_S))
     client.session.push(audio[:16_000])
     client.until(Partial)

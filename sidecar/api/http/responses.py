@@ -300,5 +300,5 @@ class IncrementalTextResponse:
     def add(self, piece: str) -> str:
         """Return the text to send for one more segment; "" if there is none."""
         text = join_texts((self._last, piece))
-        said, self._last = text[len(self._last) :], text[-1:]
-        return said
+        added, self._last = text[len(self._last) :], text[-1:]
+        return added

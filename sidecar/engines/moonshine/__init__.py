@@ -90,7 +90,9 @@ class MoonshineEngine(LiveSessions):
         from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
 
         precision = engine_interface.Precision.INT8
-        return self._schedule(SPEC, precision, self._hear, contexts=True, sample=warm_up_audio())
+        return self._schedule(
+            SPEC, precision, self._recognize, contexts=True, sample=warm_up_audio()
+        )
 
     @cached_property
     def _gap_vad(self) -> SileroVad | None:
@@ -100,12 +102,12 @@ class MoonshineEngine(LiveSessions):
         except LiveUnavailable:
             return None
 
-    def _hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+    def _recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self._recognizer is not None
         before = request.preceding_context
-        found = self._recognizer.hear(
+        found = self._recognizer.recognize(
             request.audio,
             cast(
                 "MoonshineHypothesis | None",

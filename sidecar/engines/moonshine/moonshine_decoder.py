@@ -122,7 +122,7 @@ class MoonshineDecoder:
         if request.cancelled():
             return None
         feed = self._listen(request.audio)
-        found = self._said(dict(feed), request)
+        found = self._decode_tokens(dict(feed), request)
         if not request.align or found is None or not found.ids:
             return found
         feed["tokens"] = np.array([[_START, *request.given, *found.ids][:-1]], np.int64)
@@ -138,7 +138,7 @@ class MoonshineDecoder:
                 self._attention = onnx_models.create_session(graph, self._options)
             return self._attention
 
-    def _said(
+    def _decode_tokens(
         self, feed: dict[str, npt.NDArray[Any]], request: DecodeRequest
     ) -> DecodedTokens | None:
         given, samples = request.given, len(request.audio)
@@ -152,17 +152,19 @@ class MoonshineDecoder:
             feed["tokens"] = np.array([known + ahead], np.int64)
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
             following, likelihood, *memory = self.tokens.run(None, feed)
-            said = following[0].tolist()[len(known) - 1 :]
-            said = said[: common_prefix_length(ahead, said) + 1]  # what the model confirms
-            found += said
-            likely += np.log(likelihood[0][len(known) - 1 :][: len(said)]).tolist()
-            if _END in said:
+            confirmed = following[0].tolist()[len(known) - 1 :]
+            confirmed = confirmed[
+                : common_prefix_length(ahead, confirmed) + 1
+            ]  # what the model confirms
+            found += confirmed
+            likely += np.log(likelihood[0][len(known) - 1 :][: len(confirmed)]).tolist()
+            if _END in confirmed:
                 end = found.index(_END)
                 return DecodedTokens(tuple(found[:end]), tuple(likely[:end]))
             for name, values in zip(cache_tensor_names("past"), memory, strict=True):
                 # without those of a draft's rejected tokens
                 feed[name] = np.ascontiguousarray(values[:, :, : len(given) + len(found)])
-            known, ahead = said[-1:], []
+            known, ahead = confirmed[-1:], []
         return DecodedTokens(tuple(found), tuple(likely))
 
     def _listen(self, audio: Block) -> dict[str, npt.NDArray[Any]]:

@@ -79,7 +79,7 @@ class MoonshineRecognizer:
         self._tokenizer = moonshine_decoder.MoonshineTokenizer.read(folder / "tokenizer.bin")
         self.decoder = moonshine_decoder.MoonshineDecoder(folder)
 
-    def hear(
+    def recognize(
         self,
         audio: Block,
         hypothesis: MoonshineHypothesis | None = None,
@@ -97,8 +97,8 @@ class MoonshineRecognizer:
         """
         if given and len(given) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:
             audio, given, samples = audio[samples:], (), 0  # a repetition loop
-        said = () if hypothesis is None else hypothesis.tokens
-        request = moonshine_decoder.DecodeRequest(audio, cancelled, said, given, align=words)
+        draft = () if hypothesis is None else hypothesis.tokens
+        request = moonshine_decoder.DecodeRequest(audio, cancelled, draft, given, align=words)
         return self._heard(request, samples)
 
     def _heard(
@@ -108,8 +108,8 @@ class MoonshineRecognizer:
         audio = request.audio
         if not audio[begin:].any():  # for digital silence the model invents words
             return MoonshineHypothesis("")
-        sound = np.pad(audio, (0, max(_TAIL_SAMPLES, _MIN_SAMPLES - len(audio))))
-        decoded = self.decoder.decode(replace(request, audio=sound))
+        padded = np.pad(audio, (0, max(_TAIL_SAMPLES, _MIN_SAMPLES - len(audio))))
+        decoded = self.decoder.decode(replace(request, audio=padded))
         if decoded is None:
             return None
         marks = self._marks(decoded.ids)
@@ -138,8 +138,8 @@ class MoonshineRecognizer:
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
         """Return the number of leading tokens that only punctuate the sentence before."""
-        said = (self._tokenizer.text([token]) for token in tokens)
-        return next((at for at, text in enumerate(said) if text.strip(_MARKS)), len(tokens))
+        texts = (self._tokenizer.text([token]) for token in tokens)
+        return next((at for at, text in enumerate(texts) if text.strip(_MARKS)), len(tokens))
 
 
 def _confidence(decoded: moonshine_decoder.DecodedTokens) -> Confidence:
@@ -181,8 +181,8 @@ def frame_silence(samples: Block, frame: int, frames: int) -> npt.NDArray[np.flo
     ``samples``: shape (samples,). ``frame``: samples per frame.
     """
     size = frames * frame
-    sound = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
-    level = 10 * np.log10(np.square(sound).mean(axis=1) + 1e-9)
+    padded = np.pad(samples[:size], (0, max(0, size - len(samples)))).reshape(frames, frame)
+    level = 10 * np.log10(np.square(padded).mean(axis=1) + 1e-9)
     loud, least = np.percentile(level, 90), np.percentile(level, 3)
     border = max(loud - _DROP_DB, min(least + _NOISE_DB, loud - _MIN_DROP_DB))
     sure: npt.NDArray[np.float32] = np.clip((border - level) / _SOFT_DB, -1, 1).astype(np.float32)

@@ -88,8 +88,8 @@ class MoonshineTranscription:
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
-        self._said: list[MoonshineUtterance] = []
-        self._said_s = 0.0
+        self._utterances: list[MoonshineUtterance] = []
+        self._recognized_s = 0.0
         """Time up to which the audio has been recognized."""
         self._missed: list[SpeakerTurn] = []
         """Speech that the diarization has missed."""
@@ -106,15 +106,15 @@ class MoonshineTranscription:
         """Restore the state of the checkpoints."""
         states = [one.state for one in checkpoints]
         self._speaker_diarizer.go_on([state["voices"] for state in states])
-        self._said = [
+        self._utterances = [
             MoonshineUtterance(
                 start, end, text, voice, sure, tuple(starmap(transcript.Word, words))
             )
             for state in states
             for start, end, text, voice, sure, words in state["lines"]
         ]
-        self._checkpointed = len(self._said)
-        self._said_s = states[-1]["said_s"]
+        self._checkpointed = len(self._utterances)
+        self._recognized_s = states[-1]["said_s"]
         self._again_s = checkpoints[-1].audio_s
         self.confidence = Confidence(*states[-1].get("confidence", ()))
 
@@ -125,24 +125,24 @@ class MoonshineTranscription:
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
-        seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarizer.diarize_in_background(
+        previous_turns: Sequence[SpeakerTurn] | None = None
+        for update in diarizer.diarize_in_background(
             self._speaker_diarizer, self._blocks(), settle_s=self._settle_s
         ):
-            if heard.turns is not seen or heard.told_s == inf:
-                seen = heard.turns
-                yield from self._take(heard)
-            yield transcript.Progress.of(heard.end_s, self._source.total_s)
-            if heard.snapshot is not None:
-                yield self._checkpoint(heard.end_s, heard.snapshot)
+            if update.turns is not previous_turns or update.final_s == inf:
+                previous_turns = update.turns
+                yield from self._take(update)
+            yield transcript.Progress.of(update.end_s, self._source.total_s)
+            if update.snapshot is not None:
+                yield self._checkpoint(update.end_s, update.snapshot)
 
     def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
         """Return the checkpoint since the last one."""
-        lines = self._said[self._checkpointed :]
-        self._checkpointed = len(self._said)
+        lines = self._utterances[self._checkpointed :]
+        self._checkpointed = len(self._utterances)
         state = {
             "lines": [astuple(line) for line in lines],
-            "said_s": self._said_s,
+            "said_s": self._recognized_s,
             "voices": voices,
             "confidence": astuple(self.confidence),
         }
@@ -156,7 +156,7 @@ class MoonshineTranscription:
                 self._audio.append(piece)
                 if self._audio.end_s <= self._again_s:
                     self._speaker_diarizer.replay_audio(piece)
-                    self._audio.forget(self._said_s - word_attribution.CONTEXT_S)
+                    self._audio.forget(self._recognized_s - word_attribution.CONTEXT_S)
                 else:
                     yield self._audio.end_s, piece
             if self._cancelled():
@@ -164,43 +164,43 @@ class MoonshineTranscription:
 
     def _take(self, update: diarizer.DiarizationUpdate) -> Iterator[transcript.TranscriptionEvent]:
         """Recognize the utterances that are known by now, each once, in order of time."""
-        recent = (turn for turn in update.turns if turn.end > self._said_s - _HISTORY_S)
-        lines = self._with_missed(word_attribution.merge_turns(recent), update.told_s)
-        known, waiting = self._known(lines, update.told_s)
+        recent = (turn for turn in update.turns if turn.end > self._recognized_s - _HISTORY_S)
+        lines = self._with_missed(word_attribution.merge_turns(recent), update.final_s)
+        known, waiting = self._known(lines, update.final_s)
         for span in known:
-            said = self._recognized(span)
+            utterance = self._recognized(span)
             if self._cancelled():
                 return
-            self._said_s = max(self._said_s, span.end)
-            if said.text:
-                self._said.append(said)
-                yield transcript.SegmentReady(len(self._said) - 1, self._segment(said))
-        needed_s = min([update.told_s, self._missed_s, *(span.start for span in waiting)])
+            self._recognized_s = max(self._recognized_s, span.end)
+            if utterance.text:
+                self._utterances.append(utterance)
+                yield transcript.SegmentReady(len(self._utterances) - 1, self._segment(utterance))
+        needed_s = min([update.final_s, self._missed_s, *(span.start for span in waiting)])
         self._audio.forget(needed_s - word_attribution.MAX_JOINED_PAUSE_S)
 
-    def _with_missed(self, turns: list[SpeakerTurn], told_s: float) -> list[SpeakerTurn]:
+    def _with_missed(self, turns: list[SpeakerTurn], final_s: float) -> list[SpeakerTurn]:
         """Return the turns with the speech between them that only the VAD hears, such as quiet
         words near a shout. The nearest speaker says it."""
         if self._vad is None:
             return turns
-        end_s = min(told_s, self._audio.end_s)
-        start = max(self._missed_s, self._said_s)
-        for line in (*turns, SpeakerTurn(told_s, inf, 0)):
+        end_s = min(final_s, self._audio.end_s)
+        start = max(self._missed_s, self._recognized_s)
+        for line in (*turns, SpeakerTurn(final_s, inf, 0)):
             if start < (end := min(line.start, end_s)):
-                self._find_missed(self._vad, start, end, whole=end < told_s)
+                self._find_missed(self._vad, start, end, whole=end < final_s)
             start = max(start, line.end)
         self._missed = [
             replace(one, label=word_attribution.dominant_speaker(turns, one.start, one.end) or 0)
             for one in self._missed
-            if one.end > self._said_s
+            if one.end > self._recognized_s
             and not any(line.start < one.end and one.start < line.end for line in turns)
         ]
         return sorted([*turns, *self._missed], key=lambda line: (line.start, line.end))
 
     def _find_missed(self, vad: SileroVad, start_s: float, end_s: float, *, whole: bool) -> None:
         """Find speech in a gap between turns, of which more follows unless it is ``whole``."""
-        sound = self._audio.between(start_s - _LEAD_S, end_s)
-        frames = sound[len(sound) % FRAME_SAMPLES :].reshape(-1, 1, FRAME_SAMPLES)
+        samples = self._audio.between(start_s - _LEAD_S, end_s)
+        frames = samples[len(samples) % FRAME_SAMPLES :].reshape(-1, 1, FRAME_SAMPLES)
         state = [vad.state()]
         speech = [float(vad.probabilities(frame, state)[0]) for frame in frames]
         end = round(end_s * SAMPLE_RATE)
@@ -216,40 +216,42 @@ class MoonshineTranscription:
         self._missed_s = end_s if whole else endpointer.keep_from / SAMPLE_RATE
 
     def _known(
-        self, turns: Sequence[SpeakerTurn], told_s: float
+        self, turns: Sequence[SpeakerTurn], final_s: float
     ) -> tuple[Sequence[_Span], Sequence[_Span]]:
         """Return the utterances that are known, and those that wait, in order of time.
 
         An utterance waits for those at the same time, at most `MAX_WAIT_S`: later, overlapping
         speech is not separated.
         """
-        spans = sorted(self._spans(turns, told_s), key=lambda one: (one.start, one.end))
+        spans = sorted(self._spans(turns, final_s), key=lambda one: (one.start, one.end))
         over = next((at for at, one in enumerate(spans) if one.end == inf), len(spans))
         count, until_s = over, inf
-        if over < len(spans) and told_s - spans[0].start <= MAX_WAIT_S:
+        if over < len(spans) and final_s - spans[0].start <= MAX_WAIT_S:
             count, until_s = 0, 0.0
             for at, one in enumerate(spans[: over + 1]):
                 count = at if one.start >= until_s else count
                 until_s = max(until_s, one.end)
         return spans[:count], spans[count:]
 
-    def _spans(self, turns: Sequence[SpeakerTurn], told_s: float) -> Iterator[_Span]:
+    def _spans(self, turns: Sequence[SpeakerTurn], final_s: float) -> Iterator[_Span]:
         """Yield the rest of turns in utterances of at most `MAX_UTTERANCE_S`; what is still in
-        progress at ``told_s`` has no end."""
-        said_s = self._said_s
+        progress at ``final_s`` has no end."""
+        recognized_s = self._recognized_s
         ends = {line.end for line in turns}
         for index, line in enumerate(turns):
             start, (begin, end) = line.start, word_attribution.context_span(turns, index)
-            moved = start in ends and abs(start - said_s) < MIN_REST_S  # between two who overlap
-            if start < said_s or moved:
-                start, begin = said_s, max(begin, said_s)
+            moved = (
+                start in ends and abs(start - recognized_s) < MIN_REST_S
+            )  # between two who overlap
+            if start < recognized_s or moved:
+                start, begin = recognized_s, max(begin, recognized_s)
                 if line.end - start < MIN_REST_S:
                     continue
-            over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= told_s
-            while min(line.end, inf if over else told_s) - start > MAX_UTTERANCE_S:
+            over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= final_s
+            while min(line.end, inf if over else final_s) - start > MAX_UTTERANCE_S:
                 middle = start + MAX_UTTERANCE_S / 2
-                sound = self._audio.between(middle, start + MAX_UTTERANCE_S)
-                cut = middle + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+                samples = self._audio.between(middle, start + MAX_UTTERANCE_S)
+                cut = middle + quietest_sample(samples, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
                 yield _Span(start, cut, (begin, cut), line.label)
                 start = begin = cut
             yield _Span(start, line.end if over else inf, (begin, end), line.label)
@@ -257,7 +259,7 @@ class MoonshineTranscription:
     def _recognized(self, span: _Span) -> MoonshineUtterance:
         begin, end = span.heard  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
-        found = self._recognizer.hear(
+        found = self._recognizer.recognize(
             self._audio.between(begin, end), None, self._cancelled, words=align
         ) or MoonshineHypothesis("")  # cancelled
         self.confidence += found.confidence
@@ -290,11 +292,11 @@ class MoonshineTranscription:
         """Return all segments in the order in which their words were sent, once `events` has ended,
         with the speakers of the whole recording."""
         if not self._options.diarize:
-            return tuple(map(self._segment, self._said))
+            return tuple(map(self._segment, self._utterances))
         lookup = word_attribution.SpeakerLookup(self._speaker_diarizer.turns)
         found = [
             piece
-            for line in self._said
+            for line in self._utterances
             for piece in lookup.attributed(replace(self._segment(line), words=line.words))
         ]
         found = word_attribution.extend_over_overlaps(found, self._speaker_diarizer.turns)

@@ -391,22 +391,22 @@ class JoinedTranscriptions:
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Run the transcription of a request, beside those of other threads."""
-        told, left = _Inbox(), threading.Event()
+        inbox, left = _Inbox(), threading.Event()
         watched = dataclasses.replace(
             request, cancelled=lambda: left.is_set() or request.cancelled()
         )
         run = VibeVoiceTranscription(self._model, watched, self._slots).steps()
-        self._arrived.put((told, run))
+        self._arrived.put((inbox, run))
         event: TranscriptionEvent | Exception | None = None
         try:
-            while (event := told.get()) is not None:
+            while (event := inbox.get()) is not None:
                 if isinstance(event, Exception):
                     raise event
                 yield event
         finally:
             left.set()
             while event is not None:  # until then the recording is read
-                event = told.get()
+                event = inbox.get()
 
     def alone(self, request: engine_interface.TranscriptionRequest) -> Iterator[TranscriptionEvent]:
         """Run the transcription of a request in this thread, while no other runs."""
@@ -417,8 +417,8 @@ class JoinedTranscriptions:
         while True:
             first = [self._arrived.get()]
             with self._turn:
-                for told, event in transcribe_in_step(partial(self._arrivals, first)):
-                    told.put(event)
+                for inbox, event in transcribe_in_step(partial(self._arrivals, first)):
+                    inbox.put(event)
 
     def _arrivals(
         self, first: list[tuple[_Inbox, vibevoice_generation.Run]]

@@ -119,9 +119,9 @@ class WhisperEngine(LiveSessions):
         at_once = live_workers("cuda" if self.model.on_gpu else "cpu")
         self._windows = ThreadPoolExecutor(at_once, "window")
         precision = self.model.precision
-        return self._schedule(SPEC, precision, self.hear, threads=at_once, pace=WorkPace())
+        return self._schedule(SPEC, precision, self.recognize, threads=at_once, pace=WorkPace())
 
-    def hear(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+    def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`), with `BEAM_SIZE`
         hypotheses if the client prefers accuracy. It is at most one window: sessions cut utterances
         at half a minute (`live.sessions.session_limits`)."""
@@ -143,7 +143,7 @@ class WhisperEngine(LiveSessions):
             timed=options.words,
         )
         before = options.language_before or None
-        hearing = self._windows.submit(self.model.hear, request.audio, wish, before)
+        hearing = self._windows.submit(self.model.recognize, request.audio, wish, before)
         heard = wait_unless_cancelled(hearing, request.cancelled)
         if heard is None:
             return None

@@ -183,7 +183,7 @@ class WhisperRecognizer:
         """Return whether the model supports languages other than English."""
         return bool(self._whisper.model.is_multilingual)
 
-    def hear(
+    def recognize(
         self, samples: Block, request: WhisperRequest, before: str | None = None
     ) -> WhisperResult:
         """Recognize a window of at most 30 s at 16 kHz, shape (samples,).
@@ -234,8 +234,8 @@ class WhisperRecognizer:
             if kept is None:
                 break
             tried += 1
-        sound = tokens if kept is None else tokens[:kept]
-        words = self._words(sound, tokenizer, encoded, frames) if request.timed else ()
+        text_tokens = tokens if kept is None else tokens[:kept]
+        words = self._words(text_tokens, tokenizer, encoded, frames) if request.timed else ()
         lost_s = None if kept is None else (words[-1].end if words else 0.0)
         return WhisperResult(
             words,
@@ -245,7 +245,7 @@ class WhisperRecognizer:
             kept is None and not ended,
             lost_s,
             kept is None and tried > 0,
-            tokenizer.decode(sound).strip(),
+            tokenizer.decode(text_tokens).strip(),
             mean_confidence([likely]) if kept is None else None,
         )
 
@@ -296,11 +296,11 @@ class WhisperRecognizer:
     ) -> tuple[Word, ...]:
         if not tokens:
             return ()
-        said: list[dict[str, Any]] = [
+        segment: list[dict[str, Any]] = [
             {"seek": 0, "start": 0.0, "end": frames / 100, "tokens": list(tokens)}
         ]
         self._whisper.add_word_timestamps(
-            [said],
+            [segment],
             tokenizer,
             encoded,
             frames,
@@ -315,7 +315,7 @@ class WhisperRecognizer:
                 word["word"],
                 mean_confidence([math.log(max(MIN_CONFIDENCE, word["probability"]))]),
             )
-            for word in said[0]["words"]
+            for word in segment[0]["words"]
         )
 
 

@@ -193,12 +193,12 @@ def _ends_segment(words: Sequence[transcript.Word], word: transcript.Word) -> bo
 
 def _segment(words: Sequence[transcript.Word], language: str) -> transcript.Segment:
     text = "".join(word.text for word in words).strip()
-    said = tuple(replace(word, text=word.text.strip()) for word in words)
+    stripped_words = tuple(replace(word, text=word.text.strip()) for word in words)
     return transcript.Segment(
         words[0].start,
         max(word.end for word in words),
         text,
-        words=said,
+        words=stripped_words,
         words_by=transcript.WORDS_BY_ATTENTION,
         confidence=transcript.words_confidence(words),
         language=language,
@@ -241,19 +241,19 @@ class WhisperTranscription:
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Run the transcription."""
-        seen: Sequence[SpeakerTurn] | None = None
-        for heard in diarizer.diarize_in_background(
+        previous_turns: Sequence[SpeakerTurn] | None = None
+        for update in diarizer.diarize_in_background(
             self._speaker_diarizer, self._blocks(), cancelled=self._cancelled
         ):
             if self._cancelled():
                 return
-            if heard.turns is seen and heard.told_s != inf:
+            if update.turns is previous_turns and update.final_s != inf:
                 continue
-            seen = heard.turns
-            for window in self._packing.take(heard.turns, heard.told_s):
-                if (said := self._hear(window)) is None:
+            previous_turns = update.turns
+            for window in self._packing.take(update.turns, update.final_s):
+                if (result := self._recognize_window(window)) is None:
                     return
-                yield from self._said(window, said, heard.turns)
+                yield from self._window_events(window, result, update.turns)
             self._audio.forget(self._packing.needed_s)
         if self._cancelled():
             return
@@ -272,10 +272,10 @@ class WhisperTranscription:
                 yield self._audio.end_s, piece
 
     def _quiet(self, start: float, end: float) -> float:
-        sound = self._audio.between(start, end)
-        return start + quietest_sample(sound, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        samples = self._audio.between(start, end)
+        return start + quietest_sample(samples, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
 
-    def _hear(
+    def _recognize_window(
         self, window: WhisperWindow, language: str | None = None
     ) -> whisper_decoder.WhisperResult | None:
         """Return the result of a window, in a language that is known or else found; `None` if it
@@ -288,14 +288,14 @@ class WhisperTranscription:
             if left <= 0:
                 return whisper_decoder.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
-        wish = whisper_decoder.WhisperRequest(
+        request = whisper_decoder.WhisperRequest(
             language or whisper_decoder.language_code(self._options.language),
             self._options.prompt,
             self._options.temperature,
             left,
             self._options.translate,
         )
-        hearing = self._thread.submit(self._recognizer.hear, samples, wish, self._last)
+        hearing = self._thread.submit(self._recognizer.recognize, samples, request, self._last)
         try:
             return diarizer.wait_unless_cancelled(hearing, self._cancelled)
         except RuntimeError as error:  # CTranslate2 has no other error class
@@ -303,7 +303,7 @@ class WhisperTranscription:
                 raise errors.GpuOutOfMemory() from None
             raise
 
-    def _said(
+    def _window_events(
         self,
         window: WhisperWindow,
         result: whisper_decoder.WhisperResult,
@@ -349,7 +349,7 @@ class WhisperTranscription:
         """Return the words of a turn that is recognized alone, in the language of its window."""
         start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
         window = WhisperWindow(((start, end),), end)
-        heard = self._hear(window, result.language)
+        heard = self._recognize_window(window, result.language)
         if heard is None:
             return ()
         self._tokens += heard.tokens
@@ -392,13 +392,13 @@ class WhisperTranscription:
     def _transcript(self) -> transcript.Transcript:
         segments = self._given(self._segments, self._beside, self._speaker_diarizer.turns)
         language = self._options.language
-        heard = self._languages.most_common()
-        if language == engine_interface.AUTO and heard:
-            language = heard[0][0]
-        if len(heard) > 1:
-            parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in heard)
-            said = f"The recording has several languages: {parts}."
-            self._note(transcript.Notice("several_languages", said))
+        languages = self._languages.most_common()
+        if language == engine_interface.AUTO and languages:
+            language = languages[0][0]
+        if len(languages) > 1:
+            parts = ", ".join(f"{code} {hundredths / 100:.0f} s" for code, hundredths in languages)
+            message = f"The recording has several languages: {parts}."
+            self._note(transcript.Notice("several_languages", message))
         if self._options.windows is engine_interface.WindowingMode.PARALLEL:
             self._note(transcript.WINDOWS_NOT_PARALLEL)
         return transcript.Transcript(

@@ -80,17 +80,20 @@ def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segmen
 ) -> None:
     """Of a window the recognizer writes what the one says, of a turn what the other says."""
 
-    def hear(audio: Block, *_: object) -> WhisperResult:
+    def recognize(audio: Block, *_: object) -> WhisperResult:
         one, other = at(*written), [Word(0.5, 2.0, " overlooked")]
         return WhisperResult(tuple(one if len(audio) > 5 * SAMPLE_RATE else other), "en")
 
     speakers = [SpeakerTurn(*turn, label) for label, turn in enumerate(turns)]
-    follower = SimpleNamespace(turns=speakers, told_s=0.0, windows=1, feed=len)
-    follower.finish = lambda: setattr(follower, "told_s", inf)
+    follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len)
+    follower.finish = lambda: setattr(follower, "final_s", inf)
     follower.identified = lambda found, _: found
     with ThreadPoolExecutor(1) as thread:
         told = WhisperTranscription(
-            cast(WhisperRecognizer, SimpleNamespace(hear=hear, precision=Precision.FP32, name="")),
+            cast(
+                WhisperRecognizer,
+                SimpleNamespace(recognize=recognize, precision=Precision.FP32, name=""),
+            ),
             thread,
             cast(Diarizer, follower),
             request_of(SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)),

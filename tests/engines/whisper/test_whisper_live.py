@@ -56,7 +56,7 @@ def heard() -> dict[str, Block]:
 
 
 def hear(ear: WhisperEngine, audio: Block, **options: Any) -> RecognitionHypothesis:
-    found = ear.hear(SegmentRequest(audio, LiveOptions(**options)))
+    found = ear.recognize(SegmentRequest(audio, LiveOptions(**options)))
     assert found is not None
     return found
 
@@ -93,7 +93,7 @@ class Watched:
         self.before: list[str | None] = []
         self.free = threading.Event()
         self.free.set()
-        hear = real.hear
+        hear = real.recognize
 
         def watched(
             samples: Block, wish: whisper_decoder.WhisperRequest, before: str | None = None
@@ -103,7 +103,7 @@ class Watched:
             self.free.wait(PATIENCE_S)
             return hear(samples, wish, before)
 
-        monkeypatch.setattr(real, "hear", watched)
+        monkeypatch.setattr(real, "recognize", watched)
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
     )
     request = SegmentRequest(heard[PROSE], options)
-    ear.hear(request)
-    LiveRecognizers(ear.hear).words(request, RecognitionUrgency.PARTIAL)
+    ear.recognize(request)
+    LiveRecognizers(ear.recognize).words(request, RecognitionUrgency.PARTIAL)
     final, partial = watched.wishes
     assert (final.beams, final.timed) == (5, True)
     assert (partial.beams, partial.timed) == (1, False)
@@ -134,7 +134,7 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
 def test_short_window_is_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
-        assert ear.model.hear(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
+        assert ear.model.recognize(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
 def test_cancelled_recognition_does_not_wait_for_window(
@@ -142,7 +142,7 @@ def test_cancelled_recognition_does_not_wait_for_window(
 ) -> None:
     watched.free.clear()
     request = SegmentRequest(heard[PROSE], LiveOptions(), cancelled=lambda: bool(watched.wishes))
-    assert ear.hear(request) is None
+    assert ear.recognize(request) is None
 
 
 def session(
