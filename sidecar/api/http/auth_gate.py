@@ -87,22 +87,22 @@ class AuthGate:
                     rate_limiter.admit_request(origin)
                 if scope["path"] not in OPEN_PATHS and not self._rules.opens(scope):
                     origin, session = self._with_ticket(scope, origin)
-                    caller = await self._access.authenticate(origin)
+                    identity = await self._access.authenticate(origin)
                     if session is not None:
-                        caller = dataclasses.replace(caller, scopes=frozenset())
-                    scope = request_headers.scope_with_identity(scope, caller, streams)
+                        identity = dataclasses.replace(identity, scopes=frozenset())
+                    scope = request_headers.scope_with_identity(scope, identity, streams)
                     scope["state"][AGREED_SESSION_KEY] = session
                     if rate_limiter is not None:
                         try:
-                            rate_limiter.enter(caller)
+                            rate_limiter.enter(identity)
                         finally:
-                            standing = rate_limiter.state(caller)
-                            send = middleware.send_with_rate_limit(send, standing)
-                    opened.enter_context(streams.opened(caller))
+                            state = rate_limiter.state(identity)
+                            send = middleware.send_with_rate_limit(send, state)
+                    opened.enter_context(streams.opened(identity))
             except errors.SidecarError as error:
-                say_no = self._rules.refusals.get(scope["path"])
-                if scope["type"] == "websocket" and say_no is not None:
-                    await say_no(error, scope, receive, send)
+                send_refusal = self._rules.refusals.get(scope["path"])
+                if scope["type"] == "websocket" and send_refusal is not None:
+                    await send_refusal(error, scope, receive, send)
                 else:
                     await self._refuse(error, scope, receive, send)
                 return

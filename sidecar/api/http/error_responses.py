@@ -180,7 +180,7 @@ def install_error_handlers(
     without a route."""
     own = app.state.own_routes = [route for router in routers for route in router.routes]
 
-    async def said(
+    async def respond(
         request: Request, error: errors.SidecarError, headers: Mapping[str, str] | None = None
     ) -> Response:
         answered, route = CURRENT_REQUEST.get(), request.scope.get("route")
@@ -194,12 +194,12 @@ def install_error_handlers(
         if error.status_code == 405:
             methods = ", ".join(_methods(request.scope, [*app.routes, *own]))
             allow = methods or (error.headers or {}).get("Allow", "")  # a mount says it by itself
-            return await said(request, errors.MethodNotAllowed(), {"Allow": allow})
+            return await respond(request, errors.MethodNotAllowed(), {"Allow": allow})
         if error.status_code == 404 and _takes_websockets(request, [*app.routes, *own]):
-            return await said(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
+            return await respond(request, errors.UpgradeRequired(), UPGRADE_HEADERS)
         other = errors.RequestInvalid if error.status_code < 500 else errors.SidecarError
         refused = _FROM_STATUS.get(error.status_code, other)
-        return await said(request, not_found_error() if error.status_code == 404 else refused())
+        return await respond(request, not_found_error() if error.status_code == 404 else refused())
 
     async def unknown(request: Request, error: Exception) -> Response:
         # This response is sent outside of `BodyDrain`, which would have drained an unread body.
@@ -207,10 +207,10 @@ def install_error_handlers(
         if is_retryable(request.method, error):
             detail = "This machine lacks descriptors, threads or memory for now."
             known = errors.MachineBusy(detail, hint="Try again.")
-        return await said(request, known, {"Connection": "close"})
+        return await respond(request, known, {"Connection": "close"})
 
     handlers: Mapping[Any, Any] = {
-        errors.SidecarError: said,
+        errors.SidecarError: respond,
         HTTPException: routing,
         Exception: unknown,
     }

@@ -293,12 +293,12 @@ RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
 _POLICY = '"requests"'
 
 
-def send_with_rate_limit(send: Send, standing: RateLimitState) -> Send:
+def send_with_rate_limit(send: Send, state: RateLimitState) -> Send:
     """Return ``send`` with the headers `RateLimit-Policy` and `RateLimit` added to the response."""
-    rate = standing.rate
+    rate = state.rate
     headers = [
         (b"ratelimit-policy", f"{_POLICY};q={rate.amount:.0f};w={rate.window_s:.0f}".encode()),
-        (b"ratelimit", f"{_POLICY};r={standing.left};t={standing.full_in_s}".encode()),
+        (b"ratelimit", f"{_POLICY};r={state.left};t={state.full_in_s}".encode()),
     ]
 
     async def say(message: Message) -> None:

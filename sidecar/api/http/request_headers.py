@@ -25,11 +25,11 @@ _IDENTITY_KEY = "identity"
 _REVOCABLE_KEY = "revocable_streams"
 
 
-def scope_with_identity(scope: Scope, caller: Identity, streams: RevocableStreams) -> Scope:
+def scope_with_identity(scope: Scope, identity: Identity, streams: RevocableStreams) -> Scope:
     """Return the scope of a request or WebSocket with the identity of its client."""
     return {
         **scope,
-        "state": {**scope.get("state", {}), _IDENTITY_KEY: caller, _REVOCABLE_KEY: streams},
+        "state": {**scope.get("state", {}), _IDENTITY_KEY: identity, _REVOCABLE_KEY: streams},
     }
 
 
@@ -47,9 +47,9 @@ def is_peer_gone(connection: HTTPConnection) -> bool:
 def identity_of(connection: HTTPConnection) -> Identity:
     """Return the identity of the client. At a public path there is none: calling this there is a
     bug."""
-    caller = connection.scope["state"][_IDENTITY_KEY]
-    assert isinstance(caller, Identity)
-    return caller
+    identity = connection.scope["state"][_IDENTITY_KEY]
+    assert isinstance(identity, Identity)
+    return identity
 
 
 @contextmanager
