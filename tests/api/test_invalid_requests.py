@@ -492,8 +492,8 @@ async def test_unexpected_error_is_internal_unless_a_read_lacks_resources(
     method: str, error: Exception, status: int, code: str
 ) -> None:
     app = FastAPI()
-    tally = ProtocolMetrics()
-    app.add_middleware(RequestMetrics, tally=tally)
+    metrics = ProtocolMetrics()
+    app.add_middleware(RequestMetrics, metrics=metrics)
     error_responses.install_error_handlers(app)
 
     @app.api_route("/", methods=["GET", "POST"])
@@ -503,7 +503,7 @@ async def test_unexpected_error_is_internal_unless_a_read_lacks_resources(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         check_problem(await client.request(method, "/"), status, code)
-    assert tally.requests.by("status").get(str(status)) == 1
+    assert metrics.requests.by("status").get(str(status)) == 1
 
 
 @pytest.mark.parametrize(
