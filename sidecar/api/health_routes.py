@@ -112,7 +112,7 @@ async def health_response(service: Service) -> Response:
     reports = "grpc_port" in service.also if reports is None else reports
     failing = trouble is not None and reports
     pids = sum(one.slot.worker_pid is not None for one in fleet.engines.values())
-    work = service.tally.live.work.only
+    work = service.metrics.live.work.only
     return json_response(
         {
             "status": "error" if failing else _status(service),

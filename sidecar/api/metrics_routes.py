@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 def gauges(service: Service) -> list[metrics.AnyMetric]:
-    """Return the gauges that are read from the service, beside the counters in its tally."""
-    settings, wires = service.settings, service.tally.wires
+    """Return the gauges that are read from the service, beside the counters in its metrics."""
+    settings, wires = service.settings, service.metrics.wires
     sessions: collections.Counter[metrics.Labels] = collections.Counter(
-        (session.counted.wire,) for session in service.live.going_on()
+        (session.event_metrics.wire,) for session in service.live.going_on()
     )
     gpu, paused = service.fleet.gpu, service.jobs_paused
     found: list[metrics.AnyMetric] = [
@@ -53,7 +53,7 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
         metrics.Gauge("live_sessions", "Live sessions in progress.", sessions, ("wire",)),
         _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),
-        _gauge("live_speaking", "Utterances in progress.", service.tally.live.speaking),
+        _gauge("live_speaking", "Utterances in progress.", service.metrics.live.speaking),
         _gauge("live_sound_bytes", "Bytes of buffered live audio.", service.live.held.bytes),
         _gauge("http_requests_answering", "HTTP requests in progress.", wires.answering),
         _gauge("websockets_open", "Open WebSockets.", wires.sockets_open),
@@ -75,12 +75,15 @@ def metrics_nested(service: Service) -> dict[str, Any]:
     by_owner = None
     if "owners" in service.settings.metrics:
         by_owner = collections.Counter(session.owner for session in service.live.going_on())
-    return metrics.stt_metrics_json(service.tally, len(service.live), by_owner)
+    return metrics.stt_metrics_json(service.metrics, len(service.live), by_owner)
 
 
 def _service_values(service: Service) -> dict[str, Any]:
     gpu = service.fleet.gpu
-    tally, lately = service.tally, service.tally.outcomes.lately(metrics.HEALTH_WINDOW_S)
+    service_metrics, lately = (
+        service.metrics,
+        service.metrics.outcomes.lately(metrics.HEALTH_WINDOW_S),
+    )
     return {
         "service": {
             "version": __version__,
@@ -100,17 +103,17 @@ def _service_values(service: Service) -> dict[str, Any]:
             and {"name": gpu.name, "used_bytes": gpu.used_bytes, "total_bytes": gpu.total_mb << 20}
         },
         "http": {
-            "answering": tally.wires.answering,
-            "websockets_open": tally.wires.sockets_open,
-            "by_status": tally.wires.requests.by("status"),
-            "websockets_by_code": tally.wires.sockets.by("code"),
+            "answering": service_metrics.wires.answering,
+            "websockets_open": service_metrics.wires.sockets_open,
+            "by_status": service_metrics.wires.requests.by("status"),
+            "websockets_by_code": service_metrics.wires.sockets.by("code"),
         },
-        "grpc": {"by_status": tally.wires.calls.by("status")},
+        "grpc": {"by_status": service_metrics.wires.calls.by("status")},
     }
 
 
 def _jobs(service: Service) -> dict[str, Any]:
-    jobs = service.tally.jobs
+    jobs = service.metrics.jobs
     ended = jobs.ended.by("outcome")
     return {
         "waiting": service.queue.depth,
@@ -128,11 +131,11 @@ def _jobs(service: Service) -> dict[str, Any]:
 
 
 def _live(service: Service) -> dict[str, Any]:
-    live, sessions = service.tally.live, service.live.going_on()
+    live, sessions = service.metrics.live, service.live.going_on()
     return {
         "sessions": len(sessions),
         "limit": service.live.most,
-        "by_wire": collections.Counter(session.counted.wire for session in sessions),
+        "by_wire": collections.Counter(session.event_metrics.wire for session in sessions),
         "opened": live.opened.total,
         "opened_by_wire": live.opened.by("wire"),
         "ended_by_reason": live.ended.by("reason"),
@@ -346,7 +349,7 @@ def build_router(service: Service) -> APIRouter:
         """Metrics for Prometheus."""
         demand_metrics_scope(service.settings, request)
         await import_library()
-        own = [*gauges(service), *service.tally.measured()]
+        own = [*gauges(service), *service.metrics.measured()]
         other = stt_gauges(metrics_nested(service))
         accept = ", ".join(request.headers.getlist("accept"))
         page, media_type = render_metrics(own, other, METRIC_PREFIX, accept)

@@ -127,7 +127,7 @@ def install_middleware(
     app.add_middleware(middleware.BodyDrain)
     app.add_middleware(middleware.ShutdownAnswers, dialects=rules.dialects)
     app.add_middleware(middleware.TidyPaths, prefixes=rules.tidy_prefixes)
-    app.add_middleware(middleware.RequestMetrics, metrics=service.tally.wires)
+    app.add_middleware(middleware.RequestMetrics, metrics=service.metrics.wires)
 
 
 def service_lifespan(

@@ -109,7 +109,7 @@ class Service:
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         self.local_models = LocalModels(self.models.folders)
-        self.tally = metrics.ServiceMetrics()
+        self.metrics = metrics.ServiceMetrics()
         self._probe = AudioProbe(settings.max_audio_hours * 3600)
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
         self.enrolled_speakers = EnrolledSpeakers(settings, self._probe, speakers, now)
@@ -117,7 +117,7 @@ class Service:
         engine = self._engine = JobEngine(settings, self.fleet.files, model)
         self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
         self.spec, self._slot = engine.spec, engine.slot
-        counts, threads = self.tally.jobs, self.spool_threads
+        counts, threads = self.metrics.jobs, self.spool_threads
         parts = BackendParts(
             settings=settings,
             engine=engine,
@@ -148,7 +148,7 @@ class Service:
             live.spec if live is not None else None,
             lambda: self.fleet.live.lease(),
             settings,
-            live_metrics=self.tally.live,
+            live_metrics=self.metrics.live,
             add_known_speakers=self.enrolled_speakers.with_enrolled_speakers_live,
             save=self.live_archive.save_session,
             new_recording=self.live_archive.new_recording,
@@ -312,7 +312,7 @@ class Service:
         recent failures."""
         if any(one.slot.state is EngineState.STUCK for one in self.fleet.engines.values()):
             return EngineStuck.code
-        return metrics.health_problem(self.tally.outcomes.lately(metrics.HEALTH_WINDOW_S))
+        return metrics.health_problem(self.metrics.outcomes.lately(metrics.HEALTH_WINDOW_S))
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""

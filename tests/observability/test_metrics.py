@@ -86,10 +86,10 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
         for number in range(users):
             who = Identity(f"somebody {number}", AuthMethod.JWT)
             counted = EventMetrics(tally.live, "live", patience_s=20)
-            counted.sound(1)
-            counted.said(SpeechStarted(0, 0))
-            counted.said(Final(0, 0, Segment(0, 1, f"said by {who.subject}"), work_s=0.1))
-            counted.said(TurnEnded(0, 0, 1, "said"))
+            counted.received(1)
+            counted.sent(SpeechStarted(0, 0))
+            counted.sent(Final(0, 0, Segment(0, 1, f"said by {who.subject}"), work_s=0.1))
+            counted.sent(TurnEnded(0, 0, 1, "said"))
             counted.ended(None, finished=True)
             tally.wires.requests.add("GET", "/v1/jobs/{job_id}", "200")
             tally.jobs.done(3, 1, 2)
@@ -111,8 +111,8 @@ def test_unheard_final_is_timed_out_past_the_clients_patience_and_failed_before(
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
         segment = Segment(0, 1, "", flags=(AUDIO_UNHEARD,))
-        counted.said(Final(0, 0, segment, work_s=work_s))
-    counted.said(SpeechStarted(0, 0))
+        counted.sent(Final(0, 0, segment, work_s=work_s))
+    counted.sent(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
     assert tally.outcomes.lately(60) == Counter(timed_out=1, failed=2)
     assert tally.live.orphaned.total == 1

@@ -64,7 +64,7 @@ async def staged(tmp_path: Path) -> AsyncIterator[Callable[..., Staged]]:
 
 def counted(service: Service) -> dict[Any, Any]:
     """The requests that were counted, by method, route and status."""
-    values = service.tally.wires.requests.values
+    values = service.metrics.wires.requests.values
     return {labels: count for labels, count in values.items() if count}
 
 

@@ -189,31 +189,31 @@ class EventMetrics:
 
     def __init__(self, live_metrics: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
-        self.tally, self._patience_s = live_metrics, patience_s
+        self.live_metrics, self._patience_s = live_metrics, patience_s
         self._speaking = False
         self._summed = False
         live_metrics.opened.add(wire)
 
-    def sound(self, seconds: float) -> None:
+    def received(self, seconds: float) -> None:
         """Count received audio."""
-        self.tally.audio.add(self.wire, by=seconds)
+        self.live_metrics.audio.add(self.wire, by=seconds)
 
-    def said(self, event: live_events.LiveEvent) -> None:
+    def sent(self, event: live_events.LiveEvent) -> None:
         """Count a sent event."""
         match event:
             case live_events.SpeechStarted():
-                self.tally.turns.add(self.wire)
+                self.live_metrics.turns.add(self.wire)
                 self._speaks(True)
             case live_events.Partial():
-                self.tally.partials.add(self.wire)
+                self.live_metrics.partials.add(self.wire)
             case live_events.Final():
                 self._final(event)
             case live_events.NoticeRaised(notice) if notice.code == live_events.UTTERANCE_DROPPED:
-                self.tally.shed.add(self.wire)
+                self.live_metrics.shed.add(self.wire)
             case live_events.TurnEnded():
                 self._speaks(False)
             case live_events.TurnDropped():
-                self.tally.dropped.add()
+                self.live_metrics.dropped.add()
                 self._speaks(False)
             case live_events.Summary():
                 self._summed = True
@@ -221,26 +221,26 @@ class EventMetrics:
     def ended(self, error: errors.SidecarError | None, *, finished: bool) -> None:
         """Count the end. ``finished``: the client requested it."""
         if self._speaking:
-            self.tally.orphaned.add()
+            self.live_metrics.orphaned.add()
         self._speaks(False)
         reason = DONE if finished or self._summed else LEFT
         if error is not None:
             reason = error.code
             if isinstance(error, errors.LiveFull):
-                self.tally.refused.add(self.wire, error.code)
+                self.live_metrics.refused.add(self.wire, error.code)
             if (outcome := outcome_of_error(error)) is not None:
-                self.tally.came(outcome)
-        self.tally.ended.add(self.wire, reason)
+                self.live_metrics.came(outcome)
+        self.live_metrics.ended.add(self.wire, reason)
 
     def _final(self, final: live_events.Final) -> None:
         segment = final.segment
-        self.tally.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
+        self.live_metrics.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = RecognitionOutcome.DONE
         if live_events.AUDIO_UNHEARD in segment.flags:
             late = final.work_s >= self._patience_s
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
-        self.tally.came(outcome)
+        self.live_metrics.came(outcome)
 
     def _speaks(self, speaking: bool) -> None:
-        self.tally.speaking += speaking - self._speaking
+        self.live_metrics.speaking += speaking - self._speaking
         self._speaking = speaking

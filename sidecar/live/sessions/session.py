@@ -82,7 +82,9 @@ class Session:
         self.save: SaveSession | None = None
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
-        self.counted = event_metrics or EventMetrics(ServiceMetrics().live, "", options.patience_s)
+        self.event_metrics = event_metrics or EventMetrics(
+            ServiceMetrics().live, "", options.patience_s
+        )
         self._now, self._held = now, totals
         self._room = asyncio.Event()
         self._waiting = False
@@ -142,8 +144,8 @@ class Session:
             self._check()
         self.touched = self._now()
         if raw:
-            self.counted.tally.full.see(self.touched - came)
-            self.counted.sound(len(raw) / encoding.width / rate)
+            self.event_metrics.live_metrics.full.see(self.touched - came)
+            self.event_metrics.received(len(raw) / encoding.width / rate)
             self.input_log.add(raw, encoding, rate)
             self.news.set()
             if self.recording is not None:
@@ -239,7 +241,7 @@ class Session:
     def end(self, error: errors.SidecarError | None = None) -> None:
         """End the session."""
         if not self.over:
-            self.counted.ended(error, finished=self.finishing)
+            self.event_metrics.ended(error, finished=self.finishing)
         self.event_log.end(error)
         self.input_log.clear()
         if self.recording is not None:
@@ -289,7 +291,7 @@ class Session:
     def _say(self, event: live_events.LiveEvent) -> None:
         """Send an event to the client."""
         if self.event_log.add(event):
-            self.counted.said(event)
+            self.event_metrics.sent(event)
         if len(self.event_log.kept) > self.bounds.events:
             self.end(
                 errors.SessionTooLong(

@@ -189,7 +189,7 @@ class SessionRegistry:
     async def _carry(self, session: Session) -> None:
         if self._add_known_speakers is not None:
             session.meet(await self._add_known_speakers(session.options, session.owner))
-        tells_load = session.counted.wire == OWN_WIRE
+        tells_load = session.event_metrics.wire == OWN_WIRE
         await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)
 
     def find(self, identity: Identity, number: str) -> Session:
@@ -244,7 +244,7 @@ class SessionRegistry:
         grace."""
         self._closing = True
         for session in self.going_on():
-            if session.counted.wire == OWN_WIRE and not session.finishing:
+            if session.event_metrics.wire == OWN_WIRE and not session.finishing:
                 session.heard(NoticeRaised(SERVICE_ENDS_NOTICE))
             session.finish(asked=False)
         if self._tasks and grace_s > 0:

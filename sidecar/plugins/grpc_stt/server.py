@@ -92,7 +92,7 @@ class GrpcServer:
             errors.PortInUse: another program listened on the port first.
         """
         encrypted = self._credentials is not None
-        metrics = self._service.tally.wires
+        metrics = self._service.metrics.wires
         interceptor = GrpcInterceptor(self._access, metrics, encrypted=encrypted)
         options = channel_options()
         self._server = grpc.aio.server(interceptors=[interceptor], options=options)

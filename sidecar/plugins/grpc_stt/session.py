@@ -311,7 +311,7 @@ class GrpcStream:
                 if result.is_final:
                     took = time.monotonic() - began
                     self._timings.emit_s += took
-                    self._session.counted.tally.emitted.see(took)
+                    self._session.event_metrics.live_metrics.emitted.see(took)
 
     async def write_result(self, result: Any) -> None:
         """Send a result.
