@@ -29,6 +29,15 @@ from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 log = logging.getLogger(__name__)
 
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
+DOWNLOAD_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""Headers of untrusted bytes, which are only to be played: no page, and in no cache."""
+_NUMBER = re.compile(r"\d{0,18}", re.ASCII)
+"""Position in a recording: fits into 64 bits."""
 
 
 def etag_of(job: JobRecord) -> str:
@@ -145,15 +154,6 @@ def _changed(old_transcript: Transcript, new_transcript: Transcript) -> Iterator
             }
 
 
-DOWNLOAD_HEADERS: Mapping[str, str] = {
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-"""Headers of untrusted bytes, which are only to be played: no page, and in no cache."""
-
-
 class _RecordingResponse(StreamedResponse):
     """Response with the bytes of a recording, which are read while they are sent. A fault in the
     middle ends the connection before the announced end, which shows the client that it is
@@ -182,10 +182,6 @@ class _RecordingResponse(StreamedResponse):
             await self._send_all(send, self._pieces)
         except errors.SidecarError as error:
             log.warning("playback of a recording stopped before its end: %s", error.detail)
-
-
-_NUMBER = re.compile(r"\d{0,18}", re.ASCII)
-"""Position in a recording: fits into 64 bits."""
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:

@@ -48,6 +48,7 @@ UNCOUNTED_AUDIO_S = 0.0025
 """Shortest audio of a message that is not counted, or `AUDIO_BLOCK_SAMPLES` if that is shorter."""
 SESSION_DONE_CODE = 1000
 """Close code of a client that does not need its session any more."""
+PATH = "/v1/live"
 
 
 async def serve_live_connection(
@@ -217,9 +218,6 @@ class _LiveConnection:
             "received_orders": self._session.received_orders,
             "heard_s": round(self._heard_s, 3),
         }
-
-
-PATH = "/v1/live"
 
 
 def ending_of(error: errors.SidecarError) -> websocket_connections.ConnectionEnding:

@@ -17,6 +17,12 @@ from sidecar.serialization import WireValues, to_plain
 from sidecar.transcripts.transcript import Checkpoint, SpeakerCandidate, TranscriptionEvent
 
 AUTO = "auto"
+CancelCheck = Callable[[], bool]
+"""Check between two steps; True means that the work must stop."""
+PCM16_BYTES = 2
+"""Bytes of a sample of synthesized audio: 16 bit, mono, little-endian."""
+MAX_TTS_CHARACTERS = 2_000
+"""Characters of one synthesis at most; a client with more text sends it sentence by sentence."""
 
 
 class Precision(StrEnum):
@@ -265,10 +271,6 @@ class LoadOptions(WireValues):
     speaks: bool = False
 
 
-CancelCheck = Callable[[], bool]
-"""Check between two steps; True means that the work must stop."""
-
-
 class AudioStream(Protocol):
     """Decoded audio on its way to an engine."""
 
@@ -336,12 +338,6 @@ class ResumableEngine(TranscriptionEngine, Protocol):
         is the whole recording. Segment numbers continue those of the checkpoints; `Finished` has
         all.
         """
-
-
-PCM16_BYTES = 2
-"""Bytes of a sample of synthesized audio: 16 bit, mono, little-endian."""
-MAX_TTS_CHARACTERS = 2_000
-"""Characters of one synthesis at most; a client with more text sends it sentence by sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,13 @@ from sidecar.limit_overrides import limit
 from sidecar.serialization import WireValues
 from sidecar.transcripts.transcript import SpeakerCandidate
 
+LIVE_RATE = SAMPLE_RATE
+"""Samples per second of live engines, whatever rate a client sends."""
+BUFFER_S = limit("live_buffer", 60.0)
+"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
+AUDIO_BLOCK_SAMPLES = 128
+"""Samples of the shortest block that clients send: one of an AudioWorklet, at any sample rate."""
+
 
 @dataclass(frozen=True, slots=True)
 class NumberRange:
@@ -61,10 +68,6 @@ def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-LIVE_RATE = SAMPLE_RATE
-"""Samples per second of live engines, whatever rate a client sends."""
-BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
 Probability = Annotated[float, NumberRange(0, 1)]
 Seconds = Annotated[float, NumberRange(0, 60)]
 """Seconds within a session: at most the audio that is buffered by default."""
@@ -89,10 +92,6 @@ class SampleEncoding(StrEnum):
     def width(self) -> int:
         """Return the bytes of a sample."""
         return 2 if self is SampleEncoding.PCM16 else 4
-
-
-AUDIO_BLOCK_SAMPLES = 128
-"""Samples of the shortest block that clients send: one of an AudioWorklet, at any sample rate."""
 
 
 class WholeSamples:

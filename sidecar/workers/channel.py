@@ -26,6 +26,10 @@ _SHARE = struct.Struct("!I")
 MAX_FILES = 16
 """Maximum open files that go with a message."""
 _HANDLES_FIELD = "windows_handles"
+CREDIT_WINDOW_BYTES = 1 << 20
+"""Credit of one call in one direction: half a minute of 16-bit samples at 16 kHz."""
+FRAME_OVERHEAD_BYTES = 512
+"""Memory of a frame besides its content, however small it is."""
 
 
 class ChannelClosed(Exception):
@@ -187,12 +191,6 @@ if sys.platform == "win32":
             )
         finally:
             _winapi.CloseHandle(target)
-
-
-CREDIT_WINDOW_BYTES = 1 << 20
-"""Credit of one call in one direction: half a minute of 16-bit samples at 16 kHz."""
-FRAME_OVERHEAD_BYTES = 512
-"""Memory of a frame besides its content, however small it is."""
 
 
 def credited_bytes(message: dict[str, Any], raw: bytes) -> int:

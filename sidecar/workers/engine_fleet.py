@@ -32,6 +32,11 @@ from sidecar.workers import engine_slot
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.worker_process import WorkerDied
 
+AnyHost = EngineHost[Any]
+log = logging.getLogger(__name__)
+DEFAULT_MODEL_ID = "default"
+"""Name of the models that are loaded at the start."""
+
 
 class EngineRole(StrEnum):
     """Role of an engine."""
@@ -42,9 +47,6 @@ class EngineRole(StrEnum):
     """Live sessions, many at once."""
     VOICE = "voice"
     """Speech synthesis."""
-
-
-AnyHost = EngineHost[Any]
 
 
 class TtsClient:
@@ -179,12 +181,6 @@ class EngineFleet:
         """Unload all engines, the last one opened first."""
         for host in reversed(self.engines.values()):
             await host.slot.close()
-
-
-log = logging.getLogger(__name__)
-
-DEFAULT_MODEL_ID = "default"
-"""Name of the models that are loaded at the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from sidecar.workers.engine_slot import CONCURRENT, EngineSlot, Sharing
 from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
+MAX_CRASH_NOTES = 20
+"""Newest crash notes that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,10 +347,6 @@ def _identity(choice: EngineChoice[Any]) -> tuple[Any, ...]:
     """Return what a model must have in common with another to replace it."""
     memory = choice.footprints or (choice.spec.precisions, choice.session_bytes)
     return choice.spec.name, choice.spec.languages, memory
-
-
-MAX_CRASH_NOTES = 20
-"""Newest notes that are kept."""
 
 
 class CrashNotes:

@@ -38,6 +38,12 @@ from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
 
+log = logging.getLogger(__name__)
+PRELOADED_KEEP_S = 60.0
+"""Idle time of an engine that was loaded ahead of its first lease, if ``keep_alive_s`` is 0."""
+TTS_CANCEL_TIMEOUT_S = 10.0
+"""Minimum time for a TTS engine to stop: some synthesize a whole clause in one call."""
+
 
 class RecordingRequest(NamedTuple):
     """Recording to transcribe. ``settled``: its checkpoints to resume from
@@ -109,14 +115,6 @@ class EngineLease:
         async with self.calling("transcribe", fds, **wanted, **self._call_options) as call:
             async for frame, _ in call.answers():
                 yield from_wire(frame["event"])
-
-
-log = logging.getLogger(__name__)
-
-PRELOADED_KEEP_S = 60.0
-"""Idle time of an engine that was loaded ahead of its first lease, if ``keep_alive_s`` is 0."""
-TTS_CANCEL_TIMEOUT_S = 10.0
-"""Minimum time for a TTS engine to stop: some synthesize a whole clause in one call."""
 
 
 class EngineState(StrEnum):

@@ -24,6 +24,9 @@ BEGUN_MESSAGE = {"begun": True}
 
 LIVE_OPERATION = "live"
 """Operation whose calls are sessions, which take turns: each goes on whenever there is news."""
+_NUMBER = struct.Struct("=Q")
+_PAGE_BYTES = 4096
+_PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
 
 
 class CallCancelled(Exception):
@@ -139,11 +142,6 @@ class RpcRequest:
                     self._cancelled = True
             self._changed.notify_all()
         self.on_change()
-
-
-_NUMBER = struct.Struct("=Q")
-_PAGE_BYTES = 4096
-_PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
 
 
 class BegunCallsPage:

@@ -30,6 +30,21 @@ READ_NOTE = "(the disk of a recording did not answer, and the service killed it)
 """The same if it waited for a recording for longer than `READ_TIMEOUT_S`."""
 PROCESS_STUCK = "the process was killed and does not end"
 """Message for callers if even a kill does not end the process, for example in a hung driver."""
+PING_TIMEOUT_S = 30.0
+"""Ping timeout of an engine for files that is in use (`Heartbeat`). The thread that answers needs
+the interpreter for a moment. It may wait for seconds: for an import from a slow disk, a native call
+that does not release the interpreter, or a machine that swaps."""
+LIVE_PING_TIMEOUT_S = 5.0
+"""Ping timeout of an engine for live sessions or TTS."""
+SECOND_PING_TIMEOUT_S = 1.0
+"""The same of a second ping."""
+HEARTBEAT_INTERVAL_S = 2.0
+"""Interval of pings to a process in use."""
+IDLE_HEARTBEAT_INTERVAL_S = 30.0
+"""The same of an idle one. It finds most hung processes before the next job, which would lose half
+a minute and one of two attempts."""
+READ_TIMEOUT_S = 120.0
+"""Maximum time of one read of a recording: a disk that spins up answers sooner."""
 
 
 def worker_command() -> list[str]:
@@ -315,24 +330,6 @@ def _relay_output(pipe: IO[bytes], name: str, last_lines: deque[str]) -> None:
             except (ValueError, KeyError, TypeError):
                 level, source, message = logging.INFO, f"{__name__}.{name}", text
             logging.getLogger(source).log(level, "%s", message)
-
-
-PING_TIMEOUT_S = 30.0
-"""Ping timeout of an engine for files that is in use (`Heartbeat`). The thread that answers needs
-the interpreter for a moment. It may wait for seconds: for an import from a slow disk, a native call
-that does not release the interpreter, or a machine that swaps."""
-LIVE_PING_TIMEOUT_S = 5.0
-"""Ping timeout of an engine for live sessions or TTS."""
-
-SECOND_PING_TIMEOUT_S = 1.0
-"""The same of a second ping."""
-HEARTBEAT_INTERVAL_S = 2.0
-"""Interval of pings to a process in use."""
-IDLE_HEARTBEAT_INTERVAL_S = 30.0
-"""The same of an idle one. It finds most hung processes before the next job, which would lose half
-a minute and one of two attempts."""
-READ_TIMEOUT_S = 120.0
-"""Maximum time of one read of a recording: a disk that spins up answers sooner."""
 
 
 class Heartbeat:

@@ -31,6 +31,18 @@ LEARNS_NOTHING = OPEN_PATHS | {"/v1/models"}
 _ORIGIN_KEY = "origin"
 """Key of the `RequestOrigin` in the scope, behind CORS."""
 SendRefusal = Callable[[errors.SidecarError, Scope, Receive, Send], Awaitable[None]]
+KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
+"""Prefixes of a subprotocol that is a key: that of this service and that of OpenAI's clients."""
+ANONYMOUS = "nobody"
+"""Stands for a token where none is required."""
+AGREED_SESSION_KEY = "agreed_session"
+"""Key in the state of a connection."""
+TICKET_PARAMETER = "ticket"
+"""Name of the query parameter."""
+MAX_QUERY_FIELDS = 100
+"""Maximum of fields in a query."""
+EPHEMERAL_KEY_PREFIX = "ek_"
+"""Prefix of a key that may be a ticket, wherever a key is accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +183,6 @@ def request_origin(scope: Scope) -> RequestOrigin:
         peer=(scope.get("client") or (None,))[0],
         forwarded=any(name.startswith(PROXY_HEADER_PREFIXES) for name in headers),
     )
-
-
-KEY_SUBPROTOCOL_PREFIXES = ("bearer.", "openai-insecure-api-key.")
-"""Prefixes of a subprotocol that is a key: that of this service and that of OpenAI's clients."""
-ANONYMOUS = "nobody"
-"""Stands for a token where none is required."""
-AGREED_SESSION_KEY = "agreed_session"
-"""Key in the state of a connection."""
-TICKET_PARAMETER = "ticket"
-"""Name of the query parameter."""
-MAX_QUERY_FIELDS = 100
-"""Maximum of fields in a query."""
-EPHEMERAL_KEY_PREFIX = "ek_"
-"""Prefix of a key that may be a ticket, wherever a key is accepted."""
 
 
 @dataclass(frozen=True, slots=True)

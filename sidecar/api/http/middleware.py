@@ -31,6 +31,26 @@ from sidecar.observability.metrics import ProtocolMetrics
 DISCONNECTED_STATUS = "gone"
 """Status of a request if its client disconnected before the response."""
 _KEY = "counted"
+LINGER_S = limit("body_drain", 10.0)
+"""Seconds for which a client may go on sending before it reads the response: Node builds the whole
+form first, which takes seconds for 200 MB, and closes at once."""
+REFUSED_LINGER_S = 0.5
+"""As `LINGER_S`, for a client that is not authenticated (401, 403)."""
+LINGER_BYTES = 16 << 20
+"""Bytes that are read without a pause; beyond, reading only notices that the client closed."""
+LINGER_PAUSE_S = 0.25
+IDLE_LINGER_S = 0.5
+"""Pause of a client that ends the drain, unless it sends a form, which it may still be building."""
+_CLOSE = (b"connection", b"close")
+PREFLIGHT_MAX_AGE_S = 600
+OPENAI_SDK_HEADERS = (
+    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
+    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
+    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
+)
+"""Headers that OpenAI's SDK sends from a page."""
+RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
+_POLICY = '"requests"'
 
 
 class HttpMiddleware(ABC):
@@ -209,19 +229,6 @@ class ShutdownAnswers(HttpMiddleware):
                 await answer(scope, receive, send)
 
 
-LINGER_S = limit("body_drain", 10.0)
-"""Seconds for which a client may go on sending before it reads the response: Node builds the whole
-form first, which takes seconds for 200 MB, and closes at once."""
-REFUSED_LINGER_S = 0.5
-"""As `LINGER_S`, for a client that is not authenticated (401, 403)."""
-LINGER_BYTES = 16 << 20
-"""Bytes that are read without a pause; beyond, reading only notices that the client closed."""
-LINGER_PAUSE_S = 0.25
-IDLE_LINGER_S = 0.5
-"""Pause of a client that ends the drain, unless it sends a form, which it may still be building."""
-_CLOSE = (b"connection", b"close")
-
-
 class BodyDrain(HttpMiddleware):
     """Middleware that closes a connection with an unread request body after a drain."""
 
@@ -278,19 +285,6 @@ class _BodyProgress:
                         await asyncio.sleep(LINGER_PAUSE_S)
         except (TimeoutError, asyncio.CancelledError):
             pass  # only the server cancels, at its shutdown; the response is complete nevertheless
-
-
-PREFLIGHT_MAX_AGE_S = 600
-OPENAI_SDK_HEADERS = (
-    *("X-Stainless-Arch", "X-Stainless-Lang", "X-Stainless-OS", "X-Stainless-Package-Version"),
-    *("X-Stainless-Retry-Count", "X-Stainless-Runtime", "X-Stainless-Runtime-Version"),
-    *("X-Stainless-Timeout", "OpenAI-Organization", "OpenAI-Project"),
-)
-"""Headers that OpenAI's SDK sends from a page."""
-
-
-RATE_LIMIT_HEADERS = ("RateLimit", "RateLimit-Policy")
-_POLICY = '"requests"'
 
 
 def send_with_rate_limit(send: Send, state: RateLimitState) -> Send:

@@ -35,6 +35,9 @@ SMALL_PIECES_PER_S = 250.0
 SMALL_PIECES_AT_ONCE = 1000.0
 """Number of smaller pieces that may come at once: a client that reconnects sends again what was
 lost."""
+REFUSED_CLOSE_S = 0.5
+"""Time for which a refused connection stays open and is not read: its peer has the response, and
+does not come back at once for the next one."""
 
 
 class ReadTurns:
@@ -194,11 +197,6 @@ class PacedProtocol(asyncio.BufferedProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
-
-
-REFUSED_CLOSE_S = 0.5
-"""Time for which a refused connection stays open and is not read: its peer has the response, and
-does not come back at once for the next one."""
 
 
 class RefusedTransport:

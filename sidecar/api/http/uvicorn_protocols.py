@@ -32,6 +32,22 @@ MAX_PIPELINED = 16
 each response."""
 
 _http_log = logging.getLogger("uvicorn.error.http")
+OVERSIZED_DRAIN_S = 2.0
+"""Seconds for which the rest of an oversized message is read: a peer that is still writing would
+see a reset instead of the close code."""
+MAX_FRAGMENTS = 4096
+"""Maximum of fragments of a message; they are kept, however small, until it is complete."""
+MESSAGES_AT_ONCE = 4
+"""Maximum of messages that an application gets in one turn of the event loop. They are so many
+because it joins small ones of audio for the engine."""
+UNREADABLE_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 40\r\nConnection: close\r\n\r\nThe WebSocket handshake cannot be read.\n"
+)
+"""Answer to a handshake with a body, or with more lines or longer ones than `websockets` takes."""
+SHUTDOWN_CLOSE_S = 0.5
+"""Seconds at shutdown for the protocol's own close frame, before the server's (1012)."""
+_websocket_log = logging.getLogger("uvicorn.error.websocket")
 
 
 class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ignore[misc]  # `eof_received`
@@ -213,25 +229,6 @@ def _mute_warnings(record: logging.LogRecord) -> bool:
     if record.levelno == logging.WARNING:
         record.__dict__.update(ONCE_A_MINUTE)
     return True
-
-
-OVERSIZED_DRAIN_S = 2.0
-"""Seconds for which the rest of an oversized message is read: a peer that is still writing would
-see a reset instead of the close code."""
-MAX_FRAGMENTS = 4096
-"""Maximum of fragments of a message; they are kept, however small, until it is complete."""
-MESSAGES_AT_ONCE = 4
-"""Maximum of messages that an application gets in one turn of the event loop. They are so many
-because it joins small ones of audio for the engine."""
-UNREADABLE_HANDSHAKE = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 40\r\nConnection: close\r\n\r\nThe WebSocket handshake cannot be read.\n"
-)
-"""Answer to a handshake with a body, or with more lines or longer ones than `websockets` takes."""
-SHUTDOWN_CLOSE_S = 0.5
-"""Seconds at shutdown for the protocol's own close frame, before the server's (1012)."""
-
-_websocket_log = logging.getLogger("uvicorn.error.websocket")
 
 
 class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):  # type: ignore[misc]  # the same
