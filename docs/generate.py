@@ -51,7 +51,7 @@ def settings_page() -> str:
     return f"""{MARK}
 # Settings
 
-Every setting of the service. The setting `live_grace`, for example, is
+The setting `live_grace`, for example, is
 
 - a flag of `vibevoice-asr serve`: `--live-grace 30s` (of yes/no: `--keep-jobs`, `--no-keep-jobs`);
 - a variable: `VIBEVOICE_LIVE_GRACE=30s`;
@@ -60,18 +60,18 @@ Every setting of the service. The setting `live_grace`, for example, is
   `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
   `%APPDATA%\\vibevoice-asr\\` (Windows).
 
-Flags win over variables, variables over the file, the file over the defaults. An unknown flag or
-name in the file is an error.
+Flags win over variables, variables over the file, the file over the defaults. With an unknown or
+invalid setting the service does not start (`settings_invalid`).
 
 A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
-number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. With an invalid
-setting the service does not start (`settings_invalid`). Without a default a setting is unset.
+number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. Limits whose
+default is for services that other machines can reach are off on the loopback. A yes/no is no.
 {sections}"""
 
 
 def _setting_line(flag: SettingFlag) -> str:
     values = ", ".join(f"`{choice}`" for choice in flag.choices) or flag.value
-    default = f"; default `{flag.default}`" if flag.default not in ("none", "") else ""
+    default = f"; default `{flag.default}`" if flag.default not in ("none", "no", "") else ""
     return f"- `{flag.name}` ({values}{default}): {flag.description}\n"
 
 
@@ -102,14 +102,13 @@ def errors_page() -> str:
     return f"""{MARK}
 # Errors
 
-Every error with its code. Over HTTP an error is `application/problem+json` (RFC 9457)
+Over HTTP an error is `application/problem+json` (RFC 9457)
 with a `code` that does not change, a `detail` (what was wrong; below as it usually is) and a `hint`
 (what to do); if it will pass, a `Retry-After` header says when. The number is the HTTP status; on
 `/admin` and other foreign protocols codes are theirs ([operations.md](operations.md)).
 
-On the command line an error is one line on stderr. The exit code is 1, also of an unknown name (a
-format, a language); of a command line that is not understood (an unknown option, a missing
-argument, options that exclude each other) 2, of Ctrl-C 130, and
+On the command line an error is one line on stderr. The exit code is 1; of a command line that is
+not understood (an unknown option, a missing argument) 2, of Ctrl-C 130, and
 
 {exits}{sections}"""
 
@@ -120,8 +119,7 @@ def _error_line(error: type[errors.SidecarError]) -> str:
 
 def _section(title: str, lines: Iterable[str]) -> str:
     """A heading and a list; ``title``: "Heading: what is below it."."""
-    name, _, said = title.partition(": ")
-    return f"\n## {name}\n\n{said[:1].upper()}{said[1:]}\n\n{''.join(lines)}"
+    return f"\n## {title.partition(': ')[0]}\n\n{''.join(lines)}"
 
 
 def _first_line(kind: type) -> str:
@@ -184,8 +182,9 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {{
 
 
 def http_api_page() -> str:
-    """Every HTTP request that the service answers, from its OpenAPI document."""
-    paths = create_app(load_settings(engine="scripted")).openapi()["paths"]
+    """Every HTTP request that the core answers, from its OpenAPI document."""
+    core = load_settings(engine="scripted", plugins="monitor")  # a plugin without routes
+    paths = create_app(core).openapi()["paths"]
     rows = "".join(
         f"- `{method.upper()} {path}`: {said['summary']}\n"
         for path, methods in sorted(paths.items())
@@ -195,8 +194,8 @@ def http_api_page() -> str:
     return f"""{MARK}
 # HTTP API
 
-All HTTP requests of the service. Parameters, bodies and examples: `/docs` of a running service,
-`/openapi.json` for generators (both need the token). Live audio: [live-wire.md](live-wire.md).
+Parameters, bodies and examples: `/docs` of a running service, `/openapi.json` for generators (both
+need the token). [Plugins](plugins.md) add those of other systems' clients, and `/v1/talk`.
 
 {rows}
 ## Fields of transcribe
@@ -209,15 +208,13 @@ VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what 
 {fields}
 ## Fields of the answer
 
-Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_id`. No engine
-returns raw output.
+Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_id`.
 
 **Confidence** (`confidence`, 0.001 to 1, also in live finals) is the geometric mean of the
-probabilities that the model gave the tokens of a text. With Whisper that of a word is the mean of
-its tokens, that of a segment of a recording the geometric mean of its words. A segment that is
-cut at a change of speakers has that of its words. A text that a person corrected has none; words
-that stay keep theirs. There is none for music and noise, from Voxtral and from servers with
-OpenAI's API.
+probabilities that the model gave the tokens of a text; with Whisper that of a word is the mean of
+its tokens, that of a segment of a recording, as of one cut at a change of speakers, the geometric
+mean of its words. There is none for corrected text, music and noise, from Voxtral and from servers
+with OpenAI's API. It is not calibrated: compare it within one model only.
 
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if

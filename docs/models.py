@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
 from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
 from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
@@ -45,30 +46,26 @@ from sidecar.interfaces.engine_interface import (
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
-CARDS = (6, 8, 10, 11, 12, 16, 24, 32)
+CARDS = (6, 8, 12, 16, 24, 32)
 """Gigabytes of memory that cards are sold with."""
 DESKTOP_GB = 0.7
 """What a desktop that is drawn by the same card takes, about."""
-CARDS_TIMED = ("RTX 4060", "RTX 3070", "RTX 3060", "RTX 4080", "RTX 4090", "A100 80GB")
+CARDS_TIMED = ("RTX 4060", "RTX 3060", "RTX 4080", "RTX 4090", "A100 80GB")
 COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: "#009e73"}
 
 
 WHISPER_MEASURED = """\
-CPU seconds for each second of audio beside faster-whisper with the same weights, and the peak of
-memory: `base`, `int8`, one thread, five beams, 90 s of English (`python -m bench.whisper --runs 1`;
-two busy cores without AVX-512: compare the figures, not the machine).
-
-faster-whisper 0.210 (370 MB), its batches of 4 0.169 (582 MB); `whisper` without speakers 0.214
-(554 MB), with speakers 0.253 (647 MB). Larger sizes go by their encoder: thirty seconds took that
-of `tiny` 0.52 CPU-s, of `base` 1.16, of `small` 3.8."""
+CPU seconds for each second of audio, and the peak of memory (`base`, `int8`, one thread, five
+beams, without AVX-512; `python -m bench.whisper --runs 1`): 0.253 with speakers (647 MB), 0.214
+without (554 MB); faster-whisper with the same weights 0.210 (370 MB). Larger sizes go by their
+encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of `small` 3.8."""
 """By hand: it takes some minutes."""
 
 
 WHISPER_LIVE_MEASURED = """\
-Live, on two cores, with people who all talk: seconds from the end of a segment to its words, p95
-(`bench.whisper_live` at 9d96464c): `tiny` with one session 0.50, with four 0.77, with six 2.29;
-`base` 0.98 and with two 3.67. So at most four sessions are admitted. `small` and larger need a GPU
-live, which was not measured."""
+Live, on two cores: seconds from the end of a segment to its words, p95 (`bench.whisper_live` at
+9d96464c): `tiny` with four sessions, the most on a CPU, 0.77; `base` with one 0.98, with two 3.67.
+`small` and larger need a GPU live."""
 """By hand."""
 
 
@@ -109,9 +106,8 @@ def models_page(mark: str, table: Table) -> str:
     return f"""{mark}
 # Models
 
-Which engine and model to choose, what it needs, and how to get it. `engine = "auto"` takes
-VibeVoice-ASR with a GPU and a checkpoint, Whisper if `language` is not English and a Whisper model
-is installed, else the embedded engine.
+Which model to choose, what it needs, and how to get it. What `engine = "auto"` takes:
+[settings.md](settings.md#engines).
 
 | You have | and speak | take |
 |---|---|---|
@@ -130,17 +126,12 @@ is installed, else the embedded engine.
 | `vibevoice-streaming` | {_precisions(STREAMING)} | as `vibevoice` |
 | `vibevoice` | {_precisions(VIBEVOICE)} | 1.5 GB with CPU torch |
 
-The CUDA build of torch, for an NVIDIA GPU, adds several GB of NVIDIA's libraries.
-
-`confidence` ([what it is](http-api.md#fields-of-the-answer)) is not calibrated: compare it within
-one model only.
+The CUDA build of torch adds several GB.
 
 ## The embedded engine
 
-`moonshine`: recognition and speaker identification on the CPU, with its weights inside the
-`moonshine-voice` wheel (MIT). English only. Speech that the diarization misses is found by voice
-activity detection. If it is unsure of most words, `metadata.warnings` has
-`{{"code": "language_doubtful", "message": "…"}}`
+`moonshine`: English, on the CPU, with its weights inside the `moonshine-voice` wheel (MIT). If it
+is unsure of most words, `metadata.warnings` has `{{"code": "language_doubtful", "message": "…"}}`
 ([decision](decisions/recognition-parameters.md)). The executable has it and Whisper
 ([another language](building.md#another-language)).
 
@@ -160,14 +151,10 @@ Names with `.en` or `distil` are English only.
 
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.
-- **Speech without words**: where the diarizer detects speech and a window has no words for a second
-  or more, that part is recognized once more, alone.
 - **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips: WER 3.7 and 3.9, DER
   3.5 and 2.7, cpWER 4.3 and 3.9 (`python -m bench.accuracy --server`, a service with each).
-- **Threads**: half of the cores, or `OMP_NUM_THREADS`.
-- **Live**: if it is the engine for files, or with `--live-engine whisper`. Each segment costs a
-  whole window. If windows take more than a second there are finals only (notice `partials_off`).
-  `accurate` follows five hypotheses for finals.
+- **Live**: if it is the engine for files, or with `--live-engine whisper`. If windows take over a
+  second there are finals only (notice `partials_off`). `accurate` follows five hypotheses.
 
 ### Cost
 
@@ -186,7 +173,7 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
 - **Delay** of its words: 80 to 2400 ms in steps of 80, by session; default: 480 ms.
 - **Sessions**, at most {VOXTRAL.sessions}, share the model. Each reserves {minute} MB of GPU memory
-  ({ten_s} MB for ten seconds of speech); `live_delay` limits by measured speed.
+  ({ten_s} MB for ten seconds of speech).
 - **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
   Licence of the weights: see the card of the checkpoint.
 
@@ -199,20 +186,16 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
     vibevoice-asr pull vibevoice-streaming     # 17.3 GB; vibevoice-streaming-1.5b: 11.2 GB
     vibevoice-asr --live-engine vibevoice-streaming
 
-- **Words** come every 2.93 s while somebody speaks, of the 3.47 s before: take Voxtral where they
-  have to come sooner, this model where people talk to each other. A segment ends at a pause, at
-  another speaker, or at the end of a sentence after 12 s. [All live
-  engines](live.md#choice-of-the-engine).
-- **Speakers**: the model says where another one begins, embeddings who it is, as for all live
-  engines. The 1.5B hears one speaker only.
-- **Times** within a window are in proportion to its characters, borders of speakers at the
-  nearest pause.
-- **Names and terms** (`prompt`, `hotwords`) stand before the audio of the whole session.
-- **Sessions** share passes of the decoder, eight at once; one that makes them fail costs the others
-  a pass, and no word. Each reserves {streaming_mb} MB of GPU
+- **Words** come every 2.93 s while somebody speaks, of the 3.47 s before
+  ([all live engines](live.md#choice-of-the-engine)). A segment ends at a pause, at
+  another speaker, or at the end of a sentence after 12 s.
+- **Speakers**: the model says where another one begins, embeddings who it is. The 1.5B hears one
+  speaker only.
+- **Times** within a window are in proportion to its characters.
+- **Sessions**: each reserves {streaming_mb} MB of GPU
   memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
   speech; then the cache begins again with the last minute. As many are admitted as fit by memory
-  and by predicted time (`doctor` says how many; a card that is not here:
+  and by predicted time (`doctor`; a card that is not here:
   `vibevoice-asr estimate --card 24GB --minutes 60 --engine vibevoice-streaming`). The first
   precision that holds one, and how many, with nothing else on the card:
 
@@ -220,14 +203,13 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 
 - **Beside `vibevoice`** on one card: `live_engine = "auto"` takes it if it fits beside an hour of
   audio. If it is named, both get the best precision with which both fit: int4 with 18 GB free, bf16
-  for files with 32 (the 1.5B: int4 with 12 GB, bf16 with 24). `doctor` names it. A live engine's
-  memory is reserved even while it is not loaded. With less, one runs at a time: the other is
-  refused (`wont_fit`) until `keep_alive` has unloaded the first.
-- **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds.
-  `vibevoice` is better for them: it gets a whole recording at once.
+  for files with 32 (the 1.5B: int4 with 12 GB, bf16 with 24). A live engine's memory is reserved
+  even while it is not loaded. With less, the other is refused (`wont_fit`) until `keep_alive` has
+  unloaded the first.
+- **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds;
+  `vibevoice` is better for them.
 - **Tested** with a tiny model against the released algorithm; the released ones were not run, so
-  memory, times and sessions are computed, within a fifth of public ports' on an RTX 3090.
-  Licence of the weights: MIT.
+  memory, times and sessions are computed. Licence of the weights: MIT.
 
 ## VibeVoice-ASR
 
@@ -235,13 +217,10 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
 {VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It transcribes up to an hour
 at once, with speakers, or in windows.
 
-- **Languages**: more than 50, also within one recording, without a setting. The model's page has
-  error rates for twelve.
-- **Times of words** (`words=true`): aligned with the sound, half of them within 0.1 s.
+- **Languages**: more than 50, also within one recording, without a setting.
 - **Licence of the weights**: MIT by Microsoft's page; the checkpoint's card counts.
 - **Several GPUs**: the first of `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG).
-- **Live audio** goes to the embedded engine; `--live-engine vibevoice` ends the start
-  (`engine_unavailable`).
+- **Live audio** goes to the embedded engine.
 
 ### Getting the checkpoint
 
@@ -253,27 +232,28 @@ A later `pull` without a revision stays at the same commit:
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull vibevoice --revision main   # the newest
 
-`vibevoice-asr list` shows what is installed, `vibevoice-asr rm NAME` deletes it. `pull NAME --json`
-prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`, and at the end `done`
-(`commit`, `folder`) or `failed` (`error`).
+`pull NAME --json` prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`,
+and at the end `done` (`commit`, `folder`) or `failed` (`error`).
 
 ### Over HTTP
 
 `models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
-in bytes, the packages that its engine lacks here, and `installed`. `memory_bytes` is computed, of
-the weights in the smallest precision. It needs the scope `admin`.
+in bytes (`memory_bytes`: of the weights in the smallest precision), the packages that its engine
+lacks here, and `installed`. It needs the scope `admin`, as do:
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
     curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
 
 The first is `pull --json` as server-sent events (without `folder`). Disconnecting ends it; the next
-one resumes it. At most two run at once. Both need the scope `admin`; without any token every
-program of this machine may do both, and every page of `allowed_origins`. A model that an engine of
-the service loads is not deleted (`model_in_use`). An engine takes a
-new model with the next start. `HF_ENDPOINT` names a mirror.
+one resumes it. At most two run at once. Without any token every program of this machine may do
+both, and every page of `allowed_origins`. A model that an engine of the service loads is not
+deleted (`model_in_use`). An engine takes a new model with the next start. `HF_ENDPOINT` names a
+mirror.
 
-Without a network (any model): on another machine with the same system
+### Without a network
+
+Any model, on another machine with the same system:
 
     pip install '.[vibevoice]'
     pip wheel -w /media/stick/wheels '.[vibevoice]'
@@ -286,14 +266,11 @@ and here, from the copy:
     vibevoice-asr --engine vibevoice
 
 `VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, the name of a repository in it, or a
-checkpoint that you fine-tuned (`save_pretrained` of model and processor). A folder with a LoRA
-adapter of the language model is merged into its model (`base_model_name_or_path`) at load. A
-checkpoint that bitsandbytes quantized (4 or 8 bit) is loaded as it is, as int4 or int8; other
-quantizations are refused. VibeVoice-ASR-BitNet is another model. Only
+checkpoint that you fine-tuned (`save_pretrained` of model and processor; compare two on your
+recordings: [bench.md](bench.md)). A folder with a LoRA adapter of the language model is merged into
+its model (`base_model_name_or_path`) at load. A checkpoint that bitsandbytes quantized (4 or 8 bit)
+is loaded as int4 or int8; other quantizations, and VibeVoice-ASR-BitNet, are refused. Only
 safetensors are read; code and pickles are never run.
-`vibevoice-asr estimate talk.m4a --engine vibevoice` needs the
-whole checkpoint, and says a time for cards whose bandwidth is known, elsewhere once
-recordings were transcribed. Two checkpoints compared on your recordings: [bench.md](bench.md).
 
 ### Memory of cards
 
@@ -305,26 +282,25 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 
 At the top of a band everything stays on the card; at its bottom encoders and token table are on
 the host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is
-transcribed in windows of about five, several at once, speakers linked over their borders by
-embeddings; with `windows=single` in as few as fit. A recording is refused (`wont_fit`) only if
-five minutes do not fit. The planner counts on {TOKENS_PER_SECOND:g} tokens for a
-second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of
-fragmentation; the latter two are not measured on a GPU yet. Tensors are checked by a simulation
-(`python -m bench.memory`; never low, at most 5 % high).
+transcribed in [windows](decisions/vibevoice-engine.md) of about five, several at once; with
+`windows=single` in as few as fit. A recording is refused (`wont_fit`) only if five minutes do not
+fit. The planner counts on {TOKENS_PER_SECOND:g} tokens for a second of audio,
+{CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of fragmentation; the
+latter two are not measured on a GPU yet.
 
-**Beside each other.** A recording that comes while others run joins them at the border of a window
-(`batch`: at most eight). For them a recording that runs alone reserves memory, too: of ten minutes
-in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}, and where less is free, for fewer. No
+**Beside each other.** For recordings that may join it (`batch`: at most eight) one that runs alone
+reserves memory, too: of ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}. No
 recording is refused for it; but a live engine or a voice that is loaded meanwhile finds that much
 less. `batch = 1` reserves what a recording takes itself.
 
-On 8 GB int8 does not fit: encoders, projector and head stay in 16 bit, so the weights take
-{everything / GB:.1f} GB, and {least / GB:.1f} GB with encoders and token table on the host.
+The weights in int8, with encoders, projector and head in 16 bit, take {everything / GB:.1f} GB, and
+{least / GB:.1f} GB with encoders and token table on the host.
 
 ### Duration of an hour
 
 Estimated from the cards' bandwidths; unmeasured. In brackets: with `windows=single`. Another card
-or length, without card or checkpoint: `vibevoice-asr estimate --card 12GB --minutes 90`.
+or length: `vibevoice-asr estimate --card 12GB --minutes 90`; a recording of yours, with the
+checkpoint: `vibevoice-asr estimate talk.m4a --engine vibevoice`.
 
 {table(("Card", "bf16", "int4", "int8"), _times())}"""
 
@@ -390,8 +366,7 @@ def _rows() -> Iterable[tuple[str, ...]]:
             free, shared = _minutes(precision, card), _minutes(precision, card - DESKTOP_GB)
             cells.append(f"{free} min ({shared})" if free != "–" else "–")
         hour = forecast_on(find_card(f"{card}GB"), 3600.0, TranscribeOptions())
-        windows = f"{hour.precision}, {hour.windows} windows, {hour.at_once} at once"
-        yield f"{card} GB", *cells, windows if hour.fits else "–"
+        yield f"{card} GB", *cells, hour.precision if hour.fits else "–"
 
 
 def _minutes(precision: Precision, gigabytes: float) -> str:
@@ -427,8 +402,9 @@ def _times_cell(batched: JobForecast, single: JobForecast) -> str:
 
 def _whispers() -> str:
     """Return the names of models with the size of their download, a line of the width of a page."""
-    names = ", ".join(f"`{name}` ({one.gb:g} GB)" for name, one in WHISPER_MODELS.items())
-    text = f"Models and their downloads: {names}."
+    sizes = groupby(WHISPER_MODELS, lambda name: WHISPER_MODELS[name].gb)
+    groups = (f"{', '.join(f'`{name}`' for name in names)} ({gb:g} GB)" for gb, names in sizes)
+    text = f"Models and their downloads: {'; '.join(groups)}."
     return textwrap.fill(text, 98, break_long_words=False, break_on_hyphens=False)
 
 

@@ -27,10 +27,9 @@ class EngineSettings(SettingsGroup):
     ] = setting(
         "auto",
         "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint, "
-        "Whisper if 'language' is not English and a model is installed, else the embedded engine; "
-        "'vibevoice' runs on a CPU, too; 'whisper' is for other languages without a GPU; "
-        "'moonshine' is the embedded engine; 'scripted' returns made-up text at once (for "
-        "developers of hosts).",
+        "Whisper if 'language' is not English and a model is installed, else 'moonshine', the "
+        "embedded engine; 'vibevoice' runs on a CPU, too; 'scripted' returns made-up text at once "
+        "(for developers of hosts).",
     )
     language: Language = setting(
         AUTO,
@@ -39,19 +38,18 @@ class EngineSettings(SettingsGroup):
     )
     precision: Precision = setting(
         Precision.AUTO,
-        "Precision at the start; requests and POST /reload-model change it for those after "
-        "them. An engine that lacks it uses its own and logs a warning.",
+        "Precision at the start; requests and POST /reload-model change it. An engine that lacks "
+        "it uses its own and logs a warning.",
     )
     model_path: Path | None = setting(
         None,
-        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (of a "
-        "Whisper model in CTranslate2's layout for the engine 'whisper'); if unset, the cache of "
-        "'vibevoice-asr pull'. A named folder has to be usable, with the engine 'auto' too.",
+        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (for the "
+        "engine 'whisper' of a model in CTranslate2's layout), which has to be usable; if unset, "
+        "the cache of 'vibevoice-asr pull'.",
     )
     whisper_model: str = setting(
         "",
-        "Whisper model: 'tiny' to 'large-v3-turbo', 'distil-large-v3' and others; if "
-        "unset, the best installed one.",
+        "Whisper model, such as 'small' (docs/models.md); if unset, the best installed one.",
     )
     device: Literal["auto", "cuda", "cpu"] = setting(
         "auto", "Device of engines that can use a GPU; 'auto' uses one if available."
@@ -61,18 +59,17 @@ class EngineSettings(SettingsGroup):
     )
     allow_download: bool = setting(
         False,
-        "Let 'serve --engine vibevoice' download a missing checkpoint (16.7 GB) before it "
-        "starts; otherwise it asks on a terminal.",
+        "Let 'serve --engine vibevoice' download a missing checkpoint (16.7 GB) before it starts, "
+        "without asking.",
     )
     diarization: DiarizationEffort = setting(
         DiarizationEffort.BALANCED,
-        "Effort of diarization: 'balanced' (the knee of the measured curve) or 'accurate' "
-        "(a third more work, slightly fewer errors).",
+        "Effort of diarization: 'accurate' does a third more work, with slightly fewer errors.",
     )
     batch: int = setting(
         0,
-        "Recordings that VibeVoice-ASR decodes in step, or that an upstream has at once; 0: 8, and "
-        "1 for VibeVoice-ASR on a CPU, where it does not pay.",
+        "Recordings that VibeVoice-ASR decodes in step, or that an upstream has at once; 0: 8, "
+        "and 1 for VibeVoice-ASR on a CPU.",
         ge=0,
         le=8,
     )
@@ -81,8 +78,7 @@ class EngineSettings(SettingsGroup):
     )
     keep_alive: Duration = setting(
         600.0,
-        "Time that an idle engine stays in memory (such as '10m'); 0 unloads it after each "
-        "job, -1 keeps it.",
+        "Time that an idle engine stays in memory; 0 unloads it after each job, -1 keeps it.",
         ge=-1,
     )
 
@@ -103,8 +99,8 @@ class EnrolledSpeakerSettings(SettingsGroup):
 
     people: bool = setting(
         False,
-        "Store enrolled speakers, to identify them in later recordings: biometric data, encrypted, "
-        "in a file or in the database of journal (docs/people.md). Default: nothing is stored.",
+        "Store enrolled speakers, to identify them in later recordings: biometric data, encrypted "
+        "(docs/people.md).",
     )
 
 
@@ -113,8 +109,8 @@ class JobSettings(setting_types.SettingsGroup):
 
     queue_limit: int = setting(
         64,
-        "Jobs that may wait, including those being uploaded; beyond it the answer is 503 "
-        "with Retry-After, before the recording is read.",
+        "Jobs that may wait, including those being uploaded; beyond it the answer is 503 with "
+        "Retry-After.",
         ge=1,
     )
     job_retention: setting_types.OptionalDuration = setting(
@@ -126,20 +122,19 @@ class JobSettings(setting_types.SettingsGroup):
     )
     job_retention_mb: int = setting(
         64,
-        "Memory in MB for finished results of one owner; beyond it the oldest are deleted "
-        "early. Without 'Prefer: respond-async' nothing is kept.",
+        "Memory in MB for finished results of one owner; beyond it the oldest are deleted early.",
         ge=1,
     )
     keep_jobs: bool = setting(
         False,
-        "Persist jobs across crashes and restarts: those submitted for later, with their "
-        "recordings, encrypted, in a folder (docs/keeping-jobs.md). Default: nothing is persisted.",
+        "Persist jobs that are submitted for later, with their recordings, encrypted, across "
+        "crashes and restarts (docs/keeping-jobs.md).",
     )
     keep_recordings_mb: int = setting(
         0,
-        "With 'keep_jobs': disk space in MB for recordings of finished jobs, encrypted, to "
-        "play them as long as their transcripts exist; beyond it the oldest of that owner "
-        "are deleted. With 0 a recording is deleted when its job ends.",
+        "With 'keep_jobs': disk space in MB for recordings of finished jobs, encrypted, to play "
+        "them; beyond it the oldest of that owner are deleted. With 0 a recording is deleted when "
+        "its job ends.",
         ge=0,
     )
     journal_key: Annotated[
@@ -157,8 +152,8 @@ class RecordingSettings(setting_types.SettingsGroup):
     max_upload_mb: int = setting(2048, "Largest upload in MB.", ge=1)
     upload_room_mb: int = setting(
         4096,
-        "Maximum MB of uploads in progress; beyond it the answer is 503 with Retry-After, "
-        "for owners with more than an equal share. A single upload may exceed it.",
+        "Maximum MB of uploads in progress, a single one excepted; beyond it owners with more "
+        "than an equal share get 503 with Retry-After.",
         ge=1,
     )
     max_audio_hours: float = setting(5.0, "Longest recording in hours.", gt=0, le=1000)

@@ -20,24 +20,23 @@ class LiveSettings(SettingsGroup):
     ] = setting(
         "auto",
         "Engine for live audio, in its own process: 'auto' uses the engine for files if it "
-        "supports live audio, else 'vibevoice-streaming' if the GPU holds it beside that one, else "
-        "the embedded one; 'none' refuses live audio; 'voxtral' supports live audio only; "
-        "'vibevoice' does not support it, and ends the start.",
+        "supports live audio, else 'vibevoice-streaming' if the GPU holds it beside that one, "
+        "else the embedded one; 'none' refuses live audio; 'vibevoice' does not support it, and "
+        "ends the start.",
     )
     live_sessions: int = setting(
         100, "Maximum live sessions at once; fewer if the engine supports fewer.", ge=0
     )
     live_sessions_per_owner: int | None = setting(
         None,
-        "Maximum live sessions of one owner; 0: unlimited. If unset: unlimited on the "
-        "loopback, 32 if other machines can reach the service.",
+        "Maximum live sessions of one owner; 0: unlimited. If unset: 32 if other machines can "
+        "reach the service.",
         ge=0,
     )
     live_delay: Duration = setting(
         1.0,
-        "Delay of a final under load. If more is predicted, the service rejects new speech "
-        "of live sessions, then omits partials, labels and utterances; 0 limits the number "
-        "of sessions only.",
+        "Delay of a final under load. If more is predicted, the service sheds work "
+        "(docs/live.md); 0 limits the number of sessions only.",
         ge=0,
     )
     live_idle: Duration = setting(
@@ -49,8 +48,7 @@ class LiveSettings(SettingsGroup):
     )
     live_buffer_mb: int = setting(
         256,
-        "MB of audio that all live sessions buffer; beyond it clients wait, except one, "
-        "whose utterance is recognized first.",
+        "MB of audio that all live sessions buffer; beyond it clients wait.",
         ge=1,
     )
     live_timeout: Duration = setting(20.0, "Timeout of the recognition of a live segment.", gt=0)

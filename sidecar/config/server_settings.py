@@ -23,8 +23,7 @@ class ProcessSettings(setting_types.SettingsGroup):
 
     config: Path | None = setting(
         None,
-        "File with settings: TOML with these names. Default: config.toml in the user's "
-        "configuration folder.",
+        "TOML file with these settings. Default: config.toml in the user's configuration folder.",
     )
     host: str = setting(
         "127.0.0.1",
@@ -33,9 +32,9 @@ class ProcessSettings(setting_types.SettingsGroup):
     port: int = setting(8765, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
     if_port_taken: Literal["fail", "reuse", "takeover"] = setting(
         "fail",
-        "If another vibevoice-asr uses the port: 'reuse' names that service in the ready "
-        "line and exits, if it has this version, else acts as 'fail'; 'takeover' stops it, "
-        "whatever its version, and serves; 'fail' ends the start.",
+        "If another vibevoice-asr uses the port: 'reuse' names that service in the ready line and "
+        "exits, if it has this version, else acts as 'fail'; 'takeover' stops it, whatever its "
+        "version; 'fail' ends the start.",
     )
     parent_pid: int | None = setting(
         None,
@@ -43,29 +42,23 @@ class ProcessSettings(setting_types.SettingsGroup):
         "started the service.",
         ge=1,
     )
-    exit_with_stdin: bool = setting(
-        False, "Stop when standard input is closed, as when the host ends."
-    )
+    exit_with_stdin: bool = setting(False, "Stop when standard input is closed.")
     shutdown_grace: setting_types.Duration = setting(
         10.0, "Time for the running job to finish after SIGTERM.", ge=0
     )
     data_dir: Path | None = setting(
         None,
-        "Folder for all that the service writes: the log file, crash notes, its "
-        "certificate and tokens; in subfolders, if a setting turns them on, 'jobs' "
-        "and 'people', encrypted, and 'voices'. If unset: the user's state folder, and for "
+        "Folder for all that the service writes: log file, crash notes, certificate, tokens, and "
+        "the subfolders 'jobs', 'people' and 'voices'. If unset: the user's state folder, and for "
         "the subfolders the user's data folder.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
-        "info", "Lowest severity that is logged (to stderr and the log file)."
+        "info", "Lowest severity that is logged, to stderr and the log file."
     )
-    log_format: Literal["text", "json"] = setting(
-        "text", "Log lines as text or JSON, on stderr and in the log file."
-    )
+    log_format: Literal["text", "json"] = setting("text", "Log lines as text or JSON.")
     plugins: setting_types.WordList = setting(
         (ALL_PLUGINS,),
-        "Plugins that are on: 'all', or their names; '-NAME' leaves one out. A plugin that is off "
-        "has no route, port or setting (docs/plugins.md).",
+        "Plugins that are on: 'all', or their names; '-NAME' leaves one out (docs/plugins.md).",
     )
 
 
@@ -87,9 +80,8 @@ class OperationsSettings(setting_types.SettingsGroup):
     )
     metrics: MetricsOptions = setting(
         (),
-        "'open': '/metrics', '/metrics.json' and '/system' need no token; 'owners': the "
-        "metrics have the live sessions of each owner, by name, which is personal data, "
-        "with a label for each; or both.",
+        "'open': '/metrics', '/metrics.json' and '/system' need no token; 'owners': the metrics "
+        "have the live sessions of each owner by name, which is personal data; or both.",
     )
 
 
@@ -110,59 +102,58 @@ class AccessSettings(setting_types.SettingsGroup):
     )
     token_keys: Path | None = setting(
         None,
-        "Public keys of signed tokens (JWT, ES256), a folder or a PEM file; the service "
-        "then requires such a token. If unset: those of 'token create' if the service "
-        "listens beyond the loopback, else none.",
+        "Public keys of signed tokens (JWT, ES256), a folder or a PEM file; the service then "
+        "requires such a token. If unset: those of 'token create' if the service listens beyond "
+        "the loopback.",
     )
     allowed_hosts: setting_types.WordList = setting(
-        (), "Host names that clients may use for this machine, beside those of the loopback."
+        (), "Names of this machine that clients may use, beside those of the loopback."
     )
     allowed_origins: setting_types.WordList = setting(
         (
             *("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
             *("app://*", "capacitor://localhost"),
         ),
-        "Origins of web pages that may use the service. The defaults are those of programs on "
-        "this machine, as Tauri, Electron ('app://' is every origin of that scheme, which no "
-        "web page can have) and Capacitor name them. 'localhost' is any server on this "
-        "machine (for development). A value replaces the default.",
+        "Origins of web pages that may use the service, instead of the default: programs on this "
+        "machine, as Tauri, Electron ('app://' is every origin of that scheme, which no web page "
+        "can have) and Capacitor name them. 'localhost' is any server on this machine (for "
+        "development).",
     )
     tls: str = setting(
         TLS_OFF,
-        "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes, while "
-        "open connections stay. 'self-signed' creates a certificate once in the data folder, and "
-        "writes its SHA-256 fingerprint to the ready line and the log. 'off': no HTTPS.",
+        "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes. "
+        "'self-signed' creates a certificate once in the data folder; its SHA-256 fingerprint is "
+        "in the ready line and the log.",
     )
     tls_key: Path | None = setting(
         None, "PEM file with the key; in the certificate's file if unset."
     )
     forwarded_allow_ips: setting_types.WordList = setting(
         (),
-        "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' "
-        "are trusted. Forwarded requests count as remote: they need a token.",
+        "Addresses or networks of proxies whose 'X-Forwarded-For' and 'X-Forwarded-Proto' are "
+        "trusted. Forwarded requests need a token.",
     )
     limit_requests: int | None = setting(
         None,
         "Requests a minute of one owner, and four times that of one address before "
-        "authentication; 0: unlimited. If unset: unlimited on the loopback, 1200 if other "
-        "machines can reach the service.",
+        "authentication; 0: unlimited. If unset: 1200 if other machines can reach the service.",
         ge=0,
     )
     limit_jobs: int | None = setting(
         None,
-        "Jobs of one owner at once; 0: unlimited. If unset: unlimited on the loopback, 32 "
-        "if other machines can reach the service.",
+        "Jobs of one owner at once; 0: unlimited. If unset: 32 if other machines can reach the "
+        "service.",
         ge=0,
     )
     limit_queued_hours: float | None = setting(
         None,
-        "Hours of waiting audio of one owner, one recording always; 0: unlimited. If "
-        "unset: unlimited on the loopback, 24 if other machines can reach the service.",
+        "Hours of waiting audio of one owner, one recording always; 0: unlimited. If unset: 24 if "
+        "other machines can reach the service.",
         ge=0,
     )
     limit_upload_mb: int | None = setting(
         None,
-        "MB that one owner may upload in an hour; the last upload may exceed it. 0: unlimited. If "
-        "unset: unlimited on the loopback, 16384 if other machines can reach the service.",
+        "MB that one owner may upload in an hour; the last upload may exceed it; 0: unlimited. If "
+        "unset: 16384 if other machines can reach the service.",
         ge=0,
     )

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FINISHED = EVENT_NAMES[Finished]
 IDLE_TRIM_S = 15.0
 """Idle time after which free memory goes back to the kernel. Not sooner: the next recording would
-fault it in again, which makes it 1 to 10 % slower (docs/decisions/vibevoice-worker.md), and people
+fault it in again, which makes it 1 to 10 % slower (docs/decisions/vibevoice-engine.md), and people
 who dictate pause for seconds."""
 
 

@@ -44,7 +44,7 @@ _DURATION_MARK = "<|AUDIO_DURATION|>"
 """Mark in the template of the released processor, no token."""
 _CHUNK_ROUNDING_TOKENS = 5
 """Tokens to a multiple of which the last chunk is padded. On a CPU every length costs time and
-memory for new kernels (docs/decisions/vibevoice-worker.md)."""
+memory for new kernels (docs/decisions/vibevoice-engine.md)."""
 
 log = logging.getLogger(__name__)
 ENCODER_MODULES = (

@@ -21,27 +21,21 @@ class ConversationSettings(SettingsGroup):
     llm: str = setting(
         "repeat",
         "Language model of conversations: 'repeat' repeats the user; 'auto' uses one that runs on "
-        "this machine (Ollama, LM Studio, llama.cpp, vLLM), else repeats; or the address of a "
-        "server with OpenAI's chat completions, such as 'http://127.0.0.1:11434'.",
+        "this machine, else repeats (docs/talk.md); or the address of a server with OpenAI's chat "
+        "completions, such as 'http://127.0.0.1:11434'.",
     )
     llm_model: str = setting("", "Model of that server; its first if unset.")
-    llm_key: SecretStr | None = setting(
-        None, "Key for that server, sent as 'Authorization: Bearer' (@FILE)."
-    )
+    llm_key: SecretStr | None = setting(None, "Key for that server (@FILE).")
     voice_engine: Literal["auto", "none", "moonshine", "system", "espeak", "speech", "scripted"] = (
         setting(
             "auto",
             "TTS engine of conversations, in its own process: 'auto' uses what is installed, "
-            "'none' returns text only; 'moonshine' has the voices of 'vibevoice-asr pull voice', "
-            "'system' those of macOS and Windows, 'espeak' robotic ones in a hundred languages "
-            "(the extra 'espeak'); 'speech' uses a server, to which the answers are sent "
-            "('auto' never does that); 'scripted' returns tones (for developers of pages).",
+            "'none' returns text only (docs/voices.md); 'speech' uses a server, to which the "
+            "answers are sent ('auto' never does that).",
         )
     )
     speech_url: str = setting(
         "", "Server with OpenAI's /v1/audio/speech, for the voice_engine 'speech'."
     )
     speech_model: str | None = setting(None, "Model of that server; 'tts-1' if unset.")
-    speech_key: SecretStr | None = setting(
-        None, "Key for that server, sent as 'Authorization: Bearer' (@FILE)."
-    )
+    speech_key: SecretStr | None = setting(None, "Key for that server (@FILE).")

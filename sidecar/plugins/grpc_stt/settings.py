@@ -21,27 +21,22 @@ class GrpcSettings(SettingsGroup):
     )
     grpc_client_ca: Path | None = setting(
         None,
-        "PEM file of the authorities that sign clients' certificates: gRPC clients without "
-        "such a certificate are rejected (mTLS). Requires --tls FILE or --tls self-signed; "
-        "reloaded when it changes.",
+        "PEM file of the authorities that sign clients' certificates: gRPC clients without such a "
+        "certificate are rejected (mTLS). Requires TLS; reloaded when it changes.",
     )
     grpc_silence: Annotated[SilenceSeconds, BeforeValidator(parse_duration)] = setting(
-        0.5, "Silence that ends an utterance: default of gRPC sessions."
+        0.5, "Default silence that ends an utterance."
     )
     grpc_threshold: Probability = setting(
         0.5,
-        "Threshold of the probability of speech: default of gRPC sessions; with 0 all "
-        "audio is speech.",
+        "Default threshold of the probability of speech; with 0 all audio is speech.",
     )
-    grpc_profile: Literal["realtime", "accurate"] = setting(
-        "realtime", "Decode profile: default of gRPC sessions."
-    )
+    grpc_profile: Literal["realtime", "accurate"] = setting("realtime", "Default decode profile.")
     grpc_task: Literal["transcribe", "translate"] = setting(
         "transcribe",
-        "Task: default of gRPC sessions; 'translate' (into English) if the engine supports it.",
+        "Default task; 'translate' (into English) if the engine supports it.",
     )
     grpc_keep: bool = setting(
         False,
-        "Keep gRPC sessions as jobs of their owners, as 'keep' does on /v1/live (docs/live.md); "
-        "with 'keep_jobs' and 'keep_recordings_mb' their audio too.",
+        "Keep gRPC sessions as jobs of their owners, as 'keep' does on /v1/live (docs/live.md).",
     )

@@ -8,7 +8,6 @@ class OpenAISettings(SettingsGroup):
 
     openai_strict: bool = setting(
         False,
-        "Reject requests of OpenAI's transcription API that cannot be fulfilled: a model whose "
-        "name GET /v1/models does not list, or none; log probabilities; granularities without "
-        "verbose_json. Otherwise the service answers with a Warning header (docs/openai.md).",
+        "Reject requests of OpenAI's transcription API that cannot be fulfilled "
+        "(docs/openai-wire.md). Otherwise the service answers them with a Warning header.",
     )

@@ -38,7 +38,7 @@ class S2SSettings(SettingsGroup):
 
     talk_ports: TalkPorts = setting(
         None,
-        "'original' serves conversations at port 8005 of the loopback, too, as the page of "
-        "the speech-to-speech demo, served at port 3000, expects it; or other ports for "
-        "the two, such as '8006:3001' (docs/talk.md).",
+        "'original' serves conversations at port 8005 of the loopback, too, for the page of the "
+        "speech-to-speech demo at port 3000; or other ports for the two, such as '8006:3001' "
+        "(docs/talk.md).",
     )

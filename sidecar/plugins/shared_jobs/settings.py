@@ -14,24 +14,21 @@ class SharedJobSettings(SettingsGroup):
 
     role: Literal["all", "front", "node"] = setting(
         ROLE_ALL,
-        "Role of this service among those that share a journal: 'front' accepts requests "
-        "and runs no jobs, 'node' runs jobs and accepts none, 'all' does both. Live audio "
-        "is transcribed by the service that receives it (docs/scale.md).",
+        "Role of this service among those that share a journal: 'front' accepts requests and runs "
+        "no jobs, 'node' runs jobs and accepts none, 'all' does both (docs/scale.md).",
     )
     journal: DatabaseUrl | None = setting(
         None,
-        "Address of a PostgreSQL database in which several services share their jobs, such as "
-        "postgresql://vibevoice@db.example/vibevoice (docs/journal.md). Jobs persist as with "
-        "'keep_jobs', and 'uploads' has to be visible to all services. A command line, which other "
-        "programs can read, may not contain a password: '@FILE' has the address in a file.",
+        "Address of a PostgreSQL database in which several services share and persist their jobs, "
+        "such as postgresql://vibevoice@db.example/vibevoice (docs/journal.md). A command line, "
+        "which other programs can read, may not contain a password: '@FILE' has the address in a "
+        "file.",
     )
     uploads: str | None = setting(
         None,
-        "With 'journal': recordings of jobs for all services: the full path of a folder, "
-        "or a bucket of an S3-compatible storage, such as s3://recordings/asr "
-        "(docs/journal.md); 'jobs/uploads' in 'data_dir' if unset. Keys, address and "
-        "region as for AWS' libraries: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a "
-        "profile, or a role; AWS_ENDPOINT_URL_S3 if it is not AWS; AWS_DEFAULT_REGION.",
+        "With 'journal': recordings of jobs for all services: the full path of a folder, or a "
+        "bucket of an S3-compatible storage, such as s3://recordings/asr, with keys and region as "
+        "for AWS' libraries (docs/journal.md); 'jobs/uploads' in 'data_dir' if unset.",
     )
 
     @property

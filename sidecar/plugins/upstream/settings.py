@@ -36,8 +36,7 @@ class UpstreamSettings(SettingsGroup):
     )
     upstream_key: SecretStr | None = setting(
         None,
-        "Key for the upstreams, sent as 'Authorization: Bearer' (@FILE); a file with "
-        "several lines has one for each upstream in order.",
+        "Key for the upstreams (@FILE); of several lines, each is for one upstream.",
     )
     upstream_ca: Path | None = setting(
         None, "PEM file of certificates to trust for https, beside the system's."
