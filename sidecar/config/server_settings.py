@@ -33,8 +33,8 @@ class ProcessSettings(setting_types.SettingsGroup):
     if_port_taken: Literal["fail", "reuse", "takeover"] = setting(
         "fail",
         "If another vibevoice-asr uses the port: 'reuse' names that service in the ready line and "
-        "exits, if it has this version, else acts as 'fail'; 'takeover' stops it, whatever its "
-        "version; 'fail' ends the start.",
+        "exits, if it has this version, else fails; 'takeover' stops it, whatever its version; "
+        "'fail' ends the start.",
     )
     parent_pid: int | None = setting(
         None,
@@ -92,10 +92,10 @@ class AccessSettings(setting_types.SettingsGroup):
         SecretStr | None, setting_types.at_least(setting_types.MIN_TOKEN_CHARACTERS)
     ] = setting(
         None,
-        "Token that clients have to send as 'Authorization: Bearer'; if unset, none is "
-        "required. As for every secret, '@FILE' reads it from a file that no other user "
-        "may read (0600), '@-' from the first line of standard input. Flags take no other "
-        "form: other programs can read command lines.",
+        "Token that clients have to send as 'Authorization: Bearer'; if unset, none is required. "
+        "As for every secret, '@FILE' reads it from a file that no other user may read (0600), "
+        "'@-' from the first line of standard input; flags take no other form, as other programs "
+        "can read command lines.",
     )
     generate_token: bool = setting(
         False, "Generate a token at the start and write it to the ready line."
@@ -115,9 +115,8 @@ class AccessSettings(setting_types.SettingsGroup):
             *("app://*", "capacitor://localhost"),
         ),
         "Origins of web pages that may use the service, instead of the default: programs on this "
-        "machine, as Tauri, Electron ('app://' is every origin of that scheme, which no web page "
-        "can have) and Capacitor name them. 'localhost' is any server on this machine (for "
-        "development).",
+        "machine, as Tauri, Electron ('app://' is every origin of that scheme) and Capacitor name "
+        "them. 'localhost' is any server on this machine (for development).",
     )
     tls: str = setting(
         TLS_OFF,

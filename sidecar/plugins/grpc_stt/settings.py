@@ -21,8 +21,8 @@ class GrpcSettings(SettingsGroup):
     )
     grpc_client_ca: Path | None = setting(
         None,
-        "PEM file of the authorities that sign clients' certificates: gRPC clients without such a "
-        "certificate are rejected (mTLS). Requires TLS; reloaded when it changes.",
+        "PEM file of the authorities that sign clients' certificates: gRPC clients without one "
+        "are rejected (mTLS). Requires TLS; reloaded when it changes.",
     )
     grpc_silence: Annotated[SilenceSeconds, BeforeValidator(parse_duration)] = setting(
         0.5, "Default silence that ends an utterance."

@@ -14,15 +14,14 @@ class SharedJobSettings(SettingsGroup):
 
     role: Literal["all", "front", "node"] = setting(
         ROLE_ALL,
-        "Role of this service among those that share a journal: 'front' accepts requests and runs "
-        "no jobs, 'node' runs jobs and accepts none, 'all' does both (docs/scale.md).",
+        "Role of this service among those that share a journal: 'front' accepts requests, 'node' "
+        "runs jobs, 'all' does both (docs/scale.md).",
     )
     journal: DatabaseUrl | None = setting(
         None,
         "Address of a PostgreSQL database in which several services share and persist their jobs, "
-        "such as postgresql://vibevoice@db.example/vibevoice (docs/journal.md). A command line, "
-        "which other programs can read, may not contain a password: '@FILE' has the address in a "
-        "file.",
+        "such as postgresql://vibevoice@db.example/vibevoice (docs/journal.md); with a password "
+        "only as '@FILE' or a variable: other programs can read command lines.",
     )
     uploads: str | None = setting(
         None,

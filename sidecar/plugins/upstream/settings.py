@@ -28,8 +28,7 @@ class UpstreamSettings(SettingsGroup):
     )
     upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
         "auto",
-        "Kind of those servers: 'sidecar' is another vibevoice-asr, 'openai' any with OpenAI's "
-        "transcription API, 'vllm' VibeVoice-ASR in vLLM; 'auto' detects it for each.",
+        "Kind of those servers (docs/upstream.md); 'auto' detects it for each.",
     )
     upstream_model: str | None = setting(
         None, "Model requested of an upstream; its first if unset."
