@@ -342,12 +342,12 @@ def cached_snapshots(repo: Path) -> list[Path]:
 
 
 def complete_commit(
-    repo: Path, read: Callable[[Path], ModelCheckpoint] = read_checkpoint
+    repo: Path, checkpoint_reader: Callable[[Path], ModelCheckpoint] = read_checkpoint
 ) -> str | None:
     """Return the commit of a repository's first complete snapshot in a cache; `None` if there is
     none."""
     try:
-        found = first_complete_checkpoint(cached_snapshots(repo), read)
+        found = first_complete_checkpoint(cached_snapshots(repo), checkpoint_reader)
     except (errors.BadCheckpoint, OSError):  # perhaps deleted meanwhile
         return None
     return found.folder.name if found is not None and is_commit(found.folder.name) else None
@@ -374,7 +374,7 @@ def _candidate_folders(
 
 
 def first_complete_checkpoint(
-    folders: Iterable[Path], read: Callable[[Path], ModelCheckpoint] = read_checkpoint
+    folders: Iterable[Path], checkpoint_reader: Callable[[Path], ModelCheckpoint] = read_checkpoint
 ) -> ModelCheckpoint | None:
     """Return the first complete checkpoint; `None` if there are no folders.
 
@@ -384,7 +384,7 @@ def first_complete_checkpoint(
     wrong: errors.BadCheckpoint | None = None
     for folder in folders:
         try:
-            return read(folder)
+            return checkpoint_reader(folder)
         except errors.BadCheckpoint as error:
             wrong = wrong or error
     if wrong is not None:
@@ -395,7 +395,7 @@ def first_complete_checkpoint(
 def find_model(
     named: Path | None,
     cached: CachedRepositories,
-    read: Callable[[Path], ModelCheckpoint],
+    checkpoint_reader: Callable[[Path], ModelCheckpoint],
     what: str,
     remedy: str | None = None,
     marks: Iterable[str] = ("config.json",),
@@ -411,7 +411,9 @@ def find_model(
     try:
         if named is not None and not path.is_dir():
             raise errors.CheckpointNotFound(f"{path} is not a folder.")
-        found = first_complete_checkpoint(_candidate_folders(path, cached, marks), read)
+        found = first_complete_checkpoint(
+            _candidate_folders(path, cached, marks), checkpoint_reader
+        )
     except OSError as error:
         raise errors.CheckpointNotFound(
             f"{error.filename} cannot be read: {error.strerror}.", hint="Check its permissions."

@@ -49,6 +49,7 @@ MISTRAL_FILES = frozenset({"consolidated.safetensors", "params.json"})
 """Files of the same model in Mistral's own layout, which the repository may also have."""
 FETCHED_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt"})
 """Suffixes of the files of a checkpoint of transformers that are downloaded: no pickles."""
+TEKKEN_FILE = "tekken.json"
 
 
 def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
@@ -81,9 +82,6 @@ def _cached_vibevoice(root: Path) -> list[Path]:
 def is_vibevoice_cache(name: str) -> bool:
     """Return whether the ``name`` of a cache folder is that of a VibeVoice-ASR."""
     return "vibevoice" in name.lower() and "asr" in name.lower()
-
-
-TEKKEN_FILE = "tekken.json"
 
 
 @dataclass(frozen=True, slots=True)

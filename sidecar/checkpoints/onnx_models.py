@@ -36,6 +36,17 @@ CONTRIB_DOMAIN = "com.microsoft"
 _IR_VERSION, _OPSET = 9, 18
 _DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 Attribute = int | float | str | Sequence[int]
+ORT_MAGIC, ORT_MAGIC_OFFSET = b"ORTM", 4
+"""Magic number of a model in ONNX Runtime's format, and its offset in bytes."""
+_MODEL, _GRAPH = 1, 7
+_INITIALIZERS, _NODES = 0, 2
+_NAME = 0
+_NODE_INPUTS, _NODE_ATTRIBUTES = 8, 10
+_ATTRIBUTE_GRAPH = 7
+_DIMS, _DATA_TYPE, _RAW = 2, 3, 4
+_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
+MODELS_SUFFIX = ".models"
+"""Suffix of a file with models alone, which an executable has in place of the library."""
 
 
 def load_onnxruntime() -> Any:
@@ -71,17 +82,6 @@ def create_session(
     """
     runtime = load_onnxruntime()
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-ORT_MAGIC, ORT_MAGIC_OFFSET = b"ORTM", 4
-"""Magic number of a model in ONNX Runtime's format, and its offset in bytes."""
-_MODEL, _GRAPH = 1, 7
-_INITIALIZERS, _NODES = 0, 2
-_NAME = 0
-_NODE_INPUTS, _NODE_ATTRIBUTES = 8, 10
-_ATTRIBUTE_GRAPH = 7
-_DIMS, _DATA_TYPE, _RAW = 2, 3, 4
-_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +180,6 @@ class EmbeddedModel:
     what: str
     size: int
     digest: str
-
-
-MODELS_SUFFIX = ".models"
-"""Suffix of a file with models alone, which an executable has in place of the library."""
 
 
 def find_embedded_models(models: Sequence[EmbeddedModel]) -> Mapping[EmbeddedModel, bytes]:

@@ -162,8 +162,8 @@ class SqliteJobEventLog(JobEventLog):
         """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
         self.journal = open_journal(folder, secret, self._read)
-        self.seal = self.journal.seal
-        self.writer = SqliteWriter(self.journal.database)
+        self.seal = self.journal.cipher
+        self.writer = SqliteWriter(self.journal.connection)
         self._closed = False
 
     def add(self, record: JobRecord) -> None:
@@ -185,7 +185,7 @@ class SqliteJobEventLog(JobEventLog):
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
             after = partial(self.shelf.drop, entry.record)
-            self.writer.put(JobWrite(job_id, lambda: [deleted], after=after, gone=True))
+            self.writer.put(JobWrite(job_id, lambda: [deleted], after=after, deletes_job=True))
 
     def last_read(self, job_id: str) -> float:
         """As `JobEventLog.last_read`."""
@@ -243,20 +243,20 @@ class SqliteJobEventLog(JobEventLog):
 
     def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
         if event is None:
-            return self.seal.seal(serialize_record(record), record.id)
-        return self.seal.seal(serialize_change(event.change), f"{record.id}/{event.seq}")
+            return self.seal.encrypt(serialize_record(record), record.id)
+        return self.seal.encrypt(serialize_change(event.change), f"{record.id}/{event.seq}")
 
     def _read(self, journal: JobJournal) -> None:
         """Read all stored jobs."""
         self._entries.clear()
         self._keys.clear()
         self._last_reads.clear()
-        read = journal.database.execute
+        read = journal.connection.execute
 
         def opened(sealed: object, about: str) -> bytes:
             if not isinstance(sealed, bytes):
                 raise DecryptionFailed
-            return journal.seal.opened(sealed, about)
+            return journal.cipher.decrypt(sealed, about)
 
         try:
             jobs = read("SELECT id, submitted, last_read FROM jobs ORDER BY place").fetchall()

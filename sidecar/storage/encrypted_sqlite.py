@@ -18,9 +18,18 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.storage.encryption import SALT_BYTES, Cipher, DecryptionFailed
 
+log = logging.getLogger(__name__)
+
 KEY_TABLE = "CREATE TABLE key (salt BLOB NOT NULL, check_value BLOB NOT NULL)"
 """Table of every file; a step of its first version creates it."""
 _CHECK = b"vibevoice-asr"
+
+WRITE_DELAY_S = 1.0
+"""Delay of writes that no caller waits for and that may be lost. Also the delay until deleted rows
+are removed from the write-ahead log, unless a caller waits for that: a checkpoint takes as long as
+five commits, and other callers' commits would wait for it."""
+READER_BUSY_TIMEOUT_MS = 100
+"""Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +42,46 @@ class DatabaseLabels:
     place: str = "folder"
 
 
-def set_pragmas(database: sqlite3.Connection, *more: str) -> None:
+def set_pragmas(connection: sqlite3.Connection, *more: str) -> None:
     """Set pragmas of a file whose commits survive a loss of power, and whose deleted data is
     overwritten; and ``more``, before these."""
     safe = "synchronous = FULL", "fullfsync = ON", "secure_delete = ON", "foreign_keys = ON"
     for pragma in (*more, *safe):
-        database.execute(f"PRAGMA {pragma}").fetchall()
+        connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
 def migrate_sqlite(
-    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
+    connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], labels: DatabaseLabels
 ) -> None:
     """Migrate the file, a version at a time, each whole or not at all.
 
     Raises:
         errors.SettingsInvalid: it is of a later version.
     """
-    version = read_schema_version(database, migrations, words)
+    version = read_schema_version(connection, migrations, labels)
     for number, statements in enumerate(migrations[version:], version + 1):
-        database.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")
         for statement in statements:
-            database.execute(statement)
-        database.execute(f"PRAGMA user_version = {number}")
-        database.execute("COMMIT")
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
 
 
 def read_schema_version(
-    database: sqlite3.Connection, migrations: Sequence[Sequence[str]], words: DatabaseLabels
+    connection: sqlite3.Connection, migrations: Sequence[Sequence[str]], labels: DatabaseLabels
 ) -> int:
     """Return the version of the file.
 
     Raises:
         errors.SettingsInvalid: it is later than this program.
     """
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    check_schema_version(version, migrations, words)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    check_schema_version(version, migrations, labels)
     return int(version)
 
 
 def check_schema_version(
-    version: int, migrations: Sequence[Sequence[str]], words: DatabaseLabels
+    version: int, migrations: Sequence[Sequence[str]], labels: DatabaseLabels
 ) -> None:
     """Check that this program knows a version.
 
@@ -81,61 +90,52 @@ def check_schema_version(
     """
     if version > len(migrations):
         raise errors.SettingsInvalid(
-            f"The {words.what} were written by a later version of vibevoice-asr.",
-            hint=f"Use that version, or set {words.setting} to another {words.place}.",
+            f"The {labels.what} were written by a later version of vibevoice-asr.",
+            hint=f"Use that version, or set {labels.setting} to another {labels.place}.",
         )
 
 
-def open_cipher(database: sqlite3.Connection, secret: str, words: DatabaseLabels) -> Cipher:
+def open_cipher(connection: sqlite3.Connection, secret: str, labels: DatabaseLabels) -> Cipher:
     """Return the cipher of the file; a new file gets its salt and check value.
 
     Raises:
         errors.SettingsInvalid: it was encrypted with another key.
     """
-    row = database.execute("SELECT salt, check_value FROM key").fetchone()
+    row = connection.execute("SELECT salt, check_value FROM key").fetchone()
     if row is None:
-        seal, salt, check_value = create_cipher(secret, words)
-        database.execute("INSERT INTO key VALUES (?, ?)", (salt, check_value))
-        return seal
-    return verify_cipher(row[0], row[1], secret, words)
+        cipher, salt, check_value = create_cipher(secret, labels)
+        connection.execute("INSERT INTO key VALUES (?, ?)", (salt, check_value))
+        return cipher
+    return verify_cipher(row[0], row[1], secret, labels)
 
 
-def create_cipher(secret: str, words: DatabaseLabels) -> tuple[Cipher, bytes, bytes]:
+def create_cipher(secret: str, labels: DatabaseLabels) -> tuple[Cipher, bytes, bytes]:
     """Return a new cipher, and what is stored to recognize its key: the salt and a check value."""
     salt = os.urandom(SALT_BYTES)
-    seal = Cipher(secret, salt, words.what)
-    return seal, salt, seal.seal(_CHECK, "key")
+    cipher = Cipher(secret, salt, labels.what)
+    return cipher, salt, cipher.encrypt(_CHECK, "key")
 
 
-def verify_cipher(salt: bytes, check_value: bytes, secret: str, words: DatabaseLabels) -> Cipher:
+def verify_cipher(salt: bytes, check_value: bytes, secret: str, labels: DatabaseLabels) -> Cipher:
     """Return the cipher that `create_cipher` made.
 
     Raises:
         errors.SettingsInvalid: it was encrypted with another key.
     """
-    seal = Cipher(secret, salt, words.what)
+    cipher = Cipher(secret, salt, labels.what)
     try:
-        seal.opened(check_value, "key")
+        cipher.decrypt(check_value, "key")
     except DecryptionFailed:
         raise errors.SettingsInvalid(
-            f"The {words.what} were encrypted with another key.",
+            f"The {labels.what} were encrypted with another key.",
             hint=(
                 "Set VIBEVOICE_JOURNAL_KEY to the key that they were written with: kept jobs and "
                 "enrolled speakers have one key. Without it they cannot be read; to begin anew, "
-                f"set {words.setting} to an empty {words.place}."
+                f"set {labels.setting} to an empty {labels.place}."
             ),
         ) from None
-    return seal
+    return cipher
 
-
-log = logging.getLogger(__name__)
-
-WRITE_DELAY_S = 1.0
-"""Delay of writes that no caller waits for and that may be lost. Also the delay until deleted rows
-are removed from the write-ahead log, unless a caller waits for that: a checkpoint takes as long as
-five commits, and other callers' commits would wait for it."""
-READER_BUSY_TIMEOUT_MS = 100
-"""Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
 Statement = tuple[str, Sequence[object]]
 
@@ -143,43 +143,43 @@ Statement = tuple[str, Sequence[object]]
 @dataclass(frozen=True, slots=True)
 class JobWrite:
     """Writes of one job, in one transaction. ``statements``: made in the writer's thread, since a
-    long transcript takes a while to encrypt. ``after``: called once it is committed; ``gone``: the
-    job is deleted, so its earlier writes are dropped."""
+    long transcript takes a while to encrypt. ``after``: called once it is committed;
+    ``deletes_job``: the job's earlier writes are dropped."""
 
     job_id: str
     statements: Callable[[], Sequence[Statement]] = tuple
     soon: bool = True
     after: Callable[[], None] | None = None
-    gone: bool = False
+    deletes_job: bool = False
 
 
 class SqliteWriter:
     """Writer thread that commits the writes of another thread in order."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: in autocommit mode, and used only here from now on."""
-        self._database = database
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """``connection``: in autocommit mode, and used only here from now on."""
+        self._connection = connection
         self._news = threading.Condition()
-        self.parts: list[JobWrite] = []
+        self.writes: list[JobWrite] = []
         """Writes that the thread has not taken yet."""
-        self._waiting: list[tuple[str | None, Future[None]]] = []
-        self._asked: list[tuple[str | None, Future[None]]] = []
+        self._waiters: list[tuple[str | None, Future[None]]] = []
+        self._tried_waiters: list[tuple[str | None, Future[None]]] = []
         """Those whose writes are being tried."""
         self._due = float("inf")
         self._closing = self._dead = False
         self._checkpoint_at = float("inf")
-        self._owed: defaultdict[str, list[JobWrite]] = defaultdict(list)
-        self._wrong: dict[str, errors.SidecarError] = {}
+        self._failed_writes: defaultdict[str, list[JobWrite]] = defaultdict(list)
+        self._job_errors: dict[str, errors.SidecarError] = {}
         self._deleted: set[str] = set()
         """Jobs that were deleted since the last checkpoint: the write-ahead log may have them."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._thread.start()
 
-    def put(self, part: JobWrite) -> None:
+    def put(self, write: JobWrite) -> None:
         """Queue a write, behind all before it."""
         with self._news:
-            self.parts.append(part)
-            self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not part.soon))
+            self.writes.append(write)
+            self._due = min(self._due, time.monotonic() + WRITE_DELAY_S * (not write.soon))
             self._news.notify()
 
     def written(self, job_id: str | None) -> Future[None]:
@@ -191,7 +191,7 @@ class SqliteWriter:
             if self._closing or self._dead:
                 _settle(done, _write_error() if self._dead else None)
             else:
-                self._waiting.append((job_id, done))
+                self._waiters.append((job_id, done))
                 self._due = 0.0
                 self._news.notify()
         return done
@@ -202,7 +202,7 @@ class SqliteWriter:
             self._closing = True
             self._news.notify()
         self._thread.join()
-        self._database.close()
+        self._connection.close()
 
     def _run(self) -> None:
         try:
@@ -211,8 +211,8 @@ class SqliteWriter:
             log.critical("internal error: jobs are not persisted any more", exc_info=True)
             with self._news:
                 self._dead = True
-                self._asked += self._waiting
-            for _, done in self._asked:
+                self._tried_waiters += self._waiters
+            for _, done in self._tried_waiters:
                 _settle(done, _write_error())
 
     def _write_until_closed(self) -> None:
@@ -221,18 +221,23 @@ class SqliteWriter:
             with self._news:
                 while not self._closing and (wait_s := self._wait_s()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
-                parts, self.parts = self.parts, []
-                self._asked, self._waiting = self._waiting, []
+                writes, self.writes = self.writes, []
+                self._tried_waiters, self._waiters = self._waiters, []
                 self._due, closing = float("inf"), self._closing
-            if parts or self._owed:
-                self._write(parts)
-            asked = any(job_id is None or job_id in self._deleted for job_id, _ in self._asked)
+            if writes or self._failed_writes:
+                self._write(writes)
+            deletion_awaited = any(
+                job_id is None or job_id in self._deleted for job_id, _ in self._tried_waiters
+            )
             if self._deleted:
                 self._checkpoint_at = min(self._checkpoint_at, time.monotonic() + WRITE_DELAY_S)
-                if asked or closing or time.monotonic() >= self._checkpoint_at:
+                if deletion_awaited or closing or time.monotonic() >= self._checkpoint_at:
                     self.checkpoint()
-            for job_id, done in self._asked:
-                _settle(done, self._wrong.get(job_id) if job_id is not None else self._kept)
+            for job_id, done in self._tried_waiters:
+                _settle(
+                    done,
+                    self._job_errors.get(job_id) if job_id is not None else self._deletion_error,
+                )
             if closing:
                 return
 
@@ -240,60 +245,65 @@ class SqliteWriter:
         return min(self._due, self._checkpoint_at) - time.monotonic()
 
     @property
-    def _kept(self) -> errors.SidecarError | None:
+    def _deletion_error(self) -> errors.SidecarError | None:
         """Return the error because of which deleted data is still in the file."""
-        for job_id, parts in self._owed.items():
-            if any(part.gone for part in parts):
-                return self._wrong[job_id]
+        for job_id, writes in self._failed_writes.items():
+            if any(write.deletes_job for write in writes):
+                return self._job_errors[job_id]
         return None
 
-    def _write(self, parts: Sequence[JobWrite]) -> None:
-        for part in parts:
-            if part.gone:
-                self._owed.pop(part.job_id, None)
-        owed = [part for each in self._owed.values() for part in each]
-        if self._committed([*owed, *parts]) is not None:
+    def _write(self, writes: Sequence[JobWrite]) -> None:
+        for write in writes:
+            if write.deletes_job:
+                self._failed_writes.pop(write.job_id, None)
+        failed_writes = [write for each in self._failed_writes.values() for write in each]
+        if self._commit([*failed_writes, *writes]) is not None:
             by_job: dict[str, list[JobWrite]] = {}
-            for part in [*owed, *parts]:
-                by_job.setdefault(part.job_id, []).append(part)
-            self._owed.clear()
+            for write in [*failed_writes, *writes]:
+                by_job.setdefault(write.job_id, []).append(write)
+            self._failed_writes.clear()
             for job_id, each in by_job.items():
-                if (error := self._committed(each)) is not None:
-                    known, self._wrong[job_id] = self._wrong.get(job_id), _storage_error(error)
-                    if type(known) is not type(self._wrong[job_id]):  # it is tried at each write
+                if (error := self._commit(each)) is not None:
+                    known, self._job_errors[job_id] = (
+                        self._job_errors.get(job_id),
+                        _storage_error(error),
+                    )
+                    if type(known) is not type(
+                        self._job_errors[job_id]
+                    ):  # it is tried at each write
                         log.error(
                             "job %s cannot be persisted and is tried again: %s", job_id, error
                         )
-                    self._owed[job_id] = each
+                    self._failed_writes[job_id] = each
                 else:
-                    self._wrong.pop(job_id, None)
+                    self._job_errors.pop(job_id, None)
         else:
-            self._owed.clear()
-            self._wrong.clear()
+            self._failed_writes.clear()
+            self._job_errors.clear()
 
-    def _committed(self, parts: Sequence[JobWrite]) -> Exception | None:
-        """Commit all of ``parts`` or nothing, synced to the disk; return the error, if any. It may
+    def _commit(self, writes: Sequence[JobWrite]) -> Exception | None:
+        """Commit all of ``writes`` or nothing, synced to the disk; return the error, if any. It may
         be a fault in the data of a job, which must not end the thread."""
-        if not parts:
+        if not writes:
             return None
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            for part in parts:
-                for sql, values in part.statements():
-                    self._database.execute(sql, values)
-            self._database.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            for write in writes:
+                for sql, values in write.statements():
+                    self._connection.execute(sql, values)
+            self._connection.execute("COMMIT")
         except Exception as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             return error
-        for part in parts:
-            if part.gone:
-                self._deleted.add(part.job_id)
-            if part.after is not None:
+        for write in writes:
+            if write.deletes_job:
+                self._deleted.add(write.job_id)
+            if write.after is not None:
                 try:
-                    part.after()
+                    write.after()
                 except Exception:
-                    log.exception("internal error after job %s was persisted", part.job_id)
+                    log.exception("internal error after job %s was persisted", write.job_id)
         return None
 
     def checkpoint(self) -> None:
@@ -301,14 +311,14 @@ class SqliteWriter:
         file, the next checkpoint does it. This blocks only briefly, so that commits do not wait."""
         self._checkpoint_at = float("inf")
         self._deleted.clear()
-        ((usual_ms,),) = self._database.execute("PRAGMA busy_timeout").fetchall()
-        self._database.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
+        ((usual_ms,),) = self._connection.execute("PRAGMA busy_timeout").fetchall()
+        self._connection.execute(f"PRAGMA busy_timeout = {READER_BUSY_TIMEOUT_MS}")
         try:
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
             log.warning("the write-ahead log of kept jobs cannot be truncated now: %s", error)
         finally:
-            self._database.execute(f"PRAGMA busy_timeout = {usual_ms}")
+            self._connection.execute(f"PRAGMA busy_timeout = {usual_ms}")
 
 
 def _settle(done: Future[None], error: errors.SidecarError | None) -> None:

@@ -32,6 +32,8 @@ NONCE_PREFIX_BYTES = 7
 TAG_BYTES = 16
 """Bytes that encryption adds to a chunk."""
 _NONCE_BYTES = 12
+GENERATED_KEY_BYTES = 32
+_SERVICE, _NAME = "vibevoice-asr", "kept jobs"
 
 
 class DecryptionFailed(Exception):
@@ -76,18 +78,18 @@ class Cipher:
         (HMAC-SHA256, RFC 2104)."""
         return hmac.new(self._secret.encode(), self._salt + text.encode(), "sha256").hexdigest()
 
-    def seal(self, data: bytes, about: str) -> bytes:
+    def encrypt(self, data: bytes, about: str) -> bytes:
         """Encrypt ``data``, bound to ``about``."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, data, about.encode())
 
-    def opened(self, sealed: bytes, about: str) -> bytes:
+    def decrypt(self, encrypted: bytes, about: str) -> bytes:
         """Decrypt a value.
 
         Raises:
             DecryptionFailed: it was changed, or ``about`` differs.
         """
-        return self._decrypted(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about)
+        return self._decrypted(encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:], about)
 
     def encrypt_recording(self, data: Iterable[bytes], name: str) -> Iterator[bytes]:
         """Encrypt a recording under its own key."""
@@ -96,14 +98,14 @@ class Cipher:
         for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
             yield own.encrypt(_nonce(prefix, number, last), piece, name.encode())
 
-    def decrypt_recording(self, sealed: Iterable[bytes], name: str) -> Iterator[bytes]:
+    def decrypt_recording(self, encrypted: Iterable[bytes], name: str) -> Iterator[bytes]:
         """Decrypt a recording. Data that was yielded before an error is valid.
 
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
         """
         own = self.of_recording(name)
-        rest = iter(_split_stream(sealed, NONCE_PREFIX_BYTES))
+        rest = iter(_split_stream(encrypted, NONCE_PREFIX_BYTES))
         prefix = next(rest, b"")
         if len(prefix) != NONCE_PREFIX_BYTES:
             raise DecryptionFailed
@@ -219,20 +221,20 @@ class EncryptedFile:
     """Encrypted recording with random access (`Cipher.encrypt_recording`). It is known to be
     complete from the start: only the last chunk decrypts as the last."""
 
-    def __init__(self, seal: Cipher, stored: StoredObject, name: str) -> None:
+    def __init__(self, cipher: Cipher, stored: StoredObject, name: str) -> None:
         """``stored`` is closed with this object, also if this raises.
 
         Raises:
             DecryptionFailed: it was changed, has another name, or is incomplete.
             OSError: it cannot be read.
         """
-        self._seal, self._stored, self._name = seal.of_recording(name), stored, name
+        self._cipher, self._stored, self._name = cipher.of_recording(name), stored, name
         self._step = CHUNK_BYTES + TAG_BYTES
         try:
             self._prefix = stored.at(0, NONCE_PREFIX_BYTES)
-            sealed = stored.size - NONCE_PREFIX_BYTES
-            self._last = max(0, -(-sealed // self._step) - 1)
-            self.size = sealed - (self._last + 1) * TAG_BYTES
+            encrypted_size = stored.size - NONCE_PREFIX_BYTES
+            self._last = max(0, -(-encrypted_size // self._step) - 1)
+            self.size = encrypted_size - (self._last + 1) * TAG_BYTES
             if self.size < 0:
                 raise DecryptionFailed
             self._piece(self._last)
@@ -260,11 +262,7 @@ class EncryptedFile:
     def _piece(self, number: int) -> bytes:
         data = self._stored.at(NONCE_PREFIX_BYTES + number * self._step, self._step)
         nonce = _nonce(self._prefix, number, number == self._last)
-        return self._seal._decrypted(nonce, data, self._name)
-
-
-GENERATED_KEY_BYTES = 32
-_SERVICE, _NAME = "vibevoice-asr", "kept jobs"
+        return self._cipher._decrypted(nonce, data, self._name)
 
 
 def _key_hint() -> str:

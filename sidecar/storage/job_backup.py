@@ -70,8 +70,8 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
                     for path in paths:
                         with suppress(FileNotFoundError), path.open("rb") as recording:
                             archive.add_recording(path.name, recording)
-                with _consistent_snapshot(folder, archive) as (database, recordings):
-                    _copy_database(database, copy)
+                with _consistent_snapshot(folder, archive) as (connection, recordings):
+                    _copy_database(connection, copy)
                     for name, recording in recordings:
                         archive.add_recording(name, recording)
                 jobs = _count_jobs(copy)
@@ -164,35 +164,37 @@ def _consistent_snapshot(
     later stay open here."""
     with ExitStack() as opened:
         address = f"{(folder / JOURNAL_FILE).absolute().as_uri()}?mode=rw"
-        guard, reader = (
+        lock_connection, read_connection = (
             opened.enter_context(closing(sqlite3.connect(address, isolation_level=None, uri=True)))
             for _ in range(2)
         )
-        guard.execute("BEGIN IMMEDIATE")
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM jobs").fetchall()  # from here on it sees this snapshot
+        lock_connection.execute("BEGIN IMMEDIATE")
+        read_connection.execute("BEGIN")
+        read_connection.execute(
+            "SELECT count(*) FROM jobs"
+        ).fetchall()  # from here on it sees this snapshot
         recordings = []
         for path in archive.missing(folder):
             with suppress(FileNotFoundError):  # its job ended meanwhile
                 recordings.append((path.name, opened.enter_context(path.open("rb"))))
-        guard.execute("ROLLBACK")
-        yield reader, recordings
+        lock_connection.execute("ROLLBACK")
+        yield read_connection, recordings
 
 
-def _copy_database(database: sqlite3.Connection, copy: Path) -> None:
+def _copy_database(connection: sqlite3.Connection, copy: Path) -> None:
     files.open_new(copy).close()
-    with closing(sqlite3.connect(copy, isolation_level=None)) as target:
-        database.backup(target)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as target_connection:
+        connection.backup(target_connection)
 
 
 def _count_jobs(file: Path) -> int:
     """Return the number of jobs in an intact file."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)
-        read_schema_version(database, job_journal.MIGRATIONS, job_journal.JOURNAL_LABELS)
-        return int(database.execute("SELECT count(*) FROM jobs").fetchone()[0])
+        read_schema_version(connection, job_journal.MIGRATIONS, job_journal.JOURNAL_LABELS)
+        return int(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])
 
 
 class _Archive:

@@ -55,19 +55,21 @@ class JournalDamaged(Exception):
 class JobJournal:
     """Open journal file, its cipher and its lock."""
 
-    database: sqlite3.Connection
-    seal: Cipher
-    lock: sqlite3.Connection
+    connection: sqlite3.Connection
+    cipher: Cipher
+    lock_connection: sqlite3.Connection
 
     def close(self) -> None:
         """Close the file and unlock the folder for other services."""
-        self.database.close()
-        self.lock.close()
+        self.connection.close()
+        self.lock_connection.close()
 
 
-def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) -> JobJournal:
-    """Open the file in ``folder``, migrate it, and call ``read`` with it. If there is no file, or
-    it is damaged (``read`` may find that too), a new one is created.
+def open_journal(
+    folder: Path, secret: str, read_journal: Callable[[JobJournal], None]
+) -> JobJournal:
+    """Open the file in ``folder``, migrate it, and call ``read_journal`` with it. If there is no
+    file, or it is damaged (``read_journal`` may find that too), a new one is created.
 
     Raises:
         errors.SettingsInvalid: the folder cannot be used, another service uses it, the disk is full
@@ -75,7 +77,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
     """
     try:
         files.private_folder(folder)
-        lock = lock_journal(folder)
+        lock_connection = lock_journal(folder)
     except OSError as error:
         raise files.unusable_error(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
@@ -85,7 +87,7 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
         ) from None
     try:
         try:
-            return _open_database(folder, secret, lock, read)
+            return _open_connection(folder, secret, lock_connection, read_journal)
         except (
             JournalDamaged,
             sqlite3.Error,
@@ -93,18 +95,18 @@ def open_journal(folder: Path, secret: str, read: Callable[[JobJournal], None]) 
         ) as error:  # SQLite quotes the damage
             if isinstance(error, sqlite3.Error) and _sqlite_error_name(error) not in _DAMAGED:
                 raise
-            aside = quarantine_journal(folder)
+            quarantined = quarantine_journal(folder)
             log.error(
                 "the job journal is damaged (%s) and was moved to %s; a new one is used",
                 error,
-                aside,
+                quarantined,
             )
-            return _open_database(folder, secret, lock, read)
+            return _open_connection(folder, secret, lock_connection, read_journal)
     except (sqlite3.Error, OSError) as error:
-        lock.close()
+        lock_connection.close()
         raise _unusable_error(folder, error) from None
     except BaseException:
-        lock.close()
+        lock_connection.close()
         raise
 
 
@@ -159,38 +161,45 @@ def lock_journal(folder: Path) -> sqlite3.Connection:
         OSError: the folder cannot be written.
     """
     files.touch(folder / LOCK_FILE)
-    lock = sqlite3.connect(
+    lock_connection = sqlite3.connect(
         folder / LOCK_FILE, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     try:
-        lock.execute("BEGIN EXCLUSIVE")
+        lock_connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
-        lock.close()
+        lock_connection.close()
         if _sqlite_error_name(error) != sqlite3.SQLITE_BUSY:
             raise _unusable_error(folder, error) from None
         raise SettingsInvalid(
             f"The folder for jobs, {folder}, cannot be locked for this service: {error}.",
             hint="Stop the other service that uses it, or set VIBEVOICE_DATA_DIR.",
         ) from None
-    return lock
+    return lock_connection
 
 
-def _open_database(
-    folder: Path, secret: str, lock: sqlite3.Connection, read: Callable[[JobJournal], None]
+def _open_connection(
+    folder: Path,
+    secret: str,
+    lock_connection: sqlite3.Connection,
+    read_journal: Callable[[JobJournal], None],
 ) -> JobJournal:
     files.touch(folder / JOURNAL_FILE)
-    database = sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        folder / JOURNAL_FILE, isolation_level=None, check_same_thread=False
+    )
     try:
-        with closing(database.execute("PRAGMA quick_check(1)")) as found:
+        with closing(connection.execute("PRAGMA quick_check(1)")) as found:
             if (verdict := found.fetchone()[0]) != "ok":
                 raise JournalDamaged(verdict)
-        encrypted_sqlite.set_pragmas(database, "journal_mode = WAL")
-        encrypted_sqlite.migrate_sqlite(database, MIGRATIONS, JOURNAL_LABELS)
+        encrypted_sqlite.set_pragmas(connection, "journal_mode = WAL")
+        encrypted_sqlite.migrate_sqlite(connection, MIGRATIONS, JOURNAL_LABELS)
         journal = JobJournal(
-            database, encrypted_sqlite.open_cipher(database, secret, JOURNAL_LABELS), lock
+            connection,
+            encrypted_sqlite.open_cipher(connection, secret, JOURNAL_LABELS),
+            lock_connection,
         )
-        read(journal)
+        read_journal(journal)
     except BaseException:
-        database.close()
+        connection.close()
         raise
     return journal

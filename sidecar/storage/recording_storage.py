@@ -28,14 +28,18 @@ log = logging.getLogger(__name__)
 PARTIAL_SUFFIX = ".part"
 CLUSTER_PREFIX = "vibevoice-"
 """Beginning of the name of a cluster's subfolder; its code follows."""
-
-
-def cluster_code(seal: Cipher) -> str:
-    """Return the code of a cluster, by the key of its database."""
-    return seal.code("uploads")[:12]
-
-
 _MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
+_UNAVAILABLE_ERRNOS = {
+    getattr(errno, name, errno.ETIMEDOUT)
+    for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
+}
+"""Errors of a file system whose server does not answer."""
+_OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+
+
+def cluster_code(cipher: Cipher) -> str:
+    """Return the code of a cluster, by the key of its database."""
+    return cipher.code("uploads")[:12]
 
 
 class RecordingStorage(Protocol):
@@ -92,14 +96,6 @@ class RecordingStorage(Protocol):
 
     def close(self) -> None:
         """Close the storage."""
-
-
-_UNAVAILABLE_ERRNOS = {
-    getattr(errno, name, errno.ETIMEDOUT)
-    for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
-}
-"""Errors of a file system whose server does not answer."""
-_OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
 class FolderStorage:

@@ -25,28 +25,28 @@ async def import_speaker_file(
             hint="Name its folder: --people-dir, or VIBEVOICE_DATA_DIR.",
         )
     file = speaker_store.SqliteSpeakerStore(folder, secret)
-    everybody = file.everybody
+    all_speakers = file.all_speakers
     await file.close()
-    came = 0
+    added = 0
     try:
-        for person in everybody:
-            before = await store.of(person.owner)
-            came += all(one.id != person.id for one in before)
-            await store.keep(person.owner, _add_if_missing(person))
+        for speaker in all_speakers:
+            before = await store.of(speaker.owner)
+            added += all(one.id != speaker.id for one in before)
+            await store.keep(speaker.owner, _add_if_missing(speaker))
     finally:
         await store.close()
-    return came, len(everybody) - came
+    return added, len(all_speakers) - added
 
 
-def _add_if_missing(person: speaker_store.EnrolledSpeaker) -> speaker_store.SpeakerUpdate:
-    def decide(people: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
-        for one in people:
-            if one.id == person.id:
+def _add_if_missing(speaker: speaker_store.EnrolledSpeaker) -> speaker_store.SpeakerUpdate:
+    def decide(speakers: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
+        for one in speakers:
+            if one.id == speaker.id:
                 return one  # as stored: it may have been renamed since
-        if len(people) >= speaker_store.MAX_ENROLLED_SPEAKERS:
+        if len(speakers) >= speaker_store.MAX_ENROLLED_SPEAKERS:
             raise errors.PeopleFull(
-                f"The owner of '{person.name}' has reached the limit of enrolled speakers."
+                f"The owner of '{speaker.name}' has reached the limit of enrolled speakers."
             )
-        return person
+        return speaker
 
     return decide

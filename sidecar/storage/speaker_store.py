@@ -26,6 +26,21 @@ MAX_ENROLLED_SPEAKERS = 200
 """Maximum of one owner: at most 1.4 MB of vectors go to the engine with each job."""
 MAX_SAMPLES = 10
 """Samples of one speaker. More recordings hardly change the mean that a voice is compared with."""
+SPEAKER_FILE = "people.db"
+LOCK_TIMEOUT_S = 5.0
+"""Time that another service may take to end and release the file."""
+SPEAKER_LABELS = encrypted_sqlite.DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        encrypted_sqlite.KEY_TABLE,
+        "CREATE TABLE people (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, "
+        "name BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE samples (number INTEGER PRIMARY KEY, person TEXT NOT NULL "
+        "REFERENCES people (id) ON DELETE CASCADE, sealed BLOB NOT NULL)",
+        "CREATE INDEX samples_by_person ON samples (person)",
+    ),
+)
+"""Migrations of the file from each version to the next; a released step never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +126,7 @@ class SpeakerStore(Protocol):
             errors.JournalUnreachable: it may be stored or not. If ``decide`` raises, it is not.
         """
 
-    async def delete(self, owner: str, person: str) -> None:
+    async def delete(self, owner: str, speaker_id: str) -> None:
         """Delete all data of a speaker; raise as `delete_all`."""
 
     async def delete_all(self, owner: str) -> int:
@@ -124,23 +139,6 @@ class SpeakerStore(Protocol):
 
     async def close(self) -> None:
         """Close the store."""
-
-
-SPEAKER_FILE = "people.db"
-LOCK_TIMEOUT_S = 5.0
-"""Time that another service may take to end and release the file."""
-SPEAKER_LABELS = encrypted_sqlite.DatabaseLabels("people", "VIBEVOICE_DATA_DIR")
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        encrypted_sqlite.KEY_TABLE,
-        "CREATE TABLE people (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, "
-        "name BLOB NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE samples (number INTEGER PRIMARY KEY, person TEXT NOT NULL "
-        "REFERENCES people (id) ON DELETE CASCADE, sealed BLOB NOT NULL)",
-        "CREATE INDEX samples_by_person ON samples (person)",
-    ),
-)
-"""Migrations of the file from each version to the next; a released step never changes."""
 
 
 def speaker_folder(settings: Settings) -> Path:
@@ -158,7 +156,7 @@ class SqliteSpeakerStore:
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
-        self._disk = ThreadLimiter("people", 1)
+        self._disk_threads = ThreadLimiter("people", 1)
         try:
             files.private_folder(folder)
             path = folder / SPEAKER_FILE
@@ -170,25 +168,25 @@ class SqliteSpeakerStore:
                 error,
                 hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
             ) from None
-        self._database = sqlite3.connect(
+        self._connection = sqlite3.connect(
             path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
             locking = "locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE"
-            encrypted_sqlite.set_pragmas(self._database, *locking, "temp_store = MEMORY")
-            self._database.execute("BEGIN EXCLUSIVE")
-            self._database.execute("COMMIT")
-            encrypted_sqlite.migrate_sqlite(self._database, MIGRATIONS, SPEAKER_LABELS)
-            self._seal = encrypted_sqlite.open_cipher(self._database, secret, SPEAKER_LABELS)
-            self._people = {one.id: one for one in self._read()}
+            encrypted_sqlite.set_pragmas(self._connection, *locking, "temp_store = MEMORY")
+            self._connection.execute("BEGIN EXCLUSIVE")
+            self._connection.execute("COMMIT")
+            encrypted_sqlite.migrate_sqlite(self._connection, MIGRATIONS, SPEAKER_LABELS)
+            self._cipher = encrypted_sqlite.open_cipher(self._connection, secret, SPEAKER_LABELS)
+            self._speakers = {one.id: one for one in self._read()}
         except sqlite3.Error as error:
-            self._database.close()
+            self._connection.close()
             raise errors.SettingsInvalid(
                 f"The file of enrolled speakers, {path}, cannot be opened: {error}.",
                 hint="Stop the other service that uses it, or set VIBEVOICE_DATA_DIR.",
             ) from None
         except BaseException:
-            self._database.close()
+            self._connection.close()
             raise
 
     def _read(self) -> list[EnrolledSpeaker]:
@@ -197,18 +195,20 @@ class SqliteSpeakerStore:
         Raises:
             errors.SettingsInvalid: the file is damaged.
         """
-        read = self._database.execute
+        read = self._connection.execute
         try:
             samples: dict[str, list[SpeakerSample]] = {}
-            for person, sealed in read("SELECT person, sealed FROM samples ORDER BY number"):
-                one = SpeakerSample.of(json.loads(self._seal.opened(sealed, f"sample/{person}")))
-                samples.setdefault(person, []).append(one)
+            for speaker_id, sealed in read("SELECT person, sealed FROM samples ORDER BY number"):
+                one = SpeakerSample.of(
+                    json.loads(self._cipher.decrypt(sealed, f"sample/{speaker_id}"))
+                )
+                samples.setdefault(speaker_id, []).append(one)
             rows = read("SELECT id, owner, created, name FROM people ORDER BY created, id")
             return [
                 EnrolledSpeaker(
                     id_,
                     owner,
-                    self._seal.opened(name, f"person/{id_}").decode(),
+                    self._cipher.decrypt(name, f"person/{id_}").decode(),
                     created,
                     tuple(samples.get(id_, ())),
                 )
@@ -220,38 +220,38 @@ class SqliteSpeakerStore:
                 hint="Restore a copy of it, or set VIBEVOICE_DATA_DIR to an empty folder.",
             ) from None
 
-    def _write(self, person: EnrolledSpeaker) -> None:
+    def _write(self, speaker: EnrolledSpeaker) -> None:
         """Store a speaker in place of its earlier version.
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
         """
-        name = self._seal.seal(person.name.encode(), f"person/{person.id}")
-        about = f"sample/{person.id}"
+        name = self._cipher.encrypt(speaker.name.encode(), f"person/{speaker.id}")
+        about = f"sample/{speaker.id}"
         sealed = [
-            self._seal.seal(json.dumps(asdict(one)).encode(), about) for one in person.samples
+            self._cipher.encrypt(json.dumps(asdict(one)).encode(), about) for one in speaker.samples
         ]
         with self._change():
-            self._database.execute("DELETE FROM people WHERE id = ?", (person.id,))
-            self._database.execute(
+            self._connection.execute("DELETE FROM people WHERE id = ?", (speaker.id,))
+            self._connection.execute(
                 "INSERT INTO people VALUES (?, ?, ?, ?)",
-                (person.id, person.owner, person.created, name),
+                (speaker.id, speaker.owner, speaker.created, name),
             )
-            self._database.executemany(
+            self._connection.executemany(
                 "INSERT INTO samples (person, sealed) VALUES (?, ?)",
-                [(person.id, one) for one in sealed],
+                [(speaker.id, one) for one in sealed],
             )
 
     @contextmanager
     def _change(self) -> Iterator[None]:
         try:
-            self._database.execute("BEGIN IMMEDIATE")
+            self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._database.execute("COMMIT")
+                self._connection.execute("COMMIT")
             except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
@@ -271,42 +271,42 @@ class SqliteSpeakerStore:
         """As `SpeakerStore.keep`."""
 
         def act() -> EnrolledSpeaker:
-            person = decide(self._of(owner))
-            if self._people.get(person.id) != person:
-                self._write(person)
-                self._people = {**self._people, person.id: person}
-            return person
+            speaker = decide(self._of(owner))
+            if self._speakers.get(speaker.id) != speaker:
+                self._write(speaker)
+                self._speakers = {**self._speakers, speaker.id: speaker}
+            return speaker
 
-        return await self._disk.run(act)
+        return await self._disk_threads.run(act)
 
-    async def delete(self, owner: str, person: str) -> None:
+    async def delete(self, owner: str, speaker_id: str) -> None:
         """As `SpeakerStore.delete`."""
-        await self._delete(owner, person)
+        await self._delete(owner, speaker_id)
 
     async def delete_all(self, owner: str) -> int:
         """As `SpeakerStore.delete_all`."""
         return await self._delete(owner, None)
 
-    async def _delete(self, owner: str, person: str | None) -> int:
+    async def _delete(self, owner: str, speaker_id: str | None) -> int:
         def act() -> int:
-            gone = [one.id for one in self._of(owner) if person in (None, one.id)]
+            gone = [one.id for one in self._of(owner) if speaker_id in (None, one.id)]
             with self._change():  # their data is overwritten
-                self._database.executemany(
+                self._connection.executemany(
                     "DELETE FROM people WHERE id = ?", [(id_,) for id_ in gone]
                 )
-            self._people = {id_: one for id_, one in self._people.items() if id_ not in gone}
+            self._speakers = {id_: one for id_, one in self._speakers.items() if id_ not in gone}
             return len(gone)
 
-        return await self._disk.run(act)
+        return await self._disk_threads.run(act)
 
     async def close(self) -> None:
         """Close the file, for other services."""
-        self._database.close()
+        self._connection.close()
 
     @property
-    def everybody(self) -> list[EnrolledSpeaker]:
+    def all_speakers(self) -> list[EnrolledSpeaker]:
         """Return all speakers of all owners, the oldest first."""
-        return [*self._people.values()]
+        return [*self._speakers.values()]
 
     def _of(self, owner: str) -> list[EnrolledSpeaker]:
-        return [one for one in self._people.values() if one.owner == owner]
+        return [one for one in self._speakers.values() if one.owner == owner]

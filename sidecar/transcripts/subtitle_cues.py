@@ -90,28 +90,28 @@ class _SegmentLayout:
 
 
 def build_cues(
-    transcript: Transcript, lead: Callable[[Segment], str] = lambda segment: ""
+    transcript: Transcript, segment_prefix: Callable[[Segment], str] = lambda segment: ""
 ) -> list[SubtitleCue]:
     """Return the cues by their start; each starts before it ends, and ends before the next starts.
 
-    ``lead``: returns the prefix of a segment in each of its cues. It counts in the line and has at
-    most `MAX_PREFIX_COLUMNS` columns.
+    ``segment_prefix``: returns the prefix of a segment in each of its cues. It counts in the line
+    and has at most `MAX_PREFIX_COLUMNS` columns.
     """
     found: list[SubtitleCue] = []
     for segment in transcript.segments:
-        found += _segment_cues(segment, lead(segment))
+        found += _segment_cues(segment, segment_prefix(segment))
     ordered = sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms))
     return _separate_cues(ordered, to_ms(transcript.duration))
 
 
-def _segment_cues(segment: Segment, lead: str) -> Iterable[SubtitleCue]:
+def _segment_cues(segment: Segment, prefix: str) -> Iterable[SubtitleCue]:
     held = _segment_atoms(segment)
-    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(lead))
+    room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(prefix))
     text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
         upper, *lower = _break_into_lines(text, first, last)
-        lines = (f"{lead}{upper}", *lower)
+        lines = (f"{prefix}{upper}", *lower)
         start, end = inside[0].start, max(atom.end for atom in inside)
         yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment)
 

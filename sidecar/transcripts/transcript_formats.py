@@ -16,6 +16,8 @@ from sidecar.transcripts.transcript import Segment, Transcript
 from sidecar.transcripts.word_timing import split_columns, text_columns
 
 TranscriptFormatter = Callable[[Transcript, str], str]
+SUBTITLES = ("srt", "vtt")
+"""Formats that are better with word times."""
 
 
 def speaker_label(index: int | None) -> str:
@@ -201,9 +203,6 @@ FORMATS: Mapping[str, TranscriptFormatter] = {
     "rttm": to_rttm,
 }
 """Formats by name; each function takes the transcript and the recording's name."""
-
-SUBTITLES = ("srt", "vtt")
-"""Formats that are better with word times."""
 
 
 def file_extension(fmt: str) -> str:

@@ -42,6 +42,9 @@ _FIELDS = {
     "content": "content",
     "text": "content",
 }
+_MAX_HEAD_CHARACTERS = 32
+_HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
+"""Start of an item. In a string its quotes would be escaped, so it never matches text."""
 
 
 def parse_segment(item: dict[str, Any], duration_s: float | None) -> Segment | None:
@@ -159,11 +162,6 @@ def content_positions(written: str, text: str) -> list[int]:
 def _without_surrogates(text: str) -> str:
     """Replace lone surrogates, so that the text can be encoded as UTF-8."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_MAX_HEAD_CHARACTERS = 32
-_HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
-"""Start of an item. In a string its quotes would be escaped, so it never matches text."""
 
 
 @dataclass(frozen=True, slots=True)

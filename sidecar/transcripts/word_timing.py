@@ -27,6 +27,8 @@ _EXTENDING = frozenset("\u200c\u200d\u0e33\u0eb3\uff9e\uff9f")
 _VIRAMA = 9
 """Combining class of the sign that joins two consonants."""
 _WIDE = ("W", "F")
+_OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
+"""Marks that stay with the following character."""
 
 
 def characters(text: str) -> Iterator[str]:
@@ -92,10 +94,6 @@ def _is_half_flag(character: str) -> bool:
 def _is_modifier(character: str) -> bool:
     """Return whether it is a skin tone of an emoji, or part of a region's flag."""
     return "\U0001f3fb" <= character <= "\U0001f3ff" or "\U000e0020" <= character <= "\U000e007f"
-
-
-_OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
-"""Marks that stay with the following character."""
 
 
 def split_atoms(text: str) -> list[str]:

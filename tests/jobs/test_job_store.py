@@ -97,7 +97,7 @@ class Local:
         with pytest.MonkeyPatch.context() as patch:
             refused = sqlite3.OperationalError("disk I/O error")
             patch.setattr(
-                SqliteWriter, "_committed", lambda writer, parts: refused if parts else None
+                SqliteWriter, "_commit", lambda writer, writes: refused if writes else None
             )
             yield
 

@@ -31,7 +31,7 @@ def log(tmp_path: Path) -> Iterator[SqliteJobEventLog]:
 
 def refuse(log: SqliteJobEventLog) -> None:
     """The disk takes nothing more."""
-    log.journal.database.execute("PRAGMA query_only = ON")
+    log.journal.connection.execute("PRAGMA query_only = ON")
 
 
 async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJobEventLog) -> None:
@@ -67,7 +67,7 @@ async def test_job_being_persisted_counts_once(
 ) -> None:
     """Not in the queue and as a place that is kept for it."""
     room, job = Reservations(1, 1 << 20), new_job(durable=True, owner="ada")
-    file = log.journal.database.execute("PRAGMA database_list").fetchone()[2]
+    file = log.journal.connection.execute("PRAGMA database_list").fetchone()[2]
     async with queue_on(OverheardSlot(), store=log) as queue:
         await log.written()
         with closing(sqlite3.connect(file)) as other:

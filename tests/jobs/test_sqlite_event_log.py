@@ -176,8 +176,8 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     await store.written()
     store.append(large.id, StartedChange())
     await store.written(large.id)
-    pages = store.journal.database.execute("PRAGMA page_count").fetchone()[0]
-    store.journal.database.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = store.journal.connection.execute("PRAGMA page_count").fetchone()[0]
+    store.journal.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     state = {"state": "x" * 100_000}
     store.append(large.id, ReportedChange(Checkpoint(1.0, "form", (), state)))
     store.append(small.id, CancelledChange())
@@ -190,7 +190,7 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     store.append(small.id, CancelledChange())
     await store.written(small.id)
     assert caplog.text.count("cannot be persisted") == 1, "it was logged again for other jobs"
-    store.journal.database.execute("PRAGMA max_page_count = 1000000")
+    store.journal.connection.execute("PRAGMA max_page_count = 1000000")
     store.append(small.id, CancelledChange())
     store.append(added(store).id, StartedChange())
     await store.written(large.id)
@@ -337,7 +337,7 @@ def test_other_key_second_service_or_later_version_is_refused_harmlessly(
         SqliteJobEventLog(folder, KEY[::-1])
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
-        store.journal.database.execute("PRAGMA user_version = 99")
+        store.journal.connection.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
         SqliteJobEventLog(folder, KEY)
     assert not broken_files(folder)
@@ -379,7 +379,7 @@ async def test_deletion_that_cannot_be_written_fails_until_it_is_written(
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
-    store.journal.database.execute("PRAGMA busy_timeout = 0")
+    store.journal.connection.execute("PRAGMA busy_timeout = 0")
     async with _owned(store) as owned:
         with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -436,7 +436,7 @@ async def test_delete_all_after_restart_includes_jobs_that_are_not_kept(folder: 
 
 async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> None:
     """A writer that is held up holds up who asks for what is written, and nobody else."""
-    other = sqlite3.connect(store.journal.database.execute("PRAGMA database_list").fetchone()[2])
+    other = sqlite3.connect(store.journal.connection.execute("PRAGMA database_list").fetchone()[2])
     with closing(other):
         job = added(store)
         await store.written()
@@ -445,7 +445,7 @@ async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> No
         waiting = asyncio.ensure_future(store.written(job.id))
         for _ in range(100):
             store.append(job.id, ReportedChange(SegmentReady(0, SAID)))
-        await until(lambda: not store.writer.parts)  # the writer has taken all of them
+        await until(lambda: not store.writer.writes)  # the writer has taken all of them
         assert not waiting.done()
         other.execute("ROLLBACK")
         await waiting
@@ -457,9 +457,9 @@ class NotingCipher:
     def __init__(self, cipher: Cipher) -> None:
         self._cipher, self.threads = cipher, set[threading.Thread]()
 
-    def seal(self, data: bytes, about: str) -> bytes:
+    def encrypt(self, data: bytes, about: str) -> bytes:
         self.threads.add(threading.current_thread())
-        return self._cipher.seal(data, about)
+        return self._cipher.encrypt(data, about)
 
 
 async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEventLog) -> None:

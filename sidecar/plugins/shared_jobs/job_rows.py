@@ -173,11 +173,11 @@ class JobRows:
             return None
 
     def _encrypt(self, job_id: str, text: bytes, about: str) -> bytes:
-        return self._of_job(job_id).seal(text, about)
+        return self._of_job(job_id).encrypt(text, about)
 
     def _decrypt(self, job_id: str, encrypted: bytes, about: str) -> bytes:
         try:
-            return self._of_job(job_id).opened(encrypted, about)
+            return self._of_job(job_id).decrypt(encrypted, about)
         except DecryptionFailed:
             raise sqlite_event_log.UnreadableRecord("damaged") from None
 

@@ -55,11 +55,11 @@ class PostgresSpeakerStore:
 
         return await self._ask(update)
 
-    async def delete(self, owner: str, person: str) -> None:
+    async def delete(self, owner: str, speaker_id: str) -> None:
         """As `SpeakerStore.delete`. The row stays in the database's files, encrypted, until
         PostgreSQL vacuums the table."""
         await self._delete(
-            "DELETE FROM vibevoice.people WHERE owner = %s AND id = %s", owner, person
+            "DELETE FROM vibevoice.people WHERE owner = %s AND id = %s", owner, speaker_id
         )
 
     async def delete_all(self, owner: str) -> int:
@@ -92,7 +92,7 @@ class PostgresSpeakerStore:
         speakers = []
         for id_, created, sealed in await cursor.fetchall():
             try:
-                fields = json.loads(self._cipher.opened(sealed, _encryption_context(id_, owner)))
+                fields = json.loads(self._cipher.decrypt(sealed, _encryption_context(id_, owner)))
                 samples = tuple(map(speaker_store.SpeakerSample.of, fields["samples"]))
                 speakers.append(
                     speaker_store.EnrolledSpeaker(id_, owner, fields["name"], created, samples)
@@ -107,7 +107,7 @@ class PostgresSpeakerStore:
 
     async def _write(self, cursor: Any, speaker: speaker_store.EnrolledSpeaker) -> None:
         fields = {"name": speaker.name, "samples": [asdict(one) for one in speaker.samples]}
-        sealed = self._cipher.seal(
+        sealed = self._cipher.encrypt(
             json.dumps(fields).encode(), _encryption_context(speaker.id, speaker.owner)
         )
         await cursor.execute(
