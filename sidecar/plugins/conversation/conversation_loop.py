@@ -152,7 +152,7 @@ class ConversationLoop:
         self._now, self._on_client_event = now, on_client_event
         self.session = session
         self.machine = ConversationStateMachine(options)
-        """State, history and options; requests go through `wish`."""
+        """State, history and options; requests go through `request`."""
         self.input = SpeechInput(session, now, self._enqueue, self._emit_notice)
         self.stages = ConversationTasks(llm, tts, synthesis, now, self._handle)
         """LLM and TTS: changes take effect on replies that these have not begun."""
@@ -180,7 +180,7 @@ class ConversationLoop:
         utterance = self.input.speaking
         if utterance is None or not self.pacer.turn:
             return
-        start, end, _ = self.input.place(utterance)
+        start, end, _ = self.input.located_span(utterance)
         if not self._uncompared and self._echo_detector.is_due(start, end, self._compared_s):
             self._enqueue(utterance)
 
@@ -189,7 +189,7 @@ class ConversationLoop:
         """Return whether some audio of the reply in progress is not sent yet."""
         return self.machine.replying > self._sent
 
-    def wish(self, event_type: Callable[..., events.ConversationEvent], *values: Any) -> None:
+    def request(self, event_type: Callable[..., events.ConversationEvent], *values: Any) -> None:
         """Handle a request of the client: ``event_type`` is the type of event, ``values`` are
         its fields."""
         self.session.touch()
@@ -198,7 +198,7 @@ class ConversationLoop:
     def playback_completed(self) -> None:
         """Record that the client plays all that was sent of a reply to its end, if all was sent."""
         if self.machine.replying and not self.sending:
-            self.wish(events.PlaybackReported, self.machine.replying, float("inf"))
+            self.request(events.PlaybackReported, self.machine.replying, float("inf"))
 
     async def commit(self) -> None:
         """End the user's turn after the audio so far. Wait until all of that is recognized.
@@ -221,7 +221,7 @@ class ConversationLoop:
     def end(self) -> None:
         """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
         last output."""
-        self.wish(events.ResponseCancelled)
+        self.request(events.ResponseCancelled)
         self.output.put_nowait(events.ConversationEnded())
 
     def warn(self, error: errors.SidecarError) -> None:
@@ -313,7 +313,7 @@ class ConversationLoop:
             return None
         self._compared_s = self.session.received_s
         self._handle(events.TimerFired(self._now()))
-        return self._echo_detector.comparison(*self.input.place(utterance))
+        return self._echo_detector.comparison(*self.input.located_span(utterance))
 
     async def _compare(self, utterance: int) -> None:
         """Feed the similarity of an utterance's audio so far to what was played then, if any

@@ -21,6 +21,19 @@ CLOCK_HISTORY_S = 120.0
 MIN_CLOCK_STEP_S = 0.01
 """Minimum distance of the clock's entries in seconds, of which there are at most 12,000."""
 
+INPUT_STALL_S = limit("talk_stall", 0.6)
+"""Seconds without audio during speech after which the client has stopped sending. Pages send four
+times a second, and send nothing once the user switches the microphone off."""
+STALL_CHUNKS = 1.5
+"""Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
+MAX_UTTERANCE_SPANS = 100
+"""Maximum number of utterances with a stored position in the audio."""
+MIN_SPEECH_S = 0.064
+"""Seconds from the start of speech to its detection: two frames of the detector."""
+CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
+"""Endpointing of the session: words are recognized from 0.1 s of silence on. The state machine
+decides whether that ends a turn."""
+
 
 class AudioClock:
     """Clock of audio that comes in chunks. Audio ``s`` seconds before a chunk's end was recorded
@@ -48,20 +61,6 @@ class AudioClock:
         at = bisect_left(self.ends, (position,))
         end, came = self.ends[min(at, len(self.ends) - 1)]
         return came - max(0.0, end - position)
-
-
-INPUT_STALL_S = limit("talk_stall", 0.6)
-"""Seconds without audio during speech after which the client has stopped sending. Pages send four
-times a second, and send nothing once the user switches the microphone off."""
-STALL_CHUNKS = 1.5
-"""Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
-MAX_UTTERANCE_SPANS = 100
-"""Maximum number of utterances with a stored position in the audio."""
-MIN_SPEECH_S = 0.064
-"""Seconds from the start of speech to its detection: two frames of the detector."""
-CONVERSATION_ENDPOINTING = live_options.EndpointingOptions(silence_s=0.2, pause_s=0.1)
-"""Endpointing of the session: words are recognized from 0.1 s of silence on. The state machine
-decides whether that ends a turn."""
 
 
 def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
@@ -108,7 +107,7 @@ class SpeechInput:
         progress ends where it began; of one that is no longer kept both are 0."""
         return self._spans.get(utterance, (0.0, 0.0))
 
-    def place(self, utterance: int) -> tuple[float, float, float]:
+    def located_span(self, utterance: int) -> tuple[float, float, float]:
         """Return the span of an utterance so far, without the lead before its first word: from, to,
         and the time of its end."""
         start, end = self.span(utterance)

@@ -123,11 +123,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
                     self._events.responses.current,
                 ):
                     raise ResponseNotActive()
-                self._conversation.wish(conversation_events.ResponseCancelled)
+                self._conversation.request(conversation_events.ResponseCancelled)
             case "output_audio_buffer.clear", _:
                 if not self._conversation.machine.replying:
                     raise ResponseNotActive("No audio is being played.")
-                self._conversation.wish(conversation_events.ResponseCancelled)
+                self._conversation.request(conversation_events.ResponseCancelled)
             case "conversation.item.create", client_events.RealtimeItemCreate() as item:
                 await self._add_item(item)
             case "conversation.item.create", tool_output:
@@ -162,7 +162,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         if self._conversation.sending:
             raise ResponseActive()
         self._conversation.playback_completed()
-        self._conversation.wish(conversation_events.ResponseRequested, options, name)
+        self._conversation.request(conversation_events.ResponseRequested, options, name)
         self._events.responses.requested(self._conversation.machine.turn, given)
 
     async def _check_output(self, given: Mapping[str, Any]) -> None:
@@ -240,7 +240,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         """Add an item to the history. The next client event, which may name it, is read after the
         item's events were sent."""
         self._events.create(item, after)
-        self._conversation.wish(event, *values)
+        self._conversation.request(event, *values)
         while not (self._events.is_sent(item) or self._conversation.session.over):
             self._recorded.clear()
             await self._recorded.wait()
@@ -253,7 +253,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             raise errors.FieldInvalid(
                 f"'audio_end_ms' is beyond the end of the audio: {round(item.sent_s * 1000)}."
             )
-        self._conversation.wish(
+        self._conversation.request(
             conversation_events.PlaybackTruncated, item.turn, min(seconds, item.sent_s)
         )
 
@@ -264,7 +264,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             if self._conversation.sending:
                 raise ResponseActive()
             self._conversation.playback_completed()
-        self._conversation.wish(conversation_events.HistoryEntryDeleted, item.entry)
+        self._conversation.request(conversation_events.HistoryEntryDeleted, item.entry)
         self._events.items.drop(item)
         await self._send({"type": "conversation.item.deleted", "item_id": item.id})
 
@@ -294,7 +294,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
     def _use(self, config: dialogue_config.RealtimeDialogueConfig, llm: Llm) -> None:
         self._config = config
         self._events.use(config)
-        self._conversation.wish(
+        self._conversation.request(
             conversation_events.OptionsChanged, config.options(self._conversation.machine.options)
         )
         self._conversation.input.use(config.live_options(self._conversation.input.options))

@@ -194,10 +194,10 @@ async def _receive(
                 detail = f"'text' has more than {MAX_TYPED_CHARACTERS} characters."
                 await socket.send(s2s_error_message(errors.FieldInvalid(detail)))
             case {"type": "text", "text": str(text)}:
-                conversation.wish(events.TextTyped, text)
+                conversation.request(events.TextTyped, text)
             case {"type": "reset"}:
                 socket.inbound.clear()
-                conversation.wish(events.ConversationReset)
+                conversation.request(events.ConversationReset)
     except ValueError:
         error = errors.RequestInvalid("The message is not JSON.")
         await socket.send(s2s_error_message(error))

@@ -119,8 +119,8 @@ class Call:
 
     def answer(self, text: str = TEN) -> None:
         """The client has that said by the user, and asks for an answer."""
-        self.talk.wish(HistoryEntryAdded, ChatRole.USER, text)
-        self.talk.wish(ResponseRequested)
+        self.talk.request(HistoryEntryAdded, ChatRole.USER, text)
+        self.talk.request(ResponseRequested)
 
     def kinds(self, *kinds: type) -> list[type]:
         return [type(out) for out in self.outs if isinstance(out, kinds)]
@@ -189,14 +189,14 @@ async def test_reply_is_sent_at_once_and_ends_where_the_client_truncated_it() ->
         sound = sum(out.seconds for out in one.outs if isinstance(out, ReplyAudioFrame))
         assert sound == 0.3 * len(f"You said: {TEN}".split())
         assert one.kinds(ReplyEnded) == []
-        one.talk.wish(PlaybackTruncated, 1, 1.1)
+        one.talk.request(PlaybackTruncated, 1, 1.1)
         assert (await one.until(ReplyEnded)).ending is ReplyEnding.CANCELLED
         assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
 
 
 async def test_audio_of_a_paused_reply_is_not_sent_until_it_resumes() -> None:
     async with call() as one:
-        one.talk.wish(OptionsChanged, ConversationOptions(answers=False))
+        one.talk.request(OptionsChanged, ConversationOptions(answers=False))
         one.voice.until = 1
         one.answer()
         await one.until(ReplyAudioFrame)
@@ -253,7 +253,7 @@ async def test_echo_in_the_microphone_is_no_turn_and_a_person_with_the_same_word
     microphone = late.astype("<i2").tobytes()
     async with call(ConversationOptions(), compared_s) as one:
         one.voice.speech = REPLY.astype("<i2").tobytes()
-        one.talk.wish(TextTyped, "Tea?")
+        one.talk.request(TextTyped, "Tea?")
         await one.until(ReplyAudioFrame)
         for tenth in range(32):
             await asyncio.sleep(0.1)
@@ -276,7 +276,7 @@ async def test_client_that_only_types_is_not_idle() -> None:
     async with call() as one:
         idle_s = one.session.bounds.idle_s
         for _ in range(3):
-            one.talk.wish(HistoryEntryAdded, ChatRole.USER, "Typed.")
+            one.talk.request(HistoryEntryAdded, ChatRole.USER, "Typed.")
             await asyncio.sleep(0.9 * idle_s)
             assert one.session.overdue(time.monotonic()) is None
         await asyncio.sleep(idle_s)
@@ -292,7 +292,7 @@ async def test_playback_completed_ends_the_reply_once_all_was_sent() -> None:
         one.talk.playback_completed()
         ended = await one.until(ReplyEnded)
         assert (ended.ending, ended.text) == (ReplyEnding.COMPLETED, f"You said: {TEN}")
-        one.talk.wish(ResponseRequested)
+        one.talk.request(ResponseRequested)
         assert (await one.until(ReplyStarted)).turn == 2
 
 
@@ -311,7 +311,7 @@ async def test_changed_voice_applies_to_replies_not_begun() -> None:
         await one.until(TurnAudioSent)
         one.talk.playback_completed()
         assert set(one.voice.manners) == {"high"}, "no piece of it had been begun"
-        one.talk.wish(ResponseRequested)
+        one.talk.request(ResponseRequested)
         await one.until(ReplyAudioFrame)
         one.talk.stages.synthesis = SynthesisOptions("low")
         await one.until(TurnAudioSent)
@@ -329,7 +329,7 @@ async def test_changed_recognition_options_keep_the_raised_threshold_of_a_reply(
         one.answer()
         await one.until(ReplyAudioFrame)
         assert one.session.options.endpointing.threshold == 0.75
-        one.talk.wish(OptionsChanged, MANUAL)
+        one.talk.request(OptionsChanged, MANUAL)
         one.talk.playback_completed()
         await one.until(TurnAudioSent)
         one.talk.playback_completed()
@@ -340,7 +340,7 @@ async def test_client_that_does_not_read_ends_with_inbound_full() -> None:
     made = Call(MANUAL)
     running = asyncio.create_task(made.talk.run())
     for _ in range(MAX_PENDING_OUTPUT):
-        made.talk.wish(TextTyped, "Hello.")
+        made.talk.request(TextTyped, "Hello.")
         await asyncio.sleep(0)
     with pytest.raises(errors.InboundFull):
         await running

@@ -111,7 +111,7 @@ async def test_conversation_has_no_more_tasks_after_many_turns(
 
 
 async def _answered(talk: ConversationLoop) -> None:
-    talk.wish(TextTyped, "Yes.")
+    talk.request(TextTyped, "Yes.")
     async for out in talk.outgoing():
         if isinstance(out, ReplyEnded):
             break
