@@ -1,5 +1,5 @@
-"""A conversation at a table: a machine, a thinker and a voice that do what they are told when they
-are let, and an ear that writes down what it hears."""
+"""A conversation at a table: a machine, an LLM and a TTS engine that do what they are told when
+they are let, and an ear that writes down what it hears."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -185,7 +185,7 @@ class Table:
 
     @property
     def asked(self) -> tuple[ChatMessage, ...]:
-        """What the thinker was given last."""
+        """What the LLM was given last."""
         return self.of(events.GenerateReply)[-1].messages
 
     def of(

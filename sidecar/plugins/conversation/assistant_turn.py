@@ -19,6 +19,14 @@ from sidecar.plugins.conversation.chat_history import ReplyText
 from sidecar.plugins.conversation.conversation_events import ConversationOptions
 from sidecar.plugins.conversation.errors import LlmGarbled, ReplyEmpty, StageSilent
 
+TTS_AHEAD_PHRASES = 2
+"""Phrases that the TTS engine has at once: the one that it synthesizes, and the next."""
+APOLOGY = "Sorry, something went wrong. Please try again."
+"""What is spoken if there is nothing else to speak."""
+STAGE_TIMEOUT_S = 30.0
+"""Seconds without an event after which a stage, or the client's playback, has failed."""
+_SLACK_S = 0.002
+
 
 class ToolCallCollector:
     """Tool calls of turn ``number``. ``is_call_id_taken`` returns whether another call has an id
@@ -91,15 +99,6 @@ def _is_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False
-
-
-TTS_AHEAD_PHRASES = 2
-"""Phrases that the TTS engine has at once: the one that it synthesizes, and the next."""
-APOLOGY = "Sorry, something went wrong. Please try again."
-"""What is spoken if there is nothing else to speak."""
-STAGE_TIMEOUT_S = 30.0
-"""Seconds without an event after which a stage, or the client's playback, has failed."""
-_SLACK_S = 0.002
 
 
 class AssistantTurn:

@@ -33,6 +33,16 @@ STOP_WORDS = word_set("stop wait no halt nein stopp warte non arrête para esper
 ANSWERS_WITHIN_S = 0.5
 """Seconds of a reply that may be left when a backchannel ends for it to count as an answer."""
 
+ECHO_SIMILARITY = 0.85
+"""Similarity from which audio is an echo, whatever its words: a recognizer makes other words of
+quiet audio. A user who speaks as loud as the echo stays below it."""
+OWN_WORDS_ECHO_SIMILARITY = 0.7
+"""Similarity of an echo if its words are the assistant's, too; other people stay below it."""
+WORDS_PER_MISMATCH = 3
+"""Number of words of which one may differ from the assistant's."""
+MAX_ECHO_LAG_S = 0.8
+"""Seconds within which played audio comes back: output buffers, air, input buffers."""
+
 
 def is_backchannel(text: str) -> bool:
     """Return whether ``text``, said over a reply, does not take the turn: one backchannel or filler
@@ -52,44 +62,39 @@ def interrupts_reply(text: str, *, audible: bool) -> bool:
     return any(word not in FILLERS for word in words)
 
 
-ECHO_SIMILARITY = 0.85
-"""Similarity from which audio is an echo, whatever its words: a recognizer makes other words of
-quiet audio. A user who speaks as loud as the echo stays below it."""
-OWN_WORDS_ECHO_SIMILARITY = 0.7
-"""Similarity of an echo if its words are the assistant's, too; other people stay below it."""
-WORDS_PER_MISMATCH = 3
-"""Number of words of which one may differ from the assistant's."""
-MAX_ECHO_LAG_S = 0.8
-"""Seconds within which played audio comes back: output buffers, air, input buffers."""
-
-
-def is_echo(text: str, likeness: float, saying: str) -> bool:
-    """Return whether ``text`` is an echo of ``saying``; ``likeness`` is the similarity of the two
-    recordings."""
+def is_echo(text: str, likeness: float, assistant_text: str) -> bool:
+    """Return whether ``text`` is an echo of ``assistant_text``; ``likeness`` is the similarity of
+    the two recordings."""
     if not text:
         return False
     return likeness >= ECHO_SIMILARITY or (
-        likeness >= OWN_WORDS_ECHO_SIMILARITY and is_own_words(text, saying)
+        likeness >= OWN_WORDS_ECHO_SIMILARITY and is_own_words(text, assistant_text)
     )
 
 
-def is_own_words(text: str, saying: str) -> bool:
-    """Return whether ``text`` consists of words of ``saying`` in their order.
+def is_own_words(text: str, assistant_text: str) -> bool:
+    """Return whether ``text`` consists of words of ``assistant_text`` in their order.
 
     One word in three may differ. A recognizer mistakes and misses words of quiet audio, so the
-    words need not be adjacent. A stop word never counts if it is alone or is not in ``saying``.
+    words need not be adjacent. A stop word never counts if it is alone or is not in
+    ``assistant_text``.
     """
-    words, said = normalized_words(text), normalized_words(saying)
+    words, assistant_words = normalized_words(text), normalized_words(assistant_text)
     if not words or (len(words) == 1 and words[0] in STOP_WORDS):
         return False
-    return any(_is_subsequence(words, said[at:]) for at, word in enumerate(said) if word in words)
+    return any(
+        _is_subsequence(words, assistant_words[at:])
+        for at, word in enumerate(assistant_words)
+        if word in words
+    )
 
 
-def _is_subsequence(words: Sequence[str], said: Sequence[str]) -> bool:
-    """Return whether ``words`` are in ``said`` in order, from its beginning, without long gaps."""
+def _is_subsequence(words: Sequence[str], assistant_words: Sequence[str]) -> bool:
+    """Return whether ``words`` are in ``assistant_words`` in order, from its beginning, without
+    long gaps."""
     at = others = 0
     for word in words:
-        reach = said[at : at + 1 + len(words)]
+        reach = assistant_words[at : at + 1 + len(words)]
         if word in reach:
             at += reach.index(word) + 1
         elif word in STOP_WORDS:

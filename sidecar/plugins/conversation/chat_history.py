@@ -20,6 +20,7 @@ ECHOED_BEFORE_S, ECHOED_AFTER_S = 6.0, 1.0
 """Seconds before and after the playback position within which a phrase may be heard as an echo."""
 ELLIPSIS = "…"
 _SLACK_S = 0.005
+_ANSWERS = (ChatRole.ASSISTANT, ChatRole.TOOL)
 
 
 @dataclass(slots=True)
@@ -125,22 +126,22 @@ class ReplyText:
     def heard(self, seconds: float) -> str:
         """Return the text that was heard after ``seconds`` of its audio: cut at a word, with an
         ellipsis there. Text without audio counts with the text before it."""
-        found = ""
+        text = ""
         for at, part in enumerate(self.parts):
             if part.silent:
-                found += part.phrase.shown
+                text += part.phrase.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
             count = part.heard(until) if part.start is not None and until > 0 else 0
             ends = part.whole and not (self.limited and part.broken)
             if ends and until >= part.seconds - _SLACK_S:
-                found += part.phrase.shown
+                text += part.phrase.shown
                 continue
-            found += _shown_text(part.phrase, count)
+            text += _shown_text(part.phrase, count)
             last = ends and count == len(part.phrase.text)
             later = any(one.phrase.shown.strip() for one in self.parts[at + last :])
-            return _cut_text(found) if later else found.strip()
-        return _cut_text(found) if self.limited else found.strip()
+            return _cut_text(text) if later else text.strip()
+        return _cut_text(text) if self.limited else text.strip()
 
     def around(self, seconds: float) -> str:
         """Return the phrases that may be heard as an echo at that position of the audio."""
@@ -161,9 +162,9 @@ def _shown_text(phrase: TtsPhrase, characters: int) -> str:
     for word in phrase.text[:characters].split():
         bare = re.search(r"\w(?:.*\w)?", word)
         for form in (word, *([bare[0]] if bare else [])):
-            found = phrase.shown.find(form, at)
-            if found >= 0:
-                at = found + len(form)
+            index = phrase.shown.find(form, at)
+            if index >= 0:
+                at = index + len(form)
                 break
     return phrase.shown[:at]
 
@@ -175,9 +176,6 @@ def _cut_text(text: str) -> str:
     if text.endswith(ELLIPSIS):
         return text
     return f"{text} {ELLIPSIS}" if text[-1] in ".!?。！？؟।" else f"{text}{ELLIPSIS}"
-
-
-_ANSWERS = (ChatRole.ASSISTANT, ChatRole.TOOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,30 +293,30 @@ class ChatHistory:
         call is included once it has a result; the calls of one turn are grouped.
         """
         system, user = ChatEntry(ChatRole.SYSTEM, instructions), ChatEntry(ChatRole.USER, user_text)
-        found: list[ChatMessage] = []
+        messages: list[ChatMessage] = []
         calling = 0
         """Index of the last message with calls."""
         turn = 0
         for entry in (system, *self._entries, user):
-            last = found[-1].role if found else None
+            last = messages[-1].role if messages else None
             if entry.call is not None:
                 if not entry.returned:
                     continue
                 if last is ChatRole.TOOL and entry.turn == turn:
-                    calls = (*found[calling].calls, entry.call)
+                    calls = (*messages[calling].calls, entry.call)
                 elif last is ChatRole.ASSISTANT:
-                    calling, calls = len(found) - 1, (entry.call,)
+                    calling, calls = len(messages) - 1, (entry.call,)
                 else:
-                    calling, calls = len(found), (entry.call,)
-                    found.append(ChatMessage(ChatRole.ASSISTANT, ""))
+                    calling, calls = len(messages), (entry.call,)
+                    messages.append(ChatMessage(ChatRole.ASSISTANT, ""))
                 turn = entry.turn
-                found[calling] = replace(found[calling], calls=calls)
-                found.append(ChatMessage(ChatRole.TOOL, entry.text, call=entry.call.id))
+                messages[calling] = replace(messages[calling], calls=calls)
+                messages.append(ChatMessage(ChatRole.TOOL, entry.text, call=entry.call.id))
             elif entry.text and last is entry.role:
-                found[-1] = ChatMessage(entry.role, f"{found[-1].text} {entry.text}")
+                messages[-1] = ChatMessage(entry.role, f"{messages[-1].text} {entry.text}")
             elif entry.text:
-                found.append(ChatMessage(entry.role, entry.text))
-        return tuple(found)
+                messages.append(ChatMessage(entry.role, entry.text))
+        return tuple(messages)
 
     def _of(self, turn: int) -> int | None:
         places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)

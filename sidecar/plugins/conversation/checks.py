@@ -23,7 +23,7 @@ def check_conversations(settings: Settings) -> Iterator[CheckFinding]:
 def check_tts(settings: Settings) -> CheckFinding:
     """Check the TTS engine of conversations; return it with the reason, and what a better one
     lacks."""
-    wanted = ConversationSettings.of(settings).voice_engine
+    name = ConversationSettings.of(settings).voice_engine
     try:
         chosen, reason = choose_tts_engine(settings)
     except errors.SidecarError as error:
@@ -31,9 +31,9 @@ def check_tts(settings: Settings) -> CheckFinding:
     better = better_voice_hint(settings, chosen)
     more = f"; a better one: {better}" if better else ""
     if chosen is None:
-        text = f"none ({wanted}), answers are text only: {reason}{more}"
+        text = f"none ({name}), answers are text only: {reason}{more}"
         return CheckFinding("voice", CheckState.ABSENT, text)
-    text = f"{chosen.spec.name} ({wanted}): {reason}{more}"
+    text = f"{chosen.spec.name} ({name}): {reason}{more}"
     return CheckFinding("voice", CheckState.GOOD, text)
 
 

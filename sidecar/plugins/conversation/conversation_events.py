@@ -15,6 +15,10 @@ from sidecar.transcripts.transcript import Notice
 
 MAX_PENDING_OUTPUT = 2_000
 """Maximum number of outputs that wait for a slow client: minutes of audio."""
+MAX_PLAYBACK_REPORT_S = 3_600
+"""Maximum of a playback report in seconds: longer than any reply."""
+UNKNOWN_UTTERANCE = -1
+"""Number that no utterance has."""
 
 
 class ConversationPhase(StrEnum):
@@ -277,14 +281,6 @@ class DiscardAcknowledged(ConversationClientEvent):
 
 class ConversationEnded(ConversationOutput):
     """End of the conversation at the client's request; the last output."""
-
-
-MAX_PLAYBACK_REPORT_S = 3_600
-"""Maximum of a playback report in seconds: longer than any reply."""
-
-
-UNKNOWN_UTTERANCE = -1
-"""Number that no utterance has."""
 
 
 class ConversationStage(StrEnum):

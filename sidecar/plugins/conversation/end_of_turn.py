@@ -58,6 +58,14 @@ _ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
 _ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 
+RECOGNIZED_AFTER_S = 0.1
+"""Seconds of silence after which an utterance is recognized: the turn may have ended."""
+RECOGNIZER_TIMEOUT_S = 20.0
+"""Seconds after that in which a recognizer without words has failed."""
+MAX_UTTERANCES = 100
+"""Maximum utterances of one turn that are stored separately; of older ones the text is kept."""
+_SLACK_S = 0.02
+
 
 def end_of_turn_delay_s(
     text: str, pace: float | None = None, delays: EndOfTurnDelays = DEFAULT_DELAYS
@@ -65,10 +73,10 @@ def end_of_turn_delay_s(
     """Return the seconds of silence that end a turn with ``text`` so far. ``pace``: words per
     second, `None` if unknown. At most ``settings.most_s``, scaled."""
     words = normalized_words(text)
-    wanted = min(delays.most_s, _base_delay_s(text.strip()[-_END:], words, delays))
+    delay_s = min(delays.most_s, _base_delay_s(text.strip()[-_END:], words, delays))
     if pace is not None and len(words) >= MIN_PACE_WORDS:
-        wanted *= min(1.5, max(1.0, DEFAULT_WORDS_PER_S / max(pace, 0.1)))
-    return min(wanted, delays.most_s) * delays.scale
+        delay_s *= min(1.5, max(1.0, DEFAULT_WORDS_PER_S / max(pace, 0.1)))
+    return min(delay_s, delays.most_s) * delays.scale
 
 
 def _base_delay_s(text: str, words: Sequence[str], delays: EndOfTurnDelays) -> float:
@@ -91,15 +99,6 @@ def _ends_in_digit_group(words: Sequence[str], *, ended: bool) -> bool:
     run = list(takewhile(lambda word: word.isdigit() or word in NUMBER_WORDS, reversed(words)))
     digits = sum(len(word) if word.isdigit() else 1 for word in run)
     return digits >= 3 and len(run) >= 2 if ended else digits >= 2
-
-
-RECOGNIZED_AFTER_S = 0.1
-"""Seconds of silence after which an utterance is recognized: the turn may have ended."""
-RECOGNIZER_TIMEOUT_S = 20.0
-"""Seconds after that in which a recognizer without words has failed."""
-MAX_UTTERANCES = 100
-"""Maximum utterances of one turn that are stored separately; of older ones the text is kept."""
-_SLACK_S = 0.02
 
 
 @dataclass(slots=True)
@@ -130,7 +129,7 @@ class UserTurn:
     the client has requested a reply, with the options ``answer_by`` if given, under the name
     ``answer_name``.
 
-    ``told``: clients were notified of the turn; over a reply they are not. Over a reply
+    ``announced``: clients were notified of the turn; over a reply they are not. Over a reply
     ``paused_at`` is the time since which the reply is held for the turn; ``dismissed``: the reply
     is not held for it any more; ``backchannel``: its words do not interrupt. ``heard_s``: playback
     position of the reply when the speech stopped. ``before``: text of utterances that are not kept
@@ -147,7 +146,7 @@ class UserTurn:
     answer: bool = False
     answer_by: ConversationOptions | None = None
     answer_name: str = ""
-    told: bool = False
+    announced: bool = False
     echoable_text: str = ""
     before: str = ""
     paused_at: float | None = None
@@ -160,8 +159,8 @@ class UserTurn:
     @property
     def first(self) -> int:
         """Return its first utterance with words: noise may have come before."""
-        said = (number for number, one in self.utterances.items() if one.text)
-        return next(said, self.current)
+        with_text = (number for number, one in self.utterances.items() if one.text)
+        return next(with_text, self.current)
 
     @property
     def began(self) -> float:
@@ -172,8 +171,8 @@ class UserTurn:
     def text(self) -> str:
         """Return the words so far without echoes; with echoes if the client has committed the
         turn."""
-        said = [one for one in self.utterances.values() if self.committed or not one.echo]
-        texts = [one.text.strip() for one in said]
+        utterances = [one for one in self.utterances.values() if self.committed or not one.echo]
+        texts = [one.text.strip() for one in utterances]
         return " ".join(text for text in (self.before, *texts) if text)
 
     @property

@@ -46,7 +46,7 @@ class ConversationStateMachine:
     def phase(self) -> ConversationPhase:
         """Return the current phase."""
         user_turn, assistant_turn = self.turn_taking.user_turn, self._assistant.confirmed_turn
-        if user_turn is not None and user_turn.told and user_turn.speaking:
+        if user_turn is not None and user_turn.announced and user_turn.speaking:
             return ConversationPhase.LISTENING
         if assistant_turn is not None:
             if assistant_turn.sounding:

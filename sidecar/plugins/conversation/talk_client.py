@@ -434,19 +434,19 @@ class Loudspeaker:
     """
 
     def __init__(self, device: str | None) -> None:
-        sound = audio_input.import_sounddevice()
+        sounddevice = audio_input.import_sounddevice()
         self._lock = threading.Lock()
         self._item, self._given = "", 0
         self._waiting = bytearray()
         try:
-            self.stream = sound.RawOutputStream(
+            self.stream = sounddevice.RawOutputStream(
                 samplerate=OUT_RATE,
                 device=audio_input.device_key(device),
                 latency="low",
                 callback=self._fill,
                 **audio_input.MONO_16_BIT,
             )
-        except (ValueError, sound.PortAudioError) as error:
+        except (ValueError, sounddevice.PortAudioError) as error:
             detail = f"The loudspeaker cannot be used: {error}."
             raise LoudspeakerUnavailable(detail) from None
 

@@ -93,9 +93,9 @@ def talk(
 
 def list_devices() -> int:
     """Print microphones and loudspeakers; return the exit code."""
-    found = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
-    for kind, those in found.items():
-        print_text("\n".join([f"{kind}:", *(those or ["  none"]), ""]))
+    devices_by_kind = {"Microphones": devices("input"), "Loudspeakers": devices("output")}
+    for kind, names in devices_by_kind.items():
+        print_text("\n".join([f"{kind}:", *(names or ["  none"]), ""]))
     return 0
 
 

@@ -102,7 +102,7 @@ class TurnTaking:
         if assistant_turn is not None:
             self._decide_interruption(user_turn, assistant_turn)
             return
-        if user_turn.told:
+        if user_turn.announced:
             self._emit_command(events.UserTurnPartial(user_turn.text))
         elif user_turn.text:
             self._emit_started(user_turn)
@@ -110,16 +110,16 @@ class TurnTaking:
 
     def _emit_started(self, user_turn: UserTurn) -> None:
         """Notify the client of the user's turn, once."""
-        if user_turn.told:
+        if user_turn.announced:
             return
-        user_turn.told = True
+        user_turn.announced = True
         self._emit_command(events.UserTurnStarted(user_turn.first, user_turn.began))
         if user_turn.text:
             self._emit_command(events.UserTurnPartial(user_turn.text))
 
     def _emit_dropped(self, user_turn: UserTurn) -> None:
-        if user_turn.told:
-            user_turn.told = False
+        if user_turn.announced:
+            user_turn.announced = False
             self._emit_command(events.UserTurnDropped())
 
     def _echoable_text(self, user_turn: UserTurn) -> str:

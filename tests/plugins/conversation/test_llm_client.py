@@ -65,11 +65,11 @@ async def server() -> AsyncIterator[Completions]:
 @asynccontextmanager
 async def client(server: Completions, model: str = "", **more: Any) -> AsyncIterator[LlmClient]:
     """Who asks a model of the server."""
-    thinker = LlmClient(LlmAddress(server.url, model, **more))
+    llm = LlmClient(LlmAddress(server.url, model, **more))
     try:
-        yield thinker
+        yield llm
     finally:
-        await thinker.close()
+        await llm.close()
 
 
 @pytest.fixture
@@ -86,14 +86,14 @@ def here(**servers: str) -> Callable[..., Coroutine[Any, Any, Llm]]:
     return functools.partial(create_llm, local=servers, probe_s=PATIENCE_S)
 
 
-async def answered(thinker: Llm) -> list[str]:
+async def answered(llm: Llm) -> list[str]:
     async with asyncio.timeout(PATIENCE_S):
-        return [str(piece) async for piece in thinker.reply(ASKED)]
+        return [str(piece) async for piece in llm.reply(ASKED)]
 
 
 async def by(server: Completions, model: str, **limits: float) -> list[str]:
-    async with client(server, model, **limits) as thinker:
-        return await answered(thinker)
+    async with client(server, model, **limits) as llm:
+        return await answered(llm)
 
 
 @pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
@@ -107,9 +107,9 @@ async def test_reasoning_that_no_mark_begins_is_known_from_the_second_reply_on(
     server: Completions,
 ) -> None:
     """In the first reply the mark at its end is not spoken, nor is what was not spoken yet."""
-    async with client(server, "thinks, unmarked") as thinker:
-        assert "".join(await answered(thinker)) == f"They greet\n\n\n{ANSWER}"
-        assert "".join(await answered(thinker)) == ANSWER
+    async with client(server, "thinks, unmarked") as llm:
+        assert "".join(await answered(llm)) == f"They greet\n\n\n{ANSWER}"
+        assert "".join(await answered(llm)) == ANSWER
 
 
 def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> None:
@@ -119,8 +119,8 @@ def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> N
 
 
 async def test_request_has_messages_token_limit_and_key(server: Completions) -> None:
-    async with client(server, key="secret", max_tokens=7) as thinker:
-        await answered(thinker)
+    async with client(server, key="secret", max_tokens=7) as llm:
+        await answered(llm)
     assert server.asked == [
         {
             "model": "plain",
@@ -130,7 +130,7 @@ async def test_request_has_messages_token_limit_and_key(server: Completions) -> 
         }
     ]
     assert "authorization: bearer secret" in server.headers[-1].lower()
-    assert thinker.name == f"plain at 127.0.0.1:{server.port}"
+    assert llm.name == f"plain at 127.0.0.1:{server.port}"
 
 
 def test_llm_key_is_not_in_the_repr_of_its_address() -> None:
@@ -140,9 +140,9 @@ def test_llm_key_is_not_in_the_repr_of_its_address() -> None:
 async def test_refused_max_tokens_is_sent_as_max_completion_tokens_from_then_on(
     server: Completions,
 ) -> None:
-    async with client(server, "reasoner", max_tokens=7) as thinker:
+    async with client(server, "reasoner", max_tokens=7) as llm:
         for _ in range(2):
-            assert "".join(await answered(thinker)) == ANSWER
+            assert "".join(await answered(llm)) == ANSWER
     names = ("max_tokens", "max_completion_tokens")
     limits = [{name: one[name] for name in names if name in one} for one in server.asked]
     assert limits == [{names[0]: 7}, {names[1]: 7}, {names[1]: 7}]
@@ -159,8 +159,8 @@ async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
         await plain(one, model, *rest)
 
     monkeypatch.setattr(Completions, "chat", chat_)
-    async with client(server, "reasoner") as thinker:
-        for pieces in await asyncio.gather(answered(thinker), answered(thinker)):
+    async with client(server, "reasoner") as llm:
+        for pieces in await asyncio.gather(answered(llm), answered(llm)):
             assert "".join(pieces) == ANSWER
 
 
@@ -257,11 +257,11 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
 
     async def asked(first_s: float) -> str:
         address = LlmAddress(NOBODY, "plain", first_s=first_s)
-        thinker = LlmClient(address, httpx.MockTransport(head))
+        llm = LlmClient(address, httpx.MockTransport(head))
         try:
-            return "".join(await answered(thinker))
+            return "".join(await answered(llm))
         finally:
-            await thinker.close()
+            await llm.close()
 
     assert await asked(first_s=40.1) == ANSWER
     with pytest.raises(LlmTimeout, match=r"for 39\.9 s"):
@@ -269,8 +269,8 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
 
 
 async def test_reply_that_is_not_read_on_ends_the_request(server: Completions) -> None:
-    async with client(server, "stalls") as thinker:
-        async with aclosing(thinker.reply(ASKED)) as pieces:
+    async with client(server, "stalls") as llm:
+        async with aclosing(llm.reply(ASKED)) as pieces:
             assert await anext(pieces) == WORDS[0], "while the rest is not said"
         await _until_left(server)
 
@@ -278,18 +278,18 @@ async def test_reply_that_is_not_read_on_ends_the_request(server: Completions) -
 async def test_start_of_a_conversation_requests_one_token_to_load_the_model(
     server: Completions,
 ) -> None:
-    async with client(server) as thinker:
-        await thinker.ready()
+    async with client(server) as llm:
+        await llm.ready()
     assert [one["max_tokens"] for one in server.asked] == [1]
 
 
 @pytest.mark.integration
 async def test_unreachable_llm_server_is_an_error() -> None:
-    thinker = LlmClient(LlmAddress(NOBODY, "plain"))
-    for ask in (thinker.ready, lambda: answered(thinker)):
+    llm = LlmClient(LlmAddress(NOBODY, "plain"))
+    for ask in (llm.ready, lambda: answered(llm)):
         with pytest.raises(LlmUnreachable):
             await ask()
-    await thinker.close()
+    await llm.close()
 
 
 async def test_llm_server_without_a_model_is_refused() -> None:
@@ -332,10 +332,10 @@ async def test_llm_address_ending_in_v1_works_and_key_file_is_sent_as_bearer(
     server: Completions, tmp_path: Path
 ) -> None:
     key = new_file(tmp_path / "key", "from-a-file\n", 0o600)
-    thinker = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key=f"@{key}")))
-    assert "".join(await answered(thinker)) == ANSWER
+    llm = await create_llm(choose_llm(Settings(llm=f"{server.url}/v1/", llm_key=f"@{key}")))
+    assert "".join(await answered(llm)) == ANSWER
     assert "authorization: bearer from-a-file" in server.headers[-1].lower()
-    await thinker.close()
+    await llm.close()
 
 
 @pytest.mark.parametrize(
@@ -360,8 +360,8 @@ TOOLS = ToolSet((WEATHER, ToolDefinition("clock")), named="weather")
 
 
 async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> list[LlmDelta]:
-    async with client(server, model) as thinker, asyncio.timeout(PATIENCE_S):
-        return [piece async for piece in thinker.reply(ASKED, tools)]
+    async with client(server, model) as llm, asyncio.timeout(PATIENCE_S):
+        return [piece async for piece in llm.reply(ASKED, tools)]
 
 
 async def test_tool_calls_are_streamed_by_their_index(server: Completions) -> None:
@@ -400,8 +400,8 @@ async def test_request_has_earlier_tool_calls_and_their_outputs(server: Completi
         ChatMessage(ChatRole.ASSISTANT, "", (call,)),
         ChatMessage(ChatRole.TOOL, "rain", call="call_a"),
     )
-    async with client(server, "plain") as thinker:
-        assert [piece async for piece in thinker.reply(messages, TOOLS)]
+    async with client(server, "plain") as llm:
+        assert [piece async for piece in llm.reply(messages, TOOLS)]
     function = {"name": "weather", "arguments": "{}"}
     assert server.asked[-1]["messages"][1:] == [
         {

@@ -42,7 +42,7 @@ class ToolTable(Table):
         self.take(events.ToolResultAdded(self.now, call, output, f"item of {call}"))
 
     def answered(self) -> tuple[ChatMessage, ...]:
-        """What the thinker is given when the client asks for an answer."""
+        """What the LLM is given when the client asks for an answer."""
         self.asks()
         return self.asked
 

@@ -116,8 +116,8 @@ class EspeakTts:
         self._made, self._cancelled, self._last = [], cancelled, 0
         if self._c.espeak_SetVoiceByName(voice.encode()) != EE_OK:
             raise errors.EngineFailed(f"espeak-ng rejects the voice '{voice}'.")
-        wanted = round(WORDS_PER_MINUTE * options.speed)
-        speed = max(MIN_WORDS_PER_MINUTE, min(wanted, MAX_WORDS_PER_MINUTE))
+        words_per_minute = round(WORDS_PER_MINUTE * options.speed)
+        speed = max(MIN_WORDS_PER_MINUTE, min(words_per_minute, MAX_WORDS_PER_MINUTE))
         self._c.espeak_SetParameter(RATE, speed, 0)
         raw = text.replace("\0", " ").encode()
         done = self._c.espeak_Synth(raw, len(raw) + 1, 0, CHARACTERS, 0, UTF8, None, None)
@@ -129,8 +129,8 @@ class EspeakTts:
     def _voice(self, options: engine_interface.SynthesisOptions) -> str:
         if options.voice:
             if options.voice not in self._voices:
-                there = engine_interface.abbreviate_names(self._voices)
-                raise errors.VoiceUnknown(hint=f"Use one of: {there}.")
+                voices = engine_interface.abbreviate_names(self._voices)
+                raise errors.VoiceUnknown(hint=f"Use one of: {voices}.")
             return options.voice
         if options.language == engine_interface.AUTO:
             return DEFAULT_VOICE
@@ -169,7 +169,7 @@ def espeak_voice_for(language: str, voices: Sequence[str]) -> str:
     The order is: the tag itself, its language, another region of the language, the first voice.
     """
     general = language.split("-")[0]
-    for wanted in (language, general):
-        if wanted in voices:
-            return wanted
+    for tag in (language, general):
+        if tag in voices:
+            return tag
     return next((one for one in voices if one.split("-")[0] == general), voices[0])

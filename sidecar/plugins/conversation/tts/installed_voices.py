@@ -123,8 +123,8 @@ class PulledVoices:
 
 def voice_for_language(voices: Sequence[PulledVoice], language: str) -> PulledVoice | None:
     """Return the first of ``voices`` for a language tag, else the first of its language."""
-    wanted = language.lower().replace("_", "-")
-    general = wanted.split("-")[0]
-    exact = (voice for voice in voices if voice.language == wanted)
-    near = (voice for voice in voices if voice.language.split("-")[0] == general)
-    return next(exact, None) or next(near, None)
+    tag = language.lower().replace("_", "-")
+    language_only = tag.split("-")[0]
+    exact = (voice for voice in voices if voice.language == tag)
+    regional = (voice for voice in voices if voice.language.split("-")[0] == language_only)
+    return next(exact, None) or next(regional, None)

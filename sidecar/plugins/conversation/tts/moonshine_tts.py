@@ -37,6 +37,13 @@ MAX_LOADED_VOICES = 2
 """Maximum number of voices in memory; the least recently used one is closed."""
 MAX_PCM16 = 32_767
 
+DEFAULT_LANGUAGE = "en-us"
+VOICE_FAMILIES = ("kokoro_", "piper_", "zipvoice_")
+"""Prefixes of voice names: the model of the voice. A request may omit the prefix."""
+_OWN_CHOICE = re.compile(r"(?:(kokoro)/voices/(.+)\.kokorovoice|(piper)-voices/(.+)\.onnx)$")
+VoiceCatalogue = Mapping[str, Sequence[str]]
+"""Voice names by language tag, such as 'en-us'."""
+
 
 class MoonshineTts:
     """TTS engine with downloaded voices of moonshine-voice."""
@@ -122,15 +129,6 @@ def _no_voice_error(pulled: PulledVoices) -> errors.ModelLoadFailed:
     )
 
 
-DEFAULT_LANGUAGE = "en-us"
-VOICE_FAMILIES = ("kokoro_", "piper_", "zipvoice_")
-"""Prefixes of voice names: the model of the voice. A request may omit the prefix."""
-_OWN_CHOICE = re.compile(r"(?:(kokoro)/voices/(.+)\.kokorovoice|(piper)-voices/(.+)\.onnx)$")
-
-VoiceCatalogue = Mapping[str, Sequence[str]]
-"""Voice names by language tag, such as 'en-us'."""
-
-
 def choose_moonshine_voice(
     catalogue: VoiceCatalogue, name: str = "", language: str = ""
 ) -> tuple[str, str]:
@@ -145,10 +143,10 @@ def choose_moonshine_voice(
     tags = (
         [_language_tag(catalogue, language)] if language else sorted(catalogue, key=_dialect_rank)
     )
-    wanted = {name.lower(), *(f"{kind}{name}".lower() for kind in VOICE_FAMILIES)}
+    names = {name.lower(), *(f"{kind}{name}".lower() for kind in VOICE_FAMILIES)}
     for tag in tags:
         for voice in catalogue[tag]:
-            if voice.lower() in wanted:
+            if voice.lower() in names:
                 return voice, tag
     there = engine_interface.abbreviate_names(catalogue[tags[0]]) if language else ""
     raise errors.VoiceUnknown(
@@ -176,12 +174,14 @@ def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
     Raises:
         errors.VoiceUnknown: there is no voice for the language.
     """
-    wanted = language.strip().lower().replace("_", "-")
-    general = [tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted]
-    if wanted in catalogue:
-        return wanted
-    if general:
-        return general[0]
+    wanted_tag = language.strip().lower().replace("_", "-")
+    regional_tags = [
+        tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted_tag
+    ]
+    if wanted_tag in catalogue:
+        return wanted_tag
+    if regional_tags:
+        return regional_tags[0]
     raise errors.VoiceUnknown(
         f"There is no voice for '{language}'.",
         hint=f"There are voices for: {engine_interface.abbreviate_names(sorted(catalogue))}.",
@@ -213,8 +213,8 @@ def voice_files(language: str, voice: str = "") -> list[str]:
     """
     api = _library_api()
     try:
-        wanted = {"voice": voice} if voice else {}
-        keys = api.moonshine_get_tts_dependencies_string(language, wanted)
+        library_options = {"voice": voice} if voice else {}
+        keys = api.moonshine_get_tts_dependencies_string(language, library_options)
     except api.MoonshineError as error:
         raise errors.VoiceUnknown(f"No voice for '{language}': {error}.") from None
     return [key for key in json.loads(keys) if "/" in key]  # others are labels, not files
@@ -247,8 +247,8 @@ class MoonshineSynthesizer:
         """
         self._api = _library_api()
         self._library: Any = self._api._MoonshineLib().lib
-        wanted = {"voice": voice, "g2p_root": str(folder)}
-        options, count, _kept = self._api.moonshine_options_array(wanted)
+        library_options = {"voice": voice, "g2p_root": str(folder)}
+        options, count, _kept = self._api.moonshine_options_array(library_options)
         self._handle: int = self._library.moonshine_create_tts_synthesizer_from_files(
             language.encode(), None, 0, options, count, self._api.MOONSHINE_HEADER_VERSION
         )
