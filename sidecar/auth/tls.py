@@ -233,8 +233,8 @@ def self_signed_fingerprint(settings: Settings, certificate: bytes) -> str | Non
     """Return the fingerprint of a certificate (DER), if it is the self-signed one of services with
     this data folder; `None` for any other: a program at the port may have any."""
     own = local_fingerprint(settings.model_copy(update={"tls": TLS_SELF_SIGNED, "tls_key": None}))
-    found = certificate_fingerprint(ssl.DER_cert_to_PEM_cert(certificate))
-    return own if own == found else None
+    fingerprint = certificate_fingerprint(ssl.DER_cert_to_PEM_cert(certificate))
+    return own if own == fingerprint else None
 
 
 def _configured_certificate(settings: Settings) -> CertificatePair | None:

@@ -139,13 +139,13 @@ def create_listeners(
         errors.SettingsInvalid: a package is missing, a file cannot be used, or settings contradict
             each other.
     """
-    found = []
+    listeners = []
     for port in (port for plugin in enabled(settings) for port in plugin.ports):
         if (sock := ports.get(port.field)) is not None:
             http = partial(_http_listener, port, service, sock)
             parts = PortParts(settings, service, access, watcher, sock, pair, http)
-            found.append(port.create_listener(parts))
-    return found
+            listeners.append(port.create_listener(parts))
+    return listeners
 
 
 def _http_listener(

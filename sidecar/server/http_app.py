@@ -74,9 +74,9 @@ def create_whole_app(
     rules = auth_gate.PortRules(
         refusals=refusals,
         dialects=dialects,
-        opens=lambda asked: (
-            asked["type"] == "http"
-            and (asked["path"] in open_metrics or api_page.is_public_page(asked))
+        opens=lambda scope: (
+            scope["type"] == "http"
+            and (scope["path"] in open_metrics or api_page.is_public_page(scope))
         ),
         tickets=tickets,
         tidy_prefixes=tuple(tidy_prefixes),

@@ -107,13 +107,13 @@ def reserve_ports(settings: Settings) -> dict[str, socket.socket]:
             "would make it listen.",
             hint="Set that on the fronts instead, or omit the role.",
         )
-    found = {}
+    sockets = {}
     for port, (host, number) in addresses:
         try:
-            found[port.field] = bind_port(host, number, f"--{port.setting.replace('_', '-')}")
+            sockets[port.field] = bind_port(host, number, f"--{port.setting.replace('_', '-')}")
         except errors.PortInUse as error:
             raise errors.PortInUse(error.detail, hint=port.hint or error.hint) from None
-    return found
+    return sockets
 
 
 def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:

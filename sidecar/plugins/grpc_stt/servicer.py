@@ -183,18 +183,18 @@ class GrpcServicer:
                 token is wrong.
             errors.RateLimited: the client has sent too many wrong tokens.
         """
-        found = self._pending.of(session_id, identity.owner if identity else None)
-        if not found:
+        pending = self._pending.of(session_id, identity.owner if identity else None)
+        if not pending:
             raise codes.GrpcSessionUnknown()
         if identity is not None:
-            grpc_session = found[0]
+            grpc_session = pending[0]
             self._pending.take(grpc_session)
             return (
                 grpc_session
                 if grpc_session.token_requested
                 else dataclasses.replace(grpc_session, token="")
             )
-        for grpc_session in found:
+        for grpc_session in pending:
             if grpc_session.token and grpc_session.admits(token):
                 self._pending.take(grpc_session)
                 return grpc_session
@@ -215,8 +215,8 @@ class GrpcServicer:
 
 def call_metadata(context: Any) -> Metadata:
     """Return the metadata of a call."""
-    found: Metadata = context.invocation_metadata() or ()
-    return found
+    metadata: Metadata = context.invocation_metadata() or ()
+    return metadata
 
 
 def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> RequestOrigin:

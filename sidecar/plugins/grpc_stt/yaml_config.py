@@ -194,8 +194,8 @@ def _yaml(path: Path) -> object:
     try:
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise SettingsInvalid(f"The file {path} cannot be read: {said}.") from None
+        reason = " ".join(str(error).split())
+        raise SettingsInvalid(f"The file {path} cannot be read: {reason}.") from None
 
 
 def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConfig:
@@ -225,17 +225,17 @@ def convert_yaml_config(contents: Sequence[tuple[str, object]]) -> ConvertedConf
 
 def _sections(name: str, content: object) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the sections of a file; each decode profile is one."""
-    found: list[tuple[str, Mapping[str, Any]]] = []
+    sections: list[tuple[str, Mapping[str, Any]]] = []
     for section, value in _mapping(content, name, "the file of sections").items():
         _lookup_known({**SECTIONS, DECODE_PROFILES: {}}, section, name)
         keys = _mapping(value, name, f"'{section}'")
         if section != DECODE_PROFILES:
-            found.append((section, keys))
+            sections.append((section, keys))
             continue
         for profile, options in keys.items():
             where = f"{section}.{profile}"
-            found.append((where, _mapping(options, name, f"'{where}'")))
-    return found
+            sections.append((where, _mapping(options, name, f"'{where}'")))
+    return sections
 
 
 def _mapping(value: object, name: str, what: str) -> Mapping[str, Any]:

@@ -388,5 +388,5 @@ def row_summary(row: run.LoadTestRow) -> str:
     )
     codes = sorted({one.error_code for one in row.visits if one.error_code})
     wrong = f"; {figures['errors']:g} failed ({', '.join(codes)})" if codes else ""
-    said = f"{spread} (p50/p95)" if spread else f"{figures['held']:g} held"
-    return f"{row.sessions} x {row.side.name}: {said}{wrong}"
+    latencies = f"{spread} (p50/p95)" if spread else f"{figures['held']:g} held"
+    return f"{row.sessions} x {row.side.name}: {latencies}{wrong}"

@@ -61,8 +61,8 @@ class MonitorClient:
 
     async def fetch_snapshot(self) -> MonitorSnapshot:
         """Return the current responses; never raise because of the service."""
-        found = await asyncio.gather(*map(self._ask, self._addresses.values()))
-        answers = dict(zip(self._addresses, found, strict=True))
+        bodies = await asyncio.gather(*map(self._ask, self._addresses.values()))
+        answers = dict(zip(self._addresses, bodies, strict=True))
         return MonitorSnapshot(
             address=self._base,
             at=time.monotonic(),
@@ -279,7 +279,7 @@ def _errors(snapshot: MonitorSnapshot) -> Rows:
     """Return all errors since the service started."""
     own = _part(snapshot.metrics, "vibevoice")
     live, http, grpc = (_part(own, name) for name in ("live", "http", "grpc"))
-    found = {
+    counts_by_kind = {
         "job": _part(own, "jobs").get("failed_by_code"),
         "live refused": live.get("refused_by_code"),
         "live ended": live.get("ended_by_reason"),
@@ -287,10 +287,10 @@ def _errors(snapshot: MonitorSnapshot) -> Rows:
         "grpc": grpc.get("by_status"),
     }
     if not own:
-        found["grpc"] = snapshot.metrics.get("error_counts")
+        counts_by_kind["grpc"] = snapshot.metrics.get("error_counts")
     return [
         (f"{kind} {name}", f"{count:g}")
-        for kind, counts in found.items()
+        for kind, counts in counts_by_kind.items()
         for name, count in _counts(counts)
         if name not in ENDED_WELL and not (kind == "http" and name[:1] not in "45")
     ]
@@ -317,8 +317,8 @@ def _part(answer: Answer, name: str) -> Answer:
 def _counts(value: object) -> list[tuple[str, float]]:
     """Return the counts above 0, the most frequent first."""
     given = value.items() if isinstance(value, Mapping) else ()
-    found = [(str(name), count) for name, count in given if isinstance(count, int | float)]
-    return sorted((one for one in found if one[1]), key=lambda one: (-one[1], one[0]))
+    counts = [(str(name), count) for name, count in given if isinstance(count, int | float)]
+    return sorted((one for one in counts if one[1]), key=lambda one: (-one[1], one[0]))
 
 
 def _number(value: Any) -> str:

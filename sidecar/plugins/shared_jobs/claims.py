@@ -36,7 +36,7 @@ UNSCHEDULABLE_BATCH = 1000
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: a job may be claimed; a job was ended or deleted."""
 TAKE_UP_TRIES = 3
-"""Tries to read some events of a claimed job, before it is given back and others are claimed."""
+"""Tries to read some events of a claimed job, before it is released and others are claimed."""
 PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
 """Events that are read at once. A recording of a day has 4,000 checkpoints with 110 MB of states,
 which no line carries within the time limit of a call."""
@@ -207,13 +207,13 @@ class ClaimStore:
     async def unjudged(self, most: int) -> Sequence[JobRecord]:
         """Return waiting jobs, as they were submitted, that no live node is known to be able to
         run. Those that this node judged in the last `ELIGIBILITY_TTL_S` are left out."""
-        found = []
+        records = []
         for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
             try:
-                found.append(self._rows.record(job_id, submitted))
+                records.append(self._rows.record(job_id, submitted))
             except UnreadableRecord as error:
                 await self._refuse_unreadable(job_id, error)
-        return found
+        return records
 
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH

@@ -149,15 +149,15 @@ class JobRows:
         a job that cannot be read here, and return None."""
         try:
             record = self.record(*job)
-            said: dict[str, Any] = json.loads(self._decrypt(job[0], summary, f"{job[0]}/summary"))
-            duration, revision = said.pop("duration"), said.pop("revision")
+            fields: dict[str, Any] = json.loads(self._decrypt(job[0], summary, f"{job[0]}/summary"))
+            duration, revision = fields.pop("duration"), fields.pop("revision")
             return replace(
                 record,
                 state=job_record.JobState.DONE,
                 transcript=transcript.Transcript((), "", duration, "", ""),
                 progress=replace(record.progress, audio_s_done=duration, audio_s_total=duration),
                 history=replace(EditHistory(), revision=revision),
-                **said,
+                **fields,
             )
         except (sqlite_event_log.UnreadableRecord, ValueError, KeyError, TypeError) as error:
             log_unreadable(job[0], error)

@@ -64,8 +64,8 @@ def error_first_line(error: Exception) -> str:
     """Return the first line of a psycopg error, with the next if it ends in a colon; the class of
     an error without a text. An address in it has no password."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0] if lines else type(error).__name__
-    return f"{said} {lines[1]}" if said.endswith(":") and len(lines) > 1 else said.rstrip(":")
+    text = lines[0] if lines else type(error).__name__
+    return f"{text} {lines[1]}" if text.endswith(":") and len(lines) > 1 else text.rstrip(":")
 
 
 CONNECT_TIMEOUT_S = 2

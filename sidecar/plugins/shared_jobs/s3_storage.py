@@ -285,16 +285,16 @@ class S3Storage:
     def ages(self) -> Mapping[str, float]:
         """Return all recordings with their ages in seconds, including multipart
         uploads that never ended."""
-        found: dict[str, float] = {}
+        ages: dict[str, float] = {}
         with _s3_errors_as_ours():
             for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
                 for one in page.get("Contents", ()):
                     if (name := self._name(one["Key"])) is not None:
-                        found[name] = _server_time(page) - one["LastModified"].timestamp()
+                        ages[name] = _server_time(page) - one["LastModified"].timestamp()
             for page, upload in self._unfinished(self._prefix):
                 if (name := self._name(upload["Key"])) is not None:
-                    found[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
-        return found
+                    ages[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
+        return ages
 
     def close(self) -> None:
         """Wait a moment for the queued deletions."""
@@ -424,5 +424,5 @@ class S3Object:
 
 def _server_time(page: Mapping[str, Any]) -> float:
     """Return the server's time; 0 if it sends none, so that nothing counts as old."""
-    said = page["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return email.utils.parsedate_to_datetime(said).timestamp() if said else 0.0
+    date = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return email.utils.parsedate_to_datetime(date).timestamp() if date else 0.0

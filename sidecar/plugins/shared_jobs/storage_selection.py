@@ -76,13 +76,13 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
                 f"The S3 storage rejects the request: {error.code}.", hint=hint
             ) from None
         except (S3Unavailable, FileNotFoundError) as error:
-            said = str(error)
-            if "Credential" in said:
+            reason = str(error)
+            if "Credential" in reason:
                 raise SettingsInvalid("The S3 storage requires keys.", hint=_KEYS_HINT) from None
-            if said == "SSLError" or time.monotonic() >= until:
+            if reason == "SSLError" or time.monotonic() >= until:
                 raise SettingsInvalid(
-                    f"The S3 storage does not answer: {said}.",
-                    hint=_HINTS.get(said, _UNREACHABLE_HINT),
+                    f"The S3 storage does not answer: {reason}.",
+                    hint=_HINTS.get(reason, _UNREACHABLE_HINT),
                 ) from None
         time.sleep(RETRY_PAUSE_S)
 
