@@ -113,7 +113,7 @@ async def claimed(store: Service) -> Any:
 async def done(store: Service, claim: Any) -> None:
     """Report that a claimed job is done."""
     record, base, now = claim.record, claim.record.seq, time.time()
-    transcript = Transcript((), "", record.facts.total_s, "scripted", "fp32")
+    transcript = Transcript((), "", record.audio_info.total_s, "scripted", "fp32")
     changes: tuple[JobChange, ...] = (StartedChange(), ReportedChange(Finished(transcript), 1.0))
     events = [JobEvent(base + 1 + at, now, change) for at, change in enumerate(changes)]
     for event in events:

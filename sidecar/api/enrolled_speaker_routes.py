@@ -184,7 +184,7 @@ async def _read_person_request(
             return name, await service.enrolled_speakers.embed_clip(identity_of(request), source)
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
-            return name, await service.owned.voice(identity_of(request), job, speaker)
+            return name, await service.owned.embedding(identity_of(request), job, speaker)
         return name, None
     finally:
         if source is not None:

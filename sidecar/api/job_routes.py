@@ -71,7 +71,7 @@ def job_body(
 ) -> dict[str, Any]:
     """Return the state of a job, without its transcript; times in seconds, dates in UTC."""
     done = job.state is job_record.JobState.DONE and job.transcript is not None
-    duration = job.transcript.duration if done and job.transcript else job.facts.total_s
+    duration = job.transcript.duration if done and job.transcript else job.audio_info.total_s
     running = job.state is job_record.JobState.RUNNING
     remaining_s = (
         service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
@@ -94,7 +94,7 @@ async def job_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response with one job; one that was accepted (202) has its address."""
-    queue_position = (await service.owned.turns(identity, [job])).get(job.id)
+    queue_position = (await service.owned.positions(identity, [job])).get(job.id)
     expires_in_s = (await service.owned.expires_in_s(identity, [job])).get(job.id)
     address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
     body = job_body(service, job, queue_position, expires_in_s)
@@ -238,7 +238,9 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         """Submit a recording as a job."""
         identity = identity_of(request)
-        with await service.submissions.place(identity, idempotency_key_of(request)) as place:
+        with await service.submissions.reserve_position(
+            identity, idempotency_key_of(request)
+        ) as place:
             source, options, priority, key = await read_request(request, service)
             submissions, replayed = service.submissions, False
             if key is None:
@@ -275,10 +277,10 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
         """List your jobs, oldest first."""
         identity = identity_of(request)
         page, more = await _page(service, identity, request.query_params)
-        turns = await service.owned.turns(identity, page)
+        positions = await service.owned.positions(identity, page)
         expires_in_s = await service.owned.expires_in_s(identity, page)
         bodies = [
-            job_body(service, job, turns.get(job.id), expires_in_s.get(job.id)) for job in page
+            job_body(service, job, positions.get(job.id), expires_in_s.get(job.id)) for job in page
         ]
         return responses.json_response({"jobs": bodies, "next": page[-1].id if more else None})
 

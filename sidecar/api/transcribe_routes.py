@@ -296,13 +296,13 @@ def build_router(service: Service) -> APIRouter:
         """Transcribe a recording."""
         identity = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with await service.submissions.place(identity) as place:
+        with await service.submissions.reserve_position(identity) as place:
             source, options = await _read_request(request, service)
             job = await service.submissions.submit(identity, source, options, place, kept=later)
         if later:
             applied = {"Preference-Applied": "respond-async"}
             return await job_response(service, identity, job.record, 202, applied)
-        cancel = partial(service.owned.hang_up, identity, job.record)
+        cancel = partial(service.owned.cancel_soon, identity, job.record)
         if accepts(request.headers, MEDIA_TYPE):
             farewell = error_line(TokenInvalid())
             return NdjsonResponse(ndjson_lines(service, job), cancel, farewell)

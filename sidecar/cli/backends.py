@@ -201,7 +201,7 @@ async def open_backend(
                     )
                 yield service.noted(await job.result(), meant)
             finally:
-                service.owned.hang_up(ANONYMOUS, job.record)  # no effect if it has ended
+                service.owned.cancel_soon(ANONYMOUS, job.record)  # no effect if it has ended
 
         await service.open()
         yield transcribe

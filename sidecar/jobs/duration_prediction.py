@@ -23,6 +23,8 @@ from pydantic import BaseModel, Field
 from sidecar import files
 from sidecar.errors import SettingsInvalid
 
+log = logging.getLogger(__name__)
+
 DEFAULT_WORK_PER_AUDIO_S = 0.25
 """Work for a second of audio before any measurement: the embedded engine on a slow core."""
 USUAL_WORK_PER_AUDIO_S = 0.07
@@ -40,6 +42,14 @@ MIN_LENGTH_RATIO = 1.5
 """Minimum ratio of the durations of two jobs: with similar ones their slope says nothing."""
 MIN_SLOPES = 6
 """Minimum number of such pairs: those of four jobs."""
+
+DURATION_FILE_NAME = "pace.json"
+MAX_FITS = 64
+"""Engines, models and precisions in the file; the last used ones."""
+MAX_FILE_BYTES = 64 << 10
+SAVE_INTERVAL_S = 60.0
+"""Interval of writes, which may be lost with the process."""
+MAX_DURATION_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,68 +79,70 @@ class DurationPredictor:
     """Predictor of the seconds of work for a recording, for each precision of one engine."""
 
     def __init__(
-        self, engine: str = "", model: str = "", known: DurationFits | None = None
+        self, engine: str = "", model: str = "", earlier_fits: DurationFits | None = None
     ) -> None:
-        """``known``: fits from before the start, of this engine and others."""
-        self._means = DurationKey(engine, model)
-        self._before = dict(known or {})
+        """``earlier_fits``: fits from before the start, of this engine and others."""
+        self._key = DurationKey(engine, model)
+        self._earlier_fits = dict(earlier_fits or {})
         self._measured: defaultdict[str, deque[tuple[float, float]]] = defaultdict(
             lambda: deque(maxlen=REMEMBERED_JOBS)
         )
         self._loads: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=REMEMBERED_LOADS)
         )
-        self._lines: dict[str, DurationFit] = {}
+        self._fits: dict[str, DurationFit] = {}
         """Fits by precision, computed since the last measurement."""
 
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
         """Predict the seconds of work of a recording; ``guess_s``, if given, counts until
         a duration was measured."""
         length_s = UNKNOWN_AUDIO_S if audio_s is None else audio_s
-        line = self._line(precision)
-        if line.per_s is not None:
-            return max(MIN_JOB_S, line.begin_s + length_s * line.per_s)
+        fit = self._fit(precision)
+        if fit.per_s is not None:
+            return max(MIN_JOB_S, fit.begin_s + length_s * fit.per_s)
         return max(MIN_JOB_S, length_s * DEFAULT_WORK_PER_AUDIO_S if guess_s is None else guess_s)
 
     def knows(self, precision: str) -> bool:
         """Return whether a duration was measured."""
-        return self._line(precision).per_s is not None
+        return self._fit(precision).per_s is not None
 
     def load_s(self, precision: str) -> float:
         """Predict the seconds of a load; 0 before any was measured."""
-        return self._line(precision).load_s
+        return self._fit(precision).load_s
 
     def learn(self, precision: str, audio_s: float, work_s: float) -> None:
         """Add the duration of a recording that ran alone in a loaded engine."""
         if audio_s > 0:
             self._measured[precision].append((audio_s, work_s))
-            self._lines.clear()
+            self._fits.clear()
 
     def learn_load(self, precision: str, load_s: float) -> None:
         """Add the duration of a load."""
         self._loads[precision].append(load_s)
-        self._lines.clear()
+        self._fits.clear()
 
     @property
-    def known(self) -> dict[DurationKey, DurationFit]:
+    def fits(self) -> dict[DurationKey, DurationFit]:
         """Return all fits to store; those of this process come last."""
-        now = {
-            replace(self._means, precision=precision): self._line(precision)
+        current_fits = {
+            replace(self._key, precision=precision): self._fit(precision)
             for precision in {*self._measured, *self._loads}
         }
-        return {means: line for means, line in self._before.items() if means not in now} | now
+        return {
+            key: fit for key, fit in self._earlier_fits.items() if key not in current_fits
+        } | current_fits
 
-    def _line(self, precision: str) -> DurationFit:
-        if precision not in self._lines:
-            self._lines[precision] = self._worked_out(precision)
-        return self._lines[precision]
+    def _fit(self, precision: str) -> DurationFit:
+        if precision not in self._fits:
+            self._fits[precision] = self._compute_fit(precision)
+        return self._fits[precision]
 
-    def _worked_out(self, precision: str) -> DurationFit:
-        before = self._before.get(replace(self._means, precision=precision), DurationFit())
+    def _compute_fit(self, precision: str) -> DurationFit:
+        earlier_fit = self._earlier_fits.get(replace(self._key, precision=precision), DurationFit())
         measured, loads = self._measured.get(precision, ()), self._loads.get(precision)
-        load_s = statistics.median(loads) if loads else before.load_s
-        if not measured or (len(measured) < MIN_MEASURED_JOBS and before.per_s is not None):
-            return replace(before, load_s=load_s)
+        load_s = statistics.median(loads) if loads else earlier_fit.load_s
+        if not measured or (len(measured) < MIN_MEASURED_JOBS and earlier_fit.per_s is not None):
+            return replace(earlier_fit, load_s=load_s)
         begin_s, per_s = fit_durations([*measured])
         return DurationFit(begin_s, per_s, load_s)
 
@@ -178,58 +190,47 @@ def estimate_remaining_s(
     return remaining_s(work_s, elapsed_s, fraction, resumed)
 
 
-log = logging.getLogger(__name__)
-
-DURATION_FILE_NAME = "pace.json"
-MAX_FITS = 64
-"""Engines, models and precisions in the file; the last used ones."""
-MAX_FILE_BYTES = 64 << 10
-SAVE_INTERVAL_S = 60.0
-"""Interval of writes, which may be lost with the process."""
-MAX_DURATION_S = 1e6
-
-
 class DurationFile:
     """File of predicted durations; none without a ``folder``. A broken or
     unwritable file is only logged."""
 
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / DURATION_FILE_NAME if folder is not None else None
-        self._written: DurationFits = {}
+        self._written_fits: DurationFits = {}
 
     def read(self) -> dict[DurationKey, DurationFit]:
         """Return the durations that the last process wrote."""
         if self._path is None or not self._path.exists():
             return {}
         try:
-            known = parse_durations(files.read(self._path, MAX_FILE_BYTES))
+            fits = parse_durations(files.read(self._path, MAX_FILE_BYTES))
         except (SettingsInvalid, ValueError) as error:
             log.warning(
                 "the file of predicted job durations cannot be read; predictions start anew: %s",
                 error,
             )
             return {}
-        self._written = known
-        return known
+        self._written_fits = fits
+        return fits
 
-    def write(self, known: DurationFits) -> None:
+    def write(self, fits: DurationFits) -> None:
         """Write the fits if they have changed; this blocks on the disk."""
-        if self._path is None or known == self._written:
+        if self._path is None or fits == self._written_fits:
             return
-        self._written = known
-        fits = [asdict(means) | asdict(line) for means, line in [*known.items()][-MAX_FITS:]]
+        self._written_fits = fits
+        stored_fits = [asdict(key) | asdict(fit) for key, fit in [*fits.items()][-MAX_FITS:]]
         try:
             files.make_folder(self._path.parent)
-            text = json.dumps({"version": 1, "paces": fits}, indent=1)
+            text = json.dumps({"version": 1, "paces": stored_fits}, indent=1)
             files.write(self._path, text.encode())
         except (OSError, SettingsInvalid) as error:
             log.warning("the file of predicted job durations cannot be written: %s", error)
 
-    async def run(self, pace: DurationPredictor) -> None:
+    async def run(self, predictor: DurationPredictor) -> None:
         """Write the fits at intervals, until cancelled."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
-            await asyncio.to_thread(self.write, pace.known)
+            await asyncio.to_thread(self.write, predictor.fits)
 
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]

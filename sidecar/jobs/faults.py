@@ -9,6 +9,19 @@ from enum import StrEnum
 from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
 
+_OF_NODE = (
+    *(errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull),
+    *(errors.MachineBusy, errors.EngineStuck),
+)
+_OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
+_ERRNOS_OF_RECORDING = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
+}
+"""There is no such recording, or something else has its name."""
+MAX_FAULTY_JOBS = 1000
+"""Jobs that are remembered because they met a fault."""
+
 
 class Fault(StrEnum):
     """What is to blame for an error in a job."""
@@ -22,18 +35,6 @@ class Fault(StrEnum):
     the attempt counts as the death of a service."""
     STORAGE = "storage"
     """The storage of recordings or the database for now. The job waits, and no attempt counts."""
-
-
-_OF_NODE = (
-    *(errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull),
-    *(errors.MachineBusy, errors.EngineStuck),
-)
-_OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
-_ERRNOS_OF_RECORDING = {
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
-    *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
-}
-"""There is no such recording, or something else has its name."""
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -58,10 +59,6 @@ def fault_of(error: BaseException) -> Fault:
     if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
     return Fault.NODE if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE
-
-
-MAX_FAULTY_JOBS = 1000
-"""Jobs that are remembered because they met a fault."""
 
 
 class FaultHistory:

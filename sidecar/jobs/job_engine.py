@@ -31,21 +31,25 @@ class JobEngine:
         """As of `JobQueue`."""
         self._admission = host.admission
         self.spec, self.slot = host.spec, host.slot
-        self._file = duration_prediction.DurationFile(default_data_folder(settings.data_dir))
-        self.pace = duration_prediction.DurationPredictor(self.spec.name, model, self._file.read())
+        self._duration_file = duration_prediction.DurationFile(
+            default_data_folder(settings.data_dir)
+        )
+        self.predictor = duration_prediction.DurationPredictor(
+            self.spec.name, model, self._duration_file.read()
+        )
 
-    def queue(self, log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
+    def queue(self, event_log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
         """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options
         of a job at its begin."""
         return JobQueue(
             self.slot,
-            log,
+            event_log,
             DispatchOptions(plan, self._settings.max_audio_hours * 3600),
             limit=self._settings.queue_limit,
             places=self.places,
             long_places=self.long_places,
             guess=self._guess,
-            pace=self.pace,
+            predictor=self.predictor,
         )
 
     def admit(self, options: TranscribeOptions, audio_s: float | None) -> Precision:
@@ -56,9 +60,9 @@ class JobEngine:
         """
         if self._admission is None:
             return options.precision
-        now = self._host.memory_now()
-        precision = self._suited(options, audio_s, now)
-        self._admission.planned(precision, audio_s, options, now)
+        memory = self._host.memory_now()
+        precision = self._choose_precision(options, audio_s, memory)
+        self._admission.planned(precision, audio_s, options, memory)
         if options.precision is Precision.AUTO and precision is not self.slot.precision:
             return precision
         return options.precision
@@ -69,8 +73,8 @@ class JobEngine:
         """Return a job's options with the plan for the memory that is free when it begins."""
         if self._admission is None:
             return options
-        now, beside = self._host.memory_now(), self.slot.shared_memory
-        options = self._admission.planned(precision, audio_s, options, now, beside)
+        memory, beside = self._host.memory_now(), self.slot.shared_memory
+        options = self._admission.planned(precision, audio_s, options, memory, beside)
         self._host.expect_peak(self._admission.peak_bytes(precision, audio_s, options))
         return options
 
@@ -78,8 +82,8 @@ class JobEngine:
         """Return a job's seconds of work by its memory plan; None if unknown."""
         if self._admission is None:
             return None
-        now = self._host.memory_now()
-        return self._admission.estimate(precision, job.facts.total_s, job.options, now)[0].seconds
+        audio_s, memory = job.audio_info.total_s, self._host.memory_now()
+        return self._admission.estimate(precision, audio_s, job.options, memory)[0].seconds
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, by the
@@ -100,16 +104,16 @@ class JobEngine:
             forecast = self._host.sessions_forecast(precision, audio_s, longest_s)
             forecast = forecast or JobForecast.small(self.spec, precision, audio_s, longest_s)
         else:
-            now = self._host.memory_now()
-            precision = self._suited(options, audio_s, now)
-            estimate = self._admission.estimate(precision, audio_s, options, now)
+            memory = self._host.memory_now()
+            precision = self._choose_precision(options, audio_s, memory)
+            estimate = self._admission.estimate(precision, audio_s, options, memory)
             forecast = JobForecast.planned(audio_s, *estimate)
         if forecast.seconds is not None or not forecast.fits:
             return forecast
         if audio_s is None:
             return forecast.with_note(UNKNOWN_LENGTH_NOTE)
-        if self.pace.knows(forecast.precision):
-            return forecast.with_seconds(self.pace.seconds(forecast.precision, audio_s))
+        if self.predictor.knows(forecast.precision):
+            return forecast.with_seconds(self.predictor.seconds(forecast.precision, audio_s))
         if self.spec.name == MOONSHINE:
             paces = (
                 duration_prediction.USUAL_WORK_PER_AUDIO_S,
@@ -120,22 +124,22 @@ class JobEngine:
             )
         return forecast.with_note(UNMEASURED_NOTE)
 
-    def _suited(
-        self, options: TranscribeOptions, audio_s: float | None, now: MemoryState
+    def _choose_precision(
+        self, options: TranscribeOptions, audio_s: float | None, memory: MemoryState
     ) -> Precision:
         """Return the precision of a job that arrives now: the requested one, or one that fits."""
         assert self._admission is not None
         precision = self.slot.resolve(options.precision, math.inf)
         if options.precision is Precision.AUTO:
-            return self._admission.fitting_precision(precision, audio_s, options, now)
+            return self._admission.fitting_precision(precision, audio_s, options, memory)
         return precision
 
     def remaining_s(self, progress: Progress, elapsed_s: float, resumed_s: float) -> float | None:
         """Predict the seconds until a job ends that has this progress, and whose attempt has run
         for ``elapsed_s`` since ``resumed_s`` of the audio."""
         precision = self.slot.precision
-        known = self.pace.knows(precision)
-        work_s = self.pace.seconds(precision, progress.audio_s_total) if known else None
+        known = self.predictor.knows(precision)
+        work_s = self.predictor.seconds(precision, progress.audio_s_total) if known else None
         resumed = progress.fraction_at(resumed_s) or 0.0
         return duration_prediction.estimate_remaining_s(
             work_s, elapsed_s, progress.fraction, resumed
@@ -143,8 +147,8 @@ class JobEngine:
 
     def open(self, background: BackgroundTaskGroup) -> None:
         """Persist the durations at intervals."""
-        background.spawn("remember the pace", self._file.run(self.pace))
+        background.spawn("remember the durations", self._duration_file.run(self.predictor))
 
     async def close(self) -> None:
         """Persist the durations."""
-        await asyncio.to_thread(self._file.write, self.pace.known)
+        await asyncio.to_thread(self._duration_file.write, self.predictor.fits)

@@ -41,13 +41,18 @@ class JobSubscription:
     """
 
     def __init__(
-        self, feed: JobEventFeed, job_id: str, after: int, past: Sequence[JobEvent], over: bool
+        self,
+        feed: JobEventFeed,
+        job_id: str,
+        after: int,
+        past_events: Sequence[JobEvent],
+        over: bool,
     ) -> None:
         self._feed = feed
         self._job_id = job_id
         self._seq = after
-        self._waiting = deque(past)
-        self._most = len(past) + feed.buffer
+        self._waiting = deque(past_events)
+        self._most = len(past_events) + feed.buffer
         self._over = over
         self._behind = False
         self._news = asyncio.Event()
@@ -128,26 +133,26 @@ class JobEventFeed:
         self._of_one: defaultdict[str, list[JobListener]] = defaultdict(list)
         self._subscriptions: defaultdict[str, set[JobSubscription]] = defaultdict(set)
 
-    def listen(self, tell: JobListener, job_id: str | None = None) -> None:
-        """Call ``tell`` with all events, or with those of one job until it has ended."""
+    def listen(self, listener: JobListener, job_id: str | None = None) -> None:
+        """Call ``listener`` with all events, or with those of one job until it has ended."""
         if job_id is not None:
-            self._of_one[job_id].append(tell)
+            self._of_one[job_id].append(listener)
         else:
-            self._all.append(tell)
+            self._all.append(listener)
 
-    def unlisten(self, tell: JobListener, job_id: str) -> None:
+    def unlisten(self, listener: JobListener, job_id: str) -> None:
         """Remove a listener of one job."""
-        if tell in self._of_one.get(job_id, ()):
-            self._of_one[job_id].remove(tell)
+        if listener in self._of_one.get(job_id, ()):
+            self._of_one[job_id].remove(listener)
             if not self._of_one[job_id]:
                 del self._of_one[job_id]
 
     def open_subscription(
-        self, record: JobRecord, after: int, past: Sequence[JobEvent]
+        self, record: JobRecord, after: int, past_events: Sequence[JobEvent]
     ) -> JobSubscription:
-        """Return a subscription to later events, behind the ``past`` events
-        that came after ``after``."""
-        subscription = JobSubscription(self, record.id, after, past, record.over)
+        """Return a subscription to later events, behind ``past_events``, which came after
+        ``after``."""
+        subscription = JobSubscription(self, record.id, after, past_events, record.over)
         if not record.over:
             self._subscriptions[record.id].add(subscription)
         return subscription
@@ -159,14 +164,14 @@ class JobEventFeed:
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
 
-    def forget(self, job_id: str) -> None:
-        """Drop the listeners of one job that may not have ended."""
+    def remove_listeners(self, job_id: str) -> None:
+        """Remove the listeners of one job that may not have ended."""
         self._of_one.pop(job_id, None)
 
     def publish(self, record: JobRecord, event: JobEvent) -> None:
         """Publish an event; ``record`` is the job after the event."""
-        for tell in [*self._of_one.get(record.id, ()), *self._all]:
-            tell(record, event)
+        for listener in [*self._of_one.get(record.id, ()), *self._all]:
+            listener(record, event)
         for subscription in list(self._subscriptions.get(record.id, ())):
             subscription.push(event, record.over)
         if record.over:
@@ -181,11 +186,11 @@ class DuplicateRequestKey(Exception):
 class JobEventLogEntry:
     """Record of a job and its events."""
 
-    __slots__ = ("fleeting_at", "from_seq", "log", "record")
+    __slots__ = ("events", "fleeting_at", "from_seq", "record")
 
     def __init__(self, record: JobRecord) -> None:
         self.record = record
-        self.log: list[JobEvent] = []
+        self.events: list[JobEvent] = []
         self.from_seq = 0
         """Lowest number of the next event."""
         self.fleeting_at: int | None = None
@@ -196,11 +201,11 @@ class JobEventLogEntry:
         self.record = record
         if event.superseded_by_next:
             if self.fleeting_at is not None:
-                del self.log[self.fleeting_at]
-            self.fleeting_at = len(self.log)
-        self.log.append(event.worn if record.over else event)
+                del self.events[self.fleeting_at]
+            self.fleeting_at = len(self.events)
+        self.events.append(event.worn if record.over else event)
         if record.over and event.ends:
-            self.log = [one.worn for one in self.log]
+            self.events = [one.worn for one in self.events]
 
 
 class JobEventLog(JobEventFeed):
@@ -212,7 +217,7 @@ class JobEventLog(JobEventFeed):
         self._now = now
         self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
-        self._tell_gone: list[Callable[[str], None]] = []
+        self._delete_callbacks: list[Callable[[str], None]] = []
 
     def add(self, record: JobRecord) -> None:
         """Store a submitted job.
@@ -220,7 +225,7 @@ class JobEventLog(JobEventFeed):
         Raises:
             DuplicateRequestKey: its owner has a job with its key.
         """
-        self._enter(JobEventLogEntry(record))
+        self._add_entry(JobEventLogEntry(record))
 
     def enter(self, record: JobRecord) -> None:
         """Store a job that another service accepted, from its present state; it has no key here."""
@@ -238,7 +243,7 @@ class JobEventLog(JobEventFeed):
         event = JobEvent(max(entry.record.seq + 1, entry.from_seq), self._now(), change)
         record = apply_event(entry.record, event)
         if record is not entry.record:
-            self._keep(entry, record, event)
+            self._append_event(entry, record, event)
             self.publish(record, event)
         return record
 
@@ -266,7 +271,7 @@ class JobEventLog(JobEventFeed):
         Raises:
             errors.JobNotFound: there is no such job.
         """
-        log = self._entry(job_id).log
+        log = self._entry(job_id).events
         return log[bisect_right(log, after, key=lambda event: event.seq) :]
 
     def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
@@ -277,9 +282,9 @@ class JobEventLog(JobEventFeed):
         """
         return self.open_subscription(self.get(job_id), after, self.events(job_id, after))
 
-    def when_gone(self, tell: Callable[[str], None]) -> None:
-        """Call ``tell`` with the id of each deleted job."""
-        self._tell_gone.append(tell)
+    def on_delete(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback`` with the id of each deleted job."""
+        self._delete_callbacks.append(callback)
 
     def last_read(self, job_id: str) -> float:
         """Return when its owner last read a job of before the start, in seconds since 1970; 0 if it
@@ -289,9 +294,9 @@ class JobEventLog(JobEventFeed):
     def note_read(self, job_id: str, at: float) -> None:
         """Persist that a job was read, as far as this store persists; ``at``: as `last_read`."""
 
-    def forget(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> None:
         """Delete a job; an unknown id does nothing."""
-        super().forget(job_id)
+        super().remove_listeners(job_id)
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return
@@ -299,8 +304,8 @@ class JobEventLog(JobEventFeed):
             key = entry.record.owner, entry.record.key.name
             if self._keys.get(key) == job_id:
                 del self._keys[key]
-        for tell in self._tell_gone:
-            tell(job_id)
+        for callback in self._delete_callbacks:
+            callback(job_id)
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until all that was added and appended so far is persisted, as far as this store
@@ -316,7 +321,7 @@ class JobEventLog(JobEventFeed):
         self._entries.clear()
         self._keys.clear()
 
-    def _enter(self, entry: JobEventLogEntry) -> None:
+    def _add_entry(self, entry: JobEventLogEntry) -> None:
         record = entry.record
         if record.key is not None:
             key = record.owner, record.key.name
@@ -325,7 +330,7 @@ class JobEventLog(JobEventFeed):
             self._keys[key] = record.id
         self._entries[record.id] = entry
 
-    def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
+    def _append_event(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
         entry.take(record, event)
 
     def _entry(self, job_id: str) -> JobEventLogEntry:

@@ -34,6 +34,12 @@ FAULT_RETRY_S = 3.0
 """Pause after an error of the node or the storage: a person frees a disk within minutes."""
 PASSED_OVER_PAUSES = 10
 """Such pauses for which a job is passed over whose recording cannot be read."""
+MAX_RETRY_AFTER_S = 60
+"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
+MAX_RETURNS = 1000
+"""Refused clients that are expected again; older ones are dropped."""
+MAX_RETURNS_OF_OTHERS = 4
+"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +55,43 @@ class DispatchOptions:
 
 
 class Dispatcher:
-    """Dispatcher with the number ``at``, which runs jobs in an engine slot
-    from `open` until `close`."""
+    """Dispatcher with a number, which runs jobs in an engine slot from `open` until `close`."""
 
     def __init__(
-        self, at: int, place: EngineSlot[EngineSpec], lineup: WaitQueue, terms: DispatchOptions
+        self,
+        number: int,
+        slot: EngineSlot[EngineSpec],
+        wait_queue: WaitQueue,
+        options: DispatchOptions,
     ) -> None:
-        self.number = at
-        self._place = place
-        self.waiting = lineup
-        self._terms = terms
+        self.number = number
+        self._slot = slot
+        self.wait_queue = wait_queue
+        self._options = options
         self._news = asyncio.Event()
         """Set if the queue has changed."""
         self.run: JobRun | None = None
         """Job at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
-        self._fault: errors.SidecarError | None = None
-        """Passing fault that the last run met: one of the node before others."""
+        self._transient_error: errors.SidecarError | None = None
+        """Transient error that the last run met: one of the node before others."""
         self._pausing = False
-        lineup.watch(self._news.set)
+        wait_queue.watch(self._news.set)
 
-    def open(self, ended: Callable[[Dispatcher, BaseException | None], None]) -> None:
-        """Start the dispatcher task; ``ended`` is called if the task ends
+    def open(self, on_dispatcher_end: Callable[[Dispatcher, BaseException | None], None]) -> None:
+        """Start the dispatcher task; ``on_dispatcher_end`` is called if the task ends
         without `close`: a fault."""
         runner = asyncio.get_running_loop().create_task(
-            self._dispatch(), name=f"lane-{self.number}"
+            self._dispatch(), name=f"dispatcher-{self.number}"
         )
         self._runner = runner
 
         def over(task: asyncio.Task[None]) -> None:
             if task is self._runner:
                 self._runner = None
-                self.waiting.shut(self.number)
-                ended(self, None if task.cancelled() else task.exception())
+                self.wait_queue.shut(self.number)
+                on_dispatcher_end(self, None if task.cancelled() else task.exception())
 
         runner.add_done_callback(over)
 
@@ -98,48 +107,48 @@ class Dispatcher:
 
     @property
     def paused(self) -> errors.SidecarError | None:
-        """Return the passing fault because of which jobs wait now."""
-        return self._fault if self._pausing or self.waiting.passes_over else None
+        """Return the transient error because of which jobs wait now."""
+        return self._transient_error if self._pausing or self.wait_queue.passes_over else None
 
     @property
-    def open_(self) -> bool:
+    def is_open(self) -> bool:
         """Return whether the dispatcher task runs."""
         return self._runner is not None
 
     async def _dispatch(self) -> None:
-        told = ""
+        logged_code = ""
         while not self._closing:
             job = await self._take_next()
-            self.waiting.begin(job, self.number)
-            self.run = run = JobRun(job, self._place, self._terms.plan, self._terms.max_s)
+            self.wait_queue.begin(job, self.number)
+            self.run = run = JobRun(job, self._slot, self._options.plan, self._options.max_s)
             try:
                 await run.work()
             finally:
                 self.run = None
-                self.waiting.finish(job, self.number)
-            self._fault = run.fault
-            if self._fault is None:
-                told = ""
+                self.wait_queue.finish(job, self.number)
+            self._transient_error = run.transient_error
+            if self._transient_error is None:
+                logged_code = ""
                 continue
-            level = logging.DEBUG if self._fault.code == told else logging.WARNING
-            log.log(level, "jobs wait until this is over: %s", self._fault)
-            told = self._fault.code
-            if fault_of(self._fault) is Fault.NODE:
+            level = logging.DEBUG if self._transient_error.code == logged_code else logging.WARNING
+            log.log(level, "jobs wait until this is over: %s", self._transient_error)
+            logged_code = self._transient_error.code
+            if fault_of(self._transient_error) is Fault.NODE:
                 await self._pause(job)
             else:  # the others' recordings may be readable, and their decoders may go on
-                rest_s = PASSED_OVER_PAUSES * self._terms.fault_retry_s
+                rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
                 # one that ran beside others may have met the fault of another's recording
-                self.waiting.pass_over(job, max(rest_s, 2 * job.kept_s))
+                self.wait_queue.pass_over(job, max(rest_s, 2 * job.kept_s))
 
     async def _pause(self, job: Job) -> None:
         """Start no job until what this one has to persist can be persisted."""
         self._pausing = True
         while self._pausing:
-            await asyncio.sleep(self._terms.fault_retry_s)
+            await asyncio.sleep(self._options.fault_retry_s)
             try:
                 await job.written()
             except errors.SidecarError as error:
-                self._fault = error
+                self._transient_error = error
             else:
                 self._pausing = False
 
@@ -149,11 +158,11 @@ class Dispatcher:
             try:
                 return await self._due()
             except Exception:
-                if not self.waiting:
+                if not self.wait_queue:
                     raise
-                due = self.waiting.first()
+                due = self.wait_queue.first()
                 log.exception("internal error while job %s was started", due.id)
-                self.waiting.leave(due)
+                self.wait_queue.leave(due)
                 due.fail(errors.EngineFailed())
 
     async def _due(self) -> Job:
@@ -165,12 +174,12 @@ class Dispatcher:
         now = time.monotonic
         deadline: float | None = None
         while True:
-            job = self.waiting.due(self.number)
+            job = self.wait_queue.due(self.number)
             if job is not None:
-                another = self.waiting.wanted(job) is not self._place.precision
-                if not (self._place.loaded and another):
+                another = self.wait_queue.wanted(job) is not self._slot.precision
+                if not (self._slot.loaded and another):
                     return job
-                deadline = now() + self._terms.next_job_wait_s if deadline is None else deadline
+                deadline = now() + self._options.next_job_wait_s if deadline is None else deadline
                 if now() >= deadline:
                     return job
             self._news.clear()
@@ -178,14 +187,6 @@ class Dispatcher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._news.wait()
-
-
-MAX_RETRY_AFTER_S = 60
-"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
-MAX_RETURNS = 1000
-"""Refused clients that are expected again; older ones are dropped."""
-MAX_RETURNS_OF_OTHERS = 4
-"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 
 
 class SubmissionQueue(ABC):
@@ -213,7 +214,7 @@ class SubmissionQueue(ABC):
 
     @property
     def paused(self) -> errors.SidecarError | None:
-        """Return the passing fault because of which jobs wait now."""
+        """Return the transient error because of which jobs wait now."""
         return None
 
     @property
@@ -226,44 +227,44 @@ class SubmissionQueue(ABC):
         if self.draining:
             raise errors.ShuttingDown()
 
-    def check_room(self, promised: int = 0, caller: str | None = None) -> None:
+    def check_capacity(self, reserved: int = 0, owner: str | None = None) -> None:
         """Raise `errors.QueueFull` if the queue is full, `errors.ShuttingDown` if it accepts no
         more jobs.
 
-        ``promised``: queue positions that are reserved for others. ``caller``: the owner that is
+        ``reserved``: queue positions that are reserved for others. ``owner``: the one that is
         refused and retries; None: no retry is expected.
         """
         self.check_open()
-        taken, most = self.depth + promised, self._places
+        taken, most = self.depth + reserved, self._places
         if taken >= most:
             raise errors.QueueFull(
                 f"The queue is full; jobs that wait or are being uploaded: {taken}.",
-                retry_after=self._retry_after_s(taken - most + 1, caller),
+                retry_after=self._retry_after_s(taken - most + 1, owner),
             )
 
-    def _retry_after_s(self, missing: int, caller: str | None) -> int | None:
+    def _retry_after_s(self, missing: int, owner: str | None) -> int | None:
         """Return the seconds after which a refused client finds a free queue position; None if
         unknown.
 
         ``missing`` jobs have to start first, and clients that were refused earlier retry at their
-        times; of each other owner a few count. ``caller``: the owner that retries; None: no retry
+        times; of each other owner a few count. ``owner``: the owner that retries; None: no retry
         is expected.
         """
         now = time.monotonic()
         self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
-        expected = Counter(owner for _, owner in self._returns)
-        before = expected.pop(caller or "", 0)
+        expected = Counter(expected_owner for _, expected_owner in self._returns)
+        before = expected.pop(owner or "", 0)
         before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
         wait_s = self._begun_in_s(missing + before)
         if wait_s is None:
             return None
-        told_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
-        if caller is not None:
-            self._returns.append((now + told_s, caller))
-        return told_s
+        retry_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
+        if owner is not None:
+            self._returns.append((now + retry_s, owner))
+        return retry_s
 
     @abstractmethod
-    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
+    async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:
         """Accept a job: return once it is persisted."""
 
     @abstractmethod
@@ -284,36 +285,38 @@ class JobQueue(SubmissionQueue):
 
     def __init__(
         self,
-        place: EngineSlot[EngineSpec],
-        store: JobEventLog,
-        terms: DispatchOptions,
+        slot: EngineSlot[EngineSpec],
+        event_log: JobEventLog,
+        options: DispatchOptions,
         *,
         limit: int,
         places: int = 1,
         long_places: int | None = None,
         guess: GuessJobSeconds = lambda job, precision: None,
-        pace: DurationPredictor | None = None,
+        predictor: DurationPredictor | None = None,
     ) -> None:
-        """``places``: jobs that run at once in the ``place``. ``limit``: jobs that may wait.
+        """``places``: jobs that run at once in the ``slot``. ``limit``: jobs that may wait.
         ``long_places``: how many of them `is_long` jobs may take; `None`: all."""
-        self.log = store
-        self._waiting = WaitQueue(place, places, guess, pace, long_places)
-        super().__init__(limit, self._waiting.begun_in_s)
-        self.dispatchers = [Dispatcher(at, place, self._waiting, terms) for at in range(places)]
+        self.event_log = event_log
+        self._wait_queue = WaitQueue(slot, places, guess, predictor, long_places)
+        super().__init__(limit, self._wait_queue.begun_in_s)
+        self.dispatchers = [
+            Dispatcher(number, slot, self._wait_queue, options) for number in range(places)
+        ]
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""
 
     def open(self) -> None:
         """Start the dispatchers."""
-        for lane in self.dispatchers:
-            lane.open(self._lane_ended)
+        for dispatcher in self.dispatchers:
+            dispatcher.open(self._on_dispatcher_end)
 
     async def close(self) -> None:
         """Stop; unfinished jobs end with `errors.ShuttingDown`, unless they are durable."""
         self.draining = True
         self._end_all(errors.ShuttingDown())
-        await asyncio.gather(*(lane.close() for lane in self.dispatchers))
+        await asyncio.gather(*(dispatcher.close() for dispatcher in self.dispatchers))
         for job in self._put_off:
             job.source.close()
 
@@ -322,9 +325,9 @@ class JobQueue(SubmissionQueue):
         those that still run; durable jobs are left to the next start."""
         self.draining = True
         running = self._running
-        for job in self._waiting:
+        for job in self._wait_queue:
             self._end(job, errors.ShuttingDown())
-        self._waiting.clear()
+        self._wait_queue.clear()
         await cancel_after(grace_s, asyncio.gather(*(job.over() for job in running)))
         self._end_all(errors.ShuttingDown())
 
@@ -335,7 +338,7 @@ class JobQueue(SubmissionQueue):
     @property
     def depth(self) -> int:
         """Return the number of jobs that wait."""
-        return len(self._waiting)
+        return len(self._wait_queue)
 
     @property
     def running(self) -> int:
@@ -345,38 +348,41 @@ class JobQueue(SubmissionQueue):
     @property
     def paused(self) -> errors.SidecarError | None:
         """As `SubmissionQueue.paused`, of the first dispatcher that pauses."""
-        return next((lane.paused for lane in self.dispatchers if lane.paused is not None), None)
+        return next(
+            (dispatcher.paused for dispatcher in self.dispatchers if dispatcher.paused is not None),
+            None,
+        )
 
     @property
     def _places(self) -> int:
         """Return the number of jobs that may wait now. Free dispatchers count on top of the limit,
         since their jobs do not wait."""
-        return self._limit + max(0, self._waiting.free() - len(self._waiting))
+        return self._limit + max(0, self._wait_queue.free() - len(self._wait_queue))
 
-    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
-        """Accept a job: return once it is persisted. ``promised``: its reservation, released as
+    async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:
+        """Accept a job: return once it is persisted. ``reservation``: its reservation, released as
         soon as the job counts here.
 
         Raises:
             errors.QueueFull: the queue has no free position.
             errors.SidecarError: it cannot be persisted; there is no job.
         """
-        self.check_room(caller=job.record.owner) if promised is None else self.check_open()
-        self._waiting.join(job)
-        job.enter(self.log)
-        if promised is not None:
-            promised.release()
+        self.check_capacity(owner=job.record.owner) if reservation is None else self.check_open()
+        self._wait_queue.join(job)
+        job.enter(self.event_log)
+        if reservation is not None:
+            reservation.release()
         job.source.settle()
         try:
             await job.written()
         except BaseException:
             self.cancel(job)
-            self.log.forget(job.id)  # a retry of the request creates a new job
+            self.event_log.delete(job.id)  # a retry of the request creates a new job
             raise
 
     def of(self, owner: str, *, running: bool = True) -> list[Job]:
         """Return an owner's jobs that wait and, unless they are left out, those that run."""
-        live = [*self._waiting, *(self._running if running else ())]
+        live = [*self._wait_queue, *(self._running if running else ())]
         return [job for job in live if job.record.owner == owner]
 
     def resume(self, job: Job) -> None:
@@ -384,24 +390,24 @@ class JobQueue(SubmissionQueue):
         if self.draining:
             self._put_off.append(job)
             return
-        job.enter(self.log, known=True)
-        self._waiting.join(job)
+        job.enter(self.event_log, known=True)
+        self._wait_queue.join(job)
 
     def live(self, job_id: str) -> Job | None:
         """Return the job with this id, if it waits or runs."""
         running = (job for job in self._running if job.id == job_id)
-        return self._waiting.get(job_id) or next(running, None)
+        return self._wait_queue.get(job_id) or next(running, None)
 
-    def turn(self, job_id: str) -> QueuePosition | None:
-        """As `WaitQueue.turn`."""
-        return self._waiting.turn(job_id)
+    def position(self, job_id: str) -> QueuePosition | None:
+        """As `WaitQueue.position`."""
+        return self._wait_queue.position(job_id)
 
     def cancel(self, job: Job) -> None:
         """Cancel a waiting or running job; a job that has ended does not change."""
         if job.ended:
             return
-        if job in self._waiting:
-            self._waiting.leave(job)
+        if job in self._wait_queue:
+            self._wait_queue.leave(job)
         job.cancel()
         for run in self._runs:
             if run.job is job:
@@ -414,7 +420,7 @@ class JobQueue(SubmissionQueue):
 
     @property
     def _runs(self) -> list[JobRun]:
-        return [lane.run for lane in self.dispatchers if lane.run is not None]
+        return [dispatcher.run for dispatcher in self.dispatchers if dispatcher.run is not None]
 
     @property
     def _running(self) -> list[Job]:
@@ -422,9 +428,9 @@ class JobQueue(SubmissionQueue):
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End waiting and running jobs."""
-        for job in self._waiting:
+        for job in self._wait_queue:
             self._end(job, error)
-        self._waiting.clear()
+        self._wait_queue.clear()
         for run in self._runs:
             if not run.job.ended:
                 self._end(run.job, error)
@@ -436,20 +442,20 @@ class JobQueue(SubmissionQueue):
             job.fail(error)
         elif not job.ended and job not in self._put_off:
             self._put_off.append(job)
-            self._waiting.halt()  # the service ends: start no more jobs
+            self._wait_queue.halt()  # the service ends: start no more jobs
 
-    def _lane_ended(self, lane: Dispatcher, fault: BaseException | None) -> None:
+    def _on_dispatcher_end(self, dispatcher: Dispatcher, error: BaseException | None) -> None:
         """Report the end of a dispatcher. Without any, every job would wait for ever: end the
         jobs and accept no more."""
-        if any(one.open_ for one in self.dispatchers):
+        if any(one.is_open for one in self.dispatchers):
             log.critical(
                 "internal error: the dispatcher of an engine slot ended; the other slots go on",
-                exc_info=fault,
+                exc_info=error,
             )
             return
         log.critical(
             "internal error: the last dispatcher ended; the service fails its jobs and stops",
-            exc_info=fault,
+            exc_info=error,
         )
         self.draining = True
         self._end_all(errors.EngineFailed("The service stops after an internal error."))

@@ -217,7 +217,7 @@ class JobRecord:
     created: float
     audio: RecordingRef
     options: TranscribeOptions
-    facts: AudioInfo
+    audio_info: AudioInfo
     progress: Progress
     kept: bool = True
     priority: Priority = Priority.INTERACTIVE
@@ -247,7 +247,7 @@ class JobRecord:
         cls,
         at: float,
         audio: RecordingRef,
-        facts: AudioInfo,
+        audio_info: AudioInfo,
         options: TranscribeOptions,
         *,
         owner: str = ANONYMOUS.owner,
@@ -257,8 +257,8 @@ class JobRecord:
         durable: bool = False,
     ) -> Self:
         """Return a new job, submitted ``at`` this time."""
-        progress = Progress(0.0, facts.total_s)
-        about = audio, options, facts, progress, kept, priority, key, durable
+        progress = Progress(0.0, audio_info.total_s)
+        about = audio, options, audio_info, progress, kept, priority, key, durable
         return cls(uuid.uuid4().hex, owner, at, *about)
 
     @property
@@ -294,7 +294,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
     match event.change:
         case StartedChange(anew):
             settled = () if anew else record.settled
-            fields = _fields_at_checkpoints(settled, record.facts.total_s)
+            fields = _fields_at_checkpoints(settled, record.audio_info.total_s)
             first = event.at if record.begun is None else record.begun
             return fields | {
                 "state": JobState.RUNNING,
@@ -306,7 +306,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
         case CrashedChange() if running:
             return {"alone": True, "crashes": record.crashes + 1}
         case RequeuedChange(counted, alone, passed) if running:
-            fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
+            fields = _fields_at_checkpoints(record.settled, record.audio_info.total_s)
             return fields | {
                 "state": JobState.QUEUED,
                 "attempts": record.attempts - (not counted),
@@ -315,7 +315,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
                 "alone": record.alone or alone,
             }
         case InterruptedChange():
-            fields = _fields_at_checkpoints(record.settled, record.facts.total_s)
+            fields = _fields_at_checkpoints(record.settled, record.audio_info.total_s)
             return fields | {
                 "state": JobState.QUEUED,
                 "interruptions": record.interruptions + running,

@@ -22,6 +22,18 @@ from sidecar.transcripts import transcript
 from sidecar.workers.engine_slot import EngineSlot, RecordingRequest
 from sidecar.workers.worker_process import WorkerDied
 
+log = logging.getLogger(__name__)
+
+RESTARTED_NOTICE = transcript.Notice(
+    "started_again",
+    "The service or its engine stopped during the job, and this engine had to start again.",
+)
+CRASH_WEIGHT = 5
+"""Weight of a crash of the engine's worker process while the service lives on."""
+SERVICE_DEATH_WEIGHT = 1
+POISON_WEIGHT = 10
+"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
+
 
 class Job:
     """Recording that becomes a transcript. Only the queue and its runs change it."""
@@ -32,12 +44,12 @@ class Job:
         self.arrived_at = time.monotonic()
         """Arrival on the monotonic clock, for decisions; the record has
         wall-clock times for users."""
-        self._store: JobEventLog | None = None
+        self._event_log: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         if record.over:
             self._over.set()
-        self._tell_over: list[Callable[[], None]] = []
+        self._end_callbacks: list[Callable[[], None]] = []
         self.needs_all = False
         """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self.worked_s = 0.0
@@ -68,9 +80,9 @@ class Job:
         return self.record.options
 
     @property
-    def facts(self) -> AudioInfo:
-        """Return the facts of the recording."""
-        return self.record.facts
+    def audio_info(self) -> AudioInfo:
+        """Return what was probed of the recording."""
+        return self.record.audio_info
 
     @property
     def state(self) -> JobState:
@@ -87,19 +99,19 @@ class Job:
         """Return the error of the job; None if it has none."""
         return self.record.error.error() if self.record.error is not None else None
 
-    def enter(self, store: JobEventLog, *, known: bool = False) -> None:
-        """Add the job to a store, which gets all its changes from now on. ``known``: the store
+    def enter(self, event_log: JobEventLog, *, known: bool = False) -> None:
+        """Add the job to a log, which gets all its changes from now on. ``known``: the log
         already has it, from before the service's start."""
-        self._store = store
+        self._event_log = event_log
         if not known:
-            store.add(self.record)
-        store.listen(self._on_event, self.id)
+            event_log.add(self.record)
+        event_log.listen(self._on_event, self.id)
 
-    def hear(self, feed: JobEventFeed) -> None:
+    def follow(self, feed: JobEventFeed) -> None:
         """Follow the job's events from a feed; it is changed elsewhere."""
         feed.listen(self._on_event, self.id)
 
-    def unhear(self, feed: JobEventFeed) -> None:
+    def unfollow(self, feed: JobEventFeed) -> None:
         """Stop following the job's events."""
         feed.unlisten(self._on_event, self.id)
 
@@ -109,12 +121,12 @@ class Job:
         Raises:
             errors.SidecarError: they cannot be persisted; the error says why.
         """
-        if self.record.durable and self._store is not None:
-            await self._store.written(self.id)
+        if self.record.durable and self._event_log is not None:
+            await self._event_log.written(self.id)
 
-    def when_over(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` when the job has ended."""
-        self._tell_over.append(tell)
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the job has ended."""
+        self._end_callbacks.append(callback)
 
     async def over(self) -> None:
         """Wait until the job has ended, whatever its state."""
@@ -169,11 +181,11 @@ class Job:
         run alone; ``passed``: the job cannot be done here."""
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
-    def put_off(self, fault: errors.SidecarError, *, alone: bool = False) -> None:
-        """Put the job back because of a fault of the node, the decoder or the storage. A fault of
+    def put_off(self, error: errors.SidecarError, *, alone: bool = False) -> None:
+        """Put the job back because of an error of the node, the decoder or the storage. An error of
         the decoder counts like the death of a service; others do not count. ``alone``: as of
         `requeue`."""
-        if fault_of(fault) is not Fault.DECODER:
+        if fault_of(error) is not Fault.DECODER:
             self.requeue(alone=alone)
             return
         self._append(job_record.InterruptedChange())
@@ -188,7 +200,7 @@ class Job:
         """Cancel the job; a job that has ended does not change."""
         self._append(job_record.CancelledChange())
 
-    def part(self, error: errors.SidecarError) -> None:
+    def fail_clients(self, error: errors.SidecarError) -> None:
         """Fail the job's clients here with ``error``, whatever becomes of it elsewhere."""
         self.record = replace(
             self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
@@ -199,8 +211,8 @@ class Job:
     def _append(self, change: JobChange) -> None:
         if self.ended:
             return
-        assert self._store is not None, "it was never submitted"
-        self.record = self._store.append(self.id, change)
+        assert self._event_log is not None, "it was never submitted"
+        self.record = self._event_log.append(self.id, change)
         if self.ended:
             self.source.close()
 
@@ -211,17 +223,10 @@ class Job:
         changed.set()
         if record.over:
             self._over.set()
-            for tell in self._tell_over:
-                tell()
-            self._tell_over.clear()
+            for callback in self._end_callbacks:
+                callback()
+            self._end_callbacks.clear()
 
-
-log = logging.getLogger(__name__)
-
-RESTARTED_NOTICE = transcript.Notice(
-    "started_again",
-    "The service or its engine stopped during the job, and this engine had to start again.",
-)
 
 OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 """Planner that returns a job's options with the memory plan at its begin."""
@@ -231,17 +236,17 @@ class JobRun:
     """Run of a job on the engine; if it does not end, it is queued again."""
 
     def __init__(
-        self, job: Job, place: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
+        self, job: Job, slot: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
     ) -> None:
         self.job = job
-        self._place = place
+        self._slot = slot
         self._plan = plan
         self._max_s = max_s
         self._interrupted = False
         self._task = asyncio.current_task()
         job.worked_s = 0.0
-        self.fault: errors.SidecarError | None = None
-        """Passing fault for which the job was queued again."""
+        self.transient_error: errors.SidecarError | None = None
+        """Transient error for which the job was queued again."""
 
     async def work(self) -> None:
         """Run the job in this task, in which the run was made: a task of its own would cost each
@@ -269,7 +274,7 @@ class JobRun:
         job, hung = self.job, False
         try:
             while not job.ended:
-                job.begin(self._place.spec.resumes)
+                job.begin(self._slot.spec.resumes)
                 # before the attempt, so that it counts if the service dies in it
                 await job.written()
                 if job.ended:  # ended elsewhere as it began here
@@ -277,7 +282,7 @@ class JobRun:
                 try:
                     while not await self._transcribed():
                         job.needs_all = True
-                        if self._place.exclusive:  # behind another such job, others have their turn
+                        if self._slot.exclusive:  # behind another such job, others have their turn
                             job.requeue()
                             return
                     if not job.ended:
@@ -292,7 +297,7 @@ class JobRun:
                     if (end := poison_error(job.record)) is not None:
                         job.fail(end)
                 except errors.GpuOutOfMemory:
-                    if job.needs_all or not self._place.sharing.concurrent:
+                    if job.needs_all or not self._slot.sharing.concurrent:
                         raise
                     job.needs_all = True
         except asyncio.CancelledError:
@@ -301,9 +306,9 @@ class JobRun:
             else:
                 job.cancel()
         except Exception as error:
-            if (fault := _passing_fault(error)) is not None:
-                self.fault = fault
-                job.put_off(fault, alone=hung)
+            if (transient_error := _transient_error(error)) is not None:
+                self.transient_error = transient_error
+                job.put_off(transient_error, alone=hung)
             elif isinstance(error, errors.SidecarError):
                 job.fail(error)
             else:
@@ -316,20 +321,20 @@ class JobRun:
         job = self.job
         # if the engine dies again, no other job's work is lost
         alone = job.by_itself
-        job.engine_shared = self._place.sharing.concurrent and not alone
-        lease = self._place.lease(job.options.precision, job.arrived_at, alone)
+        job.engine_shared = self._slot.sharing.concurrent and not alone
+        lease = self._slot.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
-            shares = self._place.spec.planned and self._place.sharing.concurrent
+            shares = self._slot.spec.planned and self._slot.sharing.concurrent
             if shares and not (alone or plan.memory.places):
                 return False
             if job.ended:  # while the engine loaded
                 return True
-            resumes = job.record.durable and self._place.spec.resumes
+            resumes = job.record.durable and self._slot.spec.resumes
             settled = job.record.settled if resumes else None
             events = engine.transcribe(
-                RecordingRequest(job.source, job.facts, plan, settled), self._max_s
+                RecordingRequest(job.source, job.audio_info, plan, settled), self._max_s
             )
             try:
                 async with aclosing(events):
@@ -345,7 +350,7 @@ class JobRun:
 
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
-        job, resumes = self.job, self._place.spec.resumes
+        job, resumes = self.job, self._slot.spec.resumes
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
@@ -353,7 +358,7 @@ class JobRun:
             await job.written()
 
 
-def _passing_fault(error: Exception) -> errors.SidecarError | None:
+def _transient_error(error: Exception) -> errors.SidecarError | None:
     """Return an error that another attempt may not meet; None if the recording is to blame."""
     if fault_of(error) is Fault.RECORDING:
         return None
@@ -362,13 +367,6 @@ def _passing_fault(error: Exception) -> errors.SidecarError | None:
 
 def _was_restarted(job: Job) -> bool:
     return job.record.durable and job.record.crashes + job.record.interruptions > 0
-
-
-CRASH_WEIGHT = 5
-"""Weight of a crash of the engine's worker process while the service lives on."""
-SERVICE_DEATH_WEIGHT = 1
-POISON_WEIGHT = 10
-"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 
 
 def poison_error(record: JobRecord) -> errors.EngineCrashed | None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sidecar.audio.audio_source import AudioSource
     from sidecar.jobs.job_runner import Job
 
+SAVE_PAUSES_S = 0.25, 0.5, 1.0
+"""Pauses between tries to persist a job that is imported: its words may be nowhere else."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnerLoad:
@@ -70,8 +73,9 @@ class JobStore(Protocol):
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """Return the owner's job with this idempotency key; None if there is none."""
 
-    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
-        """Return the owner's jobs, oldest first; ``only``: None for all that can be read by id.
+    async def list(self, owner: str, job_filter: JobFilter | None = None) -> Sequence[JobRecord]:
+        """Return the owner's jobs, oldest first; ``job_filter``: None for all that can be read by
+        id.
 
         Raises:
             errors.JobNotFound: the owner has no such job with the id `JobFilter.after`.
@@ -114,7 +118,7 @@ class JobStore(Protocol):
         """Add a job with all its changes, of which the last ends it, and return it as it is then;
         if that fails, there is no job."""
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
+    async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of the jobs that wait, by id."""
 
     async def renew(self, record: JobRecord) -> None:
@@ -154,8 +158,8 @@ class BackendParts:
     settings: Settings
     engine: JobEngine
     plan: OptionsPlanner
-    tally: JobMetrics
-    disk: ThreadLimiter
+    metrics: JobMetrics
+    disk_threads: ThreadLimiter
     now: clock.Clock
     service_id: str
 
@@ -178,8 +182,8 @@ class JobBackend(Protocol):
     async def count(self) -> None:
         """Update the counts of jobs of all services, if the store answers quickly."""
 
-    def listen(self, tell: JobListener) -> None:
-        """Call ``tell`` with the events of jobs that are accepted here."""
+    def listen(self, listener: JobListener) -> None:
+        """Call ``listener`` with the events of jobs that are accepted here."""
 
     async def open(self, background: BackgroundTaskGroup) -> None:
         """Start the queue and the background tasks."""
@@ -189,10 +193,6 @@ class JobBackend(Protocol):
 
     async def close(self) -> None:
         """Stop and release all resources."""
-
-
-SAVE_PAUSES_S = 0.25, 0.5, 1.0
-"""Pauses between tries to persist a job that is imported: its words may be nowhere else."""
 
 
 async def persist_import(call: Callable[[], Awaitable[object]]) -> None:

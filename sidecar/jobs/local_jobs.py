@@ -35,55 +35,55 @@ MAX_OUTLASTED = 1000
 class LocalJobStore:
     """`JobStore` of a service that shares its jobs with no other."""
 
-    def __init__(self, log: JobEventLog, queue: JobQueue, results: Retention) -> None:
-        self._log, self._queue, self._results = log, queue, results
+    def __init__(self, event_log: JobEventLog, queue: JobQueue, retention: Retention) -> None:
+        self._event_log, self._queue, self._retention = event_log, queue, retention
         self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
         """Owners, and when one of their recordings was far longer than its header said."""
-        log.listen(self._compare_length)
+        event_log.listen(self._compare_length)
 
     async def get(self, job_id: str) -> JobRecord:
         """As `JobStore.get`."""
-        return self._log.get(job_id)
+        return self._event_log.get(job_id)
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
         """As `JobStore.by_key`."""
-        return self._log.by_key(owner, name)
+        return self._event_log.by_key(owner, name)
 
-    async def list(self, owner: str, only: JobFilter | None = None) -> Sequence[JobRecord]:
+    async def list(self, owner: str, job_filter: JobFilter | None = None) -> Sequence[JobRecord]:
         """As `JobStore.list`."""
-        only = only or JobFilter()
-        own = [one for one in self._all_of(owner) if one.kept or only.private]
-        if only.after is not None:
+        job_filter = job_filter or JobFilter()
+        own = [one for one in self._all_of(owner) if one.kept or job_filter.private]
+        if job_filter.after is not None:
             ids = [one.id for one in own]
-            if only.after not in ids:
+            if job_filter.after not in ids:
                 raise JobNotFound()
-            own = own[ids.index(only.after) + 1 :]
-        found = (one for one in own if not only.states or one.state in only.states)
-        return [*islice(found, only.limit)]
+            own = own[ids.index(job_filter.after) + 1 :]
+        found = (one for one in own if not job_filter.states or one.state in job_filter.states)
+        return [*islice(found, job_filter.limit)]
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
         """As `JobStore.subscribe`."""
-        return self._log.subscribe(job_id, after)
+        return self._event_log.subscribe(job_id, after)
 
     async def cancel(self, job_id: str) -> JobRecord:
         """As `JobStore.cancel`."""
-        record = self._cancelled(self._log.get(job_id))
+        record = self._cancel(self._event_log.get(job_id))
         await self._persisted(record)
         return record
 
     def cancel_soon(self, job_id: str) -> None:
         """As `JobStore.cancel_soon`; the job has ended when this returns."""
         with suppress(JobNotFound):
-            self._cancelled(self._log.get(job_id))
+            self._cancel(self._event_log.get(job_id))
 
     async def delete(self, job_id: str) -> None:
         """As `JobStore.delete`."""
         try:
-            record = self._log.get(job_id)
+            record = self._event_log.get(job_id)
         except JobNotFound:
-            await self._log.written(job_id)  # its deletion may not be persisted yet
+            await self._event_log.written(job_id)  # its deletion may not be persisted yet
         else:
-            self._forget(record)
+            self._delete(record)
             await self._persisted(record)
 
     async def delete_owner(self, owner: str) -> int:
@@ -91,45 +91,45 @@ class LocalJobStore:
         own = self._all_of(owner)
         for record in own:
             with suppress(JobNotFound):  # the retention may have deleted it when another job ended
-                self._forget(record)
+                self._delete(record)
         for record in own:
             await self._persisted(record)
-        await self._log.written()
+        await self._event_log.written()
         return len(own)
 
     async def edit(self, record: JobRecord, change: EditedChange) -> JobRecord:
         """As `JobStore.edit`."""
-        if self._log.get(record.id).seq != record.seq:
+        if self._event_log.get(record.id).seq != record.seq:
             raise TranscriptChanged()
-        edited = self._log.append(record.id, change)
+        edited = self._event_log.append(record.id, change)
         await self._persisted(edited)
         return edited
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """As `JobStore.import_ended`."""
-        self._log.add(record)
+        self._event_log.add(record)
         ended = record
         try:
             for change in changes:
-                ended = self._log.append(record.id, change)
+                ended = self._event_log.append(record.id, change)
             await persist_import(partial(self._persisted, record))
         except BaseException:
-            self._log.forget(record.id)
+            self._event_log.delete(record.id)
             raise
         return ended
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
-        """As `JobStore.turns`."""
-        found = ((record.id, self._queue.turn(record.id)) for record in records)
-        return {job_id: turn for job_id, turn in found if turn is not None}
+    async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
+        """As `JobStore.positions`."""
+        found = ((record.id, self._queue.position(record.id)) for record in records)
+        return {job_id: position for job_id, position in found if position is not None}
 
     async def renew(self, record: JobRecord) -> None:
         """As `JobStore.renew`."""
-        self._results.renew(record.id)
+        self._retention.renew(record.id)
 
     async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
         """As `JobStore.expires_in_s`."""
-        found = ((one.id, self._results.expires_in_s(one.id)) for one in records)
+        found = ((one.id, self._retention.expires_in_s(one.id)) for one in records)
         return {job_id: in_s for job_id, in_s in found if in_s is not None}
 
     async def load(self, owner: str) -> OwnerLoad:
@@ -137,44 +137,46 @@ class LocalJobStore:
         waiting = self._queue.of(owner, running=False)
         late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
         least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
-        audio_s = sum(reservations.charged_audio_s(job.facts.total_s, least_s) for job in waiting)
+        audio_s = sum(
+            reservations.charged_audio_s(job.audio_info.total_s, least_s) for job in waiting
+        )
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
     def note_fetched(self, record: JobRecord) -> None:
         """As `JobStore.note_fetched`."""
-        self._results.note_fetched(record.id)
+        self._retention.note_fetched(record.id)
 
     def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
         if reservations.outlasts_header(record):
             self._outlasted[record.owner] = time.monotonic()
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
-        return [one for one in self._log.all() if one.owner == owner]
+        return [one for one in self._event_log.all() if one.owner == owner]
 
-    def _cancelled(self, record: JobRecord) -> JobRecord:
+    def _cancel(self, record: JobRecord) -> JobRecord:
         """Cancel a job and return it as it is then; a private one may be deleted by that."""
         if record.over:
             return record
         ended = [record]
 
-        def heard(after: JobRecord, event: JobEvent) -> None:
-            ended.append(after)
+        def note_end(ended_record: JobRecord, event: JobEvent) -> None:
+            ended.append(ended_record)
 
-        self._log.listen(heard, record.id)
+        self._event_log.listen(note_end, record.id)
         live = self._queue.live(record.id)
         if live is not None:
             self._queue.cancel(live)
         else:  # it was recovered, and its recording is still being opened
-            self._log.append(record.id, CancelledChange())
+            self._event_log.append(record.id, CancelledChange())
         return ended[-1]
 
-    def _forget(self, record: JobRecord) -> None:
-        self._cancelled(record)
-        self._log.forget(record.id)
+    def _delete(self, record: JobRecord) -> None:
+        self._cancel(record)
+        self._event_log.delete(record.id)
 
     async def _persisted(self, record: JobRecord) -> None:
         if record.durable:
-            await self._log.written(record.id)
+            await self._event_log.written(record.id)
 
 
 class LocalJobBackend(JobBackend):
@@ -191,60 +193,60 @@ class LocalJobBackend(JobBackend):
             from sidecar.jobs.recovery import JobPersistence
 
             self.persistent_recordings = JobPersistence(settings, now)
-        kept = self.persistent_recordings
-        self.log: JobEventLog = kept.store if kept else JobEventLog(now)
-        self.log.listen(partial(count_event, parts.tally))
-        self.queue = engine.queue(self.log, parts.plan)
-        self.results = Retention(
-            self.log, settings.retention_s, settings.job_retention_mb << 20, now=now
+        persistence = self.persistent_recordings
+        self.event_log: JobEventLog = persistence.event_log if persistence else JobEventLog(now)
+        self.event_log.listen(partial(count_event, parts.metrics))
+        self.queue = engine.queue(self.event_log, parts.plan)
+        self.retention = Retention(
+            self.event_log, settings.retention_s, settings.job_retention_mb << 20, now=now
         )
         """Jobs that have ended, until they expire."""
-        self.store = LocalJobStore(self.log, self.queue, self.results)
+        self.store = LocalJobStore(self.event_log, self.queue, self.retention)
 
-    def listen(self, tell: JobListener) -> None:
-        """Call ``tell`` with the events of all jobs."""
-        self.log.listen(tell)
+    def listen(self, listener: JobListener) -> None:
+        """Call ``listener`` with the events of all jobs."""
+        self.event_log.listen(listener)
 
     async def open(self, background: BackgroundTaskGroup) -> None:
         """Start the queue, and resume what the last process left."""
         self.queue.open()
-        if (kept := self.persistent_recordings) is not None:
-            ended = [record for record in self.log.all() if record.over]
-            used = {one.id: max(one.touched, self.log.last_read(one.id)) for one in ended}
+        if (persistence := self.persistent_recordings) is not None:
+            ended = [record for record in self.event_log.all() if record.over]
+            used = {one.id: max(one.touched, self.event_log.last_read(one.id)) for one in ended}
             for record in sorted(ended, key=lambda one: used[one.id]):
-                self.results.remember(record, self._now() - used[record.id])
+                self.retention.remember(record, self._now() - used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
-            background.spawn("go on", requeue_unfinished(kept, self.queue))
+            background.spawn("go on", requeue_unfinished(persistence, self.queue))
         self._engine.open(background)
 
     async def fetched(self) -> None:
         """Wait a moment for clients to fetch results."""
-        await self.results.all_fetched()
+        await self.retention.all_fetched()
 
     async def close(self) -> None:
         """Stop and release all resources."""
         await self.queue.close()
         await self._engine.close()
-        self.results.close()
+        self.retention.close()
         if self.persistent_recordings is not None:
             self.persistent_recordings.close()
         else:
-            self.log.close()
+            self.event_log.close()
 
 
-def count_event(tally: JobMetrics, record: JobRecord, event: JobEvent) -> None:
+def count_event(metrics: JobMetrics, record: JobRecord, event: JobEvent) -> None:
     """Count an event of a job store; ``record`` is the job after it."""
     since = event.at - record.created
     match event.change:
         case job_record.ReportedChange(Finished(transcript)):
-            tally.done(transcript.duration, record.processing_s, since)
+            metrics.done(transcript.duration, record.processing_s, since)
         case job_record.FailedChange(failure):
             error = failure.error()
-            tally.failed(error.code, since, outcome_of_error(error))
+            metrics.failed(error.code, since, outcome_of_error(error))
         case CancelledChange():
-            tally.cancelled(since)
+            metrics.cancelled(since)
         case job_record.StartedChange() if record.begun == event.at:
-            tally.began(since)
+            metrics.began(since)
         case job_record.CrashedChange():
-            tally.crashed.add()
+            metrics.crashed.add()

@@ -26,11 +26,17 @@ from sidecar.workers.audio_probe import AudioProbe
 T = TypeVar("T")
 UNFINISHED_JOB_RETRY_AFTER_S = 2
 """Retry-After of a request for the transcript of a job that still waits or runs."""
+MAX_CONCURRENT_READS = 2
+"""Reads of recordings from the disk that run at once."""
+MAX_CONCURRENT_EDITS = 2
+"""Edits that are computed at once; an owner has at most one of them if owners are distinguished."""
+SPLIT_ATTEMPTS = 3
+"""Attempts of a split by voice while others edit the transcript."""
 
 
 class OwnedJobs:
-    """Jobs of owners. Every method takes the caller first and checks that the job belongs to it, so
-    that no protocol can omit the check.
+    """Jobs of owners. Every method takes the identity of the owner first and checks that the job
+    belongs to it, so that no protocol can omit the check.
 
     Every method that waits raises `errors.JournalUnreachable` if the database does not answer.
     """
@@ -40,47 +46,51 @@ class OwnedJobs:
         self._rendering = WeakValueDictionary[str, asyncio.Lock]()
         """A lock for each owner: none of another's results waits for its long ones."""
 
-    async def job(self, caller: Identity, job_id: str) -> JobRecord:
-        """Return the caller's job with this id.
+    async def job(self, identity: Identity, job_id: str) -> JobRecord:
+        """Return the owner's job with this id.
 
         Raises:
             errors.JobNotFound: there is none, or it belongs to another owner.
         """
-        record = _require_owned(caller, await self._store.get(job_id))
+        record = _require_owned(identity, await self._store.get(job_id))
         if not record.kept:
             raise errors.JobNotFound()
         return record
 
-    async def read(self, caller: Identity, job_id: str) -> JobRecord:
-        """Return the caller's job; if it has ended, its retention starts anew.
+    async def read(self, identity: Identity, job_id: str) -> JobRecord:
+        """Return the owner's job; if it has ended, its retention starts anew.
 
         Raises:
             errors.JobNotFound: as `job`.
         """
-        record = await self.job(caller, job_id)
+        record = await self.job(identity, job_id)
         if record.over:
             with suppress(errors.JournalUnreachable):  # the next read renews it
                 await self._store.renew(record)
         return record
 
-    async def jobs(self, caller: Identity, only: JobFilter | None = None) -> Sequence[JobRecord]:
-        """Return the caller's jobs, oldest first, as `JobStore.list`.
+    async def jobs(
+        self, identity: Identity, job_filter: JobFilter | None = None
+    ) -> Sequence[JobRecord]:
+        """Return the owner's jobs, oldest first, as `JobStore.list`.
 
         Raises:
             errors.JobNotFound: no such job has the id `JobFilter.after`.
         """
-        return await self._store.list(caller.owner, only)
+        return await self._store.list(identity.owner, job_filter)
 
-    async def events(self, caller: Identity, record: JobRecord, after: int = 0) -> JobSubscription:
+    async def events(
+        self, identity: Identity, record: JobRecord, after: int = 0
+    ) -> JobSubscription:
         """Return the events of a job after the number ``after``, stored and future.
 
         Raises:
             errors.JobNotFound: it belongs to another owner, or was deleted.
         """
-        return await self._store.subscribe(_require_owned(caller, record).id, after)
+        return await self._store.subscribe(_require_owned(identity, record).id, after)
 
-    async def turns(
-        self, caller: Identity, records: Sequence[JobRecord]
+    async def positions(
+        self, identity: Identity, records: Sequence[JobRecord]
     ) -> Mapping[str, QueuePosition]:
         """Return the queue positions of the jobs that wait, by id. They are predictions: empty
         while the database does not answer.
@@ -89,11 +99,11 @@ class OwnedJobs:
             errors.JobNotFound: one of the jobs belongs to another owner.
         """
         with suppress(errors.JournalUnreachable):
-            return await self._store.turns([_require_owned(caller, one) for one in records])
+            return await self._store.positions([_require_owned(identity, one) for one in records])
         return {}
 
     async def expires_in_s(
-        self, caller: Identity, records: Sequence[JobRecord]
+        self, identity: Identity, records: Sequence[JobRecord]
     ) -> Mapping[str, float]:
         """Return the seconds until jobs are deleted for their age, by id, as
         `JobStore.expires_in_s`; empty while the database does not answer.
@@ -101,30 +111,30 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: one of the jobs belongs to another owner.
         """
-        ended = [_require_owned(caller, one) for one in records if one.over]
+        ended = [_require_owned(identity, one) for one in records if one.over]
         with suppress(errors.JournalUnreachable):
             return await self._store.expires_in_s(ended) if ended else {}
         return {}
 
-    def hang_up(self, caller: Identity, record: JobRecord) -> None:
+    def cancel_soon(self, identity: Identity, record: JobRecord) -> None:
         """Cancel a job without waiting, because its client has disconnected; a job that has ended
         does not change.
 
         Raises:
             errors.JobNotFound: it belongs to another owner.
         """
-        self._store.cancel_soon(_require_owned(caller, record).id)
+        self._store.cancel_soon(_require_owned(identity, record).id)
 
-    async def cancel(self, caller: Identity, record: JobRecord) -> JobRecord:
+    async def cancel(self, identity: Identity, record: JobRecord) -> JobRecord:
         """Cancel a job and return it as it is then; a job that has ended does not change.
 
         Raises:
             errors.JobNotFound: it belongs to another owner.
             errors.DiskFull, errors.SpoolUnwritable: it has ended, but that is not persisted.
         """
-        return await self._store.cancel(_require_owned(caller, record).id)
+        return await self._store.cancel(_require_owned(identity, record).id)
 
-    async def delete(self, caller: Identity, record: JobRecord) -> None:
+    async def delete(self, identity: Identity, record: JobRecord) -> None:
         """Cancel a job if it has not ended, and delete it with its transcript; once this returns,
         also on the disk.
 
@@ -133,25 +143,25 @@ class OwnedJobs:
             errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
                 with the next write that succeeds.
         """
-        await self._store.delete(_require_owned(caller, record).id)
+        await self._store.delete(_require_owned(identity, record).id)
 
-    async def delete_all(self, caller: Identity) -> int:
-        """`delete` all of the caller's jobs, private ones too; return how many there were.
+    async def delete_all(self, identity: Identity) -> int:
+        """`delete` all of the owner's jobs, private ones too; return how many there were.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: as `delete`.
         """
-        return await self._store.delete_owner(caller.owner)
+        return await self._store.delete_owner(identity.owner)
 
-    async def voice(self, caller: Identity, job_id: str, speaker: str) -> SpeakerEmbedding:
+    async def embedding(self, identity: Identity, job_id: str, speaker: str) -> SpeakerEmbedding:
         """Return the embedding of a speaker of a job that has ended; ``speaker``: the label in a
         transcript.
 
         Raises:
-            errors.JobNotFound, errors.JobNotDone: the caller has no such job, or it has not ended.
+            errors.JobNotFound, errors.JobNotDone: the owner has no such job, or it has not ended.
             errors.SpeakerNotFound: it has no such speaker, or the speaker has no embedding.
         """
-        record = await self.job(caller, job_id)
+        record = await self.job(identity, job_id)
         if not record.over:
             raise errors.JobNotDone(retry_after=UNFINISHED_JOB_RETRY_AFTER_S)
         for one in record.transcript.voices if record.transcript is not None else ():
@@ -159,15 +169,15 @@ class OwnedJobs:
                 return one.print
         raise errors.SpeakerNotFound()
 
-    async def transcript(self, caller: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
-        """Return the caller's job with this id, and its transcript.
+    async def transcript(self, identity: Identity, job_id: str) -> tuple[JobRecord, Transcript]:
+        """Return the owner's job with this id, and its transcript.
 
         Raises:
             errors.JobNotFound: there is none, or it belongs to another owner.
             errors.JobNotDone: it has not ended.
             errors.SidecarError: why there is no transcript.
         """
-        record = await self.job(caller, job_id)
+        record = await self.job(identity, job_id)
         if not record.over:
             raise errors.JobNotDone(retry_after=UNFINISHED_JOB_RETRY_AFTER_S)
         if record.error is not None:
@@ -176,7 +186,7 @@ class OwnedJobs:
         return record, record.transcript
 
     async def written(
-        self, caller: Identity, record: JobRecord, render: Callable[[], bytes]
+        self, identity: Identity, record: JobRecord, render: Callable[[], bytes]
     ) -> bytes:
         """Return a result in one of its formats, as ``render`` makes it in a thread, one at a time
         for each owner.
@@ -184,38 +194,34 @@ class OwnedJobs:
         Raises:
             errors.JobNotFound: it belongs to another owner.
         """
-        owner = _require_owned(caller, record).owner
+        owner = _require_owned(identity, record).owner
         async with self._rendering.setdefault(owner, asyncio.Lock()):
             form = await asyncio.to_thread(render)
         self._store.note_fetched(record)
         return form
 
 
-def _require_owned(caller: Identity, record: JobRecord) -> JobRecord:
-    """Return the job if the caller owns it; raise `errors.JobNotFound` otherwise."""
-    if record.owner != caller.owner:
+def _require_owned(identity: Identity, record: JobRecord) -> JobRecord:
+    """Return the job if this identity owns it; raise `errors.JobNotFound` otherwise."""
+    if record.owner != identity.owner:
         raise errors.JobNotFound()
     return record
 
 
-MAX_CONCURRENT_READS = 2
-"""Reads of recordings from the disk that run at once."""
-
-
 class OwnedRecordings:
-    """Recordings of jobs for playback by their owners; none without a ``keeping``."""
+    """Recordings of jobs for playback by their owners; none without ``recordings``."""
 
-    def __init__(self, owned: OwnedJobs, keeping: PersistentRecordings | None) -> None:
-        self._owned, self._keeping = owned, keeping
+    def __init__(self, owned: OwnedJobs, recordings: PersistentRecordings | None) -> None:
+        self._owned, self._recordings = owned, recordings
         self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
         """Return whether a job's recording is stored, as far as is known
         without a look at the storage."""
-        return self._keeping is not None and self._keeping.shelf.has(job)
+        return self._recordings is not None and self._recordings.archive.has(job)
 
-    async def open(self, caller: Identity, job_id: str) -> EncryptedFile:
-        """Return the recording of the caller's job.
+    async def open(self, identity: Identity, job_id: str) -> EncryptedFile:
+        """Return the recording of the owner's job.
 
         Raises:
             errors.JobNotFound: there is no such job, or it belongs to another owner.
@@ -223,10 +229,10 @@ class OwnedRecordings:
             errors.AudioLost: the stored file was changed.
             errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
-        job = await self._owned.read(caller, job_id)
-        if self._keeping is None:
+        job = await self._owned.read(identity, job_id)
+        if self._recordings is None:
             raise errors.RecordingNotKept()
-        return await self._threads.run(self._keeping.recording, job)
+        return await self._threads.run(self._recordings.recording, job)
 
     async def read(self, file: EncryptedFile, at: int, most: int) -> bytes:
         """Return at most ``most`` bytes of a recording from the offset ``at``.
@@ -258,10 +264,6 @@ class OwnedRecordings:
             yield piece
 
 
-MAX_CONCURRENT_EDITS = 2
-"""Edits that are computed at once; an owner has at most one of them if owners are distinguished."""
-
-
 @dataclass(frozen=True, slots=True)
 class SpeakerSplit:
     """Split of a speaker by voice: the segments of each resulting speaker, the original first.
@@ -272,23 +274,19 @@ class SpeakerSplit:
     likeness: float
 
 
-SPLIT_ATTEMPTS = 3
-"""Attempts of a split by voice while others edit the transcript."""
-
-
 class TranscriptEditor:
-    """Editor of the caller's transcripts; embeddings are compared in the audio probe's process."""
+    """Editor of an owner's transcripts; embeddings are compared in the audio probe's process."""
 
-    def __init__(self, jobs: OwnedJobs, store: JobStore, intake: AudioProbe) -> None:
-        self._jobs, self._store, self._intake = jobs, store, intake
+    def __init__(self, jobs: OwnedJobs, store: JobStore, probe: AudioProbe) -> None:
+        self._jobs, self._store, self._probe = jobs, store, probe
         self._editing = FairOwnerSemaphore(MAX_CONCURRENT_EDITS)
         self._threads = ThreadLimiter("edit", MAX_CONCURRENT_EDITS)
 
     async def edit(
         self,
-        caller: Identity,
+        identity: Identity,
         job_id: str,
-        wished: transcript_edits.EditStepRequest,
+        request: transcript_edits.EditStepRequest,
         revisions: Container[int] | None = None,
     ) -> tuple[Transcript, JobRecord, tuple[SpeakerSplit, ...]]:
         """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
@@ -304,69 +302,76 @@ class TranscriptEditor:
             errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
         """
         for attempt in itertools.count(1):
-            record, before = await self._jobs.transcript(caller, job_id)
+            record, before = await self._jobs.transcript(identity, job_id)
             if revisions is not None and record.history.revision not in revisions:
                 raise errors.TranscriptChanged(
                     f"The transcript is of revision {record.history.revision}."
                 )
-            step, parts = await self._resolved(caller, before, wished)
-            after = await self._in_turn(caller, record.history.after, before, step, 0.0)
+            step, splits = await self._resolve_request(identity, before, request)
+            after = await self._in_turn(identity, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
             try:
-                return before, await self._store.edit(record, EditedChange(step, ready)), parts
+                return before, await self._store.edit(record, EditedChange(step, ready)), splits
             except errors.TranscriptChanged:  # another edit came first
-                if parts and attempt == SPLIT_ATTEMPTS:
+                if splits and attempt == SPLIT_ATTEMPTS:
                     raise
         raise AssertionError("the loop has no end")
 
-    async def _in_turn(self, caller: Identity, work: Callable[..., T], *args: Any) -> T:
+    async def _in_turn(self, identity: Identity, work: Callable[..., T], *args: Any) -> T:
         """Return the result of ``work`` on a transcript, computed in a thread when it is the
-        caller's turn: it may take seconds of a core."""
-        async with self._editing.held(caller):
+        owner's turn: it may take seconds of a core."""
+        async with self._editing.held(identity):
             return await self._threads.run(work, *args)
 
-    async def _resolved(
-        self, caller: Identity, transcript: Transcript, wished: transcript_edits.EditStepRequest
+    async def _resolve_request(
+        self, identity: Identity, transcript: Transcript, request: transcript_edits.EditStepRequest
     ) -> tuple[transcript_edits.EditStep, tuple[SpeakerSplit, ...]]:
         """Return the step, and the speaker splits that it makes; each operation acts on the result
         of those before it."""
-        if isinstance(wished, transcript_edits.UndoStep | transcript_edits.RedoStep):
-            return wished, ()
+        if isinstance(request, transcript_edits.UndoStep | transcript_edits.RedoStep):
+            return request, ()
         step: list[transcript_edits.EditOperation] = []
-        parts: list[SpeakerSplit] = []
-        for number, wish in enumerate(wished):
-            if not isinstance(wish, transcript_edits.SplitSpeakerRequest):
-                step.append(wish)
+        splits: list[SpeakerSplit] = []
+        for number, operation in enumerate(request):
+            if not isinstance(operation, transcript_edits.SplitSpeakerRequest):
+                step.append(operation)
                 continue
-            now = await self._in_turn(
-                caller, transcript_edits.apply_operations, transcript, tuple(step)
+            edited_transcript = await self._in_turn(
+                identity, transcript_edits.apply_operations, transcript, tuple(step)
             )
             try:
-                splits, part = await self._parted(caller, now, wish)
+                operations, split = await self._split_speaker(
+                    identity, edited_transcript, operation
+                )
             except errors.EditImpossible as error:
                 raise errors.EditImpossible(f"Operation {number}: {error.detail}") from None
-            step += splits
-            parts.append(part)
-        return tuple(step), tuple(parts)
+            step += operations
+            splits.append(split)
+        return tuple(step), tuple(splits)
 
-    async def _parted(
-        self, caller: Identity, now: Transcript, wish: transcript_edits.SplitSpeakerRequest
+    async def _split_speaker(
+        self,
+        identity: Identity,
+        transcript: Transcript,
+        request: transcript_edits.SplitSpeakerRequest,
     ) -> tuple[list[transcript_edits.SplitSegments], SpeakerSplit]:
-        places = transcript_edits.segments_of_speaker(now, wish.speaker)
-        if not now.prints:
+        places = transcript_edits.segments_of_speaker(transcript, request.speaker)
+        if not transcript.prints:
             raise errors.VoicesNotKept()
-        found = await self._intake.parted(caller, [now.prints[at] for at in places], wish.into)
+        found = await self._probe.parted(
+            identity, [transcript.prints[at] for at in places], request.into
+        )
         if found is None:
             raise errors.EditImpossible(
-                f"the segments of {speaker_label(wish.speaker)} cannot be split by voice "
-                f"into {wish.into or 2} speakers: too few of them are long enough."
+                f"the segments of {speaker_label(request.speaker)} cannot be split by voice "
+                f"into {request.into or 2} speakers: too few of them are long enough."
             )
         groups, likeness = found
         of = [
             tuple(at for at, group in zip(places, groups, strict=True) if group == one)
             for one in range(max(groups) + 1)
         ]
-        splits = [transcript_edits.SplitSegments(segments) for segments in of[1:]]
-        after = transcript_edits.apply_operations(now, splits)
+        operations = [transcript_edits.SplitSegments(segments) for segments in of[1:]]
+        after = transcript_edits.apply_operations(transcript, operations)
         whose = tuple((after.segments[one[0]].speaker or 0, one) for one in of)
-        return splits, SpeakerSplit(wish.speaker, whose, likeness)
+        return operations, SpeakerSplit(request.speaker, whose, likeness)

@@ -22,43 +22,49 @@ log = logging.getLogger(__name__)
 
 
 _ALTERED = "The stored recording was changed."
+CLIENT_FILE_TIMEOUT_S = 5.0
+"""Time to open a client's file, which is not read then."""
+STORAGE_TIMEOUT_S = 120.0
+"""Time for a storage that does not answer: a file server restarts in less."""
+SLOWEST_BYTES_S = 1 << 20
+"""Slowest storage that is waited for."""
 
 
 class PersistentRecordings:
     """Recordings of durable jobs: stored, opened and deleted."""
 
     def __init__(
-        self, settings: Settings, storage: RecordingStorage, seal: Cipher, *, shared: bool = False
+        self, settings: Settings, storage: RecordingStorage, cipher: Cipher, *, shared: bool = False
     ) -> None:
         """``shared``: whether other services have to find the recordings, so that a file that a
         client named by path is copied."""
-        self._storage, self._seal, self._shared = storage, seal, shared
-        self.shelf = RecordingArchive(storage, settings.keep_recordings_mb << 20)
+        self._storage, self._cipher, self._shared = storage, cipher, shared
+        self.archive = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         """Recordings for playback."""
         self._roots = settings.audio_roots
         self._spool_dir = settings.spool_dir
 
-    async def kept(
+    async def store_in_thread(
         self, threads: ThreadLimiter, source: audio_source.AudioSource, *, synced: bool = True
     ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
-        """`keep` a recording under a new name, in a thread. If the caller stops waiting, the thread
-        deletes what it has written.
+        """`store` a recording under a new name, in a thread. If the caller stops waiting, the
+        thread deletes what it has written.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `keep`.
+            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `store`.
             errors.UploadsFull: too many files are open.
         """
 
-        def keep(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
+        def store_copy(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
             own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
-            return self.keep(own, uuid.uuid4().hex, synced=synced)
+            return self.store(own, uuid.uuid4().hex, synced=synced)
 
         try:
-            return await threads.run_on(source.fd, keep, unwanted=self.discard)
+            return await threads.run_on(source.fd, store_copy, unwanted=self.delete)
         except OSError as error:  # of the descriptor; errors of the disk are `SidecarError` already
             raise upload_spool.storage_error(error) from None
 
-    def keep(
+    def store(
         self, source: audio_source.AudioSource, name: str, *, synced: bool = True
     ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
         """Store a recording so that it survives the process, and (``synced``) a loss of power. A
@@ -68,14 +74,16 @@ class PersistentRecordings:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
             errors.StorageUnreachable: it cannot be written now.
         """
-        known = audio_source.recording_ref(source)
-        if isinstance(known, audio_source.ClientFileRef) and not self._shared:
-            return known  # no other service has to see it
-        sealed = audio_source.HashingStream(
-            self._seal.encrypt_recording(audio_source.read_chunks(source.fd), name)
+        ref = audio_source.recording_ref(source)
+        if isinstance(ref, audio_source.ClientFileRef) and not self._shared:
+            return ref  # no other service has to see it
+        encrypted = audio_source.HashingStream(
+            self._cipher.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
-        self._storage.put(name, sealed, synced=synced)
-        return audio_source.StoredRecordingRef(name, sealed.sha256, sealed.size, self._storage.kind)
+        self._storage.put(name, encrypted, synced=synced)
+        return audio_source.StoredRecordingRef(
+            name, encrypted.sha256, encrypted.size, self._storage.kind
+        )
 
     def open(self, record: JobRecord) -> audio_source.AudioSource:
         """Return the stored recording of a job.
@@ -86,18 +94,18 @@ class PersistentRecordings:
             errors.DiskFull, errors.SpoolUnwritable, errors.MachineBusy: there is no space or no
                 descriptor to open it.
         """
-        kept = record.audio
-        if not isinstance(kept, audio_source.StoredRecordingRef):
-            return kept.open(self._roots)
-        self._check(kept)
+        ref = record.audio
+        if not isinstance(ref, audio_source.StoredRecordingRef):
+            return ref.open(self._roots)
+        self._check(ref)
         spool = upload_spool.UploadSpool(self._spool_dir)
         try:
-            sealed = audio_source.HashingStream(self._storage.read(kept.name))
-            for piece in self._seal.decrypt_recording(sealed, kept.name):
+            encrypted = audio_source.HashingStream(self._storage.read(ref.name))
+            for piece in self._cipher.decrypt_recording(encrypted, ref.name):
                 spool.add(piece)
                 if spool.pending >= upload_spool.UploadSpool.MEMORY_BYTES:
                     spool.spill()
-            if sealed.sha256 != kept.sha256:
+            if encrypted.sha256 != ref.sha256:
                 raise errors.AudioLost(_ALTERED)
             return spool.finish()
         except FileNotFoundError:
@@ -115,49 +123,41 @@ class PersistentRecordings:
             errors.AudioLost: it was changed.
             errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
-        kept = record.audio
-        if not isinstance(kept, audio_source.StoredRecordingRef) or not self.shelf.has(record):
+        ref = record.audio
+        if not isinstance(ref, audio_source.StoredRecordingRef) or not self.archive.has(record):
             raise errors.RecordingNotKept()
-        self._check(kept)
+        self._check(ref)
         try:
-            return EncryptedFile(self._seal, self._storage.open(kept.name), kept.name)
+            return EncryptedFile(self._cipher, self._storage.open(ref.name), ref.name)
         except FileNotFoundError:  # deleted a moment ago
             raise errors.RecordingNotKept() from None
         except (OSError, DecryptionFailed) as error:
             raise unreadable_error(error) from None
 
-    def discard(self, audio: audio_source.RecordingRef) -> None:
+    def delete(self, ref: audio_source.RecordingRef) -> None:
         """Delete a recording without a job: its job was refused, or its client has disconnected."""
-        if isinstance(audio, audio_source.StoredRecordingRef):
+        if isinstance(ref, audio_source.StoredRecordingRef):
             with contextlib.suppress(OSError, errors.SidecarError):  # the next start deletes it
-                self._storage.delete(audio.name)
+                self._storage.delete(ref.name)
 
     def close(self) -> None:
         """Close the storage."""
         self._storage.close()
 
-    def _check(self, kept: audio_source.StoredRecordingRef) -> None:
+    def _check(self, ref: audio_source.StoredRecordingRef) -> None:
         """Raise if the recording is in a storage that this service does not
         use: it is not lost then."""
         here = self._storage.kind
-        if kept.storage != here:
+        if ref.storage != here:
             log.error(
                 "a recording is stored in a %s, but this service uses a %s: start it with the "
                 "storage of the recording",
-                kept.storage,
+                ref.storage,
                 here,
             )
             raise errors.StorageUnreachable(
                 "The recording is in a storage that this service does not use."
             )
-
-
-CLIENT_FILE_TIMEOUT_S = 5.0
-"""Time to open a client's file, which is not read then."""
-STORAGE_TIMEOUT_S = 120.0
-"""Time for a storage that does not answer: a file server restarts in less."""
-SLOWEST_BYTES_S = 1 << 20
-"""Slowest storage that is waited for."""
 
 
 def opening_timeout_s(record: JobRecord) -> float:
@@ -191,39 +191,39 @@ class RecordingArchive:
     def has(self, record: JobRecord) -> bool:
         """Return whether a job's recording is stored, as far as is known
         without a look at the storage."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef) or audio in self._gone:
+        ref = record.audio
+        if not isinstance(ref, StoredRecordingRef) or ref in self._gone:
             return False
         return not record.over or (self._limit > 0 and record.state is job_record.JobState.DONE)
 
-    def put(self, record: JobRecord, there: Container[str] | None = None) -> None:
-        """Archive the recording of a job that has ended, as long as there is space. ``there``:
-        names of the stored recordings, if known."""
-        audio = record.audio
-        if not isinstance(audio, StoredRecordingRef):
+    def put(self, record: JobRecord, stored_names: Container[str] | None = None) -> None:
+        """Archive the recording of a job that has ended, as long as there is space.
+        ``stored_names``: names of the stored recordings, if known."""
+        ref = record.audio
+        if not isinstance(ref, StoredRecordingRef):
             return
-        if there is not None and audio.name not in there:
-            self._gone.add(audio)
+        if stored_names is not None and ref.name not in stored_names:
+            self._gone.add(ref)
             return
         sizes = self._sizes[record.owner]
-        sizes[audio] = audio.size if record.state is job_record.JobState.DONE else self._limit + 1
-        if sizes[audio] > self._limit:  # too large alone: it displaces no other
-            self._take(record.owner, audio)
+        sizes[ref] = ref.size if record.state is job_record.JobState.DONE else self._limit + 1
+        if sizes[ref] > self._limit:  # too large alone: it displaces no other
+            self._delete_recording(record.owner, ref)
         while sum(sizes.values()) > self._limit:
-            self._take(record.owner, next(iter(sizes)))
+            self._delete_recording(record.owner, next(iter(sizes)))
 
-    def drop(self, record: JobRecord) -> None:
+    def delete(self, record: JobRecord) -> None:
         """Delete the recording of a deleted job."""
         if isinstance(record.audio, StoredRecordingRef):
-            self._take(record.owner, record.audio)
+            self._delete_recording(record.owner, record.audio)
             self._gone.discard(record.audio)
 
-    def _take(self, owner: str, audio: StoredRecordingRef) -> None:
-        self._sizes[owner].pop(audio, None)
+    def _delete_recording(self, owner: str, ref: StoredRecordingRef) -> None:
+        self._sizes[owner].pop(ref, None)
         if not self._sizes[owner]:
             del self._sizes[owner]
-        self._gone.add(audio)
+        self._gone.add(ref)
         try:
-            self._storage.delete(audio.name)
+            self._storage.delete(ref.name)
         except (OSError, SidecarError) as error:  # on Windows: a file that is being read
             log.warning("a recording cannot be deleted now; the next start deletes it: %s", error)

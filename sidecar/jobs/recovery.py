@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 REOPEN_INTERVAL_S = 10.0
 """Interval of attempts to open recordings; a person takes minutes to mount a folder."""
+HUNG_S = 1.0
+"""Time to open a recording behind one whose disk does not answer: it may be on the same."""
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -46,34 +48,35 @@ class JobPersistence(PersistentRecordings):
         """
         folder = jobs_folder(settings)
         storage = FolderStorage(folder / UPLOADS_FOLDER)
-        self.store = SqliteJobEventLog(folder, journal_key(settings), now)
-        super().__init__(settings, storage, self.store.seal)
-        self.store.shelf = self.shelf
+        self.event_log = SqliteJobEventLog(folder, journal_key(settings), now)
+        super().__init__(settings, storage, self.event_log.cipher)
+        self.event_log.archive = self.archive
         self._sweep()
 
     def close(self) -> None:
         """Close the store and the recordings; this blocks on the disk."""
-        self.store.close()
+        self.event_log.close()
         super().close()
 
     def _sweep(self) -> None:
         """Delete recordings that no job needs: their jobs were never accepted, or have ended
         and the archive is full."""
         try:
-            there = self._storage.ages()
+            stored_names = self._storage.ages()
         except (OSError, errors.SidecarError) as error:
             log.warning("recordings that no job needs are deleted at the next start: %s", error)
             return
-        records = self.store.all()
+        records = self.event_log.all()
         for record in sorted(records, key=lambda one: one.ended or 0.0):
             if record.over:
-                self.shelf.put(record, there)
+                self.archive.put(record, stored_names)
         needed = {
             record.audio.name
             for record in records
-            if isinstance(record.audio, audio_source.StoredRecordingRef) and self.shelf.has(record)
+            if isinstance(record.audio, audio_source.StoredRecordingRef)
+            and self.archive.has(record)
         }
-        for name in there:
+        for name in stored_names:
             if name not in needed:
                 try:
                     self._storage.delete(name)
@@ -83,32 +86,28 @@ class JobPersistence(PersistentRecordings):
                     )
 
 
-HUNG_S = 1.0
-"""Time to open a recording behind one whose disk does not answer: it may be on the same."""
-
-
 async def requeue_unfinished(
-    keeping: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
+    persistence: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its checkpoint. Those whose recordings cannot be opened now are tried again every ``retry_s``
     seconds; one whose disk does not answer keeps its thread, and those behind it wait a second."""
-    store = keeping.store
+    event_log = persistence.event_log
     unfinished = {
-        one.id: opening_timeout_s(one) for one in store.all() if one.durable and not one.over
+        one.id: opening_timeout_s(one) for one in event_log.all() if one.durable and not one.over
     }
     for job_id in unfinished:
-        store.append(job_id, InterruptedChange())
+        event_log.append(job_id, InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-    threads, told = ThreadLimiter("opening", len(unfinished)), ""
+    threads, logged = ThreadLimiter("opening", len(unfinished)), ""
     tries = dict[str, asyncio.Task[Exception | None]]()
     try:
         while unfinished:
             waiting, hung = dict[str, Exception](), False
             for job_id, timeout_s in unfinished.items():
                 if job_id not in tries:
-                    work = _requeued(job_id, keeping, queue, threads)
+                    work = _requeued(job_id, persistence, queue, threads)
                     tries[job_id] = asyncio.get_running_loop().create_task(work)
                 await asyncio.wait({tries[job_id]}, timeout=HUNG_S if hung else timeout_s)
                 if not tries[job_id].done():
@@ -118,12 +117,12 @@ async def requeue_unfinished(
                     waiting[job_id] = error
             if waiting:
                 first = next(iter(waiting))
-                said = (
+                message = (
                     f"{len(waiting)} jobs wait until their recordings can be opened; the first is "
                     f"{first}: {waiting[first]}"
                 )
-                log.log(logging.DEBUG if said == told else logging.WARNING, "%s", said)
-                told = said
+                log.log(logging.DEBUG if message == logged else logging.WARNING, "%s", message)
+                logged = message
                 await asyncio.sleep(retry_s)
             unfinished = {one: 0.0 if one in tries else unfinished[one] for one in waiting}
     finally:
@@ -132,17 +131,17 @@ async def requeue_unfinished(
 
 
 async def _requeued(
-    job_id: str, keeping: JobPersistence, queue: JobQueue, threads: ThreadLimiter
+    job_id: str, persistence: JobPersistence, queue: JobQueue, threads: ThreadLimiter
 ) -> Exception | None:
     """Open a job's recording and queue the job; return an error if it has to be tried again."""
-    store = keeping.store
+    event_log = persistence.event_log
     try:
-        record = store.get(job_id)
+        record = event_log.get(job_id)
         if record.over:
             return None
         if (error := poison_error(record)) is not None:
             raise error
-        source = await threads.run(keeping.open, record)
+        source = await threads.run(persistence.open, record)
     except errors.JobNotFound:  # it was deleted meanwhile
         return None
     # an error of one job must not stop the recovery of those behind it
@@ -153,11 +152,11 @@ async def _requeued(
         if known is not error:
             log.exception("internal error while job %s was recovered", job_id)
         with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
-            store.append(job_id, FailedChange(JobFailure.of(known)))
+            event_log.append(job_id, FailedChange(JobFailure.of(known)))
         return None
-    now = next((one for one in store.all() if one.id == job_id), None)
-    if now is None or now.over:  # it was deleted or cancelled meanwhile
+    current_record = next((one for one in event_log.all() if one.id == job_id), None)
+    if current_record is None or current_record.over:  # it was deleted or cancelled meanwhile
         source.close()
     else:
-        queue.resume(Job(source, now))
+        queue.resume(Job(source, current_record))
     return None

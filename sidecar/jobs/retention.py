@@ -37,6 +37,10 @@ SHORT_RESULT = 500
 """Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
 MIN_RETENTION_S = 2.0
 """Minimum time to fetch a result, also during a shutdown: clients poll once a second."""
+READ_NOTE_INTERVAL_S = 60.0
+"""Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
+MAX_RESULTS_PER_OWNER = 1000
+"""Fetchable results of one owner; with more, the oldest are deleted early."""
 
 
 async def render_result(
@@ -51,20 +55,20 @@ async def render_result(
 
 def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
     """Return the bytes of memory that an ended job is charged for, with its events."""
-    told = [
+    reported_segments = [
         event.change.event.segment
         for event in events
         if isinstance(event.change, ReportedChange) and isinstance(event.change.event, SegmentReady)
     ]
-    spoken = _segments_bytes(record.segments) + _segments_bytes(told)
-    spoken += len(record.peaks) + sum(
+    content_bytes = _segments_bytes(record.segments) + _segments_bytes(reported_segments)
+    content_bytes += len(record.peaks) + sum(
         PEAKS_BYTES + len(event.change.event.levels)
         for event in events
         if isinstance(event.change, ReportedChange) and isinstance(event.change.event, Peaks)
     )
     if record.transcript is not None:
-        spoken += EMBEDDING_BYTES * len(record.transcript.prints)
-    return JOB_BYTES + spoken + _edit_history_bytes(record.history)
+        content_bytes += EMBEDDING_BYTES * len(record.transcript.prints)
+    return JOB_BYTES + content_bytes + _edit_history_bytes(record.history)
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
@@ -105,15 +109,9 @@ class _EndedJob:
     def awaited(self) -> bool:
         """Return whether a client has not fetched the result yet."""
         failure = self.record.error
-        told = failure is not None and failure.code == errors.ShuttingDown.code
-        result = self.record.state in (JobState.DONE, JobState.FAILED) and not told
-        return result and not self.fetched.is_set()
-
-
-READ_NOTE_INTERVAL_S = 60.0
-"""Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
-MAX_RESULTS_PER_OWNER = 1000
-"""Fetchable results of one owner; with more, the oldest are deleted early."""
+        shut_down = failure is not None and failure.code == errors.ShuttingDown.code
+        fetchable = self.record.state in (JobState.DONE, JobState.FAILED) and not shut_down
+        return fetchable and not self.fetched.is_set()
 
 
 class Retention:
@@ -126,14 +124,14 @@ class Retention:
 
     def __init__(
         self,
-        store: JobEventLog,
+        event_log: JobEventLog,
         retention_s: float,
         limit_bytes: int,
         limit: int = MAX_RESULTS_PER_OWNER,
         *,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        self._store, self._now, self._retention_s = store, now, retention_s
+        self._event_log, self._now, self._retention_s = event_log, now, retention_s
         self._limit_bytes, self._limit = limit_bytes, limit
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
@@ -141,8 +139,8 @@ class Retention:
         self._held: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        store.listen(self._on_event)
-        store.when_gone(self._gone)
+        event_log.listen(self._on_event)
+        event_log.on_delete(self._remove)
 
     def note_fetched(self, job_id: str) -> None:
         """Note that a client has a result."""
@@ -151,20 +149,20 @@ class Retention:
 
     def renew(self, job_id: str) -> None:
         """Restart the retention of a result, because its owner has read it."""
-        if (result := self._ended.pop(job_id, None)) is not None:
-            result.young_at = time.monotonic()
-            self._ended[job_id] = result
-            if result.young_at - result.noted_at > READ_NOTE_INTERVAL_S:
-                self._note_read(result)
-            if result.record.state is JobState.FAILED:  # it has no result that is yet to come
-                result.fetched.set()
+        if (ended_job := self._ended.pop(job_id, None)) is not None:
+            ended_job.young_at = time.monotonic()
+            self._ended[job_id] = ended_job
+            if ended_job.young_at - ended_job.noted_at > READ_NOTE_INTERVAL_S:
+                self._note_read(ended_job)
+            if ended_job.record.state is JobState.FAILED:  # it has no result that is yet to come
+                ended_job.fetched.set()
 
     def expires_in_s(self, job_id: str) -> float | None:
         """Return the seconds until a result is deleted for its age; None if it is not."""
-        result = self._ended.get(job_id)
-        if result is None or self._retention_s == math.inf:
+        ended_job = self._ended.get(job_id)
+        if ended_job is None or self._retention_s == math.inf:
             return None
-        age_s = time.monotonic() - result.young_at  # first: the other way round it rounds up
+        age_s = time.monotonic() - ended_job.young_at  # first: the other way round it rounds up
         return max(0.0, self._retention_s - age_s)
 
     async def all_fetched(self) -> None:
@@ -182,9 +180,9 @@ class Retention:
     def close(self) -> None:
         """Delete no more results for their age, and persist their last reads."""
         self._closed = True
-        for result in self._ended.values():
-            if result.young_at > max(result.noted_at, result.ended_at):
-                self._note_read(result)
+        for ended_job in self._ended.values():
+            if ended_job.young_at > max(ended_job.noted_at, ended_job.ended_at):
+                self._note_read(ended_job)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -193,34 +191,34 @@ class Retention:
         if not record.over:
             return
         if not record.kept:
-            self._store.forget(record.id)
+            self._event_log.delete(record.id)
             return
         now = time.monotonic()
         if event.ends:
-            self._take(_EndedJob(record, now, now))
-        elif (result := self._ended.pop(record.id, None)) is not None:
-            result.record, result.young_at = record, now
-            self._ended[record.id] = result
-            self._charge(result)
+            self._add(_EndedJob(record, now, now))
+        elif (ended_job := self._ended.pop(record.id, None)) is not None:
+            ended_job.record, ended_job.young_at = record, now
+            self._ended[record.id] = ended_job
+            self._charge(ended_job)
 
     def remember(self, record: JobRecord, age_s: float) -> None:
         """Add a job that ended or was edited this long ago, before the service's
         start; the oldest first."""
         at = time.monotonic() - max(0.0, age_s)
-        self._take(_EndedJob(record, at, at))
+        self._add(_EndedJob(record, at, at))
 
-    def _take(self, result: _EndedJob) -> None:
-        self._ended[result.record.id] = result
-        self._count[result.record.owner] += 1
-        self._charge(result)
+    def _add(self, ended_job: _EndedJob) -> None:
+        self._ended[ended_job.record.id] = ended_job
+        self._count[ended_job.record.owner] += 1
+        self._charge(ended_job)
         self._set_timer()
 
-    def _charge(self, result: _EndedJob) -> None:
+    def _charge(self, ended_job: _EndedJob) -> None:
         """Charge a job's memory, and delete older ones of its owner if a limit is exceeded."""
-        record = result.record
-        now = retained_bytes(record, self._store.events(record.id))
-        self._held[record.owner] += now - result.weight
-        result.weight = now
+        record = ended_job.record
+        now = retained_bytes(record, self._event_log.events(record.id))
+        self._held[record.owner] += now - ended_job.weight
+        ended_job.weight = now
         while (
             self._held[record.owner] > self._limit_bytes or self._count[record.owner] > self._limit
         ):
@@ -229,35 +227,35 @@ class Retention:
             )
             if oldest == record.id:
                 break
-            self._forget(oldest)
+            self._delete(oldest)
 
-    def _note_read(self, result: _EndedJob) -> None:
-        if result.record.durable:
-            result.noted_at = result.young_at
-            age_s = time.monotonic() - result.young_at
-            self._store.note_read(result.record.id, self._now() - age_s)
+    def _note_read(self, ended_job: _EndedJob) -> None:
+        if ended_job.record.durable:
+            ended_job.noted_at = ended_job.young_at
+            age_s = time.monotonic() - ended_job.young_at
+            self._event_log.note_read(ended_job.record.id, self._now() - age_s)
 
-    def _forget(self, job_id: str) -> None:
-        self._gone(job_id)
-        self._store.forget(job_id)
+    def _delete(self, job_id: str) -> None:
+        self._remove(job_id)
+        self._event_log.delete(job_id)
 
-    def _gone(self, job_id: str) -> None:
-        result = self._ended.pop(job_id, None)
-        if result is None:
+    def _remove(self, job_id: str) -> None:
+        ended_job = self._ended.pop(job_id, None)
+        if ended_job is None:
             return
-        owner = result.record.owner
-        self._held[owner] -= result.weight
+        owner = ended_job.record.owner
+        self._held[owner] -= ended_job.weight
         self._count[owner] -= 1
         if not self._count[owner]:
             del self._held[owner], self._count[owner]
 
-    def _forget_old(self) -> None:
+    def _delete_expired(self) -> None:
         self._timer = None
         oldest_kept = time.monotonic() - self._retention_s
-        for job_id, result in list(self._ended.items()):
-            if result.young_at > oldest_kept:
+        for job_id, ended_job in list(self._ended.items()):
+            if ended_job.young_at > oldest_kept:
                 break
-            self._forget(job_id)
+            self._delete(job_id)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -268,4 +266,4 @@ class Retention:
             return
         young_at = next(iter(self._ended.values())).young_at
         wait_s = max(0.0, young_at + self._retention_s - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._forget_old)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)

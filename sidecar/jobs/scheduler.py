@@ -121,13 +121,13 @@ def schedule_jobs(
     than ``work_s``. ``busy_s``: the seconds that the running jobs of each dispatcher still take.
     ``load_s``: the seconds of a load.
     """
-    lines = _OwnerQueues(waiting, shares, moment.at)
-    places = [_SimulatedSlot(waiting, lines, moment, one) for one in busy_s]
+    queues = _OwnerQueues(waiting, shares, moment.at)
+    places = [_SimulatedSlot(waiting, queues, moment, one) for one in busy_s]
     for _ in waiting:
         place = min(places, key=lambda one: one.free_s)
         index = place.next()
         yield ScheduledJob(index, place.free_s)
-        lines.take(index)
+        queues.take(index)
         work_s = waiting[index].work_s if takes_s is None else takes_s[index]
         place.take(index, work_s, load_s)
 
@@ -138,21 +138,21 @@ class _SimulatedSlot:
     def __init__(
         self,
         waiting: Sequence[WaitingJob],
-        lines: _OwnerQueues,
+        queues: _OwnerQueues,
         moment: SchedulerMoment,
         busy_s: float,
     ) -> None:
-        self._waiting, self._lines, self._at = waiting, lines, moment.at
+        self._waiting, self._queues, self._at = waiting, queues, moment.at
         self.free_s = busy_s
         self._loaded, self._loaded_at = moment.loaded, moment.loaded_at
 
     def next(self) -> int:
         """Return the index of the dispatcher's next job."""
-        index = self._lines.due()
+        index = self._queues.due()
         job, now = self._waiting[index], self._at + self.free_s
         passed_over_s = now - max(job.came, self._loaded_at)
         if self._loaded not in (None, job.wanted) and passed_over_s < MAX_PASSED_OVER_S:
-            return self._lines.due_at(self._loaded, index)
+            return self._queues.due_at(self._loaded, index)
         return index
 
     def take(self, index: int, work_s: float, load_s: float) -> None:
@@ -175,12 +175,12 @@ class _OwnerQueues:
         self._ranked = sorted(range(len(waiting)), key=lambda one: not waiting[one].urgent(now))
         """Indexes in the order in which an owner's jobs run; the queues
         hold positions in this list."""
-        self._lines: dict[str, dict[Precision, deque[int]]] = {}
+        self._queues: dict[str, dict[Precision, deque[int]]] = {}
         for place, index in enumerate(self._ranked):
             job = waiting[index]
-            own = self._lines.setdefault(job.owner, {})
+            own = self._queues.setdefault(job.owner, {})
             own.setdefault(job.wanted, deque()).append(place)
-        self._heads = [self._head(owner) for owner in self._lines]
+        self._heads = [self._head(owner) for owner in self._queues]
         """Heap of the owners' next jobs: the owner's tag after the job, its index, the owner."""
         heapq.heapify(self._heads)
 
@@ -190,16 +190,16 @@ class _OwnerQueues:
 
     def due_at(self, precision: Precision | None, otherwise: int) -> int:
         """Return the next job of a precision; ``otherwise`` if there is none."""
-        firsts = (own[precision][0] for own in self._lines.values() if precision in own)
+        firsts = (own[precision][0] for own in self._queues.values() if precision in own)
         return min(map(self._end, firsts), default=(0.0, otherwise))[1]
 
     def take(self, index: int) -> None:
         """Remove a job that was next, and charge its owner."""
         job = self._waiting[index]
-        own = self._lines[job.owner]
-        line = own[job.wanted]
-        line.popleft()
-        if not line:
+        own = self._queues[job.owner]
+        queue = own[job.wanted]
+        queue.popleft()
+        if not queue:
             del own[job.wanted]
         self._tags[job.owner] = self._tag_after(job)
         if self._heads[0][2] != job.owner:  # it went before the job that was due
@@ -213,7 +213,7 @@ class _OwnerQueues:
             heapq.heappop(self._heads)
 
     def _head(self, owner: str) -> tuple[float, int, str]:
-        return *self._end(min(line[0] for line in self._lines[owner].values())), owner
+        return *self._end(min(line[0] for line in self._queues[owner].values())), owner
 
     def _end(self, place: int) -> tuple[float, int]:
         index = self._ranked[place]

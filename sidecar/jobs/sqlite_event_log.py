@@ -52,6 +52,8 @@ _NAMES: dict[Callable[..., object], str] = {
 }
 _AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
 """Other fields of a submitted record; the rest comes from events."""
+SEQ_STRIDE = 1 << 20
+"""Gap in event numbers after a restart: more than the events between two persisted ones."""
 
 
 class UnreadableRecord(Exception):
@@ -65,7 +67,7 @@ def serialize_record(record: JobRecord) -> bytes:
         "audio": {"ref": _NAMES[type(record.audio)], **to_plain(record.audio)},
         "options": record.options.to_wire(),
         "unknown_fields": record.options.unknown_fields,
-        "facts": record.facts.to_wire(),
+        "facts": record.audio_info.to_wire(),
         "priority": record.priority.value,
         "key": to_plain(record.key) if record.key is not None else None,
     }
@@ -80,15 +82,15 @@ def parse_record(text: bytes) -> JobRecord:
     """
     try:
         values = json.loads(text)
-        facts = AudioInfo.from_wire(values["facts"])
+        audio_info = AudioInfo.from_wire(values["facts"])
         return JobRecord(
             audio=RECORDING_REFS[values["audio"].pop("ref")](**values["audio"]),
             options=replace(
                 TranscribeOptions.from_wire(values["options"]),
                 unknown_fields=tuple(values["unknown_fields"]),
             ),
-            facts=facts,
-            progress=Progress(0.0, facts.total_s),
+            audio_info=audio_info,
+            progress=Progress(0.0, audio_info.total_s),
             priority=Priority(values["priority"]),
             key=job_record.IdempotencyKey(**values["key"]) if values["key"] else None,
             **{name: value for name, value in values.items() if name in _AS_SUBMITTED},
@@ -144,10 +146,6 @@ def _to_json_bytes(values: dict[str, Any]) -> bytes:
     return json.dumps(values, separators=(",", ":")).encode()
 
 
-SEQ_STRIDE = 1 << 20
-"""Gap in event numbers after a restart: more than the events between two persisted ones."""
-
-
 class SqliteJobEventLog(JobEventLog):
     """Job log that persists durable jobs in a folder, and holds the others in memory."""
 
@@ -158,11 +156,11 @@ class SqliteJobEventLog(JobEventLog):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
         super().__init__(now)
-        self.shelf = RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
+        self.archive = RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
         self.journal = open_journal(folder, secret, self._read)
-        self.seal = self.journal.cipher
+        self.cipher = self.journal.cipher
         self.writer = SqliteWriter(self.journal.connection)
         self._closed = False
 
@@ -174,17 +172,17 @@ class SqliteJobEventLog(JobEventLog):
             sql = "INSERT INTO jobs (id, owner, submitted, idempotency_key) VALUES (?, ?, ?, ?)"
 
             def added() -> Sequence[Statement]:
-                return [(sql, (record.id, record.owner, self._sealed(record), name))]
+                return [(sql, (record.id, record.owner, self._encrypt(record), name))]
 
             self.writer.put(JobWrite(record.id, added))
 
-    def forget(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> None:
         """Delete a job; nothing of it is left, not even on the disk."""
         entry = self._entries.get(job_id)
-        super().forget(job_id)
+        super().delete(job_id)
         if entry is not None and entry.record.durable:
             deleted = ("DELETE FROM jobs WHERE id = ?", (job_id,))
-            after = partial(self.shelf.drop, entry.record)
+            after = partial(self.archive.delete, entry.record)
             self.writer.put(JobWrite(job_id, lambda: [deleted], after=after, deletes_job=True))
 
     def last_read(self, job_id: str) -> float:
@@ -208,27 +206,27 @@ class SqliteJobEventLog(JobEventLog):
             self.journal.close()
         super().close()
 
-    def _keep(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
-        super()._keep(entry, record, event)
+    def _append_event(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:
+        super()._append_event(entry, record, event)
         if not record.durable or event.superseded_by_next:
             return
         ended = record.over and event.ends
         settled = [
             one
-            for one in (entry.log if ended else ())
+            for one in (entry.events if ended else ())
             if isinstance(one.change, job_record.ReportedChange)
             and isinstance(one.change.event, Checkpoint)
         ]
 
-        def kept() -> Sequence[Statement]:
-            sealed = self._sealed(record, event.worn if record.over else event)
+        def statements() -> Sequence[Statement]:
+            sealed = self._encrypt(record, event.worn if record.over else event)
             inserted = (record.id, event.seq, event.at, sealed)
             return [
                 ("INSERT INTO events VALUES (?, ?, ?, ?)", inserted),
                 *(
                     (
                         "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
-                        (self._sealed(record, one), record.id, one.seq),
+                        (self._encrypt(record, one), record.id, one.seq),
                     )
                     for one in settled
                 ),
@@ -238,13 +236,13 @@ class SqliteJobEventLog(JobEventLog):
         later = isinstance(change, job_record.ReportedChange) and isinstance(
             change.event, SegmentReady
         )
-        after = partial(self.shelf.put, record) if ended else None
-        self.writer.put(JobWrite(record.id, kept, soon=not later, after=after))
+        after = partial(self.archive.put, record) if ended else None
+        self.writer.put(JobWrite(record.id, statements, soon=not later, after=after))
 
-    def _sealed(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
+    def _encrypt(self, record: JobRecord, event: JobEvent | None = None) -> bytes:
         if event is None:
-            return self.seal.encrypt(serialize_record(record), record.id)
-        return self.seal.encrypt(serialize_change(event.change), f"{record.id}/{event.seq}")
+            return self.cipher.encrypt(serialize_record(record), record.id)
+        return self.cipher.encrypt(serialize_change(event.change), f"{record.id}/{event.seq}")
 
     def _read(self, journal: JobJournal) -> None:
         """Read all stored jobs."""
@@ -253,7 +251,7 @@ class SqliteJobEventLog(JobEventLog):
         self._last_reads.clear()
         read = journal.connection.execute
 
-        def opened(sealed: object, about: str) -> bytes:
+        def decrypted(sealed: object, about: str) -> bytes:
             if not isinstance(sealed, bytes):
                 raise DecryptionFailed
             return journal.cipher.decrypt(sealed, about)
@@ -261,13 +259,13 @@ class SqliteJobEventLog(JobEventLog):
         try:
             jobs = read("SELECT id, submitted, last_read FROM jobs ORDER BY place").fetchall()
             for job_id, text, last_read in jobs:
-                self._enter(JobEventLogEntry(parse_record(opened(text, f"{job_id}"))))
+                self._add_entry(JobEventLogEntry(parse_record(decrypted(text, f"{job_id}"))))
                 self._last_reads[job_id] = last_read or 0.0
             for job_id, seq, at, text in read(
                 "SELECT job, seq, at, change FROM events ORDER BY job, seq"
             ):
                 entry = self._entries[job_id]
-                event = JobEvent(seq, at, parse_change(opened(text, f"{job_id}/{seq}")))
+                event = JobEvent(seq, at, parse_change(decrypted(text, f"{job_id}/{seq}")))
                 entry.take(job_record.apply_event(entry.record, event), event)
         except (DecryptionFailed, UnreadableRecord, KeyError) as error:
             raise JournalDamaged(f"{type(error).__name__}: {error}") from None

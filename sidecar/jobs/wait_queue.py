@@ -18,6 +18,12 @@ from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine_slot import EngineSlot
 
+POSITIONS_MAX_AGE_S = 1.0
+"""Maximum age of cached positions and waits: to compute them takes a moment."""
+LONG_AUDIO_S = 900.0
+"""Recordings above this length may not take all places, so that short ones find one: two minutes of
+work on a usual card."""
+
 
 @dataclass(slots=True)
 class RunningJob:
@@ -35,10 +41,6 @@ class RunningJob:
         return self.job is None and not self.shut
 
 
-POSITIONS_MAX_AGE_S = 1.0
-"""Maximum age of cached positions and waits: to compute them takes a moment."""
-
-
 class QueuePosition(NamedTuple):
     """Queue position of a waiting job. ``position``: number of jobs before it; ``wait_s``:
     predicted."""
@@ -47,14 +49,9 @@ class QueuePosition(NamedTuple):
     wait_s: float
 
 
-LONG_AUDIO_S = 900.0
-"""Recordings above this length may not take all places, so that short ones find one: two minutes of
-work on a usual card."""
-
-
 def is_long(job: Job | JobRecord) -> bool:
     """Return whether a job is long; of an unknown length it may be."""
-    return (job.facts.total_s or math.inf) > LONG_AUDIO_S
+    return (job.audio_info.total_s or math.inf) > LONG_AUDIO_S
 
 
 GuessJobSeconds = Callable[[Job, Precision], float | None]
@@ -67,32 +64,32 @@ class WaitQueue:
 
     def __init__(
         self,
-        place: EngineSlot[EngineSpec],
+        slot: EngineSlot[EngineSpec],
         places: int = 1,
         guess: GuessJobSeconds = lambda job, precision: None,
-        pace: DurationPredictor | None = None,
+        predictor: DurationPredictor | None = None,
         long_places: int | None = None,
     ) -> None:
         """``long_places``: as of `JobQueue`."""
         self._guess, self._long_places = guess, places if long_places is None else long_places
-        self._pace = pace if pace is not None else DurationPredictor()
-        self._place = place
-        self._loaded_at = place.loaded_at
+        self._predictor = predictor if predictor is not None else DurationPredictor()
+        self._slot = slot
+        self._loaded_at = slot.loaded_at
         """End of the last load whose duration was learned, or of one before the queue."""
-        self._working = [RunningJob() for _ in range(places)]
+        self._running_jobs = [RunningJob() for _ in range(places)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival."""
         self._values: dict[str, scheduler.WaitingJob] = {}
         """Scheduling values of jobs, as precisions resolve now."""
-        self._resolution = place.resolution
+        self._resolution = slot.resolution
         self._predicted: dict[str, float] = {}
         """Predicted seconds of work of each job that waits or runs."""
-        self._turns: dict[str, QueuePosition] = {}
-        self._turns_until = 0.0
+        self._positions: dict[str, QueuePosition] = {}
+        self._positions_until = 0.0
         self._halted = False
         self._passed_over: set[str] = set()
-        self._watching: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -107,54 +104,54 @@ class WaitQueue:
         """Return the job with this id, if it waits."""
         return self._jobs.get(job_id)
 
-    def watch(self, news: Callable[[], None]) -> None:
-        """Call ``news`` when a job was added, removed, started or put back."""
-        self._watching.append(news)
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when a job was added, removed, started or put back."""
+        self._callbacks.append(callback)
 
     def wanted(self, job: Job) -> Precision:
         """Return the precision at which a job would run now."""
-        return self._place.resolve(job.options.precision, job.arrived_at)
+        return self._slot.resolve(job.options.precision, job.arrived_at)
 
     def join(self, job: Job) -> None:
         """Add a job."""
         if job.record.owner not in self._active():
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
-        guess_s = None if self._pace.knows(wanted) else self._guess(job, wanted)
-        self._predicted[job.id] = self._pace.seconds(wanted, job.facts.total_s, guess_s)
+        guess_s = None if self._predictor.knows(wanted) else self._guess(job, wanted)
+        self._predicted[job.id] = self._predictor.seconds(wanted, job.audio_info.total_s, guess_s)
         self._jobs[job.id] = job
         self._changed()
 
     def leave(self, job: Job) -> None:
         """Remove a waiting job that has ended."""
-        self._gone(job)
+        self._remove(job)
         del self._predicted[job.id]
         self._changed()
 
     def begin(self, job: Job, at: int) -> None:
         """Move a job from the queue to a dispatcher, and charge its work to the owner."""
         active = self._active()
-        self._gone(job)
+        self._remove(job)
         work_s = self._predicted[job.id]
         self._shares = self._shares.charged(job.record.owner, work_s, active)
-        others = [one for one in self._working if one.job is not None]
+        others = [one for one in self._running_jobs if one.job is not None]
         for one in others:
             one.beside = True
-        self._working[at] = RunningJob(job, time.monotonic(), beside=bool(others))
+        self._running_jobs[at] = RunningJob(job, time.monotonic(), beside=bool(others))
         self._changed()
 
     def finish(self, job: Job, at: int) -> None:
         """Remove a job that runs no more, and settle what its owner was charged with the time for
         which it had the engine: predictions trust headers. A job that has not ended is queued
         again, and its owner gets its work back. The duration of a load is learned."""
-        if self._place.loaded and self._place.loaded_at != self._loaded_at:
-            self._loaded_at = self._place.loaded_at
-            self._pace.learn_load(self._place.precision, self._place.load_s)
-        self._working[at].job = None
+        if self._slot.loaded and self._slot.loaded_at != self._loaded_at:
+            self._loaded_at = self._slot.loaded_at
+            self._predictor.learn_load(self._slot.precision, self._slot.load_s)
+        self._running_jobs[at].job = None
         back_s = self._predicted[job.id]
         if job.ended:
             # servers of others have their own speed; jobs that share a model slow each other down
-            if self._place.spec.remote or not self._working[at].beside:
+            if self._slot.spec.remote or not self._running_jobs[at].beside:
                 self._learn(job)
             del self._predicted[job.id]
             back_s -= job.worked_s
@@ -195,12 +192,12 @@ class WaitQueue:
 
     def shut(self, at: int) -> None:
         """Start no more jobs at a dispatcher, which has ended."""
-        self._working[at].shut = True
+        self._running_jobs[at].shut = True
         self._changed()
 
     def free(self) -> int:
         """Return the number of dispatchers at which a job could start now."""
-        return sum(one.free for one in self._working)
+        return sum(one.free for one in self._running_jobs)
 
     def first(self) -> Job:
         """Return the job that has waited longest; at least one waits."""
@@ -212,10 +209,10 @@ class WaitQueue:
         needs the engine for itself can be by itself: it would keep a place, and others' turns."""
         if self._halted or not self._jobs:
             return None
-        before = sum(one.free for one in self._working[:at])
+        before = sum(one.free for one in self._running_jobs[:at])
         long = self._long_places - sum(is_long(job) for job in self._running())
         due = (
-            job for job in self.in_turn(before + 1) if not is_long(job) or (long := long - 1) >= 0
+            job for job in self.in_order(before + 1) if not is_long(job) or (long := long - 1) >= 0
         )
         first = [*islice(due, before + 1)]
         if len(first) <= before:
@@ -224,53 +221,53 @@ class WaitQueue:
         beside = [*earlier, *self._running()]
         return None if beside and any(one.by_itself for one in (job, *beside)) else job
 
-    def in_turn(self, places: int = 1) -> Iterator[Job]:
+    def in_order(self, places: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but
         not those that are passed over; each is computed as it is taken."""
         jobs = [*self._jobs.values()]
-        found = self._worked_out(time.monotonic(), [0.0] * places)
-        inturn = (jobs[turn.index] for turn in found)
-        return (job for job in inturn if job.id not in self._passed_over)
+        schedule = self._schedule(time.monotonic(), [0.0] * places)
+        ordered = (jobs[scheduled.index] for scheduled in schedule)
+        return (job for job in ordered if job.id not in self._passed_over)
 
-    def turn(self, job_id: str) -> QueuePosition | None:
+    def position(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait."""
-        return self._all_turns().get(job_id)
+        return self._all_positions().get(job_id)
 
     def begun_in_s(self, count: int) -> float:
         """Predict the seconds until ``count`` jobs have started. Jobs beyond those that wait count
         with the mean work of the waiting ones."""
-        waits_s = sorted(wait_s for _, wait_s in self._all_turns().values())
+        waits_s = sorted(wait_s for _, wait_s in self._all_positions().values())
         if count <= len(waits_s):
             return waits_s[count - 1]
         takes_s = [self._takes_s(job) for job in self._jobs.values()]
         each_s = sum(takes_s) / len(takes_s) if takes_s else MIN_JOB_S
         last_s = waits_s[-1] if waits_s else 0.0
-        return last_s + (count - len(waits_s)) * each_s / len(self._working)
+        return last_s + (count - len(waits_s)) * each_s / len(self._running_jobs)
 
-    def _all_turns(self) -> Mapping[str, QueuePosition]:
-        """Return `turn` of all waiting jobs, by id."""
+    def _all_positions(self) -> Mapping[str, QueuePosition]:
+        """Return the `position` of all waiting jobs, by id."""
         now = time.monotonic()
-        if now >= self._turns_until:
+        if now >= self._positions_until:
             jobs = [*self._jobs.values()]
             takes_s = [self._takes_s(job) for job in jobs]
-            busy_s = [self._open_in_s(one, now) for one in self._working]
-            load_s = self._pace.load_s(self._place.precision)
-            found = self._worked_out(now, busy_s, takes_s=takes_s, load_s=load_s)
-            self._turns = {
+            busy_s = [self._open_in_s(one, now) for one in self._running_jobs]
+            load_s = self._predictor.load_s(self._slot.precision)
+            found = self._schedule(now, busy_s, takes_s=takes_s, load_s=load_s)
+            self._positions = {
                 jobs[one.index].id: QueuePosition(n, one.wait_s) for n, one in enumerate(found)
             }
-            self._turns_until = now + POSITIONS_MAX_AGE_S
-        return self._turns
+            self._positions_until = now + POSITIONS_MAX_AGE_S
+        return self._positions
 
     def _open_in_s(self, running: RunningJob, now: float) -> float:
         """Return the seconds until a dispatcher could start a job, with the engine's load."""
         if running.shut:
             return math.inf
-        slot, job = self._place, running.job
+        slot, job = self._slot, running.job
         if job is None or job.ended:
             return 0.0
         if not slot.loaded:
-            load_s = self._pace.load_s(slot.precision)
+            load_s = self._predictor.load_s(slot.precision)
             return load_s * (1.0 - (slot.loading or 0.0)) + self._takes_s(job)
         elapsed_s = now - max(running.begun_at, slot.loaded_at)
         return remaining_s(
@@ -280,7 +277,7 @@ class WaitQueue:
             job.record.progress.fraction_at(job.record.resumed_s) or 0.0,
         )
 
-    def _worked_out(
+    def _schedule(
         self,
         now: float,
         busy_s: Sequence[float],
@@ -289,18 +286,18 @@ class WaitQueue:
         load_s: float = 0.0,
     ) -> Iterator[scheduler.ScheduledJob]:
         """Schedule all waiting jobs (`scheduler.schedule_jobs`)."""
-        loaded = self._place.precision if self._place.loaded else None
-        moment = scheduler.SchedulerMoment(now, loaded, self._place.loaded_at)
-        values = self._waiting()
+        loaded = self._slot.precision if self._slot.loaded else None
+        moment = scheduler.SchedulerMoment(now, loaded, self._slot.loaded_at)
+        values = self._waiting_jobs()
         return scheduler.schedule_jobs(
             values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s
         )
 
-    def _waiting(self) -> list[scheduler.WaitingJob]:
+    def _waiting_jobs(self) -> list[scheduler.WaitingJob]:
         """Return the scheduling values of all waiting jobs; they are cached,
         since a position needs all."""
-        if self._resolution != self._place.resolution:
-            self._resolution = self._place.resolution
+        if self._resolution != self._slot.resolution:
+            self._resolution = self._slot.resolution
             self._values.clear()
         for job_id in self._jobs.keys() - self._values.keys():
             job, work_s = self._jobs[job_id], self._predicted[job_id]
@@ -314,26 +311,26 @@ class WaitQueue:
         return {job.record.owner for job in chain(self._jobs.values(), self._running())}
 
     def _running(self) -> Iterator[Job]:
-        return (one.job for one in self._working if one.job is not None)
+        return (one.job for one in self._running_jobs if one.job is not None)
 
     def _takes_s(self, job: Job) -> float:
         """Predict a job's seconds of work by what is known now. Shares of owners use the prediction
         at its arrival instead: a new one would change what an owner has had."""
         wanted, predicted_s = self.wanted(job), self._predicted[job.id]
-        return self._pace.seconds(wanted, job.facts.total_s, guess_s=predicted_s)
+        return self._predictor.seconds(wanted, job.audio_info.total_s, guess_s=predicted_s)
 
     def _learn(self, job: Job) -> None:
         record = job.record
         whole = not record.resumed_s  # not the end of another attempt's work
         if whole and record.state is JobState.DONE and record.transcript is not None:
             done = record.transcript
-            self._pace.learn(done.precision, done.duration, record.processing_s)
+            self._predictor.learn(done.precision, done.duration, record.processing_s)
 
-    def _gone(self, job: Job) -> None:
+    def _remove(self, job: Job) -> None:
         del self._jobs[job.id]
         self._values.pop(job.id, None)
 
     def _changed(self) -> None:
-        self._turns_until = 0.0
-        for news in self._watching:
-            news()
+        self._positions_until = 0.0
+        for callback in self._callbacks:
+            callback()

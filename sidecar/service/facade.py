@@ -122,8 +122,8 @@ class Service:
             settings=settings,
             engine=engine,
             plan=self._planned,
-            tally=counts,
-            disk=threads,
+            metrics=counts,
+            disk_threads=threads,
             now=now,
             service_id=self.instance,
         )
@@ -319,7 +319,7 @@ class Service:
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )
-        return self._engine.plan(options, job.facts.total_s, precision)
+        return self._engine.plan(options, job.audio_info.total_s, precision)
 
     async def _preload(self) -> None:
         try:

@@ -96,7 +96,7 @@ class LiveSessionArchive:
         audio: RecordingRef = missing_recording_ref()
         try:
             if source is not None and self._recordings is not None:
-                audio = await self._recordings.kept(self._threads, source)
+                audio = await self._recordings.store_in_thread(self._threads, source)
         except errors.SidecarError as error:  # the transcript is worth more than its audio
             log.warning(
                 "the recording of a live session cannot be saved; its transcript is saved: %s",

@@ -50,7 +50,7 @@ class RecordingRequest(NamedTuple):
     (`engine_interface.ResumableEngine`); None if no checkpoints are wanted."""
 
     source: AudioSource
-    facts: AudioInfo
+    audio_info: AudioInfo
     options: TranscribeOptions
     settled: Sequence[Checkpoint] | None = None
 
@@ -106,7 +106,7 @@ class EngineLease:
         self._set_memory(recording.options.memory)
         settled = recording.settled
         wanted = {
-            "facts": recording.facts.to_wire(),
+            "facts": recording.audio_info.to_wire(),
             "options": recording.options.to_wire(),
             "max_s": max_s,
             "settled": None if settled is None else [to_wire(one) for one in settled],

@@ -34,12 +34,12 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
     slot = OverheardJoint()
     async with queue_on(slot, places=2, limit=2) as queue:
         jobs = await submitted(queue, *(new_job() for _ in range(2)))
-        assert queue.turn(jobs[1].id) == (1, 0.0), "in the other place"
+        assert queue.position(jobs[1].id) == (1, 0.0), "in the other place"
         queue.open()
         await until(lambda: queue.running == 2)
         jobs += await submitted(queue, *(new_job() for _ in range(2)))
         with pytest.raises(errors.QueueFull):
-            queue.check_room()
+            queue.check_capacity()
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         assert queue.running == 2
         hold.release()
@@ -160,7 +160,7 @@ async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
         jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
         assert slot.worker is not None
-        queue.log.listen(noted)
+        queue.event_log.listen(noted)
         slot.worker.kill(hung=True, note=READ_NOTE)
         await until(lambda: slot.asked == 3)
         later = (await submitted(queue, new_job()))[0]

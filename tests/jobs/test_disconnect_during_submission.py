@@ -71,7 +71,7 @@ async def uploaded(service: Service, data: bytes) -> AudioSource:
     spool = UploadSpool(service.settings.spool_dir)
     with ExitStack() as held:
         held.callback(spool.close)
-        body = held.enter_context(service.submissions.body(ANONYMOUS))
+        body = held.enter_context(service.submissions.reserve_upload(ANONYMOUS))
         for piece in (data[: 1 << 20], data[1 << 20 :]):
             body.grow(len(piece))
             spool.add(piece)
@@ -80,7 +80,7 @@ async def uploaded(service: Service, data: bytes) -> AudioSource:
 
 
 async def by_upload(service: Service, data: bytes, folder: Path) -> None:
-    place = await service.submissions.place(ANONYMOUS)
+    place = await service.submissions.reserve_position(ANONYMOUS)
     with place:
         source = await uploaded(service, data)
         await service.submissions.submit(ANONYMOUS, source, TranscribeOptions(), place)
@@ -88,14 +88,14 @@ async def by_upload(service: Service, data: bytes, folder: Path) -> None:
 
 async def by_key(service: Service, data: bytes, folder: Path) -> None:
     key = IdempotencyKey("of the request", "digest")
-    with await service.submissions.place(ANONYMOUS, key.name) as place:
+    with await service.submissions.reserve_position(ANONYMOUS, key.name) as place:
         source = await uploaded(service, data)
         await service.submissions.submit_once(ANONYMOUS, source, TranscribeOptions(), place, key)
 
 
 async def by_path(service: Service, data: bytes, folder: Path) -> None:
     path = new_file(folder / "named.wav", data)
-    with await service.submissions.place(ANONYMOUS) as place:
+    with await service.submissions.reserve_position(ANONYMOUS) as place:
         source = await service.submissions.open_path(ANONYMOUS, str(path))
         await service.submissions.submit(ANONYMOUS, source, TranscribeOptions(), place)
 
@@ -150,7 +150,7 @@ async def free_places(service: Service) -> int:
     with ExitStack() as held:
         for count in range(100):
             try:
-                held.enter_context(await service.submissions.place(ANONYMOUS))
+                held.enter_context(await service.submissions.reserve_position(ANONYMOUS))
             except errors.QueueFull:
                 return count
     pytest.fail("the queue has no limit")
@@ -179,7 +179,7 @@ async def test_client_disconnect_at_any_await_of_submission_leaves_nothing(
     (job,) = await service.owned.jobs(ANONYMOUS)
     await service.close()
     keeping = JobPersistence(settings)
-    with closing(keeping.store), keeping.open(keeping.store.get(job.id)) as source:
+    with closing(keeping.event_log), keeping.open(keeping.event_log.get(job.id)) as source:
         assert os.pread(source.fd, len(long) + 1, 0) == long
 
 
@@ -240,7 +240,7 @@ async def test_cancelled_end_of_live_session_leaves_whole_job_or_nothing(
 ) -> None:
     keeping = JobPersistence(settings)
     disk = ThreadLimiter("spool", 2)
-    store = LocalJobStore(keeping.store, None, None)
+    store = LocalJobStore(keeping.event_log, None, None)
     talks = LiveSessionArchive(settings, store, keeping, disk, clock.wall_time)
 
     async def kept() -> None:
@@ -250,15 +250,15 @@ async def test_cancelled_end_of_live_session_leaves_whole_job_or_nothing(
             source = await disk.run(spool.finish)
         await talks.save(ANONYMOUS.owner, TranscribeOptions(), SAID, source)
 
-    with closing(keeping.store):
+    with closing(keeping.event_log):
         at, before = 0, opened()
         while await cancelled_at(at := at + 1, late, kept()):
             await settled()
-            await keeping.store.written()
-            assert (keeping.store.all(), recordings(settings)) == ([], []), at
+            await keeping.event_log.written()
+            assert (keeping.event_log.all(), recordings(settings)) == ([], []), at
             assert opened() - before == set(), at
         assert at > 2, "it was never cancelled"
-        (record,) = keeping.store.all()
+        (record,) = keeping.event_log.all()
         with closing(keeping.recording(record)) as recording:
             begins = range(0, len(long), encryption.CHUNK_BYTES)
             assert b"".join(recording.read(begin) for begin in begins) == long

@@ -106,7 +106,7 @@ def test_durations_are_kept_over_restart_by_engine_model_and_precision(tmp_path:
     pace = DurationPredictor("whisper", "small")
     pace.learn("int8", 100.0, 50.0)
     pace.learn_load("int8", 3.0)
-    DurationFile(tmp_path / "data").write(pace.known)
+    DurationFile(tmp_path / "data").write(pace.fits)
     known = DurationFile(tmp_path / "data").read()
     assert known == {DurationKey("whisper", "small", "int8"): DurationFit(0.0, 0.5, 3.0)}
     again = DurationPredictor("whisper", "small", known)
@@ -123,7 +123,7 @@ def test_durations_are_kept_over_restart_by_engine_model_and_precision(tmp_path:
     assert again.seconds("int8", 10.0) == 10.0
     other = DurationPredictor("moonshine", "", known)
     other.learn("fp32", 10.0, 1.0)
-    assert [*other.known] == [*known, DurationKey("moonshine", "", "fp32")]
+    assert [*other.fits] == [*known, DurationKey("moonshine", "", "fp32")]
 
 
 @pytest.mark.parametrize(

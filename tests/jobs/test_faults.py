@@ -82,10 +82,10 @@ async def kept_job(
     keeping = JobPersistence(settings)
     try:
         with source:
-            audio = keeping.keep(source, name)
+            audio = keeping.store(source, name)
         record = JobRecord.submitted(0.0, audio, FACTS, TranscribeOptions(), durable=True)
-        keeping.store.add(record)
-        await keeping.store.written(record.id)
+        keeping.event_log.add(record)
+        await keeping.event_log.written(record.id)
         return record.id, settings.data_dir / "jobs" / "uploads" / name
     finally:
         keeping.close()
@@ -101,7 +101,7 @@ async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tup
 @asynccontextmanager
 async def restarting(keeping: JobPersistence) -> AsyncIterator[tuple[JobQueue, asyncio.Task[None]]]:
     """A queue, and the work of a service that starts: all kept jobs come into it."""
-    async with queue_on(OverheardSlot(), keeping.store) as queue:
+    async with queue_on(OverheardSlot(), keeping.event_log) as queue:
         yield queue, asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
     keeping.close()
 
@@ -112,7 +112,7 @@ async def keeping_queue(
 ) -> AsyncIterator[tuple[JobPersistence, JobQueue]]:
     """A closed queue whose jobs are kept in a folder."""
     keeping = JobPersistence(keeping_in(folder))
-    async with queue_on(OverheardSlot(), keeping.store, fault_retry_s=0.01, **terms) as queue:
+    async with queue_on(OverheardSlot(), keeping.event_log, fault_retry_s=0.01, **terms) as queue:
         yield keeping, queue
     keeping.close()
 
@@ -127,7 +127,7 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
     keeping = JobPersistence(settings)
     async with restarting(keeping) as (queue, work):
         await until(lambda: queue.live(small) is not None)
-        assert not keeping.store.get(job_id).over
+        assert not keeping.event_log.get(job_id).over
         assert path.exists()
         settings.spool_dir.mkdir()
         await work
@@ -142,7 +142,7 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
         audio, options = recording_ref(source), TranscribeOptions()
     hang = [JobRecord.submitted(0.0, audio, FACTS, options, durable=True) for _ in range(20)]
     for record in hang:
-        keeping.store.add(record)
+        keeping.event_log.add(record)
     keeping.close()
     other, _ = await kept_job(settings, upload(voice))
     keeping = JobPersistence(settings)
@@ -205,7 +205,7 @@ async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
     keeping = JobPersistence(settings)
     async with restarting(keeping) as (_, work):
         await work
-        failed = keeping.store.get(job_id)
+        failed = keeping.event_log.get(job_id)
         assert failed.over
         assert failed.error is not None
         assert failed.error.code == "audio_path_forbidden"
@@ -217,8 +217,8 @@ async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tr
     job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
     keeping = JobPersistence(settings)
     async with restarting(keeping) as (_, work):
-        await until(lambda: keeping.store.get(job_id).seq > 0)
-        keeping.store.forget(job_id)
+        await until(lambda: keeping.event_log.get(job_id).seq > 0)
+        keeping.event_log.delete(job_id)
         await work
 
 
@@ -301,7 +301,7 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     jobs, full = [new_job(durable=True) for _ in range(2)], list[str]()
     async with keeping_queue(tiny_disk) as (keeping, queue):
-        stored = keeping.store.append
+        stored = keeping.event_log.append
 
         def append(job_id: str, change: JobChange) -> JobRecord:
             if not full and isinstance(change, ReportedChange) and isinstance(change.event, kind):
@@ -309,7 +309,7 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
                 fill_disk(tiny_disk)
             return stored(job_id, change)
 
-        monkeypatch.setattr(keeping.store, "append", append)
+        monkeypatch.setattr(keeping.event_log, "append", append)
         await started(queue, *jobs)
         await until(lambda: isinstance(queue.paused, errors.DiskFull))
         assert {job.state for job in jobs} <= {JobState.QUEUED, JobState.DONE}
@@ -318,7 +318,7 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
         await asyncio.gather(*(job.written() for job in jobs))
         assert [job.record.attempts for job in jobs] == [1, 1]
     read = JobPersistence(keeping_in(tiny_disk))
-    assert [one.state for one in read.store.all()] == [JobState.DONE] * 2
+    assert [one.state for one in read.event_log.all()] == [JobState.DONE] * 2
     read.close()
 
 
@@ -328,14 +328,14 @@ async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     bad, good = new_job(durable=True), new_job(durable=True)
     async with keeping_queue(tmp_path) as (keeping, queue):
-        sealed = keeping.store._sealed
+        sealed = keeping.event_log._encrypt
 
         def sealed_but_a_segment(record: JobRecord, event: JobEvent | None = None) -> bytes:
             if record.id == bad.id and event is not None and record.segments:
                 raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
             return sealed(record, event)
 
-        monkeypatch.setattr(keeping.store, "_sealed", sealed_but_a_segment)
+        monkeypatch.setattr(keeping.event_log, "_encrypt", sealed_but_a_segment)
         await started(queue, bad, good)
         assert (await good.result()).text
         with pytest.raises(errors.SidecarError) as failed:

@@ -95,7 +95,7 @@ def test_replay_of_job_log_gives_its_record(
         event.worn for event in log if not event.superseded_by_next
     ]
     assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
-    store.forget(first.id)
+    store.delete(first.id)
 
 
 def test_events_are_numbered_from_one_and_have_times_of_given_clock(store: JobEventLog) -> None:

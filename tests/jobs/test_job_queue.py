@@ -139,7 +139,7 @@ async def test_closing_queue_fails_running_and_waiting_jobs(new_job: NewJob, hol
 async def test_job_whose_client_waits_is_not_remembered_after_its_end(new_job: NewJob) -> None:
     store = JobEventLog()
     Retention(store, 60, 1 << 20)
-    async with queue_on(OverheardSlot(), store=store) as queue:
+    async with queue_on(OverheardSlot(), event_log=store) as queue:
         awaited, kept = await submitted(queue, new_job(kept=False), new_job())
         assert [one.id for one in store.all() if one.kept] == [kept.id]
         queue.open()
@@ -156,13 +156,13 @@ async def test_job_with_transcript_stays_done_when_cancelled_before_engine_is_fr
     async with queue_on(slot) as queue:
         one, following = await started(queue, new_job(), new_job())
         text = (await one.result()).text
-        assert queue.turn(following.id)[0] == 0, "the engine is not free"
+        assert queue.position(following.id)[0] == 0, "the engine is not free"
         queue.cancel(one)
         queue.interrupt()
         for _ in range(100):
             await asyncio.sleep(0)
         assert (one.state, one.record.attempts, said(one)) == (JobState.DONE, 1, text)
-        assert queue.turn(following.id)[0] == 0, "and its way out was not disturbed"
+        assert queue.position(following.id)[0] == 0, "and its way out was not disturbed"
         slot.release.set()
         assert (await following.result()).text == text
 

@@ -56,7 +56,7 @@ def test_any_event_history_gives_consistent_record(history: Sequence[JobChange])
         if record.state is JobState.QUEUED:
             settled = [segment for one in record.settled for segment in one.segments]
             assert [*record.segments] == settled, "who waits has what is settled, and no more"
-        same = ("id", "owner", "created", "audio", "options", "facts", "kept")
+        same = ("id", "owner", "created", "audio", "options", "audio_info", "kept")
         assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]
 
 

@@ -75,7 +75,7 @@ class Held:
     def cancel(self) -> None:
         if self.job.ended:
             self.lane.run = None
-            self.lane.waiting.finish(self.job, self.lane.number)
+            self.lane.wait_queue.finish(self.job, self.lane.number)
 
     def stop(self) -> None:
         """There is nothing to stop."""
@@ -86,8 +86,8 @@ class Local:
 
     def __init__(self, log: JobEventLog, queue: JobQueue) -> None:
         self._log, self._queue = log, queue
-        self.results = Retention(log, 600.0, 1 << 20)
-        self.store: JobStore = LocalJobStore(log, queue, self.results)
+        self.retention = Retention(log, 600.0, 1 << 20)
+        self.store: JobStore = LocalJobStore(log, queue, self.retention)
 
     @contextmanager
     def broken(self) -> Iterator[None]:
@@ -114,7 +114,7 @@ class Local:
             if isinstance(change, StartedChange):
                 job = self._queue.live(job_id)
                 assert job is not None
-                lane.waiting.begin(job, lane.number)
+                lane.wait_queue.begin(job, lane.number)
                 lane.run = Held(job, lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
             if lane.run is not None:
@@ -127,10 +127,10 @@ class Local:
 
 @asynccontextmanager
 async def local(log: JobEventLog) -> AsyncIterator[Opened]:
-    async with queue_on(OverheardSlot(), store=log, places=2) as queue:  # type: ignore[arg-type]
+    async with queue_on(OverheardSlot(), event_log=log, places=2) as queue:  # type: ignore[arg-type]
         opened = Local(log, queue)
         yield opened
-        opened.results.close()
+        opened.retention.close()
     log.close()
 
 
@@ -402,7 +402,7 @@ async def test_deleted_job_is_gone_and_its_subscribers_see_its_end(
     with pytest.raises(errors.JobNotFound):
         await store.subscribe(record.id)
     assert ids(await store.list("ada", JobFilter(private=True))) == [other.id]
-    assert await store.turns([record]) == {}
+    assert await store.positions([record]) == {}
 
 
 async def test_delete_all_deletes_only_jobs_of_that_owner(opened: Opened, store: JobStore) -> None:
@@ -466,7 +466,7 @@ async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> No
     assert imported.peaks == b"\x01\x02"
     assert [event.change for event in await told(store, record.id)] == changes
     assert ids(await store.list("ada")) == [record.id]
-    assert await store.turns([imported]) == {}
+    assert await store.positions([imported]) == {}
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
 
 
@@ -523,19 +523,19 @@ async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
 
 
 async def test_only_waiting_jobs_have_a_turn(opened: Opened, store: JobStore) -> None:
-    assert await store.turns([]) == {}
+    assert await store.positions([]) == {}
     ended = await done(opened)
     runs, *wait = [await accepted(opened) for _ in range(4)]
     await opened.work(runs.id, StartedChange())
-    turns = await store.turns([ended, runs, *wait])
+    turns = await store.positions([ended, runs, *wait])
     assert [turns[record.id].position for record in wait] == [0, 1, 2]
     assert turns.keys() == {*ids(wait)}
     waits_s = [turns[record.id].wait_s for record in wait]
     assert waits_s == sorted(waits_s)
     assert waits_s[0] < waits_s[-1]
-    assert (await store.turns(wait[1:2])).keys() == {wait[1].id}
+    assert (await store.positions(wait[1:2])).keys() == {wait[1].id}
     await store.cancel(wait[0].id)
-    moved = await store.turns(wait)
+    moved = await store.positions(wait)
     assert [moved[record.id].position for record in wait[1:]] == [0, 1]
 
 
@@ -545,7 +545,7 @@ async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store:
     await opened.work(runs.id, StartedChange())
     await done(opened)
     await accepted(opened, kept=False)
-    unknown = replace(submitted(owner="ada", durable=True), facts=replace(FACTS, total_s=None))
+    unknown = replace(submitted(owner="ada", durable=True), audio_info=replace(FACTS, total_s=None))
     await opened.submit(unknown)
     await accepted(opened, "bob")
     assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNKNOWN_AUDIO_CHARGE_S)

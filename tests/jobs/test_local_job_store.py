@@ -37,7 +37,7 @@ def refuse(log: SqliteJobEventLog) -> None:
 async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJobEventLog) -> None:
     record = submitted(durable=True)
     log.add(record)
-    async with queue_on(OverheardSlot(), store=log) as queue:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
         store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
         assert (await store.cancel(record.id)).state is JobState.CANCELLED
     assert log.get(record.id).over
@@ -49,7 +49,7 @@ async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
 ) -> None:
     results, key = Retention(log, 600.0, 1 << 20), IdempotencyKey("a key", "digest")
     job = new_job(durable=True, owner="ada", kept=kept, key=key)
-    async with queue_on(OverheardSlot(), store=log) as queue:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
         store = LocalJobStore(log, queue, results)
         refuse(log)
         with pytest.raises(errors.SpoolUnwritable):
@@ -68,16 +68,16 @@ async def test_job_being_persisted_counts_once(
     """Not in the queue and as a place that is kept for it."""
     room, job = Reservations(1, 1 << 20), new_job(durable=True, owner="ada")
     file = log.journal.connection.execute("PRAGMA database_list").fetchone()[2]
-    async with queue_on(OverheardSlot(), store=log) as queue:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
         await log.written()
         with closing(sqlite3.connect(file)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with room.place("ada") as place:
-                assert room.promised == 1
-                submitting = asyncio.ensure_future(queue.submit(job, promised=place))
+            with room.reserve_position("ada") as place:
+                assert room.reserved == 1
+                submitting = asyncio.ensure_future(queue.submit(job, reservation=place))
                 await until(lambda: queue.depth == 1)
                 assert not submitting.done(), "it is not accepted yet"
-                assert room.promised == 0
+                assert room.reserved == 0
                 other.execute("ROLLBACK")
                 await submitting
         assert log.get(job.id).state is JobState.QUEUED

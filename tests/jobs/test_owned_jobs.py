@@ -48,11 +48,11 @@ async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
         asked = [owned.job(other, job.id), owned.written(other, job, lambda: b"what was said")]
         methods = (owned.events, owned.cancel, owned.delete)
         of_job = (method(other, job) for method in methods)
-        for call in (*asked, owned.turns(other, [job]), *of_job):
+        for call in (*asked, owned.positions(other, [job]), *of_job):
             with pytest.raises(errors.JobNotFound):
                 await call
         with pytest.raises(errors.JobNotFound):
-            owned.hang_up(other, job)
+            owned.cancel_soon(other, job)
     assert store.get(job.id) == job
 
 

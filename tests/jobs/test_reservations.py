@@ -18,48 +18,48 @@ def owner(name: str) -> Identity:
 
 def test_reservation_released_twice_counts_once() -> None:
     room = Reservations(2, 100)
-    with room.place() as first, room.place():
-        assert room.promised == 2
+    with room.reserve_position() as first, room.reserve_position():
+        assert room.reserved == 2
         first.release()
         first.release()
-        assert room.promised == 1
-    assert room.promised == 0
+        assert room.reserved == 1
+    assert room.reserved == 0
 
 
 def test_upload_over_limit_of_concurrent_uploads_is_refused() -> None:
     room = Reservations(2, 100)
-    with room.body(ANONYMOUS):
-        with room.body(ANONYMOUS), pytest.raises(errors.UploadsFull):
-            room.body(ANONYMOUS)
-        room.body(ANONYMOUS).release()
+    with room.reserve_upload(ANONYMOUS):
+        with room.reserve_upload(ANONYMOUS), pytest.raises(errors.UploadsFull):
+            room.reserve_upload(ANONYMOUS)
+        room.reserve_upload(ANONYMOUS).release()
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
 def test_upload_that_grows_over_byte_limit_is_refused_and_others_go_on() -> None:
     room = Reservations(8, 100)
-    with room.body(ANONYMOUS) as first:
+    with room.reserve_upload(ANONYMOUS) as first:
         first.grow(60)
-        with room.body(ANONYMOUS) as second:
+        with room.reserve_upload(ANONYMOUS) as second:
             second.grow(40)
             with pytest.raises(errors.UploadsFull):
                 second.grow(1)
         assert room.body_bytes == 60
         first.grow(40)
         with pytest.raises(errors.UploadsFull):
-            room.body(ANONYMOUS)
+            room.reserve_upload(ANONYMOUS)
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
 def test_only_upload_may_exceed_byte_limit() -> None:
     room = Reservations(8, 100)
-    with room.body(ANONYMOUS) as only:
+    with room.reserve_upload(ANONYMOUS) as only:
         only.grow(1000)
     assert room.body_bytes == 0
 
 
 def test_anonymous_owner_may_use_all_uploads_and_bytes() -> None:
     room = Reservations(5, 100)
-    bodies = [room.body(ANONYMOUS, 90) for _ in range(5)]
+    bodies = [room.reserve_upload(ANONYMOUS, 90) for _ in range(5)]
     for body in bodies:
         body.grow(20)
     with pytest.raises(errors.UploadsFull):
@@ -69,38 +69,38 @@ def test_anonymous_owner_may_use_all_uploads_and_bytes() -> None:
 def test_one_owner_cannot_take_all_uploads() -> None:
     room, ada = Reservations(65, 1000), owner("ada")
     for _ in range(48):
-        room.body(ada)
+        room.reserve_upload(ada)
     with pytest.raises(errors.UploadsFull, match="concurrent uploads"):
-        room.body(ada)
-    assert room.body(owner("bob"))
+        room.reserve_upload(ada)
+    assert room.reserve_upload(owner("bob"))
 
 
 def test_declared_bytes_count_only_against_their_owner() -> None:
     room, ada = Reservations(65, 100), owner("ada")
-    first = room.body(ada, 45)
+    first = room.reserve_upload(ada, 45)
     with pytest.raises(errors.UploadsFull):
-        room.body(ada, 6)
-    room.body(ada, 5)
+        room.reserve_upload(ada, 6)
+    room.reserve_upload(ada, 5)
     assert room.body_bytes == 0, "none has come"
-    other = room.body(owner("bob"), 90)
+    other = room.reserve_upload(owner("bob"), 90)
     other.grow(90)
     first.grow(10)
     first.release()
-    room.body(ada, 45)
+    room.reserve_upload(ada, 45)
 
 
 def test_undeclared_bytes_count_as_they_arrive() -> None:
     room, ada = Reservations(65, 100), owner("ada")
-    room.body(ada).grow(46)
+    room.reserve_upload(ada).grow(46)
     with pytest.raises(errors.UploadsFull):
-        room.body(ada, 5)
+        room.reserve_upload(ada, 5)
 
 
 def test_growing_upload_of_owner_over_fair_share_is_refused() -> None:
     room, ada, bob = Reservations(65, 100), owner("ada"), owner("bob")
-    large = room.body(ada)
+    large = room.reserve_upload(ada)
     large.grow(100)
-    small = room.body(bob)
+    small = room.reserve_upload(bob)
     small.grow(30)
     with pytest.raises(errors.UploadsFull):
         large.grow(1)
@@ -124,7 +124,7 @@ def test_owner_within_fair_share_is_never_refused(
         owners = len({*has, name})
         if begins:
             try:
-                going.append((name, room.body(owner(name), size)))
+                going.append((name, room.reserve_upload(owner(name), size)))
             except errors.UploadsFull:
                 assert has[name] or owners > places
             continue
@@ -132,14 +132,14 @@ def test_owner_within_fair_share_is_never_refused(
             try:
                 body.grow(size)
             except errors.UploadsFull:
-                own = room.uploading[owner(name).owner]
+                own = room.uploads[owner(name).owner]
                 assert own.bodies * owners > places or own.bytes * owners > most_bytes
                 body.release()
                 going.remove((whose, body))
     assert room.bodies == len(going) <= 2 * places
     for _, body in going:
         body.release()
-    assert not room.uploading
+    assert not room.uploads
 
 
 @given(st.integers(2, 200), st.lists(st.sampled_from("abc"), max_size=300))

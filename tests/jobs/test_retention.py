@@ -36,8 +36,8 @@ class Kept:
 
     def __init__(self, retention_s: float, limit_bytes: int, fetch_s: float | None = None) -> None:
         self.store = JobEventLog()
-        self.results = Retention(self.store, retention_s, limit_bytes)
-        self.results.fetch_s = self.results.fetch_s if fetch_s is None else fetch_s
+        self.retention = Retention(self.store, retention_s, limit_bytes)
+        self.retention.fetch_s = self.retention.fetch_s if fetch_s is None else fetch_s
 
     @property
     def ids(self) -> list[str]:
@@ -50,15 +50,15 @@ class Kept:
 
     def restarted(self, retention_s: float, *limits: int) -> Retention:
         """What a service that starts has instead; it is told of the results that there are."""
-        self.results.close()
-        self.results = Retention(self.store, retention_s, *limits)
-        return self.results
+        self.retention.close()
+        self.retention = Retention(self.store, retention_s, *limits)
+        return self.retention
 
     async def fetch(self, job: Job) -> None:
         """As a client does: its state, and its result if there is one."""
-        self.results.renew(job.id)
+        self.retention.renew(job.id)
         if job.record.transcript is not None:
-            self.results.note_fetched(job.id)
+            self.retention.note_fetched(job.id)
 
 
 def finish(job: Job, segments: int = 1) -> Job:
@@ -112,13 +112,13 @@ async def test_each_result_expires_at_its_own_time(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, gone = Kept(0.15, 1 << 20), list[tuple[str, float]]()
-    forget = kept.store.forget
+    forget = kept.store.delete
 
     def forgotten(job_id: str) -> None:
         gone.append((job_id, time.monotonic()))
         forget(job_id)
 
-    monkeypatch.setattr(kept.store, "forget", forgotten)
+    monkeypatch.setattr(kept.store, "delete", forgotten)
     ended = []
     for pause_s in (0.1, 0.0):
         began = time.monotonic()
@@ -227,7 +227,7 @@ async def test_edit_renews_time_of_result(new_job: NewJob) -> None:
 
 async def test_closed_retention_has_no_timer(new_job: NewJob) -> None:
     kept = Kept(0.01, 1 << 20)
-    kept.results.close()
+    kept.retention.close()
     job = kept.finished(new_job())
     await asyncio.sleep(0.05)
     assert kept.ids == [job.id]
@@ -241,12 +241,12 @@ async def test_shutdown_waits_only_for_results_not_fetched_yet(new_job: NewJob) 
     await kept.fetch(finish(fetched))
     cancelled.cancel()
     put_off.fail(errors.ShuttingDown())
-    await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
+    await asyncio.wait_for(kept.retention.all_fetched(), PATIENCE_S)
 
     done, failed = kept.finished(new_job()), new_job()
     failed.enter(kept.store)
     failed.fail(errors.EngineFailed())
-    ending = asyncio.ensure_future(kept.results.all_fetched())
+    ending = asyncio.ensure_future(kept.retention.all_fetched())
     for job in (done, failed):
         await asyncio.sleep(0.01)
         assert not ending.done()
@@ -258,7 +258,7 @@ async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(new_job: N
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
     stand_still(MIN_RETENTION_S)
-    ending = asyncio.ensure_future(kept.results.all_fetched())
+    ending = asyncio.ensure_future(kept.retention.all_fetched())
     for _ in range(3):  # steps of the loop: nothing is waited for
         await asyncio.sleep(0)
     assert ending.done()
@@ -268,9 +268,9 @@ async def test_shutdown_waits_for_result_until_its_time_is_over(new_job: NewJob)
     kept = Kept(DAY_S, 1 << 20, fetch_s=0.2)
     began = time.monotonic()
     kept.finished(new_job())
-    await asyncio.wait_for(kept.results.all_fetched(), PATIENCE_S)
+    await asyncio.wait_for(kept.retention.all_fetched(), PATIENCE_S)
     assert time.monotonic() - began > 0.1, "it was not waited for"
-    await kept.results.all_fetched()
+    await kept.retention.all_fetched()
 
 
 async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> None:
@@ -315,4 +315,4 @@ async def test_result_without_time_limit_stays_until_deleted(new_job: NewJob) ->
     assert results.expires_in_s(record.id) is None
     await asyncio.sleep(0)
     assert kept.ids == [record.id]
-    kept.results.close()
+    kept.retention.close()

@@ -262,7 +262,7 @@ def test_start_on_full_disk_is_refused_or_complete_and_harms_nothing(
         fill_disk(tiny_disk, 4096 * pages)
         try:
             with closing(JobPersistence(settings)) as keeping:
-                assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
+                assert [one.id for one in keeping.event_log.all()] == jobs, f"{4 * pages} KiB"
             opened += 1
         except errors.SettingsInvalid as refused:
             opened, said = 0, f"{refused}"
@@ -270,8 +270,8 @@ def test_start_on_full_disk_is_refused_or_complete_and_harms_nothing(
         assert "not enough disk space" in said or "No space" in said, f"{4 * pages} KiB"
         assert not broken_files(folder), f"{4 * pages} KiB"
         with closing(JobPersistence(settings)) as keeping:
-            assert [one.id for one in keeping.store.all()] == jobs, f"{4 * pages} KiB"
-            for one in keeping.store.all():
+            assert [one.id for one in keeping.event_log.all()] == jobs, f"{4 * pages} KiB"
+            for one in keeping.event_log.all():
                 keeping.open(one).close()
         pages += 1
         assert pages < 100, "with 400 KiB it does not start"
@@ -284,14 +284,14 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     settings = Settings(keep_jobs=True, data_dir=own.parent, journal_key=KEY)
     with closing(JobPersistence(settings)) as keeping:
         with upload(b"sound" * 1000) as source:
-            kept = keeping.keep(source, "recording")
+            kept = keeping.store(source, "recording")
         ids = []
         for _ in range(5):
             job = replace(submitted(durable=True), audio=kept)
-            keeping.store.add(job)
-            keeping.store.append(job.id, StartedChange())
+            keeping.event_log.add(job)
+            keeping.event_log.append(job.id, StartedChange())
             ids.append(job.id)
-        asyncio.run(keeping.store.written())
+        asyncio.run(keeping.event_log.written())
         if not stopped:  # the index of the log is no file that a loss of power leaves
             shutil.copytree(own, folder, ignore=shutil.ignore_patterns("*-shm", "lock"))
     if stopped:
@@ -350,7 +350,7 @@ async def test_deletion_is_answered_once_the_job_is_in_no_file(
         key = IdempotencyKey(f"key-{number}-of-nobody", "digest")
         job = added(store, StartedChange(), CHECKPOINT, DONE, key=key)
         await store.written()
-        store.forget(job.id)
+        store.delete(job.id)
         await until(lambda: job.id not in _kept_in(folder))  # noqa: B023
         await store.written(job.id)
         data = _bytes_in(folder)
@@ -366,10 +366,10 @@ async def test_deletion_waits_for_no_reader_and_next_one_truncates_the_log(
     with closing(sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM jobs").fetchall()
-        store.forget(jobs[0].id)
+        store.delete(jobs[0].id)
         await store.written(jobs[0].id)
         assert jobs[0].id not in _kept_in(folder)
-    store.forget(jobs[1].id)
+    store.delete(jobs[1].id)
     await store.written(jobs[1].id)
     assert not any(job.id.encode() in _bytes_in(folder) for job in jobs)
 
@@ -396,7 +396,7 @@ async def test_deletion_of_killed_service_is_out_of_the_log_before_it_is_answere
     job = added(store, owner=ANONYMOUS.owner)
     await store.written()
     monkeypatch.setattr(store.writer, "checkpoint", lambda: None)  # it is killed before that
-    store.forget(job.id)
+    store.delete(job.id)
     await until(lambda: job.id not in _kept_in(folder))
     killed = tmp_path / "killed"
     shutil.copytree(folder, killed, ignore=shutil.ignore_patterns("lock"))
@@ -463,7 +463,7 @@ class NotingCipher:
 
 
 async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEventLog) -> None:
-    store.seal = cipher = NotingCipher(store.seal)  # type: ignore[assignment]
+    store.cipher = cipher = NotingCipher(store.cipher)  # type: ignore[assignment]
     job = added(store, StartedChange(), CHECKPOINT, DONE)
     await store.written(job.id)
     assert len(cipher.threads) == 1
@@ -490,7 +490,7 @@ def store_whose_archive_raises(fault: BaseException, folder: Path) -> SqliteJobE
             raise fault
 
     store = SqliteJobEventLog(folder, KEY)
-    store.shelf = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
+    store.archive = BrokenArchive(FolderStorage(folder / UPLOADS_FOLDER))
     return store
 
 
@@ -538,7 +538,7 @@ async def _owned(store: SqliteJobEventLog, limit: int = 1000) -> AsyncIterator[O
     for record in store.all():
         if record.over:
             results.remember(record, 1.0)
-    async with queue_on(OverheardSlot(), store=store) as queue:
+    async with queue_on(OverheardSlot(), event_log=store) as queue:
         yield OwnedJobs(LocalJobStore(store, queue, results))
     results.close()
 

@@ -74,7 +74,7 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
     jobs = [job_of(recording, owner=owner) for owner in owners]
     for job in jobs:
         lineup.join(job)
-    turns = [lineup.turn(job.id) or (-1, -1.0) for job in jobs]
+    turns = [lineup.position(job.id) or (-1, -1.0) for job in jobs]
     in_order = sorted(range(len(jobs)), key=lambda number: turns[number])
     assert sorted(place for place, _ in turns) == [*range(len(jobs))]
     works = [by_owner(jobs[number], Precision.FP32) for number in in_order]
@@ -84,7 +84,7 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
     assert in_order[0] == 4
     ran = [jobs.index(job) async for job in runs(lineup, log, by_owner)]
     assert ran == in_order
-    assert [lineup.turn(job.id) for job in jobs] == [None] * len(jobs)
+    assert [lineup.position(job.id) for job in jobs] == [None] * len(jobs)
 
 
 async def test_waiting_jobs_have_positive_waits_while_another_runs(
@@ -93,12 +93,12 @@ async def test_waiting_jobs_have_positive_waits_while_another_runs(
     async with queue_on(OverheardSlot()) as queue:
         running, next_, last = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: running.record.progress.audio_s_done)
-        (first, first_s), (second, second_s) = queue.turn(next_.id), queue.turn(last.id)
+        (first, first_s), (second, second_s) = queue.position(next_.id), queue.position(last.id)
         assert 0.0 < first_s < second_s
-        assert queue.turn(running.id) is None
+        assert queue.position(running.id) is None
         assert (first, second) == (0, 1)
         queue.cancel(next_)
-        assert queue.turn(last.id)[0] == 0
+        assert queue.position(last.id)[0] == 0
 
 
 async def test_batch_job_runs_after_interactive_job_of_same_owner(recording: Path) -> None:
@@ -135,7 +135,7 @@ async def test_failed_estimate_leaves_no_half_submitted_job(new_job: NewJob) -> 
         with pytest.raises(OSError, match="nobody knows"):
             await queue.submit(new_job())
         assert queue.depth == 0
-        assert queue.log.all() == []
+        assert queue.event_log.all() == []
 
 
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
@@ -149,7 +149,7 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     lineup.begin(jobs[0], 1)
     assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
     lineup.join(jobs[2])
-    assert (lineup.turn(jobs[1].id), lineup.turn(jobs[2].id)) == ((0, 0.0), (1, 10.0))
+    assert (lineup.position(jobs[1].id), lineup.position(jobs[2].id)) == ((0, 0.0), (1, 10.0))
 
 
 async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> None:
@@ -157,7 +157,9 @@ async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> No
 
     def job(owner: str, total_s: float | None) -> Job:
         made = job_of(recording, owner=owner)
-        made.record = replace(made.record, facts=replace(made.record.facts, total_s=total_s))
+        made.record = replace(
+            made.record, audio_info=replace(made.record.audio_info, total_s=total_s)
+        )
         lineup.join(made)
         return made
 
@@ -175,9 +177,9 @@ async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> No
 
 async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
-    async with queue_on(slot, guess=lambda job, precision: 500.0, pace=pace) as queue:
+    async with queue_on(slot, guess=lambda job, precision: 500.0, predictor=pace) as queue:
         first, *rest = await submitted(queue, *(new_job(owner="a") for _ in range(4)))
-        assert [queue.turn(job.id)[1] for job in rest] == [500.0, 1000.0, 1500.0]
+        assert [queue.position(job.id)[1] for job in rest] == [500.0, 1000.0, 1500.0]
         slot.release.clear()
         queue.open()
         await first.result()
@@ -190,7 +192,7 @@ async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) ->
         await until(let_it_go)
         assert pace.load_s("fp32") == slot.load_s > 0.0
         await rest[0].result()
-        waits = [queue.turn(job.id)[1] for job in rest[1:]]
+        waits = [queue.position(job.id)[1] for job in rest[1:]]
         assert waits[0] < waits[1] < 50.0
         slot.release.set()
         for job in rest:
@@ -203,7 +205,7 @@ async def test_only_attempt_over_whole_recording_is_measured(
 ) -> None:
     pace, job = DurationPredictor(), job_of(recording)
     job.enter(JobEventLog())
-    lineup = WaitQueue(OverheardSlot(), pace=pace)
+    lineup = WaitQueue(OverheardSlot(), predictor=pace)
     lineup.join(job)
     lineup.begin(job, 0)
     job.begin("test")
@@ -250,7 +252,7 @@ async def test_duration_beside_another_job_is_learned_only_of_servers_of_others(
     """Those that share a model slow each other down."""
     pace, slot = DurationPredictor(), OverheardSlot()
     slot.spec = replace(slot.spec, remote=remote)
-    lineup, jobs = WaitQueue(slot, places=2, pace=pace), [job_of(recording) for _ in range(3)]
+    lineup, jobs = WaitQueue(slot, places=2, predictor=pace), [job_of(recording) for _ in range(3)]
     for job, at in zip(jobs, (0, 1, 0), strict=True):
         job.enter(JobEventLog())
         lineup.join(job)

@@ -153,7 +153,7 @@ async def test_pace_is_stored_for_next_start_without_text_of_transcript(
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    seconds = again._backend._engine.pace.seconds("fp32", 1000.0, 7.0)
+    seconds = again._backend._engine.predictor.seconds("fp32", 1000.0, 7.0)
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 

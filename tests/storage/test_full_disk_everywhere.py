@@ -129,7 +129,7 @@ async def service(
 ) -> AsyncIterator[tuple[JobPersistence, JobQueue]]:
     keeping = JobPersistence(settings_in(folder))
     queue = JobQueue(
-        slot, keeping.store, DispatchOptions(as_asked, 60.0, fault_retry_s=0.01), limit=64
+        slot, keeping.event_log, DispatchOptions(as_asked, 60.0, fault_retry_s=0.01), limit=64
     )
     try:
         yield keeping, queue
@@ -141,7 +141,7 @@ async def service(
 async def submitted(keeping: JobPersistence, queue: JobQueue, voice: bytes) -> str:
     disk = ThreadLimiter("disk", 1)
     source = upload(voice)
-    audio = await keeping.kept(disk, source)
+    audio = await keeping.store_in_thread(disk, source)
     job = Job(source, JobRecord.submitted(0.0, audio, FACTS, TranscribeOptions(), durable=True))
     await queue.submit(job)
     return job.id
@@ -152,15 +152,15 @@ async def finished(folder: Path, slot: OverheardSlot, words: list[str]) -> None:
     async with service(folder, slot) as (keeping, queue):
         await requeue_unfinished(keeping, queue, 0.01)
         queue.open()
-        for record in keeping.store.all():
+        for record in keeping.event_log.all():
             job = queue.live(record.id)
             if job is not None:
                 await job.over()
-            record = keeping.store.get(record.id)
+            record = keeping.event_log.get(record.id)
             assert record.transcript is not None, record.error
             words.append(record.transcript.text)
-            keeping.store.forget(record.id)
-        await keeping.store.written()
+            keeping.event_log.delete(record.id)
+        await keeping.event_log.written()
 
 
 @pytest.mark.slow_except("ENOSPC-3")  # SQLite's writer tries a write twice

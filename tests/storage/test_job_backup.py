@@ -38,7 +38,7 @@ def keeping_in(folder: Path) -> JobPersistence:
 @pytest.fixture
 def keeping(tmp_path: Path) -> Iterator[JobPersistence]:
     keeping = keeping_in(tmp_path / "jobs")
-    with closing(keeping.store):
+    with closing(keeping.event_log):
         yield keeping
 
 
@@ -50,9 +50,9 @@ def added(keeping: JobPersistence, number: int) -> JobRecord:
     """A job with a recording, as a submission makes it."""
     with upload(heard(number)) as source:
         record = submitted(durable=True)
-        audio = keeping.keep(source, record.id)
+        audio = keeping.store(source, record.id)
         assert isinstance(audio, StoredRecordingRef)
-        keeping.store.add(record := replace(record, audio=audio))
+        keeping.event_log.add(record := replace(record, audio=audio))
     return record
 
 
@@ -65,9 +65,9 @@ async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "new" / "jobs"
     waiting, running, over = (added(keeping, number) for number in range(3))
-    keeping.store.append(running.id, StartedChange())
-    keeping.store.append(over.id, CancelledChange())
-    await keeping.store.written()
+    keeping.event_log.append(running.id, StartedChange())
+    keeping.event_log.append(over.id, CancelledChange())
+    await keeping.event_log.written()
     made = back_up_jobs(tmp_path / "jobs", file)
     assert (made.jobs, made.recordings, made.size) == (3, 2, file.stat().st_size)
     assert file.stat().st_mode & 0o777 == 0o600
@@ -94,7 +94,7 @@ async def test_backup_whose_recording_cannot_be_read_names_it_and_leaves_nothing
         raise OSError(errno.EIO, "Input/output error")
 
     record = added(keeping, 0)
-    await keeping.store.written()
+    await keeping.event_log.written()
     before = left(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "file_digest", away)
@@ -110,7 +110,7 @@ async def test_backup_of_many_recordings_opens_few_at_once(
     resource = pytest.importorskip("resource", reason="limits of POSIX")
     records = [added(keeping, number) for number in range(60)]
     (tmp_path / "jobs" / UPLOADS_FOLDER / "@folder").mkdir()  # of a file server; it is left out
-    await keeping.store.written()
+    await keeping.event_log.written()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     spare = max(map(int, os.listdir("/dev/fd"))) + 30
     resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
@@ -133,8 +133,8 @@ async def test_every_backup_is_of_one_moment_despite_concurrent_changes(
         while True:
             number += 1
             record = await asyncio.to_thread(added, keeping, number)
-            await keeping.store.written(record.id)
-            keeping.store.append(record.id, CancelledChange())
+            await keeping.event_log.written(record.id)
+            keeping.event_log.append(record.id, CancelledChange())
 
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
     seen = 0
@@ -193,7 +193,7 @@ async def test_damaged_backup_is_refused_and_nothing_is_left(
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "deep" / "new"
     added(keeping, 1)
-    await keeping.store.written()
+    await keeping.event_log.written()
     back_up_jobs(tmp_path / "jobs", file)
     file.write_bytes(harm(file.read_bytes()))
     with pytest.raises(errors.SettingsInvalid, match="not a backup"):
@@ -210,7 +210,7 @@ async def test_backup_and_restore_overwrite_nothing_and_refuse_folders_in_use(
     with pytest.raises(errors.SettingsInvalid, match="no kept jobs"):
         back_up_jobs(tmp_path / "nowhere", file)
     added(keeping, 1)
-    await keeping.store.written()
+    await keeping.event_log.written()
     back_up_jobs(jobs, file)
     with pytest.raises(errors.SettingsInvalid, match="exists, and nothing is overwritten"):
         back_up_jobs(jobs, file)
@@ -244,7 +244,7 @@ def test_backup_commands_report_their_counts_and_refusals(
     keeping: JobPersistence, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, new = str(tmp_path / "backup.tar"), str(tmp_path / "new")
-    keeping.store.close()
+    keeping.event_log.close()
 
     def said(word: str, folder: str) -> tuple[object, str]:
         words = ["jobs", word, file, "--jobs-dir", folder]
@@ -263,7 +263,7 @@ def test_backup_commands_report_their_counts_and_refusals(
 def test_backup_of_jobs_of_a_later_version_is_refused(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
-    keeping.store.close()
+    keeping.event_log.close()
     with closing(sqlite3.connect(tmp_path / "jobs" / JOURNAL_FILE)) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):

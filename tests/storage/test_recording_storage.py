@@ -315,9 +315,9 @@ def test_exchanged_recording_is_not_opened(
     harm: Callable[[Path], None], keeping: JobPersistence, path: Path, voice: bytes
 ) -> None:
     with upload(voice) as source:
-        kept = keeping.keep(source, "name")
+        kept = keeping.store(source, "name")
         (path / "name").rename(path / "first")
-        assert isinstance(keeping.keep(source, "name"), StoredRecordingRef), (
+        assert isinstance(keeping.store(source, "name"), StoredRecordingRef), (
             "the same sound, sealed anew"
         )
         (path / "name").rename(path / "other")
@@ -339,7 +339,7 @@ async def test_recording_whose_disk_fails_while_it_is_played_is_not_called_chang
         raise OSError(getattr(errno, name), name)
 
     with upload(voice) as source:
-        record = replace(submitted(durable=True), audio=keeping.keep(source, "name"))
+        record = replace(submitted(durable=True), audio=keeping.store(source, "name"))
     playing = OwnedRecordings(None, keeping)  # type: ignore[arg-type]
     with closing(keeping.recording(record)) as file:
         with monkeypatch.context() as patch, nothing_left_open():
@@ -369,11 +369,11 @@ async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_store
         raise error()
 
     monkeypatch.setattr(FolderStorage, "put", away)
-    store, disk = LocalJobStore(keeping.store, None, None), ThreadLimiter("disk", 1)
+    store, disk = LocalJobStore(keeping.event_log, None, None), ThreadLimiter("disk", 1)
     talks = LiveSessionArchive(Settings(), store, keeping, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
         job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
     assert job.state is JobState.DONE
     assert job.transcript == said
-    assert not keeping.shelf.has(job)
+    assert not keeping.archive.has(job)

@@ -106,16 +106,16 @@ class Overheard:
 
 @asynccontextmanager
 async def queue_on(
-    slot: Any, store: JobEventLog | None = None, **rest: Any
+    slot: Any, event_log: JobEventLog | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
     own = {
         name: rest.pop(name)
-        for name in ("guess", "pace", "limit", "places", "long_places")
+        for name in ("guess", "predictor", "limit", "places", "long_places")
         if name in rest
     }
-    terms = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, store or JobEventLog(), terms, **{"limit": 64, **own})
+    options = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
+    queue = JobQueue(slot, event_log or JobEventLog(), options, **{"limit": 64, **own})
     try:
         yield queue
     finally:

@@ -172,7 +172,7 @@ async def read_form(
     else:
         form = _MultipartForm(service, file, query, _boundary(request), long)
     identity = request_headers.identity_of(request)
-    body = service.submissions.body(identity, declared)
+    body = service.submissions.reserve_upload(identity, declared)
     received = 0
 
     async def take(chunk: bytes) -> None:

@@ -165,7 +165,7 @@ class OpenAIQueueTurns:
         again = bool(retry_count(request))
         returns = again and key is None and self._abandoned.expect(identity.owner)
         try:
-            return await self._submissions.place(identity, key)
+            return await self._submissions.reserve_position(identity, key)
         except QueueFull:
             if returns:
                 return None
@@ -176,10 +176,10 @@ class OpenAIQueueTurns:
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
-                            return await self._submissions.place(identity, key)
+                            return await self._submissions.reserve_position(identity, key)
                     await asyncio.sleep(HELD_POLL_S)
                 raise UploadStalled("The client hung up while it waited for a place.")
-        return await self._submissions.place(identity, key)
+        return await self._submissions.reserve_position(identity, key)
 
 
 def retry_count(request: Request) -> int | None:

@@ -132,7 +132,7 @@ class _OpenAITranscriptions:
             headers["Idempotent-Replayed"] = "true"
 
         def cancel() -> None:
-            service.owned.hang_up(identity, job.record)
+            service.owned.cancel_soon(identity, job.record)
 
         is_left = False
 

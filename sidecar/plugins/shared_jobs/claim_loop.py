@@ -58,10 +58,10 @@ def ineligibility(
 ) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
-    spec, language, length_s = engine.spec, record.options.language, record.facts.total_s
+    spec, language, length_s = engine.spec, record.options.language, record.audio_info.total_s
     if engine.slot.state is EngineState.STUCK:
         return errors.EngineStuck()
-    if record.facts.decoder == LIVE_DECODER:
+    if record.audio_info.decoder == LIVE_DECODER:
         return errors.AudioLost("The live session of this job did not end.")
     if isinstance(record.audio, StoredRecordingRef) and record.audio.storage != storage:
         return errors.StorageUnreachable(

@@ -100,7 +100,7 @@ class SharedJobQueue(SubmissionQueue):
             else self._claim_loop.paused or self._claim_loop.queue.paused
         )
 
-    async def submit(self, job: Job, *, promised: Reservation | None = None) -> None:
+    async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
 
         Raises:
@@ -109,7 +109,7 @@ class SharedJobQueue(SubmissionQueue):
             DuplicateRequestKey: its owner has a job with its key.
         """
         owner = job.record.owner
-        self.check_room(caller=owner) if promised is None else self.check_open()
+        self.check_capacity(owner=owner) if reservation is None else self.check_open()
         with self._follower.submitting(job.id):
             if not job.record.kept:  # now, since its events may arrive before the answer
                 self.expect(job)
@@ -124,15 +124,15 @@ class SharedJobQueue(SubmissionQueue):
                     later_s = self._retry_after_s(1, owner)
                     raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
-        if promised is not None:
-            promised.release()
+        if reservation is not None:
+            reservation.release()
         job.source.settle()
         job.source.close()  # the nodes read it from the storage
 
     def expect(self, job: Job) -> None:
         """Follow a private job whose client waits here; it is deleted once it has ended."""
         if self._parted and not job.ended:
-            job.part(errors.ShuttingDown())
+            job.fail_clients(errors.ShuttingDown())
         if job.ended:
             self._store.delete_soon(job.id)
             return
@@ -147,7 +147,7 @@ class SharedJobQueue(SubmissionQueue):
             del self._awaited[job.id]
             if not self.follows_all:
                 self._follower.unfollow(job)
-                job.part(errors.JobCancelled())
+                job.fail_clients(errors.JobCancelled())
 
     def interrupt(self) -> None:
         """Put back the jobs that run here."""
@@ -168,7 +168,7 @@ class SharedJobQueue(SubmissionQueue):
             del self._awaited[job.id]
             self._follower.unfollow(job)  # the error replaces its end elsewhere
             self._store.delete_soon(job.id)
-            job.part(errors.ShuttingDown())
+            job.fail_clients(errors.ShuttingDown())
 
 
 class SharedClientTimeouts(ClientTimeouts):

@@ -309,7 +309,7 @@ class HeldClaims:
         if held.job is not None:
             held.job.stop_reporting()
             self._queue.cancel(held.job)
-        self._log.forget(held.id)
+        self._log.delete(held.id)
         self.capacity_freed.set()
 
     def _record(self, held: HeldClaim) -> JobRecord:

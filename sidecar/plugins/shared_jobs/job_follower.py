@@ -104,14 +104,14 @@ class JobFollower(JobEventFeed):
     def follow(self, job: Job) -> None:
         """Pass the events of a job to it, until it has ended or `unfollow` is called."""
         self.followed.setdefault(job.id, job.record)
-        job.hear(self)
+        job.follow(self)
         if job.id not in self._submitting:
             self._marked = False
             self._notified(job.id)
 
     def unfollow(self, job: Job) -> None:
         """Pass no more events to a job."""
-        job.unhear(self)
+        job.unfollow(self)
         self._drop_idle(job.id)
 
     def leave(self, job_id: str, subscription: JobSubscription) -> None:

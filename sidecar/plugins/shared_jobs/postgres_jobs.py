@@ -131,7 +131,7 @@ class PostgresJobStore:
             record.kept,
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
-            record.facts.total_s,
+            record.audio_info.total_s,
             _work_s(record),
             *job_rows.recording_columns(record.audio),
             None if record.kept else self._service_id,
@@ -163,7 +163,7 @@ class PostgresJobStore:
             record.id,
             record.owner,
             self._rows.encrypt_record(record),
-            record.facts.total_s,
+            record.audio_info.total_s,
             *job_rows.recording_columns(record.audio),
             [one.seq for one in events],
             [one.at for one in events],
@@ -289,7 +289,7 @@ class PostgresJobStore:
         self._retention.settle(record.owner)
         return after
 
-    async def turns(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
+    async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of those that wait, at most a second old. In a long queue a
         job has none in its first second."""
         ids = [one.id for one in records if one.state is JobState.QUEUED]
@@ -427,5 +427,5 @@ class PostgresJobStore:
 
 
 def _work_s(record: JobRecord) -> float:
-    length_s = record.facts.total_s
+    length_s = record.audio_info.total_s
     return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_WORK_S

@@ -47,7 +47,7 @@ class SharedJobBackend(JobBackend):
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
         """
         settings, engine, now = parts.settings, parts.engine, parts.now
-        service_id, metrics = parts.service_id, parts.tally
+        service_id, metrics = parts.service_id, parts.metrics
         self._is_node, self._engine = settings.is_node, engine
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
@@ -64,7 +64,7 @@ class SharedJobBackend(JobBackend):
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )
-        self._retention = SharedRetention(self._database, storage, parts.disk, limits)
+        self._retention = SharedRetention(self._database, storage, parts.disk_threads, limits)
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)
         self._membership = Membership(
@@ -79,7 +79,7 @@ class SharedJobBackend(JobBackend):
             service_id,
             self._follower,
             self._retention,
-            partial(engine.pace.seconds, engine.spec.resolve_precision(Precision.AUTO)),
+            partial(engine.predictor.seconds, engine.spec.resolve_precision(Precision.AUTO)),
             settings.queue_limit,
             metrics,
             now,

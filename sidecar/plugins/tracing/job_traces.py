@@ -71,8 +71,8 @@ def job_stages(
 def _attributes(record: job_record.JobRecord) -> dict[str, AttributeValue]:
     """Return a job's attributes for traces, without any of its content."""
     attributes: dict[str, AttributeValue] = {}
-    if record.facts.total_s is not None:
-        attributes["vibevoice.audio_s"] = round(record.facts.total_s, 3)
+    if record.audio_info.total_s is not None:
+        attributes["vibevoice.audio_s"] = round(record.audio_info.total_s, 3)
     attributes |= {"vibevoice.outcome": record.state.value, "vibevoice.attempts": record.attempts}
     if record.transcript is not None:
         attributes["vibevoice.precision"] = str(record.transcript.precision)

@@ -197,7 +197,7 @@ def build_router(service: Service) -> APIRouter:
         job = await _submit(request, service, identity)
 
         def close() -> None:
-            service.owned.hang_up(identity, job.record)
+            service.owned.cancel_soon(identity, job.record)
             recent.add(job)
 
         try:
@@ -218,7 +218,7 @@ def build_router(service: Service) -> APIRouter:
         identity = request_headers.identity_of(request)
         job_filter = JobFilter(UNFINISHED_STATES, private=True)  # also those with waiting clients
         unfinished = await service.owned.jobs(identity, job_filter)
-        positions = await service.owned.turns(identity, unfinished)
+        positions = await service.owned.positions(identity, unfinished)
         ended = recent.of(identity.owner)
         others = [job for job in unfinished if job.id not in ended]
         jobs = [*ended.values(), *(job_info(job, positions.get(job.id)) for job in others)]
@@ -269,13 +269,13 @@ async def event_frames(
 
 async def _queue_position(service: Service, identity: Identity, job: Job) -> dict[str, Any] | None:
     """Return the queue position of a job; `None` if it does not wait."""
-    position = (await service.owned.turns(identity, [job.record])).get(job.record.id)
+    position = (await service.owned.positions(identity, [job.record])).get(job.record.id)
     return job_info(job.record, position).model_dump(exclude={"status"}) if position else None
 
 
 async def _submit(request: Request, service: Service, identity: Identity) -> Job:
     """Submit the recording of a form and return its job."""
-    with await service.submissions.place(identity) as reservation:
+    with await service.submissions.reserve_position(identity) as reservation:
         if request_headers.media_type(request) != "multipart/form-data":
             raise errors.ContentTypeUnsupported()
         upload = await read_form(request, service)

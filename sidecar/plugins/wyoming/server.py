@@ -224,7 +224,7 @@ class WyomingRecording:
         self._spool = UploadSpool(settings.spool_dir)
         with ExitStack() as stack:
             self.reservation = stack.enter_context(reservation)
-            self._body = stack.enter_context(service.submissions.body(identity))
+            self._body = stack.enter_context(service.submissions.reserve_upload(identity))
             stack.callback(self._spool.close)
             self._stack = stack.pop_all()
         self._spool.add(bytes(WAV_HEAD_BYTES))
@@ -344,7 +344,7 @@ class WyomingConnection:
             self._drop_recording()
             identity = self._identity or await self._allowlist.identify(self._peer)
             self._identity = None
-            reservation = await self._service.submissions.place(identity)
+            reservation = await self._service.submissions.reserve_position(identity)
             self._recording = WyomingRecording(self._service, identity, audio_format, reservation)
         recording, audio = self._recording, event.payload or b""
         if audio_format != recording.audio_format:
@@ -371,7 +371,7 @@ class WyomingConnection:
             try:
                 await self._follow(job)
             finally:  # no effect on a job that has ended
-                self._service.owned.hang_up(recording.identity, job.record)
+                self._service.owned.cancel_soon(recording.identity, job.record)
         finally:
             self._answering = False
 

@@ -73,14 +73,14 @@ async def all_places(service: Service) -> list[Reservation]:
     """Take all places that the queue has; they are free again once nobody holds them."""
     found: list[Reservation] = []
     while not service.submissions.full:
-        found.append(await service.submissions.place(Identity("eve", AuthMethod.JWT)))
+        found.append(await service.submissions.reserve_position(Identity("eve", AuthMethod.JWT)))
     return found
 
 
 async def refused(service: Service, caller: Identity) -> int:
     """Seconds after which a caller is told to come again."""
     with pytest.raises(errors.QueueFull) as caught:
-        await service.submissions.place(caller)
+        await service.submissions.reserve_position(caller)
     assert caught.value.retry_after is not None
     return caught.value.retry_after
 
@@ -126,7 +126,7 @@ async def test_request_with_a_known_idempotency_key_needs_no_place(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
-    with await submissions.place(ADA, key.name) as place:
+    with await submissions.reserve_position(ADA, key.name) as place:
         await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
     _places = await all_places(service)
     await turns.reserve(retry(), ADA, key.name)

@@ -387,8 +387,8 @@ async def test_node_claims_no_more_while_next_job_may_find_no_place(
     with claimer.node.aside():
         ids = [shared.send() for _ in range(3)]
         job = shared.jobs[ids[1]]
-        facts = replace(job.record.facts, total_s=1000.0)
-        job.record = job.submitted = replace(job.record, facts=facts)
+        facts = replace(job.record.audio_info, total_s=1000.0)
+        job.record = job.submitted = replace(job.record, audio_info=facts)
     await asyncio.sleep(LONG_S)
     assert claimer.claims.claimed == ids[:2]
 

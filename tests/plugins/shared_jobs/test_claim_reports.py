@@ -165,7 +165,7 @@ async def test_flush_of_forgotten_job_returns(work: Work) -> None:
     work.happens(job_record.StartedChange())
     work.task.cancel()
     work.reporter.finish()
-    work.log.forget(work.id)  # as after its end or deletion by another service
+    work.log.delete(work.id)  # as after its end or deletion by another service
     await work.reporter.flushed()
 
 

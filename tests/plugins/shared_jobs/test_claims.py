@@ -151,7 +151,7 @@ async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> 
         await age(node, record, age_s)
         jobs.append(record)
         waiting.append(scheduler.WaitingJob(owner, Precision.AUTO, work_s, -age_s, priority))
-    told = await node.jobs.turns(jobs)
+    told = await node.jobs.positions(jobs)
     claims = [await node.claimed() for _ in jobs]
     expected = [
         jobs[one.index].id
@@ -177,7 +177,7 @@ async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
         await node.submit("busy", seconds=900)
         await node.run(await node.claimed())
     jobs = await node.submit(*["first"] * 9, *["busy"] * 9, *["new"] * 9, seconds=900)
-    told = await node.jobs.turns(jobs)
+    told = await node.jobs.positions(jobs)
     order = sorted((one for one in jobs if one.id in told), key=lambda one: told[one.id].position)
     assert Counter(one.owner for one in order[:9]).keys() == {"first", "busy", "new"}
     counted = Counter(await owners_of(node, 9))

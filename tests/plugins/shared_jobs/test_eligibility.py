@@ -39,7 +39,7 @@ def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -
     engine = JobEngine(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
-    talk = replace(job, facts=replace(job.facts, decoder="live"))
+    talk = replace(job, audio_info=replace(job.audio_info, decoder="live"))
     found = [ineligibility(one, engine, 60.0) for one in (job, german, talk)]
     found.append(ineligibility(job, engine, 1.0))
     codes = [error and error.code for error in found]

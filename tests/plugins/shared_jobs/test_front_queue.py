@@ -222,10 +222,10 @@ async def test_refused_submission_leaves_nothing(front: Front) -> None:
     job, place = front.store.new(kept=False), Place()
     front.store.full = True
     with pytest.raises(errors.QueueFull):
-        await front.submit(job, promised=place)
+        await front.submit(job, reservation=place)
     front.store.down = True
     with pytest.raises(errors.JournalUnreachable):
-        await front.submit(job, promised=place)
+        await front.submit(job, reservation=place)
     assert not front.store.followed
     assert not front.store.deleted
     assert not place.given_back, "whoever keeps it gives it back"
@@ -240,15 +240,15 @@ async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) 
     told = []
     for _ in range(40):
         with pytest.raises(errors.QueueFull) as full:
-            front.check_room(caller="me")
+            front.check_capacity(owner="me")
         told.append(full.value.retry_after)
     assert told == [min(2 * count, 60) for count in range(1, 41)]
     with pytest.raises(errors.QueueFull) as full:
-        front.check_room(caller="another")
+        front.check_capacity(owner="another")
     assert full.value.retry_after == 10, "of each other owner four count"
     store.waiting, store.full, job = 0, True, store.new()
     with pytest.raises(errors.QueueFull) as full:
-        await front.submit(job, promised=Place())
+        await front.submit(job, reservation=Place())
     assert full.value.retry_after == 12, "another service was faster: four, one and this one"
     job.source.close()
 
@@ -257,14 +257,14 @@ async def test_queue_full_by_last_count_takes_only_promised_submissions(front: F
     assert (front.depth, front.running) == (0, 0)
     front.store.waiting, front.store.running = LIMIT - 1, 5
     assert (front.depth, front.running) == (LIMIT - 1, 5)
-    front.check_room()
+    front.check_capacity()
     with pytest.raises(errors.QueueFull):
-        front.check_room(1)
+        front.check_capacity(1)
     front.store.waiting = LIMIT
     job, place = front.store.new(), Place()
     with pytest.raises(errors.QueueFull):
         await front.submit(job)
-    await front.submit(job, promised=place)
+    await front.submit(job, reservation=place)
     assert job.id in front.store.shared.jobs
     assert place.given_back
 
@@ -288,11 +288,11 @@ async def test_drain_answers_waiting_clients_with_shutting_down_and_ends_their_j
     assert isinstance(waits.error, errors.ShuttingDown)
     assert front.store.shared.get(later.id).state is JobState.QUEUED
     assert front.draining
-    for refuses in (front.check_room, front.check_open):
+    for refuses in (front.check_capacity, front.check_open):
         with pytest.raises(errors.ShuttingDown):
             refuses()
     with pytest.raises(errors.ShuttingDown):
-        await front.submit(front.store.new(), promised=Place())
+        await front.submit(front.store.new(), reservation=Place())
 
 
 async def test_drain_lets_clients_get_their_answers_within_grace(store: Store) -> None:

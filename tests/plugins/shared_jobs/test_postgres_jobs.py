@@ -467,7 +467,7 @@ async def test_recordings_in_shared_folder_are_opened_by_all_and_end_with_their_
             for each in (one, other)
         )
         with upload(b"sound" * 1000) as source:
-            recording = here.keep(source, "a recording")
+            recording = here.store(source, "a recording")
         job = replace(submitted("me"), audio=recording)
         await one.jobs.submit(job)
         claim = await other.claimed()
@@ -486,7 +486,7 @@ async def test_job_that_just_started_counts_in_predicted_wait_of_next(
     _, waits = await front.submit("me", "me")
     claim = await node.claimed()
     assert await node.report(claim, claim.record, StartedChange())
-    turn = (await front.jobs.turns([waits]))[waits.id]
+    turn = (await front.jobs.positions([waits]))[waits.id]
     assert turn.position == 0
     assert turn.wait_s > 0
 
@@ -498,23 +498,23 @@ async def test_queue_order_is_computed_once_per_interval_for_all_clients(
     jobs = await front.submit(*["me"] * 3)
     called = watched(front.database, monkeypatch)
     for job in jobs:
-        assert (await front.jobs.turns([job]))[job.id].position == jobs.index(job)
+        assert (await front.jobs.positions([job]))[job.id].position == jobs.index(job)
     assert len(called) == 1
     jobs += await front.submit("me")
-    assert (await front.jobs.turns(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
+    assert (await front.jobs.positions(jobs[-1:]))[jobs[-1].id].position == 3, "the queue is short"
     front.jobs.positions_interval_s, front.jobs.long_queue = 600.0, 3
     jobs += await front.submit("me")
     await front.jobs.delete(jobs[0].id)
     called.clear()
-    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[:-1]}
+    assert (await front.jobs.positions(jobs)).keys() == {job.id for job in jobs[:-1]}
     assert called == []
     front.jobs.positions_interval_s = 0.0
-    assert (await front.jobs.turns(jobs)).keys() == {job.id for job in jobs[1:]}
+    assert (await front.jobs.positions(jobs)).keys() == {job.id for job in jobs[1:]}
 
 
 async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(front: Service) -> None:
     (first,) = await front.submit("me")
-    await front.jobs.turns([first])
+    await front.jobs.positions([first])
     await front.database.fetch(
         """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state)
         SELECT md5(n::text), 'me', '', true, 1, 'queued' FROM generate_series(1, 3000) n"""
@@ -522,7 +522,7 @@ async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(fron
     (last,) = await front.submit("me")
     tracemalloc.start()
     try:
-        turns = await front.jobs.turns([first, last])
+        turns = await front.jobs.positions([first, last])
         await asyncio.sleep(0)  # the event loop lets go of the rows
         held, _ = tracemalloc.get_traced_memory()
     finally:

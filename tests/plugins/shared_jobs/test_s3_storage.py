@@ -324,14 +324,14 @@ async def test_truncated_or_exchanged_object_is_not_opened(
         seal = migrate_postgres(journal, KEY)
         one = PersistentRecordings(settings, storage, seal, shared=True)
         with upload(data := os.urandom(100_000)) as source:
-            audio = one.keep(source, "a-job")
+            audio = one.store(source, "a-job")
             key = f"{prefix}/a-job.sealed"
             first = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
             assert data[:64] not in first, "it is sealed"
             gone(client, key)
-            one.keep(source, "a-job")
+            one.store(source, "a-job")
             client.copy_object(Bucket=BUCKET, Key=f"{key}-other", CopySource=f"{BUCKET}/{key}")
-            one.keep(source, "of-no-job")
+            one.store(source, "of-no-job")
         assert isinstance(audio, StoredRecordingRef)
         record = replace(submitted(durable=True), audio=audio)
         for harm in (halved, altered, another, gone, None):
