@@ -23,7 +23,7 @@ BEGUN_MESSAGE = {"begun": True}
 """Answer before a file is opened: time from then on is spent on the file, earlier time is not."""
 
 LIVE_OPERATION = "live"
-"""Operation whose calls are sessions, which take turns: each goes on whenever there is news."""
+"""Operation whose calls are sessions: each goes on after it was begun (`worker_live_session`)."""
 _NUMBER = struct.Struct("=Q")
 _PAGE_BYTES = 4096
 _PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
@@ -71,8 +71,13 @@ class RpcRequest:
         self._changed = threading.Condition()
         self._cancelled = False
         self.on_change: Callable[[], None] = lambda: None
-        """Called when there is news: input, credit, a cancellation, or an event of its session."""
+        """Called by the listener's thread when there is news: input, credit, a cancellation."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called once it has ended."""
+        self.ended = False
         self._received: deque[channel.ChannelFrame] = deque()
+        self._taken_bytes = 0
+        """Bytes of input that were taken and not acknowledged."""
         self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
         self._last_frame = b""
         """Answer that is sent with the end."""
@@ -86,9 +91,20 @@ class RpcRequest:
         while self._received:
             frame = self._received.popleft()
             received = frame.message["told"]
-            if granted := self._incoming.read(credited_bytes(received, frame.raw)):
-                self._sender.send({"call": self.number, "granted": granted})
+            with self._changed:
+                self._taken_bytes += credited_bytes(received, frame.raw)
             yield received, frame.raw
+
+    def acknowledge(self) -> None:
+        """Grant the service credit for what was taken.
+
+        Raises:
+            channel.ChannelClosed: the other side is gone.
+        """
+        with self._changed:
+            granted, self._taken_bytes = self._incoming.read(self._taken_bytes), 0
+        if granted:
+            self._sender.send({"call": self.number, "granted": granted})
 
     def answer(self, answer: dict[str, Any], raw: bytes = b"", *, last: bool = False) -> None:
         """Send an answer, once enough of the earlier ones was read; the ``last`` one with the end:
@@ -111,24 +127,23 @@ class RpcRequest:
         else:
             self._sender.send_frame(frame)
 
-    def offer(self, answer: dict[str, Any]) -> bool:
-        """Send an answer if the credit allows it; else return False.
+    def tell(self, answer: dict[str, Any]) -> None:
+        """Send an answer of a live session, whatever the credit: the service reads these at once.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
         """
-        frame = channel.encode_frame({"call": self.number, "answer": answer})
-        with self._changed:
-            if not self._outgoing.allows(len(frame)):
-                return False
-            self._outgoing.sent(len(frame))
-        self._sender.send_frame(frame)
-        return True
+        self._sender.send({"call": self.number, "answer": answer})
 
     def end(self, **last: Any) -> None:
-        """Send the end of the call: ``done`` or ``error``."""
+        """Send the end of the call, unless it has ended: ``done`` or ``error``."""
+        with self._changed:
+            if self.ended:
+                return
+            self.ended = True
         end = channel.encode_frame({"call": self.number, **last})
         self._sender.send_frame(self._last_frame + end)
+        self.on_end()
 
     def receive(self, frame: channel.ChannelFrame) -> None:
         """Handle a frame of this call; called by the listener's thread."""

@@ -1,13 +1,13 @@
-"""Live session in a worker.
+"""Live session in a worker: a call that lasts as long as the session.
 
-It is a call that lasts as long as the session and goes on whenever there is news: input, credit,
-or an event of the engine. Events that the service has not read wait in an outbox. If audio arrives
-faster than it is recognized, the rest stays unread, so that the sender waits.
+The listener thread passes its input to the engine, and the engine's threads send its events. The
+service reads these at once and keeps them in its event log. If audio arrives faster than it is
+recognized, it counts as unread, so that the sender waits.
 """
 
+import logging
 import threading
-from collections import deque
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,10 @@ from sidecar.audio.signal_conditioning import Resampler
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.runtime.live_scheduler import LiveEngine
-from sidecar.workers.rpc_server import BegunCalls, CallCancelled, RpcRequest
+from sidecar.workers import channel
+from sidecar.workers.rpc_server import BegunCalls, RpcRequest
+
+log = logging.getLogger(__name__)
 
 MAX_BACKLOG_S = 12.0
 """Maximum audio of a session inside the engine: one and a half segments of default length."""
@@ -35,51 +38,38 @@ class WorkerLiveSession:
         self._request, self._begun_calls = request, begun_calls
         self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
-        self._error: errors.SidecarError | None = None
-        self._intake = SampleInput()
-        self._lock = threading.Lock()
-        self._outbox: deque[live_events.LiveEvent] = deque()
+        self._intake, self._input_lock = SampleInput(), threading.Lock()
         options = LiveOptions.from_wire(request.message["options"])
         begin = live_events.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
         self._session = engine.open(options, begin, self._emit)
         self._session.around, self._session.failed = self._around, self._failed
+        request.on_change = self._take_input
+        self._take_input()  # what came meanwhile
 
-    def proceed(self) -> bool:
-        """Handle input and send events; return whether the session goes on at the next news.
+    def _take_input(self) -> None:
+        """Pass the input that has come to the engine; called by the listener's thread. A cancelled
+        session is closed, and so is one whose input the engine cannot take.
 
         Raises:
-            CallCancelled: the service has ended it.
-            errors.SidecarError: it failed.
-            channel.ChannelClosed: the other side is gone.
+            channel.ChannelClosed: the service is gone.
         """
-        goes_on = False
-        try:
-            goes_on = self._goes_on()
-            return goes_on
-        finally:
-            if not goes_on:
+        with self._input_lock:
+            try:
+                if self._request.is_cancelled():
+                    self._session.close()
+                    self._request.end(done=True)
+                    return
+                for message, raw in self._request.received():
+                    self._apply(message, raw)
+                self._acknowledge()
+            except channel.ChannelClosed:
+                raise
+            except Exception as error:  # the listener serves the other sessions, too
+                log.exception("internal error in the input of a live session, which ended")
                 self._session.close()
-
-    def _goes_on(self) -> bool:
-        if self._request.is_cancelled():
-            raise CallCancelled
-        received = self._request.received()
-        while self._error is None and self._session.backlog_s <= MAX_BACKLOG_S:
-            if (message := next(received, None)) is None:
-                break
-            self._apply(*message)
-        while self._outbox:
-            event = self._outbox[0]
-            if not self._request.offer(live_events.to_wire(event)):
-                return True
-            with self._lock:
-                self._outbox.popleft()
-            if isinstance(event, live_events.Summary):
-                return False
-        if self._error is not None:
-            raise self._error
-        return True
+                failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
+                self._failed(errors.machine_error(error) or failed)
 
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
@@ -93,27 +83,31 @@ class WorkerLiveSession:
                 self._session.push(self._intake.rest())  # else it would go to the next turn
                 self._session.push(LiveOrder(order))
 
+    def _acknowledge(self) -> None:
+        """Let the service send more, unless too much is not recognized yet."""
+        if self._session.backlog_s <= MAX_BACKLOG_S:
+            self._request.acknowledge()
+
     def _emit(self, event: live_events.LiveEvent) -> None:
-        """Queue an event; called by the engine's threads. Unread partials are replaced by the last
-        one."""
-        with self._lock:
-            last = self._outbox[-1] if len(self._outbox) > 1 else None
-            if isinstance(event, live_events.Partial) and isinstance(last, live_events.Partial):
-                self._outbox.pop()
-            self._outbox.append(event)
+        """Send an event; called by the engine's threads."""
         passed = isinstance(event, live_events.Final) or (
             isinstance(event, live_events.InputProcessed) and event.settled > self._begun_at
         )
         self.alone = self.alone and not passed
-        self._request.on_change()
+        with suppress(channel.ChannelClosed):  # the listener ends the process
+            self._request.tell(live_events.to_wire(event))
+            if isinstance(event, live_events.Summary):
+                self._request.end(done=True)
+            elif isinstance(event, live_events.InputProcessed):
+                self._acknowledge()
 
     def _around(self) -> AbstractContextManager[None]:
         return self._begun_calls.of(self._request.number, alone=self.alone)
 
     def _failed(self, error: errors.SidecarError) -> None:
-        """End the session with an error after all its events; called by the engine's threads."""
-        self._error = error
-        self._request.on_change()
+        """End the session with an error after all its events."""
+        with suppress(channel.ChannelClosed):
+            self._request.end(error=error.to_wire())
 
 
 class SampleInput:

@@ -1,8 +1,8 @@
 """Worker main: process entry point, listener thread.
 
-Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each; live sessions take
-turns. `workers.worker_process` starts this process. The listener thread answers pings, passes
-messages to their calls, and ends the process with the service.
+Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each; all others, and the
+begins of live sessions, take turns. `workers.worker_process` starts this process. The listener
+thread answers pings, passes messages to their calls, and ends the process with the service.
 """
 
 import logging
@@ -45,36 +45,30 @@ def serve_calls(sock: socket.socket) -> None:
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
         request = next_call(request_queue)
-        if "beside" in request.message:
-            threading.Thread(
-                target=_serve_call, args=(operations, request, requests), daemon=True
-            ).start()
+        if request.ended:
+            del requests[request.number]
+        elif "beside" in request.message:
+            threading.Thread(target=_serve_call, args=(operations, request), daemon=True).start()
         else:
-            _serve_call(operations, request, requests)
+            _serve_call(operations, request)
 
 
-def _serve_call(
-    operations: WorkerOperations, request: RpcRequest, requests: dict[int, RpcRequest]
-) -> None:
-    """Execute one call, or a live session as far as it goes now, and clean up after it."""
-    if requests.get(request.number) is not request:
-        return  # news of a live session that has ended
-    goes_on = False
+def _serve_call(operations: WorkerOperations, request: RpcRequest) -> None:
+    """Execute one call, or begin a live session."""
     try:
-        goes_on = _answer_call(operations, request)
+        _answer_call(operations, request)
     except channel.ChannelClosed:
         os._exit(0)
     finally:
         while request.fds:
             os.close(request.fds.pop())
-        if not goes_on:
-            requests.pop(request.number, None)
 
 
 def next_call(
     request_queue: queue.SimpleQueue[RpcRequest], idle_s: float = IDLE_TRIM_S
 ) -> RpcRequest:
-    """Wait for the next call; release memory if it takes longer than ``idle_s``."""
+    """Wait for the next call that begins or has ended; release memory if it takes longer than
+    ``idle_s``."""
     try:
         return request_queue.get(timeout=idle_s)
     except queue.Empty:
@@ -92,19 +86,18 @@ def trim_heap() -> None:
             library.malloc_trim(0)
 
 
-def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
-    """Execute one call; return whether it is a live session that goes on at its next news."""
+def _answer_call(operations: WorkerOperations, request: RpcRequest) -> None:
+    """Execute one call to its end, or begin a live session."""
     try:
-        if request.message.get("operation") == LIVE_OPERATION:
-            if operations.proceed(request):
-                return True
-        elif request.is_cancelled():
+        if request.is_cancelled():
             raise CallCancelled
-        else:
-            for answer in operations.run(request):
-                message, raw = answer if isinstance(answer, tuple) else (answer, b"")
-                finished = message.get("event", {}).get("event") == FINISHED
-                request.answer(message, raw, last=finished)
+        if request.message.get("operation") == LIVE_OPERATION:
+            operations.begin_session(request)
+            return
+        for answer in operations.run(request):
+            message, raw = answer if isinstance(answer, tuple) else (answer, b"")
+            finished = message.get("event", {}).get("event") == FINISHED
+            request.answer(message, raw, last=finished)
     except CallCancelled:
         request.end(done=True)
     except errors.DeviceLost:
@@ -121,7 +114,6 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> bool:
         request.end(error=(errors.machine_error(error) or failed).to_wire())
     else:
         request.end(done=True)
-    return False
 
 
 def _read_calls(
@@ -137,13 +129,13 @@ def _read_calls(
             match frame.message:
                 case {"ping": _}:
                     sender.send({"pong": True, "reading_s": reads.longest_s})
-                case {"call": int(number), "operation": str(operation)}:
+                case {"call": int(number), "operation": str()}:
                     request = requests[number] = RpcRequest(number, frame.message, fds, sender)
-                    if operation == LIVE_OPERATION:
-                        request.on_change = partial(request_queue.put, request)
+                    request.on_end = partial(request_queue.put, request)
                     request_queue.put(request)
-                case {"call": int(number)} if number in requests:
-                    requests[number].receive(frame)
+                case {"call": int(number)}:
+                    if (called := requests.get(number)) is not None:
+                        called.receive(frame)
     except channel.ChannelClosed:
         os._exit(0)
 

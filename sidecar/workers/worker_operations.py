@@ -22,7 +22,6 @@ from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveEngine
-    from sidecar.workers.worker_live_session import WorkerLiveSession
 
 log = logging.getLogger(__name__)
 
@@ -102,27 +101,23 @@ class WorkerOperations:
         self._engine: engine_interface.TranscriptionEngine | None = None
         self._sample_rate = 0
         self._executing: BegunCalls | None = None
-        self._sessions: dict[int, WorkerLiveSession] = {}
-        """Live sessions by the numbers of their calls."""
         self._tts: engine_interface.TtsEngine | None = None
         self.reads = ReadWatch()
         """Reads of recordings in progress."""
 
-    def proceed(self, request: RpcRequest) -> bool:
-        """Open the live session that a call requests, or go on with it; return whether it goes on
-        at its next news. Raise as `WorkerLiveSession.proceed`, or if the engine refuses it."""
+    def begin_session(self, request: RpcRequest) -> None:
+        """Begin the live session that a call requests; it ends the call.
+
+        Raises:
+            errors.SidecarError: the engine does not accept it.
+        """
         from sidecar.workers.worker_live_session import WorkerLiveSession
 
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         if self._executing is None:
             self._executing = BegunCalls(request.fds[0] if request.fds else None)
-        session = self._sessions.pop(request.number, None) or WorkerLiveSession(
-            request, cast("LiveEngine", self._engine), self._executing
-        )
-        if goes_on := session.proceed():
-            self._sessions[request.number] = session
-        return goes_on
+        WorkerLiveSession(request, cast("LiveEngine", self._engine), self._executing)
 
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """Yield the answers to one call."""

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import chain
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from scripted_speech import tone
@@ -36,7 +37,7 @@ from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.service.facade import Service
-from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage
+from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage, RpcRequest, RpcSender
 from sidecar.workers.worker_live_session import WorkerLiveSession
 from sidecar.workers.worker_process import WorkerDied
 
@@ -287,15 +288,17 @@ def test_session_is_exclusive_until_its_suspect_audio_is_processed() -> None:
         options: LiveOptions, begin: LiveSessionStart, tell: Callable[[LiveEvent], None]
     ) -> Any:
         tells.append(tell)
-        return SimpleNamespace()
+        return SimpleNamespace(backlog_s=0.0)
 
     begin, options = LiveSessionStart(at=1.0).to_wire(), LiveOptions().to_wire()
     message = {"options": options, "begin": begin, "alone": True}
-    asked = SimpleNamespace(number=7, message=message, on_change=lambda: None)
+    ours, theirs = socket.socketpair()
     engine: Any = SimpleNamespace(open=open_one)
-    seated = WorkerLiveSession(cast(Any, asked), engine, executing)
+    seated = WorkerLiveSession(RpcRequest(7, message, [], RpcSender(theirs)), engine, executing)
     known = []
     for heard in (InputProcessed(1.5, 1.0), InputProcessed(9.0, 8.0)):  # no words: music, perhaps
         tells[0](heard)
         known.append(seated.alone)
     assert known == [True, False]
+    ours.close()
+    theirs.close()

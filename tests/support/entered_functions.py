@@ -47,8 +47,8 @@ class EnteredFunctions:
         self.found = self.take()
 
     def see(self, frame: FrameType, event: str, argument: object) -> None:
-        """Note a function, as a profiler of a thread."""
-        if event == "call":
+        """Note a function that is entered, or a loop that goes on, as a profiler of a thread."""
+        if event in ("call", "c_call"):
             self._codes.add(frame.f_code)
 
     def take(self) -> set[Entered]:
@@ -92,13 +92,13 @@ def main() -> None:
         with Path(sys.argv[1]).open("a") as file:
             file.write(json.dumps(sorted(found)) + "\n")
 
-    def traced(operations: Any, request: Any, requests: Any) -> None:
+    def traced(operations: Any, request: Any) -> None:
         if request.message["operation"] != "transcribe":
             sys.setprofile(of_threads.see)
-            serve(operations, request, requests)
+            serve(operations, request)
             return
         with EnteredFunctions() as entered:
-            serve(operations, request, requests)
+            serve(operations, request)
         append(entered.found)
 
     def told(event: live_events.LiveEvent) -> dict[str, Any]:

@@ -135,6 +135,7 @@ async def test_input_is_sent_no_faster_than_worker_reads(ends: Ends) -> None:
 
     def takes_all() -> bool:
         heard.extend((message["n"], len(raw)) for message, raw in asked.received())
+        asked.acknowledge()
         return len(heard) == 100
 
     await until(takes_all)

@@ -72,7 +72,7 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
             message = {"operation": operation, **values}
             fd = os.open(CLIP, os.O_RDONLY)
             request = RpcRequest(1, message, [fd], RpcSender(ours))
-            worker_main._serve_call(operations, request, {1: request})
+            worker_main._serve_call(operations, request)
         ours.shutdown(socket.SHUT_WR)
         *_, last = iter(lambda: bytearray(theirs.recv(1 << 16)), b"")
     transcript, end = channel.take_frame(last), channel.take_frame(last)
@@ -82,25 +82,33 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     assert end.message == {"call": 1, "done": True}
 
 
-def test_news_of_a_live_session_that_has_ended_opens_no_other() -> None:
-    opened: list[LiveOptions] = []
+def test_live_session_ends_once() -> None:
+    tells: list[LiveEventCallback] = []
+    closed: list[bool] = []
 
     def open_session(options: LiveOptions, begin: object, tell: LiveEventCallback) -> Any:
-        opened.append(options)
-        tell(Summary(Transcript((), "en", 0.0, "made-up", "fp32")))
-        return SimpleNamespace(backlog_s=0.0, close=lambda: None)
+        tells.append(tell)
+        return SimpleNamespace(backlog_s=0.0, close=lambda: closed.append(True))
 
     operations = WorkerOperations()
     operations._engine = cast(Any, SimpleNamespace(open=open_session))
     begin, options = LiveSessionStart().to_wire(), LiveOptions().to_wire()
     message = {"operation": "live", "begin": begin, "options": options}
+    ended: list[RpcRequest] = []
     ours, theirs = socket.socketpair()
     with ours, theirs:
         request = RpcRequest(1, message, [], RpcSender(theirs))
-        requests = {1: request}
-        for _ in range(2):
-            worker_main._serve_call(operations, request, requests)
-    assert (len(opened), requests) == (1, {})
+        request.on_end = lambda: ended.append(request)
+        worker_main._serve_call(operations, request)
+        assert not ended, "it goes on"
+        tells[0](Summary(Transcript((), "en", 0.0, "made-up", "fp32")))
+        request.receive(channel.ChannelFrame({"call": 1, "cancel": True}, b"", 0))
+        theirs.shutdown(socket.SHUT_WR)
+        sent = [channel.receive_message(ours)[0].message for _ in range(2)]
+        with pytest.raises(channel.ChannelClosed):
+            channel.receive_message(ours)
+    assert [one.keys() - {"call"} for one in sent] == [{"answer"}, {"done"}]
+    assert (ended, closed) == ([request], [True])
 
 
 async def test_worker_outlives_thread_that_started_it() -> None:
