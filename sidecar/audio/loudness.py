@@ -79,13 +79,15 @@ class SampleRingBuffer:
         while self._blocks and self.start + len(self._blocks[0]) <= before:
             self.start += len(self._blocks.popleft())
 
-    def silence(self, begin: int) -> None:
-        """Silence the audio so far from a sample on."""
+    def silence(self, begin: int, end: int) -> None:
+        """Silence the samples from ``begin`` up to ``end``, as far as they are stored."""
         at = self.start
         for number, block in enumerate(self._blocks):
+            if at >= end:
+                break
             if at + len(block) > begin:
                 quiet = block.copy()
-                quiet[max(0, begin - at) :] = 0.0
+                quiet[max(0, begin - at) : end - at] = 0.0
                 self._blocks[number] = quiet
             at += len(block)
 
@@ -95,8 +97,10 @@ class SampleRingBuffer:
 
         parts, at = [], self.start
         for block in self._blocks:
+            if at >= end:
+                break
             after = at + len(block)
-            if after > begin and at < end:
+            if after > begin:
                 parts.append(block[max(0, begin - at) : end - at])
             at = after
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)

@@ -54,7 +54,7 @@ from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
 SHARED = (
-    *("audio.append", "frames", "looked", "due", "began", "recognised"),
+    *("frames", "looked", "due", "began", "recognised"),
     *("segment_embeddings.began", "segment_embeddings.heard", "decided"),
 )
 """Methods of and in `StreamRecognizer` that the shared threads call."""
@@ -256,7 +256,7 @@ def test_draft_of_turns_is_finished_though_its_last_audio_is_silence() -> None:
     wait_until(lambda: any(isinstance(one, Partial) for one in told), "it was heard")
     before = len(told)
     with hall.lock:
-        seat.recognizer.audio.silence(0)  # as behind a change of speakers
+        seat.recognizer.audio.silence(0, 2 * LIVE_RATE)  # as behind a change of speakers
     seat.push(LiveOrder.FINISH)
     wait_until(partial(_is_summed_up, told), "it ended")
     hall.close()
@@ -384,7 +384,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     hall.load.costs.measured(1.0, 0.05)  # five may speak
     file = open_one("one", lambda _: None)
     file.push(np.tile(talk(0.3), 3))
-    wait_until(lambda: order and not file.busy, "all of the file waits")
+    wait_until(lambda: order and not file.recognizer.busy, "all of the file waits")
     assert file.share is not None
     file.share.spoken(1000.0, time.monotonic())  # real time: only the scheduler's clock is told
     assert file.waiting_s == 0.0 < file.recognizer.waiting_s

@@ -58,6 +58,17 @@ def test_ring_buffer_returns_what_it_has_of_a_range(
     assert ring.cut(begin, begin + 60).tolist() == there
 
 
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_silenced_range_is_silent_and_the_rest_is_as_it_was(begin: int, end: int) -> None:
+    ring, block = SampleRingBuffer(), np.ones(20, np.float32)
+    for _ in range(3):
+        ring.append(block)
+    ring.silence(begin, end)
+    expected = [float(not begin <= sample < end) for sample in range(60)]
+    assert ring.cut(0, 60).tolist() == expected
+    assert block.all(), "blocks are the callers'"
+
+
 @pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
 def test_resampled_stretch_and_its_rest_are_as_long_as_the_input(rate: int) -> None:
     """And the next one begins anew, at the same rate or another."""

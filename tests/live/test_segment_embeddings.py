@@ -83,9 +83,13 @@ class Table:
 
     def speak(self, who: float, seconds: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.recognizer.audio.append(np.full(FRAME_SAMPLES, who, np.float32))
+            self.recognizer.push(np.full(FRAME_SAMPLES, who, np.float32), 0.0)
             assert self.recognizer.frames(9) is not None
             self.take(self.recognizer.looked(0.9 if who else 0.0, 0.0))
+
+    def change(self, options: LiveOptions) -> None:
+        self.recognizer.push(options, 0.0)
+        self.take(self.recognizer.follow())
 
     def begin(self, voices: bool = True) -> RecognitionTask | EmbeddingTask | None:
         due = self.recognizer.due(voices)
@@ -376,7 +380,7 @@ def test_enrolled_speaker_is_named_in_a_session_that_asks_for_labels_later() -> 
     options = LiveOptions(partials=False, diarize=False, known_voices=(known_as("Anne", ANNE),))
     table = Table(options)
     table.say(ANNE, 3.0)
-    table.take(table.recognizer.follow(LiveOptions(partials=False), 0.0))
+    table.change(LiveOptions(partials=False))
     table.say(ANNE, 3.0)
     table.say(BERT)
     table.finish()
@@ -390,7 +394,7 @@ def test_summary_of_a_session_that_wants_no_more_labels_keeps_names_and_voicepri
     table = Table(options)
     table.say(ANNE, 3.0)
     table.say(BERT)
-    table.take(table.recognizer.follow(dataclasses.replace(options, diarize=False), 0.0))
+    table.change(dataclasses.replace(options, diarize=False))
     table.say(ANNE)
     table.finish()
     assert table.summary == [0, 1, None]

@@ -82,13 +82,17 @@ class Table:
 
     def sound(self, seconds: float, probability: float) -> None:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
-            self.recognizer.audio.append(np.full(FRAME_SAMPLES, probability, np.float32))
+            self.recognizer.push(np.full(FRAME_SAMPLES, probability, np.float32), self.now)
             assert self.recognizer.frames(9) is not None
             self.take(self.recognizer.looked(probability, self.now))
 
     def speak(self, speech_s: float, pause_s: float) -> None:
         self.sound(speech_s, 0.9)
         self.sound(pause_s, 0.0)
+
+    def change(self, options: LiveOptions) -> None:
+        self.recognizer.push(options, self.now)
+        self.take(self.recognizer.follow())
 
     def begin(self) -> RecognitionTask | None:
         task = self.recognizer.next_task()
@@ -484,7 +488,7 @@ def _holds(told: list[LiveEvent]) -> None:
 
 def test_options_can_change_between_two_utterances(table: Table) -> None:
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
-    table.recognizer.follow(patient, 0.0)
+    table.change(patient)
     table.speak(1.0, 1.0)
     assert not table.of(SpeechStopped)
     table.sound(1.2, 0.0)
@@ -495,7 +499,7 @@ def test_segments_are_recognized_with_the_options_of_their_begin() -> None:
     table = Table(LiveOptions(partials=False, language="en"))
     table.speak(1.0, 1.0)
     table.sound(1.0, 0.9)
-    table.recognizer.follow(LiveOptions(partials=False, language="de"), 0.0)
+    table.change(LiveOptions(partials=False, language="de"))
     table.sound(1.0, 0.9)
     table.sound(1.0, 0.0)
     table.speak(1.0, 1.0)
@@ -591,8 +595,7 @@ def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
     for behind_s, codes in ((0.9, []), (1.2, ["partials_late"])):
         table = Table(schedule=TURNS)
         table.sound(0.5, 0.9)
-        end = table.recognizer.audio.end
-        table.recognizer.arrivals.append((end + round(behind_s * LIVE_RATE), 0.0))
+        table.recognizer.push(np.zeros(round(behind_s * LIVE_RATE), np.float32), 0.0)
         table.answer(table.begun(), turns(last="late"))
         assert table.codes() == codes
         assert table.recognizer.waiting_s == pytest.approx(behind_s)
@@ -601,7 +604,8 @@ def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
 
 def test_final_waits_since_its_audio_came() -> None:
     table = Table(schedule=dataclasses.replace(TURNS, first_s=9.0))
-    table.recognizer.arrivals += [(LIVE_RATE, 3.0), (2 * LIVE_RATE, 5.0), (9 * LIVE_RATE, 7.0)]
+    for seconds, came in ((1, 3.0), (1, 5.0), (7, 7.0)):
+        table.recognizer.push(np.zeros(seconds * LIVE_RATE, np.float32), came)
     table.now = 20.0
     table.speak(1.0, 0.9)
     table.answer(table.begun(), turns(last="late"), work_s=2.0)
@@ -613,14 +617,19 @@ def test_audio_before_a_cancel_is_looked_at_without_its_words() -> None:
     table.speak(1.0, 0.7)
     running = table.begun()
     assert running.urgency is RecognitionUrgency.FINAL
-    table.recognizer.orders.append(LiveOrder.COMMIT)
+    frames = round(2.0 * LIVE_RATE / FRAME_SAMPLES)
+    table.recognizer.push(np.zeros(frames * FRAME_SAMPLES, np.float32), 0.0)
+    table.recognizer.push(LiveOrder.COMMIT, 0.0)
     assert table.recognizer.held, "it is not cancelled"
-    table.recognizer.orders[0] = LiveOrder.CANCEL
+    table.recognizer.orders.clear()
+    table.recognizer.push(LiveOrder.CANCEL, 0.0)
     assert not table.recognizer.held
-    table.sound(2.0, 0.9)
+    for _ in range(frames):
+        assert table.recognizer.frames(9) is not None
+        table.take(table.recognizer.looked(0.9, 0.0))
+    assert table.recognizer.frames(9) is None
     assert not running.obsolete
-    table.recognizer.orders.popleft()
-    table.take(table.recognizer.follow(LiveOrder.CANCEL, 0.0))
+    table.take(table.recognizer.follow())
     assert running.obsolete
     table.answer(running, turns(last="dropped"))
     assert table.begin() is None
@@ -728,3 +737,16 @@ def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     ended = [(one.text, one.committed) for one in table.of(TurnEnded)]
     assert ended == [("", True), ("heard", True)]
     assert [one.turn for one in table.finals] == [1]
+
+
+def test_audio_behind_a_cancel_belongs_to_the_next_turn(table: Table) -> None:
+    recognizer, half = table.recognizer, FRAME_SAMPLES // 2
+    recognizer.push(np.ones(half, np.float32), 0.0)
+    recognizer.push(LiveOrder.CANCEL, 0.0)
+    recognizer.push(np.ones(FRAME_SAMPLES, np.float32), 0.0)
+    assert recognizer.frames(9) is None, "the order comes first"
+    table.take(recognizer.follow())
+    frames = recognizer.frames(9)
+    assert frames is not None
+    [frame] = frames
+    assert (frame[:half].max(), frame[half:].min()) == (0.0, 1.0)

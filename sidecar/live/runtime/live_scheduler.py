@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from sidecar.interfaces.live_events import (
     LiveSessionStart,
     NoticeRaised,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.partial_results import (
@@ -42,7 +41,7 @@ from sidecar.live.runtime.partial_results import (
     SegmentRequest,
 )
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
-from sidecar.live.runtime.stream_recognizer import SessionTask, StreamRecognizer
+from sidecar.live.runtime.stream_recognizer import SessionInput, SessionTask, StreamRecognizer
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
 log = logging.getLogger(__name__)
@@ -61,8 +60,6 @@ Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16;
 -60 dB, beside clicks or 7 s of silence, at least 0.88; 5 dB louder than white noise, 0.2."""
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
-SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
-"""Audio, or what follows it: an order, or other options from there on."""
 
 
 class LiveSpeakerEncoder(Protocol):
@@ -167,8 +164,6 @@ class EngineSession:
         self.share: load_shedding.SpeechShare | None = None
         """Share of the time with speech, since that admission."""
         self._scheduler = scheduler
-        self._inbox: deque[Block | tuple[LiveOrder | LiveOptions, float]] = deque()
-        """Audio, and what follows it with the time when that came."""
 
     @property
     def backlog_s(self) -> float:
@@ -176,11 +171,6 @@ class EngineSession:
         More than a few mean that the caller pushes too fast."""
         with self._scheduler.lock:
             return self.recognizer.backlog_s
-
-    @property
-    def busy(self) -> bool:
-        """Return whether some of its audio waits for analysis."""
-        return bool(self._inbox or self.recognizer.backlog)
 
     @property
     def waiting_s(self) -> float:
@@ -214,35 +204,17 @@ class EngineSession:
     def frames(self, say: Callable[[Iterable[LiveEvent]], None]) -> Block | None:
         """Return the frames to process now; before there are any, follow the orders that precede
         them and send their events."""
-        recognizer = self.recognizer
-        while not recognizer.held:
-            while self._inbox and isinstance(samples := self._inbox[0], np.ndarray):
-                if recognizer.backlog >= MAX_FRAMES_AT_ONCE:
-                    break
-                self._inbox.popleft()
-                recognizer.audio.append(samples)
-            frames = recognizer.frames(MAX_FRAMES_AT_ONCE)
-            if frames is not None or not self._inbox:
+        while not self.recognizer.held:
+            frames = self.recognizer.frames(MAX_FRAMES_AT_ONCE)
+            if frames is not None or not self.recognizer.orders:
                 return frames
-            what = self._inbox.popleft()
-            assert isinstance(what, tuple)
-            order, came = what
-            if isinstance(order, LiveOrder):
-                recognizer.orders.popleft()
-            say(recognizer.follow(order, came))
+            say(self.recognizer.follow())
         return None
 
     def push(self, what: SessionInput) -> None:
         """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
         with self._scheduler.lock:
-            now = time.monotonic()
-            if isinstance(what, np.ndarray):
-                self._inbox.append(what)
-                self.recognizer.arrivals.append((self.recognizer.arrived + len(what), now))
-            else:
-                self._inbox.append((what, now))
-                if isinstance(what, LiveOrder):
-                    self.recognizer.orders.append(what)
+            self.recognizer.push(what, time.monotonic())
             self._scheduler.input_came.notify()
 
     def close(self) -> None:
@@ -372,7 +344,7 @@ class LiveScheduler:
         while True:
             begun = time.monotonic()
             with self.lock:
-                while not (self._closed or any(one.busy for one in self._sessions)):
+                while not (self._closed or any(one.recognizer.busy for one in self._sessions)):
                     self.input_came.wait()
                 if self._closed:
                     return
@@ -504,7 +476,7 @@ class LiveScheduler:
                 self.pace.took(task.urgency, now - begun, now)
             self._say(session, session.recognizer.recognised(task, found, now, now - begun))
             self._wanted.notify_all()
-            if self._schedule.turns and session.busy:
+            if self._schedule.turns and session.recognizer.busy:
                 self._released.set()
 
     def _count(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple, TypeAlias
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import SampleRingBuffer
@@ -52,6 +52,18 @@ from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbedd
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.transcripts.transcript import Notice
 
+SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
+"""Audio, or what follows it: an order, or other options from there on."""
+
+
+class WaitingOrder(NamedTuple):
+    """Order behind the audio up to the sample ``at``, and the time when it came."""
+
+    at: int
+    order: LiveOrder | LiveOptions
+    came: float
+
+
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 MAX_TURNS_S = BUFFER_S / 2
@@ -89,9 +101,10 @@ class StreamRecognizer:
         at = round(start.at * LIVE_RATE)
         lead = at if start.lead is None else round(start.lead * LIVE_RATE)
         self.audio = SampleRingBuffer(lead)
+        """All that has come and is still needed."""
         self.arrivals: deque[tuple[int, float]] = deque()
-        """End of each block of audio that has come, in `audio` or not yet, and the time of that."""
-        self.orders: deque[LiveOrder] = deque()
+        """End of each block of audio that is not processed, and the time when it came."""
+        self.orders: deque[WaitingOrder] = deque()
         """Orders that wait behind audio."""
         self._came = 0.0
         """Time when the audio that was processed last had come."""
@@ -160,18 +173,18 @@ class StreamRecognizer:
         return (self._unseen + waiting) / LIVE_RATE
 
     @property
-    def arrived(self) -> int:
-        """Return the end of the audio that has come."""
-        return max(self.audio.end, self.arrivals[-1][0] if self.arrivals else 0)
-
-    @property
     def _unseen(self) -> int:
-        return self.arrived - self._looked
+        return self.audio.end - self._looked
 
     @property
-    def backlog(self) -> int:
-        """Return the frames that are not processed yet."""
-        return (self.audio.end - self._looked) // endpointing.FRAME_SAMPLES
+    def busy(self) -> bool:
+        """Return whether some of its input waits: a frame, or an order."""
+        return bool(self.orders) or self._unseen >= endpointing.FRAME_SAMPLES
+
+    @property
+    def _end(self) -> int:
+        """Return the end of the audio before the next order."""
+        return self.orders[0].at if self.orders else self.audio.end
 
     @property
     def held(self) -> bool:
@@ -189,13 +202,19 @@ class StreamRecognizer:
         """Return since when an order, or perhaps an end of speech, waits behind a partial of an
         engine of turns; None if there is none."""
         silence = round(self.options.endpointing.silence_s * LIVE_RATE)
-        if self._schedule.turns and (self.orders or self._unseen >= silence):
+        if self._schedule.turns and (self._order is not None or self._unseen >= silence):
             return self._came
         return None
 
     @property
+    def _order(self) -> LiveOrder | None:
+        """Return the next order of those that wait, except changes of options."""
+        waiting = (one.order for one in self.orders)
+        return next((one for one in waiting if isinstance(one, LiveOrder)), None)
+
+    @property
     def _cancelling(self) -> bool:
-        return bool(self.orders) and self.orders[0] is LiveOrder.CANCEL
+        return self._order is LiveOrder.CANCEL
 
     @property
     def _wanted(self) -> Iterator[SpeechSegment]:
@@ -203,10 +222,18 @@ class StreamRecognizer:
         drops = self._cancelling and self.options.turns is TurnControl.CLIENT
         return (one for one in self._assembler.pieces if not (drops and one.turn == self._turn))
 
+    def push(self, what: SessionInput, now: float) -> None:
+        """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
+        if isinstance(what, LiveOrder | LiveOptions):
+            self.orders.append(WaitingOrder(self.audio.end, what, now))
+        else:
+            self.audio.append(what)
+            self.arrivals.append((self.audio.end, now))
+
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
-        there are none."""
-        count = min(most, self.backlog)
+        there are none before the next order."""
+        count = min(most, (self._end - self._looked) // endpointing.FRAME_SAMPLES)
         if count <= 0:
             return None
         found = self.audio.cut(self._looked, self._looked + count * endpointing.FRAME_SAMPLES)
@@ -233,19 +260,20 @@ class StreamRecognizer:
                 self.segment_embeddings.spoken(self._looked - endpointing.FRAME_SAMPLES)
         yield from self._heard()
 
-    def follow(self, order: LiveOrder | LiveOptions, now: float) -> Iterable[live_events.LiveEvent]:
-        """Follow an order, or change the options; return the events."""
-        match order:
-            case LiveOptions():
-                self.options = order
+    def follow(self) -> Iterator[live_events.LiveEvent]:
+        """Follow the next order, or change the options; yield the events. All frames before it are
+        processed."""
+        match self.orders[0].order:
+            case LiveOptions() as options:
+                self.options = options
                 self._ends.use(self._endpointing)
-                return ()
             case LiveOrder.COMMIT:
-                return self.commit(now)
+                yield from self.commit(self.orders[0].came)
             case LiveOrder.CANCEL:
-                return self.cancel()
+                yield from self.cancel()
             case LiveOrder.FINISH:
-                return self.finish(now)
+                yield from self.finish(self.orders[0].came)
+        self.orders.popleft()
 
     def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
         """End the turn here."""
@@ -265,7 +293,7 @@ class StreamRecognizer:
         self._open = None
         self._looked = max(self._looked, self._decided)
         self._assembler.drop(self._turn, self._looked)
-        self.audio.silence(self._looked)  # less than a frame, which is not the next turn's
+        self.audio.silence(self._looked, self._end)  # less than a frame, not the next turn's
         self._ends = endpointing.Endpointer(self._endpointing, self._looked)
         self._turn_began = None
         self._turn += 1
@@ -423,7 +451,7 @@ class StreamRecognizer:
 
     def _within_frame(self) -> int:
         """Return the end of the audio, which may be in the middle of a frame."""
-        return max(self._decided, min(self.audio.end, self._looked + endpointing.FRAME_SAMPLES - 1))
+        return max(self._decided, min(self._end, self._looked + endpointing.FRAME_SAMPLES - 1))
 
     def _take(
         self, event: endpointing.EndpointEvent, now: float

@@ -152,7 +152,7 @@ def session(
     for audio in turns:
         for block in np.split(audio, range(16_000, len(audio), 16_000)):
             client.session.push(block)
-            wait_until(lambda: not client.session.busy, "the analysis of a block")
+            wait_until(lambda: not client.session.recognizer.busy, "the analysis of a block")
         client.session.push(LiveOrder.COMMIT)
     return client.end().told
 
