@@ -1,13 +1,13 @@
 """Events of a live session, its start or resume point, and their serialization."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from sidecar.errors import EngineFailed
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.live_options import SequenceNumber, TimePosition
-from sidecar.serialization import WireValues, from_plain
+from sidecar.serialization import WireValues, from_plain, to_plain
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, Transcript
 
@@ -182,7 +182,7 @@ EVENT_TYPES: dict[str, type[LiveEvent]] = {kind.__name__: kind for kind in get_a
 
 def to_wire(event: LiveEvent) -> dict[str, Any]:
     """Return an event as plain values."""
-    return {"live": type(event).__name__, **asdict(event)}
+    return {"live": type(event).__name__, **to_plain(event)}
 
 
 def from_wire(values: dict[str, Any]) -> LiveEvent:

@@ -29,7 +29,8 @@ _HANDLES_FIELD = "windows_handles"
 CREDIT_WINDOW_BYTES = 1 << 20
 """Credit of one call in one direction: half a minute of 16-bit samples at 16 kHz."""
 FRAME_OVERHEAD_BYTES = 512
-"""Memory of a frame besides its content, however small it is."""
+"""Bytes that a frame of input counts besides those of its content, however small it is: its memory
+in a worker."""
 
 
 class ChannelClosed(Exception):
@@ -86,7 +87,7 @@ def take_frame(data: bytearray) -> ChannelFrame | None:
 
 
 def encode_with_files(
-    message: dict[str, Any], fds: Sequence[int], pid: int, raw: bytes = b""
+    message: dict[str, Any], fds: Sequence[int], pid: int
 ) -> tuple[bytes, Sequence[int]]:
     """Return the frame of a message to the process ``pid``, and the descriptors to send beside it.
 
@@ -94,7 +95,7 @@ def encode_with_files(
     """
     if sys.platform == "win32" and fds:
         message, fds = {**message, _HANDLES_FIELD: [_duplicate_handle(pid, fd) for fd in fds]}, ()
-    return encode_frame(message, raw), fds
+    return encode_frame(message), fds
 
 
 def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
@@ -191,11 +192,6 @@ if sys.platform == "win32":
             )
         finally:
             _winapi.CloseHandle(target)
-
-
-def credited_bytes(message: dict[str, Any], raw: bytes) -> int:
-    """Return the bytes that a message to a worker and its raw bytes count on both sides."""
-    return FRAME_OVERHEAD_BYTES + len(json.dumps(message)) + len(raw)
 
 
 class SendCredit:

@@ -75,14 +75,15 @@ class RpcCall:
             channel.ChannelClosed: the other side is gone.
             RpcCallEnded: the call has ended.
         """
-        size = channel.credited_bytes(message, raw)
+        frame = channel.encode_frame({"call": self.number, "told": message}, raw)
+        size = len(frame) + channel.FRAME_OVERHEAD_BYTES
         while not self._outgoing.allows(size) and not self.over.is_set():
             self._room.clear()
             await self._room.wait()
         if self.over.is_set():
             raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
         self._outgoing.sent(size)
-        await self._connection.send({"call": self.number, "told": message}, raw=raw)
+        await self._connection.send_frame(frame)
 
     def send_nowait(self, **message: Any) -> None:
         """Queue a small message after earlier ones; a call that has ended ignores it."""
@@ -213,17 +214,18 @@ class RpcConnection(asyncio.Protocol):
         if self.in_turn and self.closed is None:
             self.in_turn[0].reached.set()
 
-    async def send(
-        self, message: dict[str, Any], fds: Sequence[int] = (), raw: bytes = b""
-    ) -> None:
-        """Send a message after all earlier ones, with at most `channel.MAX_FILES` open files. If
-        this is cancelled, nothing of it is sent.
+    async def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send a message as `send_frame`, with at most `channel.MAX_FILES` open files.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
             errors.MachineBusy: the machine has had no room for the files for long.
         """
-        frame, beside = channel.encode_with_files(message, fds, self._pid, raw)
+        await self.send_frame(*channel.encode_with_files(message, fds, self._pid))
+
+    async def send_frame(self, frame: bytes, beside: Sequence[int] = ()) -> None:
+        """Send a frame after all earlier ones, with descriptors ``beside`` it. If this is
+        cancelled, nothing of it is sent. Raise as `send`."""
         sent = refusals = 0
         await self._wait_drained()
         while beside and not sent:

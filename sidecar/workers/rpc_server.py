@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sidecar.workers import channel
-from sidecar.workers.channel import ReceiveCredit, SendCredit, credited_bytes
+from sidecar.workers.channel import ReceiveCredit, SendCredit
 
 BEGUN_MESSAGE = {"begun": True}
 """Answer before a file is opened: time from then on is spent on the file, earlier time is not."""
@@ -90,10 +90,9 @@ class RpcRequest:
         """Yield the messages since the last time, with the bytes behind them."""
         while self._received:
             frame = self._received.popleft()
-            received = frame.message["told"]
             with self._changed:
-                self._taken_bytes += credited_bytes(received, frame.raw)
-            yield received, frame.raw
+                self._taken_bytes += frame.size + channel.FRAME_OVERHEAD_BYTES
+            yield frame.message["told"], frame.raw
 
     def acknowledge(self) -> None:
         """Grant the service credit for what was taken.

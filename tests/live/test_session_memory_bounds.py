@@ -16,7 +16,6 @@ from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.plugins.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
 from sidecar.transcripts.transcript import Notice
-from sidecar.workers.channel import CREDIT_WINDOW_BYTES, SendCredit, credited_bytes
 
 RATE = 16_000
 
@@ -132,19 +131,6 @@ async def test_session_with_too_many_kept_events_ends() -> None:
     assert isinstance(session.event_log.wrong, errors.SessionTooLong)
     session.heard(NoticeRaised(Notice("late", "from an engine that was not told yet")))
     assert len(session.event_log.kept) <= 102
-
-
-def test_credit_of_a_message_includes_fields_and_frame() -> None:
-    def sent(message: dict[str, object], raw: bytes) -> int:
-        outgoing, count = SendCredit(), 0
-        while outgoing.allows(size := credited_bytes(message, raw)):
-            outgoing.sent(size)
-            count += 1
-        return count
-
-    tiny = {"sound": "pcm16", "rate": RATE}
-    assert sent(tiny, b"12") <= CREDIT_WINDOW_BYTES // 512
-    assert sent({"change": {"prompt": "x" * (1 << 20)}}, b"") == 1
 
 
 def test_audio_clock_is_bounded_however_small_the_chunks() -> None:

@@ -17,7 +17,13 @@ from service_process import PATIENCE_S, stand_still, until, wait_until
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, rpc_client
-from sidecar.workers.channel import CREDIT_WINDOW_BYTES, ReceiveCredit, SendCredit, credited_bytes
+from sidecar.workers.channel import (
+    CREDIT_WINDOW_BYTES,
+    FRAME_OVERHEAD_BYTES,
+    ReceiveCredit,
+    SendCredit,
+    encode_frame,
+)
 from sidecar.workers.rpc_client import MAX_UNREAD_BYTES, RpcCall, RpcCallEnded, RpcConnection
 from sidecar.workers.rpc_server import CallCancelled, RpcRequest, RpcSender
 from sidecar.workers.worker_environment import WorkerOptions
@@ -25,8 +31,6 @@ from sidecar.workers.worker_process import WorkerProcess
 
 CLIP = Path(get_assets_path()) / "beckett.wav"
 PIECE = b"s" * (1 << 16)
-WINDOW = CREDIT_WINDOW_BYTES // credited_bytes({"n": 10}, PIECE)
-"""So many pieces are on their way, and not one more, before one is read."""
 
 
 class Peer:
@@ -117,29 +121,35 @@ async def test_unread_call_is_held_back_and_blocks_no_other_call(ends: Ends) -> 
     await flood
 
 
-async def test_input_is_sent_no_faster_than_worker_reads(ends: Ends) -> None:
+@pytest.mark.parametrize(
+    ("text", "raw"), [("", PIECE), ("", b"12"), ("x" * (1 << 20), b"")], ids=["64K", "tiny", "text"]
+)
+async def test_input_is_sent_no_faster_than_worker_reads(ends: Ends, text: str, raw: bytes) -> None:
+    """Fields and memory of frames count, too."""
     call, asked = await ends.begun()
-    sent = 0
+    frame = encode_frame({"call": 1, "told": {"n": 1000, "text": text}}, raw)
+    window = max(1, CREDIT_WINDOW_BYTES // (len(frame) + FRAME_OVERHEAD_BYTES))
+    sent, count = 0, 2 * window + 2
 
     async def speak() -> None:
         nonlocal sent
-        for number in range(100):
-            await call.send({"n": number}, PIECE)
+        for number in range(1000, 1000 + count):
+            await call.send({"n": number, "text": text}, raw)
             sent += 1
 
     speaking = asyncio.ensure_future(speak())
-    await until(lambda: sent >= WINDOW)
+    await until(lambda: sent >= window)
     await ends.begun()  # sent and heard behind what was sent
-    assert sent == WINDOW
+    assert sent == window
     heard: list[tuple[int, int]] = []
 
     def takes_all() -> bool:
         heard.extend((message["n"], len(raw)) for message, raw in asked.received())
         asked.acknowledge()
-        return len(heard) == 100
+        return len(heard) == count
 
     await until(takes_all)
-    assert heard == [(number, len(PIECE)) for number in range(100)]
+    assert heard == [(number, len(raw)) for number in range(1000, 1000 + count)]
     await speaking
 
 
