@@ -186,7 +186,7 @@ class _LiveConnection:
             case _ if order.type == "cancel":
                 self._socket.count_cancel()
                 self._samples.end()
-                self._session.forget()
+                self._session.cancel()
             case _:
                 self._finished = True
                 self._session.finish()

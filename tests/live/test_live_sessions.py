@@ -179,7 +179,7 @@ async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engin
     await say(session, SPEECH[: 2 * RATE])
     session.commit()
     await say(session, SPEECH[2 * RATE : 4 * RATE])
-    session.forget()
+    session.cancel()
     lost_s = session.received_s
 
     times = 0

@@ -62,7 +62,7 @@ def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     sound.commit()
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
-    sound.forget()
+    sound.cancel()
     items = taken(sound)
     assert items[1:3] == [LiveOrder.COMMIT, LiveOrder.CANCEL]
     first, last = items[0], items[-1]
@@ -108,7 +108,7 @@ def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) 
                 sound.rewind()
                 pending, done = [], 0
             case 5 if chance.random() < 0.2:
-                sound.forget()
+                sound.cancel()
                 forgotten += 1
     sound.rewind()
     rest = taken(sound)
@@ -191,7 +191,7 @@ async def test_discarded_turn_with_a_change_in_it_is_silent_on_both_sides() -> N
     await session.send(b"12" * 800)
     session.change(LiveOptions(prompt="other"))
     await session.send(b"12" * 800)
-    session.forget()
+    session.cancel()
     assert told_to(session) == ["cancel", "silence", "LiveOptions", "silence"]
     session.heard(TurnDropped(0, 0.0))
     assert session.begins_anew().prompt == ""
@@ -234,15 +234,15 @@ def told_to(session: Session) -> list[str]:
 
 async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
     session = begun()
-    session.forget()
+    session.cancel()
     assert told_to(session) == ["cancel"]
     session.heard(TurnDropped(0, 0.0))
     session.begins_anew()
     assert told_to(session) == [], "it was answered before the engine died"
     await session.send(b"12" * 800)
-    session.forget()
+    session.cancel()
     assert told_to(session) == ["cancel", "silence"], "the clock goes on"
-    session.forget()
+    session.cancel()
     session.begins_anew()
     assert told_to(session) == ["cancel", "silence", "cancel"]
     session.heard(TurnDropped(1, 0.0))
@@ -258,7 +258,7 @@ async def test_discard_does_not_overtake_an_earlier_commit() -> None:
     await session.send(b"12" * 800)
     session.commit()
     await session.send(b"12" * 800)
-    session.forget()
+    session.cancel()
     await session.send(b"12" * 800)
     session.commit()
     everything = ["InputChunk", "commit", "cancel", "silence", "InputChunk", "commit"]

@@ -115,8 +115,8 @@ async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() 
     session = a_session(SessionBounds(commands=100))
     for _ in range(50):
         session.commit()
-        session.forget()
-    for command in (session.commit, session.forget, lambda: session.change(LiveOptions())):
+        session.cancel()
+    for command in (session.commit, session.cancel, lambda: session.change(LiveOptions())):
         with pytest.raises(errors.SessionTooLong):
             command()
     assert len(session.input_log) == session.received_orders == 100

@@ -160,7 +160,7 @@ class InputLog:
             self._taken -= oldest < self._taken
             self._had -= oldest < self._had
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
         becomes silence, as audio is the clock."""
         items = list(self._items)

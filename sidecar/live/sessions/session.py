@@ -161,11 +161,11 @@ class Session:
         self.input_log.commit()
         self.news.set()
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Drop the open turn, and the audio since then that was not recognized. Results of ended
         turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
         self._order()
-        self.input_log.forget()
+        self.input_log.cancel()
         self.news.set()
 
     def meet(self, options: LiveOptions) -> None:

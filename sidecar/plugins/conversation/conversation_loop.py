@@ -211,7 +211,7 @@ class ConversationLoop:
 
     async def discard(self) -> None:
         """Discard the user's words that are not answered; wait as `commit` does."""
-        self.session.forget()
+        self.session.cancel()
         await self._acknowledged()
 
     async def _acknowledged(self) -> None:

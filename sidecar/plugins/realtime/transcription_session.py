@@ -191,7 +191,7 @@ class RealtimeTranscriptionConnection(RealtimeConnection):
         """Discard the current turn, after the results of committed ones. Later audio belongs to
         another turn, so it is not read before that."""
         dropped = self._dropped
-        self._session.forget()
+        self._session.cancel()
         self._turns.clear(self._session.received_s)
         while self._dropped == dropped and not self._session.over:
             self._news.clear()

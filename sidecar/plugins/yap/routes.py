@@ -147,7 +147,7 @@ class _YapConnection:
             case "cancel":
                 if self._utterances.cancel(message.ids):
                     self._samples.end()
-                    self._session.forget()
+                    self._session.cancel()
                 reason = message.payload.get("reason")
                 if not isinstance(reason, str) or not reason:
                     reason = "client_request"
@@ -175,7 +175,7 @@ class _YapConnection:
             self._session.commit()
         elif self._utterances.begin(message.ids):
             self._samples.end()
-            self._session.forget()
+            self._session.cancel()
 
     def _count(self, type: str) -> None:
         kind, count, most = "message", self._socket.count, websocket_connections.MESSAGES_PER_MINUTE
