@@ -83,7 +83,7 @@ class RpcCall:
         if self.over.is_set():
             raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
         self._outgoing.sent(size)
-        await self._connection.send_frame(frame)
+        await self._connection.send(frame)
 
     def send_nowait(self, **message: Any) -> None:
         """Queue a small message after earlier ones; a call that has ended ignores it."""
@@ -169,7 +169,8 @@ class RpcConnection(asyncio.Protocol):
                 else:
                     self.in_turn.append(call)
                     self._go_on()
-                await self.send({"call": call.number, "operation": operation, **arguments}, fds)
+                message = {"call": call.number, "operation": operation, **arguments}
+                await self.send(*channel.encode_with_files(message, fds, self._pid))
         except BaseException:
             self._ended(call.number)
             self.forget(call)
@@ -214,18 +215,14 @@ class RpcConnection(asyncio.Protocol):
         if self.in_turn and self.closed is None:
             self.in_turn[0].reached.set()
 
-    async def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send a message as `send_frame`, with at most `channel.MAX_FILES` open files.
+    async def send(self, frame: bytes, beside: Sequence[int] = ()) -> None:
+        """Send a frame after all earlier ones, with at most `channel.MAX_FILES` descriptors
+        ``beside`` it. If this is cancelled, nothing of it is sent.
 
         Raises:
             channel.ChannelClosed: the other side is gone.
             errors.MachineBusy: the machine has had no room for the files for long.
         """
-        await self.send_frame(*channel.encode_with_files(message, fds, self._pid))
-
-    async def send_frame(self, frame: bytes, beside: Sequence[int] = ()) -> None:
-        """Send a frame after all earlier ones, with descriptors ``beside`` it. If this is
-        cancelled, nothing of it is sent. Raise as `send`."""
         sent = refusals = 0
         await self._wait_drained()
         while beside and not sent:

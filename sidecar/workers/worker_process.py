@@ -337,9 +337,9 @@ class Heartbeat:
     forever.
 
     A process hangs if it waits too long for a recording's disk. It also hangs if it answers neither
-    within ``ping_timeout_s`` nor a second ping after that: the thread that answers only reads frames
-    and passes live audio on, whatever the engine computes. The second ping is for a service that
-    was blocked itself and has not read the first answer.
+    within ``ping_timeout_s`` nor a second ping after that: the thread that answers only reads
+    frames and passes live audio on, whatever the engine computes. The second ping is for a service
+    that was blocked itself and has not read the first answer.
     """
 
     def __init__(

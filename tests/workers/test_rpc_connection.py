@@ -65,6 +65,10 @@ async def ends(
     ours.close()
 
 
+async def send(line: RpcConnection, message: dict[str, Any], fds: list[int]) -> None:
+    await line.send(*channel.encode_with_files(message, fds, os.getpid()))
+
+
 async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.to_thread(work, *arguments)
 
@@ -75,9 +79,9 @@ async def test_message_larger_than_socket_buffer_waits_for_reader(
 ) -> None:
     line, theirs = ends
     text = "😀" * 500_000
-    await line.send({"text": text}, [recording.fileno()])
+    await send(line, {"text": text}, [recording.fileno()])
     line.send_nowait({"operation": "leave"})
-    following = asyncio.ensure_future(line.send({"text": "next"}, [recording.fileno()]))
+    following = asyncio.ensure_future(send(line, {"text": "next"}, [recording.fileno()]))
     await settle()
     assert not following.done(), "an open file does not go past what waits"
     received = [await in_thread(channel.receive_message, theirs) for _ in range(3)]
@@ -99,7 +103,7 @@ async def test_message_larger_than_socket_buffer_waits_for_reader(
 async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
-    cancelled = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    cancelled = asyncio.ensure_future(send(line, {"number": 1}, [recording.fileno()]))
     await asyncio.sleep(0)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -127,7 +131,7 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
 
     monkeypatch.setattr(line, "resume_writing", somebody_is_quicker)
     line.send_nowait({"text": "x" * 1_000_000})
-    sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    sending = asyncio.ensure_future(send(line, {"number": 1}, [recording.fileno()]))
     said: list[dict[str, Any]] = []
     while len(said) < 3:
         await asyncio.sleep(0)
@@ -154,7 +158,7 @@ async def test_open_file_is_sent_once_the_system_has_room_for_it(
         return send_fds(sock, frames, files)
 
     monkeypatch.setattr(socket, "send_fds", refused_once)
-    await line.send({"number": 1}, [recording.fileno()])
+    await send(line, {"number": 1}, [recording.fileno()])
     frame, (fd,) = await in_thread(channel.receive_message, theirs)
     os.close(fd)
     assert frame.message == {"number": 1}
@@ -176,7 +180,7 @@ async def test_open_file_is_tried_again_until_full_socket_takes_it(
     with contextlib.suppress(BlockingIOError):
         while True:
             held += line._sock.send(bytes(4096))
-    sending = asyncio.ensure_future(line.send({"number": 1}, [recording.fileno()]))
+    sending = asyncio.ensure_future(send(line, {"number": 1}, [recording.fileno()]))
     await until(lambda: len(tried) > 1, "the socket is full, and is tried again")
     assert not sending.done()
     while held:
@@ -216,7 +220,7 @@ async def test_invalid_frame_closes_connection(ends: Ends, heard: Heard) -> None
 async def test_waiting_send_raises_once_worker_is_gone(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs = ends
     line.send_nowait({"text": "x" * 1_000_000})
-    waiting = asyncio.ensure_future(line.send({}, [recording.fileno()]))
+    waiting = asyncio.ensure_future(send(line, {}, [recording.fileno()]))
     await asyncio.sleep(0)
     theirs.close()
     with pytest.raises(channel.ChannelClosed):
