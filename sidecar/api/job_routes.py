@@ -33,7 +33,7 @@ from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
-from sidecar.transcripts.transcript import Checkpoint, Finished, Peaks, Progress, SegmentReady
+from sidecar.transcripts.transcript import Finished, Peaks, Progress, ResumePoint, SegmentReady
 from sidecar.transcripts.transcript_formats import formatter_of, render_transcript, segment_body
 
 PATH = "/v1/jobs"
@@ -133,7 +133,7 @@ def event_body(
             return "progress", JobProgress.render(progress) | estimate
         case job_record.ReportedChange(SegmentReady(index, segment)):
             return "segment", {"index": index, "segment": segment_body(segment)}
-        case job_record.ReportedChange(Checkpoint() | Peaks()):  # internal; /peaks has the peaks
+        case job_record.ReportedChange(ResumePoint() | Peaks()):  # internal; /peaks has the peaks
             return None
         case job_record.ReportedChange(Finished(transcript), processing_s):
             return "done", {
@@ -158,22 +158,22 @@ class _Resumption:
     """Seconds of audio that were done when the attempt of a job began, by its events.
 
     ``job``: the job as it was when the stream was opened, if the stream lacks its first events.
-    For the events up to then its last attempt counts: some of its checkpoints may be later than
+    For the events up to then its last attempt counts: some of its resume points may be later than
     an event of these.
     """
 
     def __init__(self, job: job_record.JobRecord | None) -> None:
         self._job = job
-        self._settled_s = job.settled[-1].audio_s if job and job.settled else 0.0
+        self._resume_point_s = job.resume_points[-1].audio_s if job and job.resume_points else 0.0
         self._resumed_s = job.resumed_s if job else 0.0
 
     def after(self, event: job_record.JobEvent) -> float:
         """Return them as of ``event``, which follows the last one."""
         match event.change:
-            case job_record.ReportedChange(Checkpoint(audio_s=audio_s)):
-                self._settled_s = audio_s
+            case job_record.ReportedChange(ResumePoint(audio_s=audio_s)):
+                self._resume_point_s = audio_s
             case job_record.StartedChange(anew):
-                self._resumed_s = self._settled_s = 0.0 if anew else self._settled_s
+                self._resumed_s = self._resume_point_s = 0.0 if anew else self._resume_point_s
         if self._job and event.seq <= self._job.seq:
             self._resumed_s = self._job.resumed_s
         return self._resumed_s

@@ -335,7 +335,7 @@ def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Mat
 class DiarizationUpdate:
     """State of a diarization after ``end_s`` seconds.
 
-    ``snapshot``: the changes since the last checkpoint, if one is due.
+    ``snapshot``: the changes since the last resume point, if one is due.
     """
 
     end_s: float
@@ -345,13 +345,13 @@ class DiarizationUpdate:
 
 
 class _DiarizationState:
-    """State of a recording's diarization, and the schedule of its checkpoints."""
+    """State of a recording's diarization, and the schedule of its resume points."""
 
-    def __init__(self, diarizer: Diarizer, settle_s: float | None) -> None:
+    def __init__(self, diarizer: Diarizer, resume_point_interval_s: float | None) -> None:
         self._diarizer = diarizer
-        self._settle_s = settle_s
-        self._settled = diarizer.windows
-        self._settled_s: float | None = None
+        self._resume_point_interval_s = resume_point_interval_s
+        self._windows_before = diarizer.windows
+        self._resume_point_s: float | None = None
         self.latest = DiarizationUpdate(0.0, 0.0, ())
 
     def hear(self, end_s: float, block: Block) -> DiarizationUpdate:
@@ -368,12 +368,15 @@ class _DiarizationState:
         return DiarizationUpdate(self.latest.end_s, float("inf"), self._diarizer.turns)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
-        if self._settled_s is None:
-            self._settled_s = end_s
-        if self._settle_s is None or end_s - self._settled_s < self._settle_s:
+        if self._resume_point_s is None:
+            self._resume_point_s = end_s
+        if (
+            self._resume_point_interval_s is None
+            or end_s - self._resume_point_s < self._resume_point_interval_s
+        ):
             return None
-        snapshot = self._diarizer.snapshot(self._settled)
-        self._settled, self._settled_s = self._diarizer.windows, end_s
+        snapshot = self._diarizer.snapshot(self._windows_before)
+        self._windows_before, self._resume_point_s = self._diarizer.windows, end_s
         return snapshot
 
 
@@ -381,18 +384,18 @@ def diarize_in_background(
     diarizer: Diarizer,
     blocks: Iterable[tuple[float, Block]],
     cancelled: Callable[[], bool] | None = None,
-    settle_s: float | None = None,
+    resume_point_interval_s: float | None = None,
 ) -> Iterator[DiarizationUpdate]:
     """Yield the state after each block of (its end in seconds, samples), and at the end.
 
     The diarization runs on another thread. Once there is speech to recognize, it is at most
     `MAX_LEAD_S` seconds ahead; on a machine with one core it is not ahead at all. When
     ``cancelled()`` returns `True`, this generator ends. The thread then finishes its block alone,
-    which takes a second on a busy machine; without ``cancelled`` it is waited for. ``settle_s``:
-    interval of checkpoints; `None` for no checkpoints.
+    which takes a second on a busy machine; without ``cancelled`` it is waited for.
+    ``resume_point_interval_s``: in seconds of audio; `None` for no resume points.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
-    knowledge = _DiarizationState(diarizer, settle_s)
+    knowledge = _DiarizationState(diarizer, resume_point_interval_s)
     asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
     try:

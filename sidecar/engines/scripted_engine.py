@@ -7,7 +7,7 @@ transcript shows which audio it came from. Environment variables, all with the p
 - ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
 - ``FAILS``: a precision that does not load.
 - ``HOLD``: path of a file; while there is one, an attempt goes no further than its first second.
-- ``SETTLES``: seconds of audio between checkpoints. Default: 30.
+- ``SETTLES``: seconds of audio between resume points. Default: 30.
 - ``DEAF=1``: no audio is read.
 - ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
   service dies, too.
@@ -109,15 +109,15 @@ class ScriptedEngine:
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Yield one segment a second, with two speakers in turn."""
         for event in self.transcribe_from((), request):
-            if not isinstance(event, transcript.Checkpoint):
+            if not isinstance(event, transcript.ResumePoint):
                 yield event
 
     def transcribe_from(
         self,
-        checkpoints: Sequence[transcript.Checkpoint],
+        resume_points: Sequence[transcript.ResumePoint],
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[transcript.TranscriptionEvent]:
-        """Transcribe from the last checkpoint on."""
+        """Transcribe from the last resume point on."""
         from sidecar.audio.audio_decoder import equal_blocks
 
         if self._events:
@@ -125,12 +125,12 @@ class ScriptedEngine:
             return
         assert self._precision is not None
         audio, options = request.audio, request.options
-        segments = [segment for one in checkpoints for segment in one.segments]
+        segments = [segment for one in resume_points for segment in one.segments]
         samples, fingerprint = 0, 0
-        first = checkpointed = len(segments)
-        done_s = checkpoints[-1].audio_s if checkpoints else 0.0
-        if checkpoints:
-            fingerprint = checkpoints[-1].state["fingerprint"]
+        first = in_resume_points = len(segments)
+        done_s = resume_points[-1].audio_s if resume_points else 0.0
+        if resume_points:
+            fingerprint = resume_points[-1].state["fingerprint"]
         due = time.monotonic()
         for second in () if self._deaf else equal_blocks(audio, SPEC.sample_rate):
             start, samples = samples, samples + len(second)
@@ -155,9 +155,9 @@ class ScriptedEngine:
             segments.append(segment)
             yield transcript.SegmentReady(len(segments) - 1, segment)
             yield transcript.Progress(segment.end, audio.total_s)
-            if len(segments) - checkpointed >= self._settles:
-                new_segments, checkpointed = tuple(segments[checkpointed:]), len(segments)
-                yield transcript.Checkpoint(
+            if len(segments) - in_resume_points >= self._settles:
+                new_segments, in_resume_points = tuple(segments[in_resume_points:]), len(segments)
+                yield transcript.ResumePoint(
                     segment.end, SPEC.resumes, new_segments, {"fingerprint": fingerprint}
                 )
         yield transcript.Finished(

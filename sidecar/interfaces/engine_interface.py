@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from sidecar.audio import Block
 from sidecar.serialization import WireValues, to_plain
-from sidecar.transcripts.transcript import Checkpoint, SpeakerCandidate, TranscriptionEvent
+from sidecar.transcripts.transcript import ResumePoint, SpeakerCandidate, TranscriptionEvent
 
 AUTO = "auto"
 CancelCheck = Callable[[], bool]
@@ -118,7 +118,7 @@ class EngineSpec(ModelSpec):
     recordings at once, of each server if they are ``remote``: as many threads call `transcribe`.
     ``sessions``: the maximum of live sessions in one process; an engine with any is a
     `live.runtime.live_scheduler.LiveEngine`. ``translates``: into English. ``resumes``: version of
-    its checkpoints, changed whenever their meaning changes; an engine that has one is a
+    its resume points, changed whenever their meaning changes; an engine that has one is a
     `ResumableEngine`. ``by_voices``: its speaker labels come from
     `diarization/` only.
     """
@@ -326,17 +326,16 @@ class TranscriptionEngine(Protocol):
 
 
 class ResumableEngine(TranscriptionEngine, Protocol):
-    """Engine that yields checkpoints and continues from them."""
+    """Engine that yields resume points and continues from them."""
 
     def transcribe_from(
-        self, checkpoints: Sequence[Checkpoint], request: TranscriptionRequest
+        self, resume_points: Sequence[ResumePoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Transcribe as `TranscriptionEngine.transcribe`, with a `Checkpoint` about every half
+        """Transcribe as `TranscriptionEngine.transcribe`, with a `ResumePoint` about every half
         minute of audio.
 
-        ``checkpoints``: all checkpoints of this recording so far, empty at its beginning; the audio
-        is the whole recording. Segment numbers continue those of the checkpoints; `Finished` has
-        all.
+        ``resume_points``: all those of this recording so far, empty at its beginning; the audio is
+        the whole recording. Segment numbers continue theirs; `Finished` has all.
         """
 
 

@@ -17,10 +17,10 @@ from sidecar.audio.audio_source import RecordingRef
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.transcript import (
-    Checkpoint,
     Finished,
     Peaks,
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -58,7 +58,7 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class StartedChange:
-    """An attempt starts from the checkpoints; ``anew``: without them, because the engine cannot
+    """An attempt starts from the resume points; ``anew``: without them, because the engine cannot
     read them."""
 
     anew: bool = False
@@ -157,11 +157,11 @@ class JobEvent:
 
     @property
     def worn(self) -> JobEvent:
-        """Return the event as it is stored once its job has ended: a checkpoint without its state,
+        """Return the event as it is stored once its job has ended: a resume point without state,
         an edit without its precomputed result."""
         match self.change:
-            case ReportedChange(Checkpoint() as checkpoint, processing_s):
-                change = ReportedChange(replace(checkpoint, state={}), processing_s)
+            case ReportedChange(ResumePoint() as resume_point, processing_s):
+                change = ReportedChange(replace(resume_point, state={}), processing_s)
                 return replace(self, change=change)
             case EditedChange(step):
                 return replace(self, change=EditedChange(step))
@@ -203,7 +203,7 @@ class JobRecord:
     result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
     that runs. ``alone``: whether it runs beside no other, as the engine or the service died in it.
     ``key``: its idempotency key, unique for its owner. ``durable``: whether it survives the
-    process. ``seq``: number of the last event. ``settled``: checkpoints (dropped at its end).
+    process. ``seq``: number of the last event. ``resume_points``: none after its end.
     ``resumed_s``: seconds of audio that were done when its attempt, ``processing_s`` long so far,
     began. ``peaks``: loudness of each tenth of a second. ``crashes`` and ``interruptions``: how
     often the worker process or the service died in it since its last progress; ``passed``: how many
@@ -230,7 +230,7 @@ class JobRecord:
     interruptions: int = 0
     passed: int = 0
     refused: JobFailure | None = None
-    settled: tuple[Checkpoint, ...] = ()
+    resume_points: tuple[ResumePoint, ...] = ()
     segments: tuple[Segment, ...] = ()
     peaks: bytes = b""
     transcript: Transcript | None = None
@@ -293,8 +293,8 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
     running = record.state is JobState.RUNNING
     match event.change:
         case StartedChange(anew):
-            settled = () if anew else record.settled
-            fields = _fields_at_checkpoints(settled, record.audio_info.total_s)
+            resume_points = () if anew else record.resume_points
+            fields = _fields_at_resume_points(resume_points, record.audio_info.total_s)
             first = event.at if record.begun is None else record.begun
             return fields | {
                 "state": JobState.RUNNING,
@@ -306,7 +306,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
         case CrashedChange() if running:
             return {"alone": True, "crashes": record.crashes + 1}
         case RequeuedChange(counted, alone, passed) if running:
-            fields = _fields_at_checkpoints(record.settled, record.audio_info.total_s)
+            fields = _fields_at_resume_points(record.resume_points, record.audio_info.total_s)
             return fields | {
                 "state": JobState.QUEUED,
                 "attempts": record.attempts - (not counted),
@@ -315,7 +315,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
                 "alone": record.alone or alone,
             }
         case InterruptedChange():
-            fields = _fields_at_checkpoints(record.settled, record.audio_info.total_s)
+            fields = _fields_at_resume_points(record.resume_points, record.audio_info.total_s)
             return fields | {
                 "state": JobState.QUEUED,
                 "interruptions": record.interruptions + running,
@@ -351,15 +351,17 @@ def _edited_fields(record: JobRecord, event: JobEvent) -> Fields | None:
     return {"history": history, "transcript": transcript, "segments": transcript.segments}
 
 
-def _fields_at_checkpoints(settled: tuple[Checkpoint, ...], total_s: float | None) -> Fields:
-    """Return the fields as an attempt begins, with these checkpoints only."""
-    progress = Progress(settled[-1].audio_s if settled else 0.0, total_s)
-    segments = tuple(segment for one in settled for segment in one.segments)
-    return {"settled": settled, "segments": segments, "progress": progress}
+def _fields_at_resume_points(
+    resume_points: tuple[ResumePoint, ...], total_s: float | None
+) -> Fields:
+    """Return the fields as an attempt begins, with these resume points only."""
+    progress = Progress(resume_points[-1].audio_s if resume_points else 0.0, total_s)
+    segments = tuple(segment for one in resume_points for segment in one.segments)
+    return {"resume_points": resume_points, "segments": segments, "progress": progress}
 
 
 def _fields_at_end(state: JobState, at: float) -> Fields:
-    return {"state": state, "ended": at, "settled": (), "refused": None}
+    return {"state": state, "ended": at, "resume_points": (), "refused": None}
 
 
 def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -> Fields:
@@ -374,9 +376,9 @@ def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -
             return {"peaks": record.peaks[:first] + levels}
         case Peaks():
             return {}
-        case Checkpoint():
-            settled = (*record.settled, report)
-            return {"settled": settled, "crashes": 0, "interruptions": 0, "passed": 0}
+        case ResumePoint():
+            resume_points = (*record.resume_points, report)
+            return {"resume_points": resume_points, "crashes": 0, "interruptions": 0, "passed": 0}
         case Finished(transcript):
             progress = Progress(transcript.duration, transcript.duration)
             segments = tuple(transcript.segments)

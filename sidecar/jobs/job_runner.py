@@ -164,8 +164,8 @@ class Job:
         yield self.record
 
     def begin(self, form: str = "") -> None:
-        """Start an attempt from the checkpoints, if the engine reads their format (``form``)."""
-        anew = any(one.form != form for one in self.record.settled)
+        """Start an attempt from the resume points, if the engine reads their format (``form``)."""
+        anew = any(one.form != form for one in self.record.resume_points)
         self._append(job_record.StartedChange(anew))
 
     def apply_report(self, event: transcript.TranscriptionEvent, processing_s: float = 0.0) -> None:
@@ -332,9 +332,9 @@ class JobRun:
             if job.ended:  # while the engine loaded
                 return True
             resumes = job.record.durable and self._slot.spec.resumes
-            settled = job.record.settled if resumes else None
+            resume_points = job.record.resume_points if resumes else None
             events = engine.transcribe(
-                RecordingRequest(job.source, job.audio_info, plan, settled), self._max_s
+                RecordingRequest(job.source, job.audio_info, plan, resume_points), self._max_s
             )
             try:
                 async with aclosing(events):
@@ -354,7 +354,7 @@ class JobRun:
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
-        if isinstance(event, transcript.Checkpoint):
+        if isinstance(event, transcript.ResumePoint):
             await job.written()
 
 

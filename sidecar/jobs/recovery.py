@@ -90,8 +90,9 @@ async def requeue_unfinished(
     persistence: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
-    its checkpoint. Those whose recordings cannot be opened now are tried again every ``retry_s``
-    seconds; one whose disk does not answer keeps its thread, and those behind it wait a second."""
+    its last resume point. Those whose recordings cannot be opened now are tried again every
+    ``retry_s`` seconds; one whose disk does not answer keeps its thread, and those behind it wait a
+    second."""
     event_log = persistence.event_log
     unfinished = {
         one.id: opening_timeout_s(one) for one in event_log.all() if one.durable and not one.over

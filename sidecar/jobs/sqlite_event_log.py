@@ -29,7 +29,7 @@ from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamag
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts import transcript
 from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
-from sidecar.transcripts.transcript import Checkpoint, Progress, SegmentReady
+from sidecar.transcripts.transcript import Progress, ResumePoint, SegmentReady
 
 log = logging.getLogger(__name__)
 
@@ -211,11 +211,11 @@ class SqliteJobEventLog(JobEventLog):
         if not record.durable or event.superseded_by_next:
             return
         ended = record.over and event.ends
-        settled = [
+        resume_points = [
             one
             for one in (entry.events if ended else ())
             if isinstance(one.change, job_record.ReportedChange)
-            and isinstance(one.change.event, Checkpoint)
+            and isinstance(one.change.event, ResumePoint)
         ]
 
         def statements() -> Sequence[Statement]:
@@ -228,7 +228,7 @@ class SqliteJobEventLog(JobEventLog):
                         "UPDATE events SET change = ? WHERE job = ? AND seq = ?",
                         (self._encrypt(record, one), record.id, one.seq),
                     )
-                    for one in settled
+                    for one in resume_points
                 ),
             ]
 

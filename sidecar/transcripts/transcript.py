@@ -279,12 +279,12 @@ class Peaks:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Checkpoint at ``audio_s``: with it and earlier ones another attempt resumes from there.
+class ResumePoint:
+    """Resume point at ``audio_s``: with it and earlier ones another attempt resumes from there.
 
     ``form``: engine and version of the state (`EngineSpec.resumes`). ``segments``: those that
-    became final since the last checkpoint; their speakers may still be revised. ``state``: plain
-    values for the engine only, in addition to those of earlier checkpoints.
+    became final since the last resume point; their speakers may still be revised. ``state``: plain
+    values for the engine only, in addition to those of earlier resume points.
     """
 
     audio_s: float
@@ -300,12 +300,12 @@ class Finished:
     transcript: Transcript
 
 
-TranscriptionEvent = Progress | SegmentReady | Peaks | Checkpoint | Finished
+TranscriptionEvent = Progress | SegmentReady | Peaks | ResumePoint | Finished
 EVENT_NAMES: dict[type[TranscriptionEvent], str] = {
     Progress: "Progress",
     SegmentReady: "SegmentReady",
     Peaks: "Peaks",
-    Checkpoint: "Checkpoint",
+    ResumePoint: "Checkpoint",
     Finished: "Finished",
 }
 """Names in stored jobs and in messages: they stay, even if the classes are renamed."""

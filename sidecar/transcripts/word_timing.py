@@ -12,8 +12,8 @@ from operator import eq
 
 from sidecar.transcripts.transcript import (
     WORDS_BY_RULE,
-    Checkpoint,
     Finished,
+    ResumePoint,
     Segment,
     SegmentReady,
     TranscriptionEvent,
@@ -197,7 +197,7 @@ def with_word_times(event: TranscriptionEvent) -> TranscriptionEvent:
     match event:
         case SegmentReady():
             return replace(event, segment=estimate_word_times(event.segment))
-        case Checkpoint():
+        case ResumePoint():
             return replace(event, segments=tuple(map(estimate_word_times, event.segments)))
         case Finished(transcript):
             segments = tuple(map(estimate_word_times, transcript.segments))

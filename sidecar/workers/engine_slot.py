@@ -32,7 +32,7 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.transcripts.transcript import Checkpoint, TranscriptionEvent, from_wire, to_wire
+from sidecar.transcripts.transcript import ResumePoint, TranscriptionEvent, from_wire, to_wire
 from sidecar.workers import worker_process
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.rpc_client import RpcCall
@@ -46,13 +46,13 @@ TTS_CANCEL_TIMEOUT_S = 10.0
 
 
 class RecordingRequest(NamedTuple):
-    """Recording to transcribe. ``settled``: its checkpoints to resume from
-    (`engine_interface.ResumableEngine`); None if no checkpoints are wanted."""
+    """Recording to transcribe. ``resume_points``: those to resume from
+    (`engine_interface.ResumableEngine`); None if none are wanted."""
 
     source: AudioSource
     audio_info: AudioInfo
     options: TranscribeOptions
-    settled: Sequence[Checkpoint] | None = None
+    resume_points: Sequence[ResumePoint] | None = None
 
 
 class EngineLease:
@@ -104,12 +104,12 @@ class EngineLease:
             errors.SidecarError: the engine refused or failed it.
         """
         self._set_memory(recording.options.memory)
-        settled = recording.settled
+        resume_points = recording.resume_points
         wanted = {
             "facts": recording.audio_info.to_wire(),
             "options": recording.options.to_wire(),
             "max_s": max_s,
-            "settled": None if settled is None else [to_wire(one) for one in settled],
+            "settled": None if resume_points is None else [to_wire(one) for one in resume_points],
         }
         fds = [recording.source.fd]
         async with self.calling("transcribe", fds, **wanted, **self._call_options) as call:

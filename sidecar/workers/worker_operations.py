@@ -202,15 +202,15 @@ class WorkerOperations:
                     yield {"event": frame}
 
     def _events(
-        self, request: engine_interface.TranscriptionRequest, settled: list[dict[str, Any]] | None
+        self, request: engine_interface.TranscriptionRequest, points: list[dict[str, Any]] | None
     ) -> Iterator[transcript.TranscriptionEvent]:
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
-        if settled is None:
+        if points is None:
             return self._engine.transcribe(request)
         engine = cast(engine_interface.ResumableEngine, self._engine)
-        checkpoints = [cast(transcript.Checkpoint, transcript.from_wire(one)) for one in settled]
-        return engine.transcribe_from(checkpoints, request)
+        resume_points = [cast(transcript.ResumePoint, transcript.from_wire(one)) for one in points]
+        return engine.transcribe_from(resume_points, request)
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from sidecar.jobs.job_record import (
     ReportedChange,
     StartedChange,
 )
-from sidecar.transcripts.transcript import Checkpoint, Progress, Segment, SegmentReady
+from sidecar.transcripts.transcript import Progress, ResumePoint, Segment, SegmentReady
 
 BUFFER = 4
 FACTS = AudioInfo("wav", "sndfile", 3.0)
@@ -168,7 +168,7 @@ async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after:
     before = (
         StartedChange(),
         ReportedChange(Progress(70.0, 100.0), 9.0),
-        ReportedChange(Checkpoint(60.0, "test"), 9.0),
+        ReportedChange(ResumePoint(60.0, "test"), 9.0),
         InterruptedChange(),
         StartedChange(),
     )
@@ -185,10 +185,10 @@ async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after:
 async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after: int) -> None:
     before = (
         StartedChange(),
-        ReportedChange(Checkpoint(1800.0, "test"), 100.0),
+        ReportedChange(ResumePoint(1800.0, "test"), 100.0),
         InterruptedChange(),
         StartedChange(),
-        ReportedChange(Checkpoint(3000.0, "test"), 100.0),
+        ReportedChange(ResumePoint(3000.0, "test"), 100.0),
         ReportedChange(Progress(3100.0, 3600.0), 110.0),
     )
     later = (

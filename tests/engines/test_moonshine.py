@@ -37,8 +37,8 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
-    Checkpoint,
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -141,13 +141,13 @@ def test_reversed_speech_has_language_warning_with_advice(
 def test_language_warning_is_kept_in_checkpoint(
     engine: MoonshineEngine, backwards: Block, events_of_backwards: list[TranscriptionEvent]
 ) -> None:
-    settled = [
+    resume_points_read = [
         from_wire(json.loads(json.dumps(to_wire(one))))
         for one in events_of_backwards
-        if isinstance(one, Checkpoint)
+        if isinstance(one, ResumePoint)
     ]
-    assert settled
-    again = engine.transcribe_from(settled, spoken(backwards))
+    assert resume_points_read
+    again = engine.transcribe_from(resume_points_read, spoken(backwards))
     assert warnings(transcript_of(again)) == ["language_doubtful"]
 
 
@@ -444,15 +444,17 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
     engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people."""
-    monkeypatch.setattr(moonshine, "CHECKPOINT_INTERVAL_S", 8.0)
+    monkeypatch.setattr(moonshine, "RESUME_POINT_INTERVAL_S", 8.0)
     play = spoken(np.tile(endgame, 2))
     whole = list(engine.transcribe_from((), play))
-    checkpoints = [event for event in whole if isinstance(event, Checkpoint)]
-    assert len(checkpoints) >= 5
-    assert max(later.audio_s - one.audio_s for one, later in pairwise(checkpoints)) <= 10.0
-    settled = [from_wire(json.loads(json.dumps(to_wire(one)))) for one in checkpoints[:-1]]
-    known = sum(len(one.segments) for one in checkpoints[:-1])
-    again = list(engine.transcribe_from(settled, play))  # type: ignore[arg-type]
+    resume_points = [event for event in whole if isinstance(event, ResumePoint)]
+    assert len(resume_points) >= 5
+    assert max(later.audio_s - one.audio_s for one, later in pairwise(resume_points)) <= 10.0
+    resume_points_read = [
+        from_wire(json.loads(json.dumps(to_wire(one)))) for one in resume_points[:-1]
+    ]
+    known = sum(len(one.segments) for one in resume_points[:-1])
+    again = list(engine.transcribe_from(resume_points_read, play))  # type: ignore[arg-type]
     assert again[-1] == whole[-1]
     assert to_wire(again[-1]) == to_wire(whole[-1]), "with the confidences"
     segments = transcript_of(again).segments
@@ -462,7 +464,7 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
         assert edges == sorted(edges)
         assert segment.start <= edges[0] <= edges[-1] <= segment.end
     done = [event.audio_s_done for event in again if isinstance(event, Progress)]
-    assert done[0] > checkpoints[-2].audio_s, "it was heard again"
+    assert done[0] > resume_points[-2].audio_s, "it was heard again"
     ready = [event.index for event in again if isinstance(event, SegmentReady)]
     assert known > 0
     assert ready == [*range(known, known + len(ready))]

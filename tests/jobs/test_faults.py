@@ -25,7 +25,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
-from sidecar.transcripts.transcript import Checkpoint, Finished, SegmentReady
+from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -294,7 +294,7 @@ async def test_full_disk_at_begin_of_kept_job_pauses_queue_until_there_is_space(
         assert [job.record.attempts for job in jobs] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("kind", [SegmentReady, Checkpoint, Finished])
+@pytest.mark.parametrize("kind", [SegmentReady, ResumePoint, Finished])
 async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
     kind: type, tiny_disk: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

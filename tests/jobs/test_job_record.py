@@ -54,7 +54,7 @@ def test_any_event_history_gives_consistent_record(history: Sequence[JobChange])
         has_failed = record.state in (JobState.FAILED, JobState.CANCELLED)
         assert (record.error is not None) == has_failed
         if record.state is JobState.QUEUED:
-            settled = [segment for one in record.settled for segment in one.segments]
+            settled = [segment for one in record.resume_points for segment in one.segments]
             assert [*record.segments] == settled, "who waits has what is settled, and no more"
         same = ("id", "owner", "created", "audio", "options", "audio_info", "kept")
         assert [getattr(record, name) for name in same] == [getattr(before, name) for name in same]

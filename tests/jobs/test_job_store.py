@@ -45,10 +45,10 @@ from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.transcript import (
-    Checkpoint,
     Finished,
     Peaks,
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -58,7 +58,7 @@ from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 FINISHED = ReportedChange(Finished(SAID))
 BROKEN = FailedChange(JobFailure.of(errors.EngineFailed()))
-CHECKPOINT = ReportedChange(Checkpoint(1.0, "scripted", (), {"large": "state"}))
+RESUME_POINT = ReportedChange(ResumePoint(1.0, "scripted", (), {"large": "state"}))
 
 
 def segment(at: int) -> ReportedChange:
@@ -354,10 +354,10 @@ async def test_state_of_checkpoint_is_kept_until_the_job_has_ended(
     end: JobChange | None, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
-    await opened.work(record.id, StartedChange(), CHECKPOINT)
+    await opened.work(record.id, StartedChange(), RESUME_POINT)
     assert "'large'" in str(await opened.events(record.id))
     await (store.cancel(record.id) if end is None else opened.work(record.id, end))
-    assert (await store.get(record.id)).settled == ()
+    assert (await store.get(record.id)).resume_points == ()
     assert "'large'" not in str(await opened.events(record.id))
 
 

@@ -10,9 +10,9 @@ from job_event_histories import submitted
 
 from sidecar.jobs import job_record
 from sidecar.jobs.job_runner import POISON_WEIGHT, poison_error
-from sidecar.transcripts.transcript import Checkpoint
+from sidecar.transcripts.transcript import ResumePoint
 
-SETTLED = job_record.ReportedChange(Checkpoint(1.0, "form", (), {}), 1.0)
+RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(
 ) -> None:
     record = submitted()
     for change in deaths:
-        record = happened(record, job_record.StartedChange(), SETTLED, change)
+        record = happened(record, job_record.StartedChange(), RESUME_POINT, change)
         assert poison_error(record) is None
 
 
@@ -82,7 +82,7 @@ def test_attempts_passed_on_by_nodes_do_not_count_as_deaths() -> None:
     for _ in range(POISON_WEIGHT):
         record = happened(record, job_record.StartedChange(), passed)
     assert (record.crashes, record.interruptions, record.passed) == (0, 0, POISON_WEIGHT)
-    assert happened(record, job_record.StartedChange(), SETTLED).passed == 0
+    assert happened(record, job_record.StartedChange(), RESUME_POINT).passed == 0
 
 
 def happened(record: job_record.JobRecord, *changes: job_record.JobChange) -> job_record.JobRecord:

@@ -53,9 +53,9 @@ from sidecar.storage.encryption import Cipher
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts.transcript import (
-    Checkpoint,
     Finished,
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -65,7 +65,7 @@ from sidecar.transcripts.transcript_edits import RedoStep, RenameSpeaker, Rewrit
 KEY = "a-key-of-a-test-and-of-nobody-else"
 SAID = Segment(0.0, 1.0, "the quick brown fox")
 DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
-CHECKPOINT = ReportedChange(Checkpoint(1.0, "form", (SAID,), {"state": "of an engine"}))
+RESUME_POINT = ReportedChange(ResumePoint(1.0, "form", (SAID,), {"state": "of an engine"}))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_nu
     happen(store, done.id, StartedChange(), ReportedChange(SegmentReady(0, SAID), 0.5))
     happen(store, done.id, DONE, *edits)
     assert store.get(done.id).history.revision == 3
-    happen(store, running.id, StartedChange(), CHECKPOINT, ReportedChange(Progress(2.0, 3.0)))
+    happen(store, running.id, StartedChange(), RESUME_POINT, ReportedChange(Progress(2.0, 3.0)))
     happen(store, running.id, ReportedChange(SegmentReady(1, SAID)))
     await store.written()
     known, log = store.all(), store.events(done.id)
@@ -114,7 +114,7 @@ async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_nu
         assert [one.id for one in found] == [done.id, running.id, waiting.id]
         assert found[0] == known[0]
         assert [*again.events(done.id)] == [*log]
-        assert found[1].settled == known[1].settled
+        assert found[1].resume_points == known[1].resume_points
         assert found[2] == waiting
         assert again.by_key(waiting.owner, "2") == waiting
         assert passing.id not in {one.id for one in found}
@@ -140,7 +140,14 @@ async def test_every_cut_of_log_is_an_earlier_state_with_all_acknowledged_events
             states[job.id] = [job]
         job_id = chance.choice([*states])
         change = chance.choice(
-            [StartedChange(), CHECKPOINT, CHECKPOINT, DONE, CancelledChange(), InterruptedChange()]
+            [
+                StartedChange(),
+                RESUME_POINT,
+                RESUME_POINT,
+                DONE,
+                CancelledChange(),
+                InterruptedChange(),
+            ]
         )
         states[job_id].append(store.append(job_id, change))
         if chance.random() < 0.6:
@@ -179,14 +186,14 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     pages = store.journal.connection.execute("PRAGMA page_count").fetchone()[0]
     store.journal.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     state = {"state": "x" * 100_000}
-    store.append(large.id, ReportedChange(Checkpoint(1.0, "form", (), state)))
+    store.append(large.id, ReportedChange(ResumePoint(1.0, "form", (), state)))
     store.append(small.id, CancelledChange())
     with pytest.raises(errors.DiskFull):
         await store.written(large.id)
     await store.written(small.id)
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
     assert found[small.id].state is JobState.CANCELLED
-    assert found[large.id].settled == ()
+    assert found[large.id].resume_points == ()
     store.append(small.id, CancelledChange())
     await store.written(small.id)
     assert caplog.text.count("cannot be persisted") == 1, "it was logged again for other jobs"
@@ -195,7 +202,7 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     store.append(added(store).id, StartedChange())
     await store.written(large.id)
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
-    assert found[large.id].settled[0].state == state, "what was owed was forgotten"
+    assert found[large.id].resume_points[0].state == state, "what was owed was forgotten"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +355,7 @@ async def test_deletion_is_answered_once_the_job_is_in_no_file(
 ) -> None:
     for number in range(5):
         key = IdempotencyKey(f"key-{number}-of-nobody", "digest")
-        job = added(store, StartedChange(), CHECKPOINT, DONE, key=key)
+        job = added(store, StartedChange(), RESUME_POINT, DONE, key=key)
         await store.written()
         store.delete(job.id)
         await until(lambda: job.id not in _kept_in(folder))  # noqa: B023
@@ -464,7 +471,7 @@ class NotingCipher:
 
 async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEventLog) -> None:
     store.cipher = cipher = NotingCipher(store.cipher)  # type: ignore[assignment]
-    job = added(store, StartedChange(), CHECKPOINT, DONE)
+    job = added(store, StartedChange(), RESUME_POINT, DONE)
     await store.written(job.id)
     assert len(cipher.threads) == 1
     assert threading.current_thread() not in cipher.threads

@@ -18,7 +18,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import WaitQueue
-from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript
+from sidecar.transcripts.transcript import Finished, ResumePoint, Transcript
 
 NewJob = Callable[..., Job]
 
@@ -210,7 +210,7 @@ async def test_only_attempt_over_whole_recording_is_measured(
     lineup.begin(job, 0)
     job.begin("test")
     if resumed:
-        job.apply_report(Checkpoint(60.0, "test"), 9.0)
+        job.apply_report(ResumePoint(60.0, "test"), 9.0)
         job.requeue()
         job.begin("test")
     job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)

@@ -13,7 +13,7 @@ def test_event_names_in_stored_jobs_are_unchanged() -> None:
     assert {*sqlite_event_log.PLAIN_CHANGES} == {*words.split()}
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
     names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
-    names |= {transcript.to_wire(transcript.Checkpoint(0.0, ""))["event"]}
+    names |= {transcript.to_wire(transcript.ResumePoint(0.0, ""))["event"]}
     assert names == {"Progress", "Peaks", "Checkpoint"}
     assert {*transcript.EVENT_NAMES.values()} == names | {"SegmentReady", "Finished"}
 

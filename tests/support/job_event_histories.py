@@ -19,7 +19,7 @@ reports = st.one_of(
     st.builds(transcript.Peaks, st.integers(0, 9), st.binary(max_size=9)),
     st.builds(transcript.SegmentReady, st.integers(0, 6), segments),
     st.builds(
-        transcript.Checkpoint,
+        transcript.ResumePoint,
         seconds,
         texts,
         st.lists(segments, max_size=3).map(tuple),

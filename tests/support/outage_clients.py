@@ -23,7 +23,7 @@ from bench.serving import Server
 ENDED = ("done", "failed", "cancelled")
 REQUEST_LIMIT_S = 30.0  # six times what the service promises: then it counts as no answer
 POLL_S = 0.1
-SETTLES = 2  # segments between two checkpoints of the engine
+SETTLES = 2  # segments between two resume points of the engine
 NUMBERS = itertools.count(random.randrange(1 << 30))  # no two recordings are alike
 
 

@@ -19,8 +19,8 @@ from sidecar.plugins.openai.request import OpenAIAnswerOptions, OpenAIGranularit
 from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
-    Checkpoint,
     Finished,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -66,7 +66,7 @@ def test_confidence_is_geometric_mean_of_three_digits(
 
 
 def test_confidence_survives_worker_wire_and_journal() -> None:
-    for event in (Finished(FOUND), SegmentReady(0, SURE), Checkpoint(1.0, "x", (SURE,))):
+    for event in (Finished(FOUND), SegmentReady(0, SURE), ResumePoint(1.0, "x", (SURE,))):
         (again,) = {json.dumps(to_wire(from_wire(json.loads(json.dumps(to_wire(event))))))}
         assert again == json.dumps(to_wire(event))
         assert '"confidence": 0.6, "language": "en"' in again

@@ -17,7 +17,7 @@ from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import LiveUnavailable
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.language_detection import doubtful_language_notice
-from sidecar.transcripts.transcript import Checkpoint, Finished, Transcript, TranscriptionEvent
+from sidecar.transcripts.transcript import Finished, ResumePoint, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.engines.moonshine.moonshine_recognizer import (
@@ -43,10 +43,10 @@ SPEC = engine_interface.EngineSpec(
     requires=("moonshine_voice", "onnxruntime"),
     # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
-    resumes="moonshine-4",  # changes whenever the meaning of checkpoints changes
+    resumes="moonshine-4",  # changes whenever the meaning of resume points changes
 )
-CHECKPOINT_INTERVAL_S = 20.0
-"""Seconds between checkpoints; diarization ahead of the words is lost with them."""
+RESUME_POINT_INTERVAL_S = 20.0
+"""Seconds between resume points; diarization ahead of the words is lost with them."""
 
 
 class MoonshineEngine(LiveSessions):
@@ -80,10 +80,10 @@ class MoonshineEngine(LiveSessions):
         yield from self._events(None, request)
 
     def transcribe_from(
-        self, checkpoints: Sequence[Checkpoint], request: engine_interface.TranscriptionRequest
+        self, resume_points: Sequence[ResumePoint], request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Transcribe from the last checkpoint on."""
-        yield from self._events(checkpoints, request)
+        """Transcribe from the last resume point on."""
+        yield from self._events(resume_points, request)
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
@@ -132,7 +132,7 @@ class MoonshineEngine(LiveSessions):
 
     def _events(
         self,
-        checkpoints: Sequence[Checkpoint] | None,
+        resume_points: Sequence[ResumePoint] | None,
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
@@ -142,12 +142,12 @@ class MoonshineEngine(LiveSessions):
         assert self._speaker_models is not None
         options = request.options
         diarizer = Diarizer.wished(self._speaker_models, options)
-        settle_s = None if checkpoints is None else CHECKPOINT_INTERVAL_S
+        resume_point_interval_s = None if resume_points is None else RESUME_POINT_INTERVAL_S
         work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, diarizer, self._gap_vad, request, settle_s
+            self._recognizer, diarizer, self._gap_vad, request, resume_point_interval_s
         )
-        if checkpoints:
-            work.go_on(checkpoints)
+        if resume_points:
+            work.go_on(resume_points)
         for event in work.events():
             if request.cancelled():
                 return

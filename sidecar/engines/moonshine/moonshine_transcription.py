@@ -79,9 +79,9 @@ class MoonshineTranscription:
         speaker_diarizer: diarizer.Diarizer,
         vad: SileroVad | None,
         request: TranscriptionRequest,
-        settle_s: float | None = None,
+        resume_point_interval_s: float | None = None,
     ) -> None:
-        """``settle_s``: interval of checkpoints in seconds of audio; `None` for no checkpoints."""
+        """``resume_point_interval_s``: in seconds of audio; `None` for no resume points."""
         self._recognizer = recognizer
         self._speaker_diarizer = speaker_diarizer
         self._vad = vad
@@ -95,16 +95,16 @@ class MoonshineTranscription:
         """Speech that the diarization has missed."""
         self._missed_s = 0.0
         """Time up to which such speech has been found."""
-        self._settle_s = settle_s
-        self._checkpointed = 0
+        self._resume_point_interval_s = resume_point_interval_s
+        self._in_resume_points = 0
         self._again_s = 0.0
-        """Position up to which the audio was transcribed before the checkpoint."""
+        """Position up to which the audio was transcribed before the resume point."""
         self.confidence = Confidence()
         """Confidence of the recognizer in the whole recording."""
 
-    def go_on(self, checkpoints: Sequence[transcript.Checkpoint]) -> None:
-        """Restore the state of the checkpoints."""
-        states = [one.state for one in checkpoints]
+    def go_on(self, resume_points: Sequence[transcript.ResumePoint]) -> None:
+        """Restore the state of the resume points."""
+        states = [one.state for one in resume_points]
         self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._utterances = [
             MoonshineUtterance(
@@ -113,9 +113,9 @@ class MoonshineTranscription:
             for state in states
             for start, end, text, voice, sure, words in state["lines"]
         ]
-        self._checkpointed = len(self._utterances)
+        self._in_resume_points = len(self._utterances)
         self._recognized_s = states[-1]["said_s"]
-        self._again_s = checkpoints[-1].audio_s
+        self._again_s = resume_points[-1].audio_s
         self.confidence = Confidence(*states[-1].get("confidence", ()))
 
     @property
@@ -127,19 +127,21 @@ class MoonshineTranscription:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
         previous_turns: Sequence[SpeakerTurn] | None = None
         for update in diarizer.diarize_in_background(
-            self._speaker_diarizer, self._blocks(), settle_s=self._settle_s
+            self._speaker_diarizer,
+            self._blocks(),
+            resume_point_interval_s=self._resume_point_interval_s,
         ):
             if update.turns is not previous_turns or update.final_s == inf:
                 previous_turns = update.turns
                 yield from self._take(update)
             yield transcript.Progress.of(update.end_s, self._source.total_s)
             if update.snapshot is not None:
-                yield self._checkpoint(update.end_s, update.snapshot)
+                yield self._resume_point(update.end_s, update.snapshot)
 
-    def _checkpoint(self, end_s: float, voices: Mapping[str, Any]) -> transcript.Checkpoint:
-        """Return the checkpoint since the last one."""
-        lines = self._utterances[self._checkpointed :]
-        self._checkpointed = len(self._utterances)
+    def _resume_point(self, end_s: float, voices: Mapping[str, Any]) -> transcript.ResumePoint:
+        """Return the resume point since the last one."""
+        lines = self._utterances[self._in_resume_points :]
+        self._in_resume_points = len(self._utterances)
         state = {
             "lines": [astuple(line) for line in lines],
             "said_s": self._recognized_s,
@@ -147,7 +149,7 @@ class MoonshineTranscription:
             "confidence": astuple(self.confidence),
         }
         segments = tuple(map(self._segment, lines))
-        return transcript.Checkpoint(end_s, SPEC.resumes, segments, state)
+        return transcript.ResumePoint(end_s, SPEC.resumes, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:

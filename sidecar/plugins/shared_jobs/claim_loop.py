@@ -206,7 +206,7 @@ class ClaimLoop:
 
     async def drain(self, grace_s: float) -> None:
         """Claim no more. Running jobs have ``grace_s`` to end; then other nodes resume
-        them from their checkpoints."""
+        them from their resume points."""
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()

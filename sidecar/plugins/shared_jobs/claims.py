@@ -38,7 +38,7 @@ WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 TAKE_UP_TRIES = 3
 """Tries to read some events of a claimed job, before it is released and others are claimed."""
 PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
-"""Events that are read at once. A recording of a day has 4,000 checkpoints with 110 MB of states,
+"""Events read at once. A recording of a day has 4,000 resume points with 110 MB of states,
 which no line carries within the time limit of a call."""
 _PAGE = """
     SELECT job, seq, at, kind, data FROM (

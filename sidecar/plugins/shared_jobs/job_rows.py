@@ -43,7 +43,7 @@ EVENT_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
     transcript.Progress: "progress",
     transcript.SegmentReady: "segmentready",
     transcript.Peaks: "peaks",
-    transcript.Checkpoint: "checkpoint",
+    transcript.ResumePoint: "checkpoint",
     transcript.Finished: "finished",
 }
 """Kinds of events in the database. SQL compares them, so they do not depend on class names."""

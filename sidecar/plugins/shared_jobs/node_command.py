@@ -12,7 +12,7 @@ def run_node(given: dict[str, Any]) -> int:
     A node accepts no requests for jobs; it claims queued jobs that fit this machine while it is
     free. All services of a cluster have the same journal, key and folder for uploads. A node serves
     only /health, the probes and /metrics. When it is stopped it claims no more; running jobs have
-    shutdown_grace to finish, then another node resumes them from their checkpoints.
+    shutdown_grace to finish, then another node resumes them from their resume points.
 
     Examples:
 

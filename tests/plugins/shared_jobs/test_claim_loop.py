@@ -44,7 +44,7 @@ from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.metrics import JobMetrics, OutcomeWindow
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences
-from sidecar.transcripts.transcript import Checkpoint, SegmentReady
+from sidecar.transcripts.transcript import ResumePoint, SegmentReady
 
 NEVER_S = 1e6
 LONG_S = 10.0
@@ -137,7 +137,7 @@ async def services(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine at half a second a recording, with a checkpoint for each second."""
+    """An engine at half a second a recording, with a resume point for each second."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
 
@@ -245,7 +245,9 @@ async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_ref
 ) -> None:
     async with services(1, shared, UNCHECKED) as (first,):
         job_id = shared.send()
-        await until(lambda: shared.changes(job_id, ReportedChange) and shared.get(job_id).settled)
+        await until(
+            lambda: shared.changes(job_id, ReportedChange) and shared.get(job_id).resume_points
+        )
         first.refuses_all()
         async with services(1, shared) as (second,):
             shared.lose(job_id)
@@ -329,7 +331,7 @@ async def test_job_cancelled_while_its_recording_is_opened_never_runs(
 async def test_node_that_claims_a_lost_job_again_runs_it_once(shared: Jobs, hold: Hold) -> None:
     async with services(1, shared, UNCHECKED, places=2) as (one,):
         job_id = shared.send()
-        await until(lambda: shared.get(job_id).settled)
+        await until(lambda: shared.get(job_id).resume_points)
         shared.lose(job_id)
         await until(lambda: len(one.claims.claimed) == 2)
         hold.release()
@@ -346,10 +348,10 @@ async def test_engine_pauses_at_checkpoint_while_database_is_away(
     one.claims.down = True
     known = shared.get(job_id)
     hold.release()
-    await until(lambda: len(one.log.get(job_id).settled) > len(known.settled))
+    await until(lambda: len(one.log.get(job_id).resume_points) > len(known.resume_points))
     paused, missed = one.log.get(job_id), one.claims.missed.count("report")
     await until(lambda: one.claims.missed.count("report") >= missed + 3)
-    assert isinstance(one.slot.given, Checkpoint), "the job asked the engine for more"
+    assert isinstance(one.slot.given, ResumePoint), "the job asked the engine for more"
     assert one.log.get(job_id) == paused
     assert not paused.over
     assert shared.get(job_id) == known
@@ -423,7 +425,7 @@ async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoint
     one: Service, shared: Jobs, grace_s: float, hold: Hold
 ) -> None:
     job_id, next_id = shared.send(), shared.send()
-    await until(lambda: shared.get(job_id).settled)
+    await until(lambda: shared.get(job_id).resume_points)
     if grace_s:
         hold.release()
     await one.node.drain(grace_s)
@@ -431,7 +433,7 @@ async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoint
     assert not shared.claimed
     assert waiting.state is JobState.QUEUED
     assert record.state is (JobState.DONE if grace_s else JobState.QUEUED)
-    assert grace_s or (record.settled and record.interruptions == record.crashes == 0)
+    assert grace_s or (record.resume_points and record.interruptions == record.crashes == 0)
     assert grace_s or shared.changes(job_id, RequeuedChange) == 1
     hold.spare_new_workers()
     async with services(1, shared) as (other,):
@@ -452,7 +454,7 @@ async def test_node_closed_without_drain_releases_its_jobs(shared: Jobs, hold: H
 async def test_drain_ends_while_database_is_away(shared: Jobs, hold: Hold) -> None:
     async with services(1, shared, QUICK | {"final_report_s": 0.1}) as (one,):
         job_id = shared.send()
-        await until(lambda: shared.get(job_id).settled)
+        await until(lambda: shared.get(job_id).resume_points)
         one.claims.down = True
         try:
             await one.node.drain(0.0)
@@ -616,7 +618,7 @@ async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_ch
 ) -> None:
     async with services(1, shared, QUICK | {"storage_backoff_s": NEVER_S}) as (full,):
         job_id = shared.send()
-        await until(lambda: shared.get(job_id).settled)
+        await until(lambda: shared.get(job_id).resume_points)
         job = full.queue.live(job_id)
         assert job is not None
         job.put_off(errors.DiskFull())
@@ -624,7 +626,7 @@ async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_ch
         assert full.node.paused is not None
         waits = shared.get(job_id)
         assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
-        assert waits.settled
+        assert waits.resume_points
         hold.spare_new_workers()
         async with services(1, shared):
             await shared.done(job_id)
@@ -741,7 +743,7 @@ async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again
         for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
             shared.append(job_id, change)
         assert shared.get(job_id).passed == 1
-    await until(lambda: shared.get(job_id).settled)
+    await until(lambda: shared.get(job_id).resume_points)
     job = one.queue.live(job_id)
     assert job is not None
     job.fail(error())

@@ -12,7 +12,7 @@ from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.plugins.shared_jobs.held_claims import HeldClaim
-from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
 pytestmark = virtual_time
 DONE = job_record.ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
@@ -63,7 +63,7 @@ async def test_events_of_one_moment_are_one_report_without_superseded_progress(w
         *(job_record.ReportedChange(Progress(at, 3.0)) for at in (0.5, 1.0, 1.5)),
     )
     work.happens(
-        job_record.ReportedChange(Checkpoint(1.5, "scripted", (), {})),
+        job_record.ReportedChange(ResumePoint(1.5, "scripted", (), {})),
         job_record.ReportedChange(Progress(2.0, 3.0)),
     )
     await work.reporter.flushed()

@@ -31,9 +31,9 @@ from sidecar.plugins.shared_jobs import claims
 from sidecar.plugins.shared_jobs.claim_loop import EligibilityJudge
 from sidecar.plugins.shared_jobs.claims import PAGE_BYTES, Claim, ClaimPreferences
 from sidecar.plugins.shared_jobs.held_claims import HeldClaims
-from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
-SETTLED = ReportedChange(Checkpoint(1.0, "scripted", (SAID,), {"state": 1}))
+RESUME_POINT = ReportedChange(ResumePoint(1.0, "scripted", (SAID,), {"state": 1}))
 SENDERS = 4
 NO = JobFailure.of(errors.AudioTooLong())
 
@@ -434,15 +434,15 @@ async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None
         assert sum(job.refused is not None for job in found) == told
 
 
-async def interrupted(node: Service, checkpoints: int, state_bytes: int) -> JobRecord:
-    """A job with so many checkpoints, whose node died."""
+async def interrupted(node: Service, count: int, state_bytes: int) -> JobRecord:
+    """A job with so many resume points, whose node died."""
     await node.submit("a")
     claim = await node.claimed()
-    states = [{"persons": "A" * state_bytes}] * checkpoints
-    settled = [
-        ReportedChange(Checkpoint(float(at), "f", (), one)) for at, one in enumerate(states, 1)
+    states = [{"persons": "A" * state_bytes}] * count
+    resume_points = [
+        ReportedChange(ResumePoint(float(at), "f", (), one)) for at, one in enumerate(states, 1)
     ]
-    assert await node.report(claim, claim.record, StartedChange(), *settled) is not None
+    assert await node.report(claim, claim.record, StartedChange(), *resume_points) is not None
     await die(node)  # which the database adds as an event that has only a kind
     return await node.jobs.get(claim.record.id)
 
@@ -461,7 +461,9 @@ async def test_events_of_interrupted_job_are_read_in_pages(
     monkeypatch.setattr(node.database, "fetch", noted)
     claim = await node.claimed()
     assert (claim.record.seq, claim.record.interruptions) == (record.seq, 1)
-    assert [len(one.state["persons"]) for one in claim.record.settled] == [PAGE_BYTES // 8] * 30
+    assert [len(one.state["persons"]) for one in claim.record.resume_points] == [
+        PAGE_BYTES // 8
+    ] * 30
     assert max(pages) < 2 * PAGE_BYTES
 
 
@@ -664,7 +666,7 @@ async def test_node_whose_job_lost_events_in_the_database_loses_its_claim(shared
     assert begun is not None
     await node.database.fetch("DELETE FROM vibevoice.events")  # a standby had not heard of it
     await node.database.fetch("UPDATE vibevoice.jobs SET seq = 0, state = 'queued'")
-    assert await node.report(claim, begun, SETTLED) is None
+    assert await node.report(claim, begun, RESUME_POINT) is None
     assert (await other.claimed()).record.id == job.id
 
 

@@ -33,12 +33,12 @@ from sidecar.plugins.shared_jobs.claims import (
     ClaimPreferences,
     ClaimStore,
 )
-from sidecar.transcripts.transcript import Checkpoint, Finished, Progress, Transcript
+from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
 LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
 NEVER_S = 1e6
-CHECKPOINT = Checkpoint(1.0, "scripted", (), {"bytes": 1})
+RESUME_POINT = ResumePoint(1.0, "scripted", (), {"bytes": 1})
 DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 
@@ -229,12 +229,12 @@ async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
     await added(store)
     claim = await claimed(one)
     record = await says(
-        one, claim, StartedChange(), ReportedChange(CHECKPOINT), RequeuedChange(counted=True)
+        one, claim, StartedChange(), ReportedChange(RESUME_POINT), RequeuedChange(counted=True)
     )
     await one.release(claim.token)
     again = await claimed(other)
     assert again.record == record
-    assert again.record.settled == (CHECKPOINT,)
+    assert again.record.resume_points == (RESUME_POINT,)
     assert again.token != claim.token
 
 
@@ -249,7 +249,7 @@ async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store)
 
 async def test_repeated_report_is_persisted_once(store: Store) -> None:
     node, job_id, claim = await at_work(store)
-    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT))
+    record, events = then(claim.record, StartedChange(), ReportedChange(RESUME_POINT))
     for _ in range(3):
         assert await node.report(claim.token, 0, record, events)
     assert await store.events(job_id) == events
@@ -262,7 +262,7 @@ async def test_repeated_report_is_persisted_once(store: Store) -> None:
 async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
     node, job_id, claim = await at_work(store)
     await says(node, claim, StartedChange())
-    record, events = then(claim.record, StartedChange(), ReportedChange(CHECKPOINT), gap=3)
+    record, events = then(claim.record, StartedChange(), ReportedChange(RESUME_POINT), gap=3)
     assert not await node.report(claim.token, 0, record, events)
     assert [one.change for one in await store.events(job_id)] == [
         StartedChange(),

@@ -46,7 +46,7 @@ from sidecar.plugins.shared_jobs.postgres_database import (
 from sidecar.plugins.shared_jobs.s3_storage import S3Client, S3Unavailable
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service as FrontService
-from sidecar.transcripts.transcript import Checkpoint, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript import ResumePoint, Segment, SegmentReady, Transcript
 from sidecar.transcripts.transcript_edits import RenameSpeaker
 
 SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wav"
@@ -356,11 +356,11 @@ async def secret_job(front: Service, node: Service) -> JobRecord:
     await node.claims.judge({record.id: None})
     claim = await node.claimed()
     words = Segment(0.0, 1.0, SECRETS[0], 0)
-    settled = ReportedChange(Checkpoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
+    resume_point = ReportedChange(ResumePoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
     done = replace(DONE.event, transcript=Transcript((words,), "en", 3.0, "scripted", "fp32"))
     heard = ReportedChange(SegmentReady(0, words))
     after = await node.report(
-        claim, claim.record, StartedChange(), heard, settled, ReportedChange(done)
+        claim, claim.record, StartedChange(), heard, resume_point, ReportedChange(done)
     )
     assert after is not None
     return await front.jobs.edit(after, EditedChange((RenameSpeaker(0, SECRETS[2]),)))
