@@ -154,16 +154,16 @@ def test_uploads_count_while_they_arrive() -> None:
     clock = Clock()
     room = Reservations(10, 1 << 20, clock)
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(upload_bytes=3600))
-    room.body(ANONYMOUS).grow(100_000)
-    body = room.body(anna)
+    room.reserve_upload(ANONYMOUS).grow(100_000)
+    body = room.reserve_upload(anna)
     body.grow(3000)
-    room.body(anna).release()  # there is some left
+    room.reserve_upload(anna).release()  # there is some left
     body.grow(1600)
     with pytest.raises(errors.UploadsLimited) as refused:
-        room.body(anna)
+        room.reserve_upload(anna)
     assert refused.value.retry_after == 1001
     clock.now += 1001
-    room.body(anna)
+    room.reserve_upload(anna)
 
 
 def test_waiting_audio_is_limited_but_one_recording_has_any_length() -> None:

@@ -71,7 +71,7 @@ def test_root_issues_no_tokens_in_a_folder_of_another_user(data: Path, there: bo
 
 def test_root_restores_nothing_into_a_folder_of_another_user(data: Path, tmp_path: Path) -> None:
     with as_service():
-        keeps(data).store.close()
+        keeps(data).event_log.close()
     saved = tmp_path / "saved.tar"
     back_up_jobs(data / "jobs", saved)
     shutil.rmtree(data / "jobs")
@@ -163,8 +163,8 @@ def test_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
 
 def test_unreadable_database_is_reported_with_its_owner(data: Path) -> None:
     with as_service():
-        keeps(data).store.close()
-    with closing(keeps(data).store):
+        keeps(data).event_log.close()
+    with closing(keeps(data).event_log):
         os.chown(data / "jobs" / "jobs.db", 0, 0)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
         keeps(data)

@@ -76,7 +76,7 @@ async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
 
     assert restore_jobs(file, new) == made
     assert {path.stat().st_mode & 0o777 for path in new.rglob("*") if path.is_file()} == {0o600}
-    with closing((again := keeping_in(new)).store) as store:
+    with closing((again := keeping_in(new)).event_log) as store:
         states = {one.id: one.state for one in store.all()}
         assert states == {
             waiting.id: JobState.QUEUED,
@@ -120,7 +120,7 @@ async def test_backup_of_many_recordings_opens_few_at_once(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (made.jobs, made.recordings) == (60, 60)
     assert restore_jobs(tmp_path / "backup.tar", tmp_path / "other" / "jobs") == made
-    with closing((again := keeping_in(tmp_path / "other" / "jobs")).store) as store:
+    with closing((again := keeping_in(tmp_path / "other" / "jobs")).event_log) as store:
         for record in records:
             again.open(store.get(record.id)).close()
 
@@ -142,7 +142,7 @@ async def test_every_backup_is_of_one_moment_despite_concurrent_changes(
         file, new = tmp_path / f"{number}.tar", tmp_path / str(number) / "jobs"
         await asyncio.to_thread(back_up_jobs, tmp_path / "jobs", file)
         await asyncio.to_thread(restore_jobs, file, new)
-        with closing((again := keeping_in(new)).store) as store:
+        with closing((again := keeping_in(new)).event_log) as store:
             for record in store.all():
                 if not record.over:
                     again.open(record).close()

@@ -191,7 +191,7 @@ def test_tracing_without_its_packages_is_logged_and_off(
 
 
 def record(**fields: Any) -> job_record.JobRecord:
-    plain: Any = dict.fromkeys(("audio", "options", "facts", "progress"))
+    plain: Any = dict.fromkeys(("audio", "options", "audio_info", "progress"))
     return job_record.JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
 
 
