@@ -13,8 +13,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import pytest
@@ -24,9 +23,6 @@ from service_process import PATIENCE_S, halt, runs, until, wait_until, worker_pi
 from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart, Summary
-from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import channel, worker_main
 from sidecar.workers.engine_slot import EngineSlot
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
@@ -80,35 +76,6 @@ def test_transcript_is_sent_with_the_end_of_its_call() -> None:
     assert transcript.message["answer"]["event"]["event"] == "Finished"
     assert end is not None
     assert end.message == {"call": 1, "done": True}
-
-
-def test_live_session_ends_once() -> None:
-    tells: list[LiveEventCallback] = []
-    closed: list[bool] = []
-
-    def open_session(options: LiveOptions, begin: object, tell: LiveEventCallback) -> Any:
-        tells.append(tell)
-        return SimpleNamespace(backlog_s=0.0, close=lambda: closed.append(True))
-
-    operations = WorkerOperations()
-    operations._engine = cast(Any, SimpleNamespace(open=open_session))
-    begin, options = LiveSessionStart().to_wire(), LiveOptions().to_wire()
-    message = {"operation": "live", "begin": begin, "options": options}
-    ended: list[RpcRequest] = []
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        request = RpcRequest(1, message, [], RpcSender(theirs))
-        request.on_end = lambda: ended.append(request)
-        worker_main._serve_call(operations, request)
-        assert not ended, "it goes on"
-        tells[0](Summary(Transcript((), "en", 0.0, "made-up", "fp32")))
-        request.receive(channel.ChannelFrame({"call": 1, "cancel": True}, b"", 0))
-        theirs.shutdown(socket.SHUT_WR)
-        sent = [channel.receive_message(ours)[0].message for _ in range(2)]
-        with pytest.raises(channel.ChannelClosed):
-            channel.receive_message(ours)
-    assert [one.keys() - {"call"} for one in sent] == [{"answer"}, {"done"}]
-    assert (ended, closed) == ([request], [True])
 
 
 async def test_worker_outlives_thread_that_started_it() -> None:

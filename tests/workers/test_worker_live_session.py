@@ -1,0 +1,120 @@
+"""Live session in a worker: its input, its credit, its end."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from sidecar.interfaces.live_events import (
+    InputProcessed,
+    LiveEventCallback,
+    LiveSessionStart,
+    Summary,
+)
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.transcripts.transcript import Transcript
+from sidecar.workers import channel, worker_main
+from sidecar.workers.rpc_server import RpcRequest, RpcSender
+from sidecar.workers.worker_live_session import MAX_BACKLOG_S
+from sidecar.workers.worker_operations import WorkerOperations
+
+SECOND = bytes(2 * 16_000)
+
+
+class Engine:
+    """An engine whose only session is the engine itself, and recognizes when it is let."""
+
+    tell: LiveEventCallback
+
+    def __init__(self) -> None:
+        self.backlog_s, self.closed = 0.0, False
+
+    def open(self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback) -> Any:
+        self.tell = tell
+        return self
+
+    def push(self, what: Any) -> None:
+        self.backlog_s += len(what) / 16_000
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Call:
+    """The call of a live session that was begun in a worker."""
+
+    def __init__(self) -> None:
+        self.engine, operations = Engine(), WorkerOperations()
+        operations._engine = cast(Any, self.engine)
+        begin, options = LiveSessionStart().to_wire(), LiveOptions().to_wire()
+        message = {"operation": "live", "begin": begin, "options": options}
+        self.ours, self.theirs = socket.socketpair()
+        self.request = RpcRequest(1, message, [], RpcSender(self.theirs))
+        worker_main._serve_call(operations, self.request)
+
+    def receive(self, raw: bytes = b"", **fields: Any) -> None:
+        """As the listener's thread."""
+        frame = bytearray(channel.encode_frame({"call": 1, **fields}, raw))
+        received = channel.take_frame(frame)
+        assert received is not None
+        self.request.receive(received)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """All that the worker has sent."""
+        found = []
+        self.ours.setblocking(False)
+        with suppress(channel.ChannelClosed):
+            while True:
+                found.append(channel.receive_message(self.ours)[0].message)
+        return found
+
+
+@pytest.fixture
+def call() -> Iterator[Call]:
+    one = Call()
+    yield one
+    one.ours.close()
+    one.theirs.close()
+
+
+def test_session_ends_once(call: Call) -> None:
+    ended: list[None] = []
+    call.request.on_end = lambda: ended.append(None)
+    call.engine.tell(InputProcessed(1.0, 1.0))
+    assert not ended, "it goes on"
+    call.engine.tell(Summary(Transcript((), "en", 0.0, "made-up", "fp32")))
+    call.receive(cancel=True)
+    assert [one.keys() - {"call"} for one in call.sent()] == [{"answer"}, {"answer"}, {"done"}]
+    assert (ended, call.engine.closed) == ([None], True)
+
+
+def test_cancelled_session_is_closed(call: Call) -> None:
+    call.receive(cancel=True)
+    assert call.sent() == [{"call": 1, "done": True}]
+    assert call.engine.closed
+
+
+def test_service_gets_credit_only_while_little_audio_waits(call: Call) -> None:
+    seconds = 0
+    while call.engine.backlog_s <= MAX_BACKLOG_S:
+        call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})
+        seconds += 1
+    before = call.sent()
+    while seconds * len(SECOND) < channel.CREDIT_WINDOW_BYTES:
+        call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})
+        seconds += 1
+    call.engine.tell(InputProcessed(1.0, 1.0))
+    assert not [one for one in call.sent() if "granted" in one], "too much waits"
+    call.engine.backlog_s = MAX_BACKLOG_S
+    call.engine.tell(InputProcessed(30.0, 30.0))
+    granted = sum(one.get("granted", 0) for one in [*before, *call.sent()])
+    assert granted >= seconds * len(SECOND)
+
+
+def test_input_that_cannot_be_taken_fails_its_session_alone(call: Call) -> None:
+    call.receive(b"", told={"sound": "mp3", "rate": 16_000})
+    [end] = call.sent()
+    assert end["error"]["code"] == "engine_failed"
+    assert call.engine.closed
