@@ -7,6 +7,7 @@ A TTS engine turns text into audio. It runs in a worker process of its own; a ne
 `tts/` and a line in its tuple.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -114,12 +115,12 @@ class EngineSpec(ModelSpec):
     """Capabilities of an ASR engine.
 
     ``steerable``: it takes a prompt and, unless ``prompt_only``, a temperature, a limit of tokens
-    and windows. ``counted``: it takes the number of speakers. ``together``: the maximum of
-    recordings at once, of each server if they are ``remote``: as many threads call `transcribe`.
-    ``sessions``: the maximum of live sessions in one process; an engine with any is a
-    `live.runtime.live_scheduler.LiveEngine`. ``translates``: into English. ``resumes``: version of
-    its resume points, changed whenever their meaning changes; an engine that has one is a
-    `ResumableEngine`. ``by_voices``: its speaker labels come from
+    and windows. ``hotwords``: it takes these without a prompt. ``counted``: it takes the number of
+    speakers. ``together``: the maximum of recordings at once, of each server if they are
+    ``remote``: as many threads call `transcribe`. ``sessions``: the maximum of live sessions in one
+    process; an engine with any is a `live.runtime.live_scheduler.LiveEngine`. ``translates``: into
+    English. ``resumes``: version of its resume points, changed whenever their meaning changes; an
+    engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from
     `diarization/` only.
     """
 
@@ -127,6 +128,7 @@ class EngineSpec(ModelSpec):
     diarizes: bool
     steerable: bool = False
     prompt_only: bool = False
+    hotwords: bool = False
     counted: bool = False
     together: int = 1
     remote: bool = False
@@ -134,6 +136,12 @@ class EngineSpec(ModelSpec):
     resumes: str = ""
     sessions: int = 0
     by_voices: bool = False
+
+
+def join_prompt(prompt: str, hotwords: Sequence[str]) -> str:
+    """Return a context and hotwords as one text; '' without either."""
+    between = " " if prompt and unicodedata.category(prompt[-1]).startswith("P") else ", "
+    return between.join(filter(None, (prompt, ", ".join(hotwords))))
 
 
 def abbreviate_names(names: Sequence[str], most: int = 10) -> str:
@@ -172,13 +180,13 @@ class MemoryPlan:
 class TranscribeOptions(WireValues):
     """Options of one request; an engine ignores those that it does not support.
 
-    ``prompt``: names, terms, context, in the speaker's language. ``num_speakers``: if the client
-    knows it. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the length
-    of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word times, even
-    if they take extra work. ``memory_fallback``: the plan for a second try if memory runs out.
-    ``memory_alone``: the plan of windows that begin while no other recording runs or waits, if more
-    of them are decoded at once then.
-    ``track``: number of the audio track, from 1; None: the first that can be decoded.
+    ``prompt``: context, in the speaker's language. ``hotwords``: names and terms that may occur, as
+    they are written. ``num_speakers``: if the client knows it. ``temperature``: 0 is greedy.
+    ``max_tokens``: limit of the text; None: by the length of the audio. ``translate``: into English
+    (`EngineSpec.translates`). ``words``: word times, even if they take extra work.
+    ``memory_fallback``: the plan for a second try if memory runs out. ``memory_alone``: the plan of
+    windows that begin while no other recording runs or waits, if more of them are decoded at once
+    then. ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
     kept where it was submitted. ``unknown_fields``: a sentence for each unknown field of the
@@ -190,6 +198,7 @@ class TranscribeOptions(WireValues):
     diarize: bool = True
     diarization: DiarizationEffort = DiarizationEffort.BALANCED
     prompt: str = ""
+    hotwords: tuple[str, ...] = ()
     num_speakers: int | None = None
     temperature: float = 0.0
     max_tokens: int | None = None
@@ -204,6 +213,11 @@ class TranscribeOptions(WireValues):
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
     unknown_fields: tuple[str, ...] = ()
+
+    @property
+    def prompt_with_hotwords(self) -> str:
+        """Return the context, and then the hotwords, for a model that takes both in one text."""
+        return join_prompt(self.prompt, self.hotwords)
 
     @property
     def identifies_speakers(self) -> bool:

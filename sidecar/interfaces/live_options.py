@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from sidecar.audio import SAMPLE_RATE
-from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.engine_interface import AUTO, join_prompt
 from sidecar.limit_overrides import limit
 from sidecar.serialization import WireValues
 from sidecar.transcripts.transcript import SpeakerCandidate
@@ -188,14 +188,14 @@ class LiveOptions(WireValues):
     """Options of a live session.
 
     ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
-    in finals. ``prompt``: as `TranscribeOptions.prompt`. ``delay_s``: the latency of a streaming
-    engine; None: the engine's default. ``accurate``: accuracy before speed. ``recognise``: whether
-    enrolled speakers may be recognized; ``known_voices``: their embeddings; ``voiceprints``: the
-    summary has the embeddings of speakers and segments. ``keep``: the session becomes a finished
-    job at its end. ``client``: sessions with the same one share their part of the engine.
-    ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a final may
-    wait because of others before load is shed; 0 is no limit. ``language_before``: the language of
-    the speech before, for speech whose language is unclear; '' if unknown.
+    in finals. ``prompt`` and ``hotwords``: as in `TranscribeOptions`. ``delay_s``: the latency of a
+    streaming engine; None: the engine's default. ``accurate``: accuracy before speed.
+    ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings;
+    ``voiceprints``: the summary has the embeddings of speakers and segments. ``keep``: the session
+    becomes a finished job at its end. ``client``: sessions with the same one share their part of
+    the engine. ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a
+    final may wait because of others before load is shed; 0 is no limit. ``language_before``: the
+    language of the speech before, for speech whose language is unclear; '' if unknown.
     """
 
     language: str = AUTO
@@ -207,6 +207,7 @@ class LiveOptions(WireValues):
     translate: bool = False
     accurate: bool = False
     prompt: str = ""
+    hotwords: tuple[str, ...] = ()
     delay_s: Seconds | None = None
     recognise: bool = True
     known_voices: tuple[SpeakerCandidate, ...] = field(default=(), repr=False)
@@ -216,6 +217,11 @@ class LiveOptions(WireValues):
     patience_s: float = 20.0
     wait_s: float = 0.0
     language_before: str = ""
+
+    @property
+    def prompt_with_hotwords(self) -> str:
+        """Return the context, and then the hotwords, for a model that takes both in one text."""
+        return join_prompt(self.prompt, self.hotwords)
 
     @property
     def identifies_speakers(self) -> bool:

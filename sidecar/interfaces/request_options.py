@@ -22,6 +22,7 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
     WindowingMode,
+    join_prompt,
 )
 from sidecar.interfaces.language_tags import parse_language, printable_text
 from sidecar.transcripts.transcript import Notice, Transcript
@@ -51,19 +52,21 @@ def parse_options(
     """Return the options in the fields of a request; other fields are ignored.
 
     ``diarization``, ``language``: defaults if the client sends none. ``prompt`` and ``context`` are
-    the same field; `TranscribeOptions.prompt` has it and then the hotwords. ``known``: all fields
-    of the request; the response names others (`TranscribeOptions.unknown_fields`).
+    the same field. ``known``: all fields of the request; the response names others
+    (`TranscribeOptions.unknown_fields`).
 
     Raises:
         errors.BadRequest: a value is invalid.
     """
     names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
+    prompt, hotwords = parse_prompt(given)
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
         language=parse_language(parse_text("language", given.get("language")) or language),
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
-        prompt=parse_prompt(given),
+        prompt=prompt,
+        hotwords=hotwords,
         num_speakers=_same_field(
             {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
         ),
@@ -132,8 +135,9 @@ def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
 
 def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
     """Return the options that the client sent and the engine does not support."""
+    prompt = "prompt" if spec.hotwords else "prompt/hotwords"
     steering = {
-        "prompt/hotwords": bool(options.prompt),
+        prompt: bool(options.prompt or (options.hotwords and not spec.hotwords)),
         SPEAKER_COUNT_FIELD: options.num_speakers is not None,
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
@@ -141,7 +145,7 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
     }
     understood = {*steering} - {SPEAKER_COUNT_FIELD} if spec.steerable else set()
     if spec.prompt_only:
-        understood = {"prompt/hotwords"}
+        understood = {prompt}
     if spec.counted:
         understood.add(SPEAKER_COUNT_FIELD)
     return tuple(name for name, used in steering.items() if used and name not in understood)
@@ -291,8 +295,9 @@ def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
     return nan
 
 
-def parse_prompt(given: Mapping[str, object]) -> str:
-    """Return the context (``prompt`` or ``context``), then the ``hotwords``; '' if both are empty.
+def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
+    """Return the context (``prompt`` or ``context``), and the ``hotwords``, which commas and
+    semicolons separate.
 
     Raises:
         errors.FieldInvalid: a value is not text or too long, or the two contexts differ.
@@ -300,16 +305,16 @@ def parse_prompt(given: Mapping[str, object]) -> str:
     fields = "prompt", "context", "hotwords"
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
     context = _same_field({name: texts[name] for name in ("prompt", "context")}) or ""
-    hotwords = texts["hotwords"]
-    between = " " if context and unicodedata.category(context[-1]).startswith("P") else ", "
-    prompt = between.join(filter(None, (context, hotwords)))
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
+    words = (word.strip() for word in re.split("[,;、，；]", texts["hotwords"]))
+    hotwords = tuple(dict.fromkeys(filter(None, words)))
+    length = len(join_prompt(context, hotwords))
+    if length > MAX_PROMPT_CHARACTERS:
         names = " and ".join(f"'{name}'" for name, text in texts.items() if text)
         raise FieldInvalid(
-            f"{names} has {len(prompt)} characters; the limit is {MAX_PROMPT_CHARACTERS}.",
+            f"{names} has {length} characters; the limit is {MAX_PROMPT_CHARACTERS}.",
             hint="Send the names and terms that matter most.",
         )
-    return prompt
+    return context, hotwords
 
 
 def _parse_single_line(name: str, value: object) -> str:

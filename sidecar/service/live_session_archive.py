@@ -61,6 +61,7 @@ class LiveSessionArchive:
             language=live_options.language,
             diarize=live_options.diarize,
             prompt=live_options.prompt,
+            hotwords=live_options.hotwords,
             translate=live_options.translate,
             words=live_options.words,
             recognise=live_options.recognise,

@@ -23,7 +23,6 @@ from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.audio.loudness import quietest_sample
 from sidecar.engines.moonshine import moonshine_decoder
-from sidecar.engines.moonshine.moonshine_decoder import MoonshineTokenizer
 from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineHypothesis,
     MoonshineRecognizer,
@@ -31,6 +30,7 @@ from sidecar.engines.moonshine.moonshine_recognizer import (
     model_folder,
     token_spans,
 )
+from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
 from sidecar.transcripts.transcript import Segment, Word, collapse_commas
 from sidecar.transcripts.word_timing import estimate_word_times
 

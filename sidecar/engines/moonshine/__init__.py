@@ -40,6 +40,7 @@ SPEC = engine_interface.EngineSpec(
     diarizes=True,
     by_voices=True,
     counted=True,
+    hotwords=True,
     requires=("moonshine_voice", "onnxruntime"),
     # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
@@ -117,6 +118,7 @@ class MoonshineEngine(LiveSessions):
             words=request.options.words,
             given=before.said if before else (),
             samples=before.samples if before else 0,
+            hotwords=request.options.hotwords,
         )
         if found is None:
             return None

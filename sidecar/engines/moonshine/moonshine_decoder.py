@@ -1,4 +1,4 @@
-"""Moonshine recognition model in onnxruntime, the ONNX graph of its decoder, and its tokenizer.
+"""Moonshine recognition model in onnxruntime, and the ONNX graph of its decoder.
 
 The library runs a small model on all cores, which then wait for each other, and cannot be stopped.
 Here a speech segment is the work of one thread. It is decoded token by token, greedily, and can be
@@ -12,11 +12,9 @@ layers of self-attention with rotary positions, attention to the frames, and a g
 
 from __future__ import annotations
 
-import codecs
 import math
-import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, OnnxGraphBuilder, OrtModelFile
+from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, Memory
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.word_timing import common_prefix_length
 
@@ -38,9 +37,6 @@ FRAME_SAMPLES = 384
 """Samples of a frame of the encoder's output: 24 ms."""
 _START, _END = 1, 2
 
-_SPACE_MARK = b"\xe2\x96\x81"  # ▁ in UTF-8
-_TWO_BYTES = 0x80
-_CONTROL_TOKEN = re.compile(rb"<.+>", re.DOTALL)
 LAYERS, HEADS, HEAD_SIZE, WIDTH = 6, 8, 36, 288
 ALIGNMENT_HEADS = ((2, 0), (3, 7), (4, 1), (5, 2))
 """Heads (layer, head) that attend to the audio of the next token; each head was measured to find
@@ -62,12 +58,14 @@ class DecodedTokens:
     """Tokens, and the natural logarithm of each one's likelihood.
 
     ``attention``, shape (heads, tokens, frames of `FRAME_SAMPLES` samples): the share of each
-    head's attention that each frame gets.
+    head's attention that each frame gets. ``draft``: the tokens without hotwords, which are the
+    better draft for more audio; None: the same.
     """
 
     ids: tuple[int, ...]
     likely: tuple[float, ...]
     attention: npt.NDArray[np.float32] | None = None
+    draft: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +74,7 @@ class DecodeRequest:
 
     ``draft`` is a guess: its beginning that the model confirms costs one pass. ``given`` is the
     text before, which is not verified: only the tokens after it are decoded. ``align``: with their
-    attention, which takes one more pass over all tokens.
+    attention, which takes one more pass over all tokens. ``hotwords``: the tokens of each.
     """
 
     audio: Block
@@ -84,6 +82,7 @@ class DecodeRequest:
     draft: Sequence[int] = ()
     given: Sequence[int] = ()
     align: bool = False
+    hotwords: Sequence[tuple[int, ...]] = ()
 
 
 class MoonshineDecoder:
@@ -94,15 +93,17 @@ class MoonshineDecoder:
             ``folder``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, begins_word: Callable[[int], bool]) -> None:
+        """``begins_word``: whether a token begins a word, for hotwords."""
         try:
             runtime = onnx_models.load_onnxruntime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime cannot be loaded: {error}.") from None
         self.tokens_per_s = TOKENS_PER_S
         self._file = folder / DECODER
-        self._attention: Any = None
-        self._drawing = threading.Lock()
+        self._begins_word = begins_word
+        self._late_sessions: dict[Callable[[OrtModelFile], bytes], Any] = {}
+        self._building = threading.Lock()
         self._options = options = onnx_models.session_options()
         options.enable_mem_pattern = False  # it keeps one pattern for every length
         options.enable_cpu_mem_arena = False  # keeps the longest segment's memory; no faster
@@ -122,27 +123,64 @@ class MoonshineDecoder:
         if request.cancelled():
             return None
         feed = self._listen(request.audio)
-        found = self._decode_tokens(dict(feed), request)
+        if request.hotwords:
+            found = self._with_hotwords(dict(feed), request)
+        else:
+            found = self._decode_tokens(dict(feed), request)
         if not request.align or found is None or not found.ids:
             return found
         feed["tokens"] = np.array([[_START, *request.given, *found.ids][:-1]], np.int64)
         feed["position"] = np.array([0], np.int64)
-        (attention,) = self._aligning().run(None, feed)
+        (attention,) = self._session(build_attention_graph).run(None, feed)
         return replace(found, attention=attention[0][:, len(request.given) :])
 
-    def _aligning(self) -> Any:
-        """Return the attention graph, built at the first use: most processes never need it."""
-        with self._drawing:
-            if self._attention is None:
-                graph = build_attention_graph(onnx_models.read_ort_model(self._file))
-                self._attention = onnx_models.create_session(graph, self._options)
-            return self._attention
+    def _session(self, build_graph: Callable[[OrtModelFile], bytes]) -> Any:
+        """Return the session of a graph that most processes never need, built at the first use."""
+        with self._building:
+            if build_graph not in self._late_sessions:
+                graph = build_graph(onnx_models.read_ort_model(self._file))
+                self._late_sessions[build_graph] = onnx_models.create_session(graph, self._options)
+            return self._late_sessions[build_graph]
+
+    def _max_tokens(self, request: DecodeRequest) -> int:
+        """Return the maximum of tokens behind the given ones."""
+        most = math.ceil(len(request.audio) / SAMPLE_RATE * self.tokens_per_s)
+        return min(most, MAX_POSITIONS) - len(request.given)
+
+    def _with_hotwords(
+        self, feed: dict[str, npt.NDArray[Any]], request: DecodeRequest
+    ) -> DecodedTokens | None:
+        session = self._session(build_scores_graph)
+
+        def scores(
+            tokens: Sequence[int], position: int, memory: Memory | None
+        ) -> tuple[npt.NDArray[np.float32], Memory]:
+            feed["tokens"] = np.array([tokens], np.int64)
+            feed["position"] = np.array([position], np.int64)
+            if memory is not None:
+                feed.update(zip(cache_tensor_names("past"), memory, strict=True))
+            rows, *after = session.run(None, feed)
+            return rows[0], after
+
+        decoding = HotwordDecoding(
+            scores,
+            request.hotwords,
+            known=(_START, *request.given),
+            end=_END,
+            most=self._max_tokens(request),
+            begins_word=self._begins_word,
+            cancelled=request.cancelled,
+        )
+        greedy = decoding.greedy_path(request.draft)
+        path = greedy and decoding.with_hotwords(greedy)
+        if greedy is None or path is None:
+            return None
+        return DecodedTokens(path.text, path.likely[: len(path.text)], draft=greedy.text)
 
     def _decode_tokens(
         self, feed: dict[str, npt.NDArray[Any]], request: DecodeRequest
     ) -> DecodedTokens | None:
-        given, samples = request.given, len(request.audio)
-        most = min(math.ceil(samples / SAMPLE_RATE * self.tokens_per_s), MAX_POSITIONS) - len(given)
+        given, most = request.given, self._max_tokens(request)
         found: list[int] = []
         likely: list[float] = []
         known, ahead = [_START, *given], [*request.draft][: max(0, most - 1)]
@@ -179,63 +217,6 @@ class MoonshineDecoder:
         )
 
 
-class MoonshineTokenizer:
-    """Tokenizer of the wheel, from ids to text; ``len()`` is the number of entries."""
-
-    def __init__(self, entries: list[bytes]) -> None:
-        self._entries = [b"" if _CONTROL_TOKEN.fullmatch(entry) else entry for entry in entries]
-
-    @classmethod
-    def read(cls, file: Path) -> MoonshineTokenizer:
-        """Read the vocabulary in ``file``.
-
-        Raises:
-            errors.ModelLoadFailed: it cannot be read, or ends inside an entry.
-        """
-        try:
-            return cls(_parse_entries(file.read_bytes()))
-        except OSError as error:
-            raise errors.ModelLoadFailed(f"{file.name} cannot be read: {error.strerror}.") from None
-        except IndexError:
-            raise errors.ModelLoadFailed(f"{file.name} is truncated.") from None
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
-        """Return the characters that each token completes; together they are `text` before it is
-        stripped."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        found = [
-            decoder.decode(self._entries[token].replace(_SPACE_MARK, b" ")) for token in tokens
-        ]
-        if found:
-            found[-1] += decoder.decode(b"", True)
-        return found
-
-    def text(self, tokens: Iterable[int]) -> str:
-        """Return the text of ``tokens``, without the leading space; an incomplete character becomes
-        ``�``."""
-        return "".join(self.pieces(tokens)).strip()
-
-
-def _parse_entries(data: bytes) -> list[bytes]:
-    """Return the entries; raise IndexError if the last one is truncated."""
-    entries = []
-    at = 0
-    while at < len(data):
-        length = data[at]
-        at += 1
-        if length >= _TWO_BYTES:
-            length += (data[at] - 1) * _TWO_BYTES
-            at += 1
-        if at + length > len(data):
-            raise IndexError
-        entries.append(data[at : at + length])
-        at += length
-    return entries
-
-
 def cache_tensor_names(kind: str) -> list[str]:
     """Return the names of keys and values of all layers; ``kind``: past, present or frames."""
     return [f"{kind}.{layer}.{what}" for layer in range(LAYERS) for what in ("key", "value")]
@@ -268,21 +249,39 @@ def build_tokens_graph(model: OrtModelFile) -> bytes:
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing = _DecoderGraphBuilder(model)
+    drawing, logits = _drawn_logits(model)
     graph = drawing.graph
-    state = drawing.begun()
-    for layer in range(LAYERS):
-        state = drawing.heard(*drawing.listening(state, layer), layer)
-    logits = drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
     graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
     graph.output("following", "int64", (1, "tokens"))
     last = graph.weight("last_axis", _int64(-1))
     likely = graph.node("Softmax", [logits], axis=-1)  # 2 % of a pass; ReduceLogSumExp takes 14
     graph.node("ReduceMax", [likely, last], ["likelihood"], keepdims=0)
     graph.output("likelihood", "float32", (1, "tokens"))
-    for name in cache_tensor_names("present"):
-        graph.output(name, "float32", _PRESENT_SHAPE)
+    drawing.add_memory()
     return graph.model()
+
+
+def build_scores_graph(model: OrtModelFile) -> bytes:
+    """Build the graph from tokens, shape (1, tokens), to the log-likelihoods of all tokens that may
+    follow each, shape (1, tokens, entries), and keys and values for later passes.
+
+    Raises:
+        KeyError: the model is not laid out as expected.
+    """
+    drawing, logits = _drawn_logits(model)
+    drawing.graph.node("LogSoftmax", [logits], ["scores"], axis=-1)
+    drawing.graph.output("scores", "float32", (1, "tokens", "entries"))
+    drawing.add_memory()
+    return drawing.graph.model()
+
+
+def _drawn_logits(model: OrtModelFile) -> tuple[_DecoderGraphBuilder, str]:
+    """Return a graph from tokens up to the logits of what follows each, and their name."""
+    drawing = _DecoderGraphBuilder(model)
+    state = drawing.begun()
+    for layer in range(LAYERS):
+        state = drawing.heard(*drawing.listening(state, layer), layer)
+    return drawing, drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
 
 
 def build_attention_graph(model: OrtModelFile) -> bytes:
@@ -329,6 +328,11 @@ class _DecoderGraphBuilder:
         self.graph.weight("cosine", np.cos(angles).astype(np.float32))
         self.graph.weight("sine", np.sin(angles).astype(np.float32))
         return self.embedded(tokens)
+
+    def add_memory(self) -> None:
+        """Add the keys and values of all tokens so far as outputs."""
+        for name in cache_tensor_names("present"):
+            self.graph.output(name, "float32", _PRESENT_SHAPE)
 
     def listening(self, state: str, layer: int) -> tuple[str, str]:
         """Add a layer up to its attention to the frames; return its state and its query."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.speaker_models import REINSTALL_COMMAND
 from sidecar.engines.moonshine import moonshine_decoder
+from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word, collapse_commas, mean_confidence
@@ -55,7 +57,8 @@ def _never_cancelled() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class MoonshineHypothesis:
-    """Recognized text of a segment; ``tokens`` are a draft for a longer part of the segment.
+    """Recognized text of a segment; ``tokens`` are a draft for a longer part of the segment, unless
+    there is a ``draft``: hotwords are tried anew.
 
     ``words``: in seconds from the start of the segment; empty if they were not requested or there
     are none. ``confidence``: of the tokens.
@@ -65,6 +68,7 @@ class MoonshineHypothesis:
     tokens: tuple[int, ...] = ()
     words: tuple[Word, ...] = ()
     confidence: Confidence = field(default_factory=Confidence)
+    draft: tuple[int, ...] | None = None
 
 
 class MoonshineRecognizer:
@@ -76,8 +80,9 @@ class MoonshineRecognizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = moonshine_decoder.MoonshineTokenizer.read(folder / "tokenizer.bin")
-        self.decoder = moonshine_decoder.MoonshineDecoder(folder)
+        self._tokenizer = tokenizer = MoonshineTokenizer.read(folder / "tokenizer.bin")
+        self.decoder = moonshine_decoder.MoonshineDecoder(folder, tokenizer.begins_word)
+        self._hotword_tokens = lru_cache(16)(self._encode_hotwords)
 
     def recognize(
         self,
@@ -88,17 +93,22 @@ class MoonshineRecognizer:
         words: bool = False,
         given: Sequence[int] = (),
         samples: int = 0,
+        hotwords: tuple[str, ...] = (),
     ) -> MoonshineHypothesis | None:
         """Recognize ``audio``, shape (samples,): one utterance, after its first ``samples``, which
         have the tokens ``given``. Return `None` if it was cancelled.
 
         ``hypothesis`` is the result of a beginning of it. ``words``: return words with times, too,
-        which count from the utterance's start.
+        which count from the utterance's start. ``hotwords``: names and terms to expect.
         """
         if given and len(given) >= samples / SAMPLE_RATE * self.decoder.tokens_per_s:
             audio, given, samples = audio[samples:], (), 0  # a repetition loop
-        draft = () if hypothesis is None else hypothesis.tokens
-        request = moonshine_decoder.DecodeRequest(audio, cancelled, draft, given, align=words)
+        draft: Sequence[int] = ()
+        if hypothesis is not None:
+            draft = hypothesis.tokens if hypothesis.draft is None else hypothesis.draft
+        request = moonshine_decoder.DecodeRequest(
+            audio, cancelled, draft, given, align=words, hotwords=self._hotword_tokens(hotwords)
+        )
         return self._heard(request, samples)
 
     def _heard(
@@ -114,12 +124,13 @@ class MoonshineRecognizer:
             return None
         marks = self._marks(decoded.ids)
         tokens = decoded.ids[marks:]
+        draft = decoded.draft and decoded.draft[self._marks(decoded.draft) :]
         pieces = self._tokenizer.pieces(tokens)
         text = collapse_commas("".join(pieces).strip())
         if request.align and not tokens:
             return MoonshineHypothesis("")
         if decoded.attention is None:
-            return MoonshineHypothesis(text, tokens, confidence=_confidence(decoded))
+            return MoonshineHypothesis(text, tokens, (), _confidence(decoded), draft)
         attention = decoded.attention[:, marks:, begin // moonshine_decoder.FRAME_SAMPLES :]
         behind = audio[begin:]
         silent = frame_silence(behind, moonshine_decoder.FRAME_SAMPLES, attention.shape[2])
@@ -134,7 +145,11 @@ class MoonshineRecognizer:
             for (first, end), likely in zip(spans, decoded.likely[marks:], strict=True)
         ]
         words_at = tuple(align_words(text, pieces, at))
-        return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded))
+        return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded), draft)
+
+    def _encode_hotwords(self, hotwords: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each hotword, as in the middle of a sentence."""
+        return tuple(tuple(self._tokenizer.encode(f" {word}")) for word in hotwords)
 
     def _marks(self, tokens: tuple[int, ...]) -> int:
         """Return the number of leading tokens that only punctuate the sentence before."""

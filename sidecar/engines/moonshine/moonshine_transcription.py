@@ -262,7 +262,11 @@ class MoonshineTranscription:
         begin, end = span.heard  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
         found = self._recognizer.recognize(
-            self._audio.between(begin, end), None, self._cancelled, words=align
+            self._audio.between(begin, end),
+            None,
+            self._cancelled,
+            words=align,
+            hotwords=self._options.hotwords,
         ) or MoonshineHypothesis("")  # cancelled
         self.confidence += found.confidence
 

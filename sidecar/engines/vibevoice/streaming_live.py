@@ -66,7 +66,9 @@ class SharedModel:
         session = request.session.kept
         if not isinstance(session, StreamingSession):  # its first window, or one after a failure
             with self._running, inference():
-                session = request.session.kept = self._model.open(request.options.prompt)
+                session = request.session.kept = self._model.open(
+                    request.options.prompt_with_hotwords
+                )
         mine = _WaitingWindow(session, window)
         with self._queueing:
             self._waiting.append(mine)

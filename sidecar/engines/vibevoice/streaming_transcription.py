@@ -56,7 +56,10 @@ class StreamingTranscription:
     def _events(self) -> Iterator[TranscriptionEvent]:
         model, audio = self._model, self._request.audio
         options, loaded = self._request.options, model.loaded
-        session, segment = model.open(options.prompt), StreamedSegment(model.format, self._rate)
+        session, segment = (
+            model.open(options.prompt_with_hotwords),
+            StreamedSegment(model.format, self._rate),
+        )
         end = np.zeros(0, np.float32)
         for block in chain(audio, [end]):
             last = block is end

@@ -290,7 +290,7 @@ class VibeVoiceTranscription:
                 self._plan,
                 self._check,
                 self._model.decoding(self._plan),
-                self._options.prompt,
+                self._options.prompt_with_hotwords,
                 drawn,
             )
             return [*map(_WindowInProgress, windows, answers)]

@@ -136,7 +136,7 @@ class WhisperEngine(LiveSessions):
         code = language_code(options.language)
         wish = WhisperRequest(
             code if code is None or self.model.knows(code) else None,
-            options.prompt,
+            options.prompt_with_hotwords,
             translate=options.translate and self.model.multilingual,
             beams=BEAM_SIZE if options.accurate else 1,
             retries=False,

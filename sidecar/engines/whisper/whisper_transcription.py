@@ -290,7 +290,7 @@ class WhisperTranscription:
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         request = whisper_decoder.WhisperRequest(
             language or whisper_decoder.language_code(self._options.language),
-            self._options.prompt,
+            self._options.prompt_with_hotwords,
             self._options.temperature,
             left,
             self._options.translate,

@@ -216,6 +216,7 @@ class RealtimeDialogueConfig:
             if transcription.requested_language
             else options.language,
             prompt=transcription.prompt,
+            hotwords=transcription.hotwords,
             endpointing=CONVERSATION_ENDPOINTING
             if detection is None
             else detection.endpointing(CONVERSATION_ENDPOINTING),

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from sidecar import errors
 from sidecar.audio import codecs
 from sidecar.interfaces import live_options
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, join_prompt
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.interfaces.request_options import (
     parse_choice,
@@ -166,6 +166,7 @@ class RealtimeTranscriptionConfig:
     requested_language: str = ""
     language: str = AUTO
     prompt: str = ""
+    hotwords: tuple[str, ...] = ()
     delay: RealtimeDelay = RealtimeDelay.UNSAID
     detection: RealtimeTurnDetection | None = field(default_factory=RealtimeTurnDetection)
     transcribes: bool = True
@@ -190,6 +191,7 @@ class RealtimeTranscriptionConfig:
             endpointing=endpointing,
             diarize=self.diarizes,
             prompt=self.prompt,
+            hotwords=self.hotwords,
             delay_s=_DELAY_S.get(self.delay),
         )
 
@@ -215,7 +217,7 @@ class RealtimeTranscriptionConfig:
         options = {
             "model": self.model,
             "language": self.requested_language,
-            "prompt": self.prompt,
+            "prompt": join_prompt(self.prompt, self.hotwords),
             "delay": self.delay.value,
         }
         return {name: value for name, value in options.items() if value} or None
@@ -390,7 +392,8 @@ def _transcription(given: Mapping[str, Any], spec: EngineSpec) -> dict[str, Any]
         changes["requested_language"], changes["language"] = language, tag
     if "prompt" in given or "keywords" in given:
         keywords = ", ".join(_words(f"{at}.keywords", given.get("keywords")))
-        changes["prompt"] = parse_prompt({"prompt": given.get("prompt"), "hotwords": keywords})
+        fields = {"prompt": given.get("prompt"), "hotwords": keywords}
+        changes["prompt"], changes["hotwords"] = parse_prompt(fields)
     if "delay" in given:
         changes["delay"] = parse_choice(f"{at}.delay", given["delay"], RealtimeDelay.UNSAID)
     return changes

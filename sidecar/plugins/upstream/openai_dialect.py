@@ -134,8 +134,8 @@ class OpenAiChunkRequest:
         }
         if options.language != AUTO:
             fields["language"] = options.language.split("-")[0].lower()
-        if options.prompt:
-            fields["prompt"] = options.prompt
+        if options.prompt_with_hotwords:
+            fields["prompt"] = options.prompt_with_hotwords
         if self._temperature:
             fields["temperature"] = f"{self._temperature:g}"
         if form.granularities:

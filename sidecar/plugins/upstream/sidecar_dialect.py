@@ -89,6 +89,8 @@ class SidecarChunkRequest:
             fields["words"] = "true"
         if options.prompt:
             fields["prompt"] = options.prompt
+        if options.hotwords:
+            fields["hotwords"] = ", ".join(options.hotwords)
         if options.num_speakers is not None:
             fields["num_speakers"] = str(options.num_speakers)
         if options.max_tokens is not None:

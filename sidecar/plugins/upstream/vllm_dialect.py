@@ -147,7 +147,7 @@ class VllmChunkRequest:
         )
 
     def _body(self, flac: bytes) -> bytes:
-        prompt = self._options.prompt
+        prompt = self._options.prompt_with_hotwords
         instruction = (
             f"with extra info: {prompt}\n\nPlease {PROMPT_KEYS}"
             if prompt
@@ -223,7 +223,7 @@ class VllmChunkRequest:
 
     def _prompt_tokens(self) -> float:
         audio_tokens = math.ceil(self._duration_s * TOKENS_PER_S)
-        return audio_tokens + TOKENS_BESIDE + len(self._options.prompt)
+        return audio_tokens + TOKENS_BESIDE + len(self._options.prompt_with_hotwords)
 
     def _keep_segments(self, count: int) -> None:
         """Keep the answer up to its ``count``-th segment for the next request to continue."""

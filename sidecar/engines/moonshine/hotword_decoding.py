@@ -1,0 +1,186 @@
+"""Hotwords in the greedy decoder: where one is likely enough, the text goes on from it instead.
+
+The model says how likely each next token is. After the greedy text is known, each hotword is tried
+at each word whose place it could take: its tokens are forced, the rest is decoded greedily again,
+and the text whose tokens are likelier in all is kept, with a bonus for the hotword. So a hotword
+that sounds like nothing in the audio is never inserted, and a text costs more passes only where the
+model is unsure. Measured in docs/decisions/recognition-parameters.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.transcripts.word_timing import common_prefix_length
+
+BONUS = 2.0
+"""Added to the log-likelihood of a text for each token of a hotword."""
+MIN_FIRST = -7.0
+"""Minimum log-likelihood of a hotword's first token where it is tried."""
+MIN_TOKEN = -9.0
+"""Minimum log-likelihood of each of its tokens."""
+MAX_TRIES_PER_TOKEN = 1
+"""Limit of tries by the number of tokens: a page of hotwords costs no more."""
+
+Memory = Sequence[npt.NDArray[np.float32]]
+"""Keys and values of all layers, shape (1, heads, tokens, size) each."""
+TokenScores = Callable[[Sequence[int], int, Memory | None], tuple[npt.NDArray[np.float32], Memory]]
+"""Pass over tokens from a position on, with the memory of those before: the log-likelihoods of what
+follows each, shape (tokens, entries), and the memory of all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedPath:
+    """Tokens from the end of the given ones on, and the log-likelihood of each.
+
+    ``ended``: the last token is the end of the text. ``firsts``: before each token, the
+    log-likelihoods of the hotwords' first tokens. ``memory``: of all tokens but the last at least.
+    """
+
+    tokens: tuple[int, ...]
+    likely: tuple[float, ...]
+    firsts: tuple[npt.NDArray[np.float32], ...]
+    memory: Memory | None = None
+    ended: bool = False
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Return the tokens without the end."""
+        return self.tokens[:-1] if self.ended else self.tokens
+
+
+class HotwordDecoding:
+    """Decoding of one utterance with hotwords.
+
+    ``hotwords``: the tokens of each. ``known``: the start and the tokens before the text. ``most``:
+    the maximum of tokens of the text. ``begins_word``: whether a token begins a word.
+    """
+
+    def __init__(
+        self,
+        scores: TokenScores,
+        hotwords: Iterable[Sequence[int]],
+        *,
+        known: Sequence[int],
+        end: int,
+        most: int,
+        begins_word: Callable[[int], bool],
+        cancelled: CancelCheck,
+    ) -> None:
+        self._scores = scores
+        by_first: dict[int, list[tuple[int, ...]]] = {}
+        for hotword in hotwords:
+            by_first.setdefault(hotword[0], []).append(tuple(hotword))
+        self._by_first: Mapping[int, Sequence[tuple[int, ...]]] = by_first
+        self._first_tokens = np.array([*by_first], np.int64)
+        self._known, self._end, self._most = known, end, most
+        self._begins_word, self._cancelled = begins_word, cancelled
+
+    def greedy_path(self, draft: Sequence[int]) -> DecodedPath | None:
+        """Return the greedy text, without hotwords; None if cancelled."""
+        return self._extended(DecodedPath((), (), ()), draft)
+
+    def with_hotwords(self, path: DecodedPath) -> DecodedPath | None:
+        """Return the greedy ``path`` with the hotwords that are likely enough; None if
+        cancelled."""
+        tries = MAX_TRIES_PER_TOKEN * max(1, len(path.tokens))
+        at = 0
+        while at < len(path.tokens):
+            best, best_gain, length = path, 0.0, 1
+            for hotword in self._candidates(path, at)[: max(0, tries)]:
+                tries -= 1
+                if (other := self._tried(path, at, hotword)) is None:
+                    if self._cancelled():
+                        return None
+                    continue
+                gain = sum(other.likely) + BONUS * len(hotword) - sum(path.likely)
+                if gain > best_gain and other.ended >= path.ended:
+                    best, best_gain, length = other, gain, len(hotword)
+            path, at = best, at + length
+        return path
+
+    def _candidates(self, path: DecodedPath, at: int) -> list[tuple[int, ...]]:
+        """Return the hotwords that may be likelier than the text from ``at`` on, the likeliest
+        first."""
+        token = path.tokens[at]
+        if not (token == self._end or self._begins_word(token)):
+            return []
+        rest = sum(path.likely[at:])
+        found = [
+            (float(likely), hotword)
+            for first, likely in zip(self._first_tokens.tolist(), path.firsts[at], strict=True)
+            if likely > MIN_FIRST
+            for hotword in self._by_first[first]
+            if likely + BONUS * len(hotword) > rest  # what follows can only cost more
+            and hotword != path.tokens[at : at + len(hotword)]
+            and at + len(hotword) < self._most
+        ]
+        return [hotword for _, hotword in sorted(found, reverse=True)]
+
+    def _tried(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> DecodedPath | None:
+        """Return the text with a hotword from ``at`` on and what follows it; None if it is too
+        unlikely, or cancelled."""
+        if self._cancelled():
+            return None
+        before = [*self._known, *path.tokens[:at]]
+        rows, memory = self._pass([before[-1], *hotword], len(before) - 1, path.memory)
+        likely = [float(row[token]) for row, token in zip(rows, hotword, strict=False)]
+        if min(likely) < MIN_TOKEN or sum(likely) + BONUS * len(hotword) < sum(path.likely[at:]):
+            return None
+        following = int(rows[-1].argmax())
+        tokens = (*path.tokens[:at], *hotword, following)
+        other = DecodedPath(
+            tokens,
+            (*path.likely[:at], *likely, float(rows[-1][following])),
+            (*path.firsts[:at], *(row[self._first_tokens] for row in rows)),
+            memory,
+            following == self._end,
+        )
+        rest = path.tokens[at:]
+        draft = rest[rest.index(following) + 1 :] if following in rest else ()
+        return other if other.ended else self._extended(other, draft)
+
+    def _extended(self, path: DecodedPath, draft: Sequence[int]) -> DecodedPath | None:
+        """Return the path, decoded greedily up to the end; None if cancelled."""
+        tokens, likely, firsts = [*path.tokens], [*path.likely], [*path.firsts]
+        memory = path.memory
+        ahead = [token for token in draft if token != self._end]
+        ahead = ahead[: max(0, self._most - len(tokens) - 1)]
+        fresh = [*self._known] if memory is None else tokens[-1:]
+        while len(tokens) < self._most:
+            if self._cancelled():
+                return None
+            position = len(self._known) + len(tokens) - len(fresh)
+            rows, memory = self._pass([*fresh, *ahead], position, memory)
+            rows = rows[len(fresh) - 1 :]
+            said = rows.argmax(axis=1).tolist()
+            said = said[: common_prefix_length(ahead, said) + 1]  # what the model confirms
+            if self._end in said:
+                said = said[: said.index(self._end) + 1]
+            tokens += said
+            likely += [float(row[token]) for row, token in zip(rows, said, strict=False)]
+            firsts += [row[self._first_tokens] for row in rows[: len(said)]]
+            if tokens[-1] == self._end:
+                break
+            fresh, ahead = said[-1:], []
+        ended = bool(tokens) and tokens[-1] == self._end
+        return replace(
+            path,
+            tokens=tuple(tokens),
+            likely=tuple(likely),
+            firsts=tuple(firsts),
+            memory=memory,
+            ended=ended,
+        )
+
+    def _pass(
+        self, tokens: Sequence[int], position: int, memory: Memory | None
+    ) -> tuple[npt.NDArray[np.float32], Memory]:
+        if memory is not None:  # without what was decoded behind the position
+            memory = [np.ascontiguousarray(values[:, :, :position]) for values in memory]
+        return self._scores(tokens, position, memory)
