@@ -126,6 +126,22 @@ def test_other_language_of_espeak_is_warned_of_and_english_is_not(
     assert warnings(found) == expected
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
+def test_names_that_are_misheard_are_right_as_hotwords(
+    engine: MoonshineEngine, tmp_path: Path
+) -> None:
+    spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
+    subprocess.run(["espeak-ng", "-v", "en-gb", "-s", "150", "-w", spoken, text], check=True)
+    sound = decode_audio_file(spoken, RATE)
+    hotwords = ("Kubernetes", "Valparaiso", "Zbigniew", "Honolulu")
+    unhelped = transcript(engine, sound).text
+    helped = transcript(engine, sound, TranscribeOptions(hotwords=hotwords, words=True))
+    assert [name for name in hotwords if name in unhelped] == []
+    assert [name for name in hotwords if name in helped.text] == ["Valparaiso", "Honolulu"]
+    assert helped.segments[0].words
+    assert " ".join(word.text for word in helped.segments[0].words) == helped.text
+
+
 def test_reversed_speech_has_language_warning_with_advice(
     events_of_backwards: list[TranscriptionEvent], found_in_endgame: Transcript
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.engines import moonshine, vibevoice, vibevoice_streaming
+from sidecar.engines import moonshine, scripted_engine, vibevoice, vibevoice_streaming
 from sidecar.interfaces.engine_interface import (
     DiarizationEffort,
     EngineSpec,
@@ -39,9 +39,12 @@ def parsed(**given: object) -> TranscribeOptions:
     [
         ({}, {}),
         ({"hotwords": "", "prompt": " ", "num_speakers": "", "max_tokens": None}, {}),
-        ({"hotwords": " Nagg,  Nell\n"}, {"prompt": "Nagg, Nell"}),
-        ({"prompt": "Beckett", "hotwords": "Nagg, Nell"}, {"prompt": "Beckett, Nagg, Nell"}),
-        ({"context": "A play.", "hotwords": "Nagg"}, {"prompt": "A play. Nagg"}),
+        ({"hotwords": " Nagg,  Nell\n"}, {"hotwords": ("Nagg", "Nell")}),
+        ({"hotwords": "Nagg; Nell,,Nagg , "}, {"hotwords": ("Nagg", "Nell")}),
+        (
+            {"prompt": "Beckett", "hotwords": "Nagg, Nell"},
+            {"prompt": "Beckett", "hotwords": ("Nagg", "Nell")},
+        ),
         ({"context": "A play", "prompt": "A play "}, {"prompt": "A play"}),
         ({"prompt": "a\0b\tc\x1b[31md"}, {"prompt": "a b c [31md"}),
         ({"prompt": "می‌خواهم 👩‍👧"}, {"prompt": "می‌خواهم 👩‍👧"}),
@@ -96,6 +99,21 @@ def test_impossible_value_is_refused_with_its_field(field: str, values: list[obj
         assert len(refused.value.detail) < 200
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"prompt": "Beckett", "hotwords": "Nagg, Nell"}, "Beckett, Nagg, Nell"),
+        ({"context": "A play.", "hotwords": "Nagg"}, "A play. Nagg"),
+        ({"hotwords": "Nagg;Nell"}, "Nagg, Nell"),
+        ({"prompt": "A play"}, "A play"),
+    ],
+)
+def test_model_with_one_text_gets_the_context_and_then_the_hotwords(
+    given: dict[str, object], expected: str
+) -> None:
+    assert parsed(**given).prompt_with_hotwords == expected
+
+
 def test_prompt_and_context_together_are_refused() -> None:
     with pytest.raises(errors.FieldInvalid, match="'prompt' and 'context'"):
         parsed(prompt="Endgame", context="Happy Days")
@@ -103,7 +121,8 @@ def test_prompt_and_context_together_are_refused() -> None:
 
 def test_context_and_hotwords_share_their_limit() -> None:
     half = MAX_PROMPT_CHARACTERS // 2
-    assert len(parsed(prompt="x" * (half - 2), hotwords="y" * half).prompt) == MAX_PROMPT_CHARACTERS
+    both = parsed(prompt="x" * (half - 2), hotwords="y" * half)
+    assert len(both.prompt_with_hotwords) == MAX_PROMPT_CHARACTERS
     with pytest.raises(errors.FieldInvalid, match="'prompt' and 'hotwords'"):
         parsed(prompt="x" * half, hotwords="y" * half)
 
@@ -113,7 +132,9 @@ def test_context_and_hotwords_share_their_limit() -> None:
     [
         (moonshine.SPEC, {}, ()),
         (moonshine.SPEC, {"temperature": "0"}, ()),
-        (moonshine.SPEC, {"hotwords": "Nagg", "max_tokens": 9}, ("prompt/hotwords", "max_tokens")),
+        (moonshine.SPEC, {"hotwords": "Nagg", "max_tokens": 9}, ("max_tokens",)),
+        (moonshine.SPEC, {"hotwords": "Nagg", "prompt": "Beckett"}, ("prompt",)),
+        (scripted_engine.SPEC, {"hotwords": "Nagg"}, ("prompt/hotwords",)),
         (moonshine.SPEC, {"num_speakers": 2, "temperature": 1}, ("temperature",)),
         (vibevoice.SPEC, {"hotwords": "Nagg", "temperature": 1}, ()),
         (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2}, ("num_speakers",)),
@@ -145,9 +166,9 @@ def test_random_fields_give_options_or_a_refusal(fields: dict[str, object]) -> N
         refused, options = error.detail, TranscribeOptions()
     assert not refused or any(f"'{name}'" in refused for name in fields)
     assert 0.0 <= options.temperature <= 1.0
-    assert len(options.prompt) <= MAX_PROMPT_CHARACTERS
+    assert len(options.prompt_with_hotwords) <= MAX_PROMPT_CHARACTERS
     assert TranscribeOptions.from_wire(options.to_wire()) == options
-    options.prompt.encode()
+    options.prompt_with_hotwords.encode()
 
 
 def test_only_the_first_fields_are_compared_with_a_missing_one(

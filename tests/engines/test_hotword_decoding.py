@@ -1,0 +1,166 @@
+"""Hotwords in the greedy decoder, with a language model that is a table."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from moonshine_voice import get_assets_path
+
+from sidecar.audio import SAMPLE_RATE
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, Memory
+from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, model_folder
+from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
+
+START, END, THE, CUBA, NITA, LAST, KU, BERNETES, WE = range(9)
+INSIDE = (NITA, BERNETES)
+"""Tokens that begin no word."""
+UNLIKELY = 1e-7
+Table = Mapping[tuple[int, ...], Mapping[int, float]]
+"""Likelihoods of the next token behind the last tokens of a text."""
+KUBERNETES = (KU, BERNETES)
+SPOKEN: Table = {
+    (START,): {WE: 0.9},
+    (WE,): {THE: 0.9},
+    (THE,): {CUBA: 0.6, KU: 0.2},
+    (CUBA,): {NITA: 0.5},
+    (NITA,): {LAST: 0.5},
+    (KU,): {BERNETES: 0.9},
+    (BERNETES,): {LAST: 0.9},
+    (LAST,): {END: 0.9},
+}
+"""'We the Cuba Nita last' where 'Kubernetes' was said."""
+
+
+class TableModel:
+    """Decoder whose next token depends on the last one; it counts its passes."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.passes = 0
+
+    def __call__(
+        self, tokens: Sequence[int], position: int, memory: Memory | None
+    ) -> tuple[npt.NDArray[np.float32], Memory]:
+        known = [] if memory is None else memory[0][0, 0, :, 0].astype(int).tolist()
+        assert len(known) == position, "the memory ends where the tokens begin"
+        self.passes += 1
+        rows = np.full((len(tokens), WE + 1), math.log(UNLIKELY), np.float32)
+        for row, token in zip(rows, tokens, strict=True):
+            for following, likelihood in self._table.get((token,), {}).items():
+                row[following] = math.log(likelihood)
+        return rows, [np.array([*known, *tokens], np.float32).reshape(1, 1, -1, 1)]
+
+
+def decoded(
+    table: Table,
+    *hotwords: Sequence[int],
+    draft: Sequence[int] = (),
+    most: int = 20,
+    passes: int = 1_000,
+) -> tuple[int, ...] | None:
+    """The text with hotwords; cancelled after so many passes."""
+    model = TableModel(table)
+    decoding = HotwordDecoding(
+        model,
+        hotwords,
+        known=(START,),
+        end=END,
+        most=most,
+        begins_word=lambda token: token not in INSIDE,
+        cancelled=lambda: model.passes >= passes,
+    )
+    greedy = decoding.greedy_path(draft)
+    path = greedy and decoding.with_hotwords(greedy)
+    return path and path.text
+
+
+def test_likely_hotword_replaces_the_greedy_words() -> None:
+    assert decoded(SPOKEN) == (WE, THE, CUBA, NITA, LAST)
+    assert decoded(SPOKEN, KUBERNETES) == (WE, THE, KU, BERNETES, LAST)
+
+
+def test_hotword_that_the_model_does_not_hear_is_not_inserted() -> None:
+    unheard = {**SPOKEN, (KU,): {LAST: 0.9}}
+    assert decoded(unheard, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
+    seldom = {**SPOKEN, (THE,): {CUBA: 0.99, KU: 1e-4}}
+    assert decoded(seldom, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
+
+
+def test_hotword_is_not_tried_inside_a_word() -> None:
+    inside = {**SPOKEN, (THE,): {CUBA: 0.9}, (CUBA,): {NITA: 0.5, KU: 0.4}}
+    assert decoded(inside, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
+
+
+def test_hotword_may_stand_at_the_end_of_the_text() -> None:
+    ending = {**SPOKEN, (LAST,): {END: 0.5, KU: 0.4}, (BERNETES,): {END: 0.9}}
+    assert decoded(ending, KUBERNETES)[-2:] == KUBERNETES  # type: ignore[index]
+
+
+def test_hotword_that_never_ends_is_not_taken_for_a_text_that_does() -> None:
+    circle = {**SPOKEN, (BERNETES,): {KU: 1.0}, (KU,): {BERNETES: 1.0}}
+    assert decoded(circle, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
+
+
+@pytest.mark.parametrize(
+    "draft", [(WE, THE, CUBA, NITA, LAST), (WE, LAST), (END,), (WE, THE, KU, BERNETES, LAST, WE)]
+)
+def test_draft_changes_no_text(draft: tuple[int, ...]) -> None:
+    assert decoded(SPOKEN, draft=draft) == decoded(SPOKEN)
+    assert decoded(SPOKEN, KUBERNETES, draft=draft) == decoded(SPOKEN, KUBERNETES)
+
+
+@pytest.mark.parametrize("most", range(1, 6))
+def test_text_has_no_more_tokens_than_allowed(most: int) -> None:
+    text = decoded(SPOKEN, KUBERNETES, most=most)
+    assert text is not None
+    assert len(text) <= most
+
+
+@pytest.mark.parametrize("passes", range(8))
+def test_decoding_that_is_cancelled_has_no_text(passes: int) -> None:
+    assert decoded(SPOKEN, KUBERNETES, passes=passes) is None
+
+
+def test_many_hotwords_cost_a_limited_number_of_passes() -> None:
+    model = TableModel(SPOKEN)
+    hotwords = [(KU, BERNETES, *[LAST] * count) for count in range(1, 200)]
+    decoding = HotwordDecoding(
+        model,
+        hotwords,
+        known=(START,),
+        end=END,
+        most=300,
+        begins_word=lambda token: token not in INSIDE,
+        cancelled=lambda: False,
+    )
+    greedy = decoding.greedy_path(())
+    assert greedy is not None
+    before = model.passes
+    decoding.with_hotwords(greedy)
+    assert model.passes - before <= 2 * len(greedy.tokens)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> MoonshineTokenizer:
+    return MoonshineTokenizer.read(model_folder() / "tokenizer.bin")
+
+
+@pytest.mark.parametrize(
+    "word", ["Kubernetes", "Siobhan", "PostgreSQL", "Zbigniew", "naïve café", "北京", "a", "U2!"]
+)
+def test_tokens_of_a_word_are_its_text(word: str, tokenizer: MoonshineTokenizer) -> None:
+    tokens = tokenizer.encode(f" {word}")
+    assert tokenizer.text(tokens) == word
+    assert tokenizer.begins_word(tokens[0])
+
+
+def test_tokens_of_recognized_words_are_those_of_the_model(tokenizer: MoonshineTokenizer) -> None:
+    recognizer = MoonshineRecognizer(model_folder())
+    audio = decode_audio_file(Path(get_assets_path()) / "beckett.wav", SAMPLE_RATE)
+    found = recognizer.recognize(audio[: 6 * SAMPLE_RATE])
+    assert found is not None
+    assert tuple(tokenizer.encode(f" {found.text}")) == found.tokens
