@@ -201,7 +201,8 @@ need the token). [Plugins](plugins.md) add those of other systems' clients, and 
 ## Fields of transcribe
 
 Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
-The embedded engine ignores `hotwords`, `prompt`, `temperature`, `max_tokens`, `windows`.
+The embedded engine takes `hotwords`, as they are written; it ignores `prompt`, `temperature`,
+`max_tokens`, `windows`.
 VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what it hears.
 `context` is `prompt`, and `speakers` is `num_speakers`.
 

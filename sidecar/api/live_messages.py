@@ -16,7 +16,11 @@ from sidecar.audio import codecs
 from sidecar.errors import FieldInvalid, MessageInvalid, SidecarError
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.language_tags import printable_text
-from sidecar.interfaces.request_options import MAX_PROMPT_CHARACTERS, did_you_mean
+from sidecar.interfaces.request_options import (
+    MAX_PROMPT_CHARACTERS,
+    did_you_mean,
+    split_hotwords,
+)
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
@@ -137,6 +141,7 @@ class LiveOptionsRequest(BaseModel):
     translate: bool | None = None
     accurate: bool | None = None
     prompt: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    hotwords: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
     delay_s: live_options.Seconds | None = None
     recognise: bool | None = None
     keep: bool | None = None
@@ -152,6 +157,8 @@ class LiveOptionsRequest(BaseModel):
             for name in LiveOptionsRequest.model_fields
             if name != "endpointing" and getattr(self, name) is not None
         }
+        if self.hotwords is not None:
+            given["hotwords"] = split_hotwords(self.hotwords)
         if self.endpointing is not None:
             ends = self.endpointing.model_dump(exclude_none=True)
             try:

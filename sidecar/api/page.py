@@ -234,6 +234,7 @@ class PageEngine(RenderedBody):
     languages: list[str] = Field(description="Languages of the engine; empty if it supports any.")
     diarizes: bool
     steerable: bool = Field(description="True if it supports hotwords and a prompt.")
+    hotwords: bool = Field(description="True if it supports hotwords without a prompt.")
     counted: bool = Field(description="True if it supports the number of speakers.")
     planned: bool = Field(description="True if its memory is planned: see /v1/estimate.")
 

@@ -305,8 +305,7 @@ def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
     fields = "prompt", "context", "hotwords"
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
     context = _same_field({name: texts[name] for name in ("prompt", "context")}) or ""
-    words = (word.strip() for word in re.split("[,;、，；]", texts["hotwords"]))
-    hotwords = tuple(dict.fromkeys(filter(None, words)))
+    hotwords = split_hotwords(texts["hotwords"])
     length = len(join_prompt(context, hotwords))
     if length > MAX_PROMPT_CHARACTERS:
         names = " and ".join(f"'{name}'" for name, text in texts.items() if text)
@@ -315,6 +314,12 @@ def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
             hint="Send the names and terms that matter most.",
         )
     return context, hotwords
+
+
+def split_hotwords(text: str) -> tuple[str, ...]:
+    """Return the names and terms between commas and semicolons, each once."""
+    words = (" ".join(word.split()) for word in re.split("[,;、，；]", text))
+    return tuple(dict.fromkeys(filter(None, words)))
 
 
 def _parse_single_line(name: str, value: object) -> str:

@@ -18,10 +18,16 @@ from websockets.exceptions import InvalidStatus
 
 from sidecar import errors
 from sidecar.api import live_messages, live_routes
-from sidecar.interfaces.live_options import EndpointingOptions, SampleEncoding
+from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, SampleEncoding
 
 sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
+
+
+def test_hotwords_of_a_session_stand_between_commas() -> None:
+    request = live_messages.LiveOptionsRequest(hotwords="Nagg, Nell; two words,")
+    assert request.upon(LiveOptions()).hotwords == ("Nagg", "Nell", "two words")
+    assert request.upon(LiveOptions(prompt="Beckett")).prompt == "Beckett"
 
 
 async def test_live_session_sends_began_received_segments_and_summary(server: Server) -> None:

@@ -142,6 +142,20 @@ def test_names_that_are_misheard_are_right_as_hotwords(
     assert " ".join(word.text for word in helped.segments[0].words) == helped.text
 
 
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
+def test_hotwords_of_a_live_session_are_in_its_finals(
+    engine: MoonshineEngine, tmp_path: Path
+) -> None:
+    spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
+    subprocess.run(["espeak-ng", "-v", "en-gb", "-s", "150", "-w", spoken, text], check=True)
+    client = LiveClient(engine, LiveOptions(hotwords=("Valparaiso", "Honolulu"), diarize=False))
+    for _ in client.say(decode_audio_file(spoken, RATE), RATE // 10):
+        pass
+    found = client.end().transcript.text
+    assert "Valparaiso" in found
+    assert "Honolulu" in found
+
+
 def test_reversed_speech_has_language_warning_with_advice(
     events_of_backwards: list[TranscriptionEvent], found_in_endgame: Transcript
 ) -> None:

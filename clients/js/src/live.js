@@ -37,6 +37,7 @@ import { newKey } from "./world.js";
  * @property {boolean} [translate]
  * @property {boolean} [accurate] rather right than quick
  * @property {string} [prompt] what it is about
+ * @property {string} [hotwords] names and terms that may be said, between commas
  * @property {number} [delay_s] how far behind the sound it may be
  */
 

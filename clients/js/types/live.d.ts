@@ -183,6 +183,10 @@ export type LiveOptions = {
      */
     prompt?: string | undefined;
     /**
+     * names and terms that may be said, between commas
+     */
+    hotwords?: string | undefined;
+    /**
      * how far behind the sound it may be
      */
     delay_s?: number | undefined;

@@ -32,9 +32,12 @@ pub struct LiveOptions {
     /// Times of words in finals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<bool>,
-    /// Names and terms to expect.
+    /// What it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// Names and terms to expect, between commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hotwords: Option<String>,
 }
 
 /// What the service says; times are seconds of the session's audio.

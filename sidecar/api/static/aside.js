@@ -238,7 +238,7 @@ function Options({ state, store }) {
       ${follows("counted") && html`<label>How many people speak
         <input type="number" min="1" max="20" placeholder="unknown" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
       </label>`}
-      ${follows("steerable") && html`<label>Names and terms that may be said
+      ${follows("hotwords") && html`<label>Names and terms that may be said
         <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
       </label>`}
     </div>
