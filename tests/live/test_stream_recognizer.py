@@ -365,6 +365,15 @@ def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     assert table.recognizer.backlog_s == 0.0
 
 
+def test_lead_in_is_no_backlog() -> None:
+    """No event says that it is processed: a sender that waits for one would wait for ever."""
+    table = Table(begin=LiveSessionStart(at=40.0, lead=12.0))
+    for end_s, backlog_s in ((39.0, 0.0), (43.0, 3.0)):
+        missing = round(end_s * LIVE_RATE) - table.recognizer.audio.end
+        table.recognizer.push(np.zeros(missing, np.float32), 0.0)
+        assert table.recognizer.backlog_s == backlog_s
+
+
 def test_short_segment_is_recognized_with_a_near_one_before_it() -> None:
     table = Table(LiveOptions(partials=False), context=True)
     for speech_s, pause_s, text in [

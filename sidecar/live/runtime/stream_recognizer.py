@@ -168,9 +168,11 @@ class StreamRecognizer:
 
     @property
     def backlog_s(self) -> float:
-        """Return the seconds that are not processed yet, or wait for recognition."""
+        """Return the seconds that are not processed yet, or wait for recognition. Lead-in does not
+        count: no event reports that it is processed."""
         waiting = sum((piece.end or 0) - piece.start for piece in self._assembler.pieces)
-        return (self._unseen + waiting) / LIVE_RATE
+        unseen = max(0, self.audio.end - max(self._looked, self._decided))
+        return (unseen + waiting) / LIVE_RATE
 
     @property
     def _unseen(self) -> int:
