@@ -60,6 +60,8 @@ class WorkerLiveSession:
                     self._session.close()
                     self._request.end(done=True)
                     return
+                if self._request.ended:
+                    return  # the service does not know yet
                 for message, raw in self._request.received():
                     self._apply(message, raw)
                 self._acknowledge()

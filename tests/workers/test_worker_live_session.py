@@ -118,3 +118,12 @@ def test_input_that_cannot_be_taken_fails_its_session_alone(call: Call) -> None:
     [end] = call.sent()
     assert end["error"]["code"] == "engine_failed"
     assert call.engine.closed
+
+
+def test_input_behind_the_end_of_a_session_is_dropped(
+    call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        call.receive(b"", told={"sound": "mp3", "rate": 16_000})
+    call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})
+    assert (len(caplog.records), len(call.sent()), call.engine.backlog_s) == (1, 1, 0.0)
