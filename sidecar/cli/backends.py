@@ -223,7 +223,7 @@ async def open_live_backend(
     target: ServiceTarget, rate: int, options: Mapping[str, Any]
 ) -> AsyncGenerator[LiveBackend, None]:
     """Open a live session of pcm16 at ``rate`` Hz on the service of ``target``, or in this process
-    if it names no server; ``options``: fields of `LiveOptions`.
+    if it names no server; ``options``: fields of `LiveOptionsRequest`.
 
     Raises:
         errors.SidecarError: the service does not answer, or has no live engine.
@@ -234,10 +234,13 @@ async def open_live_backend(
         async with client_of(target) as client, client.live(rate=rate, **options) as live:
             yield LiveBackend(live.send, live.finish, partial(live_events_of, live))
         return
+    from sidecar.api.live_messages import LiveOptionsRequest
+
     # The only client is in this process: it does not reconnect, so it needs no grace.
     async with own_service(live_grace=0.0) as service:
         await service.open()
-        session = service.live.open(ANONYMOUS, LiveOptions.from_wire(options))
+        live_options = LiveOptionsRequest(**options).upon(LiveOptions())
+        session = service.live.open(ANONYMOUS, live_options)
 
         async def finish() -> None:
             session.finish()

@@ -72,15 +72,16 @@ class LiveCommandOptions:
     prompt: str | None = option(
         None, "Describe the recording: topic, names, terms.", metavar="TEXT"
     )
+    hotwords: str | None = option(None, "Expect these names and terms.", metavar="WORDS")
     keep: bool = option(False, "Keep the session as a finished job of the service (with --server).")
     _: KW_ONLY
     target: ServiceTarget
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the fields of `LiveOptions` that are given."""
+        """Return the fields of `LiveOptionsRequest` that are given."""
         unasked = True if self.format in transcript_formats.SUBTITLES else None
-        as_said = "language", "diarize", "partials", "prompt"
+        as_said = "language", "diarize", "partials", "prompt", "hotwords"
         given = {name: getattr(self, name) for name in as_said}
         given["words"] = unasked if self.words is None else self.words
         given["keep"] = self.keep or None

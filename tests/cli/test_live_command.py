@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import termios
@@ -15,6 +16,7 @@ from typing import IO
 
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
+from not_tested import missing
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
 from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
@@ -63,6 +65,16 @@ def test_live_without_service_uses_its_own_engine(
     assert (said, complained) == ("", "")
     assert "-->" in path.read_text()
     assert "failed" in path.read_text().lower()
+
+
+@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
+def test_hotwords_of_the_command_are_in_its_text(live: Starts, tmp_path: Path) -> None:
+    spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
+    subprocess.run(["espeak-ng", "-v", "en-gb", "-s", "150", "-w", spoken, text], check=True)
+    names = ("--hotwords", "Valparaiso, Honolulu", "--pace", 0)
+    said, _ = ended(live(spoken, *names, environment={"VIBEVOICE_ENGINE": "moonshine"}))
+    assert "Valparaiso" in said
+    assert "Honolulu" in said
 
 
 def unread(pipe: IO[bytes] | None) -> int:
