@@ -27,7 +27,7 @@ class SharedJobSettings(SettingsGroup):
         None,
         "With 'journal': recordings of jobs for all services: the full path of a folder, or a "
         "bucket of an S3-compatible storage, such as s3://recordings/asr, with keys and region as "
-        "for AWS' libraries (docs/journal.md); 'jobs/uploads' in 'data_dir' if unset.",
+        "for AWS' libraries (docs/scale.md); 'jobs/uploads' in 'data_dir' if unset.",
     )
 
     @property

@@ -6,7 +6,7 @@ from sidecar.plugins.shared_jobs import postgres_settings as limits
 from sidecar.plugins.shared_jobs.membership import EXPIRY_HEARTBEATS, HEARTBEAT_INTERVAL_S
 
 HEARD_OF_S = 5.0
-"""Within so many seconds a client hears that the database does not answer (docs/contract.md)."""
+"""Within so many seconds a client hears that the database does not answer (docs/journal.md)."""
 RETRIED_S = limits.MIN_RETRY_PAUSE_S
 ROWS = {
     "a lock is given up before its statement": (limits.LOCK_TIMEOUT_S, limits.STATEMENT_TIMEOUT_S),
