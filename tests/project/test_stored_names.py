@@ -1,10 +1,70 @@
-"""Names that are stored or cross between versions: no renaming of a class moves them."""
+"""Names that are stored or cross between versions: no renaming of a class or a field moves them."""
 
+import json
+from dataclasses import asdict
 from typing import get_args
+
+import pytest
 
 from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.plugins.shared_jobs import job_rows
+from sidecar.storage.speaker_store import SpeakerSample
 from sidecar.transcripts import transcript
+
+RECORD = """{"id": "a", "owner": "ada", "created": 5.0, "kept": true, "durable": true,
+    "alone": false, "seq": 1, "priority": "interactive", "unknown_fields": ["one"],
+    "audio": {"ref": "stored", "name": "n", "sha256": "s", "size": 7, "storage": "folder"},
+    "options": {"precision": "auto", "language": "auto", "diarize": true,
+        "diarization": "balanced", "prompt": "", "num_speakers": null, "temperature": 0.0,
+        "max_tokens": null, "translate": false, "windows": "auto", "words": false, "track": null,
+        "memory": {"encoder_chunk_s": 8.0, "prefill_tile": 2048, "cache_tokens": 0,
+            "cache_step": 4096, "evict_encoders": false, "host_token_table": false,
+            "window_s": 3600.0, "together": 1, "places": 0, "weight": 1},
+        "memory_fallback": null, "memory_alone": null, "recognise": true, "voiceprints": true,
+        "known_voices": [{"person": "p", "name": "Ada",
+            "prints": [{"vector": "AA", "seconds": 1.0}]}]},
+    "facts": {"container": "wav", "decoder": "ffmpeg", "total_s": 2.0},
+    "key": {"name": "k", "digest": "d"}}"""
+SEGMENT = """{"start": 0.0, "end": 1.0, "text": "Hi", "speaker": 0, "flags": ["x"],
+    "words": [{"start": 0.0, "end": 0.5, "text": "Hi", "confidence": 0.9}],
+    "words_by": "aligned", "confidence": 0.8, "language": "en"}"""
+FAILURE = '{"code": "internal", "detail": "d", "hint": "h", "retry_after": 3}'
+CHANGES = [
+    '{"change": "begun", "anew": true}',
+    '{"change": "putback", "counted": true, "alone": true, "passed": true}',
+    f'{{"failure": {FAILURE}}}',
+    f'{{"refused": {FAILURE}}}',
+    '{"edit": [{"op": "undo"}]}',
+    '{"report": {"event": "Progress", "audio_s_done": 1.0, "audio_s_total": 2.0}, '
+    '"processing_s": 0.5}',
+    f'{{"report": {{"event": "SegmentReady", "index": 0, "segment": {SEGMENT}}}, '
+    '"processing_s": 0.5}',
+    '{"report": {"event": "Peaks", "first": 0, "levels": "AQ=="}, "processing_s": 0.5}',
+    '{"report": {"event": "Checkpoint", "audio_s": 1.0, "form": "f", '
+    f'"segments": [{SEGMENT}], "state": {{"a": 1}}}}, "processing_s": 0.5}}',
+    f'{{"report": {{"event": "Finished", "transcript": {{"segments": [{SEGMENT}], '
+    '"language": "en", "duration": 1.0, "engine": "e", "precision": "fp32", "diarized": true, '
+    '"notices": [{"code": "c", "message": "m"}], "voices": [{"speaker": 0, "seconds": 1.0, '
+    '"person": "p", "name": "Ada", "likeness": 0.9, "print": {"vector": "AA", "seconds": 1.0}}], '
+    '"prints": [null], "model": "m", "device": "cpu"}}, "processing_s": 0.5}',
+]
+"""Events as earlier releases stored them."""
+
+
+def test_stored_job_is_read_and_written_as_before() -> None:
+    record = sqlite_event_log.parse_record(RECORD.encode())
+    assert json.loads(sqlite_event_log.serialize_record(record)) == json.loads(RECORD)
+
+
+@pytest.mark.parametrize("stored", CHANGES)
+def test_stored_event_is_read_and_written_as_before(stored: str) -> None:
+    change = sqlite_event_log.parse_change(stored.encode())
+    assert json.loads(sqlite_event_log.serialize_change(change)) == json.loads(stored)
+
+
+def test_stored_sample_of_speaker_is_read_and_written_as_before() -> None:
+    stored = {"added": 1.0, "print": {"vector": "AA", "seconds": 2.0}}
+    assert asdict(SpeakerSample.of(stored)) == stored
 
 
 def test_event_names_in_stored_jobs_are_unchanged() -> None:
