@@ -381,7 +381,7 @@ async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
 
 
 @virtual_time
-async def test_node_claims_no_more_while_next_job_may_find_no_place(
+async def test_node_at_its_limit_of_long_recordings_claims_no_more_jobs(
     claimer: Service, shared: Jobs
 ) -> None:
     """A claim does not choose short recordings."""
@@ -396,7 +396,9 @@ async def test_node_claims_no_more_while_next_job_may_find_no_place(
 
 
 @virtual_time
-async def test_nothing_is_claimed_while_a_node_stands_aside(claimer: Service, shared: Jobs) -> None:
+async def test_node_claims_no_job_until_both_nested_pauses_of_its_claims_end(
+    claimer: Service, shared: Jobs
+) -> None:
     with claimer.node.aside(), claimer.node.aside():
         job_id = shared.send()
         await asyncio.sleep(LONG_S)
@@ -506,7 +508,7 @@ async def test_poison_job_fails_when_it_is_claimed(one: Service, shared: Jobs) -
     assert one.tally.ended.of("failed") == 1
 
 
-async def test_job_that_cannot_be_opened_is_tried_by_another_node_and_then_fails(
+async def test_job_whose_recording_cannot_be_opened_is_tried_by_another_node_and_then_fails(
     shared: Jobs,
 ) -> None:
     async with services(2, shared) as (blind, sighted):
@@ -682,7 +684,7 @@ async def begun_job(claimer: Service, shared: Jobs) -> Job:
 
 
 @virtual_time
-async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice_as_long(
+async def test_job_that_hung_on_storage_as_it_ran_is_left_to_other_nodes_for_twice_as_long(
     claimer: Service, shared: Jobs
 ) -> None:
     """Its disk hung as it ran alone."""
@@ -703,7 +705,7 @@ async def test_job_that_kept_the_engine_in_vain_is_left_to_other_nodes_for_twice
 
 
 @virtual_time
-async def test_job_whose_fault_came_after_long_work_comes_back_as_after_short_work(
+async def test_job_put_off_after_long_work_is_claimed_again_as_soon_as_after_short_work(
     claimer: Service, shared: Jobs
 ) -> None:
     job = await begun_job(claimer, shared)
@@ -787,7 +789,9 @@ async def test_node_judges_all_waiting_jobs_in_batches(
     assert judged == [ELIGIBILITY_BATCH] * 3
 
 
-async def test_fault_while_a_job_is_judged_refuses_it(one: Service, shared: Jobs) -> None:
+async def test_exception_while_a_job_is_judged_refuses_it_as_internal(
+    one: Service, shared: Jobs
+) -> None:
     def fails(record: JobRecord) -> errors.SidecarError | None:
         raise KeyError(record.id)
 

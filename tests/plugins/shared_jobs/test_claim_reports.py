@@ -117,7 +117,7 @@ async def test_unanswered_report_is_repeated_unchanged(work: Work) -> None:
     assert work.numbers == [1, 2, 3]
 
 
-async def test_persisted_end_is_told_once(work: Work) -> None:
+async def test_reporter_returns_true_after_the_job_end_is_persisted(work: Work) -> None:
     work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     assert not work.ends
@@ -127,7 +127,7 @@ async def test_persisted_end_is_told_once(work: Work) -> None:
     assert work.shared.get(work.id).state is job_record.JobState.FAILED
 
 
-async def test_end_during_a_report_is_in_the_next_report(work: Work) -> None:
+async def test_job_end_while_reports_fail_is_persisted_afterwards(work: Work) -> None:
     work.claims.down = True
     work.happens(job_record.StartedChange())
     await asyncio.sleep(60.0)
@@ -137,7 +137,7 @@ async def test_end_during_a_report_is_in_the_next_report(work: Work) -> None:
     assert work.shared.get(work.id).state is job_record.JobState.DONE
 
 
-async def test_lost_claim_is_told_and_ends_reports(work: Work) -> None:
+async def test_reporter_returns_false_when_the_claim_is_lost(work: Work) -> None:
     work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     work.shared.lose(work.id)

@@ -108,7 +108,7 @@ async def test_three_nodes_claim_three_hundred_jobs_once_each_and_fairly(shared:
     assert {early[f"owner {index}"] for index in range(3)} <= {*range(17, 24)}
 
 
-async def test_locked_job_does_not_delay_others(node: Service, journal: str) -> None:
+async def test_claim_skips_a_job_whose_row_is_locked(node: Service, journal: str) -> None:
     locked, other = await node.submit("a", "b")
     with psycopg.connect(journal) as client:
         client.execute("SELECT FROM vibevoice.jobs WHERE id = %s FOR UPDATE", (locked.id,))
@@ -165,7 +165,7 @@ async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> 
 
 
 @pytest.mark.parametrize("runs", [False, True])
-async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
+async def test_owner_of_a_refused_or_long_running_job_gets_no_more_than_its_share_later(
     node: Service, runs: bool
 ) -> None:
     (first,) = await node.submit("first")
@@ -184,7 +184,9 @@ async def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long(
     assert sorted(counted.values()) in ([2, 3, 4], [3, 3, 3]), counted
 
 
-async def test_newcomers_share_with_a_job_ten_times_as_long(node: Service) -> None:
+async def test_new_owners_with_short_jobs_do_not_starve_a_job_ten_times_as_long(
+    node: Service,
+) -> None:
     """One or five of them wait at a time; for each that is claimed, another comes."""
     for together in (1, 5):
         long, claims = f"long {together}", list[str]()
@@ -201,7 +203,9 @@ async def test_newcomers_share_with_a_job_ten_times_as_long(node: Service) -> No
             await node.run(await node.claimed())
 
 
-async def test_running_long_job_puts_no_newcomer_behind_earlier_owners(node: Service) -> None:
+async def test_new_owner_gets_its_turn_beside_earlier_owners_while_a_long_job_runs(
+    node: Service,
+) -> None:
     await node.submit("was there")
     await node.claimed()
     await node.submit("long", seconds=36_000.0)
@@ -222,7 +226,7 @@ async def had_s(node: Service, owner: str) -> float:
     return float(rows[0][0])
 
 
-async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_took(
+async def test_owner_whose_audio_headers_understate_the_duration_is_charged_the_real_one(
     node: Service,
 ) -> None:
     await node.submit(*["liar"] * 6, seconds=1.0)
@@ -235,7 +239,7 @@ async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_too
     assert order == ["liar", "bob", "bob", *["liar"] * 5]
 
 
-async def test_running_job_that_outlasts_its_header_is_charged_before_its_end(
+async def test_running_job_longer_than_its_audio_header_says_is_charged_before_its_end(
     node: Service,
 ) -> None:
     await node.submit("liar", "liar", seconds=1.0)
@@ -251,7 +255,9 @@ async def test_running_job_that_outlasts_its_header_is_charged_before_its_end(
     assert await had_s(node, "liar") == 61.0
 
 
-async def test_owner_whose_header_claims_too_much_gets_the_rest_back(node: Service) -> None:
+async def test_owner_whose_audio_header_overstates_the_duration_is_refunded_the_rest(
+    node: Service,
+) -> None:
     await node.submit("me", seconds=1000.0)
     claim = await node.claimed()
     assert await had_s(node, "me") == 1000.0
@@ -264,10 +270,11 @@ async def test_released_job_is_not_charged_to_its_owner(node: Service) -> None:
     claim = await node.claimed()
     assert claim.record.owner == "first"
     await node.claims.release(claim.token)
+    assert await had_s(node, "first") == 0.0
     assert (await node.claimed()).record == claim.record
 
 
-async def test_owner_that_returns_to_empty_queue_has_no_advantage(node: Service) -> None:
+async def test_new_owner_in_an_empty_queue_takes_turns_with_an_earlier_owner(node: Service) -> None:
     await node.submit("busy", "busy", seconds=900)
     for _ in range(2):
         await node.run(await node.claimed())
@@ -289,14 +296,14 @@ async def test_jobs_of_the_loaded_precision_go_first_for_a_limited_time(node: Se
     assert (await node.claimed(ClaimPreferences(frozenset({"fp32"}), 1.0))).record.id == again.id
 
 
-async def test_due_job_goes_first_when_no_precision_is_loaded(node: Service) -> None:
+async def test_earlier_job_goes_first_when_no_precision_is_loaded(node: Service) -> None:
     due = await wants(node, Precision.FP32)
     await wants(node, Precision.FP16)
     assert (await node.claimed()).record.id == due.id
 
 
 @pytest.mark.parametrize("begins", [True, False])
-async def test_death_before_reported_start_counts_if_the_claim_implies_the_start(
+async def test_node_death_before_reported_start_counts_as_attempt_if_claim_implies_start(
     node: Service, begins: bool
 ) -> None:
     (job,) = await node.submit("a")
@@ -319,7 +326,9 @@ async def test_death_before_reported_start_counts_if_the_claim_implies_the_start
     assert (after.attempts, after.interruptions) == (1 + begins, 1 + begins)
 
 
-async def test_submissions_of_an_owner_do_not_delay_claims(node: Service, journal: str) -> None:
+async def test_claim_does_not_wait_for_an_uncommitted_submission_of_the_same_owner(
+    node: Service, journal: str
+) -> None:
     """As many, one after the other: each is in the middle as the claim comes."""
     (job, _) = await node.submit("a", "a")
     with psycopg.connect(journal) as client:
@@ -340,7 +349,9 @@ async def test_node_keeps_its_job_over_restart_of_database(
     await node.run(claim)
 
 
-async def test_refusal_of_another_node_does_not_change_a_claimed_job(shared: Services) -> None:
+async def test_verdict_of_another_node_on_a_claimed_job_does_not_void_the_next_report(
+    shared: Services,
+) -> None:
     node, other, job = await refused_by_two(shared)
     await node.claims.end_unschedulable(600.0)
     assert (await node.jobs.get(job.id)).refused is not None
@@ -385,7 +396,7 @@ async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(node
     assert await owners_of(node, 3) == ["a", "b", "a"]
 
 
-async def test_outdated_refusal_counts_only_once_its_node_renews_it(shared: Services) -> None:
+async def test_outdated_refusal_does_not_count_until_its_node_renews_it(shared: Services) -> None:
     node, other, job = await refused_by_two(shared)
     await node.database.fetch(
         "UPDATE vibevoice.refusals SET at = at - interval '6 min' WHERE node = %s",
@@ -407,7 +418,7 @@ async def test_refusal_with_a_future_time_is_judged_again(node: Service) -> None
 
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("patience_s", [0.0, 600.0])
-async def test_node_that_becomes_eligible_meanwhile_keeps_job_from_being_refused(
+async def test_job_is_not_marked_refused_if_a_node_becomes_eligible_during_the_search(
     shared: Services, monkeypatch: pytest.MonkeyPatch, patience_s: float, left: bool
 ) -> None:
     """``left``: and it has gone since, so that nobody is known who can do it."""
@@ -467,7 +478,7 @@ async def test_events_of_interrupted_job_are_read_in_pages(
     assert max(pages) < 2 * PAGE_BYTES
 
 
-async def test_job_whose_events_cannot_be_read_is_left_with_reason_and_next_is_claimed(
+async def test_job_whose_events_cannot_be_read_is_refused_with_reason_and_next_is_claimed(
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = await interrupted(node, 2, 100)
@@ -590,7 +601,7 @@ LOOKS_BEHIND_S = 3.0
 """So often a node that refuses many jobs looks behind all of them."""
 
 
-async def test_claim_reads_behind_many_refused_jobs_every_three_seconds_at_most(
+async def test_claim_scans_past_many_refused_jobs_at_most_every_three_seconds(
     shared: Services, journal: str
 ) -> None:
     node = shared.one
@@ -600,7 +611,7 @@ async def test_claim_reads_behind_many_refused_jobs_every_three_seconds_at_most(
     assert rows_read(journal, node, LOOKS_BEHIND_S + 0.1) >= 8000
 
 
-async def test_nodes_read_behind_many_refused_jobs_one_at_a_time_and_in_turn(
+async def test_nodes_scan_past_many_refused_jobs_one_at_a_time_and_in_turn(
     shared: Services, journal: str
 ) -> None:
     """All other claims wait meanwhile. The third node has not looked behind any lately."""
@@ -636,7 +647,7 @@ async def test_job_behind_hundreds_of_refused_ones_is_claimed(node: Service) -> 
     assert await node.claim() is None
 
 
-async def test_job_behind_hundreds_that_only_another_node_can_do_is_claimed(
+async def test_job_that_only_another_node_judged_is_claimed_behind_hundreds_of_refused_ones(
     shared: Services,
 ) -> None:
     node, other = shared.one, await shared.more()
@@ -677,7 +688,9 @@ class Nobody:
         """There is none."""
 
 
-async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) -> None:
+async def test_job_whose_last_seq_has_no_readable_event_is_claimed_and_done(
+    shared: Services,
+) -> None:
     node, _, job = await refused_by_two(shared)
     await node.claims.end_unschedulable(600.0)
     await node.claims.judge({job.id: None})
@@ -687,7 +700,7 @@ async def test_job_whose_last_event_changed_nothing_is_done(shared: Services) ->
     assert (await node.run(claim)).state is JobState.DONE
 
 
-async def test_owner_tidied_up_during_submission_keeps_its_job(node: Service) -> None:
+async def test_owner_row_exists_after_a_submission_that_races_with_tidying(node: Service) -> None:
     """As those of clients that wait: an owner has nothing here between two requests."""
     tidying = asyncio.create_task(forever(node))
     for _ in range(60):
@@ -707,7 +720,7 @@ async def come_and_go(node: Service, owner: str) -> None:
     await node.jobs.delete(job.id)
 
 
-async def test_job_cancelled_while_it_is_claimed_gives_no_claim(
+async def test_claim_of_a_job_cancelled_during_the_claim_call_is_not_valid(
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = await node.submit("a")

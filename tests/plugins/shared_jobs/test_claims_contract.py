@@ -201,20 +201,22 @@ async def test_each_job_is_claimed_once(store: Store) -> None:
         assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
-async def test_owner_with_many_jobs_lets_another_go_first(store: Store) -> None:
+async def test_job_of_second_owner_is_claimed_before_second_job_of_first_owner(
+    store: Store,
+) -> None:
     node = await store.node()
     ids = [await added(store, owner) for owner in "aab"]
     assert [(await claimed(node)).record.id for _ in ids] == [ids[0], ids[2], ids[1]]
 
 
-async def test_claim_says_whether_other_jobs_may_wait(store: Store) -> None:
+async def test_claim_says_whether_more_jobs_are_queued(store: Store) -> None:
     node = await store.node()
     for _ in range(3):
         await added(store)
     assert [(await claimed(node)).more for _ in range(3)] == [True, True, False]
 
 
-async def test_repeated_claim_is_the_same(store: Store) -> None:
+async def test_claim_repeated_with_its_token_returns_the_same_job(store: Store) -> None:
     node, token = await store.node(), uuid4().hex
     await added(store)
     await added(store)
@@ -238,7 +240,9 @@ async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
     assert again.token != claim.token
 
 
-async def test_report_appends_events_with_gaps_and_changes_the_job(store: Store) -> None:
+async def test_report_appends_events_with_gaps_in_their_seq_and_updates_the_record(
+    store: Store,
+) -> None:
     node, job_id, claim = await at_work(store)
     record = await says(node, claim, StartedChange(), ReportedChange(Progress(1.0, 3.0)), gap=4)
     assert record.seq == claim.record.seq + 8
@@ -259,7 +263,7 @@ async def test_repeated_report_is_persisted_once(store: Store) -> None:
     assert await store.get(job_id) == ended
 
 
-async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store) -> None:
+async def test_report_with_wrong_base_seq_is_refused_and_ends_the_claim(store: Store) -> None:
     node, job_id, claim = await at_work(store)
     await says(node, claim, StartedChange())
     record, events = then(claim.record, StartedChange(), ReportedChange(RESUME_POINT), gap=3)
@@ -272,7 +276,7 @@ async def test_report_with_wrong_base_is_refused_and_ends_the_claim(store: Store
     assert (await claimed(node)).record.id == job_id
 
 
-async def test_report_without_the_claim_is_refused(store: Store) -> None:
+async def test_report_with_a_lost_claim_is_refused(store: Store) -> None:
     one, job_id, claim = await at_work(store)
     other = await store.node()
     begun = await says(one, claim, StartedChange())
@@ -365,7 +369,9 @@ async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(store: S
     assert (await claimed(one)).record.id == refused
 
 
-async def test_jobs_without_an_eligible_node_are_to_be_judged(store: Store) -> None:
+async def test_waiting_jobs_without_an_eligible_live_node_are_listed_as_unjudged(
+    store: Store,
+) -> None:
     one, other = await store.node(), await store.node()
     ids = [await added(store) for _ in range(3)]
     assert [record.id for record in await one.unjudged(2)] == ids[:2]
@@ -383,7 +389,9 @@ async def test_jobs_without_an_eligible_node_are_to_be_judged(store: Store) -> N
     assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
 
 
-async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store) -> None:
+async def test_job_that_all_nodes_refuse_is_marked_refused_and_later_fails_as_unschedulable(
+    store: Store,
+) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     await one.judge({job_id: LONG})
@@ -417,7 +425,7 @@ async def test_job_that_all_nodes_refuse_is_marked_refused_and_ends(store: Store
     assert record.error.code == "unschedulable"
 
 
-async def test_job_that_a_node_refuses_for_a_passing_fault_waits_however_long(store: Store) -> None:
+async def test_job_that_a_node_refuses_for_a_temporary_fault_stays_queued(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
     stuck, away = (JobFailure.of(one()) for one in (errors.EngineStuck, errors.StorageUnreachable))

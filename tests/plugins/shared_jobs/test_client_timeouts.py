@@ -91,7 +91,7 @@ async def test_repeated_request_takes_its_job_over_once_and_only_for_its_owner(
     assert found.id == job.id
 
 
-async def test_job_of_client_that_does_not_return_ends_and_taken_job_stays(
+async def test_job_of_timed_out_client_without_retry_is_deleted_and_job_taken_over_stays(
     one: Service, here: Front
 ) -> None:
     lost, kept = await here.accepted(), await here.accepted()
@@ -110,7 +110,7 @@ async def test_job_of_client_that_does_not_return_ends_and_taken_job_stays(
 
 
 @pytest.mark.slow
-async def test_job_is_marked_as_left_once_the_database_is_back(
+async def test_client_timeout_during_database_outage_is_recorded_when_the_database_is_back(
     here: Front, postgres_cluster: Cluster
 ) -> None:
     job = await here.accepted()
@@ -125,7 +125,7 @@ async def test_job_is_marked_as_left_once_the_database_is_back(
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["it waits there", "it timed out there, too"])
-async def test_lost_answer_does_not_change_a_job_taken_over_by_another_front(
+async def test_repeated_timeout_call_does_not_undo_a_takeover_by_another_front(
     one: Service, here: Front, there: Front, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     """The second front takes the job over before the first repeats its call."""
@@ -150,7 +150,7 @@ async def test_lost_answer_does_not_change_a_job_taken_over_by_another_front(
     assert (await here.taken(digest="sent later") is not None) is again
 
 
-async def test_job_cancelled_after_its_client_left_is_not_taken_over(
+async def test_job_cancelled_after_its_client_timed_out_is_not_taken_over(
     one: Service, here: Front
 ) -> None:
     job = await here.accepted()
@@ -159,7 +159,9 @@ async def test_job_cancelled_after_its_client_left_is_not_taken_over(
     assert await here.taken() is None, "the request gets a job of its own"
 
 
-async def test_job_taken_by_an_unanswered_call_is_taken_again(one: Service, here: Front) -> None:
+async def test_job_taken_over_by_an_unanswered_call_can_be_taken_over_again_after_a_delay(
+    one: Service, here: Front
+) -> None:
     job = await here.accepted()
     await here.left(job)
     await one.database.fetch("UPDATE vibevoice.jobs SET left_taker = 'a call'")
@@ -169,7 +171,7 @@ async def test_job_taken_by_an_unanswered_call_is_taken_again(one: Service, here
     assert await here.taken() is not None
 
 
-async def test_job_of_client_at_a_dead_service_ends_after_a_while(
+async def test_job_whose_client_waited_at_a_dead_service_is_deleted_when_overdue(
     one: Service, other: Service, here: Front, there: Front
 ) -> None:
     job = await there.accepted()
@@ -183,7 +185,7 @@ async def test_job_of_client_at_a_dead_service_ends_after_a_while(
     assert await here.all_jobs() == [kept.id]
 
 
-async def test_all_overdue_jobs_end_at_one_check_longest_overdue_first(
+async def test_one_check_deletes_all_overdue_jobs_in_batches_longest_overdue_first(
     one: Service, here: Front
 ) -> None:
     one.jobs.overdue_jobs = 2
@@ -215,7 +217,7 @@ async def test_service_wrongly_taken_for_dead_keeps_the_jobs_of_its_clients(
     assert len(await here.all_jobs()) == 1
 
 
-async def test_job_submitted_after_its_service_left_ends_after_a_while(
+async def test_job_whose_submission_is_executed_after_its_service_left_is_deleted_when_overdue(
     one: Service, other: Service, here: Front, there: Front
 ) -> None:
     """As by a server that was frozen and executes the call when the service has gone."""
@@ -227,7 +229,7 @@ async def test_job_submitted_after_its_service_left_ends_after_a_while(
     assert await here.all_jobs() == []
 
 
-async def test_request_that_took_a_job_does_not_get_it_once_its_client_left_it_again(
+async def test_takeover_by_a_request_is_void_after_its_client_timed_out_again(
     one: Service,
 ) -> None:
     job = submitted("me", kept=False)
@@ -241,7 +243,7 @@ async def test_request_that_took_a_job_does_not_get_it_once_its_client_left_it_a
     assert await one.database.call("await_1", job.id, "one", "second")
 
 
-async def test_call_that_took_a_job_too_late_loses_it(
+async def test_slow_takeover_loses_the_job_to_another_front(
     one: Service, here: Front, there: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await here.accepted()
@@ -258,13 +260,13 @@ async def test_call_that_took_a_job_too_late_loses_it(
     assert took[0] is not None
 
 
-async def test_job_that_ends_as_its_client_times_out_stays_for_the_retry(here: Front) -> None:
+async def test_front_gives_up_a_timed_out_client_before_it_tells_the_database(here: Front) -> None:
     job = await here.accepted()
     here.timeouts.leave(job, "sent", 60)
     assert here.awaited == [], "its end would delete it before anything else is done here"
 
 
-async def test_front_whose_client_timed_out_gets_no_more_notifications(
+async def test_front_of_timed_out_client_is_no_follower_of_the_job_unless_it_follows_all_jobs(
     one: Service, here: Front, there: Front
 ) -> None:
     followers = "SELECT followers FROM vibevoice.jobs"

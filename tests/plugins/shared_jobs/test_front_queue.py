@@ -135,7 +135,7 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
 
 
 @virtual_time
-async def test_submission_returns_once_the_job_is_persisted(front: Front) -> None:
+async def test_submission_returns_only_after_the_job_is_persisted(front: Front) -> None:
     front.store.answers.clear()
     job = front.store.new()
     submitting = asyncio.ensure_future(front.submit(job))
@@ -170,7 +170,9 @@ async def test_front_that_counts_jobs_follows_all_accepted_ones(front: Front) ->
     assert not front.store.deleted
 
 
-async def test_given_up_job_goes_on_and_is_taken_over_elsewhere(front: Front) -> None:
+async def test_job_given_up_by_a_front_is_unfollowed_there_and_taken_over_by_another(
+    front: Front,
+) -> None:
     job, elsewhere = front.store.new(kept=False), Front(front.store)
     await front.submit(job)
     again = Job(job.source, job.record)
@@ -208,7 +210,9 @@ async def test_client_that_comes_during_drain_gets_shutting_down_and_its_job_is_
     assert front.store.deleted == [job.id]
 
 
-async def test_job_that_ended_before_its_client_came_is_deleted(front: Front) -> None:
+async def test_job_that_ended_before_a_client_took_it_over_is_deleted_and_not_followed(
+    front: Front,
+) -> None:
     job = front.store.new(kept=False)
     front.store.shared.add(job.record)
     front.store.shared.cancel(job.id)
@@ -218,7 +222,9 @@ async def test_job_that_ended_before_its_client_came_is_deleted(front: Front) ->
     await until(lambda: front.store.deleted == [job.id])
 
 
-async def test_refused_submission_leaves_nothing(front: Front) -> None:
+async def test_refused_submission_follows_no_job_and_keeps_reservation_and_recording(
+    front: Front,
+) -> None:
     job, place = front.store.new(kept=False), Place()
     front.store.full = True
     with pytest.raises(errors.QueueFull):
@@ -253,7 +259,7 @@ async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) 
     job.source.close()
 
 
-async def test_queue_full_by_last_count_takes_only_promised_submissions(front: Front) -> None:
+async def test_full_queue_accepts_only_submissions_with_a_reservation(front: Front) -> None:
     assert (front.depth, front.running) == (0, 0)
     front.store.waiting, front.store.running = LIMIT - 1, 5
     assert (front.depth, front.running) == (LIMIT - 1, 5)
@@ -304,7 +310,7 @@ async def test_drain_lets_clients_get_their_answers_within_grace(store: Store) -
     assert store.deleted == [waits.id]
 
 
-async def test_running_job_can_be_interrupted_and_a_fault_is_reported(
+async def test_front_with_node_interrupts_a_job_that_then_ends_and_reports_dead_dispatchers(
     store: Store, hold: Hold
 ) -> None:
     async with both(store) as queue:

@@ -96,7 +96,7 @@ async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
 
 
 @pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
-async def test_short_events_of_followed_job_arrive_without_a_call(
+async def test_short_events_arrive_in_the_notification_and_long_ones_by_a_database_read(
     one: Service, other: Service, words: int, reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notification has less than 8,000 bytes."""
@@ -114,7 +114,9 @@ async def test_short_events_of_followed_job_arrive_without_a_call(
     assert len(one.follower.followed) == 0
 
 
-async def test_notification_after_a_missed_one_reads_both(one: Service, other: Service) -> None:
+async def test_events_of_a_missed_notification_are_read_at_the_next_one(
+    one: Service, other: Service
+) -> None:
     misses, missed = False, list[str]()
 
     def hear(payload: str) -> None:

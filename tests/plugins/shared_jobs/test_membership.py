@@ -47,13 +47,13 @@ def test_observation_delayed_by_the_database_does_not_count() -> None:
     assert looked(*looks) == []
 
 
-def test_observer_that_stood_still_starts_anew() -> None:
+def test_observer_that_was_suspended_declares_no_service_dead() -> None:
     *looks, (begun, ended, beats) = every_second(1 + EXPIRY_HEARTBEATS)
     late = 10 * HEARTBEAT_INTERVAL_S
     assert looked(*looks, (begun + late, ended + late, beats)) == []
 
 
-async def test_jobs_of_dead_service_are_free_and_count_its_death(
+async def test_jobs_of_dead_service_are_claimable_again_and_the_started_one_is_interrupted(
     one: Service, other: Service
 ) -> None:
     begun, waiting = await one.submit("a", "b")
@@ -76,7 +76,7 @@ async def test_jobs_of_dead_service_are_free_and_count_its_death(
     assert again == {begun.id, waiting.id}
 
 
-async def test_expiry_writes_claimed_jobs_and_not_merely_judged_ones(
+async def test_expiry_of_a_node_writes_rows_of_its_claimed_jobs_and_not_of_judged_ones(
     one: Service, other: Service, journal: str
 ) -> None:
     jobs = await one.submit(*["a"] * 60)

@@ -112,7 +112,7 @@ async def test_every_connection_has_time_limits_and_no_jit(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_server_restart_between_two_calls_is_not_noticed(
+async def test_server_restart_between_two_calls_causes_no_error(
     shared: PostgresDatabase, postgres_cluster: Cluster, mode: str
 ) -> None:
     await fill(shared)
@@ -258,7 +258,7 @@ async def test_deadlocked_transaction_is_repeated(shared: PostgresDatabase) -> N
     assert await numbers(shared) == [1, 2]
 
 
-async def test_overloaded_server_does_not_count_as_away(
+async def test_lock_statement_and_pool_timeouts_are_errors_but_no_database_outage(
     shared: PostgresDatabase,
     postgres_cluster: Cluster,
     journal: str,

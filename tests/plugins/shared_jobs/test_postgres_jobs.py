@@ -247,7 +247,7 @@ async def test_submission_executed_after_its_deletion_leaves_no_job(
     assert await there(front) == []
 
 
-async def test_repeated_submission_to_full_queue_may_be_executed_late(
+async def test_submission_whose_repetition_meets_a_full_queue_fails_and_gets_a_tombstone(
     journal: str, tmp_path: Path
 ) -> None:
     """The first attempt is on a connection that broke: its recording stays, or it is none."""
@@ -314,7 +314,7 @@ async def test_close_ends_while_database_is_away(front: Service, postgres_cluste
         assert front.jobs.ending.idle
 
 
-async def test_services_go_on_at_standby_with_what_it_has(
+async def test_services_go_on_at_a_promoted_standby_with_the_replicated_events(
     journal: str, tmp_path: Path, postgres_cluster: Cluster
 ) -> None:
     with postgres_cluster.standby() as standby:
@@ -542,7 +542,7 @@ async def test_list_with_a_damaged_row_has_the_others(front: Service) -> None:
     assert [job.id for job in await front.jobs.list("me")] == [good[0].id]
 
 
-async def test_impossible_job_id_is_not_found(front: Service) -> None:
+async def test_job_id_with_a_nul_character_is_not_found(front: Service) -> None:
     for ask in (front.jobs.get, front.jobs.subscribe):
         with pytest.raises(errors.JobNotFound):
             await ask("nobody\0")
@@ -596,7 +596,7 @@ async def test_service_started_while_share_is_unmounted_accepts_jobs_once_it_is_
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_only_recording_of_kept_job_is_synced_to_the_disk(
+async def test_recording_file_is_fsynced_if_job_is_kept_and_not_if_client_waits(
     journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """A client that waits for its answer loses its connection with the power of the machine."""

@@ -68,7 +68,7 @@ async def test_services_started_at_once_migrate_one_after_the_other(
     assert version(journal) == len(NAMES)
 
 
-def test_call_is_made_once_for_all_services_and_again_after_an_error(journal: str) -> None:
+def test_call_once_is_executed_by_one_service_only_and_again_after_an_error(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     made = list[str]()
 
@@ -82,7 +82,7 @@ def test_call_is_made_once_for_all_services_and_again_after_an_error(journal: st
     assert made == ["one"]
 
 
-def test_tables_with_short_lived_rows_are_vacuumed_early(journal: str) -> None:
+def test_jobs_and_events_tables_have_a_low_autovacuum_scale_factor(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal) as look:
         rows = look.execute(
@@ -136,7 +136,7 @@ def test_migrations_are_numbered_without_gap_and_are_in_the_wheel() -> None:
     assert packed >= {*NAMES}
 
 
-def test_queries_of_documentation_suit_the_tables(journal: str) -> None:
+def test_sql_queries_in_the_journal_docs_run_on_the_migrated_tables(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     page = (ROOT / "docs/journal.md").read_text()
     queries = [

@@ -19,7 +19,7 @@ ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
 
 
 @pytest.mark.parametrize("way", ["flag", "open file", "empty file"])
-def test_database_address_others_can_read_is_refused_and_not_repeated(
+def test_database_address_in_a_flag_or_unsafe_file_is_refused_without_its_password(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
@@ -48,7 +48,7 @@ def test_database_address_is_read_from_environment_or_private_file(
 @pytest.mark.parametrize(
     "address", ["mysql://u:not-for-logs@h/d", "postgresql://u:not-for-logs@h:port/d?nonsense=1"]
 )
-def test_invalid_database_address_is_refused_and_not_repeated(address: str) -> None:
+def test_invalid_database_address_is_refused_without_its_password(address: str) -> None:
     for asks in (
         describe_database,
         lambda address: migrate_postgres(address, KEY),
@@ -59,7 +59,7 @@ def test_invalid_database_address_is_refused_and_not_repeated(address: str) -> N
         assert "not-for-logs" not in str(refused.value.to_wire())
 
 
-def test_error_of_refused_login_has_no_password(postgres_cluster: Cluster) -> None:
+def test_error_of_a_missing_database_has_no_password(postgres_cluster: Cluster) -> None:
     nowhere = postgres_cluster.address("nowhere")
     for asks in (describe_database, lambda address: migrate_postgres(address, KEY, patience_s=0.0)):
         with pytest.raises(errors.SettingsInvalid, match="does not exist") as refused:

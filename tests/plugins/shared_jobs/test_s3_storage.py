@@ -219,7 +219,7 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
 
 
 @pytest.mark.slow
-def test_silent_server_is_given_up(
+def test_calls_to_a_silent_storage_server_time_out_as_storage_unreachable(
     storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient = create_recording_storage(settings_of(bucket), Path("nowhere"))

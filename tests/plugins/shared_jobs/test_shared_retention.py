@@ -60,7 +60,9 @@ async def test_expired_result_is_not_recreated_by_late_submission(
         assert await ids(one, "me") == []
 
 
-async def test_the_newest_result_stays_whatever_it_weighs(journal: str, tmp_path: Path) -> None:
+async def test_newest_result_stays_even_if_larger_than_the_byte_limit(
+    journal: str, tmp_path: Path
+) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
         mine = [(await done(one, "me")).id for _ in range(3)]
         assert await ids(one, "me") == mine[2:]
@@ -130,7 +132,7 @@ async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> 
     assert [*one.storage.ages()] == ["waits"]
 
 
-async def test_cancelled_and_deleted_jobs_are_counted_once_by_service_that_was_asked(
+async def test_metric_of_cancelled_jobs_counts_each_cancelled_or_deleted_job_once(
     one: Service, other: Service
 ) -> None:
     cancelled, deleted, ended = await one.submit("me", "me", "me")
@@ -193,7 +195,9 @@ async def test_result_whose_client_waits_is_not_purged(journal: str, tmp_path: P
         assert await ids(one, "me") == []
 
 
-async def test_one_service_at_a_time_sweeps_for_all(journal: str, tmp_path: Path) -> None:
+async def test_service_skips_its_sweep_if_another_swept_shortly_before(
+    journal: str, tmp_path: Path
+) -> None:
     limits = replace(LIMITS, retention_s=0)
     async with (
         service(journal, tmp_path, limits=limits) as one,

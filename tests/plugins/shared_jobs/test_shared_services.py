@@ -56,7 +56,9 @@ def test_job_of_one_front_is_streamed_by_another_from_any_event(deployed: Fronts
     wait_until(lambda: here.client.get(path).status_code == 404, "gone everywhere")
 
 
-def test_awaited_transcription_is_answered_and_leaves_nothing(deployed: Fronts) -> None:
+def test_synchronous_transcription_is_answered_and_leaves_no_job_and_no_recording(
+    deployed: Fronts,
+) -> None:
     before = jobs_of(deployed)
     audio, said = spoken(3, 2)
     answer = deployed.fronts[0].post(audio)
@@ -86,7 +88,7 @@ def test_cancel_at_another_front_stops_the_work_at_the_node(deployed: Fronts) ->
     assert node.health()["engine_state"] == "ready"
 
 
-def test_same_request_at_two_fronts_at_once_is_one_job(deployed: Fronts) -> None:
+def test_same_idempotency_key_at_two_fronts_at_once_makes_one_job(deployed: Fronts) -> None:
     audio, _ = spoken(2, 5)
 
     def send(front: Server, key: str) -> str:
@@ -113,7 +115,7 @@ def test_node_answers_health_and_metrics_and_accepts_no_jobs(deployed: Fronts) -
     assert node.get("/").json()["service"] == "vibevoice-asr"
 
 
-def test_row_of_a_service_has_the_instance_of_its_health(deployed: Fronts) -> None:
+def test_services_table_has_the_instance_id_of_each_health_response(deployed: Fronts) -> None:
     """docs/scale.md: which row of `vibevoice.services` is which machine."""
     with psycopg.connect(deployed.journal) as connection:
         rows = connection.execute("SELECT id, works FROM vibevoice.services").fetchall()
@@ -130,7 +132,7 @@ def test_front_refuses_to_reload_the_model(deployed: Fronts) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_node_releases_what_it_cannot_finish(deployed: Fronts) -> None:
+def test_jobs_of_a_node_stopped_without_grace_are_done_by_another_node(deployed: Fronts) -> None:
     audio, said = spoken(60, 7)
     front = deployed.fronts[0]
     leaving = deployed.another_node(shutdown_grace=0)
@@ -149,7 +151,9 @@ def test_stopped_node_releases_what_it_cannot_finish(deployed: Fronts) -> None:
         assert [segment["text"] for segment in told["segments"]] == said
 
 
-def test_clients_of_replaced_servers_work_at_any_front(deployed: Fronts) -> None:
+def test_openai_client_and_v1_transcribe_work_at_both_fronts_behind_a_proxy(
+    deployed: Fronts,
+) -> None:
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     url, before = f"http://127.0.0.1:{deployed.port}", len(deployed.proxy.given)
     wanted = {"model": "whisper-1", "response_format": "verbose_json"}
@@ -195,7 +199,9 @@ def test_retry_at_another_front_takes_over_the_timed_out_request(deployed: Front
 
 
 @pytest.mark.slow
-def test_timed_out_request_without_retry_leaves_no_work_behind(deployed: Fronts) -> None:
+def test_request_whose_last_retry_timed_out_leaves_no_job_and_an_idle_node(
+    deployed: Fronts,
+) -> None:
     """Nor one that was sent again as often as its client does that."""
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     hours = long(round(20 * PATIENCE_S))  # it would be worked on for longer than is waited for
