@@ -120,7 +120,9 @@ def test_only_the_newest_sample_rates_are_compared(
     assert looked == [*rates[-1 : -MAX_RATES - 1 : -1], RATE], "then the one that was played"
 
 
-def test_likeness_is_none_without_playback_or_with_too_little_speech(speech: Samples) -> None:
+def test_echo_similarity_is_none_without_playback_or_with_too_little_speech(
+    speech: Samples,
+) -> None:
     evidence = EchoDetector()
     evidence.hear(pcm16(speech), SampleEncoding.PCM16, RATE, 8.0)
     assert echo_rooms.compared(evidence, 1.0, 2.0, 2.0) is None
@@ -131,7 +133,7 @@ def test_likeness_is_none_without_playback_or_with_too_little_speech(speech: Sam
     assert (echo_rooms.compared(evidence, 1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
 
 
-def test_likeness_of_invalid_audio_is_zero(speech: Samples) -> None:
+def test_echo_similarity_of_invalid_audio_is_zero(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     wrong = np.full(3 * RATE, np.nan, "<f4")
     evidence.hear(wrong.tobytes(), SampleEncoding.FLOAT32, RATE, 3.0)
@@ -162,7 +164,7 @@ def test_envelopes_of_a_high_sample_rate_are_those_of_a_usual_one(
     assert echo_similarity(second, looked[80:220]) > 0.95
 
 
-def test_cost_of_a_comparison_does_not_grow_with_the_sample_rate() -> None:
+def test_memory_of_band_envelopes_does_not_grow_with_the_sample_rate() -> None:
     def most(rate: int) -> int:
         tracemalloc.start()
         band_envelopes(np.zeros(4 * rate, np.int16), rate)
@@ -173,7 +175,7 @@ def test_cost_of_a_comparison_does_not_grow_with_the_sample_rate() -> None:
     assert most(192_000) < 2 * most(16_000)
 
 
-def test_history_is_bounded_however_small_the_messages() -> None:
+def test_stored_microphone_audio_is_bounded_however_small_the_messages() -> None:
     evidence, at = EchoDetector(), 0.0
     for number in range(round(30 * RATE / 16)):  # messages of a millisecond, and empty ones
         at += 0.001
@@ -197,7 +199,9 @@ def test_comparison_of_an_endless_utterance_takes_bounded_memory(speech: Samples
     assert most(8 * HISTORY_S) < 2 * most(HISTORY_S)
 
 
-def test_words_before_a_long_echo_count_after_their_audio_is_dropped(speech: Samples) -> None:
+def test_utterance_that_began_with_words_is_no_echo_after_their_audio_is_dropped(
+    speech: Samples,
+) -> None:
     evidence, seconds = played(np.tile(speech, 2), 16.0), round(HISTORY_S) + 3
     _, words = echo_rooms.some(
         np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 2.0

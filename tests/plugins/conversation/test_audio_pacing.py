@@ -118,7 +118,7 @@ def test_dropped_audio_is_not_sent_even_if_it_comes_later(pacer: AudioPacer) -> 
     assert pacer.heard(0.8) == pytest.approx(0.1)
 
 
-def test_after_a_drop_a_client_that_can_clear_has_heard_what_it_played() -> None:
+def test_drop_at_a_client_that_can_clear_ends_the_turn_and_its_played_time() -> None:
     pacer = AudioPacer(clears=True)
     pacer.add(1, 0, silence(2.0), 0.0)
     pacer.due(0.0)

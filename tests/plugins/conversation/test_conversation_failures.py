@@ -167,7 +167,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory, speech_url: str) -> Iterato
         yield one
 
 
-async def test_failure_of_a_speech_server_is_an_error_and_the_next_turn_is_heard(
+async def test_failing_tts_server_is_an_error_and_the_next_turn_is_spoken(
     remote: Server,
 ) -> None:
     async def conversation(how: str) -> None:
@@ -184,7 +184,9 @@ async def test_failure_of_a_speech_server_is_an_error_and_the_next_turn_is_heard
     await asyncio.gather(*(conversation(how) for how in SPEECHES))
 
 
-def test_silent_speech_server_is_given_up(speech_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_tts_server_is_an_error_after_the_read_timeout(
+    speech_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(openai_tts, "READ_TIMEOUT_S", 0.2)
     voice, upstream = openai_tts.OpenAiTts(), UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
@@ -193,7 +195,7 @@ def test_silent_speech_server_is_given_up(speech_url: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("which", ["thoughtful", "parrot", "remote"])
-async def test_broken_conversations_leave_no_files_and_no_workers(
+async def test_broken_off_conversations_leave_no_open_files_and_no_workers(
     which: str, request: pytest.FixtureRequest
 ) -> None:
     """After all tests before: as many open files as a conversation that went well leaves."""

@@ -214,7 +214,7 @@ def test_word_marks_beyond_the_text_of_a_reply_are_ignored(text: str) -> None:
         assert reply.heard(seconds) == text
 
 
-def test_reply_that_left_a_short_history_still_has_its_heard_text() -> None:
+def test_reply_dropped_from_a_full_history_still_returns_its_heard_text() -> None:
     history = ChatHistory(most=2)
     history.begin(1, ReplyText())
     for number in range(2):

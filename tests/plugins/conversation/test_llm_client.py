@@ -103,7 +103,7 @@ async def test_reply_has_the_text_of_the_stream_without_the_reasoning(
     assert "".join(await by(server, model)) == ANSWER
 
 
-async def test_reasoning_that_no_mark_begins_is_known_from_the_second_reply_on(
+async def test_reasoning_without_an_opening_tag_is_removed_from_the_second_reply_on(
     server: Completions,
 ) -> None:
     """In the first reply the mark at its end is not spoken, nor is what was not spoken yet."""
@@ -178,7 +178,7 @@ async def test_llm_server_started_after_the_first_search_is_found(
     assert len(server.headers) == asked, "what was found is not looked for again"
 
 
-async def test_model_of_an_llm_server_found_meanwhile_is_chosen_and_not_the_echo(
+async def test_requested_model_of_a_newly_started_llm_server_is_chosen_over_the_repeat_model(
     server: Completions, talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = talks.models
@@ -268,7 +268,7 @@ async def test_headers_and_first_token_of_a_reply_share_one_time_limit() -> None
         await asked(first_s=39.9)
 
 
-async def test_reply_that_is_not_read_on_ends_the_request(server: Completions) -> None:
+async def test_closing_a_reply_before_its_end_closes_the_connection(server: Completions) -> None:
     async with client(server, "stalls") as llm:
         async with aclosing(llm.reply(ASKED)) as pieces:
             assert await anext(pieces) == WORDS[0], "while the rest is not said"

@@ -149,7 +149,7 @@ def test_voice_is_chosen_by_name_language_or_both(
         assert moonshine_tts.choose_moonshine_voice(KNOWN, name, language) == found
 
 
-def test_every_language_has_a_default_voice_and_an_unknown_one_is_refused() -> None:
+def test_each_language_has_a_default_voice_and_an_unknown_language_is_refused() -> None:
     there = moonshine_tts.voice_catalogue()
     assert len(there["en-us"]) > 50
     for language, names in there.items():

@@ -155,7 +155,7 @@ def test_damaged_voice_file_is_noticed_and_fetched_alone(
     assert meter.notices == [f"{MODEL} is damaged and is downloaded again."]
 
 
-def test_invalid_voice_list_is_an_error(tmp_path: Path) -> None:
+def test_invalid_voice_manifest_is_read_as_no_voices(tmp_path: Path) -> None:
     for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
         (tmp_path / MANIFEST_FILE).write_text(text)
         assert PulledVoices.read(tmp_path) == PulledVoices(tmp_path)
@@ -182,7 +182,7 @@ def test_size_of_voices_counts_shared_files_once(tmp_path: Path) -> None:
         ("page", b"<html>Sign in", errors.HubUnreachable),
     ],
 )
-def test_server_without_voices_is_an_error_and_leaves_nothing(
+def test_server_that_fails_or_lacks_the_voice_is_an_error_and_leaves_no_file(
     server: VoiceServer, tmp_path: Path, fault: str, value: object, error: type[Exception]
 ) -> None:
     setattr(server, fault, value)

@@ -67,7 +67,9 @@ async def heard_by(
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_stalled_input_ends_an_utterance_even_if_it_is_reported_later(late: bool) -> None:
+async def test_stalled_input_ends_an_utterance_even_if_its_start_is_reported_later(
+    late: bool,
+) -> None:
     session = Told()
     hears, happened, listening = await heard_by(session)
     for utterance in (1, 2):

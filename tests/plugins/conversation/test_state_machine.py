@@ -127,7 +127,7 @@ def test_utterances_of_one_turn_are_joined(table: Table) -> None:
     assert table.history == [("user", "I want tea and a cake.")]
 
 
-def test_cut_utterance_continues_in_the_next(table: Table) -> None:
+def test_words_of_an_utterance_cut_for_its_length_are_joined_with_the_next(table: Table) -> None:
     table.starts()
     table.now = 8.0
     table.starts(8.0)
@@ -232,7 +232,7 @@ def test_tts_piece_without_an_end_is_over_when_the_next_begins() -> None:
     [(0.2, None, None), (0.5, 0.25, 2.5), (9.0, 0.25, 6.25)],
     ids=["cough", "noise", "long speech"],
 )
-def test_reply_stays_paused_while_words_may_come_and_late_words_count(
+def test_reply_paused_by_speech_resumes_without_words_and_late_words_still_interrupt_it(
     spoken_s: float, held_s: float | None, released_s: float | None
 ) -> None:
     table = answering()
@@ -308,7 +308,7 @@ def test_unfinished_reply_ends_with_an_ellipsis_in_the_history(table: Table) -> 
     assert table.history[-1] == ("assistant", "One two three. …")
 
 
-def test_text_reply_counts_as_far_as_it_was_generated() -> None:
+def test_interrupted_text_reply_is_in_the_history_as_far_as_it_was_generated() -> None:
     table = Table(events.ConversationOptions(voiced=False))
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
@@ -347,7 +347,7 @@ def test_noise_over_a_reply_is_no_part_of_the_next_utterance() -> None:
 # Echo
 
 
-def test_echo_of_a_reply_is_no_turn_and_raises_the_threshold() -> None:
+def test_echo_of_a_reply_is_no_turn_and_raises_the_speech_threshold_until_its_end() -> None:
     table = answering()
     table.begins(0.3)
     table.sounds(OWN_WORDS_ECHO_SIMILARITY)

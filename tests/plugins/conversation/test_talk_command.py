@@ -63,7 +63,7 @@ def test_failed_answer_in_a_pipe_is_reported_once_and_fails_the_command(
 
 
 @pytest.mark.slow
-def test_recording_as_speech_is_answered(converse: Starts, tmp_path: Path) -> None:
+def test_speech_from_a_recording_file_is_answered(converse: Starts, tmp_path: Path) -> None:
     path = tmp_path / "question.wav"
     path.write_bytes(
         wav(recorded(talk(0.3)[: -RATE // 2]))

@@ -163,7 +163,9 @@ def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(voice: Spo
     assert all(0 <= mark.start <= seconds for mark in marks)
 
 
-def test_engine_repeats_its_output_and_stops_when_cancelled(voice: Spoken) -> None:
+def test_engine_gives_same_marks_and_similar_length_again_and_nothing_when_cancelled(
+    voice: Spoken,
+) -> None:
     _, engine = voice
     first = list(engine.say(TEXT, SynthesisOptions(), never))
     assert list(engine.say(TEXT, SynthesisOptions(), lambda: True)) == []
@@ -187,7 +189,7 @@ def test_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) 
 @pytest.mark.skipif(
     bool(missing_packages(espeak_tts.SPEC)), reason=missing_extra("espeakng-loader")
 )
-def test_espeak_speaks_in_the_language_of_the_text_and_at_the_speed() -> None:
+def test_espeak_speaks_in_the_requested_language_and_speed() -> None:
     engine = loaded(espeak_tts.SPEC)
     english = pcm(engine.say(TEXT, SynthesisOptions(), never))
     swiss, american = (
@@ -280,7 +282,7 @@ def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
-def test_cancelled_synthesis_ends_a_hanging_program(say: Path) -> None:
+def test_cancelled_synthesis_returns_while_the_system_program_hangs(say: Path) -> None:
     engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
     assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
 
