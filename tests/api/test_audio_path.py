@@ -38,7 +38,9 @@ NO_FILE: dict[str, tuple[str, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("path", NOT_A_PATH, ids=lambda path: repr(path)[:50])
-def test_path_that_is_not_absolute_is_invalid(path: object, server: Server) -> None:
+def test_audio_path_that_is_no_absolute_local_path_is_refused_as_invalid(
+    path: object, server: Server
+) -> None:
     check_problem(server.post_path(path), *INVALID)
 
 

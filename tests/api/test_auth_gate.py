@@ -84,7 +84,7 @@ def test_request_with_a_foreign_host_name_is_refused_at_every_address(
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_own_host_names_are_accepted_with_and_without_port(host: str, server: Server) -> None:
+def test_loopback_host_names_are_accepted_with_and_without_port(host: str, server: Server) -> None:
     for name in (host, f"{host}:{server.port}"):
         assert server.client.get("/health", headers={"Host": name}).status_code == 200, name
 
@@ -97,7 +97,7 @@ def test_request_with_two_host_headers_is_refused(server: Server) -> None:
 
 @pytest.mark.parametrize(("method", "path"), routes())
 @for_each("origin", FOREIGN)
-def test_request_of_a_foreign_page_is_refused_by_every_method(
+def test_request_with_a_foreign_origin_is_refused_at_every_address_and_method(
     method: str, path: str, origin: str, server: Server
 ) -> None:
     response = server.client.request(method, path, headers={"Origin": origin})
@@ -115,7 +115,7 @@ def test_preflight_of_a_foreign_page_gets_no_cors_headers(origin: str, server: S
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_form_of_a_foreign_page_is_refused(site: str, server: Server) -> None:
+def test_cross_site_form_post_is_refused(site: str, server: Server) -> None:
     form = {"Content-Type": "text/plain", "Sec-Fetch-Site": site}
     body = b'{"audio_path": "/etc/hostname"}'
     response = server.client.post("/transcribe", content=body, headers=form)
@@ -123,7 +123,7 @@ def test_form_of_a_foreign_page_is_refused(site: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("origin", ALLOWED)
-def test_page_of_the_host_is_served_and_may_read_answers(
+def test_allowed_app_origin_gets_cors_headers_on_preflight_answer_and_error(
     origin: str, server: Server, voice: bytes
 ) -> None:
     asked = {
@@ -143,7 +143,9 @@ def test_page_of_the_host_is_served_and_may_read_answers(
     assert wrong.headers["access-control-allow-origin"] == origin, "a page sees its errors too"
 
 
-def test_own_page_and_opened_link_are_served_but_no_post_by_a_link(server: Server) -> None:
+def test_same_origin_page_and_cross_site_link_are_served_but_cross_site_post_is_refused(
+    server: Server,
+) -> None:
     own = {"Origin": f"http://127.0.0.1:{server.port}", "Sec-Fetch-Site": "same-origin"}
     assert server.client.get("/v1/jobs", headers=own).status_code == 200
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
@@ -161,7 +163,7 @@ def host_named(name: str, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(CONTAINER_HOST_NAMES))
-def test_container_without_token_is_served_but_page_of_its_name_is_refused(
+def test_container_host_name_without_token_may_transcribe_but_read_no_jobs_or_pages(
     name: str, server: Server, voice: bytes
 ) -> None:
     ask, audio = server.client, {"file": voice}
@@ -185,7 +187,9 @@ def test_container_without_token_is_served_but_page_of_its_name_is_refused(
         check_problem(ask.get("/health", headers=host_named(other)), 403, "host_not_allowed")
 
 
-def test_container_with_token_is_served_but_page_of_its_name_is_refused(guarded: Server) -> None:
+def test_container_host_name_with_token_reads_jobs_but_not_from_a_page_of_that_name(
+    guarded: Server,
+) -> None:
     for name in sorted(CONTAINER_HOST_NAMES):
         key = {"Authorization": f"Bearer {TOKEN}"}
         assert guarded.client.get("/v1/jobs", headers=host_named(name, **key)).status_code == 200
@@ -193,7 +197,7 @@ def test_container_with_token_is_served_but_page_of_its_name_is_refused(guarded:
         check_problem(guarded.client.get("/v1/jobs", headers=own), 401, "token_missing")
 
 
-def test_allowed_scheme_does_not_allow_web_pages() -> None:
+def test_wildcard_origin_is_honoured_for_an_app_scheme_but_not_for_http_https_or_file() -> None:
     access = AccessControl(origins=frozenset({"app://*", "https://*", "http://*", "file://*"}))
     assert access.admits_origin("app://obsidian.md")
     for origin in ("https://evil.example", "http://evil.example", "file://", "null"):
@@ -253,7 +257,7 @@ def test_allowed_host_names_and_origins_are_served(guarded: Server) -> None:
      ("::ffff:127.0.0.1", True), ("::ffff:192.168.1.5", False), ("", False),
      ("0.0.0.0", False), ("::", False), ("192.168.1.5", False), ("my-box.lan", False)],
 )  # fmt: skip
-def test_only_loopback_addresses_need_no_token(address: str, loopback: bool) -> None:
+def test_loopback_addresses_are_told_from_network_addresses(address: str, loopback: bool) -> None:
     assert is_loopback_address(address) is loopback
 
 
@@ -265,7 +269,7 @@ def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> Non
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
-def test_listening_address_is_an_own_host_name(host: str) -> None:
+def test_listening_address_is_accepted_as_host_name_and_another_is_refused(host: str) -> None:
     access = create_access_control(Settings(host=host), FileWatcher())
     name = f"[{host}]" if ":" in host else host
     access.check_origin(RequestOrigin([f"{name}:8765"], [], [], peer="127.0.0.1"))
@@ -359,7 +363,7 @@ async def test_service_without_token_refuses_other_machines(name: str, open_app:
 
 @pytest.mark.parametrize("name", STRANGERS)
 @pytest.mark.parametrize("path", ["/transcribe", "/v1/estimate"])
-async def test_other_machine_with_token_is_served_but_names_no_files(
+async def test_other_machine_with_token_is_served_but_its_audio_path_is_refused(
     name: str, path: str, tmp_path: Path
 ) -> None:
     app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))

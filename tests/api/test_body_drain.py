@@ -16,7 +16,7 @@ pytestmark = virtual_time
     ("content_type", "lasts_s"),
     [("application/json", IDLE_LINGER_S), ("multipart/form-data; boundary=x", LINGER_S)],
 )
-async def test_refused_upload_of_a_silent_client_ends_after_the_drain_of_its_content_type(
+async def test_refused_upload_of_an_idle_client_is_closed_after_the_timeout_of_its_content_type(
     content_type: str, lasts_s: float
 ) -> None:
     """Some clients read to the end. One that builds a form is silent meanwhile."""

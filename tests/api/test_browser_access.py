@@ -38,7 +38,7 @@ def test_page_of_a_foreign_origin_reads_nothing_in_a_real_browser(
     assert ids_of(server) <= jobs, "no post became a job"
 
 
-def test_page_of_the_host_reads_answers_in_a_real_browser(
+def test_page_of_an_allowed_origin_reads_answers_in_a_real_browser(
     browser: Visitor, start_server: StartServer
 ) -> None:
     """The same attempts from a page that may: what the stranger missed was there to be had."""

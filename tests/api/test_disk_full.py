@@ -33,7 +33,7 @@ def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
     assert "Traceback" not in server.log()
 
 
-def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
+def test_job_whose_recording_fills_the_disk_runs_on_while_further_uploads_are_refused(
     start_server: StartServer, tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk, scripted_speed=0.05)
@@ -53,7 +53,7 @@ def test_recording_that_fills_the_disk_is_finished_while_others_are_refused(
     server.wait_state(server.submit(big), "running")
 
 
-def test_missing_spool_folder_is_an_error_for_uploads_but_not_for_paths(
+def test_missing_spool_folder_fails_large_uploads_but_not_small_ones_or_paths(
     start_server: StartServer, tmp_path: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tmp_path / "missing")
@@ -67,7 +67,7 @@ def test_missing_spool_folder_is_an_error_for_uploads_but_not_for_paths(
     assert "Traceback" not in server.log()
 
 
-def test_read_only_spool_folder_is_an_error(
+def test_read_only_spool_folder_fails_large_uploads_but_not_small_ones_or_paths(
     start_server: StartServer, tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
@@ -79,7 +79,7 @@ def test_read_only_spool_folder_is_an_error(
 
 
 @pytest.mark.slow
-async def test_session_that_cannot_be_kept_still_ends_with_its_transcript(
+async def test_conversation_that_a_full_disk_cannot_keep_still_ends_with_its_transcript(
     start_server: StartServer, tiny_disk: Path
 ) -> None:
     kept = {"keep_jobs": 1, "data_dir": tiny_disk, "journal_key": "0123456789abcdef" * 4}

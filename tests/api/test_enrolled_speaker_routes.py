@@ -101,7 +101,7 @@ def test_speaker_enrolled_by_clip_is_identified_until_deleted(
 
 
 @pytest.mark.slow
-def test_speaker_of_a_job_is_enrolled_and_confirms_an_enrolled_one(
+def test_speaker_of_a_job_is_enrolled_or_added_as_a_voice_to_an_enrolled_speaker(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     job = known.done(sounds["play"])
@@ -235,7 +235,7 @@ async def test_enrolled_speaker_is_named_in_live_and_yap_sessions(
         ("long", 413, "clip_too_long"),
     ],
 )
-def test_clip_without_exactly_one_voice_is_refused_with_the_reason(
+def test_enrolment_clip_that_is_silent_short_long_or_of_two_voices_is_refused(
     known: Server, sounds: dict[str, bytes], sound: str, status: int, code: str
 ) -> None:
     check_problem(enrol(known, sounds[sound]), status, code)
@@ -276,7 +276,7 @@ def test_command_adds_lists_renames_exports_and_deletes_enrolled_speakers(
     assert people("list") == ""
 
 
-def test_without_the_setting_enrolment_is_refused_with_a_remedy(
+def test_people_routes_without_the_people_setting_are_refused_with_a_remedy(
     server: Server, voice: bytes
 ) -> None:
     for answer in (
@@ -293,7 +293,7 @@ def test_without_the_setting_enrolment_is_refused_with_a_remedy(
     assert "speakers" not in said["metadata"]
 
 
-def test_service_with_enrolled_speakers_and_without_key_does_not_start(tmp_path: Path) -> None:
+def test_service_with_people_setting_and_without_journal_key_does_not_start(tmp_path: Path) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
            "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
     command = [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path]

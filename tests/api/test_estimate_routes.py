@@ -36,7 +36,9 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_small_engine_takes_a_recording_of_any_length(server: Server) -> None:
+def test_estimate_of_a_small_engine_says_that_a_recording_of_any_length_fits(
+    server: Server,
+) -> None:
     for seconds in (10, 3 * 3600):
         body = estimate(server, duration=seconds)
         assert body["fits"] is True
@@ -86,7 +88,9 @@ def test_estimates_by_minutes_duration_path_and_upload_agree(narrow: Server) -> 
     assert upload.json() == by_path
 
 
-def test_unknown_field_of_an_estimate_warns_but_not_one_of_a_transcription(server: Server) -> None:
+def test_estimate_warns_of_an_unknown_field_but_not_of_a_transcription_field(
+    server: Server,
+) -> None:
     plain = estimate(server, duration=10)
     assert estimate(server, duration=10, language="en", diarize=True) == plain
     odd = server.client.post("/v1/estimate", json={"duration": 10, "presicion": "int8"}).json()
@@ -110,7 +114,7 @@ def test_estimate_that_does_not_fit_names_what_would(narrow: Server) -> None:
     assert "minutes of it would" in hour["sentence"]
 
 
-def test_estimate_for_a_card_names_windows_and_the_cards_beside_it(server: Server) -> None:
+def test_estimate_for_a_gpu_has_windows_and_the_next_smaller_and_larger_gpu(server: Server) -> None:
     wanted = {"minutes": 90, "card": "rtx-3060-12gb", "precision": "auto"}
     response = server.client.post("/v1/estimate", json=wanted)
     body = response.json()
@@ -127,7 +131,7 @@ def test_estimate_for_a_card_names_windows_and_the_cards_beside_it(server: Serve
     assert same.json() == body
 
 
-def test_estimate_and_answer_of_the_transcription_agree(narrow: Server) -> None:
+def test_recording_whose_estimate_does_not_fit_is_refused_before_any_work(narrow: Server) -> None:
     """A recording that cannot fit is refused before any work, with the options that would."""
     audio = BECKETT.read_bytes()
     assert estimate(narrow, audio_path=str(BECKETT), precision="fp32")["fits"] is False
@@ -149,7 +153,7 @@ def test_fp16_is_estimated_as_the_precision_it_runs_at(narrow: Server) -> None:
     assert body["sentence"].endswith("; fp16 runs as bf16 here")
 
 
-def test_int4_without_bitsandbytes_support_is_refused_with_the_reason(
+def test_unavailable_int4_is_estimated_as_bf16_and_its_reload_refused_with_the_reason(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")

@@ -69,7 +69,7 @@ def test_headers_that_proxies_add_are_accepted() -> None:
         ("POST", "/v1/audio/transcriptions"),
     ],
 )
-def test_too_large_header_is_refused_in_the_dialect_of_its_address(
+def test_too_large_header_returns_431_in_the_error_format_of_its_address(
     method: str, path: str, server: Server
 ) -> None:
     for name in ("If-None-Match", "Range", "X-Anything"):

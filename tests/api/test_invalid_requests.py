@@ -238,7 +238,7 @@ def test_form_without_usable_boundary_is_refused(content_type: str, server: Serv
     check_problem(response, 400, "multipart_invalid")
 
 
-def test_file_of_a_form_may_be_in_any_place_and_without_file_name(
+def test_audio_part_of_a_form_may_be_in_any_place_and_without_file_name(
     server: Server, voice: bytes
 ) -> None:
     option = part("diarize", b"false")
@@ -276,7 +276,7 @@ HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 FORM_HEAD = HEAD + "Content-Type: multipart/form-data; boundary=frontier\r\n"
 
 
-def test_chunked_upload_is_refused_while_it_is_sent(small_server: Server) -> None:
+def test_too_large_chunked_upload_is_refused_while_it_is_sent(small_server: Server) -> None:
     """The client sends on until it is answered, however much the kernel's buffers take."""
     small_server.post(b"warm")
     head = part("audio", b"", "a.wav")[:-2]
@@ -314,7 +314,7 @@ def test_upload_of_exactly_the_limit_is_accepted(small_server: Server) -> None:
 
 @pytest.mark.slow_except("application/json")
 @pytest.mark.parametrize("head", [FORM_HEAD, HEAD + "Content-Type: application/json\r\n"])
-def test_silent_upload_returns_408(head: str, impatient_server: Server) -> None:
+def test_upload_that_stops_sending_returns_408(head: str, impatient_server: Server) -> None:
     with impatient_server.raw() as sock:
         sock.sendall((head + "Content-Length: 1000\r\n\r\n--front").encode())
         status, headers, body = read_answer(sock)
@@ -324,7 +324,9 @@ def test_silent_upload_returns_408(head: str, impatient_server: Server) -> None:
     assert not impatient_server.leftovers()
 
 
-def test_disconnect_during_upload_leaves_nothing(small_server: Server, voice: bytes) -> None:
+def test_disconnect_during_upload_leaves_no_open_file_or_spool(
+    small_server: Server, voice: bytes
+) -> None:
     before = small_server.process.num_fds()
     for _ in range(20):
         with small_server.raw() as sock:
@@ -460,7 +462,7 @@ def test_head_answers_like_get_without_a_body(path: str, server: Server) -> None
      (413, 413, "upload_too_large"), (415, 415, "content_type_unsupported"),
      (418, 400, "request_invalid"), (500, 500, "internal"), (501, 500, "internal")],
 )  # fmt: skip
-async def test_refusal_of_the_framework_is_a_problem_with_our_code(
+async def test_http_exception_of_the_framework_becomes_a_problem_with_a_stable_code(
     status: int, answered: int, code: str
 ) -> None:
     app = FastAPI()
@@ -488,7 +490,7 @@ async def test_refusal_of_the_framework_is_a_problem_with_our_code(
     ],
     ids=["descriptors", "threads", "not_repeatable", "disk", "bug"],
 )
-async def test_unexpected_error_is_internal_unless_a_read_lacks_resources(
+async def test_unexpected_error_is_500_internal_or_503_if_a_get_lacks_threads_or_descriptors(
     method: str, error: Exception, status: int, code: str
 ) -> None:
     app = FastAPI()
@@ -519,7 +521,9 @@ async def test_unexpected_error_is_internal_unless_a_read_lacks_resources(
     ],
     ids=["garbage", "http-0.9", "tls", "200-kB-header", "negative", "smuggling"],
 )
-def test_bytes_that_are_no_http_are_refused(request_bytes: bytes, server: Server) -> None:
+def test_bytes_that_are_no_valid_http_get_a_4xx_or_a_closed_connection(
+    request_bytes: bytes, server: Server
+) -> None:
     with server.raw() as sock:
         answer = b""
         # It may hang up in the middle of what it does not want to hear.

@@ -74,7 +74,7 @@ def test_recording_is_returned_unchanged_with_an_audio_type(keeping: Server, job
     assert head.headers["content-length"] == said["content-length"]
 
 
-def test_page_of_a_host_may_request_a_range_and_read_all_headers(
+def test_page_of_an_allowed_origin_may_request_a_range_and_read_all_headers(
     keeping: Server, job_id: str
 ) -> None:
     path, page = f"/v1/jobs/{job_id}/audio", {"Origin": "tauri://localhost"}
@@ -149,7 +149,9 @@ def test_kept_recording_is_encrypted_and_deleted_with_its_job(keeping: Server, h
 
 
 @pytest.mark.slow
-def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_path: Path) -> None:
+def test_oldest_recordings_beyond_the_limit_are_deleted_and_others_survive_a_restart(
+    tmp_path: Path,
+) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
     keys = issuer.keys.public
@@ -187,7 +189,7 @@ def test_oldest_recordings_are_deleted_when_full_and_others_survive_a_start(tmp_
         assert _uploads(tmp_path) == []
 
 
-def test_recording_that_is_not_kept_cannot_be_played(
+def test_audio_of_a_job_whose_recording_is_not_kept_returns_404(
     server: Server, keeping: Server, tmp_path: Path
 ) -> None:
     job_id = server.done(spoken(1, 1))

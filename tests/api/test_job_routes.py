@@ -52,7 +52,9 @@ def slow(
 
 
 @pytest.mark.anywhere
-def test_job_is_submitted_followed_and_fetched(server: Server, voice: bytes) -> None:
+def test_submitted_job_streams_its_segments_as_events_and_ends_done(
+    server: Server, voice: bytes
+) -> None:
     job_id = submitted(server, voice, priority="batch")
     names = [event.name for event in events_of(server, job_id)]
     assert names[0] == "begun"
@@ -102,7 +104,7 @@ def test_missing_transcript_says_whether_it_is_pending_or_failed(slow: Server) -
     check_problem(slow.client.get(f"/v1/jobs/{first}/transcript"), 409, "job_cancelled")
 
 
-def test_submission_with_a_used_key_returns_its_job_even_if_the_queue_is_full(
+def test_submission_with_a_used_idempotency_key_returns_its_job_even_if_the_queue_is_full(
     start_server: Any,
 ) -> None:
     server = start_server(scripted_speed=1, queue_limit=1)
@@ -120,7 +122,9 @@ def test_submission_with_a_used_key_returns_its_job_even_if_the_queue_is_full(
 
 
 @pytest.mark.anywhere
-def test_used_key_with_another_recording_or_option_is_refused(server: Server, voice: bytes) -> None:
+def test_used_idempotency_key_with_another_recording_or_option_is_refused(
+    server: Server, voice: bytes
+) -> None:
     assert post(server, voice, key="used").status_code == 202
     for other in (
         post(server, wav(SECOND * 60), key="used"),
@@ -130,12 +134,14 @@ def test_used_key_with_another_recording_or_option_is_refused(server: Server, vo
 
 
 @pytest.mark.parametrize("key", ["", "a b"])
-def test_key_that_is_empty_or_has_a_space_is_refused(server: Server, key: str) -> None:
+def test_idempotency_key_that_is_empty_or_has_a_space_is_refused(server: Server, key: str) -> None:
     check_problem(post(server, wav(SECOND), key=key), 422, "field_invalid")
 
 
 @pytest.mark.anywhere
-def test_two_submissions_at_once_with_one_key_are_one_job(server: Server, voice: bytes) -> None:
+def test_simultaneous_submissions_with_one_idempotency_key_make_one_job(
+    server: Server, voice: bytes
+) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(server, voice, key="at once"[3:]), range(8)))
     assert {one.status_code for one in answers} == {202}
@@ -160,7 +166,7 @@ def test_job_of_an_audio_path_is_accepted(server: Server, voice: bytes, tmp_path
     assert ended.name == "done", ended.data
 
 
-def test_job_list_has_pages_and_states_and_no_transcripts(slow: Server) -> None:
+def test_job_list_is_paged_and_filtered_by_state_and_has_queue_positions(slow: Server) -> None:
     for old in slow.jobs():
         slow.client.delete(f"/v1/jobs/{old['id']}")
     ids = [submitted(slow, long(2400)) for _ in range(5)]
@@ -294,7 +300,9 @@ def test_event_stream_resumes_without_gap_or_repeat(slow: Server) -> None:
 
 
 @pytest.mark.slow
-def test_event_streams_of_running_and_waiting_jobs_end_with_the_service(start_server: Any) -> None:
+def test_sigterm_ends_event_streams_of_running_and_waiting_jobs_with_shutting_down(
+    start_server: Any,
+) -> None:
     server = start_server(scripted_speed=10)
     running, waiting = (submitted(server, long(2400)) for _ in range(2))
     with follow(server, running) as one, follow(server, waiting) as other:

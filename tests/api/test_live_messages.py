@@ -24,7 +24,7 @@ sys.path.append(str(REPOSITORY / "docs"))
 from live_event_schemas import SERVER_MESSAGES, LiveMessage
 
 
-def test_hotwords_of_a_session_stand_between_commas() -> None:
+def test_hotwords_of_a_live_session_are_split_at_commas_and_semicolons() -> None:
     request = live_messages.LiveOptionsRequest(hotwords="Nagg, Nell; two words,")
     assert request.upon(LiveOptions()).hotwords == ("Nagg", "Nell", "two words")
     assert request.upon(LiveOptions(prompt="Beckett")).prompt == "Beckett"
@@ -228,7 +228,7 @@ async def test_audio_behind_finish_is_ignored_and_costs_no_final(server: Server)
     assert code == 1000
 
 
-async def test_refused_client_gets_a_status_and_a_script_its_error_in_a_frame(
+async def test_live_client_with_wrong_token_gets_http_401_and_a_browser_an_error_frame(
     start_server: StartServer,
 ) -> None:
     """A script cannot read the status; it offers a subprotocol or has an origin."""
@@ -293,7 +293,7 @@ async def test_every_server_message_matches_the_published_schema(server: Server)
 
 
 @pytest.mark.slow
-async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets(
+async def test_live_rate_limit_counts_commands_and_tiny_audio_messages_but_no_usual_packets(
     start_server: StartServer,
 ) -> None:
     server = start_server(limits={"live_messages_per_minute": 40})
@@ -318,7 +318,7 @@ async def test_rate_limit_counts_commands_and_audio_of_one_sample_but_no_packets
 @pytest.mark.parametrize(
     ("encoding", "size"), [("pcm16", 1), ("pcm16", 1601), ("float32", 2047), ("float32", 9)]
 )
-async def test_samples_cut_over_two_messages_are_heard_whole(
+async def test_samples_split_across_messages_count_whole_in_the_duration(
     encoding: str, size: int, server: Server
 ) -> None:
     samples = np.full(1000 if size < 10 else 16_000, 0.25, "<f4")
@@ -377,7 +377,7 @@ FIELD, MESSAGE = errors.FieldInvalid, errors.MessageInvalid
     ],
     ids=["encoding", "misspelled", "misspelled within", "strange field", "type", "no type"],
 )
-def test_unknown_word_is_refused_with_the_known_ones(
+def test_live_message_with_unknown_type_field_or_encoding_is_refused_naming_it(
     text: str, error: type[errors.SidecarError], detail: str
 ) -> None:
     with pytest.raises(error) as told:

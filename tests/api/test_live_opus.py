@@ -29,7 +29,7 @@ def packets(pcm16: bytes) -> list[bytes]:
     return found
 
 
-def test_opus_packet_is_decoded_to_its_length_or_refused() -> None:
+def test_opus_packet_is_decoded_to_20_ms_of_samples_and_an_invalid_one_refused() -> None:
     sent = packets(b"".join(pieces(talk(0.5))))
     decoder = OpusDecoder()
     assert {len(decoder.samples(one)) for one in sent} == {2 * 960}
@@ -39,7 +39,9 @@ def test_opus_packet_is_decoded_to_its_length_or_refused() -> None:
         assert "Opus" in told.value.hint
 
 
-async def test_opus_packets_give_the_same_words_as_samples(server: Server) -> None:
+async def test_live_session_in_opus_counts_samples_at_opus_rate_and_ends_with_summary(
+    server: Server,
+) -> None:
     sent = packets(b"".join(pieces(talk(0.3, 0.2))))
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus", diarize=False)

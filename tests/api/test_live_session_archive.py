@@ -92,7 +92,9 @@ async def test_kept_session_of_a_lost_client_becomes_a_job(keeps: Server) -> Non
     assert result["segments"][0]["text"] == text
 
 
-async def test_session_that_its_client_drops_is_no_job(keeps: Server) -> None:
+async def test_kept_session_that_its_client_closes_before_the_summary_becomes_no_job(
+    keeps: Server,
+) -> None:
     before = len(keeps.jobs())
     async with wire(keeps) as socket:
         await say(socket, "begin", keep=True)
@@ -118,7 +120,7 @@ async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(keeps: S
     assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
 
 
-def test_grpc_session_is_a_job_if_the_service_is_set_so(keeps: Server) -> None:
+def test_grpc_session_becomes_a_job_if_the_service_keeps_grpc_sessions(keeps: Server) -> None:
     def new() -> list[dict[str, Any]]:
         return [one for one in keeps.jobs() if one["id"] not in before]
 

@@ -70,7 +70,9 @@ def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -
         assert response.json()["segments"] == alone[number]
 
 
-def test_transcript_of_a_waiting_client_is_not_readable_by_others(idle: Server) -> None:
+def test_synchronous_transcription_is_not_listed_as_a_job_nor_readable_by_its_id(
+    idle: Server,
+) -> None:
     """Not while it is worked on, and not after it was sent."""
 
     def listed() -> set[str]:

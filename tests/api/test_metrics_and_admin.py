@@ -138,7 +138,7 @@ async def knock(server: Server) -> None:
         await socket.wait_closed()
 
 
-def test_metrics_hold_nothing_of_any_owner(day: Server) -> None:
+def test_metrics_labels_contain_no_job_ids_addresses_or_tokens_of_clients(day: Server) -> None:
     for number in range(200):
         day.client.get(f"/v1/jobs/job-of-somebody-{number}")
         day.client.get(f"/somebody/{number}", headers={"User-Agent": f"somebody {number}"})
@@ -344,7 +344,7 @@ def test_admin_routes_need_their_scope(strict: Server, issuer: TokenIssuer) -> N
         ({"model_id": "x", "model_size": "small"}, 400, "ERR4003"),
     ],
 )
-def test_model_that_cannot_be_loaded_is_an_error_with_its_number(
+def test_invalid_admin_load_model_request_returns_its_error_number(
     body: dict[str, Any], status: int, code: str, strict: Server, issuer: TokenIssuer
 ) -> None:
     answer = strict.client.post(

@@ -85,7 +85,7 @@ def test_pulled_model_is_listed_as_installed_until_it_is_deleted(server: Server,
     check_problem(server.client.delete(address), 404, "model_not_found")
 
 
-def test_list_says_what_each_model_can_do_and_needs(server: Server) -> None:
+def test_model_list_has_languages_capabilities_and_memory_of_each_model(server: Server) -> None:
     models = listed(server)
     assert models["moonshine"]["installed"] is not bool(models["moonshine"]["lacking"])
     assert models["moonshine"]["languages"] == ["en"]
@@ -132,7 +132,7 @@ def test_client_pulls_and_deletes_model(server: Server, hub: Hub) -> None:
             next(client.pull_model("nothing"))
 
 
-def test_more_downloads_than_two_are_refused(server: Server, hub: Hub) -> None:
+def test_third_simultaneous_download_is_refused(server: Server, hub: Hub) -> None:
     hub.stall = {SHARDS[0]: 200_000, "model.bin": 200_000}
     body = [{"name": name} for name in ("vibevoice", WHISPER, "whisper:tiny")]
     with (
@@ -161,7 +161,7 @@ def test_pull_that_fails_says_why_in_its_last_event(server: Server, hub: Hub) ->
         *(({"name": WHISPER, "revision": one}, 422, "field_invalid") for one in ODD_REVISIONS),
     ],
 )
-def test_pull_of_no_model_is_a_problem(
+def test_pull_of_an_unknown_model_or_invalid_revision_is_refused(
     body: dict[str, object], status: int, code: str, server: Server, hub: Hub
 ) -> None:
     check_problem(server.client.post("/v1/models/pull", json=body), status, code)
@@ -195,7 +195,7 @@ def test_pull_and_deletion_need_the_scope_admin(tmp_path: Path, hub: Hub) -> Non
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
 @pytest.mark.parametrize(("plugins", "status"), [("", 200), ("-openai", 503)])
-def test_names_of_openai_are_listed_while_the_disk_is_silent(
+def test_model_list_on_a_hanging_disk_has_openai_names_or_without_plugin_returns_503(
     tmp_path: Path, hub: Hub, plugins: str, status: int
 ) -> None:
     silent = cache_folder(VIBEVOICE_REPOSITORY, tmp_path / "home" / "hub" / "hub") / "refs"
@@ -209,7 +209,7 @@ def test_names_of_openai_are_listed_while_the_disk_is_silent(
         assert body["data"] if status == 200 else body["code"] == "machine_busy"
 
 
-def test_list_is_there_without_the_plugin_of_openai(tmp_path: Path, hub: Hub) -> None:
+def test_model_list_is_served_without_the_openai_plugin(tmp_path: Path, hub: Hub) -> None:
     with service(tmp_path / "home", hub, plugins="-openai") as server:
         answer = server.client.get("/v1/models").json()
         assert (answer["object"], answer["data"]) == ("list", [])

@@ -77,7 +77,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield made
 
 
-def test_list_of_operations_with_a_job_id_is_complete() -> None:
+def test_operations_checked_for_owners_cover_every_openapi_path_of_jobs() -> None:
     paths, taken = set(page()["paths"]), {one.path for one in those_with_jobs()}
     others = {"/v1/models/{model}", "/v1/people/{person_id}"}
     assert {path for path in paths if "{" in path} <= taken | others
@@ -109,7 +109,7 @@ def test_no_operation_returns_anything_of_another_owners_jobs(
     assert list(house.states().values()) == ["done", "running", "queued"], "nobody ended them"
 
 
-def test_every_operation_serves_the_owner_of_the_job(house: House) -> None:
+def test_owner_of_the_jobs_reads_their_ids_and_a_transcript(house: House) -> None:
     """Or nothing above would have been hidden."""
     read = [house.as_ada(path).text for path in ("/v1/jobs", f"/v1/jobs/{house.ids[0]}/transcript")]
     assert all(one in read[0] for one in house.ids)

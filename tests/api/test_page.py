@@ -198,7 +198,7 @@ def test_page_on_this_machine_gets_engine_and_findings(server: Server) -> None:
     assert all(one["text"] and one["state"] != "good" for one in about["findings"])
 
 
-async def test_other_machine_gets_no_folder_names() -> None:
+async def test_page_on_another_machine_gets_no_findings() -> None:
     from pydantic import SecretStr
 
     from sidecar.config.settings import Settings

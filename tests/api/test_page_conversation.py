@@ -75,7 +75,7 @@ def test_speech_is_answered_aloud_and_interrupts_the_answer(
 
 
 @pytest.mark.slow
-def test_key_silences_the_answer_and_its_line_ends_where_it_was_heard(
+def test_keypress_silences_the_answer_and_its_text_ends_where_it_was_heard(
     visitor: Visitor, talks: Server
 ) -> None:
     begins(visitor, talks, "Only type")

@@ -50,7 +50,7 @@ def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
         one.client.delete("/v1/data").raise_for_status()
 
 
-def test_dropped_recording_is_transcribed_played_and_searched(
+def test_recording_dropped_on_the_page_is_transcribed_played_and_searched(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
@@ -198,7 +198,7 @@ def reads_with_holds(visitor: Visitor, server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
+def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_the_change(
     visitor: Visitor, server: Server
 ) -> None:
     reads_with_holds(visitor, server)
@@ -227,7 +227,9 @@ def test_edit_of_a_line_changed_elsewhere_is_refused_and_shows_the_change(
     assert visitor.all(".trouble") == []
 
 
-def test_outdated_answer_does_not_delay_the_next_edit(visitor: Visitor, server: Server) -> None:
+def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
+    visitor: Visitor, server: Server
+) -> None:
     reads_with_holds(visitor, server)
 
     def held(kind: str) -> None:
@@ -308,7 +310,7 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
 
 
 @pytest.mark.slow
-def test_read_transcript_is_retained_and_an_expired_one_still_shown(
+def test_transcript_being_read_is_not_expired_and_an_expired_one_is_still_shown(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(job_retention="8s")
@@ -434,7 +436,7 @@ def test_exports_made_by_the_page_itself_are_offered_once_the_transcript_is_load
     assert own <= {*visitor.js(offered)}
 
 
-def test_read_transcript_is_shown_after_a_reload_until_deleted(
+def test_transcript_read_last_is_shown_again_after_a_reload_until_deleted(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.reads(server, "first.wav", 3)
@@ -492,7 +494,7 @@ COPIES_AT_MOST = 200
 
 
 @pytest.mark.slow
-def test_copies_are_made_while_there_is_room_and_deleted_when_switched_off(
+def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_switched_off(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server()
@@ -557,7 +559,7 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     assert names == ["first.wav"]
 
 
-def test_copies_of_one_owner_are_not_shown_to_another(
+def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     issuer = TokenIssuer(visitor.folder / "tokens")
@@ -618,7 +620,7 @@ def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: V
 
 
 @pytest.mark.slow
-def test_service_that_refuses_the_list_is_not_said_not_to_answer(
+def test_refused_job_list_shows_its_error_and_not_that_the_service_does_not_answer(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
@@ -670,7 +672,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     ("host", "order"),
     [(STRANGER, ["H1", "FORM", "P", "P"]), ("localhost", ["H1", "P", "FORM", "P"])],
 )
-def test_visitor_from_elsewhere_is_asked_for_a_token(
+def test_sign_in_page_has_the_token_form_first_unless_opened_at_localhost(
     host: str, order: list[str], visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(token="correct-horse-battery-staple", allowed_hosts=STRANGER)
@@ -704,7 +706,7 @@ def test_link_of_a_named_owner_asks_before_it_signs_in(
     visitor.sees("dialog .facts", "Signed in asmallory")
 
 
-def test_file_without_audio_is_refused_in_words_and_can_be_skipped(
+def test_file_without_audio_is_shown_as_failed_with_the_reason_and_can_be_removed(
     visitor: Visitor, server: Server
 ) -> None:
     letter = new_file(visitor.folder / "letter.wav", "This is no sound at all.\n" * 99)
@@ -925,7 +927,9 @@ def test_captions_that_end_early_lose_nothing_of_the_recording(
     visitor.sees("#main .title", "2 speakers · scripted")
 
 
-def test_notice_of_overload_goes_with_the_captions(visitor: Visitor, server: Server) -> None:
+def test_overload_notice_disappears_when_the_captions_stop(
+    visitor: Visitor, server: Server
+) -> None:
     goes_live(visitor, server)
     captions(visitor)
     visitor.js(script("overloaded"), "partials_late", "The service is overloaded.")
@@ -980,7 +984,9 @@ def test_revised_speakers_change_lines_already_shown(visitor: Visitor, server: S
     assert captions("the.tailOf", [*told, {"type": "turn_ended", "turn": 1}]) == []
 
 
-def test_precision_is_changed_after_showing_its_plan(visitor: Visitor, server: Server) -> None:
+def test_precision_is_changed_on_the_page_after_its_memory_plan_is_shown(
+    visitor: Visitor, server: Server
+) -> None:
     visitor.opens(server)
     visitor.sees(".status").click()
     visitor.sees(".plan", "fits: int8")

@@ -65,7 +65,9 @@ def test_unknown_field_warns_and_names_the_nearest(send: Send) -> None:
     assert len(warnings_of(send(**{f"field_{at}": "1" for at in range(40)}))) == 10
 
 
-def test_fields_of_the_query_count_and_those_of_the_body_more(server: Server, voice: bytes) -> None:
+def test_query_fields_are_read_and_overridden_by_those_of_the_body(
+    server: Server, voice: bytes
+) -> None:
     response = server.client.post(
         "/transcribe?language=de&diarize=false&lanuage=fr",
         files={"audio": ("a.wav", voice)},
@@ -93,7 +95,7 @@ def test_longest_prompt_is_accepted_in_any_script(send: Send) -> None:
     assert warning["code"] == "option_ignored"
 
 
-def test_every_option_is_in_the_schema_with_an_example(server: Server) -> None:
+def test_every_recognition_option_is_in_the_openapi_schema_with_an_example(server: Server) -> None:
     paths = server.client.get("/openapi.json").json()["paths"]
     for path, names in (("/transcribe", [*STEERING, "context"]), ("/v1/estimate", ["prompt"])):
         content = paths[path]["post"]["requestBody"]["content"]

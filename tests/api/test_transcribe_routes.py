@@ -55,7 +55,9 @@ def test_default_request_of_the_host_returns_speakers_times_and_text(
     assert said[1] == ("Speaker_1", "Yes.")
 
 
-def test_missing_precision_is_substituted_with_a_warning(conversation: dict[str, Any]) -> None:
+def test_precision_that_the_engine_lacks_is_substituted_with_a_warning(
+    conversation: dict[str, Any],
+) -> None:
     assert conversation["metadata"]["model_precision"] == "int8"
     (warning,) = conversation["metadata"]["warnings"]
     assert warning["code"] == "precision_substituted"
@@ -79,7 +81,7 @@ def test_silence_succeeds_without_segments(embedded: Server) -> None:
     assert body["metadata"]["num_speakers"] == 0
 
 
-def test_unknown_language_is_refused(embedded: Server) -> None:
+def test_language_that_the_engine_lacks_is_refused_with_those_it_knows(embedded: Server) -> None:
     for language in ("auto", "en", "en-GB"):
         assert embedded.post(wav(bytes(32_000)), language=language).status_code == 200
     problem = embedded.post(wav(bytes(32_000)), language="de")
@@ -87,7 +89,9 @@ def test_unknown_language_is_refused(embedded: Server) -> None:
     assert "It knows: en" in problem.json()["hint"]
 
 
-def test_reload_at_a_missing_precision_is_refused_and_changes_nothing(embedded: Server) -> None:
+def test_reload_at_a_precision_that_the_engine_lacks_is_refused_and_changes_nothing(
+    embedded: Server,
+) -> None:
     before = embedded.health()["worker_pid"]
     problem = embedded.client.post("/reload-model", json={"precision": "fp16"})
     check_problem(problem, 422, "precision_unavailable")
@@ -97,7 +101,7 @@ def test_reload_at_a_missing_precision_is_refused_and_changes_nothing(embedded: 
     assert embedded.health()["worker_pid"] == before
 
 
-def test_reload_replaces_the_engine(embedded: Server) -> None:
+def test_reload_replaces_the_worker_process_of_the_engine(embedded: Server) -> None:
     before = embedded.health()["worker_pid"]
     answer = embedded.client.post("/reload-model", json={"precision": "int8"})
     assert answer.status_code == 200

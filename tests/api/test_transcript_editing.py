@@ -146,7 +146,7 @@ def test_split_by_voice_without_stored_voices_is_refused(server: Server, job_id:
     assert server.client.get(f"/v1/jobs/{job_id}").json()["revision"] == 0
 
 
-def test_edit_without_json_or_of_an_unfinished_job_is_refused(server: Server, job_id: str) -> None:
+def test_edit_without_json_or_of_an_unknown_job_is_refused(server: Server, job_id: str) -> None:
     path = f"/v1/jobs/{job_id}/transcript"
     check_problem(
         server.client.patch(path, data={"operations": "undo"}), 415, "content_type_unsupported"
@@ -158,7 +158,9 @@ def test_edit_without_json_or_of_an_unfinished_job_is_refused(server: Server, jo
 
 
 @pytest.mark.anywhere
-def test_client_edits_and_sees_conflicts(server: Server, job_id: str) -> None:
+def test_python_client_edits_a_transcript_and_raises_at_a_conflict(
+    server: Server, job_id: str
+) -> None:
     with closing(Client(str(server.client.base_url))) as client:
         first = client.edit(job_id, [rename("Speaker_0", "Nell")], revision=0)
         assert first["revision"] == 1

@@ -89,7 +89,7 @@ class Paced(PacedProtocol, Taken):
 
 
 @virtual_time
-async def test_small_pieces_are_taken_at_their_rate_and_others_at_once() -> None:
+async def test_small_pieces_are_read_at_a_limited_rate_and_large_ones_without_delay() -> None:
     fast = Paced(SMALL_BYTES)
     begun = fast.loop.time()
     assert await fast.receive(60) == 100 * READ_BYTES
@@ -288,14 +288,14 @@ async def test_endless_head_behind_a_request_ends_its_connection() -> None:
         writer.close()
 
 
-async def test_trailer_is_no_header() -> None:
+async def test_trailer_of_a_chunked_body_is_not_read_as_a_header() -> None:
     """Reverse proxies remove what clients may not claim from headers only."""
     body = b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n"
     found = await answer(HEAD, body)
     assert b"/path|host,connection,transfer-encoding\r\n" in found
 
 
-async def test_absolute_address_is_its_path() -> None:
+async def test_absolute_request_url_is_routed_by_its_path() -> None:
     """RFC 9112, 3.2.2: what clients of a proxy send."""
     head = HEAD.replace(b"/path", b"http://localhost/path")
     assert b"/path|" in await answer(head, b"Content-Length: 0\r\n\r\n")
@@ -397,18 +397,18 @@ async def test_unreadable_websocket_handshake_is_refused(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_too_many_requests_at_once_end_their_connection() -> None:
+async def test_too_many_pipelined_requests_end_their_connection() -> None:
     """They would be kept, each with its headers, while the first one is answered."""
     found = await answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
     assert found.count(b"HTTP/1.1 200 ") <= MAX_PIPELINED + 1
 
 
-async def test_refused_connection_is_not_read_and_ends_after_a_while() -> None:
+async def test_response_to_invalid_http_arrives_although_the_client_sends_on() -> None:
     found = await answer(b"no http\r\n\r\n", more=b"x" * 100_000)
     assert found.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_warning_of_invalid_requests_is_written_once_in_a_while(
+async def test_warning_of_an_invalid_request_is_muted_for_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     await answer(b"no http\r\n\r\n")
@@ -416,7 +416,7 @@ async def test_warning_of_invalid_requests_is_written_once_in_a_while(
     assert (record.levelno, record.mute_s) == (logging.WARNING, 60.0)  # type: ignore[attr-defined]
 
 
-async def test_message_of_too_many_fragments_is_closed_1009() -> None:
+async def test_websocket_message_of_too_many_fragments_closes_with_1009() -> None:
     async def takes_it(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -432,7 +432,7 @@ async def test_message_of_too_many_fragments_is_closed_1009() -> None:
     assert closed.value.rcvd.code == 1009
 
 
-async def test_messages_that_wait_let_others_come_in_between() -> None:
+async def test_waiting_websocket_messages_leave_turns_of_the_event_loop_to_others() -> None:
     came: list[int] = []
     turns = itertools.count()
 

@@ -185,7 +185,7 @@ def test_prompt_and_hotwords_steer_the_spelling(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_temperature_and_token_limit_reach_the_engine_and_speakers_are_ignored(
+def test_token_limit_truncates_the_transcript_and_ignored_options_give_a_warning(
     server: Server,
 ) -> None:
     """What they do to an answer is chance; that they do something is not."""
@@ -239,7 +239,7 @@ def check_cancelled(server: Server, job_id: str) -> None:
 
 
 @pytest.mark.slow
-def test_as_many_recordings_as_set_run_beside_each_other(tmp_path: Path) -> None:
+def test_batch_setting_is_the_number_of_jobs_that_run_at_once(tmp_path: Path) -> None:
     folder = tiny_vibevoice.checkpoint("tiny")
     names = ["beckett", *tiny_vibevoice.CLIPS]
     engine = {"engine": "vibevoice", "model_path": folder, "preload": "true"}

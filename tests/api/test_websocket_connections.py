@@ -424,7 +424,9 @@ def test_inbound_queue_is_bounded_in_bytes_but_takes_one_message() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
-def test_no_window_has_more_messages_than_its_limit(steps: list[int], most: int) -> None:
+def test_sliding_window_limit_takes_no_more_messages_than_its_limit(
+    steps: list[int], most: int
+) -> None:
     window, now, taken = SlidingWindowLimit(RateLimit(most, 10.0)), 0.0, []
     for step in steps:
         now += step
@@ -451,7 +453,7 @@ def test_close_code_of_a_protocol_replaces_the_common_one() -> None:
     assert close_code(errors.SessionIdle(), {"session_idle": 4000}) == 4000
 
 
-def test_handshake_address_of_any_bytes_is_handled() -> None:
+def test_malformed_handshake_query_yields_no_token() -> None:
     for query in (b"", b"&&&", b"api_key", b"%ff%fe=1", b"api_key=", b"ticket=&ticket="):
         scope = {"type": "websocket", "headers": [], "query_string": query, "subprotocols": []}
         assert auth_gate.authorizations(scope) == []

@@ -78,13 +78,13 @@ def test_enrolled_speaker_is_identified(server: Server) -> None:
     assert forgotten.status_code == 204
 
 
-def test_words_without_diarization_are_the_same(server: Server) -> None:
+def test_transcript_without_diarization_has_the_same_words(server: Server) -> None:
     body = server.post(audio(PLAY), diarize="false").json()
     check_right(body, PLAY)
     assert body["metadata"]["diarized"] is False
 
 
-def test_requested_language_is_reported_as_given_and_unknown_one_returns_422(
+def test_requested_language_is_reported_as_given_and_an_unsupported_one_returns_422(
     server: Server,
 ) -> None:
     body = server.post(audio(PROSE), language="de-CH").json()
@@ -94,7 +94,9 @@ def test_requested_language_is_reported_as_given_and_unknown_one_returns_422(
 
 
 @pytest.mark.slow
-def test_prompt_temperature_and_token_limit_reach_the_engine(server: Server) -> None:
+def test_prompt_gives_no_warning_temperature_is_repeatable_and_token_limit_truncates(
+    server: Server,
+) -> None:
     """What a prompt does to a tiny model is chance; that a limit holds is not."""
     body = server.post(audio(PROSE), prompt="Beckett", hotwords="Worstward Ho").json()
     assert body["metadata"]["warnings"] == []
