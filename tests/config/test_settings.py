@@ -63,7 +63,7 @@ def test_duration_in_the_file_may_be_a_number(config):
     assert (settings.keep_alive, settings.job_retention) == (30, 120)
 
 
-def test_persisted_results_stay_unless_a_limit_is_set(config, tmp_path):
+def test_retention_of_persisted_jobs_is_unlimited_unless_set(config, tmp_path):
     assert load_settings().retention_s == 600
     kept = {"keep_jobs": True, "data_dir": tmp_path}
     assert load_settings(**kept).retention_s == math.inf
@@ -81,7 +81,7 @@ WORDS = ["1e308", "-1e308", "1e305", "5e-324", "nan", "inf", "-inf", "x" * 9999,
 
 
 @pytest.mark.parametrize("word", [*WORDS, "1" + "0" * 400], ids=range(len(WORDS) + 1))
-def test_impossible_number_stops_the_start(word):
+def test_impossible_number_is_refused_for_every_numeric_setting(word):
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(**dict.fromkeys(NUMBERS, word))
     assert settings_named_in(caught.value) == {*NUMBERS}
@@ -90,7 +90,7 @@ def test_impossible_number_stops_the_start(word):
 @pytest.mark.parametrize(
     "word", ["1e308", "5e-324", "nan", "inf", "true", '"true"', "[1]", "{a = 1}"]
 )
-def test_impossible_number_in_the_file_stops_the_start(word, config):
+def test_impossible_number_in_the_file_is_refused_for_every_numeric_setting(word, config):
     config.write_text("".join(f"{name} = {word}\n" for name in NUMBERS))
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
