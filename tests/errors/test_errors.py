@@ -43,7 +43,7 @@ def test_every_error_is_exported_under_its_name_by_the_core_or_by_its_plugin():
     assert [name for name in names if not hasattr(errors, name)] == []
 
 
-def test_errors_of_plugins_are_known_where_plugins_are_listed():
+def test_importing_the_plugin_list_registers_the_errors_of_all_plugins():
     """What a worker process or another service sent is read by its code."""
     code = "from sidecar import errors, plugins; print(*(e.code for e in errors.all_errors()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -51,7 +51,7 @@ def test_errors_of_plugins_are_known_where_plugins_are_listed():
 
 
 @for_each("error", ALL)
-def test_every_error_has_a_status(error):
+def test_every_error_has_an_http_status(error):
     assert 400 <= STATUS[error.kind] < 600
 
 
