@@ -108,7 +108,7 @@ def test_impossible_value_is_refused_with_its_field(field: str, values: list[obj
         ({"prompt": "A play"}, "A play"),
     ],
 )
-def test_model_with_one_text_gets_the_context_and_then_the_hotwords(
+def test_prompt_with_hotwords_is_the_context_followed_by_the_hotwords(
     given: dict[str, object], expected: str
 ) -> None:
     assert parsed(**given).prompt_with_hotwords == expected
@@ -146,7 +146,7 @@ def test_context_and_hotwords_share_their_limit() -> None:
         ),
     ],
 )
-def test_engine_without_language_model_ignores_steering(
+def test_ignored_fields_are_those_that_the_engine_does_not_support(
     spec: EngineSpec, fields: dict[str, object], expected: tuple[str, ...]
 ) -> None:
     assert ignored_fields(spec, parsed(**fields)) == expected
@@ -171,7 +171,7 @@ def test_random_fields_give_options_or_a_refusal(fields: dict[str, object]) -> N
     options.prompt_with_hotwords.encode()
 
 
-def test_only_the_first_fields_are_compared_with_a_missing_one(
+def test_suggestion_for_a_missing_field_compares_only_the_first_sent_fields(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compared = list[str]()
@@ -205,7 +205,9 @@ def test_only_the_first_fields_are_compared_with_a_missing_one(
         *[("de-1996", "de-1996"), ("de-DE-u-co-phonebk", "de-DE-u-co-phonebk"), ("En-us", "En-us")],
     ],
 )
-def test_language_is_a_tag_a_code_of_three_letters_or_a_name(value: str, language: str) -> None:
+def test_language_tag_three_letter_code_or_name_is_normalized_to_a_tag(
+    value: str, language: str
+) -> None:
     assert parsed(language=value).language == language
 
 
@@ -216,7 +218,7 @@ def test_language_is_a_tag_a_code_of_three_letters_or_a_name(value: str, languag
         *("no tag", "e", "../../etc", "en; id"),
     ],
 )
-def test_unknown_language_is_refused(name: str) -> None:
+def test_language_that_is_no_tag_and_no_known_name_is_refused(name: str) -> None:
     with pytest.raises(errors.LanguageInvalid) as refused:
         parsed(language=f"{name}\n")
     assert refused.value.detail == f"'{name}' is not a language tag."

@@ -50,7 +50,7 @@ def said(text: str) -> list[str]:
         ("كيف حالك اليوم؟ أنا بخير شكرا.", ["كيف حالك اليوم؟", "أنا بخير شكرا."]),
     ],
 )
-def test_sentence_is_a_piece_and_the_first_may_be_a_clause(
+def test_text_is_split_into_sentences_and_the_first_phrase_may_be_a_clause(
     text: str, pieces: list[str] | None
 ) -> None:
     found = said(text)
@@ -95,7 +95,7 @@ def test_code_is_shown_and_not_spoken() -> None:
     assert "print" in pieces[1].shown
 
 
-def test_open_bracket_ends_with_its_line() -> None:
+def test_unclosed_link_bracket_holds_back_no_text_beyond_its_line() -> None:
     assert said("Look [a.\nNext line is here. Then more.") == [
         "Look [a.",
         "Next line is here.",
@@ -110,11 +110,11 @@ def test_fence_of_tildes_may_have_backticks_after_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["```\nfor ever. And ever.\n", "~~~~\na\n~~~\nb"])
-def test_unclosed_code_is_code_to_the_end(text: str) -> None:
+def test_text_after_an_unclosed_code_fence_is_not_spoken(text: str) -> None:
     assert said(text) == []
 
 
-def test_number_at_the_beginning_of_a_line_is_no_sentence() -> None:
+def test_number_of_a_list_item_is_not_spoken_as_a_sentence() -> None:
     assert said("1. Take this one.\n2. Then that. And go.") == [
         "Take this one.",
         "Then that.",
@@ -122,21 +122,21 @@ def test_number_at_the_beginning_of_a_line_is_no_sentence() -> None:
     ]
 
 
-def test_piece_is_not_cut_within_a_link_or_code() -> None:
+def test_phrase_is_not_split_within_a_link_or_inline_code() -> None:
     assert said("See [Dr. Who. A film](https://x.org) with me. Now `a. B` goes on.") == [
         "See Dr. Who. A film with me.",
         "Now a. B goes on.",
     ]
 
 
-def test_first_piece_is_there_before_its_sentence_ends() -> None:
+def test_first_phrase_is_returned_before_its_sentence_ends() -> None:
     sentences = tts_text.SentenceSplitter()
     assert [piece.text for piece in sentences.feed("That is a good question, and")] == [
         "That is a good question,"
     ]
 
 
-def test_piece_without_an_end_is_cut_after_a_word() -> None:
+def test_phrase_without_an_end_is_cut_at_the_length_limit() -> None:
     pieces = cut("word " * 100)
     assert all(len(piece.shown) <= tts_text.MAX_PHRASE_CHARACTERS for piece in pieces)
     assert all(piece.text.split() == ["word"] * len(piece.text.split()) for piece in pieces)
@@ -154,7 +154,7 @@ texts = st.lists(scraps, max_size=40).map("".join)
 
 @settings(max_examples=500, deadline=None)
 @given(text=texts, size=st.integers(1, 7))
-def test_joined_pieces_are_the_text_however_it_is_split(text: str, size: int) -> None:
+def test_joined_phrases_are_the_text_however_it_arrives(text: str, size: int) -> None:
     pieces = cut(text, size)
     assert "".join(piece.shown for piece in pieces) == text
     assert pieces == cut(text, len(text) or 1)
@@ -169,5 +169,5 @@ prose = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(text=prose)
-def test_pieces_lose_and_add_no_word(text: str) -> None:
+def test_phrases_lose_and_add_no_word(text: str) -> None:
     assert tts_text.normalized_words(" ".join(said(text))) == tts_text.normalized_words(text)
