@@ -71,7 +71,7 @@ def test_deletion_that_was_interrupted_is_completed_by_the_next(hub: Hub) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
-def test_list_and_deletion_do_not_wait_for_silent_disk(hub: Hub) -> None:
+def test_model_list_and_deletion_on_a_hanging_disk_raise_machine_busy(hub: Hub) -> None:
     silent = cache_folder(VIBEVOICE_REPOSITORY, hugging_face_cache()) / "refs"
     silent.mkdir(parents=True)
     os.mkfifo(silent / "main")
@@ -88,7 +88,7 @@ def test_list_and_deletion_do_not_wait_for_silent_disk(hub: Hub) -> None:
     asyncio.run(ask())
 
 
-def test_download_has_the_token_of_the_hub_and_no_other(
+def test_download_process_gets_the_hub_token_but_not_the_service_token(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HF_TOKEN", "VIBEVOICE_TOKEN", "https_proxy"):
@@ -150,7 +150,7 @@ asyncio.run(main())
 """A service that downloads, and is killed."""
 
 
-def test_download_ends_with_service_that_is_killed(
+def test_download_process_ends_when_its_service_is_killed(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")

@@ -143,13 +143,17 @@ async def test_reload_that_does_not_wait_requeues_running_job(
     assert (await job.result()).precision == "int8"
 
 
-async def test_pace_is_stored_for_next_start_without_text_of_transcript(
+async def test_transcription_pace_is_stored_for_the_next_start_without_transcript_text(
     service: Service, voice: bytes, tmp_path: Path
 ) -> None:
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await job.result()
     await service.close()
-    (known,) = json.loads((tmp_path / DURATION_FILE_NAME).read_text())["paces"]
+    stored = (tmp_path / DURATION_FILE_NAME).read_text()
+    words = [one.text for one in job.record.segments]
+    assert words
+    assert not [one for one in words if one in stored]
+    (known,) = json.loads(stored)["paces"]
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
@@ -176,7 +180,9 @@ def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     assert "torch" in caplog.text
 
 
-async def test_part_that_fails_to_close_keeps_nothing_open(tmp_path: Path) -> None:
+async def test_service_closes_its_journal_although_a_plugin_part_fails_to_close(
+    tmp_path: Path,
+) -> None:
     class Failing:
         def health(self) -> dict[str, object]:
             return {}
