@@ -304,6 +304,8 @@ def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
     """
     fields = "prompt", "context", "hotwords"
     texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
+    if not any(texts.values()):
+        return "", ()
     context = _same_field({name: texts[name] for name in ("prompt", "context")}) or ""
     hotwords = split_hotwords(texts["hotwords"])
     length = len(join_prompt(context, hotwords))
