@@ -44,7 +44,7 @@ async def opened(**settings: Any) -> AsyncIterator[Service]:
         await service.close()
 
 
-async def test_engine_without_memory_at_the_start_is_logged_and_service_runs(
+async def test_preload_of_engine_that_does_not_fit_in_memory_is_logged_and_service_starts(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def place(self: object, precision: Precision) -> LoadPlan:

@@ -55,7 +55,9 @@ def keeps(data: Path) -> JobPersistence:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_root_issues_no_tokens_in_a_folder_of_another_user(data: Path, there: bool) -> None:
+def test_token_commands_of_root_are_refused_in_a_folder_of_another_user(
+    data: Path, there: bool
+) -> None:
     issuer = TokenIssuer(data / "tokens")
     if there:
         with as_service():
@@ -69,7 +71,9 @@ def test_root_issues_no_tokens_in_a_folder_of_another_user(data: Path, there: bo
         assert len(issuer.keys.names()) == 1
 
 
-def test_root_restores_nothing_into_a_folder_of_another_user(data: Path, tmp_path: Path) -> None:
+def test_restore_by_root_into_a_folder_of_another_user_is_refused_and_writes_nothing(
+    data: Path, tmp_path: Path
+) -> None:
     with as_service():
         keeps(data).event_log.close()
     saved = tmp_path / "saved.tar"
@@ -82,7 +86,7 @@ def test_root_restores_nothing_into_a_folder_of_another_user(data: Path, tmp_pat
     assert list(data.iterdir()) == []
 
 
-def test_root_works_in_its_own_folders(tmp_path: Path) -> None:
+def test_root_creates_token_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert run(["token", "create", "--subject", "dora", "--folder", str(tmp_path / "new")]) == 0
 
 
@@ -135,7 +139,9 @@ def test_unreadable_file_of_another_user_names_the_uid_and_the_chown_command(dat
 
 
 @pytest.mark.parametrize("closed", ["keys/public", "keys"])
-def test_unreadable_public_keys_are_not_reported_as_missing(data: Path, closed: str) -> None:
+def test_unreadable_public_keys_error_names_the_folder_that_denies_access(
+    data: Path, closed: str
+) -> None:
     SigningKeys(data / "keys").make()
     for folder in ("keys", "keys/public"):
         (data / folder).chmod(0o700 if folder == closed else 0o755)
@@ -146,7 +152,7 @@ def test_unreadable_public_keys_are_not_reported_as_missing(data: Path, closed: 
     assert (f"{data}/keys belongs to root" in said) == (closed == "keys")
 
 
-def test_watched_file_is_read_once_its_permissions_allow_it(data: Path) -> None:
+def test_changed_watched_file_is_reloaded_after_its_permissions_are_fixed(data: Path) -> None:
     file = new_file(data / "list", "before")
     with as_service():
         watched = file_watcher.WatchedFiles("a list", [file], lambda: files.read(file, 100))
@@ -171,7 +177,7 @@ def test_unreadable_database_is_reported_with_its_owner(data: Path) -> None:
     assert f"{data}/jobs/jobs.db belongs to root (uid 0)" in refused.value.detail
 
 
-def test_unreadable_folder_is_reported_by_its_parent(data: Path) -> None:
+def test_file_in_unreadable_folder_error_names_that_folder_and_its_uid(data: Path) -> None:
     os.chown(data, 12345, 12345)
     os.chmod(data, 0o700)
     with as_service(), pytest.raises(errors.SettingsInvalid) as refused:
@@ -194,7 +200,7 @@ def configured_in(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data / "vibevoice-asr"
 
 
-def test_an_unreadable_default_configuration_is_a_warning(
+def test_unreadable_default_configuration_folder_is_one_warning_and_no_error(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = configured_in(data, monkeypatch)
@@ -212,7 +218,7 @@ def test_an_unreadable_default_configuration_is_a_warning(
         assert run(["token", "list"]) == 78
 
 
-def test_unreadable_named_configuration_is_an_error(
+def test_unreadable_config_file_in_readable_default_folder_is_an_error(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = configured_in(data, monkeypatch)

@@ -57,7 +57,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 
 
 @pytest.mark.parametrize("what", READERS)
-def test_pipe_without_writer_is_refused_after_a_while(
+def test_file_setting_that_is_a_pipe_without_writer_is_refused_after_timeout(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "PIPE_TIMEOUT_S", 0.05)
@@ -88,7 +88,7 @@ def test_secret_from_a_shell_pipe_can_be_read_twice(monkeypatch: pytest.MonkeyPa
         os.close(end)
 
 
-def test_public_or_too_long_pipe_is_refused(tmp_path: Path) -> None:
+def test_secret_in_pipe_readable_by_others_or_longer_than_limit_is_refused(tmp_path: Path) -> None:
     for mode, most, said in (
         (0o644, 100, "Other users may read"),
         (0o600, 10, "more than 10 bytes"),
@@ -103,7 +103,7 @@ def test_public_or_too_long_pipe_is_refused(tmp_path: Path) -> None:
         writer.join(PATIENCE_S)
 
 
-def test_pipe_is_not_watched_and_folder_is_no_secret(tmp_path: Path) -> None:
+def test_pipe_is_read_once_and_not_reloaded_and_directory_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     reads: list[Path] = []
@@ -115,7 +115,9 @@ def test_pipe_is_not_watched_and_folder_is_no_secret(tmp_path: Path) -> None:
         files.read(tmp_path, 100)
 
 
-def test_token_that_is_public_signed_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
+def test_token_file_readable_by_others_signed_token_or_token_with_generate_token_is_refused(
+    tmp_path: Path,
+) -> None:
     signed, _ = TokenIssuer(tmp_path / "tokens").create("anna")
     public = new_file(tmp_path / "public", SECRET, 0o644)
     for given, said, hint in (
@@ -132,7 +134,7 @@ def test_token_that_is_public_signed_missing_or_given_twice_is_refused(tmp_path:
         resolve_token(load_settings(token=SECRET, generate_token=True))
 
 
-def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:
+def test_token_setting_with_at_sign_is_read_from_that_file(tmp_path: Path) -> None:
     file = new_file(tmp_path / "token", SECRET, 0o600)
     token = resolve_token(Settings(token=f"@{file}")).token
     assert token is not None
@@ -140,7 +142,7 @@ def test_secret_is_the_content_of_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("supported", [True, False], ids=["", "file system without it"])
-def test_sync_on_macos_reaches_the_medium(
+def test_sync_on_macos_uses_full_fsync_and_falls_back_to_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     import fcntl

@@ -8,7 +8,7 @@ from service_process import stand_still, until
 from sidecar.concurrency import OneShotTimer, wait_for_event
 
 
-async def test_event_during_a_stall_of_the_loop_is_in_time() -> None:
+async def test_event_that_arrives_while_event_loop_is_blocked_is_no_timeout() -> None:
     came, loop = asyncio.Event(), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -21,11 +21,11 @@ async def test_event_during_a_stall_of_the_loop_is_in_time() -> None:
         loop.remove_reader(ours)
 
 
-async def test_wait_for_event_ends_after_its_limit() -> None:
+async def test_wait_for_event_returns_false_after_its_timeout() -> None:
     assert not await wait_for_event(asyncio.Event(), 0.06)
 
 
-async def test_timer_fires_after_the_input_of_a_stall_is_read() -> None:
+async def test_timer_due_while_event_loop_is_blocked_fires_after_pending_input() -> None:
     rung: list[str] = []
     OneShotTimer(0.06, lambda: rung.append("one"))
     other = OneShotTimer(0.06, lambda: rung.append("other"))

@@ -23,7 +23,7 @@ class Thing:
         self.closed = True
 
 
-async def test_hanging_work_blocks_only_its_own_kind() -> None:
+async def test_hanging_threads_of_one_limiter_do_not_block_another_limiter() -> None:
     release = threading.Event()
     hanging, others = ThreadLimiter("hanging", 2), ThreadLimiter("others", 2)
     hung = [asyncio.ensure_future(hanging.run(release.wait)) for _ in range(50)]
@@ -36,7 +36,7 @@ async def test_hanging_work_blocks_only_its_own_kind() -> None:
     assert await asyncio.gather(*hung) == [True] * 50
 
 
-async def test_failed_work_raises_and_frees_its_place() -> None:
+async def test_exception_in_a_limited_thread_is_raised_and_frees_the_thread() -> None:
     threads = ThreadLimiter("one", 1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -44,9 +44,7 @@ async def test_failed_work_raises_and_frees_its_place() -> None:
     assert await threads.run(divmod, 1, 1) == (1, 0)
 
 
-async def test_cancelled_call_keeps_its_place_until_its_thread_ends_and_its_result_is_closed() -> (
-    None
-):
+async def test_cancelled_call_holds_its_thread_until_it_ends_and_closes_the_result() -> None:
     release, thing = threading.Event(), Thing()
     threads = ThreadLimiter("one", 1)
 
@@ -89,7 +87,9 @@ async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
-async def test_cancellation_before_the_thread_starts_leaves_no_descriptor(tmp_path: Path) -> None:
+async def test_calls_cancelled_before_their_thread_starts_leave_no_open_descriptor(
+    tmp_path: Path,
+) -> None:
     threads, release, seen = ThreadLimiter("hangs", 1), threading.Event(), list[int]()
     path = new_file(tmp_path / "file", b"what is in it")
 

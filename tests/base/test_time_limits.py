@@ -20,7 +20,7 @@ def default(name: str) -> float:
     return float(settings_class().model_fields[name].default)
 
 
-def test_two_keep_alives_fit_into_the_silence_limit_of_clients() -> None:
+def test_client_silence_timeout_is_longer_than_two_sse_keep_alive_intervals() -> None:
     assert (
         min(transport.SILENCE_S, load_balancer.DEFAULT_LIMITS.stream_silence_timeout_s)
         > 2 * responses.SSE_KEEP_ALIVE_S
@@ -31,7 +31,7 @@ def test_decoder_timeout_is_shorter_than_the_probe_timeout() -> None:
     assert ffmpeg.STALL_TIMEOUT_S < audio_probe.PROBE_TIMEOUT_S
 
 
-def test_hosts_wait_longer_than_a_shutdown_takes() -> None:
+def test_systemd_and_listener_stop_timeouts_are_longer_than_a_shutdown() -> None:
     takes_s = (
         default("shutdown_grace") + worker_environment.EXIT_GRACE_S + live_routes.CLOSE_TIMEOUT_S
     )
@@ -40,6 +40,6 @@ def test_hosts_wait_longer_than_a_shutdown_takes() -> None:
     assert takes_s < int(patience)
 
 
-def test_lost_live_client_is_noticed_before_its_session_is_idle() -> None:
+def test_two_live_pings_and_live_grace_are_shorter_than_live_idle() -> None:
     noticed_s = 2 * websocket_connections.LIVE_PING_S
     assert noticed_s + default("live_grace") < default("live_idle") < default("live_longest")
