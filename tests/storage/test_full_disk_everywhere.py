@@ -166,7 +166,7 @@ async def finished(folder: Path, slot: OverheardSlot, words: list[str]) -> None:
 @pytest.mark.slow_except("ENOSPC-3")  # SQLite's writer tries a write twice
 @pytest.mark.parametrize("lasting", [1, 3])
 @pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EMFILE", "EIO"])
-async def test_disk_that_fails_for_a_moment_costs_no_job_and_no_word(
+async def test_disk_error_at_any_write_loses_no_accepted_job_and_no_word(
     name: str, lasting: int, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")

@@ -87,7 +87,7 @@ async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
             assert os.pread(audio.fd, 6000, 0) == heard(1)
 
 
-async def test_backup_whose_recording_cannot_be_read_names_it_and_leaves_nothing(
+async def test_backup_fails_with_name_of_unreadable_recording_and_leaves_no_file(
     keeping: JobPersistence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
@@ -125,7 +125,7 @@ async def test_backup_of_many_recordings_opens_few_at_once(
             again.open(store.get(record.id)).close()
 
 
-async def test_every_backup_is_of_one_moment_despite_concurrent_changes(
+async def test_backup_during_concurrent_changes_has_recording_of_each_unfinished_job(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     async def come_and_go() -> None:

@@ -98,7 +98,7 @@ HARMS: dict[str, Callable[[bytes, list[bytes]], bytes]] = {
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("harm", HARMS)
-def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path: Path) -> None:
+def test_altered_encrypted_recording_raises_decryption_failed(harm: str, tmp_path: Path) -> None:
     sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
     path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
     pieces = [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
@@ -116,7 +116,9 @@ def test_altered_encrypted_recording_is_not_read_to_its_end(harm: str, tmp_path:
 
 @pytest.mark.slow_except("none")
 @pytest.mark.parametrize("how", ["none", "open file", "short"])
-def test_start_without_key_is_refused_with_a_hint(how: str, tmp_path: Path) -> None:
+def test_start_with_missing_short_or_world_readable_journal_key_is_refused_with_a_hint(
+    how: str, tmp_path: Path
+) -> None:
     file = new_file(
         tmp_path / "key", "short" if how == "short" else KEY, 0o644 if how == "open file" else 0o600
     )
@@ -189,7 +191,7 @@ def test_two_first_starts_at_once_share_one_key_in_the_keyring(keeps: str, tmp_p
         assert "cannot store a key" in one
 
 
-def test_error_of_other_key_says_that_all_stores_have_one_key() -> None:
+def test_error_for_wrong_journal_key_says_jobs_and_speakers_share_one_key() -> None:
     _, salt, check_value = create_cipher(KEY, JOURNAL_LABELS)
     with pytest.raises(errors.SettingsInvalid) as refused:
         verify_cipher(salt, check_value, KEY[::-1], JOURNAL_LABELS)
@@ -199,7 +201,7 @@ def test_error_of_other_key_says_that_all_stores_have_one_key() -> None:
     assert hint.index("empty folder") > hint.index("cannot be read")
 
 
-def test_hint_for_missing_key_names_existing_key_before_a_new_one(tmp_path: Path) -> None:
+def test_hint_for_empty_key_file_suggests_existing_key_before_a_new_one(tmp_path: Path) -> None:
     empty = tmp_path / "key"
     empty.touch(0o600)
     with pytest.raises(errors.SettingsInvalid) as refused:
@@ -208,7 +210,9 @@ def test_hint_for_missing_key_names_existing_key_before_a_new_one(tmp_path: Path
     assert hint.index("use the key that they were written with") < hint.index("make one")
 
 
-def test_hint_for_a_key_suits_build_and_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hint_for_missing_journal_key_suits_executable_and_operating_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "keyring", None)
 
     def hint() -> str:

@@ -148,7 +148,7 @@ def test_folder_and_recordings_are_private_to_their_user(path: Path) -> None:
 
 
 @posix
-def test_files_of_others_beside_those_of_a_cluster_are_left_alone(path: Path) -> None:
+def test_two_clusters_and_foreign_files_in_one_uploads_folder_stay_separate(path: Path) -> None:
     path.mkdir(mode=0o755, parents=True)
     (path / "thesis.docx").write_text("somebody else's")
     one, other = (FolderStorage(path, named=True) for _ in range(2))
@@ -163,7 +163,9 @@ def test_files_of_others_beside_those_of_a_cluster_are_left_alone(path: Path) ->
     }
 
 
-def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(path: Path) -> None:
+def test_unmounted_uploads_share_is_storage_unreachable_until_it_is_mounted_again(
+    path: Path,
+) -> None:
     path.mkdir(parents=True)
     folder = FolderStorage(path, named=True)
     folder.join("one", lambda call: call())
@@ -190,7 +192,9 @@ def test_unmounted_share_is_unreachable_and_has_its_recordings_once_it_is_back(p
         folder.open("another")
 
 
-def test_doctor_checks_the_subfolder_of_the_cluster(path: Path, fresh_journal: str) -> None:
+def test_doctor_reports_missing_uploads_subfolder_of_cluster_and_wrong_key(
+    path: Path, fresh_journal: str
+) -> None:
     path.mkdir(parents=True)
     given: dict[str, Any] = {"journal": fresh_journal, "uploads": str(path)}
     settings = Settings(**given, journal_key="k" * 32)
@@ -311,7 +315,7 @@ def another_of_that_name(path: Path) -> None:
 @pytest.mark.parametrize(
     "harm", [truncated, altered, longer, gone, a_folder, a_link, a_pipe, another_of_that_name]
 )
-def test_exchanged_recording_is_not_opened(
+def test_altered_or_replaced_recording_file_is_reported_as_lost(
     harm: Callable[[Path], None], keeping: JobPersistence, path: Path, voice: bytes
 ) -> None:
     with upload(voice) as source:
@@ -332,7 +336,7 @@ def test_exchanged_recording_is_not_opened(
 
 @posix
 @pytest.mark.parametrize("name", ["EIO", "ESTALE"])
-async def test_recording_whose_disk_fails_while_it_is_played_is_not_called_changed(
+async def test_disk_error_while_recording_is_played_is_storage_unreachable_and_play_resumes(
     name: str, keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> bytes:
@@ -351,7 +355,7 @@ async def test_recording_whose_disk_fails_while_it_is_played_is_not_called_chang
         assert await playing.read(file, 0, 100) == voice[:100], "it goes on once the disk is back"
 
 
-def test_serialized_job_has_its_recording_and_unknown_fields() -> None:
+def test_job_record_with_recording_and_unknown_fields_survives_serialization() -> None:
     kept = StoredRecordingRef("a-job", "0" * 64, 1000, BUCKET)
     options = replace(submitted().options, unknown_fields=("There is no field 'lanuage'.",))
     record = replace(submitted(durable=True), audio=kept, options=options)
