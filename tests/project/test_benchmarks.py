@@ -63,29 +63,31 @@ def test_own_recordings_have_speaker_turns_from_rttm(mine: Path) -> None:
     assert own_clips(mine)[0].turns is None
 
 
-def test_own_recordings_without_text_are_named(mine: Path) -> None:
+def test_own_recordings_without_reference_text_are_listed(mine: Path) -> None:
     assert without_text(mine) == ["other.wav"]
 
 
-def test_column_of_server_names_its_engine_and_precision(tmp_path: Path) -> None:
+def test_benchmark_column_of_server_names_its_engine_and_precision(tmp_path: Path) -> None:
     with Server(tmp_path, engine="scripted") as server:
         name, _ = address_side(server.url, "balanced")
         assert name == f"{server.url} (scripted, {server.health()['precision']})"
 
 
-def test_folder_without_manifest_is_refused_with_both_options(tmp_path: Path) -> None:
+def test_benchmark_folder_without_manifest_is_refused_with_variable_and_flag(
+    tmp_path: Path,
+) -> None:
     said = refusal(env={"VIBEVOICE_BENCH_AUDIO": str(tmp_path)})
     assert str(tmp_path) in said
     assert "VIBEVOICE_BENCH_AUDIO" in said
     assert "--recordings" in said
 
 
-def test_server_that_does_not_answer_is_named(mine: Path) -> None:
+def test_benchmark_of_server_that_does_not_answer_is_refused_with_its_url(mine: Path) -> None:
     said = refusal("--recordings", str(mine), "--server", "http://127.0.0.1:1")
     assert said.startswith("No service answers at http://127.0.0.1:1")
 
 
-def test_missing_package_is_named_with_extra(mine: Path) -> None:
+def test_benchmark_without_a_package_is_refused_with_package_and_extra(mine: Path) -> None:
     said = refusal("--recordings", str(mine), "--no-library", code=WITHOUT_JIWER)
     assert "jiwer" in said
     assert "pip install -e '.[bench]'" in said

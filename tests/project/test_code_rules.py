@@ -96,7 +96,7 @@ def effects(source: str, mended: str = "") -> list[str]:
 
 
 @for_each("module", MODULES)
-def test_import_of_module_has_no_effects(module: Path) -> None:
+def test_import_of_module_has_no_side_effects(module: Path) -> None:
     """At module level there are definitions, constants and guards; who calls, makes a value."""
     assert effects(module.read_text("utf-8"), MENDED.get(module.name, "")) == []
 
@@ -119,11 +119,11 @@ def test_import_of_module_has_no_effects(module: Path) -> None:
         "del name",
     ],
 )
-def test_effect_at_import_is_found_in_every_statement(source: str) -> None:
+def test_checker_finds_side_effect_at_import_in_each_kind_of_statement(source: str) -> None:
     assert effects(source)
 
 
-def test_every_module_has_docstring_of_one_noun_phrase() -> None:
+def test_every_module_docstring_starts_with_one_line_that_ends_in_a_period() -> None:
     """The packages' lines are the table of docs/architecture.md; the others are the map."""
     docstrings = {path: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in MODULES}
     unsaid = [
@@ -160,7 +160,7 @@ def test_names_of_test_files_are_unique() -> None:
     assert len(names) == len(set(names)), sorted({one for one in names if names.count(one) > 1})
 
 
-def test_line_of_a_test_that_depends_on_real_time_says_why_no_verdict_does() -> None:
+def test_every_line_of_tests_that_uses_real_time_has_a_reason_in_a_comment() -> None:
     assert [str(one) for one in clock_dependence.all_lines() if not one.reason] == []
 
 

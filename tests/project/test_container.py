@@ -132,7 +132,7 @@ def test_build_context_is_exactly_the_copied_files() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_image_has_no_weights() -> None:
+def test_dockerfile_copies_and_downloads_no_model_weights() -> None:
     for stage in stages().values():
         for sources, _ in copied(stage):
             for source in sources:
@@ -260,7 +260,7 @@ def test_installed_package_has_licence_expression_and_texts(tree: Tree) -> None:
 
 
 @pytest.mark.slow
-def test_installed_page_has_javascript_client(tree: Tree) -> None:
+def test_installed_package_has_all_files_of_javascript_client(tree: Tree) -> None:
     sources, installed = ROOT / "clients/js/src", tree.site / "sidecar/api/static/client"
     theirs = {path.name: path.read_bytes() for path in sources.iterdir()}
     assert {path.name: path.read_bytes() for path in installed.iterdir()} == theirs
@@ -275,7 +275,9 @@ def test_image_without_token_does_not_start(tree: Tree) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the image is of Linux")
-def test_health_check_asks_by_all_settings_where_plain_http_is_not_answered(tmp_path: Path) -> None:
+def test_health_probe_returns_exit_code_of_status_command_if_plain_http_is_not_answered(
+    tmp_path: Path,
+) -> None:
     """The default settings file may set TLS, or another port."""
     new_file(tmp_path / "vibevoice-asr", '#!/bin/sh\n[ "$*" = status ] && exit "$EXIT"\n', 0o755)
     with socket.socket() as port:

@@ -108,7 +108,9 @@ def test_system_unit_demands_token_that_can_be_revoked(voice: bytes, tmp_path: P
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
-def test_exposure_of_unit_is_at_most_documented(unit: Path, tmp_path: Path) -> None:
+def test_systemd_security_exposure_of_unit_is_at_most_its_threshold(
+    unit: Path, tmp_path: Path
+) -> None:
     done = analyzed(
         "security", "--offline=yes", f"--threshold={EXPOSURE[unit]}", "--no-pager", unit,
         runtime=tmp_path,
@@ -116,7 +118,7 @@ def test_exposure_of_unit_is_at_most_documented(unit: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-def test_cluster_unit_restarts_until_database_answers(tmp_path: Path) -> None:
+def test_cluster_drop_in_restarts_service_after_exit_for_invalid_settings(tmp_path: Path) -> None:
     check_understood(placed(SYSTEM, tmp_path / "units", CLUSTER.name), tmp_path)
     reset, *prevented = re.findall(
         r"(?m)^RestartPreventExitStatus=(.*)$", CLUSTER.read_text("utf-8")
@@ -128,7 +130,7 @@ def test_cluster_unit_restarts_until_database_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
-def test_unit_has_exit_codes_settings_and_grace_of_service(unit: Path) -> None:
+def test_unit_restart_exit_codes_settings_and_stop_timeout_match_service(unit: Path) -> None:
     (prevented,) = lines_of(unit, "RestartPreventExitStatus")
     assert set(map(int, prevented.split())) == set(EXIT_CODES.values()) - {
         EXIT_CODES["port_in_use"]

@@ -105,7 +105,7 @@ def test_tests_named_in_docs_exist() -> None:
         assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
 
 
-def test_pages_of_protocols_have_limits_of_live_options() -> None:
+def test_protocol_pages_state_limits_of_vad_silence_padding_and_threshold() -> None:
     limits = field_limits(EndpointingOptions)
     silence, threshold = limits["silence_s"], limits["threshold"]
     pages = {

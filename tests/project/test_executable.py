@@ -117,7 +117,7 @@ def test_executable_excludes_gpl_packages_and_nothing_it_needs(flavour: Any) -> 
     assert set(tts.tts_spec("espeak").requires) <= left_out
 
 
-def test_executable_has_only_pygments_languages_in_use() -> None:
+def test_python_is_highlighted_without_the_pygments_modules_left_out_of_executable() -> None:
     left_out = {one for one in flavours.flavour("cpu").excluded if one.startswith("pygments.")}
     assert len(left_out) > 200
     assert not left_out & {"pygments.lexers", "pygments.lexers._mapping", "pygments.lexers.python"}
@@ -126,7 +126,7 @@ def test_executable_has_only_pygments_languages_in_use() -> None:
     assert "raise ValueError" in ran.stdout
 
 
-def test_executable_leaves_glibc_libraries_to_system() -> None:
+def test_libmvec_is_left_to_the_system_and_libstdcxx_is_not() -> None:
     assert flavours.is_of_the_system("libmvec.so.1")
     assert not flavours.is_of_the_system("libstdc++.so.6")
 
@@ -137,7 +137,7 @@ def test_cpu_executable_excludes_packages_of_large_engine() -> None:
             assert set(spec.requires) <= set(flavours.flavour("cpu").excluded)
 
 
-def test_cpu_executable_has_all_imports_of_service() -> None:
+def test_cpu_executable_excludes_no_module_that_service_imports() -> None:
     left_out = set(flavours.flavour("cpu").excluded)
     imported = set()
     for path in (ROOT / "sidecar").rglob("*.py"):
@@ -166,7 +166,7 @@ def test_cpu_executable_has_all_imports_of_service() -> None:
 
 
 @pytest.mark.skipif(not importable("grpc"), reason=missing_extra("grpc"))
-def test_executable_has_same_inside_whatever_else_is_installed() -> None:
+def test_executable_excludes_installed_packages_outside_its_extras() -> None:
     unwanted = set(wanted.packages_not_wanted(("auth", "whisper")))
     assert {"pytest", "_pytest", "hypothesis", "grpc"} <= unwanted
     assert not {"fastapi", "numpy", "cryptography", "tokenizers", "ctranslate2"} & unwanted
@@ -175,13 +175,13 @@ def test_executable_has_same_inside_whatever_else_is_installed() -> None:
 
 
 @pytest.mark.skipif(not importable("opentelemetry.sdk"), reason=missing_extra("otel"))
-def test_of_namespace_only_packages_of_unwanted_distributions_stay_out() -> None:
+def test_unwanted_distribution_excludes_its_package_but_not_its_namespace_package() -> None:
     unwanted = wanted.packages_not_wanted(("auth",))
     assert "opentelemetry.sdk" in unwanted
     assert "opentelemetry" not in unwanted
 
 
-def test_executable_without_voices_has_models_that_recognition_needs(
+def test_executable_without_tts_voices_embeds_the_recognition_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent, voiced = (dataclasses.replace(flavours.flavour("cpu"), voices=v) for v in (0, 1))
@@ -198,7 +198,7 @@ def test_executable_without_voices_has_models_that_recognition_needs(
 
 
 @pytest.mark.skipif(not importable("faster_whisper"), reason=missing_extra("whisper"))
-def test_whisper_runs_without_pyav_and_opus_says_that_it_is_missing() -> None:
+def test_whisper_imports_with_stand_in_for_pyav_and_opus_decoder_is_unavailable() -> None:
     code = (
         "import faster_whisper, av\n"
         "from sidecar import errors\n"
@@ -294,7 +294,7 @@ def test_workflow_builds_and_tests_executable_on_three_systems() -> None:
 
 
 @pytest.mark.slow
-def test_files_are_traced_to_packages_and_metadata_alone_is_none() -> None:
+def test_files_of_build_are_traced_to_packages_and_metadata_alone_is_no_package() -> None:
     import numpy
 
     module = Path(numpy.__file__)
@@ -327,7 +327,7 @@ def test_version_of_ffmpeg_has_commit_of_its_source() -> None:
     assert commit is None or commit[0] in version
 
 
-def test_pyinstaller_has_licence_with_exception(
+def test_bill_of_materials_has_bootloader_exception_in_licence_of_pyinstaller(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     metadata = tmp_path / "pyinstaller-6.22.3.dist-info"
@@ -481,7 +481,7 @@ def test_doctor_of_executable_finds_no_fault(guest: Guest) -> None:
 
 
 @built
-def test_executable_transcribes_file_name_with_space_and_umlaut(guest: Guest) -> None:
+def test_executable_transcribes_file_with_space_and_umlaut_in_its_name(guest: Guest) -> None:
     recording = guest.work / "Zwei Stimmen, schön.wav"
     shutil.copy(next(guest.executable.parent.rglob(sample().name)), recording)
     said = json.loads(guest.run("transcribe", recording.name, "--format", "json", LC_ALL="C"))
@@ -520,7 +520,7 @@ def test_executable_transcribes_with_whisper(guest: Guest) -> None:
 
 
 @built
-def test_executable_downloads_models_of_other_languages(guest: Guest, tmp_path: Path) -> None:
+def test_executable_pulls_whisper_model_and_lists_it(guest: Guest, tmp_path: Path) -> None:
     from model_hub import Hub
     from tiny_whisper import write_like
 
@@ -533,7 +533,7 @@ def test_executable_downloads_models_of_other_languages(guest: Guest, tmp_path: 
 
 
 @built
-def test_executable_issues_tokens_and_certificate_and_keeps_jobs(guest: Guest) -> None:
+def test_executable_issues_token_and_transcribes_over_self_signed_tls(guest: Guest) -> None:
     """What needs the extra `auth`: in a service that others can reach, with TLS of its own."""
     token = guest.run("token", "create", "--subject", "anna", "--expires", "90d").strip()
     assert "anna" in guest.run("token", "list")
@@ -583,7 +583,9 @@ def test_executable_does_not_import_from_working_directory(guest: Guest) -> None
 
 
 @built
-def test_executable_serves_page_and_jobs_and_ends_with_workers(guest: Guest) -> None:
+def test_executable_serves_http_docs_and_wyoming_and_its_workers_end_if_it_is_killed(
+    guest: Guest,
+) -> None:
     with guest.serving(VIBEVOICE_WYOMING_PORT="0") as ready:
         process: subprocess.Popen[str] = ready["process"]
         assert ready["pid"] == process.pid  # one process: no loader above it to be orphaned by
@@ -642,7 +644,7 @@ def test_gpu_executable_transcribes_with_vibevoice(guest: Guest, precision: str)
 
 
 @built
-def test_bill_of_materials_names_exactly_what_is_inside() -> None:
+def test_bill_of_materials_names_runtime_packages_and_no_development_tools() -> None:
     assert BUILT is not None
     folder = Path(BUILT).resolve().parent
     bill = json.loads((folder / "sbom.cdx.json").read_text("utf-8"))

@@ -178,7 +178,9 @@ class ProxyPage(FileHost):
         ("/object/bad", "502, application/json"),
     ],
 )
-def test_example_host_names_other_program_at_port(path: str, said: str) -> None:
+def test_example_host_reports_status_and_type_of_answer_of_another_program_at_port(
+    path: str, said: str
+) -> None:
     host = runpy.run_path(str(HOSTS / "host.py"))
     with ProxyPage() as proxy:
         sidecar = host["Sidecar"].__new__(host["Sidecar"])
@@ -295,7 +297,7 @@ class OriginalHost:
         ]
 
 
-def test_original_rust_host_passes_with_service(
+def test_calls_of_original_rust_host_are_answered_as_it_expects(
     service: list[str], stage: Stage, recording: Path
 ) -> None:
     host = OriginalHost(stage, service)

@@ -133,7 +133,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["a wheel", "a folder of wheels"])
-def test_install_command_works_in_its_environment(source: str, wheel: Path, tmp_path: Path) -> None:
+def test_install_command_resolves_in_pip_dry_run_in_its_environment(
+    source: str, wheel: Path, tmp_path: Path
+) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     install = [*PIP, "--python", str(python), "install", "--no-compile", *LOCAL]
@@ -153,7 +155,7 @@ def test_install_command_works_in_its_environment(source: str, wheel: Path, tmp_
     assert "monitor" in found["metadata"]["provides_extra"]
 
 
-def test_hints_and_pages_name_no_package_of_an_index() -> None:
+def test_no_hint_or_page_installs_the_package_from_a_package_index() -> None:
     places = [*REPOSITORY.glob("sidecar/**/*.py"), *REPOSITORY.glob("docs/*.*"),
               *REPOSITORY.glob("clients/python/**/*.py"), REPOSITORY / "README.md"]  # fmt: skip
     wrong = re.compile(

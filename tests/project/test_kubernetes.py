@@ -102,7 +102,9 @@ def test_kubernetes_objects_pass_validation(name: str, version: str) -> None:
             validate(one, version, strict=True)
 
 
-def test_component_for_tokens_has_service_read_keys_that_are_mounted(tmp_path: Path) -> None:
+def test_component_for_tokens_mounts_key_and_revocation_list_where_service_reads_them(
+    tmp_path: Path,
+) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
     to_deploy = os.path.relpath(K8S.parent, tmp_path)
     (tmp_path / "kustomization.yaml").write_text(block.replace("../deploy", to_deploy), "utf-8")
@@ -176,7 +178,9 @@ def settings_of(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
     return load
 
 
-def test_settings_of_config_map_are_valid_together(settings_of: Given) -> None:
+def test_config_map_settings_are_valid_and_match_ports_mounts_and_grace_of_pod(
+    settings_of: Given,
+) -> None:
     data = of_kind(written("base"), "ConfigMap")["data"]
     assert set(data) <= {flag.env for flag in describe()}
     container = pod_of(written("base"))["containers"][0]
@@ -296,7 +300,7 @@ def test_service_selects_fronts_only_and_parts_have_own_policies(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
-def test_network_policies_name_labels_of_other_end_only(name: str) -> None:
+def test_each_pod_selector_in_network_policy_rules_has_one_label(name: str) -> None:
     ends = [
         end["podSelector"]["matchLabels"]
         for one in rendered(name)
@@ -335,7 +339,9 @@ def test_ingress_sends_live_requests_to_ears_and_rest_to_fronts() -> None:
         assert {"port": port} in rule["ports"]
 
 
-def test_paths_of_probes_and_metrics_are_answered(server: Server) -> None:
+def test_server_answers_probe_paths_of_pod_and_exports_metrics_of_autoscaler(
+    server: Server,
+) -> None:
     objects = written("base")
     container = pod_of(objects)["containers"][0]
     paths = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness")]

@@ -35,12 +35,14 @@ FILES = {
         ("import torchlike", ""),
     ],
 )
-def test_file_with_dear_import_or_fixture_is_told_from_its_text(line: str, shared: str) -> None:
+def test_test_file_with_slow_import_or_fixture_is_recognized_from_its_text(
+    line: str, shared: str
+) -> None:
     assert shared_by(f"import json\n{line}\n") == shared
 
 
 @pytest.mark.slow
-def test_late_files_run_all_tests_and_fail_with_their_faults(tmp_path: Path) -> None:
+def test_test_files_collected_late_run_all_tests_and_report_failed_imports(tmp_path: Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         new_file(tmp_path / name, text)

@@ -65,7 +65,7 @@ def test_parts_of_wheels_and_page_have_licence_line(name: str) -> None:
     assert normal(name) in stated()
 
 
-def test_wheel_has_licences_of_copied_files() -> None:
+def test_wheel_declares_and_ships_licences_of_vendored_javascript() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     copied = {path.name.split(".")[0]: path for path in VENDOR.glob("*.LICENSE.txt")}
     assert {path.stem for path in VENDOR.glob("*.js")} - {"hooks"} == set(copied)

@@ -121,7 +121,7 @@ sys.exit(pytest.main(["--collect-only", "-q", "-p", "pytest_asyncio.plugin", sys
 
 
 @pytest.mark.slow
-def test_make_exe_tries_the_executable_out_without_the_tools_of_other_tests() -> None:
+def test_tests_of_executable_can_be_collected_without_tools_of_other_tests() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", WITHOUT_TEST_TOOLS, "tests/project/test_executable.py"],
         cwd=REPOSITORY,

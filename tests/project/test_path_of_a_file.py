@@ -65,7 +65,7 @@ async def path(
     return RequestPath(always, ever)
 
 
-async def test_path_of_a_small_recording_gets_no_longer_and_the_page_names_its_files(
+async def test_small_recording_enters_at_most_so_many_files_and_page_names_them(
     path: RequestPath,
 ) -> None:
     always, ever = ({one.file for one in entered} for entered in path)

@@ -71,7 +71,7 @@ async def entered(
     return [*found, *of_worker(file)]
 
 
-async def test_path_of_live_audio_gets_no_longer_and_the_page_names_its_files(
+async def test_live_audio_enters_at_most_so_many_files_and_page_names_them(
     entered: list[set[Entered]],
 ) -> None:
     service, worker = entered[WARM : WARM + COUNTED], entered[-COUNTED:]

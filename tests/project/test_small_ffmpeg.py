@@ -65,7 +65,7 @@ def decoded(path: Path, ffmpeg: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
         os.close(fd)
 
 
-def test_archive_of_another_release_is_refused(tmp_path: Path) -> None:
+def test_ffmpeg_source_archive_with_wrong_sha256_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "ffmpeg.tar.xz"
     archive.write_bytes(b"another")
     with pytest.raises(SystemExit, match="SHA-256"):
@@ -79,7 +79,7 @@ def test_configuration_has_no_part_under_gpl_and_no_other_library() -> None:
     assert [one for one in options if "lib" in one] == ["--enable-zlib"]
 
 
-def test_small_one_is_packed_where_it_is_named(
+def test_named_ffmpeg_that_is_missing_is_an_error_and_without_name_bundled_one_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(small_ffmpeg.VARIABLE, str(tmp_path / "none"))
@@ -126,7 +126,7 @@ def test_small_ffmpeg_decodes_to_same_samples(
 
 @built
 @pytest.mark.parametrize("suffix", FILMS)
-def test_sound_of_film_that_begins_late_is_decoded_to_same_samples(
+def test_audio_track_that_starts_late_in_video_is_decoded_to_same_samples(
     suffix: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = ("-itsoffset", 4, "-i", studio.voice)

@@ -236,7 +236,9 @@ def test_commands_that_are_not_executed_name_existing_files(command: str) -> Non
 
 
 @pytest.mark.slow
-def test_guide_of_desktop_app(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_desktop_app_transcribes_and_leaves_no_process(
+    follow: Callable[..., Terminals],
+) -> None:
     done = follow("desktop-app.md")
     assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])
     assert not [one for one in psutil.process_iter() if str(done.home) in _words_of(one)]
@@ -250,7 +252,7 @@ def _words_of(process: psutil.Process) -> str:
 
 
 @pytest.mark.slow
-def test_guide_of_page(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_page_loads_page_and_writes_subtitles(follow: Callable[..., Terminals]) -> None:
     done = follow("page.md")
     assert "<html" in (done.home / "page.html").read_text("utf-8"), "the browser has the page"
     assert "moonshine" in done.out["vibevoice-asr doctor"]
@@ -260,7 +262,9 @@ def test_guide_of_page(follow: Callable[..., Terminals]) -> None:
 
 
 @pytest.mark.slow
-def test_guide_of_team_server(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_team_server_transcribes_until_token_is_revoked(
+    follow: Callable[..., Terminals],
+) -> None:
     done = follow("team-server.md")
     (asks,) = (command for command in done.out if command.startswith("curl"))
     (transcribes,) = (one for one in done.out if one.startswith("vibevoice-asr transcribe"))
@@ -275,7 +279,9 @@ def test_guide_of_team_server(follow: Callable[..., Terminals]) -> None:
 
 
 @pytest.mark.slow
-def test_guide_of_cluster(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_cluster_transcribes_before_and_after_one_node_stops(
+    follow: Callable[..., Terminals],
+) -> None:
     if shutil.which("psql") is None:
         pytest.skip(missing("psql", "postgresql-client"))
     with cluster() as server:
@@ -308,7 +314,9 @@ def test_conversation_of_guide_answers_if_llm_fails(
 
 
 @pytest.mark.slow
-def test_guide_of_live_audio_and_conversations(follow: Callable[..., Terminals]) -> None:
+def test_guide_of_live_audio_and_conversations_prints_captions_and_answers(
+    follow: Callable[..., Terminals],
+) -> None:
     done = follow("live-and-talk.md")
     (live,) = (said for command, said in done.out.items() if "asr live " in command)
     (talked,) = (said for command, said in done.out.items() if "asr talk " in command)

@@ -133,7 +133,7 @@ def test_microphone_becomes_words_and_transcript(open_app: Callable[..., App], h
     app.wait_for("#speak", "Start listening")
 
 
-def test_killed_app_leaves_nothing(
+def test_killed_app_leaves_no_service_and_no_engine_process(
     open_app: Callable[..., App], hold: Path, studio: Studio
 ) -> None:
     app = open_app()

@@ -103,7 +103,7 @@ def test_removal_block_leaves_no_table_in_database(fresh_journal: str, tmp_path:
         assert look.execute("SELECT count(*) FROM somebody_elses").fetchone() == (0,)
 
 
-def test_upgrading_page_names_paths_of_deployment() -> None:
+def test_removal_block_for_systemd_names_every_path_of_deployment() -> None:
     unit = (REPOSITORY / "deploy/systemd/system/vibevoice-asr.service").read_text()
     assert "StateDirectory=vibevoice-asr" in unit
     assert "ExecStart=/opt/vibevoice-asr/bin/vibevoice-asr" in unit

@@ -64,7 +64,7 @@ def test_third_party_clients_run_pinned_on_push_and_newest_weekly() -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
 @pytest.mark.parametrize("target", TARGETS)
-def test_make_targets_exist(target: str) -> None:
+def test_make_targets_of_developers_exist(target: str) -> None:
     done = told_by(["make", "-n", target], cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
@@ -78,7 +78,7 @@ def test_actions_are_pinned_by_commit_with_version(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflow_installs_by_hash_or_make(path: Path) -> None:
+def test_pip_install_in_workflow_requires_hashes_or_fetches_nothing(path: Path) -> None:
     installs = re.findall(r"pip install (.+)", path.read_text("utf-8"))
     for one in installs:
         assert "--require-hashes" in one or "--no-deps --no-build-isolation" in one, one
