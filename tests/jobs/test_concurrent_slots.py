@@ -28,7 +28,7 @@ async def over(jobs: Sequence[Job]) -> list[JobState]:
     return [job.state for job in jobs]
 
 
-async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
+async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_and_others_wait(
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
@@ -48,7 +48,7 @@ async def test_as_many_jobs_run_as_engine_has_places_and_others_wait(
     assert slot.loads == 1, "one process for all"
 
 
-async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
+async def test_one_of_two_running_jobs_is_cancelled_alone_and_interrupt_requeues_both(
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
@@ -66,7 +66,7 @@ async def test_running_jobs_are_cancelled_and_requeued_in_every_place(
 
 
 @pytest.mark.parametrize(("shared", "full", "leases"), [(True, 0, 2), (False, 0, 4), (True, 1, 3)])
-async def test_job_of_planned_engine_runs_beside_others_only_by_shared_plan(
+async def test_jobs_of_planned_engine_share_a_lease_only_with_a_shared_memory_plan(
     shared: bool, full: int, leases: int, new_job: NewJob
 ) -> None:
     """Without one, or if memory ran out, it takes another lease, for itself."""
@@ -105,7 +105,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
     assert [job.record.attempts for job in jobs] == [1] * 6
 
 
-async def test_drain_finishes_running_jobs_of_all_places_and_fails_waiting_ones(
+async def test_drain_finishes_both_running_jobs_and_fails_waiting_one(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardJoint(), places=2) as queue:
@@ -145,7 +145,7 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
     assert "the dispatcher of an engine slot ended" in record.message
 
 
-async def test_jobs_beside_recording_whose_disk_hangs_do_not_meet_it_again(
+async def test_concurrent_jobs_run_alone_after_hanging_disk_of_one_killed_their_worker(
     new_job: NewJob, hold: Hold
 ) -> None:
     """Which of them hangs is not known: each runs alone, and soon, as it kept nobody waiting."""

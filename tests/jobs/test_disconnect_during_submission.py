@@ -183,7 +183,7 @@ async def test_client_disconnect_at_any_await_of_submission_leaves_nothing(
         assert os.pread(source.fd, len(long) + 1, 0) == long
 
 
-async def test_recording_of_disconnected_client_is_read_and_not_one_with_its_number(
+async def test_recording_of_disconnected_client_is_read_and_not_a_file_that_reuses_its_descriptor(
     service: Service, settings: Settings, long: bytes, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The disk is slow; the number of the descriptor that was closed is soon another upload's."""

@@ -24,7 +24,7 @@ from sidecar.jobs.duration_prediction import (
 )
 
 
-def test_duration_is_guessed_until_a_job_is_measured() -> None:
+def test_predicted_duration_is_a_guess_until_a_job_of_that_precision_is_measured() -> None:
     pace = DurationPredictor()
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
     assert pace.seconds("int8", 100.0, 7.0) == 7.0
@@ -52,7 +52,7 @@ def test_predicted_and_remaining_seconds_have_a_minimum() -> None:
     assert remaining_s(60.0, 80.0, None) == remaining_s(60.0, 80.0, 1.0) == MIN_JOB_S
 
 
-def test_own_pace_counts_more_the_further_a_job_is() -> None:
+def test_remaining_time_weighs_own_pace_of_job_more_the_further_it_is() -> None:
     assert estimate_remaining_s(None, 20.0, None) is None, "nobody can tell"
     assert estimate_remaining_s(60.0, 20.0, None) == 40.0
     assert estimate_remaining_s(None, 20.0, 0.25) == 60.0
@@ -79,7 +79,7 @@ def test_first_seconds_of_resumed_attempt_do_not_set_its_pace(fraction: float) -
     assert 150 < remaining_s(360.0, 20.0, fraction, 0.5) < 200
 
 
-def test_start_time_and_pace_are_found_despite_a_quarter_of_outliers() -> None:
+def test_predicted_duration_is_within_a_quarter_despite_a_quarter_of_outliers() -> None:
     chance = random.Random(7)
     for _ in range(50):
         begin_s, per_s = chance.uniform(0.0, 5.0), chance.uniform(0.01, 2.0)

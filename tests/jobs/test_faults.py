@@ -167,7 +167,7 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
         assert len(tried) == len(hang), "each has one thread"
 
 
-async def test_waiting_recordings_are_logged_once_until_their_number_changes(
+async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_retries(
     settings: Settings, voice: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert settings.spool_dir is not None
@@ -190,7 +190,7 @@ async def test_waiting_recordings_are_logged_once_until_their_number_changes(
     assert caplog.text.count("2 jobs wait") == 1
 
 
-async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
+async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forbidden_path(
     settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, path = await job_of_own_file(settings, voice, tmp_path)
@@ -211,7 +211,7 @@ async def test_kept_job_whose_file_of_its_client_may_not_be_read_ends(
         assert failed.error.code == "audio_path_forbidden"
 
 
-async def test_kept_job_cancelled_while_its_recording_cannot_be_opened_is_not_tried_again(
+async def test_kept_job_deleted_while_its_recording_cannot_be_opened_is_not_retried(
     settings: Settings, voice: bytes
 ) -> None:
     job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
@@ -256,7 +256,7 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_job_whose_decoder_is_stopped_each_time_ends_after_ten_times_and_no_other_does(
+async def test_job_whose_decoder_is_stopped_each_time_fails_after_ten_attempts_and_others_run(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot, transcribe = OverheardSlot(), JobRun._transcribed

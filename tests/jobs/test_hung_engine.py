@@ -237,7 +237,7 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         assert rest_s == 2 * kept_s > 0.0, "others have the engine for most of the time"
 
 
-def test_read_that_hangs_is_told_with_its_time_until_it_ends() -> None:
+def test_read_watch_has_duration_of_a_hanging_read_until_it_ends() -> None:
     asked, answers = threading.Event(), threading.Event()
 
     class HangingDisk:

@@ -117,7 +117,7 @@ async def test_queue_without_dispatcher_fails_waiting_jobs_and_accepts_none(
     assert "the last dispatcher ended" in record.message
 
 
-async def test_closed_queue_is_not_broken(new_job: NewJob) -> None:
+async def test_closing_queue_is_not_reported_as_broken(new_job: NewJob) -> None:
     async with queue_on(OverheardSlot()) as queue:
         queue.open()
         broken = asyncio.ensure_future(queue.broken())
@@ -136,7 +136,9 @@ async def test_closing_queue_fails_running_and_waiting_jobs(new_job: NewJob, hol
             await one.result()
 
 
-async def test_job_whose_client_waits_is_not_remembered_after_its_end(new_job: NewJob) -> None:
+async def test_job_that_is_not_kept_is_forgotten_once_its_waiting_client_has_the_result(
+    new_job: NewJob,
+) -> None:
     store = JobEventLog()
     Retention(store, 60, 1 << 20)
     async with queue_on(OverheardSlot(), event_log=store) as queue:
@@ -196,7 +198,7 @@ async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 @pytest.mark.parametrize("resumes", ["", "scripted-1"])
-async def test_durable_job_that_starts_again_has_notice_unless_it_resumes(
+async def test_durable_job_restarted_after_crash_has_notice_unless_it_resumes(
     new_job: NewJob, resumes: str, hold: Hold
 ) -> None:
     slot = OverheardSlot()

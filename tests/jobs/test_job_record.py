@@ -124,7 +124,7 @@ AGAIN = [StartedChange(), CrashedChange(), StartedChange()]
         ([StartedChange(), DONE, CancelledChange()], JobState.DONE, 1, False),
     ],
 )
-def test_event_history_gives_state_attempts_and_alone(
+def test_event_history_gives_state_attempts_and_flag_to_run_alone(
     history: Sequence[JobChange], state: JobState, attempts: int, alone: bool
 ) -> None:
     record = submitted()
@@ -133,7 +133,7 @@ def test_event_history_gives_state_attempts_and_alone(
     assert (record.state, record.attempts, record.alone) == (state, attempts, alone)
 
 
-def test_attempt_starts_empty_and_its_transcript_replaces_segments() -> None:
+def test_new_attempt_drops_segments_of_the_last_and_transcript_replaces_segments() -> None:
     record = submitted()
     changes: list[JobChange] = [
         StartedChange(),

@@ -245,7 +245,7 @@ def ids(records: Sequence[JobRecord]) -> list[str]:
     return [record.id for record in records]
 
 
-async def test_job_is_as_submitted_until_its_engine_reports(
+async def test_stored_job_goes_from_queued_to_running_with_segments_to_done(
     opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -350,7 +350,7 @@ async def test_cancelled_job_ends_for_all_subscribers(
 
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN, None], ids=["done", "failed", "cancelled"])
-async def test_state_of_checkpoint_is_kept_until_the_job_has_ended(
+async def test_checkpoint_state_is_deleted_from_store_when_its_job_ends(
     end: JobChange | None, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -419,7 +419,7 @@ async def test_delete_all_deletes_only_jobs_of_that_owner(opened: Opened, store:
     assert await store.delete_owner("ada") == 0
 
 
-async def test_edit_is_seen_by_all_and_edit_of_older_revision_is_refused(
+async def test_edit_is_stored_as_new_revision_and_edit_of_older_revision_is_refused(
     opened: Opened, store: JobStore
 ) -> None:
     record = await done(opened)
@@ -522,7 +522,9 @@ async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
     assert ids(await store.list("ada")) == [cancelled.id, edited.id]
 
 
-async def test_only_waiting_jobs_have_a_turn(opened: Opened, store: JobStore) -> None:
+async def test_only_waiting_jobs_have_queue_position_and_expected_wait(
+    opened: Opened, store: JobStore
+) -> None:
     assert await store.positions([]) == {}
     ended = await done(opened)
     runs, *wait = [await accepted(opened) for _ in range(4)]
@@ -539,7 +541,9 @@ async def test_only_waiting_jobs_have_a_turn(opened: Opened, store: JobStore) ->
     assert [moved[record.id].position for record in wait[1:]] == [0, 1]
 
 
-async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store: JobStore) -> None:
+async def test_load_of_owner_counts_only_its_waiting_and_running_jobs(
+    opened: Opened, store: JobStore
+) -> None:
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
     runs = await accepted(opened)
     await opened.work(runs.id, StartedChange())
@@ -554,7 +558,7 @@ async def test_jobs_of_owner_count_while_they_wait_or_run(opened: Opened, store:
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["as it runs", "at its end"])
-async def test_headers_of_owner_are_not_believed_after_a_recording_that_was_far_longer(
+async def test_owner_whose_recording_was_far_longer_than_its_header_is_charged_as_unknown_length(
     over: bool, opened: Opened, store: JobStore
 ) -> None:
     for owner, decoded_s in (("ada", 100.0), ("bob", 60.0)):  # each header says 3 s

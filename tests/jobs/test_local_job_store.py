@@ -62,7 +62,7 @@ async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
         _ = job.source.fd
 
 
-async def test_job_being_persisted_counts_once(
+async def test_job_in_queue_that_is_still_being_persisted_has_released_its_reservation(
     log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
     """Not in the queue and as a place that is kept for it."""

@@ -56,7 +56,7 @@ async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
     assert store.get(job.id) == job
 
 
-async def test_long_result_of_one_owner_does_not_delay_others() -> None:
+async def test_slow_result_rendering_for_one_owner_does_not_delay_another() -> None:
     store, go_on = JobEventLog(), threading.Event()
     results = Retention(store, 600.0, 1 << 30)
     results.fetch_s = 100 * PATIENCE_S

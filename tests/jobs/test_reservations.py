@@ -50,7 +50,7 @@ def test_upload_that_grows_over_byte_limit_is_refused_and_others_go_on() -> None
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
-def test_only_upload_may_exceed_byte_limit() -> None:
+def test_upload_with_no_other_beside_it_may_exceed_byte_limit() -> None:
     room = Reservations(8, 100)
     with room.reserve_upload(ANONYMOUS) as only:
         only.grow(1000)
@@ -66,7 +66,7 @@ def test_anonymous_owner_may_use_all_uploads_and_bytes() -> None:
         bodies[0].grow(1)
 
 
-def test_one_owner_cannot_take_all_uploads() -> None:
+def test_one_owner_cannot_take_all_concurrent_uploads() -> None:
     room, ada = Reservations(65, 1000), owner("ada")
     for _ in range(48):
         room.reserve_upload(ada)
@@ -75,7 +75,7 @@ def test_one_owner_cannot_take_all_uploads() -> None:
     assert room.reserve_upload(owner("bob"))
 
 
-def test_declared_bytes_count_only_against_their_owner() -> None:
+def test_declared_upload_bytes_count_only_against_their_owner() -> None:
     room, ada = Reservations(65, 100), owner("ada")
     first = room.reserve_upload(ada, 45)
     with pytest.raises(errors.UploadsFull):
@@ -89,7 +89,7 @@ def test_declared_bytes_count_only_against_their_owner() -> None:
     room.reserve_upload(ada, 45)
 
 
-def test_undeclared_bytes_count_as_they_arrive() -> None:
+def test_bytes_of_upload_without_declared_length_count_as_they_arrive() -> None:
     room, ada = Reservations(65, 100), owner("ada")
     room.reserve_upload(ada).grow(46)
     with pytest.raises(errors.UploadsFull):

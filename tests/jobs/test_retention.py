@@ -69,7 +69,7 @@ def finish(job: Job, segments: int = 1) -> Job:
     return job
 
 
-async def test_short_result_is_rendered_at_once_and_long_one_in_a_thread() -> None:
+async def test_short_result_is_rendered_on_the_event_loop_and_long_one_in_a_thread() -> None:
     word = Word(0.0, 0.5, "one")
     few = [Segment(0.0, 1.0, "said", words=(word,) * 9)] * (SHORT_RESULT // 10)
     assert await render_result(few, threading.get_ident) == threading.get_ident()
@@ -169,7 +169,7 @@ async def test_results_of_one_owner_evict_none_of_another(new_job: NewJob) -> No
     assert kept.ids == [mine.id, *(job.id for job in others[-2:])]
 
 
-async def test_newest_result_stays_its_time_whatever_its_size(new_job: NewJob) -> None:
+async def test_newest_result_is_kept_although_it_exceeds_the_byte_limit(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1)
     first, second = kept.finished(new_job(), 1000), kept.finished(new_job(), 1000)
     assert kept.ids == [second.id]
@@ -191,7 +191,7 @@ async def test_retained_bytes_grow_with_transcript_and_its_events(new_job: NewJo
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
 
 
-async def test_retained_bytes_include_loudness_and_its_reports(new_job: NewJob) -> None:
+async def test_retained_bytes_include_peaks_and_their_reports(new_job: NewJob) -> None:
     kept = Kept(DAY_S, 1 << 20)
     job = new_job()
     job.enter(kept.store)
@@ -216,7 +216,7 @@ async def test_retained_bytes_include_edits_and_what_undo_needs(new_job: NewJob)
     assert retained_bytes(undone) > before + 5000, "it can be done again"
 
 
-async def test_edit_renews_time_of_result(new_job: NewJob) -> None:
+async def test_edited_result_is_evicted_after_results_that_nobody_edited(new_job: NewJob) -> None:
     kept = Kept(DAY_S, weight_of(new_job(), 100) * 9 // 2)
     edited, *others = (kept.finished(new_job(), 100) for _ in range(3))
     kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
@@ -225,7 +225,7 @@ async def test_edit_renews_time_of_result(new_job: NewJob) -> None:
     assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
 
 
-async def test_closed_retention_has_no_timer(new_job: NewJob) -> None:
+async def test_closed_retention_deletes_no_result(new_job: NewJob) -> None:
     kept = Kept(0.01, 1 << 20)
     kept.retention.close()
     job = kept.finished(new_job())
@@ -280,7 +280,9 @@ async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> 
     assert kept.ids == ids[2:]
 
 
-async def test_result_from_before_start_keeps_the_rest_of_its_time(new_job: NewJob) -> None:
+async def test_result_recovered_at_start_expires_after_the_rest_of_its_time(
+    new_job: NewJob,
+) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = kept.restarted(100.0, 1 << 30)

@@ -178,7 +178,7 @@ def test_short_job_goes_before_forty_waiting_jobs_of_another_owner() -> None:
     assert short.began <= 300.0, "only what ran already goes before it"
 
 
-def test_owner_that_returns_has_saved_up_no_share() -> None:
+def test_owner_that_returns_after_an_idle_hour_gets_only_an_equal_share() -> None:
     """An hour of nothing gives no right to an hour of everything."""
     busy = [Served(0.0, "busy", 60.0) for _ in range(120)]
     back = [Served(3600.0, "back", 60.0) for _ in range(60)]
@@ -187,7 +187,7 @@ def test_owner_that_returns_has_saved_up_no_share() -> None:
     assert abs(share["busy"] - share["back"]) <= 2
 
 
-def test_owner_that_ran_alone_owes_nothing() -> None:
+def test_owner_that_ran_alone_is_not_put_behind_newcomers() -> None:
     """Nobody else wanted that time."""
     alone = [Served(0.0, "busy", 60.0) for _ in range(120)]
     newcomers = [Served(3600.0 + 1.0 * n, f"new-{n}", 60.0) for n in range(5)]
@@ -218,7 +218,7 @@ def test_batch_job_goes_after_interactive_jobs_of_owner_until_it_ages() -> None:
     assert order([aged, old, young]) == [0, 2, 1]
 
 
-def test_lost_work_is_refunded_and_even_owners_are_forgotten() -> None:
+def test_refund_of_lost_work_puts_owner_first_again_and_balanced_owner_is_forgotten() -> None:
     before = OwnerShares().joined("me").joined("you")
     begun = before.charged("me", 100.0, {"me", "you"})
     waiting = [WaitingJob("me", A, 1.0), WaitingJob("you", A, 90.0)]
@@ -228,7 +228,7 @@ def test_lost_work_is_refunded_and_even_owners_are_forgotten() -> None:
     assert set(later.tags) == {"you"}
 
 
-def test_owner_saves_up_no_share_with_job_that_waits_or_runs_long() -> None:
+def test_owners_get_equal_turns_although_one_ran_none_of_its_jobs_before() -> None:
     shares = OwnerShares().joined("first").joined("busy")
     for _ in range(20):
         shares = shares.charged("busy", 900.0, {"first", "busy"})

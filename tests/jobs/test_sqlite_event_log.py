@@ -125,7 +125,7 @@ async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_nu
         assert (after.state, after.segments, after.interruptions) == (JobState.QUEUED, (SAID,), 1)
 
 
-async def test_every_cut_of_log_is_an_earlier_state_with_all_acknowledged_events(
+async def test_write_ahead_log_cut_at_any_byte_reopens_to_a_state_with_acknowledged_events(
     folder: Path, tmp_path: Path, store: SqliteJobEventLog
 ) -> None:
     """The power fails anywhere in a write: the write-ahead log is cut off at any byte."""
@@ -208,7 +208,7 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
 @pytest.mark.parametrize(
     "harm", ["header", "middle", "row", "nonsense", "text", "kind", "column", "schema"]
 )
-def test_broken_file_is_set_aside_and_logged_and_service_starts(
+def test_broken_journal_is_set_aside_with_its_recordings_and_logged_and_log_opens(
     folder: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -306,7 +306,7 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     return ids
 
 
-def test_disk_error_is_reported_and_sound_file_is_not_set_aside(
+def test_disk_error_on_opening_is_reported_and_intact_journal_is_not_set_aside(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -332,7 +332,7 @@ def test_disk_error_is_reported_and_sound_file_is_not_set_aside(
         assert [one.id for one in store.all()] == [job.id]
 
 
-def test_other_key_second_service_or_later_version_is_refused_harmlessly(
+def test_journal_with_other_key_second_service_or_later_version_is_refused_and_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -511,7 +511,9 @@ async def test_fault_after_a_commit_does_not_end_the_writer(
     assert "a bug" in caplog.text
 
 
-async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(folder: Path) -> None:
+async def test_written_raises_spool_unwritable_after_the_writer_thread_has_ended(
+    folder: Path,
+) -> None:
     with closing(store_whose_archive_raises(SystemExit(), folder)) as store:
         job = added(store, CancelledChange())
         for _ in range(2):
@@ -519,7 +521,7 @@ async def test_end_of_the_writer_is_an_error_for_all_that_is_to_be_persisted(fol
                 await store.written(job.id)
 
 
-async def test_last_read_of_result_counts_after_restart(folder: Path) -> None:
+async def test_time_of_last_read_of_result_is_persisted_over_restart(folder: Path) -> None:
     store, now = SqliteJobEventLog(folder, KEY, lambda: 1000.0), [1000.0]
     results = Retention(store, 3600, 1 << 20, now=lambda: now[0])
     job = added(store, StartedChange(), DONE)

@@ -127,7 +127,7 @@ async def test_requeued_job_is_next_and_its_owner_is_refunded(new_job: NewJob, h
         assert mine.record.attempts == 1
 
 
-async def test_failed_estimate_leaves_no_half_submitted_job(new_job: NewJob) -> None:
+async def test_failed_duration_estimate_at_submission_leaves_no_job(new_job: NewJob) -> None:
     def guess(job: Job, precision: Precision) -> float:
         raise OSError("nobody knows")
 
@@ -152,7 +152,9 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     assert (lineup.position(jobs[1].id), lineup.position(jobs[2].id)) == ((0, 0.0), (1, 10.0))
 
 
-async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> None:
+async def test_long_recordings_take_at_most_their_places_and_short_one_gets_the_rest(
+    recording: Path,
+) -> None:
     lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner, long_places=2)
 
     def job(owner: str, total_s: float | None) -> Job:
@@ -175,7 +177,9 @@ async def test_long_recordings_leave_places_to_short_ones(recording: Path) -> No
     assert lineup.due(0) in long, "one of two has its place"
 
 
-async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) -> None:
+async def test_measured_duration_of_first_job_shortens_expected_waits_of_others(
+    new_job: NewJob,
+) -> None:
     slot, pace = OverheardSlot(), DurationPredictor("scripted")
     async with queue_on(slot, guess=lambda job, precision: 500.0, predictor=pace) as queue:
         first, *rest = await submitted(queue, *(new_job(owner="a") for _ in range(4)))
@@ -200,7 +204,7 @@ async def test_measured_pace_changes_waits_and_not_the_order(new_job: NewJob) ->
 
 
 @pytest.mark.parametrize("resumed", [True, False])
-async def test_only_attempt_over_whole_recording_is_measured(
+async def test_duration_is_learned_from_a_whole_attempt_and_not_from_a_resumed_one(
     resumed: bool, recording: Path
 ) -> None:
     pace, job = DurationPredictor(), job_of(recording)
@@ -246,7 +250,7 @@ async def test_owner_is_not_charged_for_the_time_that_its_jobs_waited_for_the_en
 
 
 @pytest.mark.parametrize("remote", [False, True])
-async def test_duration_beside_another_job_is_learned_only_of_servers_of_others(
+async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines(
     remote: bool, recording: Path
 ) -> None:
     """Those that share a model slow each other down."""
