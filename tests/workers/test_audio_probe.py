@@ -144,7 +144,7 @@ async def test_probes_on_hanging_disk_time_out_and_leave_no_descriptor(
     assert opened() - before == set()
 
 
-async def test_paths_on_a_dead_share_keep_only_their_owner_waiting_and_refuse_its_next(
+async def test_paths_on_a_hanging_share_refuse_only_their_owners_next_path_until_it_answers(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, bob = (Identity(name, AuthMethod.JWT) for name in ("ada", "bob"))
@@ -205,7 +205,7 @@ async def test_idle_timeout_of_probes_starts_after_last_concurrent_file(
         assert all(timer.cancelled() for timer in timers)
 
 
-async def test_probe_process_that_cannot_be_started_is_not_the_fault_of_the_file(
+async def test_probe_process_that_cannot_be_started_raises_machine_busy(
     source: AudioSource,
 ) -> None:
     def start() -> WorkerProcess:

@@ -63,7 +63,7 @@ def test_prompt_in_other_script_is_sent_without_escapes() -> None:
     assert len(channel.encode_frame({"prompt": "漢" * 1000})) < 3100
 
 
-def test_frame_is_taken_only_once_complete() -> None:
+def test_frame_is_returned_only_when_all_its_bytes_have_arrived() -> None:
     frame = channel.encode_frame({"number": 1}, b"sound")
     data = bytearray()
     for byte in frame[:-1]:

@@ -61,7 +61,7 @@ async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFlee
     ("role", "way"),
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
-async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
+async def test_engine_that_dies_or_hangs_during_lease_leaves_a_crash_note_file(
     fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
@@ -80,7 +80,7 @@ async def test_engine_that_dies_or_hangs_during_lease_has_crash_note(
     assert fleet.engines[role].crashes == 1
 
 
-async def test_folders_in_use_are_those_of_adapter_and_model_also_while_they_load(
+async def test_folders_of_model_registry_include_adapter_and_model_that_are_loading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def choice(name: str) -> EngineChoice[EngineSpec]:

@@ -149,7 +149,7 @@ async def test_memory_of_live_sessions_is_reserved_while_they_run(
     assert await house.room(house.files) == 78
 
 
-async def test_memory_of_a_recording_is_reserved_for_an_engine_with_sessions(
+async def test_session_memory_is_reserved_while_a_file_lease_of_streaming_engine_lasts(
     house: House, tmp_path: Path
 ) -> None:
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)

@@ -146,7 +146,9 @@ async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
         assert engine.precision is FP32
 
 
-async def test_precision_without_room_is_refused_and_old_engine_stays(build: Build) -> None:
+async def test_reload_that_does_not_fit_in_memory_is_refused_and_old_engine_stays(
+    build: Build,
+) -> None:
     slot = await preloaded(build(looker := Looker()))
     old = slot.worker_pid
     looker.placement = errors.WontFit("there is no room")
@@ -215,7 +217,9 @@ async def test_load_goes_on_after_its_caller_is_cancelled(
     assert looker.asked == [FP32, INT8]
 
 
-async def test_callers_during_load_share_it(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lease_and_reload_during_a_load_share_that_load(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate, looker = Gate(monkeypatch), Looker()
     slot = build(looker)
     for _ in range(4):
@@ -389,7 +393,9 @@ async def test_slot_closed_during_load_leaves_no_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> None:
+async def test_crash_callback_runs_once_for_a_crash_and_never_for_a_kill_by_the_service(
+    build: Build,
+) -> None:
     noted: list[int] = []
     slot = await preloaded(build(on_worker_crash=lambda worker: noted.append(worker.pid)))
     await slot.reload(INT8)
@@ -407,7 +413,7 @@ async def test_crash_is_noted_once_and_kill_by_service_is_not(build: Build) -> N
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
 @pytest.mark.parametrize("lacks", ["EAGAIN", "EMFILE", "ENOSPC", "EDQUOT", "EROFS", "a thread"])
-async def test_process_that_cannot_start_for_now_is_busy_machine(
+async def test_worker_that_cannot_start_for_lack_of_resources_raises_machine_busy(
     stands: bool, lacks: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()

@@ -313,7 +313,7 @@ async def test_blocked_service_does_not_take_worker_for_hung() -> None:
         await quick.close()
 
 
-async def test_call_is_reached_once_call_before_it_has_ended(ends: Ends) -> None:
+async def test_queued_call_is_marked_reached_when_the_call_before_it_ends(ends: Ends) -> None:
     (first, asked), (second, _), (third, _) = [await ends.begun() for _ in range(3)]
     assert [call.reached.is_set() for call in (first, second, third)] == [True, False, False]
     asked.answer({"n": 0})

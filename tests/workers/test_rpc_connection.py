@@ -146,7 +146,7 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 @pytest.mark.parametrize("code", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
-async def test_open_file_is_sent_once_the_system_has_room_for_it(
+async def test_send_of_open_file_is_retried_if_the_system_has_no_room_for_it(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     line, theirs = ends

@@ -57,7 +57,7 @@ def test_environment_of_probe_has_only_what_it_needs() -> None:
     assert given == {"PATH", "LC_ALL", "SystemRoot", "_PYI_ARCHIVE_FILE"}
 
 
-def test_only_worker_of_main_thread_ends_with_its_thread() -> None:
+def test_only_worker_started_in_main_thread_has_variable_to_end_with_its_parent() -> None:
     """Linux ends a child with the thread that started it, which may be long before the service."""
     given: list[dict[str, str]] = []
     ours = {ENDS_WITH_PARENT_VARIABLE: "1"}

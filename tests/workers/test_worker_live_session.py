@@ -79,7 +79,7 @@ def call() -> Iterator[Call]:
     one.theirs.close()
 
 
-def test_session_ends_once(call: Call) -> None:
+def test_live_session_in_worker_ends_once_and_closes_its_engine(call: Call) -> None:
     ended: list[None] = []
     call.request.on_end = lambda: ended.append(None)
     call.engine.tell(InputProcessed(1.0, 1.0))
@@ -90,7 +90,7 @@ def test_session_ends_once(call: Call) -> None:
     assert (ended, call.engine.closed) == ([None], True)
 
 
-def test_cancelled_session_is_closed(call: Call) -> None:
+def test_cancelled_live_session_in_worker_is_done_and_closes_its_engine(call: Call) -> None:
     call.receive(cancel=True)
     assert call.sent() == [{"call": 1, "done": True}]
     assert call.engine.closed
@@ -113,7 +113,7 @@ def test_service_gets_credit_only_while_little_audio_waits(call: Call) -> None:
     assert granted >= seconds * len(SECOND)
 
 
-def test_input_that_cannot_be_taken_fails_its_session_alone(call: Call) -> None:
+def test_audio_of_unknown_encoding_ends_session_with_engine_failed(call: Call) -> None:
     call.receive(b"", told={"sound": "mp3", "rate": 16_000})
     [end] = call.sent()
     assert end["error"]["code"] == "engine_failed"

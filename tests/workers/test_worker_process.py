@@ -58,7 +58,7 @@ async def running(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="packets: each write is read alone")
-def test_transcript_is_sent_with_the_end_of_its_call() -> None:
+def test_final_transcript_is_sent_in_one_write_with_the_end_of_its_call() -> None:
     """Otherwise the service serves the clients of a job before it starts the next one."""
     operations = WorkerOperations()
     load = {"engine": engine_spec("scripted").factory, "options": LoadOptions().to_wire()}
@@ -120,7 +120,7 @@ async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
 
 @pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 @pytest.mark.parametrize("buffer", [4096, None])
-async def test_prompt_larger_than_socket_buffer_reaches_late_worker(
+async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawn = channel.spawn_worker
@@ -216,7 +216,7 @@ def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
     wait_until(lambda: not runs(pid), "the worker is gone")
 
 
-async def test_unloaded_engine_returns_all_memory() -> None:
+async def test_closed_engine_slot_leaves_no_worker_and_no_model_memory_in_service() -> None:
     before, others = psutil.Process().memory_info().rss, worker_pids()
     slot = EngineSlot(engine_spec("moonshine"), LoadOptions(), keep_alive_s=-1)
     async with slot.lease():
@@ -295,7 +295,7 @@ def unreadable_vocabulary(number: int) -> errors.ModelLoadFailed:
         (RuntimeError("a bug"), "engine_failed"),
     ],
 )
-def test_load_that_lacks_a_disk_or_descriptors_is_busy_machine(
+def test_load_error_is_machine_busy_for_lack_of_resources_and_else_keeps_its_code(
     raised: Exception, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operations = WorkerOperations()
