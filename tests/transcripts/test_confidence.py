@@ -59,7 +59,7 @@ SAID = [0.6, "en", 0.9, 0.4]
 @pytest.mark.parametrize(
     ("logarithms", "expected"), [([], None), ([0.0], 1.0), ([-1.0, -3.0], 0.135), ([-900.0], 0.001)]
 )
-def test_confidence_is_geometric_mean_of_three_digits(
+def test_confidence_is_geometric_mean_rounded_to_three_decimals(
     logarithms: list[float], expected: float | None
 ) -> None:
     assert mean_confidence(logarithms) == expected
@@ -84,7 +84,7 @@ def test_confidence_is_in_json_and_read_back_by_clients_and_fronts() -> None:
         assert numbers(second) == [None, ""]
 
 
-def test_formats_without_place_for_confidence_are_the_same_with_it() -> None:
+def test_formats_other_than_json_are_unchanged_by_confidence() -> None:
     for name in FORMATS.keys() - {"json"}:
         without = render_transcript(replace(FOUND, segments=(BARE, FOUND.segments[1])), name)
         assert render_transcript(FOUND, name) == without
@@ -128,7 +128,7 @@ def test_rewritten_segment_has_confidence_of_kept_words_only() -> None:
     assert numbers(replace_segment_text(SURE, "Fail better.")) == [None, "en", 0.9, None]
 
 
-def test_content_is_found_behind_its_escapes() -> None:
+def test_positions_of_content_in_json_skip_escapes() -> None:
     written = r'{"Start":1,"Content":"1 \"caf\u00e9\"\n"}'
     at = content_positions(written, '1 "café"')
     assert [written[one] for one in at] == [*"1 ", "\\", *"caf", "\\", "\\", "\\"]

@@ -271,7 +271,7 @@ def test_word_repeated_at_speech_rate_for_a_minute_is_loop(text: str, end: float
         assert len(watched.kept) == len(spoken) - 1
 
 
-def test_endless_text_near_the_end_is_cut_sooner() -> None:
+def test_endless_text_near_the_end_of_the_recording_is_cut_sooner() -> None:
     text = answer([(598, 599, "So.")]) + ',{"Start":599,"End":700,"Content":"' + "no, " * 5000
     assert len(watch(text).read) - text.index("no, ") <= most(1, "no, ")
 
@@ -319,7 +319,7 @@ RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
 
 
 @pytest.mark.parametrize(("tail", "why", "longest"), RUNAWAYS.values(), ids=RUNAWAYS)
-def test_endless_output_in_any_other_place_is_found(
+def test_endless_output_outside_of_a_text_is_found_as_loop(
     tail: str, why: LoopReason, longest: int
 ) -> None:
     watched = watch(answer(INTRO) + tail)
@@ -368,7 +368,7 @@ def test_three_retries_have_rising_temperature() -> None:
     ]
 
 
-def test_no_retry_follows_a_skip() -> None:
+def test_no_retry_follows_after_audio_was_skipped() -> None:
     assert retry_sampling(0, lost_s=15.0) is None
 
 
@@ -391,14 +391,14 @@ def test_no_retry_follows_a_skip() -> None:
         (600, 0, None, None),
     ],
 )
-def test_skip_is_as_long_as_the_claimed_text_and_grows_on_repetition(
+def test_skipped_audio_is_as_long_as_the_claimed_text_and_grows_on_repetition(
     stuck_s: float, lost_s: float, claimed_end_s: float | None, end_s: float | None
 ) -> None:
     skip = next_skipped_audio(stuck_s, 600.0, lost_s, claimed_end_s)
     assert skip == (None if end_s is None else SkippedAudio(stuck_s, end_s))
 
 
-def test_skip_is_an_item_that_the_parser_reads() -> None:
+def test_skipped_audio_is_written_as_item_that_the_output_parser_reads() -> None:
     skip = SkippedAudio(100.0, 115.004)
     assert skip.text == '{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
     (segment,) = VibeVoiceOutputParser(600.0).feed(skip.text)
@@ -406,7 +406,7 @@ def test_skip_is_an_item_that_the_parser_reads() -> None:
     assert SkippedAudio(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
 
 
-def test_skip_has_a_flag_and_the_times_of_the_recording() -> None:
+def test_skipped_audio_is_a_segment_with_loop_flag_and_times_of_the_recording() -> None:
     assert SkippedAudio(100, 115).segment(3600.0) == Segment(
         3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG, LOOP_FLAG)
     )

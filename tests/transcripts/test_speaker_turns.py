@@ -50,7 +50,7 @@ def test_turns_are_clipped_to_a_span() -> None:
     assert turns_within(turns, 3, 6) == turns_of((3, 4, 0), (4, 6, 1))
 
 
-def test_solo_spans_come_in_parts_first_part_of_each_first() -> None:
+def test_longest_solo_spans_are_cut_into_parts_with_first_part_of_each_first() -> None:
     turns = turns_of((0, 2, 0), (3, 11, 0), (5, 6, 1), (20, 20.4, 0))
     assert longest_solo_spans(turns, 0, 2.25, 0.5) == [
         (6, 8.25),

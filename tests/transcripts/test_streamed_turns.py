@@ -21,14 +21,14 @@ def test_text_goes_on_over_borders_of_chunks_until_another_speaker_begins() -> N
     assert 3.0 < found[0][1] <= found[1][0] < found[1][1] == 6.0, "in proportion to the characters"
 
 
-def test_name_of_speaker_that_a_border_cuts_is_none_of_the_words() -> None:
+def test_speaker_label_split_over_two_chunks_is_not_part_of_the_text() -> None:
     found = turns("Speaker 0: Ever\nSpea", "ker 1: tried")
     assert [one[2:] for one in found] == [(0, "Ever"), (1, "tried")]
     assert [one[3] for one in turns("Speaker 0: Spea")] == ["Spea"]
     assert [one[3] for one in turns("Speaker 0: the Speaker said: no")] == ["the Speaker said: no"]
 
 
-def test_part_of_a_name_at_the_end_of_silence_is_said_there() -> None:
+def test_partial_speaker_label_at_the_end_of_the_stream_becomes_text() -> None:
     assert turns("", "S") == [(6.0, 6.0, None, "S")]
 
 
@@ -38,7 +38,7 @@ def test_chunk_without_words_ends_a_turn() -> None:
     assert found[1][0] >= 6.0
 
 
-def test_long_turn_ends_with_a_sentence_and_very_long_one_anywhere() -> None:
+def test_long_turn_is_cut_at_a_sentence_end_and_very_long_one_anywhere() -> None:
     sentences = turns("Speaker 0: one", " two.", " three", " four.", " five", seconds=5.0)
     assert [one[3] for one in sentences] == ["one two. three four.", "five"]
     words = turns("Speaker 0: one", " two", " three", " four", seconds=11.0)

@@ -226,7 +226,7 @@ def test_estimated_words_have_the_text_and_fill_the_segment(text: str) -> None:
     assert all(one.end <= after.start + 1e-9 for one, after in pairwise(found.words))
 
 
-def test_known_word_times_are_not_estimated() -> None:
+def test_segment_with_word_times_or_without_speech_gets_no_estimated_times() -> None:
     known = talk("Yes we do.")
     assert estimate_word_times(known) is known
     music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))

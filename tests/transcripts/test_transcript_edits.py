@@ -73,7 +73,7 @@ def names(transcript: Transcript) -> dict[int, str | None]:
 
 
 @given(transcripts, generated_edits.lists)
-def test_random_edits_give_a_transcript_of_every_format(
+def test_random_edits_give_a_transcript_that_renders_in_every_format(
     before: Transcript, operations: Sequence[EditOperation]
 ) -> None:
     try:
@@ -157,7 +157,7 @@ def test_speaker_edit_gives_the_expected_labels_and_names(
     assert (speakers(after), names(after)) == (who, called)
 
 
-def test_renamed_or_merged_speaker_has_no_identified_person() -> None:
+def test_renamed_speaker_loses_identified_person_and_keeps_speaker_embedding() -> None:
     renamed = apply_operations(TALK, [RenameSpeaker(0, "Hamm")]).voices[0]
     assert (renamed.person, renamed.likeness, renamed.print) == (None, None, PRINT)
     assert apply_operations(TALK, [SplitSegments((1,))]).voices[1].print is None

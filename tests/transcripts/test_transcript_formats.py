@@ -41,7 +41,7 @@ def test_text_has_time_and_speaker_of_every_segment():
     )
 
 
-def test_text_without_speakers_has_bare_lines():
+def test_text_format_without_diarization_has_neither_times_nor_speakers():
     assert render_transcript(UNDIARIZED, "text") == "One.\nTwo.\n"
 
 
@@ -96,13 +96,13 @@ def test_vtt_has_voices_and_escapes_markup():
     )
 
 
-def test_hours_go_beyond_99():
+def test_subtitle_times_go_beyond_99_hours():
     late = transcript(Segment(360_000.0, 360_001.9999, "Late."))
     assert "100:00:00,000 --> 100:00:02,000" in render_transcript(late, "srt")
     assert "100:00:00.000 --> 100:00:02.000" in render_transcript(late, "vtt")
 
 
-def test_cue_of_a_segment_without_duration_is_readable():
+def test_vtt_cue_of_a_segment_without_duration_lasts_a_second():
     assert "00:00:01.000 --> 00:00:02.000" in render_transcript(
         transcript(Segment(1.0, 1.0, "Hm.")), "vtt"
     )
@@ -132,7 +132,7 @@ def test_rttm_has_ten_fields_and_no_empty_turns():
     )
 
 
-def test_silence_is_valid_in_every_format():
+def test_transcript_without_segments_renders_in_every_format():
     silence = transcript()
     assert {fmt: render_transcript(silence, fmt) for fmt in FORMATS if fmt != "json"} == {
         "text": "",
@@ -149,7 +149,7 @@ def test_truncated_output_without_segments_is_not_called_silence():
     assert json.loads(render_transcript(cut, "json"))["metadata"]["no_speech"] is False
 
 
-def test_music_has_no_voice_and_no_turn():
+def test_music_segment_has_no_speaker_in_any_format_and_no_rttm_line():
     music = Segment(0.0, 4.0, "[Music]", flags=(NON_SPEECH_FLAG,))
     played = transcript(music, Segment(4.0, 5.0, "Welcome.", 0))
     assert (
@@ -206,7 +206,7 @@ def test_text_files_end_in_txt_and_the_others_in_their_name():
         (["你好，", "世界"], "你好， 世界"),
     ],
 )
-def test_joined_texts_have_one_mark_between_them(pieces, whole):
+def test_joined_texts_have_one_punctuation_mark_between_them(pieces, whole):
     assert join_texts(pieces) == whole
     assert transcript(*(Segment(0, 1, piece) for piece in pieces)).text == whole
 
@@ -222,12 +222,12 @@ def test_joined_texts_have_one_mark_between_them(pieces, whole):
         ("1,000", "1,000"),
     ],
 )
-def test_joined_texts_have_one_comma(text, tidy):
+def test_collapse_commas_keeps_one_of_several_commas(text, tidy):
     assert collapse_commas(text) == tidy
 
 
 @pytest.mark.parametrize("name", ["Nell", "Speaker_0"])
-def test_ambiguous_name_is_shown_beside_its_label(name: str) -> None:
+def test_ambiguous_speaker_name_is_shown_beside_its_label(name: str) -> None:
     """Two people may have one name, and somebody may be called as another is labelled."""
     said = transcript(Segment(0.0, 1.0, "Yes.", 1), Segment(1.0, 2.0, "Yes.", 2))
     called = (SpeakerProfile(1, 0.0, name=name), SpeakerProfile(2, 0.0, name="Nell"))

@@ -66,7 +66,7 @@ def turn(start: float, end: float, speaker: int | None, text: str) -> dict[str, 
         ([0, 1], None, [None, None, None]),
     ],
 )
-def test_line_of_content_is_turn_of_other_speaker(
+def test_lines_of_one_content_are_segments_of_two_alternating_speakers(
     before: list[int], speaker: int | None, speakers: list[int | None]
 ) -> None:
     items = [turn(0, 1, one, "So.") for one in before]
@@ -102,7 +102,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("answer", AROUND.values(), ids=AROUND)
-def test_text_around_the_list_is_ignored(answer: str) -> None:
+def test_text_around_the_json_list_is_ignored(answer: str) -> None:
     assert parse(answer) == SEGMENTS
 
 
@@ -149,7 +149,7 @@ def test_every_known_spelling_of_keys_is_accepted(keys: tuple[str, ...]) -> None
         ("1:2:3:4", "", None),
     ],
 )
-def test_times_are_kept_and_limited_to_the_audio(
+def test_segment_times_are_parsed_from_any_notation_and_clamped_to_the_audio(
     start: Any, end: Any, span: tuple[float, float] | None
 ) -> None:
     segment = one(Start=start, End=end)
@@ -170,7 +170,7 @@ def test_number_of_any_length_is_parsed() -> None:
         (10**30, None), ([1], None), ("", None), ("Speaker", None),
     ],
 )  # fmt: skip
-def test_speaker_is_a_small_number_or_none(given: Any, speaker: int | None) -> None:
+def test_speaker_label_is_parsed_as_a_small_number_or_none(given: Any, speaker: int | None) -> None:
     segment = one(Speaker=given)
     assert segment is not None
     assert segment.speaker == speaker
@@ -202,7 +202,7 @@ def test_content_in_brackets_is_no_speech(content: Any, text: str, speech: bool)
 
 
 @pytest.mark.parametrize("content", ["LEFT", None, "", " \n", True, ["Hello."], {"a": 1}])
-def test_empty_item_is_skipped_and_counted(content: Any) -> None:
+def test_item_without_text_is_skipped_and_counted(content: Any) -> None:
     items = [{"Start": 0, "End": 1, "Content": content}, ITEMS[3]]
     if content == "LEFT":
         del items[0]["Content"]
@@ -214,7 +214,7 @@ def test_empty_item_is_skipped_and_counted(content: Any) -> None:
 @pytest.mark.parametrize(
     "escaped", ["\\ud83d", "\\ude42", "\\ude42\\ud83d", "a\\u0000b", "\\ud83d\\ude42", "\udc80"]
 )
-def test_every_text_is_valid_utf_8(escaped: str) -> None:
+def test_text_with_lone_surrogates_or_null_is_parsed_as_valid_utf_8(escaped: str) -> None:
     (segment,) = parse('[{"Start":0,"End":1,"Content":"So: ' + escaped + '"}]')
     assert segment.text.startswith("So: ")
     segment.text.encode("utf-8")
@@ -297,7 +297,7 @@ def test_answer_without_segments_is_not_truncated(answer: str) -> None:
     assert not parser.truncated
 
 
-def test_open_content_has_its_claimed_times() -> None:
+def test_segment_being_written_has_its_start_clamped_end_and_characters_so_far() -> None:
     parser = VibeVoiceOutputParser(30.0)
     seen = []
     for char in '[{"Start":1.5,"End":99,"Content":"a\\"\\u4f60b"},{"text":"x","start":3}]':
@@ -311,7 +311,7 @@ def test_open_content_has_its_claimed_times() -> None:
     ]
 
 
-def test_only_a_string_is_open_content() -> None:
+def test_content_that_is_no_string_is_no_segment_being_written() -> None:
     parser = VibeVoiceOutputParser(30.0)
     for piece in ('[{"Content":', '{"x":"a', '"},"Content":["a'):
         parser.feed(piece)
@@ -323,7 +323,7 @@ def test_deeply_nested_object_is_parsed_without_recursion() -> None:
     assert parse(f"[{deep},{json.dumps(ITEMS[3])}]") == [SEGMENTS[3]]
 
 
-def test_settled_segments_are_sorted_by_time() -> None:
+def test_sort_by_time_sorts_by_start_and_keeps_order_of_equal_segments() -> None:
     late, early, same = Segment(5, 6, "a"), Segment(1, 9, "b"), Segment(1, 9, "c")
     assert sort_by_time([late, early, same]) == [early, same, late]
 
