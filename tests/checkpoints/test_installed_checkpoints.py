@@ -66,7 +66,7 @@ def test_common_model_names_resolve_to_repository(name):
 
 
 @pytest.mark.parametrize("name", ["someone/vibevoice-asr", "microsoft/phi-4", "A-1.b/c_D"])
-def test_other_repository_keeps_its_name(name):
+def test_repository_name_that_is_no_alias_is_kept_as_given(name):
     assert vibevoice_repository(name) == name
 
 
@@ -89,7 +89,7 @@ def test_invalid_model_name_is_refused(name):
         ({"HF_HOME": "~/models"}, "~/models/hub"),
     ],
 )
-def test_cache_is_that_of_huggingface_hub(env, root):
+def test_cache_folder_follows_environment_variables_as_huggingface_hub_does(env, root):
     assert checkpoint.hugging_face_cache(env) == Path(root).expanduser()
     pytest.importorskip("huggingface_hub")
     outer = {key: value for key, value in os.environ.items() if not key.startswith(("HF", "HUGG"))}
@@ -105,7 +105,7 @@ def test_cache_is_that_of_huggingface_hub(env, root):
     assert str(checkpoint.hugging_face_cache(env)) == theirs.stdout.strip()
 
 
-def test_checkpoint_is_described_without_load(folder):
+def test_checkpoint_read_from_folder_has_its_config_weight_files_and_size(folder):
     found = checkpoint.read_checkpoint(folder)
     assert found.folder == folder
     assert found.config == CONFIG
@@ -140,7 +140,9 @@ def test_every_folder_around_cached_checkpoint_resolves_to_it(way, tmp_path):
     assert (found.folder, found.revision) == (folder, NEW)
 
 
-def test_checkpoint_without_folder_is_found_in_cache(tmp_path, monkeypatch):
+def test_checkpoint_is_searched_in_the_hugging_face_cache_if_no_folder_is_given(
+    tmp_path, monkeypatch
+):
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -193,7 +195,7 @@ def test_adapter_that_cannot_be_merged_is_refused_with_advice(folder, tmp_path, 
     assert "merge_and_unload" in caught.value.hint
 
 
-def test_adapter_without_its_model_is_refused(tmp_path, monkeypatch):
+def test_adapter_whose_base_model_is_missing_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     lora = adapter(tmp_path / "lora", "microsoft/VibeVoice-ASR")
     with pytest.raises(errors.CheckpointNotFound, match="'microsoft/VibeVoice-ASR', is not here"):
@@ -226,7 +228,7 @@ def test_quantized_checkpoint_has_only_its_own_precision(folder, stored, precisi
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
-def test_checkpoint_of_other_quantization_is_refused(folder, method):
+def test_checkpoint_quantized_by_gptq_awq_or_fp8_is_refused(folder, method):
     with_config(quantization_config={"quant_method": method})(folder)
     with pytest.raises(errors.CheckpointUnsupported, match=f"quantized by '{method}'") as caught:
         find_checkpoint(folder)
@@ -239,7 +241,7 @@ SKIPPED = ["lm_head", "model.acoustic_tokenizer_encoder", "multi_modal_projector
 @pytest.mark.parametrize(
     "plain", ["model.language_model.layers.27", "layers.0.mlp", "q_proj", "model.language_model"]
 )
-def test_quantized_checkpoint_with_plain_layers_is_refused(folder, plain):
+def test_checkpoint_with_unquantized_layers_in_its_language_model_is_refused(folder, plain):
     stored = {"load_in_4bit": True, "llm_int8_skip_modules": SKIPPED}
     with_config(quantization_config=stored)(folder)
     assert find_checkpoint(folder).config["quantization_config"] == stored
@@ -263,21 +265,23 @@ def test_quantized_checkpoint_with_plain_layers_is_refused(folder, plain):
         ),
     ],
 )
-def test_other_models_of_family_are_refused_by_name(folder, change, name, hint):
+def test_streaming_and_bitnet_models_are_refused_with_their_name_and_the_right_command(
+    folder, change, name, hint
+):
     rewrite("config.json", json.dumps({**ORIGINAL_CONFIG, **change}))(folder)
     with pytest.raises(errors.CheckpointUnsupported, match=f"is {name}") as refused:
         find_checkpoint(folder)
     assert hint in refused.value.hint
 
 
-def test_fine_tune_without_processor_is_refused_with_advice(folder):
+def test_checkpoint_without_tokenizer_is_refused_with_advice_to_save_the_processor(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(errors.CheckpointIncomplete, match="lacks tokenizer") as caught:
         find_checkpoint(folder)
     assert "save_pretrained of model and processor" in caught.value.hint
 
 
-def test_relative_folder_becomes_absolute(folder, monkeypatch):
+def test_checkpoint_of_a_relative_path_has_an_absolute_folder(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert find_checkpoint(Path("checkpoint")).folder == folder
 
@@ -302,7 +306,7 @@ def test_complete_checkpoint_is_preferred_to_incomplete_one(tmp_path):
     assert find_checkpoint(tmp_path).folder == old
 
 
-def test_error_without_complete_checkpoint_is_that_of_first(tmp_path):
+def test_if_no_revision_is_complete_the_error_is_that_of_the_main_one(tmp_path):
     (cached(tmp_path, NEW, main=True) / SHARDS[0]).unlink()
     (cached(tmp_path, OLD) / "config.json").write_text("{")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]) as caught:
@@ -406,7 +410,7 @@ def test_invalid_checkpoint_is_refused_with_advice(change, error, part, folder):
 
 
 @given(st.binary(max_size=200), st.booleans())
-def test_random_bytes_as_weights_are_refused_with_known_error(data, with_length):
+def test_random_bytes_as_weight_file_raise_no_error_but_checkpoint_damaged(data, with_length):
     path = Path(tempfile.gettempdir()) / f"any-{os.getpid()}.safetensors"
     path.write_bytes(len(data).to_bytes(8, "little") + data if with_length else data)
     try:
@@ -416,14 +420,14 @@ def test_random_bytes_as_weights_are_refused_with_known_error(data, with_length)
         path.unlink()
 
 
-def test_folder_that_does_not_exist_is_named(tmp_path):
+def test_missing_checkpoint_folder_is_an_error_that_names_its_path(tmp_path):
     gone = tmp_path / "gone"
     with pytest.raises(errors.CheckpointNotFound, match=re.escape(f"{gone} is not a folder")):
         find_checkpoint(gone)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_folder_is_named(folder):
+def test_checkpoint_folder_without_read_permission_is_an_error(folder):
     folder.chmod(0)
     try:
         with pytest.raises(errors.BadCheckpoint, match="cannot be read"):
@@ -432,7 +436,7 @@ def test_unreadable_folder_is_named(folder):
         folder.chmod(0o700)
 
 
-def test_link_to_missing_blob_is_missing_file(folder):
+def test_weight_file_that_links_to_a_missing_blob_is_reported_as_missing(folder):
     (folder / SHARDS[0]).unlink()
     (folder / SHARDS[0]).symlink_to("../../blobs/gone")
     with pytest.raises(errors.CheckpointIncomplete, match=SHARDS[0]):
@@ -452,7 +456,7 @@ def test_search_of_checkpoint_imports_no_heavy_package(folder):
     assert not heavy & set(run.stdout.split())
 
 
-def test_executable_without_torch_names_only_usable_engines(
+def test_models_list_of_executable_without_torch_suggests_only_pull_voice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -473,7 +477,7 @@ def test_name_of_checkpoint_has_no_local_path() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STREAMING_REPOSITORIES))
-def test_broken_streaming_model_in_the_cache_names_its_own_download(name, tmp_path):
+def test_incomplete_streaming_model_in_the_cache_suggests_its_own_pull_command(name, tmp_path):
     folder = checkpoint.cache_folder(STREAMING_REPOSITORIES[name], tmp_path) / "snapshots/a"
     folder.mkdir(parents=True)
     config = {**ORIGINAL_CONFIG, "architectures": ["VibeVoiceForASRStreamingTraining"]}
@@ -483,14 +487,14 @@ def test_broken_streaming_model_in_the_cache_names_its_own_download(name, tmp_pa
     assert caught.value.hint.endswith(f"vibevoice-asr pull {STREAMING_REPOSITORIES[name]}")
 
 
-def test_folders_that_are_no_repositories_are_not_listed(tmp_path: Path) -> None:
+def test_cache_folders_that_are_no_repositories_are_not_listed_as_models(tmp_path: Path) -> None:
     cached(tmp_path, main=True)
     for odd in ("models--vibevoice-asr-ft", "models--microsoft--VibeVoice-ASR-HF copy"):
         (tmp_path / odd).mkdir()
     assert [(one.name, one.commit) for one in installed_models(tmp_path)] == [("vibevoice", NEW)]
 
 
-def test_models_are_listed_while_files_come_and_go(tmp_path: Path) -> None:
+def test_installed_models_are_listed_while_cache_files_come_and_go(tmp_path: Path) -> None:
     cached(tmp_path, main=True)
     other, over = tmp_path / "models--x--vibevoice-asr", threading.Event()
 
