@@ -80,7 +80,7 @@ def test_recording_is_admitted_within_free_memory_if_five_minutes_fit(
     prompt=st.sampled_from(["", "Nagg, Nell, " * 40, "Nagg, Nell, " * 340]),
     mode=st.sampled_from(WindowingMode),
 )
-def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
+def test_recordings_batched_together_share_one_memory_plan_and_those_alone_have_their_own(
     card: int, precision: Precision, seconds: list[float], prompt: str, mode: WindowingMode
 ) -> None:
     wanted, now = TranscribeOptions(windows=mode, prompt=prompt), free(card)
@@ -118,7 +118,7 @@ def test_recordings_beside_each_other_share_one_plan_and_alone_have_their_own(
 
 
 @given(claims_s=st.floats(1, 3_600), prompt=st.sampled_from(["", "Nagg, Nell, " * 200]))
-def test_recording_whose_header_claims_too_little_takes_no_more_than_its_places(
+def test_recording_longer_than_its_header_claims_stays_within_its_planned_batch_places(
     claims_s: float, prompt: str
 ) -> None:
     wanted = TranscribeOptions(windows=WindowingMode.SINGLE, prompt=prompt)
@@ -148,7 +148,7 @@ def test_recording_whose_header_claims_too_little_takes_no_more_than_its_places(
         (96, 0.0, Precision.BF16),
     ],
 )
-def test_simulated_peak_is_within_planned_one_and_card(
+def test_planned_peak_fits_the_card_and_is_at_most_5_percent_above_the_simulated_one(
     card: int, desktop: float, precision: Precision, minutes: int, mode: str
 ) -> None:
     pytest.importorskip("transformers")
@@ -187,7 +187,7 @@ def test_simulated_peak_is_within_planned_one_and_card(
         ("Tesla T4", "T4 16GB"),
     ],
 )
-def test_card_is_found_by_size_or_usual_name(text: str, name: str) -> None:
+def test_gpu_card_is_found_by_memory_size_or_usual_name(text: str, name: str) -> None:
     assert cards.find_card(text).name == name
 
 
@@ -202,7 +202,7 @@ def test_card_is_found_by_size_or_usual_name(text: str, name: str) -> None:
         ("\x1b[2J", "12GB"),
     ],
 )
-def test_unknown_card_is_refused_with_near_ones(text: str, near: str) -> None:
+def test_unknown_gpu_name_is_refused_with_similar_names(text: str, near: str) -> None:
     with pytest.raises(errors.FieldInvalid) as refused:
         cards.find_card(text)
     assert near in refused.value.hint
@@ -214,7 +214,7 @@ def test_unknown_card_is_refused_with_near_ones(text: str, near: str) -> None:
     minutes=st.floats(1, 600),
     precision=st.sampled_from([Precision.AUTO, *PRECISIONS]),
 )
-def test_forecast_on_card_is_that_of_its_memory_and_of_cards_beside_it(
+def test_forecast_for_a_card_agrees_with_its_memory_and_the_next_smaller_and_larger_card(
     card: str, minutes: float, precision: Precision
 ) -> None:
     named = cards.find_card(card)
@@ -238,7 +238,7 @@ def test_card_without_bf16_is_planned_in_fp16() -> None:
         assert found.fits
 
 
-def test_card_of_a_size_takes_between_fastest_and_slowest_of_that_size() -> None:
+def test_forecast_for_a_memory_size_has_the_times_of_its_fastest_and_slowest_card() -> None:
     hour = TranscribeOptions()
     size = cards.forecast_on(cards.find_card("24GB"), 3600.0, hour)
     slow = cards.forecast_on(cards.find_card("L4"), 3600.0, hour)

@@ -85,7 +85,7 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_gpu_driver_that_raises_is_none_and_warned_of(
+def test_error_raised_by_the_gpu_driver_means_no_gpu_and_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def driver() -> gpu_devices.GpuMemory | None:
@@ -96,7 +96,7 @@ def test_gpu_driver_that_raises_is_none_and_warned_of(
     assert "cannot be queried" in caplog.text
 
 
-def test_host_memory_without_a_descriptor_to_read_it_is_as_it_was() -> None:
+def test_free_host_memory_is_the_last_known_one_if_no_file_descriptor_is_left() -> None:
     resource = pytest.importorskip("resource")
     host = gpu_devices.HostMemoryMonitor()
     before = host.free_bytes(WHO)
@@ -109,7 +109,9 @@ def test_host_memory_without_a_descriptor_to_read_it_is_as_it_was() -> None:
     assert now == before > 0
 
 
-async def test_monitor_without_gpu_stops(caplog: pytest.LogCaptureFixture) -> None:
+async def test_gpu_monitor_without_a_gpu_stops_after_one_query(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     driver = Driver(None)
     gpu = watch(driver)
     await gpu.go_on()
@@ -370,7 +372,7 @@ BESIDE_COMING = {**BOTH, LIVE: COMING}
         ),
     },
 )
-def test_memory_left_for_file_engine_is_without_reservations_and_other_processes(
+def test_memory_for_the_file_engine_excludes_live_reservations_and_other_processes(
     reserved: Mapping[str, int],
     holdings: Mapping[str, gpu_devices.EngineMemoryHolding],
     used: int,
@@ -433,7 +435,7 @@ def test_machine_without_gpu_has_no_visible_device() -> None:
     ],
     ids=str,
 )
-def test_memory_is_that_of_visible_device(
+def test_gpu_memory_read_is_that_of_the_visible_device(
     visible: str | None, name: str, free_gib: int, bandwidth: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", two_cards())
@@ -447,7 +449,9 @@ def test_memory_is_that_of_visible_device(
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "2", "GPU-nobody"])
-def test_hidden_gpu_is_not_used_by_auto(visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_hidden_by_cuda_visible_devices_counts_as_no_gpu(
+    visible: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", two_cards())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
@@ -455,7 +459,9 @@ def test_hidden_gpu_is_not_used_by_auto(visible: str, monkeypatch: pytest.Monkey
     assert gather_facts(Settings()).gpu is None
 
 
-def test_gpu_that_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_that_the_driver_lost_keeps_its_index_in_cuda_visible_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     driver = two_cards()
     uuid = driver.nvmlDeviceGetUUID
 
@@ -475,7 +481,7 @@ def test_gpu_that_driver_refuses_keeps_its_number(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_workers_number_gpus_as_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_number_gpus_in_pci_bus_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     worker = WorkerProcess("intake")

@@ -62,7 +62,7 @@ def free(
         (4, False, BF16),
     ],
 )
-def test_first_precision_is_best_in_which_an_hour_fits_on_gpu_and_16_bit_elsewhere(
+def test_default_precision_is_the_best_that_fits_an_hour_on_gpu_and_bf16_on_cpu(
     free_gib: float, on_gpu: bool, expected: Precision
 ) -> None:
     assert admission().first_precision(free(free_gib, on_gpu=on_gpu)) is expected
@@ -91,7 +91,7 @@ def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
         "above-limit": (free(80), 8, BF16, errors.WontFit),
     },
 )
-def test_new_engine_is_placed_by_free_memory_and_limit_or_refused(
+def test_new_engine_loads_beside_or_instead_of_the_old_one_as_memory_allows_or_is_refused(
     memory: MemoryState,
     limit_gib: float | None,
     wanted: Precision,
@@ -119,7 +119,7 @@ WHOLE, WITHOUT_ENCODERS, FRUGAL = (LoadPlan(LoadPlacement.BESIDE, one) for one i
         "cpu-with-room": (free(64, on_gpu=False), BF16, WHOLE),
     },
 )
-def test_load_leaves_parts_without_room_on_host(
+def test_load_keeps_model_parts_on_the_host_if_gpu_memory_is_short_or_is_refused(
     memory: MemoryState, wanted: Precision, expected: LoadPlan | None
 ) -> None:
     if expected is not None:
@@ -130,7 +130,7 @@ def test_load_leaves_parts_without_room_on_host(
 
 
 @pytest.mark.parametrize("precision", [BF16, INT8, INT4])
-def test_plan_on_cpu_moves_no_part_of_model(precision: Precision) -> None:
+def test_memory_plan_on_cpu_moves_no_part_of_the_model_to_the_host(precision: Precision) -> None:
     for gib in (8, 10, 12, 16, 17, 20, 24, 64):
         memory = free(gib, on_gpu=False)
         estimate, _ = admission().estimate(precision, HOUR, PLAIN, memory)
@@ -142,7 +142,7 @@ def test_plan_on_cpu_moves_no_part_of_model(precision: Precision) -> None:
             assert plan is None or not (plan.evict_encoders or plan.host_token_table)
 
 
-def test_fallback_plan_on_cpu_has_encoder_chunks_of_cpu() -> None:
+def test_encoder_chunks_of_plan_and_fallback_on_cpu_are_at_most_those_for_cpu() -> None:
     planned = admission().planned(BF16, HOUR, PLAIN, free(64, on_gpu=False))
     assert planned.memory.encoder_chunk_s == CPU_CHUNK_S
     assert planned.memory_fallback is not None
@@ -217,7 +217,7 @@ def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
         pytest.param(BF16, free(4, BF16), None, BF16, id="unknown-length"),
     ],
 )
-def test_job_at_any_precision_gets_loaded_one_if_it_fits(
+def test_job_that_names_no_precision_gets_the_loaded_one_if_it_fits(
     loaded: Precision, memory: MemoryState, audio_s: float | None, expected: Precision
 ) -> None:
     assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
@@ -250,7 +250,7 @@ def test_token_limit_lowers_planned_memory_and_never_raises_it() -> None:
     assert peak(TranscribeOptions(prompt="Nagg, Nell " * 300)) > peak(PLAIN)
 
 
-def test_peak_memory_of_job_is_that_of_its_plan() -> None:
+def test_peak_memory_of_a_planned_job_is_that_of_its_estimate() -> None:
     now = free(80)
     alone = admission().planned(BF16, HOUR, PLAIN, now)
     assert admission().peak_bytes(BF16, HOUR, alone) == (
@@ -304,7 +304,7 @@ def test_memory_of_other_processes_on_gpu_is_used_memory_without_that_of_engines
     assert found == expected * GIB
 
 
-def test_quantized_checkpoint_on_a_card_with_bf16_is_planned_without_a_matrix_of_scores() -> None:
+def test_fused_attention_is_planned_without_memory_for_the_matrix_of_attention_scores() -> None:
     work = (INT4, HOUR, replace(PLAIN, windows=WindowingMode.SINGLE), free(24))
     one, other = (
         MemoryAdmission(VIBEVOICE_7B_SHAPE, (INT4,), None, fused).estimate(*work)[0].peak_bytes

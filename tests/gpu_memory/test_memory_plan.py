@@ -123,7 +123,7 @@ def test_simulated_memory_is_that_of_stored_figures(
     ("precision", "layers", "fused"),
     [(BF16, 4, True), (INT8, 28, True), (INT4, 28, True), (FP16, 4, False), (INT8, 28, False)],
 )
-def test_each_phase_is_planned_as_simulated(
+def test_planned_memory_of_each_phase_is_0_to_5_percent_above_simulated(
     precision: Precision, layers: int, *, fused: bool
 ) -> None:
     pytest.importorskip("transformers")
@@ -204,7 +204,7 @@ def test_recording_is_planned_in_the_fewest_windows_that_fit_on_gpu(
 
 
 @pytest.mark.parametrize("precision", [FP32, BF16, INT8, INT4])
-def test_load_with_parts_on_host_takes_less_than_its_job(precision: Precision) -> None:
+def test_load_with_parts_on_host_takes_less_memory_than_its_job(precision: Precision) -> None:
     """A second of audio, so that nothing but weights counts."""
     second = RecordingWork.of(VIBEVOICE_7B_SHAPE, 1.0)
     for plan in plan_ladder(second)[1:]:
@@ -215,7 +215,7 @@ def test_load_with_parts_on_host_takes_less_than_its_job(precision: Precision) -
     assert everything > less[0] > less[1] == model(precision).weights_bytes(LOAD_PLANS[-1])
 
 
-def test_draft_length_of_plan_is_that_of_engine() -> None:
+def test_draft_tokens_of_memory_plan_equal_the_draft_width_of_the_decoder() -> None:
     pytest.importorskip("transformers")
     from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
 
@@ -270,7 +270,7 @@ def test_each_out_of_memory_is_followed_by_smaller_plan_until_none_is_left(
     assert window_s == (WINDOW_S if minutes < 10 else 450), "halves of an hour, while five fit"
 
 
-def test_plan_that_is_not_of_ladder_has_smaller_one() -> None:
+def test_memory_plan_outside_the_ladder_falls_back_to_the_first_of_the_ladder() -> None:
     own = MemoryPlan(encoder_chunk_s=60.0, prefill_tile=100_000, cache_tokens=100_000)
     assert next_smaller_plan(own, model(BF16), hour(30)) == plan_ladder(hour(30))[0]
 
@@ -304,7 +304,7 @@ def test_best_precision_is_that_of_longest_windows_if_an_hour_fits_in_none_at_on
     assert least.peak_bytes > least.available_bytes
 
 
-def test_alternatives_are_precisions_that_fit_in_order_of_preference() -> None:
+def test_alternative_precisions_are_those_that_fit_in_order_of_preference() -> None:
     def names(card_gb: int) -> list[Precision]:
         admission = MemoryAdmission(VIBEVOICE_7B_SHAPE, tuple(Precision), None)
         now = MemoryState(card_gb * GIB, None, on_gpu=True)
@@ -318,7 +318,7 @@ def test_alternatives_are_precisions_that_fit_in_order_of_preference() -> None:
     assert names(6) == []
 
 
-def test_memory_beyond_one_window_is_that_of_one_window() -> None:
+def test_recording_longer_than_one_window_takes_the_memory_of_one_window() -> None:
     three_hours = plan_job(model(BF16), hour(180), DeviceRoom(24 * GIB, 1e12))
     one_hour = plan_job(model(BF16), hour(60), DeviceRoom(24 * GIB, 1e12))
     assert (three_hours.plan, three_hours.peak_bytes) == (one_hour.plan, one_hour.peak_bytes)
@@ -326,7 +326,7 @@ def test_memory_beyond_one_window_is_that_of_one_window() -> None:
     assert three_hours.seconds == pytest.approx(3 * (one_hour.seconds or 0))
 
 
-def test_window_of_one_hour_is_within_positions_of_model() -> None:
+def test_positions_of_a_window_of_one_hour_are_below_the_limit_of_the_model() -> None:
     assert hour(60).positions < 65_536
 
 
@@ -342,7 +342,7 @@ def test_estimated_time_grows_more_than_in_proportion_to_length_and_is_inverse_t
     assert plan_job(model(precision), hour(30), DeviceRoom(80 * GIB)).seconds is None
 
 
-def test_estimated_time_of_hour_on_fastest_gpu_is_possible() -> None:
+def test_estimated_time_of_an_hour_on_the_fastest_gpu_is_not_below_its_memory_bandwidth() -> None:
     """21,600 tokens at 4.8 TB/s: 15.2 GB of weights and 2.2 GB of cache for each."""
     assert 21_600 * 17.4e9 / 4.8e12 < estimated_seconds(model(BF16), hour(60), 4.8e12) < 180
 
@@ -411,7 +411,7 @@ def test_big_gpu_takes_equal_batches_of_windows_of_about_five_minutes(
     assert batches * plan.together >= windows > batches * (plan.together - 1)
 
 
-def test_batch_of_windows_shares_reads_of_model() -> None:
+def test_estimated_time_falls_with_the_number_of_windows_in_a_batch() -> None:
     def time(together: int) -> float:
         work = RecordingWork.of(VIBEVOICE_7B_SHAPE, HOUR, window_s=390.0)
         return estimated_seconds(model(BF16), work, 1e12, together)
@@ -436,7 +436,7 @@ def test_small_gpu_or_short_recording_has_no_batch_of_windows() -> None:
     assert batched_windows_plan(model(BF16), hour(9.9), DeviceRoom(141 * GIB)) is None
 
 
-def test_loss_at_window_border_is_that_of_engine() -> None:
+def test_window_overlap_and_border_loss_of_memory_plan_equal_those_of_the_engine() -> None:
     assert WINDOW_OVERLAP_S == vibevoice_windows.OVERLAP_S
     assert MAX_WINDOW_LOSS_S == vibevoice_windows.BORDER_SEARCH_S + vibevoice_windows.OVERLAP_S
 

@@ -26,7 +26,7 @@ PRECISIONS = (Precision.BF16, Precision.INT4, Precision.INT8)
     model=st.sampled_from(MODELS),
     precision=st.sampled_from(PRECISIONS),
 )
-def test_sessions_of_a_card_fit_its_memory_and_the_period_of_a_chunk(
+def test_live_sessions_forecast_for_a_card_are_the_most_that_fit_its_memory_and_are_in_time(
     name: str, model: str, precision: Precision
 ) -> None:
     assume(precision is not Precision.BF16 or not name.startswith(cards.WITHOUT_BF16))
@@ -67,7 +67,7 @@ def test_first_precision_of_a_card_is_the_best_that_holds_a_session(
     assert "int4 takes" in eight.sentence
 
 
-def test_card_without_bf16_does_not_run_a_streaming_model_in_it() -> None:
+def test_card_without_bf16_runs_a_streaming_model_in_int4() -> None:
     for precision in (Precision.AUTO, Precision.BF16):
         options = TranscribeOptions(precision=precision)
         found = cards.forecast_on(cards.find_card("V100 32GB"), None, options, MODELS[0])
@@ -83,14 +83,14 @@ def test_predicted_time_of_a_usual_recording_is_near_the_published_one(
     assert seconds == pytest.approx(100 * measured, rel=0.2)
 
 
-def test_sessions_that_share_passes_take_less_than_one_after_the_other() -> None:
+def test_sessions_that_share_passes_are_predicted_faster_than_one_after_the_other() -> None:
     footprint = StreamingFootprint(STREAMING_SHAPES[MODELS[0]], Precision.BF16)
     alone, together = (footprint.chunk_s(count, 1e12) for count in (1, WINDOWS_AT_ONCE))
     assert together < 0.3 * WINDOWS_AT_ONCE * alone
     assert footprint.chunk_s(WINDOWS_AT_ONCE + 1, 1e12) == pytest.approx(together + alone)
 
 
-def test_parameters_are_those_of_the_released_models() -> None:
+def test_parameter_counts_of_streaming_shapes_are_those_of_the_released_models() -> None:
     """The releases have the acoustic tokenizer's decoder besides, the 1.5B its tokens twice."""
     large, small = STREAMING_SHAPES.values()
     unused = large.acoustic.parameters

@@ -10,7 +10,7 @@ import tiny_voxtral
 from sidecar.gpu_memory.memory_footprint import StreamShape
 
 
-def test_memory_of_voxtral_stream_follows_its_windows() -> None:
+def test_memory_of_voxtral_stream_grows_up_to_its_attention_windows_and_limits_streams() -> None:
     shape = StreamShape.from_config({})
     assert shape.bytes(1) == 106_496 + 4 * 262_144
     assert shape.bytes(10**6) == 106_496 * 8191 + 262_144 * 749
