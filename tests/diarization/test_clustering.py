@@ -36,7 +36,9 @@ def renumbered(who: list[int]) -> list[int]:
 @pytest.mark.parametrize(
     "counts", [[1], [2], [1, 1], [30, 5], [10, 10, 10, 10], [400, 60, 9], [900, 300, 50, 4]]
 )
-def test_speakers_are_numbered_in_order_of_appearance(counts: list[int]) -> None:
+def test_embeddings_are_clustered_into_speakers_numbered_in_order_of_appearance(
+    counts: list[int],
+) -> None:
     vectors, who = people(counts)
     assert cluster_embeddings(vectors, np.full(len(who), 5, np.float32)).tolist() == renumbered(who)
 
@@ -168,7 +170,7 @@ def test_no_turn_extends_beyond_the_end() -> None:
     assert turns_from_activity(np.ones((589, 1), np.bool_), 0, 3.0) == [SpeakerTurn(0.0, 3.0, 0)]
 
 
-def test_known_speaker_keeps_its_number_and_a_new_one_gets_another() -> None:
+def test_renumbering_keeps_numbers_of_known_speakers_and_gives_new_ones_another() -> None:
     before = np.array([[0, 1, NO_SPEAKER], [0, 1, NO_SPEAKER], [0, NO_SPEAKER, NO_SPEAKER]])
     after = np.array([[1, 0, NO_SPEAKER], [1, 0, NO_SPEAKER], [2, NO_SPEAKER, NO_SPEAKER]])
     assert renumber_speakers(before, after, 3).tolist() == [1, 0, 2]

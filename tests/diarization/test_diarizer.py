@@ -71,7 +71,7 @@ def test_turns_do_not_depend_on_block_sizes(models: SpeakerModels, play: Block) 
 
 
 @pytest.mark.slow
-def test_turns_read_in_parts_are_the_same(
+def test_turns_do_not_depend_on_windows_per_batch(
     models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = Diarizer(models)
@@ -85,7 +85,9 @@ def test_turns_read_in_parts_are_the_same(
 
 
 @pytest.mark.slow
-def test_reported_speech_does_not_change_later(models: SpeakerModels, play: Block) -> None:
+def test_speech_spans_up_to_the_processed_time_do_not_change_later(
+    models: SpeakerModels, play: Block
+) -> None:
     diarizer = Diarizer(models)
     said: list[tuple[float, list[tuple[float, float]]]] = []
     for at in range(0, len(play), RATE):
@@ -121,7 +123,7 @@ def test_silence_and_very_short_audio_have_no_speakers(models: SpeakerModels) ->
 
 @pytest.mark.slow_except("[0.5", "[1.0", "[3.0", "[10.0")
 @pytest.mark.parametrize("length_s", [0.5, 1.0, 3.0, 9.9, 10.0, 10.1, 12.4])
-def test_recording_of_any_length_is_diarized_to_its_end(
+def test_short_recording_of_any_length_is_one_speaker_for_most_of_it(
     models: SpeakerModels, novel: Block, length_s: float
 ) -> None:
     start = 5 * RATE
@@ -132,7 +134,9 @@ def test_recording_of_any_length_is_diarized_to_its_end(
 
 
 @pytest.mark.slow
-def test_long_silence_keeps_no_samples_in_memory(models: SpeakerModels, play: Block) -> None:
+def test_samples_of_a_long_silence_are_not_kept_in_memory(
+    models: SpeakerModels, play: Block
+) -> None:
     diarizer = Diarizer(models, step_s=10.0)
     for _ in range(6):
         diarizer.feed(np.zeros(20 * RATE, np.float32))
@@ -142,7 +146,9 @@ def test_long_silence_keeps_no_samples_in_memory(models: SpeakerModels, play: Bl
     assert min(turn.start for turn in diarizer.turns) > 119
 
 
-def test_every_pause_is_found_whoever_speaks(models: SpeakerModels, play: Block) -> None:
+def test_speech_detection_finds_the_pauses_between_two_speakers(
+    models: SpeakerModels, play: Block
+) -> None:
     stretches = detect_speech(models, np.concatenate([np.zeros(RATE, np.float32), play]))
     pauses = [(before[1], after[0]) for before, after in pairwise(stretches)]
     for start, end in ((9.1, 9.7), (12.4, 13.0), (15.1, 15.6), (18.0, 18.6), (22.9, 23.4)):
@@ -151,7 +157,7 @@ def test_every_pause_is_found_whoever_speaks(models: SpeakerModels, play: Block)
     assert detect_speech(models, np.zeros(0, np.float32)) == []
 
 
-def test_fewer_speakers_than_before_are_no_error(
+def test_clustering_into_fewer_speakers_than_before_is_no_error(
     models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([3, 2, 1, 4, 1, 2, 1, 1, 1, 1])
@@ -240,7 +246,7 @@ def test_skipped_pause_does_not_change_the_embedding(models: SpeakerModels, nove
         assert float(window.vectors[voice].astype(np.float32) @ whole) > 0.85
 
 
-def test_state_of_checkpoint_does_not_grow_and_all_states_make_same_speakers(
+def test_diarizer_checkpoints_do_not_grow_and_resume_with_the_same_turns(
     models: SpeakerModels, play: Block
 ) -> None:
     diarizer, states, seen = Diarizer(models), list[dict[str, Any]](), list[int]()
@@ -279,7 +285,7 @@ def test_diarization_resumed_at_a_window_has_the_vectors_of_an_uninterrupted_one
         assert np.allclose(one.vectors, other.vectors, atol=2e-3)
 
 
-def test_speech_detection_without_speakers_counts_every_frame(
+def test_speech_detection_alone_runs_no_speaker_encoder_and_counts_every_speech_frame(
     models: SpeakerModels, play: Block
 ) -> None:
     windows, _, trunk = listened(models, play, tell_apart=False)

@@ -83,7 +83,7 @@ def test_voiceprint_written_and_read_keeps_cosine_similarity_over_0_999() -> Non
     assert abs(float(np.linalg.norm(again)) - 1) < 1e-6
 
 
-def test_weight_of_one_recording_in_a_voice_is_limited() -> None:
+def test_weight_of_one_long_recording_in_a_mean_embedding_is_limited() -> None:
     one, other = direction(1, 0), direction(0, 1)
     mean = mean_vector(
         [embedding_of(SpeakerVector(one, 3600.0)), embedding_of(SpeakerVector(other, 30.0))]
@@ -91,13 +91,13 @@ def test_weight_of_one_recording_in_a_voice_is_limited() -> None:
     assert mean @ one == pytest.approx(mean @ other, abs=1e-3)
 
 
-def test_shared_seconds_of_two_diarizations_are_counted_by_pairs() -> None:
+def test_overlap_of_two_diarizations_is_counted_in_seconds_for_each_pair_of_speakers() -> None:
     before = [SpeakerTurn(0, 4, 7), SpeakerTurn(3, 6, 8)]
     after = [SpeakerTurn(1, 5, 0), SpeakerTurn(5, 6, 1)]
     assert overlap_seconds(before, after) == {(7, 0): 3, (8, 0): 2, (8, 1): 1}
 
 
-def test_speakers_of_two_diarizations_match_by_shared_turns() -> None:
+def test_speaker_of_transcript_gets_the_name_of_the_diarized_speaker_in_the_same_turns() -> None:
     speakers = DiarizedSpeakers(
         [SpeakerTurn(0, 1, 5), SpeakerTurn(1, 2, 3)],
         {5: SpeakerVector(direction(1, 0), 9.0), 3: SpeakerVector(direction(0, 1), 9.0)},
@@ -121,19 +121,19 @@ def test_voice_with_too_little_speech_is_not_identified() -> None:
     assert (found.name, found.likeness, found.print) == (None, None, None)
 
 
-def test_without_enrolled_speakers_nothing_is_compared() -> None:
+def test_transcript_is_unchanged_without_enrolled_speakers() -> None:
     transcript = transcript_of(0)
     speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 9.0)})
     assert identify_speakers(transcript, speakers, TranscribeOptions()) is transcript
     assert identify_speakers(transcript, None, TranscribeOptions()) is transcript
 
 
-def test_transcript_warns_if_voices_cannot_be_compared() -> None:
+def test_transcript_has_voices_not_compared_notice_if_there_are_no_embeddings() -> None:
     found = identify_speakers(transcript_of(0), None, TranscribeOptions(voiceprints=True))
     assert [notice.code for notice in found.notices] == ["voices_not_compared"]
 
 
-def test_options_and_transcripts_survive_the_way_to_a_worker() -> None:
+def test_speaker_identification_options_and_results_survive_serialization() -> None:
     prints = (SpeakerEmbedding("AAAA", 2.5),)
     options = TranscribeOptions(
         known_voices=(SpeakerCandidate("a", "Änna", prints),), voiceprints=True
@@ -165,7 +165,9 @@ def test_enrolled_speaker_is_identified_and_a_stranger_is_not(
     assert nagg.seconds > 5
 
 
-def test_clip_with_no_short_or_two_voices_is_refused(models: SpeakerModels, play: Block) -> None:
+def test_enrolment_clip_with_no_voice_too_little_voice_or_two_voices_is_refused(
+    models: SpeakerModels, play: Block
+) -> None:
     noise = np.random.default_rng(1).standard_normal(5 * RATE).astype(np.float32) / 10
     for silence in (np.zeros(5 * RATE, np.float32), noise, np.zeros(0, np.float32)):
         with pytest.raises(errors.VoiceAbsent):

@@ -30,7 +30,7 @@ from sidecar.diarization.speaker_models import (
 )
 
 
-def test_features_equal_kaldis(play: Block) -> None:
+def test_log_mel_features_equal_those_of_kaldi(play: Block) -> None:
     from transformers.audio_utils import mel_filter_bank, spectrogram
 
     filters = mel_filter_bank(
@@ -104,7 +104,9 @@ def exact(models: SpeakerModels) -> SpeakerModels:
     return dataclasses.replace(models, trunk=_trunk(quantized=False))
 
 
-def test_encoder_in_two_parts_equals_the_whole_one(exact: SpeakerModels, play: Block) -> None:
+def test_speaker_encoder_split_into_two_parts_gives_the_embedding_of_the_whole_one(
+    exact: SpeakerModels, play: Block
+) -> None:
     whole = onnxruntime.InferenceSession(
         find_speaker_models()[ENCODER], providers=["CPUExecutionProvider"]
     )
@@ -134,7 +136,7 @@ def test_trunk_in_8_bits_changes_an_embedding_little(exact: SpeakerModels, play:
 
 
 @pytest.mark.parametrize("faster", ["8 bits", "float"])
-def test_faster_trunk_of_the_machine_is_chosen(
+def test_quantized_or_float_trunk_is_chosen_by_which_runs_faster(
     faster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = onnx_models.create_session
@@ -160,14 +162,16 @@ def test_faster_trunk_of_the_machine_is_chosen(
     assert isinstance(load_models().trunk, onnxruntime.InferenceSession)
 
 
-def test_loading_needs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speaker_models_load_without_memfd_and_without_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr("os.memfd_create", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not there"))
     assert load_models().bias.shape == (256,)
 
 
 @pytest.mark.parametrize("missing", ["the models", "moonshine_voice", "onnxruntime"])
-def test_missing_models_are_one_error_with_the_reason(
+def test_missing_speaker_models_or_packages_raise_speaker_models_unavailable(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = ENCODER

@@ -217,7 +217,7 @@ def test_segment_keeps_a_speaker_heard_in_half_of_it() -> None:
     assert SpeakerLookup([]).voice(0, 1, 5) == 5
 
 
-def test_segment_is_cut_where_its_speaker_changes_unless_its_own_talks_all_the_time() -> None:
+def test_segment_is_cut_where_its_speaker_changes_unless_its_speaker_talks_throughout() -> None:
     floor = SpeakerLookup(turns((0, 2, 3), (2, 10, 7), (4, 6, 3)))
     segment = replace(said("a b c. d e f g h"), speaker=7)
     pieces = [(one.text, one.speaker) for one in floor.attributed(segment)]
