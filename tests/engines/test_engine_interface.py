@@ -99,7 +99,7 @@ def test_only_last_event_is_finished(events: list[TranscriptionEvent]) -> None:
     assert not any(isinstance(event, Finished) for event in events[:-1])
 
 
-def test_segments_are_numbered_in_order_and_come_before_end(
+def test_segments_are_numbered_in_order_and_the_first_comes_in_the_first_half_of_events(
     events: list[TranscriptionEvent],
 ) -> None:
     ready = [event.index for event in events if isinstance(event, SegmentReady)]

@@ -95,7 +95,9 @@ NO_GPU = {**READY, "gpu": None, "vibevoice": None, "language": "de", "whisper": 
     ],
     ids=str,
 )
-def test_auto_selects_whisper_for_other_language_if_model_is_installed(changes, name, reason):
+def test_auto_selects_whisper_for_a_language_other_than_english_if_its_model_is_installed(
+    changes, name, reason
+):
     chosen, why = decide_engine("auto", facts_of(NO_GPU, changes))
     assert chosen == name
     assert reason in why
@@ -123,7 +125,7 @@ def test_named_engine_without_model_raises_error_of_checkpoint(name, facts, wron
         ("tlh", True, True, ["No engine"]),
     ],
 )
-def test_hint_for_other_language_names_next_step(
+def test_language_hint_names_the_commands_that_set_up_an_engine_for_the_language(
     tag, installed, there, parts, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [] if installed else ["x"])
@@ -138,7 +140,7 @@ def test_hint_for_other_language_names_next_step(
     assert there or "is here" not in hint
 
 
-def test_hint_for_other_language_in_executable_is_for_apps(monkeypatch):
+def test_language_hint_in_executable_without_torch_says_english_only_and_no_command(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert "English only" not in language_hint("tlh", Settings())  # a build with torch inside
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
@@ -148,7 +150,9 @@ def test_hint_for_other_language_in_executable_is_for_apps(monkeypatch):
         assert "pull" not in text
 
 
-def test_hint_in_executable_without_whisper_names_no_missing_command(monkeypatch):
+def test_language_hint_in_executable_without_whisper_suggests_upstream_and_no_pip_or_pull(
+    monkeypatch,
+):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: object())  # with torch
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["faster_whisper"])
@@ -169,7 +173,7 @@ def test_english_only_whisper_model_supports_only_english(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
-def test_unusable_named_folder_is_error_also_for_auto(wrong, changes):
+def test_unusable_model_path_is_an_error_also_for_engine_auto(wrong, changes):
     facts = {**READY, **changes, "vibevoice": wrong(), "named": True}
     with pytest.raises(wrong):
         decide_engine("auto", facts_of(facts))
@@ -178,7 +182,9 @@ def test_unusable_named_folder_is_error_also_for_auto(wrong, changes):
 
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize("what", ["is not a folder", "has no config.json"])
-def test_auto_checks_named_folder_also_without_packages(what, installed, tmp_path, monkeypatch):
+def test_engine_auto_checks_the_model_path_even_if_its_packages_are_missing(
+    what, installed, tmp_path, monkeypatch
+):
     lacking = [] if installed else ["torch"]
     monkeypatch.setattr(
         "sidecar.engines.missing_packages", lambda spec: lacking if spec.name == "vibevoice" else []
@@ -299,7 +305,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineChoice[EngineSp
         *((size, language, False) for size, language in ((40, "nl"), (24, "auto"), (12, "auto"))),
     ],
 )
-def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_files(
+def test_auto_selects_the_streaming_model_for_live_if_it_fits_the_gpu_beside_the_file_engine(
     gigabytes: int, language: str, live: bool, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
     settings = Settings(engine="vibevoice", language=language)
@@ -324,7 +330,7 @@ def test_auto_takes_the_streaming_model_live_if_the_gpu_holds_it_beside_that_of_
         (24, "auto", "bf16", "bf16", SMALL),
     ],
 )
-def test_named_streaming_model_shares_the_card_with_that_of_files(
+def test_named_streaming_live_engine_shares_gpu_memory_with_the_file_engine(
     gigabytes: int,
     wanted: str,
     files: str,
@@ -349,7 +355,7 @@ def test_named_streaming_model_shares_the_card_with_that_of_files(
     assert text.endswith(f"{live}, at most {found.spec.sessions} sessions")
 
 
-def test_doctor_warns_of_a_streaming_model_that_the_gpu_does_not_hold(
+def test_doctor_warns_of_a_streaming_model_that_does_not_fit_in_gpu_memory(
     card: Callable[[int], EngineChoice[EngineSpec]],
 ) -> None:
     card(8)
@@ -362,7 +368,7 @@ def test_doctor_warns_of_a_streaming_model_that_the_gpu_does_not_hold(
     ("gigabytes", "precision", "device"),
     [(12, "auto", "auto"), (16, "auto", "auto"), (24, "bf16", "auto"), (80, "auto", "cpu")],
 )
-def test_live_engine_that_is_not_held_beside_that_of_files_reserves_nothing(
+def test_live_engine_that_does_not_fit_beside_the_file_engine_reserves_no_gpu_memory(
     gigabytes: int, precision: str, device: str, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
     named = {"engine": "vibevoice", "live_engine": "vibevoice-streaming"}
@@ -379,7 +385,7 @@ def test_live_engine_that_is_not_held_beside_that_of_files_reserves_nothing(
         assert finding.text.endswith("even for one session beside 'vibevoice' for files")
 
 
-def test_voxtral_is_not_planned_beside_the_engine_for_files(
+def test_voxtral_live_engine_is_planned_as_if_the_file_engine_took_no_memory(
     card: Callable[[int], EngineChoice[EngineSpec]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, asked = card(24), []
@@ -431,7 +437,7 @@ def test_streaming_model_for_files_and_live_audio_is_planned_for_two_processes(
 
 
 @pytest.mark.parametrize("engine", ["vibevoice-streaming", "voxtral"])
-def test_model_replaces_another_of_its_kind_whatever_memory_is_free(
+def test_loaded_model_may_be_replaced_by_the_same_one_after_free_gpu_memory_has_shrunk(
     engine: str, card: Callable[..., EngineChoice[EngineSpec]]
 ) -> None:
     settings = Settings(live_engine="none").model_copy(update={"engine": engine})
@@ -444,7 +450,7 @@ def test_model_replaces_another_of_its_kind_whatever_memory_is_free(
     host.check(now)
 
 
-def test_streaming_model_of_other_size_does_not_replace_one(
+def test_streaming_model_may_not_be_replaced_by_one_of_another_size(
     card: Callable[..., EngineChoice[EngineSpec]],
 ) -> None:
     settings = Settings.model_validate({"engine": "vibevoice-streaming", "live_engine": "none"})

@@ -100,7 +100,7 @@ def test_hotword_may_stand_at_the_end_of_the_text() -> None:
     assert decoded(ending, KUBERNETES)[-2:] == KUBERNETES  # type: ignore[index]
 
 
-def test_hotword_that_never_ends_is_not_taken_for_a_text_that_does() -> None:
+def test_hotword_text_that_never_ends_does_not_replace_a_text_that_ends() -> None:
     circle = {**SPOKEN, (BERNETES,): {KU: 1.0}, (KU,): {BERNETES: 1.0}}
     assert decoded(circle, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
 
@@ -108,13 +108,13 @@ def test_hotword_that_never_ends_is_not_taken_for_a_text_that_does() -> None:
 @pytest.mark.parametrize(
     "draft", [(WE, THE, CUBA, NITA, LAST), (WE, LAST), (END,), (WE, THE, KU, BERNETES, LAST, WE)]
 )
-def test_draft_changes_no_text(draft: tuple[int, ...]) -> None:
+def test_draft_does_not_change_the_decoded_text(draft: tuple[int, ...]) -> None:
     assert decoded(SPOKEN, draft=draft) == decoded(SPOKEN)
     assert decoded(SPOKEN, KUBERNETES, draft=draft) == decoded(SPOKEN, KUBERNETES)
 
 
 @pytest.mark.parametrize("most", range(1, 6))
-def test_text_has_no_more_tokens_than_allowed(most: int) -> None:
+def test_decoded_text_with_hotwords_has_no_more_tokens_than_allowed(most: int) -> None:
     text = decoded(SPOKEN, KUBERNETES, most=most)
     assert text is not None
     assert len(text) <= most
@@ -152,13 +152,15 @@ def tokenizer() -> MoonshineTokenizer:
 @pytest.mark.parametrize(
     "word", ["Kubernetes", "Siobhan", "PostgreSQL", "Zbigniew", "naïve café", "北京", "a", "U2!"]
 )
-def test_tokens_of_a_word_are_its_text(word: str, tokenizer: MoonshineTokenizer) -> None:
+def test_word_encoded_to_tokens_decodes_to_itself(word: str, tokenizer: MoonshineTokenizer) -> None:
     tokens = tokenizer.encode(f" {word}")
     assert tokenizer.text(tokens) == word
     assert tokenizer.begins_word(tokens[0])
 
 
-def test_tokens_of_recognized_words_are_those_of_the_model(tokenizer: MoonshineTokenizer) -> None:
+def test_tokenizer_encodes_recognized_text_into_the_tokens_that_the_model_wrote(
+    tokenizer: MoonshineTokenizer,
+) -> None:
     recognizer = MoonshineRecognizer(model_folder())
     audio = decode_audio_file(Path(get_assets_path()) / "beckett.wav", SAMPLE_RATE)
     found = recognizer.recognize(audio[: 6 * SAMPLE_RATE])

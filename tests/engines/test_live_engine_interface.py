@@ -208,7 +208,7 @@ def test_closed_session_leaves_no_event_thread_or_reference(
     wait_until(lambda: gc.collect() >= 0 and gone() is None, "nobody refers to it")
 
 
-def test_session_continues_one_of_dead_engine(
+def test_session_after_an_engine_crash_continues_numbers_times_and_text_of_the_former(
     engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     told = Segment(99.0, 99.5, "Before.", 0)

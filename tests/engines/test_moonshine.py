@@ -116,7 +116,7 @@ def warnings(found: Transcript) -> list[str]:
     [("de", GERMAN, ["language_doubtful"]), ("en-gb", ENGLISH, []), ("en-us", ENGLISH, [])],
     ids=["de", "en-gb", "en-us"],
 )
-def test_other_language_of_espeak_is_warned_of_and_english_is_not(
+def test_german_speech_has_a_language_warning_and_english_has_none(
     engine: MoonshineEngine, tmp_path: Path, voice: str, text: str, expected: list[str]
 ) -> None:
     spoken = tmp_path / "spoken.wav"
@@ -127,7 +127,7 @@ def test_other_language_of_espeak_is_warned_of_and_english_is_not(
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
-def test_names_that_are_misheard_are_right_as_hotwords(
+def test_misheard_names_are_recognized_if_given_as_hotwords(
     engine: MoonshineEngine, tmp_path: Path
 ) -> None:
     spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
@@ -143,7 +143,7 @@ def test_names_that_are_misheard_are_right_as_hotwords(
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
-def test_hotwords_of_a_live_session_are_in_its_finals(
+def test_hotwords_of_a_live_session_are_in_its_transcript(
     engine: MoonshineEngine, tmp_path: Path
 ) -> None:
     spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
@@ -271,7 +271,7 @@ def check_stream(events: Iterable[TranscriptionEvent]) -> Transcript:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("late_s", [4.0, 9.5])
-def test_stream_has_the_words_of_the_transcript_also_of_overlapping_speech(
+def test_streamed_segments_have_the_words_of_the_transcript_of_overlapping_speech(
     engine: MoonshineEngine, endgame: Block, late_s: float
 ) -> None:
     """Two people who talk to each other, and another talk of theirs that begins later."""
@@ -284,7 +284,7 @@ def test_stream_has_the_words_of_the_transcript_also_of_overlapping_speech(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["panel_4spk.flac", "ami_trn04_3spk.opus", "katiesteve_2spk.m4a"])
-def test_stream_has_the_words_of_the_transcript_of_a_recording(
+def test_streamed_segments_have_the_words_of_the_transcript_of_a_real_recording(
     engine: MoonshineEngine, name: str
 ) -> None:
     if not (path := REPOSITORY.parent / "shared/audio" / name).exists():
@@ -293,7 +293,7 @@ def test_stream_has_the_words_of_the_transcript_of_a_recording(
 
 
 @pytest.mark.slow
-def test_audio_of_settled_segments_is_dropped(
+def test_at_most_75_s_of_audio_is_kept_in_memory_in_speech_and_in_silence(
     engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[float] = []
@@ -310,7 +310,9 @@ def test_audio_of_settled_segments_is_dropped(
     assert (talking < 75.0, max(kept[:-1]) < 75.0) == (True, True)
 
 
-def test_speech_without_pause_is_cut_between_words_without_repeats(engine: MoonshineEngine) -> None:
+def test_speech_without_pause_is_cut_into_segments_of_limited_length_without_repeats(
+    engine: MoonshineEngine,
+) -> None:
     samples = decode_audio_file(ASSETS / "two_cities.wav", RATE)
     found = transcript(engine, samples, TranscribeOptions(diarize=False))
     assert found.text.lower().count("best of times") == 1
@@ -452,7 +454,7 @@ def test_audio_history_returns_what_was_not_dropped() -> None:
     assert len(audio.between(0.0, 4.0)) == 0
 
 
-def test_aligned_words_are_half_as_far_from_those_of_attention_as_spread_ones(
+def test_aligned_word_times_are_under_half_as_far_from_attention_times_as_evenly_spread_ones(
     found_in_endgame: Transcript, endgame: Block
 ) -> None:
     known = found_in_endgame.segments

@@ -90,7 +90,7 @@ def text(recognizer: MoonshineRecognizer, audio: Block) -> str:
 
 
 @pytest.mark.slow
-def test_recognizer_has_text_of_moonshine_library(
+def test_recognizer_differs_from_moonshine_library_in_at_most_8_percent_of_words(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     library = LibraryRecognizer()
@@ -126,7 +126,7 @@ def test_recognition_is_limited_to_6_5_tokens_per_second(
 
 
 @pytest.mark.slow
-def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
+def test_draft_of_shorter_audio_saves_30_percent_of_passes_and_keeps_70_percent_of_texts(
     recognizer: MoonshineRecognizer, stretches: list[Block], passes: Passes
 ) -> None:
     growing = [(audio[: len(audio) * 4 // 5], audio) for audio in stretches]
@@ -144,7 +144,7 @@ def test_draft_of_shorter_audio_saves_passes_and_keeps_text(
 
 
 @pytest.mark.slow
-def test_draft_of_other_speech_does_not_change_text(
+def test_draft_of_other_speech_changes_at_most_6_percent_of_words(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     plain = [text(recognizer, audio) for audio in stretches]
@@ -263,7 +263,9 @@ def joined(parts: list[Block], gaps_s: list[float]) -> tuple[Block, list[tuple[f
     return np.concatenate(sound), edges
 
 
-def test_word_times_are_those_of_their_audio(recognizer: MoonshineRecognizer) -> None:
+def test_word_times_are_mostly_within_50_ms_of_where_the_words_are_spoken(
+    recognizer: MoonshineRecognizer,
+) -> None:
     """Most edges to 50 ms, where evenly spread characters are off by many times that."""
     clip = decode_audio_file(ASSETS / "endgame_nagg_nell.wav", SAMPLE_RATE)
     parts = [clip[int(a * SAMPLE_RATE) : int(b * SAMPLE_RATE)] for a, b in SENTENCES]
@@ -303,7 +305,7 @@ def test_digital_silence_has_no_words(recognizer: MoonshineRecognizer) -> None:
         assert heard(recognizer, np.zeros(round(seconds * SAMPLE_RATE), np.float32)).text == ""
 
 
-def test_silence_belongs_to_no_word() -> None:
+def test_word_spans_leave_out_frames_of_silence() -> None:
     attention = np.full((1, 2, 10), 0.01, np.float32)
     attention[0, 0, 0:3] = attention[0, 1, 7:10] = 1.0
     quiet = np.array([-1, -1, -1, 1, 1, 1, 1, -1, -1, -1], np.float32)

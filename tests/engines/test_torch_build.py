@@ -63,7 +63,7 @@ def test_torch_that_cannot_use_gpu_is_named_with_command_that_mends_it(
     assert obstacle == (reason, found.remedy)
 
 
-def test_cuda_support_of_torch_is_known_without_import() -> None:
+def test_cuda_support_read_from_torch_files_equals_that_of_the_imported_torch() -> None:
     torch = pytest.importorskip("torch")
     assert torch_has_cuda() is (torch.version.cuda is not None)
 

@@ -136,7 +136,7 @@ def test_voxtral_tokens_come_within_delay(voxtral: VoxtralModel, audio: Block) -
     assert len(stream.tokens) == -(-len(audio) // 1280) + voxtral.tekken.right(USUAL) - USUAL - 1
 
 
-def test_voxtral_stream_does_not_go_on_after_failed_step(
+def test_voxtral_stream_is_not_continued_after_a_failed_step(
     voxtral: VoxtralModel, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = VoxtralStream(voxtral, USUAL)
@@ -168,7 +168,7 @@ def test_lost_gpu_under_voxtral_raises_device_lost(
         stream.feed(audio[:16_000])
 
 
-def test_voxtral_draft_goes_on_unless_it_has_heard_more(
+def test_voxtral_continues_a_draft_unless_the_draft_has_heard_more_audio(
     engine: VoxtralEngine, audio: Block
 ) -> None:
     def asked(samples: int, draft: RecognitionHypothesis | None = None) -> SegmentRequest:
@@ -223,7 +223,7 @@ def test_invalid_tekken_file_fails_load_with_reason(tmp_path: Path) -> None:
         read_tekken(tmp_path)
 
 
-def test_voxtral_final_goes_on_from_draft_of_partial(
+def test_voxtral_final_continues_the_draft_of_a_partial(
     engine: VoxtralEngine, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts: list[RecognitionHypothesis | None] = []

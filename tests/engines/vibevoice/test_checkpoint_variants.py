@@ -47,7 +47,7 @@ def trained() -> list[str]:
 
 @pytest.mark.slow_except("int4")
 @pytest.mark.parametrize(("stored", "kind"), [(INT4, "Linear4bit"), (INT8, "Linear8bitLt")])
-def test_quantized_checkpoint_loads_as_what_it_is_whatever_is_asked_for(
+def test_quantized_checkpoint_loads_in_its_own_precision_whatever_one_is_requested(
     stored: Precision, kind: str, tmp_path: Path
 ) -> None:
     made = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), stored, CPU)

@@ -182,7 +182,7 @@ def in_one_piece() -> Transcript:
 
 
 @pytest.mark.parametrize("window_s", [30.0, 45.0, 99.9])
-def test_transcript_in_windows_is_that_in_one_piece(window_s: float) -> None:
+def test_transcript_in_windows_is_that_in_one_window(window_s: float) -> None:
     model = Model()
     whole = transcript_of(run(model, plan(window_s)))
     wanted = in_one_piece()
@@ -194,7 +194,7 @@ def test_transcript_in_windows_is_that_in_one_piece(window_s: float) -> None:
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.01)
 
 
-def test_speaker_on_both_sides_of_border_keeps_label() -> None:
+def test_speaker_on_both_sides_of_a_window_border_keeps_label() -> None:
     whole = transcript_of(run(Model(), plan(60.0)))
     first = [one for one in whole.segments if one.end < 45.0]
     assert [one.speaker for one in first] == [
@@ -246,7 +246,7 @@ def test_out_of_memory_of_batched_windows_falls_back_to_one_at_a_time() -> None:
     assert [notice.code for notice in transcript_of(events).notices] == ["smaller_memory_plan"]
 
 
-def test_text_beside_audio_is_only_what_client_wrote_as_in_released_processor() -> None:
+def test_text_context_of_the_model_is_only_the_prompt_of_the_client() -> None:
     model, asked = Model(), TranscribeOptions(prompt="Nagg, Nell", language="de", num_speakers=3)
     run(model, asked)
     assert model.contexts == ["Nagg, Nell"]
@@ -259,7 +259,7 @@ def test_language_is_detected_unless_it_was_requested() -> None:
 
 @pytest.mark.parametrize("window_s", [3600.0, 70.0])
 @pytest.mark.parametrize(("begin", "end"), [(40.0, 100.0), (0.0, 20.0), (30.0, 62.0), (0.0, 100.0)])
-def test_speech_without_segments_is_transcribed_again_alone(
+def test_speech_that_the_answer_leaves_out_is_transcribed_again_in_a_window_of_its_own(
     begin: float, end: float, window_s: float
 ) -> None:
     model = Model(answers=Forgetful(begin, end, least_s=65.0))
@@ -276,7 +276,7 @@ def test_speech_without_segments_is_transcribed_again_alone(
     assert {event.segment.text for event in ready} == {one.text for one in SCRIPT}
 
 
-def test_missed_speech_that_stays_without_words_has_notice() -> None:
+def test_speech_without_words_after_a_second_try_has_speech_missed_notice() -> None:
     model = Model(answers=Forgetful(40.0, 60.0))
     whole = transcript_of(run(model, TranscribeOptions()))
     wanted = [one.text for one in SCRIPT if not 40.0 <= (one.start + one.end) / 2 <= 60.0]
@@ -313,7 +313,7 @@ class Looping(Forgetful):
 
 
 @pytest.mark.parametrize(("least_s", "code"), [(65.0, "loop_recovered"), (0.0, "loop_skipped")])
-def test_speech_skipped_in_loop_is_heard_once_more_with_drawn_latents(
+def test_speech_skipped_in_a_repetition_loop_is_transcribed_once_more_with_sampled_latents(
     least_s: float, code: str
 ) -> None:
     model = Model(answers=Looping(40.0, 60.0, least_s))
@@ -324,7 +324,7 @@ def test_speech_skipped_in_loop_is_heard_once_more_with_drawn_latents(
     assert (whole.text == in_one_piece().text) is (code == "loop_recovered")
 
 
-def test_answer_that_client_limits_is_not_continued() -> None:
+def test_missed_speech_is_not_transcribed_again_if_the_client_limits_tokens() -> None:
     model = Model(answers=Forgetful(40.0, 100.0))
     whole = transcript_of(run(model, TranscribeOptions(max_tokens=50)))
     assert model.heard == [SECONDS]

@@ -99,7 +99,7 @@ def processor() -> Any:
 
 
 @pytest.mark.parametrize("fixture", FIXTURES.values(), ids=FIXTURES)
-def test_prompt_has_ids_of_released_checkpoint(processor: Any, fixture: Fixture) -> None:
+def test_prompt_has_token_ids_of_released_checkpoint(processor: Any, fixture: Fixture) -> None:
     ids = build_prompt_ids(processor, round(fixture.seconds * 24_000), fixture.context).tolist()
     audio = [AUDIO] * fixture.audio_tokens
     assert ids == [*SYSTEM, *audio, *THIS_IS_A, *fixture.question, *KEYS]
@@ -116,7 +116,9 @@ def test_answer_of_released_checkpoint_is_parsed(processor: Any, fixture: Fixtur
     assert tokenizer.token_to_id(END) == END_OF_TEXT
 
 
-def test_proposals_fit_ids_of_released_checkpoint(processor: Any) -> None:
+def test_draft_proposals_save_10_percent_of_passes_for_token_ids_of_released_checkpoint(
+    processor: Any,
+) -> None:
     proposals = DraftProposals(SegmentTemplate(processor.tokenizer.backend_tokenizer))
     ids, at, passes = [*HEAD, *FIXTURES["alone"].answer, *TAIL], 0, 0
     while at < len(ids):

@@ -112,7 +112,7 @@ def test_session_whose_cache_is_renewed_as_often_as_in_a_day_keeps_words_speaker
     assert [one.speaker for one in segments] == [0, 1, 2, 3] * (rounds + 1)
 
 
-def test_session_that_has_ended_is_not_kept(engine: Any) -> None:
+def test_dropped_session_leaves_no_reference_in_the_model(engine: Any) -> None:
     model = engine._model
     with torch.inference_mode():
         session = model.open()
@@ -123,7 +123,9 @@ def test_session_that_has_ended_is_not_kept(engine: Any) -> None:
     assert gone() is None
 
 
-def test_enrolled_speaker_is_named_and_a_wrong_label_revised(engine: Any) -> None:
+def test_enrolled_speaker_is_named_and_a_short_answer_relabelled_once_its_speaker_says_more(
+    engine: Any,
+) -> None:
     """A short answer is the first speaker's until more of its own voice has come."""
     vector = SpeakerEncoder(load_models()).vector(sound(READING)[: 6 * LIVE_RATE])
     known = SpeakerCandidate("b", "Reader", (embedding_of(SpeakerVector(vector, 6.0)),))
@@ -140,7 +142,7 @@ def test_enrolled_speaker_is_named_and_a_wrong_label_revised(engine: Any) -> Non
 @pytest.mark.parametrize(
     ("options", "speakers"), [(WHOLE, 2), (SPEECH, 1)], ids=["all_audio", "speech"]
 )
-def test_results_of_a_session_are_those_of_its_audio_however_it_comes(
+def test_results_of_a_session_do_not_depend_on_block_size_or_pace_of_its_audio(
     engine: Any, options: LiveOptions, speakers: int
 ) -> None:
     """At once, in short pieces, or each one only when all before it was heard. Windows of speech
@@ -209,7 +211,7 @@ def texts(found: RecognitionHypothesis | None) -> list[str]:
     [((4,), PLAYED), ((4, 5), [PLAYED[0], "Nel: déjà vu,"])],
     ids=["once", "again"],
 )
-def test_final_of_which_a_window_fails_keeps_the_words_of_those_before(
+def test_final_whose_window_fails_is_tried_again_and_keeps_the_words_of_windows_before(
     engine: Any, faults: Sequence[int], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, transcribe = 0, engine._model.transcribe
@@ -228,7 +230,7 @@ def test_final_of_which_a_window_fails_keeps_the_words_of_those_before(
     assert found.unheard is (len(faults) > 1)
 
 
-def test_names_of_a_live_session_reach_the_model(engine: Any) -> None:
+def test_prompt_of_a_live_session_reaches_the_model(engine: Any) -> None:
     options = LiveOptions(prompt=CONTEXT)
     found = recognized(SharedModel(engine._model), SegmentRequest(sound(PLAY), options))
     assert texts(found) == [*map(tiny_streaming.named, PLAYED)] != PLAYED

@@ -145,7 +145,7 @@ def test_sessions_that_share_passes_get_the_words_that_each_gets_alone(loaded: A
     assert said(model, names) == [said(model, [name])[0] for name in names]
 
 
-def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> None:
+def test_full_cache_is_renewed_without_loss_of_words(loaded: Any) -> None:
     model = model_of(loaded, cache_tokens=445)
     session, found, lengths = model.open(), [], []
     for window in windows(RECORDING):
@@ -157,7 +157,9 @@ def test_cache_that_is_full_begins_again_with_the_last_chunks(loaded: Any) -> No
 
 
 @pytest.mark.parametrize("at", [0, 2])
-def test_session_at_fault_costs_those_that_share_its_passes_nothing(loaded: Any, at: int) -> None:
+def test_failing_session_does_not_change_the_results_of_those_that_share_its_passes(
+    loaded: Any, at: int
+) -> None:
     """From a chunk on it has a layer less than the model; the caches of the others begin again
     meanwhile."""
     model = model_of(loaded, cache_tokens=445)
@@ -253,7 +255,7 @@ def without_weight(folder: Path, name: str) -> Path:
     return folder
 
 
-def test_output_matrix_of_a_tied_checkpoint_is_that_of_its_tokens(tmp_path: Path) -> None:
+def test_output_matrix_of_a_tied_checkpoint_is_its_token_embedding(tmp_path: Path) -> None:
     folder = without_weight(tmp_path / "tied", "lm_head.weight")
     config = json.loads((folder / "config.json").read_text())
     config["decoder_config"]["tie_word_embeddings"] = True
@@ -270,7 +272,7 @@ def test_checkpoint_that_lacks_a_weight_is_refused(tmp_path: Path, name: str) ->
         load(without_weight(tmp_path / "cut", name))
 
 
-def test_checkpoint_without_the_mark_of_chunks_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_without_chunk_frames_in_its_config_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_streaming.checkpoint(), tmp_path / "cut")
     values = json.loads((folder / "preprocessor_config.json").read_text())
     del values["chunk_frames"]

@@ -193,13 +193,13 @@ def test_kept_and_recovered_segments_have_confidence_and_skipped_ones_none(
                 assert found == whole[segment.text].confidence
 
 
-def test_repetition_loop_from_first_segment_ends(tokenizer: Tokenizer) -> None:
+def test_repetition_loop_from_the_first_segment_on_is_stopped(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, stuck_between(0, 999, 12), 60.0)
     assert all(LOOP_FLAG in segment.flags or segment.text == STUCK for segment in answer.segments)
     assert model.spent < 3_000
 
 
-def test_endless_text_without_segment_ends(tokenizer: Tokenizer) -> None:
+def test_endless_text_that_never_opens_a_segment_is_stopped(tokenizer: Tokenizer) -> None:
     answer, model, _ = run(tokenizer, lambda text, sampling: "na na na ", 60.0)
     assert model.spent < 5_000
     assert answer.loops > 0
@@ -308,7 +308,7 @@ def test_tokenizer_with_other_spelling_is_refused_for_proposals() -> None:
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
-def test_proposals_accept_tokens_in_any_order(data: st.DataObject) -> None:
+def test_draft_proposals_accept_tokens_in_any_order(data: st.DataObject) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_vibevoice.checkpoint("tiny") / "tokenizer.json"))
     known = spelled(tokenizer)
     proposals = DraftProposals(SegmentTemplate(tokenizer))

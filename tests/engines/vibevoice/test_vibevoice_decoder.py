@@ -119,7 +119,7 @@ def by_our_loop(
         ("two_cities", tiny_vibevoice.CONTEXT),
     ],
 )
-def test_decoder_has_tokens_of_generate(
+def test_decoder_has_the_tokens_of_transformers_generate(
     loaded: LoadedVibeVoice, name: str, prompt: str | None
 ) -> None:
     assert by_our_loop(loaded, name, prompt, MemoryPlan()) == by_generate(loaded, name, prompt)
@@ -158,7 +158,7 @@ def test_attention_of_one_key_head_at_a_time_gives_same_logits() -> None:
         torch.testing.assert_close(one, results[0], rtol=1e-4, atol=1e-4)
 
 
-def test_latents_are_the_mean_and_drawn_ones_are_the_same_in_each_run() -> None:
+def test_audio_latents_are_the_mean_and_sampled_ones_are_the_same_in_each_run() -> None:
     loaded, audio = in_fp32(), tiny_vibevoice.clip_24k("beckett")[: 5 * tiny_vibevoice.RATE]
     encoder = VibeVoiceAudioEncoder(loaded.model, loaded.processor.feature_extractor)
     heard = torch.empty(4, token_count(len(audio)), loaded.model.config.text_config.hidden_size)
@@ -272,7 +272,7 @@ def written(
     ("name", "static"),
     [*((name, False) for name in tiny_vibevoice.CLIPS), ("endgame_nagg_nell", True)],
 )
-def test_proposals_save_passes_and_keep_tokens(
+def test_draft_proposals_save_10_percent_of_passes_and_keep_tokens(
     loaded: LoadedVibeVoice, name: str, static: bool
 ) -> None:
     helped = Counted(loaded, static=static)
@@ -313,7 +313,9 @@ def test_likelihood_of_sampled_token_is_that_without_temperature() -> None:
 
 
 @pytest.mark.slow_except("fp32")
-def test_sampling_gets_no_proposals_and_keeps_its_draws(loaded: LoadedVibeVoice) -> None:
+def test_sampling_takes_no_draft_proposals_and_draws_the_same_tokens(
+    loaded: LoadedVibeVoice,
+) -> None:
     """A pass of several rows has other last digits on some processors; a draw hangs on them."""
     sampling = SamplingOptions(1.5, 0.95)
     by = Counted(loaded)
@@ -324,7 +326,7 @@ def test_sampling_gets_no_proposals_and_keeps_its_draws(loaded: LoadedVibeVoice)
     assert by.passes == len(plain) - 1
 
 
-def test_proposals_resume_after_sampling() -> None:
+def test_draft_proposals_resume_after_sampling() -> None:
     loaded = in_fp32()
     by = Counted(loaded)
     with torch.inference_mode():
@@ -338,7 +340,7 @@ def test_proposals_resume_after_sampling() -> None:
     assert by.passes < helped + 9 + (len(said) - len(said) // 2 - 10)
 
 
-def test_answer_goes_on_from_token_within_proposal() -> None:
+def test_answer_continues_from_a_token_within_a_draft_proposal() -> None:
     loaded = in_fp32()
     with torch.inference_mode():
         generation = begun(loaded, "endgame_nagg_nell", Counted(loaded), frame(loaded))

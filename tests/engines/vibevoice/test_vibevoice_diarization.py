@@ -75,7 +75,9 @@ def windows(row: str) -> tuple[list[SpeakerTurn], list[SpeakerTurn]]:
 
 @pytest.mark.slow_except("4 s")
 @pytest.mark.parametrize("row", HALVES)
-def test_speakers_are_matched_across_windows_by_few_seconds(recording: Block, row: str) -> None:
+def test_speakers_are_matched_across_windows_by_a_few_seconds_of_speech(
+    recording: Block, row: str
+) -> None:
     before, after = windows(row)
     voices = WindowSpeakerMatcher(RATE)
     voices.remember(voices.hear(recording, before), {who: who for who in PEOPLE})
@@ -106,7 +108,7 @@ def test_speaker_embedding_is_that_of_majority_of_pieces() -> None:
     assert voice.seconds == 6
 
 
-def test_known_speaker_is_weighted_mean_of_embeddings() -> None:
+def test_embedding_of_a_known_speaker_is_the_mean_weighted_by_seconds() -> None:
     one, other = np.eye(2, dtype=np.float32)
     voices = WindowSpeakerMatcher(RATE)
     voices.remember({5: SpeakerVector(one, 8.0)}, {5: 0})
@@ -187,7 +189,7 @@ print(sorted({"onnxruntime", "moonshine_voice", "transformers", "torch"} & set(s
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
 
 
-def test_speech_in_window_is_detected_without_silence() -> None:
+def test_speech_detected_in_a_window_leaves_out_the_silence_around_it() -> None:
     silence = np.zeros(2 * RATE, np.float32)
     beckett = tiny_vibevoice.clip_24k("beckett")[: 5 * RATE]
     stretches = detect_window_speech(np.concatenate([silence, beckett, silence]), RATE)
@@ -196,7 +198,7 @@ def test_speech_in_window_is_detected_without_silence() -> None:
     assert stretches[-1][1] < 8.5
 
 
-def test_missing_vad_library_finds_no_speech_without_error(
+def test_without_vad_library_no_speech_is_detected_and_no_error_raised(
     recording: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)

@@ -73,7 +73,7 @@ def test_quantized_layers_compute_in_fp16_on_gpu_without_bf16(
 
 
 @pytest.mark.parametrize("precision", [INT4, INT8])
-def test_quantized_model_in_fp16_is_widened(
+def test_quantized_model_in_fp16_is_widened_to_bf16(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vibevoice_model, "float_type", lambda precision, device: torch.float16)
@@ -87,7 +87,7 @@ def test_quantized_model_in_fp16_is_widened(
     assert layer(torch.ones(1, 1, 128, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_gpu_process_fails_beyond_free_memory_at_load_and_in_each_window(
+def test_gpu_memory_of_the_process_is_limited_to_what_is_free_at_load_and_in_each_window(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     limits: list[tuple[float, torch.device]] = []
@@ -137,7 +137,7 @@ def test_split_load_keeps_host_weights_and_leaves_no_hooks(
         assert not left, type(module)
 
 
-def test_split_load_can_be_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_int8_load_gets_as_far_as_weight_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     """bitsandbytes quantizes 8 bit on the host first, which "meta" cannot: as far as that."""
     with pytest.raises(RuntimeError, match="conversion of the weights"):
         parted(INT8, monkeypatch)
@@ -188,7 +188,7 @@ def test_required_bitsandbytes_is_the_first_with_the_fused_4_bit_product() -> No
     assert needed.split(";")[0] == "bitsandbytes>=0.50.2"
 
 
-def test_int4_layers_compute_as_whole_weights() -> None:
+def test_int4_layers_compute_within_20_percent_of_unquantized_ones() -> None:
     from bitsandbytes.nn import Linear4bit  # four seconds of each process that collects tests
 
     folder = tiny_vibevoice.checkpoint("tiny")
@@ -226,7 +226,9 @@ def too_large_for_8_bit(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_failed_trial_token_is_failed_load(too_large_for_8_bit: str) -> None:
+def test_trial_token_with_values_that_are_not_finite_fails_the_load(
+    too_large_for_8_bit: str,
+) -> None:
     said = "cannot be run in int8 on this machine: its values are not finite"
     with pytest.raises(errors.ModelLoadFailed, match=said) as failed:
         list(VibeVoiceEngine().load(LoadOptions(INT8, too_large_for_8_bit, "cpu")))
@@ -242,7 +244,7 @@ def test_failed_trial_token_has_reason_of_library(monkeypatch: pytest.MonkeyPatc
     assert failed.value.hint == "Use another precision."
 
 
-def test_out_of_memory_of_trial_token_is_not_bad_checkpoint(
+def test_out_of_memory_in_the_trial_token_is_raised_as_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(*_: Any) -> None:

@@ -126,7 +126,7 @@ def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[
 
 
 @pytest.mark.parametrize("fallback", [None, SMALL])
-def test_repeated_out_of_memory_has_text_that_hosts_match(
+def test_second_out_of_memory_fails_with_cuda_out_of_memory_and_advice(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory.")
@@ -245,7 +245,7 @@ def in_step(work: list[VibeVoiceTranscription], apart: int = 0) -> Iterator[tupl
 
 
 @pytest.mark.parametrize("apart", [0, 15])
-def test_batched_recordings_have_events_of_single_ones_in_passes_of_all(
+def test_batched_recordings_share_decoder_passes_and_have_the_events_of_single_ones(
     model: VibeVoiceModel, apart: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = list[int]()
@@ -265,7 +265,7 @@ def test_batched_recordings_have_events_of_single_ones_in_passes_of_all(
     assert max(sizes) == len(work)
 
 
-def test_joined_recordings_have_text_of_single_ones_in_at_most_planned_windows(
+def test_recordings_that_join_a_batch_have_text_of_single_ones_in_at_most_planned_windows(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of eight windows, then short ones, each while those before it are decoded."""
@@ -300,7 +300,7 @@ def test_joined_recordings_have_text_of_single_ones_in_at_most_planned_windows(
         assert (found.segments, found.notices) == (expected.segments, expected.notices)
 
 
-def test_places_are_shared_equally_in_order_of_requests() -> None:
+def test_window_slots_are_shared_equally_in_order_of_requests() -> None:
     slots, plan = WindowSlots(), MemoryPlan(together=8, places=8)
 
     def take(owner: str, **others: Any) -> int:
@@ -335,7 +335,7 @@ def test_transcription_has_its_own_plan_only_while_no_other_runs_or_waits() -> N
     assert slots.take("a", plan, alone) is alone
 
 
-def test_plan_without_places_is_for_a_recording_alone() -> None:
+def test_recording_whose_plan_has_no_places_waits_for_others_and_keeps_them_out() -> None:
     """So it is after memory ran out."""
     slots, beside = WindowSlots(), MemoryPlan(together=1, places=8)
     assert slots.take("a", beside) is not None
@@ -347,7 +347,7 @@ def test_plan_without_places_is_for_a_recording_alone() -> None:
     assert slots.take("c", beside) == beside
 
 
-def test_recording_cancelled_while_it_waits_for_places_ends_and_waits_no_more(
+def test_recording_cancelled_while_it_waits_for_window_slots_ends_and_leaves_the_queue(
     model: VibeVoiceModel,
 ) -> None:
     slots, options = WindowSlots(), TranscribeOptions(memory=MemoryPlan(together=2, places=2))
@@ -361,7 +361,7 @@ def test_recording_cancelled_while_it_waits_for_places_ends_and_waits_no_more(
     assert slots.take("next", options.memory) == options.memory
 
 
-def test_evicted_encoders_return_once_for_all_windows_of_border(
+def test_evicted_encoders_return_to_the_device_once_for_all_windows_of_a_batch(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Caches of answers that have ended leave before."""
@@ -382,7 +382,7 @@ def test_evicted_encoders_return_once_for_all_windows_of_border(
     assert moves == ["forgets", "cpu", "cpu"], "in and out"
 
 
-def test_evicted_encoders_leave_again_if_recording_is_cancelled_as_it_is_encoded(
+def test_evicted_encoders_leave_the_device_again_if_recording_is_cancelled_during_encoding(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others go on, by a plan without them."""
@@ -393,7 +393,7 @@ def test_evicted_encoders_leave_again_if_recording_is_cancelled_as_it_is_encoded
     assert len(moves) == 2, "in and out"
 
 
-def test_requests_of_threads_have_text_of_single_ones_and_one_that_leaves_ends(
+def test_concurrent_requests_have_text_of_single_ones_beside_a_closed_and_a_broken_one(
     model: VibeVoiceModel,
 ) -> None:
     joined, plan = (
@@ -419,7 +419,7 @@ def test_requests_of_threads_have_text_of_single_ones_and_one_that_leaves_ends(
 
 
 @pytest.mark.slow
-def test_recording_that_leaves_batch_does_not_change_others(model: VibeVoiceModel) -> None:
+def test_recording_cancelled_in_a_batch_does_not_change_the_others(model: VibeVoiceModel) -> None:
     heard: list[TranscriptionEvent] = []
     alone = list(begun(model, "two_cities").events())
     names = ("endgame_nagg_nell", "two_cities")

@@ -73,7 +73,7 @@ def test_segments_around_border_are_neither_lost_nor_repeated(
     assert " ".join(texts(segments)) == wanted
 
 
-def test_non_speech_tag_does_not_cover_words() -> None:
+def test_non_speech_tag_does_not_replace_words_of_the_next_window() -> None:
     music = Segment(0, 15, "[Music]", flags=(NON_SPEECH_FLAG,))
     segments = stitched(
         (window(0, 10), [music]),
@@ -109,7 +109,7 @@ def test_each_sentence_comes_once_with_borders_in_any_pauses(
     assert texts(stitched(*windows)) == [text for _, _, text in sentences]
 
 
-def test_segments_placed_early_are_those_of_final_transcript() -> None:
+def test_segments_emitted_before_their_window_ends_are_those_of_the_final_transcript() -> None:
     stitching = TranscriptStitcher(None)
     placed = []
     for one, segments in (
@@ -151,7 +151,7 @@ class ByHeart:
         self.remembered.append(dict(persons))
 
 
-def test_speaker_returning_after_silent_window_keeps_label() -> None:
+def test_speaker_absent_from_one_window_keeps_label_in_the_next() -> None:
     listener = ByHeart({(0, 0): 0.1, (1, 0): 0.0}, {(0, 0): 0.9, (1, 0): 0.0, (2, 0): 0.2})
     stitching = TranscriptStitcher(listener)
     for one, segments in (
@@ -262,7 +262,7 @@ def cut(samples: Block, window_s: float, block: int = 70) -> list[VibeVoiceWindo
         "a gap inside a word": ([(0, 5), (5.1, 10)], None),
     },
 )
-def test_border_is_in_middle_of_longest_pause(
+def test_window_border_is_in_the_middle_of_the_longest_pause(
     speech: list[tuple[float, float]], middle: float | None
 ) -> None:
     assert longest_pause(speech, 0, 10) == (middle and pytest.approx(middle))
@@ -298,7 +298,7 @@ def test_windows_overlap_cover_recording_and_keep_limit(
     assert round(windows[-1].start_s * RATE) + len(windows[-1].samples) == len(samples)
 
 
-def test_border_is_in_pause_found_by_vad() -> None:
+def test_window_border_is_in_a_pause_found_by_vad() -> None:
     heard: list[int] = []
 
     def listen(samples: Block, rate: int) -> list[tuple[float, float]]:

@@ -65,7 +65,7 @@ def wrong_words(found: Transcript, spoken: str, until_s: float = inf) -> int:
     return word_errors(spoken, " ".join(texts))
 
 
-def test_english_recording_is_transcribed_word_for_word_also_where_it_turns_quiet(
+def test_english_recording_has_at_most_two_wrong_words_also_where_it_turns_quiet(
     engine: WhisperEngine,
 ) -> None:
     """One window has both. At a sixtieth of the loudness Whisper writes the loud part only."""
@@ -129,7 +129,9 @@ def spoken(text: str, voice: str) -> Block:
     return np.asarray(soxr.resample(samples, said[0].rate, RATE), np.float32)
 
 
-def test_german_recording_is_found_to_be_german(engine: WhisperEngine) -> None:
+def test_german_recording_is_detected_as_german_and_keeps_80_percent_of_its_words(
+    engine: WhisperEngine,
+) -> None:
     if not (REFERENCES / "manifest.json").exists():
         pytest.skip("NOT TESTED: no recordings with references (VIBEVOICE_BENCH_AUDIO)")
     entries = json.loads((REFERENCES / "manifest.json").read_text("utf-8"))

@@ -114,7 +114,7 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     found.free.set()
 
 
-def test_finals_have_requested_accuracy_and_partials_are_quick(
+def test_accurate_finals_use_5_beams_and_word_times_and_partials_use_neither(
     ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
@@ -131,7 +131,7 @@ def test_finals_have_requested_accuracy_and_partials_are_quick(
         assert (wish.temperature, wish.retries) == (0.0, False)
 
 
-def test_short_window_is_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
+def test_windows_of_50_ms_to_30_s_are_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
         assert ear.model.recognize(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0

@@ -175,7 +175,7 @@ def test_random_tokens_of_few_words_are_repetition_loop() -> None:
     ("no_speech", "log_probability", "silence"),
     [(0.9, -1.5, True), (0.9, -0.3, False), (0.1, -1.5, False)],
 )
-def test_no_speech_counts_only_if_words_are_unlikely_too(
+def test_window_is_silence_only_if_no_speech_is_likely_and_words_are_unlikely(
     no_speech: float, log_probability: float, silence: bool
 ) -> None:
     assert is_silence(no_speech, log_probability) is silence
@@ -202,7 +202,7 @@ def test_precision_maps_to_compute_type_of_device(
     assert compute_type_of(Precision(precision), device, supported) == (Precision(used), name)
 
 
-def test_device_is_requested_one_or_error() -> None:
+def test_requested_device_is_used_and_missing_cuda_is_an_error() -> None:
     assert [choose_device("auto", 0), choose_device("auto", 1), choose_device("cpu", 1)] == [
         "cpu",
         "cuda",
