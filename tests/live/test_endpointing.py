@@ -49,7 +49,7 @@ def test_utterance_includes_its_pre_roll_and_post_roll() -> None:
     ]
 
 
-def test_all_of_a_buffer_is_one_utterance_though_nothing_sounds_of_speech() -> None:
+def test_all_audio_setting_makes_one_utterance_even_of_silence_until_the_commit() -> None:
     for count in (1, 2, 100):
         endpointer = Endpointer(ALL_AUDIO, at=7)
         assert told(endpointer, (0.0, count)) == [UtteranceBegan(7)]
@@ -94,7 +94,7 @@ def test_endless_speech_is_cut_at_the_least_likely_frame_of_the_second_half() ->
     assert told(endpointer, (QUIET, 16))[-1] == UtteranceEnded(frames(100), "silence")
 
 
-def test_endless_speech_is_cut_behind_what_an_engine_cannot_take_back() -> None:
+def test_endless_speech_is_cut_only_after_audio_that_the_engine_has_already_transcribed() -> None:
     by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
     for heard, cut in ((60, 70.5), (80, 80), (99, 99)):
         endpointer = Endpointer(by)

@@ -92,7 +92,7 @@ async def test_error_that_ended_the_session_comes_after_its_events(told: EventLo
         await anext(story)
 
 
-def test_restarted_engine_is_given_the_open_turn(told: EventLog) -> None:
+def test_restarted_engine_is_given_the_open_turn_and_the_segments_so_far(told: EventLog) -> None:
     assert told.so_far(0.0) == live_events.LiveSessionStart()
     for event in (
         live_events.SpeechStarted(0, 0.0),
@@ -114,7 +114,9 @@ def test_restarted_engine_is_given_the_open_turn(told: EventLog) -> None:
     assert (after.at, after.turn, after.piece, after.open) == (3.0, 2, 5, 0)
 
 
-def test_restarted_engine_is_given_the_confidence_in_the_language(told: EventLog) -> None:
+def test_restarted_engine_gets_the_language_confidence_and_whether_a_notice_was_sent(
+    told: EventLog,
+) -> None:
     told.add(dataclasses.replace(final(0, 0), confidence=Confidence(-6.0, 8)))
     told.add(dataclasses.replace(final(0, 1), confidence=Confidence(-9.0, 8)))
     begin = told.so_far(2.0)

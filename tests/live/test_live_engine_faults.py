@@ -149,7 +149,7 @@ async def test_session_that_kills_the_engine_fails_and_others_lose_nothing(
         await all_heard(one)
 
 
-def test_session_ends_only_after_deaths_in_its_own_calls() -> None:
+def test_session_is_ended_only_by_engine_crashes_during_its_own_calls() -> None:
     deaths = EngineDeathCounter()
     for _ in range(100):
         assert not deaths.add(WorkerDied("of another", began=False), 1.0)
@@ -160,7 +160,7 @@ def test_session_ends_only_after_deaths_in_its_own_calls() -> None:
     assert deaths.add(WorkerDied("its own"), 1.0)
 
 
-def test_session_alone_at_engine_deaths_at_different_places_is_ended() -> None:
+def test_session_that_was_the_only_one_running_at_several_engine_crashes_is_ended() -> None:
     deaths = EngineDeathCounter()
     alone = [WorkerDied("its own", sole=True) for _ in range(MAX_SOLE_DEATHS)]
     assert [deaths.add(died, float(place)) for place, died in enumerate(alone)] == [
@@ -172,7 +172,7 @@ def test_session_alone_at_engine_deaths_at_different_places_is_ended() -> None:
         assert not deaths.add(WorkerDied("its own or another's"), float(place))
 
 
-def test_unexplained_engine_deaths_are_survived_a_few_times_at_one_place() -> None:
+def test_session_survives_a_few_unexplained_engine_crashes_at_one_audio_position() -> None:
     deaths, died = EngineDeathCounter(), WorkerDied("by itself", began=False, explained=False)
     for place in (1.0, 2.0):
         assert [deaths.add(died, place) for _ in range(MAX_UNEXPLAINED_DEATHS)] == [
@@ -199,7 +199,7 @@ async def fault_after(session: Session, faults: Iterable[Exception]) -> Exceptio
 
 
 @pytest.mark.parametrize("sent", [0, 32_000], ids=["at the opening", "on audio"])
-async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
+async def test_session_fails_with_engine_crashed_if_the_engine_keeps_crashing(sent: int) -> None:
     session = waiting_session()
     session.input_log.add(bytes(sent), SampleEncoding.PCM16, RATE)
     died = WorkerDied("by itself", began=False, explained=False)
@@ -210,7 +210,9 @@ async def test_engine_that_keeps_dying_is_given_up(sent: int) -> None:
 
 @virtual_time
 @pytest.mark.parametrize("busy", [MAX_BUSY_LOADS, MAX_BUSY_LOADS + 1])
-async def test_session_waits_a_while_for_a_machine_that_can_start_no_engine(busy: int) -> None:
+async def test_session_retries_an_engine_load_on_a_busy_machine_a_limited_number_of_times(
+    busy: int,
+) -> None:
     loads = iter([errors.MachineBusy()] * busy)
     wrong = await fault_after(waiting_session(), chain(loads, [ASKED_AT_LAST]))
     assert isinstance(wrong, type(ASKED_AT_LAST) if busy == MAX_BUSY_LOADS else errors.MachineBusy)
@@ -218,7 +220,9 @@ async def test_session_waits_a_while_for_a_machine_that_can_start_no_engine(busy
 
 
 @virtual_time
-async def test_session_waits_as_long_for_an_engine_after_each_death_of_one() -> None:
+async def test_retries_of_engine_loads_on_a_busy_machine_begin_anew_after_each_engine_crash() -> (
+    None
+):
     busy = [errors.MachineBusy()] * MAX_BUSY_LOADS
     died = WorkerDied("by itself", began=False, explained=True)
     wrong = await fault_after(waiting_session(), [*busy, died, *busy, ASKED_AT_LAST])
@@ -226,7 +230,7 @@ async def test_session_waits_as_long_for_an_engine_after_each_death_of_one() -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")
-def test_executing_calls_are_known_after_the_death_of_the_process() -> None:
+def test_executing_calls_are_known_after_the_worker_process_was_killed() -> None:
     page = BegunCallsPage()
     there, here = os.pipe()
     child = os.fork()
@@ -243,7 +247,7 @@ def test_executing_calls_are_known_after_the_death_of_the_process() -> None:
     os.close(here)
 
 
-async def test_exclusive_call_executes_while_no_other_does() -> None:
+async def test_exclusive_rpc_call_executes_while_no_other_does() -> None:
     executing, at_work, most = BegunCalls(None), set[int](), dict[int, set[int]]()
 
     def work(call: int, *, alone: bool) -> None:
@@ -258,7 +262,7 @@ async def test_exclusive_call_executes_while_no_other_does() -> None:
     assert (most[1], most[2]) == ({1}, {2})
 
 
-def test_calls_begin_in_the_order_of_their_requests_exclusive_ones_too() -> None:
+def test_rpc_calls_begin_in_the_order_of_their_requests_exclusive_ones_too() -> None:
     executing, begun = BegunCalls(None), list[int]()
 
     def waiting(count: int) -> None:

@@ -301,7 +301,7 @@ async def test_absurd_option_values_are_refused_without_harm_to_other_sessions(
         ("/v1/realtime?model=gpt-realtime", "no JSON", 1008),
     ],
 )
-async def test_client_that_sends_only_invalid_messages_is_told_and_closed(
+async def test_client_that_sends_only_invalid_messages_is_rate_limited_and_closed(
     service: Server, path: str, message: str, code: int
 ) -> None:
     async with wire(service, path) as socket:

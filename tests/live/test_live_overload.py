@@ -136,7 +136,9 @@ async def until(socket: ClientConnection, *kinds: str, **fields: Any) -> dict[st
             return dict(body)
 
 
-async def test_session_too_many_is_refused_at_its_first_word_on_every_wire(slow: Server) -> None:
+async def test_session_beyond_capacity_is_refused_when_it_first_speaks_on_every_wire(
+    slow: Server,
+) -> None:
     async with crowd(slow, 0, "error") as refused:
         assert (refused["code"], refused["retry_after"]) == (FULL.code, 5)
 

@@ -217,7 +217,7 @@ def _is_summed_up(told: list[LiveEvent]) -> bool:
     return any(isinstance(one, Summary) for one in told)
 
 
-def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> None:
+def test_all_audio_setting_leaves_noise_unrecognized_and_recognizes_quiet_speech() -> None:
     asked: list[int] = []
 
     def counted(request: SegmentRequest) -> RecognitionHypothesis:
@@ -241,7 +241,7 @@ def test_words_of_noise_are_not_asked_for_where_all_audio_is_recognized() -> Non
     assert len(asked) == 1
 
 
-def test_draft_of_turns_is_finished_though_its_last_audio_is_silence() -> None:
+def test_draft_of_a_diarizing_engine_is_finished_even_if_its_last_audio_is_silence() -> None:
     def growing(request: SegmentRequest) -> RecognitionHypothesis:
         return RecognitionHypothesis(f"{len(request.audio) // LIVE_RATE} s", draft="state")
 
@@ -279,7 +279,9 @@ def hall_of_turns(hear: RecognizeFunction, tick_s: float = TICK_INTERVAL_S) -> L
     )
 
 
-def test_audio_behind_a_pass_of_an_engine_of_turns_counts_as_waiting_and_late() -> None:
+def test_audio_that_waits_for_a_diarizing_engine_counts_as_backlog_and_makes_partials_late() -> (
+    None
+):
     heard, go_on = threading.Semaphore(0), threading.Event()
 
     def held(request: SegmentRequest) -> RecognitionHypothesis:
@@ -302,7 +304,9 @@ def test_audio_behind_a_pass_of_an_engine_of_turns_counts_as_waiting_and_late() 
     assert [one.notice.code for one in told if isinstance(one, NoticeRaised)] == ["partials_late"]
 
 
-def test_partial_of_turns_with_an_order_behind_it_is_as_urgent_as_a_final() -> None:
+def test_partial_of_a_diarizing_engine_is_as_urgent_as_a_final_if_a_commit_waits_behind_it() -> (
+    None
+):
     order, go_on = list[str](), threading.Event()
 
     def held(request: SegmentRequest) -> RecognitionHypothesis:
@@ -330,7 +334,7 @@ def test_partial_of_turns_with_an_order_behind_it_is_as_urgent_as_a_final() -> N
     assert order[:2] == ["w20", "w40"], "not first the client that was served less"
 
 
-def test_cancel_stops_a_pass_and_what_came_before_it_is_not_recognized() -> None:
+def test_cancel_stops_the_running_recognition_and_audio_before_it_is_not_recognized() -> None:
     heard, told = list[int](), list[LiveEvent]()
 
     def until_cancelled(request: SegmentRequest) -> RecognitionHypothesis:
@@ -352,7 +356,7 @@ def test_cancel_stops_a_pass_and_what_came_before_it_is_not_recognized() -> None
     assert not any(isinstance(one, Final) for one in told)
 
 
-def test_audio_behind_a_pass_of_turns_is_looked_at_when_that_ends() -> None:
+def test_audio_that_waits_for_a_diarizing_engine_is_recognized_as_soon_as_a_pass_ends() -> None:
     heard = list[int]()
 
     def at_once(request: SegmentRequest) -> RecognitionHypothesis:
@@ -366,7 +370,9 @@ def test_audio_behind_a_pass_of_turns_is_looked_at_when_that_ends() -> None:
 
 
 @pytest.mark.parametrize("client", ["one", "another"])
-def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(client: str) -> None:
+def test_microphone_session_is_neither_refused_nor_delayed_by_a_file_sent_at_once(
+    client: str,
+) -> None:
     order, go_on = list[str](), threading.Event()
 
     def held(request: SegmentRequest) -> RecognitionHypothesis:
@@ -406,7 +412,7 @@ def test_file_that_is_sent_at_once_neither_refuses_nor_delays_a_microphone(clien
     hall.close()
 
 
-def test_worker_whose_device_is_lost_ends_so_that_sessions_resume_in_another() -> None:
+def test_live_worker_process_exits_with_code_1_if_its_gpu_is_lost() -> None:
     program = """
 from sidecar import errors
 from sidecar.live.runtime.live_scheduler import LiveRecognizers

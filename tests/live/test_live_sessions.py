@@ -102,7 +102,7 @@ async def test_speech_gives_turns_and_a_summary(open_service: Open) -> None:
 
 
 @pytest.mark.parametrize(("wire", "first"), [("live", ["engine_loading"]), ("yap", [])])
-async def test_engine_load_is_a_notice_at_once_and_no_overload(
+async def test_loading_the_engine_gives_a_notice_at_once_and_no_overload_notice(
     wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "2")
@@ -131,7 +131,9 @@ async def test_duration_of_the_summary_is_exact_to_the_sample(open_service: Open
 
 @pytest.mark.slow_except("[1]")
 @pytest.mark.parametrize("kills", [1, 3])
-async def test_engine_that_dies_costs_a_notice_and_no_word(open_service: Open, kills: int) -> None:
+async def test_killed_engine_costs_a_notice_and_at_most_a_few_words(
+    open_service: Open, kills: int
+) -> None:
     service = await open_service()
     options = LiveOptions(partials=False, turns=TurnControl.CLIENT)
 
@@ -164,7 +166,7 @@ async def test_engine_that_dies_costs_a_notice_and_no_word(open_service: Open, k
     assert starts == sorted(starts)
 
 
-async def test_forgiving_session_goes_on_without_the_audio_that_killed_two_engines(
+async def test_forgiving_session_continues_without_audio_during_which_two_engines_were_killed(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its client ended and dropped meanwhile is told in its order, all of it; that the next
@@ -282,7 +284,7 @@ async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(open_serv
         service.live.open(ANONYMOUS, LiveOptions())
 
 
-async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_none(
+async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_turn(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
@@ -309,7 +311,7 @@ async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_none(
 
 
 @pytest.mark.slow
-async def test_recognition_timeout_costs_its_words_and_not_the_session(
+async def test_recognition_timeout_costs_the_words_of_its_utterance_and_not_the_session(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "60")
@@ -322,7 +324,7 @@ async def test_recognition_timeout_costs_its_words_and_not_the_session(
     assert of(told, Summary)
 
 
-async def test_idle_too_long_and_abandoned_sessions_are_ended(open_service: Open) -> None:
+async def test_idle_overlong_and_abandoned_sessions_are_ended(open_service: Open) -> None:
     now = 0.0
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
     service.live.now = lambda: now
@@ -358,7 +360,7 @@ async def test_idle_too_long_and_abandoned_sessions_are_ended(open_service: Open
         service.live.find(ANONYMOUS, left.id)
 
 
-async def test_failed_check_of_one_session_does_not_stop_the_others(
+async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_of_the_others(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -390,7 +392,9 @@ def live_tasks() -> list[asyncio.Task[Any]]:
 
 
 @pytest.mark.slow
-async def test_thousand_sessions_leave_nothing(open_service: Open) -> None:
+async def test_thousand_sessions_leave_no_task_open_file_or_buffered_audio(
+    open_service: Open,
+) -> None:
     service = await open_service(live_sessions=50)
     first = service.live.open(ANONYMOUS, LiveOptions())
     await heard(first, SPEECH[: 3 * RATE])
@@ -416,7 +420,9 @@ def os_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_session_whose_client_left_while_its_audio_waited_can_be_idle() -> None:
+async def test_session_can_become_idle_if_its_client_left_while_audio_waited_for_the_buffer() -> (
+    None
+):
     now = 0.0
     session = Session(
         "s", "", LiveOptions(), SessionBounds(idle_s=9, buffer_s=1), InputLogTotals(1), lambda: now
@@ -443,7 +449,7 @@ async def test_session_whose_client_left_while_its_audio_waited_can_be_idle() ->
         ({"language": "en_GB"}, ""),
     ],
 )
-async def test_options_are_checked_alike_at_the_begin_and_at_a_change(
+async def test_live_options_are_checked_alike_at_the_begin_and_at_a_change(
     open_service: Open, wished: dict[str, Any], code: str
 ) -> None:
     service = await open_service(engine="moonshine")

@@ -59,7 +59,7 @@ def test_segment_without_embedding_has_the_label_before_it_or_else_after_it(
     assert labels(speakers, 4) == expected
 
 
-def test_segments_of_a_word_each_are_one_speaker() -> None:
+def test_segments_of_at_most_a_second_each_are_one_speaker() -> None:
     speakers = LiveSpeakerLabels()
     for piece in range(6):
         speakers.hear(piece, voice(piece), 0.5 + piece / 10)
@@ -83,7 +83,7 @@ def test_labels_are_revised_when_one_voice_turns_out_to_be_two() -> None:
     assert labels(speakers, 6) == [0, 1, 0, 1, 0, 1]
 
 
-def test_forgotten_segment_counts_for_no_label() -> None:
+def test_dropped_segment_counts_for_no_speaker_label() -> None:
     speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     speakers.forget(0)
@@ -96,7 +96,7 @@ def test_forgotten_segment_counts_for_no_label() -> None:
     assert set(speakers.voices) == {0}
 
 
-def test_embedding_that_is_made_again_is_clustered_anew_and_leaves_no_voice() -> None:
+def test_recomputed_embedding_is_clustered_anew_and_the_former_leaves_no_speaker() -> None:
     speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     mixed = (voice(7) + voice(8)) / math.sqrt(2)
@@ -111,7 +111,7 @@ def test_embedding_that_is_made_again_is_clustered_anew_and_leaves_no_voice() ->
     assert set(speakers.voices) == {0, 1}
 
 
-def test_decision_about_an_embedding_that_was_dropped_meanwhile_labels_no_other() -> None:
+def test_late_clustering_of_a_dropped_embedding_does_not_label_the_one_that_replaced_it() -> None:
     speakers = LiveSpeakerLabels()
     for piece, who in enumerate((7, 8, 7)):
         hear(speakers, piece, who)
@@ -136,7 +136,7 @@ def test_clustering_is_asked_for_less_often_the_longer_a_session_is() -> None:
     assert count < 130
 
 
-def test_labels_of_before_a_restart_are_not_given_to_new_voices() -> None:
+def test_speaker_labels_from_before_a_restart_are_not_given_to_new_voices() -> None:
     speakers = LiveSpeakerLabels({0: 0, 1: 1, 2: None})
     hear(speakers, 3, 7)
     assert speakers.tell(3) == 2

@@ -77,7 +77,7 @@ def test_silent_sessions_that_all_begin_to_speak_stay_and_lose_utterances() -> N
     assert len(whole) >= 15, "the first to speak are heard all the time"
 
 
-def test_partials_go_first_then_labels_then_utterances() -> None:
+def test_overload_sheds_partials_first_then_labels_then_utterances() -> None:
     people = [*talkers(20), *listeners(100, listens_s=15)]
     for number, one in enumerate(people[20:]):
         one.begins = number / 10
@@ -164,7 +164,7 @@ def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
     assert (share.at(102.0), share.ahead) == (1.0, True)
 
 
-def test_speech_of_a_microphone_is_never_ahead() -> None:
+def test_speech_at_the_pace_of_a_microphone_is_never_counted_as_ahead_of_real_time() -> None:
     share = load_shedding.SpeechShare(0.0)
     for step in range(1, 1000):
         share.spoken(0.5, step / 2)  # in pieces that are processed together

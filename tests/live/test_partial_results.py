@@ -26,7 +26,7 @@ def test_common_prefix_of_two_hypotheses_is_stable() -> None:
     assert agreement.update("one two three four") == PartialText("one two", "one two", "three four")
 
 
-def test_agreement_ignores_case_and_marks_and_keeps_the_newest() -> None:
+def test_stable_text_ignores_case_and_punctuation_and_has_the_newest_spelling() -> None:
     agreement = HypothesisAgreement()
     agreement.update("Well, this")
     assert agreement.update("well this. Is") == PartialText("well this.", "well this.", "Is")
@@ -45,7 +45,7 @@ def test_stable_text_only_grows(texts: list[str]) -> None:
         before = shown.stable
 
 
-def test_shorter_hypothesis_takes_nothing_back() -> None:
+def test_shorter_hypothesis_does_not_shorten_the_stable_text() -> None:
     agreement = HypothesisAgreement()
     for text in ("one two three", "one two three", "one"):
         shown = agreement.update(text)
@@ -82,7 +82,7 @@ def test_client_with_many_sessions_gets_no_more_turns_than_one_with_one() -> Non
     assert order == ["many", "one"] * 3
 
 
-def test_all_work_is_allowed_before_any_was_measured() -> None:
+def test_partials_and_speculative_work_are_allowed_before_any_work_was_measured() -> None:
     pace = WorkPace()
     assert all(pace.allows(one, 0.0) for one in RecognitionUrgency)
 

@@ -77,7 +77,7 @@ def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) -> None:
+def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(seed: int) -> None:
     """An engine answers in order; it dies at any time, and another begins anew."""
     chance = random.Random(seed)
     sound = kept()
@@ -122,7 +122,7 @@ def test_any_order_of_answers_and_deaths_loses_and_doubles_no_commit(seed: int) 
     assert 0 <= settled < 2 * 99, "beside that, what is settled of the first"
 
 
-def test_audio_wanted_by_the_next_engine_is_kept_and_comes_first() -> None:
+def test_settled_audio_that_the_next_engine_needs_is_kept_and_replayed_first() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     for _ in range(4):
@@ -186,7 +186,9 @@ def test_audio_goes_to_every_engine_under_the_options_of_its_arrival(seed: int) 
     assert check(sound.options.prompt, taken(sound)) == prompt
 
 
-async def test_discarded_turn_with_a_change_in_it_is_silent_on_both_sides() -> None:
+async def test_discarded_turn_is_replayed_as_silence_before_and_after_an_option_change_in_it() -> (
+    None
+):
     session = begun()
     await session.send(b"12" * 800)
     session.change(LiveOptions(prompt="other"))
@@ -232,7 +234,7 @@ def told_to(session: Session) -> list[str]:
     return items
 
 
-async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
+async def test_cancel_unanswered_at_an_engine_crash_is_sent_again_to_the_next_engine() -> None:
     session = begun()
     session.cancel()
     assert told_to(session) == ["cancel"]
@@ -253,7 +255,7 @@ async def test_discard_unanswered_at_the_engines_death_is_sent_again() -> None:
     assert dropped(session) == [0, 1, 2]
 
 
-async def test_discard_does_not_overtake_an_earlier_commit() -> None:
+async def test_cancel_does_not_overtake_an_earlier_commit() -> None:
     session = begun()
     await session.send(b"12" * 800)
     session.commit()

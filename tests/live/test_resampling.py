@@ -16,7 +16,7 @@ def tone(seconds: float, rate: int) -> np.ndarray:
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("step", [7, 480, 100_000])
-def test_tone_stays_the_same_at_any_rate_and_chunk_size(rate: int, step: int) -> None:
+def test_resampled_tone_is_the_same_at_any_rate_and_chunk_size(rate: int, step: int) -> None:
     sound, intake = tone(1.0, rate), SampleInput()
     parts = [
         intake.take(sound[at : at + step].tobytes(), SampleEncoding.FLOAT32, rate)
@@ -36,7 +36,7 @@ def test_pcm16_and_float32_give_the_same_samples() -> None:
     assert np.abs(one - other).max() < 1e-4
 
 
-def test_change_of_sample_rate_loses_no_sample() -> None:
+def test_changes_of_sample_rate_lose_at_most_10_samples() -> None:
     intake, parts = SampleInput(), []
     for rate in (16_000, 48_000, 8_000, 16_000, 44_100):
         parts.append(intake.take(tone(0.5, rate).tobytes(), SampleEncoding.FLOAT32, rate))
@@ -59,7 +59,7 @@ def test_ring_buffer_returns_what_it_has_of_a_range(
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_silenced_range_is_silent_and_the_rest_is_as_it_was(begin: int, end: int) -> None:
+def test_silenced_range_of_ring_buffer_is_zero_and_the_rest_unchanged(begin: int, end: int) -> None:
     ring, block = SampleRingBuffer(), np.ones(20, np.float32)
     for _ in range(3):
         ring.append(block)
@@ -70,7 +70,7 @@ def test_silenced_range_is_silent_and_the_rest_is_as_it_was(begin: int, end: int
 
 
 @pytest.mark.parametrize("rate", [8_000, LIVE_RATE, 24_000, 44_100])
-def test_resampled_stretch_and_its_rest_are_as_long_as_the_input(rate: int) -> None:
+def test_resampled_audio_with_its_flushed_rest_is_as_long_as_the_input(rate: int) -> None:
     """And the next one begins anew, at the same rate or another."""
     intake = SampleInput()
     second = (np.ones(rate) * 8192).astype("<i2").tobytes()

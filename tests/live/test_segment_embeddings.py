@@ -425,7 +425,7 @@ def test_restarted_engine_keeps_the_speaker_labels() -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_any_order_of_work_gives_the_labels_of_the_summary(seed: int) -> None:
+def test_speaker_events_in_any_order_of_work_end_with_the_labels_of_the_summary(seed: int) -> None:
     chance = random.Random(seed)
     options = LiveOptions(
         partials=chance.random() < 0.3, endpointing=EndpointingOptions(longest_s=2.0)
@@ -488,7 +488,7 @@ def labels_by_turns(chance: random.Random) -> list[int | None]:
 
 @settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_labels_of_turns_do_not_depend_on_when_embeddings_are_made(seed: int) -> None:
+def test_speaker_labels_do_not_depend_on_when_embeddings_are_computed(seed: int) -> None:
     assert labels_by_turns(random.Random(seed)) == [0, 1, 2, 2, 1, 3]
 
 
@@ -616,9 +616,10 @@ def test_failing_speaker_encoder_costs_labels_and_no_words() -> None:
     with hall_of(Ear(wrong=True), threads=2) as hall:
         told = spoken(hall, talk(ANNE, BERT)).all()
     assert list(followed(told).values()) == [0, 0]
+    assert [one.segment.text for one in told if isinstance(one, Final)] == ["words", "words"]
 
 
-def test_missing_speaker_encoder_is_one_notice() -> None:
+def test_missing_speaker_encoder_is_one_notice_also_after_an_engine_restart() -> None:
     noticed = []
     later = LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))
     with hall_of(None, threads=1) as hall:

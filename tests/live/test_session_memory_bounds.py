@@ -41,7 +41,7 @@ def kept_by(work: Callable[[], object]) -> int:
 
 @pytest.mark.slow_except("waiting for")
 @pytest.mark.parametrize("taken", [True, False], ids=["heard at once", "waiting for an engine"])
-def test_tiny_chunks_take_as_much_memory_as_is_counted(taken: bool) -> None:
+def test_tiny_chunks_take_less_than_twice_the_memory_that_is_counted(taken: bool) -> None:
     def keep() -> input_log.InputLog:
         sound = input_log.InputLog(input_log.InputLogTotals(1 << 30))
         for number in range(20_000):
@@ -95,7 +95,7 @@ async def test_only_the_last_of_unsent_option_changes_is_kept() -> None:
     assert session.received_orders == 1000, "and each counts as received"
 
 
-async def test_no_more_changes_than_the_limit_are_kept_and_the_last_counts() -> None:
+async def test_no_more_option_changes_than_the_limit_are_kept_and_the_last_counts() -> None:
     session = a_session()
     for number in range(3 * input_log.MAX_CHANGES):
         await session.send(bytes(2))

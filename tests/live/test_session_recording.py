@@ -78,7 +78,7 @@ async def test_nan_samples_do_not_hide_the_peak_of_others() -> None:
     tape.close()
 
 
-async def test_file_is_closed_after_its_last_write(
+async def test_recording_closed_during_a_write_frees_its_memory_after_that_write(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
@@ -101,7 +101,7 @@ async def test_full_disk_costs_the_recording_and_not_the_session(
     assert await tape.recording() is None
 
 
-async def test_recording_that_cannot_be_written_at_its_end_is_none(
+async def test_recording_whose_last_write_fails_is_discarded(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     spool.may.set()

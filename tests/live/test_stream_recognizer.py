@@ -221,7 +221,7 @@ def test_without_partials_nothing_is_recognized_before_a_pause() -> None:
     assert not table.of(Partial)
 
 
-def test_running_partial_is_obsolete_at_a_pause(table: Table) -> None:
+def test_running_partial_is_obsolete_once_speech_pauses(table: Table) -> None:
     table.sound(1.0, 0.9)
     partial = table.begun()
     assert not partial.obsolete
@@ -273,7 +273,7 @@ def test_single_turn_session_ends_at_its_first_pause() -> None:
     assert [one.transcript.text for one in table.of(Summary)] == ["over"]
 
 
-def test_dropped_turn_gives_no_more_events(table: Table) -> None:
+def test_cancelled_turn_gives_no_more_events(table: Table) -> None:
     table.sound(1.0, 0.9)
     partial = table.begun()
     table.take(table.recognizer.cancel())
@@ -343,7 +343,7 @@ def test_doubt_about_the_language_survives_a_restart_and_is_one_notice(doubted: 
     assert table.finals[0].confidence == Confidence()
 
 
-def test_audio_after_the_end_of_a_single_turn_session_is_dropped() -> None:
+def test_audio_after_the_first_turn_of_a_single_turn_session_is_dropped() -> None:
     table = Table(LiveOptions(turns=TurnControl.ONE))
     for _ in range(3):  # as a microphone that goes on while the final is recognized
         table.speak(1.0, 0.8)
@@ -365,7 +365,7 @@ def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     assert table.recognizer.backlog_s == 0.0
 
 
-def test_lead_in_is_no_backlog() -> None:
+def test_audio_replayed_from_before_the_start_position_counts_as_no_backlog() -> None:
     """No event says that it is processed: a sender that waits for one would wait for ever."""
     table = Table(begin=LiveSessionStart(at=40.0, lead=12.0))
     for end_s, backlog_s in ((39.0, 0.0), (43.0, 3.0)):
@@ -374,7 +374,9 @@ def test_lead_in_is_no_backlog() -> None:
         assert table.recognizer.backlog_s == backlog_s
 
 
-def test_short_segment_is_recognized_with_a_near_one_before_it() -> None:
+def test_short_segment_is_recognized_with_the_segment_before_it_as_context_if_that_is_near() -> (
+    None
+):
     table = Table(LiveOptions(partials=False), context=True)
     for speech_s, pause_s, text in [
         (2.0, 0.7, "one"),
@@ -423,7 +425,7 @@ def test_audio_of_the_context_is_kept_only_while_it_can_be_used() -> None:
     partials=st.booleans(),
     context=st.booleans(),
 )
-def test_any_order_of_work_gives_complete_events(
+def test_any_order_of_recognition_and_commands_gives_complete_and_consistent_events(
     seed: int, turns: TurnControl, partials: bool, context: bool
 ) -> None:
     chance = random.Random(seed)
@@ -566,7 +568,7 @@ def turns(*texts: tuple[float, str], last: str) -> RecognitionHypothesis:
     return RecognitionHypothesis(last, earlier=tuple(earlier))
 
 
-def test_another_speaker_divides_the_open_segment_where_speech_is_least() -> None:
+def test_change_of_speaker_splits_the_open_segment_where_speech_is_least_likely() -> None:
     table = Table(schedule=dataclasses.replace(TURNS, first_s=1.6))
     table.sound(1.0, 0.9)
     table.sound(0.1, 0.4)
@@ -585,7 +587,7 @@ def test_another_speaker_divides_the_open_segment_where_speech_is_least() -> Non
     assert [one.text for one in table.of(TurnEnded)] == ["yes? no, never."]
 
 
-def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> None:
+def test_speakers_of_an_ended_segment_are_numbered_before_the_next_segment_begins() -> None:
     table = Table(schedule=TURNS)
     table.speak(2.0, 0.7)
     final = table.begun()
@@ -600,7 +602,7 @@ def test_speakers_of_an_ended_segment_come_before_speech_that_follows_it() -> No
     assert starts == sorted(starts)
 
 
-def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
+def test_partial_with_over_a_second_of_audio_waiting_behind_it_gives_partials_late_notice() -> None:
     for behind_s, codes in ((0.9, []), (1.2, ["partials_late"])):
         table = Table(schedule=TURNS)
         table.sound(0.5, 0.9)
@@ -611,7 +613,7 @@ def test_partial_that_begins_late_by_the_audio_behind_it_is_told() -> None:
         assert table.recognizer.backlog_s == pytest.approx(behind_s)
 
 
-def test_final_waits_since_its_audio_came() -> None:
+def test_wait_of_a_final_is_measured_from_the_arrival_of_its_audio() -> None:
     table = Table(schedule=dataclasses.replace(TURNS, first_s=9.0))
     for seconds, came in ((1, 3.0), (1, 5.0), (7, 7.0)):
         table.recognizer.push(np.zeros(seconds * LIVE_RATE, np.float32), came)
@@ -621,7 +623,7 @@ def test_final_waits_since_its_audio_came() -> None:
     assert [one.wait_s for one in table.finals] == [20.0 - 5.0 - 2.0]
 
 
-def test_audio_before_a_cancel_is_looked_at_without_its_words() -> None:
+def test_audio_before_a_cancel_is_processed_without_waiting_for_a_running_recognition() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT), schedule=TURNS)
     table.speak(1.0, 0.7)
     running = table.begun()
@@ -645,7 +647,7 @@ def test_audio_before_a_cancel_is_looked_at_without_its_words() -> None:
     assert table.of(TurnDropped)
 
 
-def test_long_speech_is_cut_behind_what_the_engine_of_turns_has_heard() -> None:
+def test_long_speech_is_cut_after_the_audio_that_a_diarizing_engine_has_recognized() -> None:
     schedule = dataclasses.replace(TURNS, first_s=26.5)
     table = Table(LiveOptions(partials=False), schedule=schedule)
     table.sound(16.0, 0.9)
@@ -684,7 +686,7 @@ assert piece.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
     subprocess.run([sys.executable, "-c", program], env=os.environ | limits, check=True)
 
 
-def test_speakers_change_within_the_audio_that_the_engine_has() -> None:
+def test_change_of_speaker_is_placed_within_the_audio_that_the_engine_has_recognized() -> None:
     table = Table(schedule=TURNS)
     table.sound(2.0, 0.9)
     task = table.begun()
@@ -693,7 +695,7 @@ def test_speakers_change_within_the_audio_that_the_engine_has() -> None:
     assert table.finals[0].segment.end <= task.to / LIVE_RATE
 
 
-def test_next_segment_waits_for_a_running_partial_of_an_engine_of_turns() -> None:
+def test_next_segment_waits_for_a_running_partial_of_a_diarizing_engine() -> None:
     """The engine has one state for the session."""
     table = Table(schedule=TURNS)
     table.sound(1.0, 0.9)
@@ -705,7 +707,7 @@ def test_next_segment_waits_for_a_running_partial_of_an_engine_of_turns() -> Non
     assert table.begun().urgency is RecognitionUrgency.FINAL
 
 
-def test_final_that_was_stopped_keeps_the_text_of_what_was_heard() -> None:
+def test_final_of_partly_recognized_audio_keeps_its_text_and_is_flagged_unheard() -> None:
     table = Table(schedule=TURNS)
     table.speak(2.0, 0.7)
     heard = dataclasses.replace(turns((1.0, "yes?"), last="no."), unheard=True)
@@ -748,7 +750,7 @@ def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     assert [one.turn for one in table.finals] == [1]
 
 
-def test_audio_behind_a_cancel_belongs_to_the_next_turn(table: Table) -> None:
+def test_audio_after_a_cancel_belongs_to_the_next_turn(table: Table) -> None:
     recognizer, half = table.recognizer, FRAME_SAMPLES // 2
     recognizer.push(np.ones(half, np.float32), 0.0)
     recognizer.push(LiveOrder.CANCEL, 0.0)

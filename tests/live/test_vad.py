@@ -53,7 +53,7 @@ def expected(streams: Block) -> npt.NDArray[np.float32]:
     return np.stack(said, axis=1)
 
 
-def test_probabilities_equal_those_of_onnxruntime_alone_and_in_a_batch(
+def test_vad_probabilities_equal_those_of_onnxruntime_alone_and_in_a_batch(
     detector: SileroVad, streams: Block, expected: Block
 ) -> None:
     assert expected.max() > 0.99
@@ -68,7 +68,7 @@ def test_probabilities_equal_those_of_onnxruntime_alone_and_in_a_batch(
     assert alone == pytest.approx(expected[1], abs=1e-5)
 
 
-def test_streams_can_join_and_leave_a_batch_between_frames(
+def test_vad_streams_can_join_and_leave_a_batch_between_frames(
     detector: SileroVad, streams: Block
 ) -> None:
     whole, broken = VadState(), VadState()
@@ -97,7 +97,7 @@ def test_nan_samples_are_silence_and_reset_their_stream(
     assert said[0] == pytest.approx(expected[0, 19], abs=1e-5)
 
 
-def test_matrix_products_use_one_thread(detector: SileroVad) -> None:
+def test_matrix_products_of_numpy_use_one_thread(detector: SileroVad) -> None:
     assert detector
     numpys = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
     assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
@@ -111,7 +111,7 @@ def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
 
 
 @pytest.mark.parametrize("gain", [0.01, 0.003])
-def test_quiet_speech_is_found_for_clients_that_end_their_turns_and_noise_is_not(
+def test_quiet_speech_settings_detect_two_thirds_of_quiet_speech_and_no_noise(
     detector: SileroVad, gain: float
 ) -> None:
     speech = clip("beckett")[: 9 * LIVE_RATE]
@@ -143,7 +143,9 @@ def noises() -> dict[str, Block]:
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.01, 0.0001])
-def test_speech_is_told_from_noise_however_quiet_it_is(detector: SileroVad, gain: float) -> None:
+def test_speech_is_distinguished_from_noise_at_every_loudness(
+    detector: SileroVad, gain: float
+) -> None:
     clicks = noises()["clicks"]
     for name in ("beckett", "endgame_nagg_nell", "two_cities"):
         speech = gain * clip(name)[2 * LIVE_RATE : 5 * LIVE_RATE]
@@ -166,7 +168,7 @@ def found_s(detector: SileroVad, sound: Block, settings: EndpointingOptions) -> 
     return sum(signs.get(type(one), 0) * one.at for one in events) / LIVE_RATE
 
 
-def test_missing_model_is_an_error_that_says_why() -> None:
+def test_missing_vad_model_is_an_error_that_says_why() -> None:
     other = dataclasses.replace(SILERO_MODEL, digest="of another release")
     with pytest.raises(LiveUnavailable, match="lacks the voice activity detector"):
         load_vad(other)
