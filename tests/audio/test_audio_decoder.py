@@ -64,7 +64,7 @@ def test_audio_of_every_codec_correlates_with_the_original(codec: str, studio: S
     assert np.corrcoef(heard, audio[shift : shift + count])[0, 1] > 0.9
 
 
-def test_decoded_samples_stay_within_their_range(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_decoded_as_zero_and_loud_samples_are_clipped(tmp_path: Path) -> None:
     values = [float("nan"), float("inf"), -float("inf"), 7.0, -7.0, 0.25] * 3000
     path = tmp_path / "a.wav"
     path.write_bytes(wav(struct.pack(f"<{len(values)}f", *values), tag=3, bits=32))
@@ -73,7 +73,7 @@ def test_decoded_samples_stay_within_their_range(tmp_path: Path) -> None:
     assert np.isfinite(audio).all()
 
 
-def test_blocks_are_bounded_for_any_length(tmp_path: Path) -> None:
+def test_decoded_blocks_have_a_bounded_number_of_samples(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=8_000, channels=6)
     with path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
@@ -89,7 +89,7 @@ def test_wav_without_samples_is_refused_by_the_probe(tmp_path: Path) -> None:
         probe_audio(file.fileno(), 3600)
 
 
-def test_decoding_stops_at_the_limit(tmp_path: Path) -> None:
+def test_probe_and_decoder_refuse_a_recording_longer_than_the_limit(tmp_path: Path) -> None:
     path = sine(tmp_path / "a.wav", rate=RATE)
     with path.open("rb", buffering=0) as file:
         facts = AudioInfo("wav", "sndfile", None)
@@ -111,7 +111,7 @@ def forty_seconds(studio: Studio) -> tuple[bytes, np.ndarray]:
 
 @pytest.mark.parametrize("count", [0, None], ids=["streamed", "counted"])
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.9, 0.999])
-def test_truncated_flac_is_decoded_to_its_end(
+def test_truncated_flac_is_decoded_up_to_the_cut_and_marked_truncated(
     share: float, count: int | None, forty_seconds: tuple[bytes, np.ndarray]
 ) -> None:
     """``count``: what its header says of its samples; 0: nothing."""
@@ -153,7 +153,7 @@ def test_ffmpeg_gets_one_demuxer_and_no_network(container: AudioContainer) -> No
     assert "-nostdin" in words
 
 
-def test_ffmpeg_runs_with_an_empty_environment_and_bounded_memory(
+def test_ffmpeg_does_not_inherit_secrets_of_the_environment_and_has_a_memory_limit(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
@@ -182,7 +182,7 @@ sys.stdin.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends with its next output")
-def test_ffmpeg_that_hangs_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(tmp_path: Path) -> None:
     held, exe = tmp_path / "held", tmp_path / "ffmpeg"
     os.mkfifo(held)
     # 9, as the pipe by which it ends is the first free one
@@ -232,7 +232,7 @@ def decoded_by(
 
 
 @pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
-def test_stalled_ffmpeg_is_stopped(
+def test_stalled_ffmpeg_is_a_decode_timeout(
     selects: bool, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
     decoder = decoded_by(HANGS, stall_timeout_s=0.1, selects=selects)
@@ -240,7 +240,7 @@ def test_stalled_ffmpeg_is_stopped(
         list(decoder)
 
 
-def test_stopped_ffmpeg_whose_output_ends_is_a_timeout(
+def test_output_that_ends_because_a_stalled_ffmpeg_is_killed_is_a_decode_timeout(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, decoder = threading.Event(), decoded_by(HANGS, stall_timeout_s=0.1, selects=False)
@@ -295,7 +295,7 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     ids=["killed", "terminated", "its_own_handler"],
 )
 @pytest.mark.parametrize("channels", [0, 1])
-def test_ffmpeg_that_is_stopped_is_an_error_and_no_end_of_the_recording(
+def test_ffmpeg_stopped_by_a_signal_is_an_error_and_no_end_of_the_recording(
     channels: int, then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
@@ -327,7 +327,7 @@ def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
 
 @pytest.mark.parametrize("then", ["exit 1", "echo '[error] Input/output error' >&2"])
 @pytest.mark.parametrize("samples", [4000, 0])
-def test_disk_that_fails_for_ffmpeg_too_is_an_error_and_no_end_of_the_recording(
+def test_read_error_of_the_disk_under_ffmpeg_is_an_error_and_no_end_of_the_recording(
     samples: int,
     then: str,
     decoded_by: Callable[..., ffmpeg.FfmpegProcess],
@@ -344,7 +344,7 @@ def test_disk_that_fails_for_ffmpeg_too_is_an_error_and_no_end_of_the_recording(
         list(decoder)
 
 
-def test_stream_with_rubbish_in_it_is_read_once(
+def test_mp3_with_garbage_in_its_middle_is_decoded_to_the_end_without_a_second_reading(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.mp3"
@@ -366,7 +366,7 @@ def test_stream_with_rubbish_in_it_is_read_once(
         pytest.param(errno.ESTALE, OSError, id="deleted"),
     ],
 )
-def test_recording_whose_disk_fails_is_waited_for_unless_it_is_deleted(
+def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_deleted(
     code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sine(tmp_path / "a.wav", rate=96_000)
@@ -385,7 +385,9 @@ def test_recording_whose_disk_fails_is_waited_for_unless_it_is_deleted(
 
 
 @pytest.mark.parametrize("spilled", [True, False])
-def test_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: bool) -> None:
+def test_upload_spool_has_no_file_name_and_is_closed_with_its_source(
+    tmp_path: Path, spilled: bool
+) -> None:
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
     if spilled:
@@ -400,7 +402,9 @@ def test_spool_has_no_name_and_ends_with_its_source(tmp_path: Path, spilled: boo
     source.close()
 
 
-def test_closed_spool_leaves_nothing(tmp_path: Path) -> None:
+def test_closed_upload_spool_leaves_no_file_and_one_without_its_folder_is_an_error(
+    tmp_path: Path,
+) -> None:
     before = opened()
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
@@ -414,7 +418,9 @@ def test_closed_spool_leaves_nothing(tmp_path: Path) -> None:
         spool.spill()
 
 
-def test_spool_without_free_descriptors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_spool_without_free_descriptors_is_uploads_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def none_left(name: str) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -478,7 +484,9 @@ def test_file_deleted_while_it_is_opened_is_refused(
     assert opened() <= before
 
 
-def test_renamed_or_replaced_file_is_read_as_it_was_opened(tmp_path: Path, studio: Studio) -> None:
+def test_file_replaced_after_it_was_opened_is_decoded_as_it_was(
+    tmp_path: Path, studio: Studio
+) -> None:
     for name in ("wav-s16", "m4a"):
         path = new_file(tmp_path / name, studio.bytes(name))
         with open_recording_file(str(path)) as source:

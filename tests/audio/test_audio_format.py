@@ -77,7 +77,9 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
         (b"\x0b\x77\x00\xff\x14\x80", "eac3"),
     ],
 )  # fmt: skip
-def test_magic_number_counts_only_at_its_offset(head: bytes, expected: str | None) -> None:
+def test_first_bytes_of_a_file_name_its_container_or_none(
+    head: bytes, expected: str | None
+) -> None:
     container = detect_container(head)
     assert (container.name if container else None) == expected
 
@@ -125,7 +127,9 @@ def test_mpeg_frames_have_the_length_of_the_standard(header: str, length: int) -
     assert mpeg_frame_length(bytes.fromhex(header)) == length
 
 
-def test_frames_of_real_files_are_contiguous(studio: Studio) -> None:
+def test_computed_frame_lengths_lead_from_frame_to_frame_of_real_aac_and_mp3_files(
+    studio: Studio,
+) -> None:
     for name, frame_length in (
         ("aac", adts_frame_length),
         ("mp3-without-header", mpeg_frame_length),
@@ -160,7 +164,7 @@ def truncated(content: bytes, container: AudioContainer) -> bool:
 @pytest.mark.parametrize(
     ("name", "container"), [("mp3-cbr", "mp3"), ("mp2", "mp3"), ("aac", "aac"), ("ac3", "ac3")]
 )
-def test_piece_of_a_stream_is_known_by_its_next_frames(
+def test_container_of_a_stream_cut_inside_a_frame_is_detected_by_the_next_frames(
     name: str, container: str, skipped: int, studio: Studio
 ) -> None:
     found = detect_container(studio.bytes(name)[skipped : skipped + SNIFF_BYTES])
@@ -168,7 +172,7 @@ def test_piece_of_a_stream_is_known_by_its_next_frames(
     assert found.name == container
 
 
-def test_noise_is_no_piece_of_a_stream() -> None:
+def test_random_noise_is_detected_as_no_container() -> None:
     noise = random.Random(1)
     assert not any(detect_container(noise.randbytes(SNIFF_BYTES)) for _ in range(100))
 
@@ -206,17 +210,19 @@ def test_mp4_truncation_is_seen_in_its_boxes(name: str, studio: Studio) -> None:
         pytest.param(mp4_join([(b"mdat", bytes(5))]) + b"TAGtitle", False, id="tag-behind"),
     ],
 )
-def test_mp4_boxes_of_any_size_are_counted(content: bytes, expected: bool) -> None:
+def test_mp4_is_truncated_if_a_box_claims_more_bytes_than_there_are(
+    content: bytes, expected: bool
+) -> None:
     assert truncated(content, MP4) is expected
 
 
-def test_format_without_a_length_is_not_called_truncated(studio: Studio) -> None:
+def test_container_without_a_length_is_not_called_truncated(studio: Studio) -> None:
     assert not truncated(studio.bytes("flac")[:1000], FLAC)
 
 
 @pytest.mark.skipif(not hasattr(os, "pread"), reason="this system cannot read without moving")
 @pytest.mark.parametrize(("name", "container"), [("ogg-opus", OGG), ("m4a", MP4)], ids=str)
-def test_inspection_does_not_move_the_file_position(
+def test_truncation_check_does_not_move_the_file_position(
     name: str, container: AudioContainer, studio: Studio
 ) -> None:
     with studio.path(name).open("rb", buffering=0) as file:

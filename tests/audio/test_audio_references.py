@@ -33,7 +33,7 @@ def test_upload_is_referenced_by_descriptor_and_a_client_file_by_path(
     assert read(named.open()) == voice
 
 
-def test_released_upload_is_gone_even_if_its_descriptor_number_is_reused(
+def test_reference_to_a_released_upload_is_audio_lost_even_if_its_descriptor_is_reused(
     voice: bytes, tmp_path: Path
 ) -> None:
     with upload(voice) as source:
@@ -83,7 +83,7 @@ def test_changed_client_file_is_refused(harm: Callable[[Path], None], path: Path
         named.open()
 
 
-def test_reference_to_client_file_is_to_the_file_as_it_was_opened(path: Path) -> None:
+def test_client_file_changed_before_its_reference_is_made_is_audio_lost(path: Path) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         changed(path)  # its disk is not asked again: it may not answer
         named = audio_source.recording_ref(source)
@@ -92,7 +92,9 @@ def test_reference_to_client_file_is_to_the_file_as_it_was_opened(path: Path) ->
 
 
 @posix
-def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, path: Path) -> None:
+def test_client_file_outside_the_audio_roots_is_forbidden_when_it_is_opened_again(
+    voice: bytes, path: Path
+) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioPathForbidden) as refused:
@@ -117,12 +119,12 @@ def test_client_file_is_opened_again_by_the_current_rules(voice: bytes, path: Pa
         r"\??\UNC\evil\share\a.wav",
     ],
 )
-def test_path_of_another_machine_is_known_in_every_spelling(path: str) -> None:
+def test_windows_network_path_is_on_another_machine_in_every_spelling(path: str) -> None:
     assert audio_source.leaves_this_machine(path)
 
 
 @pytest.mark.parametrize(
     "path", [r"C:\a.wav", r"\folder\a.wav", "c:/a.wav", r"\\?\C:\a.wav", "//?/d:/a.wav"]
 )
-def test_path_of_a_drive_is_on_this_machine(path: str) -> None:
+def test_windows_path_of_a_drive_is_on_this_machine(path: str) -> None:
     assert not audio_source.leaves_this_machine(path)

@@ -41,20 +41,20 @@ def test_different_voices_on_two_channels_are_both_heard() -> None:
     assert np.allclose(mixed(VOICE, OTHER), (VOICE + OTHER) / 2, atol=1e-6)
 
 
-def test_voice_between_the_channels_is_kept_beside_an_opposite_one() -> None:
+def test_voice_in_phase_is_kept_beside_a_voice_in_opposite_phase() -> None:
     found = mixed(0.3 * VOICE + OTHER, 0.3 * VOICE - OTHER)
     assert np.corrcoef(found, OTHER)[0, 1] > 0.9
     assert np.corrcoef(found, VOICE)[0, 1] > 0.2
 
 
-def test_voice_is_kept_while_a_channel_is_turned_over_for_a_word() -> None:
+def test_voice_is_kept_while_one_channel_inverts_its_polarity() -> None:
     turned = VOICE.copy()
     turned[RATE // 4 : RATE * 3 // 4] *= -1
     found = np.isclose(np.abs(mixed(VOICE, turned, block=RATE)), np.abs(VOICE), atol=1e-6)
     assert found.mean() > 0.97, "all but the fades"
 
 
-def test_channel_that_turns_over_fades_without_a_click() -> None:
+def test_channel_that_slowly_inverts_its_polarity_is_mixed_without_a_click() -> None:
     phase = np.sin(np.arange(RATE) / 20).astype(np.float32) / 2
     turning = (phase * np.linspace(1, -1, RATE)).astype(np.float32)
     steps = np.abs(np.diff(mixed(phase, turning)))
@@ -62,7 +62,7 @@ def test_channel_that_turns_over_fades_without_a_click() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_channel_of_impossible_samples_raises_nothing(value: float) -> None:
+def test_channel_of_nan_infinite_or_huge_samples_raises_nothing(value: float) -> None:
     assert len(mixed(VOICE, np.full(RATE, value, np.float32))) == RATE
 
 
@@ -75,5 +75,5 @@ def test_one_sample_above_full_scale_hides_no_channel() -> None:
     assert np.allclose(mixed(broken, -VOICE)[RATE // 2 :], VOICE[RATE // 2 :], atol=1e-6)
 
 
-def test_block_without_frames_is_empty() -> None:
+def test_mix_of_a_block_without_frames_is_empty() -> None:
     assert len(ChannelMixer(RATE, 2).mix(np.zeros((0, 2), np.float32))) == 0

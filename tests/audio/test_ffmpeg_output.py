@@ -24,14 +24,14 @@ def log_of(text: str) -> FfmpegLog:
     return log
 
 
-def test_length_start_and_tracks_are_those_of_the_input() -> None:
+def test_length_start_and_tracks_of_a_file_are_read_from_ffmpegs_log() -> None:
     log = log_of(HEADER)
     assert (log.total_s, log.start_s, log.is_estimate) == (3630.5, 1.44, False)
     assert log.tracks == [AudioTrack("ger", True, 5.376), AudioTrack(None, False, 0.0)]
     assert (log.described, log.complaints) == (True, 0)
 
 
-def test_length_by_bit_rate_is_an_estimate() -> None:
+def test_length_that_ffmpeg_estimates_by_the_bit_rate_is_marked_as_an_estimate() -> None:
     warning = "[mp3 @ 0x1] [warning] Estimating duration from bitrate, this may be inaccurate\n"
     assert log_of(warning + HEADER).is_estimate
 
@@ -44,13 +44,13 @@ def test_length_by_bit_rate_is_an_estimate() -> None:
         ("[error] Invalid data found when processing input", "damaged"),
     ],
 )
-def test_error_names_the_reason(line: str, reason: str) -> None:
+def test_error_line_of_ffmpeg_gives_the_reason_in_the_error_detail(line: str, reason: str) -> None:
     log = log_of(line)
     assert log.complaints == 1
     assert reason in log.error.detail
 
 
-def test_decoders_excluded_on_purpose_are_no_complaint() -> None:
+def test_codec_outside_our_whitelist_is_not_counted_as_an_ffmpeg_error() -> None:
     assert log_of("[h264 @ 0x1] [error] Codec (h264) not on whitelist 'aac'").complaints == 0
 
 
@@ -79,14 +79,14 @@ def stream(*clusters: tuple[int, list[tuple[int, bytes]]]) -> bytes:
 CONTENT = stream((0, [(0, b"ab"), (20, b"cd")]), (900_000, [(-5, b"ef"), (40, b"")]))
 
 
-def test_blocks_have_their_times() -> None:
+def test_matroska_blocks_are_read_with_their_times() -> None:
     output = TimedOutput(io.BytesIO(CONTENT).read)
     assert output.channels == 2
     assert list(output.blocks()) == [(0.0, b"ab"), (0.02, b"cd"), (899.995, b"ef"), (900.04, b"")]
 
 
 @pytest.mark.parametrize("length", range(len(CONTENT)))
-def test_stream_that_ends_anywhere_is_read_up_to_there(length: int) -> None:
+def test_matroska_stream_cut_at_any_byte_is_read_up_to_the_cut(length: int) -> None:
     output = TimedOutput(io.BytesIO(CONTENT[:length]).read)
     whole = list(TimedOutput(io.BytesIO(CONTENT).read).blocks())
     found = list(output.blocks())
@@ -104,7 +104,7 @@ def test_stream_that_ends_anywhere_is_read_up_to_there(length: int) -> None:
         pytest.param([100.0, 101.0, 0.0, 3.0], [100.0, 0, 0, 2.0], id="clock-set-back"),
     ],
 )
-def test_hole_is_the_time_without_samples_unless_a_clock_was_set(
+def test_hole_between_blocks_has_its_length_unless_the_clock_was_set(
     times: list[float], holes: list[float]
 ) -> None:
     finder = HoleFinder(RATE, 3600)

@@ -73,12 +73,14 @@ def test_mp3_with_a_false_count_has_the_length_of_its_frames(count: int, encoded
         pytest.param(("-c:a", "libmp3lame", "-ar", 44_100, "-ac", 2), id="rate-and-channels"),
     ],
 )
-def test_mp3_files_joined_are_heard_to_the_end(second: tuple[object, ...], encoded: Encode) -> None:
+def test_joined_mp3_files_are_decoded_to_the_end(
+    second: tuple[object, ...], encoded: Encode
+) -> None:
     check(decoded(encoded("mp3", *PLAIN_MP3) + encoded("mp3", *second)), 2 * SECONDS, 0.3)
 
 
 @pytest.mark.parametrize("skipped", [1, 700, 1500])
-def test_mp3_that_begins_inside_a_frame_is_heard_from_the_next(
+def test_mp3_that_begins_inside_a_frame_is_decoded_from_the_next(
     skipped: int, encoded: Encode
 ) -> None:
     check(decoded(encoded("mp3", *PLAIN_MP3)[skipped:]), SECONDS, 0.3)
@@ -87,7 +89,7 @@ def test_mp3_that_begins_inside_a_frame_is_heard_from_the_next(
 @pytest.mark.parametrize(
     ("suffix", "codec"), [("ac3", "ac3"), ("eac3", "eac3"), ("dts", "dca"), ("aac", "aac")]
 )
-def test_stream_cut_inside_a_frame_or_behind_rubbish_is_heard(
+def test_stream_that_begins_inside_a_frame_or_behind_garbage_is_decoded(
     suffix: str, codec: str, encoded: Encode
 ) -> None:
     content = encoded(suffix, "-c:a", codec, "-ar", 44_100, "-strict", -2, "-ac", 2)
@@ -100,7 +102,7 @@ def test_stream_cut_inside_a_frame_or_behind_rubbish_is_heard(
     "before", [b"HTTP/1.0 200 OK\r\n\r\n", b"ID3\4\0\0\0\0\0\2ab", bytes(9999)]
 )
 @pytest.mark.parametrize("suffix", ["wav", "m4a", "aiff", "ogg", "webm"])
-def test_recording_behind_a_tag_zeros_or_the_head_of_a_download_is_heard(
+def test_recording_behind_a_tag_zeros_or_http_headers_is_decoded(
     suffix: str, before: bytes, encoded: Encode
 ) -> None:
     check(decoded(before + encoded(suffix)), SECONDS)
@@ -115,7 +117,7 @@ JOINED = {
 
 @pytest.mark.slow_except("flac", "m4a", "wav", "aiff")
 @pytest.mark.parametrize("suffix", JOINED)
-def test_joined_files_of_any_format_are_heard_to_the_end(suffix: str, encoded: Encode) -> None:
+def test_joined_files_of_any_format_are_decoded_to_the_end(suffix: str, encoded: Encode) -> None:
     one = encoded(suffix, *JOINED[suffix])
     check(decoded(one + one), 2 * SECONDS, 0.3)
     check(decoded(one + encoded("webm", "-c:a", "libopus")), 2 * SECONDS, 0.3)
@@ -136,7 +138,7 @@ FILMS: dict[str, tuple[object, ...]] = {
 )
 @pytest.mark.parametrize("second", ["mp3", "aac", "ogg", "m4a"])
 @pytest.mark.parametrize("first", ["wav", "m4a", "aac", *FILMS])
-def test_joined_files_of_different_formats_are_heard_to_the_end(
+def test_joined_files_of_different_formats_are_decoded_to_the_end(
     first: str, second: str, encoded: Encode
 ) -> None:
     film = encoded(first, *FILMS.get(first, ()))
@@ -160,14 +162,14 @@ TAGS = {
 @pytest.mark.slow_except("frame-", "-aac")
 @pytest.mark.parametrize("second", ["ts", "m2ts", "mpg", "aac"])
 @pytest.mark.parametrize("last", TAGS.values(), ids=TAGS)
-def test_recording_without_a_sign_behind_frames_is_heard(
+def test_stream_without_magic_number_joined_behind_an_mp3_and_its_tags_is_decoded(
     second: str, last: bytes, encoded: Encode
 ) -> None:
     follows = encoded(second, *FILMS.get(second, ()))
     check(decoded(encoded("mp3") + last + follows), 2 * SECONDS, 0.3)
 
 
-def test_many_recordings_of_frames_are_found_without_reading_the_file_for_each(
+def test_many_joined_mp3_and_aac_files_are_found_without_reading_the_file_for_each(
     encoded: Encode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "joined"
@@ -188,24 +190,28 @@ def test_many_recordings_of_frames_are_found_without_reading_the_file_for_each(
 
 @pytest.mark.slow_except("mkv", "[ts", "mp4")
 @pytest.mark.parametrize("first", FILMS)
-def test_recordings_behind_two_films_are_heard(first: str, encoded: Encode) -> None:
+def test_recordings_joined_behind_two_films_are_decoded(first: str, encoded: Encode) -> None:
     second = [*FILMS, *FILMS][[*FILMS].index(first) + 1]
     joined = [encoded(one, *FILMS.get(one, ())) for one in (first, second, "wav", "wav", "mp3")]
     check(decoded(b"".join(joined)), 5 * SECONDS, 0.7)
 
 
 @pytest.mark.parametrize("second", ["m4a", "flv", "mkv"])
-def test_two_equal_recordings_behind_a_film_are_heard(second: str, encoded: Encode) -> None:
+def test_two_equal_recordings_joined_behind_a_film_are_decoded(
+    second: str, encoded: Encode
+) -> None:
     follows = encoded(second, *FILMS.get(second, ()))
     check(decoded(encoded("avi") + follows * 2), 3 * SECONDS, 0.3)
 
 
 @pytest.mark.parametrize("film", ["mkv", "avi"])
-def test_recordings_of_another_format_between_films_are_heard(film: str, encoded: Encode) -> None:
+def test_recordings_of_another_format_joined_between_films_are_decoded(
+    film: str, encoded: Encode
+) -> None:
     check(decoded((encoded(film) + encoded("mp3")) * 2), 4 * SECONDS, 0.5)
 
 
-def test_other_tracks_of_joined_films_are_known(studio: Studio) -> None:
+def test_second_audio_track_of_joined_films_is_decoded_to_the_end(studio: Studio) -> None:
     tracks = ("-map", "0:a", "-map", "0:a", "-c:a", "aac")
     film = studio.make("two-tracks.mp4", "-i", studio.voice, *tracks).read_bytes()
     with upload(film * 2) as source:
@@ -218,7 +224,9 @@ def test_other_tracks_of_joined_films_are_known(studio: Studio) -> None:
 @pytest.mark.parametrize(
     "suffix", ["flac", "ogg", "mp3", "webm", "au"]
 )  # those that a pipe can take
-def test_recording_written_to_a_pipe_is_whole(suffix: str, encoded: Encode, studio: Studio) -> None:
+def test_recording_that_was_written_to_a_pipe_is_decoded_whole(
+    suffix: str, encoded: Encode, studio: Studio
+) -> None:
     content = encoded(suffix, "-seekable", 0)
     check(decoded(content), SECONDS)
 
@@ -244,20 +252,20 @@ def test_tag_behind_a_recording_is_no_truncation(suffix: str, encoded: Encode) -
 @pytest.mark.parametrize(
     "second", [(), ("-ac", 2), ("-ar", 48_000)], ids=["alike", "channels", "rate"]
 )
-def test_all_links_of_a_chained_ogg_are_heard(
+def test_all_links_of_a_chained_ogg_are_decoded(
     codec: str, second: tuple[object, ...], encoded: Encode
 ) -> None:
     first = encoded("ogg", "-c:a", codec)
     check(decoded(first * 2 + encoded("ogg", "-c:a", codec, *second)), 3 * SECONDS)
 
 
-def test_links_of_other_codecs_and_of_flac_are_heard(encoded: Encode) -> None:
+def test_ogg_links_of_different_codecs_and_joined_flac_files_are_decoded(encoded: Encode) -> None:
     opus, vorbis = encoded("ogg", "-c:a", "libopus"), encoded("ogg", "-c:a", "libvorbis")
     check(decoded(opus + vorbis), 2 * SECONDS)
     check(decoded(encoded("flac") + encoded("flac", "-ar", 44_100)), 2 * SECONDS)
 
 
-def test_damaged_link_is_called_truncated(encoded: Encode) -> None:
+def test_chained_ogg_whose_last_link_is_cut_off_is_truncated(encoded: Encode) -> None:
     opus = encoded("ogg", "-c:a", "libopus")
     samples, truncated = decoded(opus + opus[: len(opus) // 2])
     assert SECONDS < len(samples) / RATE < 2 * SECONDS
@@ -267,7 +275,7 @@ def test_damaged_link_is_called_truncated(encoded: Encode) -> None:
 @pytest.mark.parametrize(
     "codec", ["pcm_s24le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "adpcm_ima_wav"]
 )
-def test_wav_with_the_size_of_its_first_block_is_heard_to_the_end(
+def test_wav_whose_header_counts_only_its_first_block_is_decoded_to_the_end(
     codec: str, encoded: Encode
 ) -> None:
     content = bytearray(encoded("wav", "-c:a", codec))
@@ -277,7 +285,7 @@ def test_wav_with_the_size_of_its_first_block_is_heard_to_the_end(
 
 
 @pytest.mark.parametrize("missing", [1, 37, 200])
-def test_adpcm_that_ends_within_a_block_is_whole(missing: int, encoded: Encode) -> None:
+def test_adpcm_wav_that_ends_within_a_block_is_not_truncated(missing: int, encoded: Encode) -> None:
     content = encoded("wav", "-c:a", "adpcm_ima_wav")
     at = content.index(b"data") + 4
     size = int.from_bytes(content[at : at + 4], "little") - missing
@@ -300,7 +308,7 @@ OPEN_ENDED = {  # sign of the samples, bytes to the size behind it, format of th
 @pytest.mark.parametrize(
     "codec", ["pcm_s16", "pcm_s24", "pcm_s32", "pcm_f32", "pcm_f64", "pcm_alaw", "pcm_mulaw"]
 )
-def test_size_of_the_first_block_in_other_headers_ends_nothing(
+def test_audio_whose_header_counts_none_or_only_the_first_block_is_decoded_to_the_end(
     suffix: str, claimed: int, codec: str, encoded: Encode
 ) -> None:
     sign, after, kind = OPEN_ENDED[suffix]
@@ -317,7 +325,7 @@ def test_size_of_the_first_block_in_other_headers_ends_nothing(
 
 
 @pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
-def test_rubbish_behind_the_samples_that_a_header_counts_is_not_heard(
+def test_garbage_behind_the_samples_that_a_header_counts_is_not_decoded(
     suffix: str, encoded: Encode
 ) -> None:
     content = encoded(suffix)
@@ -327,7 +335,7 @@ def test_rubbish_behind_the_samples_that_a_header_counts_is_not_heard(
 
 
 @pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
-def test_samples_that_a_recorder_had_not_counted_yet_are_heard(
+def test_samples_that_a_recorder_had_not_counted_yet_are_decoded(
     suffix: str, encoded: Encode
 ) -> None:
     """It counts now and then, and died in between."""
@@ -337,20 +345,20 @@ def test_samples_that_a_recorder_had_not_counted_yet_are_heard(
     assert len(found) > len(whole) + RATE
 
 
-def test_wav_files_joined_are_heard_to_the_end_at_their_rates(encoded: Encode) -> None:
+def test_joined_wav_files_of_different_rates_are_decoded_to_the_end(encoded: Encode) -> None:
     first, second = encoded("wav"), encoded("wav", "-ar", 44_100, "-ac", 2, "-c:a", "pcm_s24le")
     check(decoded(first + second), 2 * SECONDS)
     check(decoded(first + encoded("wav", "-c:a", "adpcm_ms")), 2 * SECONDS)
 
 
-def test_many_wav_files_joined_are_heard_to_the_end() -> None:
+def test_many_joined_wav_files_are_decoded_to_the_end() -> None:
     part = wav(bytes(3200))
     check(decoded(part * 600), 60.0)
     samples, truncated = decoded(part + b"junk\0\0\0\0" * 2000 + part)
     assert (len(samples), truncated) == (1600, True)
 
 
-def test_big_endian_wav_is_heard() -> None:
+def test_big_endian_wav_is_decoded_to_the_same_samples() -> None:
     tone = (8000 * np.sin(np.arange(RATE) / 5)).astype(">i2")
     little = wav(tone.tobytes())
     fields = (4, 16, 20, 22, 24, 28, 32, 34, 40)
@@ -364,7 +372,9 @@ def test_big_endian_wav_is_heard() -> None:
 
 @pytest.mark.slow_except("mkv", "ts")
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts", "mpg", "flv"])
-def test_sound_keeps_its_place_in_the_film(suffix: str, encoded: Encode, studio: Studio) -> None:
+def test_late_start_and_hole_of_a_films_audio_track_keep_their_times(
+    suffix: str, encoded: Encode, studio: Studio
+) -> None:
     codecs = {"flv": "flv1", "ts": "mpeg2video", "mpg": "mpeg2video"}
     video = ("-c:v", codecs.get(suffix, "mpeg4"))
     sound = ("-c:a", "mp2" if suffix == "mpg" else "aac", "-ar", 44_100)
@@ -382,7 +392,7 @@ def test_sound_keeps_its_place_in_the_film(suffix: str, encoded: Encode, studio:
 
 @pytest.mark.slow_except("mkv", "webm")
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4", "mov", "ts", "flv"])
-def test_hole_and_late_start_of_more_than_ten_minutes_keep_the_times(
+def test_late_start_and_hole_of_more_than_ten_minutes_keep_their_times(
     suffix: str, encoded: Encode, studio: Studio
 ) -> None:
     sound = ("-c:a", "libopus" if suffix == "webm" else "aac", "-ar", 48_000)
@@ -394,7 +404,7 @@ def test_hole_and_late_start_of_more_than_ten_minutes_keep_the_times(
         assert 1800 < onset_s(samples) < 1802
 
 
-def test_recording_without_picture_begins_with_its_first_sample(encoded: Encode) -> None:
+def test_audio_only_file_with_a_late_start_begins_with_its_first_sample(encoded: Encode) -> None:
     content = encoded("webm", "-c:a", "libopus", before=("-itsoffset", 5))
     check(decoded(content), SECONDS)
 
@@ -409,7 +419,7 @@ def test_vorbis_frames_with_uneven_timestamps_leave_no_hole(encoded: Encode) -> 
     check(decoded(encoded("ogg", "-c:a", "libvorbis", "-ar", 48_000, "-ac", 2)), SECONDS, 0.05)
 
 
-def test_later_track_is_heard_if_the_first_cannot_be_decoded(studio: Studio) -> None:
+def test_second_audio_track_is_decoded_if_the_first_cannot_be(studio: Studio) -> None:
     content = studio.make(
         "undecodable-first.mkv",
         *("-i", studio.voice, "-map", "0:a", "-map", "0:a", "-c:a:0", "real_144"),
@@ -418,7 +428,9 @@ def test_later_track_is_heard_if_the_first_cannot_be_decoded(studio: Studio) -> 
     check(decoded(content), SECONDS)
 
 
-def test_index_at_the_end_is_found_through_the_protocol_for_descriptors(studio: Studio) -> None:
+def test_mp4_with_its_index_at_the_end_is_decoded_through_ffmpegs_fd_protocol(
+    studio: Studio,
+) -> None:
     """As on Windows, where a pipe cannot seek."""
     import subprocess
 
@@ -436,7 +448,7 @@ def test_index_at_the_end_is_found_through_the_protocol_for_descriptors(studio: 
         assert os.fsencode(source["protocol_whitelist"]) in (b"fd", b"subfile,fd")
 
 
-def test_floats_in_the_range_of_integers_have_their_level() -> None:
+def test_float_wav_in_the_range_of_16_bit_integers_is_decoded_at_the_right_level() -> None:
     tone = (0.5 * np.sin(np.arange(3 * RATE) / 5)).astype("<f4")
     tone[: 2 * RATE] *= 0.001
     for scale in (1, 32768):
@@ -445,7 +457,7 @@ def test_floats_in_the_range_of_integers_have_their_level() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3])
-def test_one_bad_sample_among_floats_silences_no_others(seconds: float) -> None:
+def test_one_outlier_in_a_float_wav_does_not_rescale_the_other_samples(seconds: float) -> None:
     tone = (0.1 * np.sin(np.arange(int(seconds * RATE)) / 5)).astype("<f4")
     broken = tone.copy()
     broken[500] = 500.0

@@ -40,7 +40,7 @@ def test_each_link_begins_where_its_file_was_joined(
     assert links_of(one * 3, MPEG_TS) == [0], "a film may have anything in it"
 
 
-def test_link_is_found_across_the_border_of_two_reads(studio: Studio) -> None:
+def test_link_whose_header_lies_across_two_reads_is_found(studio: Studio) -> None:
     one = studio.bytes("flac")
     for more in range(9):
         filled = one + bytes((1 << 20) - len(one) - more)
@@ -61,13 +61,13 @@ def test_matroska_element_of_impossible_size_is_no_end_of_a_link() -> None:
     assert links_of(b"\x1aE\xdf\xa3\0" + b"\xff" * 7 + b"\xfe" + bytes(100), MATROSKA) == [0]
 
 
-def test_number_of_links_and_time_are_bounded(studio: Studio) -> None:
+def test_link_search_is_bounded_in_links_and_time(studio: Studio) -> None:
     one = studio.bytes("ogg-opus")
     assert len(links_of(one * 100, OGG)) == 64
     assert len(links_of(one + bytes(1 << 20) + one, OGG, within_s=-1.0)) == 1
 
 
-def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
+def test_link_search_on_a_slow_disk_ends_within_the_read_timeout(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed_s = 0.0
@@ -87,13 +87,13 @@ def test_search_on_a_slow_disk_ends_before_its_worker_is_taken_for_hung(
         assert passed_s < READ_TIMEOUT_S
 
 
-def test_damaged_packets_of_a_film_do_not_divide_it(studio: Studio) -> None:
+def test_mpegts_film_with_lost_bytes_is_one_link(studio: Studio) -> None:
     film = studio.make("film.ts", "-i", studio.voice, "-c:a", "aac").read_bytes()
     half = len(film) // 2
     assert links_of(film[:half] + film[half + 3000 :], MPEG_TS) == [0]
 
 
-def test_wav_of_the_other_byte_order_behind_a_film_is_walked_once(
+def test_big_endian_wav_behind_a_film_is_found_without_an_endless_loop(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = studio.make("film.avi", "-i", studio.voice).read_bytes()

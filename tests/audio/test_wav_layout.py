@@ -35,7 +35,9 @@ def parts_of(content: bytes) -> list[WavPart]:
         ),
     ],
 )
-def test_truncation_is_seen_in_the_data_chunk(content: bytes, expected: bool) -> None:
+def test_wav_is_truncated_if_its_data_chunk_claims_more_bytes_but_for_placeholders(
+    content: bytes, expected: bool
+) -> None:
     (part,) = parts_of(content)
     assert part.is_short is expected
 
@@ -49,12 +51,14 @@ def test_truncation_is_seen_in_the_data_chunk(content: bytes, expected: bool) ->
         pytest.param(b"", id="empty"),
     ],
 )
-def test_file_without_samples_has_no_part(content: bytes) -> None:
+def test_wav_without_samples_has_no_part(content: bytes) -> None:
     assert parts_of(content) == []
 
 
 @pytest.mark.parametrize("claimed", [0, 8, 200, 900, 1000, 1 << 20, 0x7FFFF000, 0xFFFFFFFF])
-def test_samples_reach_up_to_the_end_if_no_chunk_follows_those_claimed(claimed: int) -> None:
+def test_wav_samples_reach_to_the_end_of_the_file_whatever_size_the_header_claims(
+    claimed: int,
+) -> None:
     (part,) = parts_of(wav(SAMPLES, claimed=claimed))
     assert (part.frames, part.is_continued) == (500, claimed < 1000)
 
@@ -62,7 +66,7 @@ def test_samples_reach_up_to_the_end_if_no_chunk_follows_those_claimed(claimed: 
 @pytest.mark.parametrize(
     "behind", [LIST, LIST + b"cue \x02\x00\x00\x00ab", b"junk\1\0\0\0a\0", b"ID3 \1\0\0\0a\0"]
 )
-def test_chunks_behind_the_samples_are_no_samples(behind: bytes) -> None:
+def test_wav_chunks_behind_the_samples_are_no_samples(behind: bytes) -> None:
     (part,) = parts_of(wav(SAMPLES) + behind)
     assert part.frames == 500
 
@@ -76,7 +80,7 @@ def test_wav_files_joined_are_parts_with_their_own_headers() -> None:
     assert third.channels == 2
 
 
-def test_each_of_many_joined_files_is_a_part() -> None:
+def test_each_of_many_joined_wav_files_is_a_part() -> None:
     parts = parts_of((wav(SAMPLES) + LIST) * 1500)
     assert [part.frames for part in parts] == [500] * 1500
 
@@ -90,7 +94,7 @@ def test_each_of_many_joined_files_is_a_part() -> None:
         pytest.param(wav(SAMPLES) + wav(SAMPLES)[:40], id="header-cut-off"),
     ],
 )
-def test_rest_that_is_not_read_is_a_part_without_channels(content: bytes) -> None:
+def test_rest_of_a_wav_beyond_the_parsing_limits_is_a_part_without_channels(content: bytes) -> None:
     parts = parts_of(content)
     assert len(parts) < 4100
     assert [part.channels for part in parts] == [1] * (len(parts) - 1) + [0]
@@ -118,7 +122,7 @@ def test_rf64_has_the_size_of_its_ds64_chunk_or_all_samples() -> None:
     assert part.claimed_bytes == 600
 
 
-def test_header_is_found_behind_zeros_and_a_tag() -> None:
+def test_wav_header_is_found_behind_zeros_or_an_id3_tag() -> None:
     for before in (bytes(1000), b"ID3\x04\x00\x00\x00\x00\x00\x02ab"):
         (part,) = parts_of(before + wav(SAMPLES))
         assert part.frames == 500
