@@ -59,7 +59,7 @@ async def test_owner_with_a_long_queue_leaves_a_place_free_for_another_owner() -
     await work.finish()
 
 
-async def test_owners_take_turns() -> None:
+async def test_owners_take_turns_at_a_single_place() -> None:
     work = Work(1)
     for name in "aaaaabbc":
         work.add(owner(name))
@@ -104,7 +104,7 @@ def test_no_place_is_lost_or_given_twice_under_random_cancellation(
 
 
 @given(st.integers(2, 500))
-def test_single_owner_gets_most_places_and_never_all(slots: int) -> None:
+def test_fair_share_of_a_single_owner_is_most_places_and_never_all(slots: int) -> None:
     taken = Counter[str]()
     while is_within_fair_share(taken["ada"], 1, slots - taken.total()):
         taken["ada"] += 1

@@ -24,14 +24,14 @@ def from_here(*authorizations: str) -> RequestOrigin:
     return RequestOrigin(["localhost"], [], authorizations, peer="127.0.0.1")
 
 
-async def test_without_a_token_this_machine_is_one_owner_with_all_scopes() -> None:
+async def test_without_a_configured_token_local_requests_are_one_owner_with_all_scopes() -> None:
     access = AccessControl(authenticator=Authenticator())
     for origin in (from_here(), from_here("Bearer whatever")):
         assert await access.authenticate(origin) == ANONYMOUS
     assert ANONYMOUS.scopes == ALL_SCOPES
 
 
-async def test_token_of_the_service_identifies_its_owner() -> None:
+async def test_configured_token_gives_an_owner_with_all_scopes_and_is_not_in_the_repr() -> None:
     access = AccessControl(authenticator=Authenticator(TOKEN))
     host = await access.authenticate(from_here(f"Bearer {TOKEN}"))
     assert host.scopes == ALL_SCOPES
@@ -46,7 +46,7 @@ async def test_token_of_the_service_identifies_its_owner() -> None:
         [f"Bearer {TOKEN}", f"Bearer {TOKEN}"],
     ],
 )
-def test_wrong_token_identifies_nobody(sent: list[str]) -> None:
+def test_wrong_token_is_token_invalid_and_no_token_is_token_missing(sent: list[str]) -> None:
     with pytest.raises(errors.TokenInvalid):
         Authenticator(TOKEN).identify(from_here(*sent))
     with pytest.raises(errors.TokenMissing):
@@ -66,7 +66,7 @@ def test_bearer_scheme_is_case_insensitive() -> None:
     ],
     ids=["elsewhere", "unknown", "forwarded"],
 )
-async def test_remote_owner_may_not_name_files(origin: RequestOrigin) -> None:
+async def test_remote_or_forwarded_request_may_not_use_audio_path(origin: RequestOrigin) -> None:
     host = await AccessControl(authenticator=Authenticator(TOKEN)).authenticate(origin)
     assert host.scopes == ALL_SCOPES - {Scope.AUDIO_PATH}
     with pytest.raises(errors.AudioPathForbidden, match="scope 'audio_path'") as refused:
@@ -75,12 +75,12 @@ async def test_remote_owner_may_not_name_files(origin: RequestOrigin) -> None:
     host.demand(Scope.RELOAD)
 
 
-def test_one_name_by_two_methods_is_two_owners() -> None:
+def test_same_name_by_two_authentication_methods_is_two_owners() -> None:
     assert len({Identity("everybody", proof).owner for proof in AuthMethod}) == len(AuthMethod)
 
 
 @pytest.mark.parametrize("scope", sorted(set(Scope) - {Scope.AUDIO_PATH}))
-def test_missing_scope_is_named(scope: Scope) -> None:
+def test_missing_scope_is_named_in_the_error(scope: Scope) -> None:
     with pytest.raises(errors.ScopeMissing, match=f"'{scope}'"):
         ALICE.demand(scope)
     dataclasses.replace(ALICE, scopes=frozenset({scope})).demand(scope)

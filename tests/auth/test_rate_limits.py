@@ -53,7 +53,7 @@ class Clock:
         return self.now
 
 
-def test_empty_bucket_says_when_it_has_more() -> None:
+def test_empty_token_bucket_says_when_it_is_refilled() -> None:
     buckets = TokenBuckets(RateLimit(3, 60))
     assert [buckets.take("a", 0) for _ in range(4)] == [0, 0, 0, 20]
     assert buckets.take("b", 0) == 0, "another's is another"
@@ -64,7 +64,7 @@ def test_empty_bucket_says_when_it_has_more() -> None:
     assert buckets.take("a", 500) == 0, "a clock that goes back gives and takes nothing"
 
 
-def test_bucket_in_debt_pays_it_before_giving_more() -> None:
+def test_token_bucket_in_debt_gives_nothing_until_it_is_paid() -> None:
     buckets = TokenBuckets(RateLimit(3600, 3600))
     assert buckets.wait("a", 0) == 0
     buckets.charge("a", 0, 4600)
@@ -78,7 +78,7 @@ def test_bucket_in_debt_pays_it_before_giving_more() -> None:
     st.integers(5, 50),
     st.floats(1, 100),
 )
-def test_no_window_gets_more_than_rate_and_one_bucket(
+def test_token_bucket_never_gives_more_than_its_rate_plus_one_bucket(
     steps: list[tuple[float, int]], amount: int, window_s: float
 ) -> None:
     buckets, now, had = TokenBuckets(RateLimit(amount, window_s)), 0.0, 0
@@ -150,7 +150,7 @@ def test_address_has_the_rate_of_several_owners_and_each_owner_its_own() -> None
         rate_limiter.fail(here)
 
 
-def test_uploads_count_while_they_arrive() -> None:
+def test_bytes_of_an_upload_count_for_the_upload_limit_while_they_arrive() -> None:
     clock = Clock()
     room = Reservations(10, 1 << 20, clock)
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(upload_bytes=3600))
@@ -166,7 +166,7 @@ def test_uploads_count_while_they_arrive() -> None:
     room.reserve_upload(anna)
 
 
-def test_waiting_audio_is_limited_but_one_recording_has_any_length() -> None:
+def test_queued_audio_of_an_owner_is_limited_but_one_recording_may_have_any_length() -> None:
     anna = Identity("anna", AuthMethod.JWT, limits=OwnerLimits(queued_audio_s=7200))
     check_audio(anna, 100_000, 0.0)
     check_audio(anna, 3600, 3600.0)
@@ -192,7 +192,7 @@ def test_loopback_has_no_rate_limit_unless_set() -> None:
     check_jobs(ANONYMOUS, 10**6)
 
 
-def test_owner_leaves_room_for_others_and_each_may_have_one() -> None:
+def test_one_owner_cannot_take_all_streams_and_each_may_open_one() -> None:
     ada, bob, cleo, dan = (
         Identity(name, AuthMethod.JWT, limits=OwnerLimits(shares=True))
         for name in ("a", "b", "c", "d")
@@ -227,7 +227,7 @@ def ask(gate: AuthGate, token: str) -> Callable[[], Any]:
     return get
 
 
-async def test_only_wrong_tokens_are_delayed_in_the_same_dialect() -> None:
+async def test_wrong_tokens_are_delayed_with_equal_answers_and_right_ones_are_not() -> None:
     pauses: list[float] = []
 
     async def pause(seconds: float) -> None:
@@ -299,7 +299,7 @@ async def test_too_many_requests_return_429_with_retry_after() -> None:
     ("setting", "code"),
     [({"limit_jobs": 2}, "jobs_limited"), ({"limit_queued_hours": 0.001}, "audio_limited")],
 )
-def test_jobs_of_one_owner_are_limited(
+def test_owner_over_the_limit_of_jobs_or_queued_audio_gets_429_until_jobs_end(
     tmp_path: Path, voice: bytes, setting: dict[str, float], code: str
 ) -> None:
     def send() -> httpx.Response:
@@ -321,7 +321,9 @@ def test_jobs_of_one_owner_are_limited(
         wait_until(lambda: send().status_code == 202, "a place is free again")
 
 
-def test_uploads_of_one_owner_are_limited(tmp_path: Path, voice: bytes) -> None:
+def test_owner_over_the_upload_limit_gets_429_with_retry_after(
+    tmp_path: Path, voice: bytes
+) -> None:
     with Server(tmp_path, limit_upload_mb=1) as server:
         big = {"audio": voice + bytes(1 << 20)}
         first = server.client.post("/transcribe", files=big)

@@ -58,7 +58,9 @@ def test_every_attack_is_refused_and_every_issued_token_accepted(attacker: Attac
     assert verifier.verify(attacker.with_kid(attacker.kid))
 
 
-def test_accepted_token_is_refused_later_for_the_same_reasons(attacker: Attacker) -> None:
+def test_accepted_token_is_refused_once_it_expires_is_revoked_or_its_key_is_removed(
+    attacker: Attacker,
+) -> None:
     now = 1_800_000_000.0
     known, revoked = signed_tokens.read_public_keys(attacker.issuer.keys.public), set[str]()
     verifier = signed_tokens.TokenVerifier(lambda: known, lambda: frozenset(revoked), lambda: now)
@@ -77,7 +79,7 @@ def test_accepted_token_is_refused_later_for_the_same_reasons(attacker: Attacker
     assert "key" in str(verifier.refusal(claims.credential))
 
 
-def test_accepted_token_is_checked_again_only_if_it_may_be_refused(
+def test_signature_of_an_accepted_token_is_verified_again_only_if_it_may_be_refused(
     attacker: Attacker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, checks = clock.wall_time(), 0
@@ -113,7 +115,7 @@ def test_accepted_token_is_checked_again_only_if_it_may_be_refused(
     assert checks == 5 + signed_tokens.MAX_ACCEPTED, "the oldest is forgotten"
 
 
-def test_only_one_signature_of_bounded_size_is_verified(
+def test_each_token_right_or_wrong_costs_one_signature_check_of_bounded_size(
     attacker: Attacker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong token costs what a right one does: counted, at the last step before OpenSSL."""
@@ -152,7 +154,7 @@ def test_new_key_signs_and_the_old_one_is_valid_until_deleted(tmp_path: Path) ->
     assert verifier.verify(new)
 
 
-def test_tokens_without_their_package_say_what_to_install(
+def test_signed_tokens_without_pyjwt_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jwt", None)

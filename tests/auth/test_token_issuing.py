@@ -51,7 +51,9 @@ def test_invalid_lifetime_makes_no_token(tmp_path: Path, lasts: float) -> None:
     assert TokenIssuer(tmp_path).issued() == []
 
 
-def test_token_is_stored_nowhere_and_secrets_are_private(tmp_path: Path) -> None:
+def test_issued_token_is_not_stored_and_key_files_are_readable_by_their_user_only(
+    tmp_path: Path,
+) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     token, _ = issuer.create("anna")
     files = [path for path in issuer.folder.rglob("*") if path.is_file()]
@@ -114,7 +116,7 @@ def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     assert "2 tokens are valid again" in caplog.text
 
 
-def test_revocation_list_written_after_the_start_counts(tmp_path: Path) -> None:
+def test_revocation_list_written_after_the_start_is_used(tmp_path: Path) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
     watcher = file_watcher.FileWatcher()

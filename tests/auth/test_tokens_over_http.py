@@ -115,7 +115,7 @@ def test_owner_sees_and_deletes_own_jobs_and_has_only_the_given_scopes(
     assert door.client.get(f"/v1/jobs/{other['id']}", headers=ben).status_code == 200
 
 
-def test_revocation_and_new_key_count_without_a_restart(
+def test_revocation_and_new_public_key_take_effect_without_a_restart(
     door: Server, attacker: Attacker, tmp_path: Path
 ) -> None:
     def states(token: str) -> set[int]:
@@ -161,7 +161,9 @@ class Listener:
 
 
 @pytest.mark.slow
-def test_revoked_token_ends_open_streams_and_waits(door: Server, attacker: Attacker) -> None:
+def test_revoked_token_ends_open_streams_and_waiting_requests(
+    door: Server, attacker: Attacker
+) -> None:
     """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
     made = {name: attacker.issuer.create("listener") for name in ("stays", "goes")}
     who = {name: token for name, (token, _) in made.items()}

@@ -22,7 +22,9 @@ proxied = service_of_module(limit_requests=4, **OURS, forwarded_allow_ips="127.0
 untrusting = service_of_module(**OURS)
 
 
-def test_proxied_request_is_checked_by_host_and_origin_with_its_tls(proxied: Server) -> None:
+def test_request_through_a_trusted_proxy_is_checked_by_host_origin_scheme_and_token(
+    proxied: Server,
+) -> None:
     sent = FORWARDED | {"X-Forwarded-For": "203.0.113.1"} | BEARER
     check_problem(
         proxied.client.get("/v1/jobs", headers=sent | {"Host": "evil.example"}),
@@ -57,14 +59,16 @@ def test_last_forwarded_address_behind_a_proxy_has_its_own_rate_limit(proxied: S
     assert at_once + more <= 16 + meanwhile, "the last one counts, which the proxy wrote"
 
 
-def test_forwarded_headers_of_an_unnamed_proxy_are_ignored(untrusting: Server) -> None:
+def test_forwarded_headers_of_a_proxy_that_is_not_trusted_are_ignored(untrusting: Server) -> None:
     sent = FORWARDED | BEARER | {"Host": "speech.example"}
     assert untrusting.client.get("/v1/jobs", headers=sent).status_code == 200
     page = {"Origin": "https://speech.example"}
     check_problem(untrusting.client.get("/v1/jobs", headers=sent | page), 403, "origin_not_allowed")
 
 
-def test_log_has_address_and_route_of_a_refusal(proxied: Server, untrusting: Server) -> None:
+def test_log_of_a_refused_request_has_address_and_route_and_nothing_private(
+    proxied: Server, untrusting: Server
+) -> None:
     def refused(address: str, method: str, path: str, **sent: str) -> None:
         headers = FORWARDED | {"X-Forwarded-For": address} | sent
         assert proxied.client.request(method, path, headers=headers).status_code in (401, 403, 429)

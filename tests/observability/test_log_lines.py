@@ -103,7 +103,9 @@ def test_refused_live_sessions_are_one_log_line(start_server: StartServer) -> No
     assert "live_sessions" in line
 
 
-async def test_log_names_the_llm_and_a_failed_turn(start_server: StartServer) -> None:
+async def test_log_names_the_llm_and_the_error_of_a_failed_turn_without_its_text(
+    start_server: StartServer,
+) -> None:
     server = start_server(llm="http://127.0.0.1:9", llm_model="little", voice_engine="scripted")
     line = the_line(server, "LLM: ")
     assert "little at http://127.0.0.1:9" in line
@@ -125,7 +127,7 @@ def test_logged_address_has_no_text_of_the_client() -> None:
     assert error_responses.address_in_log("somebody") == "an unknown address"
 
 
-async def test_only_addresses_of_refused_requests_are_parsed_for_their_route(
+async def test_address_is_parsed_and_logged_with_the_route_only_for_refused_requests(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As behind `uvicorn --root-path /speech`."""
@@ -158,7 +160,7 @@ def test_append_only_file_works_as_log_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
-def test_log_old_logs_and_crash_notes_are_private(tmp_path: Path) -> None:
+def test_log_rotated_logs_and_crash_notes_have_mode_0600(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         handler = rotating_file_handler(tmp_path / "log/vibevoice-asr-0.log")
@@ -200,7 +202,7 @@ def test_log_file_that_cannot_be_renamed_keeps_all_lines_and_older_files(
     assert (tmp_path / "asr.log.1").read_text() == "older"
 
 
-def test_log_files_rotate_and_the_oldest_goes(tmp_path: Path) -> None:
+def test_log_files_rotate_and_the_oldest_is_deleted(tmp_path: Path) -> None:
     handler = rotating_file_handler(tmp_path / "asr.log")
     assert isinstance(handler, logging.handlers.RotatingFileHandler)
     for number in range(6):

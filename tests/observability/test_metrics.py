@@ -52,11 +52,13 @@ def test_histogram_buckets_are_cumulative() -> None:
         (Counter(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_many_failures_or_timeouts_are_unhealthy(lately: metrics.Outcomes, why: str | None) -> None:
+def test_health_problem_is_a_majority_of_failures_or_of_timeouts(
+    lately: metrics.Outcomes, why: str | None
+) -> None:
     assert metrics.health_problem(lately) == why
 
 
-def test_old_outcomes_do_not_count_and_take_no_memory() -> None:
+def test_outcomes_older_than_the_window_do_not_count_and_take_no_memory() -> None:
     now = [0.0]
     outcomes = metrics.OutcomeWindow(lambda: now[0])
     for second in range(1000):
@@ -106,7 +108,7 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
     assert 'vibevoice_live_sessions_ended_total{reason="done",wire="live"} 10000.0' in many
 
 
-def test_unheard_final_is_timed_out_past_the_clients_patience_and_failed_before() -> None:
+def test_unrecognized_final_counts_as_timed_out_after_the_patience_and_failed_before() -> None:
     tally = metrics.ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
