@@ -129,7 +129,9 @@ def test_verbose_json_has_no_non_speech_and_stripped_words() -> None:
     assert b"[Music]" in subtitles[0]
 
 
-def test_silence_with_word_timestamps_has_an_empty_list() -> None:
+def test_word_timestamps_of_silence_are_an_empty_list_and_of_speech_without_words_an_error() -> (
+    None
+):
     wish = OpenAIAnswerOptions(
         OpenAIResponseFormat.VERBOSE, granularities=frozenset({OpenAIGranularity.WORD})
     )
@@ -197,7 +199,7 @@ def test_form_fields_become_options_of_a_job() -> None:
         options_of({"language": ["en"], "languages[]": ["de"]})
 
 
-def test_first_of_several_languages_that_the_engine_knows_is_used() -> None:
+def test_several_languages_become_the_only_one_the_engine_knows_or_auto() -> None:
     assert openai_common.engine_language(moonshine.SPEC, ["de", "en"]) == "en"
     assert openai_common.engine_language(whisper.SPEC, ["de", "en"]) == "auto"
     assert openai_common.engine_language(whisper.SPEC, ["de", "German"]) == "de"
@@ -266,7 +268,7 @@ def test_every_error_has_openais_shape_and_says_whether_to_retry(
         assert not openai_common.is_retryable(error)
 
 
-def test_error_names_the_parameter() -> None:
+def test_openai_error_names_the_invalid_parameter() -> None:
     assert openai_common.param_of(errors.FieldInvalid("'known_speaker_names[]' has a name.")) == (
         "known_speaker_names"
     )
@@ -318,7 +320,7 @@ def test_events_of_a_long_transcript_take_a_linear_number_of_comparisons() -> No
     assert 0 < looked[1] < 8 * looked[0]
 
 
-def test_new_speaker_does_not_take_the_place_of_a_revised_segment() -> None:
+def test_segment_of_another_speaker_is_not_taken_for_a_revision_of_a_sent_one() -> None:
     first = Segment(0.0, 10.0, "twenty five dollars", 0)
     second, revised = Segment(0.0, 9.0, "yes I know well", 1), Segment(0.0, 10.0, "$25", 0)
     for speakers in ((0, 1, 0), (None, None, None)):
@@ -342,7 +344,7 @@ fields = st.sampled_from([*vad, *lists, "language", "response_format", "stream",
 
 
 @given(st.dictionaries(fields, st.lists(words, min_size=1, max_size=3)))
-def test_any_form_is_accepted_or_refused(lists: dict[str, list[str]]) -> None:
+def test_random_form_fields_give_options_or_a_bad_request(lists: dict[str, list[str]]) -> None:
     try:
         wish = answer_of(lists)
         said = option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, wish, Precision.AUTO)
@@ -353,7 +355,9 @@ def test_any_form_is_accepted_or_refused(lists: dict[str, list[str]]) -> None:
 
 
 @given(st.lists(st.text(max_size=70), max_size=5), st.lists(st.text(max_size=40), max_size=5))
-def test_any_known_speakers_are_accepted_or_refused(names: list[str], voices: list[str]) -> None:
+def test_random_known_speakers_are_accepted_or_field_invalid(
+    names: list[str], voices: list[str]
+) -> None:
     try:
         known = known_speakers(names, [f"data:audio/wav;base64,{voice}" for voice in voices])
     except errors.FieldInvalid:

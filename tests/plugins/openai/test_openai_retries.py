@@ -85,7 +85,9 @@ async def refused(service: Service, caller: Identity) -> int:
     return caught.value.retry_after
 
 
-async def test_retry_times_of_one_client_hardly_delay_those_of_another(service: Service) -> None:
+async def test_many_refusals_of_one_client_hardly_raise_the_retry_after_of_another(
+    service: Service,
+) -> None:
     _places = await all_places(service)
     first = await refused(service, ADA)
     own = [await refused(service, ADA) for _ in range(40)]
@@ -122,7 +124,7 @@ async def test_many_retries_of_one_owner_leave_places_to_other_owners(
     assert len(served) == 5
 
 
-async def test_request_with_a_known_idempotency_key_needs_no_place(
+async def test_retry_with_a_known_idempotency_key_needs_no_place_in_a_full_queue(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
@@ -132,7 +134,7 @@ async def test_request_with_a_known_idempotency_key_needs_no_place(
     await turns.reserve(retry(), ADA, key.name)
 
 
-async def test_request_that_waits_for_a_place_is_refused_at_once_at_shutdown(
+async def test_retry_that_waits_for_a_place_in_the_queue_is_refused_at_once_at_shutdown(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     _places = await all_places(service)
@@ -312,7 +314,7 @@ def test_retry_to_a_full_queue_waits_for_a_place_and_is_not_refused(busy: Server
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of it behind unread bytes")
-def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
+def test_client_that_hangs_up_while_it_waits_for_a_place_lets_another_wait(
     start_server: StartServer,
 ) -> None:
     """Four wait, whose recordings are not read; once they have gone, another may wait."""
@@ -350,7 +352,7 @@ def test_client_that_hangs_up_leaves_its_waiting_place_to_another(
     wait_until(waits, "there is room for one that waits")
 
 
-def test_job_of_a_timed_out_client_gives_the_engine_to_those_who_wait(
+def test_job_of_a_timed_out_client_is_cancelled_so_that_a_waiting_job_runs(
     start_server: StartServer,
 ) -> None:
     limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1}

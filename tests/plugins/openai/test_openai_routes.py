@@ -122,7 +122,7 @@ def test_response_of_every_format_is_the_golden_one(fmt: str, server: Server) ->
 
 
 @pytest.mark.anywhere
-def test_stream_is_the_golden_one(server: Server) -> None:
+def test_diarized_stream_is_the_golden_one(server: Server) -> None:
     fields = {"model": "whisper-1", "stream": "true", "response_format": "diarized_json"}
     files = {"file": CLIP}
     response = server.client.post("/v1/audio/transcriptions", files=files, data=fields)
@@ -259,7 +259,9 @@ def test_warning_of_a_plain_text_is_in_the_header(server: Server) -> None:
 
 @pytest.mark.parametrize("kind", ["audio/wav", "audio/x-wav; codecs=1", "application/octet-stream"])
 @pytest.mark.anywhere
-def test_recording_as_a_body_has_its_fields_in_the_query(kind: str, server: Server) -> None:
+def test_recording_sent_as_the_body_takes_its_fields_from_the_query(
+    kind: str, server: Server
+) -> None:
     address = "/v1/audio/transcriptions"
     headers = {"content-type": kind}
     plain = server.client.post(address, content=CLIP[1], headers=headers, params={"language": "en"})
@@ -272,7 +274,7 @@ def test_recording_as_a_body_has_its_fields_in_the_query(kind: str, server: Serv
     assert (empty.status_code, empty.json()["error"]["code"]) == (400, "audio_empty")
 
 
-def test_recording_as_a_body_over_the_limit_returns_413(slow: Server) -> None:
+def test_recording_sent_as_a_body_over_the_upload_limit_returns_413(slow: Server) -> None:
     headers = {"content-type": "audio/wav"}
     large = slow.client.post("/v1/audio/transcriptions", content=b"\1" * (5 << 20), headers=headers)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "upload_too_large")
@@ -308,6 +310,10 @@ def check_error(error: openai.APIStatusError, status: int, code: str, param: str
     check_discreet(error.response.text)
 
 
+def jobs_submitted(server: Server) -> int:
+    return int(server.client.get("/metrics.json").json()["vibevoice"]["jobs"]["submitted"])
+
+
 def uploads_in(server: Server) -> list[str]:
     """The uploads that a service has open, where the system tells (Linux)."""
     found = []
@@ -335,11 +341,13 @@ def data_url(recording: bytes) -> str:
         (list("ABCDE"), [data_url(wav(SECOND * 3))] * 5, "more than 4"),
     ],
 )
-def test_invalid_known_speakers_are_refused_before_the_job(
+def test_invalid_known_speakers_are_refused_and_no_job_is_submitted(
     names: list[str], voices: list[str], said: str, ask: Asking, server: Server
 ) -> None:
+    before = jobs_submitted(server)
     with pytest.raises(openai.UnprocessableEntityError, match=said):
         ask(known_speaker_names=names, known_speaker_references=voices)
+    assert jobs_submitted(server) == before
     wait_until(lambda: not uploads_in(server), "nothing of them stays open")
 
 
@@ -527,7 +535,7 @@ def test_speakers_have_their_letters_and_known_ones_their_names(
     assert [one["speaker"] for one in done.segments] == named
 
 
-def test_examples_of_the_docs_run(
+def test_examples_of_the_openai_docs_run(
     server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -115,7 +115,7 @@ def test_raw_samples_have_openais_rate_and_the_requested_speed(speaking: Server)
     assert lengths[1] < 0.65 * lengths[0]
 
 
-def test_events_have_the_same_samples_as_the_body(speaking: Server) -> None:
+def test_sse_events_of_speech_have_the_same_samples_as_the_plain_body(speaking: Server) -> None:
     body = {"input": TEXT, "voice": "low", "response_format": "pcm"}
     plain = speaking.client.post("/v1/audio/speech", json=body).content
     told = speaking.client.post("/v1/audio/speech", json={**body, "stream_format": "sse"})
@@ -180,7 +180,7 @@ def test_audio_is_streamed_and_a_hangup_ends_the_synthesis(slow: Server) -> None
     assert slow.client.post("/v1/audio/speech", json=short, timeout=120).status_code == 200
 
 
-def test_text_beyond_the_waiting_limit_is_refused_with_retry_after(slow: Server) -> None:
+def test_text_beyond_the_limit_of_waiting_speech_is_refused_with_retry_after(slow: Server) -> None:
     body = {"input": "word " * 90, "response_format": "pcm", "model": "tts-1"}
     with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
         sounds = response.iter_raw()  # held, because httpx hangs up once it is gone
@@ -216,7 +216,7 @@ def test_strict_service_refuses_other_models_and_too_much_audio(
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
-def test_short_requests_are_limited_in_number() -> None:
+def test_number_of_speech_requests_at_once_is_limited() -> None:
     quota = speech.SpeechQuota()
     with ExitStack() as held:
         for _ in range(speech.MAX_REQUESTS):
@@ -268,7 +268,7 @@ async def test_client_that_does_not_read_blocks_no_other_speech(fleet: EngineFle
         assert await heard(fleet, "Hi there.", quota)
 
 
-async def test_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
+async def test_speech_of_a_conversation_or_another_owner_waits_for_few_phrases_of_a_busy_owner(
     fleet: EngineFleet,
 ) -> None:
     quota, other = speech.SpeechQuota(), Identity("other", AuthMethod.TOKEN)
@@ -287,7 +287,7 @@ async def test_conversation_waits_for_one_phrase_and_another_owner_for_its_turn(
     assert all(await asyncio.gather(*many))
 
 
-async def test_phrase_of_too_much_audio_is_engine_failed(
+async def test_phrase_synthesized_to_too_much_audio_is_engine_failed(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quota = speech.SpeechQuota()

@@ -18,7 +18,7 @@ from sidecar.plugins.openai import whisper_server
         ("-nth 0.6 -ml 60", {}),
     ],
 )
-def test_options_of_whisper_cpps_server_without_a_meaning_here_have_no_effect(
+def test_whisper_cpps_options_set_host_port_and_language_and_others_have_no_effect(
     words: str, given: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = list[dict[str, object]]()

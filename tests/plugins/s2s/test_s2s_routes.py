@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from llm_server import completions
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
@@ -65,7 +66,9 @@ async def test_typed_text_is_answered_and_invalid_messages_are_skipped(talks: Se
         assert page.kinds()[1:-1] == [*["error"] * 6, "status processing", "sound", "metrics"]
 
 
-async def test_speech_over_a_reply_ends_it_at_what_was_heard(talks: Server) -> None:
+async def test_speech_over_a_reply_interrupts_it_and_its_transcript_is_cut_short(
+    talks: Server,
+) -> None:
     async with Page(talks) as page:
         await page.send(type="text", text=LONGER)
         await page.sound()
@@ -82,7 +85,9 @@ async def test_speech_over_a_reply_ends_it_at_what_was_heard(talks: Server) -> N
         await speaking
 
 
-async def test_reset_begins_a_new_conversation(talks: Server) -> None:
+async def test_reset_during_a_reply_is_confirmed_and_the_next_text_is_answered(
+    talks: Server,
+) -> None:
     async with Page(talks) as page:
         await page.send(type="text", text=LONGER)
         await page.sound()
@@ -90,6 +95,24 @@ async def test_reset_begins_a_new_conversation(talks: Server) -> None:
         await page.until("status", state="reset")
         await page.send(type="text", text="Again.")
         assert (await page.until("transcript", user="Again."))["assistant"] == "You said: Again."
+
+
+async def test_llm_is_given_no_history_from_before_a_reset(start_server: StartServer) -> None:
+    async with completions("plain") as llm:
+        server = start_server(voice_engine="scripted", llm=llm.url)
+        async with Page(server) as page:
+            for text in ("First.", "Second."):
+                await page.send(type="text", text=text)
+                await page.until("transcript")
+            await page.send(type="reset")
+            await page.until("status", state="reset")
+            await page.send(type="text", text="Third.")
+            await page.until("transcript")
+    given = [
+        [one["content"] for one in body["messages"] if one["role"] == "user"]
+        for body in llm.replies
+    ]
+    assert given == [["First."], ["First.", "Second."], ["Third."]]
 
 
 async def test_conversation_beyond_the_limit_is_refused_until_one_ends(talks: Server) -> None:
@@ -104,7 +127,7 @@ async def test_conversation_beyond_the_limit_is_refused_until_one_ends(talks: Se
     await _answers(talks)
 
 
-async def test_reconnecting_client_finds_a_free_place(talks: Server) -> None:
+async def test_client_that_reconnects_below_the_limit_is_admitted_each_time(talks: Server) -> None:
     async with Page(talks) as other:
         await other.next()
         for _ in range(5):

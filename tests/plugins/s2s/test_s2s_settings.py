@@ -7,7 +7,7 @@ from sidecar.plugins import load_settings
 
 
 @pytest.mark.parametrize("ports", ["modern", "8005:0", "70000"])
-def test_impossible_ports_are_refused_with_their_setting(ports: str) -> None:
+def test_invalid_talk_ports_are_refused_with_the_name_of_the_setting(ports: str) -> None:
     with pytest.raises(errors.SettingsInvalid, match="talk_ports"):
         load_settings(talk_ports=ports)
 
