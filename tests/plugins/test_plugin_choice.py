@@ -58,7 +58,7 @@ def test_plugin_without_a_required_one_is_off_or_refused_if_named() -> None:
         names("realtime")
 
 
-def test_setting_of_a_plugin_that_is_there_already_is_refused() -> None:
+def test_plugin_setting_with_the_name_of_a_core_setting_is_refused() -> None:
     class Twin(SettingsGroup):
         """Twin: a setting of the core."""
 
@@ -68,7 +68,7 @@ def test_setting_of_a_plugin_that_is_there_already_is_refused() -> None:
         settings_of((Plugin(name="twin", settings=Twin),))
 
 
-def test_variable_of_a_plugin_that_is_off_is_named_with_the_plugin(
+def test_environment_variable_of_a_plugin_that_is_off_is_named_with_the_plugin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL", "postgresql://me:pw@db/jobs")

@@ -143,7 +143,7 @@ A, B, C = (0, 60, 0, "Ever tried"), (20, 10, 1, "no"), (70, 10, 0, "Ever tried")
     late=st.sets(st.integers(0, 5), max_size=3),
     relabelled=st.sets(st.integers(0, 5), max_size=3),
 )
-def test_recording_has_the_same_words_by_every_protocol(
+def test_recording_has_the_same_words_by_every_file_protocol(
     there: Server, events: Path, said: list[Line], late: set[int], relabelled: set[int]
 ) -> None:
     """Speech that is only known at the end, such as a second speaker's, comes at the end; speakers
@@ -170,7 +170,7 @@ def test_recording_has_the_same_words_by_every_protocol(
             assert deltas == text
 
 
-def test_film_has_the_same_words_at_the_same_times_by_every_protocol(
+def test_film_has_the_same_words_at_the_same_times_by_every_file_protocol(
     server: Server, studio: Studio
 ) -> None:
     """Two tracks, of which the first begins 3 s late and has a hole of 5 s."""
@@ -192,7 +192,7 @@ def test_film_has_the_same_words_at_the_same_times_by_every_protocol(
 
 
 @pytest.mark.slow
-def test_overlapping_talk_has_the_same_words_in_order_by_every_protocol(
+def test_overlapping_speech_has_the_same_words_in_order_by_every_file_protocol(
     start_server: StartServer,
 ) -> None:
     """Two people, and another talk of theirs at the same time, by the embedded engine: it learns of

@@ -78,7 +78,9 @@ def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
     assert found["metadata"]["engine"] == "vibevoice-streaming"
 
 
-async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(there: Server) -> None:
+async def test_realtime_commit_of_a_whole_recording_has_the_words_of_the_model(
+    there: Server,
+) -> None:
     samples = decode_audio_file(tiny_streaming.clip_16k(RECORDING), 24_000)
     raw = (samples * 32767).astype("<i2").tobytes()
     off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
@@ -90,7 +92,7 @@ async def test_whole_buffer_of_a_realtime_session_has_the_words_of_the_model(the
     assert text.split() == " ".join(SAID).split()
 
 
-async def test_realtime_session_that_diarizes_has_the_speakers_of_two_recordings(
+async def test_diarizing_realtime_session_tells_the_speakers_of_two_recordings_apart(
     there: Server,
 ) -> None:
     segments = await diarized(there, first="A")
@@ -126,7 +128,7 @@ async def diarized(server: Server, first: str) -> list[dict[str, Any]]:
             found += await client.until(SEGMENT)
 
 
-async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_model(
+async def test_live_session_without_vad_has_the_words_and_speakers_of_the_model(
     there: Server, pcm: bytes
 ) -> None:
     async with live_wire.wire(there) as socket:
@@ -146,7 +148,7 @@ async def test_all_audio_of_a_live_session_has_the_words_and_speakers_of_the_mod
     assert partial["text"] == "Ever tried,"
 
 
-async def test_names_of_a_client_reach_the_model_by_file_and_live(
+async def test_prompt_of_a_client_reaches_the_model_by_file_and_live(
     there: Server, content: bytes, pcm: bytes
 ) -> None:
     named = [*map(tiny_streaming.named, SAID)]
@@ -207,7 +209,7 @@ def live_worker(server: Server) -> psutil.Process:
     return psutil.Process(found["pid"])
 
 
-async def test_session_whose_worker_is_killed_within_a_turn_has_the_words_and_speakers_of_another(
+async def test_live_session_keeps_words_and_speakers_if_its_worker_is_killed_within_a_turn(
     there: Server, pcm: bytes
 ) -> None:
     async with live_wire.wire(there) as socket:

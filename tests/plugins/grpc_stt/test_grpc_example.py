@@ -14,7 +14,9 @@ EXAMPLE = REPOSITORY / "examples/grpc/captions.py"
 TOKEN = "a token that nobody guesses"
 
 
-def test_example_prints_results_and_refusals(start_server: StartServer, tmp_path: Path) -> None:
+def test_grpc_example_prints_words_and_without_a_key_the_error(
+    start_server: StartServer, tmp_path: Path
+) -> None:
     pytest.importorskip("grpc_tools")
     path = tmp_path / "talk.wav"
     with wave.open(str(path), "wb") as file:

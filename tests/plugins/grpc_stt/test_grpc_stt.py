@@ -170,7 +170,7 @@ def test_vad_threshold_override_zero_differs_from_the_default(client: Client) ->
         assert client.say(name, b"").status is Status.OK
 
 
-def test_stream_ends_with_its_decoding_times(client: Client) -> None:
+def test_trailing_metadata_of_a_stream_has_its_decoding_times(client: Client) -> None:
     client.create("timed", require_token=True)
     failed = client.say("timed", SPEECH)
     client.create("timed")
@@ -196,7 +196,7 @@ def test_cancelled_call_leaves_no_session(client: Client, heard: Server) -> None
 # --- who may come in
 
 
-def test_session_token_from_the_key_is_enough_for_the_stream(stranger: Client) -> None:
+def test_session_token_created_with_the_api_key_is_enough_for_the_stream(stranger: Client) -> None:
     answer = stranger.create("mine", attributes={"api_key": TOKEN})
     assert answer.token_required
     assert len(answer.token) == 32
@@ -250,7 +250,7 @@ def test_ready_line_has_the_grpc_port_also_if_a_service_is_reused(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_streams_at_shutdown_get_all_their_finals(tmp_path: Path) -> None:
+def test_streams_at_shutdown_get_a_last_final_and_unavailable(tmp_path: Path) -> None:
     heard = [threading.Event() for _ in range(20)]
     with (
         Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server,

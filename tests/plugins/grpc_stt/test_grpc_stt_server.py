@@ -58,7 +58,7 @@ def start(inside: Inside) -> Start:
     return inside.listen
 
 
-async def test_port_taken_meanwhile_is_not_shared(start: Start) -> None:
+async def test_grpc_port_taken_before_the_listener_starts_is_port_in_use(start: Start) -> None:
     mine = reserved()
     also = reserved(mine.getsockname()[1])  # nobody listens yet
     await start(access_control(), mine)
@@ -170,7 +170,9 @@ async def test_client_certificate_of_the_configured_authority_is_required(
             await listener.close()
 
 
-def test_invalid_client_authority_is_refused_at_the_start(service: Service, tmp_path: Path) -> None:
+def test_invalid_client_certificate_authority_is_refused_at_the_start(
+    service: Service, tmp_path: Path
+) -> None:
     pair = certificate(tmp_path / "shown")
     for file, why in ((tmp_path / "none.pem", "No such file"), (pair.key, "no usable certificate")):
         with pytest.raises(errors.SettingsInvalid, match=f"(?i){why}"):
@@ -252,7 +254,9 @@ async def test_token_revoked_while_a_result_is_sent_ends_the_stream(
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_unused_session_gives_its_place_back(tmp_path: Path) -> None:
+async def test_session_without_a_stream_is_dropped_and_another_may_be_created(
+    tmp_path: Path,
+) -> None:
     async with Inside(tmp_path, live_sessions=2) as inside:
         caller = await inside.caller()
         for name in ("one", "two"):

@@ -115,7 +115,7 @@ def test_misspelled_setting_in_toml_is_an_error(tmp_path: Path) -> None:
         load_settings(config=tmp_path / "nowhere.toml")
 
 
-def test_folder_as_model_is_accepted_and_unfixed_language_ignored() -> None:
+def test_yaml_model_may_be_a_folder_and_its_language_and_no_timeout_are_converted() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
     meant = yaml_config.convert_yaml_config([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}
@@ -137,7 +137,7 @@ ALL_RECORDINGS = {"grpc_keep": True, "keep_jobs": True, "keep_recordings_mb": 1 
         ({"persist_audio": True, "max_bytes": None}, ALL_RECORDINGS),
     ],
 )
-def test_recording_limits_count_if_audio_is_recorded_and_may_be_null(
+def test_yaml_recording_limits_are_used_only_if_audio_is_persisted_and_may_be_unlimited(
     storage: dict[str, object], settings: dict[str, object]
 ) -> None:
     meant = yaml_config.convert_yaml_config([("server.yaml", {"storage": storage})])

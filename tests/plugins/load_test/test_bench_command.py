@@ -104,7 +104,7 @@ def test_sweep_reports_figures_for_each_number_of_sessions(
 
 
 @pytest.mark.slow
-def test_two_services_alternate_and_the_lesser_one_breaks_its_bound(
+def test_bench_alternates_between_two_services_and_a_broken_bound_is_exit_code_1(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--sessions", "1,4", "--against", server.url, *QUICK]
@@ -123,7 +123,9 @@ def test_two_services_alternate_and_the_lesser_one_breaks_its_bound(
 
 @pytest.mark.system
 @pytest.mark.slow
-def test_started_service_is_measured_by_two_protocols(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_starts_a_service_and_measures_it_by_two_protocols(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = ["--start", "--wire=grpc", "--against=live", "--sessions=2", "--format=jsonl"]
     code = run(["bench", "live", *words, *QUICK, "--fail-if", "lost>0", "--fail-if", "held<1x"])
     said = capsys.readouterr()
@@ -147,7 +149,7 @@ def test_idle_sessions_are_held_without_turns(
 
 
 @pytest.mark.parametrize("wire", ["live", "streaming"])
-def test_silent_server_is_a_timeout(
+def test_bench_counts_a_server_that_never_answers_as_timeouts(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(load_test_clients, "READY_S", 0.1)
@@ -168,7 +170,7 @@ def test_silent_server_is_a_timeout(
     assert "2 failed (timeout)" in said.err
 
 
-def test_recordings_are_measured_on_every_file_protocol(
+def test_bench_measures_recordings_on_every_file_protocol(
     server: Server, voice: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
@@ -200,13 +202,13 @@ def test_bench_without_grpc_says_what_to_install_or_enable(
     assert "pip install -e '.[grpc]'" in capsys.readouterr().err
 
 
-def test_load_test_is_imported_only_when_it_runs() -> None:
+def test_import_of_the_bench_command_does_not_import_the_client() -> None:
     module = "sidecar.plugins.load_test.command"
     code = f"import sys, {module}; sys.exit('vibevoice_asr_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)  # every start imports the command
 
 
-def test_conversation_mode_alternates_speech_and_silence() -> None:
+def test_bench_script_of_a_conversation_alternates_speech_and_silence() -> None:
     clips = [sound((2.0, 0.3)), sound((1.5, 0.3))]
     first, second = (
         script_of(LoadTestMode.CONVERSATION, clips, 9.0, 2.0, number) for number in (0, 1)
@@ -220,14 +222,14 @@ def test_conversation_mode_alternates_speech_and_silence() -> None:
     assert sum(one.speech for one in script_of(LoadTestMode.TALK, clips, 0.0, 2.0, 0).parts) == 1
 
 
-def test_sessions_start_in_steps() -> None:
+def test_bench_sessions_start_in_steps() -> None:
     assert starts(4, 2, 5.0, 1.0) == [0.0, 0.5, 5.0, 5.5]
     assert starts(3, 9, 1.0, 0.0) == [0.0, 1.0, 2.0]
     assert len(starts(100, 5, 2.0, 0.1)) == 100
     assert max(starts(100, 5, 2.0, 0.1)) < 8.1
 
 
-def test_utterances_start_and_end_with_sound() -> None:
+def test_bench_utterances_begin_and_end_with_speech_and_have_a_least_length() -> None:
     raw = sound((1.0, 0.0), (1.0, 0.3), (0.2, 0.0), (0.5, 0.3), (4.0, 0.0), (2.5, 0.3), (1.0, 0.0))
     samples = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
     lengths = [len(one) / 2 / RATE for one in utterances(samples, 2.0)]
@@ -236,7 +238,7 @@ def test_utterances_start_and_end_with_sound() -> None:
     assert utterances(np.zeros(0, np.float32), 1.0) == []
 
 
-def test_words_are_assigned_to_their_utterance() -> None:
+def test_bench_results_are_counted_and_timed_by_the_utterance_they_belong_to() -> None:
     visit = LoadTestSession("0")
     visit.turns = [LoadTestUtterance(at, 10 + at, 2 + at, ended=12 + at) for at in (0.0, 4.0)]
     visit.heard(visit.turn_at(1.0), 11.0, final=False)
@@ -270,7 +272,7 @@ def test_figures_are_percentiles_and_ratios_skip_missing_values() -> None:
     assert compared["audio_per_s"] == 0.5
 
 
-def test_last_line_has_sessions_held_and_cpu_of_other_programs() -> None:
+def test_last_line_of_bench_has_the_most_sessions_held_and_the_cpu_of_other_programs() -> None:
     def row(held: int, sessions: int, others: float | None) -> LoadTestRow:
         side = LoadTestTarget("live http://10.0.0.5:8765", LoadTestLiveWire.LIVE, "")
         cpu = None if others is None else (0.1, 0.5, others)
@@ -288,7 +290,7 @@ def test_last_line_has_sessions_held_and_cpu_of_other_programs() -> None:
     assert elsewhere == "live http://10.0.0.5:8765 held 16 at once, of 16."
 
 
-def test_cpu_of_other_programs_is_told_from_that_of_the_service() -> None:
+def test_cpu_of_other_programs_is_counted_apart_from_the_services() -> None:
     idle = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with idle:
         # real time: a share times its time is processor time, which the program takes anywhere
@@ -326,7 +328,7 @@ def test_load_test_bound_names_the_figure_that_breaks_it(text: str, broken: bool
     assert said is None or text.replace(" ", "") in said
 
 
-def test_table_of_one_service_has_a_column_for_each_session_count() -> None:
+def test_bench_table_of_one_service_has_a_column_for_each_session_count() -> None:
     side = LoadTestTarget("here", LoadTestLiveWire.LIVE, "http://127.0.0.1:1")
     found = [
         [load_test_run.LoadTestRow(side, many, (), dict.fromkeys(NAMES, float(many)))]
@@ -340,7 +342,7 @@ def test_table_of_one_service_has_a_column_for_each_session_count() -> None:
     assert side.name in single
 
 
-def test_rows_are_written_in_every_format() -> None:
+def test_bench_rows_are_written_in_every_format() -> None:
     lines = [{"a": 1, "b": 0.12345, "success": "true"}, {"a": 2, "b": None, "success": "false"}]
     assert render(lines, "csv") == "a,b,success\n1,0.123,true\n2,,false\n"
     assert render(lines, "tsv").splitlines()[1] == "1\t0.123\ttrue"

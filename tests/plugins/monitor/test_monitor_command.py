@@ -62,7 +62,9 @@ def test_monitor_without_a_service_says_so_and_fails(capsys: pytest.CaptureFixtu
     assert said.err == "vibevoice-asr: Nothing answers there.\n"
 
 
-def test_token_goes_only_to_the_service(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_monitor_sends_its_token_to_the_service_and_not_to_the_metrics_url(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     with counting_listener() as (port, visits):
         elsewhere = f"http://127.0.0.1:{port}/metrics.json"
         words = ["--server", server.url, "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
@@ -164,7 +166,7 @@ def named(found: list[MonitorSection], title: str) -> MonitorSection:
     return section
 
 
-def test_rates_are_computed_from_two_snapshots() -> None:
+def test_monitor_computes_rates_from_two_snapshots() -> None:
     def picture(at: float, seconds: float) -> MonitorSnapshot:
         live = {"sessions": 2, "limit": 2, "audio_seconds": seconds}
         return MonitorSnapshot("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
@@ -178,7 +180,7 @@ def test_rates_are_computed_from_two_snapshots() -> None:
     assert anew["sound in a second"] == "-", "it was started anew meanwhile"
 
 
-def test_planned_memory_beyond_the_gpu_is_a_warning() -> None:
+def test_monitor_warns_if_planned_memory_is_more_than_the_gpu_has() -> None:
     def machine(reserved: int) -> MonitorSection:
         engine = {"role": "files", "reserved_bytes": reserved, "on_gpu": True, "state": "ready"}
         gpu = {"index": 0, "name": "H", "memory_used_mib": 4096, "memory_total_mib": 8192}
@@ -204,7 +206,7 @@ def test_running_job_is_shown_with_its_remaining_time() -> None:
     ).rows
 
 
-async def test_ended_jobs_do_not_hide_running_ones(server: Server, voice: bytes) -> None:
+async def test_monitor_does_not_list_ended_jobs(server: Server, voice: bytes) -> None:
     ended = await asyncio.to_thread(server.submit, voice)
     await asyncio.to_thread(server.wait_state, ended, "done")
     async with create_monitor_client(ServiceTarget(server.url, None), None, None, 5.0) as client:
@@ -212,7 +214,7 @@ async def test_ended_jobs_do_not_hide_running_ones(server: Server, voice: bytes)
     assert ended not in [one["id"] for one in listed]
 
 
-def test_errors_are_sorted_by_frequency_without_successes() -> None:
+def test_monitor_lists_errors_by_kind_and_frequency_without_successes() -> None:
     own = {
         "jobs": {"failed_by_code": {"audio_empty": 2}},
         "live": {"ended_by_reason": {"done": 9, "left": 3, "idle": 1}, "refused_by_code": {}},
@@ -230,7 +232,7 @@ def test_errors_are_sorted_by_frequency_without_successes() -> None:
     ]  # fmt: skip
 
 
-def test_metrics_of_another_server_are_shown_by_their_names() -> None:
+def test_monitor_shows_metrics_of_another_server_by_their_names() -> None:
     metrics = {"active_sessions": 3, "rtf_max": 0.25, "error_counts": {"UNAUTHENTICATED": 2}}
     text = table(sections(MonitorSnapshot("http://x", 0.0, {"status": "error"}, metrics)))
     rows = printed(text)

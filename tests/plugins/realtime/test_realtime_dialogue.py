@@ -298,7 +298,9 @@ async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
         await speaking
 
 
-async def test_response_cancel_ends_it_and_a_second_response_is_refused(slow: Server) -> None:
+async def test_second_response_is_refused_and_response_cancel_ends_the_active_one(
+    slow: Server,
+) -> None:
     async with alone(slow) as caller:
         with pytest.raises(InvalidStatus) as refused:
             async with calling(slow):
@@ -451,7 +453,7 @@ async def test_ended_conversation_is_a_transcript_and_a_job_if_kept(talks: Serve
     talks.client.delete(f"/v1/jobs/{ended['job']}")
 
 
-def test_talk_lists_recognizer_llm_and_voices(talks: Server) -> None:
+def test_v1_talk_lists_recognizer_llm_and_voices(talks: Server) -> None:
     parts = talks.client.get("/v1/talk").json()
     assert parts["hears"]["name"] == "scripted"
     assert parts["thinks"] == {"name": "repeat", "models": ["repeat"]}

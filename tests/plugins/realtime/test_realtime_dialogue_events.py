@@ -126,7 +126,7 @@ def spoken(utterance: int, text: str, *, entry: int = 1) -> list[ConversationOut
     ]
 
 
-def test_commit_has_the_words_before_it_however_late_they_come() -> None:
+def test_item_of_a_commit_has_the_words_before_it_however_late_they_come() -> None:
     told = Told(MANUAL)
     told.commit(1.0)
     told.hear(UserTurnStarted(0, 0.0))
@@ -146,7 +146,7 @@ def test_commit_has_the_words_before_it_however_late_they_come() -> None:
     assert [one for one in told.kinds() if "speech" in one] == []
 
 
-def test_turn_begun_before_a_commit_is_that_commits_item() -> None:
+def test_turn_that_began_before_a_commit_becomes_the_item_of_that_commit() -> None:
     told = Told(MANUAL)
     told.hear(UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"))
     assert told.said == []
@@ -190,7 +190,7 @@ def test_words_of_two_equal_partials_are_sent_and_never_taken_back(told: Told) -
     assert told.of("input_audio_buffer.speech_stopped")[0]["audio_end_ms"] == 3500
 
 
-def test_words_after_a_failed_turn_are_sent_whole(told: Told) -> None:
+def test_final_words_after_a_failed_turn_are_sent_whole_as_a_delta(told: Told) -> None:
     told.hear(
         UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"), ReplyStarted(1)
     )
@@ -224,7 +224,9 @@ def test_noise_has_speech_stopped_and_no_item(told: Told) -> None:
     assert told.telling.items.last is None
 
 
-def test_failed_turn_is_sent_and_unwanted_transcription_is_not(told: Told) -> None:
+def test_turn_without_words_is_transcription_failed_and_none_is_sent_if_it_is_off(
+    told: Told,
+) -> None:
     told.hear(*spoken(0, "")[:2], ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
     told = Told(

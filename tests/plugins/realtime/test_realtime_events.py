@@ -132,7 +132,7 @@ def test_invalid_message_is_refused_with_its_code(message: str | bytes, code: st
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40))
-def test_any_message_is_a_command_or_refused(message: str | bytes) -> None:
+def test_random_message_is_a_command_or_a_valid_error_event(message: str | bytes) -> None:
     event_id = None
     try:
         event, event_id = parse_event(message)
@@ -248,7 +248,7 @@ def test_invalid_session_is_refused_with_the_name_of_the_field(
     assert (said["error"]["param"], said["error"]["event_id"]) == (param, "mine")
 
 
-def test_language_unknown_to_the_engine_is_refused() -> None:
+def test_language_that_the_engine_does_not_support_is_refused() -> None:
     with pytest.raises(errors.LanguageUnsupported):
         updated_transcription(USUAL, transcribes(language="de"), MOONSHINE)
     several = transcribes(languages=["de", "english"])
@@ -267,7 +267,7 @@ def test_transcription_model_names_are_accepted_and_others_refused() -> None:
     st.sampled_from([None, 0, 3_000]),
     st.sampled_from([None, 1, 200, 60_000]),
 )
-def test_accepted_turn_detection_is_applied_and_shown(
+def test_session_of_any_valid_turn_detection_is_accepted_by_openais_types(
     threshold: float | None, padding: int | None, silence: int | None
 ) -> None:
     detection = {
@@ -297,7 +297,7 @@ def test_g711_decoding_equals_libsndfile(expand: Any, subtype: str) -> None:
     assert expand(every) == theirs.astype("<i2").tobytes()
 
 
-def test_turn_ended_by_a_pause_is_an_item() -> None:
+def test_turn_that_a_pause_ends_is_an_item_with_all_its_events() -> None:
     items = RealtimeTranscriptionTurns("x")
     said = tell(
         items,
@@ -360,7 +360,7 @@ def test_cleared_turn_sends_no_more_events() -> None:
     assert next(iter(items.commit(6.0)))["item_id"] == "item_x_1"
 
 
-def test_unrecognized_turn_is_failed() -> None:
+def test_unrecognized_turn_is_a_transcription_failed_event() -> None:
     items = RealtimeTranscriptionTurns("x")
     wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."))
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))

@@ -23,7 +23,7 @@ def rows(transcript: Transcript) -> list[tuple[int | None, float, float, str]]:
     return [(one.speaker, one.start, one.end, one.text) for one in transcript.segments]
 
 
-def test_transcript_lines_have_their_times_and_order() -> None:
+def test_segments_of_a_conversation_transcript_have_their_times_and_order() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
         (12.3, told.UserTurnStarted(1, 12.0)),
@@ -51,7 +51,7 @@ def test_transcript_lines_have_their_times_and_order() -> None:
     assert transcript.duration == 6.0
 
 
-def test_noise_and_unheard_replies_are_no_lines() -> None:
+def test_noise_and_unheard_replies_are_not_in_the_transcript() -> None:
     account = ConversationTranscript(0.0)
     for at, one in (
         (1.0, told.UserTurnStarted(1, 1.0)),
@@ -68,14 +68,14 @@ def test_noise_and_unheard_replies_are_no_lines() -> None:
     assert written(account).voices == ()
 
 
-def test_endless_conversation_keeps_its_last_lines() -> None:
+def test_transcript_of_an_endless_conversation_keeps_its_last_entries() -> None:
     account = ConversationTranscript(0.0)
     for at in range(MAX_ENTRIES + 7):
         account.take(told.UserTurnFinal(str(at)), float(at))
     assert [one.text for one in written(account, 1e6).segments][:1] == ["7"]
 
 
-def test_backchannel_is_a_line_at_its_time_and_splits_no_reply() -> None:
+def test_backchannel_is_a_segment_at_its_time_and_splits_no_reply() -> None:
     account = ConversationTranscript(10.0)
     for at, one in (
         (11.0, told.ReplyStarted(1)),

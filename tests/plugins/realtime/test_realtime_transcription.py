@@ -119,7 +119,7 @@ async def test_transcription_session_is_the_golden_one(server: Server) -> None:
         assert "".join(one["delta"] for one in said) == done["transcript"]
 
 
-async def test_audio_may_be_cut_within_a_sample(server: Server) -> None:
+async def test_audio_messages_may_be_cut_within_a_sample(server: Server) -> None:
     size = 2 * RATE // 10 + 1
     async with connected(server) as client:
         await client.send({"type": "session.update", "session": NULL_VAD})
@@ -153,7 +153,9 @@ async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Serv
         await client.until(COMPLETED, 2)
 
 
-async def test_unknown_model_or_intent_is_refused(server: Server) -> None:
+async def test_unknown_model_is_refused_and_known_ones_open_a_transcription_session(
+    server: Server,
+) -> None:
     async with connected(server, "?model=gpt-9") as client:
         assert (await client.next())["error"]["code"] == "model_not_found"
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -263,7 +265,7 @@ async def test_client_secret_opens_one_connection_with_its_session(strict: Serve
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "session.type")
 
 
-async def test_unknown_field_of_a_session_is_warned_of_with_the_nearest_one(server: Server) -> None:
+async def test_unknown_session_field_is_a_warning_with_the_nearest_field(server: Server) -> None:
     """Clients send fields of models that are not here, so none is refused."""
     wrong = {"type": "transcription", "audio": {"input": {"transcription": {"langauge": "de"}}}}
     meant = "There is no field 'langauge'; it has no effect. Did you mean 'language'?"
@@ -281,7 +283,7 @@ async def test_unknown_field_of_a_session_is_warned_of_with_the_nearest_one(serv
     assert "warning" not in given.headers
 
 
-async def test_unknown_parameter_of_the_address_is_warned_of_with_the_nearest_one(
+async def test_unknown_query_parameter_is_a_logged_warning_with_the_nearest_one(
     server: Server,
 ) -> None:
     async with connected(server, "?intnet=transcription&api_key=x"):

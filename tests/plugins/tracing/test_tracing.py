@@ -136,7 +136,9 @@ def test_job_is_a_span_with_its_stages_and_no_text(server: Server, collector: Co
     assert collector.paths == {"/v1/traces"}
 
 
-def test_refused_job_and_later_fetch_are_traced(server: Server, collector: Collector) -> None:
+def test_refused_job_and_submitted_job_are_traced_by_their_stages(
+    server: Server, collector: Collector
+) -> None:
     assert server.post(b"no sound at all").status_code >= 400
     refused = collector.root("transcription", outcome="refused")
     assert refused.status.code == Status.STATUS_CODE_ERROR
@@ -148,7 +150,9 @@ def test_refused_job_and_later_fetch_are_traced(server: Server, collector: Colle
     assert not later.parent_span_id
 
 
-def test_unsampled_trace_is_not_sent(server: Server, collector: Collector) -> None:
+def test_trace_that_the_client_does_not_sample_is_not_sent(
+    server: Server, collector: Collector
+) -> None:
     unkept = f"00-{'1' * 32}-{ABOVE}-00"
     files = {"audio": ("a.wav", wav(1))}
     assert server.client.post(

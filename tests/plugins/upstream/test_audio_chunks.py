@@ -45,7 +45,7 @@ def test_chunks_cover_the_audio_in_order_within_their_limit(
         assert after.start_s == pytest.approx(before.end_s)
 
 
-def test_chunks_are_cut_in_pauses() -> None:
+def test_chunks_and_their_halves_are_cut_in_pauses() -> None:
     first, *_ = audio_chunks.cut_into_chunks(beeps(60), RATE, 24)
     assert first.end_s == pytest.approx(20.25, abs=0.3)
     one, other = first.halves()
@@ -63,7 +63,7 @@ def test_flac_keeps_16_bit_samples_exactly(values: list[int]) -> None:
     assert (read == given_samples).all()
 
 
-def test_chunks_follow_speaker_turns_and_undiarized_audio_stays_whole() -> None:
+def test_chunks_follow_speaker_turns_and_reach_the_end_of_the_audio() -> None:
     chunk = audio_chunks.AudioChunk(100.0, audio_chunks.to_16_bit(beeps(60).samples), RATE, False)
     turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
     spans = [(one.start_s, one.end_s) for one in audio_chunks.chunks_of_turns(chunk, turns, 145.0)]
@@ -129,7 +129,7 @@ def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(tmp_path: 
             keys(text, mode)
 
 
-def test_options_reach_the_worker_and_are_printed_without_keys() -> None:
+def test_upstream_options_survive_serialization_and_are_printed_without_keys() -> None:
     options = LoadOptions(
         upstream=UpstreamOptions(("http://a",), ("sesame",), "vllm", "m", None, 2.0, 9.0)
     )

@@ -66,7 +66,7 @@ def test_one_chunk_tries_an_upstream_after_its_backoff() -> None:
     assert [balancer.take(1.0), balancer.take(1.0)] == [0, 0]
 
 
-def test_simultaneous_failures_count_once() -> None:
+def test_simultaneous_failures_of_an_upstream_count_once() -> None:
     balancer = of(1)
     for _ in range(8):
         balancer.failed(0, 5.0)
@@ -102,7 +102,7 @@ def test_jitter_is_within_half_and_never_before_retry_after(dice: float) -> None
     assert balancer.upstreams[1].failures == 0
 
 
-def test_one_chunk_breaks_at_most_three_upstreams() -> None:
+def test_chunk_is_given_up_after_it_failed_on_three_upstreams() -> None:
     attempts = ChunkAttempts(0.0, 100.0)
     steps = [attempts.after(index, failure()) for index in range(DEFAULT_LIMITS.broken_servers)]
     assert steps == [FailureStep.AGAIN, FailureStep.AGAIN, FailureStep.NEVER]
@@ -115,7 +115,7 @@ def test_unread_request_and_busy_upstream_cost_no_attempt() -> None:
         assert attempts.after(0, failure(FailureStep.LATER)) is FailureStep.LATER
 
 
-def test_refusing_upstream_is_not_asked_again() -> None:
+def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:
     balancer = of(2)
     attempts = ChunkAttempts(0.0, 100.0)
     for index in (0, 1):

@@ -56,7 +56,7 @@ def test_status_and_body_of_an_error_decide_the_next_step(
     assert found.retry_after == (float(after or 1) if step is FailureStep.LATER else None)
 
 
-def test_exhausted_credit_is_not_waited_for() -> None:
+def test_upstream_whose_quota_is_exhausted_is_not_waited_for() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
     assert (
         upstream_dialect.failure_of_status(429, {"retry-after": "1"}, body).step
@@ -238,7 +238,7 @@ def test_error_of_another_vibevoice_asr_is_passed_on_if_final(code: str, step: F
         assert type(found.error) is type(known)
 
 
-def test_dialect_of_an_upstream_is_found_by_health_and_models() -> None:
+def test_another_vibevoice_asr_is_detected_by_health_and_one_with_upstreams_is_refused() -> None:
     health = {"contract": 1, "engine": "vibevoice", "engine_state": "ready"}
     ours = upstream_client.sidecar_dialect_of(json.dumps(health).encode())
     assert ours is not None
@@ -341,7 +341,7 @@ def test_body_without_events_is_an_error_with_its_start() -> None:
         read(b'{"error": "full"}\n')
 
 
-def test_endless_event_is_given_up() -> None:
+def test_event_longer_than_the_limit_is_an_error() -> None:
     with pytest.raises(Wrong, match="None"):
         read(b"data: " + bytes(50), bytes(50))
     assert len(read(*[b"data: " + b"x" * 50 + b"\n\n"] * 9)) == 9

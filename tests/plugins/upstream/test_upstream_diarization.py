@@ -100,7 +100,7 @@ def test_speakers_equal_those_of_one_machine_over_all_chunks(
     )
 
 
-def test_upstream_diarizes_whole_recordings_and_if_this_service_cannot(
+def test_upstream_is_asked_to_diarize_only_whole_recordings_or_if_this_service_cannot(
     proxy: FaultyProxy,
     talk: Sound,
     kept: list[UpstreamDiarization],

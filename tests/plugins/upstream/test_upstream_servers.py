@@ -129,7 +129,7 @@ def test_busy_upstream_is_not_waited_for_if_another_is_free(
     assert len(proxy.posts) <= 1
 
 
-def test_upstream_too_slow_for_the_length_is_left(
+def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_again(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transcribe, limits = upstream_client.UpstreamClient.transcribe, set()
@@ -176,7 +176,7 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
 
 
 @pytest.mark.slow
-def test_upstream_that_stops_answering_is_left_during_a_chunk(
+def test_chunk_at_an_upstream_that_stops_answering_is_sent_to_another(
     start_server: StartServer, server: Server, noise: Sound
 ) -> None:
     """Its connection stays, and nothing ever comes: only its /health tells."""
@@ -203,7 +203,7 @@ def test_unreachable_upstream_is_an_error_with_a_remedy(noise: Sound) -> None:
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
 
 
-def test_silent_upstreams_are_asked_a_bounded_number_of_times(noise: Sound) -> None:
+def test_upstreams_that_never_answer_are_asked_a_bounded_number_of_times(noise: Sound) -> None:
     limits = FailoverLimits(probe_timeout_s=0.3, unreachable_wait_s=0.2, min_backoff_s=0.01)
     silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     engine = Engine(*(f"http://127.0.0.1:{one.getsockname()[1]}" for one in silent), limits=limits)
@@ -251,7 +251,7 @@ def test_chunks_are_transcribed_in_parallel_and_joined_in_order(
 # OpenAI's dialect
 
 
-def test_words_of_an_openai_server_get_speakers(two_voices: Sound) -> None:
+def test_words_of_an_openai_compatible_upstream_get_speakers(two_voices: Sound) -> None:
     with OpenAiStandIn() as there:
         engine = Engine(there.url)
         plain = engine.transcript(two_voices, diarize=False)
@@ -332,7 +332,7 @@ def test_vllm_answer_is_reported_as_segments_while_it_is_written(noise: Sound) -
 
 
 @pytest.mark.parametrize("fault", ["cut", "error", "loop", "repeats all", "no prefix"])
-def test_broken_answer_continues_from_its_last_segment(two_voices: Sound, fault: str) -> None:
+def test_broken_vllm_answer_continues_from_its_last_segment(two_voices: Sound, fault: str) -> None:
     with VllmStandIn() as there:
         engine = Engine(there.url)
         right = engine.transcript(two_voices)
@@ -350,7 +350,7 @@ def test_broken_answer_continues_from_its_last_segment(two_voices: Sound, fault:
         assert codes == (["loop_recovered"] if fault == "loop" else [])
 
 
-def test_broken_answer_continues_at_another_upstream_of_the_model(noise: Sound) -> None:
+def test_broken_vllm_answer_continues_at_another_upstream_of_the_model(noise: Sound) -> None:
     with VllmStandIn() as one, VllmStandIn() as other:
         right = Engine(one.url).transcript(noise)
         one.asked.clear()
@@ -362,7 +362,9 @@ def test_broken_answer_continues_at_another_upstream_of_the_model(noise: Sound) 
     assert other.asked[0]["before"].startswith('[{"Start":0.0')
 
 
-def test_lasting_loop_is_skipped(two_voices: Sound) -> None:
+def test_repetition_loop_at_every_temperature_is_skipped_as_a_flagged_segment(
+    two_voices: Sound,
+) -> None:
     with VllmStandIn() as there:
         there.plan.extend(["loop"] * 4)
         transcript = Engine(there.url).transcript(two_voices)
@@ -385,7 +387,9 @@ def test_too_long_chunk_is_sent_in_smaller_chunks_from_then_on(two_voices: Sound
 
 
 @pytest.mark.parametrize("faults", [["inflated"], ["length"], ["unavailable", "length"]])
-def test_misread_recording_is_sent_in_smaller_chunks(two_voices: Sound, faults: list[str]) -> None:
+def test_recording_with_an_inflated_or_cut_off_answer_is_sent_in_smaller_chunks(
+    two_voices: Sound, faults: list[str]
+) -> None:
     with VllmStandIn() as there:
         there.plan.extend(faults)
         transcript = Engine(there.url).transcript(two_voices, diarize=False)

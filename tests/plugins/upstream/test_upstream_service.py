@@ -30,7 +30,7 @@ def noise(seed: int, seconds: int) -> Sound:
     return Sound((dice.integers(-3000, 3000, seconds * RATE) / 32768).astype(np.float32))
 
 
-def test_key_goes_only_to_the_upstream(start_server: StartServer) -> None:
+def test_upstream_key_goes_only_to_the_upstream(start_server: StartServer) -> None:
     with OpenAiStandIn() as there:
         here = start_server(
             fresh=True, engine="upstream", upstream=there.url, upstream_key=KEY, log_level="debug"
@@ -58,7 +58,9 @@ def test_key_goes_only_to_the_upstream(start_server: StartServer) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason=missing("openssl", "openssl"))
-def test_certificate_of_an_upstream_is_checked_also_by_an_own_ca(tmp_path: Path) -> None:
+def test_self_signed_certificate_of_an_upstream_is_refused_unless_its_ca_is_configured(
+    tmp_path: Path,
+) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         [

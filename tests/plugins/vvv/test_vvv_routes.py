@@ -72,7 +72,7 @@ def status(server: Server) -> dict[str, Any]:
     return asyncio.run(client.queue_status())
 
 
-def test_command_prints_segments_and_place_in_the_queue(
+def test_client_command_prints_segments_and_the_position_in_the_queue(
     queue: Server, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.json"
@@ -227,7 +227,7 @@ def test_full_queue_and_wrong_token_return_the_golden_errors(queue: Server, busy
             assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_health_has_the_fields_of_both_hosts(queue: Server) -> None:
+def test_health_has_the_vllm_field_of_the_queue_server_beside_ours(queue: Server) -> None:
     wait_until(lambda: queue.health()["status"] != "loading", "the engine is loaded")
     health = queue.health()
     assert (health["status"], health["vllm"]) == ("ok", "ok")

@@ -128,7 +128,7 @@ async def test_transcript_is_sent_in_chunks_and_then_whole(
     assert server.leftovers() == []
 
 
-async def test_audio_of_another_format_needs_no_announcement(
+async def test_audio_chunks_of_another_format_are_transcribed_without_audio_start(
     client: AsyncTcpClient, tmp_path: Path, server: Server
 ) -> None:
     """As a file is sent by those who have one: chunks say themselves what they are."""
@@ -154,7 +154,9 @@ async def test_events_of_other_services_are_skipped_and_ping_is_answered(
     assert Pong.from_event(event).text == "there?"
 
 
-async def test_ping_is_answered_during_recognition(tmp_path: Path) -> None:
+async def test_ping_is_answered_during_recognition_and_a_hangup_cancels_the_job(
+    tmp_path: Path,
+) -> None:
     with Server(tmp_path, wyoming_port=0, scripted_speed=3) as slow:
         async with connected(slow) as client:
             await say(client, *SOUND, Ping())
@@ -215,7 +217,9 @@ async def test_invalid_events_are_an_error_that_ends_the_connection(
     assert server.leftovers() == []
 
 
-async def test_recording_that_stalls_is_an_error(start_server: StartServer) -> None:
+async def test_recording_whose_audio_stops_coming_is_upload_stalled(
+    start_server: StartServer,
+) -> None:
     async with connected(start_server(wyoming_port=0, limits={"upload_stall": 0.1})) as client:
         await say(client, SOUND[0])
         assert await refused(client) == "upload_stalled"
@@ -345,7 +349,9 @@ async def test_with_tokens_only_named_clients_are_admitted() -> None:
 @pytest.mark.parametrize(
     ("clients", "host"), [("home-assistant", "0.0.0.0"), ("192.168.1.5", "127.0.0.1")]
 )
-def test_impossible_wyoming_clients_are_refused(clients: str, host: str) -> None:
+def test_invalid_wyoming_clients_are_refused_with_the_name_of_the_setting(
+    clients: str, host: str
+) -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-clients"):
         allowlist(clients, host, access_control(Named()))
 
@@ -430,7 +436,7 @@ def test_any_json_line_is_an_event_or_refused() -> None:
 
 
 @given(st.data(), st.binary(max_size=3))
-def test_garbled_line_is_refused(data: st.DataObject, noise: bytes) -> None:
+def test_garbled_line_is_an_event_or_a_known_error(data: st.DataObject, noise: bytes) -> None:
     written = io.BytesIO()
     write_event(Event("audio-chunk", {"rate": 16_000, "text": "é"}), written)
     line = bytearray(written.getvalue())

@@ -28,7 +28,7 @@ def test_variables_of_the_original_streaming_server_are_accepted(
         create_app(settings, create_service(settings))
 
 
-def test_generic_variable_yields_to_the_file_and_is_named_if_it_is_wrong(
+def test_variable_of_the_original_server_yields_to_the_settings_file_and_is_named_if_invalid(
     no_settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "100k")
