@@ -277,7 +277,7 @@ async def test_node_that_lost_its_claim_stops_the_job_and_does_not_count_it(
 
 
 @pytest.mark.parametrize("hears", ["its end", "that it may have missed notices", "nothing"])
-async def test_job_cancelled_elsewhere_stops_on_its_node_whatever_that_hears(
+async def test_job_cancelled_elsewhere_stops_on_its_node_with_and_without_a_notification(
     shared: Jobs, monkeypatch: pytest.MonkeyPatch, hears: str
 ) -> None:
     """At once; only a node that hears nothing finds out at its next check of claims."""

@@ -117,7 +117,7 @@ async def test_claim_skips_a_job_whose_row_is_locked(node: Service, journal: str
     assert (await node.claimed()).record.id == locked.id
 
 
-async def test_claim_waits_for_a_job_that_is_locked_for_a_moment(
+async def test_claim_waits_briefly_for_the_only_job_if_its_row_is_locked(
     node: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     """Else its node would ask again after `ClaimLoop.idle_poll_s`."""
@@ -361,7 +361,9 @@ async def test_verdict_of_another_node_on_a_claimed_job_does_not_void_the_next_r
     assert await node.report(claim, claim.record, StartedChange()) is not None
 
 
-async def test_old_refusal_is_judged_again_beside_many_new_jobs(shared: Services) -> None:
+async def test_outdated_refusal_is_among_the_jobs_to_judge_beside_many_new_jobs(
+    shared: Services,
+) -> None:
     node = shared.one
     (refused,) = await node.submit("one")
     await refuses(node, refused)
@@ -381,7 +383,9 @@ async def test_job_that_another_node_can_do_is_not_judged_again(shared: Services
     assert [job.id for job in await node.claims.unjudged(9)] == [refused.id]
 
 
-async def test_node_that_refuses_all_jobs_judges_a_whole_batch_again(node: Service) -> None:
+async def test_node_that_refused_all_jobs_gets_a_full_batch_of_outdated_refusals_to_judge(
+    node: Service,
+) -> None:
     jobs = await node.submit(*["many"] * 6)
     await refuses(node, *jobs)
     await node.database.fetch("UPDATE vibevoice.refusals SET at = at - interval '31 s'")
@@ -436,7 +440,7 @@ async def test_job_is_not_marked_refused_if_a_node_becomes_eligible_during_the_s
     assert (found.state, found.refused) == (JobState.QUEUED, None)
 
 
-async def test_unschedulable_jobs_are_searched_in_batches(node: Service) -> None:
+async def test_refused_jobs_are_marked_in_batches_of_the_given_size(node: Service) -> None:
     jobs = await node.submit(*["many"] * 5)
     await refuses(node, *jobs)
     for told in (2, 4, 5):
@@ -516,7 +520,7 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
     assert (await shared.one.jobs.get(job.id)).refused is not None
 
 
-async def test_reasons_of_refusals_already_told_are_not_read_again(
+async def test_search_for_refused_jobs_reads_no_reasons_of_those_already_marked(
     node: Service, journal: str
 ) -> None:
     jobs = await node.submit(*["a"] * 9)

@@ -226,7 +226,7 @@ async def test_claim_repeated_with_its_token_returns_the_same_job(store: Store) 
     assert (await claimed(node)).record.id != first.record.id
 
 
-async def test_claim_has_the_job_with_all_its_events(store: Store) -> None:
+async def test_claimed_record_includes_events_reported_under_an_earlier_claim(store: Store) -> None:
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)

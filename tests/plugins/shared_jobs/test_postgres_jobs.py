@@ -400,7 +400,7 @@ async def test_no_table_has_plaintext_of_transcripts_or_requests(
     ],
     ids=["records of two jobs", "events of two jobs", "events of one job", "no records"],
 )
-async def test_rows_with_wrong_contents_are_refused_and_delay_no_other_job(
+async def test_jobs_of_swapped_or_damaged_rows_are_not_found_and_delay_no_other_job(
     front: Service, node: Service, swap: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     jobs = await front.submit("me", "me")
@@ -532,7 +532,7 @@ async def test_front_holds_few_bytes_per_waiting_job_and_knows_its_position(fron
     assert held < 3000 * 100, "a job of which only its position is known: an id and a number"
 
 
-async def test_list_with_a_damaged_row_has_the_others(front: Service) -> None:
+async def test_job_list_omits_a_damaged_row_and_has_the_others(front: Service) -> None:
     good, bad = [await front.submit("me") for _ in range(2)]
     for _ in range(2):
         await front.run(await front.claimed())

@@ -213,7 +213,7 @@ async def test_service_skips_its_sweep_if_another_swept_shortly_before(
         assert await ids(one, "me") == []
 
 
-async def test_long_sweep_is_joined_by_no_other_service(
+async def test_other_service_does_not_sweep_during_a_long_sweep(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.retention.turn_renewal_s = 0.0

@@ -36,7 +36,9 @@ def spoken(seconds: int, number: int) -> tuple[bytes, list[str]]:
     return recording.wav(), recording.said()
 
 
-def test_job_of_one_front_is_streamed_by_another_from_any_event(deployed: Fronts) -> None:
+def test_event_stream_of_a_job_resumes_at_another_front_after_the_last_event_id(
+    deployed: Fronts,
+) -> None:
     here, there = deployed.fronts
     audio, said = spoken(10, 1)
     answer = here.client.post("/v1/jobs", files={"audio": audio})
