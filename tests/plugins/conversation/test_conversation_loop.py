@@ -55,7 +55,9 @@ class Driven(Table):
 
 @pytest.mark.parametrize("after_s", [0.3, 0.97, 1.5, 2.22])
 @pytest.mark.parametrize("by", ["voice", "key", "text"])
-def test_history_of_a_cut_reply_is_the_audio_that_was_sent(by: str, after_s: float) -> None:
+def test_history_of_an_interrupted_reply_has_the_words_of_the_audio_sent(
+    by: str, after_s: float
+) -> None:
     table = Driven()
     table.answer()
     table.run(table.now + after_s)
@@ -80,7 +82,7 @@ def test_history_of_a_cut_reply_is_the_audio_that_was_sent(by: str, after_s: flo
     spoken_over_s=st.floats(0.0, 6.0),
     reports=st.booleans(),
 )
-def test_history_of_a_cut_reply_is_the_playback_that_the_client_reports(
+def test_history_of_an_interrupted_reply_has_the_words_the_client_reports_as_played(
     starts_s: float, stops_s: float, spoken_over_s: float, reports: bool
 ) -> None:
     """It gets all at once, and begins and ends when it likes; without a word of it the clock from

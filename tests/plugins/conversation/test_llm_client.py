@@ -226,7 +226,7 @@ async def test_search_after_a_slow_search_for_an_llm_is_delayed(
         ("broken", LlmFailed, "500"),
     ],
 )
-async def test_llm_error_has_our_code_and_the_servers_message(
+async def test_llm_failure_raises_its_error_class_with_the_servers_message(
     server: Completions, model: str, error: type[LlmError], said: str
 ) -> None:
     with pytest.raises(error) as found:

@@ -136,7 +136,7 @@ def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
     assert pull_voice(tmp_path, server.url, VOICE).complete() == (VOICE,)
 
 
-def test_damaged_voice_file_is_noticed_and_fetched_alone(
+def test_damaged_or_missing_voice_file_is_downloaded_again_and_intact_ones_are_not(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.header = ""

@@ -371,7 +371,7 @@ def test_echo_right_after_a_reply_is_no_turn() -> None:
 
 
 @pytest.mark.parametrize("echo", [True, False])
-def test_similarity_known_behind_the_words_still_decides_whether_they_are_an_echo(
+def test_echo_similarity_arriving_after_the_words_decides_whether_they_are_an_echo(
     echo: bool,
 ) -> None:
     table = answering()
@@ -450,7 +450,7 @@ def test_backchannel_is_kept_in_the_history_and_not_answered(then: str) -> None:
     assert len(table.of(events.GenerateReply)) == 1 + (then == "something is typed")
 
 
-def test_late_words_of_a_short_utterance_count_after_the_next_has_begun() -> None:
+def test_late_words_of_a_short_utterance_interrupt_after_the_next_has_begun() -> None:
     table = answering()
     table.utters(None, 0.2)  # as short as a cough
     first = table.utterance
@@ -620,7 +620,7 @@ def test_requested_reply_can_have_its_own_options() -> None:
     assert table.asked[0] == ChatMessage(ChatRole.SYSTEM, "Be brief.")
 
 
-def test_reply_is_made_at_the_end_of_synthesis_and_over_at_the_end_of_playback(
+def test_reply_is_completed_by_synthesis_but_ends_only_after_playback(
     table: Table,
 ) -> None:
     table.says("What do you count?")
@@ -686,7 +686,7 @@ def test_truncation_beyond_the_made_audio_counts_as_all_of_it() -> None:
     ("heard_s", "by_the_clock", "played_s", "text"),
     [(0.7, ["One two…"], 1.1, "One two three four…"), (0.0, [], 0.4, "One…")],
 )
-def test_playback_that_the_client_reports_overrides_the_clock(
+def test_playback_time_reported_by_client_overrides_the_estimated_one_in_the_history(
     heard_s: float, by_the_clock: list[str], played_s: float, text: str
 ) -> None:
     table = answering(heard=heard_s)

@@ -335,7 +335,7 @@ def test_folder_of_models_without_the_library_is_no_engine(
     assert tts_engine_selection.missing_packages(moonshine_tts.SPEC) == []
 
 
-def test_engine_speech_uses_its_server_and_needs_an_address(server: str) -> None:
+def test_engine_named_speech_uses_the_configured_server_and_needs_its_address(server: str) -> None:
     named, _ = choose_tts_engine(Settings(voice_engine="speech", speech_url=f"{server}/v1"))
     assert named is not None
     assert named.upstream == UpstreamOptions((server,), ("",))
