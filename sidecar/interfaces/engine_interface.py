@@ -226,9 +226,12 @@ class TranscribeOptions(WireValues):
         return self.diarize and (bool(self.known_voices) or self.voiceprints)
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the options as plain values, without those that only the response needs."""
+        """Return the options as plain values, without those that only the response needs, and
+        without `hotwords` if there are none: a node of the release before does not know them."""
         values: dict[str, Any] = to_plain(self)
         del values["unknown_fields"]
+        if not self.hotwords:
+            del values["hotwords"]
         return values
 
 
