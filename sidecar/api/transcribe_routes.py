@@ -31,10 +31,9 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.language_tags import MAX_SHOWN_CHARACTERS
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import render_result
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
-from sidecar.transcripts.transcript_formats import segment_body, transcript_body
+from sidecar.transcripts.transcript_formats import render_result, segment_body, transcript_body
 
 
 class TranscribeWord(BaseModel):

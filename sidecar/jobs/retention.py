@@ -9,9 +9,8 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from sidecar import clock, errors
 from sidecar.concurrency import wait_for_event
@@ -19,8 +18,6 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Peaks, Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
-
-T = TypeVar("T")
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and an entry of every list."""
@@ -33,24 +30,12 @@ EDIT_BYTES = 700
 """Memory of an edit beside its text, in the history and among the events; of an undo, too."""
 EMBEDDING_BYTES = 900
 """Memory of the embedding of a segment."""
-SHORT_RESULT = 500
-"""Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
 MIN_RETENTION_S = 2.0
 """Minimum time to fetch a result, also during a shutdown: clients poll once a second."""
 READ_NOTE_INTERVAL_S = 60.0
 """Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
 MAX_RESULTS_PER_OWNER = 1000
 """Fetchable results of one owner; with more, the oldest are deleted early."""
-
-
-async def render_result(
-    segments: Iterable[Segment], render: Callable[[], T], *, subtitles: bool = False
-) -> T:
-    """Return what ``render`` makes of a result; in a thread if it is long or of ``subtitles``,
-    whose line breaks take many times as long."""
-    size = sum(1 + len(one.words) + len(one.text) // 100 for one in segments)  # edited: any length
-    short = not subtitles and size <= SHORT_RESULT
-    return render() if short else await asyncio.to_thread(render)
 
 
 def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:

@@ -1,23 +1,37 @@
-"""Transcript formats: text, SRT, WebVTT, JSON and others. Pure.
+"""Transcript formats: text, SRT, WebVTT, JSON and others. Pure; `render_result` may use a thread.
 
 In most formats a speaker is ``Speaker_0``, with the name beside it if there is one; text and SRT,
 which are for readers, show the name alone. All formats derive times from whole milliseconds, so
 that none can round to a 60th second or a 1000th millisecond.
 """
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues, to_ms
 from sidecar.transcripts.transcript import Segment, Transcript
 from sidecar.transcripts.word_timing import split_columns, text_columns
 
+T = TypeVar("T")
 TranscriptFormatter = Callable[[Transcript, str], str]
 SUBTITLES = ("srt", "vtt")
 """Formats that are better with word times."""
+SHORT_RESULT = 500
+"""Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
+
+
+async def render_result(
+    segments: Iterable[Segment], render: Callable[[], T], *, subtitles: bool = False
+) -> T:
+    """Return what ``render`` makes of a result; in a thread if it is long or of ``subtitles``,
+    whose line breaks take many times as long."""
+    size = sum(1 + len(one.words) + len(one.text) // 100 for one in segments)  # edited: any length
+    short = not subtitles and size <= SHORT_RESULT
+    return render() if short else await asyncio.to_thread(render)
 
 
 def speaker_label(index: int | None) -> str:

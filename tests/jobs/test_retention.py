@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import math
-import threading
 import time
 from collections.abc import Callable
 
@@ -18,9 +17,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import (
     JOB_BYTES,
     MIN_RETENTION_S,
-    SHORT_RESULT,
     Retention,
-    render_result,
     retained_bytes,
 )
 from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript, Word
@@ -67,21 +64,6 @@ def finish(job: Job, segments: int = 1) -> Job:
     job.begin()
     job.apply_report(Finished(Transcript(said, "en", 3.0, "scripted", "fp32")))
     return job
-
-
-async def test_short_result_is_rendered_on_the_event_loop_and_long_one_in_a_thread() -> None:
-    word = Word(0.0, 0.5, "one")
-    few = [Segment(0.0, 1.0, "said", words=(word,) * 9)] * (SHORT_RESULT // 10)
-    assert await render_result(few, threading.get_ident) == threading.get_ident()
-    assert await render_result([*few, few[0]], threading.get_ident) != threading.get_ident()
-
-
-async def test_long_edited_line_and_subtitles_are_rendered_in_a_thread() -> None:
-    edited = [Segment(0.0, 1.0, "word " * 10_000)]
-    assert await render_result(edited, threading.get_ident) != threading.get_ident()
-    short = [Segment(0.0, 1.0, "said")]
-    told = await render_result(short, threading.get_ident, subtitles=True)
-    assert told != threading.get_ident()
 
 
 def weight_of(job: Job, segments: int) -> int:

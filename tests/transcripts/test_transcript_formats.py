@@ -1,5 +1,6 @@
 import json
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from sidecar.transcripts.transcript import (
     collapse_commas,
     join_texts,
 )
-from sidecar.transcripts.transcript_formats import FORMATS, file_extension, render_transcript
+from sidecar.transcripts.transcript_formats import (
+    FORMATS,
+    SHORT_RESULT,
+    file_extension,
+    render_result,
+    render_transcript,
+)
 
 
 def transcript(*segments: Segment) -> Transcript:
@@ -234,3 +241,18 @@ def test_ambiguous_speaker_name_is_shown_beside_its_label(name: str) -> None:
     text = render_transcript(replace(said, voices=called), "text")
     other = "Speaker_2 (Nell)" if name == "Nell" else "Nell"
     assert text == f"[00:00:00.0] Speaker_1 ({name}): Yes.\n[00:00:01.0] {other}: Yes.\n"
+
+
+async def test_short_result_is_rendered_on_the_event_loop_and_long_one_in_a_thread() -> None:
+    word = Word(0.0, 0.5, "one")
+    few = [Segment(0.0, 1.0, "said", words=(word,) * 9)] * (SHORT_RESULT // 10)
+    assert await render_result(few, threading.get_ident) == threading.get_ident()
+    assert await render_result([*few, few[0]], threading.get_ident) != threading.get_ident()
+
+
+async def test_long_edited_line_and_subtitles_are_rendered_in_a_thread() -> None:
+    edited = [Segment(0.0, 1.0, "word " * 10_000)]
+    assert await render_result(edited, threading.get_ident) != threading.get_ident()
+    short = [Segment(0.0, 1.0, "said")]
+    told = await render_result(short, threading.get_ident, subtitles=True)
+    assert told != threading.get_ident()

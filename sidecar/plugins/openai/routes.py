@@ -21,7 +21,6 @@ from sidecar.errors import MachineBusy, SidecarError, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
-from sidecar.jobs.retention import render_result
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.openai import messages, retries, speech
 from sidecar.plugins.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
@@ -29,6 +28,7 @@ from sidecar.plugins.openai.retries import OpenAIFollowedJob
 from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript_formats import render_result
 
 TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
 INFERENCE = "/inference"

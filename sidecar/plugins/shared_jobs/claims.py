@@ -17,7 +17,7 @@ from sidecar.errors import AudioLost, JournalUnreachable, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
-from sidecar.jobs.retention import render_result, retained_bytes
+from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.metrics import JobMetrics, outcome_of_error
@@ -25,6 +25,7 @@ from sidecar.plugins.shared_jobs import job_rows
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, Row
 from sidecar.plugins.shared_jobs.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S
 from sidecar.plugins.shared_jobs.shared_retention import SharedRetention
+from sidecar.transcripts.transcript_formats import render_result
 
 log = logging.getLogger(__name__)
 
