@@ -1,8 +1,9 @@
-"""Probe of a recording in a process of its own, before it is queued.
+"""Probe of a recording before it is queued: a plain WAV here, all else in a process of its own.
 
-A hostile file is opened neither in the service, which must survive, nor in the engine's process,
-which may run another owner's job. So a bad file is refused at once, however long the queue is, and
-a slow file delays few others.
+The service, which must survive, reads no more of a file than the head of a plain WAV, by its own
+code. A decoder opens a hostile file neither in the service nor in the engine's process, which may
+run another owner's job. So a bad file is refused at once, however long the queue is, and a slow
+file delays few others.
 """
 
 import asyncio

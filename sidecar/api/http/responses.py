@@ -3,9 +3,9 @@
 A slow client holds up only its own connection: what it has not read waits in its buffer or is
 dropped, and the job goes on.
 
-Each segment is sent once, as soon as it is final, and at the end all that the final transcript has
-besides. A segment is not sent again if another attempt recognizes it anew after a crash, or if the
-final transcript moves its borders a little.
+Each segment is sent once, as soon as the engine reports it, and at the end all that the final
+transcript has besides. A segment is not sent again if another attempt recognizes it anew after a
+crash, or if the final transcript revises it: its borders, speaker or words.
 """
 
 import asyncio
