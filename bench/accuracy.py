@@ -11,6 +11,7 @@ It needs the extra 'bench' (`pip install -e '.[bench]'`).
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
     python -m bench.accuracy --no-library --words    # and how far aligned word times are off
+    python -m bench.accuracy --no-library --confidence   # and how many words of each are right
 
 The clips are those of the folder VIBEVOICE_BENCH_AUDIO (its manifest.json: docs/bench.md). With
 recordings of your own, each with its text beside it (talk.wav, talk.txt; with talk.rttm also DER),
@@ -37,6 +38,7 @@ from bench.metrics import (
     check_references,
     clips,
     own_clips,
+    right_words,
     score,
     without_text,
 )
@@ -49,14 +51,21 @@ from sidecar.transcripts.word_timing import estimate_word_times
 
 Hypothesis = list[Piece]
 RATE = 16_000
+CONFIDENCES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
+"""Lower ends of the rows of `confidence_table`."""
 _CHUNK = RATE // 2
+
+
+def client_of(url: str) -> httpx.Client:
+    """A client of a service, with the token of VIBEVOICE_CLIENT_TOKEN."""
+    token = os.environ.get("VIBEVOICE_CLIENT_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.Client(base_url=url, headers=headers, timeout=None)
 
 
 def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypothesis]]:
     """The address with its engine and precision for the heading, and what the service answers."""
-    token = os.environ.get("VIBEVOICE_CLIENT_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    client = httpx.Client(base_url=url, headers=headers, timeout=None)
+    client = client_of(url)
     try:
         health = client.get("/health").json()
     except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
@@ -94,6 +103,27 @@ def word_distances(url: str, chosen: list[Clip]) -> str:
         f"{name}: median {1000 * np.median(far):.0f} ms, p95 {1000 * np.percentile(far, 95):.0f} ms"
         for name, far in apart.items()
     )
+
+
+def confidence_table(url: str, chosen: list[Clip]) -> str:
+    """How many words of the service are right, by their confidence, over the clips with a text."""
+    rows: dict[float, list[tuple[float, bool]]] = {low: [] for low in CONFIDENCES}
+    client = client_of(url)
+    for clip in filter(lambda one: one.text, chosen):
+        print(f"{clip.name}: confidence …", file=sys.stderr)
+        files = {"audio": clip.path.read_bytes()}
+        data = {"words": "true", "diarize": "false"}
+        answer = client.post("/transcribe", files=files, data=data).json()
+        words = [word for one in answer["segments"] for word in one["words"]]
+        known = [(word["text"], word["confidence"]) for word in words if "confidence" in word]
+        for confidence, right in right_words(clip, known):
+            rows[max(low for low in CONFIDENCES if low <= confidence)].append((confidence, right))
+    lines = ["| confidence from | words | their mean | right, % |", "| --- | --- | --- | --- |"]
+    for low, found in rows.items():
+        if found:
+            mean, right = np.mean(found, axis=0)
+            lines.append(f"| {low:g} | {len(found)} | {mean:.3f} | {100 * right:.1f} |")
+    return "\n".join(lines)
 
 
 def library_side(clip: Clip) -> Hypothesis:
@@ -137,6 +167,7 @@ def main() -> None:
     )
     parser.add_argument("--no-library", action="store_true")
     parser.add_argument("--words", action="store_true", help="word times, too")
+    parser.add_argument("--confidence", action="store_true", help="right words by confidence, too")
     parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--json", help="write the hypotheses to this file")
     parser.add_argument("--recordings", type=Path, help="folder with NAME.txt beside each of them")
@@ -179,6 +210,8 @@ def main() -> None:
         print(f"| **pooled, {len(chosen)} clips** | {total} |")
         if args.words:
             print(f"\nWord starts beside the engine's: {word_distances(args.server[0], chosen)}.")
+        if args.confidence:
+            print(f"\n{confidence_table(args.server[0], chosen)}")
     print(f"\nSetting of the service: {args.diarization}.")
     if args.json:
         with open(args.json, "w") as file:

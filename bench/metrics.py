@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -228,6 +229,20 @@ def _score_words(scores: Scores, clip: Clip, hypothesis: str) -> None:
     result = jiwer.process_words(normalize(clip.text), normalize(hypothesis))
     scores.word_errors = result.substitutions + result.deletions + result.insertions
     scores.words = result.hits + result.substitutions + result.deletions
+
+
+def right_words(clip: Clip, words: list[tuple[str, float]]) -> Iterator[tuple[float, bool]]:
+    """Yield the confidence of each normalized word of ``words`` (text, confidence), and whether the
+    clip's text has it there. Each is normalized alone, so that it keeps its confidence."""
+    import jiwer
+
+    normalize = _normalizer(clip.language)
+    reference = " ".join(normalize(word) for word in (clip.text or "").split())
+    found = [(part, each) for text, each in words for part in normalize(text).split()]
+    result = jiwer.process_words(reference, " ".join(part for part, _ in found))
+    for chunk in result.alignments[0]:
+        for _, confidence in found[chunk.hyp_start_idx : chunk.hyp_end_idx]:
+            yield confidence, chunk.type == "equal"
 
 
 def _score_turns(scores: Scores, clip: Clip, hypothesis: list[Piece]) -> None:

@@ -215,7 +215,8 @@ Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_
 probabilities that the model gave the tokens of a text; with Whisper that of a word is the mean of
 its tokens, that of a segment of a recording, as of one cut at a change of speakers, the geometric
 mean of its words. There is none for corrected text, music and noise, from Voxtral and from servers
-with OpenAI's API. It is not calibrated: compare it within one model only.
+with OpenAI's API. It is not calibrated: compare it within one model only
+([of the embedded engine's words](performance.md#the-embedded-engine), how many are right).
 
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
