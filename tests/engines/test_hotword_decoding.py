@@ -11,7 +11,7 @@ from moonshine_voice import get_assets_path
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, Memory
+from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, KvCache
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, model_folder
 from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
 
@@ -43,10 +43,10 @@ class TableModel:
         self.passes = 0
 
     def __call__(
-        self, tokens: Sequence[int], position: int, memory: Memory | None
-    ) -> tuple[npt.NDArray[np.float32], Memory]:
-        known = [] if memory is None else memory[0][0, 0, :, 0].astype(int).tolist()
-        assert len(known) == position, "the memory ends where the tokens begin"
+        self, tokens: Sequence[int], position: int, cache: KvCache | None
+    ) -> tuple[npt.NDArray[np.float32], KvCache]:
+        known = [] if cache is None else cache[0][0, 0, :, 0].astype(int).tolist()
+        assert len(known) == position, "the cache ends where the tokens begin"
         self.passes += 1
         rows = np.full((len(tokens), WE + 1), math.log(UNLIKELY), np.float32)
         for row, token in zip(rows, tokens, strict=True):

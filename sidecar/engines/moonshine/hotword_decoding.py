@@ -27,11 +27,13 @@ MIN_TOKEN = -9.0
 MAX_TRIES_PER_TOKEN = 1
 """Limit of tries by the number of tokens: a page of hotwords costs no more."""
 
-Memory = Sequence[npt.NDArray[np.float32]]
-"""Keys and values of all layers, shape (1, heads, tokens, size) each."""
-TokenScores = Callable[[Sequence[int], int, Memory | None], tuple[npt.NDArray[np.float32], Memory]]
-"""Pass over tokens from a position on, with the memory of those before: the log-likelihoods of what
-follows each, shape (tokens, entries), and the memory of all."""
+KvCache = Sequence[npt.NDArray[np.float32]]
+"""KV cache: keys and values of all layers, shape (1, heads, tokens, size) each."""
+TokenScores = Callable[
+    [Sequence[int], int, KvCache | None], tuple[npt.NDArray[np.float32], KvCache]
+]
+"""Pass over tokens from a position on, with the cache of those before: the log-likelihoods of what
+follows each, shape (tokens, entries), and the cache of all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,13 +41,13 @@ class DecodedPath:
     """Tokens from the end of the given ones on, and the log-likelihood of each.
 
     ``ended``: the last token is the end of the text. ``firsts``: before each token, the
-    log-likelihoods of the hotwords' first tokens. ``memory``: of all tokens but the last at least.
+    log-likelihoods of the hotwords' first tokens. ``cache``: of all tokens but the last at least.
     """
 
     tokens: tuple[int, ...]
     likely: tuple[float, ...]
     firsts: tuple[npt.NDArray[np.float32], ...]
-    memory: Memory | None = None
+    cache: KvCache | None = None
     ended: bool = False
 
     @property
@@ -83,18 +85,18 @@ class HotwordDecoding:
 
     def greedy_path(self, draft: Sequence[int]) -> DecodedPath | None:
         """Return the greedy text, without hotwords; None if cancelled."""
-        return self._extended(DecodedPath((), (), ()), draft)
+        return self._decode_rest(DecodedPath((), (), ()), draft)
 
     def with_hotwords(self, path: DecodedPath) -> DecodedPath | None:
         """Return the greedy ``path`` with the hotwords that are likely enough; None if
         cancelled."""
-        tries = MAX_TRIES_PER_TOKEN * max(1, len(path.tokens))
+        tries = MAX_TRIES_PER_TOKEN * len(path.tokens)
         at = 0
         while at < len(path.tokens):
             best, best_gain, length = path, 0.0, 1
-            for hotword in self._candidates(path, at)[: max(0, tries)]:
+            for hotword in self._candidates(path, at)[:tries]:
                 tries -= 1
-                if (other := self._tried(path, at, hotword)) is None:
+                if (other := self._force(path, at, hotword)) is None:
                     if self._cancelled():
                         return None
                     continue
@@ -122,13 +124,13 @@ class HotwordDecoding:
         ]
         return [hotword for _, hotword in sorted(found, reverse=True)]
 
-    def _tried(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> DecodedPath | None:
+    def _force(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> DecodedPath | None:
         """Return the text with a hotword from ``at`` on and what follows it; None if it is too
         unlikely, or cancelled."""
         if self._cancelled():
             return None
         before = [*self._known, *path.tokens[:at]]
-        rows, memory = self._pass([before[-1], *hotword], len(before) - 1, path.memory)
+        rows, cache = self._pass([before[-1], *hotword], len(before) - 1, path.cache)
         likely = [float(row[token]) for row, token in zip(rows, hotword, strict=False)]
         if min(likely) < MIN_TOKEN or sum(likely) + BONUS * len(hotword) < sum(path.likely[at:]):
             return None
@@ -138,25 +140,25 @@ class HotwordDecoding:
             tokens,
             (*path.likely[:at], *likely, float(rows[-1][following])),
             (*path.firsts[:at], *(row[self._first_tokens] for row in rows)),
-            memory,
+            cache,
             following == self._end,
         )
         rest = path.tokens[at:]
         draft = rest[rest.index(following) + 1 :] if following in rest else ()
-        return other if other.ended else self._extended(other, draft)
+        return other if other.ended else self._decode_rest(other, draft)
 
-    def _extended(self, path: DecodedPath, draft: Sequence[int]) -> DecodedPath | None:
+    def _decode_rest(self, path: DecodedPath, draft: Sequence[int]) -> DecodedPath | None:
         """Return the path, decoded greedily up to the end; None if cancelled."""
         tokens, likely, firsts = [*path.tokens], [*path.likely], [*path.firsts]
-        memory = path.memory
+        cache = path.cache
         ahead = [token for token in draft if token != self._end]
         ahead = ahead[: max(0, self._most - len(tokens) - 1)]
-        fresh = [*self._known] if memory is None else tokens[-1:]
+        fresh = [*self._known] if cache is None else tokens[-1:]
         while len(tokens) < self._most:
             if self._cancelled():
                 return None
             position = len(self._known) + len(tokens) - len(fresh)
-            rows, memory = self._pass([*fresh, *ahead], position, memory)
+            rows, cache = self._pass([*fresh, *ahead], position, cache)
             rows = rows[len(fresh) - 1 :]
             said = rows.argmax(axis=1).tolist()
             said = said[: common_prefix_length(ahead, said) + 1]  # what the model confirms
@@ -174,13 +176,13 @@ class HotwordDecoding:
             tokens=tuple(tokens),
             likely=tuple(likely),
             firsts=tuple(firsts),
-            memory=memory,
+            cache=cache,
             ended=ended,
         )
 
     def _pass(
-        self, tokens: Sequence[int], position: int, memory: Memory | None
-    ) -> tuple[npt.NDArray[np.float32], Memory]:
-        if memory is not None:  # without what was decoded behind the position
-            memory = [np.ascontiguousarray(values[:, :, :position]) for values in memory]
-        return self._scores(tokens, position, memory)
+        self, tokens: Sequence[int], position: int, cache: KvCache | None
+    ) -> tuple[npt.NDArray[np.float32], KvCache]:
+        if cache is not None:  # without what was decoded behind the position
+            cache = [np.ascontiguousarray(values[:, :, :position]) for values in cache]
+        return self._scores(tokens, position, cache)

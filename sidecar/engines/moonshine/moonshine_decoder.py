@@ -26,7 +26,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.checkpoints import onnx_models
 from sidecar.checkpoints.onnx_models import CONTRIB_DOMAIN, OnnxGraphBuilder, OrtModelFile
-from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, Memory
+from sidecar.engines.moonshine.hotword_decoding import HotwordDecoding, KvCache
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.word_timing import common_prefix_length
 
@@ -153,12 +153,12 @@ class MoonshineDecoder:
         session = self._session(build_scores_graph)
 
         def scores(
-            tokens: Sequence[int], position: int, memory: Memory | None
-        ) -> tuple[npt.NDArray[np.float32], Memory]:
+            tokens: Sequence[int], position: int, cache: KvCache | None
+        ) -> tuple[npt.NDArray[np.float32], KvCache]:
             feed["tokens"] = np.array([tokens], np.int64)
             feed["position"] = np.array([position], np.int64)
-            if memory is not None:
-                feed.update(zip(cache_tensor_names("past"), memory, strict=True))
+            if cache is not None:
+                feed.update(zip(cache_tensor_names("past"), cache, strict=True))
             rows, *after = session.run(None, feed)
             return rows[0], after
 
@@ -189,7 +189,7 @@ class MoonshineDecoder:
                 return None
             feed["tokens"] = np.array([known + ahead], np.int64)
             feed["position"] = np.array([len(given) + len(found) + 1 - len(known)], np.int64)
-            following, likelihood, *memory = self.tokens.run(None, feed)
+            following, likelihood, *cache = self.tokens.run(None, feed)
             confirmed = following[0].tolist()[len(known) - 1 :]
             confirmed = confirmed[
                 : common_prefix_length(ahead, confirmed) + 1
@@ -199,7 +199,7 @@ class MoonshineDecoder:
             if _END in confirmed:
                 end = found.index(_END)
                 return DecodedTokens(tuple(found[:end]), tuple(likely[:end]))
-            for name, values in zip(cache_tensor_names("past"), memory, strict=True):
+            for name, values in zip(cache_tensor_names("past"), cache, strict=True):
                 # without those of a draft's rejected tokens
                 feed[name] = np.ascontiguousarray(values[:, :, : len(given) + len(found)])
             known, ahead = confirmed[-1:], []
@@ -249,7 +249,7 @@ def build_tokens_graph(model: OrtModelFile) -> bytes:
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing, logits = _drawn_logits(model)
+    drawing, logits = _build_logits(model)
     graph = drawing.graph
     graph.node("ArgMax", [logits], ["following"], axis=-1, keepdims=0)
     graph.output("following", "int64", (1, "tokens"))
@@ -257,7 +257,7 @@ def build_tokens_graph(model: OrtModelFile) -> bytes:
     likely = graph.node("Softmax", [logits], axis=-1)  # 2 % of a pass; ReduceLogSumExp takes 14
     graph.node("ReduceMax", [likely, last], ["likelihood"], keepdims=0)
     graph.output("likelihood", "float32", (1, "tokens"))
-    drawing.add_memory()
+    drawing.add_cache_outputs()
     return graph.model()
 
 
@@ -268,15 +268,16 @@ def build_scores_graph(model: OrtModelFile) -> bytes:
     Raises:
         KeyError: the model is not laid out as expected.
     """
-    drawing, logits = _drawn_logits(model)
+    drawing, logits = _build_logits(model)
     drawing.graph.node("LogSoftmax", [logits], ["scores"], axis=-1)
     drawing.graph.output("scores", "float32", (1, "tokens", "entries"))
-    drawing.add_memory()
+    drawing.add_cache_outputs()
     return drawing.graph.model()
 
 
-def _drawn_logits(model: OrtModelFile) -> tuple[_DecoderGraphBuilder, str]:
-    """Return a graph from tokens up to the logits of what follows each, and their name."""
+def _build_logits(model: OrtModelFile) -> tuple[_DecoderGraphBuilder, str]:
+    """Return a builder of a graph from tokens to the logits of what follows each, and the logits'
+    name."""
     drawing = _DecoderGraphBuilder(model)
     state = drawing.begun()
     for layer in range(LAYERS):
@@ -329,7 +330,7 @@ class _DecoderGraphBuilder:
         self.graph.weight("sine", np.sin(angles).astype(np.float32))
         return self.embedded(tokens)
 
-    def add_memory(self) -> None:
+    def add_cache_outputs(self) -> None:
         """Add the keys and values of all tokens so far as outputs."""
         for name in cache_tensor_names("present"):
             self.graph.output(name, "float32", _PRESENT_SHAPE)
