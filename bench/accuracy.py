@@ -90,9 +90,10 @@ def word_distances(url: str, chosen: list[Clip]) -> str:
     """How far the starts of aligned and of evenly spread words are from those of the service's
     engine (the embedded one's are 13 ms off), over the same segments."""
     apart: dict[str, list[float]] = {"aligned": [], "spread": []}
+    client = client_of(url)
     for clip in chosen:
         files, data = {"audio": clip.path.read_bytes()}, {"words": "true"}
-        answer = httpx.post(f"{url}/transcribe", files=files, data=data, timeout=None).json()
+        answer = client.post("/transcribe", files=files, data=data).json()
         audio = decode_audio_file(clip.path, RATE)
         for one in answer["segments"]:
             bare = Segment(one["start_time"], one["end_time"], one["text"], 0)
