@@ -9,7 +9,6 @@ more: how many of the names are in the text. Clips of the folder VIBEVOICE_BENCH
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 from bench.metrics import Clip, Piece, Scores, check_references, clips, score
+from bench.serving import argument_parser
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineRecognizer, model_folder
@@ -61,7 +61,7 @@ SENTENCES = (
 
 def main() -> None:
     """Measure both, and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--others", type=int, default=10, help="names in the list that nobody says")
     others: int = parser.parse_args().others
     if not shutil.which("espeak-ng"):
