@@ -212,8 +212,8 @@ def test_token_limit_truncates_the_transcript_and_ignored_options_give_a_warning
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["encode", "prefill"])
 def test_job_cancelled_before_decoding_leaves_the_worker_alive(phase: str, server: Server) -> None:
-    """Three minutes of audio are encoding to nine tenths, 12,000 tokens of prompt are prefill."""
-    recording, prompt = (repeated(3), "") if phase == "encode" else (audio("beckett"), "長" * 4096)
+    """68 s of audio are encoded, 3,000 tokens of prompt are prefilled, before the first segment."""
+    recording, prompt = (repeated(1), "") if phase == "encode" else (audio("beckett"), "長" * 1024)
     worker = server.health()["worker_pid"]
 
     def cpu_s() -> float:
@@ -221,12 +221,15 @@ def test_job_cancelled_before_decoding_leaves_the_worker_alive(phase: str, serve
         return sum(psutil.Process(worker).cpu_times()[:2])
 
     begin_s = cpu_s()
-    finished(server, server.submit(recording, prompt=prompt))
-    whole_s = cpu_s() - begin_s
-    for part in (0.2, 0.5):
+    job = server.submit(recording, prompt=prompt)
+    wait_until(lambda: server.job(job)["progress"]["audio_seconds_done"] > 0, "the first segment")
+    before_s = cpu_s() - begin_s
+    server.cancel(job)
+    for part in (0.3, 0.6):
         begin_s = cpu_s()
         job = server.submit(recording, prompt=prompt)
-        wait_until(lambda: cpu_s() - begin_s >= part * whole_s, "so far")  # noqa: B023
+        wait_until(lambda: cpu_s() - begin_s >= part * before_s, "so far")  # noqa: B023
+        assert server.job(job)["progress"]["audio_seconds_done"] == 0
         check_cancelled(server, job)
     assert server.health()["worker_pid"] == worker
     check_serves(server)
