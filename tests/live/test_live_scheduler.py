@@ -54,8 +54,8 @@ from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
 SHARED = (
-    *("frames", "looked", "due", "began", "recognised"),
-    *("segment_embeddings.began", "segment_embeddings.heard", "decided"),
+    *("frames", "process_frame", "next_task", "begin", "add_hypothesis"),
+    *("segment_embeddings.began", "segment_embeddings.heard", "relabel"),
 )
 """Methods of and in `StreamRecognizer` that the shared threads call."""
 FAULTS = (OverflowError, MemoryError, ValueError)
@@ -147,7 +147,7 @@ def test_failed_session_gets_no_more_events_and_no_second_error(hall: LiveSchedu
     wrong: list[errors.SidecarError] = []
 
     def faulty(seat: EngineSession) -> None:
-        seat.recognizer.looked = seat.recognizer.leave = fail  # type: ignore[method-assign, assignment]
+        seat.recognizer.process_frame = seat.recognizer.leave = fail  # type: ignore[method-assign, assignment]
         seat.failed = wrong.append
 
     seat, told = said(hall, 0.3, faulty)
@@ -203,7 +203,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
 def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
-    monkeypatch.setattr(hall.load, "verdict", lambda *_: UtteranceAdmission.REFUSE)
+    monkeypatch.setattr(hall.load, "admission", lambda *_: UtteranceAdmission.REFUSE)
     told: list[LiveEvent] = []
     seat = hall.open(LiveOptions(partials=False), LiveSessionStart(began=began), told.append)
     seat.push(talk(0.3)[: LIVE_RATE * 2])
@@ -400,7 +400,7 @@ def test_microphone_session_is_neither_refused_nor_delayed_by_a_file_sent_at_onc
         session.push(LiveOrder.FINISH)
 
     def final_waits() -> bool:  # what it says up to a pause is less urgent than a file's finals
-        task = microphone.recognizer.next_task()
+        task = microphone.recognizer.next_recognition()
         return task is not None and task.urgency is RecognitionUrgency.FINAL
 
     wait_until(final_waits, "its words wait")

@@ -122,16 +122,16 @@ def test_single_session_is_served_on_the_slowest_machine() -> None:
     model = load_shedding.EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
     assert (
-        model.verdict(load_shedding.ArrivingUtterance("me", None, True), [], 0.0)
+        model.admission(load_shedding.ArrivingUtterance("me", None, True), [], 0.0)
         is load_shedding.UtteranceAdmission.SERVE
     )
     other = load_shedding.ServedSession("me", 0, True, 1.0)
     assert (
-        model.verdict(load_shedding.ArrivingUtterance("me", None, True), [other], 0.0)
+        model.admission(load_shedding.ArrivingUtterance("me", None, True), [other], 0.0)
         is load_shedding.UtteranceAdmission.REFUSE
     )
     assert (
-        model.verdict(load_shedding.ArrivingUtterance("me", 0, False), [other], 99.0)
+        model.admission(load_shedding.ArrivingUtterance("me", 0, False), [other], 99.0)
         is load_shedding.UtteranceAdmission.SERVE
     )
 

@@ -85,16 +85,16 @@ class Table:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
             self.recognizer.push(np.full(FRAME_SAMPLES, who, np.float32), 0.0)
             assert self.recognizer.frames(9) is not None
-            self.take(self.recognizer.looked(0.9 if who else 0.0, 0.0))
+            self.take(self.recognizer.process_frame(0.9 if who else 0.0, 0.0))
 
     def change(self, options: LiveOptions) -> None:
         self.recognizer.push(options, 0.0)
         self.take(self.recognizer.follow())
 
     def begin(self, voices: bool = True) -> RecognitionTask | EmbeddingTask | None:
-        due = self.recognizer.due(voices)
+        due = self.recognizer.next_task(voices)
         if isinstance(due, RecognitionTask):
-            self.going.append((due, self.recognizer.began(due).audio))
+            self.going.append((due, self.recognizer.begin(due).audio))
         elif due is not None:
             assert self.recognizer.segment_embeddings is not None
             self.going.append(
@@ -110,7 +110,7 @@ class Table:
             self.changes = self.changes[len(heard) :]
             earlier = tuple((at, RecognitionHypothesis("words")) for at in heard)
             found = None if text is None else RecognitionHypothesis(text, earlier=earlier)
-            self.take(self.recognizer.recognised(due, found, 0.0, 0.0))
+            self.take(self.recognizer.add_hypothesis(due, found, 0.0, 0.0))
             return
         vector: Vector | None = None
         if sound is not None:
@@ -118,7 +118,7 @@ class Table:
             vector = EAR.vector(sound)
         assert self.recognizer.segment_embeddings is not None
         question = self.recognizer.segment_embeddings.heard(due, vector)
-        self.take(self.recognizer.decided(due, None if question is None else relabel(question)))
+        self.take(self.recognizer.relabel(due, None if question is None else relabel(question)))
 
     def work(self, voices: bool = True) -> None:
         """All that is due, at once."""

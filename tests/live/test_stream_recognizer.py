@@ -84,7 +84,7 @@ class Table:
         for _ in range(round(seconds * LIVE_RATE / FRAME_SAMPLES)):
             self.recognizer.push(np.full(FRAME_SAMPLES, probability, np.float32), self.now)
             assert self.recognizer.frames(9) is not None
-            self.take(self.recognizer.looked(probability, self.now))
+            self.take(self.recognizer.process_frame(probability, self.now))
 
     def speak(self, speech_s: float, pause_s: float) -> None:
         self.sound(speech_s, 0.9)
@@ -95,9 +95,9 @@ class Table:
         self.take(self.recognizer.follow())
 
     def begin(self) -> RecognitionTask | None:
-        task = self.recognizer.next_task()
+        task = self.recognizer.next_recognition()
         if task is not None:
-            request = self.recognizer.began(task)
+            request = self.recognizer.begin(task)
             in_front = 0 if request.preceding_context is None else request.preceding_context.samples
             assert len(request.audio) == task.to - task.segment.start + in_front
             self.behind.append(request.preceding_context)
@@ -119,7 +119,7 @@ class Table:
         self, task: RecognitionTask, found: RecognitionHypothesis | None, work_s: float = 0.0
     ) -> None:
         self.going.remove(task)
-        self.take(self.recognizer.recognised(task, found, self.now, work_s))
+        self.take(self.recognizer.add_hypothesis(task, found, self.now, work_s))
 
     def hear(self, text: str | None = "some words") -> RecognitionTask | None:
         """The engine hears what is due, and is done at once."""
@@ -447,10 +447,10 @@ def test_any_order_of_recognition_and_commands_gives_complete_and_consistent_eve
                     else ()
                 )
     table.take(hearing.finish(0.0))
-    while table.going or hearing.next_task() is not None:
+    while table.going or hearing.next_recognition() is not None:
         table.end(table.going[0] if table.going else table.begin(), "end")  # type: ignore[arg-type]
     assert hearing.over
-    assert hearing.next_task() is None
+    assert hearing.next_recognition() is None
     _holds(table.told)
 
 
@@ -637,7 +637,7 @@ def test_audio_before_a_cancel_is_processed_without_waiting_for_a_running_recogn
     assert not table.recognizer.held
     for _ in range(frames):
         assert table.recognizer.frames(9) is not None
-        table.take(table.recognizer.looked(0.9, 0.0))
+        table.take(table.recognizer.process_frame(0.9, 0.0))
     assert table.recognizer.frames(9) is None
     assert not running.obsolete
     table.take(table.recognizer.follow())
@@ -678,8 +678,8 @@ schedule = PartialSchedule(grows=True, turns=True)
 hearing = StreamRecognizer(LiveOptions(), LiveSessionStart(), schedule=schedule)
 for _ in range({11 * LIVE_RATE // FRAME_SAMPLES}):
     hearing.audio.append(np.ones({FRAME_SAMPLES}, np.float32))
-    list(hearing.looked(0.9, 0.0))
-[piece] = hearing._assembler.pieces
+    list(hearing.process_frame(0.9, 0.0))
+[piece] = hearing._assembler.speech_segments
 assert piece.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
 """
     limits = {limit_overrides.VARIABLE: '{"live_buffer": 20}'}
@@ -717,7 +717,7 @@ def test_final_of_partly_recognized_audio_keeps_its_text_and_is_flagged_unheard(
 
 
 def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
-    table.recognizer.verdict = lambda: UtteranceAdmission.REFUSE
+    table.recognizer.decide_admission = lambda: UtteranceAdmission.REFUSE
     table.sound(0.2, 0.0)
     table.speak(2.0, 2.0)
     assert [type(event) for event in table.told if not isinstance(event, InputProcessed)] == [
@@ -730,7 +730,7 @@ def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:
 def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     verdicts = iter([UtteranceAdmission.SHED, UtteranceAdmission.SERVE])
-    table.recognizer.verdict = lambda: next(verdicts)
+    table.recognizer.decide_admission = lambda: next(verdicts)
     for _ in range(2):
         table.speak(1.0, 1.0)
     assert not table.recognizer.speaking

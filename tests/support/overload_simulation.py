@@ -138,7 +138,7 @@ class Simulation:
         yield max(1e-3, person.listens_s)
         while True:
             speakers = [s for one in self.people if (s := one.speaker(self.now)) is not None]
-            verdict = self.model.verdict(person.newcomer(self.now), speakers, self._waiting_s())
+            verdict = self.model.admission(person.newcomer(self.now), speakers, self._waiting_s())
             if verdict is UtteranceAdmission.REFUSE:
                 person.refused_at = self.now
                 return

@@ -268,7 +268,7 @@ class LiveScheduler:
         self.encoding, self._encode_at_once = 0, max(1, threads // 2)
         self._about = engine, precision
         self.lock = threading.RLock()
-        self.input_came, self._wanted = (threading.Condition(self.lock) for _ in range(2))
+        self.input_came, self._work_waits = (threading.Condition(self.lock) for _ in range(2))
         self._sessions: list[EngineSession] = []
         self._served: dict[str, float] = {}
         self._closed = False
@@ -293,7 +293,7 @@ class LiveScheduler:
             context=self._recognizers.contexts,
         )
         session = EngineSession(self, recognizer, tell, options.client, self.vad_model.state())
-        recognizer.verdict = partial(self._verdict, session)
+        recognizer.decide_admission = partial(self._decide_admission, session)
         if options.diarize and self._recognizers.encoder is None and not start.at:
             tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
         with self.lock:
@@ -307,7 +307,7 @@ class LiveScheduler:
             self._closed = True
             self._sessions.clear()
             self.input_came.notify_all()
-            self._wanted.notify_all()
+            self._work_waits.notify_all()
             self._released.set()
         for thread in self._threads:
             thread.join()
@@ -349,7 +349,7 @@ class LiveScheduler:
                 if self._closed:
                     return
                 due = self._due()
-                self._wanted.notify_all()  # a commit may have ended segments, which are now due
+                self._work_waits.notify_all()  # a commit may have ended segments, which are now due
             if due:
                 self._detect(due)
             self._released.wait(max(0.0, self._tick_s - (time.monotonic() - begun)))
@@ -360,7 +360,7 @@ class LiveScheduler:
         due = []
         for session in self._sessions:
             with self._ending_failed_session(session):
-                frames = session.frames(partial(self._say, session))
+                frames = session.frames(partial(self._send, session))
                 if frames is not None:
                     due.append((session, frames))
         return due
@@ -384,7 +384,9 @@ class LiveScheduler:
                 for row, (session, _) in enumerate(rows):
                     if not session.left:
                         with self._ending_failed_session(session):
-                            self._say(session, session.recognizer.looked(float(found[row]), now))
+                            self._send(
+                                session, session.recognizer.process_frame(float(found[row]), now)
+                            )
                     counts[session] += 1
                     if session.recognizer.held:
                         held.add(session)  # its other frames wait
@@ -394,24 +396,24 @@ class LiveScheduler:
                 session.looked(count, now)
             speaking = sum(session.recognizer.speaking for session in self._sessions)
             self.load.look(speaking, self._waiting_s(), now)
-            self._wanted.notify_all()
+            self._work_waits.notify_all()
 
     def _waiting_s(self) -> float:
         return sum(session.waiting_s for session in self._sessions)
 
-    def _verdict(self, session: EngineSession) -> load_shedding.UtteranceAdmission:
+    def _decide_admission(self, session: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""
         now = time.monotonic()
         found = (one.speaker(now) for one in self._sessions)
         speakers = [speaker for speaker in found if speaker is not None]
         if session.recognizer.resumed:
-            verdict = load_shedding.UtteranceAdmission.SERVE
+            admission = load_shedding.UtteranceAdmission.SERVE
         else:
-            verdict = self.load.verdict(session.newcomer(), speakers, self._waiting_s())
-        if verdict is load_shedding.UtteranceAdmission.SERVE:
+            admission = self.load.admission(session.newcomer(), speakers, self._waiting_s())
+        if admission is load_shedding.UtteranceAdmission.SERVE:
             session.admit_utterance(self._let, now)
             self._let += 1
-        return verdict
+        return admission
 
     # ── the recognition threads ──
 
@@ -431,29 +433,29 @@ class LiveScheduler:
         self._measure()
         while True:
             with self.lock:
-                while not self._closed and (chosen := self._choose()) is None:
+                while not self._closed and (chosen := self._next_task()) is None:
                     is_shedding = self.load.level(time.monotonic())
-                    self._wanted.wait(load_shedding.MIN_SHEDDING_S if is_shedding else None)
+                    self._work_waits.wait(load_shedding.MIN_SHEDDING_S if is_shedding else None)
                 if self._closed:
                     return
                 assert chosen is not None
                 session, work = chosen[0], None
                 with self._ending_failed_session(session):
-                    work = self._begun(*chosen)
+                    work = self._start_task(*chosen)
             if work is not None:
                 with self._ending_failed_session(session), session.around():
                     work()
             del work, chosen, session  # a thread that waits keeps no session alive
 
-    def _begun(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
+    def _start_task(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
-            return partial(self._recognise, session, due, session.recognizer.began(due))
+            return partial(self._recognise, session, due, session.recognizer.begin(due))
         segment_embeddings = session.recognizer.segment_embeddings
         assert segment_embeddings is not None
         samples = segment_embeddings.began(due, session.recognizer.audio)
         self.encoding += 1
-        return partial(self._tell_apart, session, segment_embeddings, due, samples)
+        return partial(self._embed_and_relabel, session, segment_embeddings, due, samples)
 
     def _recognise(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
@@ -464,18 +466,20 @@ class LiveScheduler:
             late = time.monotonic() > begun + options.patience_s
             return self._closed or task.obsolete or late or self._is_shed(task)
 
-        found: RecognitionHypothesis | None = RecognitionHypothesis("")
+        hypothesis: RecognitionHypothesis | None = RecognitionHypothesis("")
         draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
         goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
         if options.endpointing.threshold or goes_on or has_speech(self.vad_model, request.audio):
-            found = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)
+            hypothesis = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)
         with self.lock:
             now = time.monotonic()
-            self._count(task, found, now - begun)
-            if self.pace is not None and found is not None:
+            self._count(task, hypothesis, now - begun)
+            if self.pace is not None and hypothesis is not None:
                 self.pace.took(task.urgency, now - begun, now)
-            self._say(session, session.recognizer.recognised(task, found, now, now - begun))
-            self._wanted.notify_all()
+            self._send(
+                session, session.recognizer.add_hypothesis(task, hypothesis, now, now - begun)
+            )
+            self._work_waits.notify_all()
             if self._schedule.turns and session.recognizer.busy:
                 self._released.set()
 
@@ -487,13 +491,13 @@ class LiveScheduler:
         if self._is_extra(task):
             self.load.costs.add_work(load_shedding.WorkKind.PARTIAL, work_s)
         elif hypothesis is not None or not task.obsolete:
-            piece = task.segment
-            new = task.to - max(piece.start, piece.counted)
-            piece.counted = max(piece.counted, task.to)
+            segment = task.segment
+            new = task.to - max(segment.start, segment.counted)
+            segment.counted = max(segment.counted, task.to)
             self.load.costs.spoken(max(0, new) / LIVE_RATE)
             self.load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
-    def _tell_apart(
+    def _embed_and_relabel(
         self,
         session: EngineSession,
         segment_embeddings: SegmentEmbeddings,
@@ -512,21 +516,21 @@ class LiveScheduler:
                 except Exception:  # the labels stay as they were
                     log.exception("internal error in the clustering of speakers; the labels stay")
             with self.lock:
-                self._say(session, session.recognizer.decided(task, result))
+                self._send(session, session.recognizer.relabel(task, result))
         finally:
             with self.lock:
                 self.encoding -= 1
                 self.load.costs.add_work(load_shedding.WorkKind.LABEL, time.monotonic() - begun)
-                self._wanted.notify_all()
+                self._work_waits.notify_all()
 
-    def _choose(self) -> tuple[EngineSession, SessionTask] | None:
+    def _next_task(self) -> tuple[EngineSession, SessionTask] | None:
         voices = self.encoding < self._encode_at_once
         labels = self.load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = list[tuple[EngineSession, SessionTask]]()
         for session in self._sessions:
             heard = voices and (labels or session.recognizer.finishing)
             with self._ending_failed_session(session):
-                task = session.recognizer.due(heard, partial(self._worth, session))
+                task = session.recognizer.next_task(heard, partial(self._admits_task, session))
                 if task is not None:
                     tasks.append((session, task))
         if not tasks:
@@ -549,17 +553,17 @@ class LiveScheduler:
                 urgency, since = RecognitionUrgency.FINAL, hurried_since
         return partial_results.turn_order(session.client, urgency, since, self._served)
 
-    def _worth(self, session: EngineSession, task: RecognitionTask) -> bool:
+    def _admits_task(self, session: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no
         partials."""
         if self._is_shed(task):
-            self._say(session, session.recognizer.partials_late(task))
+            self._send(session, session.recognizer.partials_late(task))
             return False
         if self.pace is None or self.pace.allows(task.urgency, time.monotonic()):
             return True
         if task.urgency is RecognitionUrgency.PARTIAL and not session.wordless:
             session.wordless = True
-            self._say(session, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
+            self._send(session, [NoticeRaised(Notice("partials_off", PARTIALS_TOO_SLOW))])
         return False
 
     def _is_extra(self, task: RecognitionTask) -> bool:
@@ -571,7 +575,7 @@ class LiveScheduler:
         level = self.load.level(time.monotonic())
         return self._is_extra(task) and level >= load_shedding.SheddingLevel.PARTIALS
 
-    def _say(self, session: EngineSession, events: Iterable[LiveEvent]) -> None:
+    def _send(self, session: EngineSession, events: Iterable[LiveEvent]) -> None:
         for event in events:
             if not (session.left or self._closed):
                 session.tell(event)

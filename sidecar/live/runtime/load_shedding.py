@@ -191,7 +191,7 @@ class EngineLoadModel:
         """Return the level of load shedding now."""
         return self._level if now < self._until else SheddingLevel.NOTHING
 
-    def verdict(
+    def admission(
         self, utterance: ArrivingUtterance, sessions: Sequence[ServedSession], waiting_s: float
     ) -> UtteranceAdmission:
         """Return the admission of an utterance that begins, beside those of ``sessions``."""

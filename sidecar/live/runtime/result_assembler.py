@@ -45,7 +45,7 @@ class ResultAssembler:
         """Last language that was recognized with certainty in a final."""
 
     @property
-    def pieces(self) -> Iterator[SpeechSegment]:
+    def speech_segments(self) -> Iterator[SpeechSegment]:
         """Return the waiting segments, in order."""
         return (row for row in self._rows if isinstance(row, SpeechSegment))
 
@@ -72,20 +72,20 @@ class ResultAssembler:
     def drop(self, turn: int, at: int) -> None:
         """Drop the results of a turn that has not ended. Its `TurnDropped` comes behind the turns
         before it."""
-        for piece in self.pieces:
-            if piece.turn == turn:
-                piece.cancelled = True
-                self.forget_embedding(piece)
-        dropped = [piece for piece in self.pieces if piece.turn == turn]
+        for speech in self.speech_segments:
+            if speech.turn == turn:
+                speech.cancelled = True
+                self.forget_embedding(speech)
+        dropped = [speech for speech in self.speech_segments if speech.turn == turn]
         self._rows = deque(row for row in self._rows if row not in dropped)
         self._rows.append(live_events.TurnDropped(turn, at / LIVE_RATE))
 
     def leave(self) -> None:
         """Drop all results: the session is closed."""
-        for piece in self.pieces:
-            piece.cancelled = True
+        for speech in self.speech_segments:
+            speech.cancelled = True
 
-    def settle(
+    def set_final(
         self,
         speech: SpeechSegment,
         hypothesis: RecognitionHypothesis,
@@ -121,7 +121,7 @@ class ResultAssembler:
             confidence=hypothesis.confidence,
         )
 
-    def due(self) -> Iterator[live_events.LiveEvent]:
+    def due_events(self) -> Iterator[live_events.LiveEvent]:
         """Yield the events that may be sent now, without the summary."""
         while self._rows:
             row = self._rows[0]
@@ -134,7 +134,7 @@ class ResultAssembler:
                 self._of_turn.clear()
                 yield row
             elif row.final is not None and row.final.segment.text:
-                yield self._told(row, row.final)
+                yield self._final_with_speaker(row, row.final)
             else:
                 self.forget_embedding(row)
 
@@ -194,7 +194,9 @@ class ResultAssembler:
         self.commits += mark.committed
         return live_events.TurnEnded(mark.turn, start, end, text, mark.committed)
 
-    def _told(self, speech: SpeechSegment, final: live_events.Final) -> live_events.Final:
+    def _final_with_speaker(
+        self, speech: SpeechSegment, final: live_events.Final
+    ) -> live_events.Final:
         """Return the final of a segment, with its speaker as far as that is known."""
         if speech.diarize and self._segment_embeddings is not None:
             who = self._segment_embeddings.speakers.tell(speech.number)

@@ -70,7 +70,7 @@ MAX_TURNS_S = BUFFER_S / 2
 """Seconds of speech without a pause after which it is cut also for an engine that ends turns
 itself (`PartialSchedule.turns`)."""
 _PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
-_BORDER = LIVE_RATE
+_SPEAKER_CHANGE_SAMPLES = LIVE_RATE
 """Samples around the place that an engine names for a change of speakers, where the least
 probability of speech is."""
 LEAD_IN_S = 1.0
@@ -106,36 +106,36 @@ class StreamRecognizer:
         """End of each block of audio that is not processed, and the time when it came."""
         self.orders: deque[WaitingOrder] = deque()
         """Orders that wait behind audio."""
-        self._came = 0.0
+        self._arrived_at = 0.0
         """Time when the audio that was processed last had come."""
-        self._looked, self._decided = _frames_from(lead, at)
-        self._ends = endpointing.Endpointer(self._endpointing, self._decided, at)
-        self._turn, self._piece = start.turn, start.piece
+        self._processed_to, self._counted_from = _frames_from(lead, at)
+        self._endpointer = endpointing.Endpointer(self._endpointing_options, self._counted_from, at)
+        self._turn, self._next_number = start.turn, start.piece
         self._turn_began = at if start.open else None
         goes_on = start.at or start.turn or start.piece
-        self._entered = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
+        self._entry_ends = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
-        self._open: SpeechSegment | None = None
+        self._open_segment: SpeechSegment | None = None
         identifies = options.known_voices or options.voiceprints  # labels may be requested later
         known = options.known_voices if identifies else None
         self.segment_embeddings = SegmentEmbeddings(start, known) if voices else None
         self._assembler = ResultAssembler(start, self.segment_embeddings)
-        self._listening = RecognitionPlan(schedule)
-        self._told_at = at
-        self._known: tuple[live_events.ContextUtterance, ...] = start.context
-        self._late: int | None = None
+        self._plan = RecognitionPlan(schedule)
+        self._reported_at = at
+        self._reported_context: tuple[live_events.ContextUtterance, ...] = start.context
+        self._late_notice_at: int | None = None
         self._confidence = start.confidence
-        self._doubted = start.doubted
+        self._language_doubted = start.doubted
         self.over = False
         """True once `Summary` was sent."""
         self.finishing = False
-        self.verdict: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
+        self.decide_admission: Callable[[], UtteranceAdmission] = lambda: UtteranceAdmission.SERVE
         """Admission of an utterance that begins."""
-        self._verdict: UtteranceAdmission | None = None
-        self._began = start.began
+        self._utterance_admission: UtteranceAdmission | None = None
+        self._first_new_turn = start.began
 
     @property
-    def _endpointing(self) -> EndpointingOptions:
+    def _endpointing_options(self) -> EndpointingOptions:
         """Return the options of endpointing. An engine that ends turns itself goes on over the
         places where others would be cut."""
         ends = self.options.endpointing
@@ -146,37 +146,39 @@ class StreamRecognizer:
     @property
     def new(self) -> bool:
         """Return whether the session has only just begun."""
-        return self._looked < self._entered
+        return self._processed_to < self._entry_ends
 
     @property
     def resumed(self) -> bool:
         """Return whether the turn that begins was recognized by an engine that died."""
-        return self._turn < self._began or self._turn_began is not None
+        return self._turn < self._first_new_turn or self._turn_began is not None
 
     @property
     def speaking(self) -> bool:
         """Return whether there is speech to be recognized."""
-        return self._open is not None and not self._open.shed
+        return self._open_segment is not None and not self._open_segment.shed
 
     @property
     def waiting_s(self) -> float:
         """Return the seconds of speech that has ended and has no final; before an engine of turns
         audio waits, too, that is not looked at yet."""
-        pieces = (piece for piece in self._assembler.pieces if piece.final is None)
-        waiting = sum((piece.end or 0) - piece.start for piece in pieces)
+        segments = (one for one in self._assembler.speech_segments if one.final is None)
+        waiting = sum((speech.end or 0) - speech.start for speech in segments)
         return (waiting + (self._unseen if self._schedule.turns else 0)) / LIVE_RATE
 
     @property
     def backlog_s(self) -> float:
         """Return the seconds that are not processed yet, or wait for recognition. Lead-in does not
         count: no event reports that it is processed."""
-        waiting = sum((piece.end or 0) - piece.start for piece in self._assembler.pieces)
-        unseen = max(0, self.audio.end - max(self._looked, self._decided))
+        waiting = sum(
+            (speech.end or 0) - speech.start for speech in self._assembler.speech_segments
+        )
+        unseen = max(0, self.audio.end - max(self._processed_to, self._counted_from))
         return (unseen + waiting) / LIVE_RATE
 
     @property
     def _unseen(self) -> int:
-        return self.audio.end - self._looked
+        return self.audio.end - self._processed_to
 
     @property
     def busy(self) -> bool:
@@ -184,7 +186,7 @@ class StreamRecognizer:
         return bool(self.orders) or self._unseen >= endpointing.FRAME_SAMPLES
 
     @property
-    def _end(self) -> int:
+    def _audio_before_order(self) -> int:
         """Return the end of the audio before the next order."""
         return self.orders[0].at if self.orders else self.audio.end
 
@@ -196,8 +198,8 @@ class StreamRecognizer:
         if not self._schedule.turns:
             return False
         if self._cancelling:
-            return any(piece.final is None for piece in self._wanted)
-        return self._listening.busy or self.next_task() is not None
+            return any(speech.final is None for speech in self._remaining_segments)
+        return self._plan.busy or self.next_recognition() is not None
 
     @property
     def hurried_since(self) -> float | None:
@@ -205,7 +207,7 @@ class StreamRecognizer:
         engine of turns; None if there is none."""
         silence = round(self.options.endpointing.silence_s * LIVE_RATE)
         if self._schedule.turns and (self._order is not None or self._unseen >= silence):
-            return self._came
+            return self._arrived_at
         return None
 
     @property
@@ -219,10 +221,12 @@ class StreamRecognizer:
         return self._order is LiveOrder.CANCEL
 
     @property
-    def _wanted(self) -> Iterator[SpeechSegment]:
+    def _remaining_segments(self) -> Iterator[SpeechSegment]:
         """Return the ended segments without those that the next order drops for sure."""
         drops = self._cancelling and self.options.turns is TurnControl.CLIENT
-        return (one for one in self._assembler.pieces if not (drops and one.turn == self._turn))
+        return (
+            one for one in self._assembler.speech_segments if not (drops and one.turn == self._turn)
+        )
 
     def push(self, what: SessionInput, now: float) -> None:
         """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
@@ -235,32 +239,36 @@ class StreamRecognizer:
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
         there are none before the next order."""
-        count = min(most, (self._end - self._looked) // endpointing.FRAME_SAMPLES)
+        count = min(
+            most, (self._audio_before_order - self._processed_to) // endpointing.FRAME_SAMPLES
+        )
         if count <= 0:
             return None
-        found = self.audio.cut(self._looked, self._looked + count * endpointing.FRAME_SAMPLES)
+        found = self.audio.cut(
+            self._processed_to, self._processed_to + count * endpointing.FRAME_SAMPLES
+        )
         return found.reshape(count, endpointing.FRAME_SAMPLES)
 
-    def looked(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
+    def process_frame(self, probability: float, now: float) -> Iterator[live_events.LiveEvent]:
         """Process the next frame, given its speech probability."""
-        self._probabilities.append((probability, self._looked))
-        self._looked += endpointing.FRAME_SAMPLES
-        while self.arrivals and self.arrivals[0][0] < self._looked:
+        self._probabilities.append((probability, self._processed_to))
+        self._processed_to += endpointing.FRAME_SAMPLES
+        while self.arrivals and self.arrivals[0][0] < self._processed_to:
             self.arrivals.popleft()
-        self._came = self.arrivals[0][1] if self.arrivals else now
-        if self.over or self._looked <= self._decided:
+        self._arrived_at = self.arrivals[0][1] if self.arrivals else now
+        if self.over or self._processed_to <= self._counted_from:
             return  # lead-in frames only give the VAD its state
         if not self.finishing:  # after the end of the session no utterance begins
-            for event in self._ends.feed(probability):
-                yield from self._take(event, self._came)
+            for event in self._endpointer.feed(probability):
+                yield from self._handle_endpoint(event, self._arrived_at)
                 if self.over:
                     return
             if (
                 self.segment_embeddings is not None
                 and probability >= self.options.endpointing.threshold
             ):
-                self.segment_embeddings.spoken(self._looked - endpointing.FRAME_SAMPLES)
-        yield from self._heard()
+                self.segment_embeddings.spoken(self._processed_to - endpointing.FRAME_SAMPLES)
+        yield from self._report_progress()
 
     def follow(self) -> Iterator[live_events.LiveEvent]:
         """Follow the next order, or change the options; yield the events. All frames before it are
@@ -268,7 +276,7 @@ class StreamRecognizer:
         match self.orders[0].order:
             case LiveOptions() as options:
                 self.options = options
-                self._ends.use(self._endpointing)
+                self._endpointer.use(self._endpointing_options)
             case LiveOrder.COMMIT:
                 yield from self.commit(self.orders[0].came)
             case LiveOrder.CANCEL:
@@ -279,33 +287,35 @@ class StreamRecognizer:
 
     def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
         """End the turn here."""
-        at = self._within_frame()
-        for event in self._ends.stop("commit", at):
-            yield from self._take(event, now)
+        at = self._end_of_audio()
+        for event in self._endpointer.stop("commit", at):
+            yield from self._handle_endpoint(event, now)
         self._end_turn(at, committed=True)
-        yield from self._flush()
+        yield from self._send_due()
 
     def cancel(self) -> Iterator[live_events.LiveEvent]:
         """Cancel the open turn; the results of ended turns are sent before."""
-        if self._open is not None:
-            self._open.cancelled = True
-            self._assembler.forget_embedding(self._open)
+        if self._open_segment is not None:
+            self._open_segment.cancelled = True
+            self._assembler.forget_embedding(self._open_segment)
         if self._context is not None:
             self._context.forget()
-        self._open = None
-        self._looked = max(self._looked, self._decided)
-        self._assembler.drop(self._turn, self._looked)
-        self.audio.silence(self._looked, self._end)  # less than a frame, not the next turn's
-        self._ends = endpointing.Endpointer(self._endpointing, self._looked)
+        self._open_segment = None
+        self._processed_to = max(self._processed_to, self._counted_from)
+        self._assembler.drop(self._turn, self._processed_to)
+        self.audio.silence(
+            self._processed_to, self._audio_before_order
+        )  # less than a frame, not the next turn's
+        self._endpointer = endpointing.Endpointer(self._endpointing_options, self._processed_to)
         self._turn_began = None
         self._turn += 1
-        yield from self._flush()
-        yield from self._heard(always=True)
+        yield from self._send_due()
+        yield from self._report_progress(always=True)
 
     def leave(self) -> None:
         """Stop recognition: the session is closed."""
-        if self._open is not None:
-            self._open.cancelled = True
+        if self._open_segment is not None:
+            self._open_segment.cancelled = True
         self._assembler.leave()
 
     def finish(self, now: float) -> Iterator[live_events.LiveEvent]:
@@ -313,21 +323,21 @@ class StreamRecognizer:
         if self.finishing:
             return
         self.finishing = True
-        at = self._within_frame()
-        for event in self._ends.stop("finish", at):
-            yield from self._take(event, now)
+        at = self._end_of_audio()
+        for event in self._endpointer.stop("finish", at):
+            yield from self._handle_endpoint(event, now)
         if self._turn_began is not None:
             self._end_turn(at)
         self._assembler.end()
-        yield from self._flush()
+        yield from self._send_due()
 
-    def due(
+    def next_task(
         self, voices: bool = True, admits_task: Callable[[RecognitionTask], bool] | None = None
     ) -> SessionTask | None:
-        """Return the next task; `began`, here or of `segment_embeddings`, reports its begin.
+        """Return the next task; `begin`, or `began` of `segment_embeddings`, reports its begin.
         ``voices``: whether an embedding may be computed. ``admits_task``: whether a recognition is
         worth its cost now."""
-        words = self.next_task()
+        words = self.next_recognition()
         if words is not None and admits_task is not None and not admits_task(words):
             words = None
         if not voices or self.segment_embeddings is None:
@@ -338,22 +348,24 @@ class StreamRecognizer:
         partial = words.urgency is RecognitionUrgency.PARTIAL and self.hurried_since is None
         return voiced if partial and self.segment_embeddings.before_partial else words
 
-    def next_task(self) -> RecognitionTask | None:
+    def next_recognition(self) -> RecognitionTask | None:
         """Return the next recognition."""
-        going_on = None if self._cancelling else self._open
-        return self._listening.next_task(self._wanted, going_on, self._looked, self.options)
+        going_on = None if self._cancelling else self._open_segment
+        return self._plan.next_task(
+            self._remaining_segments, going_on, self._processed_to, self.options
+        )
 
-    def began(self, task: RecognitionTask) -> SegmentRequest:
+    def begin(self, task: RecognitionTask) -> SegmentRequest:
         """Begin a recognition; return the request to the engine, without its cancellation."""
-        self._listening.began(task)
+        self._plan.began(task)
         if self._schedule.turns:
-            self._ends.heard = max(self._ends.heard, task.to)
+            self._endpointer.heard = max(self._endpointer.heard, task.to)
         partial = task.urgency is RecognitionUrgency.PARTIAL
         if partial:
             task.late_s = (task.to + self._unseen) / LIVE_RATE - task.since
         if partial and self.segment_embeddings is not None:
             self.segment_embeddings.partial_began()
-        before = None if self._context is None else self._context.of(task, self._longest())
+        before = None if self._context is None else self._context.of(task, self._longest_segment())
         start = task.segment.start - (before.samples if before else 0)
         draft = task.segment.draft_hypothesis if partial or self._schedule.grows else None
         sure_language = self._assembler.sure_language
@@ -363,10 +375,10 @@ class StreamRecognizer:
             audio, options, draft, before, start=start, session=self._engine_state
         )
 
-    def _longest(self) -> int:
+    def _longest_segment(self) -> int:
         return round(self.options.endpointing.longest_s * LIVE_RATE)
 
-    def recognised(
+    def add_hypothesis(
         self,
         task: RecognitionTask,
         hypothesis: RecognitionHypothesis | None,
@@ -374,35 +386,35 @@ class StreamRecognizer:
         work_s: float,
     ) -> Iterator[live_events.LiveEvent]:
         """Yield the events of a result; it is None if recognition was stopped or failed."""
-        self._listening.over(task, now)
-        piece = task.segment
-        if piece.cancelled or piece.final is not None:
+        self._plan.over(task, now)
+        speech = task.segment
+        if speech.cancelled or speech.final is not None:
             return
         for end, turn in hypothesis.earlier if hypothesis is not None else ():
-            piece = yield from self._divided(
-                piece, self._border(piece, end, task.to), turn, now, work_s
+            speech = yield from self._divide(
+                speech, self._speaker_change_frame(speech, end, task.to), turn, now, work_s
             )
             work_s = 0.0
         if task.urgency is RecognitionUrgency.FINAL:
-            yield from self._settle(piece, hypothesis, now, work_s)
+            yield from self._set_final(speech, hypothesis, now, work_s)
             return
         if hypothesis is None:
             return
         news = (
-            piece.draft_hypothesis is None
-            or piece.draft_hypothesis.text != hypothesis.text
+            speech.draft_hypothesis is None
+            or speech.draft_hypothesis.text != hypothesis.text
             or not self._schedule.grows
         )
-        piece.draft_hypothesis = hypothesis
-        if task.pause is not None and task.pause == piece.paused:
-            piece.early_hypothesis = hypothesis
-            if piece.end is not None:
-                yield from self._settle(piece, hypothesis, now, work_s)
+        speech.draft_hypothesis = hypothesis
+        if task.pause is not None and task.pause == speech.paused:
+            speech.early_hypothesis = hypothesis
+            if speech.end is not None:
+                yield from self._set_final(speech, hypothesis, now, work_s)
                 return
-        if piece.end is None and self.options.partials and hypothesis.text and news:
-            yield from self._partial(piece, hypothesis, task)
+        if speech.end is None and self.options.partials and hypothesis.text and news:
+            yield from self._partial(speech, hypothesis, task)
 
-    def _border(self, speech: SpeechSegment, at: int, last: int) -> int:
+    def _speaker_change_frame(self, speech: SpeechSegment, at: int, last: int) -> int:
         """Return the frame with the least speech near a change of speakers, in the audio up to
         ``last``, which the engine has. Both speakers get speech."""
         threshold = self.options.endpointing.threshold
@@ -411,11 +423,13 @@ class StreamRecognizer:
         near = [
             (probability, abs(frame - at), frame)
             for probability, frame in within
-            if spoken and spoken[0] < frame <= spoken[-1] and abs(frame - at) <= _BORDER
+            if spoken
+            and spoken[0] < frame <= spoken[-1]
+            and abs(frame - at) <= _SPEAKER_CHANGE_SAMPLES
         ]
         return min(near)[2] if near else min(max(at, speech.start + 1), last)
 
-    def _divided(
+    def _divide(
         self,
         speech: SpeechSegment,
         at: int,
@@ -426,95 +440,98 @@ class StreamRecognizer:
         """End a segment at ``at`` with the text of a turn; return the segment of the rest."""
         rest = dataclasses.replace(
             speech,
-            number=self._piece,
+            number=self._next_number,
             start=at,
             draft_hypothesis=None,
             agreement=HypothesisAgreement(),
         )
-        self._piece += 1
+        self._next_number += 1
         if self.segment_embeddings is not None and speech.diarize:
             self.segment_embeddings.divided(speech.number, at, rest.number, now, self.audio)
-        if speech is self._open:
-            self._open, speech.since = rest, self._came
+        if speech is self._open_segment:
+            self._open_segment, speech.since = rest, self._arrived_at
             self._assembler.add(speech)
         else:
             self._assembler.add(rest, previous_speech=speech)
         speech.end = at
-        yield from self._settle(speech, hypothesis, now, work_s)
+        yield from self._set_final(speech, hypothesis, now, work_s)
         return rest
 
-    def decided(
+    def relabel(
         self, task: EmbeddingTask, result: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the events."""
         assert self.segment_embeddings is not None
         yield from self.segment_embeddings.decided(task, result)
-        yield from self._flush()
+        yield from self._send_due()
 
-    def _within_frame(self) -> int:
+    def _end_of_audio(self) -> int:
         """Return the end of the audio, which may be in the middle of a frame."""
-        return max(self._decided, min(self._end, self._looked + endpointing.FRAME_SAMPLES - 1))
+        return max(
+            self._counted_from,
+            min(self._audio_before_order, self._processed_to + endpointing.FRAME_SAMPLES - 1),
+        )
 
-    def _take(
+    def _handle_endpoint(
         self, event: endpointing.EndpointEvent, now: float
     ) -> Iterator[live_events.LiveEvent]:
         match event:
             case endpointing.UtteranceBegan(at):
                 begins = self._turn_began is None
-                if begins or self._verdict is None:
-                    self._verdict = self.verdict()
-                if self._verdict is UtteranceAdmission.REFUSE:
+                if begins or self._utterance_admission is None:
+                    self._utterance_admission = self.decide_admission()
+                if self._utterance_admission is UtteranceAdmission.REFUSE:
                     self.leave()
                     self.over = True
                     yield live_events.SessionRejected()
                     return
-                self._open = SpeechSegment(
-                    self._piece, self._turn, at, self._looked, self.options, asked=at
+                self._open_segment = SpeechSegment(
+                    self._next_number, self._turn, at, self._processed_to, self.options, asked=at
                 )
-                self._open.shed = self._verdict is UtteranceAdmission.SHED
+                self._open_segment.shed = self._utterance_admission is UtteranceAdmission.SHED
                 if (
                     self.segment_embeddings is not None
                     and self.options.diarize
-                    and not self._open.shed
+                    and not self._open_segment.shed
                 ):
-                    self._open.diarize = True
-                    self.segment_embeddings.opened(self._piece, at)
-                self._piece += 1
+                    self._open_segment.diarize = True
+                    self.segment_embeddings.opened(self._next_number, at)
+                self._next_number += 1
                 if begins:
                     self._turn_began = at
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
-                if begins and self._open.shed:
+                if begins and self._open_segment.shed:
                     yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn)
             case endpointing.UtterancePaused(at):
-                assert self._open is not None
-                self._open.paused, self._open.early_hypothesis = at, None
+                assert self._open_segment is not None
+                self._open_segment.paused, self._open_segment.early_hypothesis = at, None
                 if self.segment_embeddings is not None:
                     self.segment_embeddings.paused()
             case endpointing.UtteranceResumed():
-                assert self._open is not None
-                self._open.paused = self._open.early_hypothesis = None
+                assert self._open_segment is not None
+                self._open_segment.paused = self._open_segment.early_hypothesis = None
             case endpointing.UtteranceEnded(at, reason):
-                yield from self._ended(at, reason, now)
+                yield from self._end_segment(at, reason, now)
 
-    def _ended(
+    def _end_segment(
         self, at: int, reason: endpointing.EndReason, now: float
     ) -> Iterator[live_events.LiveEvent]:
-        piece, self._open = self._open, None
-        assert piece is not None
-        piece.end, piece.since = at, now
+        speech, self._open_segment = self._open_segment, None
+        assert speech is not None
+        speech.end, speech.since = at, now
         if self.segment_embeddings is not None:
-            self.segment_embeddings.ended(piece.number, at, now, self.audio)
+            self.segment_embeddings.ended(speech.number, at, now, self.audio)
         if reason == "cut":
-            piece.paused = piece.early_hypothesis = None
-        self._assembler.add(piece)
+            speech.paused = speech.early_hypothesis = None
+        self._assembler.add(speech)
         if reason == "silence":
-            yield live_events.SpeechStopped(piece.turn, at / LIVE_RATE)
+            yield live_events.SpeechStopped(speech.turn, at / LIVE_RATE)
             if self.options.turns is not TurnControl.CLIENT:
                 self._end_turn(at)
-        if piece.shed:
-            yield from self._settle(piece, RecognitionHypothesis(""), now, 0.0)
-        elif piece.early_hypothesis is not None:
-            yield from self._settle(piece, piece.early_hypothesis, now, 0.0)
+        if speech.shed:
+            yield from self._set_final(speech, RecognitionHypothesis(""), now, 0.0)
+        elif speech.early_hypothesis is not None:
+            yield from self._set_final(speech, speech.early_hypothesis, now, 0.0)
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
@@ -523,7 +540,7 @@ class StreamRecognizer:
         self._turn += 1
         self._turn_began = None
 
-    def _settle(
+    def _set_final(
         self,
         speech: SpeechSegment,
         hypothesis: RecognitionHypothesis | None,
@@ -549,31 +566,34 @@ class StreamRecognizer:
         if not hypothesis.language:
             hypothesis = dataclasses.replace(hypothesis, language=speech.options.language)
         self._confidence += hypothesis.confidence
-        if self._confidence.doubtful and not self._doubted:
-            self._doubted = True
+        if self._confidence.doubtful and not self._language_doubted:
+            self._language_doubted = True
             yield live_events.NoticeRaised(doubtful_language_notice(live=True))
-        self._assembler.settle(
+        self._assembler.set_final(
             speech, hypothesis, flags, max(0.0, now - speech.since - work_s), work_s
         )
-        yield from self._flush()
+        yield from self._send_due()
 
-    def _flush(self) -> Iterator[live_events.LiveEvent]:
+    def _send_due(self) -> Iterator[live_events.LiveEvent]:
         """Yield due results, in order."""
-        waited = sum(1 for _ in self._assembler.pieces)
+        waited = sum(1 for _ in self._assembler.speech_segments)
         before = self._assembler.commits
-        yield from self._assembler.due()
-        if (waited, before) != (sum(1 for _ in self._assembler.pieces), self._assembler.commits):
-            yield from self._heard(always=True)
+        yield from self._assembler.due_events()
+        if (waited, before) != (
+            sum(1 for _ in self._assembler.speech_segments),
+            self._assembler.commits,
+        ):
+            yield from self._report_progress(always=True)
         if self.over or not self._assembler.only_summary_left:
             return
         if self.segment_embeddings is not None and not self.segment_embeddings.settled:
             if not self.segment_embeddings.has_no_work:
                 return
             yield from self.segment_embeddings.settle()
-        yield from self._heard(always=True)
+        yield from self._report_progress(always=True)
         self.over = True
         about = self._engine, self._precision
-        transcript = self._assembler.summary(self.options, self._within_frame(), *about)
+        transcript = self._assembler.summary(self.options, self._end_of_audio(), *about)
         if self._confidence.doubtful:
             transcript = transcript.with_notice(doubtful_language_notice(live=True))
         yield live_events.Summary(transcript)
@@ -595,30 +615,37 @@ class StreamRecognizer:
 
     def partials_late(self, task: RecognitionTask) -> Iterator[live_events.LiveEvent]:
         """Yield the notice that partials come late, unless it was sent lately."""
-        if self._late is None or task.to - self._late >= LATE_NOTICE_INTERVAL_S * LIVE_RATE:
-            self._late = task.to
+        if (
+            self._late_notice_at is None
+            or task.to - self._late_notice_at >= LATE_NOTICE_INTERVAL_S * LIVE_RATE
+        ):
+            self._late_notice_at = task.to
             yield live_events.NoticeRaised(PARTIALS_LATE_NOTICE)
 
-    def _heard(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
+    def _report_progress(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Drop audio that is not needed any more; report the progress now and then."""
-        settled = self._looked if self.finishing else min(self._ends.keep_from, self._looked)
-        for piece in self._assembler.pieces:
-            settled = min(settled, piece.start)
-        if self._open is not None:
-            settled = min(settled, self._open.start)
+        settled = (
+            self._processed_to
+            if self.finishing
+            else min(self._endpointer.keep_from, self._processed_to)
+        )
+        for speech in self._assembler.speech_segments:
+            settled = min(settled, speech.start)
+        if self._open_segment is not None:
+            settled = min(settled, self._open_segment.start)
         wanted = settled
         if self._context is not None:
-            wanted = self._context.keep_from(settled, self._longest())
+            wanted = self._context.keep_from(settled, self._longest_segment())
         self.audio.drop(wanted)
-        if always or self._looked - self._told_at >= LIVE_RATE // 2:
-            self._told_at = self._looked
+        if always or self._processed_to - self._reported_at >= LIVE_RATE // 2:
+            self._reported_at = self._processed_to
             known = self._context.known(settled) if self._context is not None else ()
-            if known != self._known:
-                self._known = known
+            if known != self._reported_context:
+                self._reported_context = known
                 yield live_events.ContextKnown(known)
             lead_s = max(0.0, settled / LIVE_RATE - LEAD_IN_S)
             wanted_s = min(lead_s, known[0].start) if known else lead_s
-            at_s = self._looked / LIVE_RATE
+            at_s = self._processed_to / LIVE_RATE
             yield live_events.InputProcessed(
                 at_s, settled / LIVE_RATE, self._assembler.commits, wanted_s
             )
