@@ -73,9 +73,8 @@ def job_body(
     done = job.state is job_record.JobState.DONE and job.transcript is not None
     duration = job.transcript.duration if done and job.transcript else job.audio_info.total_s
     running = job.state is job_record.JobState.RUNNING
-    remaining_s = (
-        service.remaining_s(job.progress, job.processing_s, job.resumed_s) if running else None
-    )
+    so_far = job.progress, job.processing_s, job.resumed_s, job.audio_info.channels
+    remaining_s = service.remaining_s(*so_far) if running else None
     return JobRecordBody.render(job) | {
         "position": queue_position and queue_position.position,
         "duration": duration and round(duration, 3),

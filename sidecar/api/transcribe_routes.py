@@ -53,7 +53,7 @@ class TranscribeSegment(BaseModel):
     """Segment: speech of one speaker."""
 
     speaker: str = Field(examples=["Speaker_0"])
-    name: str | None = Field(None, description="Name of the identified speaker.")
+    name: str | None = Field(None, description="Name of the identified speaker, or channel.")
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
     end_time: float = Field(examples=[0.93])
     text: str = Field(examples=["Do you hear me?"])
@@ -81,7 +81,8 @@ class TranscribeSpeaker(BaseModel):
 
     speaker: str = Field(examples=["Speaker_0"])
     name: str | None = Field(
-        examples=["Nell"], description="Name of the enrolled speaker; null if unknown."
+        examples=["Nell"],
+        description="Name of the enrolled speaker, or of the channel; null if unknown.",
     )
     person: str | None = Field(description="Id of the enrolled speaker in /v1/people.")
     likeness: float | None = Field(

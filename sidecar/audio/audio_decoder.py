@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
+from sidecar.audio.channels import ChannelMix, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
-from sidecar.serialization import WireValues
+from sidecar.serialization import WireValues, to_plain
 
 PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
 PLAIN_PARTS = 64
@@ -33,11 +34,27 @@ DURATION_SCAN_BUDGET_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo(WireValues):
-    """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none."""
+    """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none.
+    ``channels``: those of a probe are the recording's, and those of a job the ones that are
+    transcribed one by one; 1: it is mixed."""
 
     container: str
     decoder: str
     total_s: float | None
+    channels: int = 1
+
+    @property
+    def work_s(self) -> float | None:
+        """Return the seconds of audio that an engine has to transcribe, in all channels."""
+        return self.total_s and self.total_s * self.channels
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return plain values, without the channels if there is one: a node of the release before
+        does not know them."""
+        values: dict[str, Any] = to_plain(self)
+        if self.channels == 1:
+            del values["channels"]
+        return values
 
 
 def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
@@ -48,7 +65,10 @@ def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
     if not all(part.is_plain and is_plausible(part.rate, part.channels) for part in parts):
         return None
     seconds = sum(part.seconds for part in parts)
-    return AudioInfo(audio_format.WAV.name, PCM_DECODER, seconds) if 0 < seconds <= max_s else None
+    if not 0 < seconds <= max_s:
+        return None
+    channels = max(part.channels for part in parts)
+    return AudioInfo(audio_format.WAV.name, PCM_DECODER, seconds, channels)
 
 
 def preload_decoders() -> None:
@@ -87,7 +107,7 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
                 if time.monotonic() > deadline:
                     raise errors.AudioTooLong()
             claimed = audio.done_s
-        return AudioInfo(container.name, decoder, claimed)
+        return AudioInfo(container.name, decoder, claimed, audio.decoder.channels)
 
 
 def _check_track(track: int | None, tracks: Sequence[AudioTrack]) -> None:
@@ -104,6 +124,8 @@ class Decoder(Protocol):
 
     track: int
     """Number of the track that is decoded, from 0."""
+    channels: int
+    """Number of channels."""
 
     @property
     def header(self) -> RecordingHeader:
@@ -127,8 +149,10 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         errors.AudioUndecodable: there is no audio.
     """
 
-    def __init__(self, decoder: Decoder, rate: int, max_s: float) -> None:
-        self.decoder = decoder
+    def __init__(
+        self, decoder: Decoder, rate: int, max_s: float, mix: ChannelMix | None = None
+    ) -> None:
+        self.decoder, self._mix = decoder, mix
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
@@ -150,6 +174,11 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     def truncated(self) -> bool:
         """Return whether the recording is incomplete."""
         return self.decoder.truncated
+
+    @property
+    def different_speakers(self) -> bool:
+        """Return whether channels that were mixed seem to have different speakers."""
+        return self._mix is not None and self._mix.different_speakers
 
     def __iter__(self) -> Iterator[Block]:
         import numpy as np
@@ -179,21 +208,26 @@ def open_audio(
     rate: int,
     max_s: float,
     track: int | None = None,
+    channel: SelectedChannel | None = None,
     links_within_s: float = LINK_SEARCH_LIMIT_S,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     ``track``: number of the audio track, from 1; None: the first that can be decoded.
+    ``channel``: the only one to decode; None: all are mixed.
     ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
     """
     container = next(item for item in audio_format.CONTAINERS if item.name == info.container)
+    mix = ChannelMix()
     if info.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
-        return DecodedAudio(WavDecoder(fd, parts, rate), rate, max_s)
-    decoder = ffmpeg.decode_with_ffmpeg(fd, container, rate, max_s + 1.0, links_within_s, track)
-    return DecodedAudio(decoder, rate, max_s)
+        return DecodedAudio(WavDecoder(fd, parts, rate, channel or mix), rate, max_s, mix)
+    decoder = ffmpeg.decode_with_ffmpeg(
+        fd, container, rate, max_s + 1.0, links_within_s, track, channel or mix
+    )
+    return DecodedAudio(decoder, rate, max_s, mix)
 
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:

@@ -18,8 +18,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 from sidecar.audio import Block, audio_format, ffmpeg_command
+from sidecar.audio.channels import ChannelMix, MakeMixer
 from sidecar.audio.ffmpeg_output import FfmpegLog, HoleFinder, RecordingHeader, TimedOutput
-from sidecar.audio.signal_conditioning import ChannelMixer
 from sidecar.audio.stream_links import Link, find_links, is_truncated
 from sidecar.errors import (
     BUSY_ERRNOS,
@@ -65,11 +65,12 @@ def decode_with_ffmpeg(
     rate: int,
     max_s: float,
     links_within_s: float,
-    track: int | None = None,
+    track: int | None,
+    make_mixer: MakeMixer,
 ) -> FfmpegProcess | FfmpegChain:
     """Return the run of ffmpeg over the audio track of that number, from 1, or over the first that
     can be decoded, else over the last; if the file has several links that are found within
-    ``links_within_s``, over all of them.
+    ``links_within_s``, over all of them. ``make_mixer``: of the channels of each.
 
     Raises:
         errors.AudioDecodeTimeout: ffmpeg does not answer.
@@ -77,15 +78,19 @@ def decode_with_ffmpeg(
         errors.MachineBusy: it cannot be started now.
     """
     links = [
-        partial(_decode_link, fd, link, rate, max_s, track)
+        partial(_decode_link, fd, link, rate, max_s, track, make_mixer)
         for link in find_links(fd, container, links_within_s)
     ]
     return FfmpegChain(links) if len(links) > 1 else links[0]()
 
 
-def _decode_link(fd: int, link: Link, rate: int, max_s: float, track: int | None) -> FfmpegProcess:
+def _decode_link(
+    fd: int, link: Link, rate: int, max_s: float, track: int | None, make_mixer: MakeMixer
+) -> FfmpegProcess:
     for number in range(MAX_TRACKS) if track is None else [track - 1]:
-        process = FfmpegProcess(fd, link.container, rate, max_s, track=number, link=link)
+        process = FfmpegProcess(
+            fd, link.container, rate, max_s, track=number, link=link, make_mixer=make_mixer
+        )
         if process.channels or number + 1 >= len(process.header.tracks):
             break
         process.close()
@@ -111,6 +116,7 @@ class FfmpegProcess:
         *,
         track: int = 0,
         link: Link | None = None,
+        make_mixer: MakeMixer | None = None,
         stall_timeout_s: float = STALL_TIMEOUT_S,
         exit_timeout_s: float = STALL_TIMEOUT_S,
         selects: bool = os.name == "posix",
@@ -120,6 +126,7 @@ class FfmpegProcess:
         self._part = (0, size) if link is None else (link.begin, link.end)
         self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
         self._selects = selects
+        self._make_mixer = make_mixer or ChannelMix()
         self.track = track
         """Number of the audio track, from 0."""
         part = None if self._part == (0, size) else self._part
@@ -195,7 +202,7 @@ class FfmpegProcess:
             self._end()
             raise self.header.error
         yield from _silence(self._samples_before())
-        mixer = ChannelMixer(self._rate, self.channels)
+        mixer = self._make_mixer(self._rate, self.channels)
         holes = HoleFinder(self._rate, self._container.max_hole_s)
         frame_bytes = 4 * self.channels
         # Blocks of a fixed length: what the mixer decides must not hang on those of the codec.
@@ -304,14 +311,14 @@ class FfmpegProcess:
 
 
 class FfmpegChain:
-    """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks are those
-    of the first."""
+    """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks and the
+    channels are those of the first."""
 
     def __init__(self, start_processes: Sequence[Callable[[], FfmpegProcess]]) -> None:
         self._start_processes = start_processes
         self._process = start_processes[0]()
         self.header = RecordingHeader(tracks=self._process.header.tracks)
-        self.track = self._process.track
+        self.track, self.channels = self._process.track, self._process.channels
         self.truncated = False
         """Whether a link is incomplete or damaged, once it is decoded."""
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
+from sidecar.audio.channels import MakeMixer
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
-from sidecar.audio.signal_conditioning import ChannelMixer, Resampler
+from sidecar.audio.signal_conditioning import Resampler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,9 +75,11 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
 class WavDecoder:
     """Decoder of the samples of WAV files, one part behind the other, whatever rate each has."""
 
-    def __init__(self, fd: int, parts: Sequence[WavPart], rate: int) -> None:
+    def __init__(self, fd: int, parts: Sequence[WavPart], rate: int, make_mixer: MakeMixer) -> None:
         self._fd, self._rate = fd, rate
-        self._parts = parts
+        self._parts, self._make_mixer = parts, make_mixer
+        self.channels = max(part.channels for part in parts)
+        """Number of channels of the part with the most."""
         self.truncated = parts[-1].is_short
         """Whether samples are missing."""
         self.header = RecordingHeader(sum(part.seconds for part in self._parts))
@@ -85,10 +88,8 @@ class WavDecoder:
     def __iter__(self) -> Iterator[Block]:
         for part in self._parts:
             scale = self._scale_of(part)
-            mixer, resampler = (
-                ChannelMixer(part.rate, part.channels),
-                Resampler(part.rate, self._rate),
-            )
+            mixer = self._make_mixer(part.rate, part.channels)
+            resampler = Resampler(part.rate, self._rate)
             for frames in self._frames_of(part):
                 yield resampler.take(mixer.mix(frames if scale == 1 else frames * scale))
             yield resampler.rest()

@@ -37,7 +37,7 @@ from sidecar.transcripts.transcript import Transcript
 PRECISION_HELP = "Load the weights in this precision"
 REQUEST_FIELDS = (
     *("precision", "language", "diarize", "diarization", "hotwords", "prompt", "num_speakers"),
-    *("windows", "track"),
+    *("windows", "track", "channels", "channel_names"),
 )
 """Options that are fields of a request as they are."""
 AT_ONCE = 4
@@ -92,6 +92,14 @@ class TranscribeCommandOptions:
     )
     words: WordsOption = None
     track: int | None = option(None, "Transcribe audio track N of a film.", metavar="N", min=1)
+    channels: str | None = option(
+        None,
+        "Mix the channels, or transcribe each with its own speakers, as of a call",
+        choices=engine_interface.ChannelMode,
+    )
+    channel_names: str | None = option(
+        None, "Name separate channels, in their order.", metavar="NAMES"
+    )
 
     @property
     def options(self) -> dict[str, str]:

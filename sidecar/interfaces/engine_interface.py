@@ -56,6 +56,14 @@ class WindowingMode(StrEnum):
     """As few windows as memory and model allow."""
 
 
+class ChannelMode(StrEnum):
+    """Handling of the channels of a recording."""
+
+    MIX = "mix"
+    SEPARATE = "separate"
+    """Each is transcribed for itself: it has its own speaker, or speakers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Facts about an ASR or TTS engine that are known before it loads.
@@ -187,6 +195,8 @@ class TranscribeOptions(WireValues):
     ``memory_fallback``: the plan for a second try if memory runs out. ``memory_alone``: the plan of
     windows that begin while no other recording runs or waits, if more of them are decoded at once
     then. ``track``: number of the audio track, from 1; None: the first that can be decoded.
+    ``channels``: `workers.channel_transcription` follows it, and no engine. ``channel_names``: of
+    the speakers of separate channels; '' and those that are missing have their usual names.
     ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
     ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
     kept where it was submitted. ``unknown_fields``: a sentence for each unknown field of the
@@ -206,6 +216,8 @@ class TranscribeOptions(WireValues):
     windows: WindowingMode = WindowingMode.AUTO
     words: bool = False
     track: int | None = None
+    channels: ChannelMode = ChannelMode.MIX
+    channel_names: tuple[str, ...] = ()
     memory: MemoryPlan = MemoryPlan()
     memory_fallback: MemoryPlan | None = None
     memory_alone: MemoryPlan | None = None
@@ -227,11 +239,13 @@ class TranscribeOptions(WireValues):
 
     def to_wire(self) -> dict[str, Any]:
         """Return the options as plain values, without those that only the response needs, and
-        without `hotwords` if there are none: a node of the release before does not know them."""
+        without those that were not sent and that a node of the release before does not know."""
         values: dict[str, Any] = to_plain(self)
         del values["unknown_fields"]
         if not self.hotwords:
             del values["hotwords"]
+        if self.channels is ChannelMode.MIX:
+            del values["channels"], values["channel_names"]
         return values
 
 

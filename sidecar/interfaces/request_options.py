@@ -17,6 +17,7 @@ from typing import TypeVar
 from sidecar.errors import FieldInvalid, FieldMissing, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
     AUTO,
+    ChannelMode,
     DiarizationEffort,
     EngineSpec,
     Precision,
@@ -25,7 +26,7 @@ from sidecar.interfaces.engine_interface import (
     join_prompt,
 )
 from sidecar.interfaces.language_tags import parse_language, printable_text
-from sidecar.transcripts.transcript import Notice, Transcript
+from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Value = TypeVar("Value")
@@ -34,6 +35,8 @@ MAX_PROMPT_CHARACTERS = 4096
 """Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
 MAX_SPEAKERS = 20
 MAX_TRACKS = 99
+MAX_CHANNELS = 8
+"""Channels that are transcribed one by one: those of a recorder. Each is as much work."""
 MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
@@ -60,6 +63,8 @@ def parse_options(
     """
     names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
     prompt, hotwords = parse_prompt(given)
+    channels = parse_choice("channels", given.get("channels"), ChannelMode.MIX)
+    given_names = given.get("channel_names")
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
         language=parse_language(parse_text("language", given.get("language")) or language),
@@ -75,6 +80,8 @@ def parse_options(
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
         words=parse_flag("words", given.get("words"), default=False),
         track=parse_integer("track", given.get("track"), 1, MAX_TRACKS),
+        channels=channels,
+        channel_names=parse_channel_names(given_names, channels) if given_names else (),
         recognise=parse_flag("recognise", given.get("recognise"), default=True),
         unknown_fields=() if known is None else unknown_fields(given, known),
     )
@@ -316,6 +323,52 @@ def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
             hint="Send the names and terms that matter most.",
         )
     return context, hotwords
+
+
+def parse_channel_names(value: object, channels: ChannelMode) -> tuple[str, ...]:
+    """Return the names between commas and semicolons, in the order of the channels; '' for one that
+    has its usual name.
+
+    Raises:
+        errors.FieldInvalid: it is not text, there are too many or too long ones, or the channels
+            are mixed.
+    """
+    text = _parse_single_line("channel_names", value)
+    if not text:
+        return ()
+    if channels is ChannelMode.MIX:
+        raise FieldInvalid(
+            "'channel_names' names separate channels, and the channels are mixed.",
+            hint="Send 'channels' with the value 'separate', too, or omit the names.",
+        )
+    names = tuple(name.strip() for name in re.split("[,;、，；]", text))
+    if len(names) > MAX_CHANNELS or max(map(len, names)) > MAX_NAME_CHARACTERS:
+        raise FieldInvalid(
+            f"'channel_names' has more than {MAX_CHANNELS} names, or one of more than "
+            f"{MAX_NAME_CHARACTERS} characters.",
+            hint="Separate the names by commas, in the order of the channels.",
+        )
+    return names
+
+
+def check_channels(count: int, options: TranscribeOptions) -> None:
+    """Check the separate channels of a recording that has so many.
+
+    Raises:
+        errors.FieldInvalid: there are too many, or fewer than names.
+    """
+    if count > MAX_CHANNELS:
+        raise FieldInvalid(
+            f"The recording has {count} channels; at most {MAX_CHANNELS} can be transcribed for "
+            "themselves.",
+            hint="Send 'channels' with the value 'mix'.",
+        )
+    if len(options.channel_names) > count:
+        raise FieldInvalid(
+            f"'channel_names' has {len(options.channel_names)} names, and the recording has "
+            f"{count} channels.",
+            hint="Separate the names by commas, in the order of the channels.",
+        )
 
 
 def split_hotwords(text: str) -> tuple[str, ...]:

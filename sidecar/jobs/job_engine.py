@@ -82,8 +82,9 @@ class JobEngine:
         """Return a job's seconds of work by its memory plan; None if unknown."""
         if self._admission is None:
             return None
-        audio_s, memory = job.audio_info.total_s, self._host.memory_now()
-        return self._admission.estimate(precision, audio_s, job.options, memory)[0].seconds
+        info, memory = job.audio_info, self._host.memory_now()
+        estimate = self._admission.estimate(precision, info.total_s, job.options, memory)[0]
+        return estimate.seconds and estimate.seconds * info.channels
 
     def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, by the
@@ -134,12 +135,16 @@ class JobEngine:
             return self._admission.fitting_precision(precision, audio_s, options, memory)
         return precision
 
-    def remaining_s(self, progress: Progress, elapsed_s: float, resumed_s: float) -> float | None:
+    def remaining_s(
+        self, progress: Progress, elapsed_s: float, resumed_s: float, channels: int = 1
+    ) -> float | None:
         """Predict the seconds until a job ends that has this progress, and whose attempt has run
-        for ``elapsed_s`` since ``resumed_s`` of the audio."""
-        precision = self.slot.precision
+        for ``elapsed_s`` since ``resumed_s`` of the audio, of which it transcribes so many
+        ``channels``."""
+        precision, total_s = self.slot.precision, progress.audio_s_total
         known = self.predictor.knows(precision)
-        work_s = self.predictor.seconds(precision, progress.audio_s_total) if known else None
+        audio_s = total_s and total_s * channels
+        work_s = self.predictor.seconds(precision, audio_s) if known else None
         resumed = progress.fraction_at(resumed_s) or 0.0
         return duration_prediction.estimate_remaining_s(
             work_s, elapsed_s, progress.fraction, resumed

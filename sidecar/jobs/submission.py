@@ -14,7 +14,8 @@ from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
+from sidecar.interfaces.request_options import check_channels
 from sidecar.jobs import reservations
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import DuplicateRequestKey
@@ -60,6 +61,7 @@ class JobSubmissions:
         self._fits_elsewhere = settings.is_front  # a front leaves it to the nodes
         self._voiceprints = settings.people
         self._audio_roots = settings.audio_roots
+        self._max_audio_s = settings.max_audio_hours * 3600
         self._key_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Locks of idempotency keys with a submission in progress."""
         self._queue_limit = settings.queue_limit
@@ -157,6 +159,8 @@ class JobSubmissions:
         try:
             with reservation or await self.reserve_position(identity) as reserved:
                 audio_info = await self._probe.probe(identity, source, options.track)
+                if audio_info.channels > 1:
+                    audio_info = self._with_separate_channels(audio_info, options)
                 admitted = await self._admit(identity, audio_info, options)
                 durable = self._recordings is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(
@@ -245,6 +249,26 @@ class JobSubmissions:
             identity, load.waiting + reserved, free - self._reservations.reserved
         )
 
+    def _with_separate_channels(
+        self, audio_info: AudioInfo, options: TranscribeOptions
+    ) -> AudioInfo:
+        """Return the facts with the channels that are transcribed one by one.
+
+        Raises:
+            errors.FieldInvalid: there are too many, or fewer than names.
+            errors.AudioTooLong: they are too long together.
+        """
+        if options.channels is ChannelMode.MIX:
+            return replace(audio_info, channels=1)
+        check_channels(audio_info.channels, options)
+        if (audio_info.work_s or 0.0) > self._max_audio_s:
+            raise errors.AudioTooLong(
+                f"Each of the {audio_info.channels} channels counts as a recording, and together "
+                "they are longer than the limit.",
+                hint="Send 'channels' with the value 'mix', or split the recording.",
+            )
+        return audio_info
+
     async def _admit(
         self, identity: Identity, audio_info: AudioInfo, options: TranscribeOptions
     ) -> TranscribeOptions:
@@ -256,7 +280,7 @@ class JobSubmissions:
         if identity.limits.queued_audio_s is not None:
             load = await self._store.load(identity.owner)
             reservations.check_audio(
-                identity, audio_info.total_s, load.waiting_audio_s, load.least_s
+                identity, audio_info.work_s, load.waiting_audio_s, load.least_s
             )
         return replace(options, precision=precision, voiceprints=self._voiceprints)
 

@@ -118,7 +118,7 @@ class WaitQueue:
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
         guess_s = None if self._predictor.knows(wanted) else self._guess(job, wanted)
-        self._predicted[job.id] = self._predictor.seconds(wanted, job.audio_info.total_s, guess_s)
+        self._predicted[job.id] = self._predictor.seconds(wanted, job.audio_info.work_s, guess_s)
         self._jobs[job.id] = job
         self._changed()
 
@@ -317,11 +317,13 @@ class WaitQueue:
         """Predict a job's seconds of work by what is known now. Shares of owners use the prediction
         at its arrival instead: a new one would change what an owner has had."""
         wanted, predicted_s = self.wanted(job), self._predicted[job.id]
-        return self._predictor.seconds(wanted, job.audio_info.total_s, guess_s=predicted_s)
+        return self._predictor.seconds(wanted, job.audio_info.work_s, guess_s=predicted_s)
 
     def _learn(self, job: Job) -> None:
         record = job.record
         whole = not record.resumed_s  # not the end of another attempt's work
+        # Nor of a recording some of whose channels needed no work.
+        whole &= record.audio_info.channels == 1
         if whole and record.state is JobState.DONE and record.transcript is not None:
             done = record.transcript
             self._predictor.learn(done.precision, done.duration, record.processing_s)

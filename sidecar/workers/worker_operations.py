@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
+from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts import transcript
-from sidecar.transcripts.transcript import SpeakerEmbedding
+from sidecar.transcripts.transcript import ResumePoint, SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
+from sidecar.workers.channel_transcription import (
+    CHANNEL_SINGLE,
+    CHANNELS_DIFFER,
+    ChannelTranscription,
+)
 from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
@@ -184,33 +190,49 @@ class WorkerOperations:
         message = request.message
         facts = audio_decoder.AudioInfo.from_wire(message["facts"])
         options = engine_interface.TranscribeOptions.from_wire(message["options"])
-        with self.reads.reading():
-            opened = audio_decoder.open_audio(
-                request.fds[0],
-                facts,
-                rate=self._sample_rate,
-                max_s=message["max_s"],
-                track=options.track,
+        settled = message.get("settled")
+        points = settled and [cast(ResumePoint, transcript.from_wire(one)) for one in settled]
+
+        def open_audio(channel: SelectedChannel | None = None) -> audio_decoder.DecodedAudio:
+            with self.reads.reading():
+                return audio_decoder.open_audio(
+                    request.fds[0],
+                    facts,
+                    rate=self._sample_rate,
+                    max_s=message["max_s"] / facts.channels,
+                    track=options.track,
+                    channel=channel,
+                )
+
+        def events(
+            audio: audio_decoder.DecodedAudio,
+            options: engine_interface.TranscribeOptions,
+            points: Sequence[ResumePoint] | None,
+        ) -> Iterator[transcript.TranscriptionEvent]:
+            watched = WatchedAudio(audio, self.reads)
+            return self._events(
+                engine_interface.TranscriptionRequest(watched, options, request.is_cancelled),
+                points,
             )
-        with opened as audio:
-            wanted = engine_interface.TranscriptionRequest(
-                WatchedAudio(audio, self.reads), options, request.is_cancelled
-            )
+
+        if facts.channels > 1:
+            channels = ChannelTranscription(facts.channels, options, open_audio, events)
+            recording = TranscribedRecording(channels, options)
+            yield from recording.messages(channels.events(points))
+            return
+        with open_audio() as audio:
             recording = TranscribedRecording(audio, options)
-            for event in self._events(wanted, message.get("settled")):
-                for frame in recording.frames(event):
-                    yield {"event": frame}
+            yield from recording.messages(events(audio, options, points))
 
     def _events(
-        self, request: engine_interface.TranscriptionRequest, points: list[dict[str, Any]] | None
+        self, request: engine_interface.TranscriptionRequest, points: Sequence[ResumePoint] | None
     ) -> Iterator[transcript.TranscriptionEvent]:
         if self._engine is None:
             raise errors.EngineFailed("The engine is not loaded.")
         if points is None:
             return self._engine.transcribe(request)
         engine = cast(engine_interface.ResumableEngine, self._engine)
-        resume_points = [cast(transcript.ResumePoint, transcript.from_wire(one)) for one in points]
-        return engine.transcribe_from(resume_points, request)
+        return engine.transcribe_from(points, request)
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
@@ -267,12 +289,20 @@ class TranscribedRecording:
     """Recording of a transcription: its audio, its options, and the report to the service."""
 
     def __init__(
-        self, audio: audio_decoder.DecodedAudio, options: engine_interface.TranscribeOptions
+        self,
+        audio: audio_decoder.DecodedAudio | ChannelTranscription,
+        options: engine_interface.TranscribeOptions,
     ) -> None:
         self._options = options
         self._audio = audio
         self._progress_at = 0.0
         self._peaks_sent = 0
+
+    def messages(self, events: Iterator[transcript.TranscriptionEvent]) -> Iterator[dict[str, Any]]:
+        """Yield the messages about the events to the service."""
+        for event in events:
+            for frame in self.frames(event):
+                yield {"event": frame}
 
     def frames(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
         """Yield the frames for an event: none for progress too soon after the last report. New
@@ -295,6 +325,8 @@ class TranscribedRecording:
             if time.monotonic() - self._progress_at < MIN_PROGRESS_INTERVAL_S:
                 return
             self._progress_at = time.monotonic()
+        if isinstance(event, transcript.Peaks):
+            self._peaks_sent = event.first + len(event.levels)
         if isinstance(event, transcript.Finished):
             event = transcript.Finished(event.transcript.with_notice(*self._notices()))
         yield transcript.to_wire(event)
@@ -305,6 +337,11 @@ class TranscribedRecording:
         decoder = self._audio.decoder
         if len(decoder.header.tracks) > 1 and self._options.track is None:
             yield _tracks_notice(decoder.header.tracks, decoder.track)
+        separate = self._options.channels is engine_interface.ChannelMode.SEPARATE
+        if separate and decoder.channels == 1:
+            yield CHANNEL_SINGLE
+        if decoder.channels == 2 and self._audio.different_speakers:
+            yield CHANNELS_DIFFER
 
 
 def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notice:

@@ -132,6 +132,24 @@ def test_job_of_killed_service_resumes_from_checkpoint(
         wait_until(lambda: not list(uploads.iterdir()), "ended jobs need no recording")
 
 
+def test_job_of_killed_service_resumes_in_its_second_channel(
+    kept: Callable[..., Kept], server: Server
+) -> None:
+    channels = (random.Random(number).randbytes(2000 * 20) for number in (1, 2))
+    content = wav(bytes(sum(zip(*channels, strict=True), ())), channels=2, rate=2000, bits=8)
+    life = kept(scripted_speed=8)
+    with life.start() as first:
+        job_id = first.submit(content, channels="separate")
+        first.segments(job_id, 2 * SETTLES + 4)  # of the second channel too
+        kill(first.process)
+    with life.start() as second:
+        assert second.job(job_id)["progress"]["audio_seconds_done"] >= 10
+        found = texts_of(second, job_id)
+    whole = server.post(content, channels="separate").json()["segments"]
+    assert len(found) == 2 * 20
+    assert found == [one["text"] for one in whole]
+
+
 @pytest.mark.slow
 def test_jobs_of_backup_of_running_service_resume_elsewhere(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path

@@ -19,6 +19,8 @@
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel" | "single"} [windows]
  * @property {number} [track] of a film, from 1; default: the first that can be decoded
+ * @property {"mix" | "separate"} [channels] each for itself: the speakers of calls
+ * @property {string} [channel_names] of separate channels, between commas
  * @property {boolean} [recognise]
  * @property {boolean} [words] their times, also where that is more work
  * @property {"interactive" | "batch"} [priority]

@@ -53,6 +53,14 @@ export type Options = {
      * of a film, from 1; default: the first that can be decoded
      */
     track?: number | undefined;
+    /**
+     * each for itself: the speakers of calls
+     */
+    channels?: "mix" | "separate" | undefined;
+    /**
+     * of separate channels, between commas
+     */
+    channel_names?: string | undefined;
     recognise?: boolean | undefined;
     /**
      * their times, also where that is more work

@@ -119,6 +119,12 @@ pub struct Options {
     /// Number of the audio track of a film, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<u32>,
+    /// `mix`, or `separate`: each channel for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<String>,
+    /// Names of separate channels, between commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_names: Option<String>,
     /// `interactive` or `batch`, which goes after your other jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,

@@ -14,7 +14,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from sidecar import clock
 from sidecar.errors import FieldInvalid
 from sidecar.interfaces import request_options
-from sidecar.interfaces.engine_interface import DiarizationEffort, Precision, WindowingMode
+from sidecar.interfaces.engine_interface import (
+    ChannelMode,
+    DiarizationEffort,
+    Precision,
+    WindowingMode,
+)
 from sidecar.interfaces.language_tags import printable_text
 
 
@@ -264,6 +269,19 @@ OPTIONS: dict[str, Any] = {
         "Number of the audio track, for a film with several. Default: the first that can be "
         "decoded.",
         examples=[2],
+    ),
+    "channels": choice(
+        ChannelMode,
+        "'separate' transcribes each channel for itself: for calls and interviews with a "
+        "microphone for each person. Its speakers have the name of the channel, and words said at "
+        f"the same time stay whole. At most {request_options.MAX_CHANNELS} channels. Each counts "
+        "as a recording of its own, and 'num_speakers' is that of each channel.",
+        default="mix",
+    ),
+    "channel_names": text(
+        "Names of separate channels in their order, separated by commas. Default: 'Left' and "
+        "'Right', or 'Channel 1' and so on.",
+        examples=["Agent, Caller"],
     ),
     "words": flag(
         False, "Return word timestamps, also from an engine for which they are more work."

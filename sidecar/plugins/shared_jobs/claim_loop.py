@@ -73,9 +73,10 @@ def ineligibility(
             f"The engine '{spec.name}' does not support '{language}'.",
             hint=f"It supports: {', '.join(spec.languages)}.",
         )
-    if length_s is not None and length_s > max_s:
+    work_s = record.audio_info.work_s
+    if work_s is not None and work_s > max_s:
         return errors.AudioTooLong(
-            f"The recording has {length_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
+            f"The recording has {work_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
         )
     try:
         engine.admit(record.options, length_s)

@@ -131,7 +131,7 @@ class PostgresJobStore:
             record.kept,
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
-            record.audio_info.total_s,
+            record.audio_info.work_s,
             _work_s(record),
             *job_rows.recording_columns(record.audio),
             None if record.kept else self._service_id,
@@ -427,5 +427,5 @@ class PostgresJobStore:
 
 
 def _work_s(record: JobRecord) -> float:
-    length_s = record.audio_info.total_s
+    length_s = record.audio_info.work_s
     return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_WORK_S

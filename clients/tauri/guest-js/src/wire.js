@@ -13,6 +13,8 @@
  * @property {boolean} [words] return the times of words
  * @property {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} [precision]
  * @property {number} [track] of a film, from 1
+ * @property {"mix" | "separate"} [channels] each for itself: the speakers of calls
+ * @property {string} [channel_names] of separate channels, between commas
  * @property {"interactive" | "batch"} [priority]
  *
  * @typedef {{ start_time: number, end_time: number, text: string, confidence?: number }} Word

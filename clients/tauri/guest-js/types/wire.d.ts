@@ -32,6 +32,14 @@ export type Options = {
      * of a film, from 1
      */
     track?: number | undefined;
+    /**
+     * each for itself: the speakers of calls
+     */
+    channels?: "mix" | "separate" | undefined;
+    /**
+     * of separate channels, between commas
+     */
+    channel_names?: string | undefined;
     priority?: "interactive" | "batch" | undefined;
 };
 /**

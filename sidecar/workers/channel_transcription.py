@@ -1,0 +1,230 @@
+"""Transcription of a recording channel by channel, by any engine.
+
+The channels are transcribed one after the other. Only with the last one the segments of all are
+reported, in order of time. Progress and resume points count in seconds of the recording, each of
+which is done once all channels are.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any, cast
+
+from sidecar.audio import SAMPLE_RATE
+from sidecar.audio.audio_decoder import DecodedAudio, Decoder
+from sidecar.audio.channels import SelectedChannel
+from sidecar.audio.loudness import PeakMeter
+from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
+from sidecar.transcripts.channel_merge import (
+    TranscribedChannel,
+    channel_name,
+    count_speakers,
+    merge_channels,
+    with_own_speakers,
+)
+from sidecar.transcripts.transcript import (
+    Finished,
+    Notice,
+    Peaks,
+    Progress,
+    ResumePoint,
+    Segment,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+    from_wire,
+    to_wire,
+)
+
+CHANNELS_SAME = "channels_same"
+"""Code of the notice that channels have the same sound."""
+CHANNEL_SINGLE = Notice(
+    "channel_single", "The recording has one channel, so there are no channels to separate."
+)
+CHANNELS_DIFFER = Notice(
+    "channels_differ",
+    "Each of the two channels seems to have its own speaker. 'channels=separate' (--channels "
+    "separate of commands) transcribes each for itself, with exact speakers.",
+)
+
+ResumePoints = Sequence[ResumePoint] | None
+OpenChannel = Callable[[SelectedChannel], AbstractContextManager[DecodedAudio]]
+TranscribeAudio = Callable[
+    [DecodedAudio, TranscribeOptions, ResumePoints], Iterator[TranscriptionEvent]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _DoneChannel:
+    """Transcript of a channel, its peaks, and the channels that need none of their own."""
+
+    number: int
+    transcript: Transcript
+    peaks: bytes = b""
+    same: tuple[int, ...] = ()
+    silent: tuple[int, ...] = ()
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the state of a resume point."""
+        finished = to_wire(Finished(self.transcript))
+        peaks = base64.b64encode(self.peaks).decode()
+        lists = {"same": [*self.same], "silent": [*self.silent]}
+        return {"channel": self.number, "finished": finished, "peaks": peaks, **lists}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> _DoneChannel:
+        """Return the channel of `to_state`."""
+        finished = cast(Finished, from_wire(state["finished"]))
+        peaks = base64.b64decode(state["peaks"])
+        rest = tuple(state["same"]), tuple(state["silent"])
+        return cls(state["channel"], finished.transcript, peaks, *rest)
+
+
+class ChannelTranscription:
+    """Transcription of the channels of a recording, ``count`` in number. Iterate `events`.
+
+    ``open_channel``: decodes one channel. ``transcribe``: yields the engine's events about its
+    audio, with the resume points of this channel alone; `None` for none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        options: TranscribeOptions,
+        open_channel: OpenChannel,
+        transcribe: TranscribeAudio,
+    ) -> None:
+        self._count, self._given_names = count, options.channel_names
+        self._options = replace(options, channels=ChannelMode.MIX, channel_names=())
+        self._open_channel, self._transcribe = open_channel, transcribe
+        self._done: list[_DoneChannel] = []
+        self._form = ""
+        """Format of the engine's resume points, once it has made one."""
+        self.peaks = PeakMeter(SAMPLE_RATE)
+        """Peaks of the first channel; the last event before `Finished` has those of all."""
+        self.truncated = self.different_speakers = False
+        self.decoder: Decoder
+
+    def events(self, resume_points: ResumePoints) -> Iterator[TranscriptionEvent]:
+        """Yield the events of the whole recording, without `Finished` if the engine ends early. The
+        segments of resume points are in their states alone: the next attempt reports them anew."""
+        points = self._restore(resume_points or ())
+        while waiting := self._waiting:
+            selected = SelectedChannel(waiting[0], self._count)
+            with self._open_channel(selected) as audio:
+                finished = yield from self._events_of_channel(
+                    audio, None if resume_points is None else points, last=len(waiting) == 1
+                )
+                self.truncated |= audio.truncated
+            if finished is None:
+                return
+            found, peaks = selected.comparison, audio.peaks.since(0)
+            done = _DoneChannel(waiting[0], finished, peaks, found.same, found.silent)
+            self._done.append(done)
+            points = []
+            if resume_points is not None and self._form and self._waiting:
+                at_s = self._progress(0.0, None).audio_s_done
+                yield ResumePoint(at_s, self._form, state=done.to_state())
+        if len(self._done) > 1:
+            levels = zip_longest(*(one.peaks for one in self._done), fillvalue=0)
+            yield Peaks(0, bytes(map(max, levels)))
+        yield Finished(self._transcript())
+
+    def _restore(self, resume_points: Sequence[ResumePoint]) -> list[ResumePoint]:
+        """Restore the channels that are done. Return the resume points of the next one."""
+        points = list[ResumePoint]()
+        for one in resume_points:
+            self._form = one.form
+            if "point" in one.state:
+                points.append(cast(ResumePoint, from_wire(one.state["point"])))
+            else:
+                self._done.append(_DoneChannel.of_state(one.state))
+                points.clear()
+        return points
+
+    @property
+    def _waiting(self) -> list[int]:
+        """Return the channels that are still to be transcribed."""
+        over = {number for one in self._done for number in (one.number, *one.same, *one.silent)}
+        return [number for number in range(self._count) if number not in over]
+
+    def _events_of_channel(
+        self, audio: DecodedAudio, points: ResumePoints, *, last: bool
+    ) -> Generator[TranscriptionEvent, None, Transcript | None]:
+        """Yield the events of a channel, its segments only if it is the last. Return its
+        transcript; None if the engine ends early."""
+        self.decoder = audio.decoder
+        if not self._done:
+            self.peaks = audio.peaks
+        merged = _MergedSegments([one.transcript for one in self._done])
+        before = [segment for point in points or () for segment in point.segments]
+        for ready in map(SegmentReady, range(len(before) if last else 0), before):
+            yield from merged.add(ready)
+        for event in self._transcribe(audio, self._options, points):
+            match event:
+                case Finished(transcript):
+                    return transcript
+                case Progress(done_s, total_s):
+                    yield self._progress(done_s, total_s)
+                case ResumePoint(audio_s, form):
+                    self._form = form
+                    at_s = self._progress(audio_s, audio.total_s).audio_s_done
+                    yield ResumePoint(at_s, form, state={"point": to_wire(event)})
+                case SegmentReady() if last:
+                    yield from merged.add(event)
+        return None
+
+    def _progress(self, done_s: float, total_s: float | None) -> Progress:
+        """Return the progress of all channels if so much of the next one is done."""
+        done, count = len(self._done), len(self._done) + len(self._waiting)
+        if done:
+            total_s = self._done[0].transcript.duration
+        return Progress.of((done * (total_s or 0.0) + done_s) / count, total_s)
+
+    def _transcript(self) -> Transcript:
+        """Return the transcript of all channels that are done."""
+        done = self._done
+        same = [number for one in done for number in one.same]
+        if len(done) == 1 and len(same) == self._count - 1:
+            message = "All channels of the recording have the same sound: it was transcribed once."
+            return done[0].transcript.with_notice(Notice(CHANNELS_SAME, message))
+        channels = [TranscribedChannel(self._name(one.number), one.transcript) for one in done]
+        copies = ", ".join(
+            f"{self._name(number)} that of {self._name(one.number)}"
+            for one in done
+            for number in one.same
+        )
+        notices = [Notice(CHANNELS_SAME, f"Channels have the same sound: {copies}.")][: len(same)]
+        return merge_channels(channels).with_notice(*notices)
+
+    def _name(self, number: int) -> str:
+        return channel_name(number, self._count, self._given_names)
+
+
+class _MergedSegments:
+    """Segments of a channel, as they are reported, between those of the channels that are done."""
+
+    def __init__(self, done: Sequence[Transcript]) -> None:
+        segments, self._first_speaker = list[Segment](), 0
+        for one in done:
+            segments += (with_own_speakers(each, self._first_speaker) for each in one.segments)
+            self._first_speaker += count_speakers(one)
+        self._before = deque(sorted(segments, key=lambda one: (one.start, one.end)))
+        self._indexes: dict[int, int] = {}
+        self._count = 0
+
+    def add(self, ready: SegmentReady) -> Iterator[SegmentReady]:
+        """Yield a segment of the last channel behind those that begin before it."""
+        segment = with_own_speakers(ready.segment, self._first_speaker)
+        if ready.index not in self._indexes:
+            while self._before and self._before[0].start <= segment.start:
+                yield SegmentReady(self._count, self._before.popleft())
+                self._count += 1
+            self._indexes[ready.index] = self._count
+            self._count += 1
+        yield SegmentReady(self._indexes[ready.index], segment)

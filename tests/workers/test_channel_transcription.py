@@ -1,0 +1,137 @@
+"""A recording is transcribed channel by channel, and goes on where an attempt ended."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from engine_requests import request_of
+from recordings import wav
+
+from sidecar.audio import SAMPLE_RATE
+from sidecar.audio.audio_decoder import DecodedAudio, open_audio, probe_audio
+from sidecar.audio.channels import SelectedChannel
+from sidecar.engines.scripted_engine import ScriptedEngine
+from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.transcripts.transcript import (
+    Finished,
+    Peaks,
+    Progress,
+    ResumePoint,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+    from_wire,
+    to_wire,
+)
+from sidecar.workers.channel_transcription import ChannelTranscription
+
+SECONDS, SETTLES = 8, 2
+Transcribe = Callable[..., list[TranscriptionEvent]]
+
+
+@pytest.fixture
+def stereo(tmp_path: Path) -> Path:
+    """Noise on three channels, the last of which is the first again; 8 bit at 2 kHz."""
+    left, right = (random.Random(seed).randbytes(2000 * SECONDS) for seed in (1, 2))
+    path = tmp_path / "three.wav"
+    frames = bytes(byte for frame in zip(left, right, left, strict=True) for byte in frame)
+    path.write_bytes(wav(frames, channels=3, rate=2000, bits=8))
+    return path
+
+
+@pytest.fixture
+def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transcribe]:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", str(SETTLES))
+    engine = ScriptedEngine()
+    list(engine.load(LoadOptions()))
+    with stereo.open("rb", buffering=0) as file:
+        facts = probe_audio(file.fileno(), 60.0)
+
+        def open_channel(channel: SelectedChannel) -> DecodedAudio:
+            return open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=60.0, channel=channel)
+
+        def run(
+            points: Sequence[ResumePoint] | None = (), cancelled: Callable[[], bool] = lambda: False
+        ) -> list[TranscriptionEvent]:
+            def engine_events(
+                audio: DecodedAudio,
+                options: TranscribeOptions,
+                points: Sequence[ResumePoint] | None,
+            ) -> Iterator[TranscriptionEvent]:
+                request = request_of(audio, options, cancelled)
+                if points is None:
+                    return engine.transcribe(request)
+                return engine.transcribe_from(points, request)
+
+            options = TranscribeOptions(channel_names=("Agent", "Caller"))
+            work = ChannelTranscription(facts.channels, options, open_channel, engine_events)
+            # As over the wire and from the disk.
+            return [from_wire(to_wire(event)) for event in work.events(points)]
+
+        yield run
+
+
+def finished(events: Sequence[TranscriptionEvent]) -> Transcript:
+    assert isinstance(events[-1], Finished)
+    return events[-1].transcript
+
+
+def test_each_channel_is_transcribed_once(transcribe: Transcribe) -> None:
+    events = transcribe()
+    found = finished(events)
+    texts = [one.text for one in found.segments]
+    assert len(texts) == len({*texts}) == 2 * SECONDS
+    assert [one.start for one in found.segments] == sorted(2 * [*range(SECONDS)])
+    names = {one.name for one in found.voices}
+    assert names == {"Agent 1", "Agent 2", "Caller 1", "Caller 2"}
+    (notice,) = found.notices
+    assert (notice.code, "Channel 3 that of Agent" in notice.message) == ("channels_same", True)
+    (peaks,) = (one for one in events if isinstance(one, Peaks))
+    assert len(peaks.levels) == 10 * SECONDS
+
+
+def test_segments_are_reported_as_they_are_in_the_transcript(transcribe: Transcribe) -> None:
+    events = transcribe()
+    reported = [one for one in events if isinstance(one, SegmentReady)]
+    assert [one.index for one in reported] == [*range(len(reported))]
+    assert [one.segment for one in reported] == [*finished(events).segments[: len(reported)]]
+    assert len(reported) >= 2 * SECONDS - 1
+
+
+def test_progress_grows_to_the_length_of_the_recording(transcribe: Transcribe) -> None:
+    done = [one.audio_s_done for one in transcribe() if isinstance(one, Progress)]
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(SECONDS, abs=0.1)
+    assert done[SECONDS // 2] < SECONDS / 2, "half of one channel is no half"
+
+
+def test_every_resume_point_leads_to_the_same_transcript(transcribe: Transcribe) -> None:
+    events = transcribe()
+    points = [one for one in events if isinstance(one, ResumePoint)]
+    assert any("finished" in one.state for one in points)
+    assert [one.audio_s for one in points] == sorted(one.audio_s for one in points)
+    assert all(one.form == points[0].form for one in points)
+    for count in range(1, len(points) + 1):
+        again = transcribe(points[:count])
+        assert finished(again) == finished(events)
+        reported = [one.segment for one in again if isinstance(one, SegmentReady)]
+        assert reported == [*finished(events).segments[: len(reported)]]
+        more = [one for one in again if isinstance(one, ResumePoint)]
+        assert more == points[count:], "nothing is done again"
+
+
+def test_transcription_without_resume_points_makes_none(transcribe: Transcribe) -> None:
+    events = transcribe(None)
+    assert not any(isinstance(one, ResumePoint) for one in events)
+    assert finished(events) == finished(transcribe())
+
+
+@pytest.mark.parametrize("after", [3, SECONDS + 3])
+def test_cancelled_transcription_ends_without_a_transcript(
+    transcribe: Transcribe, after: int
+) -> None:
+    asked = iter(range(1000))
+    events = transcribe((), lambda: next(asked) > after)
+    assert not any(isinstance(one, Finished) for one in events)
+    assert len([one for one in events if isinstance(one, Progress)]) <= after + 1
