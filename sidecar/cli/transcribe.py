@@ -37,7 +37,7 @@ from sidecar.transcripts.transcript import Transcript
 PRECISION_HELP = "Load the weights in this precision"
 REQUEST_FIELDS = (
     *("precision", "language", "diarize", "diarization", "hotwords", "prompt", "num_speakers"),
-    *("windows", "track", "channels", "channel_names"),
+    *("min_speakers", "max_speakers", "windows", "track", "channels", "channel_names"),
 )
 """Options that are fields of a request as they are."""
 AT_ONCE = 4
@@ -84,6 +84,12 @@ class TranscribeCommandOptions:
     )
     num_speakers: int | None = option(
         None, "Expect N speakers (a hint).", "--speakers", metavar="N"
+    )
+    min_speakers: int | None = option(
+        None, "Expect at least N speakers (a hint).", "--min-speakers", metavar="N"
+    )
+    max_speakers: int | None = option(
+        None, "Expect at most N speakers (a hint).", "--max-speakers", metavar="N"
     )
     windows: str | None = option(
         None,

@@ -8,7 +8,8 @@ these; only the order of merges may differ.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from sidecar.diarization.window_embeddings import (
     Activity,
     segment_speakers,
 )
+from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import SpeakerEmbedding
 
@@ -60,6 +62,38 @@ SEGMENTATION_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class SpeakerCount:
+    """Number of speakers, as far as the client knows it: at least ``least``, at most ``most``.
+
+    ``exact``: somebody who has seen the transcript says so. Else it is a hint, which moves the
+    threshold a little.
+    """
+
+    least: int = 1
+    most: int | None = None
+    exact: bool = False
+
+    @classmethod
+    def wished(cls, options: TranscribeOptions) -> Self | None:
+        """Return the number in the options of a request; None if they have none."""
+        if options.num_speakers is not None:
+            return cls(options.num_speakers, options.num_speakers)
+        if options.min_speakers is None and options.max_speakers is None:
+            return None
+        return cls(options.min_speakers or 1, options.max_speakers)
+
+    def least_s(self, seconds: npt.NDArray[Any]) -> float:
+        """Return the minimum speech of a speaker: a tenth of an equal share of ``seconds``, the
+        speech of each cluster."""
+        return 0.1 * float(seconds.sum()) / (self.most or max(self.least, 2))
+
+    def misses(self, seconds: npt.NDArray[Any]) -> int:
+        """Return how many speakers there are too few or too many; ``seconds`` as of `least_s`."""
+        found = int((seconds >= self.least_s(seconds)).sum())
+        return max(self.least - found, 0 if self.most is None else found - self.most, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterMerge:
     """Merge of two clusters into one, which keeps the lower number."""
 
@@ -69,12 +103,12 @@ class ClusterMerge:
 
 
 def cluster_embeddings(
-    vectors: Matrix, seconds: npt.NDArray[np.float32], num_speakers: int | None = None
+    vectors: Matrix, seconds: npt.NDArray[np.float32], count: SpeakerCount | None = None
 ) -> Labels:
     """Return the cluster of each vector, numbered from 0 in the order of their first members.
 
     ``vectors``: shape (count, size), of length 1. ``seconds``: shape (count,), speech of each.
-    ``num_speakers`` is a hint: it moves the distance threshold within `MIN_SPEAKER_DISTANCE` and
+    ``count`` is a hint: it moves the distance threshold within `MIN_SPEAKER_DISTANCE` and
     `MAX_SPEAKER_DISTANCE`. Only clusters with enough speech count as speakers for it.
     """
     sums, labels = vectors, np.arange(len(vectors))
@@ -95,10 +129,28 @@ def cluster_embeddings(
         sums, sizes = _sums_by_label(sums, found, first), _sums_by_label(sizes, found, first)
     tree = linkage_tree(sums, sizes)
     border = SAME_SPEAKER_DISTANCE
-    if num_speakers is not None:
-        heard = np.bincount(labels, seconds, len(sums)).astype(np.float32)
-        border = threshold_for_speakers(tree, heard, num_speakers)
-    return cut_tree(tree, len(sums), border)[labels]
+    if count is None:
+        return cut_tree(tree, len(sums), border)[labels]
+    heard = np.bincount(labels, seconds, len(sums)).astype(np.float32)
+    border = threshold_for_speakers(tree, heard, count)
+    found = cut_tree(tree, len(sums), border)[labels]
+    return _without_outliers(vectors, found, seconds, count) if count.exact else found
+
+
+def _without_outliers(
+    vectors: Matrix, labels: Labels, seconds: npt.NDArray[np.float32], count: SpeakerCount
+) -> Labels:
+    """Return the labels with the vectors of clusters that are no speakers in the nearest that is
+    one."""
+    heard = np.bincount(labels, seconds)
+    speakers = np.flatnonzero(heard >= count.least_s(heard))
+    if not len(speakers) or len(speakers) == len(heard):
+        return labels
+    alike = vectors @ cluster_directions(vectors, labels)[speakers].T
+    kept = np.isin(labels, speakers)
+    found = np.where(kept, labels, speakers[alike.argmax(axis=1)])
+    _, first, renumbered = np.unique(found, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[renumbered]
 
 
 def cluster_directions(vectors: Matrix, labels: Labels) -> Matrix:
@@ -145,36 +197,30 @@ def linkage_tree(sums: Matrix, sizes: npt.NDArray[np.float32]) -> list[ClusterMe
 
 
 def threshold_for_speakers(
-    merges: list[ClusterMerge], seconds: npt.NDArray[np.float32], num_speakers: int
+    merges: list[ClusterMerge], seconds: npt.NDArray[np.float32], count: SpeakerCount
 ) -> float:
-    """Return the distance threshold that gives ``num_speakers`` speakers, or comes nearest to it.
+    """Return the distance threshold that gives as many speakers as ``count`` says, or comes nearest
+    to it.
 
     A cluster counts if it has at least a tenth of an equal share of the speech: an outlier is not a
     speaker, however far off it is. If no threshold within the bounds is nearer to the number than
     `SAME_SPEAKER_DISTANCE`, return that.
     """
-    least_s = 0.1 * float(seconds.sum()) / num_speakers
 
     def misses(border: float) -> tuple[int, float]:
         heard = np.bincount(cut_tree(merges, len(seconds), border), seconds)
-        missed = abs(int((heard >= least_s).sum()) - num_speakers)
-        return missed, abs(border - SAME_SPEAKER_DISTANCE)
+        return count.misses(heard), abs(border - SAME_SPEAKER_DISTANCE)
 
-    return min(_candidate_thresholds(merges), key=misses)
+    bounds = (0.0, 2.0) if count.exact else (MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE)
+    return min(_candidate_thresholds(merges, *bounds), key=misses)
 
 
-def _candidate_thresholds(merges: list[ClusterMerge]) -> Iterator[float]:
+def _candidate_thresholds(merges: list[ClusterMerge], least: float, most: float) -> Iterator[float]:
     """Yield `SAME_SPEAKER_DISTANCE`, and a threshold for each other cut of the tree within the
     bounds."""
-    inside = [
-        merge.distance
-        for merge in merges
-        if MIN_SPEAKER_DISTANCE <= merge.distance <= MAX_SPEAKER_DISTANCE
-    ]
+    inside = [merge.distance for merge in merges if least <= merge.distance <= most]
     yield SAME_SPEAKER_DISTANCE
-    for before, after in zip(
-        [MIN_SPEAKER_DISTANCE, *inside], [*inside, MAX_SPEAKER_DISTANCE], strict=True
-    ):
+    for before, after in pairwise([least, *inside, most]):
         yield (before + after) / 2
 
 

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -21,26 +20,14 @@ import numpy.typing as npt
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization import speaker_identification, window_embeddings
-from sidecar.diarization.clustering import (
-    MIN_GAP_S,
-    NO_SPEAKER,
-    Labels,
-    Matrix,
-    cluster_directions,
-    cluster_embeddings,
-    renumber_speakers,
-    speaker_activity,
-    speakers_of_windows,
-    speech_spans,
-    turns_from_activity,
-)
+from sidecar.diarization.clustering import MIN_GAP_S, SpeakerCount
 from sidecar.diarization.speaker_models import (
     EMBEDDING_SIZE,
     SingleSpeakerEncoder,
     SpeakerEncoder,
     SpeakerModels,
-    Vector,
 )
+from sidecar.diarization.window_speakers import WindowSpeakers
 from sidecar.diarization.word_attribution import MAX_JOINED_PAUSE_S
 from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
@@ -95,41 +82,34 @@ STEPS_S = {DiarizationEffort.BALANCED: STEP_S, DiarizationEffort.ACCURATE: 1.25}
 """Step between two windows (docs/decisions/diarization-parameters.md)."""
 SPEECH_STEP_S = 5.0
 """Step between two windows if only speech regions are needed, not speakers."""
-MIN_SPEAKER_S = 2.0
-"""Minimum solo speech of a local speaker for clustering; one with less is only assigned."""
 RECLUSTER_INTERVAL_S = 10.0
 """Interval of clustering, but at least a twentieth of the audio so far. So all clustering of a
 recording costs as much as a few times the last one."""
 _RECLUSTER_SHARE = 0.05
 FIRST_TURNS_S = 9.0
 """Length of the first window's speech regions that is reported; its end lacks the context after."""
-WINDOWS_PER_BATCH = 240
-"""Windows (ten minutes) turned into activity at a time: memory does not grow with the length."""
 
 
 class Diarizer:
     """Streaming diarizer of one recording at 16 kHz; times in seconds from its start.
 
-    ``num_speakers`` is a hint (`clustering.cluster_embeddings`). Without ``tell_apart`` all turns
-    have one speaker, at a third of the cost. Memory: two kilobytes per window, and the audio of the
-    last twenty seconds. Not thread-safe.
+    ``count`` is a hint (`clustering.cluster_embeddings`). Without ``tell_apart`` all turns have one
+    speaker, at a third of the cost. Memory: two kilobytes per window, and the audio of the last
+    twenty seconds. Not thread-safe.
     """
 
     def __init__(
         self,
         models: SpeakerModels,
         step_s: float = STEP_S,
-        num_speakers: int | None = None,
+        count: SpeakerCount | None = None,
         *,
         tell_apart: bool = True,
     ) -> None:
         encoder = SpeakerEncoder(models) if tell_apart else SingleSpeakerEncoder()
         self.listening = window_embeddings.WindowExtractor(models, encoder, step_s)
-        self._num_speakers = num_speakers
-        self._windows: list[window_embeddings.DiarizationWindow] = []
-        self._persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
-        self._known: dict[int, npt.NDArray[np.float32]] = {}
-        self._active: npt.NDArray[np.bool_] = np.zeros((0, 0), np.bool_)
+        self.found = WindowSpeakers(count)
+        """Windows so far, and their speakers."""
         self._decided_s = 0.0
         self._finished = False
 
@@ -137,7 +117,7 @@ class Diarizer:
     def wished(cls, models: SpeakerModels, options: TranscribeOptions) -> Self:
         """Return a diarizer for the options of a request: diarization, effort, speaker count."""
         step_s = STEPS_S[options.diarization] if options.diarize else SPEECH_STEP_S
-        return cls(models, step_s, options.num_speakers, tell_apart=options.diarize)
+        return cls(models, step_s, SpeakerCount.wished(options), tell_apart=options.diarize)
 
     def feed(self, block: Block) -> None:
         """Append audio of the recording, shape (samples,)."""
@@ -148,16 +128,16 @@ class Diarizer:
         """Return the state without the first ``after`` windows, as plain values. The speakers of
         windows follow from the known ones, so that its size does not grow with the recording."""
         return {
-            "windows": [window_to_json(window) for window in self._windows[after:]],
+            "windows": [window_to_json(window) for window in self.found.windows[after:]],
             "next": self.listening.next,
             "decided_s": self._decided_s,
-            "known": [[number, _array_to_base64(one)] for number, one in self._known.items()],
+            "known": [[number, _array_to_base64(one)] for number, one in self.found.known.items()],
         }
 
     @property
     def windows(self) -> int:
         """Return the number of windows."""
-        return len(self._windows)
+        return len(self.found.windows)
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Resume from the parts of a snapshot.
@@ -166,12 +146,11 @@ class Diarizer:
         it by `feed`.
         """
         last = parts[-1]
-        self._windows = [window_from_json(values) for part in parts for values in part["windows"]]
-        self._known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
-        self._persons = self._recognized(self._windows)
+        windows = [window_from_json(values) for part in parts for values in part["windows"]]
+        known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
+        self.found.go_on(windows, known)
         self._decided_s = last["decided_s"]
         self.listening.go_on(last["next"])
-        self._redraw(0)
 
     def replay_audio(self, block: Block) -> None:
         """Append audio from the start of the recording up to the snapshot."""
@@ -200,7 +179,7 @@ class Diarizer:
         this one has missed.
         """
         early_s = 0.0
-        for start, end in self.speech if len(self._windows) == 1 else ():
+        for start, end in self.speech if self.windows == 1 else ():
             if start - early_s >= MAX_JOINED_PAUSE_S:
                 break
             early_s = end
@@ -211,124 +190,38 @@ class Diarizer:
     @property
     def turns(self) -> list[SpeakerTurn]:
         """Return the speaker turns so far; turns of two speakers may overlap."""
-        return turns_from_activity(self._active, 0, self.listening.end_s)
+        return self.found.turns(self.listening.end_s)
 
     @property
     def speech(self) -> list[tuple[float, float]]:
         """Return the spans with speech, in order; they do not depend on the speaker labels."""
-        speaking: npt.NDArray[np.bool_] = np.any(self._active, axis=1)
-        return speech_spans(speaking, 0, self.listening.end_s)
+        return self.found.speech(self.listening.end_s)
 
     def speakers(self) -> speaker_identification.DiarizedSpeakers:
-        """Return the speakers and their turns, after `finish`.
-
-        An embedding is the mean over the windows, weighted by the seconds in which the speaker
-        talks alone. Its ``seconds`` are those in which no other speaker talks.
-        """
-        voices: dict[int, speaker_identification.SpeakerVector] = {}
-        if not self._known:
-            return speaker_identification.DiarizedSpeakers(self.turns, voices)
-        alone = window_embeddings.solo_activity(self._active)
-        heard_s = alone.sum(axis=0) * window_embeddings.FRAME_STEP_S
-        vectors = np.concatenate([window.vectors for window in self._windows]).astype(np.float32)
-        weights = np.concatenate([window.alone_s * window.heard for window in self._windows])
-        for person in self._known:
-            mean: Vector = (weights * (self._persons.reshape(-1) == person)) @ vectors
-            length = np.linalg.norm(mean)
-            if length and person < len(heard_s) and heard_s[person]:
-                voices[person] = speaker_identification.SpeakerVector(
-                    mean / length, float(heard_s[person])
-                )
-        return speaker_identification.DiarizedSpeakers(
-            self.turns, voices, partial(window_embeddings.vectors_in_spans, self._windows)
-        )
+        """Return the speakers and their turns, after `finish`."""
+        return self.found.speakers(self.listening.end_s)
 
     def identified(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Return the transcript with the profiles of its speakers, if the options request that."""
         speakers = self.speakers() if options.identifies_speakers else None
         return speaker_identification.identify_speakers(transcript, speakers, options)
 
-    def local_voices(self) -> Iterator[tuple[float, Vector]]:
-        """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
-        for window in self._windows:
-            for voice in np.flatnonzero(window.heard):
-                yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
-
     def _take(self, windows: list[window_embeddings.DiarizationWindow]) -> None:
         """Append windows; assign them to the known speakers, or cluster anew if that is due."""
         if not windows:
             return
-        first = len(self._windows)
-        self._windows += windows
         heard_s = self.listening.heard_s
         due = heard_s - self._decided_s >= max(RECLUSTER_INTERVAL_S, _RECLUSTER_SHARE * heard_s)
-        if due or (not self._known and any(window.heard.any() for window in windows)):
-            self.decide()
-            return
-        self._persons = np.concatenate([self._persons, self._recognized(windows)])
-        self._redraw(first)
-
-    def _recognized(self, windows: list[window_embeddings.DiarizationWindow]) -> Labels:
-        """Return the speakers of the windows' local speakers, among the known speakers."""
-        if not self._known:
-            return np.full((len(windows), window_embeddings.MAX_WINDOW_SPEAKERS), NO_SPEAKER)
-        found = _assigned(windows, np.stack(list(self._known.values())))
-        return np.where(found == NO_SPEAKER, NO_SPEAKER, np.array(list(self._known))[found])
-
-    def decide(self) -> None:
-        """Cluster the speakers of all audio so far; this also happens automatically."""
-        if not self._windows:
-            return
-        self._decided_s = self.listening.heard_s
-        alone_s = np.concatenate([window.alone_s for window in self._windows])
-        founding = alone_s >= min(MIN_SPEAKER_S, float(alone_s.max()) / 2)
-        founding &= alone_s > 0
-        if not founding.any():
-            self._known = {}
-            self._persons = self._recognized(self._windows)
+        if due or (not self.found.known and any(window.heard.any() for window in windows)):
+            self.decide(windows)
         else:
-            halves = np.concatenate([window.vectors for window in self._windows])
-            vectors = halves[founding].astype(np.float32)
-            labels = cluster_embeddings(vectors, alone_s[founding], self._num_speakers)
-            centroids = cluster_directions(vectors, labels)
-            persons = _assigned(self._windows, centroids)
-            numbers = renumber_speakers(
-                self._persons, persons[: len(self._persons)], len(centroids)
-            )
-            self._known = dict(zip(numbers.tolist(), centroids, strict=True))
-            self._persons = np.where(persons == NO_SPEAKER, NO_SPEAKER, numbers[persons])
-        self._redraw(0)
+            self.found.add(windows)
 
-    def _redraw(self, first: int) -> None:
-        """Recompute the activity, from the window with index ``first`` on."""
-        for at in range(first, len(self._windows), WINDOWS_PER_BATCH):
-            self._draw(at, min(at + WINDOWS_PER_BATCH, len(self._windows)))
-
-    def _draw(self, first: int, last: int) -> None:
-        """Compute the activity from the start of window ``first`` to that of window ``last``, or
-        the end."""
-        begin = self._windows[first].start
-        over = last == len(self._windows)
-        end = self._windows[-1].end if over else self._windows[last].start
-        while first and self._windows[first - 1].end > begin:
-            first -= 1
-        windows = self._windows[first:last]
-        drawn = speaker_activity(
-            [window.start for window in windows],
-            [window.activity for window in windows],
-            self._persons[first:last],
-        )[begin - windows[0].start : end - windows[0].start]
-        kept = self._active[:begin]
-        width = max(drawn.shape[1], kept.shape[1] if len(kept) else 0)
-        self._active = np.zeros((end, width), np.bool_)
-        if len(kept):
-            self._active[:begin, : kept.shape[1]] = kept
-        self._active[begin:, : drawn.shape[1]] = drawn
-
-
-def _assigned(windows: list[window_embeddings.DiarizationWindow], centroids: Matrix) -> Labels:
-    alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
-    return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
+    def decide(self, windows: list[window_embeddings.DiarizationWindow] | None = None) -> None:
+        """Cluster the speakers of all audio so far, with more windows; this also happens
+        automatically."""
+        self.found.cluster(windows)
+        self._decided_s = self.listening.heard_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,7 +344,7 @@ def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> Speak
     others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
     strange = any(
         seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
-        for seconds, vector in diarizer.local_voices()
+        for seconds, vector in diarizer.found.local_voices()
     )
     if strange or others >= OTHER_SPEAKER_S:
         raise errors.SeveralVoices()

@@ -184,22 +184,27 @@ class MemoryPlan:
     weight: int = 1
 
 
+_LATER_OPTIONS = "hotwords", "min_speakers", "max_speakers", "keeps_diarization"
+
+
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions(WireValues):
     """Options of one request; an engine ignores those that it does not support.
 
     ``prompt``: context, in the speaker's language. ``hotwords``: names and terms that may occur, as
-    they are written. ``num_speakers``: if the client knows it. ``temperature``: 0 is greedy.
-    ``max_tokens``: limit of the text; None: by the length of the audio. ``translate``: into English
-    (`EngineSpec.translates`). ``words``: word times, even if they take extra work.
-    ``memory_fallback``: the plan for a second try if memory runs out. ``memory_alone``: the plan of
-    windows that begin while no other recording runs or waits, if more of them are decoded at once
-    then. ``track``: number of the audio track, from 1; None: the first that can be decoded.
-    ``channels``: `workers.channel_transcription` follows it, and no engine. ``channel_names``: of
-    the speakers of separate channels; '' and those that are missing have their usual names.
-    ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings.
-    ``voiceprints``: the transcript has the speakers' embeddings; while a job waits, that they are
-    kept where it was submitted. ``unknown_fields``: a sentence for each unknown field of the
+    they are written. ``num_speakers``, or ``min_speakers`` and ``max_speakers``: as far as the
+    client knows them. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the
+    length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word
+    times, even if they take extra work. ``memory_fallback``: the plan for a second try if memory
+    runs out. ``memory_alone``: the plan of windows that begin while no other recording runs or
+    waits, if more of them are decoded at once then. ``track``: number of the audio track, from 1;
+    None: the first that can be decoded. ``channels``: `workers.channel_transcription` follows it,
+    and no engine. ``channel_names``: of the speakers of separate channels; '' and those that are
+    missing have their usual names. ``recognise``: whether enrolled speakers may be recognized;
+    ``known_voices``: their embeddings. ``voiceprints``: the transcript has the speakers'
+    embeddings; while a job waits, that they are kept where it was submitted. ``keeps_diarization``:
+    the engine reports what a later diarization with another number of speakers needs
+    (`transcript.KEPT_DIARIZATION`). ``unknown_fields``: a sentence for each unknown field of the
     request, only for its response.
     """
 
@@ -225,11 +230,21 @@ class TranscribeOptions(WireValues):
     known_voices: tuple[SpeakerCandidate, ...] = ()
     voiceprints: bool = False
     unknown_fields: tuple[str, ...] = ()
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    keeps_diarization: bool = False
 
     @property
     def prompt_with_hotwords(self) -> str:
         """Return the context, and then the hotwords, for a model that takes both in one text."""
         return join_prompt(self.prompt, self.hotwords)
+
+    @property
+    def speaker_counts(self) -> dict[str, int]:
+        """Return what the client knows of the number of speakers, by field."""
+        names = "num_speakers", "min_speakers", "max_speakers"
+        found = ((name, getattr(self, name)) for name in names)
+        return {name: count for name, count in found if count is not None}
 
     @property
     def identifies_speakers(self) -> bool:
@@ -242,8 +257,9 @@ class TranscribeOptions(WireValues):
         without those that were not sent and that a node of the release before does not know."""
         values: dict[str, Any] = to_plain(self)
         del values["unknown_fields"]
-        if not self.hotwords:
-            del values["hotwords"]
+        for name in _LATER_OPTIONS:
+            if not values[name]:
+                del values[name]
         if self.channels is ChannelMode.MIX:
             del values["channels"], values["channel_names"]
         return values

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from math import nan
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sidecar.errors import FieldInvalid, FieldMissing, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
@@ -61,8 +61,8 @@ def parse_options(
     Raises:
         errors.BadRequest: a value is invalid.
     """
-    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
     prompt, hotwords = parse_prompt(given)
+    counts = parse_speaker_counts(given)
     channels = parse_choice("channels", given.get("channels"), ChannelMode.MIX)
     given_names = given.get("channel_names")
     return TranscribeOptions(
@@ -72,9 +72,9 @@ def parse_options(
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=prompt,
         hotwords=hotwords,
-        num_speakers=_same_field(
-            {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
-        ),
+        num_speakers=counts.num_speakers,
+        min_speakers=counts.min_speakers,
+        max_speakers=counts.max_speakers,
         temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
         max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
         windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
@@ -88,6 +88,39 @@ def parse_options(
 
 
 SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS = "num_speakers", "speakers"
+SPEAKER_LIMIT_FIELDS = "min_speakers", "max_speakers"
+
+
+class SpeakerCounts(NamedTuple):
+    """Number of speakers, or its limits, as far as a client knows them."""
+
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+
+
+def parse_speaker_counts(given: Mapping[str, object]) -> SpeakerCounts:
+    """Return the numbers of speakers in the fields of a request.
+
+    Raises:
+        errors.FieldInvalid: one is invalid, or they contradict each other.
+    """
+    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
+    number = _same_field(
+        {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
+    )
+    limits = [
+        parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in SPEAKER_LIMIT_FIELDS
+    ]
+    least, most = limits
+    if number is not None and (least or most):
+        raise FieldInvalid(
+            "'num_speakers' cannot be combined with 'min_speakers' or 'max_speakers'.",
+            hint="Send the number if you know it, else its limits.",
+        )
+    if least and most and least > most:
+        raise FieldInvalid("'min_speakers' is more than 'max_speakers'.")
+    return SpeakerCounts(number, least, most)
 
 
 def _same_field(values: Mapping[str, Value | None]) -> Value | None:
@@ -146,15 +179,17 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
     steering = {
         prompt: bool(options.prompt or (options.hotwords and not spec.hotwords)),
         SPEAKER_COUNT_FIELD: options.num_speakers is not None,
+        "/".join(SPEAKER_LIMIT_FIELDS): bool(options.min_speakers or options.max_speakers),
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
         "windows": options.windows is not WindowingMode.AUTO,
     }
-    understood = {*steering} - {SPEAKER_COUNT_FIELD} if spec.steerable else set()
+    counts = {SPEAKER_COUNT_FIELD, "/".join(SPEAKER_LIMIT_FIELDS)}
+    understood = {*steering} - counts if spec.steerable else set()
     if spec.prompt_only:
         understood = {prompt}
     if spec.counted:
-        understood.add(SPEAKER_COUNT_FIELD)
+        understood |= counts
     return tuple(name for name, used in steering.items() if used and name not in understood)
 
 

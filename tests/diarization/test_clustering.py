@@ -6,6 +6,7 @@ import pytest
 from sidecar.diarization.clustering import (
     MAX_CLUSTERED_VECTORS,
     NO_SPEAKER,
+    SpeakerCount,
     cluster_embeddings,
     linkage_tree,
     renumber_speakers,
@@ -79,7 +80,21 @@ def with_an_outlier() -> tuple[np.ndarray, np.ndarray, list[int]]:
 @pytest.mark.parametrize("hint", [1, 2, 3, 5])
 def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> None:
     vectors, seconds, who = with_an_outlier()
-    assert cluster_embeddings(vectors, seconds, hint).tolist() == renumbered(who)
+    count = SpeakerCount(hint, hint)
+    assert cluster_embeddings(vectors, seconds, count).tolist() == renumbered(who)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "speakers"),
+    [(1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3), (4, None, 4), (1, None, 3), (2, 9, 3)],
+)
+def test_exact_number_of_speakers_is_found_and_an_outlier_goes_to_the_nearest(
+    least: int, most: int | None, speakers: int
+) -> None:
+    vectors, who = people([20, 20, 20, 1])
+    seconds = np.array([0.5 if person == 3 else 5.0 for person in who], np.float32)
+    found = cluster_embeddings(vectors, seconds, SpeakerCount(least, most, exact=True))
+    assert sorted({*found.tolist()}) == [*range(speakers)]
 
 
 def test_given_number_of_speakers_separates_similar_voices() -> None:
@@ -89,7 +104,7 @@ def test_given_number_of_speakers_separates_similar_voices() -> None:
     vectors = near.astype(np.float32) / np.linalg.norm(near, axis=1, keepdims=True)
     unaided = cluster_embeddings(vectors, seconds)
     assert len(set(unaided.tolist())) == 2
-    assert cluster_embeddings(vectors, seconds, 2).tolist() == renumbered(who)
+    assert cluster_embeddings(vectors, seconds, SpeakerCount(2, 2)).tolist() == renumbered(who)
 
 
 STEP = 148  # frames between two windows

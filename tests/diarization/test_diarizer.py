@@ -10,7 +10,7 @@ import pytest
 from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
-from sidecar.diarization.clustering import detect_speech
+from sidecar.diarization.clustering import SpeakerCount, detect_speech
 from sidecar.diarization.diarizer import STEP_S, Diarizer
 from sidecar.diarization.speaker_models import (
     HOP_SAMPLES,
@@ -23,9 +23,9 @@ from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
 def heard(
-    models: SpeakerModels, sound: Block, block: int = RATE, **options: float
+    models: SpeakerModels, sound: Block, block: int = RATE, **options: Any
 ) -> list[SpeakerTurn]:
-    diarizer = Diarizer(models, **options)  # type: ignore[arg-type]
+    diarizer = Diarizer(models, **options)
     for at in range(0, len(sound), block):
         diarizer.feed(sound[at : at + block])
     diarizer.finish()
@@ -52,7 +52,8 @@ def test_play_of_two_people_has_two_speakers(models: SpeakerModels, play: Block)
 def test_single_reader_is_one_speaker_whatever_number_is_given(
     models: SpeakerModels, name: str, num_speakers: int | None
 ) -> None:
-    turns = heard(models, clip(name)[: 20 * RATE], num_speakers=num_speakers)  # type: ignore[arg-type]
+    count = None if num_speakers is None else SpeakerCount(num_speakers, num_speakers)
+    turns = heard(models, clip(name)[: 20 * RATE], count=count)
     assert {turn.label for turn in turns} == {0}
 
 
@@ -79,7 +80,7 @@ def test_turns_do_not_depend_on_windows_per_batch(
     whole.finish()
     turns = whole.turns
     for count in (1, 3):
-        monkeypatch.setattr("sidecar.diarization.diarizer.WINDOWS_PER_BATCH", count)
+        monkeypatch.setattr("sidecar.diarization.window_speakers.WINDOWS_PER_BATCH", count)
         whole.decide()
         assert whole.turns == turns
 
@@ -165,7 +166,7 @@ def test_clustering_into_fewer_speakers_than_before_is_no_error(
     def persons(vectors: np.ndarray, *_: object) -> np.ndarray:
         return np.arange(len(vectors)) % next(found)
 
-    monkeypatch.setattr("sidecar.diarization.diarizer.cluster_embeddings", persons)
+    monkeypatch.setattr("sidecar.diarization.window_speakers.cluster_embeddings", persons)
     diarizer = Diarizer(models)
     diarizer.feed(play[: 10 * RATE])
     diarizer.feed(play[10 * RATE : 20 * RATE])

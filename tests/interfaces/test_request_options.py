@@ -51,6 +51,7 @@ def parsed(**given: object) -> TranscribeOptions:
         ({"num_speakers": "2"}, {"num_speakers": 2}),
         ({"num_speakers": 20.0}, {"num_speakers": 20}),
         ({"num_speakers": 1}, {"num_speakers": 1}),
+        ({"min_speakers": "2", "max_speakers": 2}, {"min_speakers": 2, "max_speakers": 2}),
         ({"temperature": "0.5"}, {"temperature": 0.5}),
         ({"temperature": 1}, {"temperature": 1.0}),
         ({"temperature": "1e-1"}, {"temperature": 0.1}),
@@ -138,6 +139,8 @@ def test_context_and_hotwords_share_their_limit() -> None:
         (moonshine.SPEC, {"num_speakers": 2, "temperature": 1}, ("temperature",)),
         (vibevoice.SPEC, {"hotwords": "Nagg", "temperature": 1}, ()),
         (vibevoice.SPEC, {"hotwords": "Nagg", "num_speakers": 2}, ("num_speakers",)),
+        (vibevoice.SPEC, {"max_speakers": 2}, ("min_speakers/max_speakers",)),
+        (moonshine.SPEC, {"max_speakers": 2}, ()),
         (vibevoice_streaming.SPEC, {"hotwords": "Nagg", "temperature": 1}, ("temperature",)),
         (
             vibevoice_streaming.SPEC,

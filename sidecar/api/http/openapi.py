@@ -215,6 +215,20 @@ def schema_fields(operation: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for properties in forms for name in properties)
 
 
+SPEAKER_COUNTS: dict[str, Any] = {
+    "num_speakers": integer(
+        1, request_options.MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]
+    ),
+    "speakers": integer(
+        1, request_options.MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."
+    ),
+    "min_speakers": integer(
+        1, request_options.MAX_SPEAKERS, "Least number of speakers, instead of 'num_speakers'."
+    ),
+    "max_speakers": integer(
+        1, request_options.MAX_SPEAKERS, "Greatest number of speakers, instead of 'num_speakers'."
+    ),
+}
 OPTIONS: dict[str, Any] = {
     "precision": choice(
         Precision,
@@ -240,12 +254,7 @@ OPTIONS: dict[str, Any] = {
         "Topic of the recording, in its language.", examples=["A scene of Samuel Beckett's Endgame"]
     ),
     "context": text("The same as 'prompt'; send one of them."),
-    "num_speakers": integer(
-        1, request_options.MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]
-    ),
-    "speakers": integer(
-        1, request_options.MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."
-    ),
+    **SPEAKER_COUNTS,
     "temperature": number(
         0, 1, "Sampling temperature; 0 takes the likeliest words.", default=0, examples=[0]
     ),

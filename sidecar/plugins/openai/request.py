@@ -44,6 +44,8 @@ NATIVE_FIELDS = (
     "hotwords",
     "num_speakers",
     "speakers",
+    "min_speakers",
+    "max_speakers",
     "max_tokens",
     "windows",
 )

@@ -91,8 +91,7 @@ class SidecarChunkRequest:
             fields["prompt"] = options.prompt
         if options.hotwords:
             fields["hotwords"] = ", ".join(options.hotwords)
-        if options.num_speakers is not None:
-            fields["num_speakers"] = str(options.num_speakers)
+        fields |= {name: str(count) for name, count in options.speaker_counts.items()}
         if options.max_tokens is not None:
             fields["max_tokens"] = str(options.max_tokens)
         return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)

@@ -210,7 +210,7 @@ class VllmChunkRequest:
             tuple(sort_by_time(segments)),
             diarized=True,
             notices=loop_guard.loop_notices(segments, self._loops, truncated=truncated),
-            ignored=("num_speakers",) if self._options.num_speakers is not None else (),
+            ignored=tuple(self._options.speaker_counts),
         )
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:

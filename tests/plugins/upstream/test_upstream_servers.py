@@ -64,12 +64,19 @@ def test_transcript_equals_that_of_the_upstream(server: Server, two_voices: Soun
 
 def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> None:
     Engine(proxy.url).transcript(
-        noise, prompt="Ada, Bob", num_speakers=3, max_tokens=500, diarize=False, temperature=0.2
+        noise,
+        prompt="Ada, Bob",
+        num_speakers=3,
+        max_speakers=4,
+        max_tokens=500,
+        diarize=False,
+        temperature=0.2,
     )
     (body,) = proxy.posts
     for name, value in {
         "prompt": "Ada, Bob",
         "num_speakers": "3",
+        "max_speakers": "4",
         "max_tokens": "500",
         "diarize": "false",
         "temperature": "0.2",
