@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +16,13 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
-from sidecar.interfaces.request_options import parse_integer
+from sidecar.interfaces.request_options import (
+    SPEAKER_COUNT_ALIAS,
+    SPEAKER_COUNT_FIELD,
+    SPEAKER_LIMIT_FIELDS,
+    parse_integer,
+    parse_speaker_counts,
+)
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.owned_jobs import SpeakerSplit
 from sidecar.service.facade import Service
@@ -36,6 +42,7 @@ DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """Headers of untrusted bytes, which are only to be played: no page, and in no cache."""
+DIARIZE_FIELDS = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS, *SPEAKER_LIMIT_FIELDS
 _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 """Position in a recording: fits into 64 bits."""
 
@@ -89,6 +96,25 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
             body["parts"] = [split_speaker_body(one) for one in parts]
         return json_response(body, headers={"ETag": etag_of(job)})
 
+    @router.post(
+        "/{job_id}/diarize",
+        response_model=job_schemas.JobDiarizeAnswer,
+        openapi_extra=job_schemas.DIARIZE,
+    )
+    async def diarize(request: Request, job_id: str) -> Response:
+        """Diarize a transcript again, with another number of speakers; texts and names stay."""
+        identity = identity_of(request)
+        await service.owned.transcript(identity, job_id)  # check access before the body is read
+        revisions = parse_revisions(request, "If-Match")
+        fields = await read_json(request, declared=True)
+        if more := [name for name in fields if name not in DIARIZE_FIELDS]:
+            raise errors.FieldInvalid(f"A diarization has no field '{more[0][:40]}'.")
+        counts = parse_speaker_counts(fields)
+        before, job, lost = await service.edits.diarize(identity, job_id, counts, revisions)
+        not_carried = {"names": [*lost.names], "reassignments": lost.reassignments}
+        body = {**edited_body(before, job), "not_carried": not_carried}
+        return json_response(body, headers={"ETag": etag_of(job)})
+
     @router.get(
         "/{job_id}/transcript/history",
         response_model=job_schemas.JobEditHistory,
@@ -125,6 +151,7 @@ def edited_body(old_transcript: Transcript, job: JobRecord) -> dict[str, Any]:
             for one in speakers_in(transcript)
         ],
         "segments": list(_changed(old_transcript, transcript)),
+        "segment_count": len(transcript.segments),
     }
 
 
@@ -144,8 +171,10 @@ def _changed(old_transcript: Transcript, new_transcript: Transcript) -> Iterator
     names: list[dict[int | None, str | None]] = [
         {one.speaker: one.name for one in each.voices} for each in (old_transcript, new_transcript)
     ]
-    pairs = zip(old_transcript.segments, new_transcript.segments, strict=True)
+    pairs = zip_longest(old_transcript.segments, new_transcript.segments)
     for index, (old, new) in enumerate(pairs):
+        if new is None:  # there are fewer now
+            return
         was, name = (each.get(new.speaker) for each in names)
         if old != new or was != name:
             yield {

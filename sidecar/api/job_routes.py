@@ -169,8 +169,9 @@ class _Resumption:
     def after(self, event: job_record.JobEvent) -> float:
         """Return them as of ``event``, which follows the last one."""
         match event.change:
-            case job_record.ReportedChange(ResumePoint(audio_s=audio_s)):
-                self._resume_point_s = audio_s
+            case job_record.ReportedChange(ResumePoint(audio_s=audio_s) as resume_point):
+                if not resume_point.keeps_diarization:
+                    self._resume_point_s = audio_s
             case job_record.StartedChange(anew):
                 self._resumed_s = self._resume_point_s = 0.0 if anew else self._resume_point_s
         if self._job and event.seq <= self._job.seq:

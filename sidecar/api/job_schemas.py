@@ -225,9 +225,27 @@ class JobEditAnswer(JobRevision):
 
     speakers: list[JobSpeaker]
     segments: list[JobChangedSegment]
+    segment_count: int = Field(
+        description="Segments of the transcript now; 'diarize' and its undo change their number."
+    )
     parts: list[JobSplitSpeaker] | None = Field(
         None, description="Speakers that were split by voice."
     )
+
+
+class JobNotCarried(BaseModel):
+    """Edits that the new speakers do not have."""
+
+    names: list[str] = Field(description="Names that no speaker has now.")
+    reassignments: int = Field(
+        description="Operations since the last diarization that gave segments to speakers."
+    )
+
+
+class JobDiarizeAnswer(JobEditAnswer):
+    """Result of another diarization."""
+
+    not_carried: JobNotCarried
 
 
 class JobEditHistoryEntry(BaseModel):
@@ -260,6 +278,13 @@ EDIT: dict[str, Any] = {
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
     **openapi.parameters(openapi.header("If-Match", _ETAG, "Revision to edit. Default: any.")),
+}
+DIARIZE: dict[str, Any] = {
+    **openapi.request_body(
+        openapi.object_schema(openapi.SPEAKER_COUNTS, additionalProperties=False),
+        example={"num_speakers": 3},
+    ),
+    **openapi.parameters(openapi.header("If-Match", _ETAG, "Revision to diarize. Default: any.")),
 }
 
 DEFAULT_HISTORY_ENTRIES, MAX_HISTORY_ENTRIES = 100, 1000

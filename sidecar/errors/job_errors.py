@@ -73,6 +73,16 @@ class VoicesNotKept(SidecarError, code="voices_not_kept", kind=ErrorKind.CONFLIC
     )
 
 
+class DiarizationNotKept(SidecarError, code="diarization_not_kept", kind=ErrorKind.CONFLICT):
+    """Another diarization of a job whose embeddings were not kept."""
+
+    default_detail = "Nothing was kept of this job's diarization."
+    default_hint = (
+        "The embedded engine and Whisper keep it, for jobs with diarization of up to some ten "
+        "hours. Submit the recording again with 'num_speakers', or correct the speakers by edits."
+    )
+
+
 class TranscriptChanged(SidecarError, code="transcript_changed", kind=ErrorKind.PRECONDITION):
     """Edit of a transcript that was edited after the revision in 'If-Match'."""
 

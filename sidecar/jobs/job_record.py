@@ -156,11 +156,21 @@ class JobEvent:
         return not isinstance(self.change, EditedChange)
 
     @property
-    def worn(self) -> JobEvent:
-        """Return the event as it is stored once its job has ended: a resume point without state,
-        an edit without its precomputed result."""
+    def kept_diarization(self) -> str | None:
+        """Return what the event keeps of the diarization of its job; None if it keeps nothing."""
         match self.change:
-            case ReportedChange(ResumePoint() as resume_point, processing_s):
+            case ReportedChange(ResumePoint(state=state) as point) if point.keeps_diarization:
+                return str(state["data"])
+        return None
+
+    @property
+    def worn(self) -> JobEvent:
+        """Return the event as it is stored once its job has ended: a resume point of attempts
+        without state, an edit without its precomputed result."""
+        match self.change:
+            case ReportedChange(ResumePoint() as resume_point, processing_s) if (
+                not resume_point.keeps_diarization
+            ):
                 change = ReportedChange(replace(resume_point, state={}), processing_s)
                 return replace(self, change=change)
             case EditedChange(step):
@@ -375,6 +385,8 @@ def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -
             # a new attempt overwrites the levels
             return {"peaks": record.peaks[:first] + levels}
         case Peaks():
+            return {}
+        case ResumePoint() if report.keeps_diarization:
             return {}
         case ResumePoint():
             resume_points = (*record.resume_points, report)

@@ -354,7 +354,7 @@ class JobRun:
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
-        if isinstance(event, transcript.ResumePoint):
+        if isinstance(event, transcript.ResumePoint) and not event.keeps_diarization:
             await job.written()
 
 

@@ -114,6 +114,14 @@ class JobStore(Protocol):
             errors.TranscriptChanged: the job has changed since ``record``.
         """
 
+    async def kept_diarization(self, record: JobRecord) -> str | None:
+        """Return what the engine kept of a job's diarization
+        (`diarization.kept_diarization`, base64); None if it kept nothing.
+
+        Raises:
+            errors.JobNotFound: there is no such job.
+        """
+
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Add a job with all its changes, of which the last ends it, and return it as it is then;
         if that fails, there is no job."""

@@ -105,6 +105,11 @@ class LocalJobStore:
         await self._persisted(edited)
         return edited
 
+    async def kept_diarization(self, record: JobRecord) -> str | None:
+        """As `JobStore.kept_diarization`."""
+        kept = (event.kept_diarization for event in reversed(self._event_log.events(record.id)))
+        return next((one for one in kept if one is not None), None)
+
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """As `JobStore.import_ended`."""
         self._event_log.add(record)

@@ -12,6 +12,7 @@ from sidecar import errors
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.request_options import SpeakerCounts
 from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_store import JobFilter, JobStore
@@ -19,6 +20,7 @@ from sidecar.jobs.persistent_recordings import PersistentRecordings, unreadable_
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
+from sidecar.transcripts.diarized_pieces import DiarizedPieces
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
@@ -274,6 +276,39 @@ class SpeakerSplit:
     likeness: float
 
 
+@dataclass(frozen=True, slots=True)
+class EditsNotCarried:
+    """Edits that the speakers of another diarization do not have: ``names`` of speakers, and the
+    ``reassignments`` of segments to speakers since the last one, by hand or by voice."""
+
+    names: tuple[str, ...]
+    reassignments: int
+
+
+def _check_revision(record: JobRecord, revisions: Container[int] | None) -> None:
+    if revisions is not None and record.history.revision not in revisions:
+        raise errors.TranscriptChanged(f"The transcript is of revision {record.history.revision}.")
+
+
+def _since_diarization(
+    history: transcript_edits.EditHistory,
+) -> tuple[Sequence[tuple[int, int, int]] | None, int]:
+    """Return the places of the segments after the last diarization by an edit, None if there was
+    none, and the reassignments of segments since."""
+    reassigned = 0
+    for operation in history.effective:
+        match operation:
+            case transcript_edits.DiarizeAgain(result):
+                return DiarizedPieces.from_bytes(result).places, reassigned
+            case (
+                transcript_edits.MergeSpeakers()
+                | transcript_edits.MoveSegments()
+                | transcript_edits.SplitSegments()
+            ):
+                reassigned += 1
+    return None, reassigned
+
+
 class TranscriptEditor:
     """Editor of an owner's transcripts; embeddings are compared in the audio probe's process."""
 
@@ -303,10 +338,7 @@ class TranscriptEditor:
         """
         for attempt in itertools.count(1):
             record, before = await self._jobs.transcript(identity, job_id)
-            if revisions is not None and record.history.revision not in revisions:
-                raise errors.TranscriptChanged(
-                    f"The transcript is of revision {record.history.revision}."
-                )
+            _check_revision(record, revisions)
             step, splits = await self._resolve_request(identity, before, request)
             after = await self._in_turn(identity, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]
@@ -314,6 +346,48 @@ class TranscriptEditor:
                 return before, await self._store.edit(record, EditedChange(step, ready)), splits
             except errors.TranscriptChanged:  # another edit came first
                 if splits and attempt == SPLIT_ATTEMPTS:
+                    raise
+        raise AssertionError("the loop has no end")
+
+    async def diarize(
+        self,
+        identity: Identity,
+        job_id: str,
+        counts: SpeakerCounts,
+        revisions: Container[int] | None = None,
+    ) -> tuple[Transcript, JobRecord, EditsNotCarried]:
+        """Diarize a transcript again, as one step that can be undone. Edits of text stay, and names
+        go with their speakers. Return the transcript before it, the job after it, and the edits
+        that the new speakers do not have.
+
+        Raises:
+            errors.SidecarError: as `OwnedJobs.transcript`.
+            errors.TranscriptChanged, errors.EditsFull, errors.DiskFull, errors.SpoolUnwritable: as
+                `edit`.
+            errors.DiarizationNotKept: there is nothing to diarize it from.
+            errors.EngineFailed, errors.MachineBusy: no process could do it.
+        """
+        count: dict[str, int | None] = {}
+        if counts.num_speakers is not None:
+            count = {"least": counts.num_speakers, "most": counts.num_speakers}
+        elif counts.min_speakers is not None or counts.max_speakers is not None:
+            count = {"least": counts.min_speakers or 1, "most": counts.max_speakers}
+        for attempt in itertools.count(1):
+            record, before = await self._jobs.transcript(identity, job_id)
+            _check_revision(record, revisions)
+            kept = await self._store.kept_diarization(record)
+            if kept is None:
+                raise errors.DiarizationNotKept()
+            places, reassigned = _since_diarization(record.history)
+            result, names = await self._probe.diarized(identity, kept, before, places, count)
+            step = (transcript_edits.DiarizeAgain(result, *counts),)
+            after = await self._in_turn(identity, record.history.after, before, step, 0.0)
+            ready = before, before if after is None else after[1]
+            try:
+                job = await self._store.edit(record, EditedChange(step, ready))
+                return before, job, EditsNotCarried(tuple(names), reassigned)
+            except errors.TranscriptChanged:  # another edit came first
+                if attempt == SPLIT_ATTEMPTS:
                     raise
         raise AssertionError("the loop has no end")
 

@@ -17,7 +17,7 @@ from sidecar.concurrency import wait_for_event
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.transcripts.transcript import Peaks, Segment, SegmentReady
-from sidecar.transcripts.transcript_edits import EditHistory, RewriteSegment
+from sidecar.transcripts.transcript_edits import DiarizeAgain, EditHistory, RewriteSegment
 
 JOB_BYTES = 16 << 10
 """Charged for each job beside its words: its options with a prompt, and an entry of every list."""
@@ -51,6 +51,7 @@ def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
         for event in events
         if isinstance(event.change, ReportedChange) and isinstance(event.change.event, Peaks)
     )
+    content_bytes += sum(len(event.kept_diarization or "") for event in events)
     if record.transcript is not None:
         content_bytes += EMBEDDING_BYTES * len(record.transcript.prints)
     return JOB_BYTES + content_bytes + _edit_history_bytes(record.history)
@@ -62,7 +63,7 @@ def _edit_history_bytes(history: EditHistory) -> int:
     size = EDIT_BYTES * history.revision + history.said
     for entry in history.entries:
         replaced = [segment for _, segment in entry.before.segments]
-        if any(isinstance(one, RewriteSegment) for one in entry.operations):
+        if any(isinstance(one, RewriteSegment | DiarizeAgain) for one in entry.operations):
             size += _segments_bytes(replaced)
         else:
             size += SEGMENT_BYTES * len(replaced)

@@ -28,7 +28,7 @@ from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts import transcript
-from sidecar.transcripts.edit_serialization import edit_step_from_json, edit_step_to_json
+from sidecar.transcripts.edit_serialization import edit_step_from_json, stored_edit_step
 from sidecar.transcripts.transcript import Progress, ResumePoint, SegmentReady
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def serialize_change(change: JobChange) -> bytes:
         case job_record.UnschedulableChange(refused):
             values = {"refused": to_plain(refused) if refused is not None else None}
         case job_record.EditedChange(step):
-            values = {"edit": edit_step_to_json(step)}
+            values = {"edit": stored_edit_step(step)}
         case _:
             values = {"change": _NAMES[type(change)], **to_plain(change)}
     return _to_json_bytes(values)
@@ -216,6 +216,7 @@ class SqliteJobEventLog(JobEventLog):
             for one in (entry.events if ended else ())
             if isinstance(one.change, job_record.ReportedChange)
             and isinstance(one.change.event, ResumePoint)
+            and not one.change.event.keeps_diarization
         ]
 
         def statements() -> Sequence[Statement]:

@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from sidecar import clock
@@ -319,6 +319,8 @@ class Service:
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )
+        if job.record.kept and options.diarize:  # else nobody can diarize it again
+            options = replace(options, keeps_diarization=True)
         return self._engine.plan(options, job.audio_info.total_s, precision)
 
     async def _preload(self) -> None:

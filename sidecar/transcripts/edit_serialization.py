@@ -4,11 +4,13 @@
 """
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar.errors import FieldInvalid, FieldMissing
+from sidecar.serialization import to_plain
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS
 from sidecar.transcripts.transcript_formats import speaker_label
@@ -38,7 +40,7 @@ _TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARACTE
 
 
 def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
-    """Return a step as a list of operations."""
+    """Return a step as a list of operations, for clients; `stored_edit_step` for the journal."""
     match step:
         case transcript_edits.UndoStep():
             return [{"op": "undo"}]
@@ -48,12 +50,26 @@ def edit_step_to_json(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
             return [_operation_to_json(one) for one in operations]
 
 
+def stored_edit_step(step: transcript_edits.EditStep) -> list[dict[str, Any]]:
+    """Return a step as a list of operations, with the results of diarizations."""
+    stored = edit_step_to_json(step)
+    for one, operation in zip(stored, step if isinstance(step, tuple) else (), strict=False):
+        if isinstance(operation, transcript_edits.DiarizeAgain):
+            one["result"] = b64encode(operation.result).decode()
+    return stored
+
+
 def edit_step_from_json(given: object) -> transcript_edits.EditStep:
-    """Parse a list of operations as `edit_step_to_json` wrote it.
+    """Parse a list of operations as `stored_edit_step` wrote it.
 
     Raises:
         errors.FieldMissing, errors.FieldInvalid: it is invalid; names the operation and the reason.
+        ValueError, TypeError: a diarization is invalid.
     """
+    match given:
+        case [{"op": "diarize", "result": str(result), **values}]:
+            counts: dict[str, Any] = {str(name): value for name, value in values.items()}
+            return (transcript_edits.DiarizeAgain(b64decode(result, validate=True), **counts),)
     wished = edit_request_from_json(given)
     if not isinstance(wished, tuple):
         return wished
@@ -102,6 +118,10 @@ def operation_schemas() -> list[dict[str, Any]]:
 
 
 def _operation_to_json(operation: transcript_edits.EditOperation) -> dict[str, Any]:
+    if isinstance(operation, transcript_edits.DiarizeAgain):
+        counts = to_plain(operation)
+        del counts["result"]
+        return {"op": "diarize"} | {name: value for name, value in counts.items() if value}
     name, fields = next(
         (name, fields) for name, (kind, fields) in OPERATIONS.items() if type(operation) is kind
     )

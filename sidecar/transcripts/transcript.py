@@ -26,6 +26,10 @@ TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
 SPEECH_MISSED = "speech_missed"
 """Code of the notice that a model found no words for detected speech."""
+KEPT_DIARIZATION = "diarization-1"
+"""Form of the resume point from which the diarization of a finished job is done again
+(`diarization.kept_diarization`): an engine's last report before its end. Its name changes whenever
+the meaning of its state changes."""
 WORDS_BY = "spread", "aligned", "server", "attention"
 """Sources of word times, the least sure first. spread: characters spread evenly over the segment
 (an estimate, exact at its ends only). aligned: at pauses and changes of the sound
@@ -291,6 +295,11 @@ class ResumePoint:
     form: str
     segments: tuple[Segment, ...] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keeps_diarization(self) -> bool:
+        """Return whether it is for the diarization of a job that has ended, not for an attempt."""
+        return self.form == KEPT_DIARIZATION
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
 from sidecar.errors import EditImpossible, EditsFull
+from sidecar.transcripts.diarized_pieces import DiarizedPieces
 from sidecar.transcripts.transcript import (
     LOOP_FLAG,
     NON_SPEECH_FLAG,
     WORDS_BY_RULE,
     Segment,
+    SpeakerEmbedding,
     SpeakerProfile,
     Transcript,
     Word,
@@ -84,7 +86,20 @@ class RewriteSegment:
     text: str
 
 
-EditOperation = RenameSpeaker | MergeSpeakers | SplitSegments | MoveSegments | RewriteSegment
+@dataclass(frozen=True, slots=True)
+class DiarizeAgain:
+    """Replace speakers and segments by those of another diarization. ``result``: of
+    `DiarizedPieces`. The numbers of speakers are those of the request; None if it had none."""
+
+    result: bytes = field(repr=False)
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+
+
+EditOperation = (
+    RenameSpeaker | MergeSpeakers | SplitSegments | MoveSegments | RewriteSegment | DiarizeAgain
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,11 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
         case RewriteSegment(index, text):
             changed = replace_segment_text(_segment_at(transcript, index), text)
             return _with_segments(transcript, {index: changed})
+        case DiarizeAgain(result):
+            try:
+                return DiarizedPieces.from_bytes(result).applied(transcript)
+            except ValueError as error:
+                raise EditImpossible(f"{error}.") from None
     transcript = _with_speakers(transcript)
     match operation:
         case RenameSpeaker(speaker, name):
@@ -241,22 +261,36 @@ EditStepRequest = UndoStep | RedoStep | tuple[EditRequest, ...]
 
 @dataclass(frozen=True, slots=True)
 class EditUndoState:
-    """State that an edit replaced: segments with their indexes, and the rest."""
+    """State that an edit replaced: segments with their indexes, and the rest. ``whole``: the
+    segments are all that there were, with their embeddings (``prints``)."""
 
     segments: tuple[tuple[int, Segment], ...]
     voices: tuple[SpeakerProfile, ...]
     diarized: bool
+    whole: bool = False
+    prints: tuple[SpeakerEmbedding | None, ...] = ()
 
     @classmethod
-    def of(cls, old_transcript: Transcript, new_transcript: Transcript) -> EditUndoState:
-        """Return the parts of ``old_transcript`` that are not in ``new_transcript``."""
+    def of(
+        cls, old_transcript: Transcript, new_transcript: Transcript, *, whole: bool = False
+    ) -> EditUndoState:
+        """Return the parts of ``old_transcript`` that are not in ``new_transcript``; all segments
+        if it is ``whole``, since their number may differ."""
+        voices, diarized = old_transcript.voices, old_transcript.diarized
+        if whole:
+            everything = tuple(enumerate(old_transcript.segments))
+            return cls(everything, voices, diarized, True, old_transcript.prints)
         pairs = enumerate(zip(old_transcript.segments, new_transcript.segments, strict=True))
         gone = tuple((at, before) for at, (before, after) in pairs if before is not after)
-        return cls(gone, old_transcript.voices, old_transcript.diarized)
+        return cls(gone, voices, diarized)
 
     def again(self, transcript: Transcript) -> Transcript:
         """Return the transcript with this state restored."""
-        before = _with_segments(transcript, dict(self.segments))
+        if self.whole:
+            segments = tuple(segment for _, segment in self.segments)
+            before = replace(transcript, segments=segments, prints=self.prints)
+        else:
+            before = _with_segments(transcript, dict(self.segments))
         return replace(before, voices=self.voices, diarized=self.diarized)
 
 
@@ -283,6 +317,12 @@ class EditHistory:
     revision: int = 0
     said: int = 0
     changed: float | None = None
+
+    @property
+    def effective(self) -> Iterator[EditOperation]:
+        """Yield the operations that are in effect, the last one first."""
+        for entry in reversed(self.entries[: self.applied]):
+            yield from reversed(entry.operations)
 
     @property
     def undone(self) -> int:
@@ -328,7 +368,9 @@ class EditHistory:
                     raise EditsFull(
                         f"The edits have reached the limit of {MAX_HISTORY_BYTES >> 20} MB."
                     )
-                entry = EditEntry(at, operations, EditUndoState.of(transcript, new))
+                whole = any(isinstance(one, DiarizeAgain) for one in operations)
+                before = EditUndoState.of(transcript, new, whole=whole)
+                entry = EditEntry(at, operations, before)
                 entries = (*self.entries[: self.applied], entry)
                 return replace(history, entries=entries, applied=len(entries), said=said), new
 
@@ -342,6 +384,8 @@ def _size_bytes(operation: EditOperation) -> int:
             return OPERATION_BYTES + sys.getsizeof(name) + INDEX_BYTES * len(segments)
         case MoveSegments(segments=segments):
             return OPERATION_BYTES + INDEX_BYTES * len(segments)
+        case DiarizeAgain(result):
+            return OPERATION_BYTES + len(result)
     return OPERATION_BYTES
 
 

@@ -7,9 +7,10 @@ file delays few others.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from base64 import b64decode
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
-from sidecar.transcripts.transcript import SpeakerEmbedding
+from sidecar.serialization import to_plain
+from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.workers.engine_loading import WorkerShutdowns
 from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
@@ -160,6 +162,29 @@ class AudioProbe:
                 "The speaker embedding of the clip could not be computed."
             ) from None
         return (found["groups"], found["likeness"]) if found else None
+
+    async def diarized(
+        self,
+        identity: Identity,
+        kept: str,
+        transcript: Transcript,
+        places: Sequence[tuple[int, int, int]] | None,
+        count: Mapping[str, int | None],
+    ) -> tuple[bytes, Sequence[str]]:
+        """Diarize a transcript again from what was kept (`diarization.kept_diarization`). Return
+        the result as of `DiarizedPieces`, and the names that no speaker has now. ``places``: of the
+        segments; None: as they were recognized. ``count``: as of `SpeakerCount`; empty: any.
+
+        Raises:
+            errors.EngineFailed, errors.MachineBusy: no process could do it.
+        """
+        plain = to_plain(replace(transcript, prints=()))
+        given = {"kept": kept, "transcript": plain, "places": places, "count": count}
+        try:
+            found = await self._ask(identity, "diarize", self.embedding_s, **given)
+        except errors.BadAudio:  # raised if the process keeps dying
+            raise errors.EngineFailed("The recording could not be diarized again.") from None
+        return b64decode(found["result"]), found["lost_names"]
 
     async def _ask(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
+from sidecar.serialization import from_plain
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import ResumePoint, SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
@@ -139,6 +141,9 @@ class WorkerOperations:
             case {"operation": "part", "prints": prints, "into": into}:
                 yield BEGUN_MESSAGE
                 yield _split_speaker(prints, into)
+            case {"operation": "diarize", "kept": str(kept)}:
+                yield BEGUN_MESSAGE
+                yield _diarize_again(kept, request.message)
             case {"operation": "load", "engine": factory, "options": options}:
                 yield from self._load(factory, engine_interface.LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if request.fds:
@@ -283,6 +288,23 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
         [None if one is None else SpeakerEmbedding(**one) for one in prints], into
     )
     return {} if found is None else asdict(found)
+
+
+def _diarize_again(kept: str, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return another diarization of a transcript (`diarization.kept_diarization`)."""
+    from sidecar.diarization.clustering import SpeakerCount
+    from sidecar.diarization.kept_diarization import KeptDiarization, diarize_again
+
+    known = KeptDiarization.from_bytes(b64decode(kept))
+    places = message["places"]
+    found = diarize_again(
+        known,
+        from_plain(transcript.Transcript, message["transcript"]),
+        known.places if places is None else places,
+        SpeakerCount(**message["count"], exact=True) if message["count"] else None,
+    )
+    result = b64encode(found.result.to_bytes()).decode()
+    return {"result": result, "lost_names": found.lost_names}
 
 
 class TranscribedRecording:

@@ -44,7 +44,9 @@ from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.storage.encrypted_sqlite import SqliteWriter
+from sidecar.transcripts.diarized_pieces import DiarizedPiece, DiarizedPieces, SegmentPart
 from sidecar.transcripts.transcript import (
+    KEPT_DIARIZATION,
     Finished,
     Peaks,
     Progress,
@@ -53,7 +55,12 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
 )
-from sidecar.transcripts.transcript_edits import RenameSpeaker, RewriteSegment, UndoStep
+from sidecar.transcripts.transcript_edits import (
+    DiarizeAgain,
+    RenameSpeaker,
+    RewriteSegment,
+    UndoStep,
+)
 
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 FINISHED = ReportedChange(Finished(SAID))
@@ -444,6 +451,40 @@ async def test_edit_is_stored_as_new_revision_and_edit_of_older_revision_is_refu
     await store.delete(record.id)
     with pytest.raises(errors.JobNotFound):
         await store.edit(undone, EditedChange(UndoStep()))
+
+
+async def test_kept_diarization_of_the_last_attempt_is_found_after_the_end(
+    opened: Opened, store: JobStore
+) -> None:
+    def kept(data: str) -> ReportedChange:
+        return ReportedChange(ResumePoint(3.0, KEPT_DIARIZATION, state={"data": data}))
+
+    record = await accepted(opened)
+    await opened.work(record.id, StartedChange(), RESUME_POINT, kept("first"), kept("last"))
+    running = await store.get(record.id)
+    assert [one.form for one in running.resume_points] == ["scripted"], "no attempt begins there"
+    await opened.work(record.id, FINISHED)
+    ended = await store.get(record.id)
+    assert await store.kept_diarization(ended) == "last"
+    edited = await store.edit(ended, EditedChange((RewriteSegment(0, "Said."),)))
+    assert await store.kept_diarization(edited) == "last"
+    assert await store.kept_diarization(await done(opened)) is None
+
+
+async def test_diarization_by_an_edit_is_stored_and_undone(opened: Opened, store: JobStore) -> None:
+    parts = (SegmentPart(0, 0, 2, 0, 0, False),), (SegmentPart(0, 2, 4, 0, 0, False),)
+    pieces = tuple(
+        DiarizedPiece(at * 1.0, at + 1.0, at, None, 0, at, at + 1, part)
+        for at, part in enumerate(parts)
+    )
+    record = await done(opened)
+    result = DiarizedPieces(pieces, ()).to_bytes()
+    edited = await store.edit(record, EditedChange((DiarizeAgain(result, 2),)))
+    assert edited == await store.get(record.id)
+    assert [(one.speaker, one.text) for one in edited.segments] == [(0, "sa"), (1, "id")]
+    undone = await store.edit(edited, EditedChange(UndoStep()))
+    assert undone.transcript == SAID
+    assert undone == await store.get(record.id)
 
 
 async def test_one_of_concurrent_edits_is_applied(opened: Opened, store: JobStore) -> None:

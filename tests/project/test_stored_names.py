@@ -35,6 +35,9 @@ CHANGES = [
     f'{{"failure": {FAILURE}}}',
     f'{{"refused": {FAILURE}}}',
     '{"edit": [{"op": "undo"}]}',
+    '{"edit": [{"op": "diarize", "num_speakers": 2, "result": "eJw="}]}',
+    '{"report": {"event": "Checkpoint", "audio_s": 1.0, "form": "diarization-1", '
+    '"segments": [], "state": {"data": "eJw="}}, "processing_s": 0.5}',
     '{"report": {"event": "Progress", "audio_s_done": 1.0, "audio_s_total": 2.0}, '
     '"processing_s": 0.5}',
     f'{{"report": {{"event": "SegmentReady", "index": 0, "segment": {SEGMENT}}}, '

@@ -15,3 +15,10 @@ def clip(name: str) -> Block:
     from moonshine_voice import get_assets_path
 
     return np.ascontiguousarray(decode_audio_file(Path(get_assets_path()) / f"{name}.wav", RATE))
+
+
+def clip_wav(name: str) -> bytes:
+    """The file of a recording of the wheel's."""
+    from moonshine_voice import get_assets_path
+
+    return (Path(get_assets_path()) / f"{name}.wav").read_bytes()

@@ -154,6 +154,8 @@ class MoonshineEngine(LiveSessions):
             if request.cancelled():
                 return
             yield event
+        if options.keeps_diarization and (kept := work.kept_diarization) is not None:
+            yield kept
         transcript = Transcript(
             segments=work.segments,
             language="en",

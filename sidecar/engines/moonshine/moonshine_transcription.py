@@ -7,6 +7,7 @@ another speaker, and changes none: a stream has the words of the transcript, in 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from itertools import starmap
 from math import inf
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
+from sidecar.diarization.kept_diarization import KeptDiarization, places_of
 from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
@@ -299,13 +301,28 @@ class MoonshineTranscription:
         with the speakers of the whole recording."""
         if not self._options.diarize:
             return tuple(map(self._segment, self._utterances))
-        lookup = word_attribution.SpeakerLookup(self._speaker_diarizer.turns)
-        found = [
-            piece
-            for line in self._utterances
-            for piece in lookup.attributed(replace(self._segment(line), words=line.words))
-        ]
-        found = word_attribution.extend_over_overlaps(found, self._speaker_diarizer.turns)
+        found: Sequence[transcript.Segment] = self._attributed
         if not self._options.words:
             found = [replace(one, words=()) for one in found]
         return tuple(number_speakers_by_appearance(found))
+
+    @property
+    def kept_diarization(self) -> transcript.ResumePoint | None:
+        """Return what a diarization after the end needs, once `events` has ended."""
+        return KeptDiarization(
+            self._speaker_diarizer.found,
+            self.duration_s,
+            self._lines,
+            places_of(self._lines, self._attributed),
+        ).resume_point()
+
+    @cached_property
+    def _lines(self) -> Sequence[transcript.Segment]:
+        """Utterances with their words, before they are cut at speaker changes."""
+        return [replace(self._segment(line), words=line.words) for line in self._utterances]
+
+    @cached_property
+    def _attributed(self) -> Sequence[transcript.Segment]:
+        lookup = word_attribution.SpeakerLookup(self._speaker_diarizer.turns)
+        found = [piece for line in self._lines for piece in lookup.attributed(line)]
+        return word_attribution.extend_over_overlaps(found, self._speaker_diarizer.turns)

@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
+from sidecar.diarization.kept_diarization import KeptDiarization, places_of
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.interfaces import engine_interface
@@ -258,9 +259,18 @@ class WhisperTranscription:
         if self._cancelled():
             return
         yield transcript.Progress(self._audio.end_s, self._audio.end_s)
+        segments = self._given(self._segments, self._beside, self._speaker_diarizer.turns)
+        if self._options.keeps_diarization and (kept := self._kept(segments)) is not None:
+            yield kept
         yield transcript.Finished(
-            self._speaker_diarizer.identified(self._transcript(), self._options)
+            self._speaker_diarizer.identified(self._transcript(segments), self._options)
         )
+
+    def _kept(self, segments: Sequence[transcript.Segment]) -> transcript.ResumePoint | None:
+        """Return what a diarization after the end needs."""
+        lines = [*self._segments, *self._beside]
+        places, found = places_of(lines, segments), self._speaker_diarizer.found
+        return KeptDiarization(found, self._audio.end_s, lines, places, fitted=True).resume_point()
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -389,8 +399,7 @@ class WhisperTranscription:
     def _note(self, notice: transcript.Notice) -> None:
         self._notices[notice.code] = notice
 
-    def _transcript(self) -> transcript.Transcript:
-        segments = self._given(self._segments, self._beside, self._speaker_diarizer.turns)
+    def _transcript(self, segments: Sequence[transcript.Segment]) -> transcript.Transcript:
         language = self._options.language
         languages = self._languages.most_common()
         if language == engine_interface.AUTO and languages:

@@ -61,6 +61,9 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
+_LAST_RESUME_POINT = """
+    SELECT job, seq, at, kind, change FROM vibevoice.events
+    WHERE job = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"""
 _DELETE_OVERDUE = """
     DELETE FROM vibevoice.jobs WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
@@ -288,6 +291,12 @@ class PostgresJobStore:
             raise errors.TranscriptChanged()
         self._retention.settle(record.owner)
         return after
+
+    async def kept_diarization(self, record: JobRecord) -> str | None:
+        """Return what the engine kept of a job's diarization; None if it kept nothing. It is the
+        last of the job's resume points."""
+        rows = await self._database.fetch(_LAST_RESUME_POINT, (record.id,))
+        return self._rows.event(*rows[0]).kept_diarization if rows else None
 
     async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of those that wait, at most a second old. In a long queue a

@@ -1,9 +1,10 @@
 """Where a window's recognition found no words although somebody speaks."""
 
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,12 +12,20 @@ from engine_requests import SampleStream, request_of
 
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.diarization.diarizer import Diarizer
+from sidecar.diarization.kept_diarization import KeptDiarization
+from sidecar.diarization.window_speakers import WindowSpeakers
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
 from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import SegmentReady, Word
+from sidecar.transcripts.transcript import (
+    Finished,
+    ResumePoint,
+    SegmentReady,
+    TranscriptionEvent,
+    Word,
+)
 
 Span = tuple[float, float]
 
@@ -68,17 +77,9 @@ def test_same_words_at_another_time_are_no_repeats() -> None:
     assert not repeats([Word(2.0, 3.0, "yes")], [Word(5.0, 6.0, "yes")])
 
 
-@pytest.mark.parametrize(
-    ("turns", "written"),
-    [
-        pytest.param([(0, 9.5), (4, 6)], [(0.2, 3), (3, 9)], id="under the dominant speaker"),
-        pytest.param([(0, 5), (6, 8)], [(0.2, 3), (3, 4.8)], id="quiet after loud speech"),
-    ],
-)
-def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segment(
-    turns: list[Span], written: list[Span]
-) -> None:
-    """Of a window the recognizer writes what the one says, of a turn what the other says."""
+def told_by(turns: list[Span], written: list[Span], **options: Any) -> list[TranscriptionEvent]:
+    """What is told of a window of which the recognizer writes what the one says, and of a turn what
+    the other says."""
 
     def recognize(audio: Block, *_: object) -> WhisperResult:
         one, other = at(*written), [Word(0.5, 2.0, " overlooked")]
@@ -88,15 +89,49 @@ def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segmen
     follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len)
     follower.finish = lambda: setattr(follower, "final_s", inf)
     follower.identified = lambda found, _: found
+    follower.found = WindowSpeakers()
+    sound = SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
     with ThreadPoolExecutor(1) as thread:
-        told = WhisperTranscription(
-            cast(
-                WhisperRecognizer,
-                SimpleNamespace(recognize=recognize, precision=Precision.FP32, name=""),
-            ),
-            thread,
-            cast(Diarizer, follower),
-            request_of(SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)),
-        ).events()
-        segments = [one.segment for one in told if isinstance(one, SegmentReady)]
+        return [
+            *WhisperTranscription(
+                cast(
+                    WhisperRecognizer,
+                    SimpleNamespace(recognize=recognize, precision=Precision.FP32, name=""),
+                ),
+                thread,
+                cast(Diarizer, follower),
+                request_of(sound, TranscribeOptions(**options)),
+            ).events()
+        ]
+
+
+TURNS = pytest.mark.parametrize(
+    ("turns", "written"),
+    [
+        pytest.param([(0, 9.5), (4, 6)], [(0.2, 3), (3, 9)], id="under the dominant speaker"),
+        pytest.param([(0, 5), (6, 8)], [(0.2, 3), (3, 4.8)], id="quiet after loud speech"),
+    ],
+)
+
+
+@TURNS
+def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segment(
+    turns: list[Span], written: list[Span]
+) -> None:
+    told = told_by(turns, written)
+    segments = [one.segment for one in told if isinstance(one, SegmentReady)]
     assert [one.text for one in segments if one.speaker == 1] == ["overlooked"]
+
+
+@TURNS
+def test_kept_diarization_has_the_words_of_every_segment(
+    turns: list[Span], written: list[Span]
+) -> None:
+    *_, point, finished = told_by(turns, written, keeps_diarization=True)
+    assert isinstance(point, ResumePoint)
+    assert isinstance(finished, Finished)
+    kept = KeptDiarization.from_bytes(b64decode(point.state["data"]))
+    assert kept.fitted
+    assert [kept.lines[line].words[first:last] for line, first, last in kept.places] == [
+        segment.words for segment in finished.transcript.segments
+    ]

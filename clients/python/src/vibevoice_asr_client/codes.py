@@ -172,6 +172,12 @@ class DeviceLost(errors.Busy):
     known_code = "device_lost"
 
 
+class DiarizationNotKept(errors.Conflict):
+    """Nothing was kept of this job's diarization."""
+
+    known_code = "diarization_not_kept"
+
+
 class DiskFull(errors.OutOfSpace):
     """There is not enough disk space for the upload."""
 
@@ -938,6 +944,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "conversation_already_has_active_response": ConversationAlreadyHasActiveResponse,
     "decoder_stopped": DecoderStopped,
     "device_lost": DeviceLost,
+    "diarization_not_kept": DiarizationNotKept,
     "disk_full": DiskFull,
     "edit_impossible": EditImpossible,
     "edits_full": EditsFull,

@@ -1,0 +1,141 @@
+"""`POST /v1/jobs/{id}/diarize` against a real service with the embedded engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from service_process import Server, check_problem
+from wheel_recordings import clip_wav
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("diarize")
+    with Server(home, engine="moonshine", data_dir=home / "kept", journal_key=KEY) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def play_job(embedded: Server) -> str:
+    """A job of two people in a play."""
+    return embedded.done(clip_wav("endgame_nagg_nell"))
+
+
+def diarize(server: Server, job_id: str, headers: Any = None, **fields: Any) -> httpx.Response:
+    return server.client.post(f"/v1/jobs/{job_id}/diarize", json=fields, headers=headers)
+
+
+def edit(server: Server, job_id: str, *operations: dict[str, Any]) -> httpx.Response:
+    path, body = f"/v1/jobs/{job_id}/transcript", {"operations": [*operations]}
+    return server.client.patch(path, json=body).raise_for_status()
+
+
+def lines(server: Server, job_id: str) -> list[tuple[str, str | None, str]]:
+    segments = server.transcript(job_id)["segments"]
+    return [(one["speaker"], one.get("name"), one["text"]) for one in segments]
+
+
+def said(server: Server, job_id: str) -> list[str]:
+    return [word for *_, text in lines(server, job_id) for word in text.split()]
+
+
+def test_job_is_diarized_with_another_number_and_keeps_texts_and_names(
+    embedded: Server, play_job: str
+) -> None:
+    first = lines(embedded, play_job)
+    assert {speaker for speaker, *_ in first} == {"Speaker_0", "Speaker_1"}
+    edit(
+        embedded,
+        play_job,
+        {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"},
+        {"op": "rename", "speaker": "Speaker_1", "name": "Nell"},
+        {"op": "text", "segment": 0, "text": "Corrected by hand."},
+        {"op": "move", "segments": [1], "speaker": "Speaker_0"},
+    )
+    edited = said(embedded, play_job)
+    answer = diarize(embedded, play_job, {"If-Match": '"1"'}, num_speakers=1)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert answer.headers["etag"] == '"2"'
+    assert (body["revision"], body["undo"], body["redo"]) == (2, 2, 0)
+    assert body["speakers"] == [{"speaker": "Speaker_0", "name": "Nagg"}]
+    assert body["not_carried"] == {"names": ["Nell"], "reassignments": 1}
+    assert body["segment_count"] == len(lines(embedded, play_job))
+    assert {speaker for speaker, *_ in lines(embedded, play_job)} == {"Speaker_0"}
+    assert said(embedded, play_job) == edited
+
+    three = diarize(embedded, play_job, num_speakers=3).json()
+    assert len(three["speakers"]) == 3
+    assert said(embedded, play_job) == edited
+    anyhow = diarize(embedded, play_job).json()
+    assert [one["name"] for one in anyhow["speakers"]].count("Nagg") == 1
+    assert len(anyhow["speakers"]) == 2
+    assert [one[0] for one in lines(embedded, play_job)] == [one[0] for one in first]
+
+    history = embedded.client.get(f"/v1/jobs/{play_job}/transcript/history").json()
+    assert [one["operations"] for one in history["entries"][1:]] == [
+        [{"op": "diarize", "num_speakers": 1}],
+        [{"op": "diarize", "num_speakers": 3}],
+        [{"op": "diarize"}],
+    ]
+    for _ in range(4):
+        undone = edit(embedded, play_job, {"op": "undo"}).json()
+    assert lines(embedded, play_job) == first
+    assert undone["segment_count"] == len(first)
+    assert edit(embedded, play_job, {"op": "redo"}).json()["redo"] == 3
+    assert said(embedded, play_job) == edited
+
+
+def test_limits_of_the_number_are_kept(embedded: Server, play_job: str) -> None:
+    assert len(diarize(embedded, play_job, max_speakers=1).json()["speakers"]) == 1
+    assert len(diarize(embedded, play_job, min_speakers=3).json()["speakers"]) == 3
+    limits = {"min_speakers": 1, "max_speakers": 5}
+    assert len(diarize(embedded, play_job, **limits).json()["speakers"]) == 2
+
+
+def test_diarization_of_an_outdated_revision_is_refused(embedded: Server, play_job: str) -> None:
+    late = diarize(embedded, play_job, {"If-Match": '"999"'}, num_speakers=2)
+    check_problem(late, 412, "transcript_changed")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_speakers": 0},
+        {"num_speakers": 21},
+        {"num_speakers": 2, "max_speakers": 3},
+        {"min_speakers": 3, "max_speakers": 2},
+        {"num_speakers": 2, "speakers": 3},
+        {"language": "en"},
+    ],
+)
+def test_invalid_number_of_speakers_is_refused(
+    embedded: Server, play_job: str, fields: dict[str, Any]
+) -> None:
+    check_problem(diarize(embedded, play_job, **fields), 422, "field_invalid")
+
+
+def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Server) -> None:
+    undiarized = embedded.done(clip_wav("beckett"), diarize="false")
+    answer = diarize(embedded, undiarized, num_speakers=2)
+    check_problem(answer, 409, "diarization_not_kept")
+    assert "num_speakers" in answer.json()["hint"]
+    check_problem(diarize(embedded, "nobody-s", num_speakers=2), 404, "job_not_found")
+
+
+@pytest.mark.slow
+def test_kept_job_is_diarized_again_after_a_restart(tmp_path: Path) -> None:
+    settings = {"engine": "moonshine", "keep_jobs": "1", "journal_key": KEY}
+    with Server(tmp_path, data_dir=tmp_path / "kept", **settings) as up:
+        job_id = up.done(clip_wav("endgame_nagg_nell"))
+        assert len(diarize(up, job_id, num_speakers=1).json()["speakers"]) == 1
+        before = lines(up, job_id)
+    with Server(tmp_path, data_dir=tmp_path / "kept", **settings) as up:
+        assert lines(up, job_id) == before
+        assert len(diarize(up, job_id, num_speakers=2).json()["speakers"]) == 2
+        edit(up, job_id, {"op": "undo"})
+        assert lines(up, job_id) == before
