@@ -21,6 +21,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.interfaces.engine_interface import (
+    ChannelMode,
     EngineSpec,
     Precision,
     TranscribeOptions,
@@ -319,7 +320,8 @@ class Service:
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )
-        if job.record.kept and options.diarize:  # else nobody can diarize it again
+        mixed = options.channels is ChannelMode.MIX  # separate ones are diarized one by one
+        if job.record.kept and options.diarize and mixed:
             options = replace(options, keeps_diarization=True)
         return self._engine.plan(options, job.audio_info.total_s, precision)
 

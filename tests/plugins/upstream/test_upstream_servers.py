@@ -75,8 +75,8 @@ def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> Non
     (body,) = proxy.posts
     for name, value in {
         "prompt": "Ada, Bob",
-        "num_speakers": "3",
-        "max_speakers": "4",
+        "min_speakers": "2",
+        "max_speakers": "3",
         "max_tokens": "500",
         "diarize": "false",
         "temperature": "0.2",
