@@ -66,8 +66,8 @@ def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> Non
     Engine(proxy.url).transcript(
         noise,
         prompt="Ada, Bob",
-        num_speakers=3,
-        max_speakers=4,
+        min_speakers=2,
+        max_speakers=3,
         max_tokens=500,
         diarize=False,
         temperature=0.2,
