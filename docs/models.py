@@ -243,13 +243,21 @@ lacks here, and `installed`. It needs the scope `admin`, as do:
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
+    curl http://127.0.0.1:8765/reload-model -H 'Content-Type: application/json' \\
+      -d '{{"model": "whisper:small"}}'
     curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
 
 The first is `pull --json` as server-sent events (without `folder`). Disconnecting ends it; the next
 one resumes it. At most two run at once. Without any token every program of this machine may do
-both, and every page of `allowed_origins`. A model that an engine of the service loads is not
-deleted (`model_in_use`). An engine takes a new model with the next start. `HF_ENDPOINT` names a
-mirror.
+both, and every page of `allowed_origins`. `HF_ENDPOINT` names a mirror.
+
+The second (scope `reload`) loads an installed model for recordings, after the running job, and
+answers when it is loaded; its engine may be another than that in use, and if it fails the old one
+serves. It counts until the service ends: no download and no request for a language loads a model
+by itself. Live audio stays with its engine. `moonshine` goes back to the embedded one. Not where
+services share jobs, and not to or from an `upstream` (`model_unsuited`).
+
+A model that an engine of the service loads is not deleted (`model_in_use`).
 
 ### Without a network
 

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "local_models",
     "pull_model",
     "delete_model",
+    "use_model",
     "reload",
 ];
 

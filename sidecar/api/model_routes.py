@@ -123,7 +123,15 @@ class ReloadAnswer(BaseModel):
 
 
 RELOAD_BODY: dict[str, Any] = openapi.request_body(
-    openapi.object_schema({"precision": openapi.choice(Precision)}, ["precision"]),
+    {
+        **openapi.object_schema(
+            {
+                "precision": openapi.choice(Precision),
+                "model": openapi.text("Installed model, as in the list.", maxLength=200),
+            }
+        ),
+        "anyOf": [{"required": ["precision"]}, {"required": ["model"]}],
+    },
     example={"precision": "int8"},
 )
 
@@ -134,16 +142,23 @@ def build_reload_router(service: Service) -> APIRouter:
 
     @router.post("/reload-model", response_model=ReloadAnswer, openapi_extra=RELOAD_BODY)
     async def reload_model(request: Request) -> Response:
-        """Reload the engine at another precision."""
+        """Reload the engine at another precision, or load another installed model for recordings.
+        A model waits for the running job, also with `now`."""
         values = await read_json(request, declared=True)
-        if "precision" not in values:
+        model = parse_text("model", values.get("model"), 200)
+        if not model and "precision" not in values:
             raise field_missing("precision", values)
-        if not isinstance(values["precision"], str):
+        wanted = values.get("precision", Precision.AUTO)
+        if not isinstance(wanted, str):
             raise errors.FieldInvalid("The field 'precision' is not a string.")
+        identity = identity_of(request)
         now = parse_flag("now", request.query_params.get("now"), default=False)
-        precision = await service.reload(identity_of(request), values["precision"], now=now)
-        return responses.json_response(
-            {"status": "success", "message": f"Model reloaded with precision: {precision}"}
-        )
+        if model:
+            used = await service.use_model(identity, model, wanted)
+            message = f"Model {model} loaded with precision: {used}"
+        else:
+            used = await service.reload(identity, wanted, now=now)
+            message = f"Model reloaded with precision: {used}"
+        return responses.json_response({"status": "success", "message": message})
 
     return router

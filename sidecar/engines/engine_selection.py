@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sidecar import engines, errors, installation
-from sidecar.checkpoints import installed_checkpoints, model_repositories
+from sidecar.checkpoints import installed_checkpoints, model_removal, model_repositories
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of
@@ -249,6 +249,30 @@ def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[i
     ]
 
 
+def choose_installed(name: str, settings: Settings) -> EngineChoice[EngineSpec]:
+    """Choose the engine of an installed model, by its name for `pull` or that of the embedded one.
+    Reads the disk.
+
+    Raises:
+        errors.ModelNotFound: it is not installed, or no model has this name.
+        errors.EngineUnavailable: its engine cannot run here.
+    """
+    engine, folder = name, None
+    if name != MOONSHINE:
+        try:
+            model = model_removal.installed_model(name)
+        except errors.CheckpointNotFound:
+            model = None
+        if model is None or not model.commit:
+            raise errors.ModelNotFound(
+                f"The model '{name}' is not installed.",
+                hint=f"Download it: POST /v1/models/pull, or vibevoice-asr pull {name}.",
+            )
+        engine, folder = model.engine, model.folder / "snapshots" / model.commit
+    named = {"engine": engine, "model_path": folder, "whisper_model": ""}
+    return choose_engine(settings.model_copy(update=named))
+
+
 def choose_engine_for_nodes(settings: Settings) -> EngineChoice[EngineSpec]:
     """Choose the engine of the nodes for which this service accepts jobs.
 
@@ -424,7 +448,11 @@ def language_hint(tag: str, settings: Settings) -> str:
         return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
     model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
-        return f"For '{tag}': {start}; its model is here."
+        if settings.model_path is not None:
+            return f"For '{tag}': {start}; its model is here."
+        name = installed_checkpoints.whisper_model_name(model.folder).removeprefix("whisper-")
+        body = f'{{"model": "{model_repositories.WHISPER_PREFIX}{name}"}}'
+        return f"For '{tag}': its model is here; POST /reload-model {body}, or {start}."
     return f"For '{tag}': {model_repositories.whisper_pull_command()}, then {start}."
 
 

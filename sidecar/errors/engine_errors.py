@@ -62,7 +62,8 @@ class ModelPathForbidden(SidecarError, code="model_path_forbidden", kind=ErrorKi
 class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCESSABLE):
     """Model that no running engine can load.
 
-    Engine, languages and shape have to be those of the model that the service was started with.
+    For `/admin/load_model` engine, languages and shape have to be those of the model in use; for
+    `/reload-model` the engine must run here, and as many recordings at once.
     """
 
     default_detail = "No running engine can load this model."

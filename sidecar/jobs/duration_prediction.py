@@ -93,6 +93,13 @@ class DurationPredictor:
         self._fits: dict[str, DurationFit] = {}
         """Fits by precision, computed since the last measurement."""
 
+    def begin(self, engine: str, model: str) -> None:
+        """Predict for another engine or model from now on."""
+        self._earlier_fits = self.fits
+        self._key = DurationKey(engine, model)
+        for measured in (self._measured, self._loads, self._fits):
+            measured.clear()
+
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
         """Predict the seconds of work of a recording; ``guess_s``, if given, counts until
         a duration was measured."""

@@ -22,10 +22,9 @@ from sidecar.workers.engine_host import EngineHost
 
 
 class JobEngine:
-    """Engine of a ``host`` as the queue sees it. ``model``: the name of the weights, by which
-    durations are stored."""
+    """Engine of a ``host`` as the queue sees it."""
 
-    def __init__(self, settings: Settings, host: EngineHost[EngineSpec], model: str = "") -> None:
+    def __init__(self, settings: Settings, host: EngineHost[EngineSpec]) -> None:
         self._settings, self._host = settings, host
         self.places, self.long_places = host.places, host.long_places
         """As of `JobQueue`."""
@@ -35,8 +34,14 @@ class JobEngine:
             default_data_folder(settings.data_dir)
         )
         self.predictor = duration_prediction.DurationPredictor(
-            self.spec.name, model, self._duration_file.read()
+            self.spec.name, host.model_name, self._duration_file.read()
         )
+        host.on_switch = self._switched
+
+    def _switched(self) -> None:
+        """Take over the engine that was loaded instead of the earlier one."""
+        self._admission, self.spec = self._host.admission, self._host.spec
+        self.predictor.begin(self.spec.name, self._host.model_name)
 
     def queue(self, event_log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
         """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options

@@ -114,10 +114,9 @@ class Service:
         self._probe = AudioProbe(settings.max_audio_hours * 3600)
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
         self.enrolled_speakers = EnrolledSpeakers(settings, self._probe, speakers, now)
-        model = choice.checkpoint.folder.name if choice.checkpoint else ""
-        engine = self._engine = JobEngine(settings, self.fleet.files, model)
+        engine = self._engine = JobEngine(settings, self.fleet.files)
         self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
-        self.spec, self._slot = engine.spec, engine.slot
+        self._slot = engine.slot
         counts, threads = self.metrics.jobs, self.spool_threads
         parts = BackendParts(
             settings=settings,
@@ -158,6 +157,11 @@ class Service:
         self.tts = self.fleet.voice
         """TTS client; None without a TTS engine."""
         self._parts: list[ServicePart] = []
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Return the spec of the engine for files, which `use_model` changes."""
+        return self._engine.spec
 
     def add_part(self, part: ServicePart) -> None:
         """Add what a plugin has of this service; the service closes it."""
@@ -231,13 +235,15 @@ class Service:
         settings = self.settings
         options = parse_options(given, settings.diarization, settings.language, known)
         if not self.spec.speaks(options.language):
-            raise LanguageUnsupported(
-                f"The engine '{self.spec.name}' does not support the language "
-                f"'{options.language}'.",
-                hint=f"It knows: {abbreviate_names(self.spec.languages)}. "
-                f"{language_hint(options.language, settings)}",
-            )
+            raise self._language_error(options.language)
         return options
+
+    def _language_error(self, tag: str) -> LanguageUnsupported:
+        return LanguageUnsupported(
+            f"The engine '{self.spec.name}' does not support the language '{tag}'.",
+            hint=f"It knows: {abbreviate_names(self.spec.languages)}. "
+            f"{language_hint(tag, self.settings)}",
+        )
 
     async def erase(self, identity: Identity) -> dict[str, int]:
         """Delete the client's enrolled speakers, then its jobs (waiting and running ones end), then
@@ -291,6 +297,26 @@ class Service:
                 self.queue.interrupt()
         return await reloading
 
+    async def use_model(
+        self, identity: Identity, name: str, precision: str = Precision.AUTO
+    ) -> Precision:
+        """Load an installed model for recordings, after the running job; return its precision.
+
+        Raises:
+            errors.ScopeMissing: the client lacks the scope for it.
+            errors.EngineUnavailable: this service shares its jobs with others, or the model's
+                engine cannot run here.
+            errors.PrecisionUnknown: there is no such precision.
+            errors.SidecarError: as `ModelRegistry.use`; the old engine goes on serving.
+        """
+        identity.demand(Scope.RELOAD)
+        if self.shares:
+            raise EngineUnavailable(
+                "The services that share these jobs have one model.",
+                hint="Change it in the settings of the nodes and restart them one by one.",
+            )
+        return await self.models.use(name, parse_precision(precision))
+
     async def count_shared_jobs(self) -> None:
         """Update the count of jobs of all services, if they share jobs and the database answers
         quickly."""
@@ -317,6 +343,8 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
+        if not self.spec.speaks(job.options.language):  # another engine was loaded meanwhile
+            raise self._language_error(job.options.language)
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )

@@ -17,7 +17,12 @@ from typing import Any, cast
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import EngineChoice, choose_engine
+from sidecar.engines.engine_selection import (
+    EngineChoice,
+    check_language,
+    choose_engine,
+    choose_installed,
+)
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import (
     MAX_TTS_CHARACTERS,
@@ -221,6 +226,8 @@ class ModelRegistry:
         self._served = dict(self._first)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._loading_choices: dict[str, Mapping[str, EngineChoice[EngineSpec]]] = {}
+        self._uses: dict[asyncio.Task[Precision], EngineChoice[EngineSpec]] = {}
+        """Models that `use` loads."""
         self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Error code of the last model that could not be loaded, by its name."""
@@ -240,6 +247,7 @@ class ModelRegistry:
         start; an adapter's model has a folder of its own."""
         choices = [one.choice for one in (*self._first.values(), *self._served.values())]
         choices += [one for suited in self._loading_choices.values() for one in suited.values()]
+        choices += self._uses.values()
         found = [one.checkpoint for one in choices if one.checkpoint is not None]
         weights = [file.parent for one in found for file in one.weight_files]
         return [*(one.folder for one in found), *weights]
@@ -266,6 +274,44 @@ class ModelRegistry:
             raise errors.ModelLoaded()
         self._begin(request.model_id, suited, request.precision)
 
+    async def use(self, name: str, precision: Precision = Precision.AUTO) -> Precision:
+        """Load an installed model for recordings, by its name for `pull`, after the running job;
+        return its precision. Its engine may be another than that in use; what another engine
+        transcribes live stays as it is. If the caller is cancelled, the load goes on.
+
+        Raises:
+            errors.ModelNotFound: it is not installed, or no model has this name.
+            errors.EngineUnavailable: its engine cannot run here, or does not support the
+                language of the settings.
+            errors.ModelUnsuited: its engine cannot replace the one in use.
+            errors.PrecisionUnavailable, errors.WontFit, errors.ModelLoadFailed: it cannot be loaded
+                so; the old engine goes on serving.
+        """
+        choice = await asyncio.to_thread(choose_installed, name, self._settings)
+        check_language(choice.spec, self._settings)
+        host, role = self._hosts[EngineRole.FILES], EngineRole.FILES
+        if not host.takes(choice):
+            host.check_switch(choice)
+        loaded = self._served[role].choice
+        if (loaded.spec.name, _folder(loaded)) == (choice.spec.name, _folder(choice)):
+            if precision in (Precision.AUTO, host.slot.precision):
+                self._served[role].model_id = name
+                return host.slot.precision
+            return await host.slot.reload(precision)
+
+        async def load() -> Precision:
+            async with self._lock:
+                change = host.load_model if host.takes(choice) else host.switch
+                found = await change(choice, precision)
+                self._served[role] = _ServedModel(name, choice, found)
+                log.info("model %s transcribes recordings, as requested", name)
+                return found
+
+        task = asyncio.get_running_loop().create_task(load(), name="model")
+        self._uses[task] = choice
+        task.add_done_callback(lambda task: self._uses.pop(task))
+        return await asyncio.shield(task)
+
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Start to go back to the model of the start, after the running job. The returned task ends
         when it is done; cancelling a wait for it has no effect.
@@ -286,9 +332,10 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Cancel the loads that are in progress."""
-        for task in self._loading.values():
+        tasks = [*self._loading.values(), *self._uses]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(
         self,
@@ -322,7 +369,9 @@ class ModelRegistry:
             for role, choice in suited.items():
                 wanted = self._first[role].precision if precision is None else precision
                 try:
-                    found = await self._hosts[role].load_model(choice, wanted)
+                    host = self._hosts[role]
+                    change = host.load_model if host.takes(choice) else host.switch
+                    found = await change(choice, wanted)
                 except errors.SidecarError as error:
                     log.error("the model for %s could not be loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}
@@ -367,3 +416,7 @@ class ModelRegistry:
         if not any(found.is_relative_to(root) for root in allowed):
             raise errors.ModelPathForbidden()
         return found
+
+
+def _folder(choice: EngineChoice[EngineSpec]) -> Path | None:
+    return choice.checkpoint.folder.resolve() if choice.checkpoint is not None else None

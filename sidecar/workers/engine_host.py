@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -23,7 +23,7 @@ from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, room_text
 from sidecar.interfaces.engine_interface import EngineSpec, LoadOptions, MemoryPlan, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.version import __version__
-from sidecar.workers.engine_slot import CONCURRENT, EngineSlot, Sharing
+from sidecar.workers.engine_slot import CONCURRENT, EngineSlot, Sharing, check_precision
 from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -58,37 +58,20 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         speaks: bool = False,
     ) -> None:
         self.name = name
-        self._choice = choice
+        self._settings = settings
         self._devices = devices
         self._device = settings.device
-        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
-        self._has_checkpoint = choice.checkpoint is not None
-        watches_gpu = self._has_checkpoint and (choice.spec.planned or settings.device != "cpu")
-        if watches_gpu:
-            devices.gpu.begin()
-        self.spec = spec_on_device(choice.spec, self.gpu if watches_gpu else None)
-        self.places = 1 if live else self._places(settings)
+        self._adopt(choice)
+        self.places = 1 if live else self._places()
         """Recordings transcribed at once: by the upstreams, or by threads that share the model."""
         servers = choice.upstream and len(choice.upstream.urls)
         self.long_places = servers or max(1, self.places - 1)
         """How many of them may be long, so that short ones find a place."""
-        self.admission: memory_admission.MemoryAdmission | None = None
-        if choice.checkpoint is not None and choice.spec.planned:
-            shape = ModelShape.from_config(choice.checkpoint.config)
-            several = len(self.spec.precisions) > 1  # else it is a quantized checkpoint
-            if several and not self.on_gpu and (obstacle := shape.int4_obstacle):
-                self.spec = self.spec.without(Precision.INT4, obstacle)
-                if settings.precision is Precision.INT4:
-                    log.warning("%s", self.spec.replacement(Precision.INT4))
-            limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
-            fused = self.gpu is None or not self.on_gpu or self.gpu.bf16
-            self.admission = memory_admission.MemoryAdmission(
-                shape, self.spec.precisions, limit, fused, self.places
-            )
-        precision = settings.precision
-        if precision is Precision.AUTO and self.admission is not None:
-            precision = self.admission.first_precision(self._memory(None))
-        folder = choice.checkpoint.folder if choice.checkpoint else choice.folder
+        self.admission: memory_admission.MemoryAdmission | None = self._plan_memory()
+        """Plans of the memory of jobs; None if the engine needs none."""
+        self.on_switch: Callable[[], None] = lambda: None
+        """Called when another engine replaces that in use (`switch`)."""
+        precision = self._first_precision()
         self._replaced: gpu_devices.EngineMemoryHolding | None = None
         """Holding of the old engine while a new one loads; None otherwise."""
         self._expected = 0
@@ -96,14 +79,14 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Number of deaths and kills of its process."""
         self._own: int | None = None
         """Bytes that it has reserved; None while it is not loaded."""
-        self._sessions, self._session_bytes = 0 if live else 1, choice.session_bytes
+        self._sessions = 0 if live else 1
         """Live sessions; a recording takes as much as one."""
         self._crash_notes = CrashNotes(default_data_folder(settings.data_dir))
         self.slot: EngineSlot[Spec] = EngineSlot(
             self.spec,
             LoadOptions(
                 precision,
-                str(folder) if folder else None,
+                self._folder,
                 settings.device,
                 upstream=choice.upstream,
                 live=live,
@@ -124,14 +107,61 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         devices.gpu.ledger.register_engine(name, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(name, lambda: self._holding(on_gpu=False))
 
-    def _places(self, settings: Settings) -> int:
+    def _adopt(self, choice: EngineChoice[Spec]) -> None:
+        """Record the engine that is loaded next."""
+        self._choice = choice
+        self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
+        self._has_checkpoint = choice.checkpoint is not None
+        self._session_bytes = choice.session_bytes
+        watches_gpu = self._has_checkpoint and (choice.spec.planned or self._device != "cpu")
+        if watches_gpu:
+            self._devices.gpu.begin()
+        self.spec = spec_on_device(choice.spec, self.gpu if watches_gpu else None)
+
+    @property
+    def _folder(self) -> str | None:
+        """Return the folder of the engine's files; None if it needs none."""
+        checkpoint = self._choice.checkpoint
+        folder = checkpoint.folder if checkpoint else self._choice.folder
+        return str(folder) if folder else None
+
+    def _plan_memory(self) -> memory_admission.MemoryAdmission | None:
+        """Return the plans of memory for the engine; drop the precision that it lacks here."""
+        choice, settings = self._choice, self._settings
+        if choice.checkpoint is None or not choice.spec.planned:
+            return None
+        shape = ModelShape.from_config(choice.checkpoint.config)
+        several = len(self.spec.precisions) > 1  # else it is a quantized checkpoint
+        if several and not self.on_gpu and (obstacle := shape.int4_obstacle):
+            self.spec = self.spec.without(Precision.INT4, obstacle)
+            if settings.precision is Precision.INT4:
+                log.warning("%s", self.spec.replacement(Precision.INT4))
+        limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
+        fused = self.gpu is None or not self.on_gpu or self.gpu.bf16
+        return memory_admission.MemoryAdmission(
+            shape, self.spec.precisions, limit, fused, self.places
+        )
+
+    def _first_precision(self) -> Precision:
+        """Return the precision of the settings, or the one that fits."""
+        precision = self._settings.precision
+        if precision is Precision.AUTO and self.admission is not None:
+            precision = self.admission.first_precision(self._memory(None))
+        return precision
+
+    def _places(self) -> int:
         spec, upstream = self._choice.spec, self._choice.upstream
         narrow = self.on_gpu and self.gpu is not None and not self.gpu.bf16
         if not isinstance(spec, EngineSpec) or narrow:
             return 1  # fp16 may have to be widened, which would change what others decode
         most = spec.together if self.on_gpu or spec.remote else 1
-        each = min(settings.batch or most, spec.together)
+        each = min(self._settings.batch or most, spec.together)
         return each * (len(upstream.urls) if upstream is not None else 1)
+
+    @property
+    def model_name(self) -> str:
+        """Return the name of the weights, by which durations are stored; '' if there are none."""
+        return self._choice.checkpoint.folder.name if self._choice.checkpoint else ""
 
     @property
     def gpu(self) -> gpu_devices.GpuMemory | None:
@@ -147,6 +177,61 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     def device(self) -> str:
         """Return the device that the engine uses: ``cuda`` or ``cpu``."""
         return "cuda" if self.on_gpu else "cpu"
+
+    async def switch(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
+        """Load another engine instead of the one in use, after the running job. Return its
+        precision. ``precision``: AUTO for that of the settings.
+
+        Raises:
+            errors.ModelUnsuited: it cannot run as many jobs at once, or one of the two is remote.
+            errors.SidecarError: as `EngineSlot.reload`; the next job loads the old engine.
+        """
+        self.check_switch(choice)
+        slot = self.slot
+        async with slot.vacated():
+            old = self._choice, self._file_bytes, self.admission
+            old_engine = slot.spec, slot.precision, slot.checkpoint
+            self._adopt(choice)
+            self.admission = self._plan_memory()
+            try:
+                if precision is Precision.AUTO:
+                    precision = self._first_precision()
+                else:
+                    check_precision(self.spec, precision)
+                slot.set_engine(self.spec, precision, self._folder)
+                self.on_switch()
+                await slot.load_set()
+            except BaseException:
+                self._adopt(old[0])
+                _, self._file_bytes, self.admission = old
+                self.spec = old_engine[0]
+                slot.set_engine(*old_engine)
+                self.on_switch()
+                raise
+            return slot.precision
+
+    def check_switch(self, choice: EngineChoice[Spec]) -> None:
+        """Refuse an engine that cannot replace the one in use while the service runs.
+
+        Raises:
+            errors.ModelUnsuited: it cannot.
+        """
+        new, old = choice.spec, self.spec
+        assert isinstance(new, EngineSpec)
+        assert isinstance(old, EngineSpec)
+        if new.remote or old.remote or new.together < self.places:
+            raise errors.ModelUnsuited(
+                f"The engine '{new.name}' cannot replace '{old.name}' while the service runs.",
+                hint="Restart the service with it.",
+            )
+
+    def takes(self, choice: EngineChoice[Spec]) -> bool:
+        """Return whether `load_model` can load a model."""
+        try:
+            self.check(choice)
+        except errors.ModelUnsuited:
+            return False
+        return True
 
     async def load_model(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
         """Load another model of the same engine, beside the old one or, if memory is short, instead
@@ -169,7 +254,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         return found
 
     def check(self, choice: EngineChoice[Spec]) -> None:
-        """Refuse a model that differs from the first one in its engine, its languages, or what
+        """Refuse a model that differs from the one in use in its engine, its languages, or what
         determines its memory. What is free now does not count.
 
         Raises:

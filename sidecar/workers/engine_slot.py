@@ -29,6 +29,7 @@ from sidecar.gpu_memory.memory_admission import MemoryAccount
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     MemoryPlan,
+    ModelSpec,
     Precision,
     TranscribeOptions,
 )
@@ -53,6 +54,23 @@ class RecordingRequest(NamedTuple):
     audio_info: AudioInfo
     options: TranscribeOptions
     resume_points: Sequence[ResumePoint] | None = None
+
+
+def check_precision(spec: ModelSpec, precision: Precision) -> Precision:
+    """Return the precision that a load at ``precision`` would load.
+
+    Raises:
+        errors.PrecisionUnavailable: the engine has no such precision.
+    """
+    target = spec.resolve_precision(precision)
+    if precision not in (Precision.AUTO, target, *spec.stands_for):
+        reason = spec.lacking.get(precision)
+        raise errors.PrecisionUnavailable(
+            f"The engine '{spec.name}' does not support the precision '{precision}'"
+            f"{f': {reason}' if reason else ''}.",
+            hint=f"It supports: {', '.join(spec.precisions)}.",
+        )
+    return target
 
 
 class EngineLease:
@@ -170,8 +188,8 @@ SERIAL = Sharing(
 class _PendingReload:
     """Reload that waits for its turn; a later one with another target replaces it."""
 
-    wanted: tuple[Precision, str | None]
-    """Precision, and folder of the weights."""
+    wanted: tuple[Precision, str | None, ModelSpec]
+    """Precision, folder of the weights, and the engine that loads them."""
     loads: int
     """Number of loads at the request: a load since then may have done it."""
     outcome: asyncio.Future[None] = field(default_factory=asyncio.Future)
@@ -310,15 +328,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         Raises:
             errors.PrecisionUnavailable: the engine has no such precision.
         """
-        target = self.spec.resolve_precision(precision)
-        if precision not in (Precision.AUTO, target, *self.spec.stands_for):
-            reason = self.spec.lacking.get(precision)
-            raise errors.PrecisionUnavailable(
-                f"The engine '{self.spec.name}' does not support the precision '{precision}'"
-                f"{f': {reason}' if reason else ''}.",
-                hint=f"It supports: {', '.join(self.spec.precisions)}.",
-            )
-        return target
+        return check_precision(self.spec, precision)
 
     async def check_room(self, precision: Precision) -> None:
         """Raise `errors.WontFit` if the memory of a reload at ``precision`` would not fit now."""
@@ -336,12 +346,13 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
         Raises:
             errors.PrecisionUnavailable: the engine has no such precision.
-            errors.ReloadSuperseded: another reload was requested before this one had its turn.
+            errors.ReloadSuperseded: another reload was requested before this one had its turn, or
+                another engine was loaded.
             errors.WontFit: its memory does not fit; the old engine goes on serving.
             errors.ModelLoadFailed: it does not load; the old engine goes on serving.
         """
         target = self.check(precision)
-        wanted = target, checkpoint or self.checkpoint
+        wanted = target, checkpoint or self.checkpoint, self.spec
         pending = self._pending
         if pending is None:
             pending = self._pending = _PendingReload(wanted, self.loads)
@@ -354,6 +365,36 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             pending.wanted, pending.loads, pending.outcome = wanted, self.loads, asyncio.Future()
         await asyncio.shield(pending.outcome)
         return target
+
+    @asynccontextmanager
+    async def vacated(self) -> AsyncIterator[None]:
+        """Hold the turn, after the running job, with the engine unloaded: for `set_engine` and
+        `load_set`. Jobs that wait take the precision of the new engine.
+
+        Raises:
+            errors.EngineStuck: the engine's process does not end.
+            errors.ShuttingDown: the slot is closed.
+        """
+        async with self._in_turn():
+            await self._finish_change(self.precision)
+            self._unload()
+            await self._check_not_stuck()
+            yield
+            self._reloaded_at = time.monotonic()
+
+    def set_engine(self, spec: Spec, precision: Precision, checkpoint: str | None) -> None:
+        """Set the engine that the next load loads, with the folder of its weights; the caller has
+        vacated the slot."""
+        self.spec = self._spec = spec
+        self.precision, self.checkpoint = spec.resolve_precision(precision), checkpoint
+
+    async def load_set(self) -> None:
+        """Load the engine that was set; the caller has vacated the slot.
+
+        Raises:
+            errors.WontFit, errors.ModelLoadFailed: it does not load.
+        """
+        await self._ensure_loaded(self.precision)
 
     async def close(self) -> None:
         """Unload the engine at once, whatever is in progress, and load nothing any more."""
@@ -421,9 +462,14 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     async def _carry_out(self, reload: _PendingReload) -> None:
         async with self._in_turn():
             self._pending = None  # later requests are another reload
-            precision, checkpoint = reload.wanted
+            precision, checkpoint, spec = reload.wanted
+            if spec is not self.spec:
+                raise errors.ReloadSuperseded(
+                    f"Before the reload at {precision} began the engine '{self.spec.name}' was "
+                    "loaded."
+                )
             await self._finish_change(precision)
-            done = self.loaded and (self.precision, self.checkpoint) == reload.wanted
+            done = self.loaded and (self.precision, self.checkpoint) == (precision, checkpoint)
             if self.loads == reload.loads or not done:
                 await self._replace(precision, checkpoint)
             self._reloaded_at = time.monotonic()

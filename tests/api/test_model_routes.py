@@ -216,7 +216,7 @@ def test_model_list_is_served_without_the_openai_plugin(tmp_path: Path, hub: Hub
         assert WHISPER in [one["name"] for one in answer["models"]]
 
 
-def test_page_downloads_model_and_says_that_it_is_installed(
+def test_page_downloads_model_and_uses_an_installed_one(
     server: Server, hub: Hub, visitor: Visitor
 ) -> None:
     hub.stall = {"model.bin": 200_000}
@@ -232,11 +232,8 @@ def test_page_downloads_model_and_says_that_it_is_installed(
     visitor.sees(f".models button[aria-label='Download {WHISPER}']", "Go on")
     hub.stall = {}
     visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()
-    visitor.sees(".models li", "installed")
-    visitor.until(
-        f"[...document.querySelectorAll('.models li')]"
-        f".some((one) => one.innerText.startsWith('{WHISPER}\\n') && "
-        "one.innerText.endsWith('installed'))",
-        "it is installed",
-    )
+    visitor.sees(f".models button[aria-label='Use {WHISPER}']", "Use")
+    visitor.sees(".models button[aria-label='Use moonshine']").click()
+    visitor.until("document.getElementById('said').textContent.includes('moonshine is')", "loaded")
+    visitor.until("document.querySelector('.facts').innerText.includes('moonshine')", "it serves")
     assert visitor.wrong() == []

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tiny_whisper
+from model_hub import Hub
 from not_tested import missing
 from recordings import Studio
 from service_process import PATIENCE_S, REPOSITORY, new_file, service_environment, wait_until
+from tiny_vibevoice import clip
 from web_driver import PACKAGES, App, Desktop
 
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.cli.open import sample
 
 PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
@@ -43,10 +47,11 @@ def open_app(tmp_path: Path, hold: Path) -> Iterator[Callable[..., App]]:
     script = new_file(tmp_path / "service", f'#!/bin/sh\nexec {words} "$@"\n', 0o755)
     desktops: list[Desktop] = []
 
-    def start(engine: str = "scripted", program: Path = script) -> App:
+    def start(engine: str = "scripted", program: Path = script, **variables: str) -> App:
         desktop = Desktop(
             {
                 **service_environment(tmp_path, engine=engine, scripted_hold=hold),
+                **variables,
                 "VIBEVOICE_EXECUTABLE": str(program),
                 "XDG_DATA_HOME": str(tmp_path / "share"),
                 "PYTHONPATH": str(REPOSITORY),
@@ -143,6 +148,40 @@ def test_killed_app_leaves_no_service_and_no_engine_process(
     family = [service, *service.children(recursive=True)]
     app.process.send_signal(signal.SIGKILL)
     assert_gone(family)
+
+
+def test_model_of_another_language_is_offered_downloaded_and_used_also_after_a_crash(
+    open_app: Callable[..., App], tmp_path: Path
+) -> None:
+    german = clip(tiny_whisper.PROSE)
+    with Hub({WHISPER_MODELS["small"].repository: tiny_whisper.model()}) as hub:
+        hub.stall = {"model.bin": 200_000}
+        downloads = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": hub.url}
+        online = {"HF_HUB_OFFLINE": "0", "VIBEVOICE_PRECISION": "fp32"}
+        app = open_app("auto", **downloads, **online)
+        app.wait_for("#service", "Ready")
+        choose = "const s = document.querySelector('#language'); s.value = arguments[0]; "
+        app.script(f"{choose} s.dispatchEvent(new Event('change'))", "de")
+        offer = app.wait_for("#model", "not on this computer")
+        assert "MB" in offer
+        app.click("#model-get")
+        app.wait_for("#model", " of ")
+        assert hub.stalled.wait(PATIENCE_S)
+        app.drop(sample())  # the embedded engine works on
+        app.wait_for("#result", "Copy")
+        app.click("#model-cancel")
+        app.wait_for("#model", "not on this computer")
+        hub.stall = {}
+        app.click("#model-get")
+        wait_until(lambda: app.text("#model") == "", "the model is used")
+    for crash in (True, False):
+        app.script("document.querySelector('#result').replaceChildren()")
+        app.drop(german)
+        app.wait_for("#result", "gescheitert")
+        app.wait_for("#result", "Copy")
+        if crash:
+            service_of(app).kill()
+            app.wait_for("#trouble", "stopped unexpectedly")
 
 
 def test_app_without_service_says_that_it_does_not_start(

@@ -98,6 +98,10 @@ async def test_folders_of_model_registry_include_adapter_and_model_that_are_load
         def check(self, _: object) -> None:
             """Accept every model."""
 
+        def takes(self, _: object) -> bool:
+            """Accept every model."""
+            return True
+
         async def load_model(self, *_: object) -> Precision:
             """Load a model."""
             begun.set()

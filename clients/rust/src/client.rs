@@ -157,7 +157,7 @@ impl Client {
     }
 
     /// Download a model, by a name of [`local_models`](Client::local_models) or `OWNER/NAME`, or
-    /// check it. The engine takes it with its next start.
+    /// check it. [`use_model`](Client::use_model) loads it.
     ///
     /// # Errors
     /// There is no such model, or the token lacks the scope `admin`. What goes wrong later is an
@@ -199,6 +199,17 @@ impl Client {
     pub async fn reload(&self, precision: &str) -> Result<Reloaded> {
         let request = self.request(Method::POST, "/reload-model").timeout(SLOW);
         answer(request.json(&json!({ "precision": precision }))).await
+    }
+
+    /// Load an installed model for recordings, whatever its engine, after the running job; the
+    /// answer comes when it is loaded.
+    ///
+    /// # Errors
+    /// It is not here (`model_not_found`), cannot be loaded (the old one goes on serving), or the
+    /// token lacks the scope `reload`.
+    pub async fn use_model(&self, name: &str) -> Result<Reloaded> {
+        let request = self.request(Method::POST, "/reload-model").timeout(SLOW);
+        answer(request.json(&json!({ "model": name }))).await
     }
 
     /// A word that opens one live connection within two minutes: for a page, which must not have

@@ -12,7 +12,7 @@ use crate::transcribing::{Audio, Source, Transcribing};
 use crate::wire::Options;
 use crate::Result;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -36,6 +36,8 @@ struct Shared {
     status: watch::Sender<Status>,
     events: broadcast::Sender<Status>,
     jobs: watch::Sender<usize>,
+    /// The model that was asked for; one that is started again loads it first.
+    model: Mutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,7 @@ impl Supervisor {
             status: watch::Sender::new(Status::Starting),
             events: broadcast::Sender::new(WAITING),
             jobs: watch::Sender::new(0),
+            model: Mutex::new(None),
         });
         let (orders, given) = mpsc::unbounded_channel();
         let task = Task {
@@ -134,6 +137,16 @@ impl Supervisor {
         self.client().await?.live(options).await
     }
 
+    /// Load an installed model for recordings, also each time that the service is started again.
+    ///
+    /// # Errors
+    /// As [`Client::use_model`], and as [`client`](Supervisor::client).
+    pub async fn use_model(&self, name: &str) -> Result<(), Error> {
+        self.client().await?.use_model(name).await?;
+        *self.shared.model() = Some(name.to_string());
+        Ok(())
+    }
+
     /// Start it at once: a wait ends, and what was given up or stopped is tried again. One that runs
     /// stays.
     pub fn restart(&self) {
@@ -155,6 +168,10 @@ impl Supervisor {
 }
 
 impl Shared {
+    fn model(&self) -> MutexGuard<'_, Option<String>> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, status: Status) {
         tracing::debug!(?status, "the supervised service");
         self.status.send_replace(status.clone());
@@ -221,7 +238,16 @@ impl Task {
             Err(error) => return self.not_started(error, began.elapsed()),
         };
         let found = {
-            let mut ready = pin!(start.ready());
+            let model = self.shared.model().clone();
+            let mut ready = pin!(async {
+                let found = start.ready().await?;
+                if let Some(model) = model {
+                    if let Err(error) = found.1.use_model(&model).await {
+                        tracing::error!(model, %error, "the model is not used");
+                    }
+                }
+                Ok(found)
+            });
             loop {
                 tokio::select! {
                     found = &mut ready => break Ok(found),

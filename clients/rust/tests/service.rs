@@ -68,6 +68,8 @@ async fn health_models_estimate_reload_and_ticket_are_understood() {
     assert!(client.estimate(60.0).await.unwrap().fits);
     assert_eq!(client.reload("int8").await.unwrap().status, "success");
     assert_eq!(client.health().await.unwrap().precision, "int8");
+    let error = client.use_model("whisper:small").await.unwrap_err();
+    assert_eq!(error.code(), "model_not_found");
     assert!(!client.live_ticket().await.unwrap().is_empty());
     service.stop().await;
 }

@@ -66,6 +66,21 @@ async fn killed_service_is_started_again_and_its_job_is_done() {
 }
 
 #[tokio::test]
+async fn model_in_use_is_loaded_again_after_a_crash() {
+    let stage = Stage::new();
+    let speech = Supervisor::start(stage.launch(), Policy::default());
+    let engine = || async { speech.client().await.unwrap().health().await.unwrap().engine };
+    assert_eq!(engine().await, "scripted");
+    speech.use_model("moonshine").await.unwrap();
+    assert_eq!(speech.use_model("whisper:small").await.unwrap_err().code(), "model_not_found");
+    let mut events = speech.events();
+    kill(pid(&speech).await);
+    seen(&mut events, |status| matches!(status, Status::Crashed { .. })).await;
+    assert_eq!(engine().await, "moonshine");
+    speech.stop().await;
+}
+
+#[tokio::test]
 async fn start_that_cannot_work_is_not_tried_again_until_asked() {
     let stage = Stage::new();
     let launch = stage.launch().env("VIBEVOICE_LOG_LEVEL", "nonsense");

@@ -132,6 +132,12 @@ pub(crate) async fn delete_model(speech: State<'_, Supervisor>, name: String) ->
     Ok(speech.client().await?.delete_model(&name).await?)
 }
 
+/// Load an installed model for recordings, also after a restart of the service.
+#[command]
+pub(crate) async fn use_model(speech: State<'_, Supervisor>, name: String) -> Answer<()> {
+    Ok(speech.use_model(&name).await?)
+}
+
 /// Load the engine anew at another precision.
 #[command]
 pub(crate) async fn reload(speech: State<'_, Supervisor>, precision: String) -> Answer<Reloaded> {

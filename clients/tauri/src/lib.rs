@@ -56,6 +56,7 @@ pub fn init<R: Runtime>() -> TauriPlugin<R, Option<Config>> {
             commands::local_models,
             commands::pull_model,
             commands::delete_model,
+            commands::use_model,
             commands::reload,
             live::live_begin,
             live::live_send,

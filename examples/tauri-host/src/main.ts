@@ -2,6 +2,7 @@
 
 import { element } from "./element";
 import { showLive } from "./live";
+import { showModel } from "./model";
 import { showRecording } from "./recording";
 import { showService } from "./service";
 
@@ -18,3 +19,4 @@ for (const name of TABS) {
 showRecording();
 showLive();
 void showService();
+void showModel();

@@ -4,6 +4,7 @@ import { getCurrentWebview } from "@tauri-apps/api/webview";
 import { open } from "@tauri-apps/plugin-dialog";
 import { SpeechError, transcribe } from "tauri-plugin-vibevoice-asr-api";
 import { element, say } from "./element";
+import { language } from "./model";
 import { left, textOf } from "./texts";
 import { lineOf, showTranscript } from "./transcript";
 
@@ -35,6 +36,7 @@ async function begin(path: string) {
   show(true);
   result.replaceChildren();
   running = transcribe(path, {
+    language: language(),
     onQueued: (position) => position && say("left", `${position} before it`),
     onProgress: ({ fraction, secondsLeft }) => {
       if (fraction !== null) bar.value = fraction;

@@ -10,6 +10,8 @@ const ERRORS: Record<string, string> = {
   audio_format_unsupported: "The file is not a recording that can be read.",
   audio_undecodable: "The recording is damaged, or has no sound.",
   language_unsupported: "This language cannot be transcribed here.",
+  hub_unreachable: "The download is not possible now. Is this computer online?",
+  model_load_failed: "The model does not run on this computer.",
   disk_full: "The disk is full.",
   wont_fit: "The recording is too long for the memory of this computer.",
   engine_crashed: "Speech recognition crashed twice with this recording.",
@@ -36,6 +38,11 @@ export function textOf(error: unknown): string {
 /** Texts for those warnings that users should know of. */
 export function textsOf(warnings: { code: string }[]): string[] {
   return warnings.flatMap(({ code }) => WARNINGS[code] ?? []);
+}
+
+/** Bytes as 484 MB or 1.5 GB. */
+export function size(bytes: number): string {
+  return bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 /** Seconds as 1:05 or 1:02:05. */

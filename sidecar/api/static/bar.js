@@ -80,7 +80,7 @@ function Engine({ state, recordings, say, close }) {
       <dt>Version</dt><dd>${about.version}</dd>
     </dl>
     <${Precision} state=${state} recordings=${recordings} say=${say} />
-    ${about.may_pull && html`<${Models} say=${say} />`}
+    ${about.may_pull && html`<${Models} may_reload=${about.may_reload} recordings=${recordings} say=${say} />`}
     <h3>Findings</h3>
     ${about.findings.length ? html`<ul class="findings">${about.findings.map((one) => html`<li data-state=${one.state}>
       <strong>${{ absent: "Missing", warning: "Warning", bad: "Error" }[one.state]}: ${one.topic}</strong> ${one.text}

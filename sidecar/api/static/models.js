@@ -32,9 +32,10 @@ async function pull(name, ended) {
   ended(wrong, one.abort.signal.aborted);
 }
 
-export function Models({ say }) {
+export function Models({ may_reload, recordings, say }) {
   const [models, setModels] = useState([]);
   const [wrong, setWrong] = useState(null);
+  const [loading, setLoading] = useState("");
   const [, count] = useState(0);
   const look = async () => {
     try {
@@ -53,23 +54,37 @@ export function Models({ say }) {
     if (!error) say(`${name}: the download ${stopped ? "was stopped" : "has ended"}.`);
     void look();
   };
+  const use = async (name) => {
+    [setWrong(null), setLoading(name)];
+    try {
+      await client().question("/reload-model", { method: "POST", json: { model: name }, once: true, long: true });
+      say(`${name} is loaded.`);
+    } catch (error) {
+      setWrong(trouble(error));
+    }
+    setLoading("");
+    recordings.look();
+  };
   return html`<details class="models">
     <summary>Models</summary>
     ${wrong && html`<${Trouble} error=${wrong} />`}
     <ul>${models.map((one) => html`<li key=${one.name} class="plan">
       <span><strong>${one.name}</strong><br /><span class="quiet">${uses(one)}</span></span>
-      <${Standing} model=${one} ended=${ended(one.name)} />
+      <${Standing} model=${one} ended=${ended(one.name)} loading=${loading} use=${may_reload && one.recordings && use} />
     </li>`)}</ul>
-    <p class="quiet">The service takes a new model with its next start. A download that is stopped goes on later where it was.</p>
+    <p class="quiet">A model in use transcribes recordings from the next one on, until the service ends. A download that is stopped goes on later where it was.</p>
   </details>`;
 }
 
-function Standing({ model: { name, installed, bytes }, ended }) {
+function Standing({ model: { name, installed, bytes }, ended, loading, use }) {
   const running = downloads.get(name);
   if (running) {
     return html`<span><progress value=${running.part} aria-label=${`Download of ${name}`}></progress>
       <button type="button" onClick=${() => running.abort.abort()}>Stop</button></span>`;
   }
-  if (installed) return html`<span class="quiet">installed</span>`;
+  if (installed) {
+    return html`<span><span class="quiet">installed</span>${use && html`
+      <button type="button" disabled=${!!loading} onClick=${() => void use(name)} aria-label=${`Use ${name}`}>${loading === name ? "Loading" : "Use"}</button>`}</span>`;
+  }
   return html`<button type="button" onClick=${() => void pull(name, ended)} aria-label=${`Download ${name}`}>${bytes ? "Go on" : "Download"}</button>`;
 }

@@ -129,7 +129,7 @@ export class Recordings {
       const asking = client({ attempts: 1 }, SILENCE_MS);
       const health = await asking.health();
       this.#store.set({ health, offline: false });
-      this.#learn(health.instance);
+      this.#learn(`${health.instance} ${health.engine}`);
       const jobs = newest(this.#store.state.jobs, await allJobs(asking)).map(dated);
       const anew = this.#instance && this.#instance !== health.instance;
       this.#instance = health.instance; // only now: had there been no list, it would still be new
@@ -155,14 +155,14 @@ export class Recordings {
     if (!this.#store.state.selected && jobs.some((job) => job.id === id)) this.select(id);
   }
 
-  /** What the service can do: asked once for each start of it, and nothing waits for the answer. */
-  async #learn(instance) {
-    if (this.#learnt === instance || this.#learning) return;
+  /** What the service can do: asked once for each start and engine of it, and nothing waits for the answer. */
+  async #learn(engine) {
+    if (this.#learnt === engine || this.#learning) return;
     this.#learning = true;
     try {
       const about = await client().question("/v1/page/about", { once: true });
       this.#store.set({ about });
-      this.#learnt = instance;
+      this.#learnt = engine;
       await this.copies.open(about.owner);
     } catch {
       // The next look asks again.

@@ -225,9 +225,10 @@ class OpenAIRequestForm:
 
 
 async def read_request(
-    request: Request, service: Service, *, translate: bool, default_model: str = ""
+    request: Request, service: Service, *, translate: bool, whisper_cpp: bool = False
 ) -> OpenAIRequest:
-    """Read the body, a form or the recording itself; ``default_model``: if none is named.
+    """Read the body, a form or the recording itself; ``whisper_cpp``: of a client of
+    whisper.cpp's server, which need not name a model.
 
     Raises:
         errors.BadRequest: the body does not have its content type, or a field is invalid.
@@ -243,24 +244,24 @@ async def read_request(
     except errors.FileMissing:
         raise _no_file() from None
     with close_on_error(upload.source):
-        return await _parse_request(upload, service, identity_of(request), translate, default_model)
+        return await _parse_request(upload, service, identity_of(request), translate, whisper_cpp)
 
 
 async def _parse_request(
-    upload: UploadForm, service: Service, identity: Identity, translate: bool, default_model: str
+    upload: UploadForm, service: Service, identity: Identity, translate: bool, whisper_cpp: bool
 ) -> OpenAIRequest:
     if upload.part != FILE:
         raise _no_file()
     form = OpenAIRequestForm(upload.lists)
     strict = OpenAISettings.of(service.settings).openai_strict
-    model = form.one("model").strip() or default_model
+    model = form.one("model").strip() or (service.spec.name if whisper_cpp else "")
     precision = openai_common.chosen_precision(service.spec, model, strict=strict)
     translate = translate or (
-        bool(default_model)
+        whisper_cpp
         and request_options.parse_flag("translate", form.one("translate"), default=False)
     )
     answer = answer_options_of(form, service.spec, translate=translate, strict=strict)
-    if not default_model:  # clients of whisper.cpp's server send many fields that only it knows
+    if not whisper_cpp:  # clients of whisper.cpp's server send many fields that only it knows
         odd = request_options.unknown_fields(map(_field_of, upload.lists), KNOWN_FIELDS)
         answer = replace(
             answer, notices=(*answer.notices, *request_options.unknown_field_notices(odd))

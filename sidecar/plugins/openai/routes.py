@@ -59,12 +59,11 @@ def build_router(service: Service) -> APIRouter:
         messages.TRANSLATE,
         translate=True,
     )
-    name = service.spec.name
     add(
         INFERENCE,
         "Transcribe a recording (whisper.cpp's server)",
         messages.INFER,
-        default_model=name,
+        whisper_cpp=True,
     )
 
     @router.get(MODELS, response_model=messages.OpenAIModelList)
@@ -112,15 +111,15 @@ class _OpenAITranscriptions:
         self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
 
     async def answer(
-        self, request: Request, *, translate: bool = False, default_model: str = ""
+        self, request: Request, *, translate: bool = False, whisper_cpp: bool = False
     ) -> Response:
-        """Return the response to a request; ``default_model``: as in `read_request`."""
+        """Return the response to a request; ``whisper_cpp``: as in `read_request`."""
         service, identity, arrived = self._service, identity_of(request), _now()
         key = idempotency_key_of(request)
         reservation = await self._turns.reserve(request, identity, key)
         with reservation or nullcontext():
             openai_request = await read_request(
-                request, service, translate=translate, default_model=default_model
+                request, service, translate=translate, whisper_cpp=whisper_cpp
             )
             started = await self._start_job(request, openai_request, reservation, key)
         job = started.job

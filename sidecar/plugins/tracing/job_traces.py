@@ -86,7 +86,7 @@ class JobTraces:
         self,
         exporter: "OtlpExporter",
         listen: Callable[[JobListener], None],
-        engine: str,
+        engine: Callable[[], str],
         loaded: LastLoad,
         now: clock.Clock = clock.wall_time,
     ) -> None:
@@ -154,7 +154,7 @@ class JobTraces:
         code: str,
     ) -> None:
         began = context.arrival.at if context.arrival is not None else context.begun
-        named = {"vibevoice.engine": self._engine, **attributes}
+        named = {"vibevoice.engine": self._engine(), **attributes}
         self._exporter.send(TraceSpan(TRACE_NAME, began, at, named, code, spans), context.arrival)
 
 

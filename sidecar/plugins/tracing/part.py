@@ -15,7 +15,7 @@ class Tracing:
         self._exporter = exporter
         slot, now = service.fleet.files.slot, service.now
         traces = JobTraces(
-            exporter, service.listen, service.spec.name, lambda: slot.last_load(now()), now
+            exporter, service.listen, lambda: service.spec.name, lambda: slot.last_load(now()), now
         )
         service.submissions.observer = traces
 

@@ -86,6 +86,15 @@ export const localModels = () => call("local_models");
 export const deleteModel = (name) => call("delete_model", { name });
 
 /**
+ * Load an installed model for recordings, after the running one, also after a restart of the service;
+ * a new app begins with that of its settings. The permission `allow-use-model` is not among the default ones.
+ *
+ * @param {string} name as in `localModels`
+ * @returns {Promise<void>} when it is loaded
+ */
+export const useModel = (name) => call("use_model", { name });
+
+/**
  * Load the engine at another precision. The permission `allow-reload` is not among the default ones.
  *
  * @param {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} precision

@@ -4,7 +4,7 @@ import { Channel } from "@tauri-apps/api/core";
 import { call, newName, SpeechError } from "./call.js";
 
 /**
- * Download a model; the service loads it with its next start. What
+ * Download a model, which `useModel` loads. What
  * came before a cancel stays on the disk, and the next pull resumes it. The permission `allow-pull-model` is not
  * among the default ones.
  *

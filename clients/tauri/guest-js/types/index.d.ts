@@ -31,6 +31,7 @@ export function models(): Promise<{
 }[]>;
 export function localModels(): Promise<import("./wire.js").LocalModel[]>;
 export function deleteModel(name: string): Promise<void>;
+export function useModel(name: string): Promise<void>;
 export function reload(precision: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"): Promise<{
     status: string;
     message: string;

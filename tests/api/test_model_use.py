@@ -1,0 +1,126 @@
+"""Models that are downloaded while the service runs, and used by it at once."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sse_reader
+import tiny_whisper
+from model_hub import Hub
+from recordings import Studio
+from service_process import Server, check_problem, wait_until
+from tiny_vibevoice import clip
+from tiny_whisper import PROSE
+
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS
+
+pytest.importorskip("huggingface_hub")
+TINY, DAMAGED = "whisper:tiny", "whisper:small"
+RELOAD = "/reload-model"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    published = {
+        WHISPER_MODELS["tiny"].repository: tiny_whisper.model(),
+        WHISPER_MODELS["small"].repository: tiny_whisper.write_like(tmp_path / "small"),
+    }
+    with Hub(published) as hub:
+        yield hub
+
+
+@pytest.fixture
+def server(tmp_path: Path, hub: Hub) -> Server:
+    """A service that downloads from the hub into a cache of its own; it is not started yet."""
+    home = tmp_path / "home"
+    server = Server(home, engine="auto", precision="fp32", scripted_hold=home / "hold")
+    server.env |= {"HF_HOME": str(home / "hub"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    return server
+
+
+def pull(server: Server, name: str) -> None:
+    with server.client.stream("POST", "/v1/models/pull", json={"name": name}) as answer:
+        assert [*sse_reader.parse(answer)][-1].name == "done"
+
+
+def use(server: Server, name: str) -> None:
+    answer = server.client.post(RELOAD, json={"model": name})
+    assert answer.json()["status"] == "success", answer.text
+
+
+def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(server: Server) -> None:
+    german = clip(PROSE).read_bytes()
+    with server:
+        check_problem(server.client.post(RELOAD, json={"model": TINY}), 404, "model_not_found")
+        pull(server, TINY)
+        refused = server.post(german, language="de")
+        check_problem(refused, 422, "language_unsupported")
+        assert RELOAD in refused.json()["hint"]
+        assert server.health()["engine"] == "moonshine"
+
+        use(server, TINY)
+        body = server.post(german, language="de").json()
+        assert " ".join(one["text"] for one in body["segments"]) == tiny_whisper.text(PROSE)
+        assert body["metadata"]["engine"] == server.health()["engine"] == "whisper"
+        assert server.health()["live_engine"] == "moonshine"
+        address = f"/v1/models/{TINY}"
+        check_problem(server.client.delete(address), 409, "model_in_use")
+
+        use(server, "moonshine")
+        assert server.post(german).json()["metadata"]["engine"] == "moonshine"
+        assert server.client.delete(address).status_code == 204
+
+
+def test_model_that_does_not_load_leaves_the_engine_in_use(server: Server, studio: Studio) -> None:
+    with server:
+        pull(server, DAMAGED)
+        check_problem(server.client.post(RELOAD, json={"model": DAMAGED}), 503, "model_load_failed")
+        body = server.post(studio.voice.read_bytes()).json()
+        assert body["metadata"]["engine"] == server.health()["engine"] == "moonshine"
+        assert server.client.delete(f"/v1/models/{DAMAGED}").status_code == 204
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the hold is a file that others have open")
+def test_running_job_ends_before_another_model_and_waiting_one_is_checked_against_it(
+    server: Server, studio: Studio
+) -> None:
+    hold = server.home / "hold"
+    hold.write_text("")
+    server.env["VIBEVOICE_ENGINE"] = "scripted"
+    audio = studio.voice.read_bytes()
+    with server, ThreadPoolExecutor() as pool:
+        running = server.submit(audio)
+        server.wait_state(running, "running")
+        german, english = server.submit(audio, language="de"), server.submit(audio, language="en")
+        using = pool.submit(use, server, "moonshine")
+        wait_until(lambda: server.client.get("/health").json()["jobs_waiting"] == 2, "both wait")
+        assert not using.done()
+        hold.unlink()
+        using.result()
+        assert server.wait_state(running, "done")["id"] == running
+        assert server.transcript(running)["metadata"]["engine"] == "scripted"
+        error = server.wait_state(german, "failed", "done")["error"]
+        assert error["code"] == "language_unsupported"
+        server.wait_state(english, "done")
+        assert server.transcript(english)["metadata"]["engine"] == "moonshine"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"model": 1}, "field_invalid"),
+        ({"model": ""}, "field_missing"),
+        ({"model": "x" * 201}, "field_invalid"),
+        ({"model": "moonshine", "precision": "int9"}, "precision_unknown"),
+        ({"model": "moonshine", "precision": 8}, "field_invalid"),
+        ({"model": "moonshine", "precision": "int4"}, "precision_unavailable"),
+    ],
+)
+def test_request_for_a_model_with_invalid_fields_is_refused(
+    body: dict[str, object], code: str, server: Server
+) -> None:
+    with server:
+        answer = server.client.post(RELOAD, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
