@@ -1,4 +1,4 @@
-"""Command `jobs`: listing, cancellation, deletion, backup and restore of jobs."""
+"""Command `jobs`: listing, cancellation, deletion, diarization, backup and restore of jobs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ FOLDER = option(None, "Use this folder of jobs instead of that of the settings."
 
 
 def jobs() -> None:
-    """List, cancel, delete, back up and restore jobs.
+    """List, cancel, delete, diarize, back up and restore jobs.
 
-    `list`, `cancel` and `delete` see the jobs of the owner of the token in VIBEVOICE_CLIENT_TOKEN
-    or --token; all jobs if the service requires no token.
+    `list`, `cancel`, `delete` and `diarize` see the jobs of the owner of the token in
+    VIBEVOICE_CLIENT_TOKEN or --token; all jobs if the service requires no token.
 
     `backup` and `restore` copy the jobs that a service keeps (--keep-jobs) without decrypting them,
     so they need no key; the service that uses them does. The jobs are in the folder of the settings
@@ -44,6 +44,8 @@ def jobs() -> None:
     * `vibevoice-asr jobs cancel 0f3a`: cancel by id, or by an unambiguous beginning of it
     * `vibevoice-asr jobs delete 0f3a52`: delete a job with transcript and recording; at least 6
       characters of its id
+    * `vibevoice-asr jobs diarize 0f3a --num-speakers 3`: tell its speakers apart again; corrected
+      texts and names stay
     * `vibevoice-asr jobs backup jobs-monday.tar`: back up, whether the service runs or not
     * `vibevoice-asr jobs restore jobs-monday.tar`: restore to a folder without jobs, service
       stopped
@@ -52,7 +54,7 @@ def jobs() -> None:
 
 def build() -> typer.Typer:
     """Return the command group `jobs`."""
-    words = _list, _cancel, _delete, _backup, _restore
+    words = _list, _cancel, _delete, _diarize, _backup, _restore
     return subcommands(jobs, *words, server_help=SERVER_OR_SETTINGS_HELP)
 
 
@@ -86,6 +88,39 @@ async def _delete(job: str = JOB, *, target: ServiceTarget) -> None:
         found = await _job_of(client, job, LEAST_TO_DELETE)
         await client.cancel(found.id)
         print_error_line(f"deleted: {found.id}")
+
+
+async def _diarize(
+    job: str = JOB,
+    num_speakers: int | None = option(
+        None, "Tell N speakers apart.", "--num-speakers", metavar="N"
+    ),
+    min_speakers: int | None = option(
+        None, "Tell at least N speakers apart.", "--min-speakers", metavar="N"
+    ),
+    max_speakers: int | None = option(
+        None, "Tell at most N speakers apart.", "--max-speakers", metavar="N"
+    ),
+    *,
+    target: ServiceTarget,
+) -> None:
+    """Tell the speakers of a finished job apart again, and list them; without a number, as many as
+    there seem to be."""
+    async with client_of(target) as client:
+        found = await _job_of(client, job)
+        result = await client.diarize(
+            found.id, num_speakers, min_speakers=min_speakers, max_speakers=max_speakers
+        )
+        for one in result["speakers"]:
+            print_text(f"{printable(one['speaker'])}  {printable(one['name'] or '-')}\n")
+        print_error_line(f"diarized, revision {result['revision']}: {found.id}")
+        lost = result["not_carried"]
+        if lost["names"]:
+            names = printable(", ".join(lost["names"]))
+            print_error_line(f"nobody has these names now: {names}")
+        if lost["reassignments"]:
+            edits = counted(lost["reassignments"], "edit")
+            print_error_line(f"{edits} of who says a segment: the voices decide again")
 
 
 async def _jobs(client: AsyncClient, state: str | None = None) -> AsyncIterator[Job]:

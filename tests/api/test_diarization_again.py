@@ -1,12 +1,16 @@
 """`POST /v1/jobs/{id}/diarize` against a real service with the embedded engine."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from service_process import Server, check_problem
+from service_process import Server, check_problem, run_command
+from vibevoice_asr_client import Client
+from vibevoice_asr_client.codes import TranscriptChanged
 from wheel_recordings import clip_wav
 
 KEY = "0123456789abcdef" * 4
@@ -125,6 +129,22 @@ def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Serve
     check_problem(answer, 409, "diarization_not_kept")
     assert "num_speakers" in answer.json()["hint"]
     check_problem(diarize(embedded, "nobody-s", num_speakers=2), 404, "job_not_found")
+
+
+def test_command_and_client_diarize_a_job_again(embedded: Server, play_job: str) -> None:
+    edit(embedded, play_job, {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"})
+    with closing(Client(embedded.url)) as client:
+        assert len(client.diarize(play_job, min_speakers=3)["speakers"]) == 3
+        with pytest.raises(TranscriptChanged):
+            client.diarize(play_job, 2, revision=0)
+    start = sys.executable, "-m", "sidecar.main", "jobs", "diarize", play_job[:12]
+    one = run_command([*start, "--num-speakers", "1", "--server", embedded.url], text=True)
+    assert (one.returncode, one.stdout) == (0, "Speaker_0  Nagg\n"), one.stderr
+    assert f": {play_job}" in one.stderr
+    unclear = [*start, "--num-speakers", "1", "--max-speakers", "2", "--server", embedded.url]
+    refused = run_command(unclear, text=True)
+    assert refused.returncode == 1
+    assert "'num_speakers' cannot be combined" in refused.stderr
 
 
 @pytest.mark.slow

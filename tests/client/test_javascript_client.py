@@ -104,7 +104,8 @@ def test_job_is_submitted_once_listed_fetched_and_deleted(case: Callable[..., An
     assert found["one"]["id"] in found["listed"]
     assert list(found["formats"]) == list(FORMATS)
     assert all(text.strip() for text in found["formats"].values())
-    edited, refused = found["edits"]
+    edited, refused, not_kept = found["edits"]
+    assert not_kept == "diarization_not_kept", "the engine of tests keeps nothing"
     assert (edited["revision"], edited["speakers"][0]["name"]) == (1, "Nell")
     assert refused == "transcript_changed"
     assert found["health"]["engine"] == "scripted"

@@ -161,6 +161,21 @@ export function edit(id, operations, revision) {
 }
 
 /**
+ * Tell the speakers of a transcript apart again.
+ *
+ * @param {string} id
+ * @param {import("./wire.js").SpeakerCounts} counts
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function diarize(id, counts, revision) {
+  /** @type {Record<string, string>} */
+  const headers = { "Content-Type": "application/json" };
+  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  return { method: "POST", path: `${pathOf(id)}/diarize`, headers, body: JSON.stringify(counts) };
+}
+
+/**
  * What happened and happens to a job, after the event with this number.
  *
  * @param {string} id

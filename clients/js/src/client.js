@@ -283,6 +283,21 @@ export class VibevoiceClient {
   }
 
   /**
+   * Tell the speakers of a transcript apart again, with another number of them; without one, as many
+   * as there seem to be. Corrected texts and names stay, `not_carried` of the answer has what does
+   * not, and it can be undone. Rejects with `diarization_not_kept` where nothing was kept of the job
+   * to tell them by.
+   *
+   * @param {string} id
+   * @param {import("./wire.js").SpeakerCounts & { revision?: number, signal?: AbortSignal }} [how]
+   * @returns {Promise<import("./wire.js").Diarized>}
+   */
+  async diarize(id, { revision, signal, ...counts } = {}) {
+    const answer = await this.#ask(calls.diarize(id, counts, revision), signal, NEVER);
+    return checked(calls.bodyOf(answer), { revision: "number", segments: "array" });
+  }
+
+  /**
    * End a job, or forget one that has ended: it and its words are gone then.
    *
    * @param {string} id

@@ -15,6 +15,8 @@
  * @property {string} [context] the same as `prompt`; send one of them
  * @property {number} [num_speakers] 1 to 20, a hint
  * @property {number} [speakers] the same as `num_speakers`; send one of them
+ * @property {number} [min_speakers] instead of `num_speakers`: a limit, also a hint
+ * @property {number} [max_speakers] instead of `num_speakers`: a limit, also a hint
  * @property {number} [temperature] 0 to 1
  * @property {number} [max_tokens]
  * @property {"auto" | "parallel" | "single"} [windows]
@@ -108,7 +110,24 @@
  * @property {number} redo
  * @property {{ speaker: string, name: string | null }[]} speakers
  * @property {{ index: number, segment: Segment }[]} segments
+ * @property {number} segment_count how many the transcript has now
  * @property {Part[]} [parts] who was split by voice
+ */
+
+/**
+ * How many speakers there are: their number, or its limits, 1 to 20.
+ *
+ * @typedef {object} SpeakerCounts
+ * @property {number} [num_speakers]
+ * @property {number} [min_speakers]
+ * @property {number} [max_speakers]
+ */
+
+/**
+ * What another diarization came to; `not_carried`: names that nobody has now, and how many edits had
+ * given segments to speakers.
+ *
+ * @typedef {Edited & { not_carried: { names: string[], reassignments: number } }} Diarized
  */
 
 /**

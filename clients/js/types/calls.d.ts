@@ -72,6 +72,15 @@ export function jobs(which: {
  */
 export function edit(id: string, operations: readonly Record<string, unknown>[], revision: number | undefined): Call;
 /**
+ * Tell the speakers of a transcript apart again.
+ *
+ * @param {string} id
+ * @param {import("./wire.js").SpeakerCounts} counts
+ * @param {number | undefined} revision
+ * @returns {Call}
+ */
+export function diarize(id: string, counts: import("./wire.js").SpeakerCounts, revision: number | undefined): Call;
+/**
  * What happened and happens to a job, after the event with this number.
  *
  * @param {string} id

@@ -185,6 +185,20 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<import("./wire.js").Edited>;
     /**
+     * Tell the speakers of a transcript apart again, with another number of them; without one, as many
+     * as there seem to be. Corrected texts and names stay, `not_carried` of the answer has what does
+     * not, and it can be undone. Rejects with `diarization_not_kept` where nothing was kept of the job
+     * to tell them by.
+     *
+     * @param {string} id
+     * @param {import("./wire.js").SpeakerCounts & { revision?: number, signal?: AbortSignal }} [how]
+     * @returns {Promise<import("./wire.js").Diarized>}
+     */
+    diarize(id: string, { revision, signal, ...counts }?: import("./wire.js").SpeakerCounts & {
+        revision?: number;
+        signal?: AbortSignal;
+    }): Promise<import("./wire.js").Diarized>;
+    /**
      * End a job, or forget one that has ended: it and its words are gone then.
      *
      * @param {string} id

@@ -44,6 +44,14 @@ export type Options = {
      */
     speakers?: number | undefined;
     /**
+     * instead of `num_speakers`: a limit, also a hint
+     */
+    min_speakers?: number | undefined;
+    /**
+     * instead of `num_speakers`: a limit, also a hint
+     */
+    max_speakers?: number | undefined;
+    /**
      * 0 to 1
      */
     temperature?: number | undefined;
@@ -213,9 +221,31 @@ export type Edited = {
         segment: Segment;
     }[];
     /**
+     * how many the transcript has now
+     */
+    segment_count: number;
+    /**
      * who was split by voice
      */
     parts?: Part[] | undefined;
+};
+/**
+ * How many speakers there are: their number, or its limits, 1 to 20.
+ */
+export type SpeakerCounts = {
+    num_speakers?: number | undefined;
+    min_speakers?: number | undefined;
+    max_speakers?: number | undefined;
+};
+/**
+ * What another diarization came to; `not_carried`: names that nobody has now, and how many edits had
+ * given segments to speakers.
+ */
+export type Diarized = Edited & {
+    not_carried: {
+        names: string[];
+        reassignments: number;
+    };
 };
 /**
  * A speaker that was split by voice, and which segments went where; `likeness`: of the two groups that

@@ -311,6 +311,28 @@ class AsyncClient:
         """
         return await self.edit(job_id, calls.split_speaker(speaker, into), revision)
 
+    async def diarize(
+        self,
+        job_id: str,
+        num_speakers: Optional[int] = None,
+        *,
+        min_speakers: Optional[int] = None,
+        max_speakers: Optional[int] = None,
+        revision: Optional[int] = None,
+    ) -> Dict[str, Any]:
+        """Tell the speakers of a transcript apart again, with another number of them; without one,
+        as many as there seem to be. Corrected texts and names stay, ``not_carried`` of the answer
+        has what does not, and it can be undone.
+
+        ``codes.DiarizationNotKept``: of this job nothing was kept to tell them by.
+        """
+        counts = {
+            "num_speakers": num_speakers,
+            "min_speakers": min_speakers,
+            "max_speakers": max_speakers,
+        }
+        return (await self._ask(calls.diarize(job_id, counts, revision))).body()
+
     async def history(self, job_id: str) -> Dict[str, Any]:
         """What was done to a transcript, the oldest first."""
         return (await self._ask(calls.history(job_id))).body()

@@ -164,6 +164,13 @@ def split_speaker(speaker: str, into: Optional[int]) -> List[Dict[str, Any]]:
     return [{"op": "split_speaker", "speaker": speaker, **many}]
 
 
+def diarize(job_id: str, counts: Mapping[str, Optional[int]], revision: Optional[int]) -> Call:
+    """Tell the speakers of a transcript apart again."""
+    headers = {} if revision is None else {"If-Match": f'"{revision}"'}
+    body = {name: count for name, count in counts.items() if count is not None}
+    return Call("POST", f"{_job(job_id)}/diarize", again=False, headers=headers, body=body)
+
+
 def history(job_id: str) -> Call:
     """What was done to a transcript."""
     return Call("GET", f"{_job(job_id)}/transcript/history")

@@ -95,6 +95,7 @@ class Client:
     recording = blocking(AsyncClient.recording)
     edit = blocking(AsyncClient.edit)
     split_speaker = blocking(AsyncClient.split_speaker)
+    diarize = blocking(AsyncClient.diarize)
     history = blocking(AsyncClient.history)
     transcribe = blocking(AsyncClient.transcribe)
 
