@@ -16,11 +16,14 @@ from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visit
 from moonshine_voice import get_assets_path
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN, opened
+from wheel_recordings import clip_wav
 
 from sidecar.auth.token_issuing import TokenIssuer
 
 KEY = "0123456789abcdef" * 4
 PLACE = "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
+LINES = "return [...document.querySelectorAll('.row .said')].map((one) => one.textContent)"
+LANES = "return [...document.querySelectorAll('.lane .name')].map((one) => one.textContent)"
 LONG = 1500
 ENDLESS_S = 1200
 """Of a recording that the slow service is still hearing when all else of a test is done."""
@@ -274,6 +277,45 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, sl
     visitor.sees("#said", "is 2 speakers now, by voice.")
     visitor.sees("#main .title", "2 speakers")
     assert visitor.findings() == []
+
+
+def test_speakers_are_told_apart_again_with_another_number_and_that_is_undone(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    with Server(tmp_path, engine="moonshine") as embedded:
+        visitor.opens(embedded)
+        visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
+        visitor.sees("#main .title", "2 speakers")
+        lines = visitor.js(LINES)
+        visitor.sees(".lane").click()
+        visitor.sees("dialog[open] #called").send_keys("Nagg", ENTER)
+        visitor.sees(".lane", "Nagg").click()
+        visitor.sees("dialog[open] #number").send_keys("1", ENTER)
+        visitor.sees("#said", "1 speaker now.")
+        visitor.sees("#main .title", "1 speaker")
+        assert visitor.js(LANES) == ["Nagg"]
+        visitor.sees(".lane").click()
+        visitor.sees("dialog[open] #number").send_keys("4", ENTER)
+        visitor.sees("#main .title", "4 speakers")
+        assert (
+            visitor.js("return document.querySelectorAll('.row .at[tabindex=\"0\"]').length") == 1
+        )
+        for _ in range(3):
+            visitor.sees(".steps button").click()
+        visitor.sees("#main .title", "2 speakers")
+        assert visitor.js(LINES) == lines
+        assert visitor.findings() == []
+
+
+def test_job_that_cannot_be_diarized_again_says_what_to_do(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.sends_tone("talk.wav", 4)
+    visitor.has_rows(4)
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #number").send_keys("3", ENTER)
+    visitor.sees(".trouble", "Submit the recording again")
 
 
 def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server) -> None:

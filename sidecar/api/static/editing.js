@@ -45,6 +45,19 @@ export class Editing {
     return this.#turn;
   }
 
+  /**
+   * Tell the speakers apart again, behind what is on its way.
+   *
+   * @param {number | undefined} people how many there are, if that is known
+   * @param {(answer: import("./client/wire.js").Diarized) => string} said what is said once it is done
+   * @returns {Promise<boolean>} whether it is
+   */
+  diarize(people, said) {
+    const ask = (id, revision) => client().diarize(id, { num_speakers: people, revision });
+    this.#turn = this.#turn.then(() => this.#apply([{ op: "diarize" }], said, ask));
+    return this.#turn;
+  }
+
   /** @param {"undo" | "redo"} op */
   step(op) {
     if (!this.#store.state.shown?.edits?.[op]) return Promise.resolve(false);
@@ -74,16 +87,16 @@ export class Editing {
     this.#show(this.#store.state.shown?.id, { wrong: null });
   }
 
-  async #apply(operations, said) {
+  async #apply(operations, said, ask = (id, revision) => client().edit(id, operations, { revision })) {
     const { shown } = this.#store.state;
     if (!shown?.edits) return false;
     const { id } = shown;
     const { jobs, copies } = this.#store.state;
     if (copies.has(id) && !jobs.some((job) => job.id === id)) return this.#here(operations, said);
     try {
-      const answer = await client().edit(id, operations, { revision: shown.edits.revision });
-      const { revision, undo, redo, segments: changed } = answer;
-      const segments = shown.segments.slice();
+      const answer = await ask(id, shown.edits.revision);
+      const { revision, undo, redo, segments: changed, segment_count: count } = answer;
+      const segments = shown.segments.slice(0, count);
       for (const { index, segment } of changed) segments[index] = segment;
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
       const text = typeof said === "string" ? said : said(answer, id);

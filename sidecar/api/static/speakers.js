@@ -2,7 +2,7 @@
 
 import { remember } from "./people.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
-import { called, numberOf, trouble } from "./words.js";
+import { called, counted, numberOf, trouble } from "./words.js";
 
 /** From this likeness on two voices may well be one. */
 const ALIKE = 0.55;
@@ -38,6 +38,7 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, editing, clo
 function Speaker({ one, others, job, heard, people, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
+  const [number, setNumber] = useState("");
   const [wrong, setWrong] = useState(null);
   const label = called(one.speaker);
   const rename = (event) => {
@@ -58,6 +59,12 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     close();
     editing.apply([{ op: "split_speaker", speaker: one.speaker }], ({ parts: [part] }) =>
       `${one.name} is ${part.groups.length} speakers now, by voice.${part.likeness < ALIKE ? "" : " They sound alike: if they are one person, undo it."}`);
+  };
+  const again = (event) => {
+    event.preventDefault();
+    close();
+    editing.diarize(Number(number) || undefined, ({ speakers, not_carried: lost }) =>
+      `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`);
   };
   const know = async () => {
     try {
@@ -90,6 +97,11 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
+    ${!job.gone && html`<form class="asked" onSubmit=${again}>
+      <label for="number">How many people speak</label>
+      <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="as many as there seem to be" value=${number} onInput=${(event) => setNumber(event.target.value)} />
+        <button type="submit">Tell them apart again</button></div>
+    </form>`}
     ${!job.gone && html`<p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>`}
   `;
 }

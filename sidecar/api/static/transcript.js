@@ -85,6 +85,8 @@ export class TranscriptView {
       if (before[i] !== segments[i] || before[i - 1]?.speaker !== segments[i - 1]?.speaker) this.#dirty.add(i);
     while (this.built > segments.length) this.#rows[(this.built -= 1)]?.remove();
     this.#rows.length = this.built;
+    if (this.#chosen.size && segments.length !== before.length) this.clear(); // they are other lines now
+    if (this.built && this.#cursor >= this.built) this.#stand(this.built - 1, -1);
     if (this.#dirty.delete(this.#cursor)) this.#replace(this.#cursor); // whoever acted sees it first
     this.#build();
   }
