@@ -11,10 +11,14 @@ that two machines can be compared by arithmetic per second of audio (GFLOP/s).
 
     python -m bench.diarization
     python -m bench.diarization --rows library balanced 5.0
+    python -m bench.diarization --rows balanced again
     python -m bench.diarization --rows none balanced --rounds 3    # text only beside speakers
     python -m bench.diarization --before ../earlier     # another checkout's 'balanced' besides
     python -m bench.diarization --rows balanced --before ../earlier --rounds 3
     python -m bench.diarization --services --before ../earlier --rounds 3
+
+The row `again` is what another diarization (`POST /v1/jobs/ID/diarize`) makes of `balanced` when it
+is told the number of speakers in the reference.
 
 With ``--services`` whole services of both checkouts get the same uploads, with speakers and
 without: all processes count, and each service sets the threads of its worker itself.
@@ -25,6 +29,7 @@ import os
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from pathlib import Path
 
 from bench import serving
@@ -65,6 +70,8 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     """The engine at a setting, or at a step."""
     from sidecar.audio.audio_decoder import open_audio, probe_audio
     from sidecar.diarization import diarizer
+    from sidecar.diarization.clustering import SpeakerCount
+    from sidecar.diarization.kept_diarization import KeptDiarization, diarize_again
     from sidecar.engines import moonshine
     from sidecar.interfaces.engine_interface import (
         DiarizationEffort,
@@ -72,12 +79,12 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
         TranscribeOptions,
         TranscriptionRequest,
     )
-    from sidecar.transcripts.transcript import Finished
+    from sidecar.transcripts.transcript import Finished, ResumePoint
 
-    options = TranscribeOptions(diarize=row != "none")
+    options = TranscribeOptions(diarize=row != "none", keeps_diarization=row == "again")
     if row in list(DiarizationEffort):
         options = TranscribeOptions(diarization=DiarizationEffort(row))
-    elif row != "none":
+    elif row not in ("none", "again"):
         diarizer.STEPS_S = {options.diarization: float(row)}
     engine = moonshine.MoonshineEngine()
     list(engine.load(LoadOptions()))
@@ -85,11 +92,19 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
         facts = probe_audio(file.fileno(), 1e5)
         with open_audio(file.fileno(), facts, rate=16_000, max_s=1e5) as audio:
             request = TranscriptionRequest(audio, options, lambda: False)
-            last = list(engine.transcribe(request))[-1]
+            *_, kept, last = engine.transcribe(request)
     assert isinstance(last, Finished)
+    transcript = last.transcript
+    if row == "again":
+        assert isinstance(kept, ResumePoint)
+        known = KeptDiarization.from_bytes(b64decode(kept.state["data"]))
+        people = len({turn[2] for turn in clip.turns or ()})
+        count = SpeakerCount(people, people, exact=True)
+        found = diarize_again(known, transcript, known.places, count)
+        transcript = found.result.applied(transcript)
     return [
         Piece(segment.start, segment.end, str(segment.speaker), segment.text)
-        for segment in last.transcript.segments
+        for segment in transcript.segments
     ]
 
 

@@ -79,7 +79,8 @@ class DiarizationNotKept(SidecarError, code="diarization_not_kept", kind=ErrorKi
     default_detail = "Nothing was kept of this job's diarization."
     default_hint = (
         "The embedded engine and Whisper keep it, for jobs with diarization of up to some ten "
-        "hours. Submit the recording again with 'num_speakers', or correct the speakers by edits."
+        "hours, unless the request had recognise=false or channels=separate. Submit the recording "
+        "again with 'num_speakers', or correct the speakers by edits."
     )
 
 

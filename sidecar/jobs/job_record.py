@@ -219,7 +219,8 @@ class JobRecord:
     often the worker process or the service died in it since its last progress; ``passed``: how many
     services could not do it.
     ``refused``: why no node can run it, as long as none can. ``transcript`` and
-    ``segments``: as they are after all edits (``history``).
+    ``segments``: as they are after all edits (``history``). ``kept_bytes``: of what was kept of its
+    diarization, as far as that event was read.
     """
 
     id: str
@@ -251,6 +252,7 @@ class JobRecord:
     ended: float | None = None
     seq: int = 0
     history: EditHistory = field(default_factory=EditHistory)
+    kept_bytes: int = field(default=0, compare=False)
 
     @classmethod
     def submitted(
@@ -387,7 +389,7 @@ def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -
         case Peaks():
             return {}
         case ResumePoint() if report.keeps_diarization:
-            return {}
+            return {"kept_bytes": len(report.state["data"])}
         case ResumePoint():
             resume_points = (*record.resume_points, report)
             return {"resume_points": resume_points, "crashes": 0, "interruptions": 0, "passed": 0}

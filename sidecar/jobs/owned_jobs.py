@@ -377,7 +377,10 @@ class TranscriptEditor:
             _check_revision(record, revisions)
             kept = await self._store.kept_diarization(record)
             if kept is None:
-                raise errors.DiarizationNotKept()
+                why = f"Nothing was kept of this job's diarization by the engine '{before.engine}'."
+                if not before.diarized:
+                    why = "The job was transcribed without diarization."
+                raise errors.DiarizationNotKept(why)
             places, reassigned = _since_diarization(record.history)
             result, names = await self._probe.diarized(identity, kept, before, places, count)
             step = (transcript_edits.DiarizeAgain(result, *counts),)

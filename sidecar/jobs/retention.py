@@ -51,7 +51,7 @@ def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
         for event in events
         if isinstance(event.change, ReportedChange) and isinstance(event.change.event, Peaks)
     )
-    content_bytes += sum(len(event.kept_diarization or "") for event in events)
+    content_bytes += record.kept_bytes
     if record.transcript is not None:
         content_bytes += EMBEDDING_BYTES * len(record.transcript.prints)
     return JOB_BYTES + content_bytes + _edit_history_bytes(record.history)

@@ -349,7 +349,7 @@ class Service:
             job.options, job.record.owner, kept=job.record.kept
         )
         mixed = options.channels is ChannelMode.MIX  # separate ones are diarized one by one
-        if job.record.kept and options.diarize and mixed:
+        if job.record.kept and options.diarize and job.options.recognise and mixed:
             options = replace(options, keeps_diarization=True)
         return self._engine.plan(options, job.audio_info.total_s, precision)
 

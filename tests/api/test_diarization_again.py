@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from service_process import Server, check_problem, run_command
+from two_fronts_and_node import Fronts
 from vibevoice_asr_client import Client
 from vibevoice_asr_client.codes import TranscriptChanged
 from wheel_recordings import clip_wav
@@ -128,6 +129,9 @@ def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Serve
     answer = diarize(embedded, undiarized, num_speakers=2)
     check_problem(answer, 409, "diarization_not_kept")
     assert "num_speakers" in answer.json()["hint"]
+    assert "without diarization" in answer.json()["detail"]
+    private = embedded.done(clip_wav("beckett"), recognise="false")
+    check_problem(diarize(embedded, private, num_speakers=2), 409, "diarization_not_kept")
     check_problem(diarize(embedded, "nobody-s", num_speakers=2), 404, "job_not_found")
 
 
@@ -145,6 +149,23 @@ def test_command_and_client_diarize_a_job_again(embedded: Server, play_job: str)
     refused = run_command(unclear, text=True)
     assert refused.returncode == 1
     assert "'num_speakers' cannot be combined" in refused.stderr
+
+
+@pytest.mark.slow
+def test_job_of_another_node_is_diarized_again_by_any_front(tmp_path: Path, journal: str) -> None:
+    with Fronts(tmp_path, journal, engine="moonshine") as fronts:
+        job_id = fronts.done(clip_wav("endgame_nagg_nell"))
+        one, another = fronts.fronts
+        assert len(diarize(one, job_id, num_speakers=1).json()["speakers"]) == 1
+        words = said(another, job_id)
+        assert (
+            len(diarize(another, job_id, {"If-Match": '"1"'}, num_speakers=3).json()["speakers"])
+            == 3
+        )
+        assert said(one, job_id) == words
+        check_problem(diarize(one, job_id, {"If-Match": '"1"'}), 412, "transcript_changed")
+        edit(one, job_id, {"op": "undo"})
+        assert {speaker for speaker, *_ in lines(another, job_id)} == {"Speaker_0"}
 
 
 @pytest.mark.slow

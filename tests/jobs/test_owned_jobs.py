@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,13 +11,26 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.interfaces.request_options import SpeakerCounts
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.local_jobs import LocalJobStore
-from sidecar.jobs.owned_jobs import OwnedJobs, TranscriptEditor
+from sidecar.jobs.owned_jobs import (
+    SPLIT_ATTEMPTS,
+    EditsNotCarried,
+    OwnedJobs,
+    TranscriptEditor,
+)
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.transcript import Finished, Segment, Transcript
+from sidecar.transcripts.diarized_pieces import DiarizedPiece, DiarizedPieces, SegmentPart
+from sidecar.transcripts.transcript import (
+    KEPT_DIARIZATION,
+    Finished,
+    ResumePoint,
+    Segment,
+    Transcript,
+)
 from sidecar.transcripts.transcript_edits import (
     RedoStep,
     RenameSpeaker,
@@ -28,11 +42,14 @@ from sidecar.transcripts.transcript_edits import (
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
-def done_in(store: JobEventLog, caller: Identity = ANONYMOUS) -> JobRecord:
-    """A job with a transcript."""
+def done_in(store: JobEventLog, caller: Identity = ANONYMOUS, kept: str = "") -> JobRecord:
+    """A job with a transcript, and what its engine ``kept`` of the diarization."""
     record = submitted(owner=caller.owner)
     store.add(record)
     store.append(record.id, StartedChange())
+    if kept:
+        point = ResumePoint(3.0, KEPT_DIARIZATION, state={"data": kept})
+        store.append(record.id, ReportedChange(point, 1.0))
     return store.append(record.id, ReportedChange(Finished(SAID), 1.0))
 
 
@@ -83,6 +100,52 @@ async def test_slow_result_rendering_for_one_owner_does_not_delay_another() -> N
 def editor_of(store: JobEventLog) -> TranscriptEditor:
     jobs = LocalJobStore(store, None, None)  # type: ignore[arg-type]
     return TranscriptEditor(OwnedJobs(jobs), jobs, None)  # type: ignore[arg-type]
+
+
+class DiarizingProbe:
+    """A probe that gives every word to a speaker of its own, while others do something."""
+
+    def __init__(self, meanwhile: list[Callable[[], object]]) -> None:
+        self.meanwhile, self.asked = meanwhile, list[str]()
+
+    async def diarized(
+        self, identity: Identity, kept: str, found: Transcript, places: Any, count: Any
+    ) -> tuple[bytes, list[str]]:
+        self.asked.append(found.text)
+        if self.meanwhile:
+            self.meanwhile.pop()()
+        ends = len(found.segments[0].text)
+        parts = [(0, 2), (2, ends)] if places is None else [(0, ends)]
+        pieces = tuple(
+            DiarizedPiece(0.0, 1.0, at, None, 0, at, at + 1, (SegmentPart(0, *part, 0, 0, False),))
+            for at, part in enumerate(parts)
+        )
+        return DiarizedPieces(pieces, ()).to_bytes(), []
+
+
+async def test_diarization_is_computed_anew_if_an_edit_came_first_and_refused_for_a_revision() -> (
+    None
+):
+    store = JobEventLog()
+    job = done_in(store, kept="kept")
+
+    def edited() -> None:
+        step = (RewriteSegment(0, f"edit {store.get(job.id).history.revision}"),)
+        store.append(job.id, EditedChange(step))
+
+    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([edited])  # type: ignore[arg-type]
+    editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
+    _, after, lost = await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
+    assert probe.asked[1:] == ["edit 0"]
+    assert [one.text for one in after.segments] == ["ed", "it 0"]
+    assert lost == EditsNotCarried((), 0)
+    probe.meanwhile.append(edited)
+    with pytest.raises(errors.TranscriptChanged):
+        await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2), {after.history.revision})
+    assert store.get(job.id).history.revision == 3
+    probe.meanwhile += [edited] * SPLIT_ATTEMPTS
+    with pytest.raises(errors.TranscriptChanged):
+        await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
 
 
 async def test_edit_is_computed_once_and_not_on_the_event_loop(

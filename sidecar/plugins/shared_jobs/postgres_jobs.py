@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -61,6 +62,9 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
+_KEPT_BYTES = """
+    SELECT coalesce(max(octet_length(change)), 0) FROM vibevoice.events
+    WHERE job = %s AND kind = 'checkpoint'"""
 _LAST_RESUME_POINT = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     WHERE job = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"""
@@ -277,13 +281,14 @@ class PostgresJobStore:
         after = apply_event(record, event)
         if after is record:
             return await self.get(record.id)
+        ((kept_bytes,),) = await self._database.fetch(_KEPT_BYTES, (record.id,))
         edited = await self._database.call(
             "edit_1",
             record.id,
             record.seq,
             self._rows.encrypt_event(record.id, event.worn),
             event.at,
-            retained_bytes(after),
+            retained_bytes(replace(after, kept_bytes=kept_bytes)),
             self._rows.encrypt_summary(after),
         )
         if edited != [(True,)]:
