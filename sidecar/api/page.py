@@ -236,6 +236,7 @@ class PageEngine(RenderedBody):
     steerable: bool = Field(description="True if it supports hotwords and a prompt.")
     hotwords: bool = Field(description="True if it supports hotwords without a prompt.")
     counted: bool = Field(description="True if it supports the number of speakers.")
+    words: bool = Field(description="True if word times are no more work.")
     planned: bool = Field(description="True if its memory is planned: see /v1/estimate.")
 
 

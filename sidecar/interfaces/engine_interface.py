@@ -124,12 +124,12 @@ class EngineSpec(ModelSpec):
 
     ``steerable``: it takes a prompt and, unless ``prompt_only``, a temperature, a limit of tokens
     and windows. ``hotwords``: it takes these without a prompt. ``counted``: it takes the number of
-    speakers. ``together``: the maximum of recordings at once, of each server if they are
-    ``remote``: as many threads call `transcribe`. ``sessions``: the maximum of live sessions in one
-    process; an engine with any is a `live.runtime.live_scheduler.LiveEngine`. ``translates``: into
-    English. ``resumes``: version of its resume points, changed whenever their meaning changes; an
-    engine that has one is a `ResumableEngine`. ``by_voices``: its speaker labels come from
-    `diarization/` only.
+    speakers. ``words``: word times are no more work. ``together``: the maximum of recordings at
+    once, of each server if they are ``remote``: as many threads call `transcribe`. ``sessions``:
+    the maximum of live sessions in one process; an engine with any is a
+    `live.runtime.live_scheduler.LiveEngine`. ``translates``: into English. ``resumes``: version of
+    its resume points, changed whenever their meaning changes; an engine that has one is a
+    `ResumableEngine`. ``by_voices``: its speaker labels come from `diarization/` only.
     """
 
     sample_rate: int
@@ -138,6 +138,7 @@ class EngineSpec(ModelSpec):
     prompt_only: bool = False
     hotwords: bool = False
     counted: bool = False
+    words: bool = False
     together: int = 1
     remote: bool = False
     translates: bool = False

@@ -52,12 +52,23 @@ _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
 
 @dataclass(frozen=True, slots=True)
 class SubtitleCue:
-    """Subtitle from ``start_ms`` to ``end_ms``; ``segment`` is its source."""
+    """Subtitle from ``start_ms`` to ``end_ms``; ``segment`` is its source.
+
+    ``words``: of each line, in parts that are not broken and may end in a space. ``prefix``: text
+    before the first.
+    """
 
     start_ms: int
     end_ms: int
-    lines: tuple[str, ...]
+    words: tuple[Sequence[Word], ...]
     segment: Segment
+    prefix: str = ""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the text of each line."""
+        first, *others = ("".join(word.text for word in line).strip() for line in self.words)
+        return (f"{self.prefix}{first}", *others)
 
 
 class _SegmentLayout:
@@ -84,10 +95,6 @@ class _SegmentLayout:
         short = self.atoms[last - 1].end - self.atoms[first].start < MIN_CUE_S
         return _CUE_COST + _SHORT_CUE_COST * short + _CUE_OVER_PAUSE_COST * pauses
 
-    def said(self, first: int, last: int) -> str:
-        """Return the text of the atoms from ``first`` to before ``last``."""
-        return "".join(atom.text for atom in self.atoms[first:last]).strip()
-
 
 def build_cues(
     transcript: Transcript, segment_prefix: Callable[[Segment], str] = lambda segment: ""
@@ -110,10 +117,9 @@ def _segment_cues(segment: Segment, prefix: str) -> Iterable[SubtitleCue]:
     text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
-        upper, *lower = _break_into_lines(text, first, last)
-        lines = (f"{prefix}{upper}", *lower)
+        lines = _break_into_lines(text, first, last)
         start, end = inside[0].start, max(atom.end for atom in inside)
-        yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment)
+        yield SubtitleCue(to_ms(start), to_ms(min(end, start + MAX_CUE_S)), lines, segment, prefix)
 
 
 def _segment_atoms(segment: Segment) -> list[Word]:
@@ -136,9 +142,13 @@ def _segment_atoms(segment: Segment) -> list[Word]:
         times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
             if found and not word_timing.may_break(found[-1].text, part[0]):
-                found[-1] = Word(found[-1].start, end, found[-1].text + part)
+                whole = found[-1]
+                least = min(
+                    (one.confidence for one in (whole, word) if one.confidence), default=None
+                )
+                found[-1] = Word(whole.start, end, whole.text + part, least)
             else:
-                found.append(Word(begin, end, part))
+                found.append(Word(begin, end, part, word.confidence))
         before = start
     return found
 
@@ -150,7 +160,7 @@ def _wrap_atom(word: Word, most: int) -> list[Word]:
     parts = word_timing.split_columns(word.text.rstrip(), most)
     parts[-1] += " " * word.text.endswith(" ")
     times = word_timing.spread_over_time(parts, word.start, word.end)
-    return [Word(*time, part) for part, time in zip(parts, times, strict=True)]
+    return [Word(*time, part, word.confidence) for part, time in zip(parts, times, strict=True)]
 
 
 def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
@@ -206,17 +216,17 @@ def _break_cost_between(before: str, after: str) -> float:
     return _BREAK_BEFORE_CONJUNCTION_COST if word in _CONJUNCTIONS else _BREAK_ANYWHERE_COST
 
 
-def _break_into_lines(text: _SegmentLayout, first: int, last: int) -> tuple[str, ...]:
-    """Return the text of a cue on one line or two, as even as a sensible cut allows."""
+def _break_into_lines(text: _SegmentLayout, first: int, last: int) -> tuple[Sequence[Word], ...]:
+    """Return the atoms of a cue on one line or two, as even as a sensible cut allows."""
     if text.columns(first, last) <= text.room:
-        return (text.said(first, last),)
+        return (text.atoms[first:last],)
     fitting = [
         at
         for at in range(first + 1, last)
         if text.columns(first, at) <= text.room and text.columns(at, last) <= MAX_LINE_COLUMNS
     ]
     at = min(fitting, key=lambda at: _unevenness(text, first, at, last))
-    return text.said(first, at), text.said(at, last)
+    return text.atoms[first:at], text.atoms[at:last]
 
 
 def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:

@@ -44,6 +44,9 @@ _DOUBLE_COMMA = re.compile(r"(?<!\s)\s*+,(?:\s*+,)+")
 
 MIN_CONFIDENCE = 0.001
 """The lowest value of three digits that has a logarithm."""
+DOUBTFUL_CONFIDENCE = 0.7
+"""Of the words below it more than one in four is wrong, of the others one in forty
+(`python -m bench.accuracy --no-library --confidence`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class Word:
     end: float
     text: str
     confidence: float | None = field(default=None, compare=False)
+
+    @property
+    def doubtful(self) -> bool:
+        """Return whether it is marked as perhaps wrong."""
+        return self.confidence is not None and self.confidence < DOUBTFUL_CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)

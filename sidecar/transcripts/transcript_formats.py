@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues, to_ms
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import Segment, Transcript, Word
 from sidecar.transcripts.word_timing import split_columns, text_columns
 
 T = TypeVar("T")
@@ -166,11 +166,12 @@ def to_srt(transcript: Transcript, name: str) -> str:
 
 def to_vtt(transcript: Transcript, name: str) -> str:
     """Render WebVTT. If diarized, with voice tags: ``<v Speaker_0>``, and for a named speaker
-    ``<v.Speaker_0 Nell>``, with the label as a class."""
+    ``<v.Speaker_0 Nell>``, with the label as a class. A word whose confidence is low has the class
+    ``doubtful``."""
     blocks = ["WEBVTT\n"]
     for cue in build_cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
-        text = _escaped("\n".join(cue.lines))
+        text = "\n".join("".join(map(_vtt_word, line)).strip() for line in cue.words)
         if transcript.diarized and cue.segment.is_speech:
             label = speaker_label(cue.segment.speaker)
             called = _escaped(_without_line_breaks(transcript.name_of(cue.segment.speaker) or ""))
@@ -253,6 +254,13 @@ def _subtitle_prefix(transcript: Transcript, segment: Segment) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _vtt_word(word: Word) -> str:
+    if not word.doubtful:
+        return _escaped(word.text)
+    said = word.text.rstrip()
+    return f"<c.doubtful>{_escaped(said)}</c>{word.text[len(said) :]}"
 
 
 def _without_line_breaks(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor, script
@@ -19,6 +20,7 @@ from test_page import TOKEN, opened
 from wheel_recordings import clip_wav
 
 from sidecar.auth.token_issuing import TokenIssuer
+from sidecar.transcripts.transcript import DOUBTFUL_CONFIDENCE
 
 KEY = "0123456789abcdef" * 4
 PLACE = "const audio = document.querySelector('audio'); return [audio.currentTime, audio.paused]"
@@ -811,6 +813,25 @@ def test_page_shows_the_language_of_the_engine_and_where_it_runs(
     assert "English" not in visitor.sees("#main .title", "moonshine").text
     visitor.opens(start_server(engine="upstream", upstream="http://127.0.0.1:9"))
     visitor.sees(".status", "Sent to another server")
+
+
+def test_page_underlines_the_words_that_may_be_wrong(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(engine="moonshine")
+    samples, rate = soundfile.read(Path(get_assets_path()) / "endgame_nagg_nell.wav", dtype="int16")
+    both = np.concatenate([samples[: 8 * rate], samples[8 * rate : 15 * rate][::-1]])
+    soundfile.write(visitor.folder / "backwards.wav", both, rate)
+    visitor.opens(server)
+    visitor.sees(".status", "on this computer")  # the page knows that words cost nothing
+    visitor.sends(visitor.folder / "backwards.wav")
+    visitor.sees(".doubtful", "Words with a dotted line may be wrong.")
+    [job] = server.jobs()
+    segments = server.transcript(job["id"])["segments"]
+    words = [word for segment in segments for word in segment["words"]]
+    doubtful = [word for word in words if word["confidence"] < DOUBTFUL_CONFIDENCE]
+    assert 0 < len(doubtful) < len(words)
+    visitor.until(f"CSS.highlights.get('doubtful')?.size === {len(doubtful)}", "underlined")
 
 
 def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:

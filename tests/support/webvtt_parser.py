@@ -11,6 +11,7 @@ _TIMES = re.compile(
 _TAG = re.compile(r"<v(?:\.[^\s<>&.]+)* ((?:[^<>&\n]|&[a-z]+;)+)>")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&lrm;": "\u200e", "&rlm;": "\u200f"}
 _ENTITY = re.compile(r"&[a-z]+;")
+_CLASS = re.compile(r"<c(?:\.[^\s<>&.]+)+>([^<>]+)</c>")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def _cue(block: str) -> VttCue:
 
 
 def _text(line: str) -> str:
+    line = _CLASS.sub(r"\1", line)
     assert "<" not in line
     assert ">" not in line
     bare = _ENTITY.sub(lambda entity: "" if entity[0] in _ENTITIES else "&", line)

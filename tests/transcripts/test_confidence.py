@@ -84,8 +84,8 @@ def test_confidence_is_in_json_and_read_back_by_clients_and_fronts() -> None:
         assert numbers(second) == [None, ""]
 
 
-def test_formats_other_than_json_are_unchanged_by_confidence() -> None:
-    for name in FORMATS.keys() - {"json"}:
+def test_formats_other_than_json_and_vtt_are_unchanged_by_confidence() -> None:
+    for name in FORMATS.keys() - {"json", "vtt"}:
         without = render_transcript(replace(FOUND, segments=(BARE, FOUND.segments[1])), name)
         assert render_transcript(FOUND, name) == without
 
@@ -104,7 +104,7 @@ def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
     piece = SpeechSegment(0, 0, 16_000, 16_000, end=48_000)
     assembler.add(piece)
     found = RecognitionHypothesis(SURE.text, SURE.words, language="en", likelihood=0.6)
-    assembler.settle(piece, found, (), 0.0, 0.0)
+    assembler.set_final(piece, found, (), 0.0, 0.0)
     (final,) = assembler.due()
     assert isinstance(final, live_events.Final)
     assert numbers(final.segment) == SAID

@@ -103,6 +103,13 @@ def test_vtt_has_voices_and_escapes_markup():
     )
 
 
+def test_vtt_word_of_low_confidence_has_the_class_doubtful():
+    words = (Word(0.0, 0.4, "Tom", 0.9), Word(0.5, 0.8, "&Co", 0.69), Word(0.8, 1.0, "left.", 0.7))
+    talk = transcript(Segment(0.0, 1.0, "Tom &Co left.", 0, words))
+    assert "\n<v Speaker_0>Tom <c.doubtful>&amp;Co</c> left.\n" in render_transcript(talk, "vtt")
+    assert "\nSpeaker_0: Tom &Co left.\n" in render_transcript(talk, "srt")
+
+
 def test_subtitle_times_go_beyond_99_hours():
     late = transcript(Segment(360_000.0, 360_001.9999, "Late."))
     assert "100:00:00,000 --> 100:00:02,000" in render_transcript(late, "srt")

@@ -1,8 +1,10 @@
-/** Words that are looked for and the word that is heard, marked in the text without any element:
+/** Words that are looked for, that are perhaps wrong, and the word that is heard, marked in the text without any element:
  * drawn by `CSS.highlights`, and only where the rows are in sight. */
 
 /** Marks beyond the rows in sight are not drawn; of one letter there may be ten thousand. */
 const MOST = 2000;
+/** Of the words below this confidence more than one in four is wrong (the service's WebVTT has it, too). */
+const DOUBTFUL_CONFIDENCE = 0.7;
 
 export class Marks {
   #textOf;
@@ -10,6 +12,7 @@ export class Marks {
   #isSeen;
   #query = null;
   #hits = [];
+  #doubtful = [];
   #hit = -1;
   #drawing = 0;
 
@@ -23,7 +26,7 @@ export class Marks {
   }
 
   close() {
-    for (const name of ["word", "found", "found-now"]) globalThis.CSS?.highlights?.delete(name);
+    for (const name of ["word", "found", "found-now", "doubtful"]) globalThis.CSS?.highlights?.delete(name);
   }
 
   /** Look for words, from the first again. */
@@ -36,6 +39,7 @@ export class Marks {
 
   /** The lines are others now. */
   again() {
+    this.#doubtful = this.#textOf().flatMap(doubtfulOf);
     this.#hits = [];
     if (this.#query)
       this.#textOf().forEach((line, index) => {
@@ -59,12 +63,8 @@ export class Marks {
     if (this.#drawing) return;
     this.#drawing = requestAnimationFrame(() => {
       this.#drawing = 0;
-      const ranges = [];
-      for (const hit of this.#hits) {
-        if (this.#isSeen(hit.index)) ranges.push(this.#range(hit));
-        if (ranges.length >= MOST) break;
-      }
-      mark("found", ranges);
+      mark("doubtful", this.#rangesInSight(this.#doubtful));
+      mark("found", this.#rangesInSight(this.#hits));
       const now = this.#hits[this.#hit];
       mark("found-now", now ? [this.#range(now)] : []);
     });
@@ -73,6 +73,15 @@ export class Marks {
   /** The word that is heard; null for none. */
   word(place) {
     mark("word", place ? [this.#range(place)] : []);
+  }
+
+  #rangesInSight(places) {
+    const ranges = [];
+    for (const place of places) {
+      if (this.#isSeen(place.index)) ranges.push(this.#range(place));
+      if (ranges.length >= MOST) break;
+    }
+    return ranges;
   }
 
   #range({ index, start, end }) {
@@ -87,6 +96,14 @@ function mark(name, ranges) {
   if (!globalThis.CSS?.highlights) return;
   if (known.length) CSS.highlights.set(name, new Highlight(...known));
   else CSS.highlights.delete(name);
+}
+
+/** Where the words of a segment stand that are perhaps wrong. Pure. */
+export function doubtfulOf(segment, index) {
+  if (!segment?.words?.some(({ confidence }) => confidence < DOUBTFUL_CONFIDENCE)) return [];
+  return placesOf(segment)
+    .filter((place, number) => place && segment.words[number].confidence < DOUBTFUL_CONFIDENCE)
+    .map((place) => ({ index, ...place }));
 }
 
 /** Where each word of a segment stands in its text; null for one that is not in it. Pure. */

@@ -3,6 +3,7 @@
 import { nameOf } from "./aside.js";
 import { Chosen, NotDone, Steps } from "./edits.js";
 import { Search } from "./finder.js";
+import { doubtfulOf } from "./marks.js";
 import { Overview } from "./overview.js";
 import { Player } from "./player.js";
 import { save } from "./saving.js";
@@ -138,6 +139,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
     view.current.update(segments);
   }, [segments, revision]);
   const lanes = useMemo(() => voices(segments), [segments, revision]);
+  const doubtful = useMemo(() => segments.some((one, index) => doubtfulOf(one, index).length), [segments, revision]);
   const silent = shown.final && !segments.length && shown.metadata?.no_speech !== false;
   return html`
     ${(shown.final || !job.live) && html`<div class="deck">
@@ -149,6 +151,7 @@ export function Reading({ job, shown, file, recordings, people, say }) {
       </div>
       <${NotDone} wrong=${shown.wrong} editing=${editing} />
     </div>`}
+    ${shown.final && doubtful && html`<p class="quiet doubtful">Words with a dotted line may be wrong.</p>`}
     ${silent && html`<p class="quiet">No speech was found in this recording.</p>`}
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
     ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "Waiting in the queue." : "Transcribing. Speakers may still change."}</p>`}

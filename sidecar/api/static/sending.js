@@ -54,7 +54,8 @@ export class Sending {
 
   async #sendOne({ key: which, file, name, options }) {
     try {
-      const job = await client().submit(file, options, { key: which, name });
+      const words = this.#store.state.about?.engine.words && { words: true };
+      const job = await client().submit(file, { ...words, ...options }, { key: which, name });
       if (this.#stopped.has(which)) {
         await client().cancel(job.id);
         return;

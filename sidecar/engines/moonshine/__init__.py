@@ -41,6 +41,7 @@ SPEC = engine_interface.EngineSpec(
     by_voices=True,
     counted=True,
     hotwords=True,
+    words=True,
     requires=("moonshine_voice", "onnxruntime"),
     # with users who mostly listen; `live.runtime.load_shedding` measures how many may speak
     sessions=500,
