@@ -105,7 +105,7 @@ def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
     assembler.add(piece)
     found = RecognitionHypothesis(SURE.text, SURE.words, language="en", likelihood=0.6)
     assembler.set_final(piece, found, (), 0.0, 0.0)
-    (final,) = assembler.due()
+    (final,) = assembler.due_events()
     assert isinstance(final, live_events.Final)
     assert numbers(final.segment) == SAID
     assert [word.start for word in final.segment.words] == [1.0, 2.0]
