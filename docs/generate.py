@@ -225,7 +225,9 @@ probabilities that the model gave the tokens of a text; with Whisper that of a w
 its tokens, that of a segment of a recording, as of one cut at a change of speakers, the geometric
 mean of its words. There is none for corrected text, music and noise, from Voxtral and from servers
 with OpenAI's API. It is not calibrated: compare it within one model only
-([of the embedded engine's words](performance.md#the-embedded-engine), how many are right).
+([of the embedded engine's words](performance.md#the-embedded-engine), how many are right). Words
+below 0.7 have a dotted line on the page and, where word times were asked for, the class `doubtful`
+in WebVTT: `<c.doubtful>less</c>`.
 
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
