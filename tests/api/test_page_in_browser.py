@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor, script
 from moonshine_voice import get_assets_path
+from recordings import wav
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN, opened
 from wheel_recordings import clip_wav
@@ -862,16 +863,35 @@ def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
 
 def test_page_offers_the_options_of_the_engine(visitor: Visitor, start_server: StartServer) -> None:
     for server, shown in (
-        (start_server(), []),
-        (start_server(engine="upstream", upstream="http://127.0.0.1:9"), ["speak", "Names"]),
+        (start_server(), ["channel"]),
+        (
+            start_server(engine="upstream", upstream="http://127.0.0.1:9"),
+            ["speak", "Names", "channel"],
+        ),
     ):
         visitor.opens(server)
         visitor.sees(".intake .quiet")  # what the engine can do is known
         engine = server.client.get("/v1/page/about").json()["engine"]
-        assert engine["steerable"] is bool(shown)
+        assert engine["steerable"] is ("Names" in shown)
         labels = visitor.all(".fields label")
         found = " ".join(str(one.get_attribute("textContent")) for one in labels)
-        assert [word for word in ("speak", "Names") if word in found] == shown
+        assert [word for word in ("speak", "Names", "channel") if word in found] == shown
+
+
+def test_channels_of_a_call_are_separated_if_the_option_is_on(
+    visitor: Visitor, server: Server
+) -> None:
+    channels = (bytes([128 + level, 128 - level] * 8000 * 3) for level in (20, 60))
+    call = wav(
+        bytes(itertools.chain(*zip(*channels, strict=True))), channels=2, rate=16_000, bits=8
+    )
+    visitor.opens(server)
+    visitor.sees(".options summary", "Options").click()
+    visitor.sees(".options label.check", "channel").click()
+    visitor.drops("call.wav", call)
+    visitor.has_rows(2 * 3)
+    names = "Left 1", "Left 2", "Right 1", "Right 2"  # two speakers in turn on each
+    wait_until(lambda: all(name in visitor.text() for name in names), "names of channels")
 
 
 GONE = json.dumps(

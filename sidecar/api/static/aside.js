@@ -227,7 +227,6 @@ function Options({ state, store }) {
   const count = Object.keys(options).length;
   const languages = about?.engine.languages ?? [];
   const follows = (capability) => !about || about.engine.steerable || about.engine[capability];
-  if (about && languages.length === 1 && !follows("counted")) return null; // there is nothing to choose
   return html`<details class="options">
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
@@ -241,6 +240,8 @@ function Options({ state, store }) {
       ${follows("hotwords") && html`<label>Names and terms that may be said
         <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
       </label>`}
+      <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />
+        One person on each channel, as in recorded calls</label>
     </div>
   </details>`;
 }

@@ -19,6 +19,11 @@ import { about, clock, counted, languageOf, stateOf, trouble } from "./words.js"
 const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
 /** What a service warns of whose only language is probably another than the recording's. */
 const DOUBTFUL = "language_doubtful";
+
+/** What a person on the page can do about a warning, in place of the words for programs. */
+const ADVICE = {
+  channels_differ: "Each channel seems to have its own speaker. With the option “One person on each channel” their words and names are exact: switch it on under Options, and add the recording again.",
+};
 /** What the page can write by itself. */
 const PLAIN = "Text for Word (no times)";
 const OWN_FORMATS = {
@@ -50,7 +55,7 @@ export function Pane({ state, recordings, say }) {
     ${problem && html`<${Trouble} error=${problem} />`}
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
     ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been transcribed until then is gone.</p>`}
-    ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${one.message}</p>`)}
+    ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${ADVICE[one.code] ?? one.message}</p>`)}
     ${job && shown && !shown.error && html`<${Reading} job=${job} shown=${shown} file=${recordings.files.get(job.id)} recordings=${recordings} people=${state.about?.people} say=${say} />`}
   </main>`;
 }

@@ -48,6 +48,9 @@ NATIVE_FIELDS = (
     "max_speakers",
     "max_tokens",
     "windows",
+    "track",
+    "channels",
+    "channel_names",
 )
 """Fields that OpenAI's API does not have."""
 VAD_FIELD = "chunking_strategy"

@@ -121,6 +121,19 @@ def test_response_of_every_format_is_the_golden_one(fmt: str, server: Server) ->
         assert raw.text == raw.parse() == GOLDEN[fmt]
 
 
+def test_separate_channels_are_named_as_speakers(server: Server) -> None:
+    stereo = wav(b"\1\0\2\1" * 16_000, channels=2)
+    answer = sdk(server).audio.transcriptions.create(
+        file=("call.wav", stereo),
+        model="whisper-1",
+        response_format="diarized_json",
+        extra_body={"channels": "separate", "channel_names": "Agent"},
+    )
+    segments = answer.segments  # type: ignore[union-attr]
+    assert {segment.speaker for segment in segments} == {"Agent", "Right"}
+    assert not hasattr(answer, "warnings")
+
+
 @pytest.mark.anywhere
 def test_diarized_stream_is_the_golden_one(server: Server) -> None:
     fields = {"model": "whisper-1", "stream": "true", "response_format": "diarized_json"}
