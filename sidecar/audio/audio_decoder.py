@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.channels import ChannelMix, SelectedChannel
+from sidecar.audio.channels import ChannelMix, ChannelSurvey, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover
@@ -208,13 +208,13 @@ def open_audio(
     rate: int,
     max_s: float,
     track: int | None = None,
-    channel: SelectedChannel | None = None,
+    channel: SelectedChannel | ChannelSurvey | None = None,
     links_within_s: float = LINK_SEARCH_LIMIT_S,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     ``track``: number of the audio track, from 1; None: the first that can be decoded.
-    ``channel``: the only one to decode; None: all are mixed.
+    ``channel``: the only one to decode, or the survey of all; None: they are mixed.
     ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
 
     Raises:

@@ -1,14 +1,13 @@
-"""Channels of a recording: all of them mixed, or one; and whether it matters which.
+"""Channels of a recording: all of them mixed, or one without the bleed of the others.
 
-`ChannelMix` and `SelectedChannel` make the mixer of each part of a recording, and measure the
-channels as these are decoded.
+`ChannelMix`, `ChannelSurvey` and `SelectedChannel` make the mixer of each part of a recording.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import permutations
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.audio import Block
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Frames = npt.NDArray[np.float32]
+    Mask = npt.NDArray[np.bool_]
 
 _PIECE_S = 0.25
 _DEAD_ENERGY = 1e-6
@@ -33,6 +33,19 @@ _DOMINANCE = 10.0
 _MIN_DOMINATED_S, _MIN_DOMINATED_SHARE = 1.0, 0.6
 """Seconds in which each of two channels dominates, and the share of all speech in which one does:
 in music and in a room with two microphones it is less."""
+
+_FRAME_S = 0.1
+_QUIETER = 4.0
+"""Ratio of the energies of two channels, the quieter of which may have only bleed: 6 dB."""
+_MIN_BLEED_FRAMES, _MIN_PREDICTABLE = 20, 0.15
+"""Frames in which bleed is looked for, and the share of a channel's energy there that another one
+predicts: speech of its own has a twentieth or less, by chance."""
+_BLEED_MARGIN, _MAX_BLEED = 6.0, 0.3
+"""Energy above that of the usual bleed from which a channel has speech of its own, and the most
+energy, as a share of the other channel's, that is taken for bleed."""
+_HOLD_FRAMES, _MEDIAN_FRAMES, _REACH_FRAMES = 2, 5, 2
+"""Frames for which a room holds the sound of another channel; in the majority of which a channel is
+open; and by which it opens early and closes late."""
 
 
 class Mixer(Protocol):
@@ -81,95 +94,266 @@ class _MeasuredPair:
 
     def mix(self, frames: Frames) -> Block:
         """Mix, and add the energies of the pieces."""
-        for piece in _pieces(frames, self._piece):
-            self._energies.extend(_energies(piece))
+        import numpy as np
+
+        if len(frames):
+            for piece in np.array_split(_bounded(frames), max(1, len(frames) // self._piece)):
+                self._energies.extend(piece.var(axis=0).tolist())
         return self._mixer.mix(frames)
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelComparison:
-    """Channels that need no transcription beside the selected one. ``same``: they have the same
-    sound; ``silent``: they have no signal."""
-
-    same: tuple[int, ...] = ()
-    silent: tuple[int, ...] = ()
-
-
-class SelectedChannel:
-    """Channel number ``number``, from 0, of ``count``. It is compared with those behind it.
+class ChannelSurvey:
+    """Measure of ``count`` channels over the whole recording, before one of them is selected.
 
     A part of the recording may have other channels: it is silent in those that it lacks, and those
     that it has besides are mixed into the last.
     """
 
-    def __init__(self, number: int, count: int) -> None:
-        self.number, self._count = number, count
-        self._loudest = [0.0] * count
-        self._differences = dict.fromkeys(range(number + 1, count), 0.0)
-        """Energy of the loudest piece in which another channel differs from this one."""
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.parts: list[SurveyedPart] = []
 
     def __call__(self, rate: int, channels: int) -> Mixer:
         """Return the mixer of a part."""
-        return _ChannelSelector(self, rate, channels, self._count)
-
-    def compare(self, piece: Frames) -> None:
-        """Compare the channels of some frames, which have as many as the recording."""
-        import numpy as np
-
-        energies = _energies(piece)
-        self._loudest = [max(pair) for pair in zip(self._loudest, energies, strict=True)]
-        for other, before in self._differences.items():
-            difference = piece[:, self.number] - piece[:, other]
-            energy = float(np.dot(difference, difference)) / len(piece)
-            if energy > _ALIKE_ENERGY * min(energies[self.number], energies[other]):
-                self._differences[other] = max(before, energy)
+        self.parts.append(SurveyedPart(rate, channels, self.count))
+        return self.parts[-1]
 
     @property
-    def comparison(self) -> ChannelComparison:
-        """Return the result for the whole recording, once it is decoded."""
-        least = _DEAD_ENERGY * max(self._loudest)
-        if not least:
-            return ChannelComparison()
-        silent = [one for one in self._differences if self._loudest[one] <= least]
-        same = [one for one, energy in self._differences.items() if energy <= least]
-        return ChannelComparison(tuple(one for one in same if one not in silent), tuple(silent))
+    def silent(self) -> list[int]:
+        """Return the channels without a signal; none if no channel has one."""
+        loudest = self._loudest()
+        least = _DEAD_ENERGY * max(loudest)
+        return [one for one in range(self.count) if least and loudest[one] <= least]
+
+    @property
+    def same(self) -> dict[int, int]:
+        """Return the channels that have the sound of an earlier one, with that one."""
+        least, silent, found = _DEAD_ENERGY * max(self._loudest()), self.silent, dict[int, int]()
+        for one in range(self.count):
+            for other in range(one):
+                apart = max((part.differences[other, one] for part in self.parts), default=0.0)
+                if apart <= least and not {one, other} & {*silent, *found}:
+                    found[one] = other
+        return found if least else {}
+
+    def _loudest(self) -> list[float]:
+        energies = [part.energies.max(axis=0) for part in self.parts if len(part.energies)]
+        return (
+            [max(float(one[at]) for one in energies) for at in range(self.count)]
+            if energies
+            else [0.0] * self.count
+        )
+
+    def open_frames(self, number: int) -> list[Mask]:
+        """Return, for the frames of each part, whether a channel has more than the bleed of the
+        others."""
+        import numpy as np
+
+        found = [np.ones(len(part.energies), np.bool_) for part in self.parts]
+        for other in range(self.count):
+            if other != number and (most := self._bleed(number, other)):
+                for mask, part in zip(found, self.parts, strict=True):
+                    mask &= part.is_open(number, other, most)
+        return found
+
+    def _bleed(self, number: int, other: int) -> float:
+        """Return the most energy that another channel's bleed has in a channel, as a share of its
+        energy there; 0 if there is none."""
+        import numpy as np
+
+        shared, own, count = (
+            sum(part.bleed[number, other][at] for part in self.parts) for at in range(3)
+        )
+        if count < _MIN_BLEED_FRAMES or shared < _MIN_PREDICTABLE * own:
+            return 0.0
+        ratios = np.concatenate([part.quieter_ratios(number, other) for part in self.parts])
+        return min(_MAX_BLEED, _BLEED_MARGIN * float(np.median(ratios))) if len(ratios) else 0.0
+
+
+class SurveyedPart:
+    """Part of a recording whose channels are measured frame by frame."""
+
+    def __init__(self, rate: int, channels: int, count: int) -> None:
+        import numpy as np
+
+        self.frame = max(2, round(_FRAME_S * rate))
+        """Samples of a frame."""
+        self.differences = {(a, b): 0.0 for a in range(count) for b in range(a + 1, count)}
+        """Energy of the loudest frame in which two channels differ."""
+        self._fit = _FittedChannels(rate, channels, count)
+        self._count, self._energies = count, array("f")
+        self._rest: Frames = np.zeros((0, count), np.float32)
+        self._window = np.hanning(self.frame).astype(np.float32)[:, np.newaxis]
+        self._quieter = {pair: _Predictability() for pair in permutations(range(count), 2)}
+
+    @property
+    def energies(self) -> Frames:
+        """Return the energies, shape (frames, channels)."""
+        import numpy as np
+
+        return np.frombuffer(self._energies, np.float32).reshape(-1, self._count)
+
+    @property
+    def bleed(self) -> dict[tuple[int, int], tuple[float, float, int]]:
+        """Return, for each two channels, how much energy of the first one the second one predicts,
+        of how much, in how many frames in which the first is much quieter."""
+        return {pair: one.result for pair, one in self._quieter.items()}
+
+    def mix(self, frames: Frames) -> Block:
+        """Measure the channels; return the first one."""
+        import numpy as np
+
+        frames = self._fit.fit(frames)
+        waiting = np.concatenate([self._rest, _bounded(frames)])
+        whole = len(waiting) // self.frame
+        self._rest = waiting[whole * self.frame :].copy()
+        for frame in waiting[: whole * self.frame].reshape(whole, self.frame, self._count):
+            self._measure(frame)
+        return frames[:, 0].copy()
+
+    def _measure(self, frame: Frames) -> None:
+        import numpy as np
+
+        energies = frame.var(axis=0).tolist()
+        self._energies.extend(energies)
+        for (one, other), before in self.differences.items():
+            energy = float(np.square(frame[:, one] - frame[:, other]).mean())
+            if energy > _ALIKE_ENERGY * min(energies[one], energies[other]):
+                self.differences[one, other] = max(before, energy)
+        spectra = None
+        for (one, other), quieter in self._quieter.items():
+            if energies[other] > max(_QUIETER * energies[one], _DEAD_ENERGY):
+                if spectra is None:
+                    spectra = np.fft.rfft(frame * self._window, axis=0)
+                quieter.add(spectra[:, one], spectra[:, other])
+
+    def quieter_ratios(self, number: int, other: int) -> Frames:
+        """Return the energies of a channel, as shares of another one's, in the frames in which that
+        one has speech and this one is much quieter."""
+        own, others = self.energies[:, number], self.energies[:, other]
+        taken = (others > _ACTIVE_ENERGY * others.max(initial=0.0)) & (others > _QUIETER * own)
+        found: Frames = own[taken] / others[taken]
+        return found
+
+    def is_open(self, number: int, other: int, most: float) -> Mask:
+        """Return for each frame whether a channel has more than bleed of another one, which is at
+        most the share ``most`` of the energy there."""
+        import numpy as np
+
+        own, others = self.energies[:, number], self.energies[:, other].copy()
+        active = others > _ACTIVE_ENERGY * others.max(initial=0.0)
+        for late in range(1, _HOLD_FRAMES + 1):
+            others[late:] = np.maximum(others[late:], self.energies[:-late, other])
+            active[late:] |= active[:-late]
+        opened = ~active | (own > most * others)
+        voted = _count_around(opened, _MEDIAN_FRAMES // 2) > _MEDIAN_FRAMES / 2
+        found: Mask = _count_around(voted, _REACH_FRAMES) > 0
+        return found
+
+
+def _count_around(mask: Mask, reach: int) -> npt.NDArray[np.float64]:
+    """Return how many are set in a mask from ``reach`` before each place to ``reach`` after it."""
+    import numpy as np
+
+    counted = np.convolve(mask, np.ones(2 * reach + 1)) if len(mask) else np.zeros(2 * reach)
+    return counted[reach : reach + len(mask)]
+
+
+class _Predictability:
+    """Share of a channel that another one predicts by a fixed filter: their coherence."""
+
+    def __init__(self) -> None:
+        self._cross: npt.NDArray[np.complex128] | None = None
+        self._count = 0
+
+    def add(self, own: npt.NDArray[np.complex128], other: npt.NDArray[np.complex128]) -> None:
+        """Add the spectra of a frame."""
+        import numpy as np
+
+        if self._cross is None:
+            self._cross = np.zeros(len(own), np.complex128)
+            self._own, self._other = np.zeros((2, len(own)))
+        self._cross += own * other.conj()
+        self._own += np.abs(own) ** 2
+        self._other += np.abs(other) ** 2
+        self._count += 1
+
+    @property
+    def result(self) -> tuple[float, float, int]:
+        """Return the energy that is predicted, that of the channel, and the number of frames."""
+        import numpy as np
+
+        if self._cross is None:
+            return 0.0, 0.0, 0
+        shared = np.abs(self._cross) ** 2 / np.maximum(self._other, 1e-30)
+        return float(shared.sum()), float(self._own.sum()), self._count
+
+
+class SelectedChannel:
+    """Channel number ``number``, from 0, of those that were surveyed; silent where it has only
+    bleed of others."""
+
+    def __init__(self, number: int, survey: ChannelSurvey) -> None:
+        self._number, self._survey = number, survey
+        self._open = survey.open_frames(number)
+        self._parts = 0
+
+    def __call__(self, rate: int, channels: int) -> Mixer:
+        """Return the mixer of the next part."""
+        import numpy as np
+
+        at, self._parts = self._parts, self._parts + 1
+        known = at < len(self._open)  # the file may have grown
+        opened = self._open[at] if known else np.ones(0, np.bool_)
+        frame = max(2, round(_FRAME_S * rate))
+        fit = _FittedChannels(rate, channels, self._survey.count)
+        return _ChannelSelector(fit, self._number, opened, frame)
 
 
 class _ChannelSelector:
-    """Mixer that returns one channel of a part, and has the channels compared."""
+    """Mixer that returns one channel, faded out in the frames that are not ``opened``."""
 
-    def __init__(self, selected: SelectedChannel, rate: int, channels: int, count: int) -> None:
-        self._selected, self._count = selected, count
-        self._piece = max(1, round(_PIECE_S * rate))
-        surplus = channels - count + 1
-        self._rest = ChannelMixer(rate, surplus) if surplus > 1 else None
+    def __init__(self, fit: _FittedChannels, number: int, opened: Mask, frame: int) -> None:
+        self._fit, self._number, self._frame = fit, number, frame
+        self._opened = opened
+        self._position = 0
 
     def mix(self, frames: Frames) -> Block:
         """Return the samples of the channel."""
         import numpy as np
 
+        samples: Block = self._fit.fit(frames)[:, self._number].copy()
+        if not self._opened.all() and len(samples):
+            times = (self._position + np.arange(len(samples))) / self._frame - 0.5
+            frames_at = np.arange(len(self._opened))
+            samples *= np.interp(times, frames_at, self._opened).astype(np.float32)
+        self._position += len(samples)
+        return samples
+
+
+class _FittedChannels:
+    """Frames of a part with as many channels as the recording has."""
+
+    def __init__(self, rate: int, channels: int, count: int) -> None:
+        self._count = count
+        surplus = channels - count + 1
+        self._rest = ChannelMixer(rate, surplus) if surplus > 1 else None
+
+    def fit(self, frames: Frames) -> Frames:
+        """Return the frames, shape (samples, count)."""
+        import numpy as np
+
         last = self._count - 1
         if self._rest is not None:
             rest = self._rest.mix(frames[:, last:])
-            frames = np.concatenate([frames[:, :last], rest[:, np.newaxis]], axis=1)
-        elif frames.shape[1] < self._count:
-            lacking = self._count - frames.shape[1]
-            frames = np.pad(frames, ((0, 0), (0, lacking)))
-        for piece in _pieces(frames, self._piece):
-            self._selected.compare(piece)
-        return frames[:, self._selected.number].copy()
+            return np.concatenate([frames[:, :last], rest[:, np.newaxis]], axis=1)
+        lacking = self._count - frames.shape[1]
+        return np.pad(frames, ((0, 0), (0, lacking))) if lacking else frames
 
 
-def _pieces(frames: Frames, length: int) -> Iterator[Frames]:
-    """Yield finite samples in [-1, 1] of pieces of about ``length`` frames."""
+def _bounded(frames: Frames) -> Frames:
+    """Return finite samples in [-1, 1]."""
     import numpy as np
 
-    if len(frames):
-        bounded = np.clip(np.nan_to_num(frames), -1.0, 1.0)
-        yield from np.array_split(bounded, max(1, len(frames) // length))
-
-
-def _energies(piece: Frames) -> list[float]:
-    """Return the variance of each channel."""
-    found: list[float] = piece.var(axis=0).tolist()
-    return found
+    bounded: Frames = np.clip(np.nan_to_num(frames), -1.0, 1.0)
+    return bounded

@@ -1,8 +1,9 @@
 """Transcription of a recording channel by channel, by any engine.
 
-The channels are transcribed one after the other. Only with the last one the segments of all are
-reported, in order of time. Progress and resume points count in seconds of the recording, each of
-which is done once all channels are.
+The recording is decoded once to survey its channels, and then once for each that is neither silent
+nor the same as another. These are transcribed one after the other. Only with the last one the
+segments of all are reported, in order of time. Progress and resume points count in seconds of the
+recording, each of which is done once all channels are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, Decoder
-from sidecar.audio.channels import SelectedChannel
+from sidecar.audio.channels import ChannelSurvey, SelectedChannel
 from sidecar.audio.loudness import PeakMeter
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.transcripts.channel_merge import (
@@ -53,6 +54,7 @@ CHANNELS_DIFFER = Notice(
 )
 
 ResumePoints = Sequence[ResumePoint] | None
+SurveyChannels = Callable[[ChannelSurvey], float | None]
 OpenChannel = Callable[[SelectedChannel], AbstractContextManager[DecodedAudio]]
 TranscribeAudio = Callable[
     [DecodedAudio, TranscribeOptions, ResumePoints], Iterator[TranscriptionEvent]
@@ -61,47 +63,50 @@ TranscribeAudio = Callable[
 
 @dataclass(frozen=True, slots=True)
 class _DoneChannel:
-    """Transcript of a channel, its peaks, and the channels that need none of their own."""
+    """Transcript of a channel, and its peaks."""
 
     number: int
     transcript: Transcript
-    peaks: bytes = b""
-    same: tuple[int, ...] = ()
-    silent: tuple[int, ...] = ()
+    peaks: bytes
 
     def to_state(self) -> dict[str, Any]:
         """Return the state of a resume point."""
         finished = to_wire(Finished(self.transcript))
         peaks = base64.b64encode(self.peaks).decode()
-        lists = {"same": [*self.same], "silent": [*self.silent]}
-        return {"channel": self.number, "finished": finished, "peaks": peaks, **lists}
+        return {"channel": self.number, "finished": finished, "peaks": peaks}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> _DoneChannel:
         """Return the channel of `to_state`."""
         finished = cast(Finished, from_wire(state["finished"]))
         peaks = base64.b64decode(state["peaks"])
-        rest = tuple(state["same"]), tuple(state["silent"])
-        return cls(state["channel"], finished.transcript, peaks, *rest)
+        return cls(state["channel"], finished.transcript, peaks)
 
 
 class ChannelTranscription:
     """Transcription of the channels of a recording, ``count`` in number. Iterate `events`.
 
-    ``open_channel``: decodes one channel. ``transcribe``: yields the engine's events about its
-    audio, with the resume points of this channel alone; `None` for none.
+    ``survey``: decodes the recording for a survey of its channels; returns its seconds, None if it
+    was cancelled. ``open_channel``: decodes one channel. ``transcribe``: yields the engine's events
+    about its audio, with the resume points of this channel alone; `None` for none.
     """
 
     def __init__(
         self,
         count: int,
         options: TranscribeOptions,
+        survey: SurveyChannels,
         open_channel: OpenChannel,
         transcribe: TranscribeAudio,
     ) -> None:
         self._count, self._given_names = count, options.channel_names
         self._options = replace(options, channels=ChannelMode.MIX, channel_names=())
+        self._survey_channels = survey
         self._open_channel, self._transcribe = open_channel, transcribe
+        self._survey = ChannelSurvey(count)
+        self._total_s = 0.0
+        self._channels: list[int] = []
+        """Channels that are transcribed."""
         self._done: list[_DoneChannel] = []
         self._form = ""
         """Format of the engine's resume points, once it has made one."""
@@ -114,21 +119,26 @@ class ChannelTranscription:
         """Yield the events of the whole recording, without `Finished` if the engine ends early. The
         segments of resume points are in their states alone: the next attempt reports them anew."""
         points = self._restore(resume_points or ())
-        while waiting := self._waiting:
-            selected = SelectedChannel(waiting[0], self._count)
-            with self._open_channel(selected) as audio:
+        total_s = self._survey_channels(self._survey)
+        if total_s is None:
+            return
+        self._total_s, survey = total_s, self._survey
+        unheard = {*survey.silent, *survey.same}
+        self._channels = [number for number in range(self._count) if number not in unheard]
+        for number in self._channels[len(self._done) :]:
+            last = number == self._channels[-1]
+            with self._open_channel(SelectedChannel(number, survey)) as audio:
                 finished = yield from self._events_of_channel(
-                    audio, None if resume_points is None else points, last=len(waiting) == 1
+                    audio, None if resume_points is None else points, last=last
                 )
                 self.truncated |= audio.truncated
             if finished is None:
                 return
-            found, peaks = selected.comparison, audio.peaks.since(0)
-            done = _DoneChannel(waiting[0], finished, peaks, found.same, found.silent)
+            done = _DoneChannel(number, finished, audio.peaks.since(0))
             self._done.append(done)
             points = []
-            if resume_points is not None and self._form and self._waiting:
-                at_s = self._progress(0.0, None).audio_s_done
+            if resume_points is not None and self._form and not last:
+                at_s = self._progress(0.0).audio_s_done
                 yield ResumePoint(at_s, self._form, state=done.to_state())
         if len(self._done) > 1:
             levels = zip_longest(*(one.peaks for one in self._done), fillvalue=0)
@@ -147,12 +157,6 @@ class ChannelTranscription:
                 points.clear()
         return points
 
-    @property
-    def _waiting(self) -> list[int]:
-        """Return the channels that are still to be transcribed."""
-        over = {number for one in self._done for number in (one.number, *one.same, *one.silent)}
-        return [number for number in range(self._count) if number not in over]
-
     def _events_of_channel(
         self, audio: DecodedAudio, points: ResumePoints, *, last: bool
     ) -> Generator[TranscriptionEvent, None, Transcript | None]:
@@ -169,38 +173,34 @@ class ChannelTranscription:
             match event:
                 case Finished(transcript):
                     return transcript
-                case Progress(done_s, total_s):
-                    yield self._progress(done_s, total_s)
+                case Progress(done_s):
+                    yield self._progress(done_s)
                 case ResumePoint(audio_s, form):
                     self._form = form
-                    at_s = self._progress(audio_s, audio.total_s).audio_s_done
+                    at_s = self._progress(audio_s).audio_s_done
                     yield ResumePoint(at_s, form, state={"point": to_wire(event)})
                 case SegmentReady() if last:
                     yield from merged.add(event)
         return None
 
-    def _progress(self, done_s: float, total_s: float | None) -> Progress:
+    def _progress(self, done_s: float) -> Progress:
         """Return the progress of all channels if so much of the next one is done."""
-        done, count = len(self._done), len(self._done) + len(self._waiting)
-        if done:
-            total_s = self._done[0].transcript.duration
-        return Progress.of((done * (total_s or 0.0) + done_s) / count, total_s)
+        done_s += len(self._done) * self._total_s
+        return Progress.of(done_s / len(self._channels), self._total_s)
 
     def _transcript(self) -> Transcript:
         """Return the transcript of all channels that are done."""
-        done = self._done
-        same = [number for one in done for number in one.same]
-        if len(done) == 1 and len(same) == self._count - 1:
+        done, same = self._done, self._survey.same
+        if len(same) == self._count - 1:
             message = "All channels of the recording have the same sound: it was transcribed once."
             return done[0].transcript.with_notice(Notice(CHANNELS_SAME, message))
         channels = [TranscribedChannel(self._name(one.number), one.transcript) for one in done]
-        copies = ", ".join(
-            f"{self._name(number)} that of {self._name(one.number)}"
-            for one in done
-            for number in one.same
-        )
-        notices = [Notice(CHANNELS_SAME, f"Channels have the same sound: {copies}.")][: len(same)]
-        return merge_channels(channels).with_notice(*notices)
+        merged = merge_channels(channels)
+        if not same:
+            return merged
+        copies = ", ".join(f"{self._name(one)} that of {self._name(same[one])}" for one in same)
+        message = f"Channels have the same sound: {copies}."
+        return merged.with_notice(Notice(CHANNELS_SAME, message))
 
     def _name(self, number: int) -> str:
         return channel_name(number, self._count, self._given_names)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
-from sidecar.audio.channels import SelectedChannel
+from sidecar.audio.channels import ChannelSurvey, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
@@ -198,7 +198,9 @@ class WorkerOperations:
         settled = message.get("settled")
         points = settled and [cast(ResumePoint, transcript.from_wire(one)) for one in settled]
 
-        def open_audio(channel: SelectedChannel | None = None) -> audio_decoder.DecodedAudio:
+        def open_audio(
+            channel: SelectedChannel | ChannelSurvey | None = None,
+        ) -> audio_decoder.DecodedAudio:
             with self.reads.reading():
                 return audio_decoder.open_audio(
                     request.fds[0],
@@ -220,8 +222,15 @@ class WorkerOperations:
                 points,
             )
 
+        def survey(channels: ChannelSurvey) -> float | None:
+            with open_audio(channels) as audio:
+                for _ in WatchedAudio(audio, self.reads):
+                    if request.is_cancelled():
+                        return None
+                return audio.done_s
+
         if facts.channels > 1:
-            channels = ChannelTranscription(facts.channels, options, open_audio, events)
+            channels = ChannelTranscription(facts.channels, options, survey, open_audio, events)
             recording = TranscribedRecording(channels, options)
             yield from recording.messages(channels.events(points))
             return

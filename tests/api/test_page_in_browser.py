@@ -889,7 +889,7 @@ def test_channels_of_a_call_are_separated_if_the_option_is_on(
     visitor.sees(".options summary", "Options").click()
     visitor.sees(".options label.check", "channel").click()
     visitor.drops("call.wav", call)
-    visitor.has_rows(2 * 3)
+    visitor.sees("#main .title", "4 speakers")
     names = "Left 1", "Left 2", "Right 1", "Right 2"  # two speakers in turn on each
     wait_until(lambda: all(name in visitor.text() for name in names), "names of channels")
 

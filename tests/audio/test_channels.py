@@ -7,7 +7,7 @@ import pytest
 from recordings import run_ffmpeg, wav
 
 from sidecar.audio.audio_decoder import open_audio, probe_audio
-from sidecar.audio.channels import ChannelMix, SelectedChannel
+from sidecar.audio.channels import ChannelMix, ChannelSurvey, SelectedChannel
 
 RATE = 16_000
 NOISE = np.random.default_rng(1)
@@ -29,20 +29,26 @@ def file_of(folder: Path, *channels: np.ndarray) -> Path:
     return path
 
 
-def decoded(path: Path, channel: SelectedChannel | None) -> np.ndarray:
+def decoded(path: Path, channel: SelectedChannel | ChannelSurvey) -> np.ndarray:
     with path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
         with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0, channel=channel) as audio:
             return np.concatenate(list(audio))
 
 
-def selected(number: int, *channels: np.ndarray, count: int | None = None) -> SelectedChannel:
-    channel = SelectedChannel(number, count or len(channels))
-    mixer = channel(RATE, len(channels))
-    frames = np.stack(channels, axis=1)
-    for at in range(0, len(frames), 10_000):
-        mixer.mix(frames[at : at + 10_000])
-    return channel
+def surveyed(*channels: np.ndarray, block: int = 10_007) -> ChannelSurvey:
+    survey = ChannelSurvey(len(channels))
+    mixed_by(survey, *channels, block=block)
+    return survey
+
+
+def mixed_by(
+    maker: SelectedChannel | ChannelSurvey, *channels: np.ndarray, block: int
+) -> np.ndarray:
+    mixer, frames = maker(RATE, len(channels)), np.stack(channels, axis=1)
+    return np.concatenate(
+        [mixer.mix(frames[at : at + block]) for at in range(0, len(frames), block)]
+    )
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
@@ -51,8 +57,10 @@ def test_selected_channel_is_decoded_alone(ending: str, tmp_path: Path) -> None:
     if ending != "wav":
         run_ffmpeg("-i", path, path.with_suffix(f".{ending}"))
     path = path.with_suffix(f".{ending}")
+    survey = ChannelSurvey(2)
+    decoded(path, survey)
     for number, expected in enumerate((VOICE, OTHER)):
-        found = decoded(path, SelectedChannel(number, 2))
+        found = decoded(path, SelectedChannel(number, survey))
         assert np.allclose(found, expected, atol=1e-4)
 
 
@@ -66,32 +74,63 @@ def test_probe_counts_channels(ending: str, tmp_path: Path) -> None:
 
 def test_equal_channels_are_found_the_same_and_dead_ones_silent() -> None:
     noise = 1e-4 * speech()
-    found = selected(0, VOICE, VOICE + 0.02 * OTHER, OTHER, NOTHING, noise).comparison
-    assert (found.same, found.silent) == ((1,), (3, 4))
+    survey = surveyed(VOICE, VOICE + 0.02 * OTHER, OTHER, NOTHING, noise, OTHER)
+    assert (survey.same, survey.silent) == ({1: 0, 5: 2}, [3, 4])
 
 
 def test_word_on_one_channel_only_makes_channels_different() -> None:
     with_word = VOICE.copy()
     with_word[RATE : RATE + RATE // 5] += 0.1 * OTHER[: RATE // 5]
-    assert selected(0, VOICE, with_word).comparison.same == ()
+    assert surveyed(VOICE, with_word).same == {}
 
 
 def test_channels_of_silence_are_neither_same_nor_silent() -> None:
-    found = selected(0, NOTHING, NOTHING).comparison
-    assert (found.same, found.silent) == ((), ())
+    survey = surveyed(NOTHING, NOTHING)
+    assert (survey.same, survey.silent) == ({}, [])
 
 
-def test_channel_is_compared_with_later_ones_only() -> None:
-    assert selected(1, VOICE, OTHER, OTHER).comparison.same == (2,)
+def in_turn(seconds: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
+    """Two who speak for three seconds each, with a word of both at once in the last second."""
+    each = np.repeat([1.0, 0.0, 1.0, 0.0], 3 * RATE).astype(np.float32)
+    both = np.zeros(len(each), np.float32)
+    both[-RATE:] = 1.0
+    level = 1e-4 * NOISE.standard_normal((2, len(each))).astype(np.float32)
+    left, right = speech(seconds), speech(seconds)
+    return left * np.maximum(each, both) + level[0], right * (1 - each) + level[1]
+
+
+@pytest.mark.parametrize("bleed_db", [-30, -20, -12])
+def test_bleed_of_another_speaker_is_silenced_and_own_speech_stays(bleed_db: float) -> None:
+    left, right = in_turn()
+    gain, late = 10 ** (bleed_db / 20), 80  # samples from one microphone to the other
+    channels = left + gain * np.roll(right, late), right + gain * np.roll(left, late)
+    survey = surveyed(*channels)
+    found = [mixed_by(SelectedChannel(one, survey), *channels, block=7001) for one in (0, 1)]
+    for own, kept, with_bleed, speaks in zip(
+        (left, right), found, channels, (slice(0, 3), slice(3, 6)), strict=True
+    ):
+        at = slice(speaks.start * RATE, speaks.stop * RATE)
+        assert np.allclose(kept[at], with_bleed[at], atol=1e-6), "own speech"
+        quiet = np.abs(own).reshape(-1, RATE).max(axis=1) < 0.01
+        tenths = kept.reshape(-1, RATE)[quiet].reshape(-1, RATE // 10)
+        assert len(tenths) >= 50
+        assert (np.square(tenths).mean(axis=1) < 1e-9).mean() > 0.6, "all but the ends of turns"
+    assert np.allclose(found[0][-RATE // 2 :], channels[0][-RATE // 2 :], atol=1e-6), "both at once"
+
+
+def test_speech_that_is_quieter_than_another_but_no_bleed_is_kept() -> None:
+    loud, quiet = speech(12.0), 0.1 * speech(12.0)
+    survey = surveyed(loud, quiet)
+    assert np.array_equal(mixed_by(SelectedChannel(1, survey), loud, quiet, block=7001), quiet)
 
 
 def test_part_with_fewer_channels_is_silent_in_the_others() -> None:
-    mixer = SelectedChannel(1, 2)(RATE, 1)
+    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 1)
     assert not mixer.mix(VOICE[:, np.newaxis]).any()
 
 
 def test_part_with_more_channels_has_them_in_the_last() -> None:
-    mixer = SelectedChannel(1, 2)(RATE, 3)
+    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 3)
     found = mixer.mix(np.stack((NOTHING, VOICE, OTHER), axis=1))
     assert np.allclose(found, (VOICE + OTHER) / 2, atol=1e-6)
 

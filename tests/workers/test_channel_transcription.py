@@ -10,7 +10,7 @@ from recordings import wav
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, open_audio, probe_audio
-from sidecar.audio.channels import SelectedChannel
+from sidecar.audio.channels import ChannelSurvey, SelectedChannel
 from sidecar.engines.scripted_engine import ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import (
@@ -48,8 +48,13 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
     with stereo.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
 
-        def open_channel(channel: SelectedChannel) -> DecodedAudio:
+        def open_channel(channel: SelectedChannel | ChannelSurvey) -> DecodedAudio:
             return open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=60.0, channel=channel)
+
+        def survey(channels: ChannelSurvey) -> float:
+            with open_channel(channels) as audio:
+                assert sum(map(len, audio))
+                return audio.done_s
 
         def run(
             points: Sequence[ResumePoint] | None = (), cancelled: Callable[[], bool] = lambda: False
@@ -65,7 +70,9 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
                 return engine.transcribe_from(points, request)
 
             options = TranscribeOptions(channel_names=("Agent", "Caller"))
-            work = ChannelTranscription(facts.channels, options, open_channel, engine_events)
+            work = ChannelTranscription(
+                facts.channels, options, survey, open_channel, engine_events
+            )
             # As over the wire and from the disk.
             return [from_wire(to_wire(event)) for event in work.events(points)]
 
