@@ -277,7 +277,11 @@ EDIT: dict[str, Any] = {
         ),
         example={"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Nell"}]},
     ),
-    **openapi.parameters(openapi.header("If-Match", _ETAG, "Revision to edit. Default: any.")),
+    **openapi.parameters(
+        openapi.header(
+            "If-Match", _ETAG, "Revision to edit. Default: any; required after a diarization."
+        )
+    ),
 }
 DIARIZE: dict[str, Any] = {
     **openapi.request_body(

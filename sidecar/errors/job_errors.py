@@ -85,7 +85,7 @@ class DiarizationNotKept(SidecarError, code="diarization_not_kept", kind=ErrorKi
 
 
 class TranscriptChanged(SidecarError, code="transcript_changed", kind=ErrorKind.PRECONDITION):
-    """Edit of a transcript that was edited after the revision in 'If-Match'."""
+    """Edit of a transcript that was edited after the revision in 'If-Match', or diarized again."""
 
     default_detail = "The transcript has another revision than 'If-Match' names."
     default_hint = (

@@ -327,11 +327,12 @@ class TranscriptEditor:
         """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
         it, the job after it, and the splits by voice. A step without effect makes no revision.
 
-        ``revisions``: those that the transcript may have; None: any.
+        ``revisions``: those that the transcript may have; None: any. Operations need them once the
+        history has a diarization, since which indexes and numbers they mean is not known otherwise.
 
         Raises:
             errors.SidecarError: as `OwnedJobs.transcript`.
-            errors.TranscriptChanged: it has another revision.
+            errors.TranscriptChanged: it has another revision, or was diarized again.
             errors.EditImpossible, errors.EditsFull: the step cannot be applied.
             errors.VoicesNotKept: a speaker cannot be split by voice.
             errors.DiskFull, errors.SpoolUnwritable: it is applied, but cannot be persisted for now.
@@ -339,6 +340,11 @@ class TranscriptEditor:
         for attempt in itertools.count(1):
             record, before = await self._jobs.transcript(identity, job_id)
             _check_revision(record, revisions)
+            if revisions is None and isinstance(request, tuple) and record.history.diarized_again:
+                raise errors.TranscriptChanged(
+                    "The transcript was diarized again, so its segments and speakers may have "
+                    "other numbers; an edit needs 'If-Match' now."
+                )
             step, splits = await self._resolve_request(identity, before, request)
             after = await self._in_turn(identity, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]

@@ -1,7 +1,8 @@
 """Edits of a transcript, with undo and redo. Pure.
 
-Operations refer to segments by their index and to speakers by their number. Neither ever shifts, so
-later operations can use the same indexes and numbers. Operations are applied in order, all or none.
+Operations refer to segments by their index and to speakers by their number. Only `DiarizeAgain`
+shifts them (and its undo and redo), so later operations can use the same indexes and numbers until
+then. Operations are applied in order, all or none.
 
 Operations that were applied together are one entry and are undone together. An edit after an undo
 discards the undone entries.
@@ -323,6 +324,13 @@ class EditHistory:
         """Yield the operations that are in effect, the last one first."""
         for entry in reversed(self.entries[: self.applied]):
             yield from reversed(entry.operations)
+
+    @property
+    def diarized_again(self) -> bool:
+        """Return whether a diarization is in effect or was undone: clients may have read other
+        indexes and numbers than those of now."""
+        operations = (one for entry in self.entries for one in entry.operations)
+        return any(isinstance(one, DiarizeAgain) for one in operations)
 
     @property
     def undone(self) -> int:

@@ -136,8 +136,11 @@ def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Serve
 
 
 def test_command_and_client_diarize_a_job_again(embedded: Server, play_job: str) -> None:
-    edit(embedded, play_job, {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"})
+    rename = {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"}
     with closing(Client(embedded.url)) as client:
+        with pytest.raises(TranscriptChanged, match="diarized again"):
+            client.edit(play_job, [rename])
+        client.edit(play_job, [rename], client.history(play_job)["revision"])
         assert len(client.diarize(play_job, min_speakers=3)["speakers"]) == 3
         with pytest.raises(TranscriptChanged):
             client.diarize(play_job, 2, revision=0)

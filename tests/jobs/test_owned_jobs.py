@@ -196,6 +196,39 @@ async def test_edit_overtaken_by_another_is_computed_again(monkeypatch: pytest.M
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
 
 
+async def test_edit_without_a_revision_is_refused_if_segments_may_have_other_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = JobEventLog()
+    job = done_in(store, kept="kept")
+    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([])  # type: ignore[arg-type]
+    editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(transcript: Transcript, operations: Any) -> Transcript:
+        if isinstance(operations[0], RewriteSegment):
+            begun.set()
+            go_on.wait()
+        return apply_operations(transcript, operations)
+
+    monkeypatch.setattr(transcript_edits, "apply_operations", slow)
+    editing = asyncio.ensure_future(editor.edit(ANONYMOUS, job.id, (RewriteSegment(0, "other"),)))
+    await until(begun.is_set)
+    await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
+    go_on.set()
+    with pytest.raises(errors.TranscriptChanged):
+        await editing
+    assert [one.text for one in store.get(job.id).segments] == ["sa", "id"]
+    with pytest.raises(errors.TranscriptChanged, match="diarized again"):
+        await editor.edit(ANONYMOUS, job.id, (RenameSpeaker(0, "Nell"),))
+    await editor.edit(ANONYMOUS, job.id, UndoStep())
+    with pytest.raises(errors.TranscriptChanged, match="diarized again"):
+        await editor.edit(ANONYMOUS, job.id, (RenameSpeaker(0, "Nell"),))
+    revision = store.get(job.id).history.revision
+    _, after, _ = await editor.edit(ANONYMOUS, job.id, (RewriteSegment(0, "other"),), {revision})
+    assert [one.text for one in after.segments] == ["other"]
+
+
 async def test_many_edits_of_one_owner_do_not_delay_those_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
