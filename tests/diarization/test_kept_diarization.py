@@ -203,6 +203,23 @@ def test_event_among_the_speech_keeps_its_words_and_has_no_other_ones() -> None:
     assert said(one) == said(edited)
 
 
+def test_segment_beside_the_dominant_speaker_stays_one() -> None:
+    kept, transcript = kept_of(PEOPLE, fitted=True)
+    words = tuple(Word(start, start + 0.4, "beside") for start in (19.0, 19.5, 20.0))
+    third = int(kept.found.persons[-1].max())
+    aside = Segment(19.0, 20.4, "beside beside beside", third, words)
+    segments = sorted([*transcript.segments, aside], key=lambda one: (one.start, one.end))
+    whole = replace(transcript, segments=tuple(segments))
+    places = [*kept.places]
+    places.insert(segments.index(aside), (len(kept.lines), 0, 3))
+    more = KeptDiarization(kept.found, kept.end_s, [*kept.lines, aside], places, fitted=True)
+    for number in (1, 3, None):
+        again, _, _ = diarized(KeptDiarization.from_bytes(more.to_bytes()), whole, number)
+        texts = [one.text for one in again.segments]
+        assert texts.count(aside.text) == 1
+        assert sorted(said(again)) == sorted(said(whole))
+
+
 def test_recording_without_speech_is_kept_and_diarized() -> None:
     empty = KeptDiarization(WindowSpeakers(), 3.0, [], [])
     kept = KeptDiarization.from_bytes(empty.to_bytes())

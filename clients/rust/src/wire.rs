@@ -98,6 +98,12 @@ pub struct Options {
     /// How many speak, 1 to 20.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_speakers: Option<u32>,
+    /// How many speak at least, instead of `num_speakers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_speakers: Option<u32>,
+    /// How many speak at most, instead of `num_speakers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_speakers: Option<u32>,
     /// Whether to label the speakers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diarize: Option<bool>,

@@ -6,6 +6,8 @@
  * @typedef {object} Options
  * @property {string} [language] "auto", or a tag such as "en"
  * @property {number} [num_speakers] 1 to 20
+ * @property {number} [min_speakers] a limit instead of `num_speakers`
+ * @property {number} [max_speakers] a limit instead of `num_speakers`
  * @property {boolean} [diarize] label the speakers
  * @property {"balanced" | "accurate"} [diarization]
  * @property {string} [hotwords] names and terms to expect

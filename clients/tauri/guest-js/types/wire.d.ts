@@ -11,6 +11,14 @@ export type Options = {
      */
     num_speakers?: number | undefined;
     /**
+     * a limit instead of `num_speakers`
+     */
+    min_speakers?: number | undefined;
+    /**
+     * a limit instead of `num_speakers`
+     */
+    max_speakers?: number | undefined;
+    /**
      * label the speakers
      */
     diarize?: boolean | undefined;
