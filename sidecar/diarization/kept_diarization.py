@@ -299,7 +299,9 @@ def _units(
     for number, (word, text) in enumerate(zip(words, texts, strict=True)):
         end = begin + len(text)
         of = (number, number + 1) if len(words) == len(segment.words) else (0, len(segment.words))
-        origin = number if same else sum(one.start < word.start for one in recognized)
+        origin = number
+        if number and not same:  # the first stands for all up to it, so that none is left out
+            origin = sum(one.start < word.start for one in recognized)
         yield _Unit(
             replace(word),  # of its own: words are told apart by identity
             SegmentPart(at, begin, end, *of, space and not begin),

@@ -273,6 +273,8 @@ def test_no_word_is_lost_or_doubled_whatever_was_edited_before(
                 text = "".join(word.text for word in one.words)
                 assert "".join(text.split()) == "".join(one.text.split())
         assert all(first <= last for _, first, last in places)
+        for (line, _, last), (other, first, _) in itertools.pairwise(places):
+            assert first == (last if line == other else 0)
 
 
 KEPT = {
