@@ -107,7 +107,7 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
                 if time.monotonic() > deadline:
                     raise errors.AudioTooLong()
             claimed = audio.done_s
-        return AudioInfo(container.name, decoder, claimed, audio.decoder.channels)
+        return AudioInfo(container.name, decoder, claimed, max(1, audio.decoder.channels))
 
 
 def _check_track(track: int | None, tracks: Sequence[AudioTrack]) -> None:

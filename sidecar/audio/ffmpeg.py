@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -312,15 +313,22 @@ class FfmpegProcess:
 
 class FfmpegChain:
     """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks and the
-    channels are those of the first."""
+    channels are those of the first link that has audio."""
 
     def __init__(self, start_processes: Sequence[Callable[[], FfmpegProcess]]) -> None:
-        self._start_processes = start_processes
-        self._process = start_processes[0]()
+        self._waiting, self._failures = deque(start_processes), list[AudioUndecodable]()
+        self._had_audio = self.truncated = False
+        """``truncated``: whether a link is incomplete or damaged, once it is decoded."""
+        self._process = self._waiting.popleft()()
+        try:
+            while self._waiting and not self._process.channels:
+                deque(self._blocks_of_link(), maxlen=0)
+                self._start_next()
+        except BaseException:
+            self.close()
+            raise
         self.header = RecordingHeader(tracks=self._process.header.tracks)
         self.track, self.channels = self._process.track, self._process.channels
-        self.truncated = False
-        """Whether a link is incomplete or damaged, once it is decoded."""
 
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks of all links; one without audio is left out.
@@ -329,18 +337,24 @@ class FfmpegChain:
             errors.AudioDecodeTimeout: there is no output for too long.
             errors.AudioUndecodable: no link has audio.
         """
-        failures = []
-        for number, start_process in enumerate(self._start_processes):
-            if number:
-                self._process.close()
-                self._process = start_process()
-            try:
-                yield from self._process
-            except AudioUndecodable as failure:
-                failures.append(failure)
-            self.truncated |= self._process.truncated
-        if len(failures) == len(self._start_processes):
-            raise failures[0]
+        yield from self._blocks_of_link()
+        while self._waiting:
+            self._start_next()
+            yield from self._blocks_of_link()
+        if not self._had_audio:
+            raise self._failures[0]
+
+    def _start_next(self) -> None:
+        self._process.close()
+        self._process = self._waiting.popleft()()
+
+    def _blocks_of_link(self) -> Iterator[Block]:
+        try:
+            yield from self._process
+            self._had_audio = True
+        except AudioUndecodable as failure:
+            self._failures.append(failure)
+        self.truncated |= self._process.truncated
 
     def close(self) -> None:
         """End the process."""

@@ -1,6 +1,7 @@
 """Recordings as recorders and people leave them: joined, cut, streamed, with lies in the header."""
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from recordings import SECONDS, Studio, wav
 from service_process import PATIENCE_S
 from uploads import decoded, upload
 
+from sidecar import errors
 from sidecar.audio import audio_decoder, stream_links
 from sidecar.audio.audio_decoder import open_audio, probe_audio
 from sidecar.audio.audio_format import MP3
@@ -263,6 +265,28 @@ def test_ogg_links_of_different_codecs_and_joined_flac_files_are_decoded(encoded
     opus, vorbis = encoded("ogg", "-c:a", "libopus"), encoded("ogg", "-c:a", "libvorbis")
     check(decoded(opus + vorbis), 2 * SECONDS)
     check(decoded(encoded("flac") + encoded("flac", "-ar", 44_100)), 2 * SECONDS)
+
+
+@pytest.mark.parametrize("codec", ["libopus", "flac"])
+def test_chained_ogg_whose_first_link_has_no_audio_has_the_channels_of_the_next(
+    codec: str, encoded: Encode, tmp_path: Path
+) -> None:
+    mono, stereo = (encoded("ogg", "-c:a", codec, "-ac", count) for count in (1, 2))
+    headers = mono[: [page.start() for page in re.finditer(b"OggS", mono)][2]]
+    path = tmp_path / "chained.ogg"
+    path.write_bytes(headers + stereo)
+    with path.open("rb", buffering=0) as file:
+        facts = probe_audio(file.fileno(), 60.0)
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
+            samples = sum(map(len, audio))
+            assert (facts.channels, audio.decoder.channels) == (2, 2)
+    assert samples / RATE == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_chained_ogg_without_audio_is_undecodable(encoded: Encode) -> None:
+    headers = encoded("ogg", "-c:a", "libopus")[:200]
+    with pytest.raises(errors.AudioUndecodable):
+        decoded(headers + headers)
 
 
 def test_chained_ogg_whose_last_link_is_cut_off_is_truncated(encoded: Encode) -> None:
