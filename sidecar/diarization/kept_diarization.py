@@ -11,7 +11,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import Any, Self
 
@@ -316,11 +316,17 @@ def _timed_words(segment: Segment, recognized: Sequence[Word]) -> tuple[Sequence
     if not known:
         return [Word(segment.start, segment.end, segment.text)], [segment.text]
     texts = split_at_words(segment.text, [word.text for word in known])
-    if "".join(texts) == segment.text:
+    atoms = split_atoms(segment.text)
+    as_recognized = segment.words or "".join(segment.text.split()) == "".join(
+        word.text.strip() for word in known
+    )
+    # In corrected text a recognized word may be found within another one: "am" in "came".
+    whole = {*accumulate(map(len, atoms))}.issuperset(accumulate(map(len, texts)))
+    if "".join(texts) == segment.text and (as_recognized or whole):
         return known, texts
     recognized_text = " ".join(word.text for word in known)
     before = Segment(segment.start, segment.end, recognized_text, words=tuple(known))
-    return replace_segment_text(before, segment.text).words, split_atoms(segment.text)
+    return replace_segment_text(before, segment.text).words, atoms
 
 
 def _attributed(

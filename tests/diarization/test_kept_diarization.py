@@ -167,6 +167,28 @@ def test_corrected_text_stays_with_the_words_that_it_concerns(words: bool) -> No
     assert said(again) == said(edited)
 
 
+def test_corrected_word_that_has_another_one_in_it_is_not_cut() -> None:
+    found = windows_of([ONE, THIRD])
+    words = Word(5.0, 5.2, "I"), Word(6.3, 6.5, "am"), Word(6.6, 6.9, "here")
+    line = Segment(5.0, 7.0, "I am here", None, words)
+    kept = KeptDiarization(found, 2 * TURN_S, [line], [(0, 0, 3)], fitted=True)
+    shown = Segment(5.0, 7.0, "I came here", 0)
+    transcript = Transcript((shown,), "en", 2 * TURN_S, "engine", "int8", diarized=True)
+    two, _, _ = diarized(kept, transcript, 2)
+    assert [one.text for one in two.segments] == ["I", "came here"]
+
+
+def test_text_without_spaces_that_nobody_corrected_is_cut_between_its_words() -> None:
+    found = windows_of([ONE, THIRD])
+    words = Word(5.0, 5.5, "ผม"), Word(6.5, 6.9, "มา")
+    line = Segment(5.0, 7.0, "ผมมา", None, words)
+    kept = KeptDiarization(found, 2 * TURN_S, [line], [(0, 0, 2)], fitted=True)
+    shown = Segment(5.0, 7.0, "ผมมา", 0)
+    transcript = Transcript((shown,), "th", 2 * TURN_S, "engine", "int8", diarized=True)
+    two, _, _ = diarized(kept, transcript, 2)
+    assert [one.text for one in two.segments] == ["ผม", "มา"]
+
+
 def test_name_goes_to_the_speaker_with_most_of_its_time_and_others_are_reported() -> None:
     kept, transcript = kept_of(PEOPLE)
     named = apply_operations(transcript, [RenameSpeaker(0, "Nagg"), RenameSpeaker(1, "Clov")])
