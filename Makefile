@@ -78,7 +78,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module release clean
+.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
 
 run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
 	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
@@ -193,9 +193,13 @@ module:  ## what make exe built as an add-on for hosts, in dist/module (URL=wher
 	@[ -n "$(URL)" ] || { echo "URL=… is missing: the folder from which hosts will download it"; exit 1; }
 	ID=$(or $(ID),vibevoice_asr) $(BIN)/python packaging/module.py dist/module $(EXE) $(URL)
 
+models: $(RUN_STAMP)  ## a wheel of the embedded engine's models, in dist/models (docs/building.md)
+	$(BIN)/python packaging/models_wheel.py dist/models
+
 release: $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
 	$(MAKE) --no-print-directory ffmpeg
 	$(MAKE) --no-print-directory exe
+	$(MAKE) --no-print-directory models
 	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
 
 $(STYLE_STAMP): pyproject.toml

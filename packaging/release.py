@@ -1,8 +1,9 @@
 """The files of a release, in one folder: ``python packaging/release.py OUT [EXECUTABLE_FOLDER]``.
 
 Into OUT go the wheel and the source distribution (checked by twine, the wheel installed in an empty
-environment where both of its commands run), the folder of the executable as an archive with its
-bill of materials, the notes from CHANGELOG.md, and SHA256SUMS. Needs the packages build and twine.
+environment where both of its commands run), the wheel of models that `make models` left, the folder
+of the executable as an archive with its bill of materials, the notes from CHANGELOG.md, and
+SHA256SUMS. Needs the packages build and twine.
 """
 
 import hashlib
@@ -36,6 +37,8 @@ def main() -> int:
     distributions = sorted(out.iterdir())
     _python("-m", "twine", "check", "--strict", *map(str, distributions))
     try_wheel(next(one for one in distributions if one.suffix == ".whl"), version)
+    for wheel in (ROOT / "dist" / "models").glob("*.whl"):
+        shutil.copy(wheel, out)
     for folder in map(Path, sys.argv[2:]):
         pack(folder, out, version)
     (out / "NOTES.md").write_text(notes, "utf-8")

@@ -1,0 +1,51 @@
+"""The wheel of the embedded engine's models (`make models`), without moonshine-voice."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from service_process import told_by
+
+from sidecar.cli.open import sample
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="the libraries of the tests are linked, not copied"),
+]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An interpreter that has the libraries of this one but moonshine-voice, and the wheel."""
+    venv.create(tmp_path / "env", with_pip=False)
+    base = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
+    site = Path(sysconfig.get_path("purelib", "venv", base))
+    for one in Path(sysconfig.get_path("purelib")).iterdir():
+        if not one.name.startswith("moonshine_voice") and one.suffix != ".pth":
+            (site / one.name).symlink_to(one)
+    (site / "project.pth").write_text(f"{ROOT}\n{ROOT / 'clients/python/src'}\n")
+    build = [sys.executable, ROOT / "packaging" / "models_wheel.py", tmp_path]
+    subprocess.run(build, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    [wheel] = tmp_path.glob("*.whl")
+    install = ("install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel))
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    return tmp_path / "env" / "bin" / "python"
+
+
+def test_embedded_engine_with_the_wheel_of_its_models_writes_the_same_transcript(
+    python: Path,
+) -> None:
+    asked = ["-m", "sidecar.main", "transcribe", str(sample()), "--format", "text"]
+    with_wheel, usual = (told_by([str(one), *asked], cwd=ROOT) for one in (python, sys.executable))
+    assert (with_wheel.returncode, usual.returncode) == (0, 0), with_wheel.stderr
+    assert with_wheel.stdout == usual.stdout
+    assert "Speaker_1" in usual.stdout
+    where = "import moonshine_voice; print(moonshine_voice.__path__[0])"
+    found = told_by([str(python), "-c", where], cwd=ROOT)
+    assert found.stdout.startswith(str(python.parents[1]))
