@@ -44,7 +44,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "vibevoice-asr-embedded-models"
 version = "{version}"
-description = "Models of the embedded engine of vibevoice-asr, as moonshine-voice {version} had them"
+description = "Models of the embedded engine of vibevoice-asr, of moonshine-voice {version}"
 license = "MIT AND CC-BY-4.0"
 license-files = ["LICENSE", "THIRD_PARTY_LICENSES.md"]
 

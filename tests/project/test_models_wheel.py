@@ -30,7 +30,7 @@ def python(tmp_path: Path) -> Path:
         if not one.name.startswith("moonshine_voice") and one.suffix != ".pth":
             (site / one.name).symlink_to(one)
     (site / "project.pth").write_text(f"{ROOT}\n{ROOT / 'clients/python/src'}\n")
-    build = [sys.executable, ROOT / "packaging" / "models_wheel.py", tmp_path]
+    build = [sys.executable, str(ROOT / "packaging" / "models_wheel.py"), str(tmp_path)]
     subprocess.run(build, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     [wheel] = tmp_path.glob("*.whl")
     install = ("install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel))
