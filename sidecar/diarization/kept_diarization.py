@@ -1,5 +1,4 @@
-"""What is kept of a recording's diarization, and diarization from it with another number of
-speakers.
+"""What is kept of a diarization, and diarization from it with another number of speakers.
 
 An engine reports it as its last resume point (`transcript.KEPT_DIARIZATION`): the windows with
 their embeddings, and the words as they were recognized, with times. An hour takes about half a
