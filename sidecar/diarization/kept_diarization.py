@@ -239,7 +239,8 @@ class _Line:
         """Return some of the line as a piece, without its times and its speaker."""
         inside = self.units[units]
         parts = [
-            _merged(list(one)) for _, one in groupby((one.part for one in inside), _segment_of)
+            _merged(list(one))
+            for _, one in groupby((one.part for one in inside), attrgetter("segment"))
         ]
         last = self.units[units.stop].at if units.stop < len(self.units) else self.last
         first, own = parts[0], self.of[parts[0].segment]
@@ -250,9 +251,6 @@ class _Line:
         return DiarizedPiece(
             0.0, 0.0, None, confidence, self.number, inside[0].at, last, tuple(parts)
         )
-
-
-_segment_of = attrgetter("segment")
 
 
 def _merged(parts: Sequence[SegmentPart]) -> SegmentPart:
