@@ -7,7 +7,7 @@ Segments may be revised until the end, as in every stream of this service; the t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
@@ -23,6 +23,7 @@ from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.job_routes import job_response
 from sidecar.api.job_schemas import JobAnswer
 from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.ffmpeg_output import AudioTrack
 from sidecar.errors import FieldInvalid, FieldMissing, SidecarError, TokenInvalid
 from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
@@ -157,6 +158,30 @@ class EstimateAlternative(openapi.RenderedBody):
     seconds: openapi.RoundedSeconds | None = Field(examples=[231.5])
 
 
+class EstimateTrack(BaseModel):
+    """An audio track of a container."""
+
+    track: int = Field(examples=[2], description="Value of the field 'track'.")
+    language: str | None = Field(examples=["ger"], description="ISO 639-2; null if unknown.")
+    title: str = Field(examples=["Director's comment"], description="Empty if it has none.")
+    channels: int | None = Field(examples=[2], description="Null if unknown.")
+    default: bool = Field(description="The file marks it as the one to play.")
+
+    @classmethod
+    def all_of(cls, tracks: Sequence[AudioTrack]) -> list[dict[str, Any]]:
+        """Return the bodies of the tracks of a recording."""
+        return [
+            cls(
+                track=number,
+                language=one.language,
+                title=one.title,
+                channels=one.channels or None,
+                default=one.is_default,
+            ).model_dump()
+            for number, one in enumerate(tracks, 1)
+        ]
+
+
 class EstimateAnswer(openapi.RenderedBody):
     """Estimate of a recording; memory in MB (2**20 bytes), times in seconds."""
 
@@ -198,6 +223,9 @@ class EstimateAnswer(openapi.RenderedBody):
     alternatives: list[EstimateAlternative] = Field(
         description="Precisions that would fit if this one does not."
     )
+    tracks: list[EstimateTrack] = Field(
+        default=[], description="Audio tracks of a container, if the recording was sent."
+    )
     warnings: list[TranscribeWarning] = Field(
         default=[], description="Only if there are any, such as of an unknown field."
     )
@@ -205,7 +233,7 @@ class EstimateAnswer(openapi.RenderedBody):
 
 _ESTIMATE_OPTIONS = {
     name: openapi.OPTIONS[name]
-    for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens")
+    for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens", "track", "channels")
 } | {
     "card": openapi.text(
         "A graphics card that is not here, by size or name: what VibeVoice-ASR would do on it.",
@@ -321,7 +349,10 @@ def build_router(service: Service) -> APIRouter:
         odd = request_options.unknown_field_notices(
             request_options.unknown_fields(fields, _ESTIMATE_FIELDS)
         )
-        body = EstimateAnswer.render(await _forecast(request, service, fields, source))
+        forecast, tracks = await _forecast(request, service, fields, source)
+        body = EstimateAnswer.render(forecast)
+        if tracks:
+            body["tracks"] = EstimateTrack.all_of(tracks)
         return json_response(body | ({"warnings": [asdict(one) for one in odd]} if odd else {}))
 
     return router
@@ -350,8 +381,9 @@ def _named_length_s(service: Service, fields: upload.Fields) -> float | None:
 
 async def _forecast(
     request: Request, service: Service, fields: upload.Fields, source: AudioSource | None
-) -> JobForecast:
-    """Return the forecast; ``source`` is closed."""
+) -> tuple[JobForecast, Sequence[AudioTrack]]:
+    """Return the forecast, and the audio tracks of the recording; ``source`` is closed."""
+    info = None
     try:
         options = service.options(fields)
         lengths = [name for name in _LENGTHS if fields.get(name) is not None]
@@ -365,10 +397,13 @@ async def _forecast(
             audio_s = _named_length_s(service, fields)
         else:
             source = source or await upload.open_local(request, fields, service)
-            audio_s = await service.submissions.measure(identity_of(request), source)
+            info = await service.submissions.probe(identity_of(request), source, options)
+            audio_s = info.total_s
     finally:
         if source is not None:
             source.close()
     if named is not None:
-        return forecast_on(named, audio_s, options)
-    return service.forecast(audio_s, options)
+        return forecast_on(named, audio_s, options), info.tracks if info else ()
+    if info is None:
+        return service.forecast(audio_s, options), ()
+    return service.forecast(audio_s, options, info.channels), info.tracks

@@ -36,12 +36,13 @@ DURATION_SCAN_BUDGET_S = 2.0
 class AudioInfo(WireValues):
     """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none.
     ``channels``: those of a probe are the recording's, and those of a job the ones that are
-    transcribed one by one; 1: it is mixed."""
+    transcribed one by one; 1: it is mixed. ``tracks``: those of a container, only of a probe."""
 
     container: str
     decoder: str
     total_s: float | None
     channels: int = 1
+    tracks: tuple[AudioTrack, ...] = ()
 
     @property
     def work_s(self) -> float | None:
@@ -49,11 +50,13 @@ class AudioInfo(WireValues):
         return self.total_s and self.total_s * self.channels
 
     def to_wire(self) -> dict[str, Any]:
-        """Return plain values, without the channels if there is one: a node of the release before
-        does not know them."""
+        """Return plain values, without the channels if there is one, and without tracks if there
+        are none: a node of the release before does not know them."""
         values: dict[str, Any] = to_plain(self)
         if self.channels == 1:
             del values["channels"]
+        if not self.tracks:
+            del values["tracks"]
         return values
 
 
@@ -107,7 +110,8 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
                 if time.monotonic() > deadline:
                     raise errors.AudioTooLong()
             claimed = audio.done_s
-        return AudioInfo(container.name, decoder, claimed, max(1, audio.decoder.channels))
+        channels, tracks = max(1, audio.decoder.channels), tuple(audio.decoder.header.tracks)
+        return AudioInfo(container.name, decoder, claimed, channels, tracks)
 
 
 def _check_track(track: int | None, tracks: Sequence[AudioTrack]) -> None:

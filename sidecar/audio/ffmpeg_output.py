@@ -6,7 +6,7 @@ their times: one track of PCM in Matroska blocks without lacing (RFC 9559).
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 
@@ -16,6 +16,10 @@ _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_STREAM = re.compile(r"Stream #0:\d{1,4}([^:]{0,60}): Audio: (.*)")
 _LANGUAGE = re.compile(r"\((\w+)\)")
 _START = re.compile(r"Duration: .*, start: (-?\d+\.\d+)")
+_LAYOUT = re.compile(r" Hz, ([^,]+)")
+_TITLE = re.compile(r"^\[\w+\]\s+title\s*: (.*)")
+_LAYOUTS = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8}
+_MAX_TITLE_CHARACTERS = 200
 _TRACK_START = re.compile(r", start (-?\d+\.\d+)")
 _ESTIMATE = "Estimating duration from bitrate"
 _NO_INDEX = "moov atom not found"
@@ -38,12 +42,15 @@ class AudioTrack:
     """Audio track of a container.
 
     ``language``: ISO 639-2, None if unknown. ``is_default``: whether the file marks it as the one
-    to play. ``start_s``: its first timestamp.
+    to play. ``start_s``: its first timestamp. ``channels``: 0 if unknown. ``title``: '' if it has
+    none.
     """
 
     language: str | None
     is_default: bool
     start_s: float
+    channels: int = 0
+    title: str = ""
 
 
 def track_names(tracks: Sequence[AudioTrack]) -> list[str]:
@@ -52,6 +59,13 @@ def track_names(tracks: Sequence[AudioTrack]) -> list[str]:
         f"{number} ({track.language})" if track.language else str(number)
         for number, track in enumerate(tracks, 1)
     ]
+
+
+def _count_channels(layout: str) -> int:
+    """Return the channels of a layout such as ``5.1(side)`` or ``3 channels``; 0 if unknown."""
+    name = layout.split("(")[0].removesuffix(" channels").strip()
+    counts = name.split(".")
+    return _LAYOUTS.get(name) or (sum(map(int, counts)) if all(map(str.isdigit, counts)) else 0)
 
 
 @dataclass
@@ -84,6 +98,7 @@ class FfmpegLog(RecordingHeader):
     input_failed: bool = False
     was_stopped: bool = False
     _reason: str | None = None
+    _in_track: bool = False
 
     def read(self, line: str) -> None:
         """Take a line with its level, such as ``[error] moov atom not found``."""
@@ -94,12 +109,22 @@ class FfmpegLog(RecordingHeader):
             self.total_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         if (start := _START.search(line)) and not self.described:
             self.start_s = float(start[1])
+        self._in_track &= "Stream #" not in line
+        if self._in_track and not self.described and (title := _TITLE.match(line)):
+            self.tracks[-1] = replace(self.tracks[-1], title=title[1][:_MAX_TITLE_CHARACTERS])
         if (stream := _AUDIO_STREAM.search(line)) and not self.described:
+            self._in_track = True
             named = _LANGUAGE.search(stream[1])
             language = named[1] if named and named[1] != "und" else None
             start = _TRACK_START.search(stream[2])
+            layout = _LAYOUT.search(stream[2])
             self.tracks.append(
-                AudioTrack(language, "(default)" in stream[2], float(start[1]) if start else 0.0)
+                AudioTrack(
+                    language,
+                    "(default)" in stream[2],
+                    float(start[1]) if start else 0.0,
+                    _count_channels(layout[1]) if layout else 0,
+                )
             )
         if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
             self.complaints += 1

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -392,6 +392,17 @@ def _label(path: Path, number: int, many: int) -> str:
     return name if many == 1 else f"{number}/{many} {name}"
 
 
+def _track_line(track: Mapping[str, Any]) -> str:
+    """Return a line about an audio track of an estimate."""
+    parts = [
+        track["language"],
+        printable(track["title"]),
+        f"{track['channels']} channels" if track["channels"] else None,
+        "default" if track["default"] else None,
+    ]
+    return f"track {track['track']}: {', '.join(filter(None, parts)) or 'unknown language'}"
+
+
 async def estimate(
     file: Path | None = argument(None, "A recording; or give --minutes.", metavar="FILE"),
     minutes: float | None = option(None, "Minutes of audio, for want of a recording.", min=0),
@@ -448,6 +459,8 @@ async def estimate(
         print_text(json.dumps(answer, indent=2) + "\n")
     else:
         about = f"{minutes:g} min" if file is None else printable(str(file))
+        for one in answer.get("tracks", ()) if len(answer.get("tracks", ())) > 1 else ():
+            print_text(f"{about}: {_track_line(one)}\n")
         for body in (answer, answer.get("smaller"), answer.get("larger")):
             if body is not None:
                 print_text(f"{about}: {body['sentence']}\n")
@@ -459,21 +472,24 @@ async def _own_estimate(
 ) -> dict[str, Any]:
     """Return the estimate of this machine as the body of `POST /v1/estimate`; no engine is loaded
     for it."""
-    from sidecar.api.transcribe_routes import EstimateAnswer
+    from sidecar.api.transcribe_routes import EstimateAnswer, EstimateTrack
     from sidecar.gpu_memory import cards
     from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES
 
     card = cards.find_card(options["card"]) if "card" in options else None
     if card is not None and engine not in (None, "auto", "vibevoice", *STREAMING_SHAPES):
         raise typer.BadParameter("--card knows VibeVoice engines only.")
-    audio_s = None if minutes is None else 60 * minutes
+    audio_s, tracks = None if minutes is None else 60 * minutes, list[dict[str, Any]]()
     parsed = parse_options(options, engine_interface.DiarizationEffort.BALANCED)
     if card is not None and source is None:  # without a service: settings may lack a checkpoint
         return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed, engine))
     chosen = {"engine": engine} if engine is not None and card is None else {}
     async with backends.own_service(**chosen) as service:
         if source is not None:
-            audio_s = await service.submissions.measure(ANONYMOUS, source)
+            info = await service.submissions.probe(ANONYMOUS, source, parsed)
+            audio_s, tracks = info.total_s, EstimateTrack.all_of(info.tracks)
         if card is not None:
-            return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed, engine))
-        return EstimateAnswer.render(service.forecast(audio_s, service.options(options)))
+            forecast = cards.forecast_on(card, audio_s, parsed, engine)
+        else:
+            forecast = service.forecast(audio_s, service.options(options))
+        return EstimateAnswer.render(forecast) | ({"tracks": tracks} if tracks else {})

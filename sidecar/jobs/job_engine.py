@@ -5,6 +5,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
@@ -91,19 +92,23 @@ class JobEngine:
         estimate = self._admission.estimate(precision, info.total_s, job.options, memory)[0]
         return estimate.seconds and estimate.seconds * info.channels
 
-    def forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
+    def forecast(
+        self, audio_s: float | None, options: TranscribeOptions, channels: int = 1
+    ) -> JobForecast:
         """Return whether a recording of ``audio_s`` seconds fits, and how long it takes, by the
-        memory that is free now.
+        memory that is free now. ``channels``: those that are transcribed one by one.
 
         If its length is unknown, assume the usual length and return no time. Durations with and
         without speakers are not kept apart.
         """
-        forecast = self._timed_forecast(audio_s, options)
+        forecast = self._timed_forecast(audio_s, options, channels)
         forecast = forecast.with_note(self.spec.replacement(options.precision))
         quicker = self.spec.by_voices and not options.diarize
         return forecast.with_note("times are those with speakers" if quicker else "")
 
-    def _timed_forecast(self, audio_s: float | None, options: TranscribeOptions) -> JobForecast:
+    def _timed_forecast(
+        self, audio_s: float | None, options: TranscribeOptions, channels: int
+    ) -> JobForecast:
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
             longest_s = self._settings.max_audio_hours * 3600
@@ -112,21 +117,24 @@ class JobEngine:
         else:
             memory = self._host.memory_now()
             precision = self._choose_precision(options, audio_s, memory)
-            estimate = self._admission.estimate(precision, audio_s, options, memory)
-            forecast = JobForecast.planned(audio_s, *estimate)
+            estimate, others = self._admission.estimate(precision, audio_s, options, memory)
+            if estimate.seconds is not None:
+                estimate = replace(estimate, seconds=channels * estimate.seconds)
+            forecast = JobForecast.planned(audio_s, estimate, others)
         if forecast.seconds is not None or not forecast.fits:
             return forecast
         if audio_s is None:
             return forecast.with_note(UNKNOWN_LENGTH_NOTE)
+        work_s = channels * audio_s
         if self.predictor.knows(forecast.precision):
-            return forecast.with_seconds(self.predictor.seconds(forecast.precision, audio_s))
+            return forecast.with_seconds(self.predictor.seconds(forecast.precision, work_s))
         if self.spec.name == MOONSHINE:
             paces = (
                 duration_prediction.USUAL_WORK_PER_AUDIO_S,
                 duration_prediction.DEFAULT_WORK_PER_AUDIO_S,
             )
             return forecast.with_usual_seconds(
-                *(max(duration_prediction.MIN_JOB_S, audio_s * pace) for pace in paces)
+                *(max(duration_prediction.MIN_JOB_S, work_s * pace) for pace in paces)
             )
         return forecast.with_note(UNMEASURED_NOTE)
 

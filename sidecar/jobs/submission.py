@@ -126,7 +126,20 @@ class JobSubmissions:
         Raises:
             errors.BadAudio: it cannot be transcribed.
         """
-        return (await self._probe.probe(identity, source)).total_s
+        return (await self.probe(identity, source, TranscribeOptions())).total_s
+
+    async def probe(
+        self, identity: Identity, source: AudioSource, options: TranscribeOptions
+    ) -> AudioInfo:
+        """Return the facts of a recording, with its audio tracks, and with its channels if the
+        options separate these.
+
+        Raises:
+            errors.BadAudio: it cannot be transcribed.
+            errors.FieldInvalid: it has no such track, or the channels are too many.
+        """
+        found = await self._probe.probe(identity, source, options.track)
+        return found if found.channels == 1 else self._with_separate_channels(found, options)
 
     async def submit(
         self,
@@ -161,6 +174,8 @@ class JobSubmissions:
                 audio_info = await self._probe.probe(identity, source, options.track)
                 if audio_info.channels > 1:
                     audio_info = self._with_separate_channels(audio_info, options)
+                if audio_info.tracks:
+                    audio_info = replace(audio_info, tracks=())
                 admitted = await self._admit(identity, audio_info, options)
                 durable = self._recordings is not None and (kept or self._backend.shares)
                 record = JobRecord.submitted(

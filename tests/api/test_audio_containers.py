@@ -69,6 +69,17 @@ def test_track_that_a_recording_lacks_is_refused_with_those_it_has(
     assert server.post(sound, track="1").status_code == 200
 
 
+def test_estimate_lists_the_audio_tracks_of_a_film(server: Server, studio: Studio) -> None:
+    film = {"audio": film_of_three_tracks(studio, "mkv").read_bytes()}
+    body = server.client.post("/v1/estimate", files=film).json()
+    found = [(one["track"], one["language"], one["default"]) for one in body["tracks"]]
+    assert found == [(1, "eng", False), (2, "ger", True), (3, None, False)]
+    assert [one["channels"] for one in body["tracks"]] == [2, 2, 2]
+    longer = server.client.post("/v1/estimate", files=film, data={"track": "2"}).json()
+    assert longer["audio_seconds"] >= body["audio_seconds"]
+    assert "tracks" not in server.client.post("/v1/estimate", json={"duration": 3}).json()
+
+
 def test_estimate_for_a_recording_of_unknown_length_is_null_and_says_why(
     server: Server, studio: Studio
 ) -> None:

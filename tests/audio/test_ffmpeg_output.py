@@ -11,7 +11,12 @@ HEADER = """\
 [info]   Duration: 01:00:30.50, start: 1.440000, bitrate: 87 kb/s
 [info]   Stream #0:0[0x100]: Video: mpeg2video (Main), none, 64x48, 25 fps, start 1.440000
 [info]   Stream #0:1[0x101](ger): Audio: aac (LC), 16000 Hz, mono, fltp, start 5.376000 (default)
-[info]   Stream #0:2(und): Audio: mp2, 48000 Hz, stereo, s16p
+[info]     Metadata:
+[info]       title           : Director: a comment
+[info]   Stream #0:2(und): Audio: ac3, 48000 Hz, 5.1(side), s16p
+[info]   Stream #0:3(und): Video: mpeg2video (Main), none, 64x48, 25 fps
+[info]     Metadata:
+[info]       title           : The picture
 [info] Stream mapping:
 [info]   Stream #0:0: Audio: pcm_f32be, 16000 Hz, mono, flt, 512 kb/s
 """
@@ -27,7 +32,10 @@ def log_of(text: str) -> FfmpegLog:
 def test_length_start_and_tracks_of_a_file_are_read_from_ffmpegs_log() -> None:
     log = log_of(HEADER)
     assert (log.total_s, log.start_s, log.is_estimate) == (3630.5, 1.44, False)
-    assert log.tracks == [AudioTrack("ger", True, 5.376), AudioTrack(None, False, 0.0)]
+    assert log.tracks == [
+        AudioTrack("ger", True, 5.376, 1, "Director: a comment"),
+        AudioTrack(None, False, 0.0, 6),
+    ]
     assert (log.described, log.complaints) == (True, 0)
 
 
