@@ -9,7 +9,7 @@ recording, each of which is done once all channels are.
 from __future__ import annotations
 
 import base64
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -129,14 +129,13 @@ class ChannelTranscription:
             last = number == self._channels[-1]
             with self._open_channel(SelectedChannel(number, survey)) as audio:
                 finished = yield from self._events_of_channel(
-                    audio, None if resume_points is None else points, last=last
+                    audio, None if resume_points is None else points[number], number, last=last
                 )
                 self.truncated |= audio.truncated
             if finished is None:
                 return
             done = _DoneChannel(number, finished, audio.peaks.since(0))
             self._done.append(done)
-            points = []
             if resume_points is not None and self._form and not last:
                 at_s = self._progress(0.0).audio_s_done
                 yield ResumePoint(at_s, self._form, state=done.to_state())
@@ -145,20 +144,20 @@ class ChannelTranscription:
             yield Peaks(0, bytes(map(max, levels)))
         yield Finished(self._transcript())
 
-    def _restore(self, resume_points: Sequence[ResumePoint]) -> list[ResumePoint]:
-        """Restore the channels that are done. Return the resume points of the next one."""
-        points = list[ResumePoint]()
+    def _restore(self, resume_points: Sequence[ResumePoint]) -> defaultdict[int, list[ResumePoint]]:
+        """Restore the channels that are done. Return the resume points of each of the others: an
+        engine may have made none in a channel that was done before."""
+        points = defaultdict[int, list[ResumePoint]](list)
         for one in resume_points:
-            self._form = one.form
+            self._form, number = one.form, one.state["channel"]
             if "point" in one.state:
-                points.append(cast(ResumePoint, from_wire(one.state["point"])))
+                points[number].append(cast(ResumePoint, from_wire(one.state["point"])))
             else:
                 self._done.append(_DoneChannel.of_state(one.state))
-                points.clear()
         return points
 
     def _events_of_channel(
-        self, audio: DecodedAudio, points: ResumePoints, *, last: bool
+        self, audio: DecodedAudio, points: ResumePoints, number: int, *, last: bool
     ) -> Generator[TranscriptionEvent, None, Transcript | None]:
         """Yield the events of a channel, its segments only if it is the last. Return its
         transcript; None if the engine ends early."""
@@ -178,7 +177,8 @@ class ChannelTranscription:
                 case ResumePoint(audio_s, form):
                     self._form = form
                     at_s = self._progress(audio_s).audio_s_done
-                    yield ResumePoint(at_s, form, state={"point": to_wire(event)})
+                    state = {"channel": number, "point": to_wire(event)}
+                    yield ResumePoint(at_s, form, state=state)
                 case SegmentReady() if last:
                     yield from merged.add(event)
         return None

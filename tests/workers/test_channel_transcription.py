@@ -1,5 +1,6 @@
 """A recording is transcribed channel by channel, and goes on where an attempt ended."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -57,15 +58,20 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
                 return audio.done_s
 
         def run(
-            points: Sequence[ResumePoint] | None = (), cancelled: Callable[[], bool] = lambda: False
+            points: Sequence[ResumePoint] | None = (),
+            cancelled: Callable[[], bool] = lambda: False,
+            pointless: int = 0,
         ) -> list[TranscriptionEvent]:
+            """``pointless``: channels in which the engine makes no resume point."""
+            begun = itertools.count()
+
             def engine_events(
                 audio: DecodedAudio,
                 options: TranscribeOptions,
                 points: Sequence[ResumePoint] | None,
             ) -> Iterator[TranscriptionEvent]:
                 request = request_of(audio, options, cancelled)
-                if points is None:
+                if points is None or next(begun) < pointless:
                     return engine.transcribe(request)
                 return engine.transcribe_from(points, request)
 
@@ -126,6 +132,18 @@ def test_every_resume_point_leads_to_the_same_transcript(transcribe: Transcribe)
         assert reported == [*finished(events).segments[: len(reported)]]
         more = [one for one in again if isinstance(one, ResumePoint)]
         assert more == points[count:], "nothing is done again"
+
+
+def test_channel_without_resume_points_does_not_take_those_of_the_next(
+    transcribe: Transcribe,
+) -> None:
+    events = transcribe(pointless=1)
+    points = [one for one in events if isinstance(one, ResumePoint)]
+    assert points
+    again = transcribe(points[:1], pointless=1)
+    assert finished(again) == finished(events)
+    more = [one for one in again if isinstance(one, ResumePoint) and "point" in one.state]
+    assert more == points[1:], "what the next channel has is not done again"
 
 
 def test_transcription_without_resume_points_makes_none(transcribe: Transcribe) -> None:
