@@ -46,6 +46,8 @@ PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
 SOURCE = [sys.executable, "-m", "sidecar.main"]
 FOREIGN_FLAGS = {
     *("--save-dev", "--prefix", "--path", "--manifest-path"),  # npm, cargo
+    *("--yes", "--template", "--manager"),  # npm create tauri-app
+    *("--bundle", "--format", "--outfile"),  # esbuild
     *("--force", "--options", "--timestamp", "--entitlements", "--sign"),  # codesign
 }
 

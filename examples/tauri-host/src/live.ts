@@ -7,7 +7,8 @@ import { lineOf, showTranscript } from "./transcript";
 
 const button = element("speak");
 const result = element("live-result");
-let session: LiveSession | null = null;
+/** There from the click on: words may come before it has begun. */
+let session: Promise<LiveSession> | null = null;
 let stream: MediaStream | null = null;
 /** What is shown, by the number of its piece: finals replace partials, and speakers are revised. */
 let pieces = new Map<number, { segment: Segment; sure: boolean }>();
@@ -22,25 +23,29 @@ async function start() {
   say("live-message", "");
   pieces = new Map();
   show();
+  session = begin();
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-  } catch (error) {
-    console.error(error);
-    say("live-message", "There is no microphone, or this app may not use it.");
-    return rest();
-  }
-  try {
-    session = await live(stream, { onEvent: told });
+    const begun = await session;
     label("Stop", true);
-    session.done.then(ended, failed);
+    ended(await begun.done);
   } catch (error) {
     failed(error);
   }
 }
 
+async function begin() {
+  stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+  return live(stream, { onEvent: told });
+}
+
 async function stop() {
-  label("Finishing …", true);
-  await session?.finish().catch(() => {}); // `failed` says it
+  try {
+    const begun = await session;
+    label("Finishing …", true);
+    await begun?.finish();
+  } catch {
+    // `failed` says it.
+  }
 }
 
 function told(event: LiveEvent) {
@@ -73,7 +78,9 @@ function ended(transcript: Awaited<LiveSession["done"]>) {
 }
 
 function failed(error: unknown) {
-  say("live-message", textOf(error)); // what was heard stays
+  const refused = error instanceof DOMException; // by the browser, or there is none
+  const text = refused ? "There is no microphone, or this app may not use it." : textOf(error);
+  say("live-message", text); // what was heard stays
   rest();
 }
 

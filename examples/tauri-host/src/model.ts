@@ -16,6 +16,7 @@ const bar = element<HTMLProgressElement>("model-bar");
 let used = EMBEDDED;
 let pulling: AbortController | null = null;
 let looked = false;
+let looking = Promise.resolve();
 
 /** The language for recordings: the user's, once its model is in use. */
 export const language = () => (used === MODEL ? select.value : undefined);
@@ -38,13 +39,15 @@ export async function showModel() {
   });
 }
 
-/** Use the model of the language, or offer it. */
-async function look() {
+/** Use the model of the language, or offer it; one after the other, as the language may change meanwhile. */
+const look = () => (looking = looking.then(useOrOffer));
+
+async function useOrOffer() {
   const wanted = select.value === "en" ? EMBEDDED : MODEL;
   const name = LANGUAGES[select.value as Language];
   try {
-    const model = (await localModels()).find((one) => one.name === wanted);
     if (wanted === used) return show("");
+    const model = (await localModels()).find((one) => one.name === wanted);
     if (model?.installed && !model.lacking.length) {
       show(`Loading the model for ${name} …`);
       await useModel(wanted);
