@@ -32,7 +32,7 @@ class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
 
 
 class ReloadSuperseded(SidecarError, code="reload_superseded", kind=ErrorKind.CONFLICT):
-    """Reload that was replaced by a later one, at another precision, before it started."""
+    """Reload that was replaced by a later one, of another precision or model, before it began."""
 
     default_detail = "A later reload replaced this one."
     default_hint = "The last reload wins; send this one again if you still want its precision."

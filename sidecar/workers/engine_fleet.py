@@ -10,8 +10,9 @@ TTS engine has a client, which retries once in a new process.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -208,6 +209,28 @@ class _ServedModel:
     precision: Precision
 
 
+@dataclass(slots=True, eq=False)
+class _ModelUse:
+    """Request for a model that transcribes recordings, and the task that loads it."""
+
+    name: str
+    choice: EngineChoice[EngineSpec]
+    precision: Precision
+    task: asyncio.Task[Precision] = field(init=False)
+    begun: bool = False
+    """Its load must not be cancelled any more."""
+    superseded_by: str | None = None
+    """Name of the model for which it was cancelled."""
+
+    def wants(self, choice: EngineChoice[EngineSpec], precision: Precision) -> bool:
+        """Return whether it is for this model at this precision."""
+        return precision is self.precision and _same_model(choice, self.choice)
+
+    def begin(self) -> None:
+        """Record that the running job has ended and the load begins."""
+        self.begun = True
+
+
 class ModelRegistry:
     """Registry of the models of all engines in ``hosts``. ``choices``: their models at the
     start."""
@@ -226,8 +249,8 @@ class ModelRegistry:
         self._served = dict(self._first)
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._loading_choices: dict[str, Mapping[str, EngineChoice[EngineSpec]]] = {}
-        self._uses: dict[asyncio.Task[Precision], EngineChoice[EngineSpec]] = {}
-        """Models that `use` loads."""
+        self._uses: list[_ModelUse] = []
+        """Models that `use` loads: at most one now, and the last one requested."""
         self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Error code of the last model that could not be loaded, by its name."""
@@ -247,7 +270,7 @@ class ModelRegistry:
         start; an adapter's model has a folder of its own."""
         choices = [one.choice for one in (*self._first.values(), *self._served.values())]
         choices += [one for suited in self._loading_choices.values() for one in suited.values()]
-        choices += self._uses.values()
+        choices += [one.choice for one in self._uses]
         found = [one.checkpoint for one in choices if one.checkpoint is not None]
         weights = [file.parent for one in found for file in one.weight_files]
         return [*(one.folder for one in found), *weights]
@@ -277,40 +300,66 @@ class ModelRegistry:
     async def use(self, name: str, precision: Precision = Precision.AUTO) -> Precision:
         """Load an installed model for recordings, by its name for `pull`, after the running job;
         return its precision. Its engine may be another than that in use; what another engine
-        transcribes live stays as it is. If the caller is cancelled, the load goes on.
+        transcribes live stays as it is. If the caller is cancelled, the load goes on. Of requests
+        that wait, the last one wins; equal ones share a load.
 
         Raises:
             errors.ModelNotFound: it is not installed, or no model has this name.
             errors.EngineUnavailable: its engine cannot run here, or does not support the
                 language of the settings.
+            errors.ReloadSuperseded: another model was requested before the load of this one began.
             errors.ModelUnsuited: its engine cannot replace the one in use.
             errors.PrecisionUnavailable, errors.WontFit, errors.ModelLoadFailed: it cannot be loaded
                 so; the old engine goes on serving.
         """
         choice = await asyncio.to_thread(choose_installed, name, self._settings)
         check_language(choice.spec, self._settings)
-        host, role = self._hosts[EngineRole.FILES], EngineRole.FILES
+        host = self._hosts[EngineRole.FILES]
         if not host.takes(choice):
-            host.check_switch(choice)
-        loaded = self._served[role].choice
-        if (loaded.spec.name, _folder(loaded)) == (choice.spec.name, _folder(choice)):
-            if precision in (Precision.AUTO, host.slot.precision):
-                self._served[role].model_id = name
+            host.check_switch(choice, precision)
+        last = self._uses[-1] if self._uses else None
+        if last is None or not last.wants(choice, precision):
+            if last is not None and not last.begun:
+                last.superseded_by = name
+                last.task.cancel()
+            last = _ModelUse(name, choice, precision)
+            last.task = asyncio.get_running_loop().create_task(self._use(last), name="model")
+            self._uses.append(last)
+            last.task.add_done_callback(partial(self._use_ended, last))
+        try:
+            return await asyncio.shield(last.task)
+        except asyncio.CancelledError:
+            if last.superseded_by is not None and last.task.cancelled():
+                raise errors.ReloadSuperseded(
+                    f"Before the load of '{last.name}' began '{last.superseded_by}' was requested."
+                ) from None
+            raise
+
+    async def _use(self, use: _ModelUse) -> Precision:
+        """Load a model for recordings, after what is being loaded."""
+        host, role, precision = self._hosts[EngineRole.FILES], EngineRole.FILES, use.precision
+        async with self._lock:
+            served = self._served[role]
+            if _same_model(served.choice, use.choice):
+                use.begin()
+                if precision not in (Precision.AUTO, host.slot.precision):
+                    await host.slot.reload(precision)
+                served.model_id = use.name
                 return host.slot.precision
-            return await host.slot.reload(precision)
+            if host.takes(use.choice):
+                use.begin()
+                found = await host.load_model(use.choice, precision)
+            else:
+                log.info("model %s is loaded after the running job, as requested", use.name)
+                found = await host.switch(use.choice, precision, use.begin)
+            self._served[role] = _ServedModel(use.name, use.choice, found)
+            log.info("model %s transcribes recordings, as requested", use.name)
+            return found
 
-        async def load() -> Precision:
-            async with self._lock:
-                change = host.load_model if host.takes(choice) else host.switch
-                found = await change(choice, precision)
-                self._served[role] = _ServedModel(name, choice, found)
-                log.info("model %s transcribes recordings, as requested", name)
-                return found
-
-        task = asyncio.get_running_loop().create_task(load(), name="model")
-        self._uses[task] = choice
-        task.add_done_callback(lambda task: self._uses.pop(task))
-        return await asyncio.shield(task)
+    def _use_ended(self, use: _ModelUse, task: asyncio.Task[Precision]) -> None:
+        self._uses.remove(use)
+        if not task.cancelled():
+            task.exception()  # else asyncio logs that it was never retrieved
 
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Start to go back to the model of the start, after the running job. The returned task ends
@@ -332,7 +381,7 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Cancel the loads that are in progress."""
-        tasks = [*self._loading.values(), *self._uses]
+        tasks = [*self._loading.values(), *(one.task for one in self._uses)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -416,6 +465,10 @@ class ModelRegistry:
         if not any(found.is_relative_to(root) for root in allowed):
             raise errors.ModelPathForbidden()
         return found
+
+
+def _same_model(one: EngineChoice[EngineSpec], other: EngineChoice[EngineSpec]) -> bool:
+    return (one.spec.name, _folder(one)) == (other.spec.name, _folder(other))
 
 
 def _folder(choice: EngineChoice[EngineSpec]) -> Path | None:

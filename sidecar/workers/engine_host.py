@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -113,10 +114,14 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._file_bytes = choice.checkpoint.bytes if choice.checkpoint else choice.folder_bytes
         self._has_checkpoint = choice.checkpoint is not None
         self._session_bytes = choice.session_bytes
-        watches_gpu = self._has_checkpoint and (choice.spec.planned or self._device != "cpu")
+        self.spec = self._spec_of(choice)
+
+    def _spec_of(self, choice: EngineChoice[Spec]) -> Spec:
+        """Return the spec of an engine on the device of this one."""
+        watches_gpu = choice.checkpoint and (choice.spec.planned or self._device != "cpu")
         if watches_gpu:
             self._devices.gpu.begin()
-        self.spec = spec_on_device(choice.spec, self.gpu if watches_gpu else None)
+        return spec_on_device(choice.spec, self.gpu if watches_gpu else None)
 
     @property
     def _folder(self) -> str | None:
@@ -178,17 +183,24 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Return the device that the engine uses: ``cuda`` or ``cpu``."""
         return "cuda" if self.on_gpu else "cpu"
 
-    async def switch(self, choice: EngineChoice[Spec], precision: Precision) -> Precision:
+    async def switch(
+        self,
+        choice: EngineChoice[Spec],
+        precision: Precision,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> Precision:
         """Load another engine instead of the one in use, after the running job. Return its
-        precision. ``precision``: AUTO for that of the settings.
+        precision. ``precision``: AUTO for that of the settings. ``on_turn`` is called once that job
+        has ended; until then the caller may be cancelled.
 
         Raises:
-            errors.ModelUnsuited: it cannot run as many jobs at once, or one of the two is remote.
-            errors.SidecarError: as `EngineSlot.reload`; the next job loads the old engine.
+            errors.ModelUnsuited, errors.PrecisionUnavailable: as `check_switch`.
+            errors.SidecarError: as `EngineSlot.reload`; the old engine is loaded again, if it was.
         """
-        self.check_switch(choice)
+        self.check_switch(choice, precision)
         slot = self.slot
-        async with slot.vacated():
+        async with slot.vacated() as was_loaded:
+            on_turn()
             old = self._choice, self._file_bytes, self.admission
             old_engine = slot.spec, slot.precision, slot.checkpoint
             self._adopt(choice)
@@ -199,23 +211,29 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
                 else:
                     check_precision(self.spec, precision)
                 slot.set_engine(self.spec, precision, self._folder)
-                self.on_switch()
                 await slot.load_set()
-            except BaseException:
+            except BaseException as error:
                 self._adopt(old[0])
                 _, self._file_bytes, self.admission = old
                 self.spec = old_engine[0]
                 slot.set_engine(*old_engine)
-                self.on_switch()
+                if was_loaded and isinstance(error, errors.SidecarError):
+                    with suppress(errors.SidecarError):  # else the next job tells why
+                        await slot.load_set()
                 raise
+            self.on_switch()
             return slot.precision
 
-    def check_switch(self, choice: EngineChoice[Spec]) -> None:
+    def check_switch(
+        self, choice: EngineChoice[Spec], precision: Precision = Precision.AUTO
+    ) -> None:
         """Refuse an engine that cannot replace the one in use while the service runs.
 
         Raises:
-            errors.ModelUnsuited: it cannot.
+            errors.ModelUnsuited: it cannot run as many jobs at once, or one of the two is remote.
+            errors.PrecisionUnavailable: it has no such precision.
         """
+        check_precision(self._spec_of(choice), precision)
         new, old = choice.spec, self.spec
         assert isinstance(new, EngineSpec)
         assert isinstance(old, EngineSpec)

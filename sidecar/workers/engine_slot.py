@@ -367,9 +367,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         return target
 
     @asynccontextmanager
-    async def vacated(self) -> AsyncIterator[None]:
+    async def vacated(self) -> AsyncIterator[bool]:
         """Hold the turn, after the running job, with the engine unloaded: for `set_engine` and
-        `load_set`. Jobs that wait take the precision of the new engine.
+        `load_set`. Yield whether it was loaded. Jobs that wait take the precision of the new
+        engine.
 
         Raises:
             errors.EngineStuck: the engine's process does not end.
@@ -377,9 +378,10 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """
         async with self._in_turn():
             await self._finish_change(self.precision)
+            was_loaded = self.loaded
             self._unload()
             await self._check_not_stuck()
-            yield
+            yield was_loaded
             self._reloaded_at = time.monotonic()
 
     def set_engine(self, spec: Spec, precision: Precision, checkpoint: str | None) -> None:

@@ -95,7 +95,8 @@ def test_running_job_ends_before_another_model_and_waiting_one_is_checked_agains
         server.wait_state(running, "running")
         german, english = server.submit(audio, language="de"), server.submit(audio, language="en")
         using = pool.submit(use, server, "moonshine")
-        wait_until(lambda: server.client.get("/health").json()["jobs_waiting"] == 2, "both wait")
+        wait_until(lambda: "moonshine is loaded after the running job" in server.log(), "it waits")
+        assert server.client.get("/health").json()["jobs_waiting"] == 2
         assert not using.done()
         hold.unlink()
         using.result()

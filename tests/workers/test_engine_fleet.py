@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ import psutil
 import pytest
 from service_process import until
 
+from sidecar import errors
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
@@ -121,6 +122,92 @@ async def test_folders_of_model_registry_include_adapter_and_model_that_are_load
     assert set(models.folders()) == first | {Path("second adapter"), Path("second model")}
     await models.close()
     assert set(models.folders()) == first
+
+
+async def test_engine_that_does_not_load_leaves_the_old_one_loaded(
+    fleet: EngineFleet, tmp_path: Path
+) -> None:
+    host = fleet.files
+    damaged = EngineChoice(engine_spec("whisper"), "", folder=tmp_path)
+    await host.slot.preload()
+    pid, told = host.slot.worker_pid, list[str]()
+    host.on_switch = lambda: told.append(host.spec.name)
+    with pytest.raises(errors.PrecisionUnavailable):
+        await host.switch(damaged, Precision.INT4)
+    assert host.slot.worker_pid == pid, "what is known before the load unloads nothing"
+    with pytest.raises(errors.ModelLoadFailed):
+        await host.switch(damaged, Precision.AUTO)
+    assert host.slot.state is EngineState.READY
+    assert (host.spec.name, host.slot.spec.name, told) == ("scripted", "scripted", [])
+
+
+class SwitchingHost:
+    """Engine that is switched in the turn after a job, and then loads until it may end."""
+
+    def __init__(self) -> None:
+        self.slot = SimpleNamespace(precision=Precision.FP32)
+        self.turn, self.loaded = asyncio.Event(), asyncio.Event()
+        self.waiting, self.loads = list[str](), list[str]()
+
+    def takes(self, _: object) -> bool:
+        """Refuse to load a model beside another."""
+        return False
+
+    def check_switch(self, *_: object) -> None:
+        """Accept every model."""
+
+    async def switch(
+        self, choice: EngineChoice[EngineSpec], _: object, on_turn: Callable[[], None]
+    ) -> Precision:
+        """Load an engine."""
+        self.waiting.append(choice.spec.name)
+        await self.turn.wait()
+        on_turn()
+        self.loads.append(choice.spec.name)
+        await self.loaded.wait()
+        return Precision.FP32
+
+
+@pytest.fixture
+def switching(monkeypatch: pytest.MonkeyPatch) -> tuple[SwitchingHost, ModelRegistry]:
+    """An engine, and the registry of its models; "first" is loaded."""
+
+    def chosen(name: str, _: object) -> EngineChoice[EngineSpec]:
+        return EngineChoice(replace(engine_spec("scripted"), name=name), "")
+
+    monkeypatch.setattr(engine_fleet, "choose_installed", chosen)
+    host = SwitchingHost()
+    hosts = cast(Mapping[str, EngineHost[EngineSpec]], {EngineRole.FILES: host})
+    return host, ModelRegistry(Settings(), hosts, {EngineRole.FILES: chosen("first", None)})
+
+
+async def test_last_of_the_models_that_wait_for_a_job_wins(
+    switching: tuple[SwitchingHost, ModelRegistry],
+) -> None:
+    host, models = switching
+    other = asyncio.create_task(models.use("other"))
+    await until(lambda: host.waiting == ["other"])
+    assert await models.use("first") is Precision.FP32
+    with pytest.raises(errors.ReloadSuperseded, match="'first' was requested"):
+        await other
+    host.turn.set()
+    host.loaded.set()
+    await models.use("other")
+    assert (host.loads, models.names) == (["other"], ["other"])
+
+
+async def test_equal_requests_for_a_model_share_a_load_and_a_later_one_waits_for_it(
+    switching: tuple[SwitchingHost, ModelRegistry],
+) -> None:
+    host, models = switching
+    host.turn.set()
+    both = [asyncio.create_task(models.use("other")) for _ in range(2)]
+    await until(lambda: bool(host.loads))
+    back = asyncio.create_task(models.use("first"))
+    await until(lambda: len(asyncio.all_tasks()) == 6, "the test, three callers, two loads")
+    host.loaded.set()
+    await asyncio.gather(*both, back)
+    assert (host.loads, models.names) == (["other", "first"], ["first"])
 
 
 async def test_fleet_without_live_engine_has_file_engine_only(tmp_path: Path) -> None:
