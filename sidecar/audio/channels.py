@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.audio import Block
@@ -26,6 +26,8 @@ _DEAD_ENERGY = 1e-6
 _ALIKE_ENERGY = 1e-3
 """Energy of the difference of two channels that are the same, as a share of their own: lossy codecs
 add noise to each. Speech that is so much quieter than other speech cannot be recognized."""
+_MIN_FITTED = 1e-6
+"""Energy, as a share of a channel's, below which no filter between two channels is fitted to it."""
 _ACTIVE_ENERGY = 1e-4
 """Share of the loudest piece from which one has speech: -40 dB."""
 _DOMINANCE = 10.0
@@ -129,12 +131,26 @@ class ChannelSurvey:
     def same(self) -> dict[int, int]:
         """Return the channels that have the sound of an earlier one, with that one."""
         least, silent, found = _DEAD_ENERGY * max(self._loudest()), self.silent, dict[int, int]()
-        for one in range(self.count):
+        for one in range(self.count) if least else ():
             for other in range(one):
-                apart = max((part.differences[other, one] for part in self.parts), default=0.0)
-                if apart <= least and not {one, other} & {*silent, *found}:
+                if not {one, other} & {*silent, *found} and self._apart(other, one) <= least:
                     found[one] = other
-        return found if least else {}
+        return found
+
+    def _apart(self, one: int, other: int) -> float:
+        """Return the energy of the loudest frame in which two channels differ in more than level,
+        sign and a delay of about a sample, as loud as the louder one of them."""
+        import numpy as np
+
+        products = np.concatenate([part.products(one, other) for part in self.parts])
+        total = products.sum(axis=0)
+        least = _MIN_FITTED * np.trace(total[:-1, :-1]) * np.eye(len(total) - 1)
+        weights = np.linalg.solve(total[:-1, :-1] + least, total[:-1, -1])
+        rest = np.append(-weights, 1.0)
+        energies = np.einsum("ijk,j,k->i", products, rest, rest)
+        louder = max(1.0, total[1, 1] / total[-1, -1])
+        unlike = energies > _ALIKE_ENERGY * products[:, -1, -1]
+        return float(louder * energies[unlike].max(initial=0.0))
 
     def _loudest(self) -> list[float]:
         energies = [part.energies.max(axis=0) for part in self.parts if len(part.energies)]
@@ -178,13 +194,12 @@ class SurveyedPart:
 
         self.frame = max(2, round(_FRAME_S * rate))
         """Samples of a frame."""
-        self.differences = {(a, b): 0.0 for a in range(count) for b in range(a + 1, count)}
-        """Energy of the loudest frame in which two channels differ."""
         self._fit = _FittedChannels(rate, channels, count)
         self._count, self._energies = count, array("f")
         self._rest: Frames = np.zeros((0, count), np.float32)
         self._window = np.hanning(self.frame).astype(np.float32)[:, np.newaxis]
         self._quieter = {pair: _Predictability() for pair in permutations(range(count), 2)}
+        self._products = {pair: array("f") for pair in combinations(range(count), 2)}
 
     @property
     def energies(self) -> Frames:
@@ -207,19 +222,31 @@ class SurveyedPart:
         waiting = np.concatenate([self._rest, _bounded(frames)])
         whole = len(waiting) // self.frame
         self._rest = waiting[whole * self.frame :].copy()
-        for frame in waiting[: whole * self.frame].reshape(whole, self.frame, self._count):
+        measured = waiting[: whole * self.frame].reshape(whole, self.frame, self._count)
+        for frame in measured:
             self._measure(frame)
+        level = (measured - measured.mean(axis=1, keepdims=True)).astype(np.float64)
+        for (one, other), products in self._products.items():
+            first, second = level[:, :, one], level[:, 1:-1, other]
+            four = np.stack([first[:, :-2], first[:, 1:-1], first[:, 2:], second], axis=1)
+            products.frombytes(
+                (four @ four.swapaxes(1, 2) / self.frame).astype(np.float32).tobytes()
+            )
         return frames[:, 0].copy()
+
+    def products(self, one: int, other: int) -> npt.NDArray[np.float64]:
+        """Return, for each frame, the mean products of a channel one sample before, at the same
+        time and one after, and of a later channel, shape (frames, 4, 4)."""
+        import numpy as np
+
+        found = np.frombuffer(self._products[one, other], np.float32).reshape(-1, 4, 4)
+        return found.astype(np.float64)
 
     def _measure(self, frame: Frames) -> None:
         import numpy as np
 
         energies = frame.var(axis=0).tolist()
         self._energies.extend(energies)
-        for (one, other), before in self.differences.items():
-            energy = float(np.square(frame[:, one] - frame[:, other]).mean())
-            if energy > _ALIKE_ENERGY * min(energies[one], energies[other]):
-                self.differences[one, other] = max(before, energy)
         spectra = None
         for (one, other), quieter in self._quieter.items():
             if energies[other] > max(_QUIETER * energies[one], _DEAD_ENERGY):

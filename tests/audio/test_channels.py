@@ -78,6 +78,29 @@ def test_equal_channels_are_found_the_same_and_dead_ones_silent() -> None:
     assert (survey.same, survey.silent) == ({1: 0, 5: 2}, [3, 4])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(-VOICE, id="opposite-phase"),
+        pytest.param(0.5 * VOICE, id="quieter"),
+        pytest.param(-2.0 * VOICE, id="louder"),
+        pytest.param(np.roll(VOICE, 1), id="later"),
+        pytest.param(np.roll(VOICE, -1), id="earlier"),
+        pytest.param(VOICE + 0.1, id="offset"),
+    ],
+)
+def test_one_microphone_on_two_channels_is_found_the_same(other: np.ndarray) -> None:
+    assert surveyed(VOICE, other).same == {1: 0}
+    with_word = other.copy()
+    with_word[RATE : RATE + RATE // 5] += 0.1 * OTHER[: RATE // 5]
+    assert surveyed(VOICE, with_word).same == {}
+
+
+def test_speakers_in_turn_who_bleed_at_once_are_not_the_same() -> None:
+    left, right = in_turn()
+    assert surveyed(left + 0.5 * right, right + 0.5 * left).same == {}
+
+
 def test_word_on_one_channel_only_makes_channels_different() -> None:
     with_word = VOICE.copy()
     with_word[RATE : RATE + RATE // 5] += 0.1 * OTHER[: RATE // 5]
