@@ -387,7 +387,7 @@ class TranscriptEditor:
                 if not before.diarized:
                     why = "The job was transcribed without diarization."
                 raise errors.DiarizationNotKept(why)
-            places, reassigned = _since_diarization(record.history)
+            places, reassigned = await self._in_turn(identity, _since_diarization, record.history)
             result, names = await self._probe.diarized(identity, kept, before, places, count)
             step = (transcript_edits.DiarizeAgain(result, *counts),)
             after = await self._in_turn(identity, record.history.after, before, step, 0.0)

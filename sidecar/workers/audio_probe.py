@@ -7,7 +7,9 @@ file delays few others.
 """
 
 import asyncio
-from base64 import b64decode
+import json
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
@@ -39,6 +41,8 @@ PARALLEL_OPENS = 16
 """Paths of one owner that are opened in parallel: a network mount that is gone blocks a thread
 each, and no other owner's."""
 OPEN_TIMEOUT_S = 5.0
+DIARIZED_S_PER_S = 30.0
+"""Seconds of a recording that a busy machine diarizes again in a second, at the least."""
 
 
 def start_probe_process() -> WorkerProcess:
@@ -68,6 +72,8 @@ class AudioProbe:
         self._threads = WeakValueDictionary[tuple[str, str], ThreadLimiter]()
         """By kind and owner, while they have work."""
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
+        self._diarizations = FairOwnerSemaphore(1)
+        """One at a time: they must not keep recordings from being probed."""
         self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
         self._shutdowns = WorkerShutdowns()
@@ -178,12 +184,24 @@ class AudioProbe:
         Raises:
             errors.EngineFailed, errors.MachineBusy: no process could do it.
         """
-        plain = to_plain(replace(transcript, prints=()))
-        given = {"kept": kept, "transcript": plain, "places": places, "count": count}
-        try:
-            found = await self._ask(identity, "diarize", self.embedding_s, **given)
-        except errors.BadAudio:  # raised if the process keeps dying
-            raise errors.EngineFailed("The recording could not be diarized again.") from None
+
+        def pack() -> str:  # of a long recording this takes seconds
+            plain = to_plain(replace(transcript, prints=()))
+            values = json.dumps({"transcript": plain, "places": places})
+            return b64encode(zlib.compress(values.encode(), 1)).decode()
+
+        async with self._diarizations.held(identity):
+            packed = await self._threads_of(identity, "pack", 1).run(pack)
+            limit_s = self.embedding_s + transcript.duration / DIARIZED_S_PER_S
+            given: dict[str, Any] = {"kept": kept, "packed": packed, "count": count}
+            try:
+                found = await self._ask(identity, "diarize", limit_s, **given)
+            except errors.AudioDecodeTimeout:
+                raise errors.MachineBusy(
+                    f"The recording was not diarized again within {limit_s:.0f} s."
+                ) from None
+            except errors.BadAudio:  # raised if the process keeps dying
+                raise errors.EngineFailed("The recording could not be diarized again.") from None
         return b64decode(found["result"]), found["lost_names"]
 
     async def _ask(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import time
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,9 +143,9 @@ class WorkerOperations:
             case {"operation": "part", "prints": prints, "into": into}:
                 yield BEGUN_MESSAGE
                 yield _split_speaker(prints, into)
-            case {"operation": "diarize", "kept": str(kept)}:
+            case {"operation": "diarize", "kept": kept, "packed": packed, "count": count}:
                 yield BEGUN_MESSAGE
-                yield _diarize_again(kept, request.message)
+                yield _diarize_again(kept, packed, count)
             case {"operation": "load", "engine": factory, "options": options}:
                 yield from self._load(factory, engine_interface.LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if request.fds:
@@ -299,18 +301,19 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
     return {} if found is None else asdict(found)
 
 
-def _diarize_again(kept: str, message: Mapping[str, Any]) -> dict[str, Any]:
+def _diarize_again(kept: str, packed: str, count: Mapping[str, Any]) -> dict[str, Any]:
     """Return another diarization of a transcript (`diarization.kept_diarization`)."""
     from sidecar.diarization.clustering import SpeakerCount
     from sidecar.diarization.kept_diarization import KeptDiarization, diarize_again
 
     known = KeptDiarization.from_bytes(b64decode(kept))
-    places = message["places"]
+    given = json.loads(zlib.decompress(b64decode(packed)))
+    places = given["places"]
     found = diarize_again(
         known,
-        from_plain(transcript.Transcript, message["transcript"]),
+        from_plain(transcript.Transcript, given["transcript"]),
         known.places if places is None else places,
-        SpeakerCount(**message["count"], exact=True) if message["count"] else None,
+        SpeakerCount(**count, exact=True) if count else None,
     )
     result = b64encode(found.result.to_bytes()).decode()
     return {"result": result, "lost_names": found.lost_names}

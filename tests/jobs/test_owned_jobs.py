@@ -148,6 +148,27 @@ async def test_diarization_is_computed_anew_if_an_edit_came_first_and_refused_fo
         await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
 
 
+async def test_last_diarization_is_not_parsed_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = JobEventLog()
+    job = done_in(store, kept="kept")
+    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([])  # type: ignore[arg-type]
+    editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
+    await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
+    parsed_on_the_loop: list[bool] = []
+    parse = DiarizedPieces.from_bytes
+
+    def watched(data: bytes) -> DiarizedPieces:
+        parsed_on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return parse(data)
+
+    monkeypatch.setattr(DiarizedPieces, "from_bytes", watched)
+    await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
+    assert parsed_on_the_loop
+    assert not any(parsed_on_the_loop)
+
+
 async def test_edit_is_computed_once_and_not_on_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

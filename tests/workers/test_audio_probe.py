@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from service_process import PATIENCE_S, settle, until
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
+from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
 from sidecar.workers.worker_process import WorkerProcess
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signal
 
 
 IDLE_S = 123.0
+NOBODY = Transcript((), "en", 0.0, "moonshine", "int8", diarized=True)
 
 
 class LateProcesses:
@@ -214,6 +217,52 @@ async def test_probe_process_that_cannot_be_started_raises_machine_busy(
     async with probing(start) as probe:
         with source, pytest.raises(errors.MachineBusy, match="allocate memory"):
             await probe.probe(ANONYMOUS, source)
+
+
+async def test_transcripts_to_diarize_are_packed_in_threads_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed, go_on = list[bool](), threading.Event()
+
+    def pack(value: Any) -> Any:
+        packed.append(threading.current_thread() is threading.main_thread())
+        if not packed[-1]:
+            go_on.wait()
+        return {}
+
+    def no_process() -> WorkerProcess:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(audio_probe, "to_plain", pack)
+    limits = OwnerLimits(shares=True)
+    owners = [Identity(name, AuthMethod.JWT, limits=limits) for name in ("ada", "bob")]
+    async with probing(no_process) as probe:
+        asked = [asyncio.ensure_future(probe.diarized(one, "", NOBODY, None, {})) for one in owners]
+        await until(lambda: packed)
+        await settle()
+        assert packed == [False]
+        go_on.set()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in results] == [errors.MachineBusy] * 2
+        assert packed == [False] * 2
+
+
+async def test_diarization_that_takes_too_long_is_machine_busy_by_its_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits_s = list[float]()
+
+    async def too_long(_: Any, __: Any, timeout_s: float, **given: Any) -> None:
+        limits_s.append(timeout_s)
+        raise errors.AudioDecodeTimeout()
+
+    async with probing() as probe:
+        monkeypatch.setattr(probe, "_ask", too_long)
+        for hours in (0, 9):
+            long = replace(NOBODY, duration=hours * 3600.0)
+            with pytest.raises(errors.MachineBusy):
+                await probe.diarized(ANONYMOUS, "", long, None, {})
+    assert limits_s == [PATIENCE_S, PATIENCE_S + 1080]
 
 
 async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:

@@ -301,7 +301,10 @@ class PostgresJobStore:
         """Return what the engine kept of a job's diarization; None if it kept nothing. It is the
         last of the job's resume points."""
         rows = await self._database.fetch(_LAST_RESUME_POINT, (record.id,))
-        return self._rows.event(*rows[0]).kept_diarization if rows else None
+        if not rows:
+            return None
+        event = await asyncio.to_thread(self._rows.event, *rows[0])  # of up to 11 MB
+        return event.kept_diarization
 
     async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of those that wait, at most a second old. In a long queue a
