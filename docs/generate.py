@@ -213,9 +213,10 @@ itself, by any engine, and the segments are merged by time; so what two people s
 whole. The `name` of a segment is that of its channel, with a number if several people speak in it
 (`Left 1`); `diarize=false` makes each channel one speaker, for less work. Each channel counts as a
 recording of its own in the predicted time and in the limits of audio. Segments are streamed with
-the last channel. Where a channel has only the bleed of another one (the other person's voice in
-this microphone, up to 30 ms late) it is silenced. Channels with the same sound (`channels_same`)
-and silent ones are transcribed once or not at all.
+the last channel that is transcribed. Where a channel has only the bleed of another one (the other
+person's voice in this microphone, up to 30 ms late) it is silenced. Channels with the same sound
+(`channels_same`; also at another level or in opposite phase) and silent ones are transcribed once
+or not at all.
 
 ## Fields of the answer
 

@@ -361,8 +361,8 @@ def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
 
 
 def parse_channel_names(value: object, channels: ChannelMode) -> tuple[str, ...]:
-    """Return the names between commas and semicolons, in the order of the channels; '' for one that
-    has its usual name.
+    """Return the names between commas and semicolons, in the order of the channels, without
+    invisible characters; '' for one that has its usual name, and none for the last ones that do.
 
     Raises:
         errors.FieldInvalid: it is not text, there are too many or too long ones, or the channels
@@ -376,7 +376,8 @@ def parse_channel_names(value: object, channels: ChannelMode) -> tuple[str, ...]
             "'channel_names' names separate channels, and the channels are mixed.",
             hint="Send 'channels' with the value 'separate', too, or omit the names.",
         )
-    names = tuple(name.strip() for name in re.split("[,;、，；]", text))
+    visible = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    names = tuple(name.strip() for name in re.split("[,;、，；]", visible.rstrip(",;、，； ")))
     if len(names) > MAX_CHANNELS or max(map(len, names)) > MAX_NAME_CHARACTERS:
         raise FieldInvalid(
             f"'channel_names' has more than {MAX_CHANNELS} names, or one of more than "

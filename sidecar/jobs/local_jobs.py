@@ -143,7 +143,8 @@ class LocalJobStore:
         late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
         least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
         audio_s = sum(
-            reservations.charged_audio_s(job.audio_info.work_s, least_s) for job in waiting
+            reservations.charged_audio_s(one.work_s, least_s, one.channels)
+            for one in (job.audio_info for job in waiting)
         )
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 

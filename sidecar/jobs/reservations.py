@@ -194,26 +194,35 @@ def check_queue(identity: Identity, waiting: int, free: int) -> None:
 
 
 def check_audio(
-    identity: Identity, more_s: float | None, waiting_s: float, least_s: float = 0.0
+    identity: Identity,
+    more_s: float | None,
+    waiting_s: float,
+    least_s: float = 0.0,
+    channels: int = 1,
 ) -> None:
-    """Refuse a recording of ``more_s`` seconds (None: unknown), which counts ``least_s`` at least,
-    behind ``waiting_s`` seconds that wait. A single recording may have any length.
+    """Refuse a recording of ``more_s`` seconds in all its ``channels`` (None: unknown), which
+    counts ``least_s`` at least, behind ``waiting_s`` seconds that wait. A single recording
+    may have any length.
 
     Raises:
         errors.AudioLimited: with it, more audio would wait than the limit.
     """
     most = identity.limits.queued_audio_s
-    if most is not None and waiting_s and waiting_s + charged_audio_s(more_s, least_s) > most:
+    if (
+        most is not None
+        and waiting_s
+        and (waiting_s + charged_audio_s(more_s, least_s, channels) > most)
+    ):
         raise errors.AudioLimited(
             f"{waiting_s / HOUR_S:.1f} hours of your audio are waiting; the limit is "
             f"{most / HOUR_S:.1f}."
         )
 
 
-def charged_audio_s(total_s: float | None, least_s: float = 0.0) -> float:
-    """Return the seconds that a recording counts for: those of its header (None: unknown), and
-    ``least_s`` at least."""
-    return UNKNOWN_AUDIO_CHARGE_S if total_s is None else max(total_s, least_s)
+def charged_audio_s(work_s: float | None, least_s: float = 0.0, channels: int = 1) -> float:
+    """Return the seconds that a recording counts for: those of its header in all its ``channels``
+    (None: unknown), and ``least_s`` at least."""
+    return UNKNOWN_AUDIO_CHARGE_S * channels if work_s is None else max(work_s, least_s)
 
 
 def outlasts_header(record: JobRecord) -> bool:

@@ -295,7 +295,11 @@ class JobSubmissions:
         if identity.limits.queued_audio_s is not None:
             load = await self._store.load(identity.owner)
             reservations.check_audio(
-                identity, audio_info.work_s, load.waiting_audio_s, load.least_s
+                identity,
+                audio_info.work_s,
+                load.waiting_audio_s,
+                load.least_s,
+                audio_info.channels,
             )
         return replace(options, precision=precision, voiceprints=self._voiceprints)
 

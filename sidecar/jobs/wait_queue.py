@@ -50,8 +50,8 @@ class QueuePosition(NamedTuple):
 
 
 def is_long(job: Job | JobRecord) -> bool:
-    """Return whether a job is long; of an unknown length it may be."""
-    return (job.audio_info.total_s or math.inf) > LONG_AUDIO_S
+    """Return whether a job is long, with all channels; of an unknown length it may be."""
+    return (job.audio_info.work_s or math.inf) > LONG_AUDIO_S
 
 
 GuessJobSeconds = Callable[[Job, Precision], float | None]

@@ -21,7 +21,6 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.interfaces.engine_interface import (
-    ChannelMode,
     EngineSpec,
     Precision,
     TranscribeOptions,
@@ -348,7 +347,7 @@ class Service:
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )
-        mixed = options.channels is ChannelMode.MIX  # separate ones are diarized one by one
+        mixed = job.audio_info.channels == 1  # separate ones are diarized one by one
         if job.record.kept and options.diarize and job.options.recognise and mixed:
             options = replace(options, keeps_diarization=True)
         return self._engine.plan(options, job.audio_info.total_s, precision)

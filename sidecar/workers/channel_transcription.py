@@ -47,6 +47,9 @@ CHANNELS_SAME = "channels_same"
 CHANNEL_SINGLE = Notice(
     "channel_single", "The recording has one channel, so there are no channels to separate."
 )
+CHANNEL_SINGLE_UNNAMED = Notice(
+    CHANNEL_SINGLE.code, f"{CHANNEL_SINGLE.message} The names of 'channel_names' are not used."
+)
 CHANNELS_DIFFER = Notice(
     "channels_differ",
     "Each of the two channels seems to have its own speaker. 'channels=separate' (--channels "

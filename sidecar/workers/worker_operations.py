@@ -25,6 +25,7 @@ from sidecar.transcripts.transcript import ResumePoint, SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.workers.channel_transcription import (
     CHANNEL_SINGLE,
+    CHANNEL_SINGLE_UNNAMED,
     CHANNELS_DIFFER,
     ChannelTranscription,
 )
@@ -373,7 +374,7 @@ class TranscribedRecording:
             yield _tracks_notice(decoder.header.tracks, decoder.track)
         separate = self._options.channels is engine_interface.ChannelMode.SEPARATE
         if separate and decoder.channels == 1:
-            yield CHANNEL_SINGLE
+            yield CHANNEL_SINGLE_UNNAMED if any(self._options.channel_names) else CHANNEL_SINGLE
         if decoder.channels == 2 and self._audio.different_speakers:
             yield CHANNELS_DIFFER
 

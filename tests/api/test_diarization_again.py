@@ -34,6 +34,11 @@ def diarize(server: Server, job_id: str, headers: Any = None, **fields: Any) -> 
     return server.client.post(f"/v1/jobs/{job_id}/diarize", json=fields, headers=headers)
 
 
+def test_mono_recording_with_separate_channels_can_be_diarized_again(embedded: Server) -> None:
+    job_id = embedded.done(clip_wav("endgame_nagg_nell"), channels="separate")
+    assert diarize(embedded, job_id, num_speakers=1).status_code == 200
+
+
 def edit(server: Server, job_id: str, *operations: dict[str, Any]) -> httpx.Response:
     path, body = f"/v1/jobs/{job_id}/transcript", {"operations": [*operations]}
     return server.client.patch(path, json=body).raise_for_status()

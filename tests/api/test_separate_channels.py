@@ -104,6 +104,12 @@ def test_recording_without_separate_channels_is_transcribed_once_with_a_warning(
     assert body["segments"] == server.post(content).json()["segments"]
 
 
+def test_names_of_channels_of_a_mono_recording_are_said_to_be_unused(server: Server) -> None:
+    body = server.post(TONE, channels="separate", channel_names="Agent, Caller").json()
+    (warning,) = body["metadata"]["warnings"]
+    assert (warning["code"], "'channel_names'" in warning["message"]) == ("channel_single", True)
+
+
 def test_invalid_channel_options_are_refused(server: Server) -> None:
     many = wav(bytes(range(18)) * RATE, channels=9)
     for content, fields, said in (

@@ -37,7 +37,12 @@ from sidecar.auth.rate_limits import (
     rate_limit_key,
 )
 from sidecar.config.settings import Settings
-from sidecar.jobs.reservations import Reservations, check_audio, check_jobs
+from sidecar.jobs.reservations import (
+    Reservations,
+    charged_audio_s,
+    check_audio,
+    check_jobs,
+)
 
 TOKEN = "correct-horse-battery-staple"
 ANNA, BEN = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
@@ -176,6 +181,10 @@ def test_queued_audio_of_an_owner_is_limited_but_one_recording_may_have_any_leng
     with pytest.raises(errors.AudioLimited):
         check_audio(anna, 1, 3600.0, least_s=3601.0)
     check_audio(ANONYMOUS, 3600, 1e9)
+
+
+def test_channels_of_a_recording_of_unknown_length_count_one_by_one() -> None:
+    assert charged_audio_s(None, channels=2) == 2 * charged_audio_s(None)
 
 
 def test_loopback_has_no_rate_limit_unless_set() -> None:

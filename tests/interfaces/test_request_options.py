@@ -115,6 +115,21 @@ def test_prompt_with_hotwords_is_the_context_followed_by_the_hotwords(
     assert parsed(**given).prompt_with_hotwords == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Agent, Caller,", ("Agent", "Caller")),
+        (", Caller ; ,", ("", "Caller")),
+        ("Ag\u200bent\u202e, \u2066Caller\ufeff,\u200b", ("Agent", "Caller")),
+    ],
+)
+def test_names_of_channels_are_without_empty_last_ones_and_invisible_characters(
+    given: str, expected: tuple[str, ...]
+) -> None:
+    options = parsed(channels="separate", channel_names=given)
+    assert options.channel_names == expected
+
+
 def test_prompt_and_context_together_are_refused() -> None:
     with pytest.raises(errors.FieldInvalid, match="'prompt' and 'context'"):
         parsed(prompt="Endgame", context="Happy Days")

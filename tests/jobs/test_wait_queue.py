@@ -17,7 +17,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.jobs.wait_queue import LONG_AUDIO_S, WaitQueue, is_long
 from sidecar.transcripts.transcript import Finished, ResumePoint, Transcript
 
 NewJob = Callable[..., Job]
@@ -267,3 +267,15 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
             ends.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
             lineup.finish(ends, 1 - at)
             assert pace.knows("fp32") is remote
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_recording_is_long_by_the_audio_of_all_its_channels(
+    channels: int, tmp_path: Path, voice: bytes
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(voice)
+    job = job_of(path)
+    facts = replace(job.audio_info, total_s=0.6 * LONG_AUDIO_S, channels=channels)
+    assert is_long(replace(job.record, audio_info=facts)) is (channels == 2)
+    job.source.close()

@@ -284,7 +284,8 @@ OPTIONS: dict[str, Any] = {
         "'separate' transcribes each channel for itself: for calls and interviews with a "
         "microphone for each person. Its speakers have the name of the channel, and words said at "
         f"the same time stay whole. At most {request_options.MAX_CHANNELS} channels. Each counts "
-        "as a recording of its own, and 'num_speakers' is that of each channel.",
+        "as a recording of its own, and 'num_speakers', 'min_speakers' and 'max_speakers' are "
+        "those of each channel.",
         default="mix",
     ),
     "channel_names": text(
