@@ -346,6 +346,11 @@ def _attributed(
     found = word_attribution.extend_over_overlaps(found, turns)
     if fitted:
         found = word_attribution.fit_to_turns(found, turns)
+    for at, (one, (line, _)) in enumerate(zip(found, where, strict=True)):
+        had = any(own.speaker is not None for own in line.of.values())
+        if turns and had and one.speaker is None:  # somebody rewrote it as `[Music]`
+            speaker = lookup.voice(one.start, one.end, line.segment.speaker or 0)
+            found[at] = replace(one, speaker=speaker)
     labelled = [(one, *place) for one, place in zip(found, where, strict=True)]
     for line in beside:
         own = line.segment

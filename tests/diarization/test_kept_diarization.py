@@ -216,12 +216,16 @@ def test_profiles_have_the_new_speakers_embeddings_and_the_enrolled_person() -> 
     assert [one is not None for one in three.prints] == whole
 
 
-def test_event_among_the_speech_keeps_its_words_and_has_no_other_ones() -> None:
-    kept, transcript = kept_of(PEOPLE)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_words(
+    fitted: bool,
+) -> None:
+    kept, transcript = kept_of(PEOPLE, fitted=fitted)
     three, result, _ = diarized(kept, transcript, 3)
     edited = apply_operations(three, [RewriteSegment(1, "[Music]")])
     one, _, _ = diarized(kept, edited, 1, result.places)
     assert [each.text for each in one.segments if NON_SPEECH_FLAG in each.flags] == ["[Music]"]
+    assert {each.speaker for each in one.segments} == {0}
     assert said(one) == said(edited)
 
 
