@@ -336,10 +336,16 @@ class JobRun:
             events = engine.transcribe(
                 RecordingRequest(job.source, job.audio_info, plan, resume_points), self._max_s
             )
+            kept: transcript.ResumePoint | None = None
             try:
                 async with aclosing(events):
                     async for event in events:
                         reported = time.monotonic()
+                        if isinstance(event, transcript.ResumePoint) and event.keeps_diarization:
+                            kept = event  # only with a transcript: the attempt may still fail
+                            continue
+                        if isinstance(event, transcript.Finished) and kept is not None:
+                            job.apply_report(kept, time.monotonic() - since)
                         await self._apply(event, time.monotonic() - since)
                         if job.ended and not isinstance(event, transcript.Finished):
                             break  # a listener ended it
@@ -354,7 +360,7 @@ class JobRun:
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
-        if isinstance(event, transcript.ResumePoint) and not event.keeps_diarization:
+        if isinstance(event, transcript.ResumePoint):
             await job.written()
 
 

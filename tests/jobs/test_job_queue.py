@@ -4,8 +4,10 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from instrumented_slot import OverheardSlot, job_of, queue_on, started, submitted
@@ -19,6 +21,7 @@ from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.transcripts.transcript import KEPT_DIARIZATION, Finished, ResumePoint, Transcript
 
 NewJob = Callable[..., Job]
 
@@ -211,3 +214,45 @@ async def test_durable_job_restarted_after_crash_has_notice_unless_it_resumes(
         notices = [notice.code for notice in (await one.result()).notices]
     assert one.record.crashes == 1
     assert notices == ([] if resumes else ["started_again"])
+
+
+class KeepingEngine:
+    """An engine whose attempts keep a diarization; the last one of them succeeds, if any."""
+
+    precision = Precision.FP32
+
+    def __init__(self, faults: list[errors.SidecarError]) -> None:
+        self.faults, self.attempts = faults, 0
+
+    async def transcribe(self, *_: Any) -> AsyncGenerator[Any, None]:
+        self.attempts += 1
+        yield ResumePoint(1.0, KEPT_DIARIZATION, state={"data": "k" * self.attempts})
+        if self.faults:
+            raise self.faults.pop()
+        yield Finished(Transcript((), "en", 1.0, "scripted", "fp32", diarized=True))
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "kept"),
+    [
+        (errors.MachineBusy(), JobState.DONE, ["kk"]),
+        (errors.AudioUndecodable(), JobState.FAILED, []),
+    ],
+)
+async def test_diarization_is_kept_of_the_attempt_with_a_transcript_only(
+    fault: errors.SidecarError, state: JobState, kept: list[str], recording: Path
+) -> None:
+    engine = KeepingEngine([fault])
+
+    class Slot(OverheardSlot):
+        @asynccontextmanager
+        async def lease(self, *_: Any) -> AsyncIterator[Any]:
+            yield engine
+
+    async with queue_on(Slot(), fault_retry_s=0.01) as queue:
+        (one,) = await started(queue, job_of(recording))
+        await until(lambda: one.ended)
+        assert one.record.state is state
+        events = queue.event_log.events(one.id)
+    assert [event.kept_diarization for event in events if event.kept_diarization] == kept
+    assert one.record.kept_bytes == sum(map(len, kept))
