@@ -301,6 +301,8 @@ class _Predictability:
         if self._cross is None:
             self._cross = np.zeros(len(own), np.complex128)
             self._own, self._other = np.zeros((2, len(own)))
+        # Each frame counts alike: speech of both at once is far louder than bleed.
+        own, other = (one / max(float(np.linalg.norm(one)), 1e-30) for one in (own, other))
         self._cross += own * other.conj()
         self._own += np.abs(own) ** 2
         self._other += np.abs(other) ** 2

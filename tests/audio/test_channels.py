@@ -122,6 +122,16 @@ def in_turn(seconds: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
     return left * np.maximum(each, both) + level[0], right * (1 - each) + level[1]
 
 
+def test_faint_bleed_is_silenced_between_words_of_both_at_once() -> None:
+    left, right = in_turn()
+    word = slice(8 * RATE, 9 * RATE)
+    right[word] += 0.4 * speech(1.0)
+    channels = left, right + 10 ** (-30 / 20) * left
+    kept = mixed_by(SelectedChannel(1, surveyed(*channels)), *channels, block=7001)
+    assert np.square(kept[RATE : 2 * RATE]).mean() < 1e-9
+    assert np.allclose(kept[word], channels[1][word], atol=1e-6)
+
+
 @pytest.mark.parametrize("bleed_db", [-30, -20, -12])
 def test_bleed_of_another_speaker_is_silenced_and_own_speech_stays(bleed_db: float) -> None:
     left, right = in_turn()
