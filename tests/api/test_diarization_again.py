@@ -26,7 +26,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def play_job(embedded: Server) -> str:
-    """A job of two people in a play."""
+    """A job of two people in a play, with the history that other tests left."""
     return embedded.done(clip_wav("endgame_nagg_nell"))
 
 
@@ -54,50 +54,51 @@ def said(server: Server, job_id: str) -> list[str]:
 
 
 def test_job_is_diarized_with_another_number_and_keeps_texts_and_names(
-    embedded: Server, play_job: str
+    embedded: Server,
 ) -> None:
-    first = lines(embedded, play_job)
+    job_id = embedded.done(clip_wav("endgame_nagg_nell"))  # its history is looked at
+    first = lines(embedded, job_id)
     assert {speaker for speaker, *_ in first} == {"Speaker_0", "Speaker_1"}
     edit(
         embedded,
-        play_job,
+        job_id,
         {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"},
         {"op": "rename", "speaker": "Speaker_1", "name": "Nell"},
         {"op": "text", "segment": 0, "text": "Corrected by hand."},
         {"op": "move", "segments": [1], "speaker": "Speaker_0"},
     )
-    edited = said(embedded, play_job)
-    answer = diarize(embedded, play_job, {"If-Match": '"1"'}, num_speakers=1)
+    edited = said(embedded, job_id)
+    answer = diarize(embedded, job_id, {"If-Match": '"1"'}, num_speakers=1)
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert answer.headers["etag"] == '"2"'
     assert (body["revision"], body["undo"], body["redo"]) == (2, 2, 0)
     assert body["speakers"] == [{"speaker": "Speaker_0", "name": "Nagg"}]
     assert body["not_carried"] == {"names": ["Nell"], "reassignments": 1}
-    assert body["segment_count"] == len(lines(embedded, play_job))
-    assert {speaker for speaker, *_ in lines(embedded, play_job)} == {"Speaker_0"}
-    assert said(embedded, play_job) == edited
+    assert body["segment_count"] == len(lines(embedded, job_id))
+    assert {speaker for speaker, *_ in lines(embedded, job_id)} == {"Speaker_0"}
+    assert said(embedded, job_id) == edited
 
-    three = diarize(embedded, play_job, num_speakers=3).json()
+    three = diarize(embedded, job_id, num_speakers=3).json()
     assert len(three["speakers"]) == 3
-    assert said(embedded, play_job) == edited
-    anyhow = diarize(embedded, play_job).json()
+    assert said(embedded, job_id) == edited
+    anyhow = diarize(embedded, job_id).json()
     assert [one["name"] for one in anyhow["speakers"]].count("Nagg") == 1
     assert len(anyhow["speakers"]) == 2
-    assert [one[0] for one in lines(embedded, play_job)] == [one[0] for one in first]
+    assert [one[0] for one in lines(embedded, job_id)] == [one[0] for one in first]
 
-    history = embedded.client.get(f"/v1/jobs/{play_job}/transcript/history").json()
+    history = embedded.client.get(f"/v1/jobs/{job_id}/transcript/history").json()
     assert [one["operations"] for one in history["entries"][1:]] == [
         [{"op": "diarize", "num_speakers": 1}],
         [{"op": "diarize", "num_speakers": 3}],
         [{"op": "diarize"}],
     ]
     for _ in range(4):
-        undone = edit(embedded, play_job, {"op": "undo"}).json()
-    assert lines(embedded, play_job) == first
+        undone = edit(embedded, job_id, {"op": "undo"}).json()
+    assert lines(embedded, job_id) == first
     assert undone["segment_count"] == len(first)
-    assert edit(embedded, play_job, {"op": "redo"}).json()["redo"] == 3
-    assert said(embedded, play_job) == edited
+    assert edit(embedded, job_id, {"op": "redo"}).json()["redo"] == 3
+    assert said(embedded, job_id) == edited
 
 
 def test_limits_of_the_number_are_kept(embedded: Server, play_job: str) -> None:
@@ -143,6 +144,7 @@ def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Serve
 def test_command_and_client_diarize_a_job_again(embedded: Server, play_job: str) -> None:
     rename = {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"}
     with closing(Client(embedded.url)) as client:
+        client.diarize(play_job, 3)
         with pytest.raises(TranscriptChanged, match="diarized again"):
             client.edit(play_job, [rename])
         client.edit(play_job, [rename], client.history(play_job)["revision"])
