@@ -124,7 +124,7 @@ async def health_response(service: Service) -> Response:
             "version": __version__,
             "pid": os.getpid(),
             "instance": service.instance,
-            "engine": files.spec.name,
+            "engine": service.spec.name,
             "precision": files.precision.value,
             "requested_precision": settings.precision.value,
             "device": fleet.files.device,

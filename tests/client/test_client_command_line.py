@@ -103,7 +103,9 @@ class QuickWatch(FolderWatch):
 def written(folder: Path) -> dict[str, str]:
     """The transcripts in a folder, by name."""
     return {
-        path.name: path.read_text("utf-8") for path in folder.iterdir() if path.suffix != ".jsonl"
+        path.name: path.read_text("utf-8")
+        for path in folder.iterdir()
+        if path.suffix not in (".jsonl", ".part")  # a part is renamed at any time
     }
 
 
