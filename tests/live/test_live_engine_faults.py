@@ -106,7 +106,7 @@ async def all_heard(client: Client) -> None:
 async def test_engine_fault_of_one_session_fails_that_session_alone(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", "recognised")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", "add_hypothesis")
     service = await open_service()
     innocents = [Client(service, f"innocent-{number}", 0.3) for number in range(2)]
     await until(lambda: all(one.heard() for one in innocents))
