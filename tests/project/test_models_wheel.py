@@ -13,11 +13,9 @@ from service_process import told_by
 from sidecar.cli.open import sample
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "packaging"))
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name == "nt", reason="the libraries of the tests are linked, not copied"),
-]
+import models_wheel  # noqa: E402
 
 
 @pytest.fixture
@@ -38,6 +36,8 @@ def python(tmp_path: Path) -> Path:
     return tmp_path / "env" / "bin" / "python"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="the libraries of the tests are linked, not copied")
 def test_embedded_engine_with_the_wheel_of_its_models_writes_the_same_transcript(
     python: Path,
 ) -> None:
@@ -49,3 +49,12 @@ def test_embedded_engine_with_the_wheel_of_its_models_writes_the_same_transcript
     where = "import moonshine_voice; print(moonshine_voice.__path__[0])"
     found = told_by([str(python), "-c", where], cwd=ROOT)
     assert found.stdout.startswith(str(python.parents[1]))
+
+
+def test_file_of_another_release_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models_wheel.DIGESTS, "assets/beckett.wav", "0" * 64)
+    with pytest.raises(SystemExit, match=r"assets/beckett.wav .* is another one"):
+        models_wheel.write_wheel(tmp_path)
+    assert list(tmp_path.iterdir()) == []
