@@ -226,12 +226,19 @@ def write_embedded_models(flavour: Flavour, folder: Path) -> list[tuple[Path, st
     Raises:
         KeyError: the library lacks a model.
     """
-    if flavour.voices:
-        return []
+    return [] if flavour.voices else [(write_models_file(folder), "moonshine_voice")]
+
+
+def write_models_file(folder: Path) -> Path:
+    """Write the models that the library has inside to a file in a folder, and return its path.
+
+    Raises:
+        KeyError: the library lacks a model.
+    """
     found = onnx_models.find_embedded_models(EMBEDDED_MODELS)
     path = folder / f"moonshine{onnx_models.MODELS_SUFFIX}"
     path.write_bytes(b"".join(found[one] for one in EMBEDDED_MODELS))
-    return [(path, "moonshine_voice")]
+    return path
 
 
 def ffmpeg() -> Path:

