@@ -16,6 +16,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
+from sidecar.auth.identity import Identity
 from sidecar.interfaces.request_options import (
     SPEAKER_COUNT_ALIAS,
     SPEAKER_COUNT_FIELD,
@@ -74,6 +75,15 @@ def parse_revisions(request: Request, header: str) -> set[int] | None:
 def add_edit_routes(router: APIRouter, service: Service) -> None:
     """Add the routes of edits."""
 
+    async def read_change(
+        request: Request, job_id: str
+    ) -> tuple[Identity, set[int] | None, dict[str, Any]]:
+        """Return who changes a transcript, the revisions that it is for, and the fields."""
+        identity = identity_of(request)
+        await service.owned.transcript(identity, job_id)  # check access before the body is read
+        revisions = parse_revisions(request, "If-Match")
+        return identity, revisions, await read_json(request, declared=True)
+
     @router.patch(
         "/{job_id}/transcript",
         response_model=job_schemas.JobEditAnswer,
@@ -81,10 +91,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     )
     async def edit(request: Request, job_id: str) -> Response:
         """Rename, merge and split speakers, move segments, correct text; undo and redo."""
-        identity = identity_of(request)
-        await service.owned.transcript(identity, job_id)  # check access before the body is read
-        revisions = parse_revisions(request, "If-Match")
-        fields = await read_json(request, declared=True)
+        identity, revisions, fields = await read_change(request, job_id)
         if "operations" not in fields:
             raise errors.FieldMissing("The field 'operations' is missing.")
         if more := [name for name in fields if name != "operations"]:
@@ -103,10 +110,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     )
     async def diarize(request: Request, job_id: str) -> Response:
         """Diarize a transcript again, with another number of speakers; texts and names stay."""
-        identity = identity_of(request)
-        await service.owned.transcript(identity, job_id)  # check access before the body is read
-        revisions = parse_revisions(request, "If-Match")
-        fields = await read_json(request, declared=True)
+        identity, revisions, fields = await read_change(request, job_id)
         if more := [name for name in fields if name not in DIARIZE_FIELDS]:
             raise errors.FieldInvalid(f"A diarization has no field '{more[0][:40]}'.")
         counts = parse_speaker_counts(fields)
