@@ -135,8 +135,11 @@ class UpstreamTranscription:
     def _needs_diarization(self, chunk: audio_chunks.AudioChunk) -> bool:
         """Return whether diarization has to run here: a server does not diarize, several chunks
         each have their own speakers, or the client asks for enrolled speakers."""
-        several = chunk.start_s > 0 or not chunk.last
-        lacking = several or not self._chunk_requests.diarize or self._options.identifies_speakers
+        lacking = (
+            not _is_whole(chunk)
+            or not self._chunk_requests.diarize
+            or self._options.identifies_speakers
+        )
         return self._options.diarize and lacking
 
     @property
@@ -161,6 +164,9 @@ class UpstreamTranscription:
     def _send(self, chunk: audio_chunks.AudioChunk) -> _PendingChunk:
         segments: SimpleQueue[Sequence[Segment]] = SimpleQueue()
         options = self._options
+        if not _is_whole(chunk) and options.speaker_counts:  # some may be silent in a chunk
+            most = options.num_speakers or options.max_speakers
+            options = replace(options, num_speakers=None, min_speakers=None, max_speakers=most)
         if self._diarization is not None and self._chunk_requests.by_voices:
             # Words with times go to the speakers of the whole recording.
             options = replace(options, diarize=False, words=True)
@@ -295,6 +301,11 @@ class UpstreamTranscription:
     def _check(self) -> None:
         if self._cancelled():
             raise _UpstreamCancelled
+
+
+def _is_whole(chunk: audio_chunks.AudioChunk) -> bool:
+    """Return whether a chunk is the whole recording."""
+    return chunk.start_s == 0 and chunk.last
 
 
 class UpstreamDiarization:

@@ -114,6 +114,27 @@ def test_upstream_is_asked_to_diarize_only_whole_recordings_or_if_this_service_c
     assert not kept
 
 
+@pytest.mark.parametrize(
+    ("counts", "sent"),
+    [
+        ({"num_speakers": 3}, ("", "", "3")),
+        ({"min_speakers": 2, "max_speakers": 4}, ("", "", "4")),
+        ({"min_speakers": 2}, ("", "", "")),
+    ],
+)
+def test_number_of_speakers_of_a_recording_is_only_the_maximum_of_each_chunk(
+    counts: dict[str, int], sent: tuple[str, ...], proxy: FaultyProxy, talk: Sound
+) -> None:
+    def asked_counts() -> list[tuple[str, ...]]:
+        names = "num_speakers", "min_speakers", "max_speakers"
+        return [tuple(field(body, name) for name in names) for body in proxy.posts]
+
+    Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk, **counts)
+    assert asked_counts() == [sent] * 2
+    Engine(proxy.url, proxy.url).transcript(Sound(talk.samples[: 5 * RATE]), num_speakers=1)
+    assert asked_counts()[2:] == [("1", "", "")], "a whole recording has all of them"
+
+
 @pytest.mark.parametrize("diarized", [True, False])
 def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> None:
     """In the second chunk the node took two people for one."""
