@@ -85,11 +85,6 @@ class RpcCall:
         self._outgoing.sent(size)
         await self._connection.send(frame)
 
-    def send_nowait(self, **message: Any) -> None:
-        """Queue a small message after earlier ones; a call that has ended ignores it."""
-        if not self.over.is_set():
-            self._connection.send_nowait({"call": self.number, "told": message})
-
     def cancel(self) -> None:
         """Ask the worker to stop the call."""
         if not self.over.is_set():

@@ -328,12 +328,11 @@ async def test_queued_call_is_marked_reached_when_the_call_before_it_ends(ends: 
 
 async def test_call_takes_input_until_it_ends_then_send_raises(ends: Ends) -> None:
     call, asked = await ends.begun()
-    call.send_nowait(leave=1)
+    await call.send({"leave": 1})
     await ends.begun()  # behind it on the line
     assert [message for message, _ in asked.received()] == [{"leave": 1}]
     asked.end(done=True)
     assert await read(call) == []
-    call.send_nowait(leave=2)
     call.cancel()
     with pytest.raises(RpcCallEnded):
         await call.send({}, PIECE)
