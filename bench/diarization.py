@@ -71,7 +71,8 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
     from sidecar.audio.audio_decoder import open_audio, probe_audio
     from sidecar.diarization import diarizer
     from sidecar.diarization.clustering import SpeakerCount
-    from sidecar.diarization.kept_diarization import KeptDiarization, diarize_again
+    from sidecar.diarization.kept_diarization import KeptDiarization
+    from sidecar.diarization.rediarization import diarize_again
     from sidecar.engines import moonshine
     from sidecar.interfaces.engine_interface import (
         DiarizationEffort,
@@ -100,7 +101,7 @@ def engine_row(clip: Clip, row: str) -> Hypothesis:
         known = KeptDiarization.from_bytes(b64decode(kept.state["data"]))
         people = len({turn[2] for turn in clip.turns or ()})
         count = SpeakerCount(people, people, exact=True)
-        found = diarize_again(known, transcript, known.places, count)
+        found = diarize_again(known, transcript, known.word_ranges, count)
         transcript = found.result.applied(transcript)
     return [
         Piece(segment.start, segment.end, str(segment.speaker), segment.text)

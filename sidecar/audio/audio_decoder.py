@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
 from sidecar.audio.audio_format import read_file_at
-from sidecar.audio.channels import ChannelMix, ChannelSurvey, SelectedChannel
+from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.channels import ChannelMix, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover

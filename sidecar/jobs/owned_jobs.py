@@ -20,7 +20,7 @@ from sidecar.jobs.persistent_recordings import PersistentRecordings, unreadable_
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.diarized_pieces import DiarizedPieces
+from sidecar.transcripts.diarized_pieces import DiarizedPieces, WordRange
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.transcripts.transcript_formats import speaker_label
 from sidecar.workers.audio_probe import AudioProbe
@@ -292,14 +292,14 @@ def _check_revision(record: JobRecord, revisions: Container[int] | None) -> None
 
 def _since_diarization(
     history: transcript_edits.EditHistory,
-) -> tuple[Sequence[tuple[int, int, int]] | None, int]:
-    """Return the places of the segments after the last diarization by an edit, None if there was
-    none, and the reassignments of segments since."""
+) -> tuple[Sequence[WordRange] | None, int]:
+    """Return the word ranges of the segments after the last diarization by an edit, None if there
+    was none, and the reassignments of segments since."""
     reassigned = 0
     for operation in history.effective:
         match operation:
             case transcript_edits.DiarizeAgain(result):
-                return DiarizedPieces.from_bytes(result).places, reassigned
+                return DiarizedPieces.from_bytes(result).word_ranges, reassigned
             case (
                 transcript_edits.MergeSpeakers()
                 | transcript_edits.MoveSegments()
@@ -387,8 +387,10 @@ class TranscriptEditor:
                 if not before.diarized:
                     why = "The job was transcribed without diarization."
                 raise errors.DiarizationNotKept(why)
-            places, reassigned = await self._in_turn(identity, _since_diarization, record.history)
-            result, names = await self._probe.diarized(identity, kept, before, places, count)
+            word_ranges, reassigned = await self._in_turn(
+                identity, _since_diarization, record.history
+            )
+            result, names = await self._probe.diarized(identity, kept, before, word_ranges, count)
             step = (transcript_edits.DiarizeAgain(result, *counts),)
             after = await self._in_turn(identity, record.history.after, before, step, 0.0)
             ready = before, before if after is None else after[1]

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from sidecar.serialization import from_plain, to_plain
 from sidecar.transcripts.transcript import (
@@ -21,6 +22,14 @@ from sidecar.transcripts.transcript import (
 
 MAX_UNPACKED_BYTES = 64 << 20
 """Limit of a result in bytes: four hundred hours."""
+
+
+class WordRange(NamedTuple):
+    """Words that a segment has of a recognized utterance: ``first`` to before ``last``."""
+
+    utterance: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +50,15 @@ class SegmentPart:
 class DiarizedPiece:
     """New segment: its times in seconds, its speaker, and the parts that it is made of.
 
-    ``line``: the recognized utterance it belongs to, and ``first`` to before ``last`` the words of
-    that (`diarization.kept_diarization`), for a diarization after this one.
+    ``word_range``: of the utterance it belongs to (`diarization.kept_diarization`), for a
+    diarization after this one.
     """
 
     start: float
     end: float
     speaker: int | None
     confidence: float | None
-    line: int
-    first: int
-    last: int
+    word_range: WordRange
     parts: tuple[SegmentPart, ...]
 
 
@@ -66,7 +73,7 @@ class DiarizedPieces:
         """Return it as compressed JSON."""
         pieces = [
             [
-                *(one.start, one.end, one.speaker, one.confidence, one.line, one.first, one.last),
+                *(one.start, one.end, one.speaker, one.confidence, *one.word_range),
                 [[*to_plain(part).values()] for part in one.parts],
             ]
             for one in self.pieces
@@ -84,19 +91,16 @@ class DiarizedPieces:
         try:
             unpacked = zlib.decompressobj()
             values = json.loads(unpacked.decompress(data, MAX_UNPACKED_BYTES))
-            pieces = tuple(
-                DiarizedPiece(*(*one[:-1], tuple(SegmentPart(*part) for part in one[-1])))
-                for one in values["pieces"]
-            )
+            pieces = tuple(_piece(*one) for one in values["pieces"])
             voices = tuple(from_plain(SpeakerProfile, one) for one in values["voices"])
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"no result of a diarization: {error}") from None
         return cls(pieces, voices)
 
     @property
-    def places(self) -> list[tuple[int, int, int]]:
-        """Return the line of each segment, and which of its words the segment has."""
-        return [(one.line, one.first, one.last) for one in self.pieces]
+    def word_ranges(self) -> list[WordRange]:
+        """Return the range of each segment."""
+        return [one.word_range for one in self.pieces]
 
     def applied(self, transcript: Transcript) -> Transcript:
         """Return the transcript with these segments.
@@ -104,29 +108,46 @@ class DiarizedPieces:
         Raises:
             ValueError: it was made for another transcript.
         """
-        old = transcript.segments
-        if any(not 0 <= part.segment < len(old) for one in self.pieces for part in one.parts):
+        count = len(transcript.segments)
+        if any(not 0 <= part.segment < count for one in self.pieces for part in one.parts):
             raise ValueError("the segments of another transcript")
-        segments = tuple(_segment(one, old) for one in self.pieces)
-        prints: Sequence[SpeakerEmbedding | None] = ()
-        if transcript.prints:
-            prints = [_print_of(one, old, transcript.prints) for one in self.pieces]
+        segments = tuple(_segment(one, transcript.segments) for one in self.pieces)
+        prints = tuple(_print_of(one, transcript) for one in self.pieces if transcript.prints)
         return replace(
-            transcript, segments=segments, voices=self.voices, prints=tuple(prints), diarized=True
+            transcript, segments=segments, voices=self.voices, prints=prints, diarized=True
         )
 
 
-def _segment(piece: DiarizedPiece, old: Sequence[Segment]) -> Segment:
-    first = old[piece.parts[0].segment]
-    words = tuple(
-        word for part in piece.parts for word in old[part.segment].words[part.first : part.last]
+def _piece(
+    start: float,
+    end: float,
+    speaker: int | None,
+    confidence: float | None,
+    utterance: int,
+    first: int,
+    last: int,
+    parts: Iterable[Sequence[Any]],
+) -> DiarizedPiece:
+    """Return a piece from the values that `DiarizedPieces.to_bytes` writes."""
+    word_range = WordRange(utterance, first, last)
+    return DiarizedPiece(
+        start, end, speaker, confidence, word_range, tuple(SegmentPart(*part) for part in parts)
     )
-    sources = {old[part.segment].words_by for part in piece.parts if words}
+
+
+def _segment(piece: DiarizedPiece, old_segments: Sequence[Segment]) -> Segment:
+    first = old_segments[piece.parts[0].segment]
+    words = tuple(
+        word
+        for part in piece.parts
+        for word in old_segments[part.segment].words[part.first : part.last]
+    )
+    sources = {old_segments[part.segment].words_by for part in piece.parts if words}
     return replace(
         first,
         start=piece.start,
         end=piece.end,
-        text=_joined(piece.parts, old),
+        text=_joined(piece.parts, old_segments),
         speaker=piece.speaker,
         words=words,
         words_by=next((way for way in WORDS_BY if way in sources), ""),
@@ -134,18 +155,17 @@ def _segment(piece: DiarizedPiece, old: Sequence[Segment]) -> Segment:
     )
 
 
-def _joined(parts: Iterable[SegmentPart], old: Sequence[Segment]) -> str:
+def _joined(parts: Iterable[SegmentPart], old_segments: Sequence[Segment]) -> str:
     text = ""
     for part in parts:
-        piece = old[part.segment].text[part.begin : part.end].strip()
+        piece = old_segments[part.segment].text[part.begin : part.end].strip()
         text += f" {piece}" if text and part.space else piece
     return text
 
 
-def _print_of(
-    piece: DiarizedPiece, old: Sequence[Segment], prints: Sequence[SpeakerEmbedding | None]
-) -> SpeakerEmbedding | None:
+def _print_of(piece: DiarizedPiece, transcript: Transcript) -> SpeakerEmbedding | None:
     """Return the embedding of a segment that is the same as before; None for another one."""
-    part = piece.parts[0]
-    whole = len(piece.parts) == 1 and part.end - part.begin == len(old[part.segment].text)
+    part, prints = piece.parts[0], transcript.prints
+    length = len(transcript.segments[part.segment].text)
+    whole = len(piece.parts) == 1 and part.end - part.begin == length
     return prints[part.segment] if whole and part.segment < len(prints) else None

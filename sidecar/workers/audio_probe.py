@@ -25,6 +25,7 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
 from sidecar.concurrency import ThreadLimiter
 from sidecar.serialization import to_plain
+from sidecar.transcripts.diarized_pieces import WordRange
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.workers.engine_loading import WorkerShutdowns
 from sidecar.workers.rpc_server import BEGUN_MESSAGE
@@ -174,12 +175,12 @@ class AudioProbe:
         identity: Identity,
         kept: str,
         transcript: Transcript,
-        places: Sequence[tuple[int, int, int]] | None,
+        word_ranges: Sequence[WordRange] | None,
         count: Mapping[str, int | None],
     ) -> tuple[bytes, Sequence[str]]:
         """Diarize a transcript again from what was kept (`diarization.kept_diarization`). Return
-        the result as of `DiarizedPieces`, and the names that no speaker has now. ``places``: of the
-        segments; None: as they were recognized. ``count``: as of `SpeakerCount`; empty: any.
+        the result as of `DiarizedPieces`, and the names that no speaker has now. ``word_ranges``:
+        of the segments; None: as they were recognized. ``count``: as of `SpeakerCount`; empty: any.
 
         Raises:
             errors.EngineFailed, errors.MachineBusy: no process could do it.
@@ -187,7 +188,7 @@ class AudioProbe:
 
         def pack() -> str:  # of a long recording this takes seconds
             plain = to_plain(replace(transcript, prints=()))
-            values = json.dumps({"transcript": plain, "places": places})
+            values = json.dumps({"transcript": plain, "places": word_ranges})
             return b64encode(zlib.compress(values.encode(), 1)).decode()
 
         async with self._diarizations.held(identity):

@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, Decoder
-from sidecar.audio.channels import ChannelSurvey, SelectedChannel
+from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.loudness import PeakMeter
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.transcripts.channel_merge import (
@@ -212,9 +213,9 @@ class ChannelTranscription:
 class _MergedSegments:
     """Segments of a channel, as they are reported, between those of the channels that are done."""
 
-    def __init__(self, done: Sequence[Transcript]) -> None:
+    def __init__(self, done_transcripts: Sequence[Transcript]) -> None:
         segments, self._first_speaker = list[Segment](), 0
-        for one in done:
+        for one in done_transcripts:
             segments += (with_own_speakers(each, self._first_speaker) for each in one.segments)
             self._first_speaker += count_speakers(one)
         self._before = deque(sorted(segments, key=lambda one: (one.start, one.end)))

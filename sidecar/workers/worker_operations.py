@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
-from sidecar.audio.channels import ChannelSurvey, SelectedChannel
+from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
@@ -303,17 +304,19 @@ def _split_speaker(prints: list[dict[str, Any] | None], into: int | None) -> dic
 
 
 def _diarize_again(kept: str, packed: str, count: Mapping[str, Any]) -> dict[str, Any]:
-    """Return another diarization of a transcript (`diarization.kept_diarization`)."""
+    """Return another diarization of a transcript."""
     from sidecar.diarization.clustering import SpeakerCount
-    from sidecar.diarization.kept_diarization import KeptDiarization, diarize_again
+    from sidecar.diarization.kept_diarization import KeptDiarization
+    from sidecar.diarization.rediarization import diarize_again
+    from sidecar.transcripts.diarized_pieces import WordRange
 
     known = KeptDiarization.from_bytes(b64decode(kept))
     given = json.loads(zlib.decompress(b64decode(packed)))
-    places = given["places"]
+    word_ranges = given["places"]
     found = diarize_again(
         known,
         from_plain(transcript.Transcript, given["transcript"]),
-        known.places if places is None else places,
+        known.word_ranges if word_ranges is None else [WordRange(*one) for one in word_ranges],
         SpeakerCount(**count, exact=True) if count else None,
     )
     result = b64encode(found.result.to_bytes()).decode()

@@ -7,7 +7,8 @@ import pytest
 from recordings import run_ffmpeg, wav
 
 from sidecar.audio.audio_decoder import open_audio, probe_audio
-from sidecar.audio.channels import ChannelMix, ChannelSurvey, SelectedChannel
+from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.channels import ChannelMix, SelectedChannel
 
 RATE = 16_000
 NOISE = np.random.default_rng(1)

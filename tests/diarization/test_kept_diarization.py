@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.diarization import kept_diarization
 from sidecar.diarization.clustering import SpeakerCount
-from sidecar.diarization.kept_diarization import KeptDiarization, Place, diarize_again, places_of
+from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
+from sidecar.diarization.rediarization import diarize_again
 from sidecar.diarization.window_embeddings import (
     FRAME_STEP_S,
     MAX_WINDOW_SPEAKERS,
@@ -22,7 +23,7 @@ from sidecar.diarization.window_embeddings import (
 )
 from sidecar.diarization.window_speakers import WindowSpeakers
 from sidecar.diarization.word_attribution import SpeakerLookup, attribute_words, fit_to_turns
-from sidecar.transcripts.diarized_pieces import DiarizedPieces
+from sidecar.transcripts.diarized_pieces import DiarizedPieces, WordRange
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance
 from sidecar.transcripts.transcript import (
     NON_SPEECH_FLAG,
@@ -90,7 +91,7 @@ def kept_of(
     else:
         lookup = SpeakerLookup(found.turns(end_s))
         segments = [piece for line in lines for piece in lookup.attributed(line)]
-    kept = KeptDiarization(found, end_s, lines, places_of(lines, segments), fitted)
+    kept = KeptDiarization(found, end_s, lines, word_ranges_of(lines, segments), fitted)
     shown = segments if words else [replace(one, words=()) for one in segments]
     numbered = tuple(number_speakers_by_appearance(shown))
     transcript = Transcript(numbered, "en", end_s, "engine", "int8", diarized=True)
@@ -101,10 +102,12 @@ def diarized(
     kept: KeptDiarization,
     transcript: Transcript,
     number: int | None,
-    places: Sequence[Place] | None = None,
+    word_ranges: Sequence[WordRange] | None = None,
 ) -> tuple[Transcript, DiarizedPieces, tuple[str, ...]]:
     count = None if number is None else SpeakerCount(number, number, exact=True)
-    found = diarize_again(kept, transcript, kept.places if places is None else places, count)
+    found = diarize_again(
+        kept, transcript, kept.word_ranges if word_ranges is None else word_ranges, count
+    )
     result = DiarizedPieces.from_bytes(found.result.to_bytes())
     return result.applied(transcript), result, found.lost_names
 
@@ -144,11 +147,11 @@ def test_number_of_speakers_cuts_utterances_anew_and_a_smaller_one_joins_them(
         assert [[word.text for word in one.words] for one in three.segments] == [
             one.text.split() for one in three.segments
         ]
-    one, _, _ = diarized(kept, three, 1, result.places)
+    one, _, _ = diarized(kept, three, 1, result.word_ranges)
     assert [(each.speaker, each.text) for each in one.segments] == [
-        (0, line.text) for line in kept.lines
+        (0, line.text) for line in kept.uncut_segments
     ]
-    back, _, _ = diarized(kept, three, None, result.places)
+    back, _, _ = diarized(kept, three, None, result.word_ranges)
     assert back == transcript
 
 
@@ -163,7 +166,7 @@ def test_corrected_text_stays_with_the_words_that_it_concerns(words: bool) -> No
     assert said(three) == said(edited)
     assert three.segments[0].text == "w0 w1 quite new w3 w4 w5 w6 w7 w8 w9 w10 w11."
     assert three.segments[1].text.startswith("w12 w14 w15")
-    again, _, _ = diarized(kept, three, 1, result.places)
+    again, _, _ = diarized(kept, three, 1, result.word_ranges)
     assert said(again) == said(edited)
 
 
@@ -171,7 +174,7 @@ def test_corrected_word_that_has_another_one_in_it_is_not_cut() -> None:
     found = windows_of([ONE, THIRD])
     words = Word(5.0, 5.2, "I"), Word(6.3, 6.5, "am"), Word(6.6, 6.9, "here")
     line = Segment(5.0, 7.0, "I am here", None, words)
-    kept = KeptDiarization(found, 2 * TURN_S, [line], [(0, 0, 3)], fitted=True)
+    kept = KeptDiarization(found, 2 * TURN_S, [line], [WordRange(0, 0, 3)], fitted=True)
     shown = Segment(5.0, 7.0, "I came here", 0)
     transcript = Transcript((shown,), "en", 2 * TURN_S, "engine", "int8", diarized=True)
     two, _, _ = diarized(kept, transcript, 2)
@@ -182,7 +185,7 @@ def test_text_without_spaces_that_nobody_corrected_is_cut_between_its_words() ->
     found = windows_of([ONE, THIRD])
     words = Word(5.0, 5.5, "ผม"), Word(6.5, 6.9, "มา")
     line = Segment(5.0, 7.0, "ผมมา", None, words)
-    kept = KeptDiarization(found, 2 * TURN_S, [line], [(0, 0, 2)], fitted=True)
+    kept = KeptDiarization(found, 2 * TURN_S, [line], [WordRange(0, 0, 2)], fitted=True)
     shown = Segment(5.0, 7.0, "ผมมา", 0)
     transcript = Transcript((shown,), "th", 2 * TURN_S, "engine", "int8", diarized=True)
     two, _, _ = diarized(kept, transcript, 2)
@@ -195,7 +198,7 @@ def test_name_goes_to_the_speaker_with_most_of_its_time_and_others_are_reported(
     three, result, lost = diarized(kept, named, 3)
     assert [three.name_of(speaker) for speaker in range(3)] == ["Nagg", None, "Clov"]
     assert lost == ()
-    one, _, lost = diarized(kept, three, 1, result.places)
+    one, _, lost = diarized(kept, three, 1, result.word_ranges)
     assert (one.name_of(0), lost) == ("Nagg", ("Clov",))
 
 
@@ -223,7 +226,7 @@ def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_wor
     kept, transcript = kept_of(PEOPLE, fitted=fitted)
     three, result, _ = diarized(kept, transcript, 3)
     edited = apply_operations(three, [RewriteSegment(1, "[Music]")])
-    one, _, _ = diarized(kept, edited, 1, result.places)
+    one, _, _ = diarized(kept, edited, 1, result.word_ranges)
     assert [each.text for each in one.segments if NON_SPEECH_FLAG in each.flags] == ["[Music]"]
     assert {each.speaker for each in one.segments} == {0}
     assert said(one) == said(edited)
@@ -232,13 +235,15 @@ def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_wor
 def test_segment_beside_the_dominant_speaker_stays_one() -> None:
     kept, transcript = kept_of(PEOPLE, fitted=True)
     words = tuple(Word(start, start + 0.4, "beside") for start in (19.0, 19.5, 20.0))
-    third = int(kept.found.persons[-1].max())
+    third = int(kept.window_speakers.persons[-1].max())
     aside = Segment(19.0, 20.4, "beside beside beside", third, words)
     segments = sorted([*transcript.segments, aside], key=lambda one: (one.start, one.end))
     whole = replace(transcript, segments=tuple(segments))
-    places = [*kept.places]
-    places.insert(segments.index(aside), (len(kept.lines), 0, 3))
-    more = KeptDiarization(kept.found, kept.end_s, [*kept.lines, aside], places, fitted=True)
+    word_ranges = [*kept.word_ranges]
+    word_ranges.insert(segments.index(aside), WordRange(len(kept.uncut_segments), 0, 3))
+    more = KeptDiarization(
+        kept.window_speakers, kept.end_s, [*kept.uncut_segments, aside], word_ranges, fitted=True
+    )
     for number in (1, 3, None):
         again, _, _ = diarized(KeptDiarization.from_bytes(more.to_bytes()), whole, number)
         texts = [one.text for one in again.segments]
@@ -280,7 +285,7 @@ def test_no_word_is_lost_or_doubled_whatever_was_edited_before(
     fitted: bool,
 ) -> None:
     kept, transcript = KEPT[words, fitted]
-    places: Sequence[Place] = kept.places
+    word_ranges: Sequence[WordRange] = kept.word_ranges
     for operations, number in edits:
         for operation in operations:
             try:
@@ -288,8 +293,8 @@ def test_no_word_is_lost_or_doubled_whatever_was_edited_before(
             except errors.EditImpossible:
                 continue
         before = transcript
-        transcript, result, _ = diarized(kept, before, number, places)
-        places = result.places
+        transcript, result, _ = diarized(kept, before, number, word_ranges)
+        word_ranges = result.word_ranges
         assert sorted(said(transcript)) == sorted(said(before))
         if not fitted:
             assert said(transcript) == said(before)
@@ -298,8 +303,8 @@ def test_no_word_is_lost_or_doubled_whatever_was_edited_before(
             if words:
                 text = "".join(word.text for word in one.words)
                 assert "".join(text.split()) == "".join(one.text.split())
-        assert all(first <= last for _, first, last in places)
-        for (line, _, last), (other, first, _) in itertools.pairwise(places):
+        assert all(first <= last for _, first, last in word_ranges)
+        for (line, _, last), (other, first, _) in itertools.pairwise(word_ranges):
             assert first == (last if line == other else 0)
 
 

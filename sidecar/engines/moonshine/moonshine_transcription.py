@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
-from sidecar.diarization.kept_diarization import KeptDiarization, places_of
+from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.engines.moonshine import SPEC
 from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
 from sidecar.interfaces.engine_interface import TranscriptionRequest
@@ -312,17 +312,17 @@ class MoonshineTranscription:
         return KeptDiarization(
             self._speaker_diarizer.found,
             self.duration_s,
-            self._lines,
-            places_of(self._lines, self._attributed),
+            self._uncut_segments,
+            word_ranges_of(self._uncut_segments, self._attributed),
         ).resume_point()
 
     @cached_property
-    def _lines(self) -> Sequence[transcript.Segment]:
+    def _uncut_segments(self) -> Sequence[transcript.Segment]:
         """Utterances with their words, before they are cut at speaker changes."""
-        return [replace(self._segment(line), words=line.words) for line in self._utterances]
+        return [replace(self._segment(one), words=one.words) for one in self._utterances]
 
     @cached_property
     def _attributed(self) -> Sequence[transcript.Segment]:
         lookup = word_attribution.SpeakerLookup(self._speaker_diarizer.turns)
-        found = [piece for line in self._lines for piece in lookup.attributed(line)]
+        found = [cut for one in self._uncut_segments for cut in lookup.attributed(one)]
         return word_attribution.extend_over_overlaps(found, self._speaker_diarizer.turns)

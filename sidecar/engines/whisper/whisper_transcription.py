@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
-from sidecar.diarization.kept_diarization import KeptDiarization, places_of
+from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.interfaces import engine_interface
@@ -268,9 +268,14 @@ class WhisperTranscription:
 
     def _kept(self, segments: Sequence[transcript.Segment]) -> transcript.ResumePoint | None:
         """Return what a diarization after the end needs."""
-        lines = [*self._segments, *self._beside]
-        places, found = places_of(lines, segments), self._speaker_diarizer.found
-        return KeptDiarization(found, self._audio.end_s, lines, places, fitted=True).resume_point()
+        uncut_segments = [*self._segments, *self._beside]
+        return KeptDiarization(
+            self._speaker_diarizer.found,
+            self._audio.end_s,
+            uncut_segments,
+            word_ranges_of(uncut_segments, segments),
+            fitted=True,
+        ).resume_point()
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:

@@ -132,6 +132,6 @@ def test_kept_diarization_has_the_words_of_every_segment(
     assert isinstance(finished, Finished)
     kept = KeptDiarization.from_bytes(b64decode(point.state["data"]))
     assert kept.fitted
-    assert [kept.lines[line].words[first:last] for line, first, last in kept.places] == [
-        segment.words for segment in finished.transcript.segments
-    ]
+    assert [
+        kept.uncut_segments[line].words[first:last] for line, first, last in kept.word_ranges
+    ] == [segment.words for segment in finished.transcript.segments]
