@@ -239,7 +239,8 @@ and at the end `done` (`commit`, `folder`) or `failed` (`error`).
 
 `models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
 in bytes (`memory_bytes`: of the weights in the smallest precision), the packages that its engine
-lacks here, and `installed`. It needs the scope `admin`, as do:
+lacks here, `installed`, and `used_for`: what is transcribed with it now, `recordings`, `live` or
+both. It needs the scope `admin`, as do:
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
@@ -254,8 +255,9 @@ both, and every page of `allowed_origins`. `HF_ENDPOINT` names a mirror.
 The second (scope `reload`) loads an installed model for recordings, after the running job, and
 answers when it is loaded; its engine may be another than that in use, and if it fails the old one
 serves. It counts until the service ends: no download and no request for a language loads a model
-by itself. Live audio stays with its engine. `moonshine` goes back to the embedded one. Not where
-services share jobs, and not to or from an `upstream` (`model_unsuited`).
+by itself. `moonshine` goes back to the embedded one. Live audio stays with the engine of the start:
+for another language live, start with `--language`. Not where services share jobs, and not to or
+from an `upstream` (`model_unsuited`).
 
 A model that an engine of the service loads is not deleted (`model_in_use`).
 

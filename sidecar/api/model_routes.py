@@ -156,6 +156,8 @@ def build_reload_router(service: Service) -> APIRouter:
         if model:
             used = await service.use_model(identity, model, wanted)
             message = f"Model {model} loaded with precision: {used}"
+            if (live := service.live.spec) is not None:
+                message += f"; live audio stays with the engine {live.name}"
         else:
             used = await service.reload(identity, wanted, now=now)
             message = f"Model reloaded with precision: {used}"

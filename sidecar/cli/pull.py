@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
     from sidecar.checkpoints.installed_checkpoints import CheckpointLayout, InstalledModel
     from sidecar.checkpoints.resumable_download import DownloadProgress
+ANSWER_S = 3.0
+"""Seconds for a service to say which models it uses: `list` also goes without."""
 VOICE = "voice"
 DEFAULT_NAME = "vibevoice"
 
@@ -318,8 +321,9 @@ def progress_meter() -> Iterator[DownloadProgress]:
         yield Shown()
 
 
-def list_models() -> None:
-    """List the downloaded models: name, size, commit, folder.
+async def list_models() -> None:
+    """List the downloaded models: name, size, commit, folder, and what the running service
+    transcribes with them.
 
     Example: `vibevoice-asr list`
     """
@@ -341,8 +345,26 @@ def list_models() -> None:
     if not rows:
         print_error_line(f"None. The embedded engine needs none; {_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)
+    used = await _used_models() if rows else {}
     for name, size, what, folder in rows:
-        print_text(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}\n")
+        use = f"  in use: {', '.join(used[name])}" if name in used else ""
+        print_text(f"{name:<{width}}  {size / 1e9:5.1f} GB  {what}  {folder}{use}\n")
+
+
+async def _used_models() -> dict[str, list[str]]:
+    """Return what the service of the settings transcribes with each model; none if it does not
+    answer, or not to this user."""
+    from vibevoice_asr_client import NEVER, AsyncClient, ClientError
+
+    with suppress(ClientError, errors.SettingsInvalid, TimeoutError):
+        there = ServiceTarget().or_ours().with_token()
+        async with (
+            asyncio.timeout(ANSWER_S),
+            AsyncClient(there.server or "", there.token, trust=there.trust, retry=NEVER) as client,
+        ):
+            models = await client.models()
+        return {one["name"]: one["used_for"] for one in models if one.get("used_for")}
+    return {}
 
 
 def _others() -> str:

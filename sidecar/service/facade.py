@@ -108,7 +108,7 @@ class Service:
         self.fleet = EngineFleet(settings, choice, live, voice)
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
-        self.local_models = LocalModels(self.models.folders)
+        self.local_models = LocalModels(self.models.folders, self.models.in_use)
         self.metrics = metrics.ServiceMetrics()
         self._probe = AudioProbe(settings.max_audio_hours * 3600)
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.checkpoints import model_removal, pull_events
 from sidecar.checkpoints.installed_checkpoints import resolve_repository
 from sidecar.concurrency import ThreadLimiter
+from sidecar.engines.engine_selection import EngineChoice
 from sidecar.installation import own_command
+from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.service.model_catalogue import CatalogueModel, list_models
 from sidecar.workers.worker_environment import worker_environment_of
 
@@ -93,14 +95,17 @@ class ModelDownload:
 class LocalModels:
     """Models of this machine, and the downloads that run.
 
-    ``in_use`` returns the folders from which engines of this service load.
-    ``patience_s``: time for the disk.
+    ``folders`` returns the folders from which engines of this service load, ``in_use`` what each
+    engine works with now, by role. ``patience_s``: time for the disk.
     """
 
     def __init__(
-        self, in_use: Callable[[], Iterable[Path]], patience_s: float = PATIENCE_S
+        self,
+        folders: Callable[[], Iterable[Path]],
+        in_use: Callable[[], Mapping[str, EngineChoice[EngineSpec]]] = dict,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self._in_use, self._patience_s = in_use, patience_s
+        self._folders, self._in_use, self._patience_s = folders, in_use, patience_s
         self._downloads: set[ModelDownload] = set()
         self._count = 0
         """Of the downloads, and of those whose process is being started."""
@@ -112,7 +117,8 @@ class LocalModels:
         Raises:
             errors.MachineBusy: their folder cannot be read, or not in time.
         """
-        return await self._on_disk(lambda: list(list_models()))
+        in_use = self._in_use()
+        return await self._on_disk(lambda: list(list_models(in_use)))
 
     async def pull(self, identity: Identity, name: str, revision: str = "") -> ModelDownload:
         """Start the download of a model; what is installed is checked.
@@ -163,7 +169,7 @@ class LocalModels:
             errors.MachineBusy: the disk does not answer in time.
         """
         identity.demand(Scope.ADMIN)
-        folders = list(self._in_use())
+        folders = list(self._folders())
 
         def delete() -> None:
             try:

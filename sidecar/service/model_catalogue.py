@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sidecar import engines
 from sidecar.checkpoints.installed_checkpoints import installed_models, resolve_repository
@@ -13,10 +14,17 @@ from sidecar.checkpoints.model_repositories import (
     WHISPER_MODELS,
     WHISPER_PREFIX,
 )
-from sidecar.engines.engine_selection import MOONSHINE, VIBEVOICE, VOXTRAL, WHISPER
+from sidecar.engines.engine_selection import (
+    MOONSHINE,
+    VIBEVOICE,
+    VOXTRAL,
+    WHISPER,
+    EngineChoice,
+)
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelFootprint
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
+from sidecar.workers.engine_fleet import EngineRole
 
 GB = 1e9
 _DOWNLOADS_GB = {
@@ -25,6 +33,9 @@ _DOWNLOADS_GB = {
     "vibevoice-streaming-1.5b": 11.2,
     VOXTRAL: 8.9,  # by its parameters, two bytes each
 }
+
+
+_USES = {EngineRole.FILES: "recordings", EngineRole.LIVE: "live"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,8 @@ class CatalogueModel:
     ``memory_bytes``: its weights in the smallest precision of its engine, without what a recording
     takes; `None` if that is not known. ``lacking``: packages that its engine needs and that are
     missing here. ``bytes``: its size on the disk, also of a part; ``commit``: of the version that
-    is installed, '' if none is complete.
+    is installed, '' if none is complete. ``used_for``: what this service transcribes with it:
+    'recordings', 'live'.
     """
 
     name: str
@@ -51,12 +63,13 @@ class CatalogueModel:
     installed: bool = False
     bytes: int = 0
     commit: str = ""
+    used_for: tuple[str, ...] = ()
 
 
-def list_models() -> Iterator[CatalogueModel]:
+def list_models(in_use: Mapping[str, EngineChoice[EngineSpec]]) -> Iterator[CatalogueModel]:
     """Yield the embedded model, those with a name for `pull`, and others in the Hugging Face
-    cache. Reads the disk."""
-    embedded = _model(MOONSHINE, MOONSHINE)
+    cache. Reads the disk. ``in_use``: what the engines of the service work with, by role."""
+    embedded = replace(_model(MOONSHINE, MOONSHINE), used_for=_uses(in_use, MOONSHINE))
     yield _installed(embedded, 0, "") if not embedded.lacking else embedded
     here = {one.name: one for one in installed_models()}
     whispers = (f"{WHISPER_PREFIX}{name}" for name in WHISPER_MODELS)
@@ -64,7 +77,29 @@ def list_models() -> Iterator[CatalogueModel]:
     for name in [*known, *(name for name in here if name not in known)]:
         model = _model(name, resolve_repository(name)[1].engine)
         found = here.get(name)
-        yield model if found is None else _installed(model, found.bytes, found.commit)
+        if found is not None:
+            uses = _uses(in_use, model.engine, found.folder)
+            model = replace(_installed(model, found.bytes, found.commit), used_for=uses)
+        yield model
+
+
+def _uses(
+    in_use: Mapping[str, EngineChoice[EngineSpec]], engine: str, folder: Path | None = None
+) -> tuple[str, ...]:
+    """Return what is transcribed with the model in a folder of the cache, or with the embedded
+    one."""
+    return tuple(
+        use
+        for role, use in _USES.items()
+        if role in in_use and _works_with(in_use[role], engine, folder)
+    )
+
+
+def _works_with(choice: EngineChoice[EngineSpec], engine: str, folder: Path | None) -> bool:
+    if choice.spec.name != engine or folder is None:
+        return choice.spec.name == engine
+    loaded = choice.checkpoint
+    return loaded is not None and loaded.folder.resolve().is_relative_to(folder.resolve())
 
 
 def _model(name: str, engine: str) -> CatalogueModel:

@@ -265,6 +265,13 @@ class ModelRegistry:
         """Return the model of each engine."""
         return {role: one.model_id for role, one in self._served.items()}
 
+    def in_use(self) -> dict[str, EngineChoice[EngineSpec]]:
+        """Return the choice of each engine of this service, by role; a front has none for files."""
+        used = {role: one.choice for role, one in self._served.items()}
+        if self._settings.is_front:
+            del used[EngineRole.FILES]
+        return used
+
     def folders(self) -> list[Path]:
         """Return the folders of the models that are loaded or being loaded, and of those of the
         start; an adapter's model has a folder of its own."""

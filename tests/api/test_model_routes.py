@@ -236,4 +236,5 @@ def test_page_downloads_model_and_uses_an_installed_one(
     visitor.sees(".models button[aria-label='Use moonshine']").click()
     visitor.until("document.getElementById('said').textContent.includes('moonshine is')", "loaded")
     visitor.until("document.querySelector('.facts').innerText.includes('moonshine')", "it serves")
+    visitor.sees(".models li:first-child > span:last-child", "in use for recordings")
     assert visitor.wrong() == []

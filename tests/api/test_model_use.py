@@ -1,6 +1,8 @@
 """Models that are downloaded while the service runs, and used by it at once."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +50,14 @@ def pull(server: Server, name: str) -> None:
 def use(server: Server, name: str) -> None:
     answer = server.client.post(RELOAD, json={"model": name})
     assert answer.json()["status"] == "success", answer.text
+    live = server.health()["live_engine"]
+    assert f"live audio stays with the engine {live}" in answer.json()["message"]
+
+
+def used(server: Server) -> dict[str, list[str]]:
+    """What is transcribed with each model."""
+    models = server.client.get("/v1/models").json()["models"]
+    return {one["name"]: one["used_for"] for one in models if one["used_for"]}
 
 
 def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(server: Server) -> None:
@@ -59,8 +69,14 @@ def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(serv
         check_problem(refused, 422, "language_unsupported")
         assert RELOAD in refused.json()["hint"]
         assert server.health()["engine"] == "moonshine"
+        assert used(server) == {"moonshine": ["recordings", "live"]}
 
         use(server, TINY)
+        assert used(server) == {"moonshine": ["live"], TINY: ["recordings"]}
+        env = {**os.environ, **server.env, "VIBEVOICE_PORT": str(server.port)}
+        command = [sys.executable, "-m", "sidecar.main", "list"]
+        listed = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert listed.stdout.endswith("in use: recordings\n"), listed
         body = server.post(german, language="de").json()
         assert " ".join(one["text"] for one in body["segments"]) == tiny_whisper.text(PROSE)
         assert body["metadata"]["engine"] == server.health()["engine"] == "whisper"
@@ -69,6 +85,7 @@ def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(serv
         check_problem(server.client.delete(address), 409, "model_in_use")
 
         use(server, "moonshine")
+        assert used(server) == {"moonshine": ["recordings", "live"]}
         assert server.post(german).json()["metadata"]["engine"] == "moonshine"
         assert server.client.delete(address).status_code == 204
 

@@ -1,5 +1,6 @@
 """Checkpoints are found by the names and folders people give, and told whole from broken."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -461,11 +462,11 @@ def test_models_list_of_executable_without_torch_suggests_only_pull_voice(
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
-    list_models()
+    asyncio.run(list_models())
     assert "'vibevoice-asr pull' gets others" in capsys.readouterr().err
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
-    list_models()
+    asyncio.run(list_models())
     assert "'vibevoice-asr pull voice'" in capsys.readouterr().err
 
 

@@ -156,6 +156,7 @@
  * @property {boolean} installed
  * @property {number} bytes on the disk, also of a part
  * @property {string} commit
+ * @property {("recordings" | "live")[]} [used_for] what is transcribed with it there now
  */
 
 /**

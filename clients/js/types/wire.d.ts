@@ -290,6 +290,10 @@ export type LocalModel = {
      */
     bytes: number;
     commit: string;
+    /**
+     * what is transcribed with it there now
+     */
+    used_for?: ("live" | "recordings")[] | undefined;
 };
 /**
  * How the service is.

@@ -310,6 +310,9 @@ pub struct LocalModel {
     pub bytes: u64,
     /// The version that is here.
     pub commit: String,
+    /// What is transcribed with it now: `recordings`, `live`.
+    #[serde(default)]
+    pub used_for: Vec<String>,
 }
 
 /// What a recording will need (`POST /v1/estimate`).

@@ -78,11 +78,14 @@ async fn health_models_estimate_reload_and_ticket_are_understood() {
 async fn models_of_this_machine_are_listed_and_failed_pull_says_why() {
     let stage = Stage::new();
     let launch = stage.launch().env("HF_HOME", stage.path("hub"));
+    let launch = launch.env("VIBEVOICE_ENGINE", "moonshine");
     let service = Service::start(&launch.env("HF_ENDPOINT", "http://127.0.0.1:1")).await.unwrap();
     let client = service.client();
     let models = client.local_models().await.unwrap();
     let small = models.iter().find(|model| model.name == "whisper:small").unwrap();
     assert!(!small.installed && small.live && small.languages.contains(&"de".to_string()));
+    let embedded = models.iter().find(|model| model.name == "moonshine").unwrap();
+    assert!(small.used_for.is_empty() && embedded.used_for == ["recordings", "live"]);
     let error = client.pull_model("nothing").await.err().unwrap();
     assert_eq!(error.code(), "repository_not_found");
     let mut pull = client.pull_model("whisper:small").await.unwrap();

@@ -46,8 +46,10 @@ async function useOrOffer() {
   const wanted = select.value === "en" ? EMBEDDED : MODEL;
   const name = LANGUAGES[select.value as Language];
   try {
+    const models = await localModels();
+    used = models.find((one) => one.used_for.includes("recordings"))?.name ?? used; // also after a reload of the page
     if (wanted === used) return show("");
-    const model = (await localModels()).find((one) => one.name === wanted);
+    const model = models.find((one) => one.name === wanted);
     if (model?.installed && !model.lacking.length) {
       show(`Loading the model for ${name} …`);
       await useModel(wanted);

@@ -1,5 +1,7 @@
 """List of the models of this machine, in the bodies of all protocols that list models."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from sidecar.api.http import openapi
@@ -24,6 +26,9 @@ class LocalModel(openapi.RenderedBody):
     installed: bool
     bytes: int = Field(description="Size on the disk, also of a part that a pull resumes.")
     commit: str = Field(description="Version that is installed.")
+    used_for: list[Literal["recordings", "live"]] = Field(
+        description="What is transcribed with it here now."
+    )
 
 
 async def models_field(service: Service, identity: Identity) -> dict[str, list[LocalModel]]:

@@ -11,11 +11,15 @@ let redraw = () => {};
 const size = (bytes) => (bytes ? `${(bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)} GB` : "");
 
 /** What a model is for, in a few words. */
-function uses({ languages, live, recordings, download_bytes, bytes }) {
+function abilities({ languages, live, recordings, download_bytes, bytes }) {
   const [only, other] = languages;
   const spoken = !only ? "any language" : other ? counted(languages.length, "language") : languageOf(only);
   return [spoken, !live ? "not live" : recordings ? "" : "live only", size(bytes || download_bytes)].filter(Boolean).join(" · ");
 }
+
+/** What the service transcribes with it now; one of an older release does not say. */
+const standing = ({ used_for: uses = [] }) =>
+  uses.length ? `in use for ${uses.map((use) => (use === "live" ? "live audio" : use)).join(" and ")}` : "installed";
 
 async function pull(name, ended) {
   const one = { part: 0, abort: new AbortController() };
@@ -58,32 +62,34 @@ export function Models({ may_reload, recordings, say }) {
     [setWrong(null), setLoading(name)];
     try {
       await client().question("/reload-model", { method: "POST", json: { model: name }, once: true, long: true });
-      say(`${name} is loaded.`);
+      say(`${name} is loaded for recordings.`);
     } catch (error) {
       setWrong(trouble(error));
     }
     setLoading("");
     recordings.look();
+    void look();
   };
   return html`<details class="models">
     <summary>Models</summary>
     ${wrong && html`<${Trouble} error=${wrong} />`}
     <ul>${models.map((one) => html`<li key=${one.name} class="plan">
-      <span><strong>${one.name}</strong><br /><span class="quiet">${uses(one)}</span></span>
+      <span><strong>${one.name}</strong><br /><span class="quiet">${abilities(one)}</span></span>
       <${Standing} model=${one} ended=${ended(one.name)} loading=${loading} use=${may_reload && one.recordings && use} />
     </li>`)}</ul>
     <p class="quiet">A model in use transcribes recordings from the next one on, until the service ends. A download that is stopped goes on later where it was.</p>
   </details>`;
 }
 
-function Standing({ model: { name, installed, bytes }, ended, loading, use }) {
+function Standing({ model, ended, loading, use }) {
+  const { name, installed, bytes, used_for } = model;
   const running = downloads.get(name);
   if (running) {
     return html`<span><progress value=${running.part} aria-label=${`Download of ${name}`}></progress>
       <button type="button" onClick=${() => running.abort.abort()}>Stop</button></span>`;
   }
   if (installed) {
-    return html`<span><span class="quiet">installed</span>${use && html`
+    return html`<span><span class="quiet">${standing(model)}</span>${use && !used_for?.includes("recordings") && html`
       <button type="button" disabled=${!!loading} onClick=${() => void use(name)} aria-label=${`Use ${name}`}>${loading === name ? "Loading" : "Use"}</button>`}</span>`;
   }
   return html`<button type="button" onClick=${() => void pull(name, ended)} aria-label=${`Download ${name}`}>${bytes ? "Go on" : "Download"}</button>`;

@@ -35,10 +35,12 @@
  *   device: "cpu" | "cuda", jobs_waiting: number }} Health
  *
  * A model that can be used or downloaded here; `languages` is empty if it knows any, `lacking` has packages
- * that the service would need for it. Sizes in bytes, `memory_bytes` of its weights alone.
+ * that the service would need for it, `used_for` what is transcribed with it now. Sizes in bytes,
+ * `memory_bytes` of its weights alone.
  * @typedef {{ name: string, engine: string, languages: string[], recordings: boolean, live: boolean,
  *   speakers: boolean, download_bytes: number | null, memory_bytes: number | null,
- *   lacking: string[], installed: boolean, bytes: number, commit: string }} LocalModel
+ *   lacking: string[], installed: boolean, bytes: number, commit: string,
+ *   used_for: ("recordings" | "live")[] }} LocalModel
  *
  * What live audio may ask for (docs/live-wire.md).
  * @typedef {object} LiveOptions

@@ -95,7 +95,8 @@ export type Transcript = {
 };
 /**
  * A model that can be used or downloaded here; `languages` is empty if it knows any, `lacking` has packages
- * that the service would need for it. Sizes in bytes, `memory_bytes` of its weights alone.
+ * that the service would need for it, `used_for` what is transcribed with it now. Sizes in bytes,
+ * `memory_bytes` of its weights alone.
  */
 export type Health = {
     status: string;
@@ -124,6 +125,7 @@ export type LocalModel = {
     installed: boolean;
     bytes: number;
     commit: string;
+    used_for: ("recordings" | "live")[];
 };
 /**
  * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
