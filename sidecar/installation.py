@@ -31,6 +31,23 @@ def is_english_only_build() -> bool:
     return is_frozen() and find_spec("tokenizers") is None  # VibeVoice-ASR and Whisper need it
 
 
+def is_build_without_voices() -> bool:
+    """Return whether this is an executable without the synthesizers of `pull voice`. It may have a
+    folder of their package, with the models of the embedded engine alone."""
+    package = find_spec("moonshine_voice") if is_frozen() else None
+    return is_frozen() and (package is None or package.origin is None)
+
+
+def voice_hint() -> str:
+    """Return how a service without a TTS engine gets one."""
+    if is_build_without_voices():
+        return (
+            "This build has no voices: set voice_engine to 'speech' and speech_url to a server "
+            "with OpenAI's /v1/audio/speech, or use a build with voices (docs/building.md)."
+        )
+    return "Install one with vibevoice-asr pull voice, then restart the service."
+
+
 def own_command(module: str, *words: str, frozen: tuple[str, ...] = ()) -> list[str]:
     """Return the command that starts another process of this program: ``module`` with this
     interpreter, and ``words`` as options of the interpreter.

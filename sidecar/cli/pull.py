@@ -21,7 +21,7 @@ from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_text, report_error
 from sidecar.config.settings import Settings
-from sidecar.installation import is_english_only_build
+from sidecar.installation import is_build_without_voices, is_english_only_build
 from sidecar.plugin import VoiceRequest
 from sidecar.plugins import installed, load_settings, voices_of
 
@@ -343,7 +343,7 @@ async def list_models() -> None:
     if voices is not None and (here := voices.installed(settings)) is not None:
         rows.append((VOICE, here.bytes, here.names, here.folder))
     if not rows:
-        print_error_line(f"None. The embedded engine needs none; {_others()}.")
+        print_error_line(f"None. The embedded engine needs none{_others()}.")
     width = max((len(name) for name, *_ in rows), default=0)
     used = await _used_models() if rows else {}
     for name, size, what, folder in rows:
@@ -369,9 +369,11 @@ async def _used_models() -> dict[str, list[str]]:
 
 def _others() -> str:
     """Return what `pull` gets that this installation can use."""
-    if is_english_only_build():
-        return f"'{PROGRAM} pull voice' gets a voice for conversations"
-    return f"'{PROGRAM} pull' gets others"
+    if not is_english_only_build():
+        return f"; '{PROGRAM} pull' gets others"
+    if is_build_without_voices():
+        return ""
+    return f"; '{PROGRAM} pull voice' gets a voice for conversations"
 
 
 async def remove_model(

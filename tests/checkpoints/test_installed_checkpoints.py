@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -457,7 +458,7 @@ def test_search_of_checkpoint_imports_no_heavy_package(folder):
     assert not heavy & set(run.stdout.split())
 
 
-def test_models_list_of_executable_without_torch_suggests_only_pull_voice(
+def test_models_list_of_executable_suggests_only_what_it_can_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -465,9 +466,15 @@ def test_models_list_of_executable_without_torch_suggests_only_pull_voice(
     asyncio.run(list_models())
     assert "'vibevoice-asr pull' gets others" in capsys.readouterr().err
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr("sidecar.installation.find_spec", lambda name: None)
+    lacking = {"tokenizers"}
+    monkeypatch.setattr(
+        "sidecar.installation.find_spec", lambda name: None if name in lacking else find_spec(name)
+    )
     asyncio.run(list_models())
     assert "'vibevoice-asr pull voice'" in capsys.readouterr().err
+    lacking.add("moonshine_voice")
+    asyncio.run(list_models())
+    assert "pull" not in capsys.readouterr().err
 
 
 def test_name_of_checkpoint_has_no_local_path() -> None:

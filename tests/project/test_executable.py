@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -612,6 +613,14 @@ def test_executable_serves_http_docs_and_wyoming_and_its_workers_end_if_it_is_ki
         recording = next(guest.executable.parent.rglob(sample().name))
         answer = json.loads(get("/transcribe", {"audio_path": str(recording)}))
         assert answer["metadata"]["num_speakers"] == 2
+        if "-gpu" not in (BUILT or "") and not flavours.VOICES and sys.platform == "linux":
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                get("/v1/audio/speech", {"model": "tts-1", "voice": "alloy", "input": "Hello."})
+            error = json.load(refused.value)["error"]
+            assert (refused.value.code, error["code"]) == (422, "speech_unavailable")
+            remedy = json.loads(get("/v1/talk"))["remedy"]
+            assert remedy.startswith("This build has no voices")
+            assert remedy in error["message"]
         below = psutil.Process(process.pid).children(recursive=True)
         assert below, "its workers are processes of their own"
         assert {Path(child.exe()).name for child in below} == {guest.executable.name}

@@ -23,13 +23,13 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
+from sidecar.installation import voice_hint
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.request_options import unknown_fields
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
 from sidecar.plugins.conversation.settings import ConversationSettings
-from sidecar.plugins.conversation.tts.tts_engine_selection import NO_TTS_ENGINE_HINT
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.realtime import dialogue_session, transcription_session
 from sidecar.plugins.realtime.dialogue_config import DIALOGUE_MODELS
@@ -208,7 +208,7 @@ def build_talk_router(service: Service) -> APIRouter:
             speaks=TalkTts(name=tts.spec.name, title=tts.spec.title, voices=voices, voice=voice)
             if tts
             else None,
-            remedy="" if tts else NO_TTS_ENGINE_HINT,
+            remedy="" if tts else voice_hint(),
         )
         return json_response(body.model_dump())
 

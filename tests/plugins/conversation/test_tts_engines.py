@@ -28,6 +28,7 @@ from sidecar.interfaces.engine_interface import (
     TtsSpec,
     UpstreamOptions,
 )
+from sidecar.plugin import VoiceRequest
 from sidecar.plugins import settings_class
 from sidecar.plugins.conversation.checks import check_tts
 from sidecar.plugins.conversation.errors import SpeechFailed
@@ -35,6 +36,7 @@ from sidecar.plugins.conversation.tts import (
     espeak_tts,
     moonshine_tts,
     openai_tts,
+    pull_voice,
     scripted_tts,
     system_tts,
     tts_engine_selection,
@@ -362,6 +364,29 @@ def test_unavailable_engine_is_refused_with_a_hint(
     with pytest.raises(errors.EngineUnavailable, match="moonshine_voice") as refused:
         choose_tts_engine(Settings(voice_engine="moonshine"))
     assert refused.value.hint == f"Install it again: {install_command('')}"
+
+
+def test_executable_without_synthesizers_suggests_a_server_or_build_and_no_download(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr("sidecar.installation.find_spec", lambda _: None)
+    monkeypatch.setattr("sidecar.engines.find_spec", lambda _: None)
+    monkeypatch.setattr(system_tts, "is_system_tts_available", lambda: False)
+    found, reason = choose_tts_engine(Settings(data_dir=tmp_path))
+    hints = [reason]
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        choose_tts_engine(Settings(voice_engine="moonshine"))
+    hints.append(refused.value.hint)
+    with pytest.raises(errors.EngineUnavailable) as refused:
+        pull_voice.pull(
+            VoiceRequest(name="", language="", folder=tmp_path, source="", listed=False)
+        )
+    hints.append(refused.value.hint)
+    assert found is None
+    for hint in hints:
+        assert "This build has no voices: set voice_engine to 'speech'" in hint
+        assert "pull voice" not in hint
 
 
 @pytest.mark.parametrize(("engine", "better"), [("auto", True), ("espeak", False)])

@@ -157,6 +157,7 @@ def test_speech_without_a_tts_engine_is_refused(start_server: StartServer) -> No
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         sdk(silent, max_retries=2).audio.speech.create(model="tts-1", voice="alloy", input=TEXT)
     assert caught.value.code == "speech_unavailable"
+    assert "pull voice" in caught.value.response.json()["error"]["message"]
 
 
 slow = service_of_module(

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from sidecar import engines, errors
+from sidecar import errors
 from sidecar.cli.output import print_error_line, print_text
 from sidecar.cli.pull import progress_meter
 from sidecar.config.settings import Settings
+from sidecar.installation import is_build_without_voices, voice_hint
 from sidecar.plugin import InstalledVoices, VoiceRequest
 from sidecar.plugins import load_settings
 from sidecar.plugins.conversation.tts import moonshine_tts
 from sidecar.plugins.conversation.tts.installed_voices import PulledVoice, PulledVoices
-from sidecar.plugins.conversation.tts.tts_engine_selection import voices_folder
+from sidecar.plugins.conversation.tts.tts_engine_selection import missing_packages, voices_folder
 from sidecar.plugins.conversation.tts.voice_download import pull_voice
 
 
@@ -19,8 +20,11 @@ def pull(request: VoiceRequest) -> None:
     voices."""
     folder = request.folder.expanduser().absolute() if request.folder else None
     folder = folder or voices_folder(load_settings())
-    if engines.missing_packages(moonshine_tts.SPEC):
-        raise errors.EngineUnavailable("The TTS engine moonshine-voice is not installed.")
+    if missing_packages(moonshine_tts.SPEC):
+        hint = voice_hint() if is_build_without_voices() else None
+        raise errors.EngineUnavailable(
+            "The synthesizers of moonshine-voice are missing.", hint=hint
+        )
     if request.listed:
         _list_voices(folder, request.language)
         return

@@ -8,7 +8,7 @@ from sidecar import engines, errors
 from sidecar.config import secret_settings
 from sidecar.config.settings import Settings, data_folder
 from sidecar.engines.engine_selection import EngineChoice, install_hint
-from sidecar.installation import install_command
+from sidecar.installation import install_command, is_build_without_voices, voice_hint
 from sidecar.interfaces.engine_interface import AUTO, TtsSpec, UpstreamOptions
 from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.plugins.conversation.tts import (
@@ -24,8 +24,6 @@ NO_VOICE = "none"
 """Value of the setting `voice_engine` that disables TTS."""
 PULL_COMMAND = "vibevoice-asr pull voice"
 """Command that downloads a voice of the engine 'moonshine'."""
-NO_TTS_ENGINE_HINT = f"Install one with {PULL_COMMAND}, then restart the service."
-"""Hint if no TTS engine is installed."""
 
 
 def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None, str]:
@@ -43,9 +41,12 @@ def choose_tts_engine(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None,
         return _choose_auto(settings)
     spec = tts_spec(name)
     if missing := missing_packages(spec):
+        hint = _espeak_hint() if spec is espeak_tts.SPEC else install_hint(spec.name)
+        if spec is moonshine_tts.SPEC and is_build_without_voices():
+            hint = voice_hint()
         raise errors.EngineUnavailable(
             f"The voice '{name}' needs packages that are not installed: {', '.join(missing)}.",
-            hint=_espeak_hint() if spec is espeak_tts.SPEC else install_hint(spec.name),
+            hint=hint,
         )
     if spec is system_tts.SPEC and not system_tts.is_system_tts_available():
         raise errors.EngineUnavailable(
@@ -101,7 +102,7 @@ def _choose_auto(settings: Settings) -> tuple[EngineChoice[TtsSpec] | None, str]
         return EngineChoice(system_tts.SPEC, ""), "this system has it"
     if not missing_packages(espeak_tts.SPEC):
         return EngineChoice(espeak_tts.SPEC, ""), "it is installed"
-    return None, f"no TTS engine is installed. {NO_TTS_ENGINE_HINT} {_espeak_hint()}"
+    return None, f"no TTS engine is installed. {voice_hint()} {_espeak_hint()}"
 
 
 def better_voice_hint(settings: Settings, chosen: EngineChoice[TtsSpec] | None) -> str:
