@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from sidecar.errors import LiveUnavailable
+
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.interfaces.engine_interface import EngineSpec, Precision
@@ -44,6 +46,14 @@ class LiveSessions:
         from sidecar.live.runtime.vad import load_vad
 
         return load_vad()
+
+    @cached_property
+    def _gap_vad(self) -> SileroVad | None:
+        """Detector of speech between turns; None if this machine has none: turns do without."""
+        try:
+            return self._vad
+        except LiveUnavailable:
+            return None
 
     def _schedule(
         self,

@@ -9,7 +9,7 @@ their claimed time can hold, the times must stand still, or there must be `SPOKE
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -125,6 +125,25 @@ class TokenRepetition:
     def different(self) -> int:
         """Return the number of different tokens in a full window; before it is full, `WINDOW`."""
         return len(self._places) if len(self._window) == WINDOW else WINDOW
+
+
+def tokens_before_loop(
+    tokens: Sequence[int], text: str, seconds: float, *, ended: bool
+) -> int | None:
+    """Return the number of tokens to keep of output with a repetition loop; `None` if there is no
+    loop.
+
+    ``text``: text of the tokens. ``seconds``: length of the window. ``ended``: the model ended the
+    output. The first copy of what is repeated is kept.
+    """
+    if ended and not exceeds_speech_rate(len(text), seconds):
+        return None
+    seen = TokenRepetition()
+    for token in tokens:
+        seen.add(token)
+    if seen.repeated >= MIN_REPEATED_TOKENS:
+        return len(tokens) - seen.repeated + seen.period
+    return 0 if seen.different <= FEW_TOKENS else None
 
 
 class LoopReason(StrEnum):

@@ -18,6 +18,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     TranscriptionEvent,
     Word,
+    mean_confidence,
 )
 
 _JOINER = "\u200d"
@@ -203,3 +204,36 @@ def with_word_times(event: TranscriptionEvent) -> TranscriptionEvent:
             segments = tuple(map(estimate_word_times, transcript.segments))
             return Finished(replace(transcript, segments=segments))
     return event
+
+
+def words_of_tokens(
+    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float, float]]
+) -> Iterator[Word]:
+    """Yield the words of ``text``, each from its first character to its last.
+
+    ``pieces``: text of each token; ``at``: its span in seconds and the logarithm of its likelihood.
+    They contain the same characters as ``text`` except for commas and spaces; a mark that stands
+    alone belongs to the word before it.
+    """
+    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
+    done = 0
+    word: Word | None = None
+    for part in text.split():
+        count = sum(1 for _ in _kept_characters(part))
+        if not count:
+            word = word and replace(word, text=f"{word.text} {part}")
+            continue
+        if word is not None:
+            yield word
+        spans = times[done : done + count]
+        done += count
+        begin = spans[0][0] if word is None else max(spans[0][0], word.start)
+        likely = mean_confidence(one[2] for one in dict.fromkeys(spans))
+        word = Word(begin, max(begin, spans[-1][1]), part, likely)
+    if word is not None:
+        yield word
+
+
+def _kept_characters(text: str) -> Iterator[str]:
+    """Return the characters that normalization does not change."""
+    return (one for one in text if one != "," and not one.isspace())

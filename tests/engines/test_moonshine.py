@@ -9,7 +9,6 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -28,12 +27,12 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization import speaker_models
 from sidecar.diarization.diarizer import Diarizer
-from sidecar.engines import moonshine
-from sidecar.engines.moonshine import MoonshineEngine, moonshine_transcription
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
+from sidecar.engines import moonshine, utterance_transcription
+from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
@@ -319,7 +318,7 @@ def test_speech_without_pause_is_cut_into_segments_of_limited_length_without_rep
     assert found.text.lower().count("winter of despair") == 1
     for before, after in zip(found.segments, found.segments[1:], strict=False):
         assert after.start >= before.end
-        assert before.end - before.start <= moonshine_transcription.MAX_UTTERANCE_S + 0.1
+        assert before.end - before.start <= utterance_transcription.MAX_UTTERANCE_S + 0.1
 
 
 LONGEST_S = 60
@@ -367,19 +366,20 @@ def test_revised_speakers_change_no_word_and_no_order(
 ) -> None:
     """The recognizer hears each second as a word, which the sound has as its level."""
 
-    def hear(audio: Block, *_: object, **__: object) -> MoonshineHypothesis:
+    def hear(audio: Block, *_: object) -> RecognitionHypothesis:
         words = tuple(
             Word(at / RATE, (at + RATE // 4) / RATE, f"{audio[at]:.0f}")
             for at in range(0, len(audio), RATE // 2)
         )
-        return MoonshineHypothesis(" ".join(word.text for word in words), words=words)
+        return RecognitionHypothesis(" ".join(word.text for word in words), words=words)
 
     sound = np.repeat(np.arange(LONGEST_S, dtype=np.float32), RATE)
-    work = moonshine_transcription.MoonshineTranscription(
-        cast(MoonshineRecognizer, SimpleNamespace(recognize=hear)),
+    work = utterance_transcription.UtteranceTranscription(
+        hear,
         cast(Diarizer, RevisedDiarizer(turns, revised_s)),
         None,  # a VAD hears no speech in such a sound, and takes half a second for that
         request_of(SampleStream(sound, RATE)),
+        moonshine.SPEC,
     )
     ready = [event.segment for event in work.events() if isinstance(event, SegmentReady)]
     found = work.segments
@@ -476,7 +476,7 @@ def test_transcription_resumed_from_checkpoint_has_same_transcript(
     engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A minute of two people."""
-    monkeypatch.setattr(moonshine, "RESUME_POINT_INTERVAL_S", 8.0)
+    monkeypatch.setattr(utterance_transcription, "RESUME_POINT_INTERVAL_S", 8.0)
     play = spoken(np.tile(endgame, 2))
     whole = list(engine.transcribe_from((), play))
     resume_points = [event for event in whole if isinstance(event, ResumePoint)]

@@ -26,13 +26,12 @@ from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.engines.moonshine.moonshine_recognizer import (
     MoonshineHypothesis,
     MoonshineRecognizer,
-    align_words,
     model_folder,
     token_spans,
 )
 from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
 from sidecar.transcripts.transcript import Segment, Word, collapse_commas
-from sidecar.transcripts.word_timing import estimate_word_times
+from sidecar.transcripts.word_timing import estimate_word_times, words_of_tokens
 
 ASSETS = Path(get_assets_path())
 ROOT = Path(__file__).parents[2]
@@ -320,7 +319,7 @@ PIECES = st.lists(st.sampled_from([" a", " b", "c", ",", " ,", ",,", ".", " ", "
 def test_aligned_words_are_those_of_tidied_text(pieces: list[str]) -> None:
     text = collapse_commas("".join(pieces).strip())
     at = [(float(number), number + 0.5, -0.1 * number) for number in range(len(pieces))]
-    found = list(align_words(text, pieces, at))
+    found = list(words_of_tokens(text, pieces, at))
     said = " ".join(word.text for word in found)
     assert said == " ".join(text.split()) or not text.strip(" ,")
     assert all(isinstance(word, Word) and word.start <= word.end for word in found)

@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, cast
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.engines.live_sessions import LiveSessions
-from sidecar.errors import LiveUnavailable
 from sidecar.interfaces import engine_interface
 from sidecar.transcripts.language_detection import doubtful_language_notice
-from sidecar.transcripts.transcript import Finished, ResumePoint, Transcript, TranscriptionEvent
+from sidecar.transcripts.transcript import ResumePoint, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
+    from sidecar.audio import Block
     from sidecar.engines.moonshine.moonshine_recognizer import (
         MoonshineHypothesis,
         MoonshineRecognizer,
     )
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
-    from sidecar.live.runtime.vad import SileroVad
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,6 @@ SPEC = engine_interface.EngineSpec(
     sessions=500,
     resumes="moonshine-4",  # changes whenever the meaning of resume points changes
 )
-RESUME_POINT_INTERVAL_S = 20.0
-"""Seconds between resume points; diarization ahead of the words is lost with them."""
 
 
 class MoonshineEngine(LiveSessions):
@@ -96,17 +93,7 @@ class MoonshineEngine(LiveSessions):
             SPEC, precision, self._recognize, contexts=True, sample=warm_up_audio()
         )
 
-    @cached_property
-    def _gap_vad(self) -> SileroVad | None:
-        """Detector of speech between turns; None if this machine has none: turns do without."""
-        try:
-            return self._vad
-        except LiveUnavailable:
-            return None
-
     def _recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
-        from sidecar.live.runtime.partial_results import RecognitionHypothesis
-
         assert self._recognizer is not None
         before = request.preceding_context
         found = self._recognizer.recognize(
@@ -121,17 +108,7 @@ class MoonshineEngine(LiveSessions):
             samples=before.samples if before else 0,
             hotwords=request.options.hotwords,
         )
-        if found is None:
-            return None
-        return RecognitionHypothesis(
-            found.text,
-            found.words,
-            language="en",
-            draft=found,
-            tokens=tuple(found.tokens),
-            confidence=found.confidence,
-            likelihood=found.confidence.mean,
-        )
+        return None if found is None else _hypothesis(found)
 
     def _events(
         self,
@@ -139,31 +116,39 @@ class MoonshineEngine(LiveSessions):
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[TranscriptionEvent]:
         from sidecar.diarization.diarizer import Diarizer
-        from sidecar.engines.moonshine import moonshine_transcription
+        from sidecar.engines.utterance_transcription import UtteranceTranscription
 
-        assert self._recognizer is not None
+        recognizer, options = self._recognizer, request.options
+        assert recognizer is not None
         assert self._speaker_models is not None
-        options = request.options
+
+        def recognize(audio: Block, words: bool) -> RecognitionHypothesis | None:
+            found = recognizer.recognize(
+                audio, None, request.cancelled, words=words, hotwords=options.hotwords
+            )
+            return None if found is None else _hypothesis(found)
+
         diarizer = Diarizer.wished(self._speaker_models, options)
-        resume_point_interval_s = None if resume_points is None else RESUME_POINT_INTERVAL_S
-        work = moonshine_transcription.MoonshineTranscription(
-            self._recognizer, diarizer, self._gap_vad, request, resume_point_interval_s
+        work = UtteranceTranscription(
+            recognize, diarizer, self._gap_vad, request, SPEC, resumable=resume_points is not None
         )
-        if resume_points:
-            work.go_on(resume_points)
-        for event in work.events():
-            if request.cancelled():
-                return
-            yield event
-        if options.keeps_diarization and (kept := work.kept_diarization) is not None:
-            yield kept
-        transcript = Transcript(
-            segments=work.segments,
-            language="en",
-            duration=work.duration_s,
-            engine=SPEC.name,
-            precision=engine_interface.Precision.INT8.value,
-            diarized=options.diarize,
-            notices=(doubtful_language_notice(),) if work.confidence.doubtful else (),
-        )
-        yield Finished(diarizer.identified(transcript, options))
+
+        def complete(transcript: Transcript) -> Transcript:
+            doubtful = work.confidence.doubtful
+            return transcript.with_notice(doubtful_language_notice()) if doubtful else transcript
+
+        yield from work.run(resume_points, engine_interface.Precision.INT8, complete)
+
+
+def _hypothesis(found: MoonshineHypothesis) -> RecognitionHypothesis:
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+
+    return RecognitionHypothesis(
+        found.text,
+        found.words,
+        language="en",
+        draft=found,
+        tokens=tuple(found.tokens),
+        confidence=found.confidence,
+        likelihood=found.confidence.mean,
+    )

@@ -10,7 +10,7 @@ The wheel's model runs in onnxruntime, which takes a quarter of the library's pr
 from __future__ import annotations
 
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -27,7 +27,8 @@ from sidecar.engines.moonshine import moonshine_decoder
 from sidecar.engines.moonshine.moonshine_tokenizer import MoonshineTokenizer
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.transcript import Word, collapse_commas, mean_confidence
+from sidecar.transcripts.transcript import Word, collapse_commas
+from sidecar.transcripts.word_timing import words_of_tokens
 
 _MIN_SAMPLES = 4096
 """Minimum number of samples; the encoder's first layers need 895."""
@@ -144,7 +145,7 @@ class MoonshineRecognizer:
             )
             for (first, end), likely in zip(spans, decoded.likely[marks:], strict=True)
         ]
-        words_at = tuple(align_words(text, pieces, at))
+        words_at = tuple(words_of_tokens(text, pieces, at))
         return MoonshineHypothesis(text, tokens, words_at, _confidence(decoded), draft)
 
     def _encode_hotwords(self, hotwords: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
@@ -273,36 +274,3 @@ def _viterbi_path(rows: npt.NDArray[np.float32], of_token: Sequence[int]) -> lis
         row -= 2 if how_here == _NO_SILENCE else 1
         end = at
     return found
-
-
-def align_words(
-    text: str, pieces: Sequence[str], at: Sequence[tuple[float, float, float]]
-) -> Iterator[Word]:
-    """Yield the words of ``text``, each from its first character to its last.
-
-    ``pieces``: text of each token; ``at``: its span in seconds and the logarithm of its likelihood.
-    They contain the same characters as ``text`` except for commas and spaces; a mark that stands
-    alone belongs to the word before it.
-    """
-    times = [when for piece, when in zip(pieces, at, strict=True) for _ in _kept_characters(piece)]
-    done = 0
-    word: Word | None = None
-    for part in text.split():
-        count = sum(1 for _ in _kept_characters(part))
-        if not count:
-            word = word and replace(word, text=f"{word.text} {part}")
-            continue
-        if word is not None:
-            yield word
-        spans = times[done : done + count]
-        done += count
-        begin = spans[0][0] if word is None else max(spans[0][0], word.start)
-        likely = mean_confidence(one[2] for one in dict.fromkeys(spans))
-        word = Word(begin, max(begin, spans[-1][1]), part, likely)
-    if word is not None:
-        yield word
-
-
-def _kept_characters(text: str) -> Iterator[str]:
-    """Return the characters that normalization does not change."""
-    return (one for one in text if one != "," and not one.isspace())

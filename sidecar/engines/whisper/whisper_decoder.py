@@ -39,25 +39,6 @@ def is_silence(no_speech: float, log_probability: float) -> bool:
     return no_speech > NO_SPEECH_PROBABILITY and log_probability < MIN_LOG_PROBABILITY
 
 
-def tokens_before_loop(
-    tokens: Sequence[int], text: str, seconds: float, *, ended: bool
-) -> int | None:
-    """Return the number of tokens to keep of output with a repetition loop; `None` if there is no
-    loop.
-
-    ``text``: text of the tokens. ``seconds``: length of the window. ``ended``: the model ended the
-    output. The first copy of what is repeated is kept.
-    """
-    if ended and not loop_guard.exceeds_speech_rate(len(text), seconds):
-        return None
-    seen = loop_guard.TokenRepetition()
-    for token in tokens:
-        seen.add(token)
-    if seen.repeated >= loop_guard.MIN_REPEATED_TOKENS:
-        return len(tokens) - seen.repeated + seen.period
-    return 0 if seen.different <= loop_guard.FEW_TOKENS else None
-
-
 COMPUTE_TYPES = {Precision.INT8: "int8", Precision.FP16: "float16", Precision.FP32: "float32"}
 """CTranslate2's names of the precisions; int8 on a GPU has activations of 16 bit."""
 GPU_COMPUTE_TYPES = {**COMPUTE_TYPES, Precision.INT8: "int8_float16"}
@@ -228,7 +209,7 @@ class WhisperRecognizer:
                 return WhisperResult((), None, tokens=count)
             ended = count < limit
             cut_short = request.max_tokens is not None and limit < room
-            kept = tokens_before_loop(
+            kept = loop_guard.tokens_before_loop(
                 tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short
             )
             if kept is None:

@@ -14,7 +14,6 @@ from sidecar.engines.whisper.whisper_decoder import (
     compute_type_of,
     cpu_threads,
     is_silence,
-    tokens_before_loop,
 )
 from sidecar.engines.whisper.whisper_transcription import (
     MAX_SEGMENT_S,
@@ -25,6 +24,7 @@ from sidecar.engines.whisper.whisper_transcription import (
     segments_of,
 )
 from sidecar.interfaces.engine_interface import Precision
+from sidecar.transcripts import loop_guard
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Word
 
@@ -163,12 +163,12 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
 def test_repetition_loop_is_detected_in_tokens(
     tokens: list[int], characters: int, seconds: float, ended: bool, kept: int | None
 ) -> None:
-    assert tokens_before_loop(tokens, "x" * characters, seconds, ended=ended) == kept
+    assert loop_guard.tokens_before_loop(tokens, "x" * characters, seconds, ended=ended) == kept
 
 
 def test_random_tokens_of_few_words_are_repetition_loop() -> None:
     tokens = Random(1).choices(range(11), k=200)
-    assert tokens_before_loop(tokens, "x" * 800, 30, ended=False) == 0
+    assert loop_guard.tokens_before_loop(tokens, "x" * 800, 30, ended=False) == 0
 
 
 @pytest.mark.parametrize(

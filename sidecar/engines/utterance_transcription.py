@@ -1,11 +1,12 @@
-"""Transcription of one recording by Moonshine.
+"""Transcription of one recording utterance by utterance, for a recognizer of one utterance.
 
 Diarization covers the whole recording, so speakers may be revised until the end. An utterance is
 recognized once, as soon as it is known, and sent. A border that moves later moves its words to
 another speaker, and changes none: a stream has the words of the transcript, in the same order.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import starmap
@@ -16,9 +17,12 @@ from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
-from sidecar.engines.moonshine import SPEC
-from sidecar.engines.moonshine.moonshine_recognizer import MoonshineHypothesis, MoonshineRecognizer
-from sidecar.interfaces.engine_interface import TranscriptionRequest
+from sidecar.interfaces.engine_interface import (
+    AUTO,
+    EngineSpec,
+    Precision,
+    TranscriptionRequest,
+)
 from sidecar.interfaces.live_options import EndpointingOptions
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
@@ -27,12 +31,15 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
+from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.vad import SileroVad
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 MAX_UTTERANCE_S = 12.0
+RESUME_POINT_INTERVAL_S = 20.0
+"""Seconds of audio between resume points; diarization ahead of the words is lost with them."""
 MAX_WAIT_S = 30.0
 """Seconds that an utterance waits for those of other speakers at the same time to end."""
 MIN_REST_S = 0.5
@@ -49,6 +56,10 @@ _MISSED = EndpointingOptions(
 _LEAD_S = 0.5
 """Audio before a gap with which the VAD begins."""
 
+RecognizeUtterance = Callable[[Block, bool], RecognitionHypothesis | None]
+"""Recognizer of one utterance: its samples, shape (samples,), and whether word times are needed;
+`None` if it was cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Span:
@@ -61,8 +72,9 @@ class _Span:
 
 
 @dataclass(frozen=True, slots=True)
-class MoonshineUtterance:
-    """Words of one speaker; times in seconds from the start of the recording."""
+class Utterance:
+    """Words of one speaker; times in seconds from the start of the recording. ``language``: '' if
+    it is that of the engine."""
 
     start: float
     end: float
@@ -70,60 +82,103 @@ class MoonshineUtterance:
     voice: int
     confidence: float | None
     words: tuple[transcript.Word, ...] = ()
+    language: str = ""
+
+    def state(self) -> tuple[Any, ...]:
+        """Return it as plain values, from which it is built again."""
+        values = astuple(self)
+        return values if self.language else values[:-1]  # releases before had no language
 
 
-class MoonshineTranscription:
+class UtteranceTranscription:
     """Transcription of one request. Iterate `events`, then read `segments`."""
 
     def __init__(
         self,
-        recognizer: MoonshineRecognizer,
+        recognize: RecognizeUtterance,
         speaker_diarizer: diarizer.Diarizer,
         vad: SileroVad | None,
         request: TranscriptionRequest,
-        resume_point_interval_s: float | None = None,
+        spec: EngineSpec,
+        *,
+        resumable: bool = False,
+        longest_s: float = MAX_UTTERANCE_S,
     ) -> None:
-        """``resume_point_interval_s``: in seconds of audio; `None` for no resume points."""
-        self._recognizer = recognizer
+        """``spec``: of the engine. ``resumable``: with resume points. ``longest_s``: of an
+        utterance, in seconds."""
+        self._recognize = recognize
         self._speaker_diarizer = speaker_diarizer
         self._vad = vad
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
-        self._utterances: list[MoonshineUtterance] = []
+        self._utterances: list[Utterance] = []
         self._recognized_s = 0.0
         """Time up to which the audio has been recognized."""
         self._missed: list[SpeakerTurn] = []
         """Speech that the diarization has missed."""
         self._missed_s = 0.0
         """Time up to which such speech has been found."""
-        self._resume_point_interval_s = resume_point_interval_s
+        self._spec = spec
+        self._language = spec.languages[0] if len(spec.languages) == 1 else ""
+        self._longest_s = longest_s
+        self._resume_point_interval_s = RESUME_POINT_INTERVAL_S if resumable else None
         self._in_resume_points = 0
         self._again_s = 0.0
         """Position up to which the audio was transcribed before the resume point."""
         self.confidence = Confidence()
         """Confidence of the recognizer in the whole recording."""
 
-    def go_on(self, resume_points: Sequence[transcript.ResumePoint]) -> None:
+    def run(
+        self,
+        resume_points: Sequence[transcript.ResumePoint] | None,
+        precision: Precision,
+        complete: Callable[[transcript.Transcript], transcript.Transcript],
+    ) -> Iterator[transcript.TranscriptionEvent]:
+        """Yield all events of the request, from its resume points on; end early without `Finished`
+        once it is cancelled. ``complete``: adds to the transcript what the engine knows."""
+        if resume_points:
+            self._go_on(resume_points)
+        for event in self.events():
+            if self._cancelled():
+                return
+            yield event
+        if self._options.keeps_diarization and (kept := self._kept_diarization) is not None:
+            yield kept
+        found = transcript.Transcript(
+            segments=self.segments,
+            language=self._transcript_language(),
+            duration=self._audio.end_s,
+            engine=self._spec.name,
+            precision=precision.value,
+            diarized=self._options.diarize,
+        )
+        found = self._speaker_diarizer.identified(complete(found), self._options)
+        yield transcript.Finished(found)
+
+    def _transcript_language(self) -> str:
+        """Return the language of the engine, else that of the request, else the most frequent."""
+        found = Counter(one.language for one in self._utterances if one.language)
+        wanted = self._options.language
+        if self._language or wanted != AUTO or not found:
+            return self._language or wanted
+        return found.most_common(1)[0][0]
+
+    def _go_on(self, resume_points: Sequence[transcript.ResumePoint]) -> None:
         """Restore the state of the resume points."""
         states = [one.state for one in resume_points]
         self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._utterances = [
-            MoonshineUtterance(
-                start, end, text, voice, sure, tuple(starmap(transcript.Word, words))
+            Utterance(
+                start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *language
             )
             for state in states
-            for start, end, text, voice, sure, words in state["lines"]
+            for start, end, text, voice, sure, words, *language in state["lines"]
         ]
         self._in_resume_points = len(self._utterances)
         self._recognized_s = states[-1]["said_s"]
         self._again_s = resume_points[-1].audio_s
         self.confidence = Confidence(*states[-1].get("confidence", ()))
-
-    @property
-    def duration_s(self) -> float:
-        """Return the duration of the recording so far, in seconds."""
-        return self._audio.end_s
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
@@ -145,13 +200,13 @@ class MoonshineTranscription:
         lines = self._utterances[self._in_resume_points :]
         self._in_resume_points = len(self._utterances)
         state = {
-            "lines": [astuple(line) for line in lines],
+            "lines": [line.state() for line in lines],
             "said_s": self._recognized_s,
             "voices": voices,
             "confidence": astuple(self.confidence),
         }
         segments = tuple(map(self._segment, lines))
-        return transcript.ResumePoint(end_s, SPEC.resumes, segments, state)
+        return transcript.ResumePoint(end_s, self._spec.resumes, segments, state)
 
     def _blocks(self) -> Iterator[tuple[float, Block]]:
         for block in self._source:
@@ -238,7 +293,7 @@ class MoonshineTranscription:
         return spans[:count], spans[count:]
 
     def _spans(self, turns: Sequence[SpeakerTurn], final_s: float) -> Iterator[_Span]:
-        """Yield the rest of turns in utterances of at most `MAX_UTTERANCE_S`; what is still in
+        """Yield the rest of turns in utterances of at most ``longest_s``; what is still in
         progress at ``final_s`` has no end."""
         recognized_s = self._recognized_s
         ends = {line.end for line in turns}
@@ -252,35 +307,32 @@ class MoonshineTranscription:
                 if line.end - start < MIN_REST_S:
                     continue
             over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= final_s
-            while min(line.end, inf if over else final_s) - start > MAX_UTTERANCE_S:
-                middle = start + MAX_UTTERANCE_S / 2
-                samples = self._audio.between(middle, start + MAX_UTTERANCE_S)
+            while min(line.end, inf if over else final_s) - start > self._longest_s:
+                middle = start + self._longest_s / 2
+                samples = self._audio.between(middle, start + self._longest_s)
                 cut = middle + quietest_sample(samples, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
                 yield _Span(start, cut, (begin, cut), line.label)
                 start = begin = cut
             yield _Span(start, line.end if over else inf, (begin, end), line.label)
 
-    def _recognized(self, span: _Span) -> MoonshineUtterance:
+    def _recognized(self, span: _Span) -> Utterance:
         begin, end = span.heard  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
-        found = self._recognizer.recognize(
-            self._audio.between(begin, end),
-            None,
-            self._cancelled,
-            words=align,
-            hotwords=self._options.hotwords,
-        ) or MoonshineHypothesis("")  # cancelled
+        audio = self._audio.between(begin, end)
+        found = self._recognize(audio, align) or RecognitionHypothesis("")  # cancelled
         self.confidence += found.confidence
 
         def inside(time_s: float) -> float:
             return min(max(round(begin + time_s, 3), span.start), span.end)
 
         words = (replace(one, start=inside(one.start), end=inside(one.end)) for one in found.words)
-        return MoonshineUtterance(
-            span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)
+        language = "" if found.language == self._language else found.language
+        return Utterance(
+            *(span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)),
+            language,
         )
 
-    def _segment(self, utterance: MoonshineUtterance) -> transcript.Segment:
+    def _segment(self, utterance: Utterance) -> transcript.Segment:
         speaker = utterance.voice if self._options.diarize else None
         words = utterance.words if self._options.words else ()
         by = transcript.WORDS_BY_ATTENTION if words else ""
@@ -292,7 +344,7 @@ class MoonshineTranscription:
             words,
             words_by=by,
             confidence=utterance.confidence,
-            language=SPEC.languages[0],
+            language=utterance.language or self._language,
         )
 
     @property
@@ -307,11 +359,11 @@ class MoonshineTranscription:
         return tuple(number_speakers_by_appearance(found))
 
     @property
-    def kept_diarization(self) -> transcript.ResumePoint | None:
+    def _kept_diarization(self) -> transcript.ResumePoint | None:
         """Return what a diarization after the end needs, once `events` has ended."""
         return KeptDiarization(
             self._speaker_diarizer.found,
-            self.duration_s,
+            self._audio.end_s,
             self._uncut_segments,
             word_ranges_of(self._uncut_segments, self._attributed),
         ).resume_point()
