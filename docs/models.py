@@ -43,6 +43,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     WindowingMode,
 )
+from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -176,6 +177,24 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
   ({ten_s} MB for ten seconds of speech).
 - **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
   Licence of the weights: see the card of the checkpoint.
+
+## Other recognizers
+
+`transformers`: a model of one of these architectures (`model_type` in its `config.json`), from a
+folder, for recordings and live audio. Speakers, word times and windows are as with the embedded
+engine.
+
+    pip install '.[vibevoice]'                 # for torch and transformers
+    hf download nvidia/parakeet-tdt-0.6b-v3 --local-dir parakeet
+    vibevoice-asr --engine transformers --model-path parakeet
+
+{table(("Architecture", "Languages", "More"), _architectures())}
+- **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. The size of the weights is reserved;
+  what a recording takes is not planned.
+- **Live**, the speech so far is recognized anew for each partial; on a CPU that is too slow there
+  are finals only.
+- **Tested** with a tiny model of each, token for token; the released ones were not run. Not in the
+  executables. Licences of the weights: see their cards.
 
 ## VibeVoice-ASR-Streaming
 
@@ -313,6 +332,17 @@ or length: `vibevoice-asr estimate --card 12GB --minutes 90`; a recording of you
 checkpoint: `vibevoice-asr estimate talk.m4a --engine vibevoice`.
 
 {table(("Card", "bf16", "int4", "int8"), _times())}"""
+
+
+def _architectures() -> Iterable[Sequence[str]]:
+    for name, one in ARCHITECTURES.items():
+        abilities = {
+            "word times": one.words,
+            "context": one.prompt,
+            "translates": one.translates,
+        }
+        more = ", ".join(what for what, able in abilities.items() if able)
+        yield f"`{name}`", ", ".join(one.languages) or "by the checkpoint", more or "–"
 
 
 def models_plot() -> str:

@@ -108,9 +108,7 @@ def read_checkpoint(folder: Path) -> ModelCheckpoint:
     with disk_errors_as_ours():
         config = check_vibevoice_config(folder)
         files = weight_files(folder)
-        for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, _CHAT_TEMPLATE_FILES):
-            if not any(all((folder / name).is_file() for name in names) for names in ways):
-                require_files(folder, ways[0])
+        require_processor(folder, _CHAT_TEMPLATE_FILES)
         return ModelCheckpoint.of(folder, config, files)
 
 
@@ -261,6 +259,14 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if not tensors[name] <= check_safetensors(folder / name):
             raise damaged_error(folder / name, f"lacks weights that {WEIGHTS_INDEX_FILE} lists")
     return tuple(folder / name for name in names)
+
+
+def require_processor(folder: Path, *more: Sequence[Sequence[str]]) -> None:
+    """Raise `errors.CheckpointIncomplete` if the tokenizer or the processor is absent, or one of
+    ``more`` files; each of these has several ways."""
+    for ways in (_TOKENIZER_FILES, _PROCESSOR_FILES, *more):
+        if not any(all((folder / name).is_file() for name in names) for names in ways):
+            require_files(folder, ways[0])
 
 
 def require_files(folder: Path, names: Sequence[str]) -> None:

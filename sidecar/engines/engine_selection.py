@@ -46,7 +46,8 @@ FoundModel = ModelCheckpoint | errors.SidecarError
 NO_LIVE_ENGINE = "none"
 """Value of the setting `live_engine` for a service that refuses live audio."""
 ENGINES_WITH_EXTRAS = {name: name for name in (VIBEVOICE, WHISPER, VOXTRAL)} | {
-    STREAMING: VIBEVOICE
+    STREAMING: VIBEVOICE,
+    "transformers": VIBEVOICE,  # of a plugin
 }
 """Extras that install the packages of engines."""
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -90,6 +91,10 @@ def gather_facts(settings: Settings) -> EngineFacts:
 def find_model(engine: str, settings: Settings) -> FoundModel:
     """Return the checkpoint that an engine would load, or the error that makes it unusable."""
     try:
+        for added in settings.plugin_engines:
+            if added.spec.name == engine and added.model is not None:
+                found: ModelCheckpoint = added.model(settings)[1]
+                return found
         if engine == WHISPER:
             return installed_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
         if engine == VOXTRAL:
@@ -144,6 +149,9 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             others = added.servers(settings)
             hosts = ", ".join(map(host_of, others.urls))
             return EngineChoice(added.spec, f"{reason}; recordings go to {hosts}", upstream=others)
+        if added.spec.name == name and added.model is not None:
+            spec, checkpoint = added.model(settings)
+            return EngineChoice(spec, reason, checkpoint)
     spec = engines.spec_of(name, settings)
     found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None

@@ -289,12 +289,15 @@ class PluginEngine:
     """ASR engine that a plugin brings; `auto` never chooses it.
 
     ``description``: what the setting `engine` says of it. ``servers``: reads in the settings the
-    servers to which it sends recordings; `None` if it sends them to none.
+    servers to which it sends recordings; `None` if it sends them to none. ``model``: finds the
+    checkpoint (`checkpoints.checkpoint.ModelCheckpoint`) that the settings name, and returns it
+    with the spec that it has with this one; raises `errors.BadCheckpoint`. `None` if it needs none.
     """
 
     spec: EngineSpec
     description: str
     servers: Callable[[Any], UpstreamOptions] | None = None
+    model: Callable[[Any], tuple[EngineSpec, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny_streaming
+import tiny_transformers
 import tiny_vibevoice
 import tiny_whisper
 from engine_requests import request_of, transcript_of
@@ -21,7 +22,7 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionEngine,
     UpstreamOptions,
 )
-from sidecar.plugins import upstream
+from sidecar.plugins import transformers_asr, upstream
 from sidecar.plugins.upstream.engine import UpstreamEngine
 from sidecar.transcripts.transcript import Finished, Progress, SegmentReady, TranscriptionEvent
 
@@ -36,7 +37,7 @@ RUNNABLE = [
     if not missing_packages(spec) and spec.name not in (*TRAINED, *ONLY_LIVE)
 ]
 pytestmark = pytest.mark.slow_except("moonshine", "scripted", "upstream")
-MINIATURES = ["whisper int8", "vibevoice-streaming fp32"]
+MINIATURES = ["whisper int8", "vibevoice-streaming fp32", "transformers fp32", "transformers bf16"]
 MINIATURES += [f"vibevoice {precision}" for precision in ("fp32", "bf16", "int8", "int4")]
 
 
@@ -53,6 +54,7 @@ def loading(request: pytest.FixtureRequest) -> tuple[str, LoadOptions]:
         "whisper": tiny_whisper.model,
         "vibevoice": partial(tiny_vibevoice.checkpoint, "tiny"),
         "vibevoice-streaming": tiny_streaming.checkpoint,
+        "transformers": partial(tiny_transformers.model, "parakeet_ctc"),
     }
     return name, LoadOptions(Precision(precision), str(folders[name]()))
 
@@ -66,8 +68,12 @@ def engine_name(loading: tuple[str, LoadOptions]) -> str:
 def engine(loading: tuple[str, LoadOptions]) -> TranscriptionEngine:
     name, options = loading
     # a busy machine is not taken for gone
-    patient = name == "upstream"
-    engine = UpstreamEngine(PATIENT_LIMITS) if patient else create_engine(engine_spec(name).factory)
+    added = {one.spec.name: one.spec for one in transformers_asr.PLUGIN.engines}
+    engine: TranscriptionEngine = (
+        UpstreamEngine(PATIENT_LIMITS)
+        if name == "upstream"
+        else create_engine((added.get(name) or engine_spec(name)).factory)
+    )
     list(engine.load(options))
     return engine
 

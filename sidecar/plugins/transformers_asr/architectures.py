@@ -1,0 +1,130 @@
+"""Architectures that the engine runs: what each can, and the check of a checkpoint.
+
+This module reads `config.json` and the headers of the weights. It imports nothing heavy, because
+the process that answers requests uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sidecar import errors
+from sidecar.checkpoints import checkpoint
+from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.plugins.transformers_asr import SPEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Architecture of a checkpoint.
+
+    ``model``: its class in transformers. ``recognizer``: the name of ours for it.
+    ``languages``: empty if the checkpoint's are not known from its architecture. ``longest_s``: of
+    an utterance, in seconds. ``words``: it says when each word was spoken. ``prompt``: it takes a
+    context. ``translates``: into English.
+    """
+
+    title: str
+    model: str
+    recognizer: str
+    languages: tuple[str, ...] = ()
+    longest_s: float = 30.0
+    words: bool = False
+    prompt: bool = False
+    translates: bool = False
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "moonshine": Architecture(
+        title="Moonshine",
+        model="MoonshineForConditionalGeneration",
+        recognizer="TextRecognizer",
+        longest_s=12.0,
+    ),
+    "moonshine_streaming": Architecture(
+        title="Moonshine streaming",
+        model="MoonshineStreamingForConditionalGeneration",
+        recognizer="TextRecognizer",
+        longest_s=12.0,
+    ),
+    "parakeet_ctc": Architecture(
+        title="Parakeet CTC",
+        model="ParakeetForCTC",
+        recognizer="CtcRecognizer",
+        words=True,
+    ),
+    "parakeet_rnnt": Architecture(
+        title="Parakeet RNN-T",
+        model="ParakeetForRNNT",
+        recognizer="TransducerRecognizer",
+        words=True,
+    ),
+    "parakeet_tdt": Architecture(
+        title="Parakeet TDT",
+        model="ParakeetForTDT",
+        recognizer="TransducerRecognizer",
+        words=True,
+    ),
+}
+"""Architectures by the `model_type` of `config.json`."""
+
+
+def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
+    """Return the checkpoint in ``model_path``: its folder, or that of its repository in the cache.
+
+    Raises:
+        errors.BadCheckpoint: there is none, or it is not usable.
+    """
+    if model_path is None:
+        raise errors.CheckpointNotFound(
+            f"The engine '{SPEC.name}' needs the folder of a model.",
+            hint="Set VIBEVOICE_MODEL_PATH to it: 'hf download OWNER/NAME --local-dir FOLDER' "
+            "downloads one.",
+        )
+    return checkpoint.find_model(model_path, lambda _: (), read_checkpoint, "model of transformers")
+
+
+def read_checkpoint(folder: Path) -> checkpoint.ModelCheckpoint:
+    """Check a folder without loading it, and return its checkpoint.
+
+    Raises:
+        errors.BadCheckpoint: there is none, it is incomplete, unsafe, or of another architecture.
+    """
+    with checkpoint.disk_errors_as_ours():
+        config = checkpoint.read_config(folder, "Name the folder of a model of transformers.")
+        checkpoint.refuse_code(folder, config)
+        if config.get("model_type") not in ARCHITECTURES:
+            known = ", ".join(sorted(ARCHITECTURES))
+            raise errors.CheckpointUnsupported(
+                f"The engine '{SPEC.name}' does not run the model_type "
+                f"{str(config.get('model_type'))[:60]!r} of {folder}.",
+                hint=f"It runs: {known}.",
+            )
+        weights = checkpoint.weight_files(folder)
+        checkpoint.require_processor(folder)
+        return checkpoint.ModelCheckpoint.of(folder, config, weights)
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture of a checkpoint that was read."""
+    return ARCHITECTURES[config["model_type"]]
+
+
+def spec_of(config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
+    """Return the spec of the engine with a checkpoint. On a GPU half the width is the default; a
+    CPU computes faster in fp32."""
+    found = architecture_of(config)
+    narrow = Precision.BF16, Precision.FP16, Precision.FP32
+    return replace(
+        SPEC,
+        title=f"{found.title} (transformers)",
+        precisions=narrow if on_gpu else SPEC.precisions,
+        languages=found.languages,
+        words=found.words,
+        steerable=found.prompt,
+        prompt_only=found.prompt,
+        translates=found.translates,
+    )

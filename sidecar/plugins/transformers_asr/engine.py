@@ -1,0 +1,126 @@
+"""Engine 'transformers': recordings and live audio by a recognizer of utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar.audio import SAMPLE_RATE
+from sidecar.checkpoints.checkpoint import checkpoint_name, read_config
+from sidecar.engines.live_sessions import LiveSessions
+from sidecar.errors import ModelLoadFailed
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscriptionRequest
+from sidecar.plugins.transformers_asr import SPEC
+from sidecar.plugins.transformers_asr.architectures import spec_of
+from sidecar.transcripts.transcript import (
+    TRUNCATED,
+    Notice,
+    ResumePoint,
+    Transcript,
+    TranscriptionEvent,
+)
+
+if TYPE_CHECKING:
+    from sidecar.audio import Block
+    from sidecar.live.runtime.live_scheduler import LiveScheduler
+    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+    from sidecar.plugins.transformers_asr.recognizer import Recognizer
+
+
+class TransformersEngine(LiveSessions):
+    """Engine with one model of transformers."""
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self) -> None:
+        self._recognizer: Recognizer | None = None
+        self._precision = Precision.FP32
+        self._spec, self._name = SPEC, ""
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        """Load the checkpoint onto its device.
+
+        Raises:
+            errors.ModelLoadFailed: it is missing or invalid, or does not fit.
+        """
+        if options.checkpoint is None:
+            raise ModelLoadFailed(f"No model is set for the engine '{SPEC.name}'.")
+        yield 0.0
+        folder = Path(options.checkpoint)
+        self._spec, self._name = spec_of(read_config(folder, "")), checkpoint_name(folder)
+        from sidecar.plugins.transformers_asr.model_loading import load_recognizer
+
+        self._recognizer, self._precision = load_recognizer(options)
+        yield 0.9
+        from sidecar.diarization.speaker_models import load_models
+
+        self._speaker_models = load_models()
+        yield 1.0
+
+    def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
+        """Yield segments as speech ends; their speakers are final at the end."""
+        yield from self._events(None, request)
+
+    def transcribe_from(
+        self, resume_points: Sequence[ResumePoint], request: TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        """Transcribe from the last resume point on."""
+        yield from self._events(resume_points, request)
+
+    def _events(
+        self, resume_points: Sequence[ResumePoint] | None, request: TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        from sidecar.diarization.diarizer import Diarizer
+        from sidecar.engines.utterance_transcription import UtteranceTranscription
+
+        recognizer, wanted = self._recognizer, request.options
+        assert recognizer is not None
+        assert self._speaker_models is not None
+        cut = 0
+
+        def recognize(audio: Block, words: bool) -> RecognitionHypothesis | None:
+            nonlocal cut
+            found = recognizer.recognize(audio, wanted, request.cancelled, words=words)
+            cut += found is not None and found.unheard
+            return found
+
+        def complete(transcript: Transcript) -> Transcript:
+            if cut:
+                transcript = transcript.with_notice(
+                    Notice(TRUNCATED, f"The output of the model ended early in {cut} utterances.")
+                )
+            return replace(transcript, model=self._name)
+
+        work = UtteranceTranscription(
+            recognize,
+            Diarizer.wished(self._speaker_models, wanted),
+            self._gap_vad,
+            request,
+            self._spec,
+            resumable=resume_points is not None,
+            longest_s=recognizer.architecture.longest_s,
+        )
+        yield from work.run(resume_points, self._precision, complete)
+
+    @cached_property
+    def _scheduler(self) -> LiveScheduler:
+        from sidecar.live.runtime.partial_results import WorkPace
+
+        return self._schedule(
+            self._spec,
+            self._precision,
+            self.recognize,
+            threads=1,  # there is one model
+            pace=WorkPace(),
+        )
+
+    def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
+        """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`)."""
+        assert self._recognizer is not None
+        options = request.options
+        return self._recognizer.recognize(
+            request.audio, options, request.cancelled, words=options.words
+        )

@@ -1,0 +1,125 @@
+"""The engine around a recognizer: which checkpoint it takes, and its transcripts and sessions."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_transformers
+from engine_requests import SampleStream, request_of, transcript_of
+from live_client import LiveClient
+from service_process import PATIENCE_S, Server
+from tiny_vibevoice import clip
+
+from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
+from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines.engine_selection import choose_engine, choose_live_engine
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.plugins import load_settings
+from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_checkpoint
+from sidecar.plugins.transformers_asr.engine import TransformersEngine
+
+PLAY = "endgame_nagg_nell"
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return tiny_transformers.model("parakeet_ctc")
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> TransformersEngine:
+    engine = TransformersEngine()
+    list(engine.load(LoadOptions(Precision.FP32, str(folder), "cpu")))
+    return engine
+
+
+def test_folder_names_model_and_its_abilities(folder: Path) -> None:
+    settings = load_settings(engine="transformers", model_path=folder, device="cpu")
+    found = choose_engine(settings)
+    assert found.checkpoint is not None
+    assert found.checkpoint.folder == folder
+    assert (found.spec.title, found.spec.words) == ("Parakeet CTC (transformers)", True)
+    assert found.spec.precisions[0] is Precision.FP32
+    live, _ = choose_live_engine(settings, found)
+    assert live is found
+
+
+def test_engine_without_folder_is_refused_with_remedy() -> None:
+    with pytest.raises(errors.CheckpointNotFound) as missing:
+        choose_engine(load_settings(engine="transformers"))
+    assert "VIBEVOICE_MODEL_PATH" in missing.value.hint
+
+
+def test_unknown_architecture_is_refused_with_those_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(errors.CheckpointUnsupported, match="'bert'") as unknown:
+        find_checkpoint(tmp_path)
+    assert all(name in unknown.value.hint for name in ARCHITECTURES)
+
+
+def test_checkpoint_with_code_pickles_or_missing_files_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    assert find_checkpoint(model).bytes > 10_000
+    (model / "tokenizer.json").rename(model / "aside")
+    with pytest.raises(errors.CheckpointIncomplete, match="tokenizer"):
+        find_checkpoint(model)
+    (model / "aside").rename(model / "tokenizer.json")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
+    with pytest.raises(errors.CheckpointUnsafe, match="auto_map"):
+        find_checkpoint(model)
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "model.safetensors").rename(model / "model.bin")
+    with pytest.raises(errors.CheckpointUnsafe, match="pickled"):
+        find_checkpoint(model)
+
+
+def test_damaged_model_fails_load_with_reason(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["encoder_config"]["hidden_size"] = 30  # not a multiple of its heads
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(errors.ModelLoadFailed, match="Parakeet CTC model cannot be loaded"):
+        list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
+
+
+def test_transcript_has_speakers_word_times_and_name_of_model(
+    engine: TransformersEngine, folder: Path
+) -> None:
+    samples = decode_audio_file(clip(PLAY), SAMPLE_RATE)[: 16 * SAMPLE_RATE]
+    options = TranscribeOptions(words=True, language="de")
+    found = transcript_of(engine.transcribe(request_of(SampleStream(samples, 16_000), options)))
+    assert (found.engine, found.model, found.language) == ("transformers", folder.name, "de")
+    assert {one.speaker for one in found.segments} == {0, 1}
+    for segment in found.segments:
+        assert " ".join(word.text for word in segment.words) == segment.text
+        assert segment.start <= segment.words[0].start
+        assert segment.words[-1].end <= segment.end
+
+
+def test_live_session_has_finals(engine: TransformersEngine) -> None:
+    samples = decode_audio_file(clip("beckett"), SAMPLE_RATE)[: 6 * SAMPLE_RATE]
+    client = LiveClient(engine, LiveOptions(words=True, patience_s=PATIENCE_S))
+    for _ in client.say(samples, 16_000):
+        pass
+    finals = client.end().finals
+    assert finals
+    for final in finals:
+        assert final.segment.text
+        assert final.segment.words
+
+
+@pytest.mark.slow
+def test_service_transcribes_by_model_in_folder(folder: Path, tmp_path: Path) -> None:
+    settings = {"engine": "transformers", "model_path": folder, "device": "cpu"}
+    with Server(tmp_path, **settings) as server, clip(PLAY).open("rb") as file:
+        answer = server.client.post("/transcribe", files={"audio": file})
+        health = server.client.get("/health").json()
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["segments"]
+    assert health["engine"] == "transformers"
