@@ -5,6 +5,7 @@ PORT ?=
 AUDIO ?=
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.installed-run
+LANGUAGES_STAMP := $(VENV)/.installed-languages
 DEV_STAMP := $(VENV)/.installed-dev
 LINT_STAMP := $(VENV)/.installed-lint
 BENCH_STAMP := $(VENV)/.installed-bench
@@ -80,8 +81,13 @@ GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
 .PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
 
-run: $(RUN_STAMP)  ## start the sidecar, transcribe a recording through it (AUDIO=path, PORT=number), keep serving
-	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(AUDIO),"$(AUDIO)") \
+# Of the command line only: desktops set a variable of this name, for messages.
+SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
+FOREIGN := $(filter-out en en-%,$(SPOKEN))
+
+run: $(if $(FOREIGN),$(LANGUAGES_STAMP),$(RUN_STAMP))  ## start the sidecar, transcribe a recording through it (AUDIO=path, LANGUAGE=de, PORT=number), keep serving
+	@$(if $(AUDIO),$(if $(SPOKEN)$(wildcard $(LANGUAGES_STAMP)),:,echo "If it is not English, name its language: make run AUDIO=$(AUDIO) LANGUAGE=de"))
+	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(SPOKEN),--language "$(SPOKEN)") $(if $(AUDIO),"$(AUDIO)") \
 	  || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # 130: Ctrl-C, the way to end it
 
 test: $(DEV_STAMP)  ## run what a change usually breaks: all tests but those that are marked slow
@@ -216,6 +222,11 @@ $(BIN)/python:
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	$(call install)
 	@touch $@
+
+$(LANGUAGES_STAMP): pyproject.toml | $(BIN)/python
+	$(call install,[languages])
+	@$(BIN)/vibevoice-asr pull whisper:base >/dev/null
+	@touch $(RUN_STAMP) $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	$(call install,[dev])

@@ -136,15 +136,20 @@ def demo(
     audio: Path | None = argument(
         None, "A recording. Default: the included sample.", metavar="FILE"
     ),
+    language: str | None = setting_option("language"),
     port: str | None = setting_option("port"),
 ) -> int:
     """Start the service, transcribe a recording through it, and keep serving.
 
     Without FILE, the included sample is transcribed.
 
-    Example: `vibevoice-asr demo meeting.m4a`
+    Examples:
+
+    * `vibevoice-asr demo meeting.m4a`
+    * `vibevoice-asr demo besprechung.m4a --language de`
     """
-    given = settings_for_person({"port": port} if port else {})
+    flags = {"language": language, "port": port}
+    given = settings_for_person({name: value for name, value in flags.items() if value})
     audio = audio or sample()
     print_error_line("Starting the service.")  # the first start compiles: seconds without output
     with start_child_service(given) as (service, ready):

@@ -80,6 +80,28 @@ def test_make_run_passes_port_only_if_given(folder: Path) -> None:
     assert make(folder, "run", "PORT=9001").stdout == "arguments: demo --port 9001\n"
 
 
+def test_make_run_says_how_to_name_a_language_and_passes_it_on(folder: Path) -> None:
+    said = make(folder, "run", "AUDIO=talk.mp3", LANGUAGE="de_DE").stdout.splitlines()
+    assert said == [
+        "If it is not English, name its language: make run AUDIO=talk.mp3 LANGUAGE=de",
+        "arguments: demo talk.mp3",
+    ]
+    english = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=en").stdout
+    assert english == "arguments: demo --language en talk.mp3\n"
+
+
+def test_make_run_with_a_language_installs_the_extra_and_its_model_once(folder: Path) -> None:
+    new_file(folder / ".venv/bin/python", '#!/bin/sh\necho "$*" >>said\n', 0o755)
+    said = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=de").stdout
+    assert said.endswith("arguments: demo --language de talk.mp3\n")
+    assert "-e .[languages]" in (folder / "said").read_text()
+    (folder / "said").unlink()
+    again = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=it").stdout
+    assert again == "arguments: demo --language it talk.mp3\n"
+    assert make(folder, "run", "AUDIO=talk.mp3").stdout == "arguments: demo talk.mp3\n"
+    assert not (folder / "said").exists()
+
+
 def test_make_run_fails_with_exit_code_of_service(folder: Path) -> None:
     result = make(folder, "run", EXIT_CODE="75")
     assert result.returncode != 0
