@@ -194,6 +194,21 @@ def find_whisper(model_path: Path | None, name: str = "") -> checkpoint.ModelChe
     )
 
 
+def find_multilingual_whisper(model_path: Path | None, name: str) -> checkpoint.ModelCheckpoint:
+    """Return a model as `find_whisper` that supports other languages than English.
+
+    Raises:
+        errors.BadCheckpoint, errors.RepositoryNotFound: as `find_whisper`, or it does not.
+    """
+    found = find_whisper(model_path, name)
+    if not found.config["multilingual"]:
+        raise errors.CheckpointUnsupported(
+            f"{found.folder} has a Whisper model for English only.",
+            hint=f"Get another one: {whisper_pull_command()}.",
+        )
+    return found
+
+
 def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     """Check a folder without loading it, and return its checkpoint.
 

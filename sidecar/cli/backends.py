@@ -153,11 +153,13 @@ async def own_service(**given: Any) -> AsyncGenerator[Service, None]:
     Raises:
         errors.SidecarError: the settings are invalid, or the engine cannot be used.
     """
+    from sidecar.engines.engine_selection import unpack_packaged_model
     from sidecar.server.app import create_service
 
     settings = load_settings(**given)
     # Errors are printed in one line; the log is shown only if a log level is set.
     keep_quiet(settings)
+    unpack_packaged_model(settings)
     service = create_service(settings)
     try:
         yield service

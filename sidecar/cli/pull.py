@@ -438,12 +438,14 @@ async def remove_model(
 async def _refuse_in_use(model: InstalledModel) -> None:
     """Raise if the service of the settings has the engine that this model is for."""
     from sidecar.cli.remote_service import service_at
+    from sidecar.engines.engine_selection import MOONSHINE_WHISPER, WHISPER
 
     with suppress(errors.ServiceUnreachable, errors.SettingsInvalid):
         there = ServiceTarget().or_ours()
         async with service_at(there.server or "", trust=there.trust) as client:
             health = await client.health()
-        if model.engine in (health["engine"], health["live_engine"]):
+        used = {health["engine"], health["live_engine"]}
+        if model.engine in used or (model.engine == WHISPER and MOONSHINE_WHISPER in used):
             raise errors.EngineUnavailable(
                 f"The service at {there.server} may have '{model.name}' in use.",
                 hint="Stop it first, or start it with another engine.",

@@ -116,12 +116,14 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         # The port is bound, but not listening yet: the old host retries if a connection is refused,
         # and gives up if it has to wait.
         from sidecar.auth.tls import create_tls
+        from sidecar.engines.engine_selection import unpack_packaged_model
         from sidecar.file_watcher import FileWatcher
         from sidecar.server import app as server_app
         from sidecar.server.http_server import serve_until_shutdown
 
         watcher = FileWatcher()
         tls = create_tls(settings, watcher)
+        unpack_packaged_model(settings)
         service = server_app.create_service(settings)
         access = server_app.create_access_control(settings, watcher)
         app = server_app.create_staged_app(service, watcher, access)

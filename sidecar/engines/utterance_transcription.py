@@ -34,7 +34,7 @@ from sidecar.live.runtime.endpointing import (
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.vad import SileroVad
 from sidecar.transcripts import transcript
-from sidecar.transcripts.language_detection import Confidence
+from sidecar.transcripts.language_detection import Confidence, EnglishCheck
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 MAX_UTTERANCE_S = 12.0
@@ -134,15 +134,19 @@ class UtteranceTranscription:
         resume_points: Sequence[transcript.ResumePoint] | None,
         precision: Precision,
         complete: Callable[[transcript.Transcript], transcript.Transcript],
+        check: EnglishCheck | None = None,
     ) -> Iterator[transcript.TranscriptionEvent]:
         """Yield all events of the request, from its resume points on; end early without `Finished`
-        once it is cancelled. ``complete``: adds to the transcript what the engine knows."""
+        once it is cancelled, or ``check`` finds another language. ``complete``: adds to the
+        transcript what the engine knows."""
         if resume_points:
             self._go_on(resume_points)
         for event in self.events():
-            if self._cancelled():
+            if self._cancelled() or (check and check.refuses(self.confidence)):
                 return
             yield event
+        if check and check.refuses(self.confidence, whole=True):
+            return
         if self._options.keeps_diarization and (kept := self._kept_diarization) is not None:
             yield kept
         found = transcript.Transcript(

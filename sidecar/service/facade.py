@@ -18,7 +18,8 @@ from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import EngineChoice, language_hint
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import MOONSHINE_WHISPER, EngineChoice, language_hint
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -262,7 +263,10 @@ class Service:
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Add notices to a transcript about options that the engine ignored."""
-        return with_ignored_notices(self.spec, transcript, options)
+        spec = self.spec
+        if spec.name == MOONSHINE_WHISPER:  # each of the two follows other options
+            spec = engine_spec(transcript.engine)
+        return with_ignored_notices(spec, transcript, options)
 
     async def reload(self, identity: Identity, precision: str, *, now: bool = False) -> Precision:
         """Reload the engine at ``precision``; waiting jobs use it.

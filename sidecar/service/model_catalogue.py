@@ -16,6 +16,7 @@ from sidecar.checkpoints.model_repositories import (
 )
 from sidecar.engines.engine_selection import (
     MOONSHINE,
+    MOONSHINE_WHISPER,
     VIBEVOICE,
     VOXTRAL,
     WHISPER,
@@ -96,8 +97,9 @@ def _uses(
 
 
 def _works_with(choice: EngineChoice[EngineSpec], engine: str, folder: Path | None) -> bool:
-    if choice.spec.name != engine or folder is None:
-        return choice.spec.name == engine
+    both = choice.spec.name == MOONSHINE_WHISPER and engine in (MOONSHINE, WHISPER)
+    if folder is None or not (both or choice.spec.name == engine):
+        return both or choice.spec.name == engine
     loaded = choice.checkpoint
     return loaded is not None and loaded.folder.resolve().is_relative_to(folder.resolve())
 

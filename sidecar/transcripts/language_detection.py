@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sidecar.installation import ENGLISH_ONLY_BUILD_HINT, install_command, is_english_only_build
+from sidecar.installation import (
+    ENGLISH_ONLY_BUILD_HINT,
+    install_command,
+    is_english_only_build,
+    is_frozen,
+)
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment, mean_confidence
 
 if TYPE_CHECKING:
@@ -24,6 +29,9 @@ DOUBTFUL_BELOW = -0.6
 lowest had -0.51, of 96 in other languages the highest -0.68."""
 
 
+LEAST_SHORT_TOKENS, SHORT_DOUBTFUL_BELOW = 3, -0.5
+"""The same two of a whole recording with fewer tokens, for which another engine is at hand: some
+English ones are below it, which that engine transcribes, too."""
 LANGUAGE_DOUBTFUL = "language_doubtful"
 _SAMPLE_RATE = (
     " If it is English, check that the sample rate that the client names is that of its audio."
@@ -39,15 +47,21 @@ MAX_CHARACTERS = 20_000
 """Maximum characters that are classified: half an hour of speech."""
 
 
-def doubtful_language_notice(*, live: bool = False) -> Notice:
+def _model_command() -> str:
+    """Return the command that gets a Whisper model; an executable has its engine inside."""
+    return "vibevoice-asr pull whisper:base" if is_frozen() else install_command("languages")
+
+
+def doubtful_language_notice(*, live: bool = False, others: bool = False) -> Notice:
     """Return the notice of a transcript that is probably in another language. ``live``: the client
-    named the sample rate of its audio, which may be wrong instead."""
-    remedy = (
-        ENGLISH_ONLY_BUILD_HINT
-        if is_english_only_build()
-        else f"For another language: {install_command('whisper')}, then vibevoice-asr pull "
-        "whisper:small, then vibevoice-asr open --engine whisper (or serve --engine whisper)."
-    )
+    named the sample rate of its audio, which may be wrong instead. ``others``: the service has
+    another engine for other languages."""
+    if others:
+        remedy = "Name its language, such as language=de."
+    elif is_english_only_build():
+        remedy = ENGLISH_ONLY_BUILD_HINT
+    else:
+        remedy = f"For other languages: {_model_command()}, then start the service again."
     return Notice(
         LANGUAGE_DOUBTFUL,
         "The recording does not seem to be English, the only language of the engine "
@@ -75,6 +89,26 @@ class Confidence:
     def doubtful(self) -> bool:
         """Return whether the recording is probably in another language."""
         return self.tokens >= LEAST_TOKENS and self.total < DOUBTFUL_BELOW * self.tokens
+
+
+class EnglishCheck:
+    """Decision whether a recording is English, by the confidence of a recognizer that knows only
+    English in the first words."""
+
+    def __init__(self) -> None:
+        self.english: bool | None = None
+        """None until it is decided."""
+
+    def refuses(self, confidence: Confidence, *, whole: bool = False) -> bool:
+        """Return whether the recording is in another language, by the words so far; ``whole``: no
+        more follow."""
+        if self.english is None and confidence.tokens >= LEAST_TOKENS:
+            self.english = not confidence.doubtful
+        elif self.english is None and whole:
+            threshold = SHORT_DOUBTFUL_BELOW * confidence.tokens
+            few = confidence.tokens < LEAST_SHORT_TOKENS
+            self.english = few or confidence.total >= threshold
+        return self.english is False
 
 
 def detect_language(segments: Iterable[Segment]) -> str | None:

@@ -1,5 +1,6 @@
 """Models that are downloaded while the service runs, and used by it at once."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,14 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import soundfile
 import sse_reader
 import tiny_whisper
+from espeak_speech import GERMAN, RATE, spoken
 from model_hub import Hub
 from recordings import Studio
 from service_process import Server, check_problem, wait_until
 from tiny_vibevoice import clip
 from tiny_whisper import PROSE
 
+from sidecar.audio import Block
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 
 pytest.importorskip("huggingface_hub")
@@ -88,6 +92,43 @@ def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(serv
         assert used(server) == {"moonshine": ["recordings", "live"]}
         assert server.post(german).json()["metadata"]["engine"] == "moonshine"
         assert server.client.delete(address).status_code == 204
+
+
+def wav(samples: Block) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV")
+    return file.getvalue()
+
+
+def test_pulled_model_transcribes_what_is_not_english_by_itself(
+    server: Server, studio: Studio
+) -> None:
+    german, english = wav(spoken(GERMAN, "de")), studio.voice.read_bytes()
+
+    def engine_of(audio: bytes, **fields: str) -> str:
+        return str(server.post(audio, **fields).json()["metadata"]["engine"])
+
+    with server:
+        pull(server, TINY)
+        warnings = server.post(german).json()["metadata"]["warnings"]
+        assert [one["code"] for one in warnings] == ["language_doubtful"]
+        use(server, "moonshine-whisper")
+        assert (engine_of(german), engine_of(english)) == ("whisper", "moonshine")
+        check_problem(server.client.delete(f"/v1/models/{TINY}"), 409, "model_in_use")
+        assert used(server) == {"moonshine": ["recordings", "live"], TINY: ["recordings"]}
+        env = server.env
+    server = Server(server.home)
+    server.env |= {name: value for name, value in env.items() if name != "VIBEVOICE_PORT"}
+    with server:
+        assert server.health()["engine"] == "moonshine-whisper"
+        assert server.health()["live_engine"] == "moonshine"
+        assert (engine_of(german), engine_of(english)) == ("whisper", "moonshine")
+        assert engine_of(english, language="de") == "whisper"
+        assert engine_of(german, language="en") == "moonshine"
+        steered = server.post(english, prompt="A meeting").json()["metadata"]["warnings"]
+        assert [one["code"] for one in steered] == ["option_ignored"]
+        assert "'moonshine'" in steered[0]["message"]
+        assert server.post(german, prompt="A meeting").json()["metadata"]["warnings"] == []
 
 
 def test_model_that_does_not_load_leaves_the_engine_in_use(server: Server, studio: Studio) -> None:

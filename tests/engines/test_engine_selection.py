@@ -32,16 +32,19 @@ from sidecar.service.system_checks import CheckState, check_live_engine
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.workers.engine_fleet import EngineFleet
 
-ALL = {"vibevoice": [], "whisper": [], "moonshine": [], "upstream": [], "scripted": []}
+ENGINES = ("vibevoice", "whisper", "moonshine", "moonshine-whisper", "upstream", "scripted")
+ALL: dict[str, list[str]] = {name: [] for name in ENGINES}
 FOUND = ModelCheckpoint(Path("checkpoint"), {}, (), 0, None)
 WHISPER = ModelCheckpoint(Path("whisper"), {"multilingual": True}, (), 0, None)
+NOT_HERE = errors.CheckpointNotFound("not here")
 READY = {"lacking": ALL, "gpu": "H200", "cuda": True, "vibevoice": FOUND}
 
 
 def facts_of(*values):
     """The facts by these values, of which later ones win; models have the names of engines."""
     merged = {name: value for one in values for name, value in one.items()}
-    models = {name: merged.pop(name, None) for name in ("vibevoice", "whisper")}
+    names = ("vibevoice", "whisper", "moonshine-whisper")
+    models = {name: merged.pop(name, None) for name in names}
     return EngineFacts(**merged, models={one: found for one, found in models.items() if found})
 
 
@@ -91,6 +94,9 @@ NO_GPU = {**READY, "gpu": None, "vibevoice": None, "language": "de", "whisper": 
         ({"whisper": errors.CheckpointNotFound(hint="pull x")}, "moonshine", "pull x"),
         ({"lacking": {**ALL, "whisper": ["ctranslate2"]}}, "moonshine", "ctranslate2"),
         ({"language": "auto", "named": True}, "whisper", "named"),
+        ({"language": "auto", "moonshine-whisper": WHISPER}, "moonshine-whisper", "installed"),
+        ({"language": "auto", "moonshine-whisper": NOT_HERE}, "moonshine", "no NVIDIA GPU"),
+        ({"language": "en", "moonshine-whisper": None}, "moonshine", "no NVIDIA GPU"),
         ({"named": True, "vibevoice": errors.CheckpointUnsupported()}, "whisper", "named"),
     ],
     ids=str,
@@ -121,7 +127,7 @@ def test_named_engine_without_model_raises_error_of_checkpoint(name, facts, wron
     [
         ("de", True, True, ["--language de"]),
         ("de", True, False, ["vibevoice-asr pull whisper:small (0.48 GB)", "--language de"]),
-        ("ja-JP", False, False, ["pip install -e '.[whisper]'", "pull whisper:small"]),
+        ("ja-JP", False, False, ["pip install -e '.[languages]'", "--language ja-JP"]),
         ("tlh", True, True, ["No engine"]),
     ],
 )

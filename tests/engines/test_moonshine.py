@@ -162,8 +162,7 @@ def test_reversed_speech_has_language_warning_with_advice(
     assert found.text
     assert warnings(found) == ["language_doubtful"]
     (warning,) = found.notices
-    assert "pull whisper:small" in warning.message
-    assert "vibevoice-asr open --engine whisper" in warning.message
+    assert "pip install -e '.[languages]'" in warning.message
     assert warnings(found_in_endgame) == []
 
 

@@ -44,7 +44,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
                 {"engine": engine, "language": "de"},
                 "engine_unavailable",
                 "'moonshine' does not support the language 'de'",
-                "pull whisper:small (0.48 GB), then start with --language de (or --engine whisper)",
+                "pull whisper:small (0.48 GB), then start again, with --language de",
             )
             for engine in ("auto", "moonshine")
         ),

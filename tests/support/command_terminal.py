@@ -55,6 +55,7 @@ class Terminal:
             "COLUMNS": "200",
             "HF_HOME": str(home / "huggingface"),
             "VIBEVOICE_CONFIG": str(home / "config.toml"),
+            "VIBEVOICE_WHISPER_MODEL": "tiny",  # as in `service_environment`
             **env,
         }
 

@@ -58,6 +58,7 @@ def service_environment(home: Path, **settings: object) -> dict[str, str]:
         "config": home / "none.toml",
         "data_dir": home / "data",
         "engine": "scripted",
+        "whisper_model": "tiny",  # else that of the extra `languages` is unpacked for `auto`
         **settings,
     }
     return outer | {f"VIBEVOICE_{name.upper()}": str(value) for name, value in own.items()}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from sidecar.audio import SAMPLE_RATE
 from sidecar.engines.live_sessions import LiveSessions
 from sidecar.interfaces import engine_interface
-from sidecar.transcripts.language_detection import doubtful_language_notice
+from sidecar.transcripts.language_detection import EnglishCheck, doubtful_language_notice
 from sidecar.transcripts.transcript import ResumePoint, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ class MoonshineEngine(LiveSessions):
 
     sample_rate = SPEC.sample_rate
 
-    def __init__(self) -> None:
+    def __init__(self, *, others: bool = False) -> None:
+        """``others``: another engine transcribes other languages."""
         self._recognizer: MoonshineRecognizer | None = None
+        self._others = others
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the models (about 0.5 s).
@@ -76,13 +78,13 @@ class MoonshineEngine(LiveSessions):
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Yield segments as speech ends; their speakers are final at the end."""
-        yield from self._events(None, request)
+        return self.events(None, request)
 
     def transcribe_from(
         self, resume_points: Sequence[ResumePoint], request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Transcribe from the last resume point on."""
-        yield from self._events(resume_points, request)
+        return self.events(resume_points, request)
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
@@ -110,11 +112,14 @@ class MoonshineEngine(LiveSessions):
         )
         return None if found is None else _hypothesis(found)
 
-    def _events(
+    def events(
         self,
         resume_points: Sequence[ResumePoint] | None,
         request: engine_interface.TranscriptionRequest,
+        check: EnglishCheck | None = None,
     ) -> Iterator[TranscriptionEvent]:
+        """Transcribe as `transcribe_from`, or without resume points as `transcribe`. If ``check``
+        finds another language, end without `Finished`."""
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.utterance_transcription import UtteranceTranscription
 
@@ -134,10 +139,11 @@ class MoonshineEngine(LiveSessions):
         )
 
         def complete(transcript: Transcript) -> Transcript:
-            doubtful = work.confidence.doubtful
-            return transcript.with_notice(doubtful_language_notice()) if doubtful else transcript
+            if not work.confidence.doubtful:
+                return transcript
+            return transcript.with_notice(doubtful_language_notice(others=self._others))
 
-        yield from work.run(resume_points, engine_interface.Precision.INT8, complete)
+        yield from work.run(resume_points, engine_interface.Precision.INT8, complete, check)
 
 
 def _hypothesis(found: MoonshineHypothesis) -> RecognitionHypothesis:

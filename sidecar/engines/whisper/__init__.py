@@ -27,6 +27,7 @@ from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 
 if TYPE_CHECKING:
+    from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
     from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
@@ -58,8 +59,10 @@ class WhisperEngine(LiveSessions):
 
     sample_rate = SPEC.sample_rate
 
-    def __init__(self) -> None:
+    def __init__(self, speaker_models: SpeakerModels | None = None) -> None:
+        """``speaker_models``: those of another engine in this process; None: `load` loads them."""
         self.model: WhisperRecognizer | None = None
+        self._speaker_models = speaker_models
         self._thread = ThreadPoolExecutor(1, "whisper")
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
@@ -77,9 +80,10 @@ class WhisperEngine(LiveSessions):
 
         self.model = whisper_decoder.load_whisper(options)
         yield 0.8
-        from sidecar.diarization.speaker_models import load_models
+        if self._speaker_models is None:
+            from sidecar.diarization.speaker_models import load_models
 
-        self._speaker_models = load_models()
+            self._speaker_models = load_models()
         yield 1.0
 
     def transcribe(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soxr
 import whisper_base
 from engine_requests import SampleStream, request_of, transcript_of
+from espeak_speech import spoken
 from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S
@@ -19,9 +19,8 @@ from word_errors import word_errors
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.whisper import WhisperEngine
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, SynthesisOptions
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, TurnControl
-from sidecar.plugins.conversation.tts.espeak_tts import EspeakTts
 from sidecar.transcripts.transcript import Transcript
 
 pytestmark = pytest.mark.slow  # the weights are not ours; what we make of them is in other files
@@ -117,16 +116,6 @@ def test_live_turn_in_another_language_is_written_in_that_language(engine: Whisp
     assert set(texts) == {"en", "it"}
     assert {"tried", "matter"} <= set(words(texts["en"]))
     assert {"domani", "nove", "stazione"} <= set(words(texts["it"]))
-
-
-def spoken(text: str, voice: str) -> Block:
-    """Speech made by espeak-ng."""
-    speaker = EspeakTts()
-    for _ in speaker.load(LoadOptions()):
-        pass
-    said = list(speaker.say(text, SynthesisOptions(voice=voice), bool))
-    samples = np.frombuffer(b"".join(one.pcm for one in said), np.int16) / np.float32(32768)
-    return np.asarray(soxr.resample(samples, said[0].rate, RATE), np.float32)
 
 
 def test_german_recording_is_detected_as_german_and_keeps_80_percent_of_its_words(
