@@ -218,6 +218,8 @@ engine.
     vibevoice-asr --engine transformers --model-path parakeet
 
 {table(("Architecture", "Languages", "More"), _architectures())}
+- **Language**: Canary and Cohere Transcribe take English if a request names none; the others detect
+  it, or know one.
 - **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. The size of the weights is reserved;
   what a recording takes is not planned.
 - **Live**, the speech so far is recognized anew for each partial; on a CPU that is too slow there
@@ -371,6 +373,8 @@ def _architectures() -> Iterable[Sequence[str]]:
             "translates": one.translates,
         }
         more = ", ".join(what for what, able in abilities.items() if able)
+        if one.packages:
+            more += f"; `pip install {' '.join(one.packages)}`"
         yield f"`{name}`", ", ".join(one.languages) or "by the checkpoint", more or "–"
 
 

@@ -54,7 +54,7 @@ PLUGIN = Plugin(
     engines=(
         engine_interface.PluginEngine(
             spec=SPEC,
-            description="'transformers' runs other models, such as Parakeet, from "
+            description="'transformers' runs other models, such as Parakeet or Canary, from "
             "'model_path' (docs/models.md).",
             model=_model,
         ),

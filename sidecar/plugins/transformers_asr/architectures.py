@@ -24,7 +24,8 @@ class Architecture:
     ``model``: its class in transformers. ``recognizer``: the name of ours for it.
     ``languages``: empty if the checkpoint's are not known from its architecture. ``longest_s``: of
     an utterance, in seconds. ``words``: it says when each word was spoken. ``prompt``: it takes a
-    context. ``translates``: into English.
+    context. ``translates``: into English. ``packages``: those that it needs beside torch and
+    transformers.
     """
 
     title: str
@@ -35,9 +36,46 @@ class Architecture:
     words: bool = False
     prompt: bool = False
     translates: bool = False
+    packages: tuple[str, ...] = ()
 
+
+CANARY = (
+    *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it", "lt", "lv"),
+    *("mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
+)
+COHERE = ("ar", "de", "el", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "vi", "zh")
+QWEN = (
+    *("ar", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fil", "fr", "hi", "hu", "id", "it"),
+    *("ja", "ko", "mk", "ms", "nl", "pl", "pt", "ro", "ru", "sv", "th", "tr", "vi", "yue", "zh"),
+)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "canary": Architecture(
+        title="Canary",
+        model="CanaryForConditionalGeneration",
+        recognizer="CanaryRecognizer",
+        languages=CANARY,
+        translates=True,
+    ),
+    "cohere_asr": Architecture(
+        title="Cohere Transcribe",
+        model="CohereAsrForConditionalGeneration",
+        recognizer="CohereRecognizer",
+        languages=COHERE,
+    ),
+    "granite_speech": Architecture(
+        title="Granite Speech",
+        model="GraniteSpeechForConditionalGeneration",
+        recognizer="GraniteRecognizer",
+        translates=True,
+        packages=("torchaudio", "peft"),
+    ),
+    "kyutai_speech_to_text": Architecture(
+        title="Kyutai STT",
+        model="KyutaiSpeechToTextForConditionalGeneration",
+        recognizer="KyutaiRecognizer",
+        words=True,
+    ),
     "moonshine": Architecture(
         title="Moonshine",
         model="MoonshineForConditionalGeneration",
@@ -49,6 +87,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         model="MoonshineStreamingForConditionalGeneration",
         recognizer="TextRecognizer",
         longest_s=12.0,
+    ),
+    "nemotron3_5_asr": Architecture(
+        title="Nemotron 3.5 ASR",
+        model="Nemotron3_5AsrForRNNT",
+        recognizer="NemotronRecognizer",
+        words=True,
+    ),
+    "nemotron_asr_streaming": Architecture(
+        title="Nemotron Speech streaming",
+        model="NemotronAsrStreamingForRNNT",
+        recognizer="TransducerRecognizer",
+        words=True,
     ),
     "parakeet_ctc": Architecture(
         title="Parakeet CTC",
@@ -67,6 +117,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         model="ParakeetForTDT",
         recognizer="TransducerRecognizer",
         words=True,
+    ),
+    "qwen3_asr": Architecture(
+        title="Qwen3-ASR",
+        model="Qwen3ASRForConditionalGeneration",
+        recognizer="QwenRecognizer",
+        languages=QWEN,
+        prompt=True,
     ),
 }
 """Architectures by the `model_type` of `config.json`."""
@@ -104,6 +161,8 @@ def read_checkpoint(folder: Path) -> checkpoint.ModelCheckpoint:
                 hint=f"It runs: {known}.",
             )
         weights = checkpoint.weight_files(folder)
+        if (folder / checkpoint.ADAPTER_FILE).is_file():  # else its pickled weights would be read
+            checkpoint.require_files(folder, ["adapter_model.safetensors"])
         checkpoint.require_processor(folder)
         return checkpoint.ModelCheckpoint.of(folder, config, weights)
 

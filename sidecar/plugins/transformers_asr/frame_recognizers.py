@@ -6,8 +6,9 @@ prediction network stands still, so here many frames are decoded at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,16 +16,18 @@ from tokenizers.decoders import DecodeStream
 from transformers.models.parakeet.generation_parakeet import ParakeetRNNTDecoderCache
 
 from sidecar.audio import SAMPLE_RATE, Block
-from sidecar.interfaces.engine_interface import CancelCheck
+from sidecar.interfaces.engine_interface import AUTO, CancelCheck
 from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.plugins.transformers_asr.recognizer import (
     RecognitionOptions,
     Recognizer,
     UtteranceCancelled,
     hypothesis,
+    language_code,
 )
 from sidecar.transcripts.word_timing import words_of_tokens
 
+_LANGUAGE_TAG = re.compile(r"<([a-z]{2,3})-[A-Z]{2}>")
 FRAMES_AT_ONCE = 16
 """Frames of one step of a transducer: about the distance of two tokens."""
 
@@ -98,6 +101,22 @@ class TransducerRecognizer(FrameRecognizer):
         if mask is not None:
             frames = frames[:, : int(mask.sum())]
         yield from Transducer(self.model).tokens(frames, cancelled)
+
+
+class NemotronRecognizer(TransducerRecognizer):
+    """Nemotron 3.5: it is told the language, or writes it as a tag behind the text."""
+
+    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+        known = self.processor.prompt_dictionary
+        wanted = options.language, language_code(options.language)
+        return self._inputs(audio, language=next((one for one in wanted if one in known), AUTO))
+
+    def _hypothesis(self, tokens: Sequence[TimedToken]) -> RecognitionHypothesis:
+        names = self.processor.tokenizer.convert_ids_to_tokens([one.token for one in tokens])
+        tags = [_LANGUAGE_TAG.fullmatch(name) for name in names]
+        spoken = [one for one, tag in zip(tokens, tags, strict=True) if tag is None]
+        language = next((tag[1] for tag in reversed(tags) if tag is not None), "")
+        return replace(super()._hypothesis(spoken), language=language)
 
 
 class Transducer:

@@ -11,7 +11,18 @@ from sidecar import errors
 from sidecar.checkpoints.checkpoint import read_config
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.plugins.transformers_asr.architectures import architecture_of
-from sidecar.plugins.transformers_asr.frame_recognizers import CtcRecognizer, TransducerRecognizer
+from sidecar.plugins.transformers_asr.frame_recognizers import (
+    CtcRecognizer,
+    NemotronRecognizer,
+    TransducerRecognizer,
+)
+from sidecar.plugins.transformers_asr.kyutai_recognizer import KyutaiRecognizer
+from sidecar.plugins.transformers_asr.prompted_recognizers import (
+    CanaryRecognizer,
+    CohereRecognizer,
+    GraniteRecognizer,
+    QwenRecognizer,
+)
 from sidecar.plugins.transformers_asr.recognizer import Recognizer
 from sidecar.plugins.transformers_asr.text_recognizers import TextRecognizer
 
@@ -21,7 +32,18 @@ DTYPES = {
     Precision.FP16: torch.float16,
 }
 RECOGNIZERS: dict[str, type[Recognizer]] = {
-    one.__name__: one for one in (CtcRecognizer, TransducerRecognizer, TextRecognizer)
+    one.__name__: one
+    for one in (
+        CanaryRecognizer,
+        CohereRecognizer,
+        CtcRecognizer,
+        GraniteRecognizer,
+        KyutaiRecognizer,
+        NemotronRecognizer,
+        QwenRecognizer,
+        TextRecognizer,
+        TransducerRecognizer,
+    )
 }
 
 
@@ -47,8 +69,9 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
         )
         processor = transformers.AutoProcessor.from_pretrained(folder, **local)
         model.eval().to(place)
+        recognizer = RECOGNIZERS[architecture.recognizer](model, processor, architecture)
     except (RuntimeError, ValueError, OSError, ImportError, AttributeError) as error:
         raise errors.ModelLoadFailed(
             f"The {architecture.title} model cannot be loaded: {errors.cause_of(error)}."
         ) from None
-    return RECOGNIZERS[architecture.recognizer](model, processor, architecture), precision
+    return recognizer, precision

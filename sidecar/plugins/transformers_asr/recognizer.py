@@ -40,7 +40,12 @@ class Recognizer:
         self.model, self.processor, self.architecture = model, processor, architecture
 
     def recognize(
-        self, audio: Block, options: RecognitionOptions, cancelled: CancelCheck, *, words: bool
+        self,
+        audio: Block,
+        options: RecognitionOptions,
+        cancelled: CancelCheck,
+        *,
+        words: bool = False,
     ) -> RecognitionHypothesis | None:
         """Recognize an utterance, shape (samples,) at 16 kHz; `None` if it was cancelled.
         ``words``: with word times, if the model says them.
@@ -71,8 +76,8 @@ class Recognizer:
 
     def _inputs(self, audio: Block, **options: Any) -> Any:
         """Return what the processor makes of an utterance, for the model."""
-        found = self.processor(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt", **options)
-        return self._placed(found)
+        options = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt", **options}
+        return self._placed(self.processor(audio=audio, **options))
 
     def _placed(self, inputs: Any) -> Any:
         """Return inputs on the device of the model, in its width."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_transformers
 from tiny_vibevoice import clip
@@ -10,8 +11,9 @@ from tiny_vibevoice import clip
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES
 
-TRANSDUCERS = ["parakeet_rnnt", "parakeet_tdt"]
+TRANSDUCERS = ["parakeet_rnnt", "parakeet_tdt", "nemotron_asr_streaming", "nemotron3_5_asr"]
 
 
 def never() -> bool:
@@ -60,7 +62,7 @@ def test_transducer_text_and_times_are_those_of_transformers(
 ) -> None:
     recognizer = load(kind)
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
-    output = recognizer.model.generate(**recognizer._inputs(speech))
+    output = recognizer.model.generate(**recognizer._inputs(speech), max_new_tokens=999)
     texts, tokens = recognizer.processor.decode(output.sequences, durations=output.durations)
     assert found.text == texts[0].replace("<blank>", "").strip()
     assert len(found.text.split()) > 5, "the words do not hang on the sound"
@@ -81,3 +83,127 @@ def test_generated_text_is_that_of_transformers(
     assert len({*found.text.split()}) > 3, "the words do not hang on the sound"
     assert found.words == ()
     assert 0 < (found.likelihood or 0) <= 1
+
+
+def generated(recognizer: Any, inputs: Any, prompt: int) -> str:
+    """What transformers makes of the inputs, with at most the tokens that the engine allows."""
+    ids = recognizer.model.generate(**inputs, max_new_tokens=69)[:, prompt:]
+    return str(recognizer.processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
+
+
+@pytest.mark.parametrize(("language", "translate"), [("auto", False), ("de-AT", True)])
+def test_canary_is_asked_for_language_and_translation(
+    load: Callable[[str], Any], speech: Block, language: str, translate: bool
+) -> None:
+    recognizer = load("canary")
+    options = TranscribeOptions(language=language, translate=translate)
+    found = recognizer.recognize(speech, options, never, words=False)
+    source = "en" if language == "auto" else "de"
+    inputs = recognizer.processor.apply_transcription_request(
+        speech, source_language=source, target_language="en"
+    )
+    prompt = recognizer.processor.tokenizer.decode(inputs["decoder_input_ids"][0])
+    assert f"<|{source}|><|en|>" in prompt.replace(" ", "")
+    whole = generated(recognizer, inputs, inputs["decoder_input_ids"].shape[1])
+    assert found.text
+    assert whole.startswith(found.text)
+    assert found.language == source
+
+
+def test_cohere_is_asked_for_language(load: Callable[[str], Any], speech: Block) -> None:
+    recognizer = load("cohere_asr")
+    found = recognizer.recognize(speech, TranscribeOptions(language="de"), never, words=False)
+    inputs = recognizer.processor(speech, language="de", sampling_rate=SAMPLE_RATE)
+    prompt = inputs["decoder_input_ids"].shape[1]
+    assert found.text
+    assert generated(recognizer, inputs, prompt).startswith(found.text)
+    assert found.language == "de"
+
+
+def test_qwen_takes_context_and_language_or_says_it(
+    load: Callable[[str], Any], speech: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognizer = load("qwen3_asr")
+    options = TranscribeOptions(language="de", prompt="ta ku", hotwords=("pi",))
+    found = recognizer.recognize(speech, options, never, words=False)
+    ask = recognizer.processor.apply_transcription_request
+    inputs = ask(speech, language="German", prompt="ta ku, pi")
+    whole = generated(recognizer, inputs, inputs["input_ids"].shape[1])
+    assert found.text
+    # its processor shortens repetitions
+    assert recognizer.processor.parse_output(whole)["transcription"] == found.text
+    assert found.language == "de"
+    monkeypatch.setattr(recognizer, "_decode", lambda _: "language Japanese<asr_text>ta ku")
+    found = recognizer.recognize(speech, TranscribeOptions(), never, words=False)
+    assert (found.text, found.language) == ("ta ku", "ja")
+
+
+def test_granite_is_asked_in_words(load: Callable[[str], Any], speech: Block) -> None:
+    recognizer = load("granite_speech")
+    found = recognizer.recognize(speech, TranscribeOptions(translate=True), never, words=False)
+    inputs = recognizer._request(speech, TranscribeOptions(translate=True))
+    assert found.text
+    assert generated(recognizer, inputs, inputs["input_ids"].shape[1]).startswith(found.text)
+
+
+def test_granite_without_package_of_its_adapter_is_refused(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sidecar.plugins.transformers_asr import prompted_recognizers
+
+    model = load("granite_speech").model
+    monkeypatch.setattr(model.config, "has_lora_adapter", True)
+    monkeypatch.setattr(prompted_recognizers, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="peft"):
+        prompted_recognizers.GraniteRecognizer(model, None, ARCHITECTURES["granite_speech"])
+
+
+def test_language_tag_of_nemotron_is_no_word(load: Callable[[str], Any]) -> None:
+    from sidecar.plugins.transformers_asr.frame_recognizers import TimedToken
+
+    recognizer = load("nemotron3_5_asr")
+    names = ["▁ta", "ku", ".", "<de-DE>"]
+    ids = recognizer.processor.tokenizer.convert_tokens_to_ids(names)
+    found = recognizer._hypothesis([TimedToken(one, at, at + 1, 0.0) for at, one in enumerate(ids)])
+    assert (found.text, found.language) == ("taku.", "de")
+    assert [(one.text, one.start, one.end) for one in found.words] == [("taku.", 0.0, 0.24)]
+
+
+def test_kyutai_words_are_as_early_as_their_sound(
+    load: Callable[[str], Any], speech: Block
+) -> None:
+    recognizer = load("kyutai_speech_to_text")
+    found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
+    inputs = recognizer._request(speech, TranscribeOptions())
+    assert inputs["input_values"].shape[-1] == 5.5 * 24_000, "with silence before and behind"
+    assert found.text == generated(recognizer, inputs, 0)
+    assert found.words
+    assert 0 <= found.words[0].start <= found.words[-1].end <= 3.0
+
+
+@pytest.mark.parametrize(
+    "kind", ["parakeet_ctc", "parakeet_tdt", "canary", "kyutai_speech_to_text"]
+)
+def test_cancelled_recognition_has_no_result(
+    load: Callable[[str], Any], speech: Block, kind: str
+) -> None:
+    asked = iter([False, True] if kind != "parakeet_ctc" else [True])
+    found = load(kind).recognize(speech, TranscribeOptions(), lambda: next(asked), words=False)
+    assert found is None
+
+
+@pytest.mark.parametrize("kind", sorted(tiny_transformers.BUILDERS))
+def test_silence_and_a_few_samples_have_a_result(load: Callable[[str], Any], kind: str) -> None:
+    recognizer = load(kind)
+    assert recognizer.recognize(np.zeros(9, np.float32), TranscribeOptions(), never).text == ""
+    short = np.full(99, 0.01, np.float32)
+    found = recognizer.recognize(short, TranscribeOptions(), never, words=True)
+    assert all(word.end <= 99 / SAMPLE_RATE for word in found.words)
+
+
+def test_every_architecture_has_a_tiny_checkpoint_and_its_classes() -> None:
+    import transformers
+
+    assert {*ARCHITECTURES} == {*tiny_transformers.BUILDERS}
+    for one in ARCHITECTURES.values():
+        assert hasattr(transformers, one.model), one.title
