@@ -220,7 +220,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
-	$(call install)
+	$(call install,[people])
 	@touch $@
 
 $(LANGUAGES_STAMP): pyproject.toml | $(BIN)/python

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY = ROOT / "sidecar" / "main.py"
 GIT_LIMIT_S = 10
 
-EXTRAS = tuple(filter(None, os.environ.get("EXTRAS", "auth,whisper").split(",")))
-"""Extras inside; a name that is no extra is that of a distribution, such as `keyring`."""
+EXTRAS = tuple(filter(None, os.environ.get("EXTRAS", "auth,people,whisper").split(",")))
+"""Extras inside; a name that is no extra is that of a distribution."""
 VOICES = os.environ.get("VOICES") == "1"
 """Whether the synthesizers of moonshine-voice are in the CPU flavour, too: 48 MB."""
 

@@ -10,7 +10,7 @@ from sidecar.api.http import openapi
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import json_response
 from sidecar.api.http.upload import Fields, open_local, read_fields
-from sidecar.interfaces.request_options import parse_text
+from sidecar.interfaces.request_options import parse_flag, parse_text
 from sidecar.service.facade import Service
 from sidecar.storage.speaker_store import parse_speaker_name
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerEmbedding
@@ -66,13 +66,15 @@ class PeopleExport(BaseModel):
 _NAME = openapi.text(minLength=1, maxLength=MAX_NAME_CHARACTERS, examples=["Nell"])
 _CLIP = {**openapi.AUDIO_FILE, "description": "5 to 10 s of one person speaking."}
 _JOB = openapi.text("A finished job of yours.")
+_CONSENT = openapi.flag(False, "That voices are stored on this computer: needed once.")
 _SPEAKER = openapi.text("A speaker of that job.", examples=["Speaker_0"])
 
 
 def person_form(required: list[str]) -> dict[str, Any]:
     """Return the body of a request about an enrolled speaker, as JSON and as a form."""
-    values = {"name": _NAME, "job": _JOB, "speaker": _SPEAKER, "audio_path": openapi.PATH}
-    form = openapi.object_schema({"name": _NAME, "audio": _CLIP}, [*required, "audio"])
+    common = {"name": _NAME, "consent": _CONSENT} if required else {"name": _NAME}
+    values = {**common, "job": _JOB, "speaker": _SPEAKER, "audio_path": openapi.PATH}
+    form = openapi.object_schema({**common, "audio": _CLIP}, [*required, "audio"])
     return openapi.request_body(openapi.object_schema(values, required), form)
 
 
@@ -105,7 +107,7 @@ def build_router(service: Service) -> APIRouter:
         """Enrol a speaker, by a clip or by a job's speaker."""
         identity, speakers = identity_of(request), service.enrolled_speakers
         await speakers.check_capacity(identity)
-        name, embedding = await _read_person_request(request, service)
+        name, embedding, consents = await _read_person_request(request, service)
         if name is None:
             raise errors.FieldMissing("The field 'name' is missing.")
         if embedding is None:
@@ -113,6 +115,8 @@ def build_router(service: Service) -> APIRouter:
                 "The request has neither a clip nor a job's speaker.",
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
+        if consents:
+            await speakers.agree()
         person = await speakers.add(identity, name, embedding)
         return json_response(
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
@@ -141,7 +145,7 @@ def build_router(service: Service) -> APIRouter:
         """Rename an enrolled speaker, or add a clip or a job's speaker."""
         identity, speakers = identity_of(request), service.enrolled_speakers
         await speakers.person(identity, person_id)
-        name, embedding = await _read_person_request(request, service)
+        name, embedding, _ = await _read_person_request(request, service)
         if name is None and embedding is None:
             raise errors.FieldMissing(
                 "The request has nothing to change.",
@@ -167,9 +171,9 @@ def build_router(service: Service) -> APIRouter:
 
 async def _read_person_request(
     request: Request, service: Service
-) -> tuple[str | None, SpeakerEmbedding | None]:
-    """Return the name and the speaker embedding of a request, each `None` if it was not sent. The
-    name is checked before the audio is processed.
+) -> tuple[str | None, SpeakerEmbedding | None, bool]:
+    """Return the name and the speaker embedding of a request, each `None` if it was not sent, and
+    whether it has the consent. The name is checked before the audio is processed.
 
     Raises:
         errors.BadRequest, errors.BadAudio: a field or the clip is invalid.
@@ -178,14 +182,17 @@ async def _read_person_request(
     fields, source = await read_fields(request, service)
     try:
         name = parse_speaker_name(fields["name"]) if "name" in fields else None
+        consents = parse_flag("consent", fields.get("consent"), default=False)
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:
-            return name, await service.enrolled_speakers.embed_clip(identity_of(request), source)
+            speakers, identity = service.enrolled_speakers, identity_of(request)
+            return name, await speakers.embed_clip(identity, source), consents
         if "job" in fields or "speaker" in fields:
             job, speaker = _text(fields, "job"), _text(fields, "speaker")
-            return name, await service.owned.embedding(identity_of(request), job, speaker)
-        return name, None
+            embedding = await service.owned.embedding(identity_of(request), job, speaker)
+            return name, embedding, consents
+        return name, None, consents
     finally:
         if source is not None:
             source.close()

@@ -254,6 +254,9 @@ class PageInfo(BaseModel):
     keeps_jobs: bool = Field(description="True if jobs persist across restarts.")
     keeps_recordings: bool = Field(description="True if recordings of finished jobs are kept.")
     people: bool = Field(description="True if speakers can be enrolled: /v1/people.")
+    people_consent: bool = Field(
+        description="True if the first enrolment needs 'consent': nobody was asked yet."
+    )
     longest_audio_seconds: float
     owner: str = Field(
         description="Opaque id of the owner, which separates the copies of several owners in one "
@@ -302,7 +305,7 @@ def build_router(service: Service) -> APIRouter:
         if Scope.AUDIO_PATH in identity.scopes:
             checks = await looking.run(lambda: [*check_environment(service.settings)])
             found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
-        settings = service.settings
+        settings, speakers = service.settings, service.enrolled_speakers
         body: dict[str, Any] = {
             "version": __version__,
             "engine": PageEngine.render(service.spec),
@@ -311,7 +314,8 @@ def build_router(service: Service) -> APIRouter:
             "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,
             "keeps_jobs": settings.keeps_jobs,
             "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,
-            "people": settings.people,
+            "people": speakers.keeps_voiceprints,
+            "people_consent": speakers.needs_consent,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
             "owner": hashlib.sha256(identity.owner.encode()).hexdigest()[:32],
             "findings": found,

@@ -1,5 +1,4 @@
-"""Survey of a recording's channels: which are silent or the same, and where one has only bleed of
-another."""
+"""Survey of a recording's channels: silent ones, equal ones, and bleed of another."""
 
 from __future__ import annotations
 

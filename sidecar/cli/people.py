@@ -53,13 +53,14 @@ async def _list(*, target: ServiceTarget) -> None:
 async def _add(
     name: str = NAME,
     clip: Path = argument(..., "Recording of one person, 5 to 10 s.", metavar="FILE"),
+    consent: bool = option(False, "Agree that voices are stored on this computer: needed once."),
     *,
     target: ServiceTarget,
 ) -> None:
     """Enrol a speaker by a clip of one person."""
     async with client_of(target) as client:
         with open_file(clip) as source, os.fdopen(os.dup(source.fd), "rb") as file:
-            print_text(_line(await client.add_person(name, file)))
+            print_text(_line(await client.add_person(name, file, consent=consent)))
 
 
 async def _rename(person: str = PERSON, name: str = NAME, *, target: ServiceTarget) -> None:

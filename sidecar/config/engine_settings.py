@@ -104,10 +104,11 @@ def engine_settings_with(engines: Sequence[PluginEngine]) -> type[EngineSettings
 class EnrolledSpeakerSettings(SettingsGroup):
     """People: enrolled speakers."""
 
-    people: bool = setting(
-        False,
+    people: bool | None = setting(
+        None,
         "Store enrolled speakers, to identify them in later recordings: biometric data, encrypted "
-        "(docs/people.md).",
+        "(docs/people.md). If unset: on a person's own machine once that person has agreed, with a "
+        "key in the system's keyring; never on a server.",
     )
 
 

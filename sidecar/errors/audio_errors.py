@@ -103,7 +103,8 @@ class PeopleOff(SidecarError, code="people_off", kind=ErrorKind.FORBIDDEN):
     default_detail = "This service stores no enrolled speakers: the setting 'people' is off."
     default_hint = (
         "Start the service with 'serve --people' or VIBEVOICE_PEOPLE=1. That needs pip install "
-        "'.[auth]' and a key: docs/people.md has both, and what it then stores, and where."
+        "'.[people]', and a key where there is no keyring: docs/people.md has both, and what it "
+        "then stores, and where."
     )
 
 

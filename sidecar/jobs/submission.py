@@ -4,6 +4,7 @@ A key belongs to its owner and is valid as long as its job is stored.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -51,7 +52,9 @@ class JobSubmissions:
         disk_threads: ThreadLimiter,
         metrics: JobMetrics,
         now: clock.Clock,
+        keeps_voiceprints: Callable[[], bool],
     ) -> None:
+        """``keeps_voiceprints``: whether speakers of a job may be enrolled later."""
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._recordings = backend.persistent_recordings
         self._engine, self._probe, self._disk_threads = engine, probe, disk_threads
@@ -59,7 +62,7 @@ class JobSubmissions:
         self.observer: SubmissionObserver | None = None
         """Told of each submission."""
         self._fits_elsewhere = settings.is_front  # a front leaves it to the nodes
-        self._voiceprints = settings.people
+        self._keeps_voiceprints = keeps_voiceprints
         self._audio_roots = settings.audio_roots
         self._max_audio_s = settings.max_audio_hours * 3600
         self._key_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -301,7 +304,7 @@ class JobSubmissions:
                 load.least_s,
                 audio_info.channels,
             )
-        return replace(options, precision=precision, voiceprints=self._voiceprints)
+        return replace(options, precision=precision, voiceprints=self._keeps_voiceprints())
 
     async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._recordings is not None

@@ -5,16 +5,19 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 from sidecar import clock, errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.identity import Identity
+from sidecar.auth.identity import Identity, is_loopback_address
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.speaker_store import (
     MAX_ENROLLED_SPEAKERS,
+    SPEAKER_FILE,
     EnrolledSpeaker,
     SpeakerSample,
     SpeakerStore,
@@ -54,13 +57,39 @@ def _check_capacity(speakers: Sequence[EnrolledSpeaker]) -> None:
 
 
 def local_store(settings: Settings) -> SpeakerStore | None:
-    """Open the file of enrolled speakers; None if they are off.
+    """Open the file of enrolled speakers; None if they are off. Where the setting is unset, a file
+    that is there says that the person has agreed.
 
     Raises:
-        errors.SettingsInvalid: the folder, the file or the key cannot be used.
+        errors.SettingsInvalid: the setting is on, and the folder, the file or the key cannot be
+            used.
     """
-    if not settings.people:
+    if settings.people:
+        return _open_store(settings)
+    if not (_may_be_agreed(settings) and (speaker_folder(settings) / SPEAKER_FILE).is_file()):
         return None
+    try:
+        return _open_store(settings)
+    except errors.SettingsInvalid as error:  # another service may have it, or the keyring is locked
+        log.warning("nobody is recognized by voice: %s", error.detail)
+        return None
+
+
+def _may_be_agreed(settings: Settings) -> bool:
+    """Return whether it is left to the person whose machine this is: the setting is unset, the
+    service is on the loopback, behind no proxy, without signed tokens, with jobs of its own, and
+    the key would be in the system's keyring."""
+    shared = settings.shares_jobs or settings.token_keys or settings.forwarded_allow_ips
+    return (
+        settings.people is None
+        and settings.journal_key is None
+        and is_loopback_address(settings.host)
+        and not shared
+        and all(find_spec(name) is not None for name in ("cryptography", "keyring"))
+    )
+
+
+def _open_store(settings: Settings) -> SpeakerStore:
     return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
 
 
@@ -68,8 +97,8 @@ class EnrolledSpeakers:
     """Enrolled speakers of each owner, for requests, jobs and sessions. Owns the store, if there is
     one.
 
-    A request raises `errors.PeopleOff` if they are off, and `errors.JournalUnreachable` if the
-    store is a database that does not answer.
+    A request raises `errors.PeopleOff` if they are off or nobody has agreed yet, and
+    `errors.JournalUnreachable` if the store is a database that does not answer.
     """
 
     def __init__(
@@ -79,20 +108,53 @@ class EnrolledSpeakers:
         store: SpeakerStore | None,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``store``: None if they are off."""
-        self._probe, self._on, self._now = probe, settings.people, now
-        self._store = store
+        """``store``: None if they are off, or if nobody has agreed yet."""
+        self._settings, self._probe, self._now = settings, probe, now
+        self._store, may_be_agreed = store, _may_be_agreed(settings)
+        self._on = bool(settings.people) or (may_be_agreed and store is not None)
+        self.needs_consent = may_be_agreed and store is None
+        """True until somebody agrees (`agree`): then they are on."""
+        self._opening = ThreadLimiter("people", 1)
+
+    @property
+    def keeps_voiceprints(self) -> bool:
+        """Return whether embeddings of jobs are kept, so that a speaker can be enrolled later."""
+        return self._on or self.needs_consent
 
     @property
     def _enabled_store(self) -> SpeakerStore:
         """Return the store, for requests.
 
         Raises:
-            errors.PeopleOff: enrolled speakers are off.
+            errors.PeopleOff: enrolled speakers are off, or nobody has agreed yet.
         """
+        if self.needs_consent:
+            raise errors.PeopleOff(
+                "Nobody has agreed yet that this computer stores voices.",
+                hint="Voices are biometric data (docs/people.md). If that is all right, send "
+                "'consent': true with the first person: POST /v1/people, or 'vibevoice-asr people "
+                "add NAME FILE --consent'.",
+            )
         if self._store is None or not self._on:
             raise errors.PeopleOff()
         return self._store
+
+    async def agree(self) -> None:
+        """Turn them on for good: the person whose machine this is agrees. Nothing changes if they
+        are on already.
+
+        Raises:
+            errors.PeopleOff: they are off, or the file or its key cannot be used now.
+        """
+        try:
+            await self._opening.run(self._open_agreed)
+        except errors.SettingsInvalid as error:
+            raise errors.PeopleOff(error.detail, hint=error.hint) from None
+
+    def _open_agreed(self) -> None:
+        if self.needs_consent:
+            self._store = _open_store(self._settings)
+            self.needs_consent, self._on = False, True
 
     async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
         """Return the client's enrolled speakers, the oldest first."""
@@ -112,7 +174,8 @@ class EnrolledSpeakers:
         Raises:
             errors.PeopleFull: the owner has the maximum number.
         """
-        _check_capacity(await self._enabled_store.of(identity.owner))
+        if not self.needs_consent:
+            _check_capacity(await self._enabled_store.of(identity.owner))
 
     async def add(
         self, identity: Identity, name: str, embedding: SpeakerEmbedding
@@ -213,7 +276,8 @@ class EnrolledSpeakers:
         named later."""
         wanted = options.recognise and (self._on or options.voiceprints)
         if self._store is None or not wanted:
-            return replace(options, voiceprints=False) if options.voiceprints else options
+            enrolled_later = kept and wanted and self.needs_consent
+            return replace(options, voiceprints=enrolled_later)
         while True:
             try:
                 known = (*options.known_voices, *await _known(self._store, owner))
@@ -227,7 +291,8 @@ class EnrolledSpeakers:
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
         if self._store is None or not self._on or not options.recognise:
-            return replace(options, known_voices=(), voiceprints=False)
+            later = options.keep and options.recognise and self.needs_consent
+            return replace(options, known_voices=(), voiceprints=later)
         try:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
                 known = await _known(self._store, owner)

@@ -136,7 +136,14 @@ class Service:
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
         self.listen, self.now = self._backend.listen, now
         self.submissions = JobSubmissions(
-            settings, self._backend, engine, self._probe, threads, counts, now
+            settings,
+            self._backend,
+            engine,
+            self._probe,
+            threads,
+            counts,
+            now,
+            lambda: self.enrolled_speakers.keeps_voiceprints,
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)

@@ -59,6 +59,7 @@ def service_environment(home: Path, **settings: object) -> dict[str, str]:
         "data_dir": home / "data",
         "engine": "scripted",
         "whisper_model": "tiny",  # else that of the extra `languages` is unpacked for `auto`
+        "people": 0,  # unset, it depends on a package that `make run` installs
         **settings,
     }
     return outer | {f"VIBEVOICE_{name.upper()}": str(value) for name, value in own.items()}

@@ -56,7 +56,7 @@ export function Pane({ state, recordings, say }) {
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
     ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been transcribed until then is gone.</p>`}
     ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${ADVICE[one.code] ?? one.message}</p>`)}
-    ${job && shown && !shown.error && html`<${Reading} job=${job} shown=${shown} file=${recordings.files.get(job.id)} recordings=${recordings} people=${state.about?.people} say=${say} />`}
+    ${job && shown && !shown.error && html`<${Reading} job=${job} shown=${shown} file=${recordings.files.get(job.id)} recordings=${recordings} people=${state.about?.people} consent=${state.about?.people_consent} say=${say} />`}
   </main>`;
 }
 
@@ -119,7 +119,7 @@ function Head({ job, stored, name, shown, recordings, say }) {
 }
 
 /** What was said so far, and its sound. Of a talk that goes on there is nothing to play yet. */
-export function Reading({ job, shown, file, recordings, people, say }) {
+export function Reading({ job, shown, file, recordings, people, consent, say }) {
   const list = useRef(null);
   const view = useRef(null);
   const audio = useRef(null);
@@ -161,6 +161,6 @@ export function Reading({ job, shown, file, recordings, people, say }) {
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
     ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "Waiting in the queue." : "Transcribing. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
-    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
+    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} consent=${consent} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;
 }

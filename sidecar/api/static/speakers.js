@@ -23,7 +23,7 @@ export function Lanes({ lanes, below, open, names }) {
 }
 
 /** Rename a speaker, make it another's, or have its voice remembered. Open while there is a `speaker`. */
-export function SpeakerDialog({ speaker, lanes, job, heard, people, editing, close, say }) {
+export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, editing, close, say }) {
   const dialog = useRef(null);
   const one = lanes.find((lane) => lane.speaker === speaker);
   useEffect(() => {
@@ -31,11 +31,11 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, editing, clo
     else if (!one && dialog.current.open) dialog.current.close();
   }, [speaker, !one]);
   return html`<dialog ref=${dialog} class="small" aria-labelledby="speaker" onClose=${close} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
-    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
+    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} consent=${consent} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
   </dialog>`;
 }
 
-function Speaker({ one, others, job, heard, people, editing, close, say }) {
+function Speaker({ one, others, job, heard, people, consent, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
   const [number, setNumber] = useState("");
@@ -68,7 +68,7 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
   };
   const know = async () => {
     try {
-      const fresh = await remember(one.name, job.id, one.speaker);
+      const fresh = await remember(one.name, job.id, one.speaker, consent);
       say(fresh ? `${one.name} is enrolled.` : `One more clip of ${one.name} is enrolled.`);
       close();
     } catch (error) {
@@ -92,7 +92,7 @@ function Speaker({ one, others, job, heard, people, editing, close, say }) {
         </select><button type="submit">Merge</button></div>
     </form>`}
     ${people && one.named && !heard?.person && !job.gone && html`<div class="asked">
-      <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.</p>
+      <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.${consent && " With this first one you agree that they are stored on this computer, encrypted, with a key in its keyring."}</p>
       <button type="button" onClick=${know}>Remember this voice</button>
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}

@@ -120,14 +120,19 @@ class AsyncClient:
         """All that is stored of them, vectors too."""
         return (await self._ask(calls.export_people())).body()
 
-    async def add_person(self, name: str, source: Source) -> Dict[str, Any]:
-        """Make somebody known by some seconds of their voice."""
+    async def add_person(
+        self, name: str, source: Source, *, consent: bool = False
+    ) -> Dict[str, Any]:
+        """Make somebody known by some seconds of their voice. ``consent``: voices may be stored on
+        this computer; a service that nobody has answered yet needs it once."""
         with Upload(source) as upload:
-            return (await self._ask(calls.add_person(name), upload)).body()
+            return (await self._ask(calls.add_person(name, consent), upload)).body()
 
-    async def add_speaker(self, name: str, job_id: str, speaker: str) -> Dict[str, Any]:
-        """Make a speaker of a job known."""
-        return (await self._ask(calls.add_speaker(name, job_id, speaker))).body()
+    async def add_speaker(
+        self, name: str, job_id: str, speaker: str, *, consent: bool = False
+    ) -> Dict[str, Any]:
+        """Make a speaker of a job known; ``consent``: as of `add_person`."""
+        return (await self._ask(calls.add_speaker(name, job_id, speaker, consent))).body()
 
     async def change_person(
         self,

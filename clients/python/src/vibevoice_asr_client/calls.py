@@ -221,14 +221,17 @@ def export_people() -> Call:
     return Call("GET", "/v1/people/export")
 
 
-def add_person(name: str) -> Call:
+def add_person(name: str, consent: bool = False) -> Call:
     """Somebody new, by a clip of their voice."""
-    return Call("POST", "/v1/people", again=False, fields={"name": name})
+    fields = {"name": name, "consent": "true"} if consent else {"name": name}
+    return Call("POST", "/v1/people", again=False, fields=fields)
 
 
-def add_speaker(name: str, job_id: str, speaker: str) -> Call:
+def add_speaker(name: str, job_id: str, speaker: str, consent: bool = False) -> Call:
     """Somebody new, by a speaker of a job."""
-    said = {"name": name, "job": job_id, "speaker": speaker}
+    said: Dict[str, Any] = {"name": name, "job": job_id, "speaker": speaker}
+    if consent:
+        said["consent"] = True
     return Call("POST", "/v1/people", again=False, body=said)
 
 
