@@ -44,7 +44,12 @@ from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.storage.encrypted_sqlite import SqliteWriter
-from sidecar.transcripts.diarized_pieces import DiarizedPiece, DiarizedPieces, SegmentPart
+from sidecar.transcripts.diarized_pieces import (
+    DiarizedPiece,
+    DiarizedPieces,
+    SegmentPart,
+    WordRange,
+)
 from sidecar.transcripts.transcript import (
     KEPT_DIARIZATION,
     Finished,
@@ -474,7 +479,7 @@ async def test_kept_diarization_of_the_last_attempt_is_found_after_the_end(
 async def test_diarization_by_an_edit_is_stored_and_undone(opened: Opened, store: JobStore) -> None:
     parts = (SegmentPart(0, 0, 2, 0, 0, False),), (SegmentPart(0, 2, 4, 0, 0, False),)
     pieces = tuple(
-        DiarizedPiece(at * 1.0, at + 1.0, at, None, 0, at, at + 1, part)
+        DiarizedPiece(at * 1.0, at + 1.0, at, None, WordRange(0, at, at + 1), part)
         for at, part in enumerate(parts)
     )
     record = await done(opened)

@@ -23,7 +23,12 @@ from sidecar.jobs.owned_jobs import (
 )
 from sidecar.jobs.retention import Retention
 from sidecar.transcripts import transcript_edits
-from sidecar.transcripts.diarized_pieces import DiarizedPiece, DiarizedPieces, SegmentPart
+from sidecar.transcripts.diarized_pieces import (
+    DiarizedPiece,
+    DiarizedPieces,
+    SegmentPart,
+    WordRange,
+)
 from sidecar.transcripts.transcript import (
     KEPT_DIARIZATION,
     Finished,
@@ -117,7 +122,9 @@ class DiarizingProbe:
         ends = len(found.segments[0].text)
         parts = [(0, 2), (2, ends)] if places is None else [(0, ends)]
         pieces = tuple(
-            DiarizedPiece(0.0, 1.0, at, None, 0, at, at + 1, (SegmentPart(0, *part, 0, 0, False),))
+            DiarizedPiece(
+                0.0, 1.0, at, None, WordRange(0, at, at + 1), (SegmentPart(0, *part, 0, 0, False),)
+            )
             for at, part in enumerate(parts)
         )
         return DiarizedPieces(pieces, ()).to_bytes(), []
