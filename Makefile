@@ -224,7 +224,7 @@ $(RUN_STAMP): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(LANGUAGES_STAMP): pyproject.toml | $(BIN)/python
-	$(call install,[languages])
+	$(call install,[languages$(COMMA)people])
 	@$(BIN)/vibevoice-asr pull whisper:base >/dev/null
 	@touch $(RUN_STAMP) $@
 

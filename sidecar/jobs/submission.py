@@ -4,7 +4,6 @@ A key belongs to its owner and is valid as long as its job is stored.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -52,7 +51,8 @@ class JobSubmissions:
         disk_threads: ThreadLimiter,
         metrics: JobMetrics,
         now: clock.Clock,
-        keeps_voiceprints: Callable[[], bool],
+        *,
+        keeps_voiceprints: bool,
     ) -> None:
         """``keeps_voiceprints``: whether speakers of a job may be enrolled later."""
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
@@ -304,7 +304,7 @@ class JobSubmissions:
                 load.least_s,
                 audio_info.channels,
             )
-        return replace(options, precision=precision, voiceprints=self._keeps_voiceprints())
+        return replace(options, precision=precision, voiceprints=self._keeps_voiceprints)
 
     async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._recordings is not None

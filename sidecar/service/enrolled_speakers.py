@@ -114,12 +114,9 @@ class EnrolledSpeakers:
         self._on = bool(settings.people) or (may_be_agreed and store is not None)
         self.needs_consent = may_be_agreed and store is None
         """True until somebody agrees (`agree`): then they are on."""
+        self.keeps_voiceprints = self._on or self.needs_consent
+        """Whether embeddings of jobs are kept, so that a speaker can be enrolled later."""
         self._opening = ThreadLimiter("people", 1)
-
-    @property
-    def keeps_voiceprints(self) -> bool:
-        """Return whether embeddings of jobs are kept, so that a speaker can be enrolled later."""
-        return self._on or self.needs_consent
 
     @property
     def _enabled_store(self) -> SpeakerStore:

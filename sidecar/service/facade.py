@@ -143,7 +143,7 @@ class Service:
             threads,
             counts,
             now,
-            lambda: self.enrolled_speakers.keeps_voiceprints,
+            keeps_voiceprints=self.enrolled_speakers.keeps_voiceprints,
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)

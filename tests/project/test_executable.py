@@ -244,9 +244,9 @@ def test_gpu_executable_has_model_of_language_detection() -> None:
 
 
 def test_executable_excludes_no_library_of_tokens_tls_and_encryption(flavour: Any) -> None:
-    assert not {"cryptography", "jwt", "_cffi_backend"} & {*flavour.excluded}
+    assert not {"cryptography", "jwt", "keyring", "_cffi_backend"} & {*flavour.excluded}
     build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert "vibevoice-asr[auth,package,whisper]" in build["optional-dependencies"]["build"]
+    assert "vibevoice-asr[auth,package,people,whisper]" in build["optional-dependencies"]["build"]
 
 
 def test_engines_are_imported_by_literal_names() -> None:

@@ -94,7 +94,7 @@ def test_make_run_with_a_language_installs_the_extra_and_its_model_once(folder: 
     new_file(folder / ".venv/bin/python", '#!/bin/sh\necho "$*" >>said\n', 0o755)
     said = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=de").stdout
     assert said.endswith("arguments: demo --language de talk.mp3\n")
-    assert "-e .[languages]" in (folder / "said").read_text()
+    assert "-e .[languages,people]" in (folder / "said").read_text()
     (folder / "said").unlink()
     again = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=it").stdout
     assert again == "arguments: demo --language it talk.mp3\n"
