@@ -97,7 +97,7 @@ pub enum StartError {
     #[error("it keeps version {0} of the contract, this program version {CONTRACT}")]
     Contract(u32),
     /// It crashed too often; this is the end of its log.
-    #[error("it ended, {times} times in a row, the last time with {exit}")]
+    #[error("it ended with {exit}{}", in_a_row(.times))]
     CrashLoop {
         /// How often in a row.
         times: u32,
@@ -139,4 +139,11 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = one.source();
     }
     text
+}
+
+fn in_a_row(times: &u32) -> String {
+    match times {
+        1 => String::new(),
+        _ => format!(", {times} times in a row"),
+    }
 }
