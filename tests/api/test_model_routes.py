@@ -31,7 +31,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         VIBEVOICE_REPOSITORY: write_checkpoint(tmp_path / "published"),
         WHISPER_MODELS["small"].repository: tiny_whisper.write_like(tmp_path / "small"),
     }
-    with Hub(published) as hub:
+    with Hub(published, trickle=True) as hub:
         yield hub
 
 

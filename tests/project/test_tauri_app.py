@@ -154,7 +154,7 @@ def test_model_of_another_language_is_offered_downloaded_and_used_also_after_a_c
     open_app: Callable[..., App], tmp_path: Path
 ) -> None:
     german = clip(tiny_whisper.PROSE)
-    with Hub({WHISPER_MODELS["small"].repository: tiny_whisper.model()}) as hub:
+    with Hub({WHISPER_MODELS["small"].repository: tiny_whisper.model()}, trickle=True) as hub:
         hub.stall = {"model.bin": 200_000}
         downloads = {"HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": hub.url}
         online = {"HF_HUB_OFFLINE": "0", "VIBEVOICE_PRECISION": "fp32"}

@@ -18,7 +18,8 @@ class FileHost:
 
     ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
     A fault names a file: ``cut`` closes the connection once after so many bytes, ``stall`` waits
-    there until ``go_on``, ``alter`` changes a byte on the way.
+    there until ``go_on``, ``alter`` changes a byte on the way. With ``trickle`` a byte a second
+    comes meanwhile: a client gives up a server that is silent for long, as a slow test makes it.
     """
 
     heads: ClassVar = False
@@ -27,6 +28,7 @@ class FileHost:
     cut: dict[str, int] = field(default_factory=dict)
     stall: dict[str, int] = field(default_factory=dict)
     alter: set[str] = field(default_factory=set)
+    trickle: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
     """What answers wait for; set at the end."""
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -71,9 +73,16 @@ class FileHost:
         if stop < len(content):
             if name in self.stall:
                 self.stalled.set()
-                self.go_on.wait(PATIENCE_S)
+                self._wait(request, content[max(begin, stop) : -1])
             request.close_connection = True
             request.connection.close()
+
+    def _wait(self, request: BaseHTTPRequestHandler, rest: bytes) -> None:
+        for byte in rest if self.trickle else b"":
+            if self.go_on.wait(1.0):
+                return
+            request.wfile.write(bytes([byte]))
+        self.go_on.wait(PATIENCE_S)
 
     def __enter__(self) -> Self:
         host = self
