@@ -69,7 +69,7 @@ LANGUAGES_MEASURED = """\
 | German, 68 s (LibriVox) | WER 207 %, a warning | WER 13.0 %, by Whisper |
 | English, three clips, 226 s | WER 3.9, 7.6, 0.8 % | the same, by Moonshine: no Whisper is loaded |
 
-Of 18 espeak-ng texts in nine other languages all go to Whisper (int8 on two cores)."""
+CPU seconds for a second of English: 0.198 and 0.201 (a busy machine; medians 0.210 and 0.213)."""
 """By hand."""
 
 
@@ -154,7 +154,7 @@ is unsure of most words, `metadata.warnings` has `{{"code": "language_doubtful",
 
 `moonshine-whisper`, which `auto` takes where a Whisper model is installed and no language is
 configured: each recording is transcribed by the embedded engine if it is English, else by Whisper.
-By its first 15 s of speech the embedded engine knows whether it is
+By its first five seconds of speech the embedded engine knows whether it is
 ([decision](decisions/recognition-parameters.md)); `language=de` of a request decides it without.
 
 {LANGUAGES_MEASURED}

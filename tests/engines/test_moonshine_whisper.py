@@ -128,9 +128,13 @@ def test_held_audio_is_read_twice_and_released_audio_once() -> None:
 @pytest.mark.parametrize(
     ("voice", "text", "word"),
     [
-        ("de", GERMAN, "norddeutschland"),
+        ("de", GERMAN, "sonne"),
         ("it", "Buongiorno a tutti. Ci vediamo domani alle nove davanti alla stazione.", "domani"),
-        ("fr", "Bonjour à tous. Nous parlons aujourd'hui de la ville de Paris.", "paris"),
+        (
+            "es",
+            "Buenos días a todos. Hoy vamos a hablar del tiempo en el norte de España.",
+            "norte",
+        ),
     ],
 )
 def test_published_whisper_tells_other_languages_apart(voice: str, text: str, word: str) -> None:
