@@ -222,8 +222,9 @@ engine.
   it, or know one.
 - **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. The size of the weights is reserved;
   what a recording takes is not planned.
-- **Live**, the speech so far is recognized anew for each partial; on a CPU that is too slow there
-  are finals only.
+- **Live**: Nemotron recognizes chunk by chunk, with a delay of 80 to 1120 ms by session. With the
+  others the speech so far is recognized anew for each partial; if they take over a second there are
+  finals only.
 - **Tested** with a tiny model of each, token for token; the released ones were not run. Not in the
   executables. Licences of the weights: see their cards.
 

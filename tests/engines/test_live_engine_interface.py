@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_streaming
+import tiny_transformers
 import tiny_voxtral
 import tiny_whisper
 from live_client import LiveClient
@@ -18,7 +19,7 @@ from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines import ENGINES, create_engine, engine_spec, missing_packages
+from sidecar.engines import ENGINES, create_engine, missing_packages
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import (
     Final,
@@ -32,12 +33,14 @@ from sidecar.interfaces.live_events import (
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder
 from sidecar.live.runtime.live_scheduler import LiveEngine
+from sidecar.plugins import transformers_asr
 from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
 MOST_S = 8.0
 """Of a clip are heard."""
-LIVE = [spec.name for spec in ENGINES if spec.sessions and not missing_packages(spec)]
+SPECS = {spec.name: spec for spec in (*ENGINES, transformers_asr.SPEC)}
+LIVE = [spec.name for spec in SPECS.values() if spec.sessions and not missing_packages(spec)]
 ALSO_PARTIALS = LiveOptions(diarize=False, patience_s=PATIENCE_S)
 ONLY_FINALS = replace(ALSO_PARTIALS, partials=False)
 
@@ -48,6 +51,9 @@ def loading(name: str) -> LoadOptions:
         return LoadOptions(Precision.INT8, str(tiny_whisper.model()), live=True)
     if name == "voxtral":
         return LoadOptions(Precision.FP32, str(tiny_voxtral.model()), "cpu", live=True)
+    if name == "transformers":
+        folder = tiny_transformers.model("nemotron_asr_streaming")
+        return LoadOptions(Precision.FP32, str(folder), "cpu", live=True)
     if name == "vibevoice-streaming":
         return LoadOptions(Precision.FP32, str(tiny_streaming.checkpoint()), "cpu", live=True)
     return LoadOptions(live=True)
@@ -67,7 +73,7 @@ pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted")
 
 @pytest.fixture(scope="module", params=LIVE)
 def engine(request: pytest.FixtureRequest) -> LiveEngine:
-    found: LiveEngine = create_engine(engine_spec(request.param).factory)
+    found: LiveEngine = create_engine(SPECS[request.param].factory)
     list(found.load(loading(request.param)))
     return found
 

@@ -24,7 +24,8 @@ class Architecture:
     ``model``: its class in transformers. ``recognizer``: the name of ours for it.
     ``languages``: empty if the checkpoint's are not known from its architecture. ``longest_s``: of
     an utterance, in seconds. ``words``: it says when each word was spoken. ``prompt``: it takes a
-    context. ``translates``: into English. ``packages``: those that it needs beside torch and
+    context. ``translates``: into English. ``streams``: live speech is recognized chunk by chunk,
+    and nothing of it again. ``packages``: those that it needs beside torch and
     transformers.
     """
 
@@ -36,6 +37,7 @@ class Architecture:
     words: bool = False
     prompt: bool = False
     translates: bool = False
+    streams: bool = False
     packages: tuple[str, ...] = ()
 
 
@@ -93,12 +95,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         model="Nemotron3_5AsrForRNNT",
         recognizer="NemotronRecognizer",
         words=True,
+        streams=True,
     ),
     "nemotron_asr_streaming": Architecture(
         title="Nemotron Speech streaming",
         model="NemotronAsrStreamingForRNNT",
         recognizer="TransducerRecognizer",
         words=True,
+        streams=True,
     ),
     "parakeet_ctc": Architecture(
         title="Parakeet CTC",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import checkpoint_name, read_config
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveScheduler
     from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
     from sidecar.plugins.transformers_asr.recognizer import Recognizer
+
+
+STREAM_STEP_S = 0.24
+"""Seconds of live speech between two looks of a streaming model; it takes whole chunks."""
 
 
 class TransformersEngine(LiveSessions):
@@ -107,14 +111,21 @@ class TransformersEngine(LiveSessions):
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.live.runtime.partial_results import WorkPace
+        from sidecar.live.runtime.partial_results import PartialSchedule, WorkPace
 
+        assert self._recognizer is not None
+        # There is one model, so one thread.
+        if self._recognizer.architecture.streams:
+            return self._schedule(
+                self._spec,
+                self._precision,
+                partial(self._stream, ended=True),
+                partial(self._stream, ended=False),
+                threads=1,
+                schedule=PartialSchedule(first_s=STREAM_STEP_S, step_s=STREAM_STEP_S, grows=True),
+            )
         return self._schedule(
-            self._spec,
-            self._precision,
-            self.recognize,
-            threads=1,  # there is one model
-            pace=WorkPace(),
+            self._spec, self._precision, self.recognize, threads=1, pace=WorkPace()
         )
 
     def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
@@ -124,3 +135,19 @@ class TransformersEngine(LiveSessions):
         return self._recognizer.recognize(
             request.audio, options, request.cancelled, words=options.words
         )
+
+    def _stream(self, request: SegmentRequest, *, ended: bool) -> RecognitionHypothesis | None:
+        """Recognize the segment after the draft; all of it if the draft is not its beginning."""
+        from sidecar.plugins.transformers_asr.nemotron_stream import NemotronStream
+
+        draft = request.draft_hypothesis
+        stream: Any = draft.draft if draft is not None else None
+        if stream is None or not stream.goes_on(len(request.audio)):
+            stream = NemotronStream(cast(Any, self._recognizer), request.options)
+        found: RecognitionHypothesis = stream.recognize(
+            request.audio, request.cancelled, ended=ended
+        )
+        if ended and request.cancelled():
+            return None
+        words = found.words if request.options.words else ()
+        return replace(found, draft=stream, words=words)

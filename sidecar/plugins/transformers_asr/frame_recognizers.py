@@ -54,9 +54,9 @@ class FrameRecognizer(Recognizer):
     def _recognize(
         self, audio: Block, options: RecognitionOptions, cancelled: CancelCheck
     ) -> RecognitionHypothesis:
-        return self._hypothesis([*self._tokens(self._request(audio, options), cancelled)])
+        return self.hypothesis([*self._tokens(self.inputs(audio, options), cancelled)])
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
         """Return the inputs of the model for an utterance."""
         return self._inputs(audio)
 
@@ -64,7 +64,8 @@ class FrameRecognizer(Recognizer):
         """Yield the tokens of an utterance."""
         raise NotImplementedError
 
-    def _hypothesis(self, tokens: Sequence[TimedToken]) -> RecognitionHypothesis:
+    def hypothesis(self, tokens: Sequence[TimedToken]) -> RecognitionHypothesis:
+        """Return the tokens as text and words."""
         stream, backend = DecodeStream(skip_special_tokens=True), self.processor.tokenizer
         # A piece is None until the bytes of its character are complete.
         pieces = [stream.step(backend.backend_tokenizer, one.token) or "" for one in tokens]
@@ -106,17 +107,19 @@ class TransducerRecognizer(FrameRecognizer):
 class NemotronRecognizer(TransducerRecognizer):
     """Nemotron 3.5: it is told the language, or writes it as a tag behind the text."""
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         known = self.processor.prompt_dictionary
         wanted = options.language, language_code(options.language)
         return self._inputs(audio, language=next((one for one in wanted if one in known), AUTO))
 
-    def _hypothesis(self, tokens: Sequence[TimedToken]) -> RecognitionHypothesis:
+    def hypothesis(self, tokens: Sequence[TimedToken]) -> RecognitionHypothesis:
+        """Return the tokens as text and words, and the language of their tag."""
         names = self.processor.tokenizer.convert_ids_to_tokens([one.token for one in tokens])
         tags = [_LANGUAGE_TAG.fullmatch(name) for name in names]
         spoken = [one for one, tag in zip(tokens, tags, strict=True) if tag is None]
         language = next((tag[1] for tag in reversed(tags) if tag is not None), "")
-        return replace(super()._hypothesis(spoken), language=language)
+        return replace(super().hypothesis(spoken), language=language)
 
 
 class Transducer:

@@ -27,7 +27,8 @@ class KyutaiRecognizer(FrameRecognizer):
     def _frame_s(self) -> float:
         return float(self.model.config.frame_size / self._extractor.sampling_rate)
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         rate = self._extractor.sampling_rate
         resampled = Resampler(SAMPLE_RATE, rate).take(audio, last=True)
         return self._inputs(np.ascontiguousarray(resampled), sampling_rate=rate)

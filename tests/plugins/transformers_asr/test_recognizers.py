@@ -164,7 +164,7 @@ def test_language_tag_of_nemotron_is_no_word(load: Callable[[str], Any]) -> None
     recognizer = load("nemotron3_5_asr")
     names = ["▁ta", "ku", ".", "<de-DE>"]
     ids = recognizer.processor.tokenizer.convert_tokens_to_ids(names)
-    found = recognizer._hypothesis([TimedToken(one, at, at + 1, 0.0) for at, one in enumerate(ids)])
+    found = recognizer.hypothesis([TimedToken(one, at, at + 1, 0.0) for at, one in enumerate(ids)])
     assert (found.text, found.language) == ("taku.", "de")
     assert [(one.text, one.start, one.end) for one in found.words] == [("taku.", 0.0, 0.24)]
 
@@ -174,7 +174,7 @@ def test_kyutai_words_are_as_early_as_their_sound(
 ) -> None:
     recognizer = load("kyutai_speech_to_text")
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
-    inputs = recognizer._request(speech, TranscribeOptions())
+    inputs = recognizer.inputs(speech, TranscribeOptions())
     assert inputs["input_values"].shape[-1] == 5.5 * 24_000, "with silence before and behind"
     assert found.text == generated(recognizer, inputs, 0)
     assert found.words

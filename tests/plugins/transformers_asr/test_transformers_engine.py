@@ -17,6 +17,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.runtime.partial_results import SegmentRequest
 from sidecar.plugins import load_settings
 from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_checkpoint
 from sidecar.plugins.transformers_asr.engine import TransformersEngine
@@ -112,6 +113,43 @@ def test_live_session_has_finals(engine: TransformersEngine) -> None:
     for final in finals:
         assert final.segment.text
         assert final.segment.words
+
+
+@pytest.mark.parametrize("kind", ["nemotron_asr_streaming", "nemotron3_5_asr"])
+def test_nemotron_stream_has_text_of_whole_utterance(kind: str) -> None:
+    engine = TransformersEngine()
+    list(engine.load(LoadOptions(Precision.FP32, str(tiny_transformers.model(kind)), "cpu")))
+    samples = decode_audio_file(clip("beckett"), SAMPLE_RATE)[: 112 * 1280]  # whole chunks
+    recognizer = engine._recognizer
+    assert recognizer is not None
+    whole = recognizer.recognize(samples, LiveOptions(), lambda: False)
+    draft = None
+    for end in range(4_000, len(samples), 7_777):
+        request = SegmentRequest(samples[:end], LiveOptions(), draft)
+        before, draft = draft, engine._stream(request, ended=False)
+        assert draft is not None
+        assert before is None or draft.text.startswith(before.text)
+    assert draft is not None
+    assert draft.text, "words come before the end"
+    final = engine._stream(SegmentRequest(samples, LiveOptions(), draft), ended=True)
+    assert final is not None
+    assert final.draft is draft.draft
+    assert whole is not None
+    alike = whole.text[: len(whole.text) * 4 // 5]  # the last chunk is filled with silence
+    assert final.text.startswith(alike)
+    again = engine._stream(SegmentRequest(samples, LiveOptions()), ended=True)
+    assert again is not None
+    assert again.text == final.text
+
+
+@pytest.mark.parametrize(("delay_s", "frames"), [(None, 13), (0.1, 0), (0.5, 6), (3.0, 13)])
+def test_nemotron_delay_is_nearest_that_is_supported(delay_s: float | None, frames: int) -> None:
+    from transformers import AutoProcessor
+
+    from sidecar.plugins.transformers_asr.nemotron_stream import lookahead
+
+    folder = tiny_transformers.model("nemotron_asr_streaming")
+    assert lookahead(AutoProcessor.from_pretrained(folder), delay_s) == frames
 
 
 @pytest.mark.slow
