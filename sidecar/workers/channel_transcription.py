@@ -112,6 +112,8 @@ class ChannelTranscription:
         self._channels: list[int] = []
         """Channels that are transcribed."""
         self._done: list[_DoneChannel] = []
+        self._owed: list[_DoneChannel] = []
+        """Those of them that have no resume point yet."""
         self._form = ""
         """Format of the engine's resume points, once it has made one."""
         self.peaks = PeakMeter(SAMPLE_RATE)
@@ -129,7 +131,10 @@ class ChannelTranscription:
         self._total_s, survey = total_s, self._survey
         unheard = {*survey.silent, *survey.same}
         self._channels = [number for number in range(self._count) if number not in unheard]
-        for number in self._channels[len(self._done) :]:
+        restored = {one.number for one in self._done}
+        for number in self._channels:
+            if number in restored:
+                continue
             last = number == self._channels[-1]
             with self._open_channel(SelectedChannel(number, survey)) as audio:
                 finished = yield from self._events_of_channel(
@@ -140,13 +145,20 @@ class ChannelTranscription:
                 return
             done = _DoneChannel(number, finished, audio.peaks.since(0))
             self._done.append(done)
-            if resume_points is not None and self._form and not last:
-                at_s = self._progress(0.0).audio_s_done
-                yield ResumePoint(at_s, self._form, state=done.to_state())
+            self._done.sort(key=lambda one: one.number)
+            self._owed.append(done)
+            if resume_points is not None and not last:
+                yield from self._owed_points()
         if len(self._done) > 1:
             levels = zip_longest(*(one.peaks for one in self._done), fillvalue=0)
             yield Peaks(0, bytes(map(max, levels)))
         yield Finished(self._transcript())
+
+    def _owed_points(self) -> Iterator[ResumePoint]:
+        """Yield the resume points of channels that are done, once the engine's format is known."""
+        while self._form and self._owed:
+            at_s = self._progress(0.0).audio_s_done
+            yield ResumePoint(at_s, self._form, state=self._owed.pop(0).to_state())
 
     def _restore(self, resume_points: Sequence[ResumePoint]) -> defaultdict[int, list[ResumePoint]]:
         """Restore the channels that are done. Return the resume points of each of the others: an
@@ -180,6 +192,7 @@ class ChannelTranscription:
                     yield self._progress(done_s)
                 case ResumePoint(audio_s, form):
                     self._form = form
+                    yield from self._owed_points()
                     at_s = self._progress(audio_s).audio_s_done
                     state = {"channel": number, "point": to_wire(event)}
                     yield ResumePoint(at_s, form, state=state)

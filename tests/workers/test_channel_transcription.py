@@ -1,8 +1,7 @@
 """A recording is transcribed channel by channel, and goes on where an attempt ended."""
 
-import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,13 @@ Transcribe = Callable[..., list[TranscriptionEvent]]
 
 
 @pytest.fixture
-def stereo(tmp_path: Path) -> Path:
-    """Noise on three channels, the last of which is the first again; 8 bit at 2 kHz."""
-    left, right = (random.Random(seed).randbytes(2000 * SECONDS) for seed in (1, 2))
+def stereo(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Noise on three channels, the last of which is the first again unless a test gives it another
+    seed; 8 bit at 2 kHz."""
+    seeds = 1, 2, getattr(request, "param", 1)
+    channels = [random.Random(seed).randbytes(2000 * SECONDS) for seed in seeds]
     path = tmp_path / "three.wav"
-    frames = bytes(byte for frame in zip(left, right, left, strict=True) for byte in frame)
+    frames = bytes(byte for frame in zip(*channels, strict=True) for byte in frame)
     path.write_bytes(wav(frames, channels=3, rate=2000, bits=8))
     return path
 
@@ -61,10 +62,14 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
         def run(
             points: Sequence[ResumePoint] | None = (),
             cancelled: Callable[[], bool] = lambda: False,
-            pointless: int = 0,
+            pointless: Container[int] = (),
         ) -> list[TranscriptionEvent]:
             """``pointless``: channels in which the engine makes no resume point."""
-            begun = itertools.count()
+            opened = list[int]()
+
+            def open_numbered(channel: SelectedChannel) -> DecodedAudio:
+                opened.append(channel._number)
+                return open_channel(channel)
 
             def engine_events(
                 audio: DecodedAudio,
@@ -72,13 +77,13 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
                 points: Sequence[ResumePoint] | None,
             ) -> Iterator[TranscriptionEvent]:
                 request = request_of(audio, options, cancelled)
-                if points is None or next(begun) < pointless:
+                if points is None or opened[-1] in pointless:
                     return engine.transcribe(request)
                 return engine.transcribe_from(points, request)
 
             options = TranscribeOptions(channel_names=("Agent", "Caller"))
             work = ChannelTranscription(
-                facts.channels, options, survey, open_channel, engine_events
+                facts.channels, options, survey, open_numbered, engine_events
             )
             # As over the wire and from the disk.
             return [from_wire(to_wire(event)) for event in work.events(points)]
@@ -138,13 +143,29 @@ def test_every_resume_point_leads_to_the_same_transcript(transcribe: Transcribe)
 def test_channel_without_resume_points_does_not_take_those_of_the_next(
     transcribe: Transcribe,
 ) -> None:
-    events = transcribe(pointless=1)
+    events = transcribe(pointless={0})
     points = [one for one in events if isinstance(one, ResumePoint)]
     assert points
-    again = transcribe(points[:1], pointless=1)
+    again = transcribe(points[:1], pointless={0})
     assert finished(again) == finished(events)
     more = [one for one in again if isinstance(one, ResumePoint) and "point" in one.state]
     assert more == points[1:], "what the next channel has is not done again"
+
+
+@pytest.mark.parametrize("stereo", [3], indirect=True)
+def test_done_channels_without_resume_points_of_the_engine_are_not_lost(
+    transcribe: Transcribe,
+) -> None:
+    events = transcribe(pointless={0, 2})
+    texts = [one.text for one in finished(events).segments]
+    assert len({*texts}) == len(texts) == 3 * SECONDS
+    points = [one for one in events if isinstance(one, ResumePoint)]
+    assert [one.state["channel"] for one in points if "finished" in one.state] == [0, 1]
+    assert [one.audio_s for one in points] == sorted(one.audio_s for one in points)
+    for count in range(1, len(points) + 1):
+        assert finished(transcribe(points[:count], pointless={0, 2})) == finished(events)
+    without_first = [one for one in points if one.state["channel"] == 1]  # as releases before did
+    assert finished(transcribe(without_first, pointless={0, 2})) == finished(events)
 
 
 def test_transcription_without_resume_points_makes_none(transcribe: Transcribe) -> None:
