@@ -19,7 +19,13 @@ from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
-from sidecar.engines.engine_selection import MOONSHINE_WHISPER, EngineChoice, language_hint
+from sidecar.engines.engine_selection import (
+    MOONSHINE,
+    MOONSHINE_WHISPER,
+    WHISPER,
+    EngineChoice,
+    language_hint,
+)
 from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
@@ -271,7 +277,8 @@ class Service:
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Add notices to a transcript about options that the engine ignored."""
         spec = self.spec
-        if spec.name == MOONSHINE_WHISPER:  # each of the two follows other options
+        both = spec.name == MOONSHINE_WHISPER  # each of the two follows other options
+        if both and transcript.engine in (MOONSHINE, WHISPER):  # a kept one may be of another
             spec = engine_spec(transcript.engine)
         return with_ignored_notices(spec, transcript, options)
 

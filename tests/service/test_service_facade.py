@@ -15,6 +15,8 @@ from service_process import new_file, until
 from sidecar import errors
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, Scope
+from sidecar.engines import engine_spec
+from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
@@ -25,6 +27,7 @@ from sidecar.plugins import load_settings
 from sidecar.server import app
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Transcript
 
 
 @pytest.fixture
@@ -58,6 +61,19 @@ def test_service_is_not_made_with_settings_that_it_cannot_meet(
         create_service(load_settings(data_dir=tmp_path, **settings))
     assert refused.value.code == code
     assert hint in refused.value.hint
+
+
+async def test_transcripts_of_other_engines_have_their_notices(tmp_path: Path) -> None:
+    settings = load_settings(engine="scripted", data_dir=tmp_path)
+    service = Service(settings, EngineChoice(engine_spec("moonshine-whisper"), "as set"))
+    for engine, ignored in (
+        *(("upstream host", []), ("transformers", []), ("whisper", [])),
+        ("moonshine", ["option_ignored"]),
+    ):
+        kept = Transcript((), "en", 1.0, engine, "fp32")
+        found = service.noted(kept, TranscribeOptions(prompt="A meeting"))
+        assert [one.code for one in found.notices] == ignored
+    await service.close()
 
 
 @pytest.mark.parametrize("beside_a_loop", [False, True])
