@@ -42,7 +42,8 @@ def test_engine_without_steering_transcribes_and_warns_of_ignored_options(send: 
         assert field in warning["message"]
     assert warning["message"].endswith("The engines 'vibevoice' and 'whisper' can.")
     able = [spec.name for spec in ENGINES if spec.steerable and not spec.prompt_only]
-    assert able == ["vibevoice", "whisper"], "the engines that the warning names"
+    named = ["vibevoice", "whisper"]
+    assert able == [*named, "moonshine-whisper"], "the warning names them, and Whisper is in one"
     (warning,) = warnings_of(send(num_speakers=3))
     assert "num_speakers" in warning["message"]
     assert "prompt" not in warning["message"]
