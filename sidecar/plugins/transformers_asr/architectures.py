@@ -41,6 +41,9 @@ class Architecture:
     packages: tuple[str, ...] = ()
 
 
+DOWNLOAD_COMMAND = "hf download OWNER/NAME --local-dir FOLDER"
+REMEDY = f"Set VIBEVOICE_MODEL_PATH to its folder; '{DOWNLOAD_COMMAND}' downloads one."
+
 CANARY = (
     *("bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it", "lt", "lv"),
     *("mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"),
@@ -141,11 +144,10 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     """
     if model_path is None:
         raise errors.CheckpointNotFound(
-            f"The engine '{SPEC.name}' needs the folder of a model.",
-            hint="Set VIBEVOICE_MODEL_PATH to it: 'hf download OWNER/NAME --local-dir FOLDER' "
-            "downloads one.",
+            f"The engine '{SPEC.name}' needs the folder of a model.", hint=REMEDY
         )
-    return checkpoint.find_model(model_path, lambda _: (), read_checkpoint, "model of transformers")
+    what = "model of transformers"
+    return checkpoint.find_model(model_path, lambda _: (), read_checkpoint, what, REMEDY)
 
 
 def read_checkpoint(folder: Path) -> checkpoint.ModelCheckpoint:
@@ -154,8 +156,8 @@ def read_checkpoint(folder: Path) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, unsafe, or of another architecture.
     """
-    with checkpoint.disk_errors_as_ours():
-        config = checkpoint.read_config(folder, "Name the folder of a model of transformers.")
+    with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(DOWNLOAD_COMMAND):
+        config = checkpoint.read_config(folder, REMEDY)
         checkpoint.refuse_code(folder, config)
         if config.get("model_type") not in ARCHITECTURES:
             known = ", ".join(sorted(ARCHITECTURES))

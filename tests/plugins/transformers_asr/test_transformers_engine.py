@@ -48,10 +48,11 @@ def test_folder_names_model_and_its_abilities(folder: Path) -> None:
     assert live is found
 
 
-def test_engine_without_folder_is_refused_with_remedy() -> None:
-    with pytest.raises(errors.CheckpointNotFound) as missing:
-        choose_engine(load_settings(engine="transformers"))
-    assert "VIBEVOICE_MODEL_PATH" in missing.value.hint
+def test_engine_without_model_is_refused_with_remedy(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        with pytest.raises(errors.CheckpointNotFound) as missing:
+            choose_engine(load_settings(engine="transformers", model_path=folder))
+        assert "hf download" in missing.value.hint
 
 
 def test_unknown_architecture_is_refused_with_those_it_runs(tmp_path: Path) -> None:
@@ -67,8 +68,9 @@ def test_checkpoint_with_code_pickles_or_missing_files_is_refused(
     model = shutil.copytree(folder, tmp_path / "model")
     assert find_checkpoint(model).bytes > 10_000
     (model / "tokenizer.json").rename(model / "aside")
-    with pytest.raises(errors.CheckpointIncomplete, match="tokenizer"):
+    with pytest.raises(errors.CheckpointIncomplete, match="tokenizer") as incomplete:
         find_checkpoint(model)
+    assert "hf download" in incomplete.value.hint
     (model / "aside").rename(model / "tokenizer.json")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "x.Y"}}))
