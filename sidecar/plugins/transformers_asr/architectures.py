@@ -159,12 +159,17 @@ def read_checkpoint(folder: Path) -> checkpoint.ModelCheckpoint:
     with checkpoint.disk_errors_as_ours(), checkpoint.repaired_by(DOWNLOAD_COMMAND):
         config = checkpoint.read_config(folder, REMEDY)
         checkpoint.refuse_code(folder, config)
-        if config.get("model_type") not in ARCHITECTURES:
+        if str(config.get("model_type")) not in ARCHITECTURES:
             known = ", ".join(sorted(ARCHITECTURES))
             raise errors.CheckpointUnsupported(
                 f"The engine '{SPEC.name}' does not run the model_type "
                 f"{str(config.get('model_type'))[:60]!r} of {folder}.",
                 hint=f"It runs: {known}.",
+            )
+        if config.get("quantization_config") is not None:
+            raise errors.CheckpointUnsupported(
+                f"{folder} has quantized weights, which the engine '{SPEC.name}' does not run.",
+                hint="Get the model that was not quantized.",
             )
         weights = checkpoint.weight_files(folder)
         if (folder / checkpoint.ADAPTER_FILE).is_file():  # else its pickled weights would be read

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 
 from sidecar import errors
+from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import read_config
-from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.plugins.transformers_asr.architectures import architecture_of
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    Precision,
+    TranscribeOptions,
+    abbreviate_names,
+)
+from sidecar.plugins.transformers_asr.architectures import Architecture, architecture_of
 from sidecar.plugins.transformers_asr.frame_recognizers import (
     CtcRecognizer,
     NemotronRecognizer,
@@ -25,6 +33,8 @@ from sidecar.plugins.transformers_asr.prompted_recognizers import (
 )
 from sidecar.plugins.transformers_asr.recognizer import Recognizer
 from sidecar.plugins.transformers_asr.text_recognizers import TextRecognizer
+
+log = logging.getLogger(__name__)
 
 DTYPES = {
     Precision.FP32: torch.float32,
@@ -61,17 +71,39 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
     precision = options.precision if options.precision in DTYPES else usual
     folder = Path(options.checkpoint)
     architecture = architecture_of(read_config(folder, ""))
-    local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model_class = getattr(transformers, architecture.model)
-        model = model_class.from_pretrained(
-            folder, dtype=DTYPES[precision], use_safetensors=True, **local
-        )
-        processor = transformers.AutoProcessor.from_pretrained(folder, **local)
-        model.eval().to(place)
-        recognizer = RECOGNIZERS[architecture.recognizer](model, processor, architecture)
-    except (RuntimeError, ValueError, OSError, ImportError, AttributeError) as error:
+        recognizer = _loaded(folder, architecture, DTYPES[precision], place)
+    except (errors.SidecarError, MemoryError):
+        raise
+    except Exception as error:  # the libraries raise anything: the checkpoint is invalid
+        log.exception("the checkpoint could not be loaded")
+        reason = errors.cause_of(error).replace(str(folder), folder.name)
         raise errors.ModelLoadFailed(
-            f"The {architecture.title} model cannot be loaded: {errors.cause_of(error)}."
+            f"The {architecture.title} model cannot be loaded: {reason or type(error).__name__}."
         ) from None
     return recognizer, precision
+
+
+def _loaded(folder: Path, architecture: Architecture, dtype: torch.dtype, place: str) -> Recognizer:
+    """Load the checkpoint, and recognize a second of noise on trial.
+
+    Raises:
+        errors.ModelLoadFailed: weights are missing.
+        errors.GpuOutOfMemory, errors.DeviceLost: see `torch_inference.inference`.
+    """
+    local = {"local_files_only": True, "trust_remote_code": False}
+    model, found = getattr(transformers, architecture.model).from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
+    )
+    if missing := found["missing_keys"]:
+        raise errors.ModelLoadFailed(
+            f"The {architecture.title} model cannot be loaded: it lacks the weights "
+            f"{abbreviate_names(sorted(missing), 3)}.",
+            hint="Download it again.",
+        )
+    processor = transformers.AutoProcessor.from_pretrained(folder, **local)
+    model.eval().to(place)
+    recognizer = RECOGNIZERS[architecture.recognizer](model, processor, architecture)
+    noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+    recognizer.recognize(noise, TranscribeOptions(), lambda: False)
+    return recognizer

@@ -56,6 +56,9 @@ def test_engine_without_model_is_refused_with_remedy(tmp_path: Path) -> None:
 
 
 def test_unknown_architecture_is_refused_with_those_it_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": []}')
+    with pytest.raises(errors.CheckpointUnsupported, match="model_type"):
+        find_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(errors.CheckpointUnsupported, match="'bert'") as unknown:
         find_checkpoint(tmp_path)
@@ -88,6 +91,53 @@ def test_damaged_model_fails_load_with_reason(folder: Path, tmp_path: Path) -> N
     config["encoder_config"]["hidden_size"] = 30  # not a multiple of its heads
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(errors.ModelLoadFailed, match="Parakeet CTC model cannot be loaded"):
+        list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
+
+
+def test_weights_that_are_missing_or_quantized_are_refused(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    names = sorted(weights)[::2]
+    save_file(
+        {name: weights[name] for name in names}, model / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(errors.ModelLoadFailed, match="lacks the weights"):
+        list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
+    change_json(model / "config.json", quantization_config={"quant_method": "awq"})
+    with pytest.raises(errors.CheckpointUnsupported, match="quantized"):
+        find_checkpoint(model)
+
+
+def change_json(file: Path, **values: object) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("processor_config.json", {"feature_extractor": {"sampling_rate": 8000}}),
+        ("tokenizer.json", None),
+        ("config.json", {"vocab_size": None}),
+    ],
+)
+def test_folder_with_an_invalid_file_fails_load_with_reason(
+    folder: Path, tmp_path: Path, file: str, values: dict[str, object] | None
+) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    if values is None:
+        (model / file).write_text("{}")
+    else:
+        change_json(model / file, **values)
+    with pytest.raises(errors.ModelLoadFailed, match="Parakeet CTC model cannot be loaded: .+"):
+        list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
+
+
+def test_canary_without_its_prompt_template_fails_load(tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_transformers.model("canary"), tmp_path / "model")
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(errors.ModelLoadFailed, match="template"):
         list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
 
 
