@@ -36,10 +36,15 @@ SPEC = engine_interface.EngineSpec(
 
 
 def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckpoint]:
-    from sidecar.plugins.transformers_asr.architectures import find_checkpoint, spec_of
+    from sidecar.plugins.transformers_asr.architectures import (
+        find_checkpoint,
+        require_packages,
+        spec_of,
+    )
 
-    checkpoint = find_checkpoint(settings.model_path)
-    return spec_of(checkpoint.config, on_gpu=_finds_gpu(settings)), checkpoint
+    found = find_checkpoint(settings.model_path)
+    require_packages(found.config)
+    return spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings)), found
 
 
 def _finds_gpu(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ class Architecture:
     ``model``: its class in transformers. ``recognizer``: the name of ours for it.
     ``languages``: empty if the checkpoint's are not known from its architecture. ``longest_s``: of
     an utterance, in seconds. ``words``: it says when each word was spoken. ``prompt``: it takes a
-    context. ``translates``: into English. ``streams``: live speech is recognized chunk by chunk,
-    and nothing of it again. ``packages``: those that it needs beside torch and
-    transformers.
+    context. ``told``: it can be told the language. ``translates``: into English. ``streams``: live
+    speech is recognized chunk by chunk, and nothing of it again. ``packages``: those that it needs
+    beside torch and transformers.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Architecture:
     longest_s: float = 30.0
     words: bool = False
     prompt: bool = False
+    told: bool = False
     translates: bool = False
     streams: bool = False
     packages: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         title="Canary",
         model="CanaryForConditionalGeneration",
         recognizer="CanaryRecognizer",
+        told=True,
         languages=CANARY,
         translates=True,
     ),
@@ -66,6 +69,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         title="Cohere Transcribe",
         model="CohereAsrForConditionalGeneration",
         recognizer="CohereRecognizer",
+        told=True,
         languages=COHERE,
     ),
     "granite_speech": Architecture(
@@ -97,6 +101,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         title="Nemotron 3.5 ASR",
         model="Nemotron3_5AsrForRNNT",
         recognizer="NemotronRecognizer",
+        told=True,
         words=True,
         streams=True,
     ),
@@ -129,6 +134,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         title="Qwen3-ASR",
         model="Qwen3ASRForConditionalGeneration",
         recognizer="QwenRecognizer",
+        told=True,
         languages=QWEN,
         prompt=True,
     ),
@@ -183,10 +189,21 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     return ARCHITECTURES[config["model_type"]]
 
 
-def spec_of(config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
-    """Return the spec of the engine with a checkpoint. On a GPU half the width is the default; a
-    CPU computes faster in fp32."""
+def require_packages(config: Mapping[str, Any]) -> None:
+    """Raise `errors.EngineUnavailable` if this installation lacks packages of an architecture."""
     found = architecture_of(config)
+    if lacking := [package for package in found.packages if find_spec(package) is None]:
+        raise errors.EngineUnavailable(
+            f"{found.title} needs packages that are not installed: {', '.join(lacking)}.",
+            hint=f"pip install {' '.join(lacking)}",
+        )
+
+
+def spec_of(folder: Path, config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
+    """Return the spec of the engine with a checkpoint. On a GPU half the width is the default; a
+    CPU computes faster in fp32. No model reads the resume points of another."""
+    found = architecture_of(config)
+    name = f"{checkpoint.checkpoint_name(folder)}@{checkpoint.pulled_commit(folder) or ''}"
     narrow = Precision.BF16, Precision.FP16, Precision.FP32
     return replace(
         SPEC,
@@ -197,4 +214,5 @@ def spec_of(config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
         steerable=found.prompt,
         prompt_only=found.prompt,
         translates=found.translates,
+        resumes=f"{SPEC.resumes} {config['model_type']} {name}",
     )

@@ -12,9 +12,10 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import checkpoint_name, read_config
 from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import ModelLoadFailed
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscriptionRequest
+from sidecar.interfaces.engine_interface import AUTO, LoadOptions, Precision, TranscriptionRequest
 from sidecar.plugins.transformers_asr import SPEC
 from sidecar.plugins.transformers_asr.architectures import spec_of
+from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import (
     TRUNCATED,
     Notice,
@@ -54,7 +55,7 @@ class TransformersEngine(LiveSessions):
             raise ModelLoadFailed(f"No model is set for the engine '{SPEC.name}'.")
         yield 0.0
         folder = Path(options.checkpoint)
-        self._spec, self._name = spec_of(read_config(folder, "")), checkpoint_name(folder)
+        self._spec, self._name = spec_of(folder, read_config(folder, "")), checkpoint_name(folder)
         from sidecar.plugins.transformers_asr.model_loading import load_recognizer
 
         self._recognizer, self._precision = load_recognizer(options)
@@ -80,8 +81,11 @@ class TransformersEngine(LiveSessions):
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.utterance_transcription import UtteranceTranscription
 
-        recognizer, wanted = self._recognizer, request.options
+        recognizer = self._recognizer
         assert recognizer is not None
+        if not recognizer.architecture.told:  # nor does a transcript repeat what was asked for
+            request = replace(request, options=replace(request.options, language=AUTO))
+        wanted = request.options
         assert self._speaker_models is not None
         cut = 0
 
@@ -130,11 +134,17 @@ class TransformersEngine(LiveSessions):
 
     def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`)."""
+        recognizer, options = self._recognizer, request.options
+        assert recognizer is not None
+        found = recognizer.recognize(request.audio, options, request.cancelled, words=options.words)
+        return found and self._reported(found)
+
+    def _reported(self, found: RecognitionHypothesis) -> RecognitionHypothesis:
+        """Return what a session reports: not the language of its options if the model cannot be
+        told it, and no doubt about English, which is for an engine that knows only that."""
         assert self._recognizer is not None
-        options = request.options
-        return self._recognizer.recognize(
-            request.audio, options, request.cancelled, words=options.words
-        )
+        language = found.language or ("" if self._recognizer.architecture.told else AUTO)
+        return replace(found, language=language, confidence=Confidence())
 
     def _stream(self, request: SegmentRequest, *, ended: bool) -> RecognitionHypothesis | None:
         """Recognize the segment after the draft; all of it if the draft is not its beginning."""
@@ -150,4 +160,4 @@ class TransformersEngine(LiveSessions):
         if ended and request.cancelled():
             return None
         words = found.words if request.options.words else ()
-        return replace(found, draft=stream, words=words)
+        return self._reported(replace(found, draft=stream, words=words))

@@ -53,7 +53,8 @@ class TextRecognizer(Recognizer):
             text, likely = self._decode(tokens[:kept]), likely[:kept]
         unheard = kept is not None or count == limit
         text, language = self._parse(text)
-        language = language or language_code(options.language) or self.usual_language
+        if self.architecture.told:
+            language = language or language_code(options.language) or self.usual_language
         return hypothesis(text, likely, language=language, unheard=unheard)
 
     def _request(self, audio: Block, options: RecognitionOptions) -> Any:

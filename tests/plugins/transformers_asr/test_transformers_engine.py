@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_transformers
 from engine_requests import SampleStream, request_of, transcript_of
@@ -17,10 +18,12 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines.engine_selection import choose_engine, choose_live_engine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import SegmentRequest
+from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 from sidecar.plugins import load_settings
+from sidecar.plugins.transformers_asr import architectures
 from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_checkpoint
 from sidecar.plugins.transformers_asr.engine import TransformersEngine
+from sidecar.transcripts.language_detection import Confidence
 
 PLAY = "endgame_nagg_nell"
 
@@ -130,7 +133,7 @@ def test_folder_with_an_invalid_file_fails_load_with_reason(
         (model / file).write_text("{}")
     else:
         change_json(model / file, **values)
-    with pytest.raises(errors.ModelLoadFailed, match="Parakeet CTC model cannot be loaded: .+"):
+    with pytest.raises(errors.ModelLoadFailed, match=r"Parakeet CTC model cannot be loaded: .+"):
         list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
 
 
@@ -147,7 +150,8 @@ def test_transcript_has_speakers_word_times_and_name_of_model(
     samples = decode_audio_file(clip(PLAY), SAMPLE_RATE)[: 16 * SAMPLE_RATE]
     options = TranscribeOptions(words=True, language="de")
     found = transcript_of(engine.transcribe(request_of(SampleStream(samples, 16_000), options)))
-    assert (found.engine, found.model, found.language) == ("transformers", folder.name, "de")
+    assert (found.engine, found.model) == ("transformers", folder.name)
+    assert found.language == "auto", "the model cannot be told the language, nor says it"
     assert {one.speaker for one in found.segments} == {0, 1}
     for segment in found.segments:
         assert " ".join(word.text for word in segment.words) == segment.text
@@ -155,9 +159,42 @@ def test_transcript_has_speakers_word_times_and_name_of_model(
         assert segment.words[-1].end <= segment.end
 
 
+def test_recognizer_for_many_languages_raises_no_doubt_about_english(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsure = RecognitionHypothesis("ta ku", confidence=Confidence(-40.0, 20))
+    assert unsure.confidence.doubtful
+    monkeypatch.setattr(engine._recognizer, "recognize", lambda *_, **__: unsure)
+    found = engine.recognize(SegmentRequest(np.ones(9, np.float32), LiveOptions(), lambda: False))
+    assert found is not None
+    assert (found.text, found.confidence.doubtful) == ("ta ku", False)
+
+
+def test_resume_points_are_of_one_model(
+    engine: TransformersEngine, folder: Path, tmp_path: Path
+) -> None:
+    forms = set()
+    for model in (folder, shutil.copytree(folder, tmp_path / "another")):
+        settings = load_settings(engine="transformers", model_path=model, device="cpu")
+        forms.add(choose_engine(settings).spec.resumes)
+    assert len(forms) == 2
+    assert engine._spec.resumes in forms
+
+
+def test_architecture_without_its_packages_is_refused_with_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    change_json(model / "config.json", model_type="granite_speech")
+    monkeypatch.setattr(architectures, "find_spec", lambda _: None)
+    with pytest.raises(errors.EngineUnavailable, match="torchaudio") as refused:
+        choose_engine(load_settings(engine="transformers", model_path=model, device="cpu"))
+    assert refused.value.hint == "pip install torchaudio peft"
+
+
 def test_live_session_has_finals(engine: TransformersEngine) -> None:
     samples = decode_audio_file(clip("beckett"), SAMPLE_RATE)[: 6 * SAMPLE_RATE]
-    client = LiveClient(engine, LiveOptions(words=True, patience_s=PATIENCE_S))
+    client = LiveClient(engine, LiveOptions(words=True, language="de", patience_s=PATIENCE_S))
     for _ in client.say(samples, 16_000):
         pass
     finals = client.end().finals
@@ -165,6 +202,7 @@ def test_live_session_has_finals(engine: TransformersEngine) -> None:
     for final in finals:
         assert final.segment.text
         assert final.segment.words
+        assert final.segment.language == "auto"
 
 
 @pytest.mark.parametrize("kind", ["nemotron_asr_streaming", "nemotron3_5_asr"])
