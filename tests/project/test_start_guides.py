@@ -40,6 +40,7 @@ NOT_EXECUTED: Mapping[str, str] = {
     "pip install '.[auth,postgres]'": PACKAGES,
     "pip install '.[espeak]'": PACKAGES,
     "pip install '.[languages]'": PACKAGES,
+    "pip install '.[people]'": PACKAGES,
     "make exe": "minutes; test_executable.py tries the executable out",
     "python3 -m venv /opt/vibevoice-asr": SYSTEMD,
     "/opt/vibevoice-asr/bin/pip install '.[auth]'": SYSTEMD,
