@@ -116,8 +116,8 @@ def build_router(service: Service) -> APIRouter:
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
         if consents:
-            await speakers.agree()
-        person = await speakers.add(identity, name, embedding)
+            await speakers.agree(identity)
+        person = await speakers.add(identity, name, embedding, known_too=consents)
         return json_response(
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}
         )
@@ -183,6 +183,8 @@ async def _read_person_request(
     try:
         name = parse_speaker_name(fields["name"]) if "name" in fields else None
         consents = parse_flag("consent", fields.get("consent"), default=False)
+        if consents and "consent" in request.query_params:
+            raise errors.FieldInvalid("A consent is in the body, not in the address.")
         if source is None and "audio_path" in fields:
             source = await open_local(request, fields, service)
         if source is not None:

@@ -306,6 +306,7 @@ def build_router(service: Service) -> APIRouter:
             checks = await looking.run(lambda: [*check_environment(service.settings)])
             found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
         settings, speakers = service.settings, service.enrolled_speakers
+        asks = speakers.needs_consent and Scope.AUDIO_PATH in identity.scopes
         body: dict[str, Any] = {
             "version": __version__,
             "engine": PageEngine.render(service.spec),
@@ -314,8 +315,8 @@ def build_router(service: Service) -> APIRouter:
             "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,
             "keeps_jobs": settings.keeps_jobs,
             "keeps_recordings": settings.keeps_jobs and settings.keep_recordings_mb > 0,
-            "people": speakers.keeps_voiceprints,
-            "people_consent": speakers.needs_consent,
+            "people": speakers.on or asks,
+            "people_consent": asks,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
             "owner": hashlib.sha256(identity.owner.encode()).hexdigest()[:32],
             "findings": found,

@@ -83,6 +83,7 @@ def parse_options(
         channels=channels,
         channel_names=parse_channel_names(given_names, channels) if given_names else (),
         recognise=parse_flag("recognise", given.get("recognise"), default=True),
+        voiceprints=parse_flag("voiceprints", given.get("voiceprints"), default=False),
         unknown_fields=() if known is None else unknown_fields(given, known),
     )
 

@@ -52,9 +52,9 @@ class JobSubmissions:
         metrics: JobMetrics,
         now: clock.Clock,
         *,
-        keeps_voiceprints: bool,
+        voiceprints_on_request: bool,
     ) -> None:
-        """``keeps_voiceprints``: whether speakers of a job may be enrolled later."""
+        """``voiceprints_on_request``: a client may have the embeddings of speakers kept."""
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._recordings = backend.persistent_recordings
         self._engine, self._probe, self._disk_threads = engine, probe, disk_threads
@@ -62,7 +62,7 @@ class JobSubmissions:
         self.observer: SubmissionObserver | None = None
         """Told of each submission."""
         self._fits_elsewhere = settings.is_front  # a front leaves it to the nodes
-        self._keeps_voiceprints = keeps_voiceprints
+        self._voiceprints, self._on_request = bool(settings.people), voiceprints_on_request
         self._audio_roots = settings.audio_roots
         self._max_audio_s = settings.max_audio_hours * 3600
         self._key_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -304,7 +304,8 @@ class JobSubmissions:
                 load.least_s,
                 audio_info.channels,
             )
-        return replace(options, precision=precision, voiceprints=self._keeps_voiceprints)
+        voiceprints = self._voiceprints or (self._on_request and options.voiceprints)
+        return replace(options, precision=precision, voiceprints=voiceprints)
 
     async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._recordings is not None

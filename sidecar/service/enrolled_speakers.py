@@ -4,20 +4,20 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 
 from sidecar import clock, errors
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.identity import Identity, is_loopback_address
-from sidecar.concurrency import ThreadLimiter
+from sidecar.auth.identity import Identity, Scope, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.storage.encryption import journal_key
+from sidecar.storage.own_speaker_store import OwnSpeakerStore
 from sidecar.storage.speaker_store import (
     MAX_ENROLLED_SPEAKERS,
-    SPEAKER_FILE,
     EnrolledSpeaker,
     SpeakerSample,
     SpeakerStore,
@@ -34,7 +34,9 @@ MAX_CLIP_S = 60.0
 STORE_BACKOFF_S = 1.0
 """Back-off of a starting job while the database does not answer."""
 LIVE_LOOKUP_TIMEOUT_S = 3.0
-"""Timeout of a live session's lookup of enrolled speakers, as a database may hang."""
+"""Timeout of a live session's lookup of enrolled speakers, as a database or a keyring may hang."""
+KEYRING_TIMEOUT_S = 60.0
+"""Timeout of a request that needs the keyring, which may ask the person."""
 
 
 def _find_speaker(speakers: Sequence[EnrolledSpeaker], person_id: str) -> EnrolledSpeaker:
@@ -57,40 +59,28 @@ def _check_capacity(speakers: Sequence[EnrolledSpeaker]) -> None:
 
 
 def local_store(settings: Settings) -> SpeakerStore | None:
-    """Open the file of enrolled speakers; None if they are off. Where the setting is unset, a file
-    that is there says that the person has agreed.
+    """Open the file of enrolled speakers; None unless the setting is on.
 
     Raises:
-        errors.SettingsInvalid: the setting is on, and the folder, the file or the key cannot be
-            used.
+        errors.SettingsInvalid: the folder, the file or the key cannot be used.
     """
-    if settings.people:
-        return _open_store(settings)
-    if not (_may_be_agreed(settings) and (speaker_folder(settings) / SPEAKER_FILE).is_file()):
+    if not settings.people:
         return None
-    try:
-        return _open_store(settings)
-    except errors.SettingsInvalid as error:  # another service may have it, or the keyring is locked
-        log.warning("nobody is recognized by voice: %s", error.detail)
-        return None
+    return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
 
 
 def _may_be_agreed(settings: Settings) -> bool:
     """Return whether it is left to the person whose machine this is: the setting is unset, the
-    service is on the loopback, behind no proxy, without signed tokens, with jobs of its own, and
-    the key would be in the system's keyring."""
-    shared = settings.shares_jobs or settings.token_keys or settings.forwarded_allow_ips
+    service is on the loopback, behind no proxy, under no other name, without signed tokens, with
+    jobs of its own, and the key would be in the system's keyring."""
+    proxied = settings.forwarded_allow_ips or settings.allowed_hosts
     return (
         settings.people is None
         and settings.journal_key is None
         and is_loopback_address(settings.host)
-        and not shared
+        and not (proxied or settings.token_keys or settings.shares_jobs)
         and all(find_spec(name) is not None for name in ("cryptography", "keyring"))
     )
-
-
-def _open_store(settings: Settings) -> SpeakerStore:
-    return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
 
 
 class EnrolledSpeakers:
@@ -108,22 +98,31 @@ class EnrolledSpeakers:
         store: SpeakerStore | None,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``store``: None if they are off, or if nobody has agreed yet."""
-        self._settings, self._probe, self._now = settings, probe, now
-        self._store, may_be_agreed = store, _may_be_agreed(settings)
-        self._on = bool(settings.people) or (may_be_agreed and store is not None)
-        self.needs_consent = may_be_agreed and store is None
-        """True until somebody agrees (`agree`): then they are on."""
-        self.keeps_voiceprints = self._on or self.needs_consent
-        """Whether embeddings of jobs are kept, so that a speaker can be enrolled later."""
-        self._opening = ThreadLimiter("people", 1)
+        """``store``: None unless the setting is on, or services share it."""
+        self._probe, self._on, self._now = probe, bool(settings.people), now
+        self._store = store
+        self._own = OwnSpeakerStore(settings) if _may_be_agreed(settings) else None
+        """On a person's own machine; None if the setting decides."""
+        self.may_be_agreed = self._own is not None
+        """Whether it is left to the person whose machine this is."""
+        self._stores_jobs = settings.keeps_jobs
 
     @property
-    def _enabled_store(self) -> SpeakerStore:
+    def on(self) -> bool:
+        """Return whether speakers can be enrolled now."""
+        return self._on or (self._own is not None and self._own.agreed)
+
+    @property
+    def needs_consent(self) -> bool:
+        """Return whether the person whose machine this is has not agreed yet (`agree`)."""
+        return self._own is not None and not self._own.agreed
+
+    async def _enabled_store(self) -> SpeakerStore:
         """Return the store, for requests.
 
         Raises:
-            errors.PeopleOff: enrolled speakers are off, or nobody has agreed yet.
+            errors.PeopleOff: enrolled speakers are off, nobody has agreed yet, or the file or its
+                key cannot be used now.
         """
         if self.needs_consent:
             raise errors.PeopleOff(
@@ -132,30 +131,54 @@ class EnrolledSpeakers:
                 "'consent': true with the first person: POST /v1/people, or 'vibevoice-asr people "
                 "add NAME FILE --consent'.",
             )
+        if self._own is not None:
+            return await self._opened(self._own)
         if self._store is None or not self._on:
             raise errors.PeopleOff()
         return self._store
 
-    async def agree(self) -> None:
+    async def _opened(self, own: OwnSpeakerStore) -> SpeakerStore:
+        try:
+            return await own.opened(KEYRING_TIMEOUT_S, again=True)
+        except errors.SettingsInvalid as error:
+            raise errors.PeopleOff(
+                "The enrolled speakers cannot be opened now; the service's log says why.",
+                hint=error.hint,
+            ) from None
+        except TimeoutError:
+            raise errors.PeopleOff(
+                f"The system's keyring did not answer within {KEYRING_TIMEOUT_S:.0f} s.",
+                hint="Unlock it, and try again.",
+            ) from None
+
+    async def agree(self, identity: Identity) -> None:
         """Turn them on for good: the person whose machine this is agrees. Nothing changes if they
-        are on already.
+        are on already, or off by the setting.
 
         Raises:
-            errors.PeopleOff: they are off, or the file or its key cannot be used now.
+            errors.PeopleOff: the client is not on this machine, or the file or its key cannot be
+                used now.
         """
-        try:
-            await self._opening.run(self._open_agreed)
-        except errors.SettingsInvalid as error:
-            raise errors.PeopleOff(error.detail, hint=error.hint) from None
+        if self._own is not None and not self._own.agreed:
+            if Scope.AUDIO_PATH not in identity.scopes:
+                raise errors.PeopleOff(
+                    "Only a person at this machine can agree that it stores voices.",
+                    hint="Agree there, on the page or by 'vibevoice-asr people add --consent'.",
+                )
+            await self._opened(self._own)
+            await self._own.agree()
 
-    def _open_agreed(self) -> None:
-        if self.needs_consent:
-            self._store = _open_store(self._settings)
-            self.needs_consent, self._on = False, True
+    async def _own_store(self, own: OwnSpeakerStore) -> SpeakerStore | None:
+        """Return the store of a person's own machine, for a job or session, which goes on without
+        it: None if nobody has agreed, or if it cannot be opened now."""
+        if own.agreed:
+            with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
+                return await own.opened(LIVE_LOOKUP_TIMEOUT_S)
+        return None
 
     async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
         """Return the client's enrolled speakers, the oldest first."""
-        return await self._enabled_store.of(identity.owner)
+        return await (await self._enabled_store()).of(identity.owner)
 
     async def person(self, identity: Identity, person_id: str) -> EnrolledSpeaker:
         """Return one of the client's enrolled speakers.
@@ -163,7 +186,7 @@ class EnrolledSpeakers:
         Raises:
             errors.PersonNotFound: there is none, or it is another owner's.
         """
-        return _find_speaker(await self._enabled_store.of(identity.owner), person_id)
+        return _find_speaker(await (await self._enabled_store()).of(identity.owner), person_id)
 
     async def check_capacity(self, identity: Identity) -> None:
         """Refuse another speaker before its clip is processed.
@@ -172,13 +195,14 @@ class EnrolledSpeakers:
             errors.PeopleFull: the owner has the maximum number.
         """
         if not self.needs_consent:
-            _check_capacity(await self._enabled_store.of(identity.owner))
+            _check_capacity(await (await self._enabled_store()).of(identity.owner))
 
     async def add(
-        self, identity: Identity, name: str, embedding: SpeakerEmbedding
+        self, identity: Identity, name: str, embedding: SpeakerEmbedding, *, known_too: bool = False
     ) -> EnrolledSpeaker:
         """Add an enrolled speaker. If the owner has one with this name and this recording, return
-        it: a client without a response may repeat the request.
+        it: a client without a response may repeat the request. ``known_too``: it is one more
+        recording of a speaker who has this name.
 
         Raises:
             errors.PeopleFull: the owner has the maximum number.
@@ -191,12 +215,13 @@ class EnrolledSpeakers:
 
         def decide(speakers: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
             for one in speakers:
-                if one.name == name and one.hearing(person.samples[0]) == one:
-                    return one
+                heard = one.hearing(person.samples[0])
+                if one.name == name and (known_too or heard == one):
+                    return heard
             _check_capacity(speakers)
             return person
 
-        return await self._enabled_store.keep(identity.owner, decide)
+        return await (await self._enabled_store()).keep(identity.owner, decide)
 
     async def change(
         self,
@@ -219,7 +244,7 @@ class EnrolledSpeakers:
                 person = replace(person, name=name)
             return person if embedding is None else person.hearing(SpeakerSample(now, embedding))
 
-        return await self._enabled_store.keep(identity.owner, decide)
+        return await (await self._enabled_store()).keep(identity.owner, decide)
 
     async def delete(self, identity: Identity, person_id: str) -> None:
         """Delete an enrolled speaker permanently.
@@ -229,7 +254,7 @@ class EnrolledSpeakers:
             errors.DiskFull, errors.SidecarError: it cannot be written.
         """
         person = await self.person(identity, person_id)
-        await self._enabled_store.delete(identity.owner, person.id)
+        await (await self._enabled_store()).delete(identity.owner, person.id)
 
     async def embed_clip(
         self, identity: Identity, source: AudioSource, max_s: float = MAX_CLIP_S
@@ -271,13 +296,17 @@ class EnrolledSpeakers:
         are not in the job's record, so a deleted speaker is in none. If the database does not
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
-        wanted = options.recognise and (self._on or options.voiceprints)
-        if self._store is None or not wanted:
-            enrolled_later = kept and wanted and self.needs_consent
-            return replace(options, voiceprints=enrolled_later)
+        own = self._own
+        agreed = own is not None and own.agreed
+        wanted = options.recognise and (self._on or agreed or options.voiceprints)
+        store = self._store if own is None else await self._own_store(own)
+        if store is None or not wanted:
+            # nothing of a voice is on a disk before somebody has agreed
+            later = kept and wanted and own is not None and (agreed or not self._stores_jobs)
+            return replace(options, voiceprints=later)
         while True:
             try:
-                known = (*options.known_voices, *await _known(self._store, owner))
+                known = (*options.known_voices, *await _known(store, owner))
                 return replace(options, known_voices=known, voiceprints=kept)
             except errors.JournalUnreachable:
                 await asyncio.sleep(STORE_BACKOFF_S)
@@ -287,12 +316,14 @@ class EnrolledSpeakers:
         speakers. Speaker embeddings are recorded only if the session is kept, so that its speakers
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
-        if self._store is None or not self._on or not options.recognise:
-            later = options.keep and options.recognise and self.needs_consent
-            return replace(options, known_voices=(), voiceprints=later)
+        if not options.recognise or not self.on:
+            return replace(options, known_voices=(), voiceprints=False)
+        store = self._store if self._own is None else await self._own_store(self._own)
+        if store is None:
+            return replace(options, known_voices=(), voiceprints=options.keep)
         try:
             async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
-                known = await _known(self._store, owner)
+                known = await _known(store, owner)
         except (errors.JournalUnreachable, TimeoutError):
             log.warning(
                 "a live session starts without enrolled speakers: the database does not answer"
@@ -307,9 +338,16 @@ class EnrolledSpeakers:
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
-        return 0 if self._store is None else await self._store.delete_all(identity.owner)
+        store = self._store
+        if self._own is not None and self._own.agreed:
+            store = await self._opened(self._own)
+        deleted = 0 if store is None else await store.delete_all(identity.owner)
+        if self._own is not None:
+            await self._own.withdraw()
+        return deleted
 
     async def close(self) -> None:
         """Close the store, so that another service can open it."""
-        if self._store is not None:
-            await self._store.close()
+        for store in (self._store, self._own):
+            if store is not None:
+                await store.close()

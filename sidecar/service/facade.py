@@ -149,7 +149,7 @@ class Service:
             threads,
             counts,
             now,
-            keeps_voiceprints=self.enrolled_speakers.keeps_voiceprints,
+            voiceprints_on_request=self.enrolled_speakers.may_be_agreed,
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)

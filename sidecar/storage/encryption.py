@@ -278,15 +278,16 @@ def _key_hint() -> str:
     )
 
 
-def journal_key(settings: Settings) -> str:
-    """Return the key; if none is set, the one in the system's keyring, which is created there once.
+def journal_key(settings: Settings, *, create: bool = True) -> str:
+    """Return the key; if none is set, the one in the system's keyring, which is created there once,
+    unless ``create`` is false.
 
     Raises:
         errors.SettingsInvalid: there is none, or it is too short.
     """
     given = settings.journal_key
     if given is None:
-        return _read_keyring()
+        return _read_keyring(create=create)
     key = read_secret(given)
     if len(key) < MIN_JOURNAL_KEY_CHARACTERS:
         raise SettingsInvalid(
@@ -297,11 +298,10 @@ def journal_key(settings: Settings) -> str:
     return key
 
 
-def _read_keyring() -> str:
-    """Return the key in the system's keyring, which is created there if it is missing."""
+def _read_keyring(*, create: bool) -> str:
+    """Return the key in the system's keyring; ``create``: it is created if it is missing."""
     try:
         import keyring
-        from keyring.errors import KeyringError
         from platformdirs import user_data_path
     except ImportError:
         raise SettingsInvalid(
@@ -309,18 +309,19 @@ def _read_keyring() -> str:
         ) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
-        if key is None:
+        if key is None and create:
             folder = user_data_path("vibevoice-asr", appauthor=False)
             files.make_folder(folder)
             with files.lock_folder(folder):  # of two first starts, one creates it and both get it
                 if keyring.get_password(_SERVICE, _NAME) is None:
                     keyring.set_password(_SERVICE, _NAME, secrets.token_hex(GENERATED_KEY_BYTES))
                 key = keyring.get_password(_SERVICE, _NAME)
-    except (KeyringError, RuntimeError) as error:
+    except Exception as error:  # backends also raise errors of their own system
         raise SettingsInvalid(
             f"The keyring of this system does not return the key of persisted data: {error}.",
             hint=_key_hint(),
         ) from None
     if not key:
-        raise SettingsInvalid("The keyring of this system cannot store a key.", hint=_key_hint())
+        said = "cannot store a key" if create else "has no key for the data that is stored"
+        raise SettingsInvalid(f"The keyring of this system {said}.", hint=_key_hint())
     return str(key)

@@ -150,8 +150,9 @@ class SqliteSpeakerStore:
     """`SpeakerStore` in a SQLite file, which is open in one service at a time and read once. One
     thread writes: no other change comes between."""
 
-    def __init__(self, folder: Path, secret: str) -> None:
-        """Open or create the file; this blocks on the disk.
+    def __init__(self, folder: Path, secret: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Open or create the file; this blocks on the disk. ``lock_timeout_s``: seconds to wait for
+        another service that has it.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -169,7 +170,7 @@ class SqliteSpeakerStore:
                 hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
             ) from None
         self._connection = sqlite3.connect(
-            path, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            path, lock_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
             locking = "locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE"

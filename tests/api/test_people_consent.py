@@ -18,6 +18,7 @@ from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.workers.audio_probe import AudioProbe
 
 Start = Callable[..., Server]
+TOKEN = "0123456789abcdef"
 
 
 @pytest.fixture
@@ -72,23 +73,60 @@ def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
         assert "consent" in refused.json()["hint"]
         assert not (tmp_path / "data" / "people").exists(), "nothing is stored before"
         assert not (tmp_path / "keyring.json").exists()
-        person = {"name": "Nagg", "job": up.done(man), "speaker": "Speaker_0", "consent": True}
+        silent, job = up.done(man), up.done(man, voiceprints="true")
+        assert "speakers" not in up.transcript(silent)["metadata"], "nobody has asked for it"
+        check_problem(
+            up.client.post("/v1/people?consent=true", json={"name": "Nagg"}), 422, "field_invalid"
+        )
+        person = {"name": "Nagg", "job": job, "speaker": "Speaker_0", "consent": True}
         assert up.client.post("/v1/people", json=person).status_code == 201
         assert about(up)["people_consent"] is False
         assert names(up, man) == ["Nagg"]
         with start("second") as other:
-            assert about(other)["people_consent"], "the file is the first one's"
+            assert names(other, man) == [], "the file is the first one's"
             assert "nobody is recognized by voice" in other.log()
-            assert names(other, man) == []
+            check_problem(refused := enrol(other, man), 403, "people_off")
+            assert "other service" in refused.json()["hint"]
     assert b"Nagg" not in (tmp_path / "data" / "people" / "people.db").read_bytes()
     assert (tmp_path / "keyring.json").exists()
     with start("third") as up:
         assert (about(up)["people"], about(up)["people_consent"]) == (True, False)
         assert names(up, man) == ["Nagg"]
         assert enrol(up, man, consent="true").status_code == 201
+        assert len(up.client.get("/v1/people").json()["people"]) == 1, "he was known"
+        assert up.client.delete("/v1/data").json()["people"] == 1
+        assert about(up)["people_consent"], "who is forgotten is asked again"
+        check_problem(enrol(up, man), 403, "people_off")
     with start("fourth", people="0") as up:
         assert not about(up)["people"]
         check_problem(enrol(up, man, consent="true"), 403, "people_off")
+
+
+def test_client_elsewhere_cannot_agree_for_the_machine(start: Start, man: bytes) -> None:
+    with start("token", token=TOKEN) as up:
+        up.client.headers["Authorization"] = f"Bearer {TOKEN}"
+        forwarded = {"X-Forwarded-For": "203.0.113.7"}
+        there = up.client.get("/v1/page/about", headers=forwarded)
+        assert there.json()["people_consent"] is False
+        refused = up.client.post(
+            "/v1/people",
+            headers=forwarded,
+            data={"name": "Nagg", "consent": "true"},
+            files={"audio": ("man.wav", man)},
+        )
+        check_problem(refused, 403, "people_off")
+        assert about(up)["people_consent"] is True
+        assert enrol(up, man, consent="true").status_code == 201
+
+
+def test_jobs_that_are_stored_have_no_voices_before_the_consent(start: Start, man: bytes) -> None:
+    with start("kept", keep_jobs="1") as up:
+        job = up.done(man, voiceprints="true")
+        person = {"name": "Nagg", "job": job, "speaker": "Speaker_0", "consent": True}
+        check_problem(up.client.post("/v1/people", json=person), 404, "speaker_not_found")
+        assert enrol(up, man, consent="true").status_code == 201
+        later = {"name": "Nagg", "job": up.done(man), "speaker": "Speaker_0"}
+        assert up.client.post("/v1/people", json=later).status_code == 201
 
 
 def test_page_asks_once_and_names_the_speaker_of_the_next_recording(
@@ -119,7 +157,7 @@ def test_keyring_that_keeps_nothing_is_named_and_asked_again(
     with start("first") as up:
         for _ in range(2):
             check_problem(refused := enrol(up, man, consent="true"), 403, "people_off")
-            assert "keyring" in refused.json()["detail"]
+            assert "Unlock the keyring" in refused.json()["hint"]
 
 
 @pytest.mark.parametrize(
@@ -127,14 +165,16 @@ def test_keyring_that_keeps_nothing_is_named_and_asked_again(
     [
         {"host": "0.0.0.0", "token": "0123456789abcdef"},
         {"forwarded_allow_ips": "127.0.0.1"},
+        {"allowed_hosts": "speech.example"},
         {"token_keys": "keys"},
         {"people": False},
         {"journal_key": "0123456789abcdef" * 4},
     ],
 )
-def test_server_never_asks_for_voices(server: dict[str, Any]) -> None:
+def test_server_never_asks_for_voices(server: dict[str, Any], tmp_path: Path) -> None:
     settings = Settings(**server)
     speakers = EnrolledSpeakers(settings, AudioProbe(60.0), local_store(settings))
     assert not speakers.needs_consent
-    assert not speakers.keeps_voiceprints
-    assert EnrolledSpeakers(Settings(), AudioProbe(60.0), None).needs_consent
+    assert not speakers.may_be_agreed
+    own = Settings(data_dir=tmp_path)
+    assert EnrolledSpeakers(own, AudioProbe(60.0), local_store(own)).needs_consent

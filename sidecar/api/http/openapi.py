@@ -244,7 +244,12 @@ OPTIONS: dict[str, Any] = {
     ),
     "diarize": flag(True, "Label the speakers; false costs less work."),
     "diarization": choice(DiarizationEffort, "Effort of diarization.", default="balanced"),
-    "recognise": flag(True, "Identify enrolled speakers, if the setting 'people' is on."),
+    "recognise": flag(True, "Identify enrolled speakers, if there are any."),
+    "voiceprints": flag(
+        False,
+        "Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's "
+        "speakers in memory with it, so that one can be enrolled.",
+    ),
     "hotwords": text(
         "Names and terms to expect, separated by commas or in free text. With 'prompt' "
         f"together at most {request_options.MAX_PROMPT_CHARACTERS} characters.",

@@ -54,8 +54,9 @@ export class Sending {
 
   async #sendOne({ key: which, file, name, options }) {
     try {
-      const words = this.#store.state.about?.engine.words && { words: true };
-      const job = await client().submit(file, { ...words, ...options }, { key: which, name });
+      const { about } = this.#store.state;
+      const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
+      const job = await client().submit(file, { ...kept, ...options }, { key: which, name });
       if (this.#stopped.has(which)) {
         await client().cancel(job.id);
         return;

@@ -1,0 +1,112 @@
+"""The file of a person's own machine is opened at its first use, however long the keyring takes."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import keyring
+import pytest
+from file_keyring import FILE, FileKeyring
+
+from sidecar import errors
+from sidecar.config.settings import Settings
+from sidecar.storage import own_speaker_store
+from sidecar.storage.own_speaker_store import OwnSpeakerStore
+from sidecar.storage.speaker_store import EnrolledSpeaker, SpeakerSample, parse_speaker_name
+from sidecar.transcripts.transcript import SpeakerEmbedding
+
+PATIENCE_S = 300.0
+NAGG = EnrolledSpeaker(
+    "n", "ada", parse_speaker_name("Nagg"), 1.0, (SpeakerSample(1.0, SpeakerEmbedding("AA", 5.0)),)
+)
+
+
+class AskingKeyring(FileKeyring):
+    """Asks its person, who does not answer before `answered`; refuses while ``locked``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered, self.locked = threading.Event(), False
+
+    def get_password(self, service: str, username: str) -> str | None:
+        """The password, once the person has answered."""
+        assert self.answered.wait(PATIENCE_S)
+        if self.locked:
+            raise keyring.errors.KeyringLocked("locked")
+        return super().get_password(service, username)
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AskingKeyring]:
+    """The keyring of this process."""
+    monkeypatch.setenv(FILE, str(tmp_path / "keyring.json"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    before, asking = keyring.get_keyring(), AskingKeyring()
+    keyring.set_keyring(asking)
+    yield asking
+    asking.answered.set()
+    keyring.set_keyring(before)
+
+
+async def test_store_opens_after_the_person_has_answered_the_keyring(
+    asking: AskingKeyring, tmp_path: Path
+) -> None:
+    own = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await own.opened(0.0)
+    assert not own.agreed
+    asking.answered.set()
+    store = await own.opened(PATIENCE_S, again=True)
+    await store.keep("ada", lambda _: NAGG)
+    await own.agree()
+    assert await own.opened(0.0) is store
+    await own.close()
+    again = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    assert again.agreed
+    assert await (await again.opened(PATIENCE_S)).of("ada") == [NAGG]
+    await again.close()
+
+
+async def test_locked_keyring_is_asked_again_by_a_request_and_later_by_a_job(
+    asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking.answered.set()
+    asking.locked = True
+    own = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    for again in (False, True):
+        with pytest.raises(errors.SettingsInvalid, match="keyring"):
+            await own.opened(PATIENCE_S, again=again)
+    asking.locked = False
+    with pytest.raises(errors.SettingsInvalid):
+        await own.opened(PATIENCE_S)
+    monkeypatch.setattr(own_speaker_store, "RETRY_S", -1.0)
+    await own.opened(PATIENCE_S)
+    await own.close()
+
+
+@pytest.mark.parametrize("trouble", [ConnectionResetError("bus"), KeyError("backend")])
+async def test_error_of_any_backend_is_an_error_of_the_keyring(
+    trouble: Exception, asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: str) -> str:
+        raise trouble
+
+    monkeypatch.setattr(asking, "get_password", fail)
+    own = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    with pytest.raises(errors.SettingsInvalid, match="keyring"):
+        await own.opened(PATIENCE_S)
+
+
+async def test_key_that_was_lost_is_not_replaced(asking: AskingKeyring, tmp_path: Path) -> None:
+    asking.answered.set()
+    own = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    await own.opened(PATIENCE_S)
+    await own.close()
+    passwords = tmp_path / "keyring.json"
+    passwords.unlink()
+    again = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    with pytest.raises(errors.SettingsInvalid, match="no key") as lost:
+        await again.opened(PATIENCE_S)
+    assert "delete the folder" in lost.value.hint
+    assert not passwords.exists()
