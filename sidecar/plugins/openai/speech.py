@@ -20,7 +20,7 @@ from sidecar.audio.codecs import SAMPLE_BYTES, EncodedFormat, audio_encoder
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted, is_within_fair_share
 from sidecar.concurrency import running
-from sidecar.installation import voice_hint
+from sidecar.installation import is_build_without_voices, voice_hint
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import SynthesisOptions, TtsSpec
 from sidecar.interfaces.tts_text import SentenceSplitter
@@ -115,7 +115,7 @@ def build_router(service: Service) -> APIRouter:
         """Synthesize speech (OpenAI's API)."""
         fields = await upload.read_json(request)
         if (tts := service.tts) is None:
-            raise SpeechUnavailable(hint=voice_hint())
+            raise SpeechUnavailable(hint=voice_hint() if is_build_without_voices() else None)
         speech_request = parse_speech_request(
             fields, tts.spec, strict=OpenAISettings.of(service.settings).openai_strict
         )
