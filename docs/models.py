@@ -349,10 +349,8 @@ fit. The planner counts on {TOKENS_PER_SECOND:g} tokens for a second of audio,
 {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of fragmentation; the
 latter two are not measured on a GPU yet.
 
-**Beside each other.** For recordings that may join it (`batch`: at most eight) one that runs alone
-reserves memory, too: of ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}. No
-recording is refused for it; but a live engine or a voice that is loaded meanwhile finds that much
-less. `batch = 1` reserves what a recording takes itself.
+With `batch` (at most eight) a recording that runs alone reserves room for others that may join it:
+ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}. `batch = 1` does not.
 
 The weights in int8, with encoders, projector and head in 16 bit, take {everything / GB:.1f} GB, and
 {least / GB:.1f} GB with encoders and token table on the host.
