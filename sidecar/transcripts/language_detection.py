@@ -52,16 +52,21 @@ def _model_command() -> str:
     return "vibevoice-asr pull whisper:base" if is_frozen() else install_command("languages")
 
 
+def other_languages_hint(*, live: bool) -> str:
+    """Return what to do for languages that the embedded engine does not know. Which engine
+    transcribes live audio is set apart."""
+    if is_english_only_build():
+        return ENGLISH_ONLY_BUILD_HINT
+    start = "start the service with --live-engine whisper" if live else "start the service again"
+    return f"For other languages: {_model_command()}, then {start}."
+
+
 def doubtful_language_notice(*, live: bool = False, others: bool = False) -> Notice:
     """Return the notice of a transcript that is probably in another language. ``live``: the client
     named the sample rate of its audio, which may be wrong instead. ``others``: the service has
     another engine for other languages."""
-    if others:
-        remedy = "Name its language, such as language=de."
-    elif is_english_only_build():
-        remedy = ENGLISH_ONLY_BUILD_HINT
-    else:
-        remedy = f"For other languages: {_model_command()}, then start the service again."
+    named = "Name its language, such as language=de."
+    remedy = named if others else other_languages_hint(live=live)
     return Notice(
         LANGUAGE_DOUBTFUL,
         "The recording does not seem to be English, the only language of the engine "

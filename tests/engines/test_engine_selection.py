@@ -28,6 +28,8 @@ from sidecar.gpu_memory import cards, gpu_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_plan import GB
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.sessions.session_limits import SessionBounds, accepted_options
 from sidecar.service.system_checks import CheckState, check_live_engine
 from sidecar.transcripts.language_detection import doubtful_language_notice
 from sidecar.workers.engine_fleet import EngineFleet
@@ -144,6 +146,17 @@ def test_language_hint_names_the_commands_that_set_up_an_engine_for_the_language
     for part in parts:
         assert part in hint
     assert there or "is here" not in hint
+
+
+def test_remedy_of_live_audio_in_another_language_is_another_live_engine() -> None:
+    with pytest.raises(errors.LanguageUnsupported) as refused:
+        accepted_options(
+            LiveOptions(language="de"), SessionBounds(), engines.engine_spec("moonshine")
+        )
+    for text in (refused.value.hint, doubtful_language_notice(live=True).message):
+        assert "[languages]" in text
+        assert "--live-engine whisper" in text
+    assert "--live-engine" not in doubtful_language_notice().message
 
 
 def test_language_hint_in_executable_without_torch_says_english_only_and_no_command(monkeypatch):

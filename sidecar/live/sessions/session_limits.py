@@ -12,6 +12,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.interfaces.live_options import BUFFER_S, LiveOptions
+from sidecar.transcripts.language_detection import other_languages_hint
 
 MAX_COMMANDS = 20_000
 """Commits, cancels and changes of one session: each leaves events, which are kept."""
@@ -57,7 +58,10 @@ def accepted_options(
         ) from None
     language = parse_language(options.language)
     if spec is not None and not spec.speaks(language):
-        raise errors.LanguageUnsupported(f"The engine '{spec.name}' does not support '{language}'.")
+        raise errors.LanguageUnsupported(
+            f"The engine '{spec.name}' does not support '{language}'.",
+            hint=other_languages_hint(live=True),
+        )
     return replace(options, endpointing=ends, language=language)
 
 
