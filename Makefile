@@ -86,7 +86,7 @@ SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
 FOREIGN := $(filter-out en en-%,$(SPOKEN))
 
 run: $(if $(FOREIGN),$(LANGUAGES_STAMP),$(RUN_STAMP))  ## start the sidecar, transcribe a recording through it (AUDIO=path, LANGUAGE=de, PORT=number), keep serving
-	@$(if $(AUDIO),$(if $(SPOKEN)$(wildcard $(LANGUAGES_STAMP)),:,echo "If it is not English, name its language: make run AUDIO=$(AUDIO) LANGUAGE=de"))
+	@$(if $(AUDIO),$(if $(SPOKEN)$(wildcard $(LANGUAGES_STAMP)),:,echo "If it is not English, name its language: make run AUDIO='$(AUDIO)' LANGUAGE=de"))
 	@trap : INT; $(BIN)/vibevoice-asr demo $(if $(PORT),--port $(PORT)) $(if $(SPOKEN),--language "$(SPOKEN)") $(if $(AUDIO),"$(AUDIO)") \
 	  || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # 130: Ctrl-C, the way to end it
 

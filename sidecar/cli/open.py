@@ -150,14 +150,17 @@ def demo(
     """
     flags = {"language": language, "port": port}
     given = settings_for_person({name: value for name, value in flags.items() if value})
-    audio = audio or sample()
+    is_sample, audio = audio is None, audio or sample()
     print_error_line("Starting the service.")  # the first start compiles: seconds without output
     with start_child_service(given) as (service, ready):
         if ready is None:  # it has printed the reason
             return service.wait()
         there = ServiceTarget().answering(ready)
         print_error_line(f"The service runs at {there.server}. Sending it {audio.name}:")
-        code = transcribe.run(transcribe.TranscribeCommandOptions([audio], target=there))
+        spoken = "en" if is_sample and language else None  # the default is for other recordings
+        code = transcribe.run(
+            transcribe.TranscribeCommandOptions([audio], target=there, language=spoken)
+        )
         if code or ready.get("reused"):
             return code
         curl = f"curl -F audio=@recording.m4a {there.server}/transcribe"

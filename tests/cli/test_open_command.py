@@ -2,12 +2,17 @@
 
 import re
 import stat
+import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 from command_terminal import Terminal
 from service_process import StartServer, new_file
+
+from sidecar.cli import open as commands
 
 TOKEN = "the-secret-token-of-the-service-0123"
 BROWSER = """#!/bin/sh
@@ -42,3 +47,26 @@ def test_code_of_a_link_is_in_no_command_line_and_in_a_private_file(
     assert link.startswith(f"{server.url}/#open=")
     word = {"word": link.partition("=")[2]}
     assert server.client.post("/v1/page/sessions", json=word).json()["token"] == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("audio", "language", "sent"),
+    [(None, "de", "en"), (None, None, None), (Path("talk.mp3"), "de", None)],
+    ids=str,
+)
+def test_language_of_demo_is_not_that_of_its_english_sample(
+    audio: Path | None, language: str | None, sent: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def transcribe(options: commands.transcribe.TranscribeCommandOptions) -> int:
+        asked.append(options.language)
+        return 1  # ends the demo
+
+    def start(_: Mapping[str, object]) -> AbstractContextManager[object]:
+        return nullcontext((subprocess.Popen, {"port": 9, "url": "http://127.0.0.1:9"}))
+
+    monkeypatch.setattr(commands.transcribe, "run", transcribe)
+    monkeypatch.setattr(commands, "start_child_service", start)
+    assert commands.demo(audio, language, None) == 1
+    assert asked == [sent]

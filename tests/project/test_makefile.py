@@ -83,7 +83,7 @@ def test_make_run_passes_port_only_if_given(folder: Path) -> None:
 def test_make_run_says_how_to_name_a_language_and_passes_it_on(folder: Path) -> None:
     said = make(folder, "run", "AUDIO=talk.mp3", LANGUAGE="de_DE").stdout.splitlines()
     assert said == [
-        "If it is not English, name its language: make run AUDIO=talk.mp3 LANGUAGE=de",
+        "If it is not English, name its language: make run AUDIO='talk.mp3' LANGUAGE=de",
         "arguments: demo talk.mp3",
     ]
     english = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=en").stdout
