@@ -36,3 +36,17 @@ def own_error(error: Exception) -> Exception:
         )
         return errors.DeviceLost()
     return error
+
+
+def silence_libraries() -> None:
+    """Silence messages that the libraries log at every load, and false ones.
+
+    The "maximum length (450)" of a run is the encoder's chunk length, mistaken for a context
+    length.
+    """
+    from transformers.utils import logging as chatter
+
+    chatter.disable_progress_bar()
+    chatter.set_verbosity_error()
+    for library in ("accelerate", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)

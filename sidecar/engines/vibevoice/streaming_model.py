@@ -24,6 +24,7 @@ from transformers import (
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.engines.torch_inference import silence_libraries
 from sidecar.engines.vibevoice import vibevoice_model
 from sidecar.engines.vibevoice.streaming_checkpoint import (
     StreamingFormat,
@@ -68,7 +69,7 @@ def load_streaming_model(
     values = transformers_config(original)
     tokenizer = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
-    vibevoice_model.silence_libraries()
+    silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
     load: Any = VibeVoiceAsrForConditionalGeneration.from_pretrained  # its types know no pair
     model, found_keys = load(

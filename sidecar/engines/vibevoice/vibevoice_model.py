@@ -32,6 +32,7 @@ from sidecar.checkpoints.checkpoint_variants import (
     quantized_precision,
 )
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
+from sidecar.engines.torch_inference import silence_libraries
 from sidecar.engines.vibevoice import vibevoice_decoder, vibevoice_generation
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
@@ -423,20 +424,6 @@ def quantization(
                 **common,
             )
     return None
-
-
-def silence_libraries() -> None:
-    """Silence messages that the libraries log at every load, and false ones.
-
-    The "maximum length (450)" of a run is the encoder's chunk length, mistaken for a context
-    length.
-    """
-    from transformers.utils import logging as chatter
-
-    chatter.disable_progress_bar()
-    chatter.set_verbosity_error()
-    for library in ("accelerate", "bitsandbytes"):
-        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 class NonFiniteLogits(Exception):

@@ -12,6 +12,7 @@ import transformers
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import read_config
+from sidecar.engines.torch_inference import silence_libraries
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     Precision,
@@ -91,6 +92,7 @@ def _loaded(folder: Path, architecture: Architecture, dtype: torch.dtype, place:
         errors.ModelLoadFailed: weights are missing.
         errors.GpuOutOfMemory, errors.DeviceLost: see `torch_inference.inference`.
     """
+    silence_libraries()
     local = {"local_files_only": True, "trust_remote_code": False}
     model, found = getattr(transformers, architecture.model).from_pretrained(
         folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local

@@ -137,6 +137,13 @@ def test_folder_with_an_invalid_file_fails_load_with_reason(
         list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
 
 
+def test_load_prints_no_progress_bar_of_the_library(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    list(TransformersEngine().load(LoadOptions(Precision.FP32, str(folder), "cpu")))
+    assert "Loading weights" not in capfd.readouterr().err
+
+
 def test_canary_without_its_prompt_template_fails_load(tmp_path: Path) -> None:
     model = shutil.copytree(tiny_transformers.model("canary"), tmp_path / "model")
     (model / "chat_template.jinja").unlink()
