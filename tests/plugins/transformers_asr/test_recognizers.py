@@ -1,6 +1,7 @@
 """Each architecture by a tiny checkpoint of its real classes: the text is that of transformers."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,46 @@ def test_qwen_takes_context_and_language_or_says_it(
     assert (found.text, found.language) == ("ta ku", "ja")
 
 
-def test_granite_is_asked_in_words(load: Callable[[str], Any], speech: Block) -> None:
+class Asked:
+    """A processor that keeps the prompts of Granite, without torchaudio."""
+
+    audio_token = "<|audio|>"
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.tokenizer = self
+
+    def apply_chat_template(self, turns: list[dict[str, str]], **_: object) -> str:
+        return f"USER: {turns[0]['content']}"
+
+    def __call__(self, prompt: str, samples: Any, **_: object) -> Any:
+        self.prompts.append(prompt)
+        from transformers import BatchFeature
+
+        return BatchFeature({"samples": samples})
+
+
+def test_granite_is_asked_in_words(speech: Block) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    import torch
+
+    from sidecar.plugins.transformers_asr.prompted_recognizers import GraniteRecognizer
+
+    model = SimpleNamespace(
+        config=SimpleNamespace(has_lora_adapter=False), device="cpu", dtype=torch.float32
+    )
+    asked = Asked()
+    recognizer = GraniteRecognizer(model, asked, ARCHITECTURES["granite_speech"])
+    for translate in (False, True):
+        inputs = recognizer._request(speech, TranscribeOptions(translate=translate))
+        assert inputs["samples"].shape == (1, len(speech))
+    transcribe, translate_it = asked.prompts
+    assert transcribe.startswith("USER: <|audio|>can you transcribe the speech")
+    assert translate_it.startswith("USER: <|audio|>can you translate the speech to English")
+
+
+def test_granite_writes_what_its_model_generates(load: Callable[[str], Any], speech: Block) -> None:
     recognizer = load("granite_speech")
     found = recognizer.recognize(speech, TranscribeOptions(translate=True), never, words=False)
     inputs = recognizer._request(speech, TranscribeOptions(translate=True))
