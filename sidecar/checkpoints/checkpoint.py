@@ -30,6 +30,7 @@ PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _PROCESSOR_FILES = (("processor_config.json",), ("preprocessor_config.json",))
 _CHAT_TEMPLATE_FILES = (("chat_template.jinja",), ("chat_template.json",))
+_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _MAX_NOTE_BYTES = 4096
 _MAX_JSON_BYTES = 25_000_000
 """Maximum size of JSON; huggingface_hub has the same limit for safetensors headers."""
@@ -197,12 +198,7 @@ def check_safetensors(path: Path) -> frozenset[str]:
     The header is 8 bytes of length (little-endian), then JSON; tensors follow without gaps.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, _MAX_JSON_BYTES):
-            raise damaged_error(path, "is truncated, or not a safetensors file")
-        header = _parse_json(path, file.read(length))
-    header.pop("__metadata__", None)
+    header, length = _safetensors_header(path)
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
     except (TypeError, LookupError, ValueError, ArithmeticError):
@@ -211,6 +207,30 @@ def check_safetensors(path: Path) -> frozenset[str]:
         state = "is truncated" if size < 8 + length + end else "is too long"
         raise damaged_error(path, f"{state}: {size:,} bytes of {8 + length + end:,}")
     return frozenset(header)
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the tensors of a file by name, and the length of its header in bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _MAX_JSON_BYTES):
+            raise damaged_error(path, "is truncated, or not a safetensors file")
+        header = _parse_json(path, file.read(length))
+    header.pop("__metadata__", None)
+    return header, length
+
+
+def bytes_as_floats(path: Path, width: int) -> int:
+    """Return the bytes of a file's tensors once its floats have ``width`` bytes each."""
+    header, _ = _safetensors_header(path)
+    try:
+        spans = [(*one["data_offsets"], one["dtype"]) for one in header.values()]
+        return sum(
+            (end - begin) * width // _FLOAT_BYTES.get(dtype, width) for begin, end, dtype in spans
+        )
+    except (TypeError, LookupError, ValueError):
+        raise damaged_error(path, "has a damaged header") from None
 
 
 def relative_of(folder: Path, config: dict[str, Any]) -> str:

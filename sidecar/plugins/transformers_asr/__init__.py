@@ -6,6 +6,7 @@ windows, word times and live sessions are ours.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
@@ -36,6 +37,7 @@ SPEC = engine_interface.EngineSpec(
 
 
 def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckpoint]:
+    from sidecar.checkpoints.checkpoint import bytes_as_floats
     from sidecar.plugins.transformers_asr.architectures import (
         find_checkpoint,
         require_packages,
@@ -44,7 +46,11 @@ def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckp
 
     found = find_checkpoint(settings.model_path)
     require_packages(found.config)
-    return spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings)), found
+    spec = spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings))
+    precision = spec.resolve_precision(settings.precision)
+    width = 4 if precision is engine_interface.Precision.FP32 else 2
+    loaded = sum(bytes_as_floats(file, width) for file in found.weight_files)
+    return spec, replace(found, bytes=loaded)
 
 
 def _finds_gpu(settings: Settings) -> bool:

@@ -188,6 +188,33 @@ def test_resume_points_are_of_one_model(
     assert engine._spec.resumes in forms
 
 
+def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    narrow = {
+        name: one.bfloat16() if one.is_floating_point() else one for name, one in weights.items()
+    }
+    save_file(narrow, model / "model.safetensors", {"format": "pt"})
+    settings = {"engine": "transformers", "device": "cpu"}
+    bytes_of = {}
+    for precision in ("auto", "bf16"):
+        for path in (folder, model):
+            choice = choose_engine(load_settings(**settings, model_path=path, precision=precision))
+            assert choice.checkpoint is not None
+            bytes_of[precision, path] = choice.checkpoint.bytes
+    assert bytes_of["auto", folder] == bytes_of["auto", model] > 10_000
+    assert bytes_of["bf16", folder] == bytes_of["bf16", model]
+    assert bytes_of["auto", model] > 1.9 * bytes_of["bf16", model]
+    header = b'{"weight": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}'
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(errors.CheckpointDamaged, match="damaged header"):
+        choose_engine(load_settings(**settings, model_path=model))
+
+
 def test_architecture_without_its_packages_is_refused_with_command(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
