@@ -299,4 +299,4 @@ def test_service_with_people_setting_and_without_journal_key_does_not_start(tmp_
     command = [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path]
     done = run_command(command, env=env, text=True)
     assert done.returncode != 0
-    assert "key is required" in done.stdout + done.stderr
+    assert "--journal-key @FILE" in json.loads(done.stdout)["hint"]

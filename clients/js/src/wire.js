@@ -24,6 +24,7 @@
  * @property {"mix" | "separate"} [channels] each for itself: the speakers of calls
  * @property {string} [channel_names] of separate channels, between commas
  * @property {boolean} [recognise]
+ * @property {boolean} [voiceprints]
  * @property {boolean} [words] their times, also where that is more work
  * @property {"interactive" | "batch"} [priority]
  */

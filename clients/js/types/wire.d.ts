@@ -70,6 +70,7 @@ export type Options = {
      */
     channel_names?: string | undefined;
     recognise?: boolean | undefined;
+    voiceprints?: boolean | undefined;
     /**
      * their times, also where that is more work
      */
