@@ -146,15 +146,15 @@ class MoonshineEngine(LiveSessions):
         yield from work.run(resume_points, engine_interface.Precision.INT8, complete, check)
 
 
-def _hypothesis(found: MoonshineHypothesis) -> RecognitionHypothesis:
+def _hypothesis(hypothesis: MoonshineHypothesis) -> RecognitionHypothesis:
     from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
     return RecognitionHypothesis(
-        found.text,
-        found.words,
+        hypothesis.text,
+        hypothesis.words,
         language="en",
-        draft=found,
-        tokens=tuple(found.tokens),
-        confidence=found.confidence,
-        likelihood=found.confidence.mean,
+        draft=hypothesis,
+        tokens=tuple(hypothesis.tokens),
+        confidence=hypothesis.confidence,
+        likelihood=hypothesis.confidence.mean,
     )
