@@ -19,8 +19,9 @@ import numpy as np
 import onnxruntime
 import torch
 import transformers
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import DynamicCache, EncoderDecoderCache
+
+from bench.serving import argument_parser
 
 SECONDS, TOKENS, RUNS, LAYERS, HEADS, HEAD_DIM, WIDTH = 10, 40, 3, 10, 8, 64, 620
 PARTS = ("encoder", "cross", "step")
@@ -99,6 +100,8 @@ class Step(torch.nn.Module):
 
 def export(model: Any, folder: Path) -> None:
     """Write the parts, in fp32 and in int8."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # it needs onnx
+
     dynamic = torch.export.Dim.DYNAMIC
     cache = [torch.zeros(1, HEADS, 3, HEAD_DIM) for _ in range(2 * LAYERS)]
     frames = [torch.zeros(1, HEADS, 200, HEAD_DIM) for _ in range(2 * LAYERS)]
@@ -144,6 +147,7 @@ def by_onnxruntime(folder: Path, suffix: str, samples: Any) -> Callable[[], list
 
 def main() -> None:
     """Print the figures."""
+    argument_parser(__doc__).parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model, samples = build(), 0.1 * torch.randn(1, 16_000 * SECONDS)
