@@ -170,10 +170,9 @@ class EnrolledSpeakers:
 
     async def _own_store(self, own: OwnSpeakerStore) -> SpeakerStore | None:
         """Return the store of a person's own machine, for a job or session, which goes on without
-        it: None if nobody has agreed, or if it cannot be opened now."""
-        if own.agreed:
-            with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
-                return await own.opened(LIVE_LOOKUP_TIMEOUT_S)
+        it: None if it cannot be opened now."""
+        with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
+            return await own.opened(LIVE_LOOKUP_TIMEOUT_S)
         return None
 
     async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
@@ -296,13 +295,13 @@ class EnrolledSpeakers:
         are not in the job's record, so a deleted speaker is in none. If the database does not
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
-        own = self._own
-        agreed = own is not None and own.agreed
+        store, agreed = self._store, False
+        if options.recognise and self._own is not None and self._own.agreed:
+            store, agreed = await self._own_store(self._own), True
         wanted = options.recognise and (self._on or agreed or options.voiceprints)
-        store = self._store if own is None else await self._own_store(own)
         if store is None or not wanted:
             # nothing of a voice is on a disk before somebody has agreed
-            later = kept and wanted and own is not None and (agreed or not self._stores_jobs)
+            later = kept and wanted and self.may_be_agreed and (agreed or not self._stores_jobs)
             return replace(options, voiceprints=later)
         while True:
             try:

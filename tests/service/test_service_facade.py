@@ -55,8 +55,14 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     ],
 )
 def test_service_is_not_made_with_settings_that_it_cannot_meet(
-    settings: dict[str, str], code: str, detail: str, hint: str, tmp_path: Path
+    settings: dict[str, str],
+    code: str,
+    detail: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # no model of this machine's is found
     with pytest.raises(errors.SidecarError, match=detail) as refused:
         create_service(load_settings(data_dir=tmp_path, **settings))
     assert refused.value.code == code
