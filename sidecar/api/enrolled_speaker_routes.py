@@ -116,7 +116,7 @@ def build_router(service: Service) -> APIRouter:
                 hint="Send a file part 'audio', or 'job' and 'speaker'.",
             )
         if consents:
-            await speakers.agree(identity)
+            await speakers.give_consent(identity)
         person = await speakers.add(identity, name, embedding, known_too=consents)
         return json_response(
             PeoplePerson.render(person), 201, {"Location": f"{PREFIX}/{person.id}"}

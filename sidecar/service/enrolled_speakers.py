@@ -69,7 +69,7 @@ def local_store(settings: Settings) -> SpeakerStore | None:
     return SqliteSpeakerStore(speaker_folder(settings), journal_key(settings))
 
 
-def _may_be_agreed(settings: Settings) -> bool:
+def _is_by_consent(settings: Settings) -> bool:
     """Return whether it is left to the person whose machine this is: the setting is unset, the
     service is on the loopback, behind no proxy, under no other name, without signed tokens, with
     jobs of its own, and the key would be in the system's keyring."""
@@ -101,21 +101,21 @@ class EnrolledSpeakers:
         """``store``: None unless the setting is on, or services share it."""
         self._probe, self._on, self._now = probe, bool(settings.people), now
         self._store = store
-        self._own = OwnSpeakerStore(settings) if _may_be_agreed(settings) else None
+        self._own = OwnSpeakerStore(settings) if _is_by_consent(settings) else None
         """On a person's own machine; None if the setting decides."""
-        self.may_be_agreed = self._own is not None
+        self.by_consent = self._own is not None
         """Whether it is left to the person whose machine this is."""
         self._stores_jobs = settings.keeps_jobs
 
     @property
     def on(self) -> bool:
         """Return whether speakers can be enrolled now."""
-        return self._on or (self._own is not None and self._own.agreed)
+        return self._on or (self._own is not None and self._own.consented)
 
     @property
     def needs_consent(self) -> bool:
-        """Return whether the person whose machine this is has not agreed yet (`agree`)."""
-        return self._own is not None and not self._own.agreed
+        """Return whether the person whose machine this is has not agreed yet (`give_consent`)."""
+        return self._own is not None and not self._own.consented
 
     async def _enabled_store(self) -> SpeakerStore:
         """Return the store, for requests.
@@ -151,7 +151,7 @@ class EnrolledSpeakers:
                 hint="Unlock it, and try again.",
             ) from None
 
-    async def agree(self, identity: Identity) -> None:
+    async def give_consent(self, identity: Identity) -> None:
         """Turn them on for good: the person whose machine this is agrees. Nothing changes if they
         are on already, or off by the setting.
 
@@ -159,14 +159,14 @@ class EnrolledSpeakers:
             errors.PeopleOff: the client is not on this machine, or the file or its key cannot be
                 used now.
         """
-        if self._own is not None and not self._own.agreed:
+        if self._own is not None and not self._own.consented:
             if Scope.AUDIO_PATH not in identity.scopes:
                 raise errors.PeopleOff(
                     "Only a person at this machine can agree that it stores voices.",
                     hint="Agree there, on the page or by 'vibevoice-asr people add --consent'.",
                 )
             await self._opened(self._own)
-            await self._own.agree()
+            await self._own.give_consent()
 
     async def _own_store(self, own: OwnSpeakerStore) -> SpeakerStore | None:
         """Return the store of a person's own machine, for a job or session, which goes on without
@@ -295,13 +295,13 @@ class EnrolledSpeakers:
         are not in the job's record, so a deleted speaker is in none. If the database does not
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
-        store, agreed = self._store, False
-        if options.recognise and self._own is not None and self._own.agreed:
-            store, agreed = await self._own_store(self._own), True
-        wanted = options.recognise and (self._on or agreed or options.voiceprints)
+        store, consented = self._store, False
+        if options.recognise and self._own is not None and self._own.consented:
+            store, consented = await self._own_store(self._own), True
+        wanted = options.recognise and (self._on or consented or options.voiceprints)
         if store is None or not wanted:
             # nothing of a voice is on a disk before somebody has agreed
-            later = kept and wanted and self.may_be_agreed and (agreed or not self._stores_jobs)
+            later = kept and wanted and self.by_consent and (consented or not self._stores_jobs)
             return replace(options, voiceprints=later)
         while True:
             try:
@@ -338,11 +338,11 @@ class EnrolledSpeakers:
             errors.DiskFull, errors.SidecarError: it cannot be written; some may be deleted.
         """
         store = self._store
-        if self._own is not None and self._own.agreed:
+        if self._own is not None and self._own.consented:
             store = await self._opened(self._own)
         deleted = 0 if store is None else await store.delete_all(identity.owner)
         if self._own is not None:
-            await self._own.withdraw()
+            await self._own.withdraw_consent()
         return deleted
 
     async def close(self) -> None:

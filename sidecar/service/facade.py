@@ -149,7 +149,7 @@ class Service:
             threads,
             counts,
             now,
-            voiceprints_on_request=self.enrolled_speakers.may_be_agreed,
+            voiceprints_on_request=self.enrolled_speakers.by_consent,
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)

@@ -35,14 +35,14 @@ class OwnSpeakerStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._folder = settings, speaker_folder(settings)
-        self.agreed = (self._folder / CONSENT_FILE).is_file()
+        self.consented = (self._folder / CONSENT_FILE).is_file()
         self._store: SqliteSpeakerStore | None = None
         self._threads = ThreadLimiter("people", 1)
         self._opening: asyncio.Task[None] | None = None
         self._begun = self._failed = float("-inf")
 
-    async def agree(self) -> None:
-        """Write down that the person has agreed.
+    async def give_consent(self) -> None:
+        """Write down the consent of the person.
 
         Raises:
             errors.PeopleOff: it cannot be written.
@@ -51,12 +51,12 @@ class OwnSpeakerStore:
             await self._threads.run(files.touch, self._folder / CONSENT_FILE)
         except OSError as error:
             raise errors.PeopleOff(f"The consent cannot be stored: {error.strerror}.") from None
-        self.agreed = True
+        self.consented = True
 
-    async def withdraw(self) -> None:
-        """Forget that the person has agreed: who enrols a speaker is asked again."""
-        if self.agreed:
-            self.agreed = False
+    async def withdraw_consent(self) -> None:
+        """Delete the consent: who enrols a speaker is asked again."""
+        if self.consented:
+            self.consented = False
             await self._threads.run((self._folder / CONSENT_FILE).unlink, True)
 
     async def opened(self, wait_s: float, *, again: bool = False) -> SpeakerStore:

@@ -175,6 +175,6 @@ def test_server_never_asks_for_voices(server: dict[str, Any], tmp_path: Path) ->
     settings = Settings(**server)
     speakers = EnrolledSpeakers(settings, AudioProbe(60.0), local_store(settings))
     assert not speakers.needs_consent
-    assert not speakers.may_be_agreed
+    assert not speakers.by_consent
     own = Settings(data_dir=tmp_path)
     assert EnrolledSpeakers(own, AudioProbe(60.0), local_store(own)).needs_consent

@@ -55,15 +55,15 @@ async def test_store_opens_after_the_person_has_answered_the_keyring(
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await own.opened(0.0)
-    assert not own.agreed
+    assert not own.consented
     asking.answered.set()
     store = await own.opened(PATIENCE_S, again=True)
     await store.keep("ada", lambda _: NAGG)
-    await own.agree()
+    await own.give_consent()
     assert await own.opened(0.0) is store
     await own.close()
     again = OwnSpeakerStore(Settings(data_dir=tmp_path))
-    assert again.agreed
+    assert again.consented
     assert await (await again.opened(PATIENCE_S)).of("ada") == [NAGG]
     await again.close()
 
