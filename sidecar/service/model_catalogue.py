@@ -97,9 +97,11 @@ def _uses(
 
 
 def _works_with(choice: EngineChoice[EngineSpec], engine: str, folder: Path | None) -> bool:
-    both = choice.spec.name == MOONSHINE_WHISPER and engine in (MOONSHINE, WHISPER)
-    if folder is None or not (both or choice.spec.name == engine):
-        return both or choice.spec.name == engine
+    name = choice.spec.name
+    if engine not in ((MOONSHINE, WHISPER) if name == MOONSHINE_WHISPER else (name,)):
+        return False
+    if folder is None:
+        return True
     loaded = choice.checkpoint
     return loaded is not None and loaded.folder.resolve().is_relative_to(folder.resolve())
 
