@@ -72,7 +72,7 @@ class _Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class RecognizedUtterance:
     """Words of one speaker; times in seconds from the start of the recording. ``language``: '' if
     it is that of the engine."""
 
@@ -112,7 +112,7 @@ class UtteranceTranscription:
         self._source, self._options = request.audio, request.options
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
-        self._utterances: list[Utterance] = []
+        self._utterances: list[RecognizedUtterance] = []
         self._recognized_s = 0.0
         """Time up to which the audio has been recognized."""
         self._missed: list[SpeakerTurn] = []
@@ -173,7 +173,7 @@ class UtteranceTranscription:
         states = [one.state for one in resume_points]
         self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._utterances = [
-            Utterance(
+            RecognizedUtterance(
                 start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *language
             )
             for state in states
@@ -319,7 +319,7 @@ class UtteranceTranscription:
                 start = begin = cut
             yield _Span(start, line.end if over else inf, (begin, end), line.label)
 
-    def _recognized(self, span: _Span) -> Utterance:
+    def _recognized(self, span: _Span) -> RecognizedUtterance:
         begin, end = span.heard  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
         audio = self._audio.between(begin, end)
@@ -331,12 +331,12 @@ class UtteranceTranscription:
 
         words = (replace(one, start=inside(one.start), end=inside(one.end)) for one in found.words)
         language = "" if found.language == self._language else found.language
-        return Utterance(
+        return RecognizedUtterance(
             *(span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)),
             language,
         )
 
-    def _segment(self, utterance: Utterance) -> transcript.Segment:
+    def _segment(self, utterance: RecognizedUtterance) -> transcript.Segment:
         speaker = utterance.voice if self._options.diarize else None
         words = utterance.words if self._options.words else ()
         by = transcript.WORDS_BY_ATTENTION if words else ""
