@@ -38,6 +38,17 @@ def own_error(error: Exception) -> Exception:
     return error
 
 
+def device_name(wanted: str) -> str:
+    """Return 'cuda' or 'cpu' for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        errors.ModelLoadFailed: a GPU is wanted, and torch finds none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def silence_libraries() -> None:
     """Silence messages that the libraries log at every load, and false ones.
 

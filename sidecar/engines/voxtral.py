@@ -341,9 +341,9 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
         VoxtralRealtimeForConditionalGeneration,
     )
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelLoadFailed("torch finds no NVIDIA GPU.")
-    place = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    from sidecar.engines.torch_inference import device_name
+
+    place = device_name(device)
     text = read_tekken(folder)
     try:
         model = VoxtralRealtimeForConditionalGeneration.from_pretrained(

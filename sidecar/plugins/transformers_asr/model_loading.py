@@ -12,7 +12,7 @@ import transformers
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import read_config
-from sidecar.engines.torch_inference import silence_libraries
+from sidecar.engines.torch_inference import device_name, silence_libraries
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     Precision,
@@ -65,9 +65,7 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
         errors.ModelLoadFailed: it is invalid, or does not fit.
     """
     assert options.checkpoint is not None
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise errors.ModelLoadFailed("torch finds no NVIDIA GPU.")
-    place = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
+    place = device_name(options.device)
     usual = Precision.BF16 if place == "cuda" else Precision.FP32
     precision = options.precision if options.precision in DTYPES else usual
     folder = Path(options.checkpoint)
