@@ -34,6 +34,11 @@ def parse_language(value: str) -> str:
     return _usual_codes().get(code.lower(), code) + hyphen + rest
 
 
+def language_code(tag: str) -> str | None:
+    """Return the code of a language tag, its first part; None if the language is unknown."""
+    return None if tag == AUTO else tag.split("-")[0].lower()
+
+
 def printable_text(text: str) -> str:
     """Return the beginning of a client's text for a message."""
     shown = text[:MAX_SHOWN_CHARACTERS]

@@ -21,7 +21,7 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.engines.live_sessions import LiveSessions
 from sidecar.errors import LanguageUnsupported, ModelLoadFailed
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.language_tags import LANGUAGE_NAMES
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -106,8 +106,6 @@ class WhisperEngine(LiveSessions):
         self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback
     ) -> EngineSession:
         """Open a live session as `LiveSessions.open`."""
-        from sidecar.engines.whisper.whisper_decoder import language_code
-
         assert self.model is not None
         code = language_code(options.language)
         if code is not None and self.model.multilingual and not self.model.knows(code):
@@ -130,7 +128,7 @@ class WhisperEngine(LiveSessions):
         hypotheses if the client prefers accuracy. It is at most one window: sessions cut utterances
         at half a minute (`live.sessions.session_limits`)."""
         from sidecar.diarization.diarizer import wait_unless_cancelled
-        from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE, WhisperRequest, language_code
+        from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE, WhisperRequest
         from sidecar.live.runtime.partial_results import RecognitionHypothesis
 
         assert self.model is not None

@@ -91,11 +91,6 @@ def cpu_threads() -> int:
     return max(1, min(MAX_THREADS, (os.cpu_count() or 2) // 2))
 
 
-def language_code(language: str) -> str | None:
-    """Return Whisper's code for a language tag; `None` for `AUTO`."""
-    return None if language == AUTO else language.split("-")[0].lower()
-
-
 BEAM_SIZE = 5
 """Number of hypotheses, the same as in Whisper and faster-whisper."""
 MAX_POSITIONS = 448

@@ -19,6 +19,7 @@ from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.interfaces import engine_interface
+from sidecar.interfaces.language_tags import language_code
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
 from sidecar.transcripts.speaker_turns import (
@@ -304,7 +305,7 @@ class WhisperTranscription:
                 return whisper_decoder.WhisperResult((), None, truncated=True)
         samples = np.concatenate([self._audio.between(*piece) for piece in window.pieces])
         request = whisper_decoder.WhisperRequest(
-            language or whisper_decoder.language_code(self._options.language),
+            language or language_code(self._options.language),
             self._options.prompt_with_hotwords,
             self._options.temperature,
             left,

@@ -18,7 +18,7 @@ from sidecar.api.http.error_responses import STATUS, error_headers, log_error
 from sidecar.api.http.openapi import content, error_responses
 from sidecar.api.http.responses import to_json
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision
-from sidecar.interfaces.language_tags import LANGUAGE_NAMES, parse_language
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code, parse_language
 from sidecar.plugins.openai.errors import LogprobsUnavailable, SpeechFull, WordsUnavailable
 
 VOICES = (
@@ -148,11 +148,6 @@ def speaker_letters(speaker: int) -> str:
         number, letter = divmod(number - 1, 26)
         label = chr(ord("A") + letter) + label
     return label
-
-
-def language_code(tag: str) -> str | None:
-    """Return the language code of a tag; `None` if the language is unknown."""
-    return None if tag == AUTO else tag.split("-")[0].lower()
 
 
 def language_name(tag: str) -> str:

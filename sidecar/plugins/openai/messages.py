@@ -17,6 +17,7 @@ from sidecar.api.http import openapi
 from sidecar.api.http.model_list import LocalModel
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments, to_json
 from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.interfaces.language_tags import language_code
 from sidecar.jobs.job_record import JobRecord
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.openai.errors import WordsUnavailable
@@ -150,7 +151,7 @@ def spoken_segments(transcript: Transcript) -> Iterator[Segment]:
 
 def transcript_languages(transcript: Transcript) -> list[dict[str, str]]:
     """Return the languages of the transcript; empty if unknown."""
-    code = openai_common.language_code(transcript.language)
+    code = language_code(transcript.language)
     return [] if code is None else [{"code": code}]
 
 

@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 
 from sidecar import errors
 from sidecar.interfaces import live_events
+from sidecar.interfaces.language_tags import language_code
 from sidecar.plugins.conversation import conversation_events
 from sidecar.plugins.conversation.chat_completions import ChatRole
-from sidecar.plugins.openai.common import error_body, language_code, speaker_letters
+from sidecar.plugins.openai.common import error_body, speaker_letters
 from sidecar.plugins.realtime.errors import CommitEmpty, ItemUnknown
 from sidecar.transcripts.transcript import Segment, join_texts
 from sidecar.transcripts.word_timing import common_prefix_length

@@ -9,8 +9,9 @@ import torch
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
 from sidecar.audio import Block
+from sidecar.interfaces.language_tags import language_code
 from sidecar.plugins.transformers_asr.architectures import Architecture
-from sidecar.plugins.transformers_asr.recognizer import RecognitionOptions, language_code
+from sidecar.plugins.transformers_asr.recognizer import RecognitionOptions
 from sidecar.plugins.transformers_asr.text_recognizers import TextRecognizer
 
 LANGUAGE_CODES = {name: code for code, name in LANGUAGE_CODE_TO_NAME.items()}
@@ -48,7 +49,7 @@ class QwenRecognizer(TextRecognizer):
         return self._placed(
             self.processor.apply_transcription_request(
                 audio,
-                language=language_code(options.language) or None,
+                language=language_code(options.language),
                 prompt=options.prompt_with_hotwords or None,
             )
         )

@@ -11,7 +11,6 @@ import numpy as np
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.engines.torch_inference import inference
 from sidecar.interfaces.engine_interface import (
-    AUTO,
     CancelCheck,
     TranscribeOptions,
 )
@@ -82,11 +81,6 @@ class Recognizer:
     def _placed(self, inputs: Any) -> Any:
         """Return inputs on the device of the model, in its width."""
         return inputs.to(self.model.device, self.model.dtype)
-
-
-def language_code(language: str) -> str:
-    """Return the code of a language tag; '' for `AUTO`."""
-    return "" if language == AUTO else language.split("-")[0].lower()
 
 
 def hypothesis(

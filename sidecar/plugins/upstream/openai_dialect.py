@@ -15,7 +15,7 @@ from typing import Any
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.interfaces.language_tags import LANGUAGE_NAMES
+from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.upstream_dialect import (
     ChunkFailure,
@@ -132,8 +132,8 @@ class OpenAiChunkRequest:
             "response_format": form.format,
             **form.extra,
         }
-        if options.language != AUTO:
-            fields["language"] = options.language.split("-")[0].lower()
+        if (code := language_code(options.language)) is not None:
+            fields["language"] = code
         if options.prompt_with_hotwords:
             fields["prompt"] = options.prompt_with_hotwords
         if self._temperature:
