@@ -29,7 +29,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "user"))
     support = REPOSITORY / "tests" / "support"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(support), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(support), prepend=os.pathsep)
 
     def started(home: str, **settings: object) -> Server:
         folder = tmp_path / home
