@@ -19,7 +19,15 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
+from sidecar.cli.common_options import (
+    ChannelsOption,
+    DiarizeOption,
+    LanguageOption,
+    TrackOption,
+    WordsOption,
+    argument,
+    option,
+)
 from sidecar.cli.output import (
     ProgressCallback,
     print_error_line,
@@ -97,12 +105,8 @@ class TranscribeCommandOptions:
         choices=engine_interface.WindowingMode,
     )
     words: WordsOption = None
-    track: int | None = option(None, "Transcribe audio track N of a film.", metavar="N", min=1)
-    channels: str | None = option(
-        None,
-        "Mix the channels, or transcribe each with its own speakers, as of a call",
-        choices=engine_interface.ChannelMode,
-    )
+    track: TrackOption = None
+    channels: ChannelsOption = None
     channel_names: str | None = option(
         None, "Name separate channels, in their order.", metavar="NAMES"
     )
@@ -418,6 +422,8 @@ async def estimate(
         "'vibevoice-streaming-1.5b'.",
         metavar="NAME",
     ),
+    track: TrackOption = None,
+    channels: ChannelsOption = None,
     format: str = option("text", "What to write", choices=("text", "json")),
     *,
     target: ServiceTarget,
@@ -442,8 +448,8 @@ async def estimate(
         raise typer.BadParameter(f"--format is text or json, not '{printable(format)}'.")
     if minutes == math.inf:
         raise typer.BadParameter("--minutes is a finite number.")
-    given = {"precision": precision, "card": card}
-    options = {name: value for name, value in given.items() if value is not None}
+    given = {"precision": precision, "card": card, "track": track, "channels": channels}
+    options = {name: str(value) for name, value in given.items() if value is not None}
     source = nullcontext(None) if file is None else audio_input.open_file(file)
     with source as opened:
         if target.server:
@@ -479,7 +485,7 @@ async def _own_estimate(
     card = cards.find_card(options["card"]) if "card" in options else None
     if card is not None and engine not in (None, "auto", "vibevoice", *STREAMING_SHAPES):
         raise typer.BadParameter("--card knows VibeVoice engines only.")
-    audio_s, tracks = None if minutes is None else 60 * minutes, list[dict[str, Any]]()
+    audio_s, tracks, count = None if minutes is None else 60 * minutes, list[dict[str, Any]](), 1
     parsed = parse_options(options, engine_interface.DiarizationEffort.BALANCED)
     if card is not None and source is None:  # without a service: settings may lack a checkpoint
         return EstimateAnswer.render(cards.forecast_on(card, audio_s, parsed, engine))
@@ -487,9 +493,9 @@ async def _own_estimate(
     async with backends.own_service(**chosen) as service:
         if source is not None:
             info = await service.submissions.probe(ANONYMOUS, source, parsed)
-            audio_s, tracks = info.total_s, EstimateTrack.all_of(info.tracks)
+            audio_s, tracks, count = info.total_s, EstimateTrack.all_of(info.tracks), info.channels
         if card is not None:
             forecast = cards.forecast_on(card, audio_s, parsed, engine)
         else:
-            forecast = service.forecast(audio_s, service.options(options))
+            forecast = service.forecast(audio_s, service.options(options), count)
         return EstimateAnswer.render(forecast) | ({"tracks": tracks} if tracks else {})

@@ -169,6 +169,21 @@ def test_estimate_is_a_sentence_with_and_without_server(terminal, server):
     assert short.stdout.startswith(f"5 min: {fits.removeprefix(f'{SUCCESS}: ')}")
 
 
+@pytest.mark.parametrize("served", [False, True])
+def test_separate_channels_are_estimated_as_a_recording_each(served, terminal, start_server):
+    minute = bytes(2 * 8_000 * 60)
+    call = new_file(terminal.home / "call.wav", wav(5 * minute, rate=8_000, channels=2))
+    moonshine = {"VIBEVOICE_ENGINE": "moonshine"}
+    to = ["--server", start_server(engine="moonshine").url] if served else []
+    both = terminal.run("estimate", call, *to, "--channels", "separate", "--track", 1, **moonshine)
+    assert (both.returncode, both.stderr) == (0, "")
+    assert "usually" in both.stdout
+    mixed = terminal.run("estimate", call, *to, **moonshine)
+    twice = terminal.run("estimate", "--minutes", 5, *to, **moonshine)
+    assert both.stdout.removeprefix(str(call)) == twice.stdout.removeprefix("5 min")
+    assert both.stdout != mixed.stdout
+
+
 def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
     tiny = {
         "VIBEVOICE_ENGINE": "vibevoice",

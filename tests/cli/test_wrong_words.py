@@ -33,6 +33,8 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         (f"estimate {SUCCESS} --minutes 5", 2, "a recording, or --minutes"),
         ("estimate --minutes 5 --card rtx-4095", 1, "RTX 4090 24GB"),
         ("estimate --minutes 5 --format xml", 2, "text or json"),
+        (f"estimate {SUCCESS} --track 2", 1, "are: 1"),
+        (f"estimate {SUCCESS} --channels both", 1, "mix, separate"),
         (f"estimate {SUCCESS} --engine nosuch", 78, r"engine.*vibevoice"),
         ("serv", 2, r"'serv'\. Did you mean 'serve'\?.*--help"),
         ("--prot 1", 2, r"--prot \(Possible options: --port.*--help"),
