@@ -194,11 +194,20 @@ def wheel_clips() -> list[Clip]:
     from moonshine_voice import get_assets_path
 
     beckett = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better."
+    two_cities = (
+        "It was the best of times, it was the worst of times, it was the age of wisdom, it was the "
+        "age of foolishness, it was the epoch of belief, it was the epoch of incredulity, it was "
+        "the season of light, it was the season of darkness, it was the spring of hope, it was the "
+        "winter of despair, we had everything before us, we had nothing before us, we were all "
+        "going direct to heaven, we were all going direct the other way. In short, the period was "
+        "so far like the present period that some of its noisiest authorities insisted on its "
+        "being received, for good or for evil, in the superlative degree of comparison only."
+    )
     assets = Path(get_assets_path())
     return [
         Clip("beckett.wav", assets / "beckett.wav", 9.963, "en", beckett, None, None),
         Clip("endgame.wav", assets / "endgame_nagg_nell.wav", 28.277, "en", None, None, None),
-        Clip("two_cities.wav", assets / "two_cities.wav", 44.374, "en", None, None, None),
+        Clip("two_cities.wav", assets / "two_cities.wav", 44.374, "en", two_cities, None, None),
     ]
 
 
