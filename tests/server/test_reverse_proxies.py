@@ -1,8 +1,7 @@
-"""nginx and Caddy with the blocks of docs/deploy.md: live audio, events and uploads go through.
-With those of docs/scale.md nginx brings clients back to the service that has their session."""
+"""nginx and Caddy with the files of deploy/: live audio, events and uploads go through. Before
+several services nginx brings clients back to the one that has their session."""
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,17 +75,13 @@ class Proxy:
         )
 
 
-def blocks_of(heading: str, page: str = "deploy") -> list[str]:
-    """The indented blocks below a heading of a page, as somebody would copy them."""
-    text = (REPOSITORY / f"docs/{page}.md").read_text("utf-8")
-    section = text.partition(f"### {heading}\n")[2].partition("\n#")[0].splitlines()
-    grouped = itertools.groupby(section, lambda line: not line or line.startswith("    "))
-    found = ("\n".join(lines) for indented, lines in grouped if indented)
-    return [textwrap.dedent(block) for block in found if block.strip()]
+def nginx_file(name: str) -> str:
+    """A file of nginx, as somebody would copy it."""
+    return (REPOSITORY / "deploy/nginx" / name).read_text("utf-8")
 
 
 def replaced(block: str, changes: dict[str, str]) -> str:
-    """The block where the tests run: other ports and other files, and nothing else."""
+    """The configuration where the tests run: other ports and other files, and nothing else."""
     for old, new in changes.items():
         assert block.count(old) == 1, old
         block = block.replace(old, new)
@@ -103,7 +97,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def nginx(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
     address = {"http://127.0.0.1:8765": f"http://127.0.0.1:{service.port}"}
-    return nginx_with(folder, {"443": port}, replaced(blocks_of("nginx")[0], address))
+    return nginx_with(folder, {"443": port}, replaced(nginx_file("vibevoice-asr.conf"), address))
 
 
 def nginx_with(folder: Path, ports: dict[str, int], block: str) -> tuple[list[str], Path]:
@@ -124,7 +118,8 @@ def nginx_with(folder: Path, ports: dict[str, int], block: str) -> tuple[list[st
 
 
 def caddy(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
-    block = replaced(blocks_of("Caddy")[0], {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
+    block = (REPOSITORY / "deploy/caddy/Caddyfile").read_text("utf-8")
+    block = replaced(block, {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
     (folder / "Caddyfile").write_text(
         "{\n admin off\n auto_https disable_redirects\n local_certs\n skip_install_trust\n"
         f" https_port {port}\n storage file_system {folder}/storage\n}}\n{block}"
@@ -273,7 +268,7 @@ def test_proxy_that_drops_websocket_upgrade_is_named_in_refusal(path: str, servi
 
 @dataclass(frozen=True)
 class Balancer:
-    """nginx before two services, as docs/scale.md has it."""
+    """nginx before two services, with the files of deploy/."""
 
     proxy: Proxy
     grpc_port: int
@@ -298,12 +293,13 @@ def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
             )
             for _ in range(2)
         ]
-        upstream, grpc = blocks_of("Sticky load balancing", "scale")
+        upstream, grpc = nginx_file("sticky.conf"), nginx_file("grpc.conf")
         for number, one in enumerate(services, start=1):
             there = one.client.get("/health", headers=BEARER).json()["grpc_port"]
             upstream = replaced(upstream, {f"10.0.0.{number}:8765": f"127.0.0.1:{one.port}"})
             grpc = replaced(grpc, {f"10.0.0.{number}:50051": f"127.0.0.1:{there}"})
-        server = replaced(blocks_of("nginx")[0], {"http://127.0.0.1:8765": "http://vibevoice"})
+        server = nginx_file("vibevoice-asr.conf")
+        server = replaced(server, {"http://127.0.0.1:8765": "http://vibevoice"})
         ports = {"443": port, "50051": grpc_port}
         command, certificate = nginx_with(folder, ports, "\n".join((upstream, server, grpc)))
         proxy = stack.enter_context(running(command, certificate, folder, port))
@@ -367,9 +363,11 @@ def test_proxy_sends_live_requests_to_live_services_and_rest_to_fronts(
     with Server(tmp_path / "front", live_engine="none", **BEHIND) as front:
         block = "\n".join(
             (
-                blocks_of("Sticky load balancing", "scale")[0],
-                blocks_of("Live audio", "scale")[0],
-                replaced(blocks_of("nginx")[0], {"http://127.0.0.1:8765": "http://$service"}),
+                nginx_file("sticky.conf"),
+                nginx_file("live-services.conf"),
+                replaced(
+                    nginx_file("vibevoice-asr.conf"), {"http://127.0.0.1:8765": "http://$service"}
+                ),
             )
         )
         there = (("10.0.0.1", service), ("10.0.0.2", service))
