@@ -233,7 +233,11 @@ in WebVTT: `<c.doubtful>less</c>`.
 
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
-it has enough letters.
+it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
+
+**No speech** (`no_speech_probability`, 0 to 1) is from the embedded engine the mean over the
+utterance of the diarizer's probability that nobody speaks, pauses included; from Whisper what it
+says of the window, also in live finals.
 
 `segments`:
 

@@ -38,6 +38,7 @@ class LiveSegmentMessage(LiveMessage):
     words_by: str | None = Field(None, description="attention, server, aligned or spread.")
     flags: list[str] | None = None
     confidence: float | None = Field(None, description="Up to 1; omitted if unknown.")
+    no_speech_probability: float | None = Field(None, description="From Whisper.")
     language: str | None = None
 
 

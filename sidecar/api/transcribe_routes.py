@@ -67,6 +67,9 @@ class TranscribeSegment(BaseModel):
     )
     flags: list[str] = []
     confidence: float | None = Field(None, examples=[0.91], description="As of a word.")
+    no_speech_probability: float | None = Field(
+        None, examples=[0.04], description="That nobody speaks in it; omitted if unknown."
+    )
     language: str = Field("", examples=["en"], description="Omitted if unknown.")
 
 
@@ -102,6 +105,9 @@ class TranscribeMetadata(BaseModel):
 
     duration: float = Field(examples=[28.277], description="Seconds of audio.")
     language: str = Field(examples=["en"])
+    language_probability: float | None = Field(
+        None, examples=[0.97], description="Of the language that Whisper detected; else omitted."
+    )
     processing_time: float = Field(examples=[11.2], description="Seconds of engine work.")
     model_precision: str = Field(examples=["int8"], description="Precision that was used.")
     num_speakers: int = Field(examples=[2])

@@ -153,6 +153,7 @@ def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
         notices=tuple(Notice(item.code, item.message) for item in transcript.warnings),
         voices=_named(transcript.segments) if transcript.diarized else (),
         model=transcript.model,
+        language_probability=transcript.language_probability,
     )
 
 
@@ -202,6 +203,7 @@ def _segment(segment: asr_client.models.Segment, *, diarized: bool) -> Segment:
         segment.words_by,
         segment.confidence,
         segment.language,
+        segment.no_speech_probability,
     )
 
 

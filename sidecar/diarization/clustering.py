@@ -461,7 +461,7 @@ def detect_speech(models: SpeakerModels, samples: Block) -> list[tuple[float, fl
     votes, looks = np.zeros((2, round(last / SAMPLE_RATE / FRAME_STEP_S) + WINDOW_FRAMES), np.int64)
     for begin in [*range(0, last, round(SEGMENTATION_STEP_S * SAMPLE_RATE)), last]:
         sound = samples[begin : begin + WINDOW_SAMPLES]
-        (active,) = segment_speakers(models, [np.pad(sound, (0, WINDOW_SAMPLES - len(sound)))])
+        ((active, _),) = segment_speakers(models, [np.pad(sound, (0, WINDOW_SAMPLES - len(sound)))])
         at = round(begin / SAMPLE_RATE / FRAME_STEP_S)
         votes[at : at + WINDOW_FRAMES] += active.any(axis=1)
         looks[at : at + WINDOW_FRAMES] += 1

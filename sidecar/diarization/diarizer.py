@@ -47,17 +47,21 @@ docs/decisions/diarization-parameters.md one second in a hundred is below it."""
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
     """Return a window as plain values."""
-    return {
+    plain = {
         "start": window.start,
         "packed": _array_to_base64(window.packed),
         "vectors": _array_to_base64(window.vectors),
         "alone_s": window.alone_s.tolist(),
         "heard": window.heard.tolist(),
     }
+    if window.no_speech is not None:
+        plain["no_speech"] = _array_to_base64(window.no_speech)
+    return plain
 
 
 def window_from_json(values: Mapping[str, Any]) -> window_embeddings.DiarizationWindow:
-    """Parse the output of `window_to_json`."""
+    """Parse the output of `window_to_json`, also of earlier releases."""
+    no_speech = values.get("no_speech")
     return window_embeddings.DiarizationWindow(
         values["start"],
         _array_from_base64(values["packed"], np.uint8),
@@ -66,6 +70,7 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
         ),
         np.array(values["alone_s"], np.float32),
         np.array(values["heard"], np.bool_),
+        None if no_speech is None else _array_from_base64(no_speech, np.uint8),
     )
 
 
@@ -86,6 +91,8 @@ RECLUSTER_INTERVAL_S = 10.0
 """Interval of clustering, but at least a twentieth of the audio so far. So all clustering of a
 recording costs as much as a few times the last one."""
 _RECLUSTER_SHARE = 0.05
+RECENT_WINDOWS = 100
+"""Windows of an update: two minutes at the smallest step, in which all its utterances are."""
 FIRST_TURNS_S = 9.0
 """Length of the first window's speech regions that is reported; its end lacks the context after."""
 
@@ -138,6 +145,11 @@ class Diarizer:
     def windows(self) -> int:
         """Return the number of windows."""
         return len(self.found.windows)
+
+    @property
+    def recent_windows(self) -> Sequence[window_embeddings.DiarizationWindow]:
+        """Return the last `RECENT_WINDOWS`."""
+        return self.found.windows[-RECENT_WINDOWS:]
 
     def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
         """Resume from the parts of a snapshot.
@@ -228,13 +240,15 @@ class Diarizer:
 class DiarizationUpdate:
     """State of a diarization after ``end_s`` seconds.
 
-    ``snapshot``: the changes since the last resume point, if one is due.
+    ``snapshot``: the changes since the last resume point, if one is due. ``windows``: the last
+    `RECENT_WINDOWS`.
     """
 
     end_s: float
     final_s: float
     turns: Sequence[SpeakerTurn]
     snapshot: Mapping[str, Any] | None = None
+    windows: Sequence[window_embeddings.DiarizationWindow] = ()
 
 
 class _DiarizationState:
@@ -252,13 +266,15 @@ class _DiarizationState:
         self._diarizer.feed(block)
         final_s = self._diarizer.final_s
         turns = self._diarizer.turns if final_s > self.latest.final_s else self.latest.turns
-        self.latest = DiarizationUpdate(end_s, final_s, turns)
+        windows = self._diarizer.recent_windows
+        self.latest = DiarizationUpdate(end_s, final_s, turns, windows=windows)
         return replace(self.latest, snapshot=self._snapshot(end_s))
 
     def finish(self) -> DiarizationUpdate:
         """End the recording and return the final state."""
         self._diarizer.finish()
-        return DiarizationUpdate(self.latest.end_s, float("inf"), self._diarizer.turns)
+        turns, windows = self._diarizer.turns, self._diarizer.recent_windows
+        return DiarizationUpdate(self.latest.end_s, float("inf"), turns, windows=windows)
 
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
         if self._resume_point_s is None:

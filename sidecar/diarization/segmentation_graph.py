@@ -27,7 +27,8 @@ Weights = npt.NDArray[np.float32]
 
 
 def build_segmentation_graph(model: OrtModelFile) -> bytes:
-    """Return the model `WAVEFORMS` (windows, 1, 160000) → (windows, 589, 3): 1.0 for activity.
+    """Return the model `WAVEFORMS` (windows, 1, 160000) → (windows, 589, 3): 1.0 for activity, and
+    (windows, 589): the probability that nobody speaks.
 
     Raises:
         KeyError: the model is not laid out as expected.
@@ -36,10 +37,14 @@ def build_segmentation_graph(model: OrtModelFile) -> bytes:
     graph = drawing.graph
     value = graph.input(WAVEFORMS, "float32", ("windows", 1, _SAMPLES))
     value = drawing.recurrent(drawing.convolved(value))
-    speakers = graph.weight("sets", model.weights[_SPEAKER_SETS])
-    likeliest = graph.node("ArgMax", [drawing.classified(value)], axis=-1, keepdims=0)
+    sets = model.weights[_SPEAKER_SETS]
+    speakers, likelihoods = graph.weight("sets", sets), drawing.classified(value)
+    likeliest = graph.node("ArgMax", [likelihoods], axis=-1, keepdims=0)
     graph.node("Gather", [speakers, likeliest], ["activity"])
     graph.output("activity", "float32", ("windows", _FRAMES, _SPEAKERS))
+    nobody = graph.weight("nobody", np.array(sets.sum(axis=1).argmin(), np.int64))
+    graph.node("Exp", [graph.node("Gather", [likelihoods, nobody], axis=-1)], ["no_speech"])
+    graph.output("no_speech", "float32", ("windows", _FRAMES))
     return graph.model()
 
 

@@ -37,6 +37,10 @@ FRAME_LEAD_S = (RECEPTIVE_FIELD_S - FRAME_STEP_S) / 2
 
 Activity = npt.NDArray[np.bool_]
 """Shape (589, 3): whether a local speaker talks in a frame."""
+NO_SPEECH_FRAMES, NO_SPEECH_STEPS = 6, 255
+"""Frames (0.1 s) that have one probability of no speech in common, and the steps from 0 to 1."""
+NoSpeech = npt.NDArray[np.uint8]
+"""Shape (98,): the probabilities of a window, in steps."""
 
 MIN_S = 0.3
 """Minimum speech of a local speaker in a span for an embedding."""
@@ -48,13 +52,18 @@ def solo_activity(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return alone
 
 
-def segment_speakers(models: SpeakerModels, windows: Sequence[Block]) -> list[Activity]:
-    """Return the activity of the local speakers of each window.
+def segment_speakers(
+    models: SpeakerModels, windows: Sequence[Block]
+) -> list[tuple[Activity, NoSpeech]]:
+    """Return the activity of the local speakers of each window, and where nobody speaks.
 
     ``windows``: each of shape (160000,), at 16 kHz.
     """
-    (found,) = models.segmentation.run(None, {"waveforms": np.stack(windows)[:, None]})
-    return list(found > 0.5)
+    found, nobody = models.segmentation.run(None, {"waveforms": np.stack(windows)[:, None]})
+    whole = WINDOW_FRAMES // NO_SPEECH_FRAMES * NO_SPEECH_FRAMES
+    means = nobody[:, :whole].reshape(len(windows), -1, NO_SPEECH_FRAMES).mean(axis=2)
+    steps = np.rint(means * NO_SPEECH_STEPS).astype(np.uint8)
+    return list(zip(found > 0.5, steps, strict=True))
 
 
 SEGMENTATION_BATCH = 4
@@ -76,6 +85,7 @@ class DiarizationWindow:
 
     ``packed``: bits of the activity. ``vectors``: embeddings of the local speakers, shape (3, 256),
     half precision. ``alone_s``: seconds of solo speech. ``heard``: which local speakers exist.
+    ``no_speech``: None if it was not kept.
     """
 
     start: int
@@ -83,6 +93,7 @@ class DiarizationWindow:
     vectors: npt.NDArray[np.float16]
     alone_s: npt.NDArray[np.float32]
     heard: npt.NDArray[np.bool_]
+    no_speech: NoSpeech | None = None
 
     @property
     def end(self) -> int:
@@ -152,7 +163,7 @@ class WindowExtractor:
     def windows(self) -> list[DiarizationWindow]:
         """Return the new windows that are complete now."""
         begins = list(self._due())
-        found = list(map(self._window, begins, self._segmented(begins)))
+        found = [self._window(*one) for one in zip(begins, self._segmented(begins), strict=True)]
         self._forget()
         return found
 
@@ -169,21 +180,22 @@ class WindowExtractor:
                 yield last
             self.next = self.end
 
-    def _segmented(self, begins: Sequence[int]) -> list[Activity]:
-        """Return the activity of local speakers in the windows that start at ``begins``."""
-        found: list[Activity] = []
+    def _segmented(self, begins: Sequence[int]) -> list[tuple[Activity, NoSpeech]]:
+        """Return the output of `segment_speakers` for the windows that start at ``begins``."""
+        found: list[tuple[Activity, NoSpeech]] = []
         for first in range(0, len(begins), SEGMENTATION_BATCH):
             batch = begins[first : first + SEGMENTATION_BATCH]
             sounds = [self._between(begin, begin + WINDOW_SAMPLES) for begin in batch]
             padded = [np.pad(sound, (0, WINDOW_SAMPLES - len(sound))) for sound in sounds]
             found += segment_speakers(self._models, padded)
-        for begin, active in zip(begins, found, strict=True):
+        for begin, (active, _) in zip(begins, found, strict=True):
             active[_frames_in(self.end - begin) :] = False
             speech: Mask = np.any(active, axis=1)
             self._speech[begin] = speech
         return found
 
-    def _window(self, begin: int, active: Activity) -> DiarizationWindow:
+    def _window(self, begin: int, segmented: tuple[Activity, NoSpeech]) -> DiarizationWindow:
+        active, no_speech = segmented
         end = min(begin + WINDOW_SAMPLES, self.end)
         alone = solo_activity(active)
         alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
@@ -199,7 +211,7 @@ class WindowExtractor:
             if vector is not None:
                 vectors[voice] = vector
         start = round(begin / SAMPLE_RATE / FRAME_STEP_S)
-        return DiarizationWindow(start, np.packbits(active), vectors, alone_s, heard)
+        return DiarizationWindow(start, np.packbits(active), vectors, alone_s, heard, no_speech)
 
     def _frames(
         self, begin: int, end: int, mask: npt.NDArray[np.bool_]
@@ -311,6 +323,21 @@ def vectors_in_spans(
             sums[at] = sums[at] + heard_s * share * window.vectors[voice].astype(np.float32)
             seconds[at] = max(seconds[at], heard_s)
     return [_speaker_vector(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
+
+
+def no_speech_probability(
+    windows: Sequence[DiarizationWindow], start: float, end: float
+) -> float | None:
+    """Return the mean probability that nobody speaks, from ``start`` to ``end`` in seconds, with
+    three digits; None if the windows do not tell."""
+    first, last = (round((one - FRAME_LEAD_S) / FRAME_STEP_S) for one in (start, end))
+    parts: list[NoSpeech] = []
+    for window in windows:
+        if window.no_speech is not None and window.start < last and first < window.end:
+            begin, stop = max(0, first - window.start), last - window.start
+            parts.append(window.no_speech[begin // NO_SPEECH_FRAMES : -(-stop // NO_SPEECH_FRAMES)])
+    steps = np.concatenate(parts) if parts else np.zeros(0)
+    return round(float(steps.mean()) / NO_SPEECH_STEPS, 3) if len(steps) else None
 
 
 def _speaker_vector(total: npt.NDArray[np.float32] | float, seconds: float) -> SpeakerVector | None:

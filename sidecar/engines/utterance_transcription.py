@@ -17,6 +17,7 @@ from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
+from sidecar.diarization.window_embeddings import DiarizationWindow, no_speech_probability
 from sidecar.interfaces.engine_interface import (
     AUTO,
     EngineSpec,
@@ -74,7 +75,7 @@ class _Span:
 @dataclass(frozen=True, slots=True)
 class RecognizedUtterance:
     """Words of one speaker; times in seconds from the start of the recording. ``language``: '' if
-    it is that of the engine."""
+    it is that of the engine. ``no_speech``: as of a `Segment`."""
 
     start: float
     end: float
@@ -83,11 +84,11 @@ class RecognizedUtterance:
     confidence: float | None
     words: tuple[transcript.Word, ...] = ()
     language: str = ""
+    no_speech: float | None = None
 
     def state(self) -> tuple[Any, ...]:
         """Return it as plain values, from which it is built again."""
-        values = astuple(self)
-        return values if self.language else values[:-1]  # releases before had no language
+        return astuple(self)
 
 
 class UtteranceTranscription:
@@ -174,10 +175,10 @@ class UtteranceTranscription:
         self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._utterances = [
             RecognizedUtterance(
-                start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *language
+                start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *rest
             )
             for state in states
-            for start, end, text, voice, sure, words, *language in state["lines"]
+            for start, end, text, voice, sure, words, *rest in state["lines"]
         ]
         self._in_resume_points = len(self._utterances)
         self._recognized_s = states[-1]["said_s"]
@@ -231,7 +232,7 @@ class UtteranceTranscription:
         lines = self._with_missed(word_attribution.merge_turns(recent), update.final_s)
         known, waiting = self._known(lines, update.final_s)
         for span in known:
-            utterance = self._recognized(span)
+            utterance = self._recognized(span, update.windows)
             if self._cancelled():
                 return
             self._recognized_s = max(self._recognized_s, span.end)
@@ -319,7 +320,7 @@ class UtteranceTranscription:
                 start = begin = cut
             yield _Span(start, line.end if over else inf, (begin, end), line.label)
 
-    def _recognized(self, span: _Span) -> RecognizedUtterance:
+    def _recognized(self, span: _Span, windows: Sequence[DiarizationWindow]) -> RecognizedUtterance:
         begin, end = span.heard  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
         audio = self._audio.between(begin, end)
@@ -334,6 +335,7 @@ class UtteranceTranscription:
         return RecognizedUtterance(
             *(span.start, span.end, found.text, span.label, found.confidence.mean, tuple(words)),
             language,
+            no_speech_probability(windows, span.start, span.end),
         )
 
     def _segment(self, utterance: RecognizedUtterance) -> transcript.Segment:
@@ -349,6 +351,7 @@ class UtteranceTranscription:
             words_by=by,
             confidence=utterance.confidence,
             language=utterance.language or self._language,
+            no_speech_probability=utterance.no_speech,
         )
 
     @property

@@ -116,7 +116,8 @@ def serialize_change(change: JobChange) -> bytes:
 
 
 def parse_change(text: bytes) -> JobChange:
-    """Return the change that `serialize_change` wrote.
+    """Return the change that `serialize_change` wrote; what a later release knows besides of a
+    result is ignored. Not so in `parse_record`: an option that is ignored is other work.
 
     Raises:
         UnreadableRecord: the data is no change.
@@ -124,7 +125,9 @@ def parse_change(text: bytes) -> JobChange:
     try:
         match json.loads(text):
             case {"report": report, "processing_s": processing_s}:
-                return job_record.ReportedChange(transcript.from_wire(report), processing_s)
+                return job_record.ReportedChange(
+                    transcript.from_wire(report, lenient=True), processing_s
+                )
             case {"failure": failure}:
                 return job_record.FailedChange(job_record.JobFailure(**failure))
             case {"refused": refused}:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sidecar.errors import EngineFailed
-from sidecar.serialization import from_plain, to_plain
+from sidecar.serialization import OMITTED_IF_NONE, from_plain, to_plain
 
 NON_SPEECH_FLAG = "non_speech"
 """Flag of a segment without words: music, silence, noise."""
@@ -75,6 +75,8 @@ class Segment:
     ``start`` and ``end`` in seconds. ``speaker``: None without diarization. ``words_by``: source of
     the times of ``words`` (`WORDS_BY_ATTENTION` and the like); '' if there are no words.
     ``confidence``: as of a `Word`. ``language``: a language tag; '' if unknown.
+    ``no_speech_probability``: that it holds no speech, not compared either; None if the engine
+    gives none.
     """
 
     start: float
@@ -86,6 +88,9 @@ class Segment:
     words_by: str = ""
     confidence: float | None = field(default=None, compare=False)
     language: str = ""
+    no_speech_probability: float | None = field(
+        default=None, compare=False, metadata=OMITTED_IF_NONE
+    )
 
     @property
     def is_speech(self) -> bool:
@@ -174,7 +179,8 @@ class Transcript:
     ``voices``: profiles of its speakers, if speaker identification was requested. ``prints``:
     embeddings of the segments, by index; None for a segment with too little speech. It is empty if
     they were not requested. ``model``: the model, if the engine may have one of several.
-    ``device``: `cuda` or `cpu`, if the engine may use either.
+    ``device``: `cuda` or `cpu`, if the engine may use either. ``language_probability``: of a
+    language that the model detected; None if it did not.
     """
 
     segments: tuple[Segment, ...]
@@ -188,6 +194,9 @@ class Transcript:
     prints: tuple[SpeakerEmbedding | None, ...] = field(default=(), repr=False)
     model: str = ""
     device: str = ""
+    language_probability: float | None = field(
+        default=None, compare=False, metadata=OMITTED_IF_NONE
+    )
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""
@@ -337,8 +346,9 @@ def to_wire(event: TranscriptionEvent) -> dict[str, Any]:
     return values
 
 
-def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
-    """Parse an event that `to_wire` wrote.
+def from_wire(values: dict[str, Any], *, lenient: bool = False) -> TranscriptionEvent:
+    """Parse an event that `to_wire` wrote; ``lenient``: perhaps in a later release
+    (`serialization.from_plain`).
 
     Raises:
         errors.EngineFailed: it is no event.
@@ -348,6 +358,6 @@ def from_wire(values: dict[str, Any]) -> TranscriptionEvent:
         kind = _EVENTS[fields.pop("event")]
         if kind is Peaks:
             fields["levels"] = base64.b64decode(fields["levels"], validate=True)
-        return from_plain(kind, fields)
+        return from_plain(kind, fields, lenient=lenient)
     except (KeyError, TypeError, ValueError):
         raise EngineFailed("The worker process sent a message that is not an event.") from None

@@ -403,7 +403,9 @@ def replace_segment_text(segment: Segment, text: str) -> Segment:
     flags = [flag for flag in segment.flags if flag not in (LOOP_FLAG, NON_SPEECH_FLAG)]
     if text.startswith("[") and text.endswith("]"):
         flags.append(NON_SPEECH_FLAG)
-    changed = replace(segment, text=text, flags=tuple(flags), confidence=None)
+    changed = replace(
+        segment, text=text, flags=tuple(flags), confidence=None, no_speech_probability=None
+    )
     if not segment.words:
         return changed
     words = tuple(_transfer_word_times(segment, [piece.strip() for piece in split_atoms(text)]))

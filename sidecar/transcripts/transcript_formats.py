@@ -86,7 +86,7 @@ def to_json(transcript: Transcript, name: str) -> str:
 
 def transcript_body(transcript: Transcript) -> dict[str, Any]:
     """Return a transcript as in JSON files and in the sidecar's API; times in seconds."""
-    words_by = transcript.words_by
+    words_by, likely = transcript.words_by, transcript.language_probability
     return {
         "segments": [
             segment_body(segment, transcript.name_of(segment.speaker))
@@ -95,6 +95,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
         "metadata": {
             "duration": round(transcript.duration, 3),
             "language": transcript.language,
+            **({"language_probability": likely} if likely is not None else {}),
             "model_precision": transcript.precision,
             "num_speakers": transcript.num_speakers,
             "engine": transcript.engine,
@@ -144,6 +145,8 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
         body["words_by"] = segment.words_by
     if segment.confidence:
         body["confidence"] = segment.confidence
+    if segment.no_speech_probability is not None:
+        body["no_speech_probability"] = segment.no_speech_probability
     if segment.language:
         body["language"] = segment.language
     if segment.flags:

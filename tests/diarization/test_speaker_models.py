@@ -66,9 +66,12 @@ def test_segmentation_equals_that_of_the_wheel(
 ) -> None:
     windows = np.stack([play[at : at + 160_000] for at in range(0, 160_000, 40_000)])[:, None]
     (expected,) = wheels_segmentation.run(None, {"waveforms": windows})
-    (found,) = models.segmentation.run(None, {"waveforms": windows})
+    found, no_speech = models.segmentation.run(None, {"waveforms": windows})
     assert np.array_equal(found, expected)
     assert found.any(axis=1).all(axis=0).any()
+    spoken = found.any(axis=2)
+    assert not spoken[no_speech > 0.5].any()
+    assert 0.0 <= no_speech[spoken].mean() < 0.2 < 0.7 < no_speech[~spoken].mean() <= 1.0
 
 
 def test_segmentation_computes_no_weights_at_a_call_unlike_the_wheels(tmp_path: Path) -> None:

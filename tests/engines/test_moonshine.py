@@ -193,6 +193,9 @@ def test_confidence_of_speech_is_above_that_of_reversed_speech(
 ) -> None:
     known, reversed_ = found_in_endgame.segments, transcript_of(events_of_backwards).segments
     assert {one.language for one in known} == {"en"}
+    no_speech = [one.no_speech_probability for one in known if one.no_speech_probability]
+    assert len(no_speech) == len(known), "of each segment"
+    assert 0.0 < min(no_speech) < np.median(no_speech) < 0.2
     for segment in known:
         sure = [word.confidence or 0.0 for word in segment.words]
         assert 0.0 < min(sure) <= (segment.confidence or 0.0) + 0.05
@@ -328,6 +331,7 @@ class RevisedDiarizer:
     """A diarizer that takes all speakers for one before ``revised_s``, and hears 10 s behind."""
 
     windows = 0
+    recent_windows = ()
 
     def __init__(self, turns: list[tuple[int, int, int]], revised_s: int) -> None:
         self._turns, self._revised_s, self._end_s = turns, revised_s, 0.0

@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from sidecar import errors
 from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.plugins.shared_jobs import job_rows
 from sidecar.storage.speaker_store import SpeakerSample
@@ -28,6 +29,8 @@ RECORD = """{"id": "a", "owner": "ada", "created": 5.0, "kept": true, "durable":
 SEGMENT = """{"start": 0.0, "end": 1.0, "text": "Hi", "speaker": 0, "flags": ["x"],
     "words": [{"start": 0.0, "end": 0.5, "text": "Hi", "confidence": 0.9}],
     "words_by": "aligned", "confidence": 0.8, "language": "en"}"""
+KNOWN_SEGMENT = SEGMENT[:-1] + ', "no_speech_probability": 0.04}'
+"""A segment as this release stores it: fields that have no value are left out."""
 FAILURE = '{"code": "internal", "detail": "d", "hint": "h", "retry_after": 3}'
 CHANGES = [
     '{"change": "begun", "anew": true}',
@@ -50,6 +53,12 @@ CHANGES = [
     '"notices": [{"code": "c", "message": "m"}], "voices": [{"speaker": 0, "seconds": 1.0, '
     '"person": "p", "name": "Ada", "likeness": 0.9, "print": {"vector": "AA", "seconds": 1.0}}], '
     '"prints": [null], "model": "m", "device": "cpu"}}, "processing_s": 0.5}',
+    f'{{"report": {{"event": "SegmentReady", "index": 0, "segment": {KNOWN_SEGMENT}}}, '
+    '"processing_s": 0.5}',
+    f'{{"report": {{"event": "Finished", "transcript": {{"segments": [{KNOWN_SEGMENT}], '
+    '"language": "en", "duration": 1.0, "engine": "e", "precision": "fp32", "diarized": true, '
+    '"notices": [], "voices": [], "prints": [], "model": "m", "device": "cpu", '
+    '"language_probability": 0.97}}, "processing_s": 0.5}',
 ]
 """Events as earlier releases stored them."""
 
@@ -63,6 +72,39 @@ def test_stored_job_is_read_and_written_as_before() -> None:
 def test_stored_event_is_read_and_written_as_before(stored: str) -> None:
     change = sqlite_event_log.parse_change(stored.encode())
     assert json.loads(sqlite_event_log.serialize_change(change)) == json.loads(stored)
+
+
+def with_unknown_field(values: object) -> object:
+    """The values, with a field in each object of them that no class has."""
+    if isinstance(values, dict):
+        return {"later": [1]} | {name: with_unknown_field(one) for name, one in values.items()}
+    return [with_unknown_field(one) for one in values] if isinstance(values, list) else values
+
+
+@pytest.mark.parametrize("stored", [one for one in CHANGES if "report" in one])
+def test_stored_result_of_later_release_is_read_without_what_it_adds(stored: str) -> None:
+    values = json.loads(stored)
+    event = values["report"].pop("event")
+    report = with_unknown_field(values["report"])
+    assert isinstance(report, dict)
+    if "state" in report:
+        report["state"] = values["report"]["state"]  # of the engine, whatever it is
+    later = json.dumps(values | {"report": report | {"event": event}}).encode()
+    change = sqlite_event_log.parse_change(later)
+    assert json.loads(sqlite_event_log.serialize_change(change)) == json.loads(stored)
+
+
+@pytest.mark.parametrize("place", ["options", "facts"])
+def test_stored_job_with_unknown_option_is_not_read(place: str) -> None:
+    record = json.loads(RECORD)
+    record[place]["later"] = 1
+    with pytest.raises(sqlite_event_log.UnreadableRecord):
+        sqlite_event_log.parse_record(json.dumps(record).encode())
+
+
+def test_event_of_worker_with_unknown_field_is_refused() -> None:
+    with pytest.raises(errors.EngineFailed):
+        transcript.from_wire({"event": "Progress", "audio_s_done": 1.0, "later": 1})
 
 
 def test_stored_sample_of_speaker_is_read_and_written_as_before() -> None:

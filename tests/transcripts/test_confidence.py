@@ -1,4 +1,4 @@
-"""Confidence of words and segments, and language of segments: on the wires, after cuts, edits."""
+"""Confidence of words and segments, language and probabilities: on the wires, after cuts, edits."""
 
 import json
 from dataclasses import replace
@@ -42,18 +42,33 @@ SURE = Segment(
     words_by="aligned",
     confidence=0.6,
     language="en",
+    no_speech_probability=0.04,
 )
-FOUND = Transcript((SURE, Segment(2.0, 3.0, "Hm.", 1)), "en", 3.0, "whisper", "fp32", diarized=True)
-BARE = replace(SURE, confidence=None, language="", words=(Word(0, 1, "Fail"), Word(1, 2, "again.")))
+FOUND = Transcript(
+    (SURE, Segment(2.0, 3.0, "Hm.", 1)),
+    "en",
+    3.0,
+    "whisper",
+    "fp32",
+    diarized=True,
+    language_probability=0.97,
+)
+BARE = replace(
+    SURE,
+    confidence=None,
+    language="",
+    words=(Word(0, 1, "Fail"), Word(1, 2, "again.")),
+    no_speech_probability=None,
+)
 
 
 def numbers(segment: Segment) -> list[object]:
     """All that `==` of a segment leaves out, and the language."""
     words = [word.confidence for word in segment.words]
-    return [segment.confidence, segment.language, *words]
+    return [segment.confidence, segment.language, segment.no_speech_probability, *words]
 
 
-SAID = [0.6, "en", 0.9, 0.4]
+SAID = [0.6, "en", 0.04, 0.9, 0.4]
 
 
 @pytest.mark.parametrize(
@@ -69,19 +84,21 @@ def test_confidence_survives_worker_wire_and_journal() -> None:
     for event in (Finished(FOUND), SegmentReady(0, SURE), ResumePoint(1.0, "x", (SURE,))):
         (again,) = {json.dumps(to_wire(from_wire(json.loads(json.dumps(to_wire(event))))))}
         assert again == json.dumps(to_wire(event))
-        assert '"confidence": 0.6, "language": "en"' in again
+        assert '"confidence": 0.6, "language": "en", "no_speech_probability": 0.04' in again
         assert '"text": "again.", "confidence": 0.4' in again
 
 
 def test_confidence_is_in_json_and_read_back_by_clients_and_fronts() -> None:
     body: dict[str, Any] = json.loads(render_transcript(FOUND, "json"))
     assert [one.get("confidence") for one in body["segments"]] == [0.6, None]
-    assert "language" not in body["segments"][1]
+    assert body["segments"][1].keys() == {"speaker", "start_time", "end_time", "text"}
+    assert body["metadata"]["language_probability"] == 0.97
+    assert convert_transcript(models.transcript_of(body)).language_probability == 0.97
     by_client = convert_transcript(models.transcript_of(body)).segments
     by_front = parse_sidecar_answer(body).segments
     for first, second in (by_client, by_front):
         assert numbers(first) == SAID
-        assert numbers(second) == [None, ""]
+        assert numbers(second) == [None, "", None]
 
 
 def test_formats_other_than_json_and_vtt_are_unchanged_by_confidence() -> None:
@@ -94,6 +111,7 @@ def test_verbose_json_has_mean_log_probability_of_segment_and_probability_of_wor
     both = OpenAIAnswerOptions(granularities=frozenset(OpenAIGranularity))
     body = verbose_body(FOUND, both, 0.0)
     assert [one["avg_logprob"] for one in body["segments"]] == [-0.511, 0.0]
+    assert [one["no_speech_prob"] for one in body["segments"]] == [0.04, 0.0]
     assert [one["probability"] for one in body["words"]] == [0.9, 0.4]
     bare = verbose_body(replace(FOUND, segments=(BARE,)), both, 0.0)
     assert not any("probability" in one for one in bare["words"])
@@ -104,6 +122,7 @@ def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
     piece = SpeechSegment(0, 0, 16_000, 16_000, end=48_000)
     assembler.add(piece)
     found = RecognitionHypothesis(SURE.text, SURE.words, language="en", likelihood=0.6)
+    found = replace(found, no_speech=0.04)
     assembler.set_final(piece, found, (), 0.0, 0.0)
     (final,) = assembler.due_events()
     assert isinstance(final, live_events.Final)
@@ -119,13 +138,13 @@ def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
 def test_segment_cut_at_speaker_border_has_confidence_of_its_words() -> None:
     turns = [SpeakerTurn(0.0, 1.0, 0), SpeakerTurn(1.0, 2.0, 1)]
     cut = attribute_words([SURE], turns)
-    assert [numbers(one) for one in cut] == [[0.9, "en", 0.9], [0.4, "en", 0.4]]
+    assert [numbers(one) for one in cut] == [[0.9, "en", 0.04, 0.9], [0.4, "en", 0.04, 0.4]]
     assert [one.confidence for one in attribute_words([BARE], turns)] == [None, None]
     assert numbers(*attribute_words([SURE], turns[:1])) == SAID
 
 
 def test_rewritten_segment_has_confidence_of_kept_words_only() -> None:
-    assert numbers(replace_segment_text(SURE, "Fail better.")) == [None, "en", 0.9, None]
+    assert numbers(replace_segment_text(SURE, "Fail better.")) == [None, "en", None, 0.9, None]
 
 
 def test_positions_of_content_in_json_skip_escapes() -> None:

@@ -44,6 +44,7 @@
  * @property {string[]} [flags]
  * @property {string} [name] who that is, where somebody was recognised
  * @property {number} [confidence] up to 1, where the engine says
+ * @property {number} [no_speech_probability] that nobody speaks in it, where the engine says
  * @property {string} [language]
  */
 
@@ -53,6 +54,7 @@
  * @typedef {object} Metadata
  * @property {number} duration
  * @property {string} language
+ * @property {number} [language_probability] where it was detected
  * @property {number} processing_time
  * @property {string} model_precision
  * @property {number} num_speakers

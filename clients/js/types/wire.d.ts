@@ -105,6 +105,10 @@ export type Segment = {
      * up to 1, where the engine says
      */
     confidence?: number | undefined;
+    /**
+     * that nobody speaks in it, where the engine says
+     */
+    no_speech_probability?: number | undefined;
     language?: string | undefined;
 };
 /**
@@ -113,6 +117,10 @@ export type Segment = {
 export type Metadata = {
     duration: number;
     language: string;
+    /**
+     * where it was detected
+     */
+    language_probability?: number | undefined;
     processing_time: number;
     model_precision: string;
     num_speakers: number;

@@ -167,6 +167,9 @@ pub struct Segment {
     /// How sure the engine was, up to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
+    /// Probability that nobody speaks in it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_speech_probability: Option<f64>,
     /// Its language, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -187,6 +190,9 @@ pub struct Metadata {
     pub duration: f64,
     /// Language tag.
     pub language: String,
+    /// Probability of that language, if it was detected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language_probability: Option<f64>,
     /// How many speak.
     pub num_speakers: u32,
     /// Which engine transcribed it.

@@ -162,4 +162,5 @@ class WhisperEngine(LiveSessions):
             language=heard.language or "",
             sure=spoken and heard.sure,
             likelihood=heard.confidence,
+            no_speech=heard.no_speech,
         )

@@ -131,7 +131,8 @@ class WhisperResult:
     ``language``: `None` if there is no speech. ``tokens``: number of generated tokens.
     ``truncated``: by the limit of tokens. ``lost_s``: start of a repetition loop; `None` if there
     is none. ``retried``: the model looped, and recovered. ``text``: text of the whole window.
-    ``confidence``: of its tokens; `None` if some were cut.
+    ``confidence``: of its tokens; `None` if some were cut. ``no_speech``: the probability that it
+    has no speech, and ``likely`` that of the ``language``; `None` if it was not detected.
     """
 
     words: tuple[Word, ...]
@@ -143,6 +144,8 @@ class WhisperResult:
     retried: bool = False
     text: str = ""
     confidence: float | None = None
+    no_speech: float | None = None
+    likely: float | None = None
 
 
 class WhisperRecognizer:
@@ -176,7 +179,7 @@ class WhisperRecognizer:
         features = whisper.feature_extractor(samples)[..., :-1]
         frames = features.shape[-1]
         encoded = whisper.encode(pad_or_trim(features, WINDOW_FRAMES))
-        language, sure = self._language(encoded, request, before)
+        language, sure, likely_language = self._language(encoded, request, before)
         if not self.knows(language):
             raise LanguageUnsupported(
                 f"This Whisper model does not support the language '{language}'.",
@@ -195,12 +198,13 @@ class WhisperRecognizer:
         ladder = [request.temperature, *(one for one in more if one > request.temperature)]
         tokens: list[int] = []
         kept: int | None = None
-        ended, tried, likely = False, 0, 0.0
+        ended, tried, likely, no_speech = False, 0, 0.0, 0.0
         for temperature in ladder:
             answer = self._answer(encoded, prompt, tokenizer, temperature, limit, request.beams)
             tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
             likely = answer.scores[0] * count / (count + 1)
-            if is_silence(answer.no_speech_prob, likely):
+            no_speech = answer.no_speech_prob
+            if is_silence(no_speech, likely):
                 return WhisperResult((), None, tokens=count)
             ended = count < limit
             cut_short = request.max_tokens is not None and limit < room
@@ -223,6 +227,8 @@ class WhisperRecognizer:
             kept is None and tried > 0,
             tokenizer.decode(text_tokens).strip(),
             mean_confidence([likely]) if kept is None else None,
+            round(no_speech, 3),
+            likely_language,
         )
 
     def knows(self, language: str) -> bool:
@@ -231,16 +237,17 @@ class WhisperRecognizer:
 
     def _language(
         self, encoded: Any, request: WhisperRequest, before: str | None
-    ) -> tuple[str, bool]:
+    ) -> tuple[str, bool, float | None]:
+        """Return the language, whether it is certain, and its probability if it was detected."""
         if not self.multilingual:
-            return "en", True
+            return "en", True, None
         if request.language is not None:
-            return request.language, True
-        token, likely = self._whisper.model.detect_language(encoded)[0][0]
-        language = token[2:-2]
+            return request.language, True, None
+        found = {token[2:-2]: one for token, one in self._whisper.model.detect_language(encoded)[0]}
+        language, likely = next(iter(found.items()))  # the most likely one comes first
         if before not in (None, language) and likely < MIN_CHANGE_PROBABILITY:
-            return before, False
-        return language, likely >= MIN_LANGUAGE_PROBABILITY
+            return before, False, round(found.get(before, 0.0), 3)
+        return language, likely >= MIN_LANGUAGE_PROBABILITY, round(likely, 3)
 
     def _answer(
         self,

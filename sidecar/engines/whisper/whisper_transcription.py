@@ -235,6 +235,8 @@ class WhisperTranscription:
         """Position up to which all windows are recognized."""
         self._ready = 0
         self._languages: Counter[str] = Counter()
+        self._likely: dict[str, float] = {}
+        """Sums of the probabilities of languages, with the weights of `_languages`."""
         self._last: str | None = None
         self._tokens = 0
         self._done_s = 0.0
@@ -343,9 +345,17 @@ class WhisperTranscription:
                     one = _segment(own, result.language or "")
                     beside += [replace(one, start=turn.start, end=turn.end, speaker=turn.label)]
         self._heard_s = window.end_s
-        found = segments_of(words, result.language or "")
+        beside = [replace(one, no_speech_probability=result.no_speech) for one in beside]
+        found = [
+            replace(one, no_speech_probability=result.no_speech)
+            for one in segments_of(words, result.language or "")
+        ]
         if result.language is not None and words:
-            self._languages[result.language] += round(100 * window.length_s)
+            hundredths = round(100 * window.length_s)
+            self._languages[result.language] += hundredths
+            if result.likely is not None:
+                likely = self._likely.get(result.language, 0.0)
+                self._likely[result.language] = likely + result.likely * hundredths
             self._last = result.language if result.sure else self._last
         if lost_s is not None:
             self._lost_s += max(0.0, window.end_s - lost_s)
@@ -425,4 +435,9 @@ class WhisperTranscription:
             diarized=self._options.diarize,
             notices=tuple(self._notices.values()),
             model=self._recognizer.name,
+            language_probability=(
+                round(self._likely[language] / self._languages[language], 3)
+                if language in self._likely
+                else None
+            ),
         )

@@ -100,7 +100,8 @@ class RecognitionHypothesis:
     available. ``language``: '' if the engine does not report it; ``sure``: it is certain, so that
     the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
     context of the next segment. ``confidence``: of an engine for one language only.
-    ``likelihood``: the confidence of a `Segment`, of any engine. ``earlier``: of an engine that
+    ``likelihood`` and ``no_speech``: the confidence of a `Segment`, of any engine, and its
+    probability of no speech. ``earlier``: of an engine that
     tells speakers apart, the turns of other speakers before this text, each with its end in
     samples of the session. ``unheard``: recognition was stopped before the end of the audio.
     """
@@ -114,6 +115,7 @@ class RecognitionHypothesis:
     tokens: tuple[int, ...] = ()
     confidence: Confidence = field(default_factory=Confidence)
     likelihood: float | None = None
+    no_speech: float | None = None
     earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
     unheard: bool = False
 

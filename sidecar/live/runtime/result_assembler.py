@@ -108,6 +108,7 @@ class ResultAssembler:
             words_by=hypothesis.words_by if words else "",
             confidence=hypothesis.likelihood,
             language=hypothesis.language,
+            no_speech_probability=hypothesis.no_speech,
         )
         if hypothesis.sure and hypothesis.text:
             self.sure_language = hypothesis.language

@@ -82,7 +82,7 @@ def verbose_body(
                 "temperature": temperature,
                 "avg_logprob": round(math.log(segment.confidence or 1.0), 3),
                 "compression_ratio": round(compression_ratio(segment.text), 3),
-                "no_speech_prob": 0.0,
+                "no_speech_prob": segment.no_speech_probability or 0.0,
             }
             for number, segment in enumerate(spoken_segments(transcript))
         ]

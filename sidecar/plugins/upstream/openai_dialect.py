@@ -208,7 +208,10 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
         speaker = one.get("speaker")
         number = names.setdefault(speaker, len(names)) if isinstance(speaker, str) else None
         text, by = str(one["text"]).strip(), WORDS_BY_SERVER if inside else ""
-        segments.append(Segment(start, end, text, number, tuple(inside), words_by=by))
+        segment = Segment(start, end, text, number, tuple(inside), words_by=by)
+        # 0 is also what servers say that do not know it
+        no_speech = upstream_dialect.parse_probability(one.get("no_speech_prob")) or None
+        segments.append(replace(segment, no_speech_probability=no_speech))
     return UpstreamAnswer(tuple(segments), diarized=diarized, language=language)
 
 

@@ -199,6 +199,7 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         words_by=by if words else "",
         confidence=_confidence(one),
         language=str(one.get("language") or ""),
+        no_speech_probability=upstream_dialect.parse_probability(one.get("no_speech_probability")),
     )
 
 

@@ -29,6 +29,12 @@ PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, Ty
 FLAC = "audio/flac"
 
 
+def parse_probability(value: object) -> float | None:
+    """Return a number from 0 to 1 of an answer with three digits; None for all else."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    return round(float(value), 3) if known else None  # type: ignore[arg-type]
+
+
 class FailureStep(Enum):
     """Next step after a chunk failed."""
 

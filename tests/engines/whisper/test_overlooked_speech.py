@@ -86,7 +86,7 @@ def told_by(turns: list[Span], written: list[Span], **options: Any) -> list[Tran
         return WhisperResult(tuple(one if len(audio) > 5 * SAMPLE_RATE else other), "en")
 
     speakers = [SpeakerTurn(*turn, label) for label, turn in enumerate(turns)]
-    follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len)
+    follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len, recent_windows=())
     follower.finish = lambda: setattr(follower, "final_s", inf)
     follower.identified = lambda found, _: found
     follower.found = WindowSpeakers()

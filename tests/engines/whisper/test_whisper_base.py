@@ -75,6 +75,9 @@ def test_english_recording_has_at_most_two_wrong_words_also_where_it_turns_quiet
     assert wrong_words(found, f"{BECKETT} {BECKETT}") <= 2
     assert found.language == "en"
     assert {one.language for one in found.segments} == {"en"}
+    assert (found.language_probability or 0.0) > 0.9
+    assert all(0.0 <= (one.no_speech_probability or 0.0) < 0.5 for one in found.segments)
+    assert any(one.no_speech_probability for one in found.segments)
     for segment in found.segments:
         sure = [word.confidence or 0.0 for word in segment.words]
         assert 0.0 < min(sure) <= (segment.confidence or 0.0) <= max(sure) <= 1.0

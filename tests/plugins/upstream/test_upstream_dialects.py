@@ -299,6 +299,24 @@ def test_confidence_of_an_upstream_is_between_0_and_1_or_none(
     assert (only.confidence, only.language) == (found, "")
 
 
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [(0.1234, 0.123), (1, 1.0), (0.0, None), *((bad, None) for bad in (-1, 5, nan, "1", True))],
+)
+def test_no_speech_probability_of_an_openai_server_is_between_0_and_1_or_none(
+    told: object, found: float | None
+) -> None:
+    segment = {"start": 1.0, "end": 2.0, "text": "Yes.", "no_speech_prob": told}
+    (only,) = parse_openai_answer({"text": "Yes.", "segments": [segment]}, 3.0).segments
+    assert only.no_speech_probability == found
+
+
+def test_no_speech_probability_of_a_front_is_that_of_its_upstream() -> None:
+    segment = {"start_time": 1.0, "end_time": 2.0, "text": "Yes.", "no_speech_probability": 0.0}
+    whole = {"segments": [segment], "metadata": {"diarized": False}}
+    assert parse_sidecar_answer(whole).segments[0].no_speech_probability == 0.0
+
+
 def test_error_within_a_stream_decides_like_a_status() -> None:
     problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
     for said, step in (

@@ -29,7 +29,8 @@ class Word:
 class Segment:
     """One stretch of speech by one speaker (`Speaker_0`); times in seconds. ``name``: who that
     is, if somebody was recognised or called so. ``confidence``: as of a word. ``language``: a
-    language tag, '' where it is not known."""
+    language tag, '' where it is not known. ``no_speech_probability``: that nobody speaks in it,
+    None where the engine does not say."""
 
     start: float
     end: float
@@ -41,6 +42,7 @@ class Segment:
     name: Optional[str] = None
     confidence: Optional[float] = None
     language: str = ""
+    no_speech_probability: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Warning:
 @dataclass(frozen=True)
 class Transcript:
     """Who said what, and when. ``duration`` in seconds of audio; ``precision``: what was used;
-    ``model``: which one, where the engine may have one of several."""
+    ``model``: which one, where the engine may have one of several. ``language_probability``: of a
+    language that was detected."""
 
     segments: Tuple[Segment, ...]
     language: str
@@ -66,6 +69,7 @@ class Transcript:
     warnings: Tuple[Warning, ...] = ()
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     model: str = ""
+    language_probability: Optional[float] = None
 
     @property
     def text(self) -> str:
@@ -217,6 +221,7 @@ def segment_of(body: Mapping[str, Any]) -> Segment:
         name=None if body.get("name") is None else str(body["name"]),
         confidence=body.get("confidence"),
         language=str(body.get("language", "")),
+        no_speech_probability=body.get("no_speech_probability"),
     )
 
 
@@ -241,6 +246,7 @@ def transcript_of(body: Mapping[str, Any]) -> Transcript:
             ),
             raw=body,
             model=str(about.get("model", "")),
+            language_probability=about.get("language_probability"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("transcript", error) from None

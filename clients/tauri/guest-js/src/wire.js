@@ -23,10 +23,10 @@
  *
  * One stretch of speech by one speaker (`Speaker_0`); `name` if it is an enrolled one. Times in seconds.
  * @typedef {{ speaker: string, name?: string, start_time: number, end_time: number, text: string,
- *   words?: Word[], confidence?: number, language?: string }} Segment
+ *   words?: Word[], confidence?: number, no_speech_probability?: number, language?: string }} Segment
  *
- * @typedef {{ duration: number, language: string, num_speakers: number, engine: string,
- *   model_precision: string, warnings: { code: string, message: string }[] }} Metadata
+ * @typedef {{ duration: number, language: string, language_probability?: number, num_speakers: number,
+ *   engine: string, model_precision: string, warnings: { code: string, message: string }[] }} Metadata
  *
  * @typedef {{ segments: Segment[], metadata: Metadata }} Transcript
  *

@@ -70,6 +70,7 @@ export type Segment = {
     text: string;
     words?: Word[];
     confidence?: number;
+    no_speech_probability?: number;
     language?: string;
 };
 /**
@@ -78,6 +79,7 @@ export type Segment = {
 export type Metadata = {
     duration: number;
     language: string;
+    language_probability?: number;
     num_speakers: number;
     engine: string;
     model_precision: string;
