@@ -23,6 +23,22 @@ def test_links_to_files_exist(document: Path) -> None:
     assert missing == []
 
 
+@for_each("document", sorted((ROOT / "docs").rglob("*.md")))
+def test_links_to_pages_lead_to_pages_of_the_site(document: Path) -> None:
+    """`make docs` refuses others; the README alone is known to it. To a folder they are allowed."""
+    links = re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", document.read_text())
+    pages = [(document.parent / link).resolve() for link in links]
+    site = ROOT / "docs", ROOT / "README.md"
+    assert [page for page in pages if not any(page.is_relative_to(one) for one in site)] == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    navigation = (ROOT / "zensical.toml").read_text()
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    decisions = {page for page in pages if page.startswith("decisions/")} - {"decisions/README.md"}
+    assert [page for page in sorted(pages - decisions) if f'"{page}"' not in navigation] == []
+
+
 def _anchors(document: Path) -> set[str]:
     """Return the anchors of the headings, as GitHub makes them; a repeated one gets a number."""
     text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
