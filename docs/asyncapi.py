@@ -22,7 +22,7 @@ def asyncapi() -> str:
     messages: dict[str, Any] = {
         SOUND: {
             "contentType": "application/octet-stream",
-            "summary": "Samples, mono, little-endian, as `begin` says; a binary frame.",
+            "summary": "Little-endian samples, as `begin` says; a binary frame.",
             "payload": {"type": "string", "format": "binary"},
         }
     }

@@ -79,7 +79,13 @@ class LiveEventMessage(LiveMessage):
     number: int
 
 
-class LiveSpeechMessage(LiveEventMessage):
+class LiveChannelMessage(LiveEventMessage):
+    """Something in one of two channels; `channel` is omitted in a session with one."""
+
+    channel: int | None = Field(None, description="From 0.")
+
+
+class LiveSpeechMessage(LiveChannelMessage):
     """Start or end of speech, or a cancelled turn."""
 
     type: Literal["speech_started", "speech_stopped", "turn_dropped"]
@@ -87,7 +93,7 @@ class LiveSpeechMessage(LiveEventMessage):
     at: float
 
 
-class LivePartialMessage(LiveEventMessage):
+class LivePartialMessage(LiveChannelMessage):
     """Partial text of an open segment; `stable` does not change before its final."""
 
     type: Literal["partial"]
@@ -100,7 +106,7 @@ class LivePartialMessage(LiveEventMessage):
     tail: str
 
 
-class LiveFinalMessage(LiveEventMessage):
+class LiveFinalMessage(LiveChannelMessage):
     """Final segment; its speaker may still be revised, and is known if `diarized`."""
 
     type: Literal["final"]
@@ -113,7 +119,7 @@ class LiveFinalMessage(LiveEventMessage):
     work_s: float
 
 
-class LiveTurnEndedMessage(LiveEventMessage):
+class LiveTurnEndedMessage(LiveChannelMessage):
     """End of a turn: all its segments were sent."""
 
     type: Literal["turn_ended"]
@@ -133,7 +139,7 @@ class LiveSpeakersRevisedMessage(LiveEventMessage):
     names: dict[str, str | None] | None = None
 
 
-class LiveNoticeMessage(LiveEventMessage):
+class LiveNoticeMessage(LiveChannelMessage):
     """Notice, about a turn if it concerns one."""
 
     type: Literal["notice"]

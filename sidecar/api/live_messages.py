@@ -15,14 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from sidecar.audio import codecs
 from sidecar.errors import FieldInvalid, MessageInvalid, SidecarError
 from sidecar.interfaces import live_events, live_options
+from sidecar.interfaces.engine_interface import ChannelMode
 from sidecar.interfaces.language_tags import printable_text
 from sidecar.interfaces.request_options import (
     MAX_PROMPT_CHARACTERS,
     did_you_mean,
+    parse_channel_names,
     split_hotwords,
 )
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
+from sidecar.transcripts.channel_merge import channel_name
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
 EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
@@ -43,7 +46,10 @@ engines need are sent to no client."""
 def event_message(numbered: NumberedEvent) -> str:
     """Return the message of an event that has a type in `EVENT_TYPES`."""
     event = numbered.event
-    return message(EVENT_TYPES[type(event)], number=numbered.number, **_body(event))
+    body = _body(event)
+    if numbered.channel is not None:
+        body["channel"] = numbered.channel
+    return message(EVENT_TYPES[type(event)], number=numbered.number, **body)
 
 
 def message(kind: str, **body: Any) -> str:
@@ -172,7 +178,8 @@ class LiveBeginRequest(LiveOptionsRequest):
     """First message of a connection: starts a session, or with ``after`` resumes one.
 
     ``session``: the client's id of it; ``after``: the last event that the client received, 0 if
-    none. ``encoding``: of samples, or ``opus``: a packet in each message.
+    none. ``encoding``: of samples, or ``opus``: a packet in each message. ``channels``: 2 for
+    interleaved samples, left first; ``channel_names``: theirs, between commas.
     """
 
     type: Literal["begin"]
@@ -180,6 +187,8 @@ class LiveBeginRequest(LiveOptionsRequest):
     after: live_options.SequenceNumber | None = None
     encoding: Literal["pcm16", "float32", "opus"] = "pcm16"
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
+    channels: Literal[1, 2] = 1
+    channel_names: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
 
     @property
     def counted_rate(self) -> int:
@@ -193,6 +202,23 @@ class LiveBeginRequest(LiveOptionsRequest):
         if self.rate not in (None, codecs.OPUS_RATE):
             raise FieldInvalid(f"'rate' of Opus is {codecs.OPUS_RATE}.")
         return codecs.OPUS_RATE
+
+    @property
+    def names_of_channels(self) -> tuple[str, ...]:
+        """Return the names of both channels; none of a single one.
+
+        Raises:
+            errors.FieldInvalid: there are more names than channels, or names of a single one.
+        """
+        names = parse_channel_names(self.channel_names, ChannelMode.SEPARATE)
+        if self.channels == 1 and not names:
+            return ()
+        if self.channels == 1 or len(names) > self.channels:
+            raise FieldInvalid(
+                f"'channel_names' has {len(names)} names, and 'channels' is {self.channels}.",
+                hint="Send 'channels' with the value 2, and at most a name for each.",
+            )
+        return tuple(channel_name(one, self.channels, names) for one in range(self.channels))
 
 
 class LiveChangeRequest(LiveOptionsRequest):

@@ -62,10 +62,17 @@ async def serve_live_connection(
     """
     begin = await _read_begin(socket)
     rate = begin.counted_rate
-    decoder = await ThreadLimiter("opus", 1).run(OpusDecoder) if begin.encoding == OPUS else None
+    decoder = None
+    if begin.encoding == OPUS:
+        decoder = await ThreadLimiter("opus", 1).run(OpusDecoder, begin.channels)
     session = await _session(socket, service, begin)
     taken, done = session.taken, False
     try:
+        if session.channels != begin.channels:
+            raise errors.FieldInvalid(
+                f"The session has {session.channels} channels, and 'channels' is {begin.channels}.",
+                hint="Resume a session with the encoding, rate and channels that it began with.",
+            )
         async with session.connection_lock:  # the previous one has stopped: `began` counts it all
             connection = _LiveConnection(socket, session, begin, rate, decoder)
             await socket.send(connection.began(service))
@@ -107,7 +114,10 @@ async def _session(
 ) -> Session:
     if begin.after is None:
         options = begin.upon(LiveOptions())
-        return service.live.open(socket.identity, options, begin.session, wire="live")
+        names = begin.names_of_channels
+        return service.live.open(
+            socket.identity, options, begin.session, wire="live", channel_names=names
+        )
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")
     return service.live.find(socket.identity, begin.session)
@@ -131,7 +141,7 @@ class _LiveConnection:
     ) -> None:
         self._socket, self._session, self._begin = socket, session, begin
         self._rate, self._decoder = rate, decoder
-        width = SampleEncoding(begin.encoding).width if decoder is None else 0
+        width = SampleEncoding(begin.encoding).width * begin.channels if decoder is None else 0
         uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
         self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
         self._heard_s, self._finished = session.event_log.heard_s, False

@@ -102,13 +102,14 @@ MAX_OPUS_PACKET_BYTES = 61_298
 
 
 class OpusDecoder:
-    """Decoder of one stream, packet by packet. The first import is slow: not for the event loop.
+    """Decoder of one stream of one or two ``channels``, packet by packet. The first import is slow:
+    not for the event loop.
 
     Raises:
         errors.EncodingUnavailable: the package is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
         try:
             import av
             from av.audio.codeccontext import AudioCodecContext
@@ -118,10 +119,11 @@ class OpusDecoder:
         self._av: Any = av
         self._context: AudioCodecContext = AudioCodecContext.create("libopus", "r")
         self._context.sample_rate = OPUS_RATE
-        self._context.layout = "mono"
+        self._context.layout = "mono" if channels == 1 else "stereo"
+        self._frame_bytes = SAMPLE_BYTES * channels
 
     def samples(self, packet: bytes) -> bytes:
-        """Return the samples of one packet: pcm16, mono, at `OPUS_RATE`.
+        """Return the samples of one packet: pcm16, interleaved, at `OPUS_RATE`.
 
         Raises:
             errors.SoundInvalid: it is not a packet.
@@ -134,7 +136,7 @@ class OpusDecoder:
             frames = self._context.decode(self._av.Packet(packet))
         except self._av.error.FFmpegError:
             raise errors.SoundInvalid("A message is not an Opus packet.", hint=_OPUS_HINT) from None
-        return b"".join(bytes(one.planes[0])[: 2 * one.samples] for one in frames)
+        return b"".join(bytes(one.planes[0])[: self._frame_bytes * one.samples] for one in frames)
 
 
 class EncodedFormat(StrEnum):

@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,19 +167,20 @@ def check_recording(path: Path) -> None:
         probe_audio(source.fd, LONGEST_S)
 
 
-async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
+async def stream_file(path: Path, pace: float, channels: int) -> AsyncGenerator[bytes, None]:
     """Yield a recording as pcm16 at `LIVE_RATE`, at ``pace`` times real time; 0: without pauses.
+    Two ``channels`` are interleaved; for one they are mixed.
 
     Raises:
         errors.SidecarError: it is no recording, or does not exist.
     """
     loop = asyncio.get_running_loop()
-    pieces = _decoded(path)
+    pieces = _decoded(path, channels)
     sent, began = 0, loop.time()
     try:
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
-            sent += len(piece) // 2
+            sent += len(piece) // 2 // channels
             if pace:
                 await asyncio.sleep(began + sent / LIVE_RATE / pace - loop.time())
     finally:
@@ -187,29 +188,30 @@ async def stream_file(path: Path, pace: float) -> AsyncGenerator[bytes, None]:
             pieces.close()
 
 
-async def stream_stdin(rate: int) -> AsyncIterator[bytes]:
-    """Yield raw pcm16 from standard input, as it arrives."""
-    samples = WholeSamples()
-    async for raw in read_stdin(round(PIECE_S * rate) * 2):
+async def stream_stdin(rate: int, channels: int) -> AsyncIterator[bytes]:
+    """Yield raw pcm16 from standard input, as it arrives; of two channels interleaved."""
+    samples = WholeSamples(2 * channels)
+    async for raw in read_stdin(round(PIECE_S * rate) * 2 * channels):
         if whole := samples.add(raw):
             yield whole
 
 
 def open_input(
-    file: Path | None, device: str | None, pace: float = 1.0
+    file: Path | None, device: str | None, pace: float = 1.0, channels: int = 1
 ) -> tuple[int, AsyncGenerator[bytes, None]]:
-    """Return the sample rate in Hz and the audio of a recording at ``pace``, else of a microphone.
+    """Return the sample rate in Hz and the audio of a recording at ``pace``, else of a microphone;
+    two ``channels`` are interleaved.
 
     Raises:
         errors.SidecarError: as `check_recording` and `_open_microphone`.
     """
     if file is None:
-        return _open_microphone(device)
+        return _open_microphone(device, channels)
     check_recording(file)
-    return LIVE_RATE, stream_file(file, pace)
+    return LIVE_RATE, stream_file(file, pace, channels)
 
 
-def _open_microphone(device: str | None) -> tuple[int, AsyncGenerator[bytes, None]]:
+def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGenerator[bytes, None]]:
     """Return the sample rate and the endless audio of an input device of this machine, by its
     number or a part of its name; `None`: the system's default.
 
@@ -235,8 +237,9 @@ def _open_microphone(device: str | None) -> tuple[int, AsyncGenerator[bytes, Non
 
         try:
             block = round(PIECE_S * rate)
+            form = MONO_16_BIT | {"channels": channels}
             stream = library.RawInputStream(
-                samplerate=rate, blocksize=block, device=key, callback=take, **MONO_16_BIT
+                samplerate=rate, blocksize=block, device=key, callback=take, **form
             )
         except library.PortAudioError as error:
             raise errors.MicrophoneUnavailable(
@@ -305,15 +308,27 @@ def level_meter(loud: float) -> str:
     return "█" * filled + "·" * (METER - filled)
 
 
-def _decoded(path: Path) -> Generator[bytes, None, None]:
-    """Yield the chunks of a recording as pcm16."""
-    from sidecar.audio.audio_decoder import equal_blocks, open_audio, probe_audio
+def _decoded(path: Path, channels: int) -> Generator[bytes, None, None]:
+    """Yield the chunks of a recording as pcm16. Each of two channels is decoded for itself."""
+    import numpy as np
 
-    with open_file(path) as source:
-        facts = probe_audio(source.fd, LONGEST_S)
-        with open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S) as audio:
-            for block in equal_blocks(audio, round(PIECE_S * LIVE_RATE)):
-                yield (block.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
+    from sidecar.audio.audio_decoder import equal_blocks, open_audio, probe_audio
+    from sidecar.audio.channel_survey import ChannelSurvey
+    from sidecar.audio.channels import SelectedChannel
+
+    with ExitStack() as stack:
+        blocks = []
+        for channel in range(channels):
+            source = stack.enter_context(open_file(path))
+            facts = probe_audio(source.fd, LONGEST_S)
+            mixer = None if channels == 1 else SelectedChannel(channel, ChannelSurvey(channels))
+            audio = stack.enter_context(
+                open_audio(source.fd, facts, rate=LIVE_RATE, max_s=LONGEST_S, channel=mixer)
+            )
+            blocks.append(equal_blocks(audio, round(PIECE_S * LIVE_RATE)))
+        for frames in zip(*blocks, strict=True):
+            samples = np.stack(frames, axis=1)
+            yield (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
 
 
 async def read_stdin(most: int) -> AsyncIterator[bytes]:

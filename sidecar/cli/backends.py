@@ -211,8 +211,8 @@ async def open_backend(
 
 @dataclass(frozen=True, slots=True)
 class LiveBackend:
-    """One live session, in this process or of a service: functions that send audio (mono pcm16),
-    that end it, and that yield the events up to the summary. The last raises a `SidecarError` if
+    """One live session, in this process or of a service: functions that send audio (pcm16), that
+    end it, and that yield the events up to the summary. The last raises a `SidecarError` if
     the session ends otherwise."""
 
     send: Callable[[bytes], Awaitable[None]]
@@ -225,7 +225,7 @@ async def open_live_backend(
     target: ServiceTarget, rate: int, options: Mapping[str, Any]
 ) -> AsyncGenerator[LiveBackend, None]:
     """Open a live session of pcm16 at ``rate`` Hz on the service of ``target``, or in this process
-    if it names no server; ``options``: fields of `LiveOptionsRequest`.
+    if it names no server; ``options``: fields of `LiveBeginRequest`.
 
     Raises:
         errors.SidecarError: the service does not answer, or has no live engine.
@@ -236,13 +236,14 @@ async def open_live_backend(
         async with client_of(target) as client, client.live(rate=rate, **options) as live:
             yield LiveBackend(live.send, live.finish, partial(live_events_of, live))
         return
-    from sidecar.api.live_messages import LiveOptionsRequest
+    from sidecar.api.live_messages import LiveBeginRequest
 
     # The only client is in this process: it does not reconnect, so it needs no grace.
     async with own_service(live_grace=0.0) as service:
         await service.open()
-        live_options = LiveOptionsRequest(**options).upon(LiveOptions())
-        session = service.live.open(ANONYMOUS, live_options)
+        begin = LiveBeginRequest(type="begin", **options)
+        names = begin.names_of_channels
+        session = service.live.open(ANONYMOUS, begin.upon(LiveOptions()), channel_names=names)
 
         async def finish() -> None:
             session.finish()

@@ -53,6 +53,9 @@ ChannelsOption = Annotated[
         autocompletion=lambda: list(ChannelMode),
     ),
 ]
+ChannelNamesOption = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Name separate channels, in their order.")
+]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 

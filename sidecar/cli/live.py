@@ -15,10 +15,20 @@ import typer
 from sidecar import errors
 from sidecar.cli import audio_input, output
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
-from sidecar.cli.common_options import DiarizeOption, LanguageOption, WordsOption, argument, option
+from sidecar.cli.common_options import (
+    ChannelNamesOption,
+    ChannelsOption,
+    DiarizeOption,
+    LanguageOption,
+    WordsOption,
+    argument,
+    option,
+)
 from sidecar.concurrency import running
+from sidecar.interfaces.engine_interface import ChannelMode
 from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
 from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.interfaces.request_options import parse_channel_names, parse_choice
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
@@ -69,6 +79,8 @@ class LiveCommandOptions:
         None, "Show partial results (default), or not.", "--partials/--no-partials"
     )
     words: WordsOption = None
+    channels: ChannelsOption = None
+    channel_names: ChannelNamesOption = None
     prompt: str | None = option(
         None, "Describe the recording: topic, names, terms.", metavar="TEXT"
     )
@@ -79,13 +91,25 @@ class LiveCommandOptions:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the fields of `LiveOptionsRequest` that are given."""
+        """Return the fields of `LiveBeginRequest` that are given."""
         unasked = True if self.format in transcript_formats.SUBTITLES else None
-        as_said = "language", "diarize", "partials", "prompt", "hotwords"
+        as_said = "language", "diarize", "partials", "prompt", "hotwords", "channel_names"
         given = {name: getattr(self, name) for name in as_said}
         given["words"] = unasked if self.words is None else self.words
         given["keep"] = self.keep or None
+        given["channels"] = self.channel_count if self.channel_count > 1 else None
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def channel_count(self) -> int:
+        """Return the channels of the audio that is sent.
+
+        Raises:
+            errors.FieldInvalid: `channels` or its names are not possible.
+        """
+        mode = parse_choice("channels", self.channels, ChannelMode.MIX)
+        parse_channel_names(self.channel_names, mode)
+        return 1 if mode is ChannelMode.MIX else 2
 
 
 def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:
@@ -201,6 +225,7 @@ def run(options: LiveCommandOptions) -> int:
     * `vibevoice-asr live --devices`
     * `vibevoice-asr live --device 3 --language en --format srt --output talk.srt`
     * `vibevoice-asr live recording.wav --format jsonl --server http://127.0.0.1:8765`
+    * `vibevoice-asr live call.wav --channels separate --channel-names "Agent, Caller"`
     * `arecord -q -t raw -f S16_LE -r 16000 -c 1 | vibevoice-asr live -`
     """
     if options.devices:
@@ -210,16 +235,17 @@ def run(options: LiveCommandOptions) -> int:
         raise typer.BadParameter("--device goes without FILE.")
     if options.format != "jsonl":
         transcript_formats.formatter_of(options.format)
+    channels = options.channel_count
     if options.keep and options.target.server is None:
         raise errors.FieldInvalid(
             "--keep requires a running service: the one that this command starts ends with it.",
             hint="Name a running service with --server.",
         )
-    return asyncio.run(_run(options))
+    return asyncio.run(_run(options, channels))
 
 
-async def _run(options: LiveCommandOptions) -> int:
-    rate, audio = _audio_of(options)
+async def _run(options: LiveCommandOptions, channels: int) -> int:
+    rate, audio = _audio_of(options, channels)
     name = Path(options.source).stem if options.source and options.source != PIPE else "live"
     text: list[str] = []
     write_now = text.append if options.output is not None else output.print_text
@@ -229,7 +255,8 @@ async def _run(options: LiveCommandOptions) -> int:
             aclosing(audio),
             open_live_backend(options.target, rate, options.options) as backend,
         ):
-            shown, labels = options.output is None, options.diarize is not False
+            shown = options.output is None
+            labels = channels > 1 or options.diarize is not False
             with open_live_display(options.format, write_now, shown=shown, labels=labels) as show:
                 summary, wrong = await _listen(backend, audio, show, ended)
     transcript = summary.transcript
@@ -253,11 +280,11 @@ async def _run(options: LiveCommandOptions) -> int:
     return int(wrong is not None)
 
 
-def _audio_of(options: LiveCommandOptions) -> tuple[int, Any]:
+def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
     if options.source == PIPE:
-        return options.rate, audio_input.stream_stdin(options.rate)
+        return options.rate, audio_input.stream_stdin(options.rate, channels)
     file = None if options.source is None else Path(options.source)
-    return audio_input.open_input(file, options.device, options.pace)
+    return audio_input.open_input(file, options.device, options.pace, channels)
 
 
 async def _listen(

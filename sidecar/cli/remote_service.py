@@ -135,7 +135,8 @@ async def live_events_of(live: asr_client.AsyncLive) -> AsyncIterator[NumberedEv
     """Yield the events of a live session of a remote service, up to the summary."""
     with translate_client_errors():
         async for event in live:
-            yield NumberedEvent(event.number, convert_live_event(event))
+            channel = getattr(event, "channel", None)
+            yield NumberedEvent(event.number, convert_live_event(event), channel)
 
 
 def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
@@ -183,7 +184,8 @@ def convert_live_event(event: asr_client.LiveEvent) -> live_events.LiveEvent:
         case asr_client.Summary(_, transcript, job):
             return live_events.Summary(convert_transcript(transcript), job)
         case _:  # all others have the same name and fields here
-            fields = {name: value for name, value in vars(event).items() if name != "number"}
+            numbered = "number", "channel"
+            fields = {name: value for name, value in vars(event).items() if name not in numbered}
             return live_events.EVENT_TYPES[type(event).__name__](**fields)
 
 

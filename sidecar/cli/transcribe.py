@@ -20,6 +20,7 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import (
+    ChannelNamesOption,
     ChannelsOption,
     DiarizeOption,
     LanguageOption,
@@ -107,9 +108,7 @@ class TranscribeCommandOptions:
     words: WordsOption = None
     track: TrackOption = None
     channels: ChannelsOption = None
-    channel_names: str | None = option(
-        None, "Name separate channels, in their order.", metavar="NAMES"
-    )
+    channel_names: ChannelNamesOption = None
 
     @property
     def options(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
@@ -65,6 +65,8 @@ class LiveSessionArchive:
             translate=live_options.translate,
             words=live_options.words,
             recognise=live_options.recognise,
+            channels=ChannelMode.SEPARATE if session.channel_names else ChannelMode.MIX,
+            channel_names=session.channel_names,
         )
         peaks = b"" if session_recording is None else session_recording.peaks
         source = None if session_recording is None else await session_recording.recording()

@@ -48,9 +48,12 @@ def count_speakers(transcript: Transcript) -> int:
     return max(labels, default=-1) + 1
 
 
-def merge_channels(channels: Sequence[TranscribedChannel]) -> Transcript:
+def merge_channels(
+    channels: Sequence[TranscribedChannel], *, least_speakers: int = 0
+) -> Transcript:
     """Return one transcript with the segments of all channels in order of time, whose speakers have
-    the names of their channels: ``Left``, or ``Left 1`` and ``Left 2``.
+    the names of their channels: ``Left``, or ``Left 1`` and ``Left 2``. Each channel takes at least
+    ``least_speakers`` numbers of speakers, even if nobody speaks.
 
     An enrolled speaker that was recognized keeps that name. What is not said of a channel (engine,
     language) is that of the one with the most text.
@@ -68,7 +71,7 @@ def merge_channels(channels: Sequence[TranscribedChannel]) -> Transcript:
             name = channel.name if count == 1 else f"{channel.name} {number + 1}"
             profile = profiles.get(number, SpeakerProfile(number, 0.0))
             voices.append(replace(profile, speaker=first + number, name=profile.name or name))
-        first += count
+        first += max(count, least_speakers)
     segments.sort(key=lambda one: (one[0].start, one[0].end))
     notices = dict.fromkeys(one for channel in channels for one in channel.transcript.notices)
     notices.pop(SPEAKERS_UNAVAILABLE, None)

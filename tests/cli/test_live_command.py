@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from not_tested import missing
@@ -65,6 +66,27 @@ def test_live_without_service_uses_its_own_engine(
     assert (said, complained) == ("", "")
     assert "-->" in path.read_text()
     assert "failed" in path.read_text().lower()
+
+
+def test_channels_of_a_recording_are_two_people_with_and_without_a_service(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    left, right = (np.frombuffer(recorded(talk(loud)), "<i2") for loud in (0.3, 0.2))
+    stereo = np.stack([left, right], axis=1).tobytes()
+    path = new_file(tmp_path / "call.wav", wav(stereo, channels=2))
+    words = ("--pace", 0, "--channels", "separate", "--channel-names", "Agent, Caller")
+    served = ("--server", server.url, "--format", "jsonl")
+    said, complained = ended(live(path, *words, *served))
+    assert complained == ""
+    finals = [one for one in map(json.loads, said.splitlines()) if one["type"] == "final"]
+    assert {one["channel"]: one["segment"]["name"] for one in finals} == {0: "Agent", 1: "Caller"}
+    alone = {"VIBEVOICE_ENGINE": "scripted"}
+    shown, complained = ended(live(path, *words, environment=alone))
+    assert complained == ""
+    texts = [f"{one['segment']['name']}: {one['segment']['text']}" for one in finals]
+    assert sorted(line.split("] ")[1] for line in shown.splitlines()) == sorted(texts)
+    piped, _ = ended(live("-", *words, environment=alone, stdin=path.open("rb")))
+    assert {"Agent", "Caller"} <= {word.strip(":") for word in piped.split()}
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))

@@ -48,6 +48,8 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("live nowhere.wav", 1, "nowhere.wav: There is no such file."),
         (f"live {Path(__file__).parents[2] / 'README.md'}", 1, "README.md: "),
         ("live --format mp3 -", 1, "There is no format 'mp3'"),
+        ("live - --channels both", 1, "mix, separate"),
+        ("live - --channel-names Agent", 1, "the channels are mixed"),
         ("live --device 1 -", 2, "--device goes without FILE"),
         ("live - --server http://127.0.0.1:1", 1, "No service answers"),
         ("bench live --server http://127.0.0.1:1", 1, "No service answers"),

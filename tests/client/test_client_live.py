@@ -194,10 +194,10 @@ def test_one_thread_may_send_while_another_receives_and_errors_have_codes(server
 
 
 class Service:
-    """What the service keeps of a session, over connections."""
+    """What the service keeps of a session, over connections; ``width``: bytes of a sample."""
 
-    def __init__(self) -> None:
-        self.sound = b""
+    def __init__(self, width: int) -> None:
+        self.sound, self.width = b"", width
         self.orders: list[tuple[int, str]] = []
         self.told = 0
 
@@ -205,7 +205,10 @@ class Service:
         return json.dumps({"type": "began", **self.counts()})
 
     def counts(self) -> dict[str, int]:
-        return {"received_samples": len(self.sound) // 2, "received_orders": len(self.orders)}
+        return {
+            "received_samples": len(self.sound) // self.width,
+            "received_orders": len(self.orders),
+        }
 
     def took(self, message: bytes | str) -> None:
         if isinstance(message, bytes):
@@ -217,15 +220,17 @@ class Service:
 AROUND = Surroundings(SOON, lambda: 0.5, lambda: datetime.now(UTC))
 
 
-@given(st.lists(st.integers(0, 5), max_size=60), st.integers())
-def test_random_cuts_deliver_everything_once_and_in_order(steps: list[int], seed: int) -> None:
-    dice = random.Random(seed)
-    stream, service = Stream({}, "pcm16", 8, AROUND), Service()
+@given(st.lists(st.integers(0, 5), max_size=60), st.integers(), st.integers(1, 2))
+def test_random_cuts_deliver_everything_once_and_in_order(
+    steps: list[int], seed: int, channels: int
+) -> None:
+    dice, width = random.Random(seed), 2 * channels
+    stream, service = Stream({"channels": channels}, "pcm16", 8, AROUND), Service(width)
     meant, orders = b"", []
     begun = False
     for step in [*steps, 5]:
         if step <= 1:
-            piece = dice.randbytes(2 * dice.randrange(1, 30))
+            piece = dice.randbytes(width * dice.randrange(1, 30))
             stream.sound(piece)
             meant += piece
         elif step == 2:
@@ -240,7 +245,7 @@ def test_random_cuts_deliver_everything_once_and_in_order(steps: list[int], seed
         elif step == 5:  # what is on its way is lost; sometimes the answer is, too
             first = stream.next() if begun else None
             if isinstance(first, bytes):  # a part of it arrives, or nothing
-                service.took(first[: dice.randrange(len(first) // 2) * 2])
+                service.took(first[: dice.randrange(len(first) // width) * width])
             while begun and dice.random() < 0.5 and stream.next() is not None:
                 pass
             if begun:

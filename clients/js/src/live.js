@@ -12,10 +12,10 @@ import { newKey } from "./world.js";
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
  * (docs/live-wire.md).
  *
- * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", number: number, turn: number, at: number }} Spoken
- * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string }} Partial
- * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number }} Final
- * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string }} TurnEnded
+ * @typedef {{ type: "speech_started" | "speech_stopped" | "turn_dropped", number: number, turn: number, at: number, channel?: number }} Spoken
+ * @typedef {{ type: "partial", number: number, turn: number, piece: number, start: number, end: number, text: string, stable: string, tail: string, channel?: number }} Partial
+ * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number, channel?: number }} Final
+ * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string, channel?: number }} TurnEnded
  * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string>, names?: Record<string, string | null> }} SpeakersRevised
  * @typedef {{ type: "notice", number: number, code: string, message: string }} Notice
  * @typedef {{ type: "summary", number: number, transcript: import("./wire.js").Transcript, job?: string }} Summary
@@ -42,11 +42,12 @@ import { newKey } from "./world.js";
  */
 
 /**
- * `rate`: samples a second (16000); `encoding`: what one is, mono and little-endian. `signal` ends the
+ * `rate`: samples a second (16000); `encoding`: what one is, little-endian. `channels`: 2 for interleaved
+ * samples, left first, with names between commas (`channel_names`). `signal` ends the
  * session. `ticket` of `POST /v1/live/ticket` instead of a token: a word opens one connection, a function
  * is asked for one before each, also to reconnect. `WebSocket`: another one than the platform's.
  *
- * @typedef {LiveOptions & { rate?: number, encoding?: "pcm16" | "float32", signal?: AbortSignal,
+ * @typedef {LiveOptions & { rate?: number, encoding?: "pcm16" | "float32", channels?: 1 | 2, channel_names?: string, signal?: AbortSignal,
  *   ticket?: string | (() => string | Promise<string>), WebSocket?: typeof globalThis.WebSocket }} LiveSetup
  */
 

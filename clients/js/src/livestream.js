@@ -65,7 +65,7 @@ export class LiveStream {
   /**
    * @param {string} session
    * @param {{ rate: number, encoding: string }} sound
-   * @param {object} options
+   * @param {{ channels?: 1 | 2 }} options
    * @param {import("./retry.js").Retry} retry
    * @throws {TypeError} there is no such encoding
    */
@@ -73,7 +73,7 @@ export class LiveStream {
     const width = WIDTHS[encoding];
     if (!width) throw new TypeError(`'${encoding}' is no encoding: pcm16, float32.`);
     this.session = session;
-    [this.#width, this.#rate, this.#retry] = [width, rate, retry];
+    [this.#width, this.#rate, this.#retry] = [width * (options.channels ?? 1), rate, retry];
     this.#begin = { ...options, encoding, rate };
   }
 

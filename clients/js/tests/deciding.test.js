@@ -150,20 +150,20 @@ test("progress is told by bodies and by events", () => {
   assert.equal(progressAfter({ kind: "segment", data: {}, id: 3 }), null);
 });
 
-test("a live session's sound arrives once and in order, however connections break", () => {
-  const stream = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, {}, PATIENT);
-  const service = { bytes: [], orders: [] };
-  const counts = () => ({ received_samples: service.bytes.length / 2, received_orders: service.orders.length });
+for (const channels of [1, 2]) test(`a live session's sound in ${channels} channels arrives once and in order, however connections break`, () => {
+  const stream = new LiveStream("ours", { rate: 4, encoding: "pcm16" }, { channels }, PATIENT);
+  const [service, width] = [{ bytes: [], orders: [] }, 2 * channels];
+  const counts = () => ({ received_samples: service.bytes.length / width, received_orders: service.orders.length });
   const take = (message) =>
     typeof message === "string"
       ? service.orders.push([service.bytes.length, JSON.parse(message).type])
       : service.bytes.push(...message);
-  assert.deepEqual(JSON.parse(stream.opening()), { type: "begin", session: "ours", rate: 4, encoding: "pcm16" });
+  assert.deepEqual(JSON.parse(stream.opening()), { type: "begin", session: "ours", channels, rate: 4, encoding: "pcm16" });
   assert.equal(stream.next(), null, "before it has begun");
   stream.took(JSON.stringify({ type: "began", ...counts() }));
   const meant = [];
   for (let at = 0; at < 12; at += 1) {
-    const piece = Uint8Array.from({ length: 2 + 2 * (at % 5) }, (_, index) => at * 16 + index);
+    const piece = Uint8Array.from({ length: width + width * (at % 5) }, (_, index) => at * 16 + index);
     stream.sound(piece);
     meant.push(...piece);
     if (at % 4 === 1) stream.order("commit");
@@ -179,7 +179,7 @@ test("a live session's sound arrives once and in order, however connections brea
   assert.deepEqual(service.bytes, meant);
   assert.deepEqual(service.orders.map(([, type]) => type), ["commit", "commit", "commit"]);
   stream.order("finish");
-  assert.throws(() => stream.sound(new Uint8Array(2)), TypeError);
+  assert.throws(() => stream.sound(new Uint8Array(width)), TypeError);
   assert.throws(() => stream.took('{"type": "began", "received_samples": 999, "received_orders": 0}'));
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}')?.text, "so");
   assert.equal(stream.took('{"type": "partial", "number": 3, "text": "so"}'), null, "it was there");

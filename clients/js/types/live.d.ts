@@ -59,6 +59,7 @@ export type Spoken = {
     number: number;
     turn: number;
     at: number;
+    channel?: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -74,6 +75,7 @@ export type Partial = {
     text: string;
     stable: string;
     tail: string;
+    channel?: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -89,6 +91,7 @@ export type Final = {
     language: string;
     wait_s: number;
     work_s: number;
+    channel?: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -101,6 +104,7 @@ export type TurnEnded = {
     start: number;
     end: number;
     text: string;
+    channel?: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound
@@ -192,13 +196,16 @@ export type LiveOptions = {
     delay_s?: number | undefined;
 };
 /**
- * `rate`: samples a second (16000); `encoding`: what one is, mono and little-endian. `signal` ends the
+ * `rate`: samples a second (16000); `encoding`: what one is, little-endian. `channels`: 2 for interleaved
+ * samples, left first, with names between commas (`channel_names`). `signal` ends the
  * session. `ticket` of `POST /v1/live/ticket` instead of a token: a word opens one connection, a function
  * is asked for one before each, also to reconnect. `WebSocket`: another one than the platform's.
  */
 export type LiveSetup = LiveOptions & {
     rate?: number;
     encoding?: "pcm16" | "float32";
+    channels?: 1 | 2;
+    channel_names?: string;
     signal?: AbortSignal;
     ticket?: string | (() => string | Promise<string>);
     WebSocket?: typeof globalThis.WebSocket;

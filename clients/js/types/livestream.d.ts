@@ -6,14 +6,16 @@ export class LiveStream {
     /**
      * @param {string} session
      * @param {{ rate: number, encoding: string }} sound
-     * @param {object} options
+     * @param {{ channels?: 1 | 2 }} options
      * @param {import("./retry.js").Retry} retry
      * @throws {TypeError} there is no such encoding
      */
     constructor(session: string, { rate, encoding }: {
         rate: number;
         encoding: string;
-    }, options: object, retry: import("./retry.js").Retry);
+    }, options: {
+        channels?: 1 | 2;
+    }, retry: import("./retry.js").Retry);
     /** Its id, by which the service knows it. */
     session: string;
     /** @type {Record<string, any> | null} what the service said when it took the session */

@@ -11,9 +11,15 @@ pub struct LiveOptions {
     /// Samples a second, 8000 to 192000; as it is: 16000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// `pcm16` (as it is) or `float32`; mono, little-endian.
+    /// `pcm16` (as it is) or `float32`, little-endian.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
+    /// 1 (as it is), or 2: interleaved samples, left first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u8>,
+    /// Names of two channels, between commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_names: Option<String>,
     /// `auto`, or a tag such as `en`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
@@ -40,16 +46,27 @@ pub struct LiveOptions {
     pub hotwords: Option<String>,
 }
 
-/// What the service says; times are seconds of the session's audio.
+/// What the service says; times are seconds of the session's audio. `channel`: of two, the one that
+/// it is about, from 0.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum LiveEvent {
     /// Somebody begins to speak.
-    SpeechStarted { turn: u64, at: f64 },
+    SpeechStarted {
+        turn: u64,
+        at: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// A pause.
-    SpeechStopped { turn: u64, at: f64 },
+    SpeechStopped {
+        turn: u64,
+        at: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// Interim text: `stable` does not change before the final, `tail` is uncertain.
     Partial {
         turn: u64,
@@ -59,13 +76,33 @@ pub enum LiveEvent {
         text: String,
         stable: String,
         tail: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
     },
     /// Final text of a piece; its speaker may be revised.
-    Final { turn: u64, piece: u64, segment: Segment },
+    Final {
+        turn: u64,
+        piece: u64,
+        segment: Segment,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// All pieces of a turn were sent.
-    TurnEnded { turn: u64, start: f64, end: f64, text: String },
+    TurnEnded {
+        turn: u64,
+        start: f64,
+        end: f64,
+        text: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// A turn was cancelled.
-    TurnDropped { turn: u64, at: f64 },
+    TurnDropped {
+        turn: u64,
+        at: f64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// Piece → speaker of earlier finals; speaker → name of an enrolled one, `None`: nobody.
     SpeakersRevised {
         speakers: BTreeMap<String, String>,

@@ -15,6 +15,7 @@ from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summar
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder
 from sidecar.live.sessions.input_log import InputChunk
 from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
@@ -116,6 +117,31 @@ async def relay_session(
             if not isinstance(error, errors.MachineBusy) or busy > MAX_BUSY_LOADS:
                 return await session.fail(error)
             await asyncio.sleep(BUSY_PAUSE_S)
+
+
+async def relay_channels(
+    session: StereoSession,
+    share: AcquireLiveEngine,
+    is_loaded: Callable[[], bool] = lambda: True,
+    *,
+    tells_load: bool = False,
+) -> None:
+    """Run the sessions of both channels to their ends, and with them the session. An error in one
+    ends all. The arguments are those of `relay_session`."""
+    first, second = session.sessions
+    async with running(
+        relay_session(first, share, is_loaded, tells_load=tells_load),
+        relay_session(second, share, is_loaded),
+    ) as tasks:
+        for task in asyncio.as_completed(tasks):
+            await task
+            wrong = next(filter(None, (one.event_log.wrong for one in session.sessions)), None)
+            if wrong is not None and not session.over:
+                await session.fail(wrong)
+            if session.over:
+                return
+    session.heard(await session.kept(Summary(session.transcript())))
+    session.end()
 
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:

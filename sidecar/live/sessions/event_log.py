@@ -19,22 +19,26 @@ DONE, LEFT = "done", "left"
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
-    """Event with its number among all events of the session, from 1."""
+    """Event with its number among all events of the session, from 1. ``channel``: of a session with
+    two, the one that it is about."""
 
     number: int
     event: live_events.LiveEvent
+    channel: int | None = None
 
 
 class EventLog:
-    """Event log of one session. Of partials and of progress only the last is kept; so a client that
-    reads slowly misses some of these and nothing else."""
+    """Event log of one session. Of the partials of a channel and of progress only the last is kept;
+    so a client that reads slowly misses some of these and nothing else."""
 
     def __init__(self) -> None:
         self.last = 0
-        self._started, self._stopped = -1, -1.0
+        self._started: dict[int | None, int] = {}
+        self._stopped: dict[int | None, float] = {}
+        """Last turn that began, and last pause, of each channel."""
         self.kept: list[NumberedEvent] = []
         """The events, without partials and progress."""
-        self._partial: NumberedEvent | None = None
+        self._partials: dict[int | None, NumberedEvent] = {}
         self._heard: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[live_events.ContextUtterance, ...] = ()
@@ -85,7 +89,7 @@ class EventLog:
             self._voices,
             lead,
             self._behind(at, at if lead is None else lead),
-            min((one for one in dropped if one >= turn), default=self._started + 1),
+            min((one for one in dropped if one >= turn), default=self._started.get(None, -1) + 1),
             confidence,
             doubted,
         )
@@ -93,7 +97,7 @@ class EventLog:
     def behind_finals(self, at: float) -> float:
         """Return ``at``, or the end of the last final if that is later. If the engine dies after a
         final, before it reports that the audio is settled, its successor must not repeat it."""
-        kept = (one.event for one in reversed(self.kept))
+        kept = (one.event for one in reversed(self.kept) if one.channel is None)
         ends = (one.segment.end for one in kept if isinstance(one, live_events.Final))
         return max(at, next(ends, at))
 
@@ -111,8 +115,8 @@ class EventLog:
         start = pieces[0].start if pieces else at
         return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
 
-    def add(self, event: live_events.LiveEvent) -> bool:
-        """Append an event; return whether it is sent.
+    def add(self, event: live_events.LiveEvent, channel: int | None = None) -> bool:
+        """Append an event of a channel, or of the whole session; return whether it is sent.
 
         The start of a turn, or a pause, is sent once, though an engine that takes over reports it
         again. Embeddings and context are kept for such an engine, and never sent.
@@ -124,23 +128,23 @@ class EventLog:
             self._context = event.pieces
             return False
         if isinstance(event, live_events.SpeechStarted):
-            if event.turn <= self._started:
+            if event.turn <= self._started.get(channel, -1):
                 return False
-            self._started = event.turn
+            self._started[channel] = event.turn
         if isinstance(event, live_events.SpeechStopped):
-            if event.at <= self._stopped + SAME_SAMPLE_S:
+            if event.at <= self._stopped.get(channel, -1.0) + SAME_SAMPLE_S:
                 return False
-            self._stopped = event.at
+            self._stopped[channel] = event.at
         self.last += 1
-        numbered = NumberedEvent(self.last, event)
+        numbered = NumberedEvent(self.last, event, channel)
         if isinstance(event, live_events.Partial):
-            self._partial = numbered
+            self._partials[channel] = numbered
         elif isinstance(event, live_events.InputProcessed):
             self._heard = numbered
         else:
             self.kept.append(numbered)
             if isinstance(event, live_events.Final):
-                self._partial = None
+                self._partials.pop(channel, None)
         self._ring()
         return True
 
@@ -173,7 +177,7 @@ class EventLog:
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self.kept[read] if read < len(self.kept) else None
-        latest = filter(None, (self._partial, self._heard))
+        latest = filter(None, (*self._partials.values(), self._heard))
         fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]
         return min(candidates, key=lambda one: one.number, default=None)
@@ -190,7 +194,8 @@ class EventMetrics:
     def __init__(self, live_metrics: LiveMetrics, wire: str, patience_s: float) -> None:
         self.wire = wire
         self.live_metrics, self._patience_s = live_metrics, patience_s
-        self._speaking = False
+        self._speaking = set[int | None]()
+        """Channels in which somebody speaks."""
         self._summed = False
         live_metrics.opened.add(wire)
 
@@ -198,12 +203,12 @@ class EventMetrics:
         """Count received audio."""
         self.live_metrics.audio.add(self.wire, by=seconds)
 
-    def sent(self, event: live_events.LiveEvent) -> None:
-        """Count a sent event."""
+    def sent(self, event: live_events.LiveEvent, channel: int | None = None) -> None:
+        """Count a sent event of a channel, or of the whole session."""
         match event:
             case live_events.SpeechStarted():
                 self.live_metrics.turns.add(self.wire)
-                self._speaks(True)
+                self._speaks({*self._speaking, channel})
             case live_events.Partial():
                 self.live_metrics.partials.add(self.wire)
             case live_events.Final():
@@ -211,18 +216,18 @@ class EventMetrics:
             case live_events.NoticeRaised(notice) if notice.code == live_events.UTTERANCE_DROPPED:
                 self.live_metrics.shed.add(self.wire)
             case live_events.TurnEnded():
-                self._speaks(False)
+                self._speaks(self._speaking - {channel})
             case live_events.TurnDropped():
                 self.live_metrics.dropped.add()
-                self._speaks(False)
+                self._speaks(self._speaking - {channel})
             case live_events.Summary():
                 self._summed = True
 
     def ended(self, error: errors.SidecarError | None, *, finished: bool) -> None:
         """Count the end. ``finished``: the client requested it."""
         if self._speaking:
-            self.live_metrics.orphaned.add()
-        self._speaks(False)
+            self.live_metrics.orphaned.add(by=len(self._speaking))
+        self._speaks(set())
         reason = DONE if finished or self._summed else LEFT
         if error is not None:
             reason = error.code
@@ -241,6 +246,6 @@ class EventMetrics:
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
         self.live_metrics.came(outcome)
 
-    def _speaks(self, speaking: bool) -> None:
-        self.live_metrics.speaking += speaking - self._speaking
-        self._speaking = speaking
+    def _speaks(self, channels: set[int | None]) -> None:
+        self.live_metrics.speaking += len(channels) - len(self._speaking)
+        self._speaking = channels

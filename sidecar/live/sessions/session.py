@@ -47,6 +47,11 @@ class Session:
     ``now``: a monotonic clock. ``spec``: of the engine.
     """
 
+    channels = 1
+    """Channels of its audio, and so its streams in the engine."""
+    channel_names: tuple[str, ...] = ()
+    """Names of several channels."""
+
     def __init__(
         self,
         number: str,
@@ -110,7 +115,8 @@ class Session:
     async def send(
         self, raw: bytes, encoding: SampleEncoding = SampleEncoding.PCM16, rate: int = SAMPLE_RATE
     ) -> None:
-        """Add audio: mono samples, little-endian. Wait if the engine is far behind.
+        """Add audio: little-endian samples, interleaved if there are several channels. Wait if the
+        engine is far behind.
 
         Raises:
             errors.SoundInvalid: the samples are not whole, or the rate is not supported.
@@ -121,14 +127,15 @@ class Session:
             raise errors.SoundInvalid(
                 f"A sample rate of {rate} Hz is not supported: 8,000 to 192,000."
             )
-        if len(raw) % encoding.width:
+        width = encoding.width * self.channels
+        if len(raw) % width:
             raise errors.SoundInvalid(
-                f"{len(raw)} bytes are not a whole number of samples of {encoding.width} bytes."
+                f"{len(raw)} bytes are not a whole number of samples of {width} bytes."
             )
-        if len(raw) > self.bounds.chunk_s * rate * encoding.width:
+        if len(raw) > self.bounds.chunk_s * rate * width:
             raise errors.ChunkTooLong(
                 f"A chunk may have at most {self.bounds.chunk_s:g} s of audio; this one has "
-                f"{len(raw) / encoding.width / rate:.1f} s."
+                f"{len(raw) / width / rate:.1f} s."
             )
         self._check()
         came = self._now()
@@ -145,7 +152,7 @@ class Session:
         self.touched = self._now()
         if raw:
             self.event_metrics.live_metrics.full.see(self.touched - came)
-            self.event_metrics.received(len(raw) / encoding.width / rate)
+            self.event_metrics.received(len(raw) / width / rate)
             self.input_log.add(raw, encoding, rate)
             self.news.set()
             if self.recording is not None:
@@ -288,10 +295,10 @@ class Session:
                 self._say(live_events.TurnDropped(ended.turn, ended.end))
         self._room.set()
 
-    def _say(self, event: live_events.LiveEvent) -> None:
-        """Send an event to the client."""
-        if self.event_log.add(event):
-            self.event_metrics.sent(event)
+    def _say(self, event: live_events.LiveEvent, channel: int | None = None) -> None:
+        """Send an event to the client; ``channel``: of several, the one that it is about."""
+        if self.event_log.add(event, channel):
+            self.event_metrics.sent(event, channel)
         if len(self.event_log.kept) > self.bounds.events:
             self.end(
                 errors.SessionTooLong(

@@ -65,12 +65,14 @@ def accepted_options(
     return replace(options, endpointing=ends, language=language)
 
 
-def may_have_another(settings: Settings, identity: Identity, has: int, free: int) -> bool:
-    """Return whether a caller may have another session besides ``has`` while ``free`` more are
+def may_have_more(
+    settings: Settings, identity: Identity, has: int, free: int, more: int = 1
+) -> bool:
+    """Return whether a caller may have so many ``more`` sessions besides ``has`` while ``free`` are
     possible. By default some are left to others."""
     if settings.live_sessions_per_owner is not None:
-        return has < (settings.live_sessions_per_owner or settings.live_sessions)
+        return has + more <= (settings.live_sessions_per_owner or settings.live_sessions)
     limits = identity.limits
-    if limits.live_sessions is not None and has >= limits.live_sessions:
+    if limits.live_sessions is not None and has + more > limits.live_sessions:
         return False
-    return not limits.shares or is_within_fair_share(has, 1, free)
+    return not limits.shares or is_within_fair_share(has, more, free)

@@ -21,7 +21,9 @@ UNWRITTEN = "a live session has no recording, as it cannot be written: %s"
 
 class SessionRecording:
     """Recording of audio of one encoding at one rate. If another one arrives, or more than ``most``
-    bytes, there is no recording. ``disk``: threads that may block on a disk."""
+    bytes, there is no recording. ``disk_limiter``: threads that may block on a disk."""
+
+    channels = 1
 
     def __init__(self, spool: UploadSpool, disk_limiter: ThreadLimiter, most: int) -> None:
         self._spool: UploadSpool | None = spool
@@ -66,7 +68,8 @@ class SessionRecording:
             spool.close()
             return None
         floats, width = self._encoding is SampleEncoding.FLOAT32, self._encoding.width
-        head = wav_head(self._rate, width, spool.size - WAV_HEAD_BYTES, floats=floats)
+        size = spool.size - WAV_HEAD_BYTES
+        head = wav_head(self._rate, width, size, channels=self.channels, floats=floats)
         try:
             return await self._disk_limiter.run(spool.finish, head)
         except (errors.SidecarError, RuntimeError) as error:  # or no thread could start
@@ -92,7 +95,7 @@ class SessionRecording:
         self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
-        step = self._rate // PEAKS_PER_SECOND
+        step = self._rate // PEAKS_PER_SECOND * self.channels
         each = step * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -14,12 +15,13 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_session
+from sidecar.live.sessions.engine_relay import AcquireLiveEngine, relay_channels, relay_session
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import SaveSession, Session
-from sidecar.live.sessions.session_limits import SessionBounds, accepted_options, may_have_another
+from sidecar.live.sessions.session_limits import SessionBounds, accepted_options, may_have_more
 from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.observability.metrics import LiveMetrics, ServiceMetrics
 from sidecar.transcripts.transcript import Notice
@@ -118,9 +120,11 @@ class SessionRegistry:
         wire: str = "",
         forgiving: bool = False,
         idle_s: float | None = None,
+        channel_names: Sequence[str] = (),
     ) -> Session:
         """Open a session, which the caller holds. ``number``: the client's id for it; ``wire``: its
-        protocol; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own idle timeout, if any.
+        protocol; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own idle timeout, if any;
+        ``channel_names``: of both channels of a `StereoSession`.
 
         Raises:
             errors.LiveUnavailable, errors.NotHere: there is no live engine.
@@ -137,7 +141,7 @@ class SessionRegistry:
             if (identity.owner, number) in self._sessions:
                 raise errors.SessionTaken()
             spec = self.engine
-            self._check_limits(identity)
+            self._check_limits(identity, max(1, len(channel_names)))
             options = accepted_options(options, self._bounds, spec)
         except errors.SidecarError as error:
             self._live_metrics.refused.add(wire, error.code)
@@ -149,7 +153,10 @@ class SessionRegistry:
             patience_s=settings.live_timeout,
             wait_s=settings.live_delay,
         )
-        session = Session(
+        session_class = (
+            partial(StereoSession, channel_names=channel_names) if channel_names else Session
+        )
+        session = session_class(
             number,
             identity.owner,
             options,
@@ -163,6 +170,8 @@ class SessionRegistry:
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
         session.recording = self._new_recording() if options.keep else None
+        if session.recording is not None:
+            session.recording.channels = session.channels
         self._sessions[session.owner, session.id] = session
         create_task = asyncio.get_running_loop().create_task
         task = self._tasks[session] = create_task(self._carry(session), name="live")
@@ -171,10 +180,16 @@ class SessionRegistry:
             self._looking = create_task(self._look(), name="live clock")
         return session
 
-    def _check_limits(self, identity: Identity) -> None:
-        """Refuse another session if there are enough, as described for `open`."""
-        owners = [one.owner for one in self.going_on()]
-        if len(owners) >= self.most:
+    def _check_limits(self, identity: Identity, channels: int) -> None:
+        """Refuse another session if there are enough, as described for `open`. One of two channels
+        counts as two."""
+        if channels > self.most > 0:
+            raise errors.FieldInvalid(
+                f"{channels} channels need as many live sessions, and the limit is {self.most}.",
+                hint="Mix the channels, and omit 'channels'.",
+            )
+        owners = [one.owner for one in self.going_on() for _ in range(one.channels)]
+        if len(owners) + channels > self.most:
             log.warning(
                 "live sessions are refused (live_full): %d are going on, as many as "
                 "live_sessions or the engine allows",
@@ -183,13 +198,17 @@ class SessionRegistry:
             )
             raise errors.LiveFull()
         has = owners.count(identity.owner)
-        if not may_have_another(self._settings, identity, has, self.most - len(owners)):
+        free = self.most - len(owners)
+        if not may_have_more(self._settings, identity, has, free, channels):
             raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
+        tells_load = session.event_metrics.wire == OWN_WIRE
+        if isinstance(session, StereoSession):
+            await relay_channels(session, self._share, self._is_loaded, tells_load=tells_load)
+            return
         if self._add_known_speakers is not None:
             session.meet(await self._add_known_speakers(session.options, session.owner))
-        tells_load = session.event_metrics.wire == OWN_WIRE
         await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)
 
     def find(self, identity: Identity, number: str) -> Session:

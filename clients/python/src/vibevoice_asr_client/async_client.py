@@ -376,7 +376,8 @@ class AsyncClient:
     def live(self, *, rate: int = 16_000, encoding: str = "pcm16", **options: Any) -> AsyncLive:
         """A live session: sound goes up while it is spoken, and what is said comes back.
 
-        ``rate``: samples a second; ``encoding``: `pcm16` or `float32`, mono, little-endian.
+        ``rate``: samples a second; ``encoding``: `pcm16` or `float32`, little-endian; mono, or with
+        ``channels=2`` interleaved, left first.
         ``options``: `language`, `turns`, `partials`, `diarize`, `words`, `prompt` and the rest of
         what `begin` takes (docs/live-wire.md). Needs `websockets` (the extra `live`).
         """
@@ -385,14 +386,15 @@ class AsyncClient:
     async def live_file(
         self, path: Union[str, Path], *, pace: float = 1.0, **options: Any
     ) -> AsyncGenerator[LiveEvent, None]:
-        """What is said of a recording as if it were spoken now: a plain mono wav of 16 bits.
+        """What is said of a recording as if it were spoken now: a plain wav of 16 bits, mono or
+        with ``channels=2`` stereo.
 
         ``pace``: seconds of it that go up in a second, 0: as fast as they are taken.
 
         Raises:
             ValueError: it is another kind of file.
         """
-        recording, rate = opened_wave(path)
+        recording, rate = opened_wave(path, options.get("channels", 1))
         with recording:
             async with self.live(rate=rate, **options) as live:
                 carrying = asyncio.ensure_future(carry(live, recording, pace))

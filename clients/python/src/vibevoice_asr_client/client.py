@@ -109,7 +109,7 @@ class Client:
         self, path: Union[str, Path], *, pace: float = 1.0, **options: Any
     ) -> Iterator[LiveEvent]:
         """What is said of a recording as if it were spoken now: as `AsyncClient.live_file`."""
-        recording, rate = opened_wave(path)
+        recording, rate = opened_wave(path, options.get("channels", 1))
         with recording, self.live(rate=rate, **options) as live:
             with live.carrying(recording, pace):
                 yield from live

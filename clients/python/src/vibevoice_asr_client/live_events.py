@@ -1,4 +1,7 @@
-"""What a live session says, as values; times are seconds on its clock, which is its sound. Pure."""
+"""What a live session says, as values; times are seconds on its clock, which is its sound. Pure.
+
+``channel``: of a session with two channels, the one that it is about, from 0.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class SpeechStarted:
     number: int
     turn: int
     at: float
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class SpeechStopped:
     number: int
     turn: int
     at: float
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Partial:
     text: str
     stable: str = ""
     tail: str = ""
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Final:
     language: str = ""
     wait_s: float = 0.0
     work_s: float = 0.0
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class TurnEnded:
     start: float
     end: float
     text: str
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class TurnDropped:
     number: int
     turn: int
     at: float
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ LiveEvent = Union[
 
 
 def _spoken(kind: Callable[..., LiveEvent], body: Mapping[str, Any]) -> LiveEvent:
-    return kind(int(body["number"]), int(body["turn"]), float(body["at"]))
+    return kind(int(body["number"]), int(body["turn"]), float(body["at"]), body.get("channel"))
 
 
 def _partial(body: Mapping[str, Any]) -> Partial:
@@ -143,6 +152,7 @@ def _partial(body: Mapping[str, Any]) -> Partial:
         text=str(body["text"]),
         stable=str(body.get("stable", "")),
         tail=str(body.get("tail", "")),
+        channel=body.get("channel"),
     )
 
 
@@ -156,6 +166,7 @@ def _final(body: Mapping[str, Any]) -> Final:
         language=str(body.get("language", "")),
         wait_s=float(body.get("wait_s", 0.0)),
         work_s=float(body.get("work_s", 0.0)),
+        channel=body.get("channel"),
     )
 
 
@@ -166,6 +177,7 @@ def _turn_ended(body: Mapping[str, Any]) -> TurnEnded:
         start=float(body["start"]),
         end=float(body["end"]),
         text=str(body["text"]),
+        channel=body.get("channel"),
     )
 
 

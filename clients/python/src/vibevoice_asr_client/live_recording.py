@@ -13,20 +13,21 @@ FRAME_S = 0.1
 """Seconds of sound in a message of `live_file`."""
 
 
-def opened_wave(path: Union[str, Path]) -> Tuple[wave.Wave_read, int]:
+def opened_wave(path: Union[str, Path], channels: int = 1) -> Tuple[wave.Wave_read, int]:
     """A recording that can be sent as it is, and its samples a second.
 
     Raises:
-        ValueError: it is no plain mono wav of 16 bits.
+        ValueError: it is no plain wav of 16 bits with so many channels.
     """
     try:
         recording = wave.open(str(path), "rb")  # noqa: SIM115 - whoever asked closes it
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{path} is no plain wav file: {error}.") from None
-    if (recording.getnchannels(), recording.getsampwidth()) != (1, 2):
+    if (recording.getnchannels(), recording.getsampwidth()) != (channels, 2):
         recording.close()
+        form = "mono" if channels == 1 else "stereo"
         raise ValueError(
-            f"{path} is not mono with 16 bits: convert it, or send samples with live()."
+            f"{path} is not {form} with 16 bits: convert it, or send samples with live()."
         )
     return recording, recording.getframerate()
 
@@ -39,7 +40,7 @@ async def carry(live: AsyncLive, recording: wave.Wave_read, pace: float) -> None
     began, sent_s = loop.time(), 0.0
     while piece := recording.readframes(frames):
         await live.send(piece)
-        sent_s += len(piece) / 2 / rate
+        sent_s += len(piece) / 2 / recording.getnchannels() / rate
         if pace:
             await asyncio.sleep(began + sent_s / pace - loop.time())
     await live.finish()

@@ -64,7 +64,8 @@ class Order:
 
 
 class Stream:
-    """Sound at ``rate`` in ``encoding``; ``options`` of the session as the wire has them.
+    """Sound at ``rate`` in ``encoding``; ``options`` of the session as the wire has them. With
+    ``channels`` of 2 a sample is one of each, left first.
 
     Raises:
         ValueError: there is no such encoding.
@@ -85,7 +86,7 @@ class Stream:
         """Seconds of sound that the service has."""
         self.heard_s = 0.0
         """Seconds of it that were heard."""
-        self._width, self._rate = WIDTHS[encoding], rate
+        self._width, self._rate = WIDTHS[encoding] * int(options.get("channels") or 1), rate
         self._begin = {**_given(options), "encoding": encoding, "rate": rate}
         self._around = around
         self._line: Deque[Union[Sound, Order]] = deque()
@@ -110,7 +111,7 @@ class Stream:
         return self.waiting_s >= KEPT_S
 
     def sound(self, raw: bytes) -> None:
-        """More sound: whole samples, mono, little-endian.
+        """More sound: whole samples, little-endian.
 
         Raises:
             ValueError: it is none, or the last was said to have come.

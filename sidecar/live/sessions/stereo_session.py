@@ -1,0 +1,191 @@
+"""Live session with two channels, each of which is one speaker.
+
+For an engine each channel is a session: with its own audio, worker call and resume point. For the
+client there is one: its events have the number of their channel, and turns and segments have
+numbers that are unique in both.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from sidecar import errors
+from sidecar.interfaces import live_events
+from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.live.sessions.event_log import EventMetrics
+from sidecar.live.sessions.input_log import InputLog, InputLogTotals
+from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.transcripts.channel_merge import TranscribedChannel, merge_channels, with_own_speakers
+from sidecar.transcripts.transcript import Notice, Transcript
+
+_ITEM_TYPES = {2: "h", 4: "i"}
+"""Types of array items by the bytes of a sample."""
+
+
+class ChannelSession(Session):
+    """Session of one channel for an engine. Its events go to ``tell``."""
+
+    def __init__(
+        self,
+        session: StereoSession,
+        totals: InputLogTotals,
+        now: Callable[[], float],
+        tell: Callable[[live_events.LiveEvent], None],
+    ) -> None:
+        options = of_one_speaker(session.options)
+        super().__init__(
+            session.id, session.owner, options, session.bounds, totals, now, spec=session.spec
+        )
+        self._tell = tell
+
+    def _say(self, event: live_events.LiveEvent, channel: int | None = None) -> None:
+        if self.event_log.add(event):
+            self._tell(event)
+
+
+class StereoSession(Session):
+    """Session of interleaved samples of two channels; ``channel_names`` has the name of each."""
+
+    channels = 2
+
+    def __init__(
+        self,
+        number: str,
+        owner: str,
+        options: LiveOptions,
+        bounds: SessionBounds,
+        totals: InputLogTotals,
+        now: Callable[[], float] = time.monotonic,
+        event_metrics: EventMetrics | None = None,
+        spec: EngineSpec | None = None,
+        *,
+        channel_names: Sequence[str],
+    ) -> None:
+        super().__init__(number, owner, options, bounds, totals, now, event_metrics, spec)
+        self.channel_names = tuple(channel_names)
+        self.sessions = tuple(
+            ChannelSession(self, totals, now, partial(self._hear, channel))
+            for channel in range(self.channels)
+        )
+        self.input_log = SplitInputLog(totals, self.sessions)
+        self._processed = [live_events.InputProcessed(0.0, 0.0)] * self.channels
+        self._transcripts: dict[int, Transcript] = {}
+        """Transcripts of the channels that are over."""
+        self._notices = Counter[tuple[int, str]]()
+
+    def finish(self, *, asked: bool = True) -> None:
+        """End the audio of both channels, as `Session.finish`."""
+        super().finish(asked=asked)
+        for one in self.sessions:
+            one.finish(asked=False)
+
+    async def fail(self, error: errors.SidecarError) -> None:
+        """End the session with the error of its engine, as `Session.fail`."""
+        await self._keep(self.transcript().with_notice(Notice(error.code, error.detail)))
+        self.end(error)
+
+    def end(self, error: errors.SidecarError | None = None) -> None:
+        """End the session, and those of its channels."""
+        for one in self.sessions:
+            one.end(error)
+        super().end(error)
+
+    def transcript(self) -> Transcript:
+        """Return the transcript of both channels; of one that is not over, its finals so far."""
+        engine = self.spec.name if self.spec is not None else ""
+        found = []
+        for channel, (name, one) in enumerate(zip(self.channel_names, self.sessions, strict=True)):
+            said = one.event_log.so_far(one.place).said
+            so_far = Transcript(said, self.options.language, self.received_s, engine, "")
+            found.append(TranscribedChannel(name, self._transcripts.get(channel, so_far)))
+        return merge_channels(found, least_speakers=1)
+
+    def _hear(self, channel: int, event: live_events.LiveEvent) -> None:
+        """Send an event of a channel, with numbers that are unique in both."""
+        match event:
+            case live_events.InputProcessed():
+                self._processed[channel] = event
+                slowest = min(self._processed, key=lambda one: one.at)
+                self._room.set()
+                self._say(live_events.InputProcessed(slowest.at, slowest.settled))
+            case live_events.Summary(transcript):
+                self._transcripts[channel] = transcript
+                self.finish(asked=False)  # its first pause may have ended it
+            case live_events.SpeakersRevised():
+                pass  # it says again that its only speaker is that
+            case live_events.NoticeRaised(notice, None):
+                self._notices[channel, notice.code] += 1
+                told = self._notices[1 - channel, notice.code]
+                if notice.code == live_events.RECOGNITION_FAILED:
+                    self._say(event, channel)
+                elif self._notices[channel, notice.code] > told:  # each channel has it once
+                    self._say(event)
+            case live_events.Final():
+                segment = with_own_speakers(event.segment, channel)
+                name = None if segment.speaker is None else self.channel_names[channel]
+                event = replace(event, segment=segment, name=name)
+                self._say(self._numbered(event, channel), channel)
+            case _:
+                self._say(self._numbered(event, channel), channel)
+
+    def _numbered(self, event: live_events.LiveEvent, channel: int) -> live_events.LiveEvent:
+        """Return an event of a channel with the session's number of its turn and segment."""
+        numbers = {
+            name: self.channels * number + channel
+            for name in ("turn", "piece")
+            if (number := getattr(event, name, None)) is not None
+        }
+        return replace(event, **numbers)
+
+
+class SplitInputLog(InputLog):
+    """Input log that gives the audio of each channel, and all orders, to the session of the
+    channel; it keeps nothing itself."""
+
+    def __init__(self, totals: InputLogTotals, sessions: Sequence[ChannelSession]) -> None:
+        super().__init__(totals)
+        self._sessions = sessions
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of kept audio of the channel that keeps the most."""
+        return max(one.input_log.seconds for one in self._sessions)
+
+    def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
+        """Add interleaved samples."""
+        samples = array(_ITEM_TYPES[encoding.width], raw)
+        for channel, one in enumerate(self._sessions):
+            one.input_log.add(samples[channel :: len(self._sessions)].tobytes(), encoding, rate)
+            one.news.set()
+        self.at = self._sessions[0].input_log.at
+
+    def commit(self) -> None:
+        """End the turns of all channels here."""
+        for one in self._sessions:
+            one.input_log.commit()
+            one.news.set()
+
+    def cancel(self) -> None:
+        """Discard the open turns of all channels."""
+        for one in self._sessions:
+            one.input_log.cancel()
+            one.news.set()
+
+    def change(self, options: LiveOptions) -> None:
+        """Change the options of all channels from here on."""
+        for one in self._sessions:
+            one.options = of_one_speaker(options)
+            one.input_log.change(one.options)
+            one.news.set()
+
+
+def of_one_speaker(options: LiveOptions) -> LiveOptions:
+    """Return the options without speaker labels: who speaks in a channel is known."""
+    return replace(options, diarize=False, recognise=False, known_voices=(), voiceprints=False)

@@ -1,0 +1,151 @@
+"""Live sessions with two channels on a scripted engine: limits, buffers, faults of one channel.
+
+Two people who talk: `tests/api/test_live_channels.py`."""
+
+import array
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import pytest
+from scripted_speech import sound, talk
+from service_process import PATIENCE_S, until
+
+from sidecar import errors
+from sidecar.auth.identity import ANONYMOUS
+from sidecar.interfaces.live_events import (
+    RECOGNITION_FAILED,
+    Final,
+    NoticeRaised,
+    SpeechStarted,
+    Summary,
+    TurnEnded,
+)
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.live.sessions.stereo_session import StereoSession
+from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Notice
+
+Open = Callable[..., Awaitable[Service]]
+NAMES = "Left", "Right"
+SECOND = 64_000
+"""Bytes of both channels."""
+LONG = sound((0.5, 0.0), (2.0, 0.3), (1.0, 0.0), (1.5, 0.1), (1.0, 0.0), (10.0, 0.2), (1.0, 0.0))
+
+
+def both(left: bytes, right: bytes) -> bytes:
+    """Two channels of the same length, interleaved."""
+    samples = array.array("h", bytes(len(left) + len(right)))
+    samples[0::2], samples[1::2] = array.array("h", left), array.array("h", right)
+    return samples.tobytes()
+
+
+def opened(service: Service, **options: object) -> StereoSession:
+    session = service.live.open(ANONYMOUS, LiveOptions(**options), channel_names=NAMES)  # type: ignore[arg-type]
+    assert isinstance(session, StereoSession)
+    return session
+
+
+async def told(session: StereoSession, raw: bytes) -> list[NumberedEvent]:
+    """All events of a session that hears this."""
+
+    async def read() -> list[NumberedEvent]:
+        return [one async for one in session.events()]
+
+    reading = asyncio.create_task(read())
+    for at in range(0, len(raw), SECOND):
+        await session.send(raw[at : at + SECOND])
+    session.finish()
+    return await reading
+
+
+def of(events: list[NumberedEvent], kind: type, channel: int) -> list[NumberedEvent]:
+    return [one for one in events if isinstance(one.event, kind) and one.channel == channel]
+
+
+async def test_stereo_session_counts_as_two(open_service: Open) -> None:
+    service = await open_service(live_sessions=4, live_sessions_per_owner=3)
+    first = opened(service)
+    with pytest.raises(errors.LiveLimited):
+        opened(service)
+    service.live.open(ANONYMOUS, LiveOptions())
+    service.live.end(first)
+    opened(service)
+    narrow = await open_service(live_sessions=1)
+    with pytest.raises(errors.FieldInvalid):
+        opened(narrow)
+
+
+async def test_stereo_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_turn(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
+    service = await open_service(live_buffer_mb=1)
+    service.live.held.turn_s = PATIENCE_S  # nobody falls silent
+    sessions = [opened(service, partials=False) for _ in range(2)]
+    for one in sessions:
+        one.bounds = dataclasses.replace(one.bounds, buffer_s=20.0)
+    stories = await asyncio.gather(*(told(one, both(LONG, LONG)) for one in sessions))
+    for events in stories:
+        for channel in (0, 1):
+            assert len(of(events, TurnEnded, channel)) == 3
+    assert service.live.held.bytes == 0
+
+
+async def test_channels_have_the_words_of_mono_sessions_and_count_as_speaking(
+    open_service: Open,
+) -> None:
+    service = await open_service()
+    left, right = talk(0.3, 0.2), talk(0.1, 0.4)
+    events = await told(opened(service), both(left, right))
+    texts = [[one.event.segment.text for one in of(events, Final, channel)] for channel in (0, 1)]
+    for mono, text in zip((left, right), texts, strict=True):
+        session = service.live.open(ANONYMOUS, LiveOptions())
+        await session.send(mono)
+        session.finish()
+        found = [one.event async for one in session.events()]
+        assert text == [one.segment.text for one in found if isinstance(one, Final)]
+    summary = events[-1].event
+    assert isinstance(summary, Summary)
+    assert [one.name for one in summary.transcript.voices] == list(NAMES)
+    assert service.metrics.live.speaking == 0
+    assert service.metrics.live.orphaned.total == 0
+    assert [one.event.turn for one in of(events, SpeechStarted, 1)] == [1, 3]
+
+
+async def test_engine_that_dies_of_one_channel_ends_the_session_with_the_finals_of_both(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_POISON", "w699,w700")
+    service = await open_service()
+    session = opened(service, partials=False, keep=True)
+    before = both(talk(0.3), talk(0.2))
+    await session.send(before)
+    await until(lambda: sum(isinstance(one.event, Final) for one in session.event_log.kept) == 2)
+    await session.send(both(talk(0.7), talk(0.2)))
+    with pytest.raises(errors.EngineCrashed):
+        [one async for one in session.events()]
+    await until(lambda: service.live.held.bytes == 0)
+    (record,) = await service.owned.jobs(ANONYMOUS)
+    _, transcript = await service.owned.transcript(ANONYMOUS, record.id)
+    assert {one.speaker for one in transcript.segments[:2]} == {0, 1}
+    assert [one.name for one in transcript.voices] == list(NAMES)
+    assert [one.code for one in transcript.notices] == ["engine_crashed"]
+
+
+def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_channel() -> None:
+    session = StereoSession(
+        "one", "me", LiveOptions(), SessionBounds(), InputLogTotals(1 << 20), channel_names=NAMES
+    )
+    first, second = session.sessions
+    restarted = NoticeRaised(Notice("engine_restarted", ""))
+    failed = NoticeRaised(Notice(RECOGNITION_FAILED, ""))
+    for one in (first, second, second, first, first):
+        one.heard(restarted)
+    for one in (first, second):
+        one.heard(failed)
+    sent = [(one.event, one.channel) for one in session.event_log.kept]
+    assert sent == [(restarted, None)] * 3 + [(failed, 0), (failed, 1)]
