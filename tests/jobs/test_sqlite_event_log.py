@@ -62,6 +62,7 @@ from sidecar.transcripts.transcript import (
 )
 from sidecar.transcripts.transcript_edits import RedoStep, RenameSpeaker, RewriteSegment, UndoStep
 
+VERSION_OF_0_2 = 5
 KEY = "a-key-of-a-test-and-of-nobody-else"
 SAID = Segment(0.0, 1.0, "the quick brown fox")
 DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
@@ -350,6 +351,27 @@ def test_journal_with_other_key_second_service_or_later_version_is_refused_and_k
     assert not broken_files(folder)
 
 
+def test_journal_of_release_0_2_is_refused_and_kept_and_that_release_refuses_this_one(
+    folder: Path,
+) -> None:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        connection = store.journal.connection
+        assert connection.execute("PRAGMA user_version").fetchone()[0] > VERSION_OF_0_2
+        connection.execute("ALTER TABLE jobs DROP COLUMN last_read")
+        connection.execute(f"PRAGMA user_version = {VERSION_OF_0_2}")
+    with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0"):
+        SqliteJobEventLog(folder, KEY)
+    assert not broken_files(folder)
+
+
+def test_journal_of_interrupted_migration_is_opened(folder: Path) -> None:
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        job = added(store)
+        store.journal.connection.execute(f"PRAGMA user_version = {VERSION_OF_0_2}")
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
+
+
 async def test_deletion_is_answered_once_the_job_is_in_no_file(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
@@ -533,9 +555,9 @@ async def test_time_of_last_read_of_result_is_persisted_over_restart(folder: Pat
         assert again.last_read(job.id) == pytest.approx(1600.0, abs=PATIENCE_S)
 
 
-def test_change_with_a_field_of_a_later_release_is_unreadable() -> None:
+def test_change_with_an_event_of_a_later_release_is_unreadable() -> None:
     text = json.loads(serialize_change(ReportedChange(SegmentReady(0, Segment(0.0, 1.0, "Yes.")))))
-    text["report"]["segment"]["mood"] = "glad"
+    text["report"]["event"] = "SegmentRead"
     with pytest.raises(UnreadableRecord):
         parse_change(json.dumps(text).encode())
 
