@@ -99,7 +99,7 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
     ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
     ${!job.gone && html`<form class="asked" onSubmit=${again}>
       <label for="number">How many people speak</label>
-      <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="as many as there seem to be" value=${number} onInput=${(event) => setNumber(event.target.value)} />
+      <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="unknown" value=${number} onInput=${(event) => setNumber(event.target.value)} />
         <button type="submit">Tell them apart again</button></div>
     </form>`}
     ${!job.gone && html`<p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>`}
