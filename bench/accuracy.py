@@ -11,7 +11,8 @@ It needs the extra 'bench' (`pip install -e '.[bench]'`).
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
     python -m bench.accuracy --no-library --words    # and how far aligned word times are off
-    python -m bench.accuracy --no-library --confidence   # and how many words of each are right
+    python -m bench.accuracy --no-library --confidence   # how many words of each are right, and how
+                                                         # much of a segment is no speech
 
 The clips are those of the folder VIBEVOICE_BENCH_AUDIO (its manifest.json: docs/bench.md). With
 recordings of your own, each with its text beside it (talk.wav, talk.txt; with talk.rttm also DER),
@@ -53,6 +54,8 @@ Hypothesis = list[Piece]
 RATE = 16_000
 CONFIDENCES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.0)
 """Lower ends of the rows of `confidence_table`."""
+NO_SPEECH = (0.0, 0.05, 0.1, 0.2)
+"""The same of `no_speech_table`."""
 _CHUNK = RATE // 2
 
 
@@ -124,6 +127,32 @@ def confidence_table(url: str, chosen: list[Clip]) -> str:
         if found:
             mean, right = np.mean(found, axis=0)
             lines.append(f"| {low:g} | {len(found)} | {mean:.3f} | {100 * right:.1f} |")
+    return "\n".join(lines)
+
+
+def no_speech_table(url: str, chosen: list[Clip]) -> str:
+    """How much of the segments is outside of the turns of the references, by their probability that
+    nobody speaks. Pauses within a turn count as speech."""
+    rows: dict[float, list[tuple[float, float]]] = {low: [] for low in NO_SPEECH}
+    client = client_of(url)
+    for clip in chosen:
+        if not (turns := clip.turns):
+            continue
+        print(f"{clip.name}: no speech …", file=sys.stderr)
+        answer = client.post("/transcribe", files={"audio": clip.path.read_bytes()}).json()
+        for one in answer["segments"]:
+            if (probability := one.get("no_speech_probability")) is None:
+                continue
+            times = np.linspace(one["start_time"], one["end_time"], 200)
+            within = [any(start <= at <= end for start, end, _ in turns) for at in times]
+            rows[max(low for low in NO_SPEECH if low <= probability)].append(
+                (probability, 1 - float(np.mean(within)))
+            )
+    lines = ["| no speech from | segments | their mean | no speech |", "| --- | --- | --- | --- |"]
+    for low, found in rows.items():
+        if found:
+            mean, outside = np.mean(found, axis=0)
+            lines.append(f"| {low:g} | {len(found)} | {mean:.3f} | {outside:.3f} |")
     return "\n".join(lines)
 
 
@@ -213,6 +242,7 @@ def main() -> None:
             print(f"\nWord starts beside the engine's: {word_distances(args.server[0], chosen)}.")
         if args.confidence:
             print(f"\n{confidence_table(args.server[0], chosen)}")
+            print(f"\n{no_speech_table(args.server[0], chosen)}")
     print(f"\nSetting of the service: {args.diarization}.")
     if args.json:
         with open(args.json, "w") as file:

@@ -235,8 +235,9 @@ embedded engine, and with VibeVoice-ASR the language that was asked for, else th
 it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
 
 **No speech** (`no_speech_probability`, 0 to 1) is from the embedded engine the mean over the
-utterance of the diarizer's probability that nobody speaks, pauses included; from Whisper what it
-says of the window, also in live finals.
+utterance of the diarizer's probability that nobody speaks, pauses included: up to 0.2 it is the
+part of the time that is no speech ([figures](performance.md#the-embedded-engine)), above it less
+is. From Whisper it is what the model says of the window, also in live finals.
 
 `segments`:
 
