@@ -370,16 +370,16 @@ export class VibevoiceClient {
   }
 
   /**
-   * What is said of a recording as if it were spoken now: a plain mono wav of 16 bits. `pace`: seconds
-   * of it that go up in a second, 0: as fast as they are taken.
+   * What is said of a recording as if it were spoken now: a plain wav of 16 bits, mono, or stereo with
+   * `channels: 2`. `pace`: seconds of it that go up in a second, 0: as fast as they are taken.
    *
    * @param {Blob} recording a `File` from a page, or `fs.openAsBlob` of Node
    * @param {import("./live.js").LiveSetup & { pace?: number }} [setup]
    * @returns {AsyncGenerator<import("./live.js").LiveEvent, void, undefined>}
-   * @throws {TypeError} it is another kind of file
+   * @throws {TypeError} it is another kind of file, or has another number of channels
    */
   async *liveFile(recording, { pace = 1, ...setup } = {}) {
-    const wave = await waveOf(recording);
+    const wave = await waveOf(recording, setup.channels);
     const live = this.live({ ...setup, rate: wave.rate, encoding: "pcm16" });
     let [wrong, over] = [null, false];
     const carrying = carry(live, wave, pace).catch((error) => {

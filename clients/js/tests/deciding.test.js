@@ -10,6 +10,7 @@ import { LiveStream } from "../src/livestream.js";
 import { progressAfter, progressOf } from "../src/progress.js";
 import { askedSeconds, NEVER, PATIENT, waitMs } from "../src/retry.js";
 import { Parser } from "../src/sse.js";
+import { carry, waveOf } from "../src/wave.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 const answer = (status, text = "", headers = {}) => ({ status, text, headers: new Headers(headers) });
@@ -217,4 +218,25 @@ test("a lost live session is tried again as long as the service keeps it", () =>
   once.opening();
   once.took(began);
   assert.throws(() => once.lost(null, 0, 0), ConnectionLost);
+});
+
+/** A plain wav of 16 bits: silence at 8000 Hz. */
+function wav(channels, bytes) {
+  const buffer = Buffer.alloc(44 + bytes);
+  for (const [at, word] of [[0, "RIFF"], [8, "WAVE"], [12, "fmt "], [36, "data"]]) buffer.write(word, at);
+  const numbers = [[16, 16], [24, 8000], [28, 16_000 * channels], [40, bytes]];
+  for (const [at, number] of numbers) buffer.writeUInt32LE(number, at);
+  for (const [at, number] of [[20, 1], [22, channels], [32, 2 * channels], [34, 16]]) buffer.writeUInt16LE(number, at);
+  return new Blob([buffer]);
+}
+
+test("a wav is sent in whole samples of as many channels as were asked for", async () => {
+  for (const channels of [1, 2]) {
+    const sent = [];
+    const live = { send: async (piece) => sent.push(piece.byteLength), finish: () => sent.push("finish") };
+    await carry(live, await waveOf(wav(channels, 1602 * channels + 1), channels), 0);
+    assert.deepEqual(sent, [1600 * channels, 2 * channels, "finish"], "0.1 s, and the rest");
+    await assert.rejects(waveOf(wav(3 - channels, 1600), channels), { name: "TypeError", message: /mono|stereo/ });
+  }
+  await assert.rejects(waveOf(wav(2, 1600)), TypeError, "mono, if nothing is said");
 });

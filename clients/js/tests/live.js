@@ -93,7 +93,8 @@ const CASES = {
     const live = client.liveFile(audio, { pace: 0.5 });
     await live.next();
     await live.return();
-    const wrong = await all(client.liveFile(new Blob(["RIFF, but no wav"]))).catch((error) => error.constructor.name);
+    const refused = (blob, setup) => all(client.liveFile(blob, setup)).catch((error) => error.constructor.name);
+    const wrong = [await refused(new Blob(["RIFF, but no wav"])), await refused(audio, { channels: 2 })];
     return { events, kept, wrong };
   },
 

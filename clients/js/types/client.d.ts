@@ -246,13 +246,13 @@ export class VibevoiceClient {
      */
     live(setup?: import("./live.js").LiveSetup): LiveSession;
     /**
-     * What is said of a recording as if it were spoken now: a plain mono wav of 16 bits. `pace`: seconds
-     * of it that go up in a second, 0: as fast as they are taken.
+     * What is said of a recording as if it were spoken now: a plain wav of 16 bits, mono, or stereo with
+     * `channels: 2`. `pace`: seconds of it that go up in a second, 0: as fast as they are taken.
      *
      * @param {Blob} recording a `File` from a page, or `fs.openAsBlob` of Node
      * @param {import("./live.js").LiveSetup & { pace?: number }} [setup]
      * @returns {AsyncGenerator<import("./live.js").LiveEvent, void, undefined>}
-     * @throws {TypeError} it is another kind of file
+     * @throws {TypeError} it is another kind of file, or has another number of channels
      */
     liveFile(recording: Blob, { pace, ...setup }?: import("./live.js").LiveSetup & {
         pace?: number;
