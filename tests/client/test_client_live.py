@@ -288,9 +288,11 @@ EVERY_EVENT = (
 
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
 def test_every_live_event_survives_its_message(event: live_events.LiveEvent) -> None:
-    said = live_event_of(json.loads(event_message(NumberedEvent(7, event))))
+    said = live_event_of(json.loads(event_message(NumberedEvent(7, event, 1))))
     assert said is not None
     assert said.number == 7
+    of_both = live_events.SpeakersRevised, live_events.Summary
+    assert isinstance(event, of_both) or vars(said)["channel"] == 1
     assert remote_service.convert_live_event(said) == event
 
 

@@ -17,7 +17,7 @@ import { newKey } from "./world.js";
  * @typedef {{ type: "final", number: number, turn: number, piece: number, segment: Segment, diarized: boolean, language: string, wait_s: number, work_s: number, channel?: number }} Final
  * @typedef {{ type: "turn_ended", number: number, turn: number, start: number, end: number, text: string, channel?: number }} TurnEnded
  * @typedef {{ type: "speakers_revised", number: number, speakers: Record<string, string>, names?: Record<string, string | null> }} SpeakersRevised
- * @typedef {{ type: "notice", number: number, code: string, message: string }} Notice
+ * @typedef {{ type: "notice", number: number, code: string, message: string, channel?: number }} Notice
  * @typedef {{ type: "summary", number: number, transcript: import("./wire.js").Transcript, job?: string }} Summary
  * @typedef {Spoken | Partial | Final | TurnEnded | SpeakersRevised | Notice | Summary} LiveEvent
  */

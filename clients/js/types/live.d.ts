@@ -125,6 +125,7 @@ export type Notice = {
     number: number;
     code: string;
     message: string;
+    channel?: number;
 };
 /**
  * What is said, the `number`-th; times are seconds on the session's clock, which is its sound

@@ -110,7 +110,12 @@ pub enum LiveEvent {
         names: BTreeMap<String, Option<String>>,
     },
     /// Something to know: `engine_loading`, `engine_restarted`, `partials_late`, …
-    Notice { code: String, message: String },
+    Notice {
+        code: String,
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<u8>,
+    },
     /// The last: the whole transcript, and its job with `keep`.
     Summary { transcript: Transcript, job: Option<String> },
     /// What this version does not know.

@@ -111,6 +111,7 @@ class Noticed:
     number: int
     code: str
     message: str
+    channel: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,9 @@ _KINDS: Dict[str, Callable[[Mapping[str, Any]], LiveEvent]] = {
     "turn_ended": _turn_ended,
     "turn_dropped": lambda body: _spoken(TurnDropped, body),
     "speakers_revised": _speakers,
-    "notice": lambda body: Noticed(int(body["number"]), str(body["code"]), str(body["message"])),
+    "notice": lambda body: Noticed(
+        int(body["number"]), str(body["code"]), str(body["message"]), body.get("channel")
+    ),
     "summary": lambda body: Summary(
         int(body["number"]), transcript_of(body["transcript"]), body.get("job")
     ),
