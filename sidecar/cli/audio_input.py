@@ -155,8 +155,9 @@ def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str])
     return hashlib.sha256(json.dumps(identifying).encode()).hexdigest()
 
 
-def check_recording(path: Path) -> None:
-    """Check that a file is a recording, before anything is done for it.
+def check_recording(path: Path) -> int:
+    """Check that a file is a recording, before anything is done for it; return how many
+    channels it has.
 
     Raises:
         errors.SidecarError: it is no recording, or does not exist.
@@ -164,7 +165,7 @@ def check_recording(path: Path) -> None:
     from sidecar.audio.audio_decoder import probe_audio
 
     with open_file(path) as source:
-        probe_audio(source.fd, LONGEST_S)
+        return probe_audio(source.fd, LONGEST_S).channels
 
 
 async def stream_file(path: Path, pace: float, channels: int) -> AsyncGenerator[bytes, None]:
@@ -200,14 +201,17 @@ def open_input(
     file: Path | None, device: str | None, pace: float = 1.0, channels: int = 1
 ) -> tuple[int, AsyncGenerator[bytes, None]]:
     """Return the sample rate in Hz and the audio of a recording at ``pace``, else of a microphone;
-    two ``channels`` are interleaved.
+    two ``channels`` are interleaved. A line on stderr says if a recording does not have them.
 
     Raises:
         errors.SidecarError: as `check_recording` and `_open_microphone`.
     """
     if file is None:
         return _open_microphone(device, channels)
-    check_recording(file)
+    if channels > check_recording(file):
+        from sidecar.workers.channel_transcription import CHANNEL_SINGLE
+
+        print_error_line(CHANNEL_SINGLE.message)
     return LIVE_RATE, stream_file(file, pace, channels)
 
 

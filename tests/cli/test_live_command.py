@@ -25,6 +25,7 @@ from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on,
 from sidecar.cli.live import CUT_OFF, line_of
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
 from sidecar.transcripts.transcript import Segment
+from sidecar.workers.channel_transcription import CHANNEL_SINGLE
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -87,6 +88,9 @@ def test_channels_of_a_recording_are_two_people_with_and_without_a_service(
     assert sorted(line.split("] ")[1] for line in shown.splitlines()) == sorted(texts)
     piped, _ = ended(live("-", *words, environment=alone, stdin=path.open("rb")))
     assert {"Agent", "Caller"} <= {word.strip(":") for word in piped.split()}
+    mono = new_file(tmp_path / "mono.wav", wav(recorded(talk(0.3))))
+    _, complained = ended(live(mono, "--pace", 0, "--channels", "separate", environment=alone))
+    assert complained == f"vibevoice-asr: {CHANNEL_SINGLE.message}\n"
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
