@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.interfaces.request_options import parse_channel_names, parse_choice
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.channel_merge import STEREO, channel_name
 from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 if TYPE_CHECKING:
@@ -97,19 +98,20 @@ class LiveCommandOptions:
         given = {name: getattr(self, name) for name in as_said}
         given["words"] = unasked if self.words is None else self.words
         given["keep"] = self.keep or None
-        given["channels"] = self.channel_count if self.channel_count > 1 else None
+        given["channels"] = len(self.names_of_channels) or None
         return {name: value for name, value in given.items() if value is not None}
 
     @property
-    def channel_count(self) -> int:
-        """Return the channels of the audio that is sent.
+    def names_of_channels(self) -> tuple[str, ...]:
+        """Return the names of both channels that are sent; none of a single one.
 
         Raises:
             errors.FieldInvalid: `channels` or its names are not possible.
         """
         mode = parse_choice("channels", self.channels, ChannelMode.MIX)
-        parse_channel_names(self.channel_names, mode)
-        return 1 if mode is ChannelMode.MIX else 2
+        names = parse_channel_names(self.channel_names, mode)
+        count = 0 if mode is ChannelMode.MIX else len(STEREO)
+        return tuple(channel_name(one, count, names) for one in range(count))
 
 
 def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:
@@ -127,10 +129,15 @@ def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -
 
 @contextmanager
 def open_live_display(
-    fmt: str, write: Callable[[str], None], *, shown: bool, labels: bool
+    fmt: str,
+    write: Callable[[str], None],
+    *,
+    shown: bool,
+    labels: bool,
+    channels: Sequence[str] = (),
 ) -> Iterator[LiveDisplay]:
     """Open the display of a session: ``write`` gets lines of `text` or events of `jsonl` for
-    programs. ``labels``: speakers are labelled.
+    programs. ``labels``: speakers are labelled. ``channels``: names of both, if there are two.
 
     If the output is shown on a terminal, it appears there in colours, and is not written twice.
     """
@@ -144,7 +151,7 @@ def open_live_display(
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write, labels)
+        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write, labels, channels)
 
 
 class LiveDisplay:
@@ -169,20 +176,29 @@ class LiveDisplay:
 
 
 class _LiveScreenDisplay(LiveDisplay):
-    """Display for people: final lines, and below them the level and the partial text."""
+    """Display for people: final lines, and below them the level and the partial text of each
+    channel."""
 
-    def __init__(self, live: Live, fmt: str, write: Callable[[str], None], labels: bool) -> None:
+    def __init__(
+        self,
+        live: Live,
+        fmt: str,
+        write: Callable[[str], None],
+        labels: bool,
+        channels: Sequence[str],
+    ) -> None:
         super().__init__(fmt, write, labels)
-        self._live, self._partial, self._loud = live, "", 0.0
+        self._live, self._channels, self._loud = live, channels or ("",), 0.0
+        self._partials = [""] * len(self._channels)
 
     def event(self, numbered: NumberedEvent) -> None:
         from rich.text import Text
 
         match numbered.event:
             case Partial() as partial:
-                self._partial = f"{partial.text} {partial.tail}".strip()
+                self._partials[numbered.channel or 0] = f"{partial.text} {partial.tail}".strip()
             case Final(segment=segment, name=name):
-                self._partial = ""
+                self._partials[numbered.channel or 0] = ""
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
                 line = line_of(segment, name, labels=self._labels).rstrip("\n")
@@ -200,10 +216,21 @@ class _LiveScreenDisplay(LiveDisplay):
         from rich.text import Text
 
         meter = audio_input.level_meter(self._loud)
-        room = max(0, self._live.console.width - len(meter) - 2)
-        seen = self._partial[-room:] if room else ""
-        line = Text.assemble((meter, "green"), " ", (seen, "dim"))
-        self._live.update(line, refresh=True)
+        seen = self._seen(self._live.console.width - len(meter) - 1)
+        self._live.update(Text.assemble((meter, "green"), *seen), refresh=True)
+
+    def _seen(self, width: int) -> Iterator[tuple[str, str]]:
+        """Yield the end of each channel's partial text, with its style: of ``width`` characters
+        each that says something gets as many."""
+        said = [
+            (f"{name}: " if name else "", text)
+            for name, text in zip(self._channels, self._partials, strict=True)
+            if text
+        ]
+        room = max(0, width // max(1, len(said)) - 1)
+        for label, text in said:
+            end = text[max(0, len(label) + len(text) - room) :]
+            yield f" {label}{end}"[: room + 1], "dim"
 
 
 def run(options: LiveCommandOptions) -> int:
@@ -235,7 +262,7 @@ def run(options: LiveCommandOptions) -> int:
         raise typer.BadParameter("--device goes without FILE.")
     if options.format != "jsonl":
         transcript_formats.formatter_of(options.format)
-    channels = options.channel_count
+    channels = options.names_of_channels
     if options.keep and options.target.server is None:
         raise errors.FieldInvalid(
             "--keep requires a running service: the one that this command starts ends with it.",
@@ -244,8 +271,8 @@ def run(options: LiveCommandOptions) -> int:
     return asyncio.run(_run(options, channels))
 
 
-async def _run(options: LiveCommandOptions, channels: int) -> int:
-    rate, audio = _audio_of(options, channels)
+async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
+    rate, audio = _audio_of(options, max(1, len(channels)))
     name = Path(options.source).stem if options.source and options.source != PIPE else "live"
     text: list[str] = []
     write_now = text.append if options.output is not None else output.print_text
@@ -256,8 +283,11 @@ async def _run(options: LiveCommandOptions, channels: int) -> int:
             open_live_backend(options.target, rate, options.options) as backend,
         ):
             shown = options.output is None
-            labels = channels > 1 or options.diarize is not False
-            with open_live_display(options.format, write_now, shown=shown, labels=labels) as show:
+            labels = bool(channels) or options.diarize is not False
+            display = open_live_display(
+                options.format, write_now, shown=shown, labels=labels, channels=channels
+            )
+            with display as show:
                 summary, wrong = await _listen(backend, audio, show, ended)
     transcript = summary.transcript
     if options.format not in ("text", "jsonl"):
@@ -324,7 +354,7 @@ async def _show_events(
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was
     final until then, and the error."""
-    finals: list[Segment] = []
+    finals: list[Final] = []
     wrong: errors.SidecarError | None = None
     try:
         async for numbered in backend.events():
@@ -332,17 +362,35 @@ async def _show_events(
             match numbered.event:
                 case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
                     wrong = errors.ShuttingDown(notice.message)
-                case Final(segment=segment):
-                    finals.append(segment)
+                case Final() as final:
+                    finals.append(final)
                 case Summary() as summary:
                     return summary, wrong
         raise errors.SessionOver("The live session ended without its summary.")
     except errors.SidecarError as error:
         if not finals:
             raise
-        labelled = any(one.speaker is not None for one in finals)
-        rest = Transcript(tuple(finals), "", finals[-1].end, "", "", diarized=labelled)
-        return Summary(rest), error
+        return Summary(_transcript_of(finals)), error
+
+
+def _transcript_of(finals: Sequence[Final]) -> Transcript:
+    """Return the transcript of finals in order of time: those of two channels come in another."""
+    segments = sorted((one.segment for one in finals), key=lambda one: (one.start, one.end))
+    speakers = {one.segment.speaker: one.name for one in finals}
+    voices = (
+        SpeakerProfile(number, 0.0, name=name)
+        for number, name in speakers.items()
+        if number is not None and name is not None
+    )
+    return Transcript(
+        tuple(segments),
+        language="",
+        duration=max(one.end for one in segments),
+        engine="",
+        precision="",
+        diarized=any(number is not None for number in speakers),
+        voices=tuple(voices),
+    )
 
 
 def _summary_of(transcript: Transcript) -> str:

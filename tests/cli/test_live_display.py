@@ -1,0 +1,66 @@
+"""What `vibevoice-asr live` shows of two channels, and keeps of a session that ends early."""
+
+import io
+from collections.abc import AsyncIterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from sidecar import errors
+from sidecar.cli.backends import LiveBackend
+from sidecar.cli.live import LiveDisplay, _LiveScreenDisplay, _show_events
+from sidecar.interfaces.live_events import Final, Partial
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.transcripts import transcript_formats
+from sidecar.transcripts.transcript import Segment
+
+AGENT = Final(0, 0, Segment(0.5, 8.0, "A long sentence.", 0), name="Agent")
+CALLER = Final(1, 1, Segment(4.0, 5.0, "Short.", 1), name="Caller")
+
+
+async def nothing(*_: bytes) -> None:
+    """Send or end nothing."""
+
+
+async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with_names() -> None:
+    async def events() -> AsyncIterator[NumberedEvent]:
+        yield NumberedEvent(1, CALLER, 1)
+        yield NumberedEvent(2, AGENT, 0)
+        yield NumberedEvent(3, Final(3, 3, Segment(6.0, 7.0, "Again.", 1), name="Caller"), 1)
+        raise errors.ShuttingDown()
+
+    display = LiveDisplay("srt", print, labels=True)
+    summary, wrong = await _show_events(LiveBackend(nothing, nothing, events), display)
+    assert isinstance(wrong, errors.ShuttingDown)
+    assert summary.transcript.duration == 8.0
+    assert transcript_formats.to_text(summary.transcript).splitlines() == [
+        "[00:00:00.5] Agent: A long sentence.",
+        "[00:00:04.0] Caller: Short.",
+        "[00:00:06.0] Caller: Again.",
+    ]
+
+
+def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Live(console=console, auto_refresh=False) as live:
+        display = _LiveScreenDisplay(live, "", print, True, ("Agent", "Caller"))
+
+        def line() -> str:
+            shown = live.get_renderable()
+            assert isinstance(shown, Text)
+            return shown.plain.strip("·")
+
+        display.event(NumberedEvent(1, Partial(1, 1, 0.0, 1.0, "mm"), 1))
+        assert line() == " Caller: mm"
+        display.event(NumberedEvent(2, Partial(0, 0, 0.0, 1.0, "and " * 30 + "so", "", "on"), 0))
+        own, other = line().split(" Caller: ")
+        assert own.startswith(" Agent: ")
+        assert own.endswith("and so on"), "the end of a long one"
+        assert other == "mm"
+        assert live.get_renderable().cell_len < 80
+        display.event(NumberedEvent(3, CALLER, 1))
+        assert line().startswith(" Agent: ")
+        assert "Caller" not in line()
+        display.event(NumberedEvent(4, AGENT, 0))
+        assert line() == ""
