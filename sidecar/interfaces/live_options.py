@@ -196,6 +196,7 @@ class LiveOptions(WireValues):
     the engine. ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a
     final may wait because of others before load is shed; 0 is no limit. ``language_before``: the
     language of the speech before, for speech whose language is unclear; '' if unknown.
+    ``channel_of``: the id that both channels of a session have; '' if it has one.
     """
 
     language: str = AUTO
@@ -217,6 +218,7 @@ class LiveOptions(WireValues):
     patience_s: float = 20.0
     wait_s: float = 0.0
     language_before: str = ""
+    channel_of: str = ""
 
     @property
     def prompt_with_hotwords(self) -> str:

@@ -136,6 +136,16 @@ def test_single_session_is_served_on_the_slowest_machine() -> None:
     )
 
 
+def test_channels_of_a_session_are_one_in_admission() -> None:
+    model = load_shedding.EngineLoadModel(1, 1.0)
+    model.costs.measured(1.0, 9.0)
+    channel = load_shedding.ServedSession("me", 0, True, 1.0)
+    beside = load_shedding.ArrivingUtterance("me", 0, False)
+    assert model.admission(beside, [channel], 99.0) is load_shedding.UtteranceAdmission.SERVE
+    other = load_shedding.ServedSession("you", 1, True, 1.0)
+    assert model.admission(beside, [channel, other], 99.0) is load_shedding.UtteranceAdmission.SHED
+
+
 def test_recognition_costs_are_a_default_then_a_sample_then_the_measured_work() -> None:
     costs = load_shedding.WorkCosts()
     assert costs.of(load_shedding.WorkKind.FINAL) == load_shedding.INITIAL_COST

@@ -15,6 +15,7 @@ from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
+    UTTERANCE_DROPPED,
     Final,
     NoticeRaised,
     SpeechStarted,
@@ -24,6 +25,7 @@ from sidecar.interfaces.live_events import (
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.input_log import InputLogTotals
+from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.service.facade import Service
@@ -49,7 +51,7 @@ def opened(service: Service, **options: object) -> StereoSession:
     return session
 
 
-async def told(session: StereoSession, raw: bytes) -> list[NumberedEvent]:
+async def told(session: Session, raw: bytes) -> list[NumberedEvent]:
     """All events of a session that hears this."""
 
     async def read() -> list[NumberedEvent]:
@@ -77,6 +79,23 @@ async def test_stereo_session_counts_as_two(open_service: Open) -> None:
     narrow = await open_service(live_sessions=1)
     with pytest.raises(errors.FieldInvalid):
         opened(narrow)
+
+
+async def test_session_alone_on_a_slow_machine_loses_nothing(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "1.0")
+    service = await open_service(live_delay=1)
+    left = sound((0.5, 0.0), (2.0, 0.3), (4.5, 0.0))
+    right = sound((4.0, 0.0), (2.0, 0.2), (1.0, 0.0))
+    mono = service.live.open(ANONYMOUS, LiveOptions())
+    for session, raw in ((mono, left), (None, both(left, right))):  # the first measures the cost
+        events = await told(session or opened(service), raw)
+        assert isinstance(events[-1].event, Summary)
+        finals = [one.event for one in events if isinstance(one.event, Final)]
+        assert len(finals) == (1 if session else 2)
+        codes = [one.event.notice.code for one in events if isinstance(one.event, NoticeRaised)]
+        assert UTTERANCE_DROPPED not in codes
 
 
 async def test_stereo_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_turn(

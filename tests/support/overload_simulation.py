@@ -137,7 +137,8 @@ class Simulation:
     def _life(self, person: Person) -> Iterator[float]:
         yield max(1e-3, person.listens_s)
         while True:
-            speakers = [s for one in self.people if (s := one.speaker(self.now)) is not None]
+            others = (one for one in self.people if one is not person)
+            speakers = [s for one in others if (s := one.speaker(self.now)) is not None]
             verdict = self.model.admission(person.newcomer(self.now), speakers, self._waiting_s())
             if verdict is UtteranceAdmission.REFUSE:
                 person.refused_at = self.now

@@ -147,10 +147,11 @@ class EngineSession:
         scheduler: LiveScheduler,
         recognizer: StreamRecognizer,
         tell: LiveEventCallback,
-        client: str,
+        options: LiveOptions,
         state: Any,
     ) -> None:
-        self.recognizer, self.tell, self.client, self.state = recognizer, tell, client, state
+        self.recognizer, self.tell, self.state = recognizer, tell, state
+        self.client, self.channel_of = options.client, options.channel_of
         self.left = False
         """True if the session has left the scheduler: no more events are sent."""
         self.wordless = False
@@ -160,7 +161,8 @@ class EngineSession:
         self.failed: Callable[[errors.SidecarError], object] = lambda error: None
         """Called once if work for this session fails; no events follow. Set as `around` is."""
         self.rank: int | None = None
-        """Order of its first admission among the sessions; None before that."""
+        """Order of the first admission among the sessions, of it or its other channel; None before
+        that."""
         self.share: load_shedding.SpeechShare | None = None
         """Share of the time with speech, since that admission."""
         self._scheduler = scheduler
@@ -193,7 +195,8 @@ class EngineSession:
     def admit_utterance(self, rank: int, now: float) -> None:
         """Admit its utterance for recognition."""
         if self.share is None:
-            self.rank, self.share = rank, load_shedding.SpeechShare(now)
+            self.rank = rank if self.rank is None else self.rank
+            self.share = load_shedding.SpeechShare(now)
 
     def looked(self, frames: int, now: float) -> None:
         """Record how much of its audio was processed."""
@@ -292,7 +295,7 @@ class LiveScheduler:
             schedule=self._schedule,
             context=self._recognizers.contexts,
         )
-        session = EngineSession(self, recognizer, tell, options.client, self.vad_model.state())
+        session = EngineSession(self, recognizer, tell, options, self.vad_model.state())
         recognizer.decide_admission = partial(self._decide_admission, session)
         if options.diarize and self._recognizers.encoder is None and not start.at:
             tell(NoticeRaised(SPEAKERS_UNAVAILABLE))
@@ -404,7 +407,11 @@ class LiveScheduler:
     def _decide_admission(self, session: EngineSession) -> load_shedding.UtteranceAdmission:
         """Return the admission of an utterance that begins."""
         now = time.monotonic()
-        found = (one.speaker(now) for one in self._sessions)
+        others = [one for one in self._sessions if one is not session]
+        if session.channel_of and session.rank is None:
+            ranks = (one.rank for one in others if one.channel_of == session.channel_of)
+            session.rank = next(ranks, None)
+        found = (one.speaker(now) for one in others)
         speakers = [speaker for speaker in found if speaker is not None]
         if session.recognizer.resumed:
             admission = load_shedding.UtteranceAdmission.SERVE

@@ -133,7 +133,8 @@ class SpeechShare:
 
 @dataclass(frozen=True, slots=True)
 class ServedSession:
-    """Session with an admitted utterance. ``rank``: its order among them, by their first admission;
+    """Session with an admitted utterance, or one of its two channels, which have the same rank.
+    ``rank``: its order among the sessions, by their first admission;
     ``speaking``: one of its utterances is open; ``share``: see `SpeechShare`."""
 
     owner: str
@@ -192,13 +193,13 @@ class EngineLoadModel:
         return self._level if now < self._until else SheddingLevel.NOTHING
 
     def admission(
-        self, utterance: ArrivingUtterance, sessions: Sequence[ServedSession], waiting_s: float
+        self, utterance: ArrivingUtterance, others: Sequence[ServedSession], waiting_s: float
     ) -> UtteranceAdmission:
-        """Return the admission of an utterance that begins, beside those of ``sessions``."""
-        others = [one for one in sessions if one.rank != utterance.rank]
-        speaking = sum(one.speaking for one in others)
-        if not self.limit_s or not others:
+        """Return the admission of an utterance that begins, beside those of ``others``: the other
+        sessions, and the other channel of its own. A session that is alone is always served."""
+        if not self.limit_s or all(one.rank == utterance.rank for one in others):
             return UtteranceAdmission.SERVE
+        speaking = sum(one.speaking for one in others)
         late = self.delay_s(speaking + 1, waiting_s) > self.limit_s
         demand = max(speaking, sum(one.share for one in others))
         room = self._room(waiting_s)

@@ -8,6 +8,7 @@ numbers that are unique in both.
 from __future__ import annotations
 
 import time
+import uuid
 from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ class ChannelSession(Session):
         now: Callable[[], float],
         tell: Callable[[live_events.LiveEvent], None],
     ) -> None:
-        options = of_one_speaker(session.options)
+        options = of_one_speaker(session.options, session.channel_of)
         super().__init__(
             session.id, session.owner, options, session.bounds, totals, now, spec=session.spec
         )
@@ -70,6 +71,8 @@ class StereoSession(Session):
     ) -> None:
         super().__init__(number, owner, options, bounds, totals, now, event_metrics, spec)
         self.channel_names = tuple(channel_names)
+        self.channel_of = uuid.uuid4().hex
+        """Id of the session for the engine, which has no other."""
         self.sessions = tuple(
             ChannelSession(self, totals, now, partial(self._hear, channel))
             for channel in range(self.channels)
@@ -181,11 +184,19 @@ class SplitInputLog(InputLog):
     def change(self, options: LiveOptions) -> None:
         """Change the options of all channels from here on."""
         for one in self._sessions:
-            one.options = of_one_speaker(options)
+            one.options = of_one_speaker(options, one.options.channel_of)
             one.input_log.change(one.options)
             one.news.set()
 
 
-def of_one_speaker(options: LiveOptions) -> LiveOptions:
-    """Return the options without speaker labels: who speaks in a channel is known."""
-    return replace(options, diarize=False, recognise=False, known_voices=(), voiceprints=False)
+def of_one_speaker(options: LiveOptions, channel_of: str = "") -> LiveOptions:
+    """Return the options without speaker labels, for a channel of ``channel_of``: who speaks in it
+    is known."""
+    return replace(
+        options,
+        diarize=False,
+        recognise=False,
+        known_voices=(),
+        voiceprints=False,
+        channel_of=channel_of,
+    )
