@@ -68,11 +68,6 @@ async def serve_live_connection(
     session = await _session(socket, service, begin)
     taken, done = session.taken, False
     try:
-        if session.channels != begin.channels:
-            raise errors.FieldInvalid(
-                f"The session has {session.channels} channels, and 'channels' is {begin.channels}.",
-                hint="Resume a session with the encoding, rate and channels that it began with.",
-            )
         async with session.connection_lock:  # the previous one has stopped: `began` counts it all
             connection = _LiveConnection(socket, session, begin, rate, decoder)
             await socket.send(connection.began(service))
@@ -120,7 +115,7 @@ async def _session(
         )
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")
-    return service.live.find(socket.identity, begin.session)
+    return service.live.find(socket.identity, begin.session, begin.channels)
 
 
 async def _raise_when_moved(taken: asyncio.Event) -> None:

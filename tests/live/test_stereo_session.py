@@ -5,6 +5,7 @@ Two people who talk: `tests/api/test_live_channels.py`."""
 import array
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -22,14 +23,15 @@ from sidecar.interfaces.live_events import (
     Summary,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LiveOptions
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
+from sidecar.live.sessions import engine_relay
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript import Notice, Segment, Transcript
 
 Open = Callable[..., Awaitable[Service]]
 NAMES = "Left", "Right"
@@ -49,6 +51,13 @@ def opened(service: Service, **options: object) -> StereoSession:
     session = service.live.open(ANONYMOUS, LiveOptions(**options), channel_names=NAMES)  # type: ignore[arg-type]
     assert isinstance(session, StereoSession)
     return session
+
+
+def unserved(**options: object) -> StereoSession:
+    """A session without an engine."""
+    totals = InputLogTotals(1 << 20)
+    given = LiveOptions(**options)  # type: ignore[arg-type]
+    return StereoSession("one", "me", given, SessionBounds(), totals, channel_names=NAMES)
 
 
 async def told(session: Session, raw: bytes) -> list[NumberedEvent]:
@@ -155,10 +164,50 @@ async def test_engine_that_dies_of_one_channel_ends_the_session_with_the_finals_
     assert [one.code for one in transcript.notices] == ["engine_crashed"]
 
 
+async def test_job_of_a_failed_session_has_all_finals_that_were_sent_and_no_audio_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = unserved(keep=True)
+    jobs = list[Transcript]()
+
+    async def relay(channel: Session, *_: object, **__: object) -> None:
+        if channel is session.sessions[0]:
+            channel.end(errors.EngineCrashed())
+            return
+        for piece in itertools.count():
+            channel.heard(Final(0, piece, Segment(piece, piece + 1.0, "hello")))
+            await asyncio.sleep(0)
+
+    async def save(_: Session, transcript: Transcript) -> str:
+        jobs.append(transcript)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        with pytest.raises(errors.SessionOver):
+            await session.send(bytes(SECOND))
+        return "job"
+
+    monkeypatch.setattr(engine_relay, "relay_session", relay)
+    session.save = save
+    await session.send(bytes(SECOND))
+    await engine_relay.relay_channels(session, lambda: pytest.fail("no engine is needed"))
+    sent = [
+        one.event.segment.start for one in session.event_log.kept if isinstance(one.event, Final)
+    ]
+    (job,) = jobs
+    assert sent
+    assert sent == [one.start for one in job.segments]
+    assert isinstance(session.event_log.wrong, errors.EngineCrashed)
+
+
+def test_session_of_one_turn_has_one_channel() -> None:
+    session = unserved()
+    with pytest.raises(errors.FieldInvalid):
+        session.change(LiveOptions(turns=TurnControl.ONE))
+    assert session.options.turns is TurnControl.SILENCE
+
+
 def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_channel() -> None:
-    session = StereoSession(
-        "one", "me", LiveOptions(), SessionBounds(), InputLogTotals(1 << 20), channel_names=NAMES
-    )
+    session = unserved()
     first, second = session.sessions
     restarted = NoticeRaised(Notice("engine_restarted", ""))
     failed = NoticeRaised(Notice(RECOGNITION_FAILED, ""))

@@ -129,6 +129,7 @@ async def relay_channels(
     """Run the sessions of both channels to their ends, and with them the session. An error in one
     ends all. The arguments are those of `relay_session`."""
     first, second = session.sessions
+    wrong: errors.SidecarError | None = None
     async with running(
         relay_session(first, share, is_loaded, tells_load=tells_load),
         relay_session(second, share, is_loaded),
@@ -136,12 +137,13 @@ async def relay_channels(
         for task in asyncio.as_completed(tasks):
             await task
             wrong = next(filter(None, (one.event_log.wrong for one in session.sessions)), None)
-            if wrong is not None and not session.over:
-                await session.fail(wrong)
-            if session.over:
-                return
-    session.heard(await session.kept(Summary(session.transcript())))
-    session.end()
+            if wrong is not None or session.over:
+                break
+    if wrong is not None and not session.over:  # no event follows those that its job has
+        await session.fail(wrong)
+    elif not session.over:
+        session.heard(await session.kept(Summary(session.transcript())))
+        session.end()
 
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:

@@ -189,8 +189,9 @@ class Session:
             errors.SessionOver: the session accepts no more input.
         """
         before = self.options
+        accepted = accepted_options(options, self.bounds, self.spec, self.channels)
         changed = replace(
-            accepted_options(options, self.bounds, self.spec).with_speakers_of(before),
+            accepted.with_speakers_of(before),
             client=before.client,
             patience_s=before.patience_s,
             wait_s=before.wait_s,

@@ -11,7 +11,7 @@ from sidecar.auth.rate_limits import is_within_fair_share
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.language_tags import parse_language
-from sidecar.interfaces.live_options import BUFFER_S, LiveOptions
+from sidecar.interfaces.live_options import BUFFER_S, LiveOptions, TurnControl
 from sidecar.transcripts.language_detection import other_languages_hint
 
 MAX_COMMANDS = 20_000
@@ -38,7 +38,7 @@ class SessionBounds:
 
 
 def accepted_options(
-    options: LiveOptions, bounds: SessionBounds, spec: EngineSpec | None
+    options: LiveOptions, bounds: SessionBounds, spec: EngineSpec | None, channels: int = 1
 ) -> LiveOptions:
     """Return the options of a session that begins or changes, within the bounds: an utterance is at
     most half as long as the buffer, so that a whole one is kept. ``spec``: of the engine.
@@ -46,8 +46,14 @@ def accepted_options(
     Raises:
         errors.LanguageInvalid: the language does not have the form of a tag.
         errors.LanguageUnsupported: the engine does not support it.
-        errors.FieldInvalid: the pre-roll leaves too little of that for an utterance.
+        errors.FieldInvalid: the pre-roll leaves too little of that for an utterance, or the first
+            pause would end several ``channels``.
     """
+    if channels > 1 and options.turns is TurnControl.ONE:
+        raise errors.FieldInvalid(
+            "With several channels 'turns' cannot be 'one': a pause of one would cut the others.",
+            hint="Send 'turns' with the value 'silence', and 'finish' at the end.",
+        )
     ends = options.endpointing
     try:
         ends = replace(ends, longest_s=min(ends.longest_s, bounds.buffer_s / 2))

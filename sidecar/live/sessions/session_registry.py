@@ -134,15 +134,15 @@ class SessionRegistry:
             errors.SessionTaken: a session with that id exists.
             errors.ShuttingDown: the service shuts down.
         """
-        number = number or uuid.uuid4().hex
+        number, channels = number or uuid.uuid4().hex, max(1, len(channel_names))
         try:
             if self._closing:
                 raise errors.ShuttingDown()
             if (identity.owner, number) in self._sessions:
                 raise errors.SessionTaken()
             spec = self.engine
-            self._check_limits(identity, max(1, len(channel_names)))
-            options = accepted_options(options, self._bounds, spec)
+            self._check_limits(identity, channels)
+            options = accepted_options(options, self._bounds, spec, channels)
         except errors.SidecarError as error:
             self._live_metrics.refused.add(wire, error.code)
             raise
@@ -211,15 +211,21 @@ class SessionRegistry:
             session.meet(await self._add_known_speakers(session.options, session.owner))
         await relay_session(session, self._share, self._is_loaded, tells_load=tells_load)
 
-    def find(self, identity: Identity, number: str) -> Session:
+    def find(self, identity: Identity, number: str, channels: int = 1) -> Session:
         """Return a session of the caller for a new connection, which replaces the previous one.
 
         Raises:
             errors.SessionNotFound: it does not exist, or belongs to another owner.
+            errors.FieldInvalid: it has other ``channels``; its previous connection keeps it.
         """
         session = self._sessions.get((identity.owner, number))
         if session is None:
             raise errors.SessionNotFound()
+        if session.channels != channels:
+            raise errors.FieldInvalid(
+                f"The session has {session.channels} channels, and 'channels' is {channels}.",
+                hint="Resume a session with the encoding, rate and channels that it began with.",
+            )
         session.disconnected_at = None
         session.taken.set()
         session.taken = asyncio.Event()

@@ -90,7 +90,8 @@ class StereoSession(Session):
             one.finish(asked=False)
 
     async def fail(self, error: errors.SidecarError) -> None:
-        """End the session with the error of its engine, as `Session.fail`."""
+        """End the session with the error of its engine, as `Session.fail`; no audio follows."""
+        self.finish(asked=False)
         await self._keep(self.transcript().with_notice(Notice(error.code, error.detail)))
         self.end(error)
 
@@ -120,7 +121,6 @@ class StereoSession(Session):
                 self._say(live_events.InputProcessed(slowest.at, slowest.settled))
             case live_events.Summary(transcript):
                 self._transcripts[channel] = transcript
-                self.finish(asked=False)  # its first pause may have ended it
             case live_events.SpeakersRevised():
                 pass  # it says again that its only speaker is that
             case live_events.NoticeRaised(notice, None):
