@@ -5,7 +5,9 @@ Two people who talk: `tests/api/test_live_channels.py`."""
 import array
 import asyncio
 import dataclasses
+import gc
 import itertools
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,7 +15,7 @@ from scripted_speech import sound, talk
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.auth.identity import ANONYMOUS
+from sidecar.auth.identity import ANONYMOUS, Identity, OwnerLimits
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
     UTTERANCE_DROPPED,
@@ -24,10 +26,11 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.interfaces.live_options import LiveOptions, TurnControl
+from sidecar.live.runtime.load_shedding import PARTIALS_LATE_NOTICE
 from sidecar.live.sessions import engine_relay
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import ENGINE_RESTARTED_NOTICE, Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.service.facade import Service
@@ -47,8 +50,9 @@ def both(left: bytes, right: bytes) -> bytes:
     return samples.tobytes()
 
 
-def opened(service: Service, **options: object) -> StereoSession:
-    session = service.live.open(ANONYMOUS, LiveOptions(**options), channel_names=NAMES)  # type: ignore[arg-type]
+def opened(service: Service, identity: Identity = ANONYMOUS, **options: object) -> StereoSession:
+    given = LiveOptions(**options)  # type: ignore[arg-type]
+    session = service.live.open(identity, given, channel_names=NAMES)
     assert isinstance(session, StereoSession)
     return session
 
@@ -85,9 +89,16 @@ async def test_stereo_session_counts_as_two(open_service: Open) -> None:
     service.live.open(ANONYMOUS, LiveOptions())
     service.live.end(first)
     opened(service)
-    narrow = await open_service(live_sessions=1)
+
+
+@pytest.mark.parametrize("limit", ["live_sessions", "live_sessions_per_owner"])
+async def test_channels_beyond_a_limit_are_refused_for_good(open_service: Open, limit: str) -> None:
+    service = await open_service(**{"live_sessions": 4, limit: 1})
     with pytest.raises(errors.FieldInvalid):
-        opened(narrow)
+        opened(service)
+    limited = dataclasses.replace(ANONYMOUS, limits=OwnerLimits(live_sessions=1))
+    with pytest.raises(errors.FieldInvalid):
+        opened(await open_service(), limited)
 
 
 async def test_session_alone_on_a_slow_machine_loses_nothing(
@@ -209,11 +220,30 @@ def test_session_of_one_turn_has_one_channel() -> None:
 def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_channel() -> None:
     session = unserved()
     first, second = session.sessions
-    restarted = NoticeRaised(Notice("engine_restarted", ""))
+    restarted = NoticeRaised(ENGINE_RESTARTED_NOTICE)
     failed = NoticeRaised(Notice(RECOGNITION_FAILED, ""))
+    late = NoticeRaised(PARTIALS_LATE_NOTICE)
     for one in (first, second, second, first, first):
         one.heard(restarted)
+    for one in (first, first, second):
+        one.heard(late)
     for one in (first, second):
         one.heard(failed)
     sent = [(one.event, one.channel) for one in session.event_log.kept]
-    assert sent == [(restarted, None)] * 3 + [(failed, 0), (failed, 1)]
+    assert sent == [
+        *[(restarted, None)] * 3,
+        *((late, 0), (late, 0), (late, 1)),
+        *((failed, 0), (failed, 1)),
+    ]
+
+
+def test_ended_session_is_not_kept_in_memory() -> None:
+    session = unserved()
+    totals = session._held
+    totals.bytes = totals.most
+    assert totals.may_add(session.input_log, 0.0)
+    session.end()
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None

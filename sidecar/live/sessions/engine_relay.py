@@ -14,10 +14,13 @@ from sidecar.concurrency import running
 from sidecar.interfaces.live_events import NoticeRaised, SessionRejected, Summary, from_wire
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder
 from sidecar.live.sessions.input_log import InputChunk
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import (
+    ENGINE_LOADING_NOTICE,
+    ENGINE_RESTARTED_NOTICE,
+    Session,
+)
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.observability.logs import ONCE_A_MINUTE
-from sidecar.transcripts.transcript import Notice
 from sidecar.workers import channel
 from sidecar.workers.engine_slot import EngineLease
 from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
@@ -25,10 +28,6 @@ from sidecar.workers.worker_process import WorkerDied
 
 log = logging.getLogger(__name__)
 
-ENGINE_LOADING_NOTICE = Notice(
-    "engine_loading", "The engine was not loaded: the first words come some seconds late."
-)
-ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 OVERLOADED_DETAIL = "As many people speak as this machine can transcribe in time."
 OVERLOADED_HINT = (
     "Try again later, raise live_delay (finals may come later), or give the service a machine with "

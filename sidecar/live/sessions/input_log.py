@@ -67,7 +67,7 @@ class InputLogTotals:
     """Bytes; above it, a session that keeps more than a second accepts no more."""
     turn_s: float = FULL_BUFFER_TURN_S
     bytes: int = 0
-    _turn: tuple[InputLog, float] | None = None
+    turn: tuple[InputLog, float] | None = None
     """Session that may exceed the buffer, and when it last did."""
 
     @property
@@ -79,10 +79,10 @@ class InputLogTotals:
         """Return whether a session may add audio at the limit. One may at a time, until its segment
         ends and frees memory: if all were in the middle of a segment, none could go on. If that
         session sends nothing for a while, another one may."""
-        holder, since = self._turn or (log, now)
+        holder, since = self.turn or (log, now)
         if holder is not log and now < since + self.turn_s:
             return False
-        self._turn = log, now
+        self.turn = log, now
         return True
 
 
@@ -260,6 +260,8 @@ class InputLog:
         self._taken = self._had = 0
         self._count(-self.bytes)
         self.settled = self.at
+        if self._totals.turn is not None and self._totals.turn[0] is self:
+            self._totals.turn = None
 
     def _join(self, place: int) -> bool:
         """Join the chunk at an index to the one before it, if both are small."""

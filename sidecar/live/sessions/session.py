@@ -30,6 +30,10 @@ MIN_BUFFER_S = 1.0
 """Seconds of audio that each session may keep, however much the others keep."""
 BUFFER_POLL_S = 0.25
 """Interval at which a waiting client checks for space in the buffer."""
+ENGINE_LOADING_NOTICE = Notice(
+    "engine_loading", "The engine was not loaded: the first words come some seconds late."
+)
+ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; no audio is lost.")
 AUDIO_LOST_NOTICE = Notice(
     "sound_lost", "The engine died twice on the latest audio, which is skipped."
 )

@@ -183,9 +183,11 @@ class SessionRegistry:
     def _check_limits(self, identity: Identity, channels: int) -> None:
         """Refuse another session if there are enough, as described for `open`. One of two channels
         counts as two."""
-        if channels > self.most > 0:
+        if 1 <= self.most < channels or (
+            channels > 1 and not may_have_more(self._settings, identity, 0, channels, channels)
+        ):  # whatever ends, they are too many
             raise errors.FieldInvalid(
-                f"{channels} channels need as many live sessions, and the limit is {self.most}.",
+                f"{channels} channels need as many live sessions, and fewer are allowed.",
                 hint="Mix the channels, and omit 'channels'.",
             )
         owners = [one.owner for one in self.going_on() for _ in range(one.channels)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from array import array
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,11 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLog, InputLogTotals
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import (
+    ENGINE_LOADING_NOTICE,
+    ENGINE_RESTARTED_NOTICE,
+    Session,
+)
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.channel_merge import TranscribedChannel, merge_channels, with_own_speakers
 from sidecar.transcripts.transcript import Notice, Transcript
@@ -81,7 +84,8 @@ class StereoSession(Session):
         self._processed = [live_events.InputProcessed(0.0, 0.0)] * self.channels
         self._transcripts: dict[int, Transcript] = {}
         """Transcripts of the channels that are over."""
-        self._notices = Counter[tuple[int, str]]()
+        self._restarts = [0] * self.channels
+        """Restarts of the engine of which each channel was told."""
 
     def finish(self, *, asked: bool = True) -> None:
         """End the audio of both channels, as `Session.finish`."""
@@ -123,12 +127,11 @@ class StereoSession(Session):
                 self._transcripts[channel] = transcript
             case live_events.SpeakersRevised():
                 pass  # it says again that its only speaker is that
-            case live_events.NoticeRaised(notice, None):
-                self._notices[channel, notice.code] += 1
-                told = self._notices[1 - channel, notice.code]
-                if notice.code == live_events.RECOGNITION_FAILED:
-                    self._say(event, channel)
-                elif self._notices[channel, notice.code] > told:  # each channel has it once
+            case live_events.NoticeRaised(notice) if notice == ENGINE_LOADING_NOTICE:
+                self._say(event)
+            case live_events.NoticeRaised(notice) if notice == ENGINE_RESTARTED_NOTICE:
+                self._restarts[channel] += 1
+                if self._restarts[channel] > self._restarts[1 - channel]:  # both are told of each
                     self._say(event)
             case live_events.Final():
                 segment = with_own_speakers(event.segment, channel)
