@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 def gauges(service: Service) -> list[metrics.AnyMetric]:
     """Return the gauges that are read from the service, beside the counters in its metrics."""
     settings, wires = service.settings, service.metrics.wires
-    sessions: collections.Counter[metrics.Labels] = collections.Counter(
-        (session.event_metrics.wire,) for session in service.live.going_on()
-    )
+    sessions: dict[metrics.Labels, float] = {
+        (wire,): count for wire, count in _live_sessions_by_wire(service).items()
+    }
     gpu, paused = service.fleet.gpu, service.jobs_paused
     found: list[metrics.AnyMetric] = [
         metrics.Gauge("build_info", "Version of the service.", {(__version__,): 1}, ("version",)),
@@ -51,7 +51,7 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
             ("code",),
         ),
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
-        metrics.Gauge("live_sessions", "Live sessions in progress.", sessions, ("wire",)),
+        metrics.Gauge("live_sessions", "Live sessions; of two channels: two.", sessions, ("wire",)),
         _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),
         _gauge("live_speaking", "Utterances in progress.", service.metrics.live.speaking),
         _gauge("live_sound_bytes", "Bytes of buffered live audio.", service.live.held.bytes),
@@ -70,11 +70,20 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
     return found
 
 
+def _live_sessions_by_wire(service: Service) -> collections.Counter[str]:
+    """Return the live sessions by protocol, of which one of two channels counts as two."""
+    sessions = service.live.going_on()
+    return collections.Counter(
+        one.event_metrics.wire for one in sessions for _ in range(one.channels)
+    )
+
+
 def metrics_nested(service: Service) -> dict[str, Any]:
     """Return the metrics by the names of the compatible speech server."""
     by_owner = None
     if "owners" in service.settings.metrics:
-        by_owner = collections.Counter(session.owner for session in service.live.going_on())
+        sessions = service.live.going_on()
+        by_owner = collections.Counter(one.owner for one in sessions for _ in range(one.channels))
     return metrics.stt_metrics_json(service.metrics, len(service.live), by_owner)
 
 
@@ -131,11 +140,11 @@ def _jobs(service: Service) -> dict[str, Any]:
 
 
 def _live(service: Service) -> dict[str, Any]:
-    live, sessions = service.metrics.live, service.live.going_on()
+    live = service.metrics.live
     return {
-        "sessions": len(sessions),
+        "sessions": len(service.live),
         "limit": service.live.most,
-        "by_wire": collections.Counter(session.event_metrics.wire for session in sessions),
+        "by_wire": _live_sessions_by_wire(service),
         "opened": live.opened.total,
         "opened_by_wire": live.opened.by("wire"),
         "ended_by_reason": live.ended.by("reason"),

@@ -19,6 +19,7 @@ from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.live.sessions.stereo_session import of_one_speaker
 from sidecar.transcripts.transcript import (
     Finished,
     Peaks,
@@ -46,17 +47,18 @@ class LiveSessionArchive:
         self._max_recording_bytes = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
         self._spool_dir = settings.spool_dir
 
-    def new_recording(self) -> SessionRecording | None:
+    def new_recording(self, channels: int) -> SessionRecording | None:
         """Return the recorder of a live session's audio, if recordings are kept."""
         if not self._max_recording_bytes:
             return None
         return SessionRecording(
-            UploadSpool(self._spool_dir), self._threads, self._max_recording_bytes
+            UploadSpool(self._spool_dir), self._threads, self._max_recording_bytes, channels
         )
 
     async def save_session(self, session: Session, transcript: Transcript) -> str:
         """Store a live session as a job and return the job's id."""
-        live_options, session_recording = session.options, session.recording
+        channels, session_recording = session.channels, session.recording
+        live_options = session.options if channels == 1 else of_one_speaker(session.options)
         options = TranscribeOptions(
             language=live_options.language,
             diarize=live_options.diarize,
@@ -71,7 +73,8 @@ class LiveSessionArchive:
         peaks = b"" if session_recording is None else session_recording.peaks
         source = None if session_recording is None else await session_recording.recording()
         peaks = b"" if source is None else peaks
-        return (await self.save(session.owner, options, transcript, source, peaks)).id
+        record = await self.save(session.owner, options, transcript, source, peaks, channels)
+        return record.id
 
     async def save_conversation(self, identity: Identity, transcript: Transcript) -> str:
         """Store a conversation as a job and return the job's id.
@@ -89,9 +92,10 @@ class LiveSessionArchive:
         transcript: Transcript,
         source: AudioSource | None = None,
         peaks: bytes = b"",
+        channels: int = 1,
     ) -> JobRecord:
         """Store a session or conversation as a job. Its audio (``source``) is stored if the storage
-        answers, and closed.
+        answers, and closed. ``channels``: those that were transcribed one by one.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
@@ -108,7 +112,7 @@ class LiveSessionArchive:
         finally:
             if source is not None:
                 source.close()
-        facts = AudioInfo(WAV.name, "live", transcript.duration)
+        facts = AudioInfo(WAV.name, "live", transcript.duration, channels)
         durable = self._recordings is not None
         now = self._now()
         record = JobRecord.submitted(now, audio, facts, options, owner=owner, durable=durable)

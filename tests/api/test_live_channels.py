@@ -1,6 +1,7 @@
 """Two people in two channels of one live session, who talk over each other."""
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from test_live_messages import SAID
 from wheel_recordings import RATE, clip
 
 from sidecar.audio import Block
+from sidecar.audio.loudness import MAX_PEAK, PEAKS_PER_SECOND
 
 KEY = "0123456789abcdef" * 4
 FRAME = 4
@@ -95,7 +97,8 @@ async def test_people_who_talk_over_each_other_keep_their_words_and_names(
     assert "Ever tried" in alone[0][0]
     assert "best of times" in alone[1][0]
     of_channels = {"speech_started", "speech_stopped", "partial", "final", "turn_ended"}
-    assert all(("channel" in one) == (one["type"] in of_channels) for one in told)
+    said = [one for one in told if one["type"] != "notice"]  # that partials are late may be one
+    assert all(("channel" in one) == (one["type"] in of_channels) for one in said)
     for one in told:
         SAID.validate_json(json.dumps(one), strict=True)
 
@@ -205,7 +208,10 @@ async def test_kept_call_is_a_job_with_a_stereo_recording_and_names(embedded: Se
     shown = embedded.client.get(f"{path}/transcript", params={"format": "text"}).text
     assert "Agent: Ever tried" in shown
     assert "Caller: It was the best" in shown
-    assert len(embedded.client.get(f"{path}/peaks").json()["peaks"]) > 40
+    peaks = base64.b64decode(embedded.client.get(f"{path}/peaks").json()["peaks"])
+    assert len(peaks) == 4 * PEAKS_PER_SECOND
+    loudest = np.abs(samples.astype(int)).max(axis=1).reshape(len(peaks), -1).max(axis=1)
+    assert [*peaks] == pytest.approx(loudest / 32768 * MAX_PEAK, abs=1)
 
 
 async def test_channel_in_which_nobody_speaks_takes_no_name_and_no_words(embedded: Server) -> None:

@@ -15,11 +15,13 @@ from scripted_speech import sound, talk
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
+from sidecar.api.metrics_routes import gauges, metrics_nested
 from sidecar.auth.identity import ANONYMOUS, Identity, OwnerLimits
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
     UTTERANCE_DROPPED,
     Final,
+    InputProcessed,
     NoticeRaised,
     SpeechStarted,
     Summary,
@@ -64,8 +66,10 @@ def unserved(**options: object) -> StereoSession:
     return StereoSession("one", "me", given, SessionBounds(), totals, channel_names=NAMES)
 
 
-async def told(session: Session, raw: bytes) -> list[NumberedEvent]:
-    """All events of a session that hears this."""
+async def told(
+    session: Session, raw: bytes, sent: Callable[[], object] = lambda: None
+) -> list[NumberedEvent]:
+    """All events of a session that hears this; ``sent``: called after each second."""
 
     async def read() -> list[NumberedEvent]:
         return [one async for one in session.events()]
@@ -73,6 +77,7 @@ async def told(session: Session, raw: bytes) -> list[NumberedEvent]:
     reading = asyncio.create_task(read())
     for at in range(0, len(raw), SECOND):
         await session.send(raw[at : at + SECOND])
+        sent()
     session.finish()
     return await reading
 
@@ -125,9 +130,19 @@ async def test_stereo_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_t
     service = await open_service(live_buffer_mb=1)
     service.live.held.turn_s = PATIENCE_S  # nobody falls silent
     sessions = [opened(service, partials=False) for _ in range(2)]
+    buffer_s = 12.0
     for one in sessions:
-        one.bounds = dataclasses.replace(one.bounds, buffer_s=20.0)
-    stories = await asyncio.gather(*(told(one, both(LONG, LONG)) for one in sessions))
+        one.bounds = dataclasses.replace(one.bounds, buffer_s=buffer_s)
+    held = list[tuple[int, float]]()
+
+    def see() -> None:
+        held.append((service.live.held.bytes, max(one.input_log.seconds for one in sessions)))
+
+    stories = await asyncio.gather(*(told(one, both(LONG, LONG), see) for one in sessions))
+    most, seconds = map(max, zip(*held, strict=True))
+    alone = int(buffer_s) * SECOND  # of the one who may go on
+    assert 1 << 20 <= most <= (1 << 20) + alone + len(sessions) * SECOND
+    assert 1.0 < seconds < buffer_s + 1.0
     for events in stories:
         for channel in (0, 1):
             assert len(of(events, TurnEnded, channel)) == 3
@@ -152,6 +167,7 @@ async def test_channels_have_the_words_of_mono_sessions_and_count_as_speaking(
     assert [one.name for one in summary.transcript.voices] == list(NAMES)
     assert service.metrics.live.speaking == 0
     assert service.metrics.live.orphaned.total == 0
+    assert service.metrics.live.ended.total == 3
     assert [one.event.turn for one in of(events, SpeechStarted, 1)] == [1, 3]
 
 
@@ -169,6 +185,7 @@ async def test_engine_that_dies_of_one_channel_ends_the_session_with_the_finals_
         [one async for one in session.events()]
     await until(lambda: service.live.held.bytes == 0)
     (record,) = await service.owned.jobs(ANONYMOUS)
+    assert (record.audio_info.channels, record.options.diarize) == (2, False)
     _, transcript = await service.owned.transcript(ANONYMOUS, record.id)
     assert {one.speaker for one in transcript.segments[:2]} == {0, 1}
     assert [one.name for one in transcript.voices] == list(NAMES)
@@ -215,6 +232,32 @@ def test_session_of_one_turn_has_one_channel() -> None:
     with pytest.raises(errors.FieldInvalid):
         session.change(LiveOptions(turns=TurnControl.ONE))
     assert session.options.turns is TurnControl.SILENCE
+
+
+def test_each_channel_counts_as_speaking_and_the_one_behind_says_what_was_heard() -> None:
+    session = unserved()
+    metrics = session.event_metrics.live_metrics
+    for one in session.sessions:
+        one.heard(SpeechStarted(0, 0.5))
+    assert metrics.speaking == 2
+    session.sessions[0].heard(TurnEnded(0, 0.5, 1.0, "hello"))
+    assert metrics.speaking == 1
+    for one, at in zip(session.sessions, (2.0, 1.0), strict=True):
+        one.heard(InputProcessed(at, at))
+    assert session.event_log.heard_s == 1.0
+    session.end()
+    assert metrics.speaking == 0
+    assert metrics.orphaned.total == 1
+
+
+async def test_session_counts_as_two_in_the_gauges(open_service: Open) -> None:
+    service = await open_service()
+    opened(service)
+    service.live.open(ANONYMOUS, LiveOptions(), wire="realtime")
+    assert len(service.live) == 3
+    assert metrics_nested(service)["active_sessions"] == 3
+    (gauge,) = (one for one in gauges(service) if one.name.endswith("live_sessions"))
+    assert gauge.values == {("",): 2, ("realtime",): 1}
 
 
 def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_channel() -> None:

@@ -21,13 +21,14 @@ UNWRITTEN = "a live session has no recording, as it cannot be written: %s"
 
 class SessionRecording:
     """Recording of audio of one encoding at one rate. If another one arrives, or more than ``most``
-    bytes, there is no recording. ``disk_limiter``: threads that may block on a disk."""
+    bytes, there is no recording. ``disk_limiter``: threads that may block on a disk; ``channels``:
+    those of the samples."""
 
-    channels = 1
-
-    def __init__(self, spool: UploadSpool, disk_limiter: ThreadLimiter, most: int) -> None:
+    def __init__(
+        self, spool: UploadSpool, disk_limiter: ThreadLimiter, most: int, channels: int = 1
+    ) -> None:
         self._spool: UploadSpool | None = spool
-        self._disk_limiter, self._most = disk_limiter, most
+        self._disk_limiter, self._most, self._channels = disk_limiter, most, channels
         self._spilling: asyncio.Task[None] | None = None
         self._encoding, self._rate = SampleEncoding.PCM16, 0
         self._rest = b""
@@ -69,7 +70,7 @@ class SessionRecording:
             return None
         floats, width = self._encoding is SampleEncoding.FLOAT32, self._encoding.width
         size = spool.size - WAV_HEAD_BYTES
-        head = wav_head(self._rate, width, size, channels=self.channels, floats=floats)
+        head = wav_head(self._rate, width, size, channels=self._channels, floats=floats)
         try:
             return await self._disk_limiter.run(spool.finish, head)
         except (errors.SidecarError, RuntimeError) as error:  # or no thread could start
@@ -95,7 +96,7 @@ class SessionRecording:
         self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
-        step = self._rate // PEAKS_PER_SECOND * self.channels
+        step = self._rate // PEAKS_PER_SECOND * self._channels
         each = step * self._encoding.width
         raw = self._rest + raw
         whole = len(raw) // each * each

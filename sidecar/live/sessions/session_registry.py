@@ -48,7 +48,8 @@ class SessionRegistry:
 
     ``spec`` is that of the live engine, None if there is none; ``share`` leases the engine;
     ``add_known_speakers`` adds the enrolled speakers; ``save`` makes a job of a session, and
-    ``new_recording`` stores its audio. ``is_loaded``: whether the engine is in memory.
+    ``new_recording`` stores its audio, of so many channels. ``is_loaded``: whether the engine is in
+    memory.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class SessionRegistry:
         live_metrics: LiveMetrics | None = None,
         add_known_speakers: AddKnownSpeakers | None = None,
         save: SaveSession | None = None,
-        new_recording: Callable[[], SessionRecording | None] = lambda: None,
+        new_recording: Callable[[int], SessionRecording | None] = lambda channels: None,
         is_loaded: Callable[[], bool] = lambda: True,
     ) -> None:
         self._is_loaded = is_loaded
@@ -79,9 +80,9 @@ class SessionRegistry:
         self._closing = False
 
     def __len__(self) -> int:
-        """Return the number of sessions in progress; one that has ended only waits for its
-        client."""
-        return len(self.going_on())
+        """Return the number of sessions in progress, of which one of two channels counts as two;
+        one that has ended only waits for its client."""
+        return sum(session.channels for session in self.going_on())
 
     @property
     def most(self) -> int:
@@ -169,9 +170,7 @@ class SessionRegistry:
         session.save, session.forgiving = self._save, forgiving
         if idle_s is not None:
             session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
-        session.recording = self._new_recording() if options.keep else None
-        if session.recording is not None:
-            session.recording.channels = session.channels
+        session.recording = self._new_recording(session.channels) if options.keep else None
         self._sessions[session.owner, session.id] = session
         create_task = asyncio.get_running_loop().create_task
         task = self._tasks[session] = create_task(self._carry(session), name="live")

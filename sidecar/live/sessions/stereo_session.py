@@ -44,10 +44,17 @@ class ChannelSession(Session):
         tell: Callable[[live_events.LiveEvent], None],
     ) -> None:
         options = of_one_speaker(session.options, session.channel_of)
+        metrics, spec = session.event_metrics, session.spec
         super().__init__(
-            session.id, session.owner, options, session.bounds, totals, now, spec=session.spec
+            session.id, session.owner, options, session.bounds, totals, now, metrics, spec
         )
         self._tell = tell
+
+    def end(self, error: errors.SidecarError | None = None) -> None:
+        """End the channel, which is no end of a session for the metrics."""
+        self.event_log.end(error)
+        self.input_log.clear()
+        self.news.set()
 
     def _say(self, event: live_events.LiveEvent, channel: int | None = None) -> None:
         if self.event_log.add(event):
