@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench import serving
-from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
+from bench.metrics import Clip, Piece, Scores, check_packages, clips, score, wheel_clips
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 
@@ -88,7 +88,7 @@ def call_of(clip: Clip, overlap_s: float) -> Call:
 
 def wheel_call() -> Call:
     """Two people of the wheel's who speak at once."""
-    both = [clip for clip in clips() if clip.text][:2]
+    both = [clip for clip in wheel_clips() if clip.text][:2]
     sounds = [decode_audio_file(clip.path, RATE) for clip in both]
     channels = np.zeros((2, max(map(len, sounds))), np.float32)
     for row, sound in zip(channels, sounds, strict=True):

@@ -234,8 +234,8 @@ in WebVTT: `<c.doubtful>less</c>`.
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
 it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
 
-**No speech** (`no_speech_probability`): from the embedded engine the diarizer's probability that
-nobody speaks, mean over the utterance; up to 0.2 as much of it is no speech
+**No speech** (`no_speech_probability`): from `moonshine` and `transformers` the diarizer's
+probability that nobody speaks, mean over the utterance; up to 0.2 as much of it is no speech
 ([figures](performance.md#the-embedded-engine)), above it less. From Whisper: the model's, of the
 window, also in live finals.
 

@@ -24,6 +24,13 @@ KEY = "0123456789abcdef" * 4
 def take(recording: Path, folder: Path) -> None:
     """Transcribe the recording on the page, and take the pictures."""
     visitor = Visitor(new_file(folder / "spoken.wav", spoken()))
+    try:
+        _take(visitor, recording, folder)
+    finally:
+        visitor.driver.quit()
+
+
+def _take(visitor: Visitor, recording: Path, folder: Path) -> None:
     picture = {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False}
     visitor.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", picture)
     with Server(folder / "service", engine="moonshine", people=1, journal_key=KEY) as server:
@@ -42,9 +49,10 @@ def take(recording: Path, folder: Path) -> None:
         visitor.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         visitor.sees(".lane").click()
         visitor.sees("dialog[open]").screenshot(str(HERE / "images/page-speaker.png"))
-    visitor.driver.quit()
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         take(Path(sys.argv[1]).resolve(), Path(scratch))

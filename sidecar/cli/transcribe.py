@@ -443,6 +443,8 @@ async def estimate(
         raise typer.BadParameter("--engine goes without --server: that one has its own.")
     if (file is None) == (minutes is None):
         raise typer.BadParameter("Give a recording, or --minutes.")
+    if (track is not None or channels is not None) and (file is None or card is not None):
+        raise typer.BadParameter("--track and --channels go with a recording, without --card.")
     if format not in ("text", "json"):
         raise typer.BadParameter(f"--format is text or json, not '{printable(format)}'.")
     if minutes == math.inf:

@@ -335,7 +335,8 @@ def no_speech_probability(
     for window in windows:
         if window.no_speech is not None and window.start < last and first < window.end:
             begin, stop = max(0, first - window.start), last - window.start
-            parts.append(window.no_speech[begin // NO_SPEECH_FRAMES : -(-stop // NO_SPEECH_FRAMES)])
+            begin = min(begin // NO_SPEECH_FRAMES, len(window.no_speech) - 1)
+            parts.append(window.no_speech[begin : -(-stop // NO_SPEECH_FRAMES)])
     steps = np.concatenate(parts) if parts else np.zeros(0)
     return round(float(steps.mean()) / NO_SPEECH_STEPS, 3) if len(steps) else None
 

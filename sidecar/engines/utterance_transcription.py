@@ -170,12 +170,12 @@ class UtteranceTranscription:
         return found.most_common(1)[0][0]
 
     def _go_on(self, resume_points: Sequence[transcript.ResumePoint]) -> None:
-        """Restore the state of the resume points."""
+        """Restore the state of the resume points, in which a later release may have more values."""
         states = [one.state for one in resume_points]
         self._speaker_diarizer.go_on([state["voices"] for state in states])
         self._utterances = [
             RecognizedUtterance(
-                start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *rest
+                start, end, text, voice, sure, tuple(starmap(transcript.Word, words)), *rest[:2]
             )
             for state in states
             for start, end, text, voice, sure, words, *rest in state["lines"]

@@ -91,9 +91,9 @@ def restore_jobs(source: Path, folder: Path) -> BackupSummary:
     """Restore a backup into ``folder``, which has no jobs.
 
     Raises:
-        errors.SettingsInvalid: it is no backup or incomplete, it is of a later version, there are
-            jobs already, a service uses the folder, it cannot be written, or this process is root
-            and it belongs to another user.
+        errors.SettingsInvalid: it is no backup or incomplete, it is of a later version or of
+            release 0.2.0, there are jobs already, a service uses the folder, it cannot be written,
+            or this process is root and it belongs to another user.
         errors.DiskFull: there is no space for it.
     """
     files.refuse_root(folder)
@@ -120,6 +120,8 @@ def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSum
                 new = Path(made)
                 recordings = _extract_archive(packed, source, new)
                 jobs = _count_jobs(new / JOURNAL_FILE)
+                with closing(sqlite3.connect(new / JOURNAL_FILE)) as connection:
+                    job_journal.refuse_file_of_0_2(connection)
                 with suppress(FileNotFoundError):
                     uploads.rmdir()
                 files.sync_folder(new / UPLOADS_FOLDER)

@@ -46,7 +46,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     *[()] * 4,
 )
 """Migrations of the file from each version to the next; a released step never changes. The empty
-steps lift the version above 5, that of files of release 0.2.0, so that it refuses to read these."""
+steps lift the version above `VERSION_OF_0_2`, so that release 0.2.0 refuses to read these."""
+VERSION_OF_0_2 = 5
+"""Version of files of release 0.2.0, whose jobs have another form."""
 
 
 class JournalDamaged(Exception):
@@ -194,7 +196,7 @@ def _open_connection(
             if (verdict := found.fetchone()[0]) != "ok":
                 raise JournalDamaged(verdict)
         encrypted_sqlite.set_pragmas(connection, "journal_mode = WAL")
-        _refuse_file_of_0_2(connection)
+        refuse_file_of_0_2(connection)
         encrypted_sqlite.migrate_sqlite(connection, MIGRATIONS, JOURNAL_LABELS)
         journal = JobJournal(
             connection,
@@ -208,16 +210,17 @@ def _open_connection(
     return journal
 
 
-def _refuse_file_of_0_2(connection: sqlite3.Connection) -> None:
-    """Refuse a file of release 0.2.0, in which jobs have another form.
+def refuse_file_of_0_2(connection: sqlite3.Connection) -> None:
+    """Refuse a file of release 0.2.0. One of this release has that version only while it is
+    migrated.
 
     Raises:
         errors.SettingsInvalid: it is one.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     columns = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
-    if version > 2 and "last_read" not in columns:
+    if 2 < version <= VERSION_OF_0_2 and "last_read" not in columns:
         raise SettingsInvalid(
             "The kept jobs were written by release 0.2.0, which this one does not read.",
-            hint="Use release 0.2.0 for them, or set VIBEVOICE_DATA_DIR to another folder.",
+            hint="Use release 0.2.0 for them. For others set VIBEVOICE_DATA_DIR to another folder.",
         )

@@ -92,7 +92,9 @@ class DiarizedPieces:
             unpacked = zlib.decompressobj()
             values = json.loads(unpacked.decompress(data, MAX_UNPACKED_BYTES))
             pieces = tuple(_piece(*one) for one in values["pieces"])
-            voices = tuple(from_plain(SpeakerProfile, one) for one in values["voices"])
+            voices = tuple(
+                from_plain(SpeakerProfile, one, lenient=True) for one in values["voices"]
+            )
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"no result of a diarization: {error}") from None
         return cls(pieces, voices)
@@ -152,7 +154,16 @@ def _segment(piece: DiarizedPiece, old_segments: Sequence[Segment]) -> Segment:
         words=words,
         words_by=next((way for way in WORDS_BY if way in sources), ""),
         confidence=piece.confidence,
+        no_speech_probability=_common_no_speech(piece.parts, old_segments),
     )
+
+
+def _common_no_speech(
+    parts: Iterable[SegmentPart], old_segments: Sequence[Segment]
+) -> float | None:
+    """Return the probability of parts that have the same; a corrected segment has none."""
+    found = {old_segments[part.segment].no_speech_probability for part in parts}
+    return found.pop() if len(found) == 1 else None
 
 
 def _joined(parts: Iterable[SegmentPart], old_segments: Sequence[Segment]) -> str:

@@ -35,6 +35,8 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("estimate --minutes 5 --format xml", 2, "text or json"),
         (f"estimate {SUCCESS} --track 2", 1, "are: 1"),
         (f"estimate {SUCCESS} --channels both", 1, "mix, separate"),
+        ("estimate --minutes 5 --track 2", 2, "go with a recording"),
+        (f"estimate {SUCCESS} --card 12GB --channels separate", 2, "without --card"),
         (f"estimate {SUCCESS} --engine nosuch", 78, r"engine.*vibevoice"),
         ("serv", 2, r"'serv'\. Did you mean 'serve'\?.*--help"),
         ("--prot 1", 2, r"--prot \(Possible options: --port.*--help"),

@@ -50,7 +50,12 @@ from sidecar.jobs.sqlite_event_log import (
 )
 from sidecar.storage import job_journal
 from sidecar.storage.encryption import Cipher
-from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, broken_files
+from sidecar.storage.job_journal import (
+    JOURNAL_FILE,
+    UPLOADS_FOLDER,
+    VERSION_OF_0_2,
+    broken_files,
+)
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts.transcript import (
     Finished,
@@ -62,7 +67,6 @@ from sidecar.transcripts.transcript import (
 )
 from sidecar.transcripts.transcript_edits import RedoStep, RenameSpeaker, RewriteSegment, UndoStep
 
-VERSION_OF_0_2 = 5
 KEY = "a-key-of-a-test-and-of-nobody-else"
 SAID = Segment(0.0, 1.0, "the quick brown fox")
 DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))

@@ -269,3 +269,16 @@ def test_backup_of_jobs_of_a_later_version_is_refused(
     with pytest.raises(errors.SettingsInvalid, match="later version"):
         back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar")
     assert not (tmp_path / "backup.tar").exists()
+
+
+def test_backup_of_jobs_of_release_0_2_is_refused_and_nothing_is_restored(
+    keeping: JobPersistence, tmp_path: Path
+) -> None:
+    keeping.event_log.close()
+    with closing(sqlite3.connect(tmp_path / "jobs" / JOURNAL_FILE)) as database:
+        database.execute("ALTER TABLE jobs DROP COLUMN last_read")
+        database.execute(f"PRAGMA user_version = {job_journal.VERSION_OF_0_2}")
+    back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar")
+    with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0"):
+        restore_jobs(tmp_path / "backup.tar", tmp_path / "new")
+    assert [one.name for one in (tmp_path / "new").iterdir()] == [LOCK_FILE]

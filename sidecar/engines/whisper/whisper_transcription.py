@@ -335,19 +335,33 @@ class WhisperTranscription:
         if result.lost_s is not None:
             lost_s = window.placed(result.lost_s, result.lost_s)[0]
         until_s = window.end_s if lost_s is None else lost_s
+        alone: dict[float, float | None] = {}
+        """Probabilities of no speech of words that were recognized alone, by their starts."""
         for turn in turns_without_words(turns, words, self._heard_s, until_s):
-            words = sorted([*words, *self._words_of(turn, result)], key=lambda word: word.start)
+            own = self._recognize_turn(turn, result)
+            words = sorted([*words, *own.words], key=lambda word: word.start)
+            alone |= {word.start: own.no_speech for word in own.words}
         beside: list[transcript.Segment] = []
         for turn in word_attribution.overlapped_turns(turns):
             if self._heard_s < turn.end <= until_s and self._options.diarize:
-                own = self._words_of(turn, result)
-                if own and not repeats(own, words):
-                    one = _segment(own, result.language or "")
-                    beside += [replace(one, start=turn.start, end=turn.end, speaker=turn.label)]
+                own = self._recognize_turn(turn, result)
+                if own.words and not repeats(own.words, words):
+                    one = replace(
+                        _segment(own.words, result.language or ""),
+                        start=turn.start,
+                        end=turn.end,
+                        speaker=turn.label,
+                        no_speech_probability=own.no_speech,
+                    )
+                    beside.append(one)
         self._heard_s = window.end_s
-        beside = [replace(one, no_speech_probability=result.no_speech) for one in beside]
         found = [
-            replace(one, no_speech_probability=result.no_speech)
+            replace(
+                one,
+                no_speech_probability=alone[one.start]
+                if all(word.start in alone for word in one.words)
+                else result.no_speech,
+            )
             for one in segments_of(words, result.language or "")
         ]
         if result.language is not None and words:
@@ -369,18 +383,18 @@ class WhisperTranscription:
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
-    def _words_of(
+    def _recognize_turn(
         self, turn: SpeakerTurn, result: whisper_decoder.WhisperResult
-    ) -> Sequence[transcript.Word]:
-        """Return the words of a turn that is recognized alone, in the language of its window."""
+    ) -> whisper_decoder.WhisperResult:
+        """Recognize a turn alone, in the language of its window; times are of the recording."""
         start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
         window = WhisperWindow(((start, end),), end)
         heard = self._recognize_window(window, result.language)
         if heard is None:
-            return ()
+            return whisper_decoder.WhisperResult((), None)
         self._tokens += heard.tokens
         self._tell(heard)
-        return place_words(heard.words, window)
+        return replace(heard, words=tuple(place_words(heard.words, window)))
 
     def _given(
         self,

@@ -82,8 +82,9 @@ def told_by(turns: list[Span], written: list[Span], **options: Any) -> list[Tran
     the other says."""
 
     def recognize(audio: Block, *_: object) -> WhisperResult:
-        one, other = at(*written), [Word(0.5, 2.0, " overlooked")]
-        return WhisperResult(tuple(one if len(audio) > 5 * SAMPLE_RATE else other), "en")
+        if len(audio) > 5 * SAMPLE_RATE:
+            return WhisperResult(tuple(at(*written)), "en", no_speech=0.5)
+        return WhisperResult((Word(0.5, 2.0, " overlooked"),), "en", no_speech=0.01)
 
     speakers = [SpeakerTurn(*turn, label) for label, turn in enumerate(turns)]
     follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len, recent_windows=())
@@ -120,7 +121,9 @@ def test_turn_without_words_in_window_is_recognized_alone_and_has_its_own_segmen
 ) -> None:
     told = told_by(turns, written)
     segments = [one.segment for one in told if isinstance(one, SegmentReady)]
-    assert [one.text for one in segments if one.speaker == 1] == ["overlooked"]
+    found = {one.speaker: (one.text, one.no_speech_probability) for one in segments}
+    assert found[1] == ("overlooked", 0.01)
+    assert found[0][1] == 0.5
 
 
 @TURNS
