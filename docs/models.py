@@ -69,7 +69,7 @@ LANGUAGES_MEASURED = """\
 | German, 68 s (LibriVox) | WER 207 %, a warning | WER 13.0 %, by Whisper |
 | English, three clips, 226 s | WER 3.9, 7.6, 0.8 % | the same, by Moonshine: no Whisper is loaded |
 
-CPU seconds for a second of English: 0.198 and 0.201 (a busy machine; medians 0.210 and 0.213)."""
+CPU seconds for a second of English: 0.198 and 0.201."""
 """By hand."""
 
 

@@ -136,15 +136,10 @@ def test_migrations_are_numbered_without_gap_and_are_in_the_wheel() -> None:
     assert packed >= {*NAMES}
 
 
-def test_sql_queries_in_the_journal_docs_run_on_the_migrated_tables(journal: str) -> None:
+def test_queries_of_the_deploy_folder_run_on_the_migrated_tables(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
-    page = (ROOT / "docs/journal.md").read_text()
-    queries = [
-        query
-        for block in re.findall(r"```sql\n(.+?)```", page, re.DOTALL)
-        for query in block.split(";")
-        if "SELECT" in query and "FROM" in query
-    ]
+    text = (ROOT / "deploy/postgres/monitoring.sql").read_text("utf-8")
+    queries = [query for query in text.split(";") if query.strip()]
     assert len(queries) == 5
     with psycopg.connect(journal) as asks:
         for query in queries:
