@@ -265,6 +265,9 @@ def parse_request(text: str) -> LiveRequest:
         name = ".".join(map(str, first["loc"][1:]))
         if first["type"] == "extra_forbidden":
             known = {*LiveBeginRequest.model_fields, *LiveEndpointing.model_fields}
+            if name in known:  # of another type of request
+                kind = first["loc"][0]
+                raise FieldInvalid(f"A request '{kind}' has no field '{name}'.") from None
             meant = did_you_mean(str(first["loc"][-1]), known)
             raise FieldInvalid(f"There is no field '{printable_text(name)}'.{meant}") from None
         raise FieldInvalid(f"'{name}': {first['msg']}.") from None

@@ -208,10 +208,15 @@ def open_input(
     """
     if file is None:
         return _open_microphone(device, channels)
-    if channels > check_recording(file):
+    count = check_recording(file)
+    if channels > count:
         from sidecar.workers.channel_transcription import CHANNEL_SINGLE
 
         print_error_line(CHANNEL_SINGLE.message)
+    elif count > channels > 1:
+        print_error_line(
+            f"The recording has {count} channels: the first is sent, and a mix of the others."
+        )
     return LIVE_RATE, stream_file(file, pace, channels)
 
 

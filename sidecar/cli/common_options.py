@@ -53,6 +53,15 @@ ChannelsOption = Annotated[
         autocompletion=lambda: list(ChannelMode),
     ),
 ]
+LiveChannelsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Mix the channels, or take two, each as one speaker (interleaved on standard input): "
+        f"{', '.join(ChannelMode)}.",
+        autocompletion=lambda: list(ChannelMode),
+    ),
+]
 ChannelNamesOption = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Name separate channels, in their order.")
 ]

@@ -17,9 +17,9 @@ from sidecar.cli import audio_input, output
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import (
     ChannelNamesOption,
-    ChannelsOption,
     DiarizeOption,
     LanguageOption,
+    LiveChannelsOption,
     WordsOption,
     argument,
     option,
@@ -80,7 +80,7 @@ class LiveCommandOptions:
         None, "Show partial results (default), or not.", "--partials/--no-partials"
     )
     words: WordsOption = None
-    channels: ChannelsOption = None
+    channels: LiveChannelsOption = None
     channel_names: ChannelNamesOption = None
     prompt: str | None = option(
         None, "Describe the recording: topic, names, terms.", metavar="TEXT"
@@ -204,7 +204,9 @@ class _LiveScreenDisplay(LiveDisplay):
                 line = line_of(segment, name, labels=self._labels).rstrip("\n")
                 self._live.console.print(Text(line, style=style))
             case NoticeRaised(notice) if notice.code != errors.ShuttingDown.code:
-                self._live.console.print(Text(notice.message, style="dim italic"))
+                channel = numbered.channel
+                whose = "" if channel is None else f"{self._channels[channel]}: "
+                self._live.console.print(Text(whose + notice.message, style="dim italic"))
         super().event(numbered)
         self._draw()
 

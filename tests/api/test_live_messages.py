@@ -372,10 +372,11 @@ FIELD, MESSAGE = errors.FieldInvalid, errors.MessageInvalid
         ('{"type": "begin", "langauge": "de"}', FIELD, "'langauge'. Did you mean 'language'?"),
         ('{"type": "change", "endpointing": {"silence": 1}}', FIELD, "Did you mean 'silence_s'?"),
         ('{"type": "finish", "xyz": 1}', FIELD, "There is no field 'xyz'."),
+        ('{"type": "change", "channels": 2}', FIELD, "A request 'change' has no field 'channels'."),
         ('{"type": "stop"}', MESSAGE, "'stop'; there are begin, change, commit, cancel, finish."),
         ("{}", MESSAGE, "The message has no 'type'."),
     ],
-    ids=["encoding", "misspelled", "misspelled within", "strange field", "type", "no type"],
+    ids=["encoding", "misspelled", "within", "strange", "of another type", "type", "no type"],
 )
 def test_live_message_with_unknown_type_field_or_encoding_is_refused_naming_it(
     text: str, error: type[errors.SidecarError], detail: str

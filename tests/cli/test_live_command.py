@@ -91,6 +91,10 @@ def test_channels_of_a_recording_are_two_people_with_and_without_a_service(
     mono = new_file(tmp_path / "mono.wav", wav(recorded(talk(0.3))))
     _, complained = ended(live(mono, "--pace", 0, "--channels", "separate", environment=alone))
     assert complained == f"vibevoice-asr: {CHANNEL_SINGLE.message}\n"
+    surround = np.stack([left, right, right], axis=1).tobytes()
+    three = new_file(tmp_path / "three.wav", wav(surround, channels=3))
+    _, complained = ended(live(three, *words, environment=alone))
+    assert complained.startswith("vibevoice-asr: The recording has 3 channels: the first is sent")
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))

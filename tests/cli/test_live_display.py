@@ -10,10 +10,10 @@ from rich.text import Text
 from sidecar import errors
 from sidecar.cli.backends import LiveBackend
 from sidecar.cli.live import LiveDisplay, _LiveScreenDisplay, _show_events
-from sidecar.interfaces.live_events import Final, Partial
+from sidecar.interfaces.live_events import Final, NoticeRaised, Partial
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Notice, Segment
 
 AGENT = Final(0, 0, Segment(0.5, 8.0, "A long sentence.", 0), name="Agent")
 CALLER = Final(1, 1, Segment(4.0, 5.0, "Short.", 1), name="Caller")
@@ -64,3 +64,15 @@ def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> 
         assert "Caller" not in line()
         display.event(NumberedEvent(4, AGENT, 0))
         assert line() == ""
+
+
+def test_notice_of_one_channel_is_shown_with_its_name() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with Live(console=console, auto_refresh=False) as live:
+        display = _LiveScreenDisplay(live, "", print, True, ("Agent", "Caller"))
+        display.event(NumberedEvent(1, NoticeRaised(Notice("late", "It is late.")), 1))
+        display.event(NumberedEvent(2, NoticeRaised(Notice("all", "It is for all."))))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "Caller: It is late." in shown
+    assert ": It is for all." not in shown
