@@ -18,7 +18,6 @@ from sidecar import errors
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, SettingsGroup, parse_duration
-from sidecar.interfaces.engine_interface import ChannelMode
 from sidecar.plugins import own_settings_class, settings_class
 from sidecar.transcripts.transcript_formats import SUBTITLES
 
@@ -43,24 +42,6 @@ WordsOption = Annotated[
 ]
 TrackOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Transcribe audio track N of a film.")
-]
-ChannelsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Mix the channels, or transcribe each with its own speakers, as of a call: "
-        f"{', '.join(ChannelMode)}.",
-        autocompletion=lambda: list(ChannelMode),
-    ),
-]
-LiveChannelsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Mix the channels, or take two, each as one speaker (interleaved on standard input): "
-        f"{', '.join(ChannelMode)}.",
-        autocompletion=lambda: list(ChannelMode),
-    ),
 ]
 ChannelNamesOption = Annotated[
     str | None, typer.Option(metavar="NAMES", help="Name separate channels, in their order.")

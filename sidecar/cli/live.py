@@ -19,7 +19,6 @@ from sidecar.cli.common_options import (
     ChannelNamesOption,
     DiarizeOption,
     LanguageOption,
-    LiveChannelsOption,
     WordsOption,
     argument,
     option,
@@ -80,7 +79,11 @@ class LiveCommandOptions:
         None, "Show partial results (default), or not.", "--partials/--no-partials"
     )
     words: WordsOption = None
-    channels: LiveChannelsOption = None
+    channels: str | None = option(
+        None,
+        "Mix the channels, or take two, each as one speaker (interleaved on standard input)",
+        choices=ChannelMode,
+    )
     channel_names: ChannelNamesOption = None
     prompt: str | None = option(
         None, "Describe the recording: topic, names, terms.", metavar="TEXT"

@@ -21,7 +21,6 @@ from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import (
     ChannelNamesOption,
-    ChannelsOption,
     DiarizeOption,
     LanguageOption,
     TrackOption,
@@ -44,6 +43,7 @@ from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
 PRECISION_HELP = "Load the weights in this precision"
+CHANNELS_HELP = "Mix the channels, or transcribe each with its own speakers, as of a call"
 REQUEST_FIELDS = (
     *("precision", "language", "diarize", "diarization", "hotwords", "prompt", "num_speakers"),
     *("min_speakers", "max_speakers", "windows", "track", "channels", "channel_names"),
@@ -107,7 +107,7 @@ class TranscribeCommandOptions:
     )
     words: WordsOption = None
     track: TrackOption = None
-    channels: ChannelsOption = None
+    channels: str | None = option(None, CHANNELS_HELP, choices=engine_interface.ChannelMode)
     channel_names: ChannelNamesOption = None
 
     @property
@@ -422,7 +422,7 @@ async def estimate(
         metavar="NAME",
     ),
     track: TrackOption = None,
-    channels: ChannelsOption = None,
+    channels: str | None = option(None, CHANNELS_HELP, choices=engine_interface.ChannelMode),
     format: str = option("text", "What to write", choices=("text", "json")),
     *,
     target: ServiceTarget,
