@@ -114,9 +114,8 @@ class SpeakerModels:
     """Loaded models: two sessions of ONNX Runtime, and the encoder's head.
 
     ``segmentation``: waveforms (windows, 1, 160000) → (windows, 589, 3), and the probability that
-    nobody speaks, (windows, 589). ``trunk``: features (1,
-    frames, 80) → (1, 256, 10, frames / 8). ``weight``, ``bias``: (256, 5120) and (256,).
-    Thread-safe.
+    nobody speaks, (windows, 589). ``trunk``: features (1, frames, 80) → (1, 256, 10, frames / 8).
+    ``weight``, ``bias``: (256, 5120) and (256,). Thread-safe.
     """
 
     segmentation: onnxruntime.InferenceSession
