@@ -878,20 +878,50 @@ def test_page_offers_the_options_of_the_engine(visitor: Visitor, start_server: S
         assert [word for word in ("speak", "Names", "channel") if word in found] == shown
 
 
+def call() -> bytes:
+    """A wav of two channels."""
+    left, right = bytes([148, 108] * 24_000), bytes([188, 188, 68, 68] * 12_000)
+    both = bytes(itertools.chain(*zip(left, right, strict=True)))
+    return wav(both, channels=2, rate=16_000, bits=8)
+
+
+def separates_channels(visitor: Visitor) -> None:
+    """Switches the option on."""
+    visitor.sees(".options summary", "Options").click()
+    visitor.sees(".options label.check", "channel").click()
+
+
 def test_channels_of_a_call_are_separated_if_the_option_is_on(
     visitor: Visitor, server: Server
 ) -> None:
-    left, right = bytes([148, 108] * 24_000), bytes([188, 188, 68, 68] * 12_000)
-    call = wav(
-        bytes(itertools.chain(*zip(left, right, strict=True))), channels=2, rate=16_000, bits=8
-    )
     visitor.opens(server)
-    visitor.sees(".options summary", "Options").click()
-    visitor.sees(".options label.check", "channel").click()
-    visitor.drops("call.wav", call)
+    separates_channels(visitor)
+    visitor.drops("call.wav", call())
     visitor.sees("#main .title", "4 speakers")
     names = "Left 1", "Left 2", "Right 1", "Right 2"  # two speakers in turn on each
     wait_until(lambda: all(name in visitor.text() for name in names), "names of channels")
+
+
+def test_speakers_of_separate_channels_are_not_offered_to_be_told_apart_again(
+    visitor: Visitor, server: Server
+) -> None:
+    def offers(speakers: str) -> bool:
+        visitor.sees("#main .title", speakers)
+        visitor.sees(".lane").click()
+        visitor.sees("dialog[open] #called")
+        return bool(visitor.all("dialog[open] #number"))
+
+    visitor.opens(server)
+    separates_channels(visitor)
+    visitor.drops("call.wav", call())
+    assert not offers("4 speakers")
+    visitor.driver.refresh()
+    assert not offers("4 speakers"), "after a reload, too"
+    visitor.sees("dialog[open] [aria-label=Close]").click()
+    separates_channels(visitor)
+    visitor.sends_tone("mono.wav", 4)
+    visitor.sees(".job .name", "mono.wav").click()
+    assert offers("2 speakers"), "one channel is not separated"
 
 
 GONE = json.dumps(
