@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
+import sys
+from collections.abc import AsyncGenerator, Container, Iterator, Mapping
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -36,6 +37,8 @@ from sidecar.transcripts.transcript_formats import segment_body, speaker_label
 log = logging.getLogger(__name__)
 
 _ETAG = re.compile(r'(?:W/)?"([^"]{0,40})"')
+ANY_REVISION = range(sys.maxsize)
+"""Revisions of the header ``*``: whichever the transcript has."""
 DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -53,15 +56,15 @@ def etag_of(job: JobRecord) -> str:
     return f'"{job.history.revision}"'
 
 
-def parse_revisions(request: Request, header: str) -> set[int] | None:
-    """Return the revisions in a header; `None` if it is missing, or if any revision will do.
+def parse_revisions(request: Request, header: str) -> Container[int] | None:
+    """Return the revisions in a header, `ANY_REVISION` for ``*``; `None` if it is missing.
 
     Raises:
         errors.FieldInvalid: it has no valid ETag.
     """
     given = ",".join(request.headers.getlist(header)).strip()
     if given in ("", "*"):
-        return None
+        return ANY_REVISION if given else None
     found = [_ETAG.fullmatch(one.strip()) for one in given.split(",") if one.strip()]
     tags = [one[1] for one in found if one is not None]
     if not tags or len(tags) < len(found):
@@ -77,7 +80,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
 
     async def read_change(
         request: Request, job_id: str
-    ) -> tuple[Identity, set[int] | None, dict[str, Any]]:
+    ) -> tuple[Identity, Container[int] | None, dict[str, Any]]:
         """Return who changes a transcript, the revisions that it is for, and the fields."""
         identity = identity_of(request)
         await service.owned.transcript(identity, job_id)  # check access before the body is read

@@ -327,8 +327,9 @@ class TranscriptEditor:
         """Apply a step of edits to a transcript, all of it or nothing. Return the transcript before
         it, the job after it, and the splits by voice. A step without effect makes no revision.
 
-        ``revisions``: those that the transcript may have; None: any. Operations need them once the
-        history has a diarization, since which indexes and numbers they mean is not known otherwise.
+        ``revisions``: those that the transcript may have; None: the request names none. Operations
+        need them once the history has a diarization, since which indexes and numbers they mean is
+        not known otherwise.
 
         Raises:
             errors.SidecarError: as `OwnedJobs.transcript`.

@@ -101,6 +101,19 @@ def test_job_is_diarized_with_another_number_and_keeps_texts_and_names(
     assert said(embedded, job_id) == edited
 
 
+def test_edit_after_a_diarization_needs_a_revision_or_says_that_any_will_do(
+    embedded: Server, play_job: str
+) -> None:
+    diarize(embedded, play_job, {"If-Match": "*"}, num_speakers=1).raise_for_status()
+    path = f"/v1/jobs/{play_job}/transcript"
+    body = {"operations": [{"op": "rename", "speaker": "Speaker_0", "name": "Hamm"}]}
+    check_problem(embedded.client.patch(path, json=body), 412, "transcript_changed")
+    embedded.client.patch(path, json=body, headers={"If-Match": "*"}).raise_for_status()
+    assert "Hamm" in {name for _, name, _ in lines(embedded, play_job)}
+    unknown = embedded.client.patch("/v1/jobs/no/transcript", json=body, headers={"If-Match": "*"})
+    check_problem(unknown, 404, "job_not_found")
+
+
 def test_limits_of_the_number_are_kept(embedded: Server, play_job: str) -> None:
     assert len(diarize(embedded, play_job, max_speakers=1).json()["speakers"]) == 1
     assert len(diarize(embedded, play_job, min_speakers=3).json()["speakers"]) == 3
