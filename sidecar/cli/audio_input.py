@@ -225,17 +225,25 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
     number or a part of its name; `None`: the system's default.
 
     Raises:
-        errors.MicrophoneUnavailable: there is no such device, or a library for it is missing.
+        errors.MicrophoneUnavailable: there is no such device, it has one channel instead of two,
+            or a library for it is missing.
     """
     library = import_sounddevice()
     key = device_key(device)
     try:
-        rate = round(library.query_devices(key, "input")["default_samplerate"])
+        found = library.query_devices(key, "input")
     except (ValueError, library.PortAudioError) as error:
         raise errors.MicrophoneUnavailable(
             f"There is no such microphone: {error}.",
             hint="'vibevoice-asr live --devices' lists the microphones.",
         ) from None
+    if channels > found["max_input_channels"]:
+        raise errors.MicrophoneUnavailable(
+            f"The microphone '{found['name']}' has one channel, so there are none to separate.",
+            hint="Omit '--channels separate', or name a stereo input with --device "
+            "('vibevoice-asr live --devices' lists the inputs).",
+        )
+    rate = round(found["default_samplerate"])
 
     async def sound() -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()

@@ -184,6 +184,14 @@ def test_microphone_is_transcribed_until_ctrl_c(
     assert "pip install -e '.[microphone]'" in complained
 
 
+def test_separate_channels_of_a_microphone_with_one_are_refused_with_a_remedy(live: Starts) -> None:
+    said, complained = ended(live("--channels", "separate", environment=SOUND_DEVICES), 1)
+    assert (said, len(complained.splitlines())) == ("", 1), complained
+    assert "The microphone 'Desk' has one channel" in complained
+    assert "Omit '--channels separate'" in complained
+    assert "PaErrorCode" not in complained
+
+
 def test_live_line_has_time_and_speaker_or_a_placeholder() -> None:
     plain = Segment(62.5, 64.0, "Ever tried.", None)
     assert line_of(plain, labels=False) == "Ever tried.\n"

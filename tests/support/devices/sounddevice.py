@@ -40,6 +40,11 @@ class Stream:
 
 
 class RawInputStream(Stream):
+    def __init__(self, channels: int, **more: Any) -> None:
+        if channels > MICROPHONE["max_input_channels"]:
+            raise PortAudioError("Invalid number of channels [PaErrorCode -9998]")
+        super().__init__(**more)
+
     def go_on(self) -> None:
         while self.open:
             for piece in pieces(talk(0.3, 0.2)):
