@@ -222,5 +222,6 @@ def refuse_file_of_0_2(connection: sqlite3.Connection) -> None:
     if 2 < version <= VERSION_OF_0_2 and "last_read" not in columns:
         raise SettingsInvalid(
             "The kept jobs were written by release 0.2.0, which this one does not read.",
-            hint="Use release 0.2.0 for them. For others set VIBEVOICE_DATA_DIR to another folder.",
+            hint="Save the transcripts with that release. Then move the folder 'jobs' away, or set "
+            "VIBEVOICE_DATA_DIR to another folder (docs/upgrading.md).",
         )

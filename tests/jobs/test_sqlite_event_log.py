@@ -363,8 +363,9 @@ def test_journal_of_release_0_2_is_refused_and_kept_and_that_release_refuses_thi
         assert connection.execute("PRAGMA user_version").fetchone()[0] > VERSION_OF_0_2
         connection.execute("ALTER TABLE jobs DROP COLUMN last_read")
         connection.execute(f"PRAGMA user_version = {VERSION_OF_0_2}")
-    with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0"):
+    with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0") as refused:
         SqliteJobEventLog(folder, KEY)
+    assert "docs/upgrading.md" in refused.value.hint
     assert not broken_files(folder)
 
 

@@ -297,8 +297,8 @@ def migrate_postgres(
     This blocks on the database, at most ``patience_s`` until it answers.
 
     Raises:
-        errors.SettingsInvalid: the address is invalid, or the database does not answer, is of a
-            later version, or has another key.
+        errors.SettingsInvalid: the address is invalid, or the database does not answer, is of
+            release 0.2.0 or a later version, or has another key.
     """
     check_address(address)
     import psycopg
@@ -412,6 +412,14 @@ def _run_migrations(cursor: Any) -> None:
         cursor.execute("INSERT INTO vibevoice.version VALUES (0)")
     cursor.execute("SELECT version FROM vibevoice.version")
     (version,) = cursor.fetchone()
+    cursor.execute("SELECT to_regclass('vibevoice.passed') IS NULL")
+    (earlier,) = cursor.fetchone()
+    if version and earlier:  # release 0.2.0 had other tables, and more migrations
+        raise SettingsInvalid(
+            "The shared jobs were written by release 0.2.0, which this one does not read.",
+            hint="Save the transcripts with that release. Then drop the schema 'vibevoice', or set "
+            "VIBEVOICE_JOURNAL to another database (docs/upgrading.md).",
+        )
     steps = migrations()
     encrypted_sqlite.check_schema_version(version, steps, JOURNAL_LABELS)
     for step in steps[version:]:

@@ -102,6 +102,24 @@ def test_tables_of_later_version_or_other_key_are_refused(journal: str) -> None:
         postgres_database.migrate_postgres(journal, KEY)
 
 
+def test_tables_of_release_0_2_are_refused_with_the_next_step_and_kept(journal: str) -> None:
+    with psycopg.connect(journal) as earlier:
+        earlier.execute(
+            """CREATE SCHEMA vibevoice
+                CREATE TABLE version (version integer NOT NULL)
+                CREATE TABLE key (salt bytea NOT NULL, check_value bytea NOT NULL)
+                CREATE TABLE owners (owner text PRIMARY KEY)
+                CREATE TABLE jobs (id text NOT NULL UNIQUE)"""
+        )
+        earlier.execute("INSERT INTO vibevoice.version VALUES (10)")
+    before = tables(journal)
+    with pytest.raises(SettingsInvalid, match=r"release 0\.2\.0") as refused:
+        postgres_database.migrate_postgres(journal, KEY)
+    assert "later" not in refused.value.detail
+    assert "docs/upgrading.md" in refused.value.hint
+    assert (version(journal), tables(journal)) == (10, before)
+
+
 def test_failed_migration_leaves_previous_version(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
