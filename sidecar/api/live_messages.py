@@ -25,7 +25,7 @@ from sidecar.interfaces.request_options import (
 )
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.live.sessions.session_limits import SAMPLE_RATES
-from sidecar.transcripts.channel_merge import channel_name
+from sidecar.transcripts.channel_merge import channel_names
 from sidecar.transcripts.transcript_formats import segment_body, speaker_label, transcript_body
 
 EVENT_TYPES: Mapping[type[live_events.LiveEvent], str] = {
@@ -218,7 +218,7 @@ class LiveBeginRequest(LiveOptionsRequest):
                 f"'channel_names' has {len(names)} names, and 'channels' is {self.channels}.",
                 hint="Send 'channels' with the value 2, and at most a name for each.",
             )
-        return tuple(channel_name(one, self.channels, names) for one in range(self.channels))
+        return channel_names(self.channels, names)
 
 
 class LiveChangeRequest(LiveOptionsRequest):

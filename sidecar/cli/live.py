@@ -30,7 +30,7 @@ from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.interfaces.request_options import parse_channel_names, parse_choice
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
-from sidecar.transcripts.channel_merge import STEREO, channel_name
+from sidecar.transcripts.channel_merge import STEREO, channel_names
 from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class LiveCommandOptions:
         """
         mode = parse_choice("channels", self.channels, ChannelMode.MIX)
         names = parse_channel_names(self.channel_names, mode)
-        count = 0 if mode is ChannelMode.MIX else len(STEREO)
-        return tuple(channel_name(one, count, names) for one in range(count))
+        return channel_names(0 if mode is ChannelMode.MIX else len(STEREO), names)
 
 
 def line_of(segment: Segment, name: str | None = None, *, labels: bool = True) -> str:

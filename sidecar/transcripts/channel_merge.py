@@ -33,6 +33,11 @@ def channel_name(number: int, count: int, given: Sequence[str] = ()) -> str:
     return (given[number] if number < len(given) else "") or usual
 
 
+def channel_names(count: int, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of ``count`` channels, as `channel_name`."""
+    return tuple(channel_name(number, count, given) for number in range(count))
+
+
 def with_own_speakers(segment: Segment, first: int) -> Segment:
     """Return a segment of a channel whose speakers are numbered from ``first`` on; all speech that
     has no speaker is the first one's."""

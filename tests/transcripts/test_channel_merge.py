@@ -5,6 +5,7 @@ import pytest
 from sidecar.transcripts.channel_merge import (
     TranscribedChannel,
     channel_name,
+    channel_names,
     merge_channels,
 )
 from sidecar.transcripts.transcript import (
@@ -25,7 +26,7 @@ def transcript(*segments: Segment, **more: object) -> Transcript:
 
 
 def channels(*transcripts: Transcript) -> list[TranscribedChannel]:
-    names = (channel_name(number, len(transcripts)) for number in range(len(transcripts)))
+    names = channel_names(len(transcripts))
     return [TranscribedChannel(*pair) for pair in zip(names, transcripts, strict=True)]
 
 
@@ -88,4 +89,4 @@ def test_enrolled_speaker_keeps_name_and_embeddings_stay_with_their_segments() -
 def test_channel_has_given_or_usual_name(
     number: int, count: int, given: tuple[str, ...], name: str
 ) -> None:
-    assert channel_name(number, count, given) == name
+    assert channel_name(number, count, given) == channel_names(count, given)[number] == name
