@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
+from sidecar.live.sessions.session import Session
 from sidecar.observability import metrics
 from sidecar.observability.metrics import METRIC_PREFIX, import_library, render_metrics, stt_gauges
 from sidecar.service.facade import Service
@@ -35,7 +35,7 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
     """Return the gauges that are read from the service, beside the counters in its metrics."""
     settings, wires = service.settings, service.metrics.wires
     sessions: dict[metrics.Labels, float] = {
-        (wire,): count for wire, count in _live_sessions_by_wire(service).items()
+        (wire,): count for wire, count in service.live.count_by(_wire_of).items()
     }
     gpu, paused = service.fleet.gpu, service.jobs_paused
     found: list[metrics.AnyMetric] = [
@@ -70,20 +70,15 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
     return found
 
 
-def _live_sessions_by_wire(service: Service) -> collections.Counter[str]:
-    """Return the live sessions by protocol, of which one of two channels counts as two."""
-    sessions = service.live.going_on()
-    return collections.Counter(
-        one.event_metrics.wire for one in sessions for _ in range(one.channels)
-    )
+def _wire_of(session: Session) -> str:
+    return session.event_metrics.wire
 
 
 def metrics_nested(service: Service) -> dict[str, Any]:
     """Return the metrics by the names of the compatible speech server."""
     by_owner = None
     if "owners" in service.settings.metrics:
-        sessions = service.live.going_on()
-        by_owner = collections.Counter(one.owner for one in sessions for _ in range(one.channels))
+        by_owner = service.live.count_by(lambda one: one.owner)
     return metrics.stt_metrics_json(service.metrics, len(service.live), by_owner)
 
 
@@ -144,7 +139,7 @@ def _live(service: Service) -> dict[str, Any]:
     return {
         "sessions": len(service.live),
         "limit": service.live.most,
-        "by_wire": _live_sessions_by_wire(service),
+        "by_wire": service.live.count_by(_wire_of),
         "opened": live.opened.total,
         "opened_by_wire": live.opened.by("wire"),
         "ended_by_reason": live.ended.by("reason"),

@@ -1,6 +1,7 @@
 """Registry of live sessions: creation, lookup, resumption, timeouts."""
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import logging
@@ -80,9 +81,8 @@ class SessionRegistry:
         self._closing = False
 
     def __len__(self) -> int:
-        """Return the number of sessions in progress, of which one of two channels counts as two;
-        one that has ended only waits for its client."""
-        return sum(session.channels for session in self.going_on())
+        """Return the number of sessions in progress, as `count_by`."""
+        return self.count_by(lambda one: one.owner).total()
 
     @property
     def most(self) -> int:
@@ -109,8 +109,15 @@ class SessionRegistry:
         raise errors.NotHere()
 
     def going_on(self) -> list[Session]:
-        """Return the sessions in progress."""
+        """Return the sessions in progress; one that has ended only waits for its client."""
         return [session for session in self._sessions.values() if not session.over]
+
+    def count_by(self, label: Callable[[Session], str]) -> collections.Counter[str]:
+        """Return the number of sessions in progress by ``label``, of which one of two channels
+        counts as two."""
+        return collections.Counter(
+            label(one) for one in self.going_on() for _ in range(one.channels)
+        )
 
     def open(
         self,
@@ -180,8 +187,7 @@ class SessionRegistry:
         return session
 
     def _check_limits(self, identity: Identity, channels: int) -> None:
-        """Refuse another session if there are enough, as described for `open`. One of two channels
-        counts as two."""
+        """Refuse another session if there are enough, as described for `open`."""
         if 1 <= self.most < channels or (
             channels > 1 and not may_have_more(self._settings, identity, 0, channels, channels)
         ):  # whatever ends, they are too many
@@ -189,18 +195,17 @@ class SessionRegistry:
                 f"{channels} channels need as many live sessions, and fewer are allowed.",
                 hint="Mix the channels, and omit 'channels'.",
             )
-        owners = [one.owner for one in self.going_on() for _ in range(one.channels)]
-        if len(owners) + channels > self.most:
+        by_owner = self.count_by(lambda one: one.owner)
+        free = self.most - by_owner.total()
+        if channels > free:
             log.warning(
                 "live sessions are refused (live_full): %d are going on, as many as "
                 "live_sessions or the engine allows",
-                len(owners),
+                by_owner.total(),
                 extra=ONCE_A_MINUTE,
             )
             raise errors.LiveFull()
-        has = owners.count(identity.owner)
-        free = self.most - len(owners)
-        if not may_have_more(self._settings, identity, has, free, channels):
+        if not may_have_more(self._settings, identity, by_owner[identity.owner], free, channels):
             raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
