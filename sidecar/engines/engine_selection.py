@@ -23,6 +23,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
 from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
 from sidecar.engines.voxtral import STREAM_MEMORY_S
+from sidecar.gpu_memory.engine_footprint import EngineFootprint
 from sidecar.gpu_memory.gpu_devices import GpuMemory, host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import WINDOW_S, ModelShape, StreamShape
@@ -161,9 +162,9 @@ class EngineChoice(Generic[Spec]):
 
     ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
     work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
-    beside the weights. ``footprints``: of VibeVoice-ASR-Streaming, by precision; ``fits``: the
-    device holds it with a session beside the other engine. ``folder``: files of a light engine that
-    stays on the CPU; ``folder_bytes``: the most that it reads of them.
+    beside the weights. ``footprints``: by precision, of an engine whose memory is the same for any
+    recording; ``fits``: the device holds it with a session beside the other engine. ``folder``:
+    files of a light engine that stays on the CPU; ``folder_bytes``: the most that it reads of them.
     """
 
     spec: Spec
@@ -171,7 +172,7 @@ class EngineChoice(Generic[Spec]):
     checkpoint: ModelCheckpoint | None = None
     upstream: UpstreamOptions | None = None
     session_bytes: int = 0
-    footprints: Mapping[Precision, StreamingFootprint] = field(default_factory=dict)
+    footprints: Mapping[Precision, EngineFootprint] = field(default_factory=dict)
     fits: bool = False
     folder: Path | None = None
     folder_bytes: int = 0
@@ -195,7 +196,11 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             return EngineChoice(added.spec, f"{reason}; recordings go to {hosts}", upstream=others)
         if added.spec.name == name and added.model is not None:
             spec, checkpoint = added.model(settings)
-            return EngineChoice(spec, reason, checkpoint)
+            choice = EngineChoice(spec, reason, checkpoint)
+            if added.footprints is None:
+                return choice
+            choice = replace(choice, footprints=added.footprints(spec, checkpoint))
+            return _planned(choice, settings, beside_bytes)
     spec = engines.spec_of(name, settings)
     found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
@@ -207,23 +212,34 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             if other is not stored:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     choice = EngineChoice(spec, reason, checkpoint)
-    if name in (VOXTRAL, STREAMING) and checkpoint is not None:
-        gpu = read_gpu_memory() if settings.device != "cpu" else None
-        free_bytes = host_free_bytes() if gpu is None else gpu.free_bytes
-        room = DeviceRoom(free_bytes - beside_bytes, gpu.bandwidth if gpu else None)
-        if name == VOXTRAL:
-            return _voxtral_sessions(choice, room)
-        choice = replace(choice, spec=spec_on_device(spec, gpu))
-        alone = _streaming_sessions(choice, room, settings.precision)
-        if settings.live_engine not in (AUTO, STREAMING) or settings.is_node:
-            return alone
-        # Files and live audio have a process each: leave room for the smaller of two.
-        least = min(one.needed_bytes for one in alone.footprints.values())
-        room = replace(room, available_bytes=room.available_bytes - least)
-        shared = _streaming_sessions(choice, room, settings.precision)
-        possible = shared.fits and settings.precision in (AUTO, *shared.spec.precisions)
-        return shared if possible else alone
-    return choice
+    if name == STREAMING and checkpoint is not None:
+        shape = ModelShape.from_config(transformers_config(checkpoint.config))
+        footprints = {one: StreamingFootprint(shape, one) for one in spec.precisions}
+        choice = replace(choice, footprints=footprints)
+    planned = (name == VOXTRAL and checkpoint is not None) or choice.footprints
+    return _planned(choice, settings, beside_bytes) if planned else choice
+
+
+def _planned(
+    choice: EngineChoice[EngineSpec], settings: Settings, beside_bytes: int
+) -> EngineChoice[EngineSpec]:
+    """Return the choice with the precisions and the live sessions that this device's memory holds
+    beside ``beside_bytes``."""
+    gpu = read_gpu_memory() if settings.device != "cpu" else None
+    free_bytes = host_free_bytes() if gpu is None else gpu.free_bytes
+    room = DeviceRoom(free_bytes - beside_bytes, gpu.bandwidth if gpu else None)
+    if choice.spec.name == VOXTRAL:
+        return _voxtral_sessions(choice, room)
+    choice = replace(choice, spec=spec_on_device(choice.spec, gpu))
+    alone = _fitting(choice, room, settings.precision)
+    if settings.live_engine not in (AUTO, choice.spec.name) or settings.is_node:
+        return alone
+    # Files and live audio have a process each: leave room for the smaller of two.
+    least = min(one.needed_bytes for one in choice.footprints.values())
+    room = replace(room, available_bytes=room.available_bytes - least)
+    shared = _fitting(choice, room, settings.precision)
+    possible = shared.fits and settings.precision in (AUTO, *shared.spec.precisions)
+    return shared if possible else alone
 
 
 def spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
@@ -257,34 +273,32 @@ def _voxtral_sessions(
     return replace(choice, spec=spec, session_bytes=session)
 
 
-def _streaming_sessions(
+def _fitting(
     choice: EngineChoice[EngineSpec], room: DeviceRoom, wanted_precision: Precision
 ) -> EngineChoice[EngineSpec]:
     """Return the choice with the precisions in which a session fits, and how many sessions fit if
     ``wanted_precision`` is; with all precisions and one session if none fits."""
-    assert choice.checkpoint is not None
-    shape = ModelShape.from_config(transformers_config(choice.checkpoint.config))
-    footprints = {one: StreamingFootprint(shape, one) for one in choice.spec.precisions}
-    spec, fitting = choice.spec, {one: each.sessions(room) for one, each in footprints.items()}
+    spec, footprints = choice.spec, choice.footprints
+    fitting = {one: footprints[one].sessions(room) for one in spec.precisions}
     for precision, sessions in fitting.items():
         if any(fitting.values()) and not sessions:
             least = footprints[precision].needed_bytes
             spec = spec.without(precision, f"it takes {least / GB:.1f} GB")
     used = spec.resolve_precision(wanted_precision)
-    spec = replace(spec, sessions=max(1, fitting[used]))
-    session = footprints[used].session_bytes
-    fits = any(fitting.values())
-    return replace(choice, spec=spec, session_bytes=session, footprints=footprints, fits=fits)
+    spec = replace(spec, sessions=min(spec.sessions, max(1, fitting[used])))
+    session, fits = footprints[used].session_bytes, any(fitting.values())
+    return replace(choice, spec=spec, session_bytes=session, fits=fits)
 
 
 def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[int]:
-    """Return the bytes of the GPU that the engine for recordings needs: for an hour in its best
-    precision, and for five minutes in int4 if the settings leave the precision open."""
+    """Return the bytes of the device that the engine for recordings needs; of the GPU, if its plan
+    depends on the recording: for an hour in its best precision, and for five minutes in int4 if the
+    settings leave the precision open."""
+    if files.footprints:
+        return [files.footprints[files.spec.resolve_precision(settings.precision)].needed_bytes]
     gpu = read_gpu_memory() if settings.device != "cpu" else None
     if gpu is None or files.checkpoint is None:
         return [0]
-    if files.footprints:
-        return [files.footprints[files.spec.resolve_precision(settings.precision)].needed_bytes]
     if not files.spec.planned:
         return [files.checkpoint.bytes]
     shape, named = ModelShape.from_config(files.checkpoint.config), settings.precision
@@ -364,12 +378,11 @@ def choose_live_engine(
         name, reason = files.spec.name, "it transcribes recordings and live audio"
     if name != files.spec.name or files.footprints:
         own = _live_settings(settings, files, name)
-        for beside_bytes in _needs_of(files, settings) if name == STREAMING else ():
-            named = choose_engine(own, beside_bytes)
-            if named.fits:
-                break
-        else:  # alone, while the engine for files is not in memory
-            named = replace(choose_engine(own), fits=False)
+        # If it fits only alone, it is loaded while the engine for files is not in memory.
+        alone = replace(choose_engine(own), fits=False)
+        needs = _needs_of(files, settings) if alone.footprints else ()
+        beside = (choose_engine(own, beside_bytes) for beside_bytes in needs)
+        named = next((one for one in beside if one.fits), alone)
     if not named.spec.sessions:
         able = ", ".join(spec.name for spec in engines.specs(settings) if spec.sessions)
         raise errors.EngineUnavailable(

@@ -474,6 +474,31 @@ class JobForecast:
         return replace(self, sentence=f"{self.sentence}; {note}") if note else self
 
     @classmethod
+    def of_any_length(
+        cls,
+        precision: Precision,
+        needed_bytes: int,
+        available_bytes: int,
+        audio_s: float | None,
+        longest_s: float,
+    ) -> JobForecast:
+        """Return the forecast of an engine whose memory is the same at any length."""
+        takes, fits = f"{needed_bytes / GB:.1f}", needed_bytes <= available_bytes
+        sentence = f"fits: {precision}, {takes} of {available_bytes / GB:.1f} GB for any length"
+        if not fits:
+            free = room_text(available_bytes, None, "free")
+            sentence = f"does not fit: {precision} takes {takes} GB, {free}"
+        return cls(
+            fits=fits,
+            precision=precision,
+            audio_s=audio_s,
+            longest_audio_s=longest_s if fits else 0.0,
+            sentence=sentence,
+            needed_bytes=needed_bytes,
+            available_bytes=available_bytes,
+        )
+
+    @classmethod
     def small(
         cls, spec: EngineSpec, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast:

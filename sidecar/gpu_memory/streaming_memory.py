@@ -19,12 +19,9 @@ from sidecar.gpu_memory.memory_footprint import (
 from sidecar.gpu_memory.memory_plan import (
     EFFICIENCY,
     EFFICIENCY_UNQUANTIZED,
-    GB,
     LIKELY_TOKENS_PER_SECOND,
     DeviceRoom,
     JobForecast,
-    duration_text,
-    room_text,
 )
 from sidecar.interfaces.engine_interface import MemoryPlan
 
@@ -110,26 +107,14 @@ class StreamingFootprint(ModelFootprint):
 
     def forecast(self, audio_s: float | None, longest_s: float, room: DeviceRoom) -> JobForecast:
         """Return the forecast of a recording, with how many live sessions fit."""
-        needed, sessions = self.needed_bytes, self.sessions(room)
-        seconds = None
+        forecast = JobForecast.of_any_length(
+            self.precision, self.needed_bytes, room.available_bytes, audio_s, longest_s
+        )
+        if not forecast.fits:
+            return forecast
         if audio_s is not None and room.bandwidth is not None:
             tokens = ceil(LIKELY_TOKENS_PER_SECOND * CHUNK_S)
-            seconds = audio_s / CHUNK_S * self.chunk_s(1, room.bandwidth, tokens)
-        takes, available = f"{needed / GB:.1f}", room.available_bytes
-        sentence = f"fits: {self.precision}, {takes} of {available / GB:.1f} GB for any length"
-        if seconds is not None:
-            sentence += f", about {duration_text(seconds)}"
-        sentence += f"; at most {sessions} live session{'s' * (sessions > 1)} at once"
-        if not sessions:
-            free = room_text(available, None, "free")
-            sentence = f"does not fit: {self.precision} takes {takes} GB, {free}"
-        return JobForecast(
-            fits=sessions > 0,
-            precision=self.precision,
-            audio_s=audio_s,
-            longest_audio_s=longest_s if sessions else 0.0,
-            sentence=sentence,
-            needed_bytes=needed,
-            available_bytes=available,
-            seconds=seconds,
-        )
+            chunk_s = self.chunk_s(1, room.bandwidth, tokens)
+            forecast = forecast.with_seconds(audio_s / CHUNK_S * chunk_s)
+        sessions = self.sessions(room)
+        return forecast.with_note(f"at most {sessions} live session{'s' * (sessions > 1)} at once")

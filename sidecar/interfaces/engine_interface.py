@@ -292,12 +292,15 @@ class PluginEngine:
     servers to which it sends recordings; `None` if it sends them to none. ``model``: finds the
     checkpoint (`checkpoints.checkpoint.ModelCheckpoint`) that the settings name, and returns it
     with the spec that it has with this one; raises `errors.BadCheckpoint`. `None` if it needs none.
+    ``footprints``: the memory (`gpu_memory.engine_footprint.EngineFootprint`) of a checkpoint in
+    each precision of the spec; `None` if only the size of its files is known.
     """
 
     spec: EngineSpec
     description: str
     servers: Callable[[Any], UpstreamOptions] | None = None
     model: Callable[[Any], tuple[EngineSpec, Any]] | None = None
+    footprints: Callable[[EngineSpec, Any], Mapping[Precision, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class JobEngine:
         if self._admission is None:
             precision = self.spec.resolve_precision(options.precision)
             longest_s = self._settings.max_audio_hours * 3600
-            forecast = self._host.sessions_forecast(precision, audio_s, longest_s)
+            forecast = self._host.footprint_forecast(precision, audio_s, longest_s)
             forecast = forecast or JobForecast.small(self.spec, precision, audio_s, longest_s)
         else:
             memory = self._host.memory_now()

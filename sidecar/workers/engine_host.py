@@ -299,10 +299,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """Return the memory of its device at the last query."""
         return self._memory(self.slot.precision if self.slot.loaded else None)
 
-    def sessions_forecast(
+    def footprint_forecast(
         self, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast | None:
-        """Return the forecast of a recording by VibeVoice-ASR-Streaming; None for other engines."""
+        """Return the forecast of a recording by an engine with footprints; None for others."""
         if (footprint := self._choice.footprints.get(precision)) is None:
             return None
         state = self.memory_now()

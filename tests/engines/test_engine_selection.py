@@ -447,7 +447,7 @@ def test_streaming_model_for_files_and_live_audio_is_planned_for_two_processes(
     precisions = {
         role: host.spec.resolve_precision(settings.precision) for role, host in hosts.items()
     }
-    forecast = hosts["files"].sessions_forecast(precisions["files"], 600.0, 3600.0)
+    forecast = hosts["files"].footprint_forecast(precisions["files"], 600.0, 3600.0)
     assert forecast is not None
     assert forecast.fits
     assert live.fits is (used is not None)
