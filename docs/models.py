@@ -220,8 +220,8 @@ engine.
 {table(("Architecture", "Languages", "More"), _architectures())}
 - **Language**: Canary and Cohere Transcribe take English if a request names none; the others detect
   it, or know one.
-- **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. The size of the weights is reserved;
-  what a recording takes is not planned.
+- **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. Memory is planned for weights and one
+  utterance (computed, not measured on a GPU).
 - **Live**: Nemotron recognizes chunk by chunk, with a delay of 80 to 1120 ms by session. With the
   others the speech so far is recognized anew for each partial; if they take over a second there are
   finals only.

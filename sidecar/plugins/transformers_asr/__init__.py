@@ -6,7 +6,7 @@ windows, word times and live sessions are ours.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
@@ -16,6 +16,7 @@ from sidecar.plugin import Plugin
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
     from sidecar.config.settings import Settings
+    from sidecar.plugins.transformers_asr.utterance_footprint import UtteranceFootprint
 
 SPEC = engine_interface.EngineSpec(
     name="transformers",
@@ -37,7 +38,6 @@ SPEC = engine_interface.EngineSpec(
 
 
 def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckpoint]:
-    from sidecar.checkpoints.checkpoint import bytes_as_floats
     from sidecar.plugins.transformers_asr.architectures import (
         find_checkpoint,
         require_packages,
@@ -46,11 +46,15 @@ def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckp
 
     found = find_checkpoint(settings.model_path)
     require_packages(found.config)
-    spec = spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings))
-    precision = spec.resolve_precision(settings.precision)
-    width = 4 if precision is engine_interface.Precision.FP32 else 2
-    loaded = sum(bytes_as_floats(file, width) for file in found.weight_files)
-    return spec, replace(found, bytes=loaded)
+    return spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings)), found
+
+
+def _footprints(
+    spec: engine_interface.EngineSpec, found: ModelCheckpoint
+) -> Mapping[engine_interface.Precision, UtteranceFootprint]:
+    from sidecar.plugins.transformers_asr.utterance_footprint import footprints_of
+
+    return footprints_of(spec, found)
 
 
 def _finds_gpu(settings: Settings) -> bool:
@@ -68,6 +72,7 @@ PLUGIN = Plugin(
             description="'transformers' runs other models, such as Parakeet or Canary, from "
             "'model_path' (docs/models.md).",
             model=_model,
+            footprints=_footprints,
         ),
     ),
 )

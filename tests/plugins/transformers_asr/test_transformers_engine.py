@@ -15,7 +15,11 @@ from tiny_vibevoice import clip
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import decode_audio_file
+from sidecar.engines import engine_selection, torch_build
 from sidecar.engines.engine_selection import choose_engine, choose_live_engine
+from sidecar.gpu_memory import gpu_devices
+from sidecar.gpu_memory.gpu_devices import GpuMemory
+from sidecar.gpu_memory.memory_plan import DeviceRoom
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
@@ -23,6 +27,7 @@ from sidecar.plugins import load_settings
 from sidecar.plugins.transformers_asr import architectures
 from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_checkpoint
 from sidecar.plugins.transformers_asr.engine import TransformersEngine
+from sidecar.plugins.transformers_asr.utterance_footprint import UtteranceFootprint
 from sidecar.transcripts.language_detection import Confidence
 
 PLAY = "endgame_nagg_nell"
@@ -48,7 +53,8 @@ def test_folder_names_model_and_its_abilities(folder: Path) -> None:
     assert (found.spec.title, found.spec.words) == ("Parakeet CTC (transformers)", True)
     assert found.spec.precisions[0] is Precision.FP32
     live, _ = choose_live_engine(settings, found)
-    assert live is found
+    assert live is not None
+    assert (live.spec.name, live.checkpoint) == ("transformers", found.checkpoint)
 
 
 def test_engine_without_model_is_refused_with_remedy(tmp_path: Path) -> None:
@@ -200,19 +206,41 @@ def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
     }
     save_file(narrow, model / "model.safetensors", {"format": "pt"})
     settings = {"engine": "transformers", "device": "cpu"}
-    bytes_of = {}
-    for precision in ("auto", "bf16"):
-        for path in (folder, model):
-            choice = choose_engine(load_settings(**settings, model_path=path, precision=precision))
-            assert choice.checkpoint is not None
-            bytes_of[precision, path] = choice.checkpoint.bytes
-    assert bytes_of["auto", folder] == bytes_of["auto", model] > 10_000
-    assert bytes_of["bf16", folder] == bytes_of["bf16", model]
-    assert bytes_of["auto", model] > 1.9 * bytes_of["bf16", model]
+    footprints, others = (
+        choose_engine(load_settings(**settings, model_path=path)).footprints
+        for path in (folder, model)
+    )
+    assert footprints == others
+    wide, narrow_ones = footprints[Precision.FP32], footprints[Precision.BF16]
+    assert isinstance(wide, UtteranceFootprint)
+    assert isinstance(narrow_ones, UtteranceFootprint)
+    assert wide.weights_bytes > 1.9 * narrow_ones.weights_bytes > 10_000
     header = b'{"weight": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}'
     (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(errors.CheckpointDamaged, match="damaged header"):
         choose_engine(load_settings(**settings, model_path=model))
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "fits", "beside"), [(500, False, False), (1000, True, False), (1500, True, True)]
+)
+def test_model_is_planned_for_files_and_live_audio_in_the_memory_of_a_card(
+    mebibytes: int, fits: bool, beside: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = GpuMemory("a card", 0, mebibytes, 1e12)
+    for module in (engine_selection, gpu_devices):
+        monkeypatch.setattr(module, "read_gpu_memory", lambda: card)
+    monkeypatch.setattr(torch_build, "torch_has_cuda", lambda: True)
+    settings = load_settings(engine="transformers", model_path=folder)
+    files = choose_engine(settings)
+    live, _ = choose_live_engine(settings, files)
+    assert live is not None
+    assert (files.fits, live.fits) == (fits, beside)
+    assert (files.spec.precisions[0], live.spec.sessions) == (Precision.BF16, 32 if fits else 1)
+    room = DeviceRoom(card.free_bytes)
+    forecast = files.footprints[Precision.BF16].forecast(3600.0, 7200.0, room)
+    assert forecast.fits is fits
+    assert "0.6" in forecast.sentence, "the context of CUDA is counted"
 
 
 def test_architecture_without_its_packages_is_refused_with_command(
@@ -282,6 +310,9 @@ def test_service_transcribes_by_model_in_folder(folder: Path, tmp_path: Path) ->
     with Server(tmp_path, **settings) as server, clip(PLAY).open("rb") as file:
         answer = server.client.post("/transcribe", files={"audio": file})
         health = server.client.get("/health").json()
+        estimate = server.client.post("/v1/estimate", json={"duration": 3600}).json()
     assert answer.status_code == 200, answer.text
     assert answer.json()["segments"]
     assert health["engine"] == "transformers"
+    assert 570 < estimate["needed_mb"] < 700 < estimate["available_mb"]
+    assert "GB for any length" in estimate["sentence"]
