@@ -54,6 +54,11 @@ class JobRecordBody(openapi.RenderedBody):
         description="Number of edits of its transcript; part of the ETag.",
         validation_alias=AliasPath("history", "revision"),
     )
+    channels: int = Field(
+        1,
+        description="Channels that are transcribed one by one; left out if it is 1.",
+        validation_alias=AliasPath("audio_info", "channels"),
+    )
 
 
 class JobAnswer(JobRecordBody):

@@ -9,6 +9,7 @@ import pytest
 from moonshine_voice import get_assets_path
 from recordings import wav
 from service_process import Server, StartServer, check_problem
+from vibevoice_asr_client import Client
 
 from sidecar.audio.audio_decoder import decode_audio_file
 
@@ -102,6 +103,25 @@ def test_recording_without_separate_channels_is_transcribed_once_with_a_warning(
     body = server.post(content, channels="separate").json()
     assert warnings(body) == [code]
     assert body["segments"] == server.post(content).json()["segments"]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "channels"),
+    [
+        pytest.param(TWO, "separate", 2, id="separate"),
+        pytest.param(TWO, "mix", None, id="mixed"),
+        pytest.param(TONE, "separate", None, id="mono"),
+    ],
+)
+def test_body_of_job_has_channels_only_if_they_are_separate(
+    content: bytes, mode: str, channels: int | None, server: Server
+) -> None:
+    with Client(server.url) as client:
+        job = client.submit(content, channels=mode)
+        listed = next(one for one in client.jobs().jobs if one.id == job.id)
+    assert (job.channels, listed.channels) == (channels or 1, channels or 1)
+    bodies = job.raw, listed.raw, server.job(job.id)
+    assert [body.get("channels") for body in bodies] == 3 * [channels]
 
 
 def test_names_of_channels_of_a_mono_recording_are_said_to_be_unused(server: Server) -> None:

@@ -99,6 +99,7 @@
  * @property {number | null} expires_in seconds until it is deleted for its age
  * @property {number} revision how often its transcript was edited
  * @property {boolean} recording whether its recording is kept
+ * @property {number} [channels] that are transcribed one by one; left out if it is 1
  */
 
 /** @typedef {{ jobs: Job[], next: string | null }} JobPage */

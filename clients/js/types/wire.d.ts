@@ -208,6 +208,10 @@ export type Job = {
      * whether its recording is kept
      */
     recording: boolean;
+    /**
+     * that are transcribed one by one; left out if it is 1
+     */
+    channels?: number | undefined;
 };
 export type JobPage = {
     jobs: Job[];

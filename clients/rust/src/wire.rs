@@ -277,6 +277,9 @@ pub struct Job {
     /// Why it failed.
     #[serde(default)]
     pub error: Option<JobError>,
+    /// Channels that are transcribed one by one; `None` if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<u32>,
 }
 
 /// A name of the loaded model (`GET /v1/models`).

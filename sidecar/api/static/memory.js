@@ -1,8 +1,7 @@
-/** What this browser remembers: what recordings are called, whose channels are separate, and how the
- * page is to look. The service keeps no names, and tells no job's options. */
+/** What this browser remembers: what recordings are called, and how the page is to look. The service
+ * keeps no names. */
 
 const NAMES = "vibevoice-names";
-const SEPARATE = "vibevoice-separate";
 const THEME = "vibevoice-theme";
 const KEEPS = "vibevoice-keeps-talks";
 const COPIES = "vibevoice-keeps-copies";
@@ -33,14 +32,7 @@ export function call(id, name) {
   known.delete(id);
   if (name !== null) known.set(id, name);
   write(NAMES, [...known].slice(-MOST));
-  if (name === null) write(SEPARATE, read(SEPARATE, []).filter((one) => one !== id));
 }
-
-/** @param {string} id a job that was submitted with `channels: "separate"` */
-export const separate = (id) => write(SEPARATE, [...read(SEPARATE, []), id].slice(-MOST));
-
-/** @param {string} id */
-export const isSeparate = (id) => read(SEPARATE, []).includes(id);
 
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const keepsTalks = () => read(KEEPS, false);

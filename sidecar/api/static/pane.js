@@ -5,7 +5,6 @@ import { Chosen, NotDone, Steps } from "./edits.js";
 import { Search } from "./finder.js";
 import { doubtfulOf } from "./marks.js";
 import { Overview } from "./overview.js";
-import { isSeparate } from "./memory.js";
 import { Player } from "./player.js";
 import { save } from "./saving.js";
 import { client } from "./session.js";
@@ -146,8 +145,6 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
   }, [segments, revision]);
   const lanes = useMemo(() => voices(segments), [segments, revision]);
   const doubtful = useMemo(() => segments.some((one, index) => doubtfulOf(one, index).length), [segments, revision]);
-  // The service keeps nothing to diarize separate channels from; a recording of one channel has none.
-  const diarizable = !isSeparate(job.id) || shown.metadata?.warnings.some(({ code }) => code === "channel_single");
   const silent = shown.final && !segments.length && shown.metadata?.no_speech !== false;
   return html`
     ${(shown.final || !job.live) && html`<div class="deck">
@@ -164,6 +161,6 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
     <div ref=${list} class=${`said-list ${edits ? "editable" : ""}`} role="list" aria-label="Transcript" aria-busy=${shown.final ? "false" : "true"}></div>
     ${!shown.final && !job.live && html`<p class="growing quiet"><span class="dot" aria-hidden="true"></span>${job.state === "queued" ? "Waiting in the queue." : "Transcribing. Speakers may still change."}</p>`}
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
-    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} diarizable=${diarizable} people=${people} consent=${consent} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
+    ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} consent=${consent} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;
 }

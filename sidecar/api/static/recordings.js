@@ -3,7 +3,7 @@
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
-import { names, call, lastShown, separate, showLast } from "./memory.js";
+import { names, call, lastShown, showLast } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
 import { Sending } from "./sending.js";
 import { client } from "./session.js";
@@ -59,7 +59,7 @@ export class Recordings {
     this.editing = new Editing(store, say, (job, text) => this.copies.hold(job, text));
     this.talks = new Talks(store, say, (id, job, file, name) => this.#kept(id, job, file, name));
     this.conversations = new Conversations(store, (job, name) => this.#kept(CONVERSATION, job, undefined, name));
-    this.sending = new Sending(store, say, (job, file, name, options) => this.#sent(job, file, name, options));
+    this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -275,9 +275,8 @@ export class Recordings {
   }
 
   /** A recording is a job now. */
-  #sent(job, file, name, options) {
+  #sent(job, file, name) {
     call(job.id, name);
-    if (options.channels === "separate") separate(job.id);
     this.files.set(job.id, file);
     this.#known.set(job.id, job.state);
     const { jobs, selected } = this.#store.state;

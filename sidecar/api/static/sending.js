@@ -13,7 +13,7 @@ export class Sending {
 
   /**
    * @param {import("./store.js").Store} store @param {(text: string) => void} say
-   * @param {(job: import("./client/wire.js").Job, file: File, name: string, options: any) => void} sent it is a job now
+   * @param {(job: import("./client/wire.js").Job, file: File, name: string) => void} sent it is a job now
    */
   constructor(store, say, sent) {
     [this.#store, this.#say, this.#sent] = [store, say, sent];
@@ -62,7 +62,7 @@ export class Sending {
         return;
       }
       this.#store.set({ uploads: this.#store.state.uploads.filter((one) => one.key !== which) });
-      this.#sent(job, file, name, options);
+      this.#sent(job, file, name);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true });
       this.#mark(which, { state: "failed", error: trouble(error) });

@@ -22,9 +22,8 @@ export function Lanes({ lanes, below, open, names }) {
   </ul>`;
 }
 
-/** Rename a speaker, make it another's, or have its voice remembered. Open while there is a `speaker`.
- * `diarizable`: whether the speakers may be told apart again. */
-export function SpeakerDialog({ speaker, lanes, job, heard, diarizable, people, consent, editing, close, say }) {
+/** Rename a speaker, make it another's, or have its voice remembered. Open while there is a `speaker`. */
+export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, editing, close, say }) {
   const dialog = useRef(null);
   const one = lanes.find((lane) => lane.speaker === speaker);
   useEffect(() => {
@@ -32,11 +31,11 @@ export function SpeakerDialog({ speaker, lanes, job, heard, diarizable, people, 
     else if (!one && dialog.current.open) dialog.current.close();
   }, [speaker, !one]);
   return html`<dialog ref=${dialog} class="small" aria-labelledby="speaker" onClose=${close} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
-    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} diarizable=${diarizable} people=${people} consent=${consent} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
+    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} consent=${consent} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
   </dialog>`;
 }
 
-function Speaker({ one, others, job, heard, diarizable, people, consent, editing, close, say }) {
+function Speaker({ one, others, job, heard, people, consent, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
   const [number, setNumber] = useState("");
@@ -98,7 +97,7 @@ function Speaker({ one, others, job, heard, diarizable, people, consent, editing
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
-    ${diarizable && !job.gone && html`<form class="asked" onSubmit=${again}>
+    ${!(job.channels > 1) && !job.gone && html`<form class="asked" onSubmit=${again}>
       <label for="number">How many people speak</label>
       <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="unknown" value=${number} onInput=${(event) => setNumber(event.target.value)} />
         <button type="submit">Tell them apart again</button></div>

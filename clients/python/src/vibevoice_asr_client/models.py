@@ -96,7 +96,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it stands. ``state``: queued, running, done, failed or cancelled."""
+    """A job as it stands. ``state``: queued, running, done, failed or cancelled. ``channels``:
+    those that are transcribed one by one; 1: they are mixed."""
 
     id: str
     state: str
@@ -104,6 +105,7 @@ class Job:
     segments: Tuple[Segment, ...] = ()
     error: Optional[ServiceError] = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    channels: int = 1
 
     @property
     def ended(self) -> bool:
@@ -161,6 +163,7 @@ def job_of(body: Mapping[str, Any]) -> Job:
             segments=tuple(segment_of(item) for item in body.get("segments") or ()),
             error=error_of(error) if error else None,
             raw=body,
+            channels=int(body.get("channels", 1)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("job", error) from None
