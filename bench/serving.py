@@ -221,10 +221,15 @@ def bare(folder: Path, module: str = "hello_main") -> Server:
 
 
 def free_port() -> int:
-    """A port that nobody has, nor gets until this process ends but who asks for it by its number:
-    no connection goes out from it, and nobody else finds it free."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
+    """A port that nobody has at any address, nor gets until this process ends but who asks for it
+    by its number: no connection goes out from it, and nobody else finds it free."""
+    if socket.has_dualstack_ipv6():  # at one address it may be free, and not for a server at all
+        sock = socket.socket(socket.AF_INET6)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+    else:
+        sock = socket.socket()
+        sock.bind(("", 0))
     if os.name == "posix":  # servers set the same, and then may have it beside us
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _KEPT.append(sock)

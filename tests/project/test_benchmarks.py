@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service_process import Server, told_by
 
 from bench.accuracy import address_side
 from bench.metrics import own_clips, without_text
+from bench.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = sorted(
@@ -29,6 +31,15 @@ def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") 
     assert (run.returncode, run.stdout) == (1, "")
     (line,) = run.stderr.splitlines()
     return line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no address 127.0.0.2")
+def test_free_port_is_kept_from_others_at_every_address() -> None:
+    port = free_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.2", port))
+    with socket.create_server(("", port)):
+        pass  # it is asked for by its number
 
 
 @pytest.mark.slow
