@@ -199,7 +199,12 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             choice = EngineChoice(spec, reason, checkpoint)
             if added.footprints is None:
                 return choice
+            gpu = read_gpu_memory() if settings.device != "cpu" else None
+            if gpu is not None and not torch_has_cuda():
+                return choice  # its host would plan the memory of the GPU
             choice = replace(choice, footprints=added.footprints(spec, checkpoint))
+            if gpu is None:  # the load checks what is free then
+                return replace(choice, fits=True)
             return _planned(choice, settings, beside_bytes)
     spec = engines.spec_of(name, settings)
     found = facts.models.get(name)
@@ -212,24 +217,28 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             if other is not stored:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     choice = EngineChoice(spec, reason, checkpoint)
+    if name == VOXTRAL and checkpoint is not None:
+        return _voxtral_sessions(choice, _room_of(settings, beside_bytes)[1])
     if name == STREAMING and checkpoint is not None:
         shape = ModelShape.from_config(transformers_config(checkpoint.config))
         footprints = {one: StreamingFootprint(shape, one) for one in spec.precisions}
-        choice = replace(choice, footprints=footprints)
-    planned = (name == VOXTRAL and checkpoint is not None) or choice.footprints
-    return _planned(choice, settings, beside_bytes) if planned else choice
+        return _planned(replace(choice, footprints=footprints), settings, beside_bytes)
+    return choice
+
+
+def _room_of(settings: Settings, beside_bytes: int) -> tuple[GpuMemory | None, DeviceRoom]:
+    """Return the GPU, if it is used, and the free memory of the device less ``beside_bytes``."""
+    gpu = read_gpu_memory() if settings.device != "cpu" else None
+    free_bytes = host_free_bytes() if gpu is None else gpu.free_bytes
+    return gpu, DeviceRoom(free_bytes - beside_bytes, gpu.bandwidth if gpu else None)
 
 
 def _planned(
     choice: EngineChoice[EngineSpec], settings: Settings, beside_bytes: int
 ) -> EngineChoice[EngineSpec]:
-    """Return the choice with the precisions and the live sessions that this device's memory holds
-    beside ``beside_bytes``."""
-    gpu = read_gpu_memory() if settings.device != "cpu" else None
-    free_bytes = host_free_bytes() if gpu is None else gpu.free_bytes
-    room = DeviceRoom(free_bytes - beside_bytes, gpu.bandwidth if gpu else None)
-    if choice.spec.name == VOXTRAL:
-        return _voxtral_sessions(choice, room)
+    """Return a choice that has footprints with the precisions and the live sessions that fit in the
+    memory of the device beside ``beside_bytes``."""
+    gpu, room = _room_of(settings, beside_bytes)
     choice = replace(choice, spec=spec_on_device(choice.spec, gpu))
     alone = _fitting(choice, room, settings.precision)
     if settings.live_engine not in (AUTO, choice.spec.name) or settings.is_node:
@@ -291,14 +300,13 @@ def _fitting(
 
 
 def _needs_of(files: EngineChoice[EngineSpec], settings: Settings) -> Sequence[int]:
-    """Return the bytes of the device that the engine for recordings needs; of the GPU, if its plan
-    depends on the recording: for an hour in its best precision, and for five minutes in int4 if the
-    settings leave the precision open."""
-    if files.footprints:
-        return [files.footprints[files.spec.resolve_precision(settings.precision)].needed_bytes]
+    """Return the bytes of the GPU that the engine for recordings needs: for an hour in its best
+    precision, and for five minutes in int4 if the settings leave the precision open."""
     gpu = read_gpu_memory() if settings.device != "cpu" else None
     if gpu is None or files.checkpoint is None:
         return [0]
+    if files.footprints:
+        return [files.footprints[files.spec.resolve_precision(settings.precision)].needed_bytes]
     if not files.spec.planned:
         return [files.checkpoint.bytes]
     shape, named = ModelShape.from_config(files.checkpoint.config), settings.precision
@@ -378,11 +386,13 @@ def choose_live_engine(
         name, reason = files.spec.name, "it transcribes recordings and live audio"
     if name != files.spec.name or files.footprints:
         own = _live_settings(settings, files, name)
-        # If it fits only alone, it is loaded while the engine for files is not in memory.
-        alone = replace(choose_engine(own), fits=False)
-        needs = _needs_of(files, settings) if alone.footprints else ()
-        beside = (choose_engine(own, beside_bytes) for beside_bytes in needs)
-        named = next((one for one in beside if one.fits), alone)
+        planned = name in (STREAMING, files.spec.name)
+        for beside_bytes in _needs_of(files, settings) if planned else ():
+            named = choose_engine(own, beside_bytes)
+            if named.fits:
+                break
+        else:  # alone, while the engine for files is not in memory
+            named = replace(choose_engine(own), fits=False)
     if not named.spec.sessions:
         able = ", ".join(spec.name for spec in engines.specs(settings) if spec.sessions)
         raise errors.EngineUnavailable(

@@ -6,7 +6,8 @@ from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
 
 
 class EngineFootprint(Protocol):
-    """Bytes of an engine at a precision. Footprints of the same model are equal."""
+    """Bytes of an engine at a precision. Those of models of which one can be loaded
+    instead of the other are equal."""
 
     @property
     def loaded_bytes(self) -> int:
@@ -14,7 +15,7 @@ class EngineFootprint(Protocol):
 
     @property
     def session_bytes(self) -> int:
-        """Return the bytes of a live session, or of a recording, beside those."""
+        """Return the bytes that each live session, or a recording, takes beside those."""
 
     @property
     def needed_bytes(self) -> int:

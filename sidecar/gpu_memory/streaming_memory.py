@@ -110,11 +110,13 @@ class StreamingFootprint(ModelFootprint):
         forecast = JobForecast.of_any_length(
             self.precision, self.needed_bytes, room.available_bytes, audio_s, longest_s
         )
-        if not forecast.fits:
-            return forecast
+        seconds = None
         if audio_s is not None and room.bandwidth is not None:
             tokens = ceil(LIKELY_TOKENS_PER_SECOND * CHUNK_S)
-            chunk_s = self.chunk_s(1, room.bandwidth, tokens)
-            forecast = forecast.with_seconds(audio_s / CHUNK_S * chunk_s)
+            seconds = audio_s / CHUNK_S * self.chunk_s(1, room.bandwidth, tokens)
+        if not forecast.fits:
+            return replace(forecast, seconds=seconds)
+        if seconds is not None:
+            forecast = forecast.with_seconds(seconds)
         sessions = self.sessions(room)
         return forecast.with_note(f"at most {sessions} live session{'s' * (sessions > 1)} at once")

@@ -110,7 +110,7 @@ class JobEngine:
         self, audio_s: float | None, options: TranscribeOptions, channels: int
     ) -> JobForecast:
         if self._admission is None:
-            precision = self.spec.resolve_precision(options.precision)
+            precision = self.slot.resolve(options.precision, math.inf)
             longest_s = self._settings.max_audio_hours * 3600
             forecast = self._host.footprint_forecast(precision, audio_s, longest_s)
             forecast = forecast or JobForecast.small(self.spec, precision, audio_s, longest_s)

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic
 
@@ -261,12 +261,13 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         """
         self.check(choice)
         assert choice.checkpoint is not None
-        before = self._file_bytes
-        self._file_bytes = max(before, choice.checkpoint.bytes)
+        before = self._file_bytes, self._choice
+        self._file_bytes = max(self._file_bytes, choice.checkpoint.bytes)
+        self._choice = replace(self._choice, footprints=choice.footprints)
         try:
             found = await self.slot.reload(precision, str(choice.checkpoint.folder))
         except BaseException:
-            self._file_bytes = before
+            self._file_bytes, self._choice = before
             raise
         self._file_bytes = choice.checkpoint.bytes
         return found

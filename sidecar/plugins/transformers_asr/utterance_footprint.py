@@ -1,25 +1,23 @@
 """Memory of a recognizer: its weights, an utterance, the state of a stream. Pure.
 
 A recording is recognized utterance by utterance, so its length does not count. Most of the memory
-of an utterance are the widest results at the begin of the encoder. The tests compare the counts
-with those of the real classes; on a GPU nothing was measured.
+of an utterance is taken by the widest results at the beginning of the encoder. The tests compare
+the counts with those of the real classes; on a GPU nothing was measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from sidecar.checkpoints.checkpoint import ModelCheckpoint, bytes_as_floats
+from sidecar.checkpoints.checkpoint import ModelCheckpoint, bytes_as_floats, damaged_error
 from sidecar.gpu_memory.memory_footprint import reserve_bytes
 from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.plugins.transformers_asr.architectures import architecture_of
 
-MOST_SESSIONS = 100
-"""Sessions of a recognizer that keeps nothing for a stream."""
 SPECTRA_PER_S = 100
 RESULTS, CAUSAL_RESULTS = 2.2, 3.5
 """Results of the widest convolution that live at once, counted: its input and its own, and of a
@@ -38,16 +36,17 @@ at most 15 of those are tokens of its text, and 13 stand for its sound."""
 @dataclass(frozen=True, slots=True)
 class UtteranceFootprint:
     """Bytes of a recognizer at a ``precision``: ``weights_bytes``, those of an utterance of the
-    longest length (``work_bytes``), and those that it keeps for a live session."""
+    longest length (``work_bytes``), and those that it keeps for a live session, if it streams."""
 
     precision: Precision
-    weights_bytes: int
-    work_bytes: int
+    weights_bytes: int = field(compare=False)
+    work_bytes: int = field(compare=False)
     session_bytes: int
 
     @property
     def loaded_bytes(self) -> int:
-        """Return the bytes of a process without sessions; one utterance is recognized at a time."""
+        """Return the bytes of a process without sessions. One utterance is recognized at a time; on
+        a CPU the reserve stands for torch."""
         tensors = self.weights_bytes + self.work_bytes
         return tensors + reserve_bytes(tensors)
 
@@ -58,11 +57,8 @@ class UtteranceFootprint:
 
     def sessions(self, room: DeviceRoom) -> int:
         """Return how many live sessions fit."""
-        if self.needed_bytes > room.available_bytes:
-            return 0
-        free_bytes = room.available_bytes - self.loaded_bytes
-        by_memory = free_bytes // self.session_bytes if self.session_bytes else MOST_SESSIONS
-        return min(MOST_SESSIONS, by_memory)
+        rest_bytes = room.available_bytes - self.needed_bytes
+        return 1 + rest_bytes // max(1, self.session_bytes) if rest_bytes >= 0 else 0
 
     def forecast(self, audio_s: float | None, longest_s: float, room: DeviceRoom) -> JobForecast:
         """Return the forecast of a recording; its time is not known before one was measured."""
@@ -77,18 +73,21 @@ def footprints_of(
     """Return the footprint of a checkpoint in each precision.
 
     Raises:
-        errors.CheckpointDamaged: the headers of its weights cannot be read.
+        errors.CheckpointDamaged: the headers of its weights, or its dimensions, are not usable.
     """
-    config = checkpoint.config
+    config, folder = checkpoint.config, checkpoint.folder
     architecture, found = architecture_of(config), {}
+    try:
+        work = work_values(config, architecture.longest_s)
+        state = stream_values(config) if architecture.streams else 0
+        if min(work, state) < 0:
+            raise ValueError("negative")
+    except (TypeError, LookupError, AttributeError, ValueError, ArithmeticError):
+        raise damaged_error(folder / "config.json", "has dimensions that are not usable") from None
     for precision in spec.precisions:
         width = 4 if precision is Precision.FP32 else 2
-        found[precision] = UtteranceFootprint(
-            precision,
-            sum(bytes_as_floats(file, width) for file in checkpoint.weight_files),
-            width * work_values(config, architecture.longest_s),
-            width * stream_values(config) if architecture.streams else 0,
-        )
+        weights = sum(bytes_as_floats(file, width) for file in checkpoint.weight_files)
+        found[precision] = UtteranceFootprint(precision, weights, width * work, width * state)
     return found
 
 

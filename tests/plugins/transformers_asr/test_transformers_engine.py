@@ -29,6 +29,7 @@ from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_c
 from sidecar.plugins.transformers_asr.engine import TransformersEngine
 from sidecar.plugins.transformers_asr.utterance_footprint import UtteranceFootprint
 from sidecar.transcripts.language_detection import Confidence
+from sidecar.workers.engine_fleet import EngineFleet
 
 PLAY = "endgame_nagg_nell"
 
@@ -206,15 +207,16 @@ def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
     }
     save_file(narrow, model / "model.safetensors", {"format": "pt"})
     settings = {"engine": "transformers", "device": "cpu"}
-    footprints, others = (
+    of_wide, of_narrow = (
         choose_engine(load_settings(**settings, model_path=path)).footprints
         for path in (folder, model)
     )
-    assert footprints == others
-    wide, narrow_ones = footprints[Precision.FP32], footprints[Precision.BF16]
+    loaded = {one: footprint.loaded_bytes for one, footprint in of_wide.items()}
+    assert loaded == {one: footprint.loaded_bytes for one, footprint in of_narrow.items()}
+    wide, half = of_wide[Precision.FP32], of_wide[Precision.BF16]
     assert isinstance(wide, UtteranceFootprint)
-    assert isinstance(narrow_ones, UtteranceFootprint)
-    assert wide.weights_bytes > 1.9 * narrow_ones.weights_bytes > 10_000
+    assert isinstance(half, UtteranceFootprint)
+    assert wide.weights_bytes > 1.9 * half.weights_bytes > 10_000
     header = b'{"weight": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}'
     (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(errors.CheckpointDamaged, match="damaged header"):
@@ -230,7 +232,8 @@ def test_model_is_planned_for_files_and_live_audio_in_the_memory_of_a_card(
     card = GpuMemory("a card", 0, mebibytes, 1e12)
     for module in (engine_selection, gpu_devices):
         monkeypatch.setattr(module, "read_gpu_memory", lambda: card)
-    monkeypatch.setattr(torch_build, "torch_has_cuda", lambda: True)
+    for module in (engine_selection, torch_build):
+        monkeypatch.setattr(module, "torch_has_cuda", lambda: True)
     settings = load_settings(engine="transformers", model_path=folder)
     files = choose_engine(settings)
     live, _ = choose_live_engine(settings, files)
@@ -241,6 +244,67 @@ def test_model_is_planned_for_files_and_live_audio_in_the_memory_of_a_card(
     forecast = files.footprints[Precision.BF16].forecast(3600.0, 7200.0, room)
     assert forecast.fits is fits
     assert "0.6" in forecast.sentence, "the context of CUDA is counted"
+
+
+def test_precision_on_a_cpu_does_not_follow_the_memory_that_is_free_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_selection, "host_free_bytes", lambda: 1)
+    settings = load_settings(engine="transformers", model_path=folder, device="cpu")
+    files = choose_engine(settings)
+    live, _ = choose_live_engine(settings, files)
+    assert live is not None
+    for choice in (files, live):
+        assert choice.spec.resolve_precision(Precision.AUTO) is Precision.FP32
+        assert (choice.fits, choice.spec.sessions) == (True, 32)
+
+
+def test_gpu_that_torch_cannot_use_has_no_plan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = GpuMemory("a card", 0, 100, 1e12)
+    monkeypatch.setattr(engine_selection, "read_gpu_memory", lambda: card)
+    monkeypatch.setattr(engine_selection, "torch_has_cuda", lambda: False)
+    choice = choose_engine(load_settings(engine="transformers", model_path=folder))
+    assert choice.footprints == {}
+    assert choice.spec.resolve_precision(Precision.AUTO) is Precision.FP32
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoder"),
+    [
+        ("parakeet_ctc", "wide"),
+        ("parakeet_ctc", {"subsampling_conv_channels": None}),
+        ("parakeet_ctc", {"subsampling_conv_channels": "256"}),
+        ("parakeet_ctc", {"num_mel_bins": -80}),
+        ("nemotron_asr_streaming", None),
+        ("nemotron_asr_streaming", {"num_attention_heads": 0}),
+        ("nemotron_asr_streaming", {"sliding_window": None}),
+    ],
+)
+def test_checkpoint_with_strange_dimensions_is_refused(
+    kind: str, encoder: object, folder: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
+    change_json(model / "config.json", model_type=kind, encoder_config=encoder)
+    settings = load_settings(engine="transformers", model_path=model, device="cpu")
+    with pytest.raises(errors.CheckpointDamaged, match="dimensions"):
+        choose_engine(settings)
+
+
+def test_model_of_another_size_can_be_loaded_instead(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    name = next(iter(weights))
+    weights["more"] = weights[name].clone()
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    settings = load_settings(engine="transformers", model_path=folder, device="cpu")
+    choice, other = (
+        choose_engine(settings.model_copy(update={"model_path": path})) for path in (folder, model)
+    )
+    EngineFleet(settings, choice, None).files.check(other)
 
 
 def test_architecture_without_its_packages_is_refused_with_command(
@@ -307,7 +371,7 @@ def test_nemotron_delay_is_nearest_that_is_supported(delay_s: float | None, fram
 @pytest.mark.slow
 def test_service_transcribes_by_model_in_folder(folder: Path, tmp_path: Path) -> None:
     settings = {"engine": "transformers", "model_path": folder, "device": "cpu"}
-    with Server(tmp_path, **settings) as server, clip(PLAY).open("rb") as file:
+    with Server(tmp_path, precision="bf16", **settings) as server, clip(PLAY).open("rb") as file:
         answer = server.client.post("/transcribe", files={"audio": file})
         health = server.client.get("/health").json()
         estimate = server.client.post("/v1/estimate", json={"duration": 3600}).json()
@@ -315,4 +379,5 @@ def test_service_transcribes_by_model_in_folder(folder: Path, tmp_path: Path) ->
     assert answer.json()["segments"]
     assert health["engine"] == "transformers"
     assert 570 < estimate["needed_mb"] < 700 < estimate["available_mb"]
+    assert estimate["sentence"].startswith("fits: bf16, 0.6 of ")
     assert "GB for any length" in estimate["sentence"]

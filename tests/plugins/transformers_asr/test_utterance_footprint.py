@@ -92,7 +92,8 @@ def test_sessions_of_recognizer_are_those_whose_state_fits_beside_its_weights() 
     stream = UtteranceFootprint(Precision.BF16, 1_000_000_000, 100_000_000, 7_000_000)
     rest = UtteranceFootprint(Precision.BF16, 1_000_000_000, 100_000_000, 0)
     room = DeviceRoom(stream.loaded_bytes + 3 * 7_000_000)
-    assert (stream.sessions(room), rest.sessions(room)) == (3, 100)
+    assert stream.sessions(room) == 3
+    assert rest.sessions(room) > 100
     short = DeviceRoom(rest.loaded_bytes - 1)
     assert (stream.sessions(short), rest.sessions(short)) == (0, 0)
     assert rest.forecast(3600.0, 7200.0, room).sentence.endswith("GB for any length")
