@@ -331,6 +331,7 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
     visitor.sends_tone("second.wav", 45)
     visitor.sees(".job[data-state=queued] .how", "Next")
     visitor.sends_tone("third.wav", 3)
+    visitor.sees(".job[data-state=queued] .name", "third.wav")  # its upload was answered
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
     wait_until(lambda: visitor.rows() > 3, "it grows")
     visitor.driver.refresh()
