@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from grpc_in_process import ended as ended_of
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server
+from service_process import PATIENCE_S, Server, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from yap_client import Streaming, base64_of
@@ -136,6 +137,12 @@ async def until(socket: ClientConnection, *kinds: str, **fields: Any) -> dict[st
             return dict(body)
 
 
+def shed_on_grpc(server: Server) -> bool:
+    """Whether an utterance of a gRPC session was left out."""
+    page = server.client.get("/metrics").text
+    return re.search(r'live_utterances_shed_total\{wire="grpc"\} [1-9]', page) is not None
+
+
 async def test_session_beyond_capacity_is_refused_when_it_first_speaks_on_every_wire(
     slow: Server,
 ) -> None:
@@ -248,6 +255,7 @@ async def test_silent_session_that_speaks_under_overload_gets_a_notice_on_every_
         async with beside(spoken(page.live, *UTTERANCE)):
             assert (await page.until("notice", code=DROPPED))["message"]
 
+        await asyncio.to_thread(wait_until, lambda: shed_on_grpc(slow), "its utterance is left out")
         over.set()
         ended = await streaming
         assert int(ended.trailing["dropped-utterances"]) >= 1
