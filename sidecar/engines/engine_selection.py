@@ -199,13 +199,13 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             choice = EngineChoice(spec, reason, checkpoint)
             if added.footprints is None:
                 return choice
-            gpu = read_gpu_memory() if settings.device != "cpu" else None
+            gpu, room = _room_of(settings, beside_bytes)
             if gpu is not None and not torch_has_cuda():
                 return choice  # its host would plan the memory of the GPU
             choice = replace(choice, footprints=added.footprints(spec, checkpoint))
             if gpu is None:  # the load checks what is free then
                 return replace(choice, fits=True)
-            return _planned(choice, settings, beside_bytes)
+            return _planned(choice, settings, gpu, room)
     spec = engines.spec_of(name, settings)
     found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
@@ -217,13 +217,14 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
             if other is not stored:
                 spec = spec.without(other, f"the checkpoint is quantized in {stored}")
     choice = EngineChoice(spec, reason, checkpoint)
-    if name == VOXTRAL and checkpoint is not None:
-        return _voxtral_sessions(choice, _room_of(settings, beside_bytes)[1])
-    if name == STREAMING and checkpoint is not None:
+    if name not in (VOXTRAL, STREAMING) or checkpoint is None:
+        return choice
+    gpu, room = _room_of(settings, beside_bytes)
+    if name == STREAMING:
         shape = ModelShape.from_config(transformers_config(checkpoint.config))
         footprints = {one: StreamingFootprint(shape, one) for one in spec.precisions}
-        return _planned(replace(choice, footprints=footprints), settings, beside_bytes)
-    return choice
+        return _planned(replace(choice, footprints=footprints), settings, gpu, room)
+    return _voxtral_sessions(choice, room)
 
 
 def _room_of(settings: Settings, beside_bytes: int) -> tuple[GpuMemory | None, DeviceRoom]:
@@ -234,11 +235,10 @@ def _room_of(settings: Settings, beside_bytes: int) -> tuple[GpuMemory | None, D
 
 
 def _planned(
-    choice: EngineChoice[EngineSpec], settings: Settings, beside_bytes: int
+    choice: EngineChoice[EngineSpec], settings: Settings, gpu: GpuMemory | None, room: DeviceRoom
 ) -> EngineChoice[EngineSpec]:
     """Return a choice that has footprints with the precisions and the live sessions that fit in the
-    memory of the device beside ``beside_bytes``."""
-    gpu, room = _room_of(settings, beside_bytes)
+    ``room`` of its device: the ``gpu``, or the host if it is `None`."""
     choice = replace(choice, spec=spec_on_device(choice.spec, gpu))
     alone = _fitting(choice, room, settings.precision)
     if settings.live_engine not in (AUTO, choice.spec.name) or settings.is_node:

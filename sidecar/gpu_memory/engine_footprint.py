@@ -6,8 +6,8 @@ from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
 
 
 class EngineFootprint(Protocol):
-    """Bytes of an engine at a precision. Those of models of which one can be loaded
-    instead of the other are equal."""
+    """Bytes of an engine at a precision. Those of models of which one can be loaded instead of the
+    other are equal."""
 
     @property
     def loaded_bytes(self) -> int:

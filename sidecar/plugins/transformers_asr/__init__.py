@@ -50,11 +50,11 @@ def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckp
 
 
 def _footprints(
-    spec: engine_interface.EngineSpec, found: ModelCheckpoint
+    spec: engine_interface.EngineSpec, checkpoint: ModelCheckpoint
 ) -> Mapping[engine_interface.Precision, UtteranceFootprint]:
     from sidecar.plugins.transformers_asr.utterance_footprint import footprints_of
 
-    return footprints_of(spec, found)
+    return footprints_of(spec, checkpoint)
 
 
 def _finds_gpu(settings: Settings) -> bool:
