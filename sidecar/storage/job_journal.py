@@ -211,15 +211,15 @@ def _open_connection(
 
 
 def refuse_file_of_0_2(connection: sqlite3.Connection) -> None:
-    """Refuse a file of release 0.2.0. One of this release has that version only while it is
-    migrated.
+    """Refuse a file of release 0.2.0, or of what was between it and 0.1. One of this release has
+    that version only while it is migrated.
 
     Raises:
         errors.SettingsInvalid: it is one.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     columns = {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
-    if 2 < version <= VERSION_OF_0_2 and "last_read" not in columns:
+    if 2 <= version <= VERSION_OF_0_2 and "last_read" not in columns:
         raise SettingsInvalid(
             "The kept jobs were written by release 0.2.0, which this one does not read.",
             hint="Save the transcripts with that release. Then move the folder 'jobs' away, or set "

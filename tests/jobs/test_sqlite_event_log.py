@@ -355,14 +355,15 @@ def test_journal_with_other_key_second_service_or_later_version_is_refused_and_k
     assert not broken_files(folder)
 
 
+@pytest.mark.parametrize("version", [2, VERSION_OF_0_2])
 def test_journal_of_release_0_2_is_refused_and_kept_and_that_release_refuses_this_one(
-    folder: Path,
+    folder: Path, version: int
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         connection = store.journal.connection
         assert connection.execute("PRAGMA user_version").fetchone()[0] > VERSION_OF_0_2
         connection.execute("ALTER TABLE jobs DROP COLUMN last_read")
-        connection.execute(f"PRAGMA user_version = {VERSION_OF_0_2}")
+        connection.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0") as refused:
         SqliteJobEventLog(folder, KEY)
     assert "docs/upgrading.md" in refused.value.hint
