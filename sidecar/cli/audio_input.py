@@ -59,6 +59,7 @@ PIECE_S = 0.1
 """Seconds of audio in one chunk."""
 MONO_16_BIT = {"channels": 1, "dtype": "int16"}
 """Form of the audio of both devices."""
+_CHANNELS = {1: "mono", 2: "stereo"}
 LONGEST_S = 24 * 3600.0
 """Maximum length of a recording in seconds; a session ends before that."""
 METER = 10
@@ -307,9 +308,10 @@ def devices(way: str = "input") -> list[str]:
     chosen = sounddevice.default.device[way == "output"]
     return [
         f"{'*' if number == chosen else ' '} {number}: {one['name']} "
-        f"({round(one['default_samplerate'])} Hz)"
+        f"({round(one['default_samplerate'])} Hz, "
+        f"{_CHANNELS.get(channels, f'{channels} channels')})"
         for number, one in enumerate(sounddevice.query_devices())
-        if one[f"max_{way}_channels"] > 0
+        if (channels := one[f"max_{way}_channels"]) > 0
     ]
 
 

@@ -173,7 +173,7 @@ def test_microphone_is_transcribed_until_ctrl_c(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
     listed, _ = ended(live("--devices", environment=SOUND_DEVICES))
-    assert listed == "* 0: Desk (16000 Hz)\n"
+    assert listed == "* 0: Desk (16000 Hz, mono)\n"
     process = live("--device", "Desk", "--server", server.url, environment=SOUND_DEVICES)
     assert process.stdout is not None
     assert b"w299" in process.stdout.readline()

@@ -103,7 +103,7 @@ def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) 
     devices = {**SOUND_DEVICES, "HEARD": str(heard)}
     listed, _ = ended(converse("--devices", environment=devices))
     assert listed.splitlines() == [
-        "Microphones:", "* 0: Desk (16000 Hz)", "Loudspeakers:", "* 1: Boom (16000 Hz)"
+        "Microphones:", "* 0: Desk (16000 Hz, mono)", "Loudspeakers:", "* 1: Boom (16000 Hz, mono)"
     ]  # fmt: skip
     process = converse("--speaker", "Boom", environment=devices)
     assert process.stdout is not None
