@@ -351,6 +351,8 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
         )
         extractor = VoxtralRealtimeFeatureExtractor.from_pretrained(folder, local_files_only=True)
         model.eval().to(place)
+    except torch.OutOfMemoryError:
+        raise ModelLoadFailed.out_of_memory(dtype) from None
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelLoadFailed(f"The Voxtral model cannot be loaded: {cause_of(error)}.") from None
     return VoxtralModel(model, extractor, text)

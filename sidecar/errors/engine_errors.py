@@ -1,6 +1,6 @@
 """Engines: errors of engines, GPU memory, checkpoints and the model hub."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
 
@@ -17,6 +17,14 @@ class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUS
 
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
+
+    @classmethod
+    def out_of_memory(cls, precision: str) -> Self:
+        """Return the error of a GPU that had no room at the load, although one was planned."""
+        return cls(
+            f"CUDA out of memory: there is no room for the model in {precision}.",
+            hint="Try a smaller precision, or close GPU applications.",
+        )
 
 
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):

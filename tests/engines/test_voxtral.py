@@ -215,6 +215,23 @@ def test_voxtral_text_is_that_of_mistral_common(voxtral: VoxtralModel) -> None:
         assert theirs.audio.get_num_delay_tokens(80.0 * delay) == delay
 
 
+def test_gpu_without_room_for_voxtral_is_model_load_failed_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+    import transformers
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(
+        transformers.VoxtralRealtimeForConditionalGeneration, "from_pretrained", full
+    )
+    with pytest.raises(errors.ModelLoadFailed, match="CUDA out of memory: ") as failed:
+        load_voxtral(tiny_voxtral.model(), "cpu", "float32")
+    assert "smaller precision" in failed.value.hint
+
+
 def test_invalid_tekken_file_fails_load_with_reason(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
         read_tekken(tmp_path)

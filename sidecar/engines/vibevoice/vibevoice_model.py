@@ -283,10 +283,7 @@ def load_with_progress(
     try:
         loaded = done.result()
     except torch.OutOfMemoryError:
-        raise errors.ModelLoadFailed(
-            f"CUDA out of memory: there is no room for the model in {options.precision}.",
-            hint="Try INT8 or INT4 precision, or close GPU applications.",
-        ) from None
+        raise errors.ModelLoadFailed.out_of_memory(options.precision) from None
     except errors.ModelLoadFailed:
         raise
     except Exception as error:  # four libraries raise anything: the checkpoint is invalid

@@ -302,6 +302,11 @@ class WhisperRecognizer:
         )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether CTranslate2, which has no other error class, found no room on the GPU."""
+    return isinstance(error, RuntimeError) and "out of memory" in str(error)
+
+
 def load_whisper(options: LoadOptions) -> WhisperRecognizer:
     """Load a folder of CTranslate2's onto its device.
 
@@ -327,5 +332,7 @@ def load_whisper(options: LoadOptions) -> WhisperRecognizer:
             local_files_only=True,
         )
     except (RuntimeError, ValueError, OSError) as error:
+        if is_out_of_memory(error):
+            raise ModelLoadFailed.out_of_memory(precision) from None
         raise ModelLoadFailed(f"The Whisper model cannot be loaded: {cause_of(error)}.") from None
     return WhisperRecognizer(whisper, precision, whisper_model_name(folder))

@@ -316,8 +316,8 @@ class WhisperTranscription:
         hearing = self._thread.submit(self._recognizer.recognize, samples, request, self._last)
         try:
             return diarizer.wait_unless_cancelled(hearing, self._cancelled)
-        except RuntimeError as error:  # CTranslate2 has no other error class
-            if "out of memory" in str(error):
+        except RuntimeError as error:
+            if whisper_decoder.is_out_of_memory(error):
                 raise errors.GpuOutOfMemory() from None
             raise
 

@@ -72,6 +72,8 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
     architecture = architecture_of(read_config(folder, ""))
     try:
         recognizer = _loaded(folder, architecture, DTYPES[precision], place)
+    except (torch.OutOfMemoryError, errors.GpuOutOfMemory):
+        raise errors.ModelLoadFailed.out_of_memory(precision) from None
     except (errors.SidecarError, MemoryError):
         raise
     except Exception as error:  # the libraries raise anything: the checkpoint is invalid

@@ -111,6 +111,16 @@ def test_gpu_memory_of_the_process_is_limited_to_what_is_free_at_load_and_in_eac
     assert len(limits) == 2
 
 
+def test_gpu_without_room_at_load_is_model_load_failed_with_its_remedy(tmp_path: Path) -> None:
+    def full(*_: Any) -> vibevoice_model.LoadedVibeVoice:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    options = LoadOptions(BF16, str(tmp_path), "cpu")
+    with pytest.raises(errors.ModelLoadFailed, match=r"CUDA out of memory: .* in bf16") as failed:
+        list(vibevoice_model.load_with_progress(options, full, "vibevoice"))
+    assert "smaller precision" in failed.value.hint
+
+
 def parted(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A checkpoint of which encoders and token table are on the host, the rest elsewhere."""
     monkeypatch.setattr(vibevoice_model, "run_trial_token", lambda *_: None)

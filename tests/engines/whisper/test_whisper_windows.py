@@ -1,6 +1,7 @@
 """Stretches of speech into windows of half a minute, and words into segments."""
 
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,6 +15,7 @@ from sidecar.engines.whisper.whisper_decoder import (
     compute_type_of,
     cpu_threads,
     is_silence,
+    load_whisper,
 )
 from sidecar.engines.whisper.whisper_transcription import (
     MAX_SEGMENT_S,
@@ -23,7 +25,7 @@ from sidecar.engines.whisper.whisper_transcription import (
     place_words,
     segments_of,
 )
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Word
@@ -182,6 +184,18 @@ def test_window_is_silence_only_if_no_speech_is_likely_and_words_are_unlikely(
 
 
 CPU, GPU = {"int8", "int8_float32", "float32"}, {"int8_float16", "float16", "float32"}
+
+
+def test_gpu_without_room_for_whisper_is_model_load_failed_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr("faster_whisper.WhisperModel", full)
+    with pytest.raises(errors.ModelLoadFailed, match="CUDA out of memory: ") as failed:
+        load_whisper(LoadOptions(checkpoint=str(tmp_path), device="cpu"))
+    assert "smaller precision" in failed.value.hint
 
 
 @pytest.mark.parametrize(

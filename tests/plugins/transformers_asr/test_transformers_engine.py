@@ -104,6 +104,21 @@ def test_damaged_model_fails_load_with_reason(folder: Path, tmp_path: Path) -> N
         list(TransformersEngine().load(LoadOptions(Precision.FP32, str(model), "cpu")))
 
 
+def test_gpu_without_room_at_load_is_model_load_failed_with_its_remedy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import transformers
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(transformers.ParakeetForCTC, "from_pretrained", full)
+    with pytest.raises(errors.ModelLoadFailed, match=r"CUDA out of memory: .* in fp32") as failed:
+        list(TransformersEngine().load(LoadOptions(Precision.FP32, str(folder), "cpu")))
+    assert "smaller precision" in failed.value.hint
+
+
 def test_weights_that_are_missing_or_quantized_are_refused(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
