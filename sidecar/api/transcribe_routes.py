@@ -1,4 +1,4 @@
-"""Routes of /transcribe for the desktop app and of /v1/estimate, with schemas.
+"""Routes of /transcribe, the API of the desktop app and of most clients, and of /v1/estimate.
 
 The fields that the app's parser reads keep their names and types; all other fields are additions.
 

@@ -298,7 +298,7 @@ class UtteranceTranscription:
         return spans[:count], spans[count:]
 
     def _spans(self, turns: Sequence[SpeakerTurn], final_s: float) -> Iterator[_Span]:
-        """Yield the rest of turns in utterances of at most ``longest_s``; what is still in
+        """Yield the rest of turns in utterances of bounded length; what is still in
         progress at ``final_s`` has no end."""
         recognized_s = self._recognized_s
         ends = {line.end for line in turns}

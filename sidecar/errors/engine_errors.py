@@ -13,7 +13,7 @@ class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.
 
 
 class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUSY):
-    """Failure to load an engine."""
+    """Failure to load an engine; if a plan says that it cannot fit, `WontFit` before."""
 
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
@@ -106,7 +106,7 @@ class DeviceLost(SidecarError, code="device_lost", kind=ErrorKind.BUSY):
 
 
 class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
-    """Worker process that died in a job, and again in its next attempt (`jobs.job_record`)."""
+    """Worker process that died in a job, and again in its next attempt (`jobs.job_runner`)."""
 
     default_detail = "The worker process died while it transcribed this audio."
     default_hint = "Send the file again; if the error repeats with it, please report it."

@@ -1,10 +1,9 @@
 """Interfaces of ASR and TTS engines: spec, options, memory plan, precision, event generator.
 
 An engine knows nothing of HTTP, queues or asyncio. It runs in a worker process
-(`workers.worker_process`); a new ASR engine is a file in `engines/` and a line in its tuple.
+(`workers.worker_process`). docs/architecture.md says how to add one.
 
-A TTS engine turns text into audio. It runs in a worker process of its own; a new one is a file in
-`tts/` and a line in its tuple.
+A TTS engine (`plugins/conversation/tts/`) turns text into audio, in a worker process of its own.
 """
 
 import unicodedata

@@ -160,8 +160,8 @@ class ClientTimeouts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendParts:
-    """What a backend is built from. ``plan`` completes the options of a job that starts; ``disk``:
-    threads that write uploads; ``service_id``: of this process."""
+    """What a backend is built from. ``plan`` completes the options of a job that starts;
+    ``disk_threads``: write uploads; ``service_id``: of this process."""
 
     settings: Settings
     engine: JobEngine

@@ -2,6 +2,9 @@
 
 It knows no protocol. The client's identity is the first argument of every call. Parts that only
 some settings need are imported where they are created: every service waits for its imports.
+
+A recording goes through ``submissions``, ``queue`` and an engine slot of ``fleet`` to a worker
+process, live audio through a session of ``live``; docs/architecture.md has both paths.
 """
 
 from __future__ import annotations
@@ -120,42 +123,44 @@ class Service:
         self._probe = AudioProbe(settings.max_audio_hours * 3600)
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
         self.enrolled_speakers = EnrolledSpeakers(settings, self._probe, speakers, now)
-        engine = self._engine = JobEngine(settings, self.fleet.files)
-        self.forecast, self.remaining_s = engine.forecast, engine.remaining_s
-        self._slot = engine.slot
-        counts, threads = self.metrics.jobs, self.spool_threads
+        self._engine = JobEngine(settings, self.fleet.files)
+        self._slot = self._engine.slot
+        self.forecast = self._engine.forecast
+        self.remaining_s = self._engine.remaining_s
         parts = BackendParts(
             settings=settings,
-            engine=engine,
+            engine=self._engine,
             plan=self._planned,
-            metrics=counts,
-            disk_threads=threads,
+            metrics=self.metrics.jobs,
+            disk_threads=self.spool_threads,
             now=now,
             service_id=self.instance,
         )
         create_backend = shared.create_backend if shared is not None else LocalJobBackend
         self._backend: JobBackend = create_backend(parts)
-        self.queue, keeping = self._backend.queue, self._backend.persistent_recordings
+        self.queue = self._backend.queue
         self.shares = self._backend.shares
         """True if other services share the jobs."""
         self.client_timeouts = self._backend.client_timeouts
         """Jobs whose clients timed out, if the client may ask another service next; else None."""
-        self.listen, self.now = self._backend.listen, now
+        self.listen = self._backend.listen
+        self.now = now
         self.submissions = JobSubmissions(
             settings,
             self._backend,
-            engine,
+            self._engine,
             self._probe,
-            threads,
-            counts,
+            self.spool_threads,
+            self.metrics.jobs,
             now,
             voiceprints_on_request=self.enrolled_speakers.by_consent,
         )
         self.owned = OwnedJobs(self._backend.store)
         self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)
-        self.recordings = OwnedRecordings(self.owned, keeping)
+        recordings = self._backend.persistent_recordings
+        self.recordings = OwnedRecordings(self.owned, recordings)
         self.live_archive = LiveSessionArchive(
-            settings, self._backend.store, keeping, self.spool_threads, now
+            settings, self._backend.store, recordings, self.spool_threads, now
         )
         self.live = SessionRegistry(
             live.spec if live is not None else None,

@@ -295,7 +295,7 @@ class WindowGeneration:
     ) -> Iterator[int | None]:
         """Decode up to ``limit`` tokens; yield the index of each segment as it closes.
 
-        Yield `None` if ``generation`` needs a pass of the decoder. `decode_in_step` runs one for
+        Yield `None` if it needs a pass of the decoder. `decode_in_step` runs one for
         several answers at once; without it the generation runs its own.
         """
         attempt: loop_guard.SamplingOptions | None = None

@@ -115,8 +115,8 @@ class VadModel(Protocol):
         """Return the state of a new stream."""
 
     def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """Return the probability of speech in each of ``frames``, shape (streams, `FRAME`); update
-        the ``states`` of their streams."""
+        """Return the probability of speech in each of ``frames``, shape (streams,
+        `FRAME_SAMPLES`); update the ``states`` of their streams."""
 
 
 def has_speech(vad_model: VadModel, audio: Block) -> bool:
