@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 
 from sidecar import errors
 from sidecar.auth import signed_tokens
+from sidecar.auth.allowed_hosts import AllowedHosts
 from sidecar.auth.identity import (
     ANONYMOUS,
     HOST,
@@ -44,19 +45,11 @@ from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder
 log = logging.getLogger(__name__)
 
 
-_HOST_HEADER = re.compile(
-    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?", re.IGNORECASE
-)
 MAX_LOGGED_ORIGIN = 200
 """Characters of a refused page's origin in the log."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _WEB_SCHEMES = frozenset({"http", "https", "file", "null"})
 """Schemes of origins that any page can have; settings cannot allow a whole scheme of these."""
 _LOCALHOST_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-CONTAINER_HOST_NAMES = frozenset({"host.docker.internal", "host.containers.internal"})
-"""Names by which containers call their host machine: those of Docker Desktop and of Podman. Their
-gateways connect to its loopback. `.internal` is in no public DNS, so no public site can have such a
-name. The DNS of a hostile network can lead a browser there by it (docs/deploy.md)."""
 DEFAULT_LIMITS = OwnerLimits(
     requests_per_minute=1200,
     jobs=32,
@@ -114,23 +107,18 @@ class Authenticator:
 @dataclass(frozen=True, slots=True)
 class AccessControl:
     """Access control of all protocols: where requests may come from, and who may send them.
-    ``names``: allowed hosts beyond the loopback.
 
     If no token can identify remote clients, only this machine is served. The address of the peer
     decides that, not the address that the service listens on, which another server may choose
-    differently. The names that containers have for this machine are allowed too. If a token is
-    required, they are always allowed, as a page that had one of them rebound has no token. Without
-    a token they are allowed only for requests that no page can have sent.
+    differently.
 
-    ``anywhere``: the service listens beyond the loopback, where its names are unknown; a token is
-    then what keeps strangers out. ``origins``: pages that may send requests, such as those of an
-    embedding app, or all of a scheme that only programs have (``app://*``). ``localhost_origins``:
-    allow the pages of any server on this machine too. If ``rate_limiter`` is `None`, requests are
-    not limited. ``pause`` waits for that many seconds.
+    ``origins``: pages that may send requests, such as those of an embedding app, or all of a scheme
+    that only programs have (``app://*``). ``localhost_origins``: allow the pages of any server on
+    this machine too. If ``rate_limiter`` is `None`, requests are not limited. ``pause`` waits for
+    that many seconds.
     """
 
-    names: frozenset[str] = frozenset()
-    anywhere: bool = False
+    hosts: AllowedHosts = field(default_factory=AllowedHosts)
     origins: frozenset[str] = frozenset()
     localhost_origins: bool = False
     authenticator: Authenticator = field(default_factory=Authenticator)
@@ -149,9 +137,7 @@ class AccessControl:
             errors.PeerNotAllowed: the peer is on another machine, and no token is configured.
             errors.OriginNotAllowed: the page may not send requests.
         """
-        if len(origin.hosts) != 1:
-            raise errors.HostNotAllowed()
-        self._check_host(origin.hosts[0], origin)
+        self.hosts.check(origin, token_required=not self.authenticator.local_only)
         if self.authenticator.local_only and not origin.is_local:
             raise errors.PeerNotAllowed()
         if len(origin.origins) > 1:
@@ -177,30 +163,6 @@ class AccessControl:
             or (self.localhost_origins and _LOCALHOST_ORIGIN.fullmatch(origin) is not None)
         )
 
-    def _check_host(self, host: str, origin: RequestOrigin) -> None:
-        matched = _HOST_HEADER.fullmatch(host)
-        if matched is None:
-            raise errors.HostNotAllowed()
-        name = matched["name"].lower()
-        if self.anywhere or name in _LOOPBACK or name in self.names:
-            return
-        if name not in CONTAINER_HOST_NAMES:
-            raise errors.HostNotAllowed()
-        harmless = origin.rebinding_proof or origin.learns_nothing
-        if self.authenticator.local_only and (origin.origins or not harmless):
-            raise errors.HostNotAllowed(
-                f"Without a token the service cannot tell a container that calls it '{name}' from "
-                "a web page that had this name rebound.",
-                hint="Start it with VIBEVOICE_TOKEN (or --token @FILE) and send that as Bearer, or "
-                f"trust the DNS of every network that this machine joins: --allowed-hosts {name}.",
-            )
-
-    def _may_be_rebound(self, origin: RequestOrigin) -> bool:
-        """Return whether a page that had a container's name rebound may have sent this."""
-        if self.anywhere or not self.authenticator.local_only or origin.rebinding_proof:
-            return False
-        return origin.hosts[0].partition(":")[0].lower() in CONTAINER_HOST_NAMES - self.names
-
     def admit_request(self, origin: RequestOrigin) -> None:
         """Check the origin and the rate of a request.
 
@@ -223,7 +185,8 @@ class AccessControl:
         """
         try:
             identity = self.authenticator.identify(origin).at(origin)
-            if self._may_be_rebound(origin):
+            token_required = not self.authenticator.local_only
+            if self.hosts.may_be_rebound(origin, token_required=token_required):
                 identity = replace(identity, scopes=frozenset())
         except errors.TokenInvalid:
             await self.delay_wrong_token(origin)

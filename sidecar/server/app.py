@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from sidecar.auth import authentication
+from sidecar.auth.allowed_hosts import allowed_hosts_of
 from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
 from sidecar.config.settings import Settings
@@ -108,13 +109,11 @@ def create_access_control(settings: Settings, watcher: FileWatcher) -> authentic
             "tokens and recordings cross the network unencrypted: set --tls FILE with --tls-key or "
             "--tls self-signed, or put a proxy with TLS in front (--forwarded-allow-ips)"
         )
-    listens = f"[{settings.host}]" if ":" in settings.host else settings.host
     limits = authentication.owner_limits_of(settings)
     per_minute = limits.requests_per_minute
     most = MAX_OPEN_STREAMS + settings.queue_limit + settings.live_sessions
     return authentication.AccessControl(
-        names=frozenset(name.lower() for name in (listens, *settings.allowed_hosts)),
-        anywhere=anywhere,
+        hosts=allowed_hosts_of(settings),
         origins=frozenset(settings.allowed_origins),
         localhost_origins="localhost" in settings.allowed_origins,
         authenticator=authenticator,
