@@ -20,7 +20,7 @@ from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.auth.identity import Scope
 from sidecar.config.settings import Settings
 from sidecar.live.sessions.session import Session
-from sidecar.observability import metrics
+from sidecar.observability import health, metrics
 from sidecar.observability.metrics import METRIC_PREFIX, import_library, render_metrics, stt_gauges
 from sidecar.service.facade import Service
 from sidecar.version import __version__
@@ -86,7 +86,7 @@ def _service_values(service: Service) -> dict[str, Any]:
     gpu = service.fleet.gpu
     service_metrics, lately = (
         service.metrics,
-        service.metrics.outcomes.lately(metrics.HEALTH_WINDOW_S),
+        service.metrics.outcomes.lately(health.HEALTH_WINDOW_S),
     )
     return {
         "service": {
@@ -96,7 +96,7 @@ def _service_values(service: Service) -> dict[str, Any]:
             "starting": service.starting,
             "stopping": service.queue.draining,
             "trouble": service.trouble,
-            "lately": {one.value: lately[one] for one in metrics.RecognitionOutcome},
+            "lately": {one.value: lately[one] for one in health.RecognitionOutcome},
             **service.also,
         },
         "jobs": _jobs(service),

@@ -21,7 +21,8 @@ from sidecar.jobs.job_record import CancelledChange, EditedChange, JobChange, Jo
 from sidecar.jobs.job_store import BackendParts, JobBackend, JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.wait_queue import QueuePosition
-from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.observability.health import outcome_of_error
+from sidecar.observability.metrics import JobMetrics
 from sidecar.transcripts.transcript import Finished
 
 if TYPE_CHECKING:

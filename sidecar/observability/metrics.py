@@ -1,4 +1,4 @@
-"""Counters and histograms of the service, outcomes behind its health, and pages of metrics.
+"""Counters and histograms of the service, and pages of metrics.
 
 The code in which an event happens counts it here, independent of the readers. Labels have few
 values, which the code defines: no path, name, id or address.
@@ -11,22 +11,20 @@ gRPC server: each of its metrics is a gauge `stt_<name>`; a map becomes one gaug
 from __future__ import annotations
 
 import asyncio
-import collections
 import importlib
 import re
 import sys
 import time
 from bisect import bisect_left
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from functools import partial
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
-from sidecar.limit_overrides import limit
+from sidecar.observability.health import OutcomeWindow, RecognitionOutcome
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -39,14 +37,6 @@ LIVE_WIRES = ("live", "streaming", "realtime", "grpc", "talk")
 OTHER_LABEL = "(other)"
 """Label of all combinations beyond the limit."""
 
-_ENGINE_FAULTS = (
-    errors.DeviceLost,
-    errors.EngineCrashed,
-    errors.EngineFailed,
-    errors.EngineUnavailable,
-    errors.ModelLoadFailed,
-)
-MAX_OUTCOME_SECONDS = 300
 METRIC_PREFIX = "vibevoice_"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 QUICK_BUCKETS_S = (0.01, 0.1, 1, 10)
@@ -54,12 +44,6 @@ LIVE_BUCKETS_S = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 LONG_BUCKETS_S = (1, 5, 30, 60, 300, 1800, 7200)
 REAL_TIME_FACTOR_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 """Bounds of histograms. They are few: each is a line on a page that every scrape renders anew."""
-HEALTH_WINDOW_S = 60.0
-"""Time in seconds whose recognitions decide about the health."""
-MIN_OUTCOMES = limit("health_min_events", 5)
-"""Minimum outcomes within `HEALTH_WINDOW_S` from which health is judged."""
-MIN_SUCCESS_RATIO = limit("health_min_success_ratio", 0.5)
-MAX_TIMED_OUT_RATIO = 0.5
 STT_PREFIX = "stt_"
 STATUS_OK = "OK"
 STT_HELP = "As the gRPC server that this service replaces has it (docs/operations.md)."
@@ -170,52 +154,6 @@ def _bounded_labels(known: Mapping[Labels, object], labels: Labels) -> Labels:
     if labels in known or len(known) < MAX_LABEL_SETS:
         return labels
     return (OTHER_LABEL,) * len(labels)
-
-
-class RecognitionOutcome(StrEnum):
-    """Outcome of a recognition."""
-
-    DONE = "done"
-    TIMED_OUT = "timed_out"
-    FAILED = "failed"
-    """Error of the engine. Client errors and cancellations are not counted as outcomes."""
-
-
-def outcome_of_error(error: errors.SidecarError) -> RecognitionOutcome | None:
-    """Return the outcome of an error for the engine; `None` if the engine did not cause it."""
-    if isinstance(error, errors.EngineFailed) and error.timed_out:
-        return RecognitionOutcome.TIMED_OUT
-    internal = error.code == errors.SidecarError.code
-    return RecognitionOutcome.FAILED if internal or isinstance(error, _ENGINE_FAULTS) else None
-
-
-Outcomes = collections.Counter[RecognitionOutcome]
-"""Number of each outcome."""
-
-
-class OutcomeWindow:
-    """Outcomes of the last `MAX_OUTCOME_SECONDS` seconds in which there were any, with one entry
-    per second, so that its size is bounded.
-
-    ``now``: a monotonic clock.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._seconds = deque[tuple[int, Outcomes]](maxlen=MAX_OUTCOME_SECONDS)
-
-    def add(self, outcome: RecognitionOutcome) -> None:
-        """Add an outcome at the current time."""
-        second = int(self._now())
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append((second, Outcomes()))
-        self._seconds[-1][1][outcome] += 1
-
-    def lately(self, window_s: float) -> Outcomes:
-        """Return the outcomes of the last ``window_s`` seconds."""
-        oldest = self._now() - window_s
-        recent = (counts for second, counts in self._seconds if second >= oldest)
-        return sum(recent, Outcomes())
 
 
 class JobMetrics:
@@ -358,19 +296,6 @@ class ServiceMetrics:
             for one in vars(part).values()
             if isinstance(one, Counter | Histogram)
         ]
-
-
-def health_problem(lately: Outcomes) -> str | None:
-    """Return the reason why the service is not healthy; `None` if it is, or if there are too few
-    outcomes."""
-    total = lately.total()
-    if not total or total < MIN_OUTCOMES:
-        return None
-    if lately[RecognitionOutcome.TIMED_OUT] / total > MAX_TIMED_OUT_RATIO:
-        return "too_many_timeouts"
-    if lately[RecognitionOutcome.DONE] / total < MIN_SUCCESS_RATIO:
-        return "too_many_failures"
-    return None
 
 
 async def import_library() -> None:

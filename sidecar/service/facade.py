@@ -45,7 +45,7 @@ from sidecar.jobs.local_jobs import LocalJobBackend
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
-from sidecar.observability import metrics
+from sidecar.observability import health, metrics
 from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.local_models import LocalModels
@@ -361,7 +361,7 @@ class Service:
         recent failures."""
         if any(one.slot.state is EngineState.STUCK for one in self.fleet.engines.values()):
             return EngineStuck.code
-        return metrics.health_problem(self.metrics.outcomes.lately(metrics.HEALTH_WINDOW_S))
+        return health.health_problem(self.metrics.outcomes.lately(health.HEALTH_WINDOW_S))
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""

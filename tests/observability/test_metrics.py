@@ -1,4 +1,4 @@
-"""What is counted, how much of it is kept, and when the service is not healthy."""
+"""What is counted, and how much of it is kept."""
 
 from collections import Counter
 
@@ -39,47 +39,6 @@ def test_histogram_buckets_are_cumulative() -> None:
         spread.see(value)
     assert spread.buckets() == [("0.1", 2), ("1.0", 3), ("+Inf", 4)]
     assert (spread.count, spread.largest, spread.mean) == (4, 7, pytest.approx(1.9125))
-
-
-@pytest.mark.parametrize(
-    ("lately", "why"),
-    [
-        (Counter(), None),
-        (Counter(failed=4), None),  # too few to say
-        (Counter(done=3, failed=2), None),
-        (Counter(done=2, failed=3), "too_many_failures"),
-        (Counter(done=3, timed_out=3), None),
-        (Counter(done=2, timed_out=3), "too_many_timeouts"),
-    ],
-)
-def test_health_problem_is_a_majority_of_failures_or_of_timeouts(
-    lately: metrics.Outcomes, why: str | None
-) -> None:
-    assert metrics.health_problem(lately) == why
-
-
-def test_outcomes_older_than_the_window_do_not_count_and_take_no_memory() -> None:
-    now = [0.0]
-    outcomes = metrics.OutcomeWindow(lambda: now[0])
-    for second in range(1000):
-        now[0] = second / 2
-        outcomes.add(
-            metrics.RecognitionOutcome.DONE if second % 2 else metrics.RecognitionOutcome.FAILED
-        )
-    assert len(outcomes._seconds) == metrics.MAX_OUTCOME_SECONDS < 1000 / 2
-    assert outcomes.lately(60) == Counter(done=60, failed=60)
-    now[0] += 61
-    assert outcomes.lately(60) == Counter()
-
-
-def test_client_errors_do_not_count_as_engine_failures() -> None:
-    found = {error.code: metrics.outcome_of_error(error()) for error in errors.all_errors()}
-    assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
-    assert (
-        found["engine_crashed"] is found["model_load_failed"] is metrics.RecognitionOutcome.FAILED
-    )
-    assert found["upstream_timeout"] is metrics.RecognitionOutcome.TIMED_OUT
-    assert found["internal"] is metrics.RecognitionOutcome.FAILED
 
 
 def test_metrics_page_does_not_grow_with_owners() -> None:

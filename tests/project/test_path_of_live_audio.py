@@ -21,7 +21,7 @@ from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
 
-MOST_FILES, MOST_FUNCTIONS = 33, 202
+MOST_FILES, MOST_FUNCTIONS = 34, 202
 """What it takes now, in both processes. Who shortens the path lowers them."""
 ENGINE = "engines/scripted_engine.py"
 VAD = "live/runtime/vad.py"

@@ -18,7 +18,8 @@ from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
-from sidecar.observability.metrics import JobMetrics, OutcomeWindow
+from sidecar.observability.health import OutcomeWindow
+from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
 from sidecar.plugins.shared_jobs.job_rows import JobRows, replay_events

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from sidecar import errors
 from sidecar.interfaces import live_events
-from sidecar.observability.metrics import LiveMetrics, RecognitionOutcome, outcome_of_error
+from sidecar.observability.health import RecognitionOutcome, outcome_of_error
+from sidecar.observability.metrics import LiveMetrics
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
 from sidecar.transcripts.transcript import SpeakerEmbedding
 

@@ -20,7 +20,8 @@ from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
-from sidecar.observability.metrics import JobMetrics, outcome_of_error
+from sidecar.observability.health import outcome_of_error
+from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import job_rows
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, Row
 from sidecar.plugins.shared_jobs.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S

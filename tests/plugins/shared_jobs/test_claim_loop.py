@@ -41,7 +41,8 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import count_event
 from sidecar.jobs.persistent_recordings import opening_timeout_s
-from sidecar.observability.metrics import JobMetrics, OutcomeWindow
+from sidecar.observability.health import OutcomeWindow
+from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
