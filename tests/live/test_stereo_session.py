@@ -15,7 +15,7 @@ from scripted_speech import sound, talk
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.api.metrics_routes import gauges, metrics_nested
+from sidecar.api.gauges import gauges, metrics_nested
 from sidecar.auth.identity import ANONYMOUS, Identity, OwnerLimits
 from sidecar.interfaces.live_events import (
     RECOGNITION_FAILED,
