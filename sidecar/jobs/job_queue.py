@@ -1,4 +1,4 @@
-"""Job queue: its limit with Retry-After, and a dispatcher for each engine slot.
+"""Job queue: its limit, and a dispatcher for each engine slot.
 
 All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine slot
 (`jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +23,7 @@ from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
-from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, WaitQueue
+from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, RefusedClients, WaitQueue
 from sidecar.workers.engine_slot import EngineSlot
 
 log = logging.getLogger(__name__)
@@ -34,12 +32,6 @@ FAULT_RETRY_S = 3.0
 """Pause after an error of the node or the storage: a person frees a disk within minutes."""
 PASSED_OVER_PAUSES = 10
 """Such pauses for which a job is passed over whose recording cannot be read."""
-MAX_RETRY_AFTER_S = 60
-"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
-MAX_RETURNS = 1000
-"""Refused clients that are expected again; older ones are dropped."""
-MAX_RETURNS_OF_OTHERS = 4
-"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +185,9 @@ class SubmissionQueue(ABC):
     """Queue that accepts jobs: of this process, or of all services that share jobs."""
 
     def __init__(self, limit: int, begun_in_s: Callable[[int], float | None]) -> None:
-        """``limit``: jobs that may wait. ``begun_in_s``: returns the seconds until this many of
-        them have started; None if unknown."""
+        """``limit``: jobs that may wait. ``begun_in_s``: as of `RefusedClients`."""
         self._limit = limit
-        self._begun_in_s = begun_in_s
-        self._returns: list[tuple[float, str]] = []
-        """Refused clients: when each was told to retry, and its owner."""
+        self._refused_clients = RefusedClients(begun_in_s)
         self.draining = False
         """Whether no job is accepted any more."""
 
@@ -239,29 +228,8 @@ class SubmissionQueue(ABC):
         if taken >= most:
             raise errors.QueueFull(
                 f"The queue is full; jobs that wait or are being uploaded: {taken}.",
-                retry_after=self._retry_after_s(taken - most + 1, owner),
+                retry_after=self._refused_clients.retry_after_s(taken - most + 1, owner),
             )
-
-    def _retry_after_s(self, missing: int, owner: str | None) -> int | None:
-        """Return the seconds after which a refused client finds a free queue position; None if
-        unknown.
-
-        ``missing`` jobs have to start first, and clients that were refused earlier retry at their
-        times; of each other owner a few count. ``owner``: the owner that retries; None: no retry
-        is expected.
-        """
-        now = time.monotonic()
-        self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
-        expected = Counter(expected_owner for _, expected_owner in self._returns)
-        before = expected.pop(owner or "", 0)
-        before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
-        wait_s = self._begun_in_s(missing + before)
-        if wait_s is None:
-            return None
-        retry_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
-        if owner is not None:
-            self._returns.append((now + retry_s, owner))
-        return retry_s
 
     @abstractmethod
     async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:

@@ -121,7 +121,7 @@ class SharedJobQueue(SubmissionQueue):
                 self._awaited.pop(job.id, None)
                 self._follower.unfollow(job)
                 if isinstance(error, errors.QueueFull):  # other services were faster
-                    later_s = self._retry_after_s(1, owner)
+                    later_s = self._refused_clients.retry_after_s(1, owner)
                     raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
         if reservation is not None:
