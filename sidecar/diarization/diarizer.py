@@ -17,7 +17,6 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization import speaker_identification, window_embeddings
 from sidecar.diarization.clustering import MIN_GAP_S, SpeakerCount
@@ -38,11 +37,6 @@ MAX_LEAD_S = 30.0
 """Maximum lead of diarization over recognition, so that two cores work at the same time."""
 CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
-OTHER_SPEAKER_S = 1.0
-"""Speech of a second speaker that rejects a clip; a local speaker with less is not compared."""
-MIN_CLIP_SIMILARITY = 0.3
-"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
-docs/decisions/diarization-parameters.md one second in a hundred is below it."""
 
 
 def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any]:
@@ -344,29 +338,13 @@ def enrolment_embedding(models: SpeakerModels, blocks: Iterable[Block]) -> Speak
     """Return the embedding of the only speaker in a recording at 16 kHz.
 
     Raises:
-        errors.VoiceAbsent: there is no speech.
-        errors.VoiceTooShort: there are less than two seconds of speech.
-        errors.SeveralVoices: there is more than one speaker.
+        errors.VoiceAbsent, errors.VoiceTooShort, errors.SeveralVoices: as
+            `speaker_identification.embedding_of_only_speaker`.
     """
     diarizer = Diarizer(models)
     for block in blocks:
         diarizer.feed(block)
     diarizer.finish()
-    speakers = diarizer.speakers()
-    if not speakers.voices:
-        raise errors.VoiceAbsent()
-    person = max(speakers.voices, key=lambda one: speakers.voices[one].seconds)
-    voice = speakers.voices[person]
-    others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
-    strange = any(
-        seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
-        for seconds, vector in diarizer.found.local_voices()
+    return speaker_identification.embedding_of_only_speaker(
+        diarizer.speakers(), diarizer.found.local_voices()
     )
-    if strange or others >= OTHER_SPEAKER_S:
-        raise errors.SeveralVoices()
-    if voice.seconds < speaker_identification.MIN_SPEECH_S:
-        raise errors.VoiceTooShort(
-            f"The clip has {voice.seconds:.1f} s of speech; the minimum is "
-            f"{speaker_identification.MIN_SPEECH_S:g} s."
-        )
-    return speaker_identification.embedding_of(voice)

@@ -1,16 +1,18 @@
-"""Speaker identification: search of enrolled speakers in a transcript by their embeddings.
+"""Speaker identification: enrolment, and search of enrolled speakers in a transcript.
 
-It is used for the finished transcript of every engine that diarizes. Two speakers of a recording
-are never the same enrolled speaker: only the more similar one is.
+Both work on embeddings. The search is used for the finished transcript of every engine that
+diarizes. Two speakers of a recording are never the same enrolled speaker: only the more similar one
+is.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.transcripts.speaker_turns import SpeakerTurn, match_speakers, speaker_turns_of
 from sidecar.transcripts.transcript import (
@@ -28,6 +30,11 @@ SIMILARITY_MARGIN = 0.08
 """Minimum lead, in cosine, over the second enrolled speaker; else neither is chosen."""
 MIN_SPEECH_S = 2.0
 """Minimum solo speech for identification; with less, enrolled speakers are missed too often."""
+OTHER_SPEAKER_S = 1.0
+"""Speech of a second speaker that rejects a clip; a local speaker with less is not compared."""
+MIN_CLIP_SIMILARITY = 0.3
+"""Minimum cosine between one or two seconds of a speaker and the whole clip. In the recordings of
+docs/decisions/diarization-parameters.md one second in a hundred is below it."""
 MAX_WEIGHT_S = 30.0
 """Maximum weight of one enrolment recording: several microphones are better than an hour."""
 MIN_SHARED_S = 0.5
@@ -99,6 +106,36 @@ def identify_speakers(
         heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
     prints = tuple(None if one is None else embedding_of(one) for one in heard)
     return replace(transcript, voices=tuple(found), prints=prints)
+
+
+def embedding_of_only_speaker(
+    speakers: DiarizedSpeakers, local_voices: Iterable[tuple[float, Vector]]
+) -> SpeakerEmbedding:
+    """Return the embedding of the only speaker in an enrolment clip.
+
+    ``local_voices``: seconds and embedding of each speaker of each window of the diarizer.
+
+    Raises:
+        errors.VoiceAbsent: there is no speech.
+        errors.VoiceTooShort: there are less than two seconds of speech.
+        errors.SeveralVoices: there is more than one speaker.
+    """
+    if not speakers.voices:
+        raise errors.VoiceAbsent()
+    person = max(speakers.voices, key=lambda one: speakers.voices[one].seconds)
+    voice = speakers.voices[person]
+    others = sum(turn.end - turn.start for turn in speakers.turns if turn.label != person)
+    strange = any(
+        seconds >= OTHER_SPEAKER_S and float(vector @ voice.vector) < MIN_CLIP_SIMILARITY
+        for seconds, vector in local_voices
+    )
+    if strange or others >= OTHER_SPEAKER_S:
+        raise errors.SeveralVoices()
+    if voice.seconds < MIN_SPEECH_S:
+        raise errors.VoiceTooShort(
+            f"The clip has {voice.seconds:.1f} s of speech; the minimum is {MIN_SPEECH_S:g} s."
+        )
+    return embedding_of(voice)
 
 
 def embedding_if_long_enough(vector: SpeakerVector) -> SpeakerEmbedding | None:
