@@ -137,7 +137,7 @@ def test_diarization_of_an_outdated_revision_is_refused(embedded: Server, play_j
         {"language": "en"},
     ],
 )
-def test_invalid_number_of_speakers_is_refused(
+def test_invalid_number_of_speakers_or_unknown_field_is_refused(
     embedded: Server, play_job: str, fields: dict[str, Any]
 ) -> None:
     check_problem(diarize(embedded, play_job, **fields), 422, "field_invalid")

@@ -214,7 +214,7 @@ async def test_invalid_message_is_answered_with_an_error_and_closes(
     assert said[-1]["hint"]
 
 
-async def test_audio_behind_finish_is_ignored_and_costs_no_final(server: Server) -> None:
+async def test_audio_after_finish_is_ignored_and_all_finals_still_arrive(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin")
         for piece in pieces(talk(0.3, 0.2)):

@@ -191,25 +191,30 @@ def test_full_one_time_codes_drop_those_of_the_owner_with_most() -> None:
     assert handover.take(greedy[-1]) == "greedy"
 
 
-def test_page_on_this_machine_gets_engine_and_findings(server: Server) -> None:
+def test_page_gets_name_and_precisions_of_the_engine(server: Server) -> None:
     about = server.client.get("/v1/page/about").json()
     assert about["engine"]["name"] == "scripted"
     assert about["engine"]["precisions"] == ["fp32", "int8"]
-    assert all(one["text"] and one["state"] != "good" for one in about["findings"])
 
 
-async def test_page_on_another_machine_gets_no_findings() -> None:
+@pytest.mark.parametrize(("peer", "topics"), [("127.0.0.1", {"uploads"}), ("192.0.2.7", set())])
+async def test_only_a_page_on_this_machine_gets_findings_and_none_that_is_good(
+    peer: str, topics: set[str], tmp_path: Path
+) -> None:
     from pydantic import SecretStr
 
     from sidecar.config.settings import Settings
     from sidecar.server.app import create_app
 
-    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN)))
-    transport = httpx.ASGITransport(app, client=("192.0.2.7", 1))
+    missing = tmp_path / "missing"
+    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN), spool_dir=missing))
+    transport = httpx.ASGITransport(app, client=(peer, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         bearer = {"Authorization": f"Bearer {TOKEN}"}
-        about = (await client.get("/v1/page/about", headers=bearer)).json()
-    assert about["findings"] == []
+        findings = (await client.get("/v1/page/about", headers=bearer)).json()["findings"]
+    assert topics <= {one["topic"] for one in findings}
+    assert bool(findings) == bool(topics)
+    assert all(one["text"] and one["state"] != "good" for one in findings)
 
 
 def test_peaks_have_a_byte_for_each_tenth_of_a_second(server: Server, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_people_who_talk_at_once_have_their_own_words(
     assert [one["name"] for one in about["speakers"]] == ["Agent", "Caller"]
 
 
-def test_mix_of_people_in_turn_hints_at_separate_channels(
+def test_stereo_of_one_person_a_channel_mixed_to_mono_warns_that_channels_differ(
     embedded: Server, voices: tuple[np.ndarray, np.ndarray]
 ) -> None:
     left, right = voices

@@ -27,6 +27,7 @@ from vibevoice_asr_client.retry import asked_s
 from vibevoice_asr_client.uploads import Upload
 
 from sidecar import errors
+from sidecar.api.http.error_responses import STATUS
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 AROUND = Surroundings(Retry(attempts=3, first_s=1.0, longest_s=30.0), lambda: 1.0, lambda: NOW)
@@ -178,6 +179,10 @@ def test_wait_is_never_longer_than_the_longest(failures: int, chance: float) -> 
 
 def test_every_error_code_has_an_exception_of_its_family() -> None:
     assert set(codes.BY_CODE) == {error.code for error in errors.all_errors()}
+    for error in errors.all_errors():
+        status = STATUS[error.kind]
+        family = type(problem(status, "a_later_code").error(NOW))
+        assert isinstance(problem(status, error.code).error(NOW), family), error.code
     caught = problem(503, "queue_full", **{"retry-after": "3"}).error(NOW)
     assert isinstance(caught, codes.QueueFull)
     assert isinstance(caught, package.Busy)

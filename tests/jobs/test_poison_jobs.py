@@ -76,7 +76,7 @@ def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(
         assert poison_error(record) is None
 
 
-def test_attempts_passed_on_by_nodes_do_not_count_as_deaths() -> None:
+def test_attempts_at_nodes_that_cannot_do_the_job_count_as_no_crash_or_interruption() -> None:
     record = submitted()
     passed = job_record.RequeuedChange(counted=True, passed=True)
     for _ in range(POISON_WEIGHT):

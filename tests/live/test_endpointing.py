@@ -94,7 +94,7 @@ def test_endless_speech_is_cut_at_the_least_likely_frame_of_the_second_half() ->
     assert told(endpointer, (QUIET, 16))[-1] == UtteranceEnded(frames(100), "silence")
 
 
-def test_endless_speech_is_cut_only_after_audio_that_the_engine_has_already_transcribed() -> None:
+def test_endless_speech_is_cut_at_its_quietest_frame_but_not_before_the_transcribed_end() -> None:
     by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
     for heard, cut in ((60, 70.5), (80, 80), (99, 99)):
         endpointer = Endpointer(by)

@@ -227,7 +227,7 @@ async def test_job_of_a_failed_session_has_all_finals_that_were_sent_and_no_audi
     assert isinstance(session.event_log.wrong, errors.EngineCrashed)
 
 
-def test_session_of_one_turn_has_one_channel() -> None:
+def test_change_of_a_stereo_session_to_one_turn_is_refused() -> None:
     session = unserved()
     with pytest.raises(errors.FieldInvalid):
         session.change(LiveOptions(turns=TurnControl.ONE))

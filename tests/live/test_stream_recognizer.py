@@ -587,7 +587,7 @@ def test_change_of_speaker_splits_the_open_segment_where_speech_is_least_likely(
     assert [one.text for one in table.of(TurnEnded)] == ["yes? no, never."]
 
 
-def test_speakers_of_an_ended_segment_are_numbered_before_the_next_segment_begins() -> None:
+def test_audio_is_held_until_an_ended_segment_is_split_so_that_numbers_follow_time() -> None:
     table = Table(schedule=TURNS)
     table.speak(2.0, 0.7)
     final = table.begun()

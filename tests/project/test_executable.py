@@ -321,7 +321,7 @@ def test_libraries_inside_wheels_have_licence_and_version(package: str) -> None:
             assert re.match(r"\d+\.\d+", inside.version_within(part.name))
 
 
-def test_version_of_ffmpeg_has_commit_of_its_source() -> None:
+def test_version_of_ffmpeg_in_the_bill_has_the_commit_that_ffmpeg_tells() -> None:
     told = subprocess.run(
         [flavours.ffmpeg(), "-version"], capture_output=True, text=True, check=True
     )

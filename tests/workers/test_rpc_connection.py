@@ -74,7 +74,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
-async def test_message_larger_than_socket_buffer_waits_for_reader(
+async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_order(
     ends: Ends, recording: IO[bytes]
 ) -> None:
     line, theirs = ends

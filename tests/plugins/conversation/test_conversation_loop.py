@@ -82,7 +82,7 @@ def test_history_of_an_interrupted_reply_has_the_words_of_the_audio_sent(
     spoken_over_s=st.floats(0.0, 6.0),
     reports=st.booleans(),
 )
-def test_history_of_an_interrupted_reply_has_the_words_the_client_reports_as_played(
+def test_history_of_an_interrupted_reply_has_the_words_played_by_report_or_else_by_clock(
     starts_s: float, stops_s: float, spoken_over_s: float, reports: bool
 ) -> None:
     """It gets all at once, and begins and ends when it likes; without a word of it the clock from

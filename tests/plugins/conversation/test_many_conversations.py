@@ -86,7 +86,7 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_pa
         await asyncio.to_thread(wait_until, nothing_more, "no file stays open")
 
 
-async def test_conversation_has_no_more_tasks_after_many_turns(
+async def test_tasks_of_a_conversation_do_not_grow_with_its_turns(
     open_service: Callable[..., Awaitable[Service]],
 ) -> None:
     service = await open_service(voice_engine="scripted")

@@ -96,7 +96,7 @@ def test_every_yaml_key_maps_to_an_existing_setting_or_none() -> None:
         ("server:\n  port: 99999\n", "grpc_port", ""),
     ],
 )
-def test_invalid_yaml_is_refused_with_its_key_and_a_suggestion(
+def test_invalid_yaml_is_refused_with_a_reason_and_an_unknown_key_with_a_suggestion(
     tmp_path: Path, text: str, said: str, hint: str
 ) -> None:
     with pytest.raises(errors.SettingsInvalid) as caught:

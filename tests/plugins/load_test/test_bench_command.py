@@ -104,7 +104,7 @@ def test_sweep_reports_figures_for_each_number_of_sessions(
 
 
 @pytest.mark.slow
-def test_bench_alternates_between_two_services_and_a_broken_bound_is_exit_code_1(
+def test_bench_measures_two_services_in_turns_at_each_load_and_a_broken_bound_is_exit_code_1(
     slow: Server, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--sessions", "1,4", "--against", server.url, *QUICK]

@@ -431,7 +431,7 @@ def test_invalid_session_is_refused_with_the_name_of_the_field(session: Any, nam
         updated_dialogue(USUAL, session, SPEC)
 
 
-def test_client_events_are_parsed_to_commands() -> None:
+def test_item_create_and_truncate_events_are_parsed_to_commands() -> None:
     part = {"type": "output_text", "text": " Hello. "}
     item = {"type": "message", "role": "assistant", "id": "mine", "content": [part, part]}
     event = {"type": "conversation.item.create", "event_id": "e", "item": item}

@@ -191,7 +191,7 @@ async def says(node: ClaimStore, claim: Claim, *changes: JobChange, gap: int = 1
     return record
 
 
-async def test_each_job_is_claimed_once(store: Store) -> None:
+async def test_jobs_are_claimed_in_order_and_none_twice_by_two_nodes(store: Store) -> None:
     one, other = await store.node(), await store.node()
     ids = [await added(store) for _ in range(3)]
     claims = [await claimed(node) for node in (one, other, one)]

@@ -162,7 +162,7 @@ def test_hangup_frees_the_engine(queue: Server, clip: Path) -> None:
     assert queue.health()["jobs_waiting"] == 0
 
 
-def test_failed_job_is_an_error_event_and_an_exit_code(
+def test_vvv_client_prints_the_error_of_a_failed_job_and_exits_with_1(
     start_server: Any, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start_server(scripted_fails="fp32", token=TOKEN)
