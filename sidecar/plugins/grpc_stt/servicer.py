@@ -1,4 +1,4 @@
-"""Servicer of the gRPC calls CreateSession and StreamingRecognize; sessions without a stream."""
+"""Servicer of the gRPC calls CreateSession and StreamingRecognize."""
 
 import asyncio
 import dataclasses
@@ -15,62 +15,15 @@ from google.protobuf.message import DecodeError
 from sidecar import errors
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import PROXY_HEADER_PREFIXES, AuthMethod, Identity, RequestOrigin
-from sidecar.limit_overrides import limit
-from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt import errors as codes
 from sidecar.plugins.grpc_stt import session as sessions
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.plugins.grpc_stt.session_options import API_KEY_NAMES, session_options
 from sidecar.plugins.grpc_stt.statuses import CREATE_FAULT, abort_call
 from sidecar.service.facade import Service
 
 NAME = "stt.STTBackend"
-
-
-UNUSED_S = limit("grpc_unused", 30.0)
-"""Seconds for which a created session waits for its stream."""
 Metadata = Sequence[tuple[str, str | bytes]]
-
-
-class GrpcPendingSessions:
-    """Sessions that wait for their stream; ``drop_session`` ends one that waited too long."""
-
-    def __init__(self, drop_session: Callable[[Session], None]) -> None:
-        self.unused_s = UNUSED_S
-        self._drop_session = drop_session
-        self._pending: dict[tuple[str, str], sessions.GrpcSession] = {}
-
-    def add(self, grpc_session: sessions.GrpcSession) -> None:
-        """Add a session and start its timeout."""
-        self._pending[grpc_session.identity.owner, grpc_session.session.id] = grpc_session
-        later = asyncio.get_running_loop().call_later
-        grpc_session.timeout = later(self.unused_s, self._expire, grpc_session)
-
-    def of(self, session_id: str, owner: str | None = None) -> list[sessions.GrpcSession]:
-        """Return the pending sessions with an id: of one owner, or of all."""
-        if owner is not None:
-            grpc_session = self._pending.get((owner, session_id))
-            return [grpc_session] if grpc_session else []
-        return [
-            grpc_session for (_, each), grpc_session in self._pending.items() if each == session_id
-        ]
-
-    def take(self, grpc_session: sessions.GrpcSession) -> bool:
-        """Remove a session; return False if it was not pending."""
-        if grpc_session.timeout is not None:
-            grpc_session.timeout.cancel()
-        return (
-            self._pending.pop((grpc_session.identity.owner, grpc_session.session.id), None)
-            is grpc_session
-        )
-
-    def close(self) -> None:
-        """Drop all pending sessions."""
-        for grpc_session in list(self._pending.values()):
-            self._expire(grpc_session)
-
-    def _expire(self, grpc_session: sessions.GrpcSession) -> None:
-        if self.take(grpc_session):
-            self._drop_session(grpc_session.session)
 
 
 class GrpcServicer:
@@ -78,7 +31,7 @@ class GrpcServicer:
 
     def __init__(self, service: Service, access: AccessControl, *, encrypted: bool) -> None:
         self._service, self._access, self._encrypted = service, access, encrypted
-        self._pending = GrpcPendingSessions(service.live.end)
+        self._pending = sessions.GrpcPendingSessions(service.live.end)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -128,7 +81,7 @@ class GrpcServicer:
         if self.stopping:
             raise errors.ShuttingDown()
         live = self._service.live
-        options = sessions.session_options(request, live.engine, self._service.settings)
+        options = session_options(request, live.engine, self._service.settings)
         identity = await self._identify(context, options.key)
         session = live.open(identity, options.options, request.session_id, wire="grpc")
         # A stream may come without credentials: some clients send a key once, then only this token.
@@ -230,7 +183,7 @@ def request_origin(metadata: Metadata, peer: str, *, encrypted: bool) -> Request
         hosts=["localhost"],
         origins=[value for key, value in texts if key == "origin"],
         authorizations=[value for key, value in texts if key == "authorization"]
-        or [f"Bearer {value}" for key, value in texts if key in sessions.API_KEY_NAMES],
+        or [f"Bearer {value}" for key, value in texts if key in API_KEY_NAMES],
         fetch_site=next((value for key, value in texts if key == "sec-fetch-site"), ""),
         scheme="https" if encrypted else "http",
         peer=peer_address(peer),

@@ -124,7 +124,7 @@ class Held(NamedTuple):
 @pytest.fixture
 async def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
     """One that soon forgets who does not come."""
-    monkeypatch.setattr("sidecar.plugins.grpc_stt.servicer.UNUSED_S", 1.0)
+    monkeypatch.setattr("sidecar.plugins.grpc_stt.session.UNUSED_S", 1.0)
     async with Inside(tmp_path, live_delay=0) as inside:
         yield inside
 

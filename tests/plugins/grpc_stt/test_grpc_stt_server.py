@@ -31,7 +31,7 @@ from sidecar.auth import tls
 from sidecar.auth.tls import CertificatePair
 from sidecar.file_watcher import FileWatcher
 from sidecar.plugins import load_settings
-from sidecar.plugins.grpc_stt import servicer, session, stt_pb2
+from sidecar.plugins.grpc_stt import session, stt_pb2
 from sidecar.plugins.grpc_stt.server import server_credentials
 from sidecar.plugins.grpc_stt.servicer import peer_address, request_origin
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
@@ -185,7 +185,7 @@ def test_invalid_client_certificate_authority_is_refused_at_the_start(
 async def test_two_owners_can_use_the_same_session_id(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(servicer, "UNUSED_S", 3600.0)  # the first may wait long for the engine
+    monkeypatch.setattr(session, "UNUSED_S", 3600.0)  # the first may wait long for the engine
     port = await start(access_control(Named()))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
@@ -264,7 +264,7 @@ async def test_session_without_a_stream_is_dropped_and_another_may_be_created(
         refused = await caller.create("three")
         assert refused.status is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused.trailing["error-code"] == "live_full"
-        later_s = servicer.UNUSED_S
+        later_s = session.UNUSED_S
         with pytest.MonkeyPatch.context() as patch:
             # real time: the loop's clock, set forward by the whole limit
             now = lambda: time.monotonic() + later_s  # noqa: E731
