@@ -4,9 +4,9 @@ Each row: so many sessions in real time, each with clips one behind the other fr
 (the English ones of `bench.metrics`), with partials or finals only. Of every turn that a pause
 ended: how long after the end of speech its final was there, the pause that has to be waited for
 left out; of pieces that were cut because they grew long: how long after the cut. Of partials: how
-many of those due by `live.runtime.partial_results.STEP_S` came. First words: from the first sample
-of a turn. CPU: of the engine's process and of this one (the service, its sessions and those that
-feed them).
+many of those due by `interfaces.recognition.PARTIAL_STEP_S` came. First words: from the first
+sample of a turn. CPU: of the engine's process and of this one (the service, its sessions and those
+that feed them).
 
 Then the same clips once each: words of the live path beside those of the file path, and words that
 were shown and taken back. Then the engine's process is killed while somebody speaks, and how long
@@ -36,7 +36,7 @@ from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime.partial_results import FIRST_PARTIAL_S, PARTIAL_STEP_S
+from sidecar.interfaces.recognition import FIRST_PARTIAL_S, PARTIAL_STEP_S
 from sidecar.live.sessions.session import Session
 from sidecar.plugins import load_settings
 from sidecar.server.app import create_service

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
     name="scripted",
@@ -195,7 +195,7 @@ class ScriptedEngine:
         )
 
     def _recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
-        from sidecar.live.runtime.partial_results import RecognitionHypothesis
+        from sidecar.interfaces.recognition import RecognitionHypothesis
 
         due = time.monotonic() + self._hear_s
         while time.monotonic() < due and not request.cancelled():

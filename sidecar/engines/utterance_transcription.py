@@ -25,6 +25,7 @@ from sidecar.interfaces.engine_interface import (
     TranscriptionRequest,
 )
 from sidecar.interfaces.live_options import EndpointingOptions
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.live.runtime.endpointing import (
     FRAME_SAMPLES,
     Endpointer,
@@ -32,7 +33,6 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
 from sidecar.live.runtime.vad import SileroVad
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_detection import Confidence, EnglishCheck

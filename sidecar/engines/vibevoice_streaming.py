@@ -85,7 +85,7 @@ class VibeVoiceStreamingEngine(LiveSessions):
     @cached_property
     def _scheduler(self) -> LiveScheduler:
         from sidecar.engines.vibevoice.streaming_live import SharedModel
-        from sidecar.live.runtime.partial_results import PartialSchedule
+        from sidecar.interfaces.recognition import PartialSchedule
 
         assert self._model is not None
         recognize, form = SharedModel(self._model).recognize, self._model.format

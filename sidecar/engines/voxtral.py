@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
 
     from sidecar.audio import Block
+    from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 SPEC = engine_interface.EngineSpec(
     name="voxtral",
@@ -107,7 +107,7 @@ class VoxtralEngine(LiveSessions):
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.live.runtime.partial_results import PartialSchedule
+        from sidecar.interfaces.recognition import PartialSchedule
 
         return self._schedule(
             SPEC,
@@ -151,7 +151,7 @@ def delay_tokens(wanted_s: float | None, usual: int) -> int:
 
 
 def _hypothesis(stream: Any) -> RecognitionHypothesis:
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+    from sidecar.interfaces.recognition import RecognitionHypothesis
 
     return RecognitionHypothesis(stream.text.strip(), draft=stream)
 

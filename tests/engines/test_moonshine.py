@@ -32,7 +32,7 @@ from sidecar.engines.moonshine import MoonshineEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, TranscriptionRequest
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,

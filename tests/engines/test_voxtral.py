@@ -37,7 +37,7 @@ from sidecar.engines.voxtral import (
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_events import Partial
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
 
 USUAL, LONGEST = 6, 30
 """Tokens of 480 and of 2400 ms."""

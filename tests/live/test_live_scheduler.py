@@ -36,6 +36,7 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
+from sidecar.interfaces.recognition import PartialSchedule, RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.live_scheduler import (
     TICK_INTERVAL_S,
     EngineSession,
@@ -44,12 +45,7 @@ from sidecar.live.runtime.live_scheduler import (
     RecognizeFunction,
 )
 from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.partial_results import (
-    PartialSchedule,
-    RecognitionHypothesis,
-    RecognitionUrgency,
-    SegmentRequest,
-)
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.runtime.vad import load_vad
 
@@ -416,7 +412,7 @@ def test_live_worker_process_exits_with_code_1_if_its_gpu_is_lost() -> None:
     program = """
 from sidecar import errors
 from sidecar.live.runtime.live_scheduler import LiveRecognizers
-from sidecar.live.runtime.partial_results import RecognitionUrgency
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 
 def hear(request):
     raise errors.DeviceLost()

@@ -35,18 +35,17 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
+from sidecar.interfaces.recognition import (
+    DEFAULT_SCHEDULE,
+    PartialSchedule,
+    RecognitionHypothesis,
+    SegmentRequest,
+)
 from sidecar.live.runtime import segment_embeddings
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
 from sidecar.live.runtime.live_speaker_labels import Vector, relabel
-from sidecar.live.runtime.partial_results import (
-    DEFAULT_SCHEDULE,
-    PartialSchedule,
-    RecognitionHypothesis,
-    RecognitionTask,
-    RecognitionUrgency,
-    SegmentRequest,
-)
+from sidecar.live.runtime.recognition_plan import RecognitionTask, RecognitionUrgency
 from sidecar.live.runtime.segment_embeddings import (
     MAX_EMBEDDING_S,
     MAX_WAITING_SEGMENTS,

@@ -38,16 +38,15 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
-from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.live.runtime.load_shedding import UtteranceAdmission
-from sidecar.live.runtime.partial_results import (
+from sidecar.interfaces.recognition import (
     DEFAULT_SCHEDULE,
     PartialSchedule,
     PrecedingContext,
     RecognitionHypothesis,
-    RecognitionTask,
-    RecognitionUrgency,
 )
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.load_shedding import UtteranceAdmission
+from sidecar.live.runtime.recognition_plan import RecognitionTask, RecognitionUrgency
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Segment, Word, join_texts
@@ -670,7 +669,7 @@ def test_speech_without_pause_is_cut_within_half_of_any_replay_buffer() -> None:
 import numpy as np
 from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import PartialSchedule
+from sidecar.interfaces.recognition import PartialSchedule
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.sessions.session_limits import SessionBounds
 

@@ -18,7 +18,7 @@ from sidecar.live.runtime.load_shedding import (
     UtteranceAdmission,
     WorkKind,
 )
-from sidecar.live.runtime.partial_results import RecognitionUrgency, turn_order
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency, turn_order
 
 TICK_S = 0.1
 PAUSE_S = 0.5

@@ -11,7 +11,8 @@ from sidecar.api.live_messages import event_message
 from sidecar.cli.remote_service import convert_transcript
 from sidecar.diarization.word_attribution import attribute_words
 from sidecar.interfaces import live_events
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
+from sidecar.interfaces.recognition import RecognitionHypothesis
+from sidecar.live.runtime.recognition_plan import SpeechSegment
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.plugins.openai.messages import verbose_body

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         MoonshineHypothesis,
         MoonshineRecognizer,
     )
+    from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class MoonshineEngine(LiveSessions):
 
 
 def _hypothesis(hypothesis: MoonshineHypothesis) -> RecognitionHypothesis:
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis
+    from sidecar.interfaces.recognition import RecognitionHypothesis
 
     return RecognitionHypothesis(
         hypothesis.text,

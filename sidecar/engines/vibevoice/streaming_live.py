@@ -14,7 +14,7 @@ from sidecar.engines.torch_inference import inference
 from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
 from sidecar.engines.vibevoice.streaming_model import ChunkText, StreamingModel, StreamingSession
 from sidecar.interfaces.live_options import LIVE_RATE
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
 from sidecar.transcripts.streamed_turns import StreamedTurn
 from sidecar.transcripts.transcript import mean_confidence
 

@@ -6,7 +6,7 @@ also detects speech, so that silence is not transcribed at all.
 CTranslate2 cannot be stopped inside a window, so windows run on threads of their own. A cancelled
 caller of live recognition returns at once, and the window runs to its end. To keep the cost for
 other sessions small, an utterance has a few seconds and nothing is retried. If a window takes long,
-only finals are recognized (`live.runtime.partial_results`).
+only finals are recognized (`live.runtime.recognition_plan`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from sidecar.transcripts.transcript import TranscriptionEvent
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
     from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer
+    from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.live_scheduler import EngineSession, LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
 
 
 SPEC = engine_interface.EngineSpec(
@@ -115,7 +115,7 @@ class WhisperEngine(LiveSessions):
     @cached_property
     def _scheduler(self) -> LiveScheduler:
         from sidecar.engines.whisper.whisper_decoder import live_workers
-        from sidecar.live.runtime.partial_results import WorkPace
+        from sidecar.live.runtime.recognition_plan import WorkPace
 
         assert self.model is not None
         at_once = live_workers("cuda" if self.model.on_gpu else "cpu")
@@ -129,7 +129,7 @@ class WhisperEngine(LiveSessions):
         at half a minute (`live.sessions.session_limits`)."""
         from sidecar.diarization.diarizer import wait_unless_cancelled
         from sidecar.engines.whisper.whisper_decoder import BEAM_SIZE, WhisperRequest
-        from sidecar.live.runtime.partial_results import RecognitionHypothesis
+        from sidecar.interfaces.recognition import RecognitionHypothesis
 
         assert self.model is not None
         if request.cancelled():

@@ -1,9 +1,9 @@
 """Scheduler of many live sessions over one engine, and the recognizers that they share.
 
 One thread runs voice activity detection for all sessions in one batch (`live.runtime.vad`). As many
-threads as there are cores recognize what is due (`live.runtime.partial_results`). An engine of this
-kind provides `LiveRecognizers`. A fault in the work for one session ends that session; a fault that
-belongs to no session ends the thread.
+threads as there are cores recognize what is due (`live.runtime.recognition_plan`). An engine of
+this kind provides `LiveRecognizers`. A fault in the work for one session ends that session; a fault
+that belongs to no session ends the thread.
 """
 
 from __future__ import annotations
@@ -32,13 +32,19 @@ from sidecar.interfaces.live_events import (
     NoticeRaised,
 )
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime import live_speaker_labels, load_shedding, partial_results
-from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.live.runtime.partial_results import (
+from sidecar.interfaces.recognition import (
+    DEFAULT_SCHEDULE,
+    PartialSchedule,
     RecognitionHypothesis,
+    SegmentRequest,
+)
+from sidecar.live.runtime import live_speaker_labels, load_shedding
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.recognition_plan import (
     RecognitionTask,
     RecognitionUrgency,
-    SegmentRequest,
+    WorkPace,
+    turn_order,
 )
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.live.runtime.stream_recognizer import SessionInput, SessionTask, StreamRecognizer
@@ -248,8 +254,8 @@ class LiveScheduler:
         engine: str,
         precision: str,
         threads: int | None = None,
-        pace: partial_results.WorkPace | None = None,
-        schedule: partial_results.PartialSchedule = partial_results.DEFAULT_SCHEDULE,
+        pace: WorkPace | None = None,
+        schedule: PartialSchedule = DEFAULT_SCHEDULE,
         sample: Block | None = None,
         tick_s: float = TICK_INTERVAL_S,
     ) -> None:
@@ -558,7 +564,7 @@ class LiveScheduler:
             hurried_since = session.recognizer.hurried_since
             if hurried_since is not None:
                 urgency, since = RecognitionUrgency.FINAL, hurried_since
-        return partial_results.turn_order(session.client, urgency, since, self._served)
+        return turn_order(session.client, urgency, since, self._served)
 
     def _admits_task(self, session: EngineSession, task: RecognitionTask) -> bool:
         """Return whether a segment may be recognized now; notify a session that gets no

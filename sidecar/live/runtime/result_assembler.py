@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from sidecar.diarization.speaker_identification import embedding_if_long_enough
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SpeechSegment
+from sidecar.interfaces.recognition import RecognitionHypothesis
+from sidecar.live.runtime.recognition_plan import SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Segment, Transcript, join_texts
 

@@ -21,7 +21,7 @@ from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_speaker_labels import LiveSpeakerIdentification
-from sidecar.live.runtime.partial_results import RecognitionUrgency
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 from sidecar.transcripts.transcript import SpeakerCandidate
 
 MAX_EMBEDDING_S = 3.0

@@ -23,6 +23,14 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
+from sidecar.interfaces.recognition import (
+    DEFAULT_SCHEDULE,
+    PARTIAL_STEP_S,
+    PartialSchedule,
+    RecognitionHypothesis,
+    SegmentRequest,
+    SessionState,
+)
 from sidecar.live.runtime import endpointing
 from sidecar.live.runtime.live_speaker_labels import RelabelResult
 from sidecar.live.runtime.load_shedding import (
@@ -32,19 +40,13 @@ from sidecar.live.runtime.load_shedding import (
     UTTERANCE_DROPPED_NOTICE,
     UtteranceAdmission,
 )
-from sidecar.live.runtime.partial_results import (
-    DEFAULT_SCHEDULE,
-    PARTIAL_STEP_S,
+from sidecar.live.runtime.recognition_plan import (
     HypothesisAgreement,
-    PartialSchedule,
     PartialText,
     RecognitionContext,
-    RecognitionHypothesis,
     RecognitionPlan,
     RecognitionTask,
     RecognitionUrgency,
-    SegmentRequest,
-    SessionState,
     SpeechSegment,
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler

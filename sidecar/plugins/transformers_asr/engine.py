@@ -26,8 +26,8 @@ from sidecar.transcripts.transcript import (
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
+    from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
     from sidecar.live.runtime.live_scheduler import LiveScheduler
-    from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
     from sidecar.plugins.transformers_asr.recognizer import Recognizer
 
 
@@ -115,7 +115,8 @@ class TransformersEngine(LiveSessions):
 
     @cached_property
     def _scheduler(self) -> LiveScheduler:
-        from sidecar.live.runtime.partial_results import PartialSchedule, WorkPace
+        from sidecar.interfaces.recognition import PartialSchedule
+        from sidecar.live.runtime.recognition_plan import WorkPace
 
         assert self._recognizer is not None
         # There is one model, so one thread.

@@ -18,7 +18,7 @@ from transformers.models.parakeet.generation_parakeet import ParakeetRNNTDecoder
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces.engine_interface import AUTO, CancelCheck
 from sidecar.interfaces.language_tags import language_code
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.plugins.transformers_asr.recognizer import (
     RecognitionOptions,
     Recognizer,

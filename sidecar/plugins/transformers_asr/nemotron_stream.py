@@ -14,7 +14,7 @@ from sidecar.audio import Block
 from sidecar.engines.torch_inference import inference
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.plugins.transformers_asr.frame_recognizers import (
     TimedToken,
     Transducer,

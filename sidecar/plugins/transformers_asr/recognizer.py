@@ -15,7 +15,7 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
 )
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.plugins.transformers_asr.architectures import Architecture
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.transcript import Word

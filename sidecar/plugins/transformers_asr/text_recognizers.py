@@ -10,7 +10,7 @@ from transformers import LogitsProcessorList
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.language_tags import language_code
-from sidecar.live.runtime.partial_results import RecognitionHypothesis
+from sidecar.interfaces.recognition import RecognitionHypothesis
 from sidecar.plugins.transformers_asr.recognizer import (
     RecognitionOptions,
     Recognizer,

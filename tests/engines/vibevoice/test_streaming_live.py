@@ -29,13 +29,10 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
+from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers
-from sidecar.live.runtime.partial_results import (
-    RecognitionHypothesis,
-    RecognitionUrgency,
-    SegmentRequest,
-)
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
 
 torch = pytest.importorskip("torch")

@@ -22,15 +22,10 @@ from sidecar.engines.whisper import WhisperEngine, whisper_decoder
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
 from sidecar.interfaces.live_options import EndpointingOptions, LiveOptions, LiveOrder, TurnControl
+from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.live_scheduler import LiveRecognizers
 from sidecar.live.runtime.load_shedding import EngineLoadModel, SheddingLevel
-from sidecar.live.runtime.partial_results import (
-    MAX_PARTIAL_WORK_S,
-    RecognitionHypothesis,
-    RecognitionUrgency,
-    SegmentRequest,
-    WorkPace,
-)
+from sidecar.live.runtime.recognition_plan import MAX_PARTIAL_WORK_S, RecognitionUrgency, WorkPace
 
 WHOLE = EndpointingOptions(threshold=0, neg_threshold=0, longest_s=30.0)
 """Everything is one piece, as the model has learned it."""

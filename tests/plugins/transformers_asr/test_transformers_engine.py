@@ -22,7 +22,7 @@ from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.gpu_memory.memory_plan import DeviceRoom
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.live.runtime.partial_results import RecognitionHypothesis, SegmentRequest
+from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
 from sidecar.plugins import load_settings
 from sidecar.plugins.transformers_asr import architectures
 from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_checkpoint

@@ -1,4 +1,4 @@
-"""Partial results of live speech: hypotheses, local agreement, context, urgency, schedule. Pure.
+"""Plan of the recognition of live speech: tasks, urgency, context, agreement, pace. Pure.
 
 The plan recognizes a segment that has ended up to its end, a paused one up to the pause, and an
 open one at intervals. Each of these has its urgency.
@@ -14,19 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from sidecar.audio import Block
-from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_events import ContextUtterance, Final
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
+from sidecar.interfaces.recognition import (
+    PartialSchedule,
+    PrecedingContext,
+    RecognitionHypothesis,
+)
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
-from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 from sidecar.transcripts.word_timing import common_prefix_length
 
 _MARKS = ".,;:!?…\"'-—()[]"
-FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
-"""Seconds of a segment until its first partial, and from one to the next. Half the step costs twice
-as much and takes twice as many words back."""
 MAX_PARTIAL_WORK_S = 1.0
 """Work of a partial that may delay a final; one that takes longer comes too late anyway."""
 RETRY_AFTER_S = 60.0
@@ -90,53 +88,6 @@ class HypothesisAgreement:
         if first:
             return PartialText(" ".join(words[:-1]), stable, " ".join(words[-1:]))
         return PartialText(stable, stable, " ".join(words[len(self._agreed) :]))
-
-
-@dataclass(frozen=True, slots=True)
-class RecognitionHypothesis:
-    """Hypothesis of a segment; ``draft`` is the engine's state for the next one.
-
-    ``words``: times in seconds from the beginning of the segment; empty if not requested or not
-    available. ``language``: '' if the engine does not report it; ``sure``: it is certain, so that
-    the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
-    context of the next segment. ``confidence``: of an engine for one language only.
-    ``likelihood`` and ``no_speech``: the confidence of a `Segment`, of any engine, and its
-    probability of no speech. ``earlier``: of an engine that
-    tells speakers apart, the turns of other speakers before this text, each with its end in
-    samples of the session. ``unheard``: recognition was stopped before the end of the audio.
-    """
-
-    text: str
-    words: tuple[Word, ...] = ()
-    words_by: str = WORDS_BY_ATTENTION
-    language: str = ""
-    draft: object = None
-    sure: bool = False
-    tokens: tuple[int, ...] = ()
-    confidence: Confidence = field(default_factory=Confidence)
-    likelihood: float | None = None
-    no_speech: float | None = None
-    earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
-    unheard: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PartialSchedule:
-    """Schedule of partials: first after ``first_s``, then each ``step_s``.
-
-    ``grows``: the engine continues from the end of its draft and takes nothing back. So all of its
-    text is stable. It recognizes a segment step by step even if partials are off, and a final is
-    the draft and the rest. Recognizing a pause early would gain nothing. ``turns``: its hypotheses
-    may have turns of several speakers (`RecognitionHypothesis.earlier`).
-    """
-
-    first_s: float = FIRST_PARTIAL_S
-    step_s: float = PARTIAL_STEP_S
-    grows: bool = False
-    turns: bool = False
-
-
-DEFAULT_SCHEDULE = PartialSchedule()
 
 
 @dataclass(eq=False, slots=True)
@@ -315,41 +266,6 @@ class WorkPace:
         """Record that a task begins: if its kind was too slow before, only one runs at a time."""
         if self._means.get(urgency, 0.0) > MAX_PARTIAL_WORK_S:
             self._again[urgency] = now + RETRY_AFTER_S
-
-
-@dataclass(frozen=True, slots=True)
-class PrecedingContext:
-    """Context before a span: the audio begins with ``samples`` samples of speech, whose text is
-    ``said``, as the engine's tokens."""
-
-    said: tuple[int, ...]
-    samples: int
-
-
-@dataclass(slots=True)
-class SessionState:
-    """What an engine keeps for a session, from segment to segment."""
-
-    kept: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRequest:
-    """Segment to recognize: its audio, shape (samples,) at `LIVE_RATE`, and its options. A language
-    in these is what the client requested.
-
-    ``draft``: the hypothesis of its beginning. ``before``: the context with which the audio begins;
-    the result is the text of the segment alone, with word times from its start. ``cancelled``: the
-    result is not wanted any more. ``start``: of the audio, in samples of the session.
-    """
-
-    audio: Block
-    options: LiveOptions
-    draft_hypothesis: RecognitionHypothesis | None = None
-    preceding_context: PrecedingContext | None = None
-    cancelled: CancelCheck = lambda: False
-    start: int = 0
-    session: SessionState = field(default_factory=SessionState)
 
 
 class RecognitionContext:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.live.runtime.partial_results import (
+from sidecar.live.runtime.recognition_plan import (
     MAX_PARTIAL_WORK_S,
     RETRY_AFTER_S,
     HypothesisAgreement,
