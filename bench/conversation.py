@@ -1,7 +1,7 @@
 """A spoken conversation, over the page's wire: how soon one is answered, and how soon it is quiet.
 
 Somebody says pieces of a clip of the wheel, in real time, and each is answered: by the embedded
-recogniser, the responder that repeats or a scripted model of 30 tokens a second, and a voice that
+recognizer, the responder that repeats or a scripted model of 30 tokens a second, and a voice that
 needs nothing. Then somebody speaks over an answer. In the end all stages are scripted, so that what
 each takes is known: what is left is our own. Where a piece's sound ends is looked up in its
 samples, so what is told is what a person would find with a watch.
@@ -48,7 +48,7 @@ SHORTEST_S, LONGEST_S = 0.6, 4.0
 VOICE_S = 0.05
 """What the scripted voice takes for a word."""
 HEARS_S = 0.05
-"""What the scripted recogniser takes for each look."""
+"""What the scripted recognizer takes for each look."""
 
 Samples = npt.NDArray[np.int16]
 
@@ -298,7 +298,7 @@ async def typed(port: int, thoughts: Sequence[Thought], turns: int) -> list[tupl
 
 async def spoken(port: int, thoughts: Sequence[Thought], turns: int) -> list[tuple[float, float]]:
     """Turns that are spoken, on scripted stages: from the last loud sample to the model being
-    asked, beyond the pause that is waited for and the recogniser; and, as `typed`, what lies behind
+    asked, beyond the pause that is waited for and the recognizer; and, as `typed`, what lies behind
     the model's word."""
     found, enough = [], words_of_first(ANSWER)
     piece = np.full(round(1.25 * IN_RATE), 9000, "<i2")
@@ -321,12 +321,12 @@ def own(port: int, thoughts: Sequence[Thought], turns: int) -> None:
     print(row("typed → first frame, without model and voice", [one for one, _ in by_hand]))
     print(row("of that, behind the model's word", [one for _, one in by_hand]))
     print(row("spoken: behind the model's word", [one for _, one in aloud]))
-    name = "spoken: last sound → model asked, without pause and recogniser"
+    name = "spoken: last sound → model asked, without pause and recognizer"
     print(row(f"{name} (a message is {1000 * STEP_S:.0f} ms)", [one for one, _ in aloud]))
 
 
 def measure(folder: Path, voice: str, turns: int) -> None:
-    """A real recogniser and a real voice: how soon one is answered, and how soon it is quiet."""
+    """A real recognizer and a real voice: how soon one is answered, and how soon it is quiet."""
     stages = {"engine": "moonshine", "voice_engine": voice}
     with ours(folder, **stages) as server:
         report("Repeated", asyncio.run(conversation(server.port, turns)))

@@ -200,7 +200,7 @@ class TranscribeOptions(WireValues):
     waits, if more of them are decoded at once then. ``track``: number of the audio track, from 1;
     None: the first that can be decoded. ``channels``: `workers.channel_transcription` follows it,
     and no engine. ``channel_names``: of the speakers of separate channels; '' and those that are
-    missing have their usual names. ``recognise``: whether enrolled speakers may be recognized;
+    missing have their usual names. ``recognise``: whether enrolled speakers may be identified;
     ``known_voices``: their embeddings. ``voiceprints``: the transcript has the speakers'
     embeddings; while a job waits, that they are kept where it was submitted. ``keeps_diarization``:
     the engine reports what a later diarization with another number of speakers needs

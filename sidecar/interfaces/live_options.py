@@ -190,7 +190,7 @@ class LiveOptions(WireValues):
     ``partials``: text while the user speaks. ``diarize``: speaker labels. ``words``: times of words
     in finals. ``prompt`` and ``hotwords``: as in `TranscribeOptions`. ``delay_s``: the latency of a
     streaming engine; None: the engine's default. ``accurate``: accuracy before speed.
-    ``recognise``: whether enrolled speakers may be recognized; ``known_voices``: their embeddings;
+    ``recognise``: whether enrolled speakers may be identified; ``known_voices``: their embeddings;
     ``voiceprints``: the summary has the embeddings of speakers and segments. ``keep``: the session
     becomes a finished job at its end. ``client``: sessions with the same one share their part of
     the engine. ``patience_s``: the timeout of the recognition of a segment. ``wait_s``: how long a

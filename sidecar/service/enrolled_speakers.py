@@ -47,7 +47,7 @@ def _find_speaker(speakers: Sequence[EnrolledSpeaker], person_id: str) -> Enroll
 
 
 async def _known(store: SpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...]:
-    """Return the enrolled speakers that a job of an owner may recognize."""
+    """Return the enrolled speakers that a job of an owner may identify."""
     return tuple(one.known for one in await store.of(owner))
 
 
@@ -278,7 +278,7 @@ class EnrolledSpeakers:
         source: AudioSource,
         max_s: float,
     ) -> TranscribeOptions:
-        """Return the options of a job that recognizes the speaker of a clip of at most ``max_s``
+        """Return the options of a job that identifies the speaker of a clip of at most ``max_s``
         seconds as ``name``. Nothing of the clip is kept beyond the job. The clip is closed.
 
         Raises:

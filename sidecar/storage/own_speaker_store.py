@@ -99,7 +99,7 @@ class OwnSpeakerStore:
             self._store = SqliteSpeakerStore(self._folder, key, LOCK_TIMEOUT_S)
         except errors.SettingsInvalid as error:
             self._failed = time.monotonic()
-            log.warning("nobody is recognized by voice: %s", error.detail)
+            log.warning("nobody is identified by voice: %s", error.detail)
             raise
 
     async def close(self) -> None:

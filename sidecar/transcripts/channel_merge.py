@@ -60,7 +60,7 @@ def merge_channels(
     the names of their channels: ``Left``, or ``Left 1`` and ``Left 2``. Each channel takes at least
     ``least_speakers`` numbers of speakers, even if nobody speaks.
 
-    An enrolled speaker that was recognized keeps that name. What is not said of a channel (engine,
+    An enrolled speaker that was identified keeps that name. What is not said of a channel (engine,
     language) is that of the one with the most text.
     """
     segments: list[tuple[Segment, SpeakerEmbedding | None]] = []

@@ -1,4 +1,4 @@
-"""`/v1/people` against a real service: known by a clip, recognised later, confirmed, deleted."""
+"""`/v1/people` against a real service: known by a clip, identified later, confirmed, deleted."""
 
 import json
 import sys

@@ -84,7 +84,7 @@ def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
         assert names(up, man) == ["Nagg"]
         with start("second") as other:
             assert names(other, man) == [], "the file is the first one's"
-            assert "nobody is recognized by voice" in other.log()
+            assert "nobody is identified by voice" in other.log()
             check_problem(refused := enrol(other, man), 403, "people_off")
             assert "other service" in refused.json()["hint"]
     assert b"Nagg" not in (tmp_path / "data" / "people" / "people.db").read_bytes()

@@ -93,7 +93,7 @@ class Table:
         return self.take(events.RecognizedWords(self.now, self.utterance, text, upto))
 
     def ends(self, text: str) -> list[events.ConversationCommand]:
-        """Somebody stops, and the words are recognised at once."""
+        """Somebody stops, and the words are recognized at once."""
         self.stops()
         return self.words(text)
 
@@ -104,7 +104,7 @@ class Table:
     def utters(
         self, text: str | None, seconds: float = 1.0, likeness: float | None = None
     ) -> list[events.ConversationCommand]:
-        """Somebody speaks so long; the words, if any, are recognised at once."""
+        """Somebody speaks so long; the words, if any, are recognized at once."""
         self.begins(seconds)
         found = self.stops()
         if likeness is not None:

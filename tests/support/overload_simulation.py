@@ -58,7 +58,7 @@ class Person:
     rank: int | None = None
     share: SpeechShare | None = None
     speaks: float | None = None
-    """Since when, while an utterance of it goes on that is to be recognised."""
+    """Since when, while an utterance of it goes on that is to be recognized."""
     refused_at: float | None = None
     delays: list[float] = field(default_factory=list)
     shed: int = 0

@@ -6,7 +6,7 @@ import { client } from "./session.js";
 let agreed = false;
 
 /**
- * Have a speaker of a job recognised in later recordings: somebody new, or one more recording of
+ * Have a speaker of a job identified in later recordings: somebody new, or one more recording of
  * somebody who is known by that name.
  *
  * @param {string} name @param {string} job @param {string} speaker

@@ -75,7 +75,7 @@ MAX_EMBEDDING_PIECES = 6
 """Maximum number of embeddings per speaker in a window; more hardly change the result."""
 MIN_EMBEDDING_S = 1.5
 """Seconds to which shorter spans are joined. A speaker with less is not compared: with 1.5 s of
-each, one speaker in seven is not recognized again (`SAME_SPEAKER_SIMILARITY`)."""
+each, one speaker in seven is not matched again (`SAME_SPEAKER_SIMILARITY`)."""
 MIN_TURN_S = 0.5
 """Seconds below which a turn is left out: the model's times are not that exact."""
 MIN_PIECE_SIMILARITY = 0.35

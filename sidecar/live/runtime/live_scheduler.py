@@ -463,14 +463,14 @@ class LiveScheduler:
     def _start_task(self, session: EngineSession, due: SessionTask) -> Callable[[], None]:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
-            return partial(self._recognise, session, due, session.recognizer.begin(due))
+            return partial(self._recognize, session, due, session.recognizer.begin(due))
         segment_embeddings = session.recognizer.segment_embeddings
         assert segment_embeddings is not None
         samples = segment_embeddings.began(due, session.recognizer.audio)
         self.encoding += 1
         return partial(self._embed_and_relabel, session, segment_embeddings, due, samples)
 
-    def _recognise(
+    def _recognize(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
     ) -> None:
         begun, options = time.monotonic(), request.options

@@ -167,12 +167,12 @@ class ResultAssembler:
             and self._segment_embeddings is not None
             and self._segment_embeddings.people is not None
         ):
-            transcript = self._recognised(transcript, self._segment_embeddings, options)
+            transcript = self._with_voices(transcript, self._segment_embeddings, options)
         if options.diarize and self._segment_embeddings is None:
             transcript = transcript.with_notice(SPEAKERS_UNAVAILABLE)
         return transcript
 
-    def _recognised(
+    def _with_voices(
         self, transcript: Transcript, segment_embeddings: SegmentEmbeddings, options: LiveOptions
     ) -> Transcript:
         """Return the transcript with the identified speakers; with embeddings, if requested."""

@@ -288,7 +288,7 @@ class SegmentEmbeddings:
     @property
     def _alone(self) -> bool:
         """Return whether there is only one segment, which needs no comparison, and no enrolled
-        speaker to recognize."""
+        speaker to identify."""
         return self._pieces < 2 and self.people is None
 
     def _add_from(self, at: int) -> None:

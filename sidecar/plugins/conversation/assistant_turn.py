@@ -148,7 +148,7 @@ class AssistantTurn:
     def confirm(self, now: float, latency: events.ReplyLatency, entry: int) -> None:
         """Confirm that the user's turn has ended: send the output that was held back.
 
-        ``latency`` contains ``endpoint`` and ``recognised``; its ``total`` is the time at which the
+        ``latency`` contains ``endpoint`` and ``recognized``; its ``total`` is the time at which the
         user was last heard. ``entry`` is the number of the reply in the history.
         """
         self._latency = latency

@@ -190,7 +190,7 @@ class ToolCallEnded(ConversationClientEvent):
 class ReplyLatency(ConversationClientEvent):
     """Latencies before a reply was heard, in seconds.
 
-    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognised``: the final
+    ``endpoint``: from the end of speech to the end-of-turn decision; ``recognized``: the final
     recognition; ``thought``: to the LLM's first words; ``voiced``: from the first phrase to its
     first audio; ``total``: from the end of speech to the first audio of the reply. Zero if there
     was none.
@@ -201,7 +201,7 @@ class ReplyLatency(ConversationClientEvent):
 
     turn: int
     endpoint: float = 0.0
-    recognised: float = 0.0
+    recognized: float = 0.0
     thought: float = 0.0
     voiced: float = 0.0
     total: float = 0.0

@@ -236,6 +236,6 @@ class UserTurn:
         return self.ended + end_of_turn_delay_s(text, pace, delays)
 
     @property
-    def recognised_s(self) -> float:
+    def recognized_s(self) -> float:
         """Return the seconds of the last recognition."""
         return max(0.0, self.settled_at - self.ended - RECOGNIZED_AFTER_S)

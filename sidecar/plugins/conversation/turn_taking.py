@@ -177,8 +177,8 @@ class TurnTaking:
         if not (self.options.answers or user_turn.answer):
             self._assistant.discard_speculative()
             return
-        endpoint, recognised = self.at - user_turn.ended, user_turn.recognised_s
-        latency = events.ReplyLatency(0, endpoint, recognised, total=user_turn.ended)
+        endpoint, recognized = self.at - user_turn.ended, user_turn.recognized_s
+        latency = events.ReplyLatency(0, endpoint, recognized, total=user_turn.ended)
         self._assistant.answer(text, latency, self.at, user_turn.answer_by)
         self.continue_turn_if_done()
 

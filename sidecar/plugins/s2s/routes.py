@@ -55,7 +55,7 @@ class S2SMetrics(BaseModel):
         """Return the latencies of a reply."""
         return cls(
             vad_ms=_ms(latency.endpoint),
-            asr_ms=_ms(latency.recognised),
+            asr_ms=_ms(latency.recognized),
             llm_ms=_ms(latency.thought),
             tts_first_chunk_ms=_ms(latency.voiced),
             total_ms=_ms(latency.total),

@@ -35,8 +35,8 @@ posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX s
 
 @pytest.fixture(scope="module")
 def parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Nobody thinks, so that there is only a recogniser and a voice to be killed; a tone as loud
-    as `POISON` kills the recogniser."""
+    """Nobody thinks, so that there is only a recognizer and a voice to be killed; a tone as loud
+    as `POISON` kills the recognizer."""
     home = tmp_path_factory.mktemp("parrot")
     settings = {"voice_engine": "scripted", "scripted_say": 0.1, "conversations": 20}
     # a worker takes its time to start, as it does for users

@@ -78,7 +78,7 @@ class World:
         self.sounds: dict[int, float] = {}
         """How like what was played then they sound."""
         self.excused: set[int] = set()
-        """Utterances that the client did not want, or that a recogniser failed at."""
+        """Utterances that the client did not want, or that a recognizer failed at."""
 
     # What it does for the machine
 
@@ -225,7 +225,7 @@ class World:
             )
         self.speaking = not self.speaking
 
-    def recognise(self, number: int) -> None:
+    def recognize(self, number: int) -> None:
         """Words of this utterance or one before it, of all its sound or the beginning."""
         utterance = max(1, self.utterance - number % 3 // 2)
         upto = self.now - 1 if number % 5 == 4 else self.now
@@ -239,7 +239,7 @@ class World:
             or utterance in self.final
             or upto < self.words_of.get(utterance, ("", 0.0))[1]
         ):
-            return  # a recogniser has said it all, or more
+            return  # a recognizer has said it all, or more
         self.words_of[utterance] = text, upto
         self.settle(utterance)
         self.take(events.RecognizedWords(self.now, utterance, text, upto))
@@ -388,10 +388,10 @@ class World:
         if not self.speaking:
             self.speak(1)
         self.pass_time((number % 5) * 0.1)
-        self.recognise(number)
+        self.recognize(number)
         if number % 3:
             self.speak(1)
-            self.recognise(number)
+            self.recognize(number)
 
     def answer_early(self, number: int) -> None:
         """Somebody answers over the last 0.4 s of a reply, or at once behind it: by a word, which
@@ -500,7 +500,7 @@ class World:
 
 
 KINDS = [
-    *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognise"],
+    *["ask", "ask", "reply", "reply", "reply", "overlap", "speak", "recognize"],
     *["think", "say", "wish", "wait", "wait", "call", "carry_out"],
     *["answer_early", "answer_early", "sound"],
 ]

@@ -106,7 +106,7 @@ async def test_tasks_of_a_conversation_do_not_grow_with_its_turns(
         await until(lambda: len(asyncio.all_tasks()) < a_task_each)
         running.cancel()
         await asyncio.wait({running})
-    asked_at_rest = 2  # whether they hear: the recogniser and the voice, which are there now
+    asked_at_rest = 2  # whether they hear: the recognizer and the voice, which are there now
     await until(lambda: len(asyncio.all_tasks()) <= before + asked_at_rest)
 
 

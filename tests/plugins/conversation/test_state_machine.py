@@ -810,9 +810,9 @@ def test_empty_reply_is_an_error(table: Table) -> None:
     assert len(table.of(events.SynthesizeText)) == 1
 
 
-@pytest.mark.parametrize("stage", ["thinker", "voice", "ear", "recogniser"])
+@pytest.mark.parametrize("stage", ["thinker", "voice", "ear", "recognizer"])
 def test_silent_stage_is_an_error_and_the_conversation_goes_on(stage: str, table: Table) -> None:
-    if stage == "recogniser":
+    if stage == "recognizer":
         table.utters(None)
     else:
         table.says("Hello?")

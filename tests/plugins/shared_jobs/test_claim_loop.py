@@ -260,7 +260,7 @@ async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_ref
             await until(lambda: shared.lost and not first.queue.running and not first.node.held)
     texts = [segment.text for segment in record.segments]
     assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
-    assert len(shared.told(job_id)) <= 4, "more than one stretch was recognised again"
+    assert len(shared.told(job_id)) <= 4, "more than one stretch was recognized again"
 
 
 async def test_node_that_lost_its_claim_stops_the_job_and_does_not_count_it(

@@ -28,7 +28,7 @@ class Word:
 @dataclass(frozen=True)
 class Segment:
     """One stretch of speech by one speaker (`Speaker_0`); times in seconds. ``name``: who that
-    is, if somebody was recognised or called so. ``confidence``: as of a word. ``language``: a
+    is, if the speaker was identified or called so. ``confidence``: as of a word. ``language``: a
     language tag, '' where it is not known. ``no_speech_probability``: that nobody speaks in it,
     None where the engine does not say."""
 
