@@ -29,14 +29,16 @@ class WatchedFiles(Generic[T]):
         self._what = what
         self._paths = tuple(paths)
         self._read = read
-        self._mark = self._look_at()
+        self._mark = self._signatures()
         self.value = read()
         """Value of the last read that succeeded."""
 
-    def look(self) -> bool:
+    def reload_if_changed(self) -> bool:
         """Reread the files if one changed, which blocks on the disk; return whether there is a new
         value."""
-        mark = self._look_at()  # before reading: a change during the read is seen at the next poll
+        mark = (
+            self._signatures()
+        )  # before reading: a change during the read is seen at the next poll
         if mark == self._mark:
             return False
         self._mark = mark
@@ -49,7 +51,7 @@ class WatchedFiles(Generic[T]):
         log.info("%s reloaded", self._what)
         return True
 
-    def _look_at(self) -> tuple[object, ...]:
+    def _signatures(self) -> tuple[object, ...]:
         return tuple(_file_signature(each) for path in self._paths for each in _files_under(path))
 
 
@@ -73,14 +75,14 @@ class FileWatcher:
 
     async def run(self) -> None:
         """Poll the files until cancelled."""
-        await asyncio.gather(*map(self._keep_looking, self._all))
+        await asyncio.gather(*map(self._poll, self._all))
 
-    async def _keep_looking(self, watched: WatchedFiles[Any]) -> None:
-        threads = ThreadLimiter("look", 1)
+    async def _poll(self, watched: WatchedFiles[Any]) -> None:
+        threads = ThreadLimiter("file watcher", 1)
         while True:
             await asyncio.sleep(self._every_s)
             try:
-                await threads.run(watched.look)
+                await threads.run(watched.reload_if_changed)
             except Exception:  # the next poll follows in any case
                 log.exception("internal error while a watched file was read")
 

@@ -278,7 +278,7 @@ OPEN_FRAGMENT = "/#open="
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/page."""
     router = openapi.Routes(responses=PROBLEMS, dependencies=openapi.CHECKS)
-    handover, looking = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
+    handover, check_threads = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
 
     @router.post("/v1/page/links", status_code=201, response_model=PageLink)
     async def link(request: Request) -> Response:
@@ -303,7 +303,7 @@ def build_router(service: Service) -> APIRouter:
         identity = identity_of(request)
         found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in identity.scopes:
-            checks = await looking.run(lambda: [*check_environment(service.settings)])
+            checks = await check_threads.run(lambda: [*check_environment(service.settings)])
             found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
         settings, speakers = service.settings, service.enrolled_speakers
         asks = speakers.needs_consent and Scope.AUDIO_PATH in identity.scopes

@@ -408,15 +408,15 @@ def speaker_activity(
     count = int(persons.max(initial=NO_SPEAKER)) + 1
     origin = starts[0]
     votes = np.zeros((starts[-1] - origin + WINDOW_FRAMES, count), np.float32)
-    looks, voices = np.zeros((2, len(votes)), np.int64)
+    coverage, voices = np.zeros((2, len(votes)), np.int64)
     taper = np.hamming(WINDOW_FRAMES).astype(np.float32)
     for start, window, who in zip(starts, windows, persons, strict=True):
         at = slice(start - origin, start - origin + WINDOW_FRAMES)
-        looks[at] += 1
+        coverage[at] += 1
         voices[at] += window.sum(axis=1)
         for person in set(who[who != NO_SPEAKER].tolist()):
             votes[at, person] += taper * window[:, who == person].any(axis=1)
-    speaking = (2 * voices + looks) // np.maximum(2 * looks, 1)  # rounded, a half upwards
+    speaking = (2 * voices + coverage) // np.maximum(2 * coverage, 1)  # rounded, a half upwards
     rank = np.argsort(np.argsort(-votes, axis=1, kind="stable"), axis=1)
     return (rank < speaking[:, None]) & (votes > 0)
 
@@ -458,13 +458,15 @@ def detect_speech(models: SpeakerModels, samples: Block) -> list[tuple[float, fl
     ``samples``: shape (samples,), at 16 kHz. It takes 7 ms of CPU for each second.
     """
     last = max(0, len(samples) - WINDOW_SAMPLES)
-    votes, looks = np.zeros((2, round(last / SAMPLE_RATE / FRAME_STEP_S) + WINDOW_FRAMES), np.int64)
+    votes, coverage = np.zeros(
+        (2, round(last / SAMPLE_RATE / FRAME_STEP_S) + WINDOW_FRAMES), np.int64
+    )
     for begin in [*range(0, last, round(SEGMENTATION_STEP_S * SAMPLE_RATE)), last]:
         sound = samples[begin : begin + WINDOW_SAMPLES]
         ((active, _),) = segment_speakers(models, [np.pad(sound, (0, WINDOW_SAMPLES - len(sound)))])
         at = round(begin / SAMPLE_RATE / FRAME_STEP_S)
         votes[at : at + WINDOW_FRAMES] += active.any(axis=1)
-        looks[at : at + WINDOW_FRAMES] += 1
+        coverage[at : at + WINDOW_FRAMES] += 1
     return speech_spans(
-        2 * votes >= np.maximum(looks, 1), 0, len(samples) / SAMPLE_RATE, least_gap_s=0.0
+        2 * votes >= np.maximum(coverage, 1), 0, len(samples) / SAMPLE_RATE, least_gap_s=0.0
     )

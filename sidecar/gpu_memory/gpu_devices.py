@@ -207,7 +207,7 @@ class GpuMonitor:
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
         self._read_memory = read_memory or query_gpu
-        self._looking: asyncio.Task[None] | None = None
+        self._query_task: asyncio.Task[None] | None = None
         self._silent = False
         self._thread = ThreadLimiter("gpu", 1)
 
@@ -227,25 +227,25 @@ class GpuMonitor:
         if self.seen is None:
             self._take_in(self._read_memory(), {})
 
-    async def look(self) -> None:
+    async def query(self) -> None:
         """Query the GPU; if the driver takes too long, keep the last values."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._look())
-        await cancel_after(DRIVER_TIMEOUT_S, asyncio.shield(self._looking))
+        if self._query_task is None or self._query_task.done():
+            self._query_task = asyncio.get_running_loop().create_task(self._query())
+        await cancel_after(DRIVER_TIMEOUT_S, asyncio.shield(self._query_task))
 
     async def go_on(self) -> None:
         """Query the GPU every few seconds; return if there is no GPU."""
         try:
-            await self.look()
-            while self.seen is not None or (self._looking and not self._looking.done()):
+            await self.query()
+            while self.seen is not None or (self._query_task and not self._query_task.done()):
                 silent = self._silent
                 await asyncio.sleep(SILENT_GPU_POLL_INTERVAL_S if silent else GPU_POLL_INTERVAL_S)
-                await self.look()
+                await self.query()
         finally:
-            if self._looking is not None:
-                self._looking.cancel()
+            if self._query_task is not None:
+                self._query_task.cancel()
 
-    async def _look(self) -> None:
+    async def _query(self) -> None:
         before = self.ledger.holdings()
         gpu = await self._thread.run(self._read_memory)
         holdings = self.ledger.holdings()

@@ -51,7 +51,7 @@ class MemoryAccount:
     loaded beside the old one.
     """
 
-    async def look(self) -> None:
+    async def query_memory(self) -> None:
         """Query the free memory."""
 
     def place(self, precision: Precision) -> LoadPlan:

@@ -207,7 +207,7 @@ class Service:
     async def open(self) -> None:
         """Start the background work; return at once."""
         await self._backend.open(self._background)
-        self._background.spawn("look at the GPU", self.fleet.watch())
+        self._background.spawn("query of the GPU", self.fleet.watch())
         if self.settings.preload and not self.settings.is_front:
             self._background.spawn("preload", self._preload())
         else:

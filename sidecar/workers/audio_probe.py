@@ -130,10 +130,10 @@ class AudioProbe:
         return AudioInfo.from_wire(found)
 
     async def _probe_plain_wav(self, identity: Identity, source: AudioSource) -> AudioInfo | None:
-        looks = self._threads_of(identity, "look", PARALLEL_PROBES)
+        threads = self._threads_of(identity, "probe", PARALLEL_PROBES)
         try:
             async with asyncio.timeout(self.probe_s):
-                return await looks.run_on(source.fd, probe_plain_wav, self._max_audio_s)
+                return await threads.run_on(source.fd, probe_plain_wav, self._max_audio_s)
         except TimeoutError:
             raise errors.AudioDecodeTimeout() from None
 

@@ -325,12 +325,12 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._expected = max(self._expected, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
-    async def look(self) -> None:
+    async def query_memory(self) -> None:
         """Query the free memory, for a plan that depends on it (`MemoryAccount`)."""
         if not self.slot.in_use:  # else it is what the jobs that run may take
             self._expected = 0
         if self.admission is not None or self._choice.footprints:
-            await self._devices.gpu.look()
+            await self._devices.gpu.query()
 
     def place(self, precision: Precision) -> memory_admission.LoadPlan:
         """Return the placement of a new engine (`MemoryAccount`)."""

@@ -214,7 +214,7 @@ class EngineSupervisor:
         self.checkpoint = checkpoint or old_checkpoint
         try:
             await self._check_not_stuck()
-            await self._account.look()
+            await self._account.query_memory()
             plan = self._account.place(precision)
             self._account.load_begins(precision, plan)
             instead = plan.placement is memory_admission.LoadPlacement.INSTEAD

@@ -333,7 +333,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     async def check_room(self, precision: Precision) -> None:
         """Raise `errors.WontFit` if the memory of a reload at ``precision`` would not fit now."""
         target = self.check(precision)
-        await self._account.look()
+        await self._account.query_memory()
         if not self.changing:  # else the free memory is not known
             self._account.place(target)
 
@@ -441,7 +441,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         worker = await self._ensure_loaded(self.resolve(precision, since))
         if not self.sharing.sessions:
             await self._shutdowns.wait()
-            await self._account.look()
+            await self._account.query_memory()
         self._used_load = self.loads
         return worker
 

@@ -101,17 +101,17 @@ def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     for broken in (b"", b"abc\n\xff\n", b"abc\nnot an id\n", b"x" * 100, b"y" * (9 << 20), None):
         caplog.clear()
         file.unlink() if broken is None else file.write_bytes(broken)
-        assert not seen.look()
+        assert not seen.reload_if_changed()
         assert seen.value == {"abc"}, "the last good one counts"
         assert "cannot be used" in caplog.text
         caplog.clear()
-        assert not seen.look()
+        assert not seen.reload_if_changed()
         assert not caplog.text, "said once for each change"
     file.write_text("abc\r\ndef")
-    assert seen.look()
+    assert seen.reload_if_changed()
     assert seen.value == {"abc", "def"}
     file.write_text("# nobody any more\n")
-    assert seen.look()
+    assert seen.reload_if_changed()
     assert seen.value == frozenset()
     assert "2 tokens are valid again" in caplog.text
 
@@ -126,11 +126,11 @@ def test_revocation_list_written_after_the_start_is_used(tmp_path: Path) -> None
     (*_, listed) = watcher._all
     assert known.identify(asked).subject == "anna"
     issuer.revoke("anna")
-    assert listed.look()
+    assert listed.reload_if_changed()
     with pytest.raises(errors.TokenInvalid):
         known.identify(asked)
     issuer.revoked_file.unlink()
-    assert not listed.look()
+    assert not listed.reload_if_changed()
     assert listed.value == {issued.token_id}, "the last good one counts"
 
 

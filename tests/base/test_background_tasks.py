@@ -69,6 +69,6 @@ async def test_failed_background_task_is_logged_with_its_cause(
     async with opened():
         await until(lambda: lines(caplog))
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert "look at the GPU" in record.message
+    assert "query of the GPU" in record.message
     assert record.exc_info is not None
     assert "nobody thought of this" in str(record.exc_info[1])

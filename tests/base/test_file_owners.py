@@ -160,10 +160,10 @@ def test_changed_watched_file_is_reloaded_after_its_permissions_are_fixed(data: 
     new_file(copied, "after", 0o600)
     copied.replace(file)
     with as_service():
-        assert not watched.look()
+        assert not watched.reload_if_changed()
     file.chmod(0o644)
     with as_service():
-        assert watched.look()
+        assert watched.reload_if_changed()
     assert watched.value == b"after"
 
 

@@ -109,7 +109,7 @@ def test_pipe_is_read_once_and_not_reloaded_and_directory_is_refused(tmp_path: P
     reads: list[Path] = []
     watched = WatchedFiles("keys", [pipe], lambda: reads.append(pipe))
     os.utime(pipe, (1.0, 1.0))
-    assert not watched.look()
+    assert not watched.reload_if_changed()
     assert reads == [pipe]
     with pytest.raises(errors.SettingsInvalid, match="directory"):
         files.read(tmp_path, 100)

@@ -134,7 +134,7 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
     gpu = watch(hang, gpu_devices.EngineMemoryHolding())
     try:
         for _ in range(5):
-            await gpu.look()
+            await gpu.query()
         assert (len(asked), gpu.seen) == (1, None)
     finally:
         answers.set()
@@ -151,7 +151,7 @@ async def test_engine_that_starts_during_query_is_not_counted_as_other_process()
 
     gpu = gpu_devices.GpuMonitor(driver)
     gpu.ledger.register_engine(WHO, lambda: engine[0])
-    await gpu.look()
+    await gpu.query()
     assert (gpu.seen, gpu.ledger.strangers_bytes, gpu.own_bytes(WHO)) == (card(21), 0, 21 * GIB)
 
 

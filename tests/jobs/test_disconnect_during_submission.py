@@ -141,7 +141,7 @@ async def cancelled_at(at: int, late: bool, work: Coroutine[Any, Any, Any]) -> b
 async def settled() -> None:
     """No thread is at work on a recording any more."""
     await until(
-        lambda: not any(one.name in ("spool", "open", "look") for one in threading.enumerate())
+        lambda: not any(one.name in ("spool", "open", "probe") for one in threading.enumerate())
     )
     await asyncio.sleep(0)  # what threads said has come
 

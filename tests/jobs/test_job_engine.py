@@ -56,7 +56,7 @@ async def test_joining_job_has_memory_plan_of_running_one_and_next_first_job_a_n
         async with aclosing(lease.transcribe(RecordingRequest(source, FACTS, first), 60)) as events:
             await anext(events)
             others_gib = 10
-            await devices.gpu.look()
+            await devices.gpu.query()
             joins = plan()
             assert hosts[0].reserved_bytes == reserved, "it takes a place that is planned"
     async with slot.lease():

@@ -183,11 +183,11 @@ def test_speech_at_the_pace_of_a_microphone_is_never_counted_as_ahead_of_real_ti
 
 def test_shedding_level_stays_for_its_minimum_time() -> None:
     model = load_shedding.EngineLoadModel(2, 1.0)
-    model.look(40, 0.0, now=0.0)
+    model.update_level(40, 0.0, now=0.0)
     assert model.level(0.0) is load_shedding.SheddingLevel.LABELS
-    model.look(1, 0.0, now=load_shedding.MIN_SHEDDING_S / 2)
+    model.update_level(1, 0.0, now=load_shedding.MIN_SHEDDING_S / 2)
     assert model.level(load_shedding.MIN_SHEDDING_S / 2) is load_shedding.SheddingLevel.LABELS
-    model.look(1, 0.0, now=load_shedding.MIN_SHEDDING_S)
+    model.update_level(1, 0.0, now=load_shedding.MIN_SHEDDING_S)
     assert model.level(load_shedding.MIN_SHEDDING_S) is load_shedding.SheddingLevel.NOTHING
 
 

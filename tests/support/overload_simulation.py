@@ -124,7 +124,7 @@ class Simulation:
     def _clock(self) -> Iterator[float]:
         while True:
             speaking = sum(one.speaks is not None for one in self.people)
-            self.model.look(speaking, self._waiting_s(), self.now)
+            self.model.update_level(speaking, self._waiting_s(), self.now)
             level = self.model.level(self.now)
             for kind in (SheddingLevel.PARTIALS, SheddingLevel.LABELS):
                 if level >= kind:

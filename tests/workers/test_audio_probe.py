@@ -143,7 +143,7 @@ async def test_probes_on_hanging_disk_time_out_and_leave_no_descriptor(
             ):
                 await probe.probe(ANONYMOUS, named)
     hangs.set()
-    await until(lambda: "look" not in [one.name for one in threading.enumerate()])
+    await until(lambda: "probe" not in [one.name for one in threading.enumerate()])
     assert opened() - before == set()
 
 

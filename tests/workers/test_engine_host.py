@@ -58,7 +58,7 @@ class House:
 
     async def room(self, one: EngineHost[Any]) -> float:
         """GiB that an engine may take in all, by a look just now."""
-        await self.devices.gpu.look()
+        await self.devices.gpu.query()
         assert one.admission is not None
         return one.admission.available_bytes(one.memory_now()) / GIB
 
@@ -175,7 +175,7 @@ async def test_engine_loaded_before_the_gpu_is_known_frees_its_host_memory_on_cl
     await files.slot.preload()
     assert devices.host.ledger.committed_bytes(LIVE) == 33 * GIB
     says[0] = GpuMemory("a card", 2 << 10, 80 << 10)
-    await devices.gpu.look()
+    await devices.gpu.query()
     await files.slot.close()
     assert (
         devices.host.ledger.committed_bytes(LIVE) == devices.gpu.ledger.committed_bytes(LIVE) == 0
@@ -228,7 +228,7 @@ async def test_streaming_model_that_the_card_does_not_hold_twice_is_refused_unti
     house: House, gigabytes: int, tmp_path: Path
 ) -> None:
     house.card.gigabytes = gigabytes
-    await house.devices.gpu.look()
+    await house.devices.gpu.query()
     settings = Settings(precision="int8", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     footprint = StreamingFootprint(STREAMING_SHAPES["vibevoice-streaming"], Precision.INT4)

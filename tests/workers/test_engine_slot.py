@@ -290,7 +290,7 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) 
     old: int | None = None
 
     class Watched(MemoryAccount):
-        async def look(self) -> None:
+        async def query_memory(self) -> None:
             stood.append(old is not None and runs(old))
 
     slot = build(Watched(), keep_alive_s=0, sharing=SLOW_TO_EXIT)
@@ -492,8 +492,8 @@ async def test_memory_is_queried_before_each_load_and_each_lease(build: Build) -
     seen: list[str] = []
 
     class Noted(MemoryAccount):
-        async def look(self) -> None:
-            seen.append("look")
+        async def query_memory(self) -> None:
+            seen.append("query")
 
         def place(self, precision: Precision) -> LoadPlan:
             seen.append(precision)
@@ -501,11 +501,11 @@ async def test_memory_is_queried_before_each_load_and_each_lease(build: Build) -
 
     slot = build(Noted())
     async with slot.lease():
-        assert seen == ["look", "fp32", "look"]
+        assert seen == ["query", "fp32", "query"]
     async with slot.lease():
-        assert seen[3:] == ["look"]
+        assert seen[3:] == ["query"]
     await slot.reload(INT8)
-    assert seen[4:] == ["look", "int8"]
+    assert seen[4:] == ["query", "int8"]
 
 
 FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)

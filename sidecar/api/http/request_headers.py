@@ -40,8 +40,8 @@ PEER_GONE_KEY = "peer_gone"
 def is_peer_gone(connection: HTTPConnection) -> bool:
     """Return whether the client of a request disconnected, as far as the server notices it before
     the body is read: not while bytes that its socket has no space for are still to come."""
-    look: Callable[[], bool] | None = connection.scope.get("state", {}).get(PEER_GONE_KEY)
-    return look is not None and look()
+    peer_gone: Callable[[], bool] | None = connection.scope.get("state", {}).get(PEER_GONE_KEY)
+    return peer_gone is not None and peer_gone()
 
 
 def identity_of(connection: HTTPConnection) -> Identity:

@@ -204,7 +204,7 @@ class EngineSession:
             self.rank = rank if self.rank is None else self.rank
             self.share = load_shedding.SpeechShare(now)
 
-    def looked(self, frames: int, now: float) -> None:
+    def record_processed(self, frames: int, now: float) -> None:
         """Record how much of its audio was processed."""
         if self.share is not None:
             speech_s = frames * FRAME_SAMPLES / LIVE_RATE if self.recognizer.speaking else 0.0
@@ -265,11 +265,11 @@ class LiveScheduler:
         compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
         cannot be stopped within a segment, which work is left out. ``schedule``: the schedule of
         partials. ``sample``: speech with which the cost is measured at the start. ``tick_s``:
-        seconds from one look at the audio that came to the next.
+        seconds between two runs of the VAD.
         """
         self._schedule, self._sample, self._tick_s = schedule, sample, tick_s
         self._released = threading.Event()
-        """Set if audio may be looked at that waited for recognition."""
+        """Set if audio may be processed that waited for recognition."""
         threads = threads or usable_cpu_cores()
         self.load, self._let = load_shedding.EngineLoadModel(threads), 0
         self.vad_model = vad_model
@@ -281,7 +281,7 @@ class LiveScheduler:
         self._sessions: list[EngineSession] = []
         self._served: dict[str, float] = {}
         self._closed = False
-        targets = [self._look, *[self._work] * threads]
+        targets = [self._run_vad, *[self._work] * threads]
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"live-{number}")
             for number, target in enumerate(targets)
@@ -349,7 +349,7 @@ class LiveScheduler:
 
     # ── the VAD thread ──
 
-    def _look(self) -> None:
+    def _run_vad(self) -> None:
         while True:
             begun = time.monotonic()
             with self.lock:
@@ -402,9 +402,9 @@ class LiveScheduler:
         with self.lock:
             now = time.monotonic()
             for session, count in counts.items():
-                session.looked(count, now)
+                session.record_processed(count, now)
             speaking = sum(session.recognizer.speaking for session in self._sessions)
-            self.load.look(speaking, self._waiting_s(), now)
+            self.load.update_level(speaking, self._waiting_s(), now)
             self._work_waits.notify_all()
 
     def _waiting_s(self) -> float:

@@ -179,7 +179,7 @@ class EngineLoadModel:
         growth_s = PREDICTION_HORIZON_S * (speaking / self.capacity - 1)
         return max(0.0, waiting_s / self.capacity + growth_s)
 
-    def look(self, speaking: int, waiting_s: float, now: float) -> None:
+    def update_level(self, speaking: int, waiting_s: float, now: float) -> None:
         """Set the level of load shedding by the current load."""
         level = SheddingLevel.NOTHING
         delay_s = max(waiting_s / self.capacity, self.delay_s(speaking, waiting_s))

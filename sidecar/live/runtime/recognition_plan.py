@@ -162,11 +162,11 @@ class RecognitionPlan:
         self,
         ended_segments: Iterable[SpeechSegment],
         open_segment: SpeechSegment | None,
-        looked: int,
+        processed_to: int,
         options: LiveOptions,
     ) -> RecognitionTask | None:
         """Return the next task: the first of the ``ended_segments`` that have no final yet, else
-        ``open_segment``. Audio up to the sample ``looked`` is processed so far."""
+        ``open_segment``. Audio up to the sample ``processed_to`` is processed so far."""
         for segment in ended_segments:
             if segment.final is None:
                 if self._busy(segment) or self._growing(segment):
@@ -185,7 +185,7 @@ class RecognitionPlan:
                 return None
             pause = open_segment.paused
             return RecognitionTask(open_segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
-        return self._partial(open_segment, looked, options)
+        return self._partial(open_segment, processed_to, options)
 
     def began(self, task: RecognitionTask) -> None:
         """Note that a recognition has begun."""
@@ -200,12 +200,12 @@ class RecognitionPlan:
             self._since = now
 
     def _partial(
-        self, segment: SpeechSegment, looked: int, options: LiveOptions
+        self, segment: SpeechSegment, processed_to: int, options: LiveOptions
     ) -> RecognitionTask | None:
         schedule = self._schedule
         after_s = schedule.step_s if segment.asked > segment.start else schedule.first_s
         due = segment.asked + round(after_s * LIVE_RATE)
-        to = looked - self._held_back(options)
+        to = processed_to - self._held_back(options)
         if self._going or to < due or not (options.partials or schedule.grows):
             return None
         since = max(due, segment.opened) / LIVE_RATE

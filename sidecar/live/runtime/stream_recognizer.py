@@ -163,7 +163,7 @@ class StreamRecognizer:
     @property
     def waiting_s(self) -> float:
         """Return the seconds of speech that has ended and has no final; before an engine of turns
-        audio waits, too, that is not looked at yet."""
+        audio waits, too, that is not processed yet."""
         segments = (one for one in self._assembler.speech_segments if one.final is None)
         waiting = sum((speech.end or 0) - speech.start for speech in segments)
         return (waiting + (self._unseen if self._schedule.turns else 0)) / LIVE_RATE
@@ -194,7 +194,7 @@ class StreamRecognizer:
 
     @property
     def held(self) -> bool:
-        """Return whether no audio may be looked at: an engine of turns is behind. Its segments may
+        """Return whether no audio may be processed: an engine of turns is behind. Its segments may
         still be divided, and those that begin later have later numbers; and so its results depend
         on the audio, not on when that came. What a cancel drops holds nothing."""
         if not self._schedule.turns:

@@ -77,7 +77,7 @@ class SessionRegistry:
         self._sessions: dict[tuple[str, str], Session] = {}
         """Sessions by owner and the id that the client uses."""
         self._tasks: dict[Session, asyncio.Task[None]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._time_limits_task: asyncio.Task[None] | None = None
         self._closing = False
 
     def __len__(self) -> int:
@@ -182,8 +182,8 @@ class SessionRegistry:
         create_task = asyncio.get_running_loop().create_task
         task = self._tasks[session] = create_task(self._carry(session), name="live")
         task.add_done_callback(lambda task: self._carried(session, task))
-        if self._looking is None:
-            self._looking = create_task(self._look(), name="live clock")
+        if self._time_limits_task is None:
+            self._time_limits_task = create_task(self._watch_time_limits(), name="live clock")
         return session
 
     def _check_limits(self, identity: Identity, channels: int) -> None:
@@ -288,10 +288,10 @@ class SessionRegistry:
         for session in list(self._sessions.values()):
             self.end(session, errors.ShuttingDown())
         tasks = set(self._tasks.values())
-        if self._looking is not None:
-            self._looking.cancel()
-            tasks.add(self._looking)
-            self._looking = None
+        if self._time_limits_task is not None:
+            self._time_limits_task.cancel()
+            tasks.add(self._time_limits_task)
+            self._time_limits_task = None
         if tasks:
             await asyncio.wait(tasks)
 
@@ -302,7 +302,7 @@ class SessionRegistry:
             log.error("internal error in a live session, which ended", exc_info=fault)
             session.end(errors.SidecarError())
 
-    async def _look(self) -> None:
+    async def _watch_time_limits(self) -> None:
         while True:
             await asyncio.sleep(TIMEOUT_POLL_S)
             self.check_time_limits()
@@ -312,11 +312,11 @@ class SessionRegistry:
         now, grace_s = self.now(), self.grace_s
         for session in list(self._sessions.values()):
             try:
-                self._look_at(session, now, grace_s)
+                self._end_if_overdue(session, now, grace_s)
             except Exception:  # a fault in one must not keep the others for ever
                 log.exception("internal error while the time limits of a live session were checked")
 
-    def _look_at(self, session: Session, now: float, grace_s: float) -> None:
+    def _end_if_overdue(self, session: Session, now: float, grace_s: float) -> None:
         left = session.disconnected_at
         is_gone = left is not None and now - left >= grace_s
         wrong = None if session.over else session.overdue(now)

@@ -36,14 +36,14 @@ class MonitorApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "Quit"),
         ("p", "pause", "Pause"),
-        ("r", "look", "Look now"),
+        ("r", "fetch", "Look now"),
     ]
 
     def __init__(self, client: MonitorClient, interval_s: float) -> None:
         super().__init__()
         self._client, self._interval_s = client, interval_s
         self._snapshot: MonitorSnapshot | None = None
-        self._paused = self.looking = False
+        self._paused = self.fetching = False
         self._grid = ItemGrid(min_column_width=44, id="sections")
         self._lines = {name: Sparkline([], classes="trend") for name in TRENDS}
         self._trends = {name: deque[float](maxlen=REMEMBERED) for name in TRENDS}
@@ -59,14 +59,14 @@ class MonitorApp(App[None]):
 
     def on_mount(self) -> None:
         """Refresh at once, and then at intervals."""
-        self.action_look()
+        self.action_fetch()
         self.set_interval(self._interval_s, self.refresh_unless_paused)
 
-    def action_look(self) -> None:
+    def action_fetch(self) -> None:
         """Refresh now, even if paused. It runs in the background, and ends with the application."""
-        if not self.looking:
-            self.looking = True
-            self.run_worker(self._look())
+        if not self.fetching:
+            self.fetching = True
+            self.run_worker(self._fetch())
 
     def action_pause(self) -> None:
         """Pause or resume the display."""
@@ -77,9 +77,9 @@ class MonitorApp(App[None]):
     def refresh_unless_paused(self) -> None:
         """Refresh at the end of an interval."""
         if not self._paused:
-            self.action_look()
+            self.action_fetch()
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         try:
             snapshot = await self._client.fetch_snapshot()
             if self._grid.is_attached:  # the application may have ended meanwhile
@@ -88,7 +88,7 @@ class MonitorApp(App[None]):
                 self._draw_trends(snapshot)
                 await self._draw(sections(snapshot, previous))
         finally:
-            self.looking = False
+            self.fetching = False
 
     def _show_state(self, snapshot: MonitorSnapshot) -> None:
         state = snapshot.address if snapshot.answers else f"{snapshot.address} does not answer"

@@ -51,7 +51,7 @@ class HeartbeatObserver:
             for one, beat in beats.items()
             if not slow and before.get(one) == beat
         }
-        return [one for one, looks in self.still.items() if looks >= EXPIRY_HEARTBEATS]
+        return [one for one, count in self.still.items() if count >= EXPIRY_HEARTBEATS]
 
 
 class Membership:

@@ -300,7 +300,7 @@ class S3Storage:
         """Wait a moment for the queued deletions."""
         self._deletions.close()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check the access: write an object, list and delete it.
 
         Raises:

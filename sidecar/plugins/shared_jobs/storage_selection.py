@@ -68,7 +68,7 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
     until = time.monotonic() + patience_s
     while True:
         try:
-            storage.look()
+            storage.check()
             return
         except S3Refused as error:
             hint = _HINTS.get(error.code, _KEYS_HINT)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 STREAM_STEP_S = 0.24
-"""Seconds of live speech between two looks of a streaming model; it takes whole chunks."""
+"""Seconds of live speech between two steps of a streaming model; it takes whole chunks."""
 
 
 class TransformersEngine(LiveSessions):

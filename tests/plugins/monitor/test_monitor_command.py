@@ -131,10 +131,10 @@ async def test_screen_follows_the_service_unless_paused(server: Server, voice: b
         await until(pilot, lambda: shows(app, before + 1))
         await pilot.press("p")
         assert app.sub_title.endswith(", paused")
-        await until(pilot, lambda: not app.looking)
+        await until(pilot, lambda: not app.fetching)
         await asyncio.to_thread(server.post, voice)
         app.refresh_unless_paused()
-        assert not app.looking, "while it pauses its clock makes it look at nothing"
+        assert not app.fetching, "while it pauses its clock makes it look at nothing"
         assert shows(app, before + 1)
         await pilot.press("r")
         await until(pilot, lambda: shows(app, before + 2))
