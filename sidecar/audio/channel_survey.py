@@ -1,4 +1,4 @@
-"""Survey of a recording's channels: silent ones, equal ones, and bleed of another."""
+"""Survey of a recording's channels: silent ones, equal ones, and how far one predicts another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Frames = npt.NDArray[np.float32]
-    Mask = npt.NDArray[np.bool_]
 
 _DEAD_ENERGY = 1e-6
 """Energy of a channel without a signal, as a share of the loudest (`ChannelMixer` has the same)."""
@@ -29,16 +28,6 @@ ACTIVE_ENERGY = 1e-4
 _FRAME_S = 0.1
 _QUIETER = 4.0
 """Ratio of the energies of two channels, the quieter of which may have only bleed: 6 dB."""
-_MIN_BLEED_FRAMES, _MIN_PREDICTABLE = 20, 0.15
-"""Frames in which bleed is looked for, and the share of a channel's energy there that another one
-predicts: speech of its own has a twentieth or less, by chance."""
-_BLEED_MARGIN, _MAX_BLEED = 6.0, 0.3
-"""Energy above that of the usual bleed from which a channel has speech of its own, and the most
-energy, as a share of the other channel's, that is taken for bleed."""
-_HOLD_FRAMES, _MEDIAN_FRAMES, _REACH_FRAMES = 2, 5, 1
-"""Frames for which a room holds the sound of another channel; in the majority of which a channel is
-open; and by which it opens early and closes late. With one more of the last, the beginnings of the
-other's words are recognized here: twice the word errors in a recording with bleed at -20 dB."""
 
 
 class ChannelSurvey:
@@ -97,31 +86,6 @@ class ChannelSurvey:
             else [0.0] * self.count
         )
 
-    def open_frames(self, number: int) -> list[Mask]:
-        """Return, for the frames of each part, whether a channel has more than the bleed of the
-        others."""
-        import numpy as np
-
-        found = [np.ones(len(part.energies), np.bool_) for part in self.parts]
-        for other in range(self.count):
-            if other != number and (most := self._bleed(number, other)):
-                for mask, part in zip(found, self.parts, strict=True):
-                    mask &= part.is_open(number, other, most)
-        return found
-
-    def _bleed(self, number: int, other: int) -> float:
-        """Return the most energy that another channel's bleed has in a channel, as a share of its
-        energy there; 0 if there is none."""
-        import numpy as np
-
-        shared, own, count = (
-            sum(part.bleed[number, other][at] for part in self.parts) for at in range(3)
-        )
-        if count < _MIN_BLEED_FRAMES or shared < _MIN_PREDICTABLE * own:
-            return 0.0
-        ratios = np.concatenate([part.quieter_ratios(number, other) for part in self.parts])
-        return min(_MAX_BLEED, _BLEED_MARGIN * float(np.median(ratios))) if len(ratios) else 0.0
-
 
 class SurveyedPart:
     """Part of a recording whose channels are measured frame by frame."""
@@ -146,7 +110,7 @@ class SurveyedPart:
         return np.frombuffer(self._energies, np.float32).reshape(-1, self._count)
 
     @property
-    def bleed(self) -> dict[tuple[int, int], tuple[float, float, int]]:
+    def predicted(self) -> dict[tuple[int, int], tuple[float, float, int]]:
         """Return, for each two channels, how much energy of the first one the second one predicts,
         of how much, in how many frames in which the first is much quieter."""
         return {pair: one.result for pair, one in self._quieter.items()}
@@ -198,29 +162,6 @@ class SurveyedPart:
         taken = (others > ACTIVE_ENERGY * others.max(initial=0.0)) & (others > _QUIETER * own)
         found: Frames = own[taken] / others[taken]
         return found
-
-    def is_open(self, number: int, other: int, most: float) -> Mask:
-        """Return for each frame whether a channel has more than bleed of another one, which is at
-        most the share ``most`` of the energy there."""
-        import numpy as np
-
-        own, others = self.energies[:, number], self.energies[:, other].copy()
-        active = others > ACTIVE_ENERGY * others.max(initial=0.0)
-        for late in range(1, _HOLD_FRAMES + 1):
-            others[late:] = np.maximum(others[late:], self.energies[:-late, other])
-            active[late:] |= active[:-late]
-        opened = ~active | (own > most * others)
-        voted = _count_around(opened, _MEDIAN_FRAMES // 2) > _MEDIAN_FRAMES / 2
-        found: Mask = _count_around(voted, _REACH_FRAMES) > 0
-        return found
-
-
-def _count_around(mask: Mask, reach: int) -> npt.NDArray[np.float64]:
-    """Return how many are set in a mask from ``reach`` before each place to ``reach`` after it."""
-    import numpy as np
-
-    counted = np.convolve(mask, np.ones(2 * reach + 1)) if len(mask) else np.zeros(2 * reach)
-    return counted[reach : reach + len(mask)]
 
 
 class _Predictability:
