@@ -156,14 +156,14 @@ def test_wav_that_claims_gigabytes_has_the_length_of_its_samples(
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), -float("inf"), 1e30], ids=["nan", "inf", "-inf", "1e30"]
 )
-def test_samples_nan_and_infinite_give_strict_json(value: float, server: Server) -> None:
+def test_samples_nan_infinite_or_huge_are_transcribed_to_strict_json(
+    value: float, server: Server
+) -> None:
     response = post_cleanly(server, wav(struct.pack("<f", value) * 16_000, tag=3, bits=32))
-    if response.status_code == 200:
-        assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
-        assert "NaN" not in response.text
-        assert "Infinity" not in response.text
-    else:
-        check_problem(response, *UNDECODABLE)
+    assert response.status_code == 200, response.text[:500]
+    assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
+    assert "NaN" not in response.text
+    assert "Infinity" not in response.text
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(96, 8_000), (1, 768_000), (2, 192_000)], ids=str)

@@ -109,7 +109,9 @@ def test_page_uses_the_published_javascript_client() -> None:
         assert file.body == path.read_bytes()
 
 
-def test_executable_contains_every_file_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packaging_lists_exactly_the_files_of_page_and_client_for_the_executable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "packaging"))
     import flavours
 

@@ -1013,21 +1013,30 @@ def test_kept_captions_are_a_transcript_like_any_other(visitor: Visitor, slow: S
 
 
 @pytest.mark.slow
-def test_captions_that_end_early_lose_nothing_of_the_recording(
+def test_live_captions_ended_by_an_error_leave_a_whole_recording_that_can_be_transcribed(
     visitor: Visitor, server: Server
 ) -> None:
+    def recorded_s() -> int:
+        minutes, seconds = visitor.sees(".talking .time").text.split(":")
+        return 60 * int(minutes) + int(seconds)
+
     goes_live(visitor, server)
     captions(visitor)
+    before = recorded_s()
+    assert before > 0
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
+    assert recorded_s() >= before, "what was captioned is kept"
     visitor.sees(".title", "The audio is recorded")
     visitor.is_a_phone()
     assert visitor.findings() == []
-    at = visitor.sees(".talking .time").text
-    wait_until(lambda: visitor.sees(".talking .time").text > at, "it is recorded")
+    at = recorded_s()
+    wait_until(lambda: recorded_s() > at, "it is recorded")
+    at = recorded_s()
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
+    assert server.jobs()[0]["duration"] >= at
 
 
 def test_overload_notice_disappears_when_the_captions_stop(

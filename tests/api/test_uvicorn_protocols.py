@@ -145,7 +145,9 @@ async def test_large_reads_of_many_connections_take_turns_and_small_ones_do_not_
 
 
 @virtual_time
-async def test_bytes_waiting_for_their_turn_are_not_parsed_after_connection_loss() -> None:
+async def test_bytes_held_while_others_are_read_are_not_parsed_after_their_connection_is_lost() -> (
+    None
+):
     many = [Paced(SMALL_BYTES) for _ in range(100)]
     for one in many:
         one.buffer_updated(READ_BYTES)

@@ -182,12 +182,18 @@ HANDSHAKE = (
 )
 
 
-async def test_token_is_accepted_in_every_place_and_never_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+@pytest.fixture
+def service_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """All that the service logs, and nothing of the client's end."""
     caplog.set_level(logging.DEBUG)
     for name in ("websockets", "websockets.client"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # this is the client's end
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return caplog
+
+
+async def test_token_is_accepted_in_every_place_and_never_logged(
+    service_log: pytest.LogCaptureFixture,
+) -> None:
     async with serving() as running:
         ticket = running.tickets.give(auth_gate.TicketGrant(TOKEN), "everybody")
         ways: list[dict[str, Any]] = [
@@ -204,6 +210,18 @@ async def test_token_is_accepted_in_every_place_and_never_logged(
                 assert await live.recv() == "hello"
                 assert live.subprotocol == ("echo" if "subprotocols" in way else None)
         assert running.refused == []
+    for line in service_log.messages:
+        assert TOKEN not in line
+        assert ticket not in line
+
+
+async def test_missing_wrong_or_doubled_token_or_used_ticket_is_refused_and_never_logged(
+    service_log: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as running:
+        ticket = running.tickets.give(auth_gate.TicketGrant(TOKEN), "everybody")
+        async with running.connect(f"?ticket={ticket}"):
+            pass
         wrong: list[dict[str, Any]] = [
             {},
             {"query": f"?ticket={ticket}"},
@@ -222,7 +240,7 @@ async def test_token_is_accepted_in_every_place_and_never_logged(
             async with connect(f"ws://127.0.0.1:{running.port}/silent?api_key={TOKEN}x"):
                 pass
         assert refused.value.response.status_code == 403
-    for line in caplog.messages:
+    for line in service_log.messages:
         assert TOKEN not in line
         assert ticket not in line
 

@@ -158,12 +158,12 @@ def test_speech_that_is_quieter_than_another_but_no_bleed_is_kept() -> None:
     assert np.array_equal(mixed_by(SelectedChannel(1, survey), loud, quiet, block=7001), quiet)
 
 
-def test_part_with_fewer_channels_is_silent_in_the_others() -> None:
+def test_selected_channel_is_silent_in_a_part_of_the_recording_that_lacks_it() -> None:
     mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 1)
     assert not mixer.mix(VOICE[:, np.newaxis]).any()
 
 
-def test_part_with_more_channels_has_them_in_the_last() -> None:
+def test_last_channel_is_the_mean_with_the_further_ones_in_a_part_that_has_more() -> None:
     mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 3)
     found = mixer.mix(np.stack((NOTHING, VOICE, OTHER), axis=1))
     assert np.allclose(found, (VOICE + OTHER) / 2, atol=1e-6)

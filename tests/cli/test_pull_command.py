@@ -146,7 +146,9 @@ def test_download_without_range_support_starts_again(shell, hub):
 @pytest.mark.slow_except("2-130")
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_interrupted_pull_does_not_fetch_finished_files_again(number, code, shell, hub):
+def test_pull_after_an_interruption_resumes_partial_file_and_refetches_no_finished_one(
+    number, code, shell, hub
+):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start("pull", "--yes") as process:
         assert hub.stalled.wait(PATIENCE_S)

@@ -147,14 +147,21 @@ def test_live_cut_connections_lose_and_double_nothing(
 
 
 @pytest.mark.slow
-def test_live_recording_is_streamed_and_kept(case: Callable[..., Any], websockets: None) -> None:
+def test_wav_file_streamed_live_gives_its_finals_and_a_kept_job(
+    case: Callable[..., Any], websockets: None
+) -> None:
     found = case("file")
     finals = [one["segment"] for one in found["events"] if one["type"] == "final"]
     summary = found["events"][-1]
     assert summary["transcript"]["segments"] == finals
     assert finals
     assert (found["kept"]["state"], found["kept"]["id"]) == ("done", summary["job"])
-    assert found["wrong"] == ["TypeError", "TypeError"], "no wav, and a mono one as stereo"
+
+
+def test_live_file_that_is_no_wav_or_has_other_channels_is_a_type_error(
+    case: Callable[..., Any],
+) -> None:
+    assert case("unfit") == ["TypeError", "TypeError"], "no wav, and a mono one as stereo"
 
 
 def test_live_session_is_left_and_refusals_have_messages(
@@ -195,7 +202,9 @@ def test_page_without_token_opens_each_connection_with_a_ticket(
     assert came["once"] == ["opened", "ticket_invalid"]
 
 
-def test_refused_origin_is_not_retried(case: Callable[..., Any]) -> None:
+def test_websocket_error_with_status_403_is_not_retried_and_hint_names_allowed_origins(
+    case: Callable[..., Any],
+) -> None:
     came = case("refused")
     assert (came["made"], came["status"]) == (1, 403)
     assert "allowed_origins" in came["hint"]

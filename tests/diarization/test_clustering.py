@@ -7,6 +7,7 @@ from sidecar.diarization.clustering import (
     MAX_CLUSTERED_VECTORS,
     NO_SPEAKER,
     SpeakerCount,
+    cluster_directions,
     cluster_embeddings,
     linkage_tree,
     renumber_speakers,
@@ -88,13 +89,16 @@ def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> N
     ("least", "most", "speakers"),
     [(1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3), (4, None, 4), (1, None, 3), (2, 9, 3)],
 )
-def test_exact_number_of_speakers_is_found_and_an_outlier_goes_to_the_nearest(
+def test_number_of_speakers_keeps_exact_bounds_and_an_outlier_goes_to_the_nearest(
     least: int, most: int | None, speakers: int
 ) -> None:
     vectors, who = people([20, 20, 20, 1])
     seconds = np.array([0.5 if person == 3 else 5.0 for person in who], np.float32)
     found = cluster_embeddings(vectors, seconds, SpeakerCount(least, most, exact=True))
     assert sorted({*found.tolist()}) == [*range(speakers)]
+    others, outlier = np.array(who) != 3, who.index(3)
+    alike = cluster_directions(vectors[others], found[others]) @ vectors[outlier]
+    assert found[outlier] == alike.argmax()
 
 
 def test_given_number_of_speakers_separates_similar_voices() -> None:

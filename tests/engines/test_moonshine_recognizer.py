@@ -143,7 +143,7 @@ def test_draft_of_shorter_audio_saves_30_percent_of_passes_and_keeps_70_percent_
 
 
 @pytest.mark.slow
-def test_draft_of_other_speech_changes_at_most_6_percent_of_words(
+def test_draft_of_another_stretch_backwards_changes_at_most_6_percent_of_words(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     plain = [text(recognizer, audio) for audio in stretches]

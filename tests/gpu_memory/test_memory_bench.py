@@ -43,7 +43,7 @@ def test_bench_row_that_runs_out_of_memory_is_reported() -> None:
 
 
 @pytest.mark.slow
-def test_bench_row_whose_process_ends_is_reported(tmp_path: Path) -> None:
+def test_bench_row_whose_process_fails_is_reported_with_its_exit_code(tmp_path: Path) -> None:
     found = taken(row(tmp_path)[0])
     assert found.failed is not None
     assert found.failed.startswith("ended with 1: ")

@@ -349,25 +349,39 @@ def test_journal_with_other_key_second_service_or_later_version_is_refused_and_k
         SqliteJobEventLog(folder, KEY[::-1])
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         assert [one.id for one in store.all()] == [job.id]
-        store.journal.connection.execute("PRAGMA user_version = 99")
+        connection = store.journal.connection
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("PRAGMA user_version = 99")
     with pytest.raises(errors.SettingsInvalid, match="later version"):
         SqliteJobEventLog(folder, KEY)
     assert not broken_files(folder)
+    with closing(sqlite3.connect(folder / JOURNAL_FILE)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    with closing(SqliteJobEventLog(folder, KEY)) as store:
+        assert [one.id for one in store.all()] == [job.id]
 
 
 @pytest.mark.parametrize("version", [2, VERSION_OF_0_2])
-def test_journal_of_release_0_2_is_refused_and_kept_and_that_release_refuses_this_one(
+def test_journal_of_release_0_2_is_refused_and_keeps_version_and_jobs(
     folder: Path, version: int
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
+        job = added(store)
         connection = store.journal.connection
-        assert connection.execute("PRAGMA user_version").fetchone()[0] > VERSION_OF_0_2
         connection.execute("ALTER TABLE jobs DROP COLUMN last_read")
         connection.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(errors.SettingsInvalid, match=r"release 0\.2\.0") as refused:
         SqliteJobEventLog(folder, KEY)
     assert "docs/upgrading.md" in refused.value.hint
     assert not broken_files(folder)
+    with closing(sqlite3.connect(folder / JOURNAL_FILE)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
+        assert connection.execute("SELECT id FROM jobs").fetchall() == [(job.id,)]
+
+
+def test_journal_has_a_later_version_than_release_0_2_opens(store: SqliteJobEventLog) -> None:
+    (version,) = store.journal.connection.execute("PRAGMA user_version").fetchone()
+    assert version > VERSION_OF_0_2
 
 
 def test_journal_of_interrupted_migration_is_opened(folder: Path) -> None:

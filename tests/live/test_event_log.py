@@ -92,7 +92,9 @@ async def test_error_that_ended_the_session_comes_after_its_events(told: EventLo
         await anext(story)
 
 
-def test_restarted_engine_is_given_the_open_turn_and_the_segments_so_far(told: EventLog) -> None:
+def test_start_for_a_restarted_engine_has_revised_segments_and_next_turn_and_piece(
+    told: EventLog,
+) -> None:
     assert told.so_far(0.0) == live_events.LiveSessionStart()
     for event in (
         live_events.SpeechStarted(0, 0.0),

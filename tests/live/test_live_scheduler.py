@@ -366,7 +366,7 @@ def test_audio_that_waits_for_a_diarizing_engine_is_recognized_as_soon_as_a_pass
 
 
 @pytest.mark.parametrize("client", ["one", "another"])
-def test_microphone_session_is_neither_refused_nor_delayed_by_a_file_sent_at_once(
+def test_microphone_session_is_accepted_and_waits_for_at_most_one_final_of_a_file_that_waits(
     client: str,
 ) -> None:
     order, go_on = list[str](), threading.Event()

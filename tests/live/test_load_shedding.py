@@ -92,7 +92,7 @@ def test_machine_with_room_sheds_nothing() -> None:
     assert not any(one.refused_at or one.shed for one in done.people)
 
 
-def test_new_owner_gets_a_share_of_a_machine_full_of_another() -> None:
+def test_new_owner_is_neither_refused_nor_shed_on_a_machine_full_of_another() -> None:
     late = talkers(8, "late")
     for one in late:
         one.begins += 10
@@ -192,7 +192,7 @@ def test_shedding_level_stays_for_its_minimum_time() -> None:
 
 
 @given(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=8), st.floats(0.0, 100.0))
-def test_fair_share_gives_out_all_capacity_and_no_more(
+def test_fair_share_gives_out_all_capacity_or_all_that_is_demanded(
     demands: list[float], capacity: float
 ) -> None:
     most = load_shedding.fair_share(demands, capacity)

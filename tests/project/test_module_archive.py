@@ -96,6 +96,7 @@ def test_same_build_makes_same_archive(build: Path, tmp_path: Path) -> None:
 def test_folder_that_is_no_build_makes_no_archive(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no build"):
         module.write_archive(tmp_path, tmp_path, NAME, VERSION)
+    assert not [*tmp_path.iterdir()]
 
 
 def form_of_host(recording: bytes, language: str) -> bytes:

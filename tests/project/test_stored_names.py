@@ -82,7 +82,7 @@ def with_unknown_field(values: object) -> object:
 
 
 @pytest.mark.parametrize("stored", [one for one in CHANGES if "report" in one])
-def test_stored_result_of_later_release_is_read_without_what_it_adds(stored: str) -> None:
+def test_stored_report_of_later_release_is_read_without_what_it_adds(stored: str) -> None:
     values = json.loads(stored)
     event = values["report"].pop("event")
     report = with_unknown_field(values["report"])

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,12 +104,24 @@ def test_removal_block_leaves_no_table_in_database(fresh_journal: str, tmp_path:
         assert look.execute("SELECT count(*) FROM somebody_elses").fetchone() == (0,)
 
 
-def test_removal_block_for_systemd_names_every_path_of_deployment() -> None:
-    unit = (REPOSITORY / "deploy/systemd/system/vibevoice-asr.service").read_text()
-    assert "StateDirectory=vibevoice-asr" in unit
-    assert "ExecStart=/opt/vibevoice-asr/bin/vibevoice-asr" in unit
+def test_removal_block_for_systemd_deletes_user_and_every_path_that_installation_makes() -> None:
+    unit = (REPOSITORY / "deploy/systemd/system/vibevoice-asr.service").read_text("utf-8")
+    assert "\nStateDirectory=vibevoice-asr\n" in unit
+    (program,) = re.findall(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+    made = {program, "/var/lib/vibevoice-asr", "/etc/systemd/system/vibevoice-asr.socket"}
+    page = (REPOSITORY / "docs/start/team-server.md").read_text("utf-8")
+    (installation,) = re.findall(r"```sh\n(python3 -m venv /opt.+?)```", page, re.DOTALL)
+    for line in installation.splitlines():
+        words = line.split()
+        if words[0] == "install":
+            (source,) = (one for one in words if one.startswith("deploy/"))
+            made.add(words[-1] + (Path(source).name if words[-1].endswith("/") else ""))
+        elif "venv" in words:
+            made.add(words[-1])
+    assert len(made) >= 8
     removal = block_of("systemd, for everybody on a machine")
-    for place in ("/opt/vibevoice-asr", "/etc/vibevoice-asr", "/var/lib/vibevoice-asr",
-                  "/etc/systemd/system/vibevoice-asr.service.d", "vibevoice-asr.socket",
-                  "/usr/lib/sysusers.d/vibevoice-asr.conf", "userdel vibevoice-asr"):  # fmt: skip
-        assert place in removal
+    deleted = re.findall(r"/\S+", removal)
+    assert [
+        one for one in made if not any(Path(one).is_relative_to(path) for path in deleted)
+    ] == []
+    assert "userdel vibevoice-asr" in removal.splitlines()

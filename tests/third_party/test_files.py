@@ -44,7 +44,7 @@ def test_openai_package_for_javascript_transcribes_streams_and_speaks(
     check_package(node_client("openai_files.mjs", speaking.port, clip), text)
 
 
-def test_javascript_example_of_the_docs_prints_who_said_what_when(
+def test_example_of_the_docs_for_openais_javascript_client_prints_who_said_what_when(
     node_client: Any, speaking: Server, clip: Path, tmp_path: Path
 ) -> None:
     page = (REPOSITORY / "docs/openai.md").read_text("utf-8")

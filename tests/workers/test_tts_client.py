@@ -108,8 +108,9 @@ async def test_tts_has_own_process_and_does_not_block_recognition(fleet: EngineF
 async def test_cancelled_speech_ends_and_next_one_is_complete(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.02")
-    async with aclosing(fleet.voice.say("word " * 300)) as sounds:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.1")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "end")
+    async with aclosing(fleet.voice.say("w " * 900 + "end")) as sounds:  # it hangs after 90 s
         async for _ in sounds:
             break
     pid = voice_slot(fleet).worker_pid

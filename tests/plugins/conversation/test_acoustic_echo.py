@@ -103,7 +103,7 @@ def test_echo_is_detected_across_a_change_of_sample_rate(speech: Samples, switch
         assert (echo_rooms.compared(evidence, start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
 
 
-def test_only_the_newest_sample_rates_are_compared(
+def test_microphone_audio_of_many_sample_rates_is_compared_at_the_newest_only(
     speech: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []

@@ -153,7 +153,7 @@ def test_word_is_heard_once_its_middle_was_played(seconds: float, text: str, mar
     assert reply.heard(seconds) == text
 
 
-def test_length_of_a_piece_is_estimated_while_it_is_synthesized() -> None:
+def test_words_heard_of_a_piece_still_being_synthesized_are_estimated_from_its_text() -> None:
     text = "word " * 30
     reply = sounded(text.strip(), 2.0, whole=False)  # 149 columns: ten seconds, as far as one knows
     assert 5 <= len(reply.heard(2.0).split()) <= 7

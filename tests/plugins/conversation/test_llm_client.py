@@ -298,7 +298,7 @@ async def test_llm_server_without_a_model_is_refused() -> None:
             await by(server, "")
 
 
-async def test_without_an_llm_the_users_words_are_repeated() -> None:
+async def test_repeating_llm_answers_with_the_last_words_of_the_user() -> None:
     assert "".join(await answered(RepeatLlm())).split() == ["You", "said:", "It", "is", "Ada."]
 
 

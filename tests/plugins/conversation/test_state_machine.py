@@ -577,6 +577,9 @@ def test_without_automatic_answers_a_turn_is_answered_on_request() -> None:
     assert not table.of(events.GenerateReply)
     table.asks()
     assert table.of(events.GenerateReply)
+
+
+def test_requested_reply_is_an_error_with_automatic_answers() -> None:
     table = Table()
     assert table.told(events.ConversationError, table.asks())
 

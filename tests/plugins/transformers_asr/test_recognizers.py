@@ -72,6 +72,17 @@ def test_transducer_text_and_times_are_those_of_transformers(
     assert starts[1:] == pytest.approx(begins[-len(starts) + 1 :])
 
 
+@pytest.fixture
+def _no_loop_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights write loops, which would be cut off."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from sidecar.plugins.transformers_asr import text_recognizers
+
+    monkeypatch.setattr(text_recognizers, "tokens_before_loop", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("_no_loop_guard")
 @pytest.mark.parametrize("kind", ["moonshine", "moonshine_streaming"])
 def test_generated_text_is_that_of_transformers(
     load: Callable[[str], Any], speech: Block, kind: str
@@ -80,7 +91,7 @@ def test_generated_text_is_that_of_transformers(
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
     ids = recognizer.model.generate(**recognizer._inputs(speech), max_new_tokens=69)
     text = recognizer.processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
-    assert text.startswith(found.text)
+    assert found.text == text
     assert len({*found.text.split()}) > 3, "the words do not hang on the sound"
     assert found.words == ()
     assert 0 < (found.likelihood or 0) <= 1
@@ -92,6 +103,7 @@ def generated(recognizer: Any, inputs: Any, prompt: int) -> str:
     return str(recognizer.processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
 
 
+@pytest.mark.usefixtures("_no_loop_guard")
 @pytest.mark.parametrize(("language", "translate"), [("auto", False), ("de-AT", True)])
 def test_canary_is_asked_for_language_and_translation(
     load: Callable[[str], Any], speech: Block, language: str, translate: bool
@@ -105,19 +117,19 @@ def test_canary_is_asked_for_language_and_translation(
     )
     prompt = recognizer.processor.tokenizer.decode(inputs["decoder_input_ids"][0])
     assert f"<|{source}|><|en|>" in prompt.replace(" ", "")
-    whole = generated(recognizer, inputs, inputs["decoder_input_ids"].shape[1])
     assert found.text
-    assert whole.startswith(found.text)
+    assert found.text == generated(recognizer, inputs, inputs["decoder_input_ids"].shape[1])
     assert found.language == source
 
 
+@pytest.mark.usefixtures("_no_loop_guard")
 def test_cohere_is_asked_for_language(load: Callable[[str], Any], speech: Block) -> None:
     recognizer = load("cohere_asr")
     found = recognizer.recognize(speech, TranscribeOptions(language="de"), never, words=False)
     inputs = recognizer.processor(speech, language="de", sampling_rate=SAMPLE_RATE)
     prompt = inputs["decoder_input_ids"].shape[1]
     assert found.text
-    assert generated(recognizer, inputs, prompt).startswith(found.text)
+    assert found.text == generated(recognizer, inputs, prompt)
     assert found.language == "de"
 
 
@@ -178,12 +190,15 @@ def test_granite_is_asked_in_words(speech: Block) -> None:
     assert translate_it.startswith("USER: <|audio|>can you translate the speech to English")
 
 
-def test_granite_writes_what_its_model_generates(load: Callable[[str], Any], speech: Block) -> None:
+@pytest.mark.usefixtures("_no_loop_guard")
+def test_granite_text_of_translation_is_that_of_transformers(
+    load: Callable[[str], Any], speech: Block
+) -> None:
     recognizer = load("granite_speech")
     found = recognizer.recognize(speech, TranscribeOptions(translate=True), never, words=False)
     inputs = recognizer._request(speech, TranscribeOptions(translate=True))
     assert found.text
-    assert generated(recognizer, inputs, inputs["input_ids"].shape[1]).startswith(found.text)
+    assert found.text == generated(recognizer, inputs, inputs["input_ids"].shape[1])
 
 
 def test_granite_without_package_of_its_adapter_is_refused(
