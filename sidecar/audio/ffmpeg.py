@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -20,7 +19,14 @@ from functools import partial
 
 from sidecar.audio import Block, audio_format, ffmpeg_command
 from sidecar.audio.channels import ChannelMix, MakeMixer
-from sidecar.audio.ffmpeg_output import FfmpegLog, HoleFinder, RecordingHeader, TimedOutput
+from sidecar.audio.ffmpeg_output import (
+    STALL_TIMEOUT_S,
+    FfmpegLog,
+    HoleFinder,
+    OutputPipe,
+    RecordingHeader,
+    TimedOutput,
+)
 from sidecar.audio.stream_links import Link, find_links, is_truncated
 from sidecar.errors import (
     BUSY_ERRNOS,
@@ -32,10 +38,8 @@ from sidecar.errors import (
 
 log = logging.getLogger(__name__)
 
-STALL_TIMEOUT_S = 12.0
-"""Seconds without output after which a running decoder is stopped."""
 MEMORY_LIMIT_BYTES = 2 << 30
-_READ_BYTES = 1 << 17
+_BLOCK_BYTES = 1 << 17
 _REREAD_BYTES = 1 << 20
 MAX_TRACKS = 16
 """Audio tracks that are tried until one can be decoded."""
@@ -102,10 +106,8 @@ class FfmpegProcess:
     """Run of ffmpeg over one audio track of an open file; the constructor returns once the header
     is read. Iterate for mono blocks, then `close`.
 
-    ``stall_timeout_s`` is the time without output after which it is stopped, unless the disk of the
-    file hangs (it has as much time again once the file can be read), ``exit_timeout_s`` the
-    time that it has to exit after its last output. ``selects`` is whether select() works on pipes,
-    which it does not on Windows.
+    ``stall_timeout_s``, ``selects``: of its `OutputPipe`. ``exit_timeout_s``: the time that it has
+    to exit after its last output.
     """
 
     def __init__(
@@ -125,8 +127,7 @@ class FfmpegProcess:
         size = os.fstat(fd).st_size
         self._fd, self._container, self._rate = fd, container, rate
         self._part = (0, size) if link is None else (link.begin, link.end)
-        self._stall_timeout_s, self._exit_timeout_s = stall_timeout_s, exit_timeout_s
-        self._selects = selects
+        self._exit_timeout_s = exit_timeout_s
         self._make_mixer = make_mixer or ChannelMix()
         self.track = track
         """Number of the audio track, from 0."""
@@ -156,10 +157,10 @@ class FfmpegProcess:
         self._described = threading.Event()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self._pending = b""
+        pipe = OutputPipe(self._process, self._read_again, stall_timeout_s, selects=selects)
         self._frames, self._failed = 0, False
         try:
-            self._output = TimedOutput(self._read_bytes)
+            self._output = TimedOutput(pipe.read)
             self.channels = self._output.channels
             """Number of channels of the output; 0 if there is no audio."""
         except AudioDecodeTimeout:
@@ -207,7 +208,7 @@ class FfmpegProcess:
         holes = HoleFinder(self._rate, self._container.max_hole_s)
         frame_bytes = 4 * self.channels
         # Blocks of a fixed length: what the mixer decides must not hang on those of the codec.
-        size, waiting = max(1, _READ_BYTES // frame_bytes) * frame_bytes, bytearray()
+        size, waiting = max(1, _BLOCK_BYTES // frame_bytes) * frame_bytes, bytearray()
 
         def mixed(count: int) -> Block:
             frames = np.frombuffer(waiting[:count], "<f4").astype(np.float32)
@@ -259,47 +260,6 @@ class FfmpegProcess:
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._lifeline.close()
-
-    def _read_bytes(self, count: int) -> bytes:
-        """Return the next ``count`` bytes of output, fewer at its end."""
-        parts = [self._pending]
-        left = count - len(self._pending)
-        while left > 0 and (data := self._read()):
-            parts.append(data)
-            left -= len(data)
-        data = b"".join(parts)
-        self._pending = data[count:]
-        return data[:count]
-
-    def _read(self) -> bytes:
-        """Return the next output, empty at the end.
-
-        Raises:
-            errors.AudioDecodeTimeout: there is none for too long.
-        """
-        assert self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        if self._selects:
-            if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
-                self._read_again()  # this waits as long as the disk does
-                if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
-                    raise AudioDecodeTimeout()
-            return os.read(pipe, _READ_BYTES)
-        stalled = threading.Event()
-
-        def stop() -> None:
-            stalled.set()
-            self._process.kill()  # its death ends the read
-
-        timer = threading.Timer(self._stall_timeout_s, stop)
-        timer.start()
-        try:
-            data = os.read(pipe, _READ_BYTES)
-        finally:
-            timer.cancel()
-        if stalled.is_set():
-            raise AudioDecodeTimeout()
-        return data
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None

@@ -1,15 +1,22 @@
-"""Readers of what ffmpeg writes. Pure.
+"""Readers of what ffmpeg writes, and the time that they wait for it.
 
 Its log has the length, the audio tracks and the faults of a recording. Its pipe has samples with
 their times: one track of PCM in Matroska blocks without lacing (RFC 9559).
 """
 
+import os
 import re
+import select
+import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 
+STALL_TIMEOUT_S = 12.0
+"""Seconds without output after which a running decoder is stopped."""
+_READ_BYTES = 1 << 17
 _WHITELIST_REFUSAL = "not on whitelist"
 """Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
@@ -149,6 +156,70 @@ class FfmpegLog(RecordingHeader):
                 "The recording has no audio track.", hint="Send a file that has audio."
             )
         return errors.AudioUndecodable()
+
+
+class OutputPipe:
+    """Pipe of ffmpeg's output.
+
+    After ``stall_timeout_s`` seconds without output, ``read_input`` reads what ffmpeg was to read,
+    which waits as long as the disk of the file does; ffmpeg then has as much time again.
+    ``selects``: whether select() works on pipes, which it does not on Windows: there ffmpeg is
+    killed at once.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        read_input: Callable[[], None],
+        stall_timeout_s: float,
+        *,
+        selects: bool,
+    ) -> None:
+        self._process, self._read_input = process, read_input
+        self._stall_timeout_s, self._selects = stall_timeout_s, selects
+        self._pending = b""
+
+    def read(self, count: int) -> bytes:
+        """Return the next ``count`` bytes of output, fewer at its end.
+
+        Raises:
+            errors.AudioDecodeTimeout: there is none for too long.
+            OSError: there is none for too long, and the file cannot be read.
+        """
+        parts = [self._pending]
+        left = count - len(self._pending)
+        while left > 0 and (data := self._read_next()):
+            parts.append(data)
+            left -= len(data)
+        data = b"".join(parts)
+        self._pending = data[count:]
+        return data[:count]
+
+    def _read_next(self) -> bytes:
+        """Return the next output, empty at the end."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        if self._selects:
+            if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
+                self._read_input()
+                if not select.select([pipe], [], [], self._stall_timeout_s)[0]:
+                    raise errors.AudioDecodeTimeout()
+            return os.read(pipe, _READ_BYTES)
+        stalled = threading.Event()
+
+        def stop() -> None:
+            stalled.set()
+            self._process.kill()  # its death ends the read
+
+        timer = threading.Timer(self._stall_timeout_s, stop)
+        timer.start()
+        try:
+            data = os.read(pipe, _READ_BYTES)
+        finally:
+            timer.cancel()
+        if stalled.is_set():
+            raise errors.AudioDecodeTimeout()
+        return data
 
 
 class TimedOutput:

@@ -7,7 +7,7 @@ from vibevoice_asr_client import transport
 
 from sidecar.api import live_routes
 from sidecar.api.http import responses, websocket_connections
-from sidecar.audio import ffmpeg
+from sidecar.audio import ffmpeg_output
 from sidecar.plugins import settings_class
 from sidecar.plugins.upstream import load_balancer
 from sidecar.server import listeners
@@ -28,7 +28,7 @@ def test_client_silence_timeout_is_longer_than_two_sse_keep_alive_intervals() ->
 
 
 def test_decoder_timeout_is_shorter_than_the_probe_timeout() -> None:
-    assert ffmpeg.STALL_TIMEOUT_S < audio_probe.PROBE_TIMEOUT_S
+    assert ffmpeg_output.STALL_TIMEOUT_S < audio_probe.PROBE_TIMEOUT_S
 
 
 def test_systemd_and_listener_stop_timeouts_are_longer_than_a_shutdown() -> None:
