@@ -157,6 +157,9 @@ async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Pat
             there = [event async for event in other.live_file(path, pace=20, partials=False)]
         assert [text for *_, text in said(here)] == [text for *_, text in said(there)]
         assert len(said(here)) == 2
+        path.write_bytes(path.read_bytes()[:-1])
+        cut = list(client.live_file(path, pace=0, partials=False))
+        assert [text for *_, text in said(cut)] == [text for *_, text in said(here)]
         path.write_bytes(b"RIFF, perhaps")
         with pytest.raises(ValueError, match="plain wav"):
             list(client.live_file(path))

@@ -15,7 +15,7 @@ from sidecar.audio.loudness import MAX_PEAK
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
-from sidecar.live.sessions.session_recording import SessionRecording
+from sidecar.live.sessions.session_recording import MAX_UNWRITTEN_BYTES, SessionRecording
 
 PIECE = bytes(range(256)) * (UploadSpool.MEMORY_BYTES // 256)
 """After as much as this the disk is asked."""
@@ -66,6 +66,37 @@ async def test_cancelled_write_loses_no_audio(tape: SessionRecording, spool: Slo
     with await tape.recording() as kept:  # type: ignore[union-attr]
         found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
     assert found == PIECE + b"more"
+
+
+async def test_connections_cancelled_one_after_another_during_a_write_lose_no_audio(
+    tape: SessionRecording, spool: SlowSpool
+) -> None:
+    for sending in (
+        await in_the_middle(tape, spool),
+        asyncio.ensure_future(tape.add(b"second", SampleEncoding.PCM16, 16_000)),
+    ):
+        await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait({sending})
+    spool.may.set()
+    await tape.add(b"third", SampleEncoding.PCM16, 16_000)
+    with await tape.recording() as kept:  # type: ignore[union-attr]
+        found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
+    assert found == PIECE + b"secondthird"
+
+
+async def test_connections_that_bring_too_much_during_a_write_cost_the_recording(
+    tape: SessionRecording, spool: SlowSpool
+) -> None:
+    sending = await in_the_middle(tape, spool)
+    for _ in range(MAX_UNWRITTEN_BYTES // len(PIECE) + 1):
+        more = asyncio.ensure_future(tape.add(PIECE, SampleEncoding.PCM16, 16_000))
+        await asyncio.sleep(0)
+        more.cancel()
+        await asyncio.wait({more})
+    spool.may.set()
+    await sending
+    assert await tape.recording() is None
 
 
 async def test_nan_samples_do_not_hide_the_peak_of_others() -> None:

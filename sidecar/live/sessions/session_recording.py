@@ -6,6 +6,7 @@ It is written only if recordings are stored.
 import asyncio
 import logging
 from array import array
+from collections import deque
 
 from sidecar import errors
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
@@ -16,6 +17,8 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.live_options import SampleEncoding
 
 log = logging.getLogger(__name__)
+MAX_UNWRITTEN_BYTES = 4 * UploadSpool.MEMORY_BYTES
+"""Bytes that connections may bring, one after another, while the disk does not answer."""
 UNWRITTEN = "a live session has no recording, as it cannot be written: %s"
 
 
@@ -30,6 +33,7 @@ class SessionRecording:
         self._spool: UploadSpool | None = spool
         self._disk_limiter, self._most, self._channels = disk_limiter, most, channels
         self._spilling: asyncio.Task[None] | None = None
+        self._unwritten = deque[tuple[bytes, SampleEncoding, int]]()
         self._encoding, self._rate = SampleEncoding.PCM16, 0
         self._rest = b""
         self._levels = bytearray()
@@ -42,26 +46,37 @@ class SessionRecording:
     async def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """Add audio of whole samples. A caller that is cancelled loses none of it. If a write
         fails, there is no recording."""
-        await self._spilled()
-        spool = self._spool
-        if spool is None:
+        if self._spool is None:
             return
-        if not self._rate:
-            self._encoding, self._rate = encoding, rate
-            spool.add(bytes(WAV_HEAD_BYTES))
-        if (encoding, rate) != (self._encoding, self._rate) or spool.size > self._most:
+        self._unwritten.append((raw, encoding, rate))
+        if sum(len(chunk) for chunk, *_ in self._unwritten) > MAX_UNWRITTEN_BYTES:
+            log.warning(UNWRITTEN, "the disk does not answer")
             self.close()
             return
-        spool.add(raw)
-        self._measure(raw)
-        if spool.pending >= UploadSpool.MEMORY_BYTES:
-            self._spilling = asyncio.ensure_future(self._disk_limiter.run(spool.spill))
+        await self._spilled()
+        self._add_unwritten()
+        if self._spool is not None and self._spool.pending >= UploadSpool.MEMORY_BYTES:
+            self._spilling = asyncio.ensure_future(self._disk_limiter.run(self._spool.spill))
             await self._spilled()
+
+    def _add_unwritten(self) -> None:
+        """Add what came while the disk was waited for, also from callers that were cancelled."""
+        while self._unwritten and (spool := self._spool) is not None:
+            raw, encoding, rate = self._unwritten.popleft()
+            if not self._rate:
+                self._encoding, self._rate = encoding, rate
+                spool.add(bytes(WAV_HEAD_BYTES))
+            if (encoding, rate) != (self._encoding, self._rate) or spool.size > self._most:
+                self.close()
+                return
+            spool.add(raw)
+            self._measure(raw)
 
     async def recording(self) -> AudioSource | None:
         """Return the recording, which the caller closes; None if it is empty, or a write failed:
         the transcript is worth more than its audio."""
         await self._spilled()
+        self._add_unwritten()
         spool, self._spool = self._spool, None
         if spool is None:
             return None
@@ -80,20 +95,21 @@ class SessionRecording:
 
     def close(self) -> None:
         """Discard the recording."""
+        self._unwritten.clear()
         if self._spool is not None:
             self._spool.close()
             self._spool = None
 
     async def _spilled(self) -> None:
         """Wait for the disk; if the caller is cancelled the write goes on."""
-        if self._spilling is None:
-            return
-        try:
-            await asyncio.shield(self._spilling)
-        except (errors.SidecarError, RuntimeError) as error:
-            log.warning(UNWRITTEN, error)
-            self.close()
-        self._spilling = None
+        while (spilling := self._spilling) is not None:
+            try:
+                await asyncio.shield(spilling)
+            except (errors.SidecarError, RuntimeError) as error:
+                log.warning(UNWRITTEN, error)
+                self.close()
+            if self._spilling is spilling:
+                self._spilling = None
 
     def _measure(self, raw: bytes) -> None:
         step = self._rate // PEAKS_PER_SECOND * self._channels

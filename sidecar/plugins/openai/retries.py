@@ -199,4 +199,4 @@ def timed_out(request: Request, waited_s: float) -> bool:
         timeout_s = float(header) if header else DEFAULT_CLIENT_TIMEOUT_S
     except ValueError:
         return False
-    return waited_s >= CLOCK_TOLERANCE * timeout_s
+    return timeout_s > 0 and waited_s >= CLOCK_TOLERANCE * timeout_s

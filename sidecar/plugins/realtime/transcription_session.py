@@ -66,11 +66,11 @@ class RealtimeConnection(ABC):
                 is_audio = command.name == client_events.AUDIO_APPEND and bool(command.value)
                 if not is_audio:
                     self._socket.count()
-                if command.name in _AUDIO_ENDS:
-                    self._samples.end()
                 if command.name in _UPDATES:
                     _warn_of_unknown_fields(command.value)
                 await self._execute(command, event_id)
+                if command.name in _AUDIO_ENDS:  # not if refused: the audio goes on
+                    self._samples.end()
             except errors.SessionOver:
                 pass  # shutting down: `send_events` sends the rest and the reason
             except errors.SidecarError as error:

@@ -77,7 +77,6 @@ class _YapConnection:
         self._model = service.live.engine.name
         self._socket, self._session = socket, session
         self._utterances = YapUtterances(live_options.BUFFER_S)
-        self._samples = live_options.WholeSamples()
 
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""
@@ -139,14 +138,13 @@ class _YapConnection:
                 await self._update(message)
             case _ if message.type == APPEND:
                 utterance = self._utterances.active(message.ids)
-                raw = self._samples.add(messages.audio_of(message.payload))
+                raw = utterance.samples.add(messages.audio_of(message.payload))
                 await self._session.send(raw)
                 utterance.bytes += len(raw)
             case "input_audio_buffer.commit":
                 self._commit(message)
             case "cancel":
                 if self._utterances.cancel(message.ids):
-                    self._samples.end()
                     self._session.cancel()
                 reason = message.payload.get("reason")
                 if not isinstance(reason, str) or not reason:
@@ -171,10 +169,8 @@ class _YapConnection:
             raise messages.bad_payload("invalid_final", "'final' has to be true or false.")
         if final:
             self._utterances.end(message.ids)
-            self._samples.end()
             self._session.commit()
         elif self._utterances.begin(message.ids):
-            self._samples.end()
             self._session.cancel()
 
     def _count(self, type: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sidecar.interfaces import live_events
+from sidecar.interfaces.live_options import WholeSamples
 from sidecar.plugins.yap.messages import YapIds, bad_payload, message_text
 from sidecar.transcripts.transcript import Notice
 from sidecar.transcripts.transcript_formats import segment_body
@@ -69,6 +70,7 @@ class YapUtterance:
 
     ids: YapIds
     bytes: int = 0
+    samples: WholeSamples = field(default_factory=WholeSamples)
     silent: bool = False
     dropped: bool = False
     shed: bool = False

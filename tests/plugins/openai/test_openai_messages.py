@@ -293,6 +293,10 @@ def request(**headers: str) -> Request:
         (2.0, {"x_stainless_retry_count": "1", "x_stainless_read_timeout": "2.0"}, True),
         (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "3"}, False),
         (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": "none"}, False),
+        *(
+            (2.0, {"x_stainless_retry_count": "1", "x_stainless_timeout": never}, False)
+            for never in ("0", "-1", "nan")
+        ),
     ],
 )
 def test_hangup_after_the_clients_timeout_counts_as_timed_out(

@@ -133,6 +133,20 @@ async def test_audio_messages_may_be_cut_within_a_sample(server: Server) -> None
     assert [loudest(text) for text in texts] == [3, 3]
 
 
+async def test_refused_commit_does_not_shift_the_audio_that_goes_on_by_a_byte(
+    server: Server,
+) -> None:
+    commit = {"type": "input_audio_buffer.commit"}
+    async with connected(server) as client:
+        await client.send({"type": "session.update", "session": NULL_VAD})
+        await client.send(appended(SPEECH[:101]), commit)  # too short, and cut within a sample
+        await client.send(appended(SPEECH[101:]), commit)
+        events = await client.until(COMPLETED)
+    refused = [event["error"]["code"] for event in events if event["type"] == "error"]
+    assert refused == ["input_audio_buffer_commit_empty"]
+    assert [loudest(event["transcript"]) for event in events if event["type"] == COMPLETED] == [3]
+
+
 async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Server) -> None:
     model = {"input_audio_transcription": {"model": "gpt-9"}}
     wrong: list[tuple[dict[str, Any], str, str | None]] = [

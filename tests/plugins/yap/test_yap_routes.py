@@ -95,6 +95,18 @@ async def test_new_request_drops_the_active_one(server: Server) -> None:
         assert all("w899" not in one["payload"]["text"] for one in done)
 
 
+async def test_half_a_sample_of_a_request_is_not_the_start_of_the_next(server: Server) -> None:
+    async with Streaming(server) as client:
+        await client.ready()
+        await client.begin("r1")
+        await client.append(b"\x07", "r1")
+        assert (await client.utterance(tone(1.0, 0.2), "r2")).split()[-1] == "w199"
+        await client.begin("r3")
+        await client.append(b"\x07", "r3")
+        await client.send("cancel", "r3")
+        assert (await client.utterance(tone(1.0, 0.2), "r4")).split()[-1] == "w199"
+
+
 async def test_cancelled_request_sends_no_more_and_the_next_is_complete(server: Server) -> None:
     async with Streaming(server) as client:
         await client.ready()

@@ -393,6 +393,7 @@ class AsyncClient:
 
         Raises:
             ValueError: it is another kind of file.
+            OSError: it cannot be read to its end.
         """
         recording, rate = opened_wave(path, options.get("channels", 1))
         with recording:
@@ -401,6 +402,9 @@ class AsyncClient:
                 try:
                     async for event in live:
                         yield event
+                    if carrying.done():
+                        with suppress(ClientError):
+                            carrying.result()
                 finally:
                     carrying.cancel()
                     await asyncio.gather(carrying, return_exceptions=True)

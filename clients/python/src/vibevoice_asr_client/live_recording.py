@@ -33,14 +33,21 @@ def opened_wave(path: Union[str, Path], channels: int = 1) -> Tuple[wave.Wave_re
 
 
 async def carry(live: AsyncLive, recording: wave.Wave_read, pace: float) -> None:
-    """All of a recording, ``pace`` seconds of it in a second (0: as fast as it goes)."""
-    rate = recording.getframerate()
+    """All of a recording, ``pace`` seconds of it in a second (0: as fast as it goes). One that
+    cannot be read any more ends the session: it would wait for the rest."""
+    rate, width = recording.getframerate(), 2 * recording.getnchannels()
     frames = max(1, round(FRAME_S * rate))
     loop = asyncio.get_running_loop()
     began, sent_s = loop.time(), 0.0
-    while piece := recording.readframes(frames):
-        await live.send(piece)
-        sent_s += len(piece) / 2 / recording.getnchannels() / rate
-        if pace:
-            await asyncio.sleep(began + sent_s / pace - loop.time())
-    await live.finish()
+    try:
+        while piece := recording.readframes(frames):
+            whole = len(piece) - len(piece) % width  # the file may be cut off in a sample
+            if whole:
+                await live.send(piece[:whole])
+            sent_s += len(piece) / width / rate
+            if pace:
+                await asyncio.sleep(began + sent_s / pace - loop.time())
+        await live.finish()
+    except (OSError, EOFError, wave.Error):
+        await live.close()
+        raise
