@@ -253,13 +253,11 @@ class SqliteWriter:
         return None
 
     def _write(self, writes: Sequence[JobWrite]) -> None:
-        for write in writes:
-            if write.deletes_job:
-                self._failed_writes.pop(write.job_id, None)
         failed_writes = [write for each in self._failed_writes.values() for write in each]
-        if self._commit([*failed_writes, *writes]) is not None:
+        due = _without_deleted_jobs([*failed_writes, *writes])
+        if self._commit(due) is not None:
             by_job: dict[str, list[JobWrite]] = {}
-            for write in [*failed_writes, *writes]:
+            for write in due:
                 by_job.setdefault(write.job_id, []).append(write)
             self._failed_writes.clear()
             for job_id, each in by_job.items():
@@ -319,6 +317,13 @@ class SqliteWriter:
             log.warning("the write-ahead log of kept jobs cannot be truncated now: %s", error)
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {usual_ms}")
+
+
+def _without_deleted_jobs(writes: Sequence[JobWrite]) -> list[JobWrite]:
+    """Return the writes without those that come before the deletion of their job: if its first
+    write failed, the others would fail for ever, and the deletion with them."""
+    deleted_at = {write.job_id: at for at, write in enumerate(writes) if write.deletes_job}
+    return [write for at, write in enumerate(writes) if at >= deleted_at.get(write.job_id, 0)]
 
 
 def _settle(done: Future[None], error: errors.SidecarError | None) -> None:

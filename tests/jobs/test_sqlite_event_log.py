@@ -439,6 +439,26 @@ async def test_deletion_that_cannot_be_written_fails_until_it_is_written(
         assert job.id.encode() not in _bytes_in(folder)
 
 
+async def test_job_deleted_because_it_could_not_be_persisted_blocks_no_other_deletion(
+    store: SqliteJobEventLog,
+) -> None:
+    added(store, owner=ANONYMOUS.owner)
+    await store.written()
+    connection = store.journal.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    refused = added(store, owner="another's" * 10_000)
+    with pytest.raises(errors.DiskFull):
+        await store.written(refused.id)
+    connection.execute("PRAGMA max_page_count = 1000000")
+    with store.writer._news:  # one batch
+        store.append(refused.id, CancelledChange())
+        store.delete(refused.id)
+    async with _owned(store) as owned:
+        assert await owned.delete_all(ANONYMOUS) == 1
+    await store.written(refused.id)
+
+
 async def test_deletion_of_killed_service_is_out_of_the_log_before_it_is_answered(
     folder: Path, store: SqliteJobEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
