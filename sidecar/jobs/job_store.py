@@ -161,13 +161,14 @@ class ClientTimeouts(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendParts:
     """What a backend is built from. ``plan`` completes the options of a job that starts;
-    ``disk_threads``: write uploads; ``service_id``: of this process."""
+    ``storage_threads``: may wait for the storage of recordings; ``service_id``: of this
+    process."""
 
     settings: Settings
     engine: JobEngine
     plan: OptionsPlanner
     metrics: JobMetrics
-    disk_threads: ThreadLimiter
+    storage_threads: ThreadLimiter
     now: clock.Clock
     service_id: str
 

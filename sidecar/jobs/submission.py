@@ -40,7 +40,8 @@ class SubmissionObserver(Protocol):
 
 
 class JobSubmissions:
-    """Submissions of recordings, for all protocols. ``disk_threads``: may wait for a disk."""
+    """Submissions of recordings, for all protocols. ``storage_threads``: may wait for the storage
+    of recordings."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class JobSubmissions:
         backend: JobBackend,
         engine: JobEngine,
         probe: AudioProbe,
-        disk_threads: ThreadLimiter,
+        storage_threads: ThreadLimiter,
         metrics: JobMetrics,
         now: clock.Clock,
         *,
@@ -57,7 +58,7 @@ class JobSubmissions:
         """``voiceprints_on_request``: a client may have the embeddings of speakers kept."""
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._recordings = backend.persistent_recordings
-        self._engine, self._probe, self._disk_threads = engine, probe, disk_threads
+        self._engine, self._probe, self._storage_threads = engine, probe, storage_threads
         self._metrics, self._now = metrics, now
         self.observer: SubmissionObserver | None = None
         """Told of each submission."""
@@ -310,7 +311,7 @@ class JobSubmissions:
     async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:
         assert self._recordings is not None
         # If the power fails, a waiting client loses its connection: a sync would only delay it.
-        return await self._recordings.store_in_thread(self._disk_threads, source, synced=kept)
+        return await self._recordings.store_in_thread(self._storage_threads, source, synced=kept)
 
     def _refuse(
         self,
@@ -327,4 +328,4 @@ class JobSubmissions:
         )
         if record is not None and self._recordings is not None and not unsure:
             delete = self._recordings.delete
-            self._deletions.spawn("discard", self._disk_threads.run(delete, record.audio))
+            self._deletions.spawn("discard", self._storage_threads.run(delete, record.audio))

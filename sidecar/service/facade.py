@@ -114,7 +114,8 @@ class Service:
         """True until the engines to preload are loaded."""
         self._background = BackgroundTaskGroup()
         self.spool_threads = ThreadLimiter("spool", MAX_CONCURRENT_SPOOLS)
-        """Threads that write uploads to disk."""
+        """Threads that write uploads to the local disk."""
+        storage_threads = ThreadLimiter("storage", MAX_CONCURRENT_SPOOLS)
         self.fleet = EngineFleet(settings, choice, live, voice)
         choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
@@ -132,7 +133,7 @@ class Service:
             engine=self._engine,
             plan=self._planned,
             metrics=self.metrics.jobs,
-            disk_threads=self.spool_threads,
+            storage_threads=storage_threads,
             now=now,
             service_id=self.instance,
         )
@@ -150,7 +151,7 @@ class Service:
             self._backend,
             self._engine,
             self._probe,
-            self.spool_threads,
+            storage_threads,
             self.metrics.jobs,
             now,
             voiceprints_on_request=self.enrolled_speakers.by_consent,
@@ -160,7 +161,7 @@ class Service:
         recordings = self._backend.persistent_recordings
         self.recordings = OwnedRecordings(self.owned, recordings)
         self.live_archive = LiveSessionArchive(
-            settings, self._backend.store, recordings, self.spool_threads, now
+            settings, self._backend.store, recordings, self.spool_threads, storage_threads, now
         )
         self.live = SessionRegistry(
             live.spec if live is not None else None,

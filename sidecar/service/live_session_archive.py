@@ -3,7 +3,9 @@
 Such a job has transcript, formats and edits like any other, without another recognition.
 """
 
+import asyncio
 import logging
+import os
 
 from sidecar import clock, errors
 from sidecar.audio.audio_decoder import AudioInfo
@@ -16,7 +18,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.persistent_recordings import SLOWEST_BYTES_S, PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.live.sessions.stereo_session import of_one_speaker
@@ -30,20 +32,26 @@ from sidecar.transcripts.transcript import (
 
 log = logging.getLogger(__name__)
 
+STORE_TIMEOUT_S = 60.0
+"""Time for a storage that does not answer: the transcript, worth more than its audio, waits."""
+
 
 class LiveSessionArchive:
     """Archive that creates jobs of live sessions and conversations. ``recordings``: store of
-    recordings, if jobs outlive the process. ``threads``: threads for blocking disk access."""
+    recordings, if jobs outlive the process. ``spool_threads``: may wait for the local disk,
+    ``storage_threads``: for that store."""
 
     def __init__(
         self,
         settings: Settings,
         store: JobStore,
         recordings: PersistentRecordings | None,
-        threads: ThreadLimiter,
+        spool_threads: ThreadLimiter,
+        storage_threads: ThreadLimiter,
         now: clock.Clock,
     ) -> None:
-        self._store, self._recordings, self._threads, self._now = store, recordings, threads, now
+        self._store, self._recordings, self._now = store, recordings, now
+        self._spool_threads, self._storage_threads = spool_threads, storage_threads
         self._max_recording_bytes = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
         self._spool_dir = settings.spool_dir
 
@@ -52,7 +60,7 @@ class LiveSessionArchive:
         if not self._max_recording_bytes:
             return None
         return SessionRecording(
-            UploadSpool(self._spool_dir), self._threads, self._max_recording_bytes, channels
+            UploadSpool(self._spool_dir), self._spool_threads, self._max_recording_bytes, channels
         )
 
     async def save_session(self, session: Session, transcript: Transcript) -> str:
@@ -103,11 +111,13 @@ class LiveSessionArchive:
         audio: RecordingRef = missing_recording_ref()
         try:
             if source is not None and self._recordings is not None:
-                audio = await self._recordings.store_in_thread(self._threads, source)
-        except errors.SidecarError as error:  # the transcript is worth more than its audio
+                size = os.fstat(source.fd).st_size
+                async with asyncio.timeout(STORE_TIMEOUT_S + size / SLOWEST_BYTES_S):
+                    audio = await self._recordings.store_in_thread(self._storage_threads, source)
+        except (errors.SidecarError, RuntimeError, TimeoutError) as error:  # or no thread started
             log.warning(
                 "the recording of a live session cannot be saved; its transcript is saved: %s",
-                error,
+                error or "the storage does not answer",
             )
         finally:
             if source is not None:

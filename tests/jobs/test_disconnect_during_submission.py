@@ -241,7 +241,7 @@ async def test_cancelled_end_of_live_session_leaves_whole_job_or_nothing(
     keeping = JobPersistence(settings)
     disk = ThreadLimiter("spool", 2)
     store = LocalJobStore(keeping.event_log, None, None)
-    talks = LiveSessionArchive(settings, store, keeping, disk, clock.wall_time)
+    talks = LiveSessionArchive(settings, store, keeping, disk, disk, clock.wall_time)
 
     async def kept() -> None:
         spool = UploadSpool(settings.spool_dir)

@@ -360,6 +360,30 @@ async def test_idle_overlong_and_abandoned_sessions_are_ended(open_service: Open
         service.live.find(ANONYMOUS, left.id)
 
 
+async def test_left_session_is_not_ended_while_it_is_saved(open_service: Open) -> None:
+    now = 0.0
+    service = await open_service(live_grace=100.0)
+    service.live.now = lambda: now
+    session = service.live.open(ANONYMOUS, LiveOptions(keep=True))
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def save(*_: object) -> str:
+        asked.set()
+        await answered.wait()
+        return "a job"
+
+    session.save = save
+    await session.send(bytes(3200))
+    session.finish()
+    await asked.wait()
+    service.live.leave(session)
+    now = 1000.0
+    service.live.check_time_limits()
+    assert not session.over
+    answered.set()
+    assert of(await story(session), Summary)[0].job == "a job"
+
+
 async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_of_the_others(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ all, in a folder and in a bucket of a real server."""
 import errno
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 from sidecar.plugins.shared_jobs.s3_storage import S3Storage
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
+from sidecar.service import live_session_archive
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.system_checks import CheckState
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, cluster_code
@@ -362,9 +364,11 @@ def test_job_record_with_recording_and_unknown_fields_survives_serialization() -
     assert parse_record(serialize_record(record)) == record
 
 
-@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull, errors.UploadsFull])
+@pytest.mark.parametrize(
+    "error", [errors.StorageUnreachable, errors.DiskFull, errors.UploadsFull, RuntimeError]
+)
 async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_stored(
-    error: type[errors.SidecarError],
+    error: type[Exception],
     keeping: JobPersistence,
     voice: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -374,10 +378,34 @@ async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_store
 
     monkeypatch.setattr(FolderStorage, "put", away)
     store, disk = LocalJobStore(keeping.event_log, None, None), ThreadLimiter("disk", 1)
-    talks = LiveSessionArchive(Settings(), store, keeping, disk, lambda: 0.0)
+    talks = LiveSessionArchive(Settings(), store, keeping, disk, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     with nothing_left_open():
         job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
     assert job.state is JobState.DONE
     assert job.transcript == said
+    assert not keeping.archive.has(job)
+
+
+async def test_transcript_of_live_session_is_kept_when_the_storage_hangs(
+    keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    store_now = FolderStorage.put
+
+    def hang(self: FolderStorage, *given: Any, **named: Any) -> None:
+        back.wait()
+        store_now(self, *given, **named)
+
+    monkeypatch.setattr(FolderStorage, "put", hang)
+    monkeypatch.setattr(live_session_archive, "STORE_TIMEOUT_S", 0.0)
+    store, disk = LocalJobStore(keeping.event_log, None, None), ThreadLimiter("disk", 1)
+    talks = LiveSessionArchive(Settings(), store, keeping, disk, disk, lambda: 0.0)
+    said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
+    try:
+        job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
+        assert (job.state, job.transcript) == (JobState.DONE, said)
+    finally:
+        back.set()
+    await disk.run(bool)  # the thread that hung has ended
     assert not keeping.archive.has(job)

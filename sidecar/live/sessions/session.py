@@ -89,6 +89,8 @@ class Session:
         """True if audio on which engines crash is skipped, and does not end the session."""
         self.recording: SessionRecording | None = None
         self.save: SaveSession | None = None
+        self.saving = False
+        """True while a job is made of it: in bounded time, so nothing ends it meanwhile."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.event_metrics = event_metrics or EventMetrics(
@@ -234,6 +236,7 @@ class Session:
         fails, send a notice."""
         if self.save is None or not (self.options.keep and self.received_s):
             return None
+        self.saving = True
         try:
             return await self.save(self, transcript)
         except errors.SidecarError as error:
@@ -241,6 +244,8 @@ class Session:
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
             self.heard(live_events.NoticeRaised(notice))
             return None
+        finally:
+            self.saving = False
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Return an iterator over all events after number ``after``, until the end.

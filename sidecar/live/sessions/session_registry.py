@@ -324,7 +324,7 @@ class SessionRegistry:
             return
         if session.options.keep and not session.over:
             session.finish(asked=False)
-            if now - session.touched < FINISH_TIMEOUT_S:
+            if now - session.touched < FINISH_TIMEOUT_S or session.saving:
                 return
         if is_gone:
             self.end(session)
