@@ -354,6 +354,18 @@ def test_audio_after_the_first_turn_of_a_single_turn_session_is_dropped() -> Non
     assert table.recognizer.audio.end - table.recognizer.audio.start <= 2 * FRAME_SAMPLES
 
 
+def test_commit_behind_the_end_of_a_single_turn_session_costs_no_words() -> None:
+    table = Table(LiveOptions(turns=TurnControl.ONE))
+    table.speak(1.0, 0.7)
+    task = table.begun()
+    table.sound(0.1, 0.0)
+    table.recognizer.push(LiveOrder.COMMIT, table.now)
+    table.take(table.recognizer.follow())
+    table.end(task, "some words")
+    assert [one.text for one in table.of(TurnEnded)] == ["some words"]
+    assert [one.transcript.text for one in table.of(Summary)] == ["some words"]
+
+
 def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
@@ -432,14 +444,14 @@ def test_any_order_of_recognition_and_commands_gives_complete_and_consistent_eve
     hearing = table.recognizer
     for _ in range(chance.randrange(5, 60)):
         match chance.randrange(8):
-            case 0 | 1 | 2 if not hearing.finishing:
+            case 0 | 1 | 2 if not hearing.over:
                 table.sound(chance.random() * 1.5, chance.choice((0.0, 0.2, 0.6, 0.9)))
             case 3 | 4 if len(table.going) < 3:
                 table.begin()
             case 5 | 6 if table.going:
                 said = " ".join("abc"[: chance.randrange(4)])
                 table.end(chance.choice(table.going), chance.choice((said, said, None)))
-            case 7 if not hearing.finishing:
+            case 7 if not hearing.over:
                 table.take(
                     chance.choice((lambda: hearing.commit(0.0), hearing.cancel))()
                     if chance.random() < 0.5

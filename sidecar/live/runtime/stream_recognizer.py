@@ -288,7 +288,9 @@ class StreamRecognizer:
         self.orders.popleft()
 
     def commit(self, now: float) -> Iterator[live_events.LiveEvent]:
-        """End the turn here."""
+        """End the turn here; behind the end of the audio there is none."""
+        if self.finishing:
+            return
         at = self._end_of_audio()
         for event in self._endpointer.stop("commit", at):
             yield from self._handle_endpoint(event, now)
