@@ -144,9 +144,10 @@ def _sqlite_error_name(error: sqlite3.Error) -> int | None:
 
 
 def quarantine_journal(folder: Path) -> str:
-    """Rename the file and the uploads, with the time."""
+    """Rename the uploads and the file, with the time. If that ends between them, the next start
+    must still find the damaged file: with a new one it would delete the uploads."""
     mark = f"{BROKEN_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
-    for name in (JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm", UPLOADS_FOLDER):
+    for name in (UPLOADS_FOLDER, JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm"):
         with suppress(FileNotFoundError):
             (folder / name).rename(folder / f"{name}{mark}")
     return f"{JOURNAL_FILE}{mark}"

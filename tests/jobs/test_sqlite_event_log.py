@@ -2,6 +2,7 @@
 is in it."""
 
 import asyncio
+import errno
 import json
 import random
 import shutil
@@ -256,6 +257,33 @@ def test_broken_journal_is_set_aside_with_its_recordings_and_logged_and_log_open
             b"sound"
         ]
         assert aside.name in caplog.text
+
+
+@pytest.mark.parametrize("kept", [UPLOADS_FOLDER, JOURNAL_FILE])
+def test_broken_journal_that_is_set_aside_in_part_keeps_recordings_at_next_starts(
+    folder: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill before one of its parts is renamed, or an error, as of a mount point."""
+    settings = Settings(keep_jobs=True, data_dir=folder.parent, journal_key=KEY)
+    (folder / UPLOADS_FOLDER).mkdir(parents=True)
+    (folder / UPLOADS_FOLDER / "recording").write_bytes(b"sound")
+    (folder / JOURNAL_FILE).write_bytes(b"not a database at all" * 1000)
+    rename = Path.rename
+
+    def rename_others(path: Path, to: Path) -> Path:
+        if path.name == kept:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        return rename(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_others)
+        for _ in range(2):
+            with pytest.raises(errors.SettingsInvalid, match="left unchanged"):
+                JobPersistence(settings)
+    with closing(JobPersistence(settings)) as keeping:
+        assert keeping.event_log.all() == []
+    assert len(broken_files(folder)) == 1
+    assert [path.read_bytes() for path in folder.rglob("recording")] == [b"sound"]
 
 
 @pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
