@@ -125,7 +125,7 @@ class S3Client:
             try:
                 answer = dict(getattr(self._client, call)(**what))
             except ClientError as error:
-                raise _response_error(error.response) from None
+                raise _response_error(call, error.response) from None
             except (BotoCoreError, OSError) as error:
                 raise S3Unavailable(type(error).__name__) from None
             if "Body" not in answer:
@@ -142,13 +142,14 @@ class S3Client:
         return answer
 
 
-def _response_error(response: Mapping[str, Any]) -> Exception:
+def _response_error(call: str, response: Mapping[str, Any]) -> Exception:
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code == "NoSuchKey" or (code == "404" and status == 404):
+    if code == "NoSuchKey" or (call == "head_object" and status == 404):  # HEAD has no body
         return FileNotFoundError("there is no such object")
-    if status >= 500 and status != 507:
-        return S3Unavailable(code)
+    # a proxy answers 404, without a code of S3, while the server behind it restarts
+    if (status >= 500 and status != 507) or (status == 404 and code in ("", "404")):
+        return S3Unavailable(code or str(status))
     return S3Refused(code, status)
 
 
@@ -263,8 +264,11 @@ class S3Storage:
             try:
                 return int(self._ask("head_object", Key=key)["ContentLength"])
             except FileNotFoundError:
-                # HEAD has no body that says whether the object or the bucket is missing
-                self._ask("list_objects_v2", Prefix=key, MaxKeys=1)
+                # HEAD has no body that says whether the object, the bucket or the server is missing
+                page = self._ask("list_objects_v2", Prefix=key, MaxKeys=1)
+                for one in page.get("Contents", ()):
+                    if one["Key"] == key:
+                        return int(one["Size"])
                 raise
 
     def delete(self, name: str) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_file_server import FileHost
 from job_event_histories import submitted
 from object_storage import BUCKET, READER, SECRET, Given, ObjectStorage, keys
 from postgres import KEY
@@ -35,6 +37,7 @@ from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3Storage
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.system_checks import CheckState
+from sidecar.storage.encryption import Cipher
 from sidecar.storage.recording_storage import FolderStorage
 
 Settings = settings_class()
@@ -144,6 +147,61 @@ def test_missing_bucket_is_not_reported_as_missing_recording(opened: S3Storage) 
         for storage, error in ((opened, FileNotFoundError), (missing, errors.StorageUnreachable)):
             with pytest.raises(error):
                 storage.open("recording")
+
+
+class ProxyWithoutServer(FileHost):
+    """What a reverse proxy answers while the server behind it restarts."""
+
+    heads = True
+    body = b""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """There is nothing here."""
+        self.head(request, 404, len(self.body), {"Content-Type": "text/html"})
+        if request.command != "HEAD":
+            request.wfile.write(self.body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"404 page not found\n", b"<html><body>404</body></html>", b"<html><br></html>"],
+    ids=["empty", "text", "xhtml", "html"],
+)
+def test_404_of_a_proxy_is_storage_unreachable_and_not_a_missing_recording(
+    body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    record = replace(submitted(durable=True), audio=StoredRecordingRef("a", "0" * 64, 9, "bucket"))
+    with ProxyWithoutServer() as proxy:
+        proxy.body = body
+        storage = S3Storage(S3Client(proxy.url), BUCKET, "asr/")
+        kept = PersistentRecordings(Settings(), storage, Cipher(KEY, bytes(16)), shared=True)
+        for call in (lambda: kept.open(record), lambda: storage.delete_now("a"), storage.ages):
+            with pytest.raises(errors.StorageUnreachable):
+                call()
+        with pytest.raises(errors.StorageUnreachable):
+            storage.range("a", 0, 1)
+        with pytest.raises(errors.SettingsInvalid, match="does not answer"):
+            check_storage(storage, 0.0)
+
+
+def test_object_that_only_a_proxy_called_missing_is_opened(
+    opened: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.put("whole", [b"a recording"])
+    opened.put("whole-2", [b"another"])
+    ask = S3Client.ask
+
+    def head_by_proxy(self: S3Client, call: str, **what: Any) -> Any:
+        if call == "head_object":
+            raise FileNotFoundError("as a 404 without a body is taken")
+        return ask(self, call, **what)
+
+    monkeypatch.setattr(S3Client, "ask", head_by_proxy)
+    assert [*opened.read("whole")] == [b"a recording"]
+    with pytest.raises(FileNotFoundError):
+        opened.open("whole-")
 
 
 def test_foreign_objects_in_bucket_are_not_listed(
