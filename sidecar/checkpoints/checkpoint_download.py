@@ -23,9 +23,10 @@ from sidecar import errors
 from sidecar.checkpoints import checkpoint, resumable_download
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
 from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
+from sidecar.limit_overrides import limit
 from sidecar.version import __version__
 
-HUB_TIMEOUT_S = 10.0
+HUB_TIMEOUT_S = limit("hub_timeout_s", 10.0)
 """Timeout of connecting and of each read; the default of huggingface_hub."""
 _NO_ROOM = "Free some space, or name a folder on another disk: vibevoice-asr pull NAME --to DIR"
 

@@ -36,7 +36,13 @@ class Shell(Terminal):
 
     def __init__(self, home: Path, hub: Hub) -> None:
         home.mkdir()
-        super().__init__(home, HF_ENDPOINT=hub.url, NO_PROXY="127.0.0.1,localhost")
+        patient = json.dumps({"hub_timeout_s": PATIENCE_S})  # a stall is the test's, not the load's
+        super().__init__(
+            home,
+            HF_ENDPOINT=hub.url,
+            NO_PROXY="127.0.0.1,localhost",
+            VIBEVOICE_TEST_LIMITS=patient,
+        )
         (name,) = hub.repos
         self.cache = home / "huggingface" / "hub"
         self.repository = cache_folder(name, self.cache)
