@@ -175,8 +175,22 @@ class EndpointingOptions:
                 f"pre_roll_s ({self.pre_roll_s:g}), {name} ({getattr(self, name):g}) and 0.128 s"
             )
 
+    def with_threshold(self, threshold: float) -> Self:
+        """Return the options with another ``threshold``. Speech lasts until 0.15 below it, or until
+        0.7 of a low one: no probability is below 0, so silence would end nothing there.
 
-QUIET_SPEECH = EndpointingOptions(threshold=0.1, neg_threshold=0.07)
+        Raises:
+            ValueError: it is out of range.
+        """
+        return replace(
+            self,
+            threshold=threshold,
+            neg_threshold=max(threshold - 0.15, 0.7 * threshold),
+            sure_threshold=max(self.sure_threshold, threshold),
+        )
+
+
+QUIET_SPEECH = EndpointingOptions().with_threshold(0.1)
 """Endpointing for a client that ends its turns itself, and sends speech alone: so quiet speech is
 recognized, too. Silence and noise stay below; with 0 the recognizer invents words for them."""
 ALL_AUDIO = EndpointingOptions(threshold=0.0, neg_threshold=0.0, min_speech_s=0.0)

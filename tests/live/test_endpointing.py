@@ -165,6 +165,16 @@ def test_changed_settings_apply_to_the_next_utterance() -> None:
     assert endpointer.speaking
 
 
+@given(st.floats(0, 1, exclude_min=True))
+def test_silence_ends_an_utterance_at_every_threshold_above_zero(threshold: float) -> None:
+    by = EXACT.with_threshold(threshold)
+    assert told(Endpointer(by), (threshold, 10), (0.0, 16))[-1] == UtteranceEnded(
+        frames(10), "silence"
+    )
+    assert told(Endpointer(EXACT.with_threshold(0)), (0.0, 100)) == [UtteranceBegan(0)]
+    assert EXACT.with_threshold(EXACT.threshold) == EXACT
+
+
 @pytest.mark.parametrize(
     ("field", "values"),
     [

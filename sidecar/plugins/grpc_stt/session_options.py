@@ -23,8 +23,6 @@ PROFILES = {
 API_KEY_NAMES = ("x-api-key", "api-key", "api_key")
 """Names of a key beside `authorization`: all as metadata, the last two also as attributes."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
-HYSTERESIS = 0.15
-"""Hysteresis of the threshold: speech continues down to this much below it."""
 LONGEST_ID = 256
 MOST_ATTRIBUTES = 64 << 10
 """Maximum characters of all attributes together: they are returned to the client."""
@@ -121,12 +119,7 @@ def _endpointing(
     silence_s = grpc_settings.grpc_silence if request.vad_silence <= 0 else request.vad_silence
     if silence_s not in limits["silence_s"]:
         raise codes.GrpcOptionInvalid(f"vad_silence must be {limits['silence_s']} s")
-    return EndpointingOptions(
-        threshold=threshold,
-        neg_threshold=max(0.0, threshold - HYSTERESIS),
-        sure_threshold=max(EndpointingOptions().sure_threshold, threshold),
-        silence_s=silence_s,
-    )
+    return EndpointingOptions(silence_s=silence_s).with_threshold(threshold)
 
 
 def _profile(request: stt_pb2.SessionRequest, default: str) -> str:

@@ -126,14 +126,8 @@ class RealtimeTurnDetection:
         """Return the endpointing options; ``default_options`` has the other values."""
         if self.kind is RealtimeVadType.SEMANTIC:
             return default_options
-        below = default_options.threshold - default_options.neg_threshold
-        return replace(
-            default_options,
-            threshold=self.threshold,
-            neg_threshold=max(0.0, self.threshold - below),
-            sure_threshold=max(default_options.sure_threshold, self.threshold),
-            pre_roll_s=self.padding_ms / 1000,
-        )
+        options = default_options.with_threshold(self.threshold)
+        return replace(options, pre_roll_s=self.padding_ms / 1000)
 
     def view(self) -> dict[str, Any]:
         """Return it in the format of transcription sessions."""

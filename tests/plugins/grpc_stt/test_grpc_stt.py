@@ -30,8 +30,10 @@ from service_process import (
 )
 
 from sidecar import errors
+from sidecar.engines.scripted_engine import SPEC
 from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.plugins.grpc_stt.session_options import session_options
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_listeners
 
@@ -157,6 +159,14 @@ def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped(clie
         "slow",
     )
     assert said.finals[-1].end_sec == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
+def test_speech_ends_below_every_vad_threshold(threshold: float) -> None:
+    request = stt_pb2.SessionRequest(session_id="s", vad_threshold=threshold)
+    found = session_options(request, SPEC, load_settings()).options.endpointing
+    assert found.threshold == threshold
+    assert 0 < found.neg_threshold < threshold <= found.sure_threshold
 
 
 def test_vad_threshold_override_zero_differs_from_the_default(client: Client) -> None:

@@ -206,6 +206,14 @@ def test_session_update_changes_only_the_given_fields() -> None:
     assert updated_transcription(off, on, SPEC).detection == RealtimeTurnDetection(silence_ms=300)
 
 
+@pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
+def test_speech_ends_below_every_threshold_of_a_turn_detection(threshold: float) -> None:
+    given = {"turn_detection": {"threshold": threshold}}
+    found = updated_transcription(USUAL, given, SPEC).options(LiveOptions()).endpointing
+    assert found.threshold == threshold
+    assert 0 < found.neg_threshold < threshold <= found.sure_threshold
+
+
 def test_diarize_model_turns_on_diarization() -> None:
     found = updated_transcription(USUAL, transcribes(model="gpt-4o-transcribe-diarize"), SPEC)
     assert found.options(LiveOptions()).diarize
