@@ -25,6 +25,8 @@ ADAPTER_FILE = "adapter_config.json"
 WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 PULL_NOTE_FILE = "pulled.json"
 """Note in a folder that `pull --to` filled: repository, revision and commit."""
+UPDATE_MARK_FILE = "pull-unfinished"
+"""Mark in such a folder while its files are replaced by those of another commit."""
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -57,7 +59,16 @@ class ModelCheckpoint:
 
     @classmethod
     def of(cls, folder: Path, config: dict[str, Any], weights: tuple[Path, ...]) -> Self:
-        """Return the checkpoint of a folder after the check of its files."""
+        """Return the checkpoint of a folder after the check of its files.
+
+        Raises:
+            errors.CheckpointIncomplete: they are of two commits.
+        """
+        if (folder / UPDATE_MARK_FILE).exists():
+            raise errors.CheckpointIncomplete(
+                f"{folder} has files of two commits, as a download was interrupted.",
+                hint="Repeat that download: vibevoice-asr pull NAME --to FOLDER.",
+            )
         size = sum(file.stat().st_size for file in weights)
         cached = folder.parent.name == "snapshots"
         revision = folder.name if cached else pulled_commit(folder)
@@ -85,15 +96,30 @@ def is_commit(text: str) -> bool:
 
 def pulled_commit(folder: Path, repository: str | None = None) -> str | None:
     """Return the commit in the note of `pull` (for ``repository``, if given), or `None`."""
+    note = _pull_note(folder)
+    return note.get("commit") if repository in (None, note.get("repository")) else None
+
+
+def _pull_note(folder: Path) -> dict[str, str]:
+    """Return the note of `pull` in a folder, empty if there is none or it cannot be read."""
     try:
         with (folder / PULL_NOTE_FILE).open("rb") as file:
             note = json.loads(file.read(_MAX_NOTE_BYTES))
-        commit = note["commit"]
-        if repository in (None, note["repository"]) and is_commit(commit):
-            return str(commit)
+        if is_commit(note["commit"]):
+            return {name: str(note[name]) for name in ("repository", "revision", "commit")}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         pass
-    return None
+    return {}
+
+
+def may_be(folder: Path, repository: str, revision: str | None) -> bool:
+    """Return whether a folder may have this repository at this revision (None: at any): if `pull`
+    filled it with something else, its note says so."""
+    note = _pull_note(folder)
+    known = {note.get("revision"), note.get("commit")}
+    return not note or (
+        note.get("repository") == repository and (revision is None or revision in known)
+    )
 
 
 def read_checkpoint(folder: Path) -> ModelCheckpoint:

@@ -54,7 +54,8 @@ def pull_checkpoint(
     cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
     to = to and to.expanduser().absolute()
     if huggingface_hub.is_offline_mode():
-        return _pull_offline(repo, to or _cached_folder(cache, revision, layout), progress, layout)
+        folder = to or _cached_folder(cache, revision, layout)
+        return _pull_offline(repo, revision, folder, progress, layout)
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = checkpoint.pulled_commit(to, repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, progress, layout)
@@ -89,9 +90,11 @@ def fetch_snapshot(
     missing = [file for file in snapshot.files if place.found(file) is None]
     resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
     with resumable_download.locked(place):
-        place.begin()
+        names = {file.name for file in snapshot.files}
+        place.begin(lambda name: name not in names and layout.is_chosen_by_name(name))
         download = resumable_download.RunningDownload(place, progress)
         _fetch_all(snapshot, read, download, layout)
+        place.settle()
         pulled = layout.read(place.folder)
         place.finish(revision)
     progress.notice(f"{repo} at commit {snapshot.commit}")
@@ -168,10 +171,16 @@ def _cached_folder(cache: Path, revision: str | None, layout: CheckpointLayout) 
 
 
 def _pull_offline(
-    repo: str, folder: Path, progress: resumable_download.DownloadProgress, layout: CheckpointLayout
+    repo: str,
+    revision: str | None,
+    folder: Path,
+    progress: resumable_download.DownloadProgress,
+    layout: CheckpointLayout,
 ) -> checkpoint.ModelCheckpoint:
     try:
         found = layout.find(folder)
+        if not checkpoint.may_be(folder, repo, revision):
+            raise errors.CheckpointNotFound
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(
             f"HF_HUB_OFFLINE is set, and {repo} is not complete on this machine.",
@@ -217,7 +226,8 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
-            if "/" not in sibling.rfilename and layout.fetched(sibling.rfilename)
+            if resumable_download.is_plain_name(sibling.rfilename)
+            and layout.fetched(sibling.rfilename)
         )
         if not is_commit(info.sha or ""):
             raise ValueError(f"no commit: {info.sha!r}")

@@ -308,6 +308,10 @@ class CheckpointLayout:
     read: Callable[[Path], checkpoint.ModelCheckpoint]
     find: Callable[[Path], checkpoint.ModelCheckpoint]
 
+    def is_chosen_by_name(self, name: str) -> bool:
+        """Return whether a file is loaded because it is there, in place of others."""
+        return self.is_large(name) or name in (checkpoint.WEIGHTS_INDEX_FILE, *VOCABULARIES)
+
 
 TRANSFORMERS_LAYOUT = CheckpointLayout(
     "vibevoice",

@@ -18,7 +18,12 @@ from typing import Any, BinaryIO, TypeVar
 from filelock import FileLock, Timeout
 
 from sidecar import errors, files
-from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, is_revision, pulled_commit
+from sidecar.checkpoints.checkpoint import (
+    PULL_NOTE_FILE,
+    UPDATE_MARK_FILE,
+    is_revision,
+    pulled_commit,
+)
 
 GIT, SHA256, MD5, SIZE = "git", "sha256", "md5", "size"
 _DIGEST_CHARS = {GIT: 40, SHA256: 64, MD5: 32, SIZE: 0}
@@ -59,8 +64,7 @@ class HubFile:
 
     def __post_init__(self) -> None:
         # Names and digests become local paths: a server's answer must not leave the folder.
-        parts = self.name.split("/")
-        if self.size < 0 or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
+        if self.size < 0 or not all(map(is_plain_name, self.name.split("/"))):
             raise ValueError(f"no file to be fetched: {self.name!r}")
         whole = len(self.digest) == _DIGEST_CHARS[self.kind]
         if not (whole and re.fullmatch("[0-9a-f]*", self.digest)):
@@ -80,6 +84,11 @@ class HubFile:
         elif self.kind == GIT:
             sums[GIT] = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
         return sums
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a name may become that of a local file."""
+    return re.fullmatch(r"\w[\w.-]*", name) is not None
 
 
 class DownloadDestination:
@@ -114,8 +123,12 @@ class DownloadDestination:
         """Delete a file."""
         self.path(file).unlink(missing_ok=True)
 
-    def begin(self) -> None:
-        """Delete the note that another commit is complete."""
+    def begin(self, is_stale: Callable[[str], bool]) -> None:
+        """Prepare for another commit: delete the note that the one before is complete, and its
+        files that would be loaded in place of those to come (``is_stale``, by name)."""
+
+    def settle(self) -> None:
+        """Record that all files are those of one commit."""
 
     def finish(self, revision: str) -> None:
         """Record that all files are complete."""
@@ -128,10 +141,20 @@ class FolderDestination(DownloadDestination):
         super().__init__(folder)
         self._repository, self._commit = repository, commit
 
-    def begin(self) -> None:
-        """Delete the note of another commit before its files are replaced."""
+    def begin(self, is_stale: Callable[[str], bool]) -> None:
+        """As `DownloadDestination.begin`. The folder cannot be loaded until `settle`."""
+        mark = self.folder / UPDATE_MARK_FILE
         if pulled_commit(self.folder) not in (None, self._commit):
+            mark.touch()
             (self.folder / PULL_NOTE_FILE).unlink()
+        if mark.exists():
+            for file in self.folder.iterdir():
+                if is_stale(file.name):
+                    file.unlink()
+
+    def settle(self) -> None:
+        """As `DownloadDestination.settle`."""
+        (self.folder / UPDATE_MARK_FILE).unlink(missing_ok=True)
 
     def finish(self, revision: str) -> None:
         """Write the note with the commit, and delete the lock file."""

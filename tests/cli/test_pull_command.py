@@ -23,6 +23,7 @@ from service_process import PATIENCE_S, Server, free_port, run_command, wait_unt
 from sidecar import engines, errors
 from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, cache_folder, read_checkpoint
 from sidecar.checkpoints.model_repositories import STREAMING_REPOSITORIES, VIBEVOICE_REPOSITORY
+from sidecar.checkpoints.resumable_download import FolderDestination
 from sidecar.cli import pull
 from sidecar.config.settings import Settings
 
@@ -287,6 +288,48 @@ def test_folder_with_files_of_two_commits_names_no_commit(shell, hub):
     assert not (shell.home / "models" / PULL_NOTE_FILE).exists()
     hub.alter = set()
     assert shell.pull("--to", "models").stderr.endswith(said_at(NEWER))
+
+
+def test_other_layout_of_weights_replaces_the_one_before_and_a_half_update_is_not_loaded(
+    shell, hub, tmp_path
+):
+    old = write_checkpoint(tmp_path / "old")
+    note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
+    (old / PULL_NOTE_FILE).write_text(json.dumps(note))
+    single = old / "model.safetensors"
+    (old / SHARDS[0]).rename(single)
+    place = FolderDestination(old, VIBEVOICE_REPOSITORY, NEWER)
+    place.begin(lambda name: name == single.name)
+    assert not single.exists(), "it would be loaded in place of those to come"
+    shutil.copy(hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[0], old)
+    with pytest.raises(errors.CheckpointIncomplete, match="two commits"):
+        read_checkpoint(old)
+    FolderDestination(old, VIBEVOICE_REPOSITORY, NEWER).settle()
+    assert read_checkpoint(old).revision is None
+    hub.commit = NEWER
+    assert shell.pull("--to", old, "--revision", "main").returncode == 0
+    assert read_checkpoint(old).revision == NEWER
+
+
+def test_files_whose_names_are_no_model_files_are_not_fetched(shell, hub):
+    strange = ["requirements (1).txt", ".eslintrc.json", "a+b.json"]
+    for name in strange:
+        (hub.repos[VIBEVOICE_REPOSITORY] / name).write_text("{}")
+    run = shell.pull()
+    assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n")
+    assert not [name for name in strange if (shell.folder / name).exists()]
+
+
+def test_offline_pull_of_another_commit_or_repository_is_refused(shell, hub, tmp_path):
+    folder = write_checkpoint(tmp_path / "models")
+    note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
+    (folder / PULL_NOTE_FILE).write_text(json.dumps(note))
+
+    def offline(*words: str) -> int:
+        return shell.pull(*words, "--to", folder, HF_HUB_OFFLINE="1").returncode
+
+    assert [offline("vibevoice"), offline(f"vibevoice@{COMMIT}")] == [0, 0]
+    assert [offline(f"vibevoice@{NEWER}"), offline("somebody/else")] == [69, 69]
 
 
 @pytest.mark.slow
