@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from sidecar.interfaces.live_events import InputProcessed, TurnDropped, TurnEnded
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
-from sidecar.live.sessions.input_log import InputChunk, InputItem, InputLog, InputLogTotals
+from sidecar.live.sessions.input_log import (
+    JOINED_BYTES,
+    InputChunk,
+    InputItem,
+    InputLog,
+    InputLogTotals,
+)
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 
@@ -78,7 +84,8 @@ def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
 
 @given(seed=st.integers(0, 2**32))
 def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(seed: int) -> None:
-    """An engine answers in order; it dies at any time, and another begins anew."""
+    """An engine answers in order; it dies at any time, and another begins anew. What it needs no
+    more ends before what it has answered, as an utterance begins before its first word."""
     chance = random.Random(seed)
     sound = kept()
     asked = answered = forgotten = dropped = done = 0
@@ -98,12 +105,13 @@ def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(see
                 if item is LiveOrder.COMMIT:
                     done += 1
                     answered += 1
-                    sound.settle(sound.settled, done)
+                    sound.answered(done)
                 elif item is LiveOrder.CANCEL:
                     dropped += 1
                     sound.dropped()
                 else:
-                    sound.settle(item.at + item.seconds, done)
+                    needed_s = chance.choice((0.0, 0.001, 0.02))
+                    sound.settle(max(sound.settled, item.at + item.seconds - needed_s), done)
             case 4 if chance.random() < 0.3:
                 sound.rewind()
                 pending, done = [], 0
@@ -119,7 +127,31 @@ def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(see
     assert [one.at for one in chunks[1:]] == pytest.approx(ends[:-1]), "none is left out"
     assert [sound.settled, *ends][-1] == pytest.approx(sound.at), "to the last of it"
     settled = sound.bytes - sum(len(one.raw) for one in chunks)
-    assert 0 <= settled < 2 * 99, "beside that, what is settled of the first"
+    assert 0 <= settled < JOINED_BYTES, "beside that, what is settled of the first"
+
+
+@pytest.mark.parametrize("settled", [0.8, 1.0 - 256 / 16_000, 1.0])
+async def test_answered_commit_is_not_replayed_with_the_audio_before_it_that_is_not_settled(
+    settled: float,
+) -> None:
+    """An utterance begins before its first word, and a frame ends before the commit."""
+    session = begun()
+    await session.send(SECOND)
+    session.commit()
+    assert told_to(session) == ["InputChunk", "commit"]
+    session.heard(TurnEnded(0, 0.0, 1.0, "words", committed=True))
+    session.heard(InputProcessed(1.0, settled, 1))
+    await session.send(SECOND)
+    for _ in range(2):
+        session.begins_anew()
+        assert session.input_log.lead == pytest.approx(settled)
+        assert set(told_to(session)) == {"InputChunk"}
+    session.commit()
+    session.begins_anew()
+    assert told_to(session)[-1] == "commit"
+    session.heard(TurnEnded(1, 1.0, 2.0, "more words", committed=True))
+    session.lose()
+    assert [one.committed for one in ends(session)] == [True, True, False]
 
 
 def test_settled_audio_that_the_next_engine_needs_is_kept_and_replayed_first() -> None:
@@ -222,6 +254,10 @@ def begun() -> Session:
 
 def dropped(session: Session) -> list[int]:
     return [one.event.turn for one in session.event_log.kept if isinstance(one.event, TurnDropped)]
+
+
+def ends(session: Session) -> list[TurnEnded]:
+    return [one.event for one in session.event_log.kept if isinstance(one.event, TurnEnded)]
 
 
 def told_to(session: Session) -> list[str]:

@@ -213,34 +213,30 @@ class InputLog:
         self._ahead = deque(self._past)
 
     def answered(self, commits: int) -> None:
-        """Drop as many commits as were answered since `rewind`, and the settled audio before them;
-        wanted audio stays."""
-        self._settle(self.settled, self._before + commits)
+        """Drop as many commits as were answered since `rewind`. Audio before them that is not
+        settled stays: the next utterance may begin in it."""
+        while self._answered < self._before + commits and LiveOrder.COMMIT in self._items:
+            self._items.remove(LiveOrder.COMMIT)
+            self._answered += 1
+            self._taken, self._had = max(0, self._taken - 1), max(0, self._had - 1)
 
     def settle(self, before: float, commits: int, wanted: float | None = None) -> None:
         """Drop the audio before a time, and as many commits as were answered since `rewind`. Audio
-        before an unanswered commit stays, as the commit is about it. Audio from ``wanted`` on is
-        kept for an engine that takes over."""
-        answered = self._before + commits
+        behind an order that was not answered stays, in its place. Audio from ``wanted`` on is kept
+        for an engine that takes over."""
+        self.answered(commits)
         self.settled = max(self.settled, before)
-        self._settle(before, answered)
-        self._let_go(self.settled if wanted is None else min(wanted, self.settled))
-
-    def _settle(self, before: float, answered: int) -> None:
-        while self._taken:
+        while self._taken and not isinstance(self._items[0], LiveOrder):
             oldest = self._items[0]
-            if isinstance(oldest, InputChunk):
-                if oldest.at + oldest.seconds > before + SAME_TIME_S:
-                    return
-                self._past.append(oldest)
-            elif isinstance(oldest, LiveOptions):
+            if isinstance(oldest, LiveOptions):
                 self.options = oldest
-            elif oldest is LiveOrder.CANCEL or self._answered >= answered:
-                return
+            elif oldest.at + oldest.seconds > before + SAME_TIME_S:
+                break
             else:
-                self._answered += 1
+                self._past.append(oldest)
             self._items.popleft()
             self._taken, self._had = self._taken - 1, self._had - 1
+        self._let_go(self.settled if wanted is None else min(wanted, self.settled))
 
     def _drop(self, item: InputItem) -> None:
         """Account for an item that no engine will need."""
