@@ -307,3 +307,21 @@ async def test_cancel_does_not_overtake_an_earlier_commit() -> None:
     session.heard(TurnDropped(1, 0.05))
     session.begins_anew()
     assert told_to(session) == everything[3:]
+
+
+@pytest.mark.parametrize("taken_again", [0, 1, 2])
+async def test_cancel_after_an_engine_crash_keeps_the_audio_of_the_turns_before(
+    taken_again: int,
+) -> None:
+    """The engine that died had ended the first turn, whose words it had not sent."""
+    session = begun()
+    for _ in range(3):
+        await session.send(b"12" * 16_000)
+    assert told_to(session) == ["InputChunk"] * 3
+    session.begins_anew()
+    for _ in range(taken_again):
+        session.input_log.take()
+    await session.send(b"12" * 16_000)
+    session.cancel()
+    expected = ["InputChunk"] * (3 - taken_again) + ["cancel", "silence"]
+    assert told_to(session) == expected

@@ -161,11 +161,11 @@ class InputLog:
             self._had -= oldest < self._had
 
     def cancel(self) -> None:
-        """Discard the open turn; turns that ended before stay. Its audio that no engine has taken
-        becomes silence, as audio is the clock."""
+        """Discard the open turn; turns that ended before stay. Its audio that no engine has had
+        becomes silence, as audio is the clock; where turns end in the rest, an engine decides."""
         items = list(self._items)
         ends = [at + 1 for at, one in enumerate(items) if isinstance(one, LiveOrder)]
-        place = max([self._taken, *ends])
+        place = max([self._had, *ends])
         quiet = (
             replace(one, raw=bytes(len(one.raw))) if isinstance(one, InputChunk) else one
             for one in items[place:]
