@@ -33,10 +33,11 @@ from sidecar.interfaces.live_options import LIVE_RATE, WholeSamples
 from sidecar.transcripts.transcript_formats import FORMATS
 
 ENDINGS = (
-    ".3gp", ".aac", ".ac3", ".aif", ".aiff", ".amr", ".ape", ".au", ".avi", ".awb", ".caf", ".dss",
-    ".dts", ".eac3", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov",
-    ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg", ".opus", ".qta", ".tta",
-    ".voc", ".w64", ".wav", ".weba", ".webm", ".wma", ".wmv", ".wv",
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".au", ".avi", ".awb", ".bwf",
+    ".caf", ".dss", ".dts", ".eac3", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka",
+    ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".oga", ".ogg",
+    ".opus", ".qta", ".rf64", ".tta", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma",
+    ".wmv", ".wv",
 )  # fmt: skip
 """Suffixes of recordings in a folder; a file that is named itself is judged by its content."""
 TRANSCRIPT_ENDINGS = frozenset({*FORMATS, "txt"})

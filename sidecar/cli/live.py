@@ -272,6 +272,8 @@ def run(options: LiveCommandOptions) -> int:
             "--keep requires a running service: the one that this command starts ends with it.",
             hint="Name a running service with --server.",
         )
+    if options.output is not None:
+        output.check_writable(options.output)
     return asyncio.run(_run(options, channels))
 
 
@@ -299,7 +301,11 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
     if options.output is not None:
         if options.format == "text":
             text = [transcript_formats.render_transcript(transcript, "text", name)]
-        output.write_atomically(options.output, "".join(text))
+        try:
+            output.write_atomically(options.output, "".join(text))
+        except OSError:
+            output.print_text("".join(text))  # nobody says it all again
+            raise
     for notice in transcript.notices:
         output.print_error_line(notice.message)
     if wrong is not None:

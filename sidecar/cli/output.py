@@ -238,12 +238,28 @@ def write_atomically(path: Path, text: str) -> None:
         half.replace(path)
 
 
+def check_writable(path: Path) -> None:
+    """Check that the file could be written, before long work for it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _written_beside(path, ""):
+        pass
+
+
 @contextmanager
 def _written_beside(path: Path, text: str) -> Iterator[Path]:
     """Write ``text`` to a file in the same folder; it is deleted unless it has been moved."""
     half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
-        half.write_bytes(encode_text(text))
+        try:
+            half.write_bytes(encode_text(text))
+        except OSError as error:
+            error.filename = str(path)  # not a name that nobody gave
+            raise
         yield half
     finally:
         half.unlink(missing_ok=True)

@@ -131,6 +131,33 @@ def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Ser
     assert "Traceback" not in complained
 
 
+def test_output_that_cannot_be_written_is_an_error_before_the_session(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "none" / "talk.srt"
+    process = live("-", "-o", path, "--server", server.url)  # it reads no audio at all
+    _, complained = ended(process, 1)
+    assert complained == f"vibevoice-asr: {path}: cannot be written: No such file or directory.\n"
+
+
+def test_output_folder_that_is_gone_at_the_end_costs_no_words(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "soon gone" / "talk.srt"
+    path.parent.mkdir()
+    process = live("-", "--format", "srt", "-o", path, "--server", server.url)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.flush()
+    wait_until(lambda: unread(process.stdin) == 0, "the session has begun")
+    path.parent.rmdir()
+    process.stdin.close()
+    process.stdin = None
+    said, complained = ended(process, 1)
+    assert "w299" in said
+    assert str(path) in complained
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["shutdown", "longest"])
 def test_session_that_ends_early_leaves_its_text_and_is_an_error(
