@@ -8,15 +8,17 @@ that several services share (`plugins/shared_jobs`). Nothing here runs without `
 import asyncio
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
+from sidecar.audio.audio_source import ClientFileRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure
+from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job, poison_error
 from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_timeout_s
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 REOPEN_INTERVAL_S = 10.0
 """Interval of attempts to open recordings; a person takes minutes to mount a folder."""
+MOUNT_RETRIES = 60
+"""Further attempts to open a client's file whose folder is missing or empty: its disk may be
+mounted after the service has started. The client may as well have deleted it."""
 HUNG_S = 1.0
 """Time to open a recording behind one whose disk does not answer: it may be on the same."""
 
@@ -92,7 +97,8 @@ async def requeue_unfinished(
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its last resume point. Those whose recordings cannot be opened now are tried again every
     ``retry_s`` seconds; one whose disk does not answer keeps its thread, and those behind it wait a
-    second."""
+    second. A client's file that is missing is tried `MOUNT_RETRIES` times more, if its folder may
+    have yet to be mounted."""
     event_log = persistence.event_log
     unfinished = {
         one.id: opening_timeout_s(one) for one in event_log.all() if one.durable and not one.over
@@ -103,12 +109,13 @@ async def requeue_unfinished(
         log.info("%d persisted jobs are queued again", len(unfinished))
     threads, logged = ThreadLimiter("opening", len(unfinished)), ""
     tries = dict[str, asyncio.Task[Exception | None]]()
+    mount_retries = MOUNT_RETRIES
     try:
         while unfinished:
             waiting, hung = dict[str, Exception](), False
             for job_id, timeout_s in unfinished.items():
                 if job_id not in tries:
-                    work = _requeued(job_id, persistence, queue, threads)
+                    work = _requeued(job_id, persistence, queue, threads, mount_retries > 0)
                     tries[job_id] = asyncio.get_running_loop().create_task(work)
                 await asyncio.wait({tries[job_id]}, timeout=HUNG_S if hung else timeout_s)
                 if not tries[job_id].done():
@@ -125,6 +132,7 @@ async def requeue_unfinished(
                 log.log(logging.DEBUG if message == logged else logging.WARNING, "%s", message)
                 logged = message
                 await asyncio.sleep(retry_s)
+                mount_retries -= 1
             unfinished = {one: 0.0 if one in tries else unfinished[one] for one in waiting}
     finally:
         for task in tries.values():
@@ -132,9 +140,14 @@ async def requeue_unfinished(
 
 
 async def _requeued(
-    job_id: str, persistence: JobPersistence, queue: JobQueue, threads: ThreadLimiter
+    job_id: str,
+    persistence: JobPersistence,
+    queue: JobQueue,
+    threads: ThreadLimiter,
+    awaits_mount: bool,
 ) -> Exception | None:
-    """Open a job's recording and queue the job; return an error if it has to be tried again."""
+    """Open a job's recording and queue the job; return an error if it has to be tried again.
+    ``awaits_mount``: as of `_open`."""
     event_log = persistence.event_log
     try:
         record = event_log.get(job_id)
@@ -142,7 +155,7 @@ async def _requeued(
             return None
         if (error := poison_error(record)) is not None:
             raise error
-        source = await threads.run(persistence.open, record)
+        source = await threads.run(_open, persistence, record, awaits_mount)
     except errors.JobNotFound:  # it was deleted meanwhile
         return None
     # an error of one job must not stop the recovery of those behind it
@@ -161,3 +174,34 @@ async def _requeued(
     else:
         queue.resume(Job(source, current_record))
     return None
+
+
+def _open(
+    persistence: JobPersistence, record: JobRecord, awaits_mount: bool
+) -> audio_source.AudioSource:
+    """Return the recording of a job. ``awaits_mount``: whether a client's file that is not found is
+    out of reach, and not deleted, if its folder may not be mounted.
+
+    Raises:
+        errors.StorageUnreachable: that is so; else as `PersistentRecordings.open`.
+    """
+    ref = record.audio
+    # before it is opened: a folder that is mounted in between makes no missing file
+    unmounted = awaits_mount and isinstance(ref, ClientFileRef) and _may_be_unmounted(ref.path)
+    try:
+        return persistence.open(record)
+    except errors.AudioPathNotFound:
+        if unmounted:
+            raise errors.StorageUnreachable(
+                "The folder of 'audio_path' is missing or empty; it may not be mounted yet."
+            ) from None
+        raise
+
+
+def _may_be_unmounted(path: str) -> bool:
+    """Return whether the folder of a file is missing, empty, or cannot be listed."""
+    try:
+        with os.scandir(os.path.dirname(os.path.realpath(path))) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True

@@ -19,7 +19,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file, recordi
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import persistent_recordings
+from sidecar.jobs import persistent_recordings, recovery
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
@@ -106,6 +106,18 @@ async def restarting(keeping: JobPersistence) -> AsyncIterator[tuple[JobQueue, a
     keeping.close()
 
 
+def count_openings(keeping: JobPersistence) -> list[str]:
+    """Ids of the jobs whose recordings it tries to open, from now on."""
+    opened, tried = keeping.open, list[str]()
+
+    def open_and_count(record: JobRecord) -> AudioSource:
+        tried.append(record.id)
+        return opened(record)
+
+    keeping.open = open_and_count  # type: ignore[method-assign]
+    return tried
+
+
 @asynccontextmanager
 async def keeping_queue(
     folder: Path, **terms: object
@@ -176,13 +188,7 @@ async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_
     for name in ("one", "two"):
         await kept_job(settings, upload(long), name)
     keeping = JobPersistence(settings)
-    opened, tries = keeping.open, list[str]()
-
-    def tried(record: JobRecord) -> AudioSource:
-        tries.append(record.id)
-        return opened(record)
-
-    keeping.open = tried  # type: ignore[method-assign]
+    tries = count_openings(keeping)
     async with restarting(keeping) as (_, work):
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.mkdir()
@@ -209,6 +215,54 @@ async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forb
         assert failed.over
         assert failed.error is not None
         assert failed.error.code == "audio_path_forbidden"
+
+
+@pytest.mark.parametrize("mount_point", ["empty", "missing"])
+async def test_kept_job_whose_client_file_is_not_mounted_at_restart_waits_for_the_mount(
+    mount_point: str, settings: Settings, voice: bytes, tmp_path: Path
+) -> None:
+    share, elsewhere = tmp_path / "share", tmp_path / "elsewhere"
+    share.mkdir()
+    job_id, _ = await job_of_own_file(settings, voice, share)
+    share.rename(elsewhere)
+    if mount_point == "empty":
+        share.mkdir()
+    keeping = JobPersistence(settings)
+    tried = count_openings(keeping)
+    async with restarting(keeping) as (queue, work):
+        await until(lambda: len(tried) >= 3 or work.done())
+        waiting = keeping.event_log.get(job_id)
+        assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
+        if mount_point == "empty":
+            share.rmdir()
+        elsewhere.rename(share)
+        await work
+        assert queue.live(job_id) is not None
+
+
+@pytest.mark.parametrize(("left", "openings"), [([], 4), (["other.wav"], 1)])
+async def test_kept_job_whose_client_file_was_deleted_fails_at_restart_after_bounded_attempts(
+    left: list[str],
+    openings: int,
+    settings: Settings,
+    voice: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (folder := tmp_path / "share").mkdir()
+    job_id, path = await job_of_own_file(settings, voice, folder)
+    path.unlink()
+    for name in left:
+        (folder / name).touch()
+    monkeypatch.setattr(recovery, "MOUNT_RETRIES", 3)
+    keeping = JobPersistence(settings)
+    tried = count_openings(keeping)
+    async with restarting(keeping) as (_, work):
+        await work
+        failed = keeping.event_log.get(job_id)
+        assert failed.error is not None
+        assert failed.error.code == "audio_path_not_found"
+        assert len(tried) == openings
 
 
 async def test_kept_job_deleted_while_its_recording_cannot_be_opened_is_not_retried(
