@@ -52,6 +52,8 @@ class SidecarError(Exception):
         "Try again; if the error repeats, report it with the service's log."
     )
     default_retry_after: ClassVar[int | None] = None
+    ends_requests_only: ClassVar[bool] = False
+    """True if it ends jobs that a request waits for; kept jobs wait until it is over."""
 
     def __init_subclass__(cls, *, code: str | None = None, kind: ErrorKind | None = None) -> None:
         if code is not None:

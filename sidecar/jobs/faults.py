@@ -29,7 +29,8 @@ class Fault(StrEnum):
     RECORDING = "recording"
     """The recording, its options, or the engine on it: the attempt counts, and the job may end."""
     NODE = "node"
-    """This service for now: its disk, its descriptors. The job waits, and no attempt counts."""
+    """This service for now: its disk, its descriptors, its upstreams. The job waits, and no attempt
+    counts."""
     DECODER = "decoder"
     """What stops an ffmpeg, such as the kernel for lack of memory. The job goes behind others, and
     the attempt counts as the death of a service."""
@@ -51,6 +52,8 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, errors.DecoderStopped):
         return Fault.DECODER
     if isinstance(error, (*_OF_NODE, MemoryError)):
+        return Fault.NODE
+    if isinstance(error, errors.SidecarError) and error.ends_requests_only:
         return Fault.NODE
     if isinstance(error, _OF_STORAGE):
         return Fault.STORAGE

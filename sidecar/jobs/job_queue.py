@@ -125,12 +125,21 @@ class Dispatcher:
             level = logging.DEBUG if self._transient_error.code == logged_code else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._transient_error)
             logged_code = self._transient_error.code
-            if fault_of(self._transient_error) is Fault.NODE:
+            if self._transient_error.ends_requests_only:
+                self._pass_over_kept(self._transient_error)
+            elif fault_of(self._transient_error) is Fault.NODE:
                 await self._pause(job)
             else:  # the others' recordings may be readable, and their decoders may go on
                 rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
                 # one that ran beside others may have met the fault of another's recording
                 self.wait_queue.pass_over(job, max(rest_s, 2 * job.kept_s))
+
+    def _pass_over_kept(self, error: errors.SidecarError) -> None:
+        """Start no kept job that waits now for a moment; jobs of requests have a try each."""
+        for job in self.wait_queue:
+            if job.record.kept:
+                rest_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
+                self.wait_queue.pass_over(job, rest_s)
 
     async def _pause(self, job: Job) -> None:
         """Start no job until what this one has to persist can be persisted."""

@@ -246,7 +246,7 @@ class JobRun:
         self._task = asyncio.current_task()
         job.worked_s = 0.0
         self.transient_error: errors.SidecarError | None = None
-        """Transient error for which the job was queued again."""
+        """Transient error for which the job was queued again, or that only a kept job waits out."""
 
     async def work(self) -> None:
         """Run the job in this task, in which the run was made: a task of its own would cost each
@@ -308,7 +308,10 @@ class JobRun:
         except Exception as error:
             if (transient_error := _transient_error(error)) is not None:
                 self.transient_error = transient_error
-                job.put_off(transient_error, alone=hung)
+                if transient_error.ends_requests_only and not job.record.kept:
+                    job.fail(transient_error)
+                else:
+                    job.put_off(transient_error, alone=hung)
             elif isinstance(error, errors.SidecarError):
                 job.fail(error)
             else:

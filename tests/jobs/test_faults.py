@@ -25,6 +25,8 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
+from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamUnreachable
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
 
 
@@ -36,7 +38,7 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
 FAULTS: dict[Fault, tuple[Exception, ...]] = {
     Fault.RECORDING: (
         *(errors.AudioLost(), errors.AudioUndecodable(), errors.EngineFailed()),
-        *(errors.AudioPathForbidden(), ValueError("a bug")),
+        *(errors.AudioPathForbidden(), ValueError("a bug"), UpstreamFailed()),
         *(FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ELOOP, "a link")),
         raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
     ),
@@ -44,7 +46,7 @@ FAULTS: dict[Fault, tuple[Exception, ...]] = {
         *(errors.DiskFull(), errors.UploadsFull(), errors.EngineStuck(), MemoryError()),
         *(OSError(errno.EMFILE, "too many"), OSError(errno.EAGAIN, "no process")),
         raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
-        RuntimeError("can't start new thread"),
+        *(RuntimeError("can't start new thread"), UpstreamUnreachable(), UpstreamBusy()),
     ),
     Fault.DECODER: (errors.DecoderStopped(),),
     Fault.STORAGE: (
@@ -441,3 +443,55 @@ async def test_unreadable_recordings_keep_no_other_job_waiting(
         queue.open()
         await until(lambda: good.ended, "no pause after each of the others")
         assert {(job.state, job.record.attempts) for job in unreadable} == {(JobState.QUEUED, 0)}
+
+
+@pytest.mark.usefixtures("fresh_workers")
+async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_its_error(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = [new_job() for _ in range(3)]
+    requests = [new_job(kept=False) for _ in range(2)]
+    transcribe, tried = JobRun._transcribed, list[Job]()
+
+    async def away(run: JobRun) -> bool:
+        tried.append(run.job)
+        raise UpstreamUnreachable()
+
+    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+        monkeypatch.setattr(JobRun, "_transcribed", away)
+        await started(queue, *kept, *requests)
+        for job in requests:
+            with pytest.raises(UpstreamUnreachable):
+                await job.result()
+        assert tried[:3] == [kept[0], *requests], (
+            "each has a try of its own, before other kept jobs"
+        )
+        await until(lambda: tried.count(kept[0]) >= 3)
+        assert isinstance(queue.paused, UpstreamUnreachable)
+        assert {(job.state, job.record.attempts) for job in kept} == {(JobState.QUEUED, 0)}
+        monkeypatch.setattr(JobRun, "_transcribed", transcribe)
+        await asyncio.gather(*(job.result() for job in kept))
+        assert queue.paused is None
+
+
+async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, request, rests = new_job(), new_job(kept=False), dict[Job, float]()
+
+    async def busy(run: JobRun) -> bool:
+        raise UpstreamBusy(retry_after=300)
+
+    def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
+        rests[job] = for_s
+        passed_over(queue, job, for_s)
+
+    passed_over = WaitQueue.pass_over
+    monkeypatch.setattr(JobRun, "_transcribed", busy)
+    monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
+    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+        await started(queue, request, kept)
+        with pytest.raises(UpstreamBusy):
+            await request.result()
+        await until(lambda: kept in rests)
+    assert rests == {kept: 300}

@@ -72,7 +72,8 @@ class ClaimedJob(Job):
 
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or without a report if another node will try."""
-        passes = self.claimed and isinstance(error, NODE_ERRORS) and not self.ended
+        of_node = isinstance(error, NODE_ERRORS) or error.ends_requests_only
+        passes = self.claimed and of_node and not self.ended
         if passes and self._pass_on_after_error(error):
             self.requeue(counted=True, passed=True)
             self.stop_reporting()

@@ -10,6 +10,7 @@ class UpstreamError(EngineFailed, kind=ErrorKind.BUSY):
 class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
     """Upstreams of which none accepts a connection."""
 
+    ends_requests_only = True
     default_detail = "No upstream answers."
     default_hint = "Start the server that VIBEVOICE_UPSTREAM names, or check its address and port."
     default_retry_after = 5
@@ -18,6 +19,7 @@ class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
 class UpstreamBusy(UpstreamError, code="upstream_busy"):
     """Upstream that stayed busy for longer than a recording of this length may wait."""
 
+    ends_requests_only = True
     default_detail = "The upstream is busy."
     default_hint = "Try again after the time in Retry-After, or add a second upstream."
     default_retry_after = 10

@@ -45,6 +45,7 @@ from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences
+from sidecar.plugins.upstream.errors import UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
 
 NEVER_S = 1e6
@@ -737,7 +738,18 @@ async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
         assert not broken.tally.ended.total
 
 
-@pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck])
+async def test_kept_job_of_a_node_without_upstream_is_left_to_another_and_costs_no_attempt(
+    claimer: Service, shared: Jobs
+) -> None:
+    job = await begun_job(claimer, shared)
+    job.put_off(UpstreamUnreachable())
+    await until(lambda: not shared.claimed)
+    waits = shared.get(job.id)
+    assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
+    assert code_of(claimer.claims.verdicts[job.id][0]) == "upstream_unreachable"
+
+
+@pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck, UpstreamUnreachable])
 async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
     one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
 ) -> None:
