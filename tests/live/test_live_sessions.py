@@ -40,6 +40,8 @@ from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
+from sidecar.workers.engine_loading import EngineSupervisor
+from sidecar.workers.worker_process import WorkerProcess
 
 RATE = 16_000
 OTHER = Identity("other", AuthMethod.TOKEN)
@@ -382,6 +384,30 @@ async def test_left_session_is_not_ended_while_it_is_saved(open_service: Open) -
     assert not session.over
     answered.set()
     assert of(await story(session), Summary)[0].job == "a job"
+
+
+async def test_left_session_is_not_ended_while_its_engine_is_loaded(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    service = await open_service(live_grace=100.0)
+    service.live.now = lambda: now
+    loads, start_worker = asyncio.Event(), EngineSupervisor.start_worker
+
+    async def start_later(*given: Any, **named: Any) -> WorkerProcess:
+        await loads.wait()
+        return await start_worker(*given, **named)
+
+    monkeypatch.setattr(EngineSupervisor, "start_worker", start_later)
+    session = service.live.open(ANONYMOUS, LiveOptions(keep=True))
+    await session.send(bytes(3200))
+    session.finish()
+    service.live.leave(session)
+    now = 1000.0
+    service.live.check_time_limits()
+    assert not session.over
+    loads.set()
+    assert of(await story(session), Summary)[0].job
 
 
 async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_of_the_others(

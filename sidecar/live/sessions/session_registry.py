@@ -324,7 +324,8 @@ class SessionRegistry:
             return
         if session.options.keep and not session.over:
             session.finish(asked=False)
-            if now - session.touched < FINISH_TIMEOUT_S or session.saving:
+            at_work = session.saving or not self._is_loaded()  # both end, and in bounded time
+            if now - session.touched < FINISH_TIMEOUT_S or at_work:
                 return
         if is_gone:
             self.end(session)
