@@ -108,13 +108,18 @@ class EventLog:
         begin, end = lead - SAME_SAMPLE_S, at + SAME_SAMPLE_S
         return tuple(one for one in self._context if begin <= one.start and one.end <= end)
 
-    def broken_off(self, at: float) -> live_events.TurnEnded:
-        """Return the end of the open turn, if no engine recognizes it further than ``at``; a turn
-        that has not begun ends without text."""
+    def broken_off(self, at: float) -> list[live_events.TurnEnded]:
+        """Return the ends of the turns that have begun, if no engine recognizes them further than
+        ``at``. At least one turn ends; one that has not begun ends without text."""
         begin = self.so_far(at)
         pieces = begin.said[len(begin.said) - begin.open :]
         start = pieces[0].start if pieces else at
-        return live_events.TurnEnded(begin.turn, start, at, " ".join(one.text for one in pieces))
+        text = " ".join(one.text for one in pieces)
+        later = range(begin.turn + 1, self._started.get(None, begin.turn) + 1)
+        return [
+            live_events.TurnEnded(begin.turn, start, at, text),
+            *(live_events.TurnEnded(turn, at, at, "") for turn in later),
+        ]
 
     def add(self, event: live_events.LiveEvent, channel: int | None = None) -> bool:
         """Append an event of a channel, or of the whole session; return whether it is sent.

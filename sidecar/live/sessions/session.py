@@ -292,13 +292,14 @@ class Session:
         self._say(event)
 
     def lose(self) -> None:
-        """Skip the audio that the last engine had, as no engine survives it. Its turn ends with the
-        finals so far; the client's commits and cancels in it are answered."""
+        """Skip the audio that the last engine had, as no engine survives it. The turns that began
+        in it end with the finals so far; the client's commits and cancels in it are answered."""
         wishes = self.input_log.lose()
         self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
-        self._say(self.event_log.broken_off(self.input_log.settled))
+        for ended in self.event_log.broken_off(self.input_log.settled):
+            self._say(ended)
         for wish in wishes:
-            ended = self.event_log.broken_off(self.input_log.settled)
+            [ended] = self.event_log.broken_off(self.input_log.settled)
             if wish is LiveOrder.COMMIT:
                 self._say(replace(ended, committed=True))
             else:

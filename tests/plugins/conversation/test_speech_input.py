@@ -11,11 +11,14 @@ from virtual_time import stand_still, virtual_time
 
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import SampleEncoding
+from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.plugins.conversation import speech_input
 from sidecar.plugins.conversation.conversation_events import (
     ConversationEvent,
     RecognizedWords,
+    StageFailed,
     UserSpeechStarted,
     UserSpeechStopped,
 )
@@ -58,7 +61,7 @@ class Told:
 
 
 async def heard_by(
-    session: Told,
+    session: Told | Session,
 ) -> tuple[SpeechInput, list[ConversationEvent], asyncio.Task[None]]:
     """An ear that listens to the session, and what it tells."""
     happened = list[ConversationEvent]()
@@ -106,6 +109,40 @@ async def test_stall_of_the_service_or_a_full_buffer_ends_no_utterance() -> None
     receiving.cancel()
     await until(lambda: session.commits == 1)
     listening.cancel()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_utterance_after_lost_audio_has_words_however_many_utterances_were_lost(
+    goes_on: bool,
+) -> None:
+    """The engine dies twice on the first utterance; the user has begun two more, or is within
+    the last of them."""
+    options = speech_input.speech_input_options()
+    session = Session("n", "o", options, SessionBounds(), InputLogTotals(1 << 20))
+    hears, happened, listening = await heard_by(session)
+    session.begins_anew()
+    for turn in range(3):
+        await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+        session.input_log.take()
+        session.heard(live_events.SpeechStarted(turn, turn / 100))
+        if turn < 2 or not goes_on:
+            session.heard(live_events.SpeechStopped(turn, (turn + 1) / 100))
+    session.lose()
+    session.begins_anew()
+    begin = session.event_log.so_far(session.place)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+    session.heard(live_events.SpeechStarted(begin.turn, 0.03))
+    session.heard(live_events.SpeechStopped(begin.turn, 0.04))
+    session.heard(final(begin.turn, "again", 0.03, 0.04))
+    session.heard(live_events.TurnEnded(begin.turn, 0.03, 0.04, "again"))
+    session.end()
+    await listening
+    failed = [one.turn for one in happened if isinstance(one, StageFailed)]
+    started = [one.utterance for one in happened if isinstance(one, UserSpeechStarted)]
+    words = [(one.utterance, one.text) for one in happened if isinstance(one, RecognizedWords)]
+    assert (failed, started, words) == ([0, 1, 2], [0, 1, 2, 3], [(3, "again")])
+    ended = [one.event for one in session.event_log.kept]
+    assert [one.turn for one in ended if isinstance(one, live_events.TurnEnded)] == [0, 1, 2, 3]
 
 
 def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
