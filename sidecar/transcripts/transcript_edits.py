@@ -10,6 +10,7 @@ discards the undone entries.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ INDEX_BYTES = 36
 """Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
 MAX_COMPARED_PAIRS = 250_000
 """Maximum of words before times words after in a comparison (0.1 s); above, times are estimated."""
+_NOTES = re.compile(r"(?:\[[^\[\]]+\]\s*)+")
 _Span = tuple[str, int, int, int, int]
 """Opcode of difflib: tag, then start and end in the old and in the new words."""
 
@@ -399,9 +401,9 @@ def _size_bytes(operation: EditOperation) -> int:
 
 def replace_segment_text(segment: Segment, text: str) -> Segment:
     """Return the segment with another text. A person wrote it, so it is no loop, and it is speech
-    unless it is a note in brackets such as `[Music]`."""
+    unless it has only notes in brackets such as `[Music]`."""
     flags = [flag for flag in segment.flags if flag not in (LOOP_FLAG, NON_SPEECH_FLAG)]
-    if text.startswith("[") and text.endswith("]"):
+    if _NOTES.fullmatch(text):
         flags.append(NON_SPEECH_FLAG)
     changed = replace(
         segment, text=text, flags=tuple(flags), confidence=None, no_speech_probability=None

@@ -217,6 +217,15 @@ def test_rewritten_segment_is_no_loop_and_is_speech_unless_bracketed() -> None:
     stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH_FLAG, LOOP_FLAG))
     assert replace_segment_text(stuck, "I said so.").flags == ()
     assert replace_segment_text(stuck, "[Laughter]").flags == (NON_SPEECH_FLAG,)
+    assert replace_segment_text(stuck, "[Laughter] [Applause]").flags == (NON_SPEECH_FLAG,)
+
+
+@pytest.mark.parametrize("text", ["[laughs] Well, that is great! [applause]", "[a] b [c] [d]"])
+def test_words_between_notes_in_brackets_stay_speech(text: str) -> None:
+    after = apply_operations(TALK, [RewriteSegment(0, text)])
+    assert after.segments[0].flags == ()
+    assert text in after.text
+    assert f"Nagg: {text}" in render_transcript(after, "text")
 
 
 def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
