@@ -7,6 +7,7 @@ that none can round to a 60th second or a 1000th millisecond.
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ T = TypeVar("T")
 TranscriptFormatter = Callable[[Transcript, str], str]
 SUBTITLES = ("srt", "vtt")
 """Formats that are better with word times."""
+_ARROW = re.compile("--+>")
 SHORT_RESULT = 500
 """Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
 
@@ -162,7 +164,7 @@ def to_srt(transcript: Transcript, name: str) -> str:
     for number, cue in enumerate(cues, 1):
         times = f"{_timestamp(cue.start_ms, ',')} --> {_timestamp(cue.end_ms, ',')}"
         # SubRip has no escapes; an arrow in the text would be parsed as a line of times.
-        text = "\n".join(cue.lines).replace("-->", "->")
+        text = _ARROW.sub("->", "\n".join(cue.lines))
         blocks.append(f"{number}\n{times}\n{text}\n")
     return "\n".join(blocks)
 

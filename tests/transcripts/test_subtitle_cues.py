@@ -26,7 +26,7 @@ VOCABULARY = (
     *("a", "I", "we", "yes", "no,", "well;", "and", "but", "because", "that", "house;", "window."),
     *("Thursday?", "wonderful!", "naturally", "extraordinarily", "--", "“quoted”", "Grüße", "café"),
     *("你好。", "世界", "今天天气很好，我们去公园散步吧。", "ありがとう", "สวัสดีครับ"),
-    *("&", "<b>", "-->"),
+    *("&", "<b>", "-->", "--->"),
     *("3.14", "https://example.org/a/very/long/address/that/never/ends?and=on"),
 )
 TEXTS = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=40).map(" ".join)

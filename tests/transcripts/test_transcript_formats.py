@@ -94,6 +94,18 @@ def test_srt_has_numbered_cues_that_end_with_the_recording():
     )
 
 
+def test_srt_has_no_arrow_within_text_however_long_it_is_there():
+    odd = transcript(
+        Segment(0.0, 3.0, "see ---> there ----->> and -> -- >"),
+        Segment(3.0, 6.0, "00:00:01,000 ---> 00:00:02,000"),
+    )
+    assert render_transcript(odd, "srt") == (
+        "1\n00:00:00,000 --> 00:00:03,000\nsee -> there ->> and -> -- >\n\n"
+        "2\n00:00:03,000 --> 00:00:06,000\n00:00:01,000 -> 00:00:02,000\n"
+    )
+    assert render_transcript(odd, "vtt").count("-->") == 2
+
+
 def test_vtt_has_voices_and_escapes_markup():
     assert render_transcript(TALK, "vtt") == (
         "WEBVTT\n\n"
