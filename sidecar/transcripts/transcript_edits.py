@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import SequenceMatcher
 
 from sidecar.errors import EditImpossible, EditsFull
 from sidecar.transcripts.diarized_pieces import DiarizedPieces
@@ -42,11 +42,7 @@ MAX_HISTORY_BYTES = 4 << 20
 OPERATION_BYTES = 200
 INDEX_BYTES = 36
 """Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
-MAX_COMPARED_PAIRS = 250_000
-"""Maximum of words before times words after in a comparison (0.1 s); above, times are estimated."""
 _NOTES = re.compile(r"(?:\[[^\[\]]+\]\s*)+")
-_Span = tuple[str, int, int, int, int]
-"""Opcode of difflib: tag, then start and end in the old and in the new words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,35 +413,58 @@ def replace_segment_text(segment: Segment, text: str) -> Segment:
 
 
 def _transfer_word_times(segment: Segment, fresh: Sequence[str]) -> Iterator[Word]:
-    """Yield the words of ``fresh`` in order, with times within the segment."""
-    old = segment.words
-    for tag, first, last, begin, end in _spans([word.text for word in old], fresh):
-        if tag == "equal":
-            for word, text in zip(old[first:last], fresh[begin:end], strict=True):
-                yield replace(word, text=text)
-            continue
+    """Yield the words of ``fresh`` in order: those of before with their times, the others spread
+    over the time of the words that they replace, or of the gap that they are in."""
+    old, first, begin = segment.words, 0, 0
+    for last, end in [*_same_words([word.text for word in old], fresh), (len(old), len(fresh))]:
         inside = old[first:last]
         before = old[first - 1].end if first else segment.start
         behind = old[last].start if last < len(old) else segment.end
-        since = inside[0].start if inside else before
+        since = inside[0].start if inside else min(before, behind)  # words may overlap
         until = max(since, inside[-1].end if inside else behind)
         times = spread_over_time(fresh[begin:end], since, until)
         for text, (start, stop) in zip(fresh[begin:end], times, strict=True):
             yield Word(round(start, 3), round(stop, 3), text)
+        if last < len(old):
+            yield replace(old[last], text=fresh[end])
+        first, begin = last + 1, end + 1
 
 
-def _spans(old: Sequence[str], fresh: Sequence[str]) -> Iterator[_Span]:
+def _same_words(old: Sequence[str], fresh: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Yield the indexes of the words that stayed, in both, in order."""
     before, after = list(map(_comparison_key, old)), list(map(_comparison_key, fresh))
     head = common_prefix_length(before, after)
     tail = common_prefix_length(before[head:][::-1], after[head:][::-1])
-    yield "equal", 0, head, 0, head
+    yield from ((at, at) for at in range(head))
     left, right = before[head : len(before) - tail], after[head : len(after) - tail]
-    if len(left) * len(right) > MAX_COMPARED_PAIRS:
-        yield "replace", head, head + len(left), head, head + len(right)
-    else:
-        for tag, a, b, c, d in SequenceMatcher(None, left, right).get_opcodes():
-            yield tag, head + a, head + b, head + c, head + d
-    yield "equal", len(old) - tail, len(old), len(fresh) - tail, len(fresh)
+    yield from ((head + a, head + b) for a, b in _common_subsequence(left, right))
+    yield from ((len(old) - at, len(fresh) - at) for at in range(tail, 0, -1))
+
+
+def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the indexes of a longest common subsequence, by the bit-parallel method of Hyyrö
+    (2004): 0.1 s for 10,000 words and 5,000 others. difflib may take 10 s for 500 and 500."""
+    places = Counter[str]()
+    for at, text in enumerate(right):
+        places[text] |= 1 << at
+    # Row i has a zero at each place of ``right`` where the subsequence with left[: i + 1] grows.
+    row = everywhere = (1 << len(right)) - 1
+    rows = list[int]()
+    for text in left:
+        found = row & places[text]
+        row = (row + found | row - found) & everywhere
+        rows.append(row)
+    pairs = list[tuple[int, int]]()
+    row_at = len(rows) - 1
+    for at in reversed(range(len(right))):
+        if row_at < 0:
+            break
+        if not rows[row_at] >> at & 1:
+            while row_at and not rows[row_at - 1] >> at & 1:
+                row_at -= 1
+            pairs.append((row_at, at))
+            row_at -= 1
+    return pairs[::-1]
 
 
 def _comparison_key(text: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import generated_edits
@@ -213,6 +213,25 @@ def test_unchanged_words_keep_their_times_and_others_share_the_gaps() -> None:
     assert shorter.words_by == WORDS_BY_ATTENTION
 
 
+def test_word_before_first_one_is_not_behind_it_if_that_begins_before_segment() -> None:
+    words = Word(5.5, 5.9, "so"), Word(6.0, 6.4, "we"), Word(6.5, 6.9, "go")
+    line = Segment(6.03, 12.04, "so we go", 0, words, (), WORDS_BY_ATTENTION)
+    changed = replace_segment_text(line, "And so we go").words
+    assert changed[1:] == words
+    assert (changed[0].text, changed[0].start, changed[0].end) == ("And", 5.5, 5.5)
+
+
+def test_few_edits_of_long_segment_of_few_different_words_keep_times_of_all_other_words() -> None:
+    said = ["X", *("the", "a", "of", "to", "and") * 60, "Y"]
+    words = tuple(Word(at * 0.5, at * 0.5 + 0.4, text) for at, text in enumerate(said))
+    line = Segment(0.0, 151.0, " ".join(said), 0, words, (), WORDS_BY_ATTENTION)
+    fresh = ["Z", *said[1:150], *said[151:-1], "Q"]
+    changed = replace_segment_text(line, " ".join(fresh)).words
+    kept = {(one.text, one.start, one.end) for one in words}
+    assert [one.text for one in changed] == fresh
+    assert sum((one.text, one.start, one.end) in kept for one in changed) == len(fresh) - 2
+
+
 def test_rewritten_segment_is_no_loop_and_is_speech_unless_bracketed() -> None:
     stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH_FLAG, LOOP_FLAG))
     assert replace_segment_text(stuck, "I said so.").flags == ()
@@ -232,6 +251,25 @@ def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
     line = estimate_word_times(Segment(0.0, 600.0, "a b " * 2500, 0))
     after = replace_segment_text(line, "b c a " * 1600)
     assert len(after.words) == 4800
+
+
+@given(st.text("abc", min_size=1, max_size=10), st.text("abc", max_size=10))
+def test_as_many_words_as_can_keep_their_times(before: str, after: str) -> None:
+    words = tuple(Word(float(at), at + 0.5, text) for at, text in enumerate(before))
+    line = Segment(0.0, 99.0, " ".join(before), 0, words, (), WORDS_BY_ATTENTION)
+    changed = replace_segment_text(line, " ".join(after)).words
+    kept = sum(one in words for one in changed)
+    subsequences = {
+        chosen for count in range(len(after) + 1) for chosen in combinations(after, count)
+    }
+    longest = max(len(one) for one in subsequences if is_subsequence(one, before))
+    assert [one.text for one in changed] == [*after]
+    assert kept >= longest
+
+
+def is_subsequence(some: Sequence[str], others: str) -> bool:
+    rest = iter(others)
+    return all(one in rest for one in some)
 
 
 NOT_OF_ITS_LENGTH = "'text' does not have"
