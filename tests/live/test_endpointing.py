@@ -165,6 +165,37 @@ def test_changed_settings_apply_to_the_next_utterance() -> None:
     assert endpointer.speaking
 
 
+def test_utterance_of_all_audio_without_speech_ends_where_the_settings_change() -> None:
+    endpointer = Endpointer(ALL_AUDIO)
+    told(endpointer, (SPEECH, 10))
+    endpointer.stop("commit")
+    told(endpointer, (0.0, 10))
+    assert endpointer.use(EXACT) == (UtteranceEnded(frames(20), "cut"),)
+    assert told(endpointer, (0.0, 100), (SPEECH, 3)) == [UtteranceBegan(frames(120))]
+    assert told(endpointer, (0.0, 16))[-1] == UtteranceEnded(frames(123), "silence")
+
+
+def test_utterance_of_all_audio_with_speech_ends_at_a_pause_once_the_settings_know_pauses() -> None:
+    endpointer = Endpointer(ALL_AUDIO)
+    told(endpointer, (SPEECH, 200), (0.0, 10))
+    assert endpointer.use(replace(EXACT, longest_s=1)) == ()
+    assert told(endpointer, (SPEECH, 10), (0.0, 16)) == [
+        UtterancePaused(frames(220)),
+        UtteranceEnded(frames(220), "silence"),
+    ]
+    began, cut, *_ = told(endpointer, (SPEECH, 40))
+    assert cut.at - began.at <= RATE, "the next one has all of the new settings"
+
+
+def test_other_settings_for_all_audio_apply_from_the_next_silence_on() -> None:
+    endpointer = Endpointer(ALL_AUDIO)
+    told(endpointer, (SPEECH, 10))
+    assert endpointer.use(ALL_AUDIO) == (), "in the middle of a word"
+    told(endpointer, (0.0, 1))
+    assert endpointer.use(ALL_AUDIO) == (UtteranceEnded(frames(11), "cut"),)
+    assert told(endpointer, (0.0, 1)) == [UtteranceBegan(frames(11))]
+
+
 @given(st.floats(0, 1, exclude_min=True))
 def test_silence_ends_an_utterance_at_every_threshold_above_zero(threshold: float) -> None:
     by = EXACT.with_threshold(threshold)
@@ -237,9 +268,8 @@ def test_any_probabilities_give_utterances_in_order(
     for step in [*steps, "finish"]:
         kept = endpointer.keep_from
         if isinstance(step, EndpointingOptions):
-            endpointer.use(step)
-            continue
-        if step == "finish":
+            events = endpointer.use(step)
+        elif step == "finish":
             events, heard = endpointer.stop("finish"), endpointer.position
         elif isinstance(step, int):
             heard = endpointer.position + step

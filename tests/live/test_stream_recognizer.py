@@ -32,6 +32,7 @@ from sidecar.interfaces.live_events import (
     TurnEnded,
 )
 from sidecar.interfaces.live_options import (
+    ALL_AUDIO,
     LIVE_RATE,
     EndpointingOptions,
     LiveOptions,
@@ -528,6 +529,55 @@ def test_segments_are_recognized_with_the_options_of_their_begin() -> None:
     tasks = [table.hear() for _ in range(3)]
     assert [one and one.segment.options.language for one in tasks] == ["en", "en", "de"]
     assert [one.language for one in table.finals] == ["en", "en", "de"]
+
+
+ALL_OF_CLIENT = LiveOptions(
+    partials=False, turns=TurnControl.CLIENT, endpointing=ALL_AUDIO, language="en"
+)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.9], ids=["silence", "speech"])
+def test_pauses_end_turns_once_a_client_whose_audio_all_counts_leaves_them_to_pauses(
+    probability: float,
+) -> None:
+    table = Table(ALL_OF_CLIENT)
+    table.sound(0.5, probability)
+    table.change(LiveOptions(partials=False))
+    for _ in range(3):
+        table.speak(1.0, 1.0)
+    while table.hear("words"):
+        pass
+    assert len(table.of(SpeechStopped)) == len(table.of(TurnEnded)) == 3
+    assert [one.turn for one in table.finals][-3:] == [0, 1, 2]
+
+
+def test_change_to_one_turn_before_any_speech_does_not_end_the_session() -> None:
+    table = Table(ALL_OF_CLIENT)
+    table.sound(0.5, 0.0)
+    table.change(LiveOptions(partials=False, turns=TurnControl.ONE))
+    table.sound(2.0, 0.0)
+    assert not table.recognizer.finishing
+    table.speak(1.0, 1.0)
+    table.hear("")
+    table.hear("words")
+    assert [one.transcript.text for one in table.of(Summary)] == ["words"]
+
+
+def test_language_changed_after_a_commit_is_that_of_the_next_turn_of_all_audio() -> None:
+    table = Table(ALL_OF_CLIENT)
+    table.sound(1.0, 0.9)
+    table.take(table.recognizer.commit(0.0))
+    table.sound(0.1, 0.0)
+    table.change(dataclasses.replace(ALL_OF_CLIENT, language="de"))
+    table.sound(2.0, 0.9)
+    table.take(table.recognizer.commit(0.0))
+    for text in ("first", "", "zweitens"):
+        table.hear(text)
+    assert [(one.turn, one.segment.text, one.language) for one in table.finals] == [
+        (0, "first", "en"),
+        (1, "zweitens", "de"),
+    ]
+    assert table.finals[-1].segment.end - table.finals[-1].segment.start > 1.9
 
 
 GROWING = PartialSchedule(first_s=0.16, step_s=0.16, grows=True)

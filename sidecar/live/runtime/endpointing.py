@@ -5,16 +5,17 @@ frame; there is no clock. The recognizer gets four events: an utterance begins; 
 recognizing it early is worthwhile; it resumes; it ends.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from sidecar.interfaces.live_options import LIVE_RATE, EndpointingOptions
+from sidecar.interfaces.live_options import LIVE_RATE, QUIET_SPEECH, EndpointingOptions
 
 FRAME_SAMPLES = 512
 """Samples of a frame, which has one speech probability: 32 ms."""
 
 EndReason: TypeAlias = Literal["silence", "cut", "commit", "finish"]
-"""Reason of an end: a pause; the maximum length; a commit of the client; the end of the session."""
+"""Reason of an end: a pause; the maximum length, or other settings; a commit of the client; the end
+of the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +72,31 @@ class Endpointer:
         self._quiet: int | None = None  # first frame without speech since the last with speech
         self._paused = False
         self._lowest, self._lowest_at = 2.0, at
+        self._began = self._speech_end = at
+        """Start of the open utterance, before its cuts; end of the last speech, however quiet."""
 
-    def use(self, options: EndpointingOptions) -> None:
-        """Change the settings: between utterances at once, else after the open one."""
+    def use(self, options: EndpointingOptions) -> tuple[EndpointEvent, ...]:
+        """Change the settings: between utterances at once, else after the open one. One that no
+        silence can end is cut here if there is silence. If it has speech, the next silence ends it
+        where ``options`` know one."""
         self._wanted = options
+        events: tuple[EndpointEvent, ...] = ()
+        if self.speaking and not self._options.neg_threshold:
+            if options.neg_threshold and self._speech_end > self._began:
+                longest_s = max(options.longest_s, self._options.longest_s)  # it may be that long
+                self._options = replace(options, longest_s=longest_s)
+            elif self._speech_end < self.position:
+                events = (self._closed(self.position, "cut"),)
         if not self.speaking:
             self._options = options
             self._run = self._sure_run = 0
+        return events
 
     def feed(self, probability: float) -> tuple[EndpointEvent, ...]:
         """Return the events of the next frame, given its probability of speech."""
         self.position += FRAME_SAMPLES
+        if probability >= QUIET_SPEECH.threshold:
+            self._speech_end = self.position
         return self._within(probability) if self.speaking else self._between(probability)
 
     def stop(self, reason: EndReason, at: int | None = None) -> tuple[EndpointEvent, ...]:
@@ -111,6 +126,7 @@ class Endpointer:
         sure = 0 < self._sure_run >= _samples(options.min_sure_speech_s)
         if self._run < _samples(options.min_speech_s) and not sure:
             return ()
+        self._began = self.keep_from
         return (self._opened(self.keep_from),)
 
     def _within(self, probability: float) -> tuple[EndpointEvent, ...]:

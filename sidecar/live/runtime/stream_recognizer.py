@@ -278,7 +278,8 @@ class StreamRecognizer:
         match self.orders[0].order:
             case LiveOptions() as options:
                 self.options = options
-                self._endpointer.use(self._endpointing_options)
+                for event in self._endpointer.use(self._endpointing_options):
+                    yield from self._handle_endpoint(event, self.orders[0].came)
             case LiveOrder.COMMIT:
                 yield from self.commit(self.orders[0].came)
             case LiveOrder.CANCEL:
