@@ -2,7 +2,7 @@
 
 Writes that arrive during a commit are collected for the next one. If a commit fails, each job's
 writes are tried alone, so that a failing job affects no other. Its writes are retried with each
-later commit.
+later commit, and after a pause.
 """
 
 import logging
@@ -28,6 +28,8 @@ WRITE_DELAY_S = 1.0
 """Delay of writes that no caller waits for and that may be lost. Also the delay until deleted rows
 are removed from the write-ahead log, unless a caller waits for that: a checkpoint takes as long as
 five commits, and other callers' commits would wait for it."""
+RETRY_S = 3.0
+"""Pause until failed writes are tried again if no others come meanwhile."""
 READER_BUSY_TIMEOUT_MS = 100
 """Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
@@ -226,6 +228,9 @@ class SqliteWriter:
                 self._due, closing = float("inf"), self._closing
             if writes or self._failed_writes:
                 self._write(writes)
+            if self._failed_writes:
+                with self._news:
+                    self._due = min(self._due, time.monotonic() + RETRY_S)
             deletion_awaited = any(
                 job_id is None or job_id in self._deleted for job_id, _ in self._tried_waiters
             )

@@ -49,7 +49,7 @@ from sidecar.jobs.sqlite_event_log import (
     parse_change,
     serialize_change,
 )
-from sidecar.storage import job_journal
+from sidecar.storage import encrypted_sqlite, job_journal
 from sidecar.storage.encryption import Cipher
 from sidecar.storage.job_journal import (
     JOURNAL_FILE,
@@ -209,6 +209,29 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     await store.written(large.id)
     found = {one.id: one for one in reopened(folder, tmp_path / "copy")}
     assert found[large.id].resume_points[0].state == state, "what was owed was forgotten"
+
+
+async def test_end_of_job_that_did_not_fit_is_persisted_once_there_is_space(
+    store: SqliteJobEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another write."""
+    monkeypatch.setattr(encrypted_sqlite, "RETRY_S", 0.01)
+    job = added(store, StartedChange())
+    await store.written()
+    connection = store.journal.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    said = Transcript((Segment(0.0, 1.0, "x" * 100_000),), "en", 3.0, "scripted", "fp32")
+    store.append(job.id, ReportedChange(Finished(said)))
+    with pytest.raises(errors.DiskFull):
+        await store.written(job.id)
+    connection.execute("PRAGMA max_page_count = 1000000")
+
+    def persisted_events() -> int:
+        with closing(sqlite3.connect(folder / JOURNAL_FILE)) as database:
+            return int(database.execute("SELECT count(*) FROM events").fetchone()[0])
+
+    await until(lambda: persisted_events() == 2)
 
 
 @pytest.mark.parametrize(
