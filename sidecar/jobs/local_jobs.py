@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from sidecar.auth.rate_limits import HOUR_S
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.errors import JobNotFound, TranscriptChanged
+from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
 from sidecar.jobs import job_record, reservations
 from sidecar.jobs.job_event_log import JobEventLog, JobListener, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from sidecar.jobs.recovery import JobPersistence
 
 
+END_PERSIST_TIMEOUT_S = 5.0
+"""Time for the disk to take the end of a job before its result is answered from memory."""
 MAX_OUTLASTED = 1000
 """Owners that are remembered because a recording was far longer than its header said."""
 
@@ -40,10 +43,14 @@ class LocalJobStore:
         self._event_log, self._queue, self._retention = event_log, queue, retention
         self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
         """Owners, and when one of their recordings was far longer than its header said."""
-        event_log.listen(self._compare_length)
+        self._ends = dict[str, asyncio.Task[None]]()
+        """Durable jobs whose ends are being persisted."""
+        event_log.listen(self._on_event)
 
     async def get(self, job_id: str) -> JobRecord:
-        """As `JobStore.get`."""
+        """As `JobStore.get`; an end is answered once it is persisted, if that works and is soon."""
+        if (end := self._ends.get(job_id)) is not None:
+            await asyncio.wait({end})
         return self._event_log.get(job_id)
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
@@ -153,9 +160,19 @@ class LocalJobStore:
         """As `JobStore.note_fetched`."""
         self._retention.note_fetched(record.id)
 
-    def _compare_length(self, record: JobRecord, event: JobEvent) -> None:
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         if reservations.outlasts_header(record):
             self._outlasted[record.owner] = time.monotonic()
+        if record.durable and record.over and event.ends:
+            self._ends[record.id] = asyncio.get_running_loop().create_task(
+                self._end_persisted(record)
+            )
+
+    async def _end_persisted(self, record: JobRecord) -> None:
+        with suppress(SidecarError, TimeoutError):  # the writer tries on
+            async with asyncio.timeout(END_PERSIST_TIMEOUT_S):
+                await self._persisted(record)
+        self._ends.pop(record.id, None)
 
     def _all_of(self, owner: str) -> Sequence[JobRecord]:
         return [one for one in self._event_log.all() if one.owner == owner]

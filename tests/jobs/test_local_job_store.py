@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from instrumented_slot import OverheardSlot, queue_on
-from job_event_histories import submitted
+from job_event_histories import added, submitted
 from service_process import until
 
 from sidecar import errors
-from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange
+from sidecar.jobs import local_jobs
+from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange, StartedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.reservations import Reservations
@@ -81,3 +82,39 @@ async def test_job_in_queue_that_is_still_being_persisted_has_released_its_reser
                 other.execute("ROLLBACK")
                 await submitting
         assert log.get(job.id).state is JobState.QUEUED
+
+
+@pytest.fixture
+def held_disk(log: SqliteJobEventLog) -> Iterator[sqlite3.Connection]:
+    """The disk takes nothing until this is rolled back."""
+    file = log.journal.connection.execute("PRAGMA database_list").fetchone()[2]
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+async def test_result_is_answered_once_it_is_persisted(
+    log: SqliteJobEventLog, held_disk: sqlite3.Connection
+) -> None:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        job = added(log, StartedChange(), DONE)
+        reading = asyncio.ensure_future(store.get(job.id))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        held_disk.execute("ROLLBACK")
+        assert (await reading).state is JobState.DONE
+        assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (2,)
+
+
+async def test_result_that_the_disk_does_not_take_is_answered_from_memory(
+    log: SqliteJobEventLog, held_disk: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_jobs, "END_PERSIST_TIMEOUT_S", 0.01)
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        job = added(log, StartedChange(), DONE)
+        assert (await store.get(job.id)).state is JobState.DONE
+        assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (0,)
+        held_disk.execute("ROLLBACK")
