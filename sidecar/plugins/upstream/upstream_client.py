@@ -175,12 +175,15 @@ class UpstreamClient:
     async def _detect_dialect(self) -> UpstreamDialect:
         kind = self._options.dialect
         if kind in (AUTO, "sidecar"):
-            _, body = await self._get(HEALTH_PATH)
+            status, body = await self._get(HEALTH_PATH)
             if (dialect := sidecar_dialect_of(body)) is not None:
                 return dialect
             if kind == "sidecar":
+                _check_not_away(status)
                 return SidecarDialect(SAMPLE_RATE)
         status, body = await self._get(MODELS_PATH)
+        if kind == AUTO or not self._options.model:
+            _check_not_away(status)
         if status in (401, 403):
             raise upstream_dialect.failure_of_status(status, {}, body)
         if kind == AUTO and status != 200 and not self._options.model:
@@ -204,6 +207,13 @@ class UpstreamClient:
             if failure.step is not FailureStep.AGAIN:
                 raise
             raise upstream_dialect.unreachable_failure() from None
+
+
+def _check_not_away(status: int) -> None:
+    """Raise `ChunkFailure` if the status is that of a proxy whose server is away, or of a server
+    that starts: it does not say what the server is."""
+    if status >= 500:
+        raise upstream_dialect.unreachable_failure(f"The upstream answered {status}.")
 
 
 def _wrong_event(first: bytes | None) -> ChunkFailure:

@@ -3,12 +3,14 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Coroutine
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from fastapi import Request, Response
 from faulty_proxy import FaultyProxy
 from service_process import PATIENCE_S, Server, StartServer, free_port, wait_until
 from upstream_engine_samples import PATIENT_LIMITS, RATE, Engine, Sound
@@ -208,6 +210,29 @@ def test_unreachable_upstream_is_an_error_with_a_remedy(noise: Sound) -> None:
     with pytest.raises(UpstreamUnreachable, match=f"127.0.0.1:{port}") as caught:
         Engine(f"http://127.0.0.1:{port}").transcript(noise)
     assert "VIBEVOICE_UPSTREAM" in caught.value.hint
+
+
+@pytest.mark.parametrize("dialect", ["auto", "openai"])
+def test_upstream_whose_proxy_answers_502_at_first_is_detected_later(
+    noise: Sound, dialect: str
+) -> None:
+    there, answers = OpenAiStandIn(), deque[int]([502] * 6)
+
+    @there.app.middleware("http")
+    async def proxy(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        status = answers.popleft() if answers else 200
+        return await call_next(request) if status == 200 else Response(status_code=status)
+
+    with there:
+        engine = Engine(
+            there.url,
+            dialect=dialect,
+            limits=replace(PATIENT_LIMITS, unreachable_wait_s=PATIENCE_S),
+        )
+        assert len(answers) < 6, "it asks as it loads"
+        assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{there.port}"
 
 
 def test_upstreams_that_never_answer_are_asked_a_bounded_number_of_times(noise: Sound) -> None:
