@@ -27,6 +27,12 @@ class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUS
         )
 
 
+class LoadInterrupted(ModelLoadFailed):
+    """Load whose processes died, as the kernel kills them for lack of memory, or took too long."""
+
+    ends_requests_only = True
+
+
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
     """Worker process that does not end after SIGKILL, because a driver hangs.
 

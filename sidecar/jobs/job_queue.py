@@ -100,7 +100,11 @@ class Dispatcher:
     @property
     def paused(self) -> errors.SidecarError | None:
         """Return the transient error because of which jobs wait now."""
-        return self._transient_error if self._pausing or self.wait_queue.passes_over else None
+        error, run = self._transient_error, self.run
+        if error is None or self._pausing or self.wait_queue.passes_over:
+            return error
+        retries = error.ends_requests_only and run is not None and not run.reported
+        return error if retries else None
 
     @property
     def is_open(self) -> bool:

@@ -245,6 +245,8 @@ class JobRun:
         self._interrupted = False
         self._task = asyncio.current_task()
         job.worked_s = 0.0
+        self.reported = False
+        """Whether the engine has reported something."""
         self.transient_error: errors.SidecarError | None = None
         """Transient error for which the job was queued again, or that only a kept job waits out."""
 
@@ -360,6 +362,7 @@ class JobRun:
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
         job, resumes = self.job, self._slot.spec.resumes
+        self.reported = True
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)

@@ -24,7 +24,9 @@ LOAD_TIMEOUT_S = 600.0
 
 def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
     log.error("engine %s could not be loaded: %s", name, error)
-    return errors.ModelLoadFailed(
+    interrupted = isinstance(error, (WorkerDied, TimeoutError))
+    error_class = errors.LoadInterrupted if interrupted else errors.ModelLoadFailed
+    return error_class(
         f"The engine '{name}' could not be loaded: {error}", hint=getattr(error, "hint", None)
     )
 

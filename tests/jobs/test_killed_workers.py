@@ -11,6 +11,7 @@ import pytest
 from instrumented_slot import Overheard, OverheardSlot, queue_on, started
 from service_process import until, worker_pids
 
+from sidecar import errors
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import TranscriptionEvent
@@ -79,3 +80,30 @@ async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another(
             os.kill(pid, signal.SIGKILL)
         assert (await job.result()).text
         assert job.state is JobState.DONE
+
+
+async def test_kept_jobs_wait_while_each_worker_is_killed_as_it_loads_and_a_request_fails(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the kernel, for lack of memory."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
+    known, slot = worker_pids(), OverheardSlot()
+    kept, request = [new_job(), new_job()], new_job(kept=False)
+
+    async def next_worker() -> int:
+        (pid,) = await until(lambda: worker_pids() - known)
+        known.add(pid)
+        return pid
+
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        await started(queue, *kept, request)
+        for _ in range(6):  # two each for a job, the request, and again a job
+            os.kill(await next_worker(), signal.SIGKILL)
+        with pytest.raises(errors.ModelLoadFailed):
+            await request.result()
+        last = await next_worker()
+        assert isinstance(queue.paused, errors.ModelLoadFailed)
+        monkeypatch.delenv("VIBEVOICE_SCRIPTED_LOAD")
+        os.kill(last, signal.SIGKILL)
+        assert [(await job.result()).text != "" for job in kept] == [True, True]
+        assert {job.record.crashes for job in kept} == {0}
