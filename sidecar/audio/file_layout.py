@@ -20,6 +20,11 @@ _MAX_CHUNKS, _MORE_CHUNKS = 1024, 16
 MAX_PARTS = 4096
 """Most WAV files in one; with their chunks they are read in less than a second."""
 _USUAL_CHUNKS = {b"fmt ", b"data", b"fact", b"LIST", b"ds64", b"bext", b"PEAK", b"JUNK"}
+_METADATA = {
+    *(b"list", b"id3 ", b"bext", b"ixml", b"axml", b"_pmx", b"cart", b"junk", b"peak", b"levl"),
+    *(b"afsp", b"appl", b"anno", b"comt", b"info", b"free", b"uuid"),
+}
+"""Chunks of WAV, AIFF, CAF and Wave64 that may be long, with a picture for example."""
 _UNKNOWN, _UNKNOWN_64 = 0xFFFFFFFF, (1 << 64) - 1
 _PLACEHOLDER_SLACK = 1 << 16
 """Recorders that cannot go back to the header write 2 or 4 GiB there, less some headers."""
@@ -152,15 +157,19 @@ class _WavReader:
         return claimed if ends else left
 
     def _follows(self, position: int, order: str) -> tuple[bool, int | None]:
-        """Return whether only whole chunks follow, and where another recording begins then."""
+        """Return whether only chunks follow, and where another recording begins then. The end of
+        the last chunk may be missing if it is metadata, and one byte of any: a pad byte that the
+        length counts, and is not there."""
         while self._size - position >= 8 and self._chunks_left > 0:
-            head = audio_format.read_file_at(self._fd, position, audio_format.SIGN_BYTES)
-            for at in {position, position + head.startswith(b"\0")}:  # a pad byte
-                if audio_format.signed_container(head, at - position):
+            head = audio_format.read_file_at(self._fd, position - 1, audio_format.SIGN_BYTES)
+            padded = position + head.startswith(b"\0", 1)
+            for at in (position - 1, position, padded):
+                if audio_format.signed_container(head, at - position + 1):
                     return True, at
-            position += head.startswith(b"\0")
+            position = padded
             name, length, _ = self._chunk_at(position, order)
-            if not _is_chunk_name(name) or position + 8 + length > self._size:
+            missing = position + 8 + length - self._size
+            if not _is_chunk_name(name) or (missing > 1 and not is_metadata(name)):
                 other = audio_format.begins_recording(
                     audio_format.read_file_at(self._fd, position, audio_format.SNIFF_BYTES)
                 )
@@ -185,6 +194,12 @@ class _WavReader:
         return end + (
             length % 2 and audio_format.read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS
         )
+
+
+def is_metadata(name: bytes) -> bool:
+    """Return whether a chunk's name is one of those behind samples, so that samples hardly look so:
+    its end may be missing, as in a download that was cut off."""
+    return name.lower() in _METADATA
 
 
 def _is_chunk_name(name: bytes) -> bool:

@@ -11,7 +11,15 @@ import struct
 from dataclasses import dataclass
 
 from sidecar.audio import audio_format
-from sidecar.audio.file_layout import A_LAW, EXTENSIBLE, FLOAT, MU_LAW, PCM, WavPart
+from sidecar.audio.file_layout import (
+    A_LAW,
+    EXTENSIBLE,
+    FLOAT,
+    MU_LAW,
+    PCM,
+    WavPart,
+    is_metadata,
+)
 
 _MAX_CHUNKS = 64
 MAX_RUBBISH_BYTES = 1 << 16
@@ -110,6 +118,8 @@ def _ends(fd: int, at: int, form: _Chunks, size: int) -> bool:
         if not (len(name) == 4 and name.isascii() and name.decode().isprintable() and length >= 0):
             return False
         at += form.header_bytes + length
+        if at > size and is_metadata(name):
+            return True
     return False
 
 

@@ -358,6 +358,24 @@ def test_garbage_behind_the_samples_that_a_header_counts_is_not_decoded(
     assert (len(found), truncated) == (len(whole), False)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "head"),
+    [
+        ("wav", struct.pack("<4sI", b"id3 ", 300_000)),
+        ("aiff", struct.pack(">4sI", b"ID3 ", 300_000)),
+        ("caf", struct.pack(">4sQ", b"info", 300_000)),
+        ("w64", struct.pack("<4s12sQ", b"list", bytes(12), 300_000)),
+    ],
+)
+def test_chunk_with_a_picture_whose_end_is_missing_is_not_decoded(
+    suffix: str, head: bytes, encoded: Encode
+) -> None:
+    content = encoded(suffix)
+    whole, _ = decoded(content)
+    found, truncated = decoded(content + head + np.random.default_rng(1).bytes(290_000))
+    assert (len(found), truncated) == (len(whole), False)
+
+
 @pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
 def test_samples_that_a_recorder_had_not_counted_yet_are_decoded(
     suffix: str, encoded: Encode

@@ -71,6 +71,27 @@ def test_wav_chunks_behind_the_samples_are_no_samples(behind: bytes) -> None:
     assert part.frames == 500
 
 
+@pytest.mark.parametrize("lost", [1, 2, 5000])
+@pytest.mark.parametrize("name", [b"id3 ", b"LIST", b"ID3 ", b"iXML", b"bext"])
+def test_chunk_behind_the_samples_whose_end_is_missing_is_no_samples(
+    name: bytes, lost: int
+) -> None:
+    cut = name + struct.pack("<I", 9000) + b"\xd8\x7f" * 4500
+    (part,) = parts_of(wav(SAMPLES) + LIST + cut[:-lost])
+    assert (part.frames, part.is_continued, part.is_short) == (500, False, False)
+
+
+def test_chunk_of_any_name_may_lack_its_last_byte() -> None:
+    for behind in (b"what\x04\0\0\0abc", b"what\x04\0\0\0abc" + wav(SAMPLES)):
+        parts = parts_of(wav(SAMPLES) + behind)
+        assert [part.frames for part in parts] == [500] * behind.count(b"RIFF") + [500]
+
+
+def test_samples_that_look_like_a_chunk_with_a_length_beyond_the_end_are_samples() -> None:
+    (part,) = parts_of(wav(SAMPLES + b"what\xff\0\0\0" + SAMPLES, claimed=1000))
+    assert part.frames == 1004
+
+
 def test_wav_files_joined_are_parts_with_their_own_headers() -> None:
     first, second, third = parts_of(
         wav(SAMPLES) + wav(SAMPLES, rate=8000) + LIST + wav(SAMPLES * 2, channels=2)
