@@ -139,7 +139,7 @@ class _LiveConnection:
         width = SampleEncoding(begin.encoding).width * begin.channels if decoder is None else 0
         uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
         self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
-        self._heard_s, self._finished = session.event_log.heard_s, False
+        self._processed_s, self._finished = session.event_log.processed_s, False
         self._summed_up = False
         """True if the summary was sent: no message follows it."""
 
@@ -200,7 +200,7 @@ class _LiveConnection:
         """Send all events after those that the client has, to the end of the session."""
         async for numbered in self._session.events(self._begin.after or 0):
             if isinstance(numbered.event, InputProcessed):
-                self._heard_s = numbered.event.at
+                self._processed_s = numbered.event.at
             else:
                 self._summed_up = isinstance(numbered.event, Summary)
                 await self._socket.send(live_messages.event_message(numbered))
@@ -221,7 +221,7 @@ class _LiveConnection:
             "received_samples": round(seconds * self._rate),
             "received_s": round(seconds, 3),
             "received_orders": self._session.received_orders,
-            "heard_s": round(self._heard_s, 3),
+            "heard_s": round(self._processed_s, 3),
         }
 
 

@@ -249,10 +249,10 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
 
     async def sound() -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
-        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        blocks: asyncio.Queue[bytes] = asyncio.Queue()
 
         def take(block: Any, *_: Any) -> None:
-            loop.call_soon_threadsafe(heard.put_nowait, bytes(block))
+            loop.call_soon_threadsafe(blocks.put_nowait, bytes(block))
 
         try:
             block = round(PIECE_S * rate)
@@ -267,7 +267,7 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
             ) from None
         with stream:
             while True:
-                yield await heard.get()
+                yield await blocks.get()
 
     return rate, sound()
 

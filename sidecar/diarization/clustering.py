@@ -131,8 +131,8 @@ def cluster_embeddings(
     border = SAME_SPEAKER_DISTANCE
     if count is None:
         return cut_tree(tree, len(sums), border)[labels]
-    heard = np.bincount(labels, seconds, len(sums)).astype(np.float32)
-    border = threshold_for_speakers(tree, heard, count)
+    label_s = np.bincount(labels, seconds, len(sums)).astype(np.float32)
+    border = threshold_for_speakers(tree, label_s, count)
     found = cut_tree(tree, len(sums), border)[labels]
     return _without_outliers(vectors, found, seconds, count) if count.exact else found
 
@@ -142,9 +142,9 @@ def _without_outliers(
 ) -> Labels:
     """Return the labels with the vectors of clusters that are no speakers in the nearest that is
     one."""
-    heard = np.bincount(labels, seconds)
-    speakers = np.flatnonzero(heard >= count.least_s(heard))
-    if not len(speakers) or len(speakers) == len(heard):
+    label_s = np.bincount(labels, seconds)
+    speakers = np.flatnonzero(label_s >= count.least_s(label_s))
+    if not len(speakers) or len(speakers) == len(label_s):
         return labels
     alike = vectors @ cluster_directions(vectors, labels)[speakers].T
     kept = np.isin(labels, speakers)
@@ -208,8 +208,8 @@ def threshold_for_speakers(
     """
 
     def misses(border: float) -> tuple[int, float]:
-        heard = np.bincount(cut_tree(merges, len(seconds), border), seconds)
-        return count.misses(heard), abs(border - SAME_SPEAKER_DISTANCE)
+        label_s = np.bincount(cut_tree(merges, len(seconds), border), seconds)
+        return count.misses(label_s), abs(border - SAME_SPEAKER_DISTANCE)
 
     bounds = (0.0, 2.0) if count.exact else (MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE)
     return min(_candidate_thresholds(merges, *bounds), key=misses)
@@ -271,8 +271,8 @@ def split_speaker(
     labels = _assign_to_nearest(vectors, seconds, centres)
     if len(np.unique(labels)) < len(centres):
         return None
-    heard = np.bincount(labels, seconds, len(centres))
-    order = np.argsort(np.argsort(-heard, kind="stable"))
+    label_s = np.bincount(labels, seconds, len(centres))
+    order = np.argsort(np.argsort(-label_s, kind="stable"))
     whose = dict(zip(known, order[labels].tolist(), strict=True))
     groups, last = [], whose[known[0]]
     for at in range(len(embeddings)):
@@ -298,25 +298,25 @@ def _group_centroids(
             return _means(vectors[founding], seconds[founding], labels, groups)
     chosen = np.flatnonzero(founding)
     chosen = chosen[np.argsort(-seconds[chosen], kind="stable")[:MAX_TREE_VECTORS]]
-    some, heard = vectors[chosen], seconds[chosen]
+    some, some_s = vectors[chosen], seconds[chosen]
     tree = linkage_tree(some, np.ones(len(some), np.float32))
     for undone in range((into or 2) - 1, len(tree) + 1):
         labels = cut_tree(tree[: len(tree) - undone], len(some), np.inf)
-        groups = _large_groups(labels, heard)
+        groups = _large_groups(labels, some_s)
         if len(groups) >= (into or 2) or undone == len(tree):
-            most = sorted(groups, key=lambda one: -float(heard[labels == one].sum()))
+            most = sorted(groups, key=lambda one: -float(some_s[labels == one].sum()))
             found = sorted(most[: into or 2])
-            return _means(some, heard, labels, found) if len(found) == (into or 2) else None
+            return _means(some, some_s, labels, found) if len(found) == (into or 2) else None
     return None
 
 
 def _large_groups(labels: Labels, seconds: npt.NDArray[np.float32]) -> list[int]:
     """Return the groups with enough speech to be a speaker."""
-    heard = np.bincount(labels, seconds)
-    groups = np.flatnonzero(heard)
+    label_s = np.bincount(labels, seconds)
+    groups = np.flatnonzero(label_s)
     while len(groups) > 1:
-        least = MIN_GROUP_SHARE * float(heard[groups].sum()) / len(groups)
-        enough = groups[heard[groups] >= least]
+        least = MIN_GROUP_SHARE * float(label_s[groups].sum()) / len(groups)
+        enough = groups[label_s[groups] >= least]
         if len(enough) == len(groups):
             break
         groups = enough
@@ -351,11 +351,11 @@ def _assign_to_nearest(
     return labels
 
 
-def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
+def speakers_of_windows(alike: Matrix, present: npt.NDArray[np.bool_]) -> Labels:
     """Return the speaker of each local speaker of each window: shape (windows, 3).
 
     ``alike``: cosine of each local speaker to each speaker, shape (windows, 3, speakers).
-    ``heard``: shape (windows, 3), whether the local speaker exists; if not, it gets `NO_SPEAKER`.
+    ``present``: shape (windows, 3), whether the local speaker exists; if not, it gets `NO_SPEAKER`.
     Local speakers of one window get different speakers, unless the same one is nearer by more than
     `SAME_PERSON_MARGIN`, summed over them.
     """
@@ -367,13 +367,13 @@ def speakers_of_windows(alike: Matrix, heard: npt.NDArray[np.bool_]) -> Labels:
     best, found = np.full(windows, -np.inf), np.zeros((windows, MAX_WINDOW_SPEAKERS), np.int64)
     for choice in product(range(nearest.shape[2]), repeat=MAX_WINDOW_SPEAKERS):
         chosen = nearest[:, own, choice]
-        value = np.where(heard, alike[each[:, None], own, chosen], 0.0).sum(axis=1)
+        value = np.where(present, alike[each[:, None], own, chosen], 0.0).sum(axis=1)
         for one, other in ((0, 1), (0, 2), (1, 2)):
-            twice = (chosen[:, one] == chosen[:, other]) & heard[:, one] & heard[:, other]
+            twice = (chosen[:, one] == chosen[:, other]) & present[:, one] & present[:, other]
             value -= SAME_PERSON_MARGIN * twice
         better = value > best + 1e-9
         best[better], found[better] = value[better], chosen[better]
-    return np.where(heard, found, NO_SPEAKER)
+    return np.where(present, found, NO_SPEAKER)
 
 
 def renumber_speakers(before: Labels, after: Labels, count: int) -> Labels:

@@ -1,9 +1,9 @@
 """Streaming diarizer, its snapshot, diarization in the background of decoding, and enrolment.
 
-Windows of ten seconds start every ``step_s``. Speech regions are final up to `heard_s`. Speaker
-labels may be revised until `finish`, because speakers are distinguished by all of their speech:
-labels that are never revised stay wrong for minutes. A speaker keeps its number across revisions,
-as far as two decisions agree.
+Windows of ten seconds start every ``step_s``. Speech regions are final up to `speech_final_s`.
+Speaker labels may be revised until `finish`, because speakers are distinguished by all of their
+speech: labels that are never revised stay wrong for minutes. A speaker keeps its number across
+revisions, as far as two decisions agree.
 """
 
 import os
@@ -46,7 +46,7 @@ def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any
         "packed": _array_to_base64(window.packed),
         "vectors": _array_to_base64(window.vectors),
         "alone_s": window.alone_s.tolist(),
-        "heard": window.heard.tolist(),
+        "heard": window.present.tolist(),
     }
     if window.no_speech is not None:
         plain["no_speech"] = _array_to_base64(window.no_speech)
@@ -170,11 +170,11 @@ class Diarizer:
         self._finished = True
 
     @property
-    def heard_s(self) -> float:
+    def speech_final_s(self) -> float:
         """Return the time up to which `speech` is final; at most 18 s behind the audio."""
         if self._finished:
             return self.listening.end_s
-        return max(0.0, self.listening.heard_s - MIN_GAP_S)
+        return max(0.0, self.listening.covered_s - MIN_GAP_S)
 
     @property
     def final_s(self) -> float:
@@ -190,7 +190,8 @@ class Diarizer:
                 break
             early_s = end
         return max(
-            min(early_s + MAX_JOINED_PAUSE_S, FIRST_TURNS_S) if early_s else 0.0, self.heard_s
+            min(early_s + MAX_JOINED_PAUSE_S, FIRST_TURNS_S) if early_s else 0.0,
+            self.speech_final_s,
         )
 
     @property
@@ -216,9 +217,9 @@ class Diarizer:
         """Append windows; assign them to the known speakers, or cluster anew if that is due."""
         if not windows:
             return
-        heard_s = self.listening.heard_s
-        due = heard_s - self._decided_s >= max(RECLUSTER_INTERVAL_S, _RECLUSTER_SHARE * heard_s)
-        if due or (not self.found.known and any(window.heard.any() for window in windows)):
+        covered_s = self.listening.covered_s
+        due = covered_s - self._decided_s >= max(RECLUSTER_INTERVAL_S, _RECLUSTER_SHARE * covered_s)
+        if due or (not self.found.known and any(window.present.any() for window in windows)):
             self.decide(windows)
         else:
             self.found.add(windows)
@@ -227,7 +228,7 @@ class Diarizer:
         """Cluster the speakers of all audio so far, with more windows; this also happens
         automatically."""
         self.found.cluster(windows)
-        self._decided_s = self.listening.heard_s
+        self._decided_s = self.listening.covered_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,14 +309,14 @@ def diarize_in_background(
                 allowed_s = ahead_s if knowledge.latest.final_s else 0.0
                 if not asked[0][1].done() and end_s - asked[0][0] < allowed_s:
                     break
-                if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
+                if (update := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                     return
-                yield heard
+                yield update
         asked.append((0.0, thread.submit(knowledge.finish)))
         while asked:
-            if (heard := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
+            if (update := wait_unless_cancelled(asked.popleft()[1], cancelled)) is None:
                 return
-            yield heard
+            yield update
     finally:
         thread.shutdown(wait=cancelled is None, cancel_futures=True)
 

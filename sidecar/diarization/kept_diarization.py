@@ -59,15 +59,17 @@ class KeptDiarization:
     def to_bytes(self) -> bytes:
         """Return it compressed."""
         windows = self.window_speakers.windows
-        heard = np.array([one.heard for one in windows], np.bool_).reshape(-1, MAX_WINDOW_SPEAKERS)
+        present = np.array([one.present for one in windows], np.bool_).reshape(
+            -1, MAX_WINDOW_SPEAKERS
+        )
         vectors = np.array([one.vectors for one in windows], np.float32)
-        vectors = vectors.reshape(*heard.shape, EMBEDDING_SIZE)[heard]
+        vectors = vectors.reshape(*present.shape, EMBEDDING_SIZE)[present]
         scales = np.abs(vectors).max(axis=1, initial=1e-6)
         arrays = {
             "starts": np.array([one.start for one in windows], "<i4"),
             "packed": np.array([one.packed for one in windows], np.uint8),
             "alone": np.array([one.alone_s for one in windows], "<f2"),
-            "heard": heard,
+            "heard": present,
             "persons": self.window_speakers.persons.astype("<i2"),
             "vectors": np.rint(vectors / scales[:, None] * _VECTOR_STEPS).astype(np.int8),
         }
@@ -95,15 +97,15 @@ class KeptDiarization:
         count, each = len(starts), MAX_WINDOW_SPEAKERS
         packed = np.frombuffer(arrays["packed"], np.uint8).reshape(count, _PACKED_BYTES)
         alone_s = np.frombuffer(arrays["alone"], "<f2").reshape(count, each).astype(np.float32)
-        heard = np.frombuffer(arrays["heard"], np.bool_).reshape(count, each)
+        present = np.frombuffer(arrays["heard"], np.bool_).reshape(count, each)
         some = np.frombuffer(arrays["vectors"], np.int8).reshape(-1, EMBEDDING_SIZE)
         lengths = np.maximum(np.linalg.norm(some.astype(np.float32), axis=1, keepdims=True), 1e-6)
         vectors = np.zeros((count, each, EMBEDDING_SIZE), np.float16)
-        vectors[heard] = (some / lengths).astype(np.float16)
+        vectors[present] = (some / lengths).astype(np.float16)
         persons = np.frombuffer(arrays["persons"], "<i2").reshape(count, each)
         window_speakers = WindowSpeakers()
         window_speakers.windows = [
-            DiarizationWindow(int(start), packed[at], vectors[at], alone_s[at], heard[at])
+            DiarizationWindow(int(start), packed[at], vectors[at], alone_s[at], present[at])
             for at, start in enumerate(starts)
         ]
         window_speakers.persons = persons.astype(np.int64)

@@ -101,10 +101,10 @@ def identify_speakers(
         else one
         for speaker, one in match_profiles(voices, likely, known).items()
     ]
-    heard: Sequence[SpeakerVector | None] = ()
+    vectors: Sequence[SpeakerVector | None] = ()
     if options.voiceprints and speakers.passages is not None:
-        heard = speakers.passages([(one.start, one.end) for one in transcript.segments])
-    prints = tuple(None if one is None else embedding_of(one) for one in heard)
+        vectors = speakers.passages([(one.start, one.end) for one in transcript.segments])
+    prints = tuple(None if one is None else embedding_of(one) for one in vectors)
     return replace(transcript, voices=tuple(found), prints=prints)
 
 

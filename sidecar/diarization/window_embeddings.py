@@ -84,7 +84,7 @@ class DiarizationWindow:
     """Window of ten seconds; ``start``: its first frame, counted over the recording.
 
     ``packed``: bits of the activity. ``vectors``: embeddings of the local speakers, shape (3, 256),
-    half precision. ``alone_s``: seconds of solo speech. ``heard``: which local speakers exist.
+    half precision. ``alone_s``: seconds of solo speech. ``present``: which local speakers exist.
     ``no_speech``: None if it was not kept.
     """
 
@@ -92,7 +92,7 @@ class DiarizationWindow:
     packed: npt.NDArray[np.uint8]
     vectors: npt.NDArray[np.float16]
     alone_s: npt.NDArray[np.float32]
-    heard: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
     no_speech: NoSpeech | None = None
 
     @property
@@ -139,7 +139,7 @@ class WindowExtractor:
         return self.end / SAMPLE_RATE
 
     @property
-    def heard_s(self) -> float:
+    def covered_s(self) -> float:
         """Return the time before which no later window starts, in seconds."""
         return min(self.next, self.end) / SAMPLE_RATE
 
@@ -200,18 +200,18 @@ class WindowExtractor:
         alone = solo_activity(active)
         alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
         vectors = np.zeros((MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE), np.float16)
-        heard = np.zeros(MAX_WINDOW_SPEAKERS, np.bool_)
+        present = np.zeros(MAX_WINDOW_SPEAKERS, np.bool_)
         for voice in np.flatnonzero(active.any(axis=0)):
             mask = alone if alone_s[voice] >= MIN_SOLO_S else active
             frames, weights = self._frames(begin, end, mask[:, voice])
             vector = self._encoder.pooled(frames, weights)
             if vector is None and mask[:, voice].sum() * FRAME_STEP_S >= MIN_SOLO_S:
                 vector = self._encoder.pooled(*self._own_frames(begin, end, mask[:, voice]))
-            heard[voice] = vector is not None
+            present[voice] = vector is not None
             if vector is not None:
                 vectors[voice] = vector
         start = round(begin / SAMPLE_RATE / FRAME_STEP_S)
-        return DiarizationWindow(start, np.packbits(active), vectors, alone_s, heard, no_speech)
+        return DiarizationWindow(start, np.packbits(active), vectors, alone_s, present, no_speech)
 
     def _frames(
         self, begin: int, end: int, mask: npt.NDArray[np.bool_]
@@ -316,13 +316,13 @@ def vectors_in_spans(
                 break
             inside = alone[begin:end].sum(axis=0)
             voice = int(inside.argmax())
-            heard_s = float(inside[voice]) * FRAME_STEP_S
-            if heard_s < MIN_S or not window.heard[voice]:
+            speech_s = float(inside[voice]) * FRAME_STEP_S
+            if speech_s < MIN_S or not window.present[voice]:
                 continue
-            share = heard_s / (float(alone[:, voice].sum()) * FRAME_STEP_S)
-            sums[at] = sums[at] + heard_s * share * window.vectors[voice].astype(np.float32)
-            seconds[at] = max(seconds[at], heard_s)
-    return [_speaker_vector(one, heard_s) for one, heard_s in zip(sums, seconds, strict=True)]
+            share = speech_s / (float(alone[:, voice].sum()) * FRAME_STEP_S)
+            sums[at] = sums[at] + speech_s * share * window.vectors[voice].astype(np.float32)
+            seconds[at] = max(seconds[at], speech_s)
+    return [_speaker_vector(one, speech_s) for one, speech_s in zip(sums, seconds, strict=True)]
 
 
 def no_speech_probability(

@@ -109,15 +109,15 @@ class WindowSpeakers:
         if not self.known:
             return speaker_identification.DiarizedSpeakers(turns, voices)
         alone = window_embeddings.solo_activity(self._active)
-        heard_s = alone.sum(axis=0) * window_embeddings.FRAME_STEP_S
+        alone_s = alone.sum(axis=0) * window_embeddings.FRAME_STEP_S
         vectors = np.concatenate([window.vectors for window in self.windows]).astype(np.float32)
-        weights = np.concatenate([window.alone_s * window.heard for window in self.windows])
+        weights = np.concatenate([window.alone_s * window.present for window in self.windows])
         for person in self.known:
             mean: Vector = (weights * (self.persons.reshape(-1) == person)) @ vectors
             length = np.linalg.norm(mean)
-            if length and person < len(heard_s) and heard_s[person]:
+            if length and person < len(alone_s) and alone_s[person]:
                 voices[person] = speaker_identification.SpeakerVector(
-                    mean / length, float(heard_s[person])
+                    mean / length, float(alone_s[person])
                 )
         return speaker_identification.DiarizedSpeakers(
             turns, voices, partial(window_embeddings.vectors_in_spans, self.windows)
@@ -126,7 +126,7 @@ class WindowSpeakers:
     def local_voices(self) -> Iterator[tuple[float, Vector]]:
         """Yield the local speakers of each window: seconds of solo speech, and the embedding."""
         for window in self.windows:
-            for voice in np.flatnonzero(window.heard):
+            for voice in np.flatnonzero(window.present):
                 yield float(window.alone_s[voice]), window.vectors[voice].astype(np.float32)
 
     def _assigned_to_known(self, windows: list[DiarizationWindow]) -> Labels:
@@ -165,4 +165,4 @@ class WindowSpeakers:
 
 def _assigned(windows: list[DiarizationWindow], centroids: Matrix) -> Labels:
     alike = np.stack([window.vectors.astype(np.float32) @ centroids.T for window in windows])
-    return speakers_of_windows(alike, np.stack([window.heard for window in windows]))
+    return speakers_of_windows(alike, np.stack([window.present for window in windows]))

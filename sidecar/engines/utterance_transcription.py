@@ -68,7 +68,7 @@ class _Span:
 
     start: float
     end: float
-    heard: tuple[float, float]
+    audio: tuple[float, float]
     label: int
 
 
@@ -321,7 +321,7 @@ class UtteranceTranscription:
             yield _Span(start, line.end if over else inf, (begin, end), line.label)
 
     def _recognized(self, span: _Span, windows: Sequence[DiarizationWindow]) -> RecognizedUtterance:
-        begin, end = span.heard  # a little more audio than the utterance
+        begin, end = span.audio  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
         audio = self._audio.between(begin, end)
         found = self._recognize(audio, align) or RecognitionHypothesis("")  # cancelled

@@ -214,9 +214,9 @@ class EnrolledSpeakers:
 
         def decide(speakers: Sequence[EnrolledSpeaker]) -> EnrolledSpeaker:
             for one in speakers:
-                heard = one.hearing(person.samples[0])
-                if one.name == name and (known_too or heard == one):
-                    return heard
+                updated = one.hearing(person.samples[0])
+                if one.name == name and (known_too or updated == one):
+                    return updated
             _check_capacity(speakers)
             return person
 

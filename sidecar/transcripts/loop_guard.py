@@ -185,7 +185,7 @@ class LoopGuard:
         self._seen: set[transcript.Segment] = set()
         self._latest_start = -1.0
         self._latest_end = 0.0
-        self._heard: set[int] = set()
+        self._covered_seconds: set[int] = set()
         self._still = 0
         self._again = 0
         self._tokens = TokenRepetition()
@@ -220,12 +220,12 @@ class LoopGuard:
         length = segment.end - segment.start
         first = int(segment.start)
         seconds = set(range(first, first + math.ceil(min(length, MAX_LOOPED_S))))
-        moves = segment.start > self._latest_start or not seconds <= self._heard
+        moves = segment.start > self._latest_start or not seconds <= self._covered_seconds
         self._still = 0 if moves else self._still + 1
         self._again = self._again + 1 if segment in self._seen else 0
         self._latest_start = max(self._latest_start, segment.start)
         self._latest_end = max(self._latest_end, segment.end)
-        self._heard |= seconds
+        self._covered_seconds |= seconds
         self._seen.add(segment)
         self._segments.append(segment)
         self._texts.append((" ".join(segment.text.casefold().split()), segment.speaker))

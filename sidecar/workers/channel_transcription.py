@@ -129,8 +129,8 @@ class ChannelTranscription:
         if total_s is None:
             return
         self._total_s, survey = total_s, self._survey
-        unheard = {*survey.silent, *survey.same}
-        self._channels = [number for number in range(self._count) if number not in unheard]
+        skipped = {*survey.silent, *survey.same}
+        self._channels = [number for number in range(self._count) if number not in skipped]
         restored = {one.number for one in self._done}
         for number in self._channels:
             if number in restored:

@@ -382,16 +382,16 @@ class TranscribedRecording:
             yield CHANNELS_DIFFER
 
 
-def _tracks_notice(tracks: Sequence[AudioTrack], heard: int) -> transcript.Notice:
-    """Return the notice that names the track that was ``heard``, and the others."""
+def _tracks_notice(tracks: Sequence[AudioTrack], used: int) -> transcript.Notice:
+    """Return the notice that names the track that was ``used``, and the others."""
     names = track_names(tracks)
-    others = ", ".join(name for number, name in enumerate(names) if number != heard)
+    others = ", ".join(name for number, name in enumerate(names) if number != used)
     marked = [name for name, track in zip(names, tracks, strict=True) if track.is_default]
     message = (
         f"The recording has {len(tracks)} audio tracks: this is the transcript of track"
-        f" {names[heard]}, not of {others}."
+        f" {names[used]}, not of {others}."
     )
-    if marked and not tracks[heard].is_default:
+    if marked and not tracks[used].is_default:
         message += f" The file marks track {marked[0]} as the one to play."
     return transcript.Notice(
         AUDIO_TRACKS,

@@ -93,10 +93,10 @@ def test_speech_spans_up_to_the_processed_time_do_not_change_later(
     said: list[tuple[float, list[tuple[float, float]]]] = []
     for at in range(0, len(play), RATE):
         diarizer.feed(play[at : at + RATE])
-        said.append((diarizer.heard_s, before(diarizer.speech, diarizer.heard_s)))
-        assert diarizer.heard_s >= at / RATE - 18
+        said.append((diarizer.speech_final_s, before(diarizer.speech, diarizer.speech_final_s)))
+        assert diarizer.speech_final_s >= at / RATE - 18
     diarizer.finish()
-    assert diarizer.heard_s == len(play) / RATE
+    assert diarizer.speech_final_s == len(play) / RATE
     assert said[-1][1]
     for until_s, spans in said:
         assert before(diarizer.speech, until_s) == spans
@@ -231,7 +231,7 @@ def test_encoder_runs_only_on_blocks_with_speech(models: SpeakerModels, play: Bl
     silence = np.zeros(20 * RATE, np.float32)
     windows, _, trunk = listened(models, np.concatenate([play[: 8 * RATE], silence]))
     assert 6 < heard_s(trunk) < 9.5
-    assert any(window.heard.any() for window in windows)
+    assert any(window.present.any() for window in windows)
     _, _, trunk = listened(models, silence)
     assert not trunk.shapes
 
@@ -291,4 +291,4 @@ def test_speech_detection_alone_runs_no_speaker_encoder_and_counts_every_speech_
 ) -> None:
     windows, _, trunk = listened(models, play, tell_apart=False)
     assert not trunk.shapes
-    assert all((one.heard == one.activity.any(axis=0)).all() for one in windows)
+    assert all((one.present == one.activity.any(axis=0)).all() for one in windows)

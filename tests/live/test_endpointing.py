@@ -96,10 +96,10 @@ def test_endless_speech_is_cut_at_the_least_likely_frame_of_the_second_half() ->
 
 def test_endless_speech_is_cut_at_its_quietest_frame_but_not_before_the_transcribed_end() -> None:
     by = replace(EXACT, longest_s=100 * FRAME_SAMPLES / RATE)
-    for heard, cut in ((60, 70.5), (80, 80), (99, 99)):
+    for given_to, cut in ((60, 70.5), (80, 80), (99, 99)):
         endpointer = Endpointer(by)
         told(endpointer, (SPEECH, 70), (UNSURE, 1), (SPEECH, 28))
-        endpointer.heard = frames(heard)
+        endpointer.given_to = frames(given_to)
         assert told(endpointer, (SPEECH, 1))[0] == UtteranceEnded(frames(cut), "cut")
 
 

@@ -51,7 +51,7 @@ from sidecar.live.runtime.vad import load_vad
 
 SHARED = (
     *("frames", "process_frame", "next_task", "begin", "add_hypothesis"),
-    *("segment_embeddings.began", "segment_embeddings.heard", "relabel"),
+    *("segment_embeddings.began", "segment_embeddings.add_embedding", "relabel"),
 )
 """Methods of and in `StreamRecognizer` that the shared threads call."""
 FAULTS = (OverflowError, MemoryError, ValueError)

@@ -536,9 +536,9 @@ async def test_answered_commit_keeps_the_audio_that_the_next_engine_needs() -> N
     session = waiting_for_an_engine()
     session.commit()
     assert session.input_log.take() is not None
-    session.heard(InputProcessed(2.0, 2.0, 0, 0.5))
-    session.heard(TurnEnded(0, 0.5, 2.0, "words", True))
-    session.heard(InputProcessed(2.0, 2.0, 1, 0.5))
+    session.handle_event(InputProcessed(2.0, 2.0, 0, 0.5))
+    session.handle_event(TurnEnded(0, 0.5, 2.0, "words", True))
+    session.handle_event(InputProcessed(2.0, 2.0, 1, 0.5))
     session.begins_anew()
     assert session.input_log.lead == pytest.approx(0.5)
 
@@ -546,7 +546,7 @@ async def test_answered_commit_keeps_the_audio_that_the_next_engine_needs() -> N
 async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> None:
     """It had no time to say how much of the sound that final was."""
     session = waiting_for_an_engine()
-    session.heard(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
+    session.handle_event(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
     session.begins_anew()
     begin = session.event_log.so_far(session.input_log.settled, session.input_log.lead)
     assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)

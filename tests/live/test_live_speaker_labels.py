@@ -21,7 +21,7 @@ def voice(who: int, chance: random.Random | None = None, spread: float = 0.0) ->
 
 
 def hear(speakers: LiveSpeakerLabels, piece: int, who: int, seconds: float = 3.0) -> None:
-    speakers.hear(piece, voice(who), seconds)
+    speakers.add_embedding(piece, voice(who), seconds)
     decide(speakers)
 
 
@@ -62,7 +62,7 @@ def test_segment_without_embedding_has_the_label_before_it_or_else_after_it(
 def test_segments_of_at_most_a_second_each_are_one_speaker() -> None:
     speakers = LiveSpeakerLabels()
     for piece in range(6):
-        speakers.hear(piece, voice(piece), 0.5 + piece / 10)
+        speakers.add_embedding(piece, voice(piece), 0.5 + piece / 10)
         decide(speakers)
         speakers.tell(piece)
     assert set(labels(speakers, 6)) == {0}
@@ -73,7 +73,7 @@ def test_labels_are_revised_when_one_voice_turns_out_to_be_two() -> None:
     speakers = LiveSpeakerLabels()
     for piece, degrees in enumerate((0, 60, -15, 75, -15, 75)):
         there = math.radians(degrees)
-        speakers.hear(piece, math.cos(there) * voice(1) + math.sin(there) * voice(2), 3.0)
+        speakers.add_embedding(piece, math.cos(there) * voice(1) + math.sin(there) * voice(2), 3.0)
         decide(speakers)
         if piece < 2:
             assert speakers.tell(piece) == 0
@@ -100,11 +100,11 @@ def test_recomputed_embedding_is_clustered_anew_and_the_former_leaves_no_speaker
     speakers = LiveSpeakerLabels()
     hear(speakers, 0, 7)
     mixed = (voice(7) + voice(8)) / math.sqrt(2)
-    speakers.hear(1, mixed, 3.0)
+    speakers.add_embedding(1, mixed, 3.0)
     late = speakers.question()
     assert late is not None
     speakers.forget(1)
-    speakers.hear(1, voice(8), 3.0)
+    speakers.add_embedding(1, voice(8), 3.0)
     question = speakers.question()
     assert question is not None
     speakers.take(relabel(question))
@@ -118,7 +118,7 @@ def test_late_clustering_of_a_dropped_embedding_does_not_label_the_one_that_repl
     late = speakers.question(last=True)
     assert late is not None
     speakers.forget(1)
-    speakers.hear(1, voice(7), 3.0)
+    speakers.add_embedding(1, voice(7), 3.0)
     speakers.take(relabel(late))
     assert [speakers.tell(piece) for piece in range(3)] == [0, 0, 0]
     assert set(speakers.voices) == {0}, "the voice of the dropped one is nobody's"
@@ -127,7 +127,7 @@ def test_late_clustering_of_a_dropped_embedding_does_not_label_the_one_that_repl
 def test_clustering_is_asked_for_less_often_the_longer_a_session_is() -> None:
     speakers, count = LiveSpeakerLabels(), 0
     for piece in range(1000):
-        speakers.hear(piece, voice(piece % 3), 3.0)
+        speakers.add_embedding(piece, voice(piece % 3), 3.0)
         question = speakers.question()
         if question is not None:
             count += 1
@@ -168,7 +168,7 @@ def test_any_order_of_embeddings_gives_the_right_labels_in_order(
         chance.shuffle(pending)
         while pending and chance.random() < 0.6:
             one = pending.pop()
-            speakers.hear(one, voice(who[one], chance, 0.02), chance.uniform(1.6, 3.0))
+            speakers.add_embedding(one, voice(who[one], chance, 0.02), chance.uniform(1.6, 3.0))
             if chance.random() < 0.8:
                 decide(speakers)
         told[piece] = speakers.tell(piece)
@@ -180,7 +180,7 @@ def test_any_order_of_embeddings_gives_the_right_labels_in_order(
                 who[one] = -1
             pending.clear()
     for one in pending:
-        speakers.hear(one, voice(who[one], chance, 0.02), 2.0)
+        speakers.add_embedding(one, voice(who[one], chance, 0.02), 2.0)
     decide(speakers, last=True)
     speakers.settle()
     told.update(speakers.revised())

@@ -139,8 +139,8 @@ async def test_answered_commit_is_not_replayed_with_the_audio_before_it_that_is_
     await session.send(SECOND)
     session.commit()
     assert told_to(session) == ["InputChunk", "commit"]
-    session.heard(TurnEnded(0, 0.0, 1.0, "words", committed=True))
-    session.heard(InputProcessed(1.0, settled, 1))
+    session.handle_event(TurnEnded(0, 0.0, 1.0, "words", committed=True))
+    session.handle_event(InputProcessed(1.0, settled, 1))
     await session.send(SECOND)
     for _ in range(2):
         session.begins_anew()
@@ -149,7 +149,7 @@ async def test_answered_commit_is_not_replayed_with_the_audio_before_it_that_is_
     session.commit()
     session.begins_anew()
     assert told_to(session)[-1] == "commit"
-    session.heard(TurnEnded(1, 1.0, 2.0, "more words", committed=True))
+    session.handle_event(TurnEnded(1, 1.0, 2.0, "more words", committed=True))
     session.lose()
     assert [one.committed for one in ends(session)] == [True, True, False]
 
@@ -227,11 +227,11 @@ async def test_discarded_turn_is_replayed_as_silence_before_and_after_an_option_
     await session.send(b"12" * 800)
     session.cancel()
     assert told_to(session) == ["cancel", "silence", "LiveOptions", "silence"]
-    session.heard(TurnDropped(0, 0.0))
+    session.handle_event(TurnDropped(0, 0.0))
     assert session.begins_anew().prompt == ""
-    session.heard(InputProcessed(0.1, 0.1))
+    session.handle_event(InputProcessed(0.1, 0.1))
     assert told_to(session) == ["silence", "LiveOptions", "silence"]
-    session.heard(InputProcessed(0.1, 0.1))
+    session.handle_event(InputProcessed(0.1, 0.1))
     assert session.begins_anew().prompt == "other"
 
 
@@ -274,7 +274,7 @@ async def test_cancel_unanswered_at_an_engine_crash_is_sent_again_to_the_next_en
     session = begun()
     session.cancel()
     assert told_to(session) == ["cancel"]
-    session.heard(TurnDropped(0, 0.0))
+    session.handle_event(TurnDropped(0, 0.0))
     session.begins_anew()
     assert told_to(session) == [], "it was answered before the engine died"
     await session.send(b"12" * 800)
@@ -283,10 +283,10 @@ async def test_cancel_unanswered_at_an_engine_crash_is_sent_again_to_the_next_en
     session.cancel()
     session.begins_anew()
     assert told_to(session) == ["cancel", "silence", "cancel"]
-    session.heard(TurnDropped(1, 0.0))
+    session.handle_event(TurnDropped(1, 0.0))
     session.begins_anew()
     assert told_to(session) == ["silence", "cancel"]
-    session.heard(TurnDropped(2, 0.0))
+    session.handle_event(TurnDropped(2, 0.0))
     assert session.input_log.bytes == 0
     assert dropped(session) == [0, 1, 2]
 
@@ -303,8 +303,8 @@ async def test_cancel_does_not_overtake_an_earlier_commit() -> None:
     assert told_to(session) == everything
     session.begins_anew()
     assert told_to(session) == everything, "and the next engine is told the same"
-    session.heard(TurnEnded(0, 0.0, 0.05, "one", committed=True))
-    session.heard(TurnDropped(1, 0.05))
+    session.handle_event(TurnEnded(0, 0.0, 0.05, "one", committed=True))
+    session.handle_event(TurnDropped(1, 0.05))
     session.begins_anew()
     assert told_to(session) == everything[3:]
 

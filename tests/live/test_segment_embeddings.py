@@ -116,7 +116,7 @@ class Table:
             self.encoded_s.append(len(sound) / LIVE_RATE)
             vector = EAR.vector(sound)
         assert self.recognizer.segment_embeddings is not None
-        question = self.recognizer.segment_embeddings.heard(due, vector)
+        question = self.recognizer.segment_embeddings.add_embedding(due, vector)
         self.take(self.recognizer.relabel(due, None if question is None else relabel(question)))
 
     def work(self, voices: bool = True) -> None:
@@ -300,7 +300,7 @@ def test_embedding_of_a_dropped_turn_is_discarded(table: Table) -> None:
     assert table.summary == [0, 1]
     assert len(table.encoded_s) == 3
     assert table.recognizer.segment_embeddings is not None
-    assert table.recognizer.segment_embeddings.speakers.heard == 2
+    assert table.recognizer.segment_embeddings.speakers.embedding_count == 2
 
 
 def test_oldest_waiting_segments_are_dropped_and_still_get_labels(table: Table) -> None:

@@ -127,9 +127,9 @@ async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() 
 async def test_session_with_too_many_kept_events_ends() -> None:
     session = a_session(SessionBounds(events=100))
     for number in range(101):
-        session.heard(SpeechStopped(number, float(number)))
+        session.handle_event(SpeechStopped(number, float(number)))
     assert isinstance(session.event_log.wrong, errors.SessionTooLong)
-    session.heard(NoticeRaised(Notice("late", "from an engine that was not told yet")))
+    session.handle_event(NoticeRaised(Notice("late", "from an engine that was not told yet")))
     assert len(session.event_log.kept) <= 102
 
 

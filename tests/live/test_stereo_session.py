@@ -203,7 +203,7 @@ async def test_job_of_a_failed_session_has_all_finals_that_were_sent_and_no_audi
             channel.end(errors.EngineCrashed())
             return
         for piece in itertools.count():
-            channel.heard(Final(0, piece, Segment(piece, piece + 1.0, "hello")))
+            channel.handle_event(Final(0, piece, Segment(piece, piece + 1.0, "hello")))
             await asyncio.sleep(0)
 
     async def save(_: Session, transcript: Transcript) -> str:
@@ -238,13 +238,13 @@ def test_each_channel_counts_as_speaking_and_the_one_behind_says_what_was_heard(
     session = unserved()
     metrics = session.event_metrics.live_metrics
     for one in session.sessions:
-        one.heard(SpeechStarted(0, 0.5))
+        one.handle_event(SpeechStarted(0, 0.5))
     assert metrics.speaking == 2
-    session.sessions[0].heard(TurnEnded(0, 0.5, 1.0, "hello"))
+    session.sessions[0].handle_event(TurnEnded(0, 0.5, 1.0, "hello"))
     assert metrics.speaking == 1
     for one, at in zip(session.sessions, (2.0, 1.0), strict=True):
-        one.heard(InputProcessed(at, at))
-    assert session.event_log.heard_s == 1.0
+        one.handle_event(InputProcessed(at, at))
+    assert session.event_log.processed_s == 1.0
     session.end()
     assert metrics.speaking == 0
     assert metrics.orphaned.total == 1
@@ -267,11 +267,11 @@ def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_c
     failed = NoticeRaised(Notice(RECOGNITION_FAILED, ""))
     late = NoticeRaised(PARTIALS_LATE_NOTICE)
     for one in (first, second, second, first, first):
-        one.heard(restarted)
+        one.handle_event(restarted)
     for one in (first, first, second):
-        one.heard(late)
+        one.handle_event(late)
     for one in (first, second):
-        one.heard(failed)
+        one.handle_event(failed)
     sent = [(one.event, one.channel) for one in session.event_log.kept]
     assert sent == [
         *[(restarted, None)] * 3,

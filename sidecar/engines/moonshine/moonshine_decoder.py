@@ -210,9 +210,9 @@ class MoonshineDecoder:
         samples = np.ascontiguousarray(audio, np.float32)[None]
         everywhere = np.ones(samples.shape, np.int64)
         (frames,) = self._encoder.run(None, {"input_values": samples, "attention_mask": everywhere})
-        heard = self._frames.run(None, {"frames": frames})
+        kept = self._frames.run(None, {"frames": frames})
         nothing = np.zeros((1, HEADS, 0, HEAD_SIZE), np.float32)
-        return dict(zip(cache_tensor_names("frames"), heard, strict=True)) | dict.fromkeys(
+        return dict(zip(cache_tensor_names("frames"), kept, strict=True)) | dict.fromkeys(
             cache_tensor_names("past"), nothing
         )
 
@@ -281,7 +281,7 @@ def _build_logits(model: OrtModelFile) -> tuple[_DecoderGraphBuilder, str]:
     drawing = _DecoderGraphBuilder(model)
     state = drawing.begun()
     for layer in range(LAYERS):
-        state = drawing.heard(*drawing.listening(state, layer), layer)
+        state = drawing.attended(*drawing.listening(state, layer), layer)
     return drawing, drawing.product(drawing.norm(state, "norm/"), "/proj_out/")
 
 
@@ -302,7 +302,7 @@ def build_attention_graph(model: OrtModelFile) -> bytes:
         query = drawing.listening(state, layer)
         heads = [head for which, head in ALIGNMENT_HEADS if which == layer]
         shown += [drawing.attention(query[1], layer, head) for head in heads]
-        state = drawing.heard(*query, layer)
+        state = drawing.attended(*query, layer)
     drawing.graph.node("Concat", shown, ["attention"], axis=1)
     drawing.graph.output("attention", "float32", (1, len(ALIGNMENT_HEADS), "tokens", "frames"))
     return drawing.graph.model()
@@ -338,12 +338,12 @@ class _DecoderGraphBuilder:
     def listening(self, state: str, layer: int) -> tuple[str, str]:
         """Add a layer up to its attention to the frames; return its state and its query."""
         prefix = f"layers.{layer}/"
-        heard = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
-        state = self.graph.node("Add", [state, heard])
+        attended = self._self_attention(self.norm(state, f"{prefix}input_layernorm/"), layer)
+        state = self.graph.node("Add", [state, attended])
         normal = self.norm(state, f"{prefix}post_attention_layernorm/")
         return state, self.product(normal, f"{prefix}encoder_attn/q_proj/")
 
-    def heard(self, state: str, query: str, layer: int) -> str:
+    def attended(self, state: str, query: str, layer: int) -> str:
         """Add the rest of a layer, from its attention to the frames on."""
         prefix = f"layers.{layer}/"
         state = self.graph.node("Add", [state, self._frame_attention(query, layer)])
@@ -395,26 +395,26 @@ class _DecoderGraphBuilder:
         )
         value = self.product(state, f"{prefix}v_proj/")
         past = [f"past.{layer}.key", f"past.{layer}.value"]
-        heard = self.graph.node(
+        attended = self.graph.node(
             "MultiHeadAttention",
             [query, key, value, "", "", "", *past],
-            [f"heard.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
+            [f"attended.{layer}", f"present.{layer}.key", f"present.{layer}.value"],
             domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
             scale=SCALE,
             unidirectional=1,
         )
-        return self.product(heard, f"{prefix}o_proj/")
+        return self.product(attended, f"{prefix}o_proj/")
 
     def _frame_attention(self, query: str, layer: int) -> str:
-        heard = self.graph.node(
+        attended = self.graph.node(
             "MultiHeadAttention",
             [query, f"frames.{layer}.key", f"frames.{layer}.value"],
             domain=CONTRIB_DOMAIN,
             num_heads=HEADS,
             scale=SCALE,
         )
-        return self.product(heard, f"layers.{layer}/encoder_attn/o_proj/")
+        return self.product(attended, f"layers.{layer}/encoder_attn/o_proj/")
 
     def _feed_forward(self, state: str, prefix: str) -> str:
         both = self.product(state, f"{prefix}mlp/fc1/")

@@ -110,9 +110,9 @@ class MoonshineRecognizer:
         request = moonshine_decoder.DecodeRequest(
             audio, cancelled, draft, given, align=words, hotwords=self._hotword_tokens(hotwords)
         )
-        return self._heard(request, samples)
+        return self._decoded(request, samples)
 
-    def _heard(
+    def _decoded(
         self, request: moonshine_decoder.DecodeRequest, begin: int
     ) -> MoonshineHypothesis | None:
         """Recognize the audio from the sample ``begin`` on."""

@@ -26,12 +26,12 @@ class StreamedSegment:
         self._stream_format, self._start_s = stream_format, start / rate
         self._resampler = soxr.ResampleStream(rate, stream_format.rate, 1, dtype="float32")
         self._held = np.zeros(0, np.float32)
-        self._heard = 0
+        self._said_samples = 0
 
     @property
     def end_s(self) -> float:
         """Return the seconds up to which there is text."""
-        return self._start_s + self._heard / self._stream_format.rate
+        return self._start_s + self._said_samples / self._stream_format.rate
 
     def feed(self, audio: Block, *, last: bool) -> None:
         """Add audio; ``last``: no more comes."""
@@ -47,7 +47,7 @@ class StreamedSegment:
         """Add the text of that window; return the audio that it is the text of."""
         start_s, audio = self.end_s, self._held[: self._stream_format.chunk_samples]
         self._held = self._held[len(audio) :]
-        self._heard += len(audio)
+        self._said_samples += len(audio)
         self._ended += self.turns.feed(chunk.text, start_s, self.end_s, chunk.likelihoods)
         return audio
 

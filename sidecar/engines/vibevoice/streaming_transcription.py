@@ -113,13 +113,13 @@ class CacheSpeakers:
 
     def speaker(self, label: int, samples: Block, rate: int) -> int:
         """Return the speaker of a turn; ``samples``: its audio, shape (samples,)."""
-        heard = self.matcher.hear(samples, [SpeakerTurn(0.0, len(samples) / rate, label)])
+        vectors = self.matcher.hear(samples, [SpeakerTurn(0.0, len(samples) / rate, label)])
         if label not in self._speakers:
             usual = self._before.get(label)
-            if not heard and usual is not None:
+            if not vectors and usual is not None:
                 return usual  # a longer turn decides
-            self._speakers[label] = self._matched(label, heard, usual)
-        self.matcher.remember(heard, self._speakers)
+            self._speakers[label] = self._matched(label, vectors, usual)
+        self.matcher.remember(vectors, self._speakers)
         return self._speakers[label]
 
     def _matched(self, label: int, vectors: Mapping[int, SpeakerVector], usual: int | None) -> int:

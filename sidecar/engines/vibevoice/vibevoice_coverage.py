@@ -101,8 +101,8 @@ def missed_speech(
         if end - begin < MIN_MISSED_S:
             continue
         lead = max(0.0, begin - VAD_LEAD_S)
-        heard = listen(window.samples[round(lead * rate) : round(end * rate)], rate)
-        placed = sorted((lead + start, lead + stop) for start, stop in heard)
+        spans = listen(window.samples[round(lead * rate) : round(end * rate)], rate)
+        placed = sorted((lead + start, lead + stop) for start, stop in spans)
         speech = clipped_spans(placed, begin, end)
         seconds = sum(stop - start for start, stop in speech)
         if seconds >= MIN_MISSED_S:

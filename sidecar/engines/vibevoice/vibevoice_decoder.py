@@ -186,17 +186,19 @@ class VibeVoiceDecoder:
             if check is not None:
                 check()
             query, key, value = self.project(layer, hidden, cos, sin)
-            heard, at = [], 0
+            attended, at = [], 0
             for count, cache in caches:
                 rows, end = slice(at, at + count), cache.length + count
                 keys, values = cache.keys[index], cache.values[index]
                 keys[:, :, cache.length : end] = key[:, :, rows]
                 values[:, :, cache.length : end] = value[:, :, rows]
-                heard.append(self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end]))
+                attended.append(
+                    self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end])
+                )
                 at += count
             if filling:
-                heard.append(query.new_zeros(1, self.heads, filling, self.head_dim))
-            hidden = self.conclude(layer, hidden, concatenate(heard, dim=2))
+                attended.append(query.new_zeros(1, self.heads, filling, self.head_dim))
+            hidden = self.conclude(layer, hidden, concatenate(attended, dim=2))
         for count, cache in caches:
             cache.length += count
         return hidden[0, :total]
@@ -223,10 +225,10 @@ class VibeVoiceDecoder:
         value = self._split(attention.v_proj(normed), self.kv_heads)
         return apply_rotary(query, cos, sin), apply_rotary(key, cos, sin), value
 
-    def conclude(self, layer: Any, hidden: Tensor, heard: Tensor) -> Tensor:
+    def conclude(self, layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
         """Return a layer's output from its input and its attention's output."""
         count = hidden.shape[1]
-        hidden = hidden + layer.self_attn.o_proj(heard.transpose(1, 2).reshape(1, count, -1))
+        hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).reshape(1, count, -1))
         result: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return result
 
@@ -373,22 +375,22 @@ class CudaGraphStep:
     def _run(self) -> Tensor:
         decoder, positions = self._decoder, self._positions
         cos, sin = self._cos.index_select(0, positions), self._sin.index_select(0, positions)
-        unheard = self._where > positions.unsqueeze(1)
+        masked = self._where > positions.unsqueeze(1)
         hidden = self._embeddings.unsqueeze(0)
         for index, layer in enumerate(decoder.layers):
             query, key, value = decoder.project(layer, hidden, cos, sin)
-            heard = []
+            attended = []
             for at, cache in enumerate(self._caches):
                 rows = slice(at * self.width, (at + 1) * self.width)
                 keys, values = cache[index]
                 keys.index_copy_(2, positions[rows], key[:, :, rows])
                 values.index_copy_(2, positions[rows], value[:, :, rows])
-                seen = unheard[rows, : keys.shape[2]]
-                heard.append(self._attend(query[:, :, rows], keys, values, seen))
-            hidden = decoder.conclude(layer, hidden, concatenate(heard, dim=2))
+                seen = masked[rows, : keys.shape[2]]
+                attended.append(self._attend(query[:, :, rows], keys, values, seen))
+            hidden = decoder.conclude(layer, hidden, concatenate(attended, dim=2))
         return decoder.logits(hidden[0])
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, unheard: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, masked: Tensor) -> Tensor:
         """Return the attention as two matrix products over the heads that share a key head.
 
         Fused kernels split their work by heads and queries. Here are 4 heads and few queries, which
@@ -397,10 +399,10 @@ class CudaGraphStep:
         decoder = self._decoder
         packed = query.reshape(decoder.kv_heads, -1, decoder.head_dim) * decoder.head_dim**-0.5
         scores = (packed @ keys[0].transpose(1, 2)).float()
-        by_row = scores.view(decoder.kv_heads, -1, *unheard.shape)
-        shares = by_row.masked_fill(unheard, float("-inf")).softmax(dim=-1).view_as(scores)
-        heard: Tensor = shares.to(values.dtype) @ values[0]
-        return heard.view(1, decoder.heads, -1, decoder.head_dim)
+        by_row = scores.view(decoder.kv_heads, -1, *masked.shape)
+        shares = by_row.masked_fill(masked, float("-inf")).softmax(dim=-1).view_as(scores)
+        attended: Tensor = shares.to(values.dtype) @ values[0]
+        return attended.view(1, decoder.heads, -1, decoder.head_dim)
 
 
 class CudaGraphSteps:

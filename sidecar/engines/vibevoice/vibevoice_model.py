@@ -145,9 +145,9 @@ class VibeVoiceAudioEncoder:
             if drawn:
                 noise = torch.randn(latents.shape, generator=random)
                 latents = latents + self._noise * noise.to(latents)
-            heard = self._projector(latents, semantic.latents)[0]
-            place = out[at // HOP_SAMPLES :][: len(heard)]
-            place[:] = heard[: len(place)]
+            audio_embeddings = self._projector(latents, semantic.latents)[0]
+            place = out[at // HOP_SAMPLES :][: len(audio_embeddings)]
+            place[:] = audio_embeddings[: len(place)]
 
 
 def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
@@ -483,9 +483,11 @@ class VibeVoiceModel:
                 ids = build_prompt_ids(processor, len(samples), context)
                 prompts.append(embeddings := decoder.embed(ids))
                 first = int((ids == processor.audio_token_id).int().argmax())
-                heard = embeddings[first : first + token_count(len(samples))]
-                self._encoder.encode(samples, plan.encoder_chunk_s, heard, check, drawn=drawn)
-            del embeddings, heard
+                audio_embeddings = embeddings[first : first + token_count(len(samples))]
+                self._encoder.encode(
+                    samples, plan.encoder_chunk_s, audio_embeddings, check, drawn=drawn
+                )
+            del embeddings, audio_embeddings
         finally:  # also if it was cancelled: others may decode by a plan without them
             if plan.evict_encoders:
                 self._move_encoders(torch.device("cpu"))

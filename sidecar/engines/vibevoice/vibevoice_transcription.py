@@ -253,7 +253,9 @@ class VibeVoiceTranscription:
     ) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Encode all windows and decode them in step; yield their events in the order of the
         windows. ``missed_speech``: what they have of earlier ones; with noise if it was a loop."""
-        hearings = self._heard(windows, drawn=missed_speech is not None and missed_speech.looped)
+        hearings = self._begin_windows(
+            windows, drawn=missed_speech is not None and missed_speech.looped
+        )
         temperature = self._options.temperature
         answers = [one.generation for one in hearings]
         steps = vibevoice_generation.decode_in_step(
@@ -282,7 +284,9 @@ class VibeVoiceTranscription:
                     for earlier in range(len(waiting[0].generation.segments)):
                         yield from self._closed(waiting[0], earlier)
 
-    def _heard(self, windows: list[VibeVoiceWindow], *, drawn: bool) -> list[_WindowInProgress]:
+    def _begin_windows(
+        self, windows: list[VibeVoiceWindow], *, drawn: bool
+    ) -> list[_WindowInProgress]:
         """Encode the windows and begin their answers."""
         try:
             answers = self._model.answers(
@@ -299,7 +303,7 @@ class VibeVoiceTranscription:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
         self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
-        return self._heard(windows, drawn=drawn)
+        return self._begin_windows(windows, drawn=drawn)
 
     def _closed(self, hearing: _WindowInProgress, index: int) -> Iterator[TranscriptionEvent]:
         """Yield the events of a segment of the current window. After a loop was cut, an index may
@@ -472,8 +476,8 @@ def finished(
         notices=tuple(notices),
     )
     persons = matcher.persons if matcher is not None else {}
-    heard = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
-    return Finished(identify_speakers(transcript, heard, options))
+    speakers = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
+    return Finished(identify_speakers(transcript, speakers, options))
 
 
 def max_answer_tokens(seconds: float, options: TranscribeOptions) -> int:

@@ -200,7 +200,7 @@ class TranscriptStitcher:
         self.segments: list[Segment] = []
         self._matcher = matcher
         self._remember = remember
-        self._heard: list[Segment] = []
+        self._linked: list[Segment] = []
         self._held: list[Segment] = []
         self._persons = 0
         self._seen: dict[int, int] = {}
@@ -235,27 +235,27 @@ class TranscriptStitcher:
 
         ``gaps``: windows inside this one follow, with `fill`.
         """
-        heard = self._link(window, segments, more=gaps or window.border_s is not None)
-        new = [one for one in heard if not self._is_said(one)]
+        linked = self._link(window, segments, more=gaps or window.border_s is not None)
+        new = [one for one in linked if not self._is_said(one)]
         kept = [one for one in new if self._is_ours(one)]
         held = [one for one in new if not self._is_ours(one)]
         known = [*self._tail, *kept, *held]
         missed = [one for one in self._held if covered_share(one, known) < HALF_COVERED]
         again = {id(one) for one in self._tail if covered_share(one, kept) >= WHOLLY_COVERED}
         self.segments = [one for one in self.segments if id(one) not in again] + missed + kept
-        self._heard, self._held = heard, held
+        self._linked, self._held = linked, held
 
     def fill(self, window: VibeVoiceWindow, segments: Sequence[Segment]) -> None:
         """End a window inside an earlier one: add those of its segments that are missing there.
         Skipped audio that has words now is no longer skipped."""
-        heard = self._link(window, segments, more=True)
-        words = [one for one in (*self.segments, *heard) if one.is_speech]
+        linked = self._link(window, segments, more=True)
+        words = [one for one in (*self.segments, *linked) if one.is_speech]
         self.segments = [
             one
             for one in self.segments
             if LOOP_FLAG not in one.flags or covered_share(one, words) < HALF_COVERED
         ]
-        self.segments += [one for one in heard if covered_share(one, self.segments) < HALF_COVERED]
+        self.segments += [one for one in linked if covered_share(one, self.segments) < HALF_COVERED]
 
     def _is_ours(self, segment: Segment) -> bool:
         return self._border_s is None or (segment.start + segment.end) / 2 < self._border_s
@@ -295,8 +295,8 @@ class TranscriptStitcher:
     ) -> dict[tuple[int, int], float]:
         """Return the similarity of pairs of speaker and label, by the overlap's segments and
         embeddings."""
-        both = window.start_s, max((one.end for one in self._heard), default=0.0)
-        before, after = speaker_turns_of(self._heard), speaker_turns_of(segments)
+        both = window.start_s, max((one.end for one in self._linked), default=0.0)
+        before, after = speaker_turns_of(self._linked), speaker_turns_of(segments)
         shared = turn_agreement(
             turns_within(before, *both), turns_within(after, *both), MIN_SHARED_SPEECH_S
         )
@@ -352,8 +352,8 @@ class WindowSpeakerMatcher:
     def persons(self) -> Mapping[int, SpeakerVector]:
         """Return the embeddings of all remembered speakers."""
         return {
-            person: SpeakerVector(heard / np.linalg.norm(heard), self._seconds[person])
-            for person, heard in self._known.items()
+            person: SpeakerVector(total / np.linalg.norm(total), self._seconds[person])
+            for person, total in self._known.items()
         }
 
     def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, SpeakerVector]:
@@ -399,8 +399,8 @@ class WindowSpeakerMatcher:
     def remember(self, vectors: Mapping[int, SpeakerVector], persons: Mapping[int, int]) -> None:
         """Add a window's embeddings; ``persons``: the speaker of each label."""
         for label, voice in vectors.items():
-            heard = voice.vector * voice.seconds
-            self._known[persons[label]] = self._known.get(persons[label], 0.0) + heard
+            weighted = voice.vector * voice.seconds
+            self._known[persons[label]] = self._known.get(persons[label], 0.0) + weighted
             self._seconds[persons[label]] = self._seconds.get(persons[label], 0.0) + voice.seconds
 
     @cached_property

@@ -146,21 +146,21 @@ class WhisperEngine(LiveSessions):
         )
         before = options.language_before or None
         hearing = self._windows.submit(self.model.recognize, request.audio, wish, before)
-        heard = wait_unless_cancelled(hearing, request.cancelled)
-        if heard is None:
+        found = wait_unless_cancelled(hearing, request.cancelled)
+        if found is None:
             return None
         length_s = len(request.audio) / SAMPLE_RATE
         words = tuple(
             replace(word, start=min(word.start, length_s), end=min(word.end, length_s), text=text)
-            for word in heard.words
+            for word in found.words
             if (text := word.text.strip())
         )
-        spoken = heard.language is not None
+        spoken = found.language is not None
         return RecognitionHypothesis(
-            heard.text,
+            found.text,
             words,
-            language=heard.language or "",
-            sure=spoken and heard.sure,
-            likelihood=heard.confidence,
-            no_speech=heard.no_speech,
+            language=found.language or "",
+            sure=spoken and found.sure,
+            likelihood=found.confidence,
+            no_speech=found.no_speech,
         )

@@ -95,26 +95,26 @@ class WindowPacker:
         self.needed_s = 0.0
         """Position from which on audio is needed for later windows."""
 
-    def take(self, turns: Iterable[SpeakerTurn], heard_s: float) -> list[WhisperWindow]:
-        """Return the windows that are final, or all windows if ``heard_s`` is infinite. Speech
-        detection is final up to ``heard_s``."""
+    def take(self, turns: Iterable[SpeakerTurn], speech_final_s: float) -> list[WhisperWindow]:
+        """Return the windows that are final, or all windows if ``speech_final_s``, up to which
+        speech detection is final, is infinite."""
         speech = merged_spans((turn.start, turn.end) for turn in turns)
-        stretches = clipped_spans(speech, self.done_s, heard_s)
+        stretches = clipped_spans(speech, self.done_s, speech_final_s)
         found: list[WhisperWindow] = []
-        while (window := self._next(stretches, heard_s)) is not None:
+        while (window := self._next(stretches, speech_final_s)) is not None:
             found.append(window)
             self.done_s = window.end_s
             stretches = clipped_spans(stretches, window.end_s)
-        first = stretches[0][0] if stretches else heard_s
-        self.needed_s = max(0.0, min(first, heard_s) - CONTEXT_S)
+        first = stretches[0][0] if stretches else speech_final_s
+        self.needed_s = max(0.0, min(first, speech_final_s) - CONTEXT_S)
         return found
 
-    def _next(self, spans: Sequence[Span], heard_s: float) -> WhisperWindow | None:
+    def _next(self, spans: Sequence[Span], speech_final_s: float) -> WhisperWindow | None:
         taken: list[Span] = []
         for number, (start, end) in enumerate(spans):
             pieces = self._pieces([*taken, (start, end)], spans[number + 1 :])
             if _speech_length_s(pieces) <= WINDOW_S:
-                if end + SPEECH_END_DELAY_S > heard_s:
+                if end + SPEECH_END_DELAY_S > speech_final_s:
                     return None
                 taken.append((start, end))
                 continue
@@ -128,7 +128,7 @@ class WindowPacker:
             cut = self._cut(start + max(room - CUT_SEARCH_S, room / 2), start + room)
             return WhisperWindow(tuple(self._pieces([*taken, (start, cut)], [(cut, end)])), cut)
         else:
-            if heard_s != float("inf"):
+            if speech_final_s != float("inf"):
                 return None
         if not taken:
             return None
@@ -231,7 +231,7 @@ class WhisperTranscription:
         self._segments: list[transcript.Segment] = []
         self._beside: list[transcript.Segment] = []
         """Segments of those who speak beside the dominant speaker."""
-        self._heard_s = 0.0
+        self._recognized_s = 0.0
         """Position up to which all windows are recognized."""
         self._ready = 0
         self._languages: Counter[str] = Counter()
@@ -337,13 +337,13 @@ class WhisperTranscription:
         until_s = window.end_s if lost_s is None else lost_s
         alone: dict[float, float | None] = {}
         """Probabilities of no speech of words that were recognized alone, by their starts."""
-        for turn in turns_without_words(turns, words, self._heard_s, until_s):
+        for turn in turns_without_words(turns, words, self._recognized_s, until_s):
             own = self._recognize_turn(turn, result)
             words = sorted([*words, *own.words], key=lambda word: word.start)
             alone |= {word.start: own.no_speech for word in own.words}
         beside: list[transcript.Segment] = []
         for turn in word_attribution.overlapped_turns(turns):
-            if self._heard_s < turn.end <= until_s and self._options.diarize:
+            if self._recognized_s < turn.end <= until_s and self._options.diarize:
                 own = self._recognize_turn(turn, result)
                 if own.words and not repeats(own.words, words):
                     one = replace(
@@ -354,7 +354,7 @@ class WhisperTranscription:
                         no_speech_probability=own.no_speech,
                     )
                     beside.append(one)
-        self._heard_s = window.end_s
+        self._recognized_s = window.end_s
         found = [
             replace(
                 one,
@@ -389,12 +389,12 @@ class WhisperTranscription:
         """Recognize a turn alone, in the language of its window; times are of the recording."""
         start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
         window = WhisperWindow(((start, end),), end)
-        heard = self._recognize_window(window, result.language)
-        if heard is None:
+        found = self._recognize_window(window, result.language)
+        if found is None:
             return whisper_decoder.WhisperResult((), None)
-        self._tokens += heard.tokens
-        self._tell(heard)
-        return replace(heard, words=tuple(place_words(heard.words, window)))
+        self._tokens += found.tokens
+        self._tell(found)
+        return replace(found, words=tuple(place_words(found.words, window)))
 
     def _given(
         self,

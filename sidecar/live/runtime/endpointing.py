@@ -65,7 +65,7 @@ class Endpointer:
         """End of the audio that was processed."""
         self.keep_from = at if keep_from is None else keep_from
         """Start of the audio that an open or later utterance may need."""
-        self.heard = at
+        self.given_to = at
         """End of the audio that an engine cannot take back: the utterance is cut behind it."""
         self.speaking = False
         self._run = self._sure_run = 0
@@ -143,7 +143,7 @@ class Endpointer:
         if self._quiet is not None:
             return self._still()
         if full:
-            cut = min(max(self._lowest_at, self.heard), begin)
+            cut = min(max(self._lowest_at, self.given_to), begin)
             return self._closed(cut, "cut"), self._opened(cut)
         return ()
 

@@ -521,7 +521,7 @@ class LiveScheduler:
         try:
             vector = None if samples is None else self._recognizers.voice(samples)
             with self.lock:
-                request = segment_embeddings.heard(task, vector)
+                request = segment_embeddings.add_embedding(task, vector)
             result = None
             if request is not None:
                 try:
@@ -541,9 +541,9 @@ class LiveScheduler:
         labels = self.load.level(time.monotonic()) < load_shedding.SheddingLevel.LABELS
         tasks = list[tuple[EngineSession, SessionTask]]()
         for session in self._sessions:
-            heard = voices and (labels or session.recognizer.finishing)
+            embeds = voices and (labels or session.recognizer.finishing)
             with self._ending_failed_session(session):
-                task = session.recognizer.next_task(heard, partial(self._admits_task, session))
+                task = session.recognizer.next_task(embeds, partial(self._admits_task, session))
                 if task is not None:
                     tasks.append((session, task))
         if not tasks:

@@ -81,14 +81,14 @@ class LiveSpeakerLabels:
         self._before = dict(earlier_speakers or {})
         self._told = dict(self._before)
         self._silent = set(self._before)
-        self._heard: dict[int, _LabelledEmbedding] = {}
+        self._embeddings: dict[int, _LabelledEmbedding] = {}
         self._directions: dict[int, Vector] = {}
         self._decided = 0
         self._asked: set[int] = set()
         """Segments of the last request whose embeddings have not changed since."""
         for number, one in (embeddings or {}).items():
             vector = vector_of(one)
-            self._heard[_speaker_anchor(number)] = _LabelledEmbedding(
+            self._embeddings[_speaker_anchor(number)] = _LabelledEmbedding(
                 vector.astype(np.float16), one.seconds, number
             )
             self._directions[number] = vector
@@ -96,11 +96,11 @@ class LiveSpeakerLabels:
         self._voiceless = {who: who for who in numbers - set(self._directions)}
         self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
-    def hear(self, piece: int, vector: Vector, seconds: float) -> None:
+    def add_embedding(self, piece: int, vector: Vector, seconds: float) -> None:
         """Note the embedding of a segment, computed from ``seconds`` of speech."""
-        heard = _LabelledEmbedding(vector.astype(np.float16), seconds)
-        heard.label = self._nearest(vector, seconds)
-        self._heard[piece] = heard
+        embedding = _LabelledEmbedding(vector.astype(np.float16), seconds)
+        embedding.label = self._nearest(vector, seconds)
+        self._embeddings[piece] = embedding
 
     def mark_without_embedding(self, piece: int) -> None:
         """Note that a segment gets no embedding."""
@@ -110,12 +110,12 @@ class LiveSpeakerLabels:
         """Drop the embedding of a segment: it has no text, or will have another embedding."""
         self._silent.discard(piece)
         self._asked.discard(piece)
-        heard = self._heard.pop(piece, None)
-        if heard is None:
+        embedding = self._embeddings.pop(piece, None)
+        if embedding is None:
             return
         self._decided -= 1  # another one is news
-        if all(one.label != heard.label for one in self._heard.values()):
-            self._directions.pop(heard.label, None)
+        if all(one.label != embedding.label for one in self._embeddings.values()):
+            self._directions.pop(embedding.label, None)
 
     def tell(self, piece: int) -> int | None:
         """Return the current speaker of a segment that is sent, in order. None if it is not known
@@ -130,23 +130,23 @@ class LiveSpeakerLabels:
     def question(self, last: bool = False) -> RelabelRequest | None:
         """Return the request for a new decision; None if none is due. ``last``: request one over
         all embeddings."""
-        count = len(self._heard)
+        count = len(self._embeddings)
         if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
         self._decided = count
-        pieces = sorted(self._heard)  # in whatever order they came
+        pieces = sorted(self._embeddings)  # in whatever order they came
         self._asked = set(pieces)
-        heard = [self._heard[piece] for piece in pieces]
-        vectors = np.stack([one.vector for one in heard]).astype(np.float32)
-        seconds = np.array([one.seconds for one in heard], np.float32)
+        found = [self._embeddings[piece] for piece in pieces]
+        vectors = np.stack([one.vector for one in found]).astype(np.float32)
+        seconds = np.array([one.seconds for one in found], np.float32)
         return RelabelRequest(tuple(pieces), vectors, seconds)
 
     def take(self, result: RelabelResult) -> None:
         """Take over a decision; segments that came meanwhile go to the nearest speaker."""
         found = dict(zip(result.pieces, result.labels.tolist(), strict=True))
         found = {piece: label for piece, label in found.items() if piece in self._asked}
-        before = [one.label for one in self._heard.values()]
-        after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._heard]
+        before = [one.label for one in self._embeddings.values()]
+        after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._embeddings]
         numbers = clustering.renumber_speakers(
             np.array([*before, self._highest]),
             np.array([*after, clustering.NO_SPEAKER]),
@@ -155,7 +155,7 @@ class LiveSpeakerLabels:
         known = zip(numbers.tolist(), result.voices, strict=True)
         used = set(found.values())  # not of a voice whose only embeddings were dropped meanwhile
         self._directions = dict(one for label, one in enumerate(known) if label in used)
-        for piece, one in self._heard.items():
+        for piece, one in self._embeddings.items():
             if piece in found:
                 one.label = int(numbers[found[piece]])
             else:
@@ -168,7 +168,7 @@ class LiveSpeakerLabels:
         for who in self._now().values():
             if who is not None:
                 order.setdefault(who, len(order))
-        for one in self._heard.values():
+        for one in self._embeddings.values():
             one.label = order.setdefault(one.label, len(order))
         for number, who in self._voiceless.items():
             self._voiceless[number] = order.setdefault(who, len(order))
@@ -187,9 +187,9 @@ class LiveSpeakerLabels:
         return self._told.get(piece)
 
     @property
-    def heard(self) -> int:
+    def embedding_count(self) -> int:
         """Return the number of embeddings."""
-        return len(self._heard)
+        return len(self._embeddings)
 
     @property
     def voices(self) -> dict[int, SpeakerEmbedding]:
@@ -198,16 +198,16 @@ class LiveSpeakerLabels:
 
     def sound_of(self, piece: int) -> SpeakerEmbedding | None:
         """Return the embedding of a segment; None if it has none."""
-        heard = self._heard.get(piece)
-        if heard is None:
+        embedding = self._embeddings.get(piece)
+        if embedding is None:
             return None
-        return embedding_of(SpeakerVector(heard.vector.astype(np.float32), heard.seconds))
+        return embedding_of(SpeakerVector(embedding.vector.astype(np.float32), embedding.seconds))
 
     @property
     def sounds(self) -> dict[int, SpeakerVector]:
         """Return the embeddings of speakers by number."""
         seconds: dict[int, float] = {}
-        for one in self._heard.values():
+        for one in self._embeddings.values():
             seconds[one.label] = seconds.get(one.label, 0.0) + one.seconds
         return {
             number: SpeakerVector(direction, seconds.get(number, 0.0))
@@ -221,7 +221,7 @@ class LiveSpeakerLabels:
         least = 1 - clustering.SAME_SPEAKER_DISTANCE
         if best is not None and (alike[best] > least or seconds < MIN_FOUNDING_S):
             return best
-        labels = [one.label for one in self._heard.values()]
+        labels = [one.label for one in self._embeddings.values()]
         number = max([*labels, *self._voiceless.values(), self._highest]) + 1
         self._directions[number] = vector
         return number
@@ -245,12 +245,12 @@ class LiveSpeakerLabels:
 
     def _by_voice(self, piece: int) -> int | None:
         """Return the speaker of a segment by its embedding, here or in the engine before."""
-        if piece in self._heard:
-            return self._heard[piece].label
+        if piece in self._embeddings:
+            return self._embeddings[piece].label
         number = self._before.get(piece)
         if number is None:
             return None
-        anchor = self._heard.get(_speaker_anchor(number))
+        anchor = self._embeddings.get(_speaker_anchor(number))
         return self._voiceless[number] if anchor is None else anchor.label
 
 

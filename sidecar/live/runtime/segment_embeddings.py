@@ -235,7 +235,7 @@ class SegmentEmbeddings:
         samples, sample.sound = sample.sound, None
         return sample.cut(ring) if samples is None else samples
 
-    def heard(
+    def add_embedding(
         self, task: EmbeddingTask, vector: live_speaker_labels.Vector | None
     ) -> live_speaker_labels.RelabelRequest | None:
         """Note the embedding of a segment, None if that failed; return the request for a decision
@@ -248,7 +248,7 @@ class SegmentEmbeddings:
         if vector is None:
             self.speakers.mark_without_embedding(task.piece)
             return None
-        self.speakers.hear(task.piece, vector, seconds)
+        self.speakers.add_embedding(task.piece, vector, seconds)
         return self.speakers.question()
 
     def decided(
@@ -268,7 +268,7 @@ class SegmentEmbeddings:
     def has_no_work(self) -> bool:
         """Return whether nothing is left to compute before the last decision."""
         busy = self.waiting or self._going or self._deciding
-        return self._alone or not (busy or self.speakers.heard)
+        return self._alone or not (busy or self.speakers.embedding_count)
 
     def settle(self) -> Iterator[live_events.LiveEvent]:
         """Fix the labels at the end; yield the last changes."""

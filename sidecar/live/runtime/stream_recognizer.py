@@ -364,7 +364,7 @@ class StreamRecognizer:
         """Begin a recognition; return the request to the engine, without its cancellation."""
         self._plan.began(task)
         if self._schedule.turns:
-            self._endpointer.heard = max(self._endpointer.heard, task.to)
+            self._endpointer.given_to = max(self._endpointer.given_to, task.to)
         partial = task.urgency is RecognitionUrgency.PARTIAL
         if partial:
             task.late_s = (task.to + self._unseen) / LIVE_RATE - task.since

@@ -91,7 +91,7 @@ async def relay_session(
             loads = not is_loaded()
             if loads and tells_load:
                 tells_load = False
-                session.heard(NoticeRaised(ENGINE_LOADING_NOTICE))
+                session.handle_event(NoticeRaised(ENGINE_LOADING_NOTICE))
             async with share() as engine:
                 if loads:
                     session.catches_up()
@@ -100,7 +100,7 @@ async def relay_session(
         except WorkerDied as died:
             place, busy = session.place, 0
             if not deaths.add(died, place):
-                session.heard(NoticeRaised(ENGINE_RESTARTED_NOTICE))
+                session.handle_event(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
             log.warning(
                 "the worker process died repeatedly at the same position of a live session, "
@@ -141,7 +141,7 @@ async def relay_channels(
     if wrong is not None and not session.over:  # no event follows those that its job has
         await session.fail(wrong)
     elif not session.over:
-        session.heard(await session.kept(Summary(session.transcript())))
+        session.handle_event(await session.kept(Summary(session.transcript())))
         session.end()
 
 
@@ -159,7 +159,7 @@ async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> 
                 raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
             if isinstance(event, Summary):
                 event = await session.kept(event)
-            session.heard(event)
+            session.handle_event(event)
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:

@@ -40,7 +40,7 @@ class EventLog:
         self.kept: list[NumberedEvent] = []
         """The events, without partials and progress."""
         self._partials: dict[int | None, NumberedEvent] = {}
-        self._heard: NumberedEvent | None = None
+        self._latest_input_processed: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[live_events.ContextUtterance, ...] = ()
         self.over = False
@@ -50,9 +50,11 @@ class EventLog:
         self._bell = asyncio.Event()
 
     @property
-    def heard_s(self) -> float:
+    def processed_s(self) -> float:
         """Return the seconds of audio that were recognized, according to the events."""
-        event = self._heard.event if self._heard is not None else None
+        event = (
+            self._latest_input_processed.event if self._latest_input_processed is not None else None
+        )
         return self.behind_finals(
             event.at if isinstance(event, live_events.InputProcessed) else 0.0
         )
@@ -146,7 +148,7 @@ class EventLog:
         if isinstance(event, live_events.Partial):
             self._partials[channel] = numbered
         elif isinstance(event, live_events.InputProcessed):
-            self._heard = numbered
+            self._latest_input_processed = numbered
         else:
             self.kept.append(numbered)
             if isinstance(event, live_events.Final):
@@ -183,7 +185,7 @@ class EventLog:
 
     def _next(self, number: int, read: int) -> NumberedEvent | None:
         kept = self.kept[read] if read < len(self.kept) else None
-        latest = filter(None, (*self._partials.values(), self._heard))
+        latest = filter(None, (*self._partials.values(), self._latest_input_processed))
         fleeting = [one for one in latest if one.number > number]
         candidates = fleeting if kept is None else [kept, *fleeting]
         return min(candidates, key=lambda one: one.number, default=None)

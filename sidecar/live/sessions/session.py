@@ -242,7 +242,7 @@ class Session:
         except errors.SidecarError as error:
             log.warning("a finished live session could not be saved: %s", error.code)
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
-            self.heard(live_events.NoticeRaised(notice))
+            self.handle_event(live_events.NoticeRaised(notice))
             return None
         finally:
             self.saving = False
@@ -271,7 +271,7 @@ class Session:
         partials are late without any overload, and the client gets no such notice."""
         self._backlog_end_s = self.input_log.at
 
-    def heard(self, event: live_events.LiveEvent) -> None:
+    def handle_event(self, event: live_events.LiveEvent) -> None:
         """Handle an event of the engine."""
         if (
             isinstance(event, live_events.NoticeRaised)

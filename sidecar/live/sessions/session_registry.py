@@ -276,7 +276,7 @@ class SessionRegistry:
         self._closing = True
         for session in self.going_on():
             if session.event_metrics.wire == OWN_WIRE and not session.finishing:
-                session.heard(NoticeRaised(SERVICE_ENDS_NOTICE))
+                session.handle_event(NoticeRaised(SERVICE_ENDS_NOTICE))
             session.finish(asked=False)
         if self._tasks and grace_s > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace_s)

@@ -72,7 +72,7 @@ class EchoDetector:
     """Comparison of the user's audio with the played audio, of the last `HISTORY_S`."""
 
     def __init__(self) -> None:
-        self.heard: deque[_AudioSpan] = deque()
+        self.recorded: deque[_AudioSpan] = deque()
         self._played: deque[_AudioSpan] = deque()
         self._turn, self._rate, self._at_s = 0, 0, 0.0
         self._unplayed = bytearray()
@@ -87,7 +87,7 @@ class EchoDetector:
         else:
             floats = np.nan_to_num(np.frombuffer(raw, "<f4"))
             samples = (np.clip(floats, -1, 1) * 32767).astype(np.int16)
-        _append_span(self.heard, _AudioSpan(upto, samples, rate))
+        _append_span(self.recorded, _AudioSpan(upto, samples, rate))
 
     def emit(self, turn: int, audio: SynthesizedAudio) -> None:
         """Add audio of a turn that is to be played."""
@@ -124,23 +124,23 @@ class EchoDetector:
         if not self._played or self._played[-1].end < began - MAX_ECHO_LAG_S:
             return None
         first, began = max(start, end - HISTORY_S), max(began, ended - HISTORY_S)
-        heard, played = tuple(self.heard), tuple(self._played)
+        recorded, played = tuple(self.recorded), tuple(self._played)
         since, until = began - MAX_ECHO_LAG_S, ended + MAX_CLOCK_LEAD_S
 
         def compare() -> float | None:
-            heard_envelopes = _envelopes_between(heard, first, end)
+            recorded_envelopes = _envelopes_between(recorded, first, end)
             played_envelopes = _envelopes_between(played, since, until)
             continues = first > start
-            return self._compared(start, heard_envelopes, played_envelopes, continues=continues)
+            return self._compared(start, recorded_envelopes, played_envelopes, continues=continues)
 
         return compare
 
     def _compared(
-        self, start: float, heard: Envelopes, played: Envelopes, *, continues: bool
+        self, start: float, recorded: Envelopes, played: Envelopes, *, continues: bool
     ) -> float | None:
-        if len(heard) < MIN_COMPARED_S * FRAMES_PER_S:
+        if len(recorded) < MIN_COMPARED_S * FRAMES_PER_S:
             return None
-        segments = np.array_split(heard, max(1, round(len(heard) / FRAMES_PER_S / SEGMENT_S)))
+        segments = np.array_split(recorded, max(1, round(len(recorded) / FRAMES_PER_S / SEGMENT_S)))
         loud = [float(np.mean(one ** (1 / COMPRESSION))) for one in segments]
         similarities, at = [], 0
         for segment, power in zip(segments, loud, strict=True):
@@ -155,21 +155,21 @@ class EchoDetector:
         return min(similarities)
 
 
-def echo_similarity(heard: Envelopes, played: Envelopes) -> float:
-    """Return the maximum normalised correlation of ``heard`` with ``played``, from 0 to 1.
+def echo_similarity(recorded: Envelopes, played: Envelopes) -> float:
+    """Return the maximum normalised correlation of ``recorded`` with ``played``, from 0 to 1.
 
-    ``heard`` is compared at every offset. Each band's mean is subtracted, because it depends on the
-    room and the loudspeaker.
+    ``recorded`` is compared at every offset. Each band's mean is subtracted, because it depends on
+    the room and the loudspeaker.
     """
-    count = len(heard)
-    heard_form = (heard - heard.mean(axis=0)).ravel()
-    size, best = float(np.linalg.norm(heard_form)), 0.0
+    count = len(recorded)
+    recorded_form = (recorded - recorded.mean(axis=0)).ravel()
+    size, best = float(np.linalg.norm(recorded_form)), 0.0
     for at in range(len(played) - count + 1):
         segment = played[at : at + count]
         played_form = (segment - segment.mean(axis=0)).ravel()
         power = size * float(np.linalg.norm(played_form))
         if power > 0:
-            best = max(best, float(heard_form @ played_form) / power)
+            best = max(best, float(recorded_form @ played_form) / power)
     return best
 
 

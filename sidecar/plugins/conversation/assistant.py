@@ -139,7 +139,7 @@ class Assistant:
             case events.StageFailed():
                 turn.failed(event)
             case events.PlaybackReported():
-                turn.heard(event.seconds, now)
+                turn.record_playback(event.seconds, now)
 
     def echoable_text(self, began: float) -> str:
         """Return the text of the reply that may have been heard by a user who began to speak at
@@ -168,7 +168,7 @@ class Assistant:
         self.number += 1
         turn.stop()
         turn.mark_limited()
-        self._record(turn, turn.reply.heard(turn.played), ending, now)
+        self._record(turn, turn.reply.heard_text(turn.played), ending, now)
 
     def finish(self, now: float) -> bool:
         """End the turn if all of it was made and played; return whether it has ended."""
@@ -177,7 +177,7 @@ class Assistant:
             return False
         self.number += 1
         turn.stop()
-        self._record(turn, turn.reply.heard(turn.reply.made_s), turn.ending, now)
+        self._record(turn, turn.reply.heard_text(turn.reply.made_s), turn.ending, now)
         return True
 
     def stalled(self, now: float) -> bool:

@@ -290,7 +290,7 @@ class AssistantTurn:
             self._failed(stage_failed.error)
             self._turn_tts_off(stage_failed.at)
 
-    def heard(self, seconds: float, now: float) -> None:
+    def record_playback(self, seconds: float, now: float) -> None:
         """Record how much of its audio was played by now, in all."""
         seconds = min(seconds, self.reply.made_s)
         if seconds > self.played:

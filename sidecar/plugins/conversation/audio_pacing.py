@@ -51,7 +51,7 @@ class _TurnAudioQueue:
     phrase_start: float = 0.0
     made: float = 0.0
     sent: float = 0.0
-    heard: float = 0.0
+    heard_s: float = 0.0
 
 
 class AudioPacer:
@@ -117,7 +117,7 @@ class AudioPacer:
         queue = self._queue
         if queue is None or self._playback_paused:
             return None
-        ahead = queue.sent - self.heard(now)
+        ahead = queue.sent - self.heard_s(now)
         if not queue.pcm or self._paused:
             return now + ahead if ahead > _SLACK_S else None
         if self._clears:
@@ -126,20 +126,20 @@ class AudioPacer:
         start = MAX_AUDIO_LEAD_S - MIN_FRAME_S if waiting >= MIN_FRAME_S else UNDERRUN_S
         return now + max(0.0, ahead - start)
 
-    def heard(self, now: float) -> float:
+    def heard_s(self, now: float) -> float:
         """Return how many seconds of the turn's audio were played by now."""
         queue = self._queue
         if queue is None:
             return 0.0
         if self._playback_paused:
-            return queue.heard
-        return min(queue.sent, queue.heard + max(0.0, now - queue.since))
+            return queue.heard_s
+        return min(queue.sent, queue.heard_s + max(0.0, now - queue.since))
 
     def played(self, now: float) -> float:
         """Return the seconds for `PlaybackReported`: the audio that will have been heard if
         playback stops now. For a client that cannot drop audio that is all that was sent."""
         if self._clears or self._queue is None:
-            return self.heard(now)
+            return self.heard_s(now)
         return self._queue.sent
 
     def pause(self, now: float) -> None:
@@ -151,7 +151,7 @@ class AudioPacer:
         if queue is not None:
             self._count_played(queue, now)
             if not self._clears:
-                queue.heard = queue.sent
+                queue.heard_s = queue.sent
         self._paused = True
 
     def resume(self, now: float) -> None:
@@ -181,14 +181,14 @@ class AudioPacer:
 
     def _count_played(self, queue: _TurnAudioQueue, now: float) -> None:
         """Count the audio that was played up to now."""
-        queue.heard, queue.since = self.heard(now), max(now, queue.since)
+        queue.heard_s, queue.since = self.heard_s(now), max(now, queue.since)
 
     def _next(self, queue: _TurnAudioQueue) -> float:
         """Return the duration of the next frame in seconds; 0 while there is none to send."""
         waiting = len(queue.pcm) / (2 * queue.rate)
         if self._clears:
             return min(waiting, MAX_FRAME_S)
-        ahead = queue.sent - queue.heard
+        ahead = queue.sent - queue.heard_s
         longest = min(waiting, MAX_AUDIO_LEAD_S - ahead, MAX_FRAME_S) + _SLACK_S
         if waiting < MIN_FRAME_S:
             return waiting if ahead <= UNDERRUN_S + _SLACK_S and longest >= waiting else 0.0

@@ -41,7 +41,7 @@ class ReplyPart:
         """Return whether more audio is to come."""
         return not (self.silent or self.whole)
 
-    def heard(self, until: float) -> int:
+    def heard_characters(self, until: float) -> int:
         """Return how many characters were heard once its audio had played to ``until``: up to the
         last word of which half was played."""
         count = 0
@@ -123,7 +123,7 @@ class ReplyText:
         for part in self.parts[number:]:
             part.whole = part.broken = True
 
-    def heard(self, seconds: float) -> str:
+    def heard_text(self, seconds: float) -> str:
         """Return the text that was heard after ``seconds`` of its audio: cut at a word, with an
         ellipsis there. Text without audio counts with the text before it."""
         text = ""
@@ -132,7 +132,7 @@ class ReplyText:
                 text += part.phrase.shown
                 continue
             until = seconds - part.start if part.start is not None else 0.0
-            count = part.heard(until) if part.start is not None and until > 0 else 0
+            count = part.heard_characters(until) if part.start is not None and until > 0 else 0
             ends = part.whole and not (self.limited and part.broken)
             if ends and until >= part.seconds - _SLACK_S:
                 text += part.phrase.shown
@@ -247,7 +247,7 @@ class ChatHistory:
         entry = self._entries[at]
         assert entry.reply is not None
         end = min(entry.end, seconds)
-        text = truncate_utf8(entry.reply.heard(end), self._most_bytes)
+        text = truncate_utf8(entry.reply.heard_text(end), self._most_bytes)
         self._entries[at] = replace(entry, text=text, end=end)
         return text
 

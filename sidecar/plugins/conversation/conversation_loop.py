@@ -266,7 +266,7 @@ class ConversationLoop:
         try:
             now = self._now()
             if turn := self.pacer.turn:
-                self._echo_detector.play(turn, self.pacer.heard(now), now)
+                self._echo_detector.play(turn, self.pacer.heard_s(now), now)
                 played = events.PlaybackReported(now, turn, self.pacer.played(now))
                 self._carry_out_all(self.machine.take(played))
             self._carry_out_all(self.machine.take(event))

@@ -34,7 +34,7 @@ class NemotronStream:
         self._frames = 0
         """Spectra that are encoded."""
         self._fed = 0
-        """Samples that were heard."""
+        """Samples that were fed."""
         self._whole = True
 
     def goes_on(self, samples: int) -> bool:

@@ -94,8 +94,8 @@ def footprints_of(
 def work_values(config: Mapping[str, Any], audio_s: float) -> int:
     """Return the values that live at once while an utterance of ``audio_s`` seconds is recognized:
     those of the encoder, and the cache of the decoder."""
-    heard_s = audio_s + KYUTAI_MORE_S if "codec_config" in config else audio_s
-    return ceil(heard_s * _encoder_values_per_s(config)) + _cache_values(config, audio_s)
+    encoded_s = audio_s + KYUTAI_MORE_S if "codec_config" in config else audio_s
+    return ceil(encoded_s * _encoder_values_per_s(config)) + _cache_values(config, audio_s)
 
 
 def stream_values(config: Mapping[str, Any]) -> int:

@@ -358,5 +358,5 @@ class UpstreamDiarization:
         chunk."""
         while self._fed:
             self._fed.pop().result()  # done by now; errors are raised here
-        known_s = float("inf") if self._finished else self._diarizer.heard_s
+        known_s = float("inf") if self._finished else self._diarizer.speech_final_s
         return self._diarizer.turns, known_s

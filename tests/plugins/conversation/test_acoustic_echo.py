@@ -180,7 +180,7 @@ def test_stored_microphone_audio_is_bounded_however_small_the_messages() -> None
     for number in range(round(30 * RATE / 16)):  # messages of a millisecond, and empty ones
         at += 0.001
         evidence.hear(bytes(32 if number % 2 else 0), SampleEncoding.PCM16, RATE, at)
-    pieces = evidence.heard
+    pieces = evidence.recorded
     assert pieces[-1].end - pieces[0].start <= HISTORY_S + 1
     assert len(pieces) <= 2 * (HISTORY_S + 1) / MERGED_SPAN_S
 

@@ -46,7 +46,7 @@ def test_audio_is_sent_at_most_its_lead_ahead_of_playback(pacer: AudioPacer) -> 
         assert at - 10.0 <= frame.start + 1e-3, "the ear ran dry"
     assert b"".join(frame.pcm for _, frame in sent) == numbered(2.0).pcm
     assert all(MIN_FRAME_S - 1e-3 <= frame.seconds <= MAX_FRAME_S for _, frame in sent[:-1])
-    assert pacer.heard(12.0) == pytest.approx(2.0)
+    assert pacer.heard_s(12.0) == pytest.approx(2.0)
     assert pacer.wake_at(12.0) is None
 
 
@@ -66,7 +66,7 @@ def test_client_that_can_clear_gets_all_audio_at_once() -> None:
     frames = pacer.due(10.0)
     assert sum(frame.seconds for frame in frames) == pytest.approx(2.0)
     assert max(frame.seconds for frame in frames) <= MAX_FRAME_S
-    assert pacer.heard(10.5) == pytest.approx(0.5)
+    assert pacer.heard_s(10.5) == pytest.approx(0.5)
     assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
 
 
@@ -115,7 +115,7 @@ def test_dropped_audio_is_not_sent_even_if_it_comes_later(pacer: AudioPacer) -> 
     pacer.add(2, 0, silence(0.1), 0.7)
     assert [frame.turn for frame in pacer.due(0.7)] == [2]
     pacer.drop_audio(1)
-    assert pacer.heard(0.8) == pytest.approx(0.1)
+    assert pacer.heard_s(0.8) == pytest.approx(0.1)
 
 
 def test_drop_at_a_client_that_can_clear_ends_the_turn_and_its_played_time() -> None:
@@ -132,14 +132,14 @@ def test_pause_and_resume_lose_no_audio(pacer: AudioPacer) -> None:
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
     pacer.pause(0.3)
-    heard = pacer.heard(0.3)
-    assert pacer.heard(5.0) == heard
+    heard = pacer.heard_s(0.3)
+    assert pacer.heard_s(5.0) == heard
     assert pacer.due(5.0) == []
     assert pacer.wake_at(5.0) is None
     pacer.resume(5.0)
     sent += run(pacer, 5.0, 9.0)
     assert b"".join(frame.pcm for _, frame in sent) == numbered(1.0).pcm
-    assert pacer.heard(5.0 + 1.0 - heard) == pytest.approx(1.0)
+    assert pacer.heard_s(5.0 + 1.0 - heard) == pytest.approx(1.0)
 
 
 def test_pause_holds_new_audio_while_a_client_that_can_clear_plays_on() -> None:
@@ -149,19 +149,19 @@ def test_pause_holds_new_audio_while_a_client_that_can_clear_plays_on() -> None:
     pacer.pause(0.2)
     pacer.add(1, 0, silence(1.0), 0.3)
     assert pacer.due(0.5) == []
-    assert pacer.heard(0.5) == pytest.approx(0.5)
+    assert pacer.heard_s(0.5) == pytest.approx(0.5)
     pacer.resume(0.6)
     assert pacer.due(0.6)
-    assert pacer.heard(1.6) == pytest.approx(1.6)
+    assert pacer.heard_s(1.6) == pytest.approx(1.6)
 
 
 def test_playback_position_stops_while_no_audio_is_there(pacer: AudioPacer) -> None:
     pacer.add(1, 0, silence(0.1), 0.0)
     pacer.due(0.0)
     pacer.add(1, 0, silence(0.1), 3.0)
-    assert pacer.heard(3.0) == pytest.approx(0.1)
+    assert pacer.heard_s(3.0) == pytest.approx(0.1)
     pacer.due(3.0)
-    assert pacer.heard(3.05) == pytest.approx(0.15)
+    assert pacer.heard_s(3.05) == pytest.approx(0.15)
 
 
 def test_second_sample_rate_within_a_turn_is_refused(pacer: AudioPacer) -> None:
@@ -188,7 +188,7 @@ def test_any_sequence_of_audio_and_pauses_keeps_order_and_lead(
         for when, frame in run(pacer, now, at):
             sent.append(frame.pcm)
             total = sum(map(len, sent)) / (2 * RATE)
-            assert total - pacer.heard(when) <= MAX_AUDIO_LEAD_S + 1e-3
+            assert total - pacer.heard_s(when) <= MAX_AUDIO_LEAD_S + 1e-3
         return at
 
     for kind, number in story:
@@ -203,8 +203,8 @@ def test_any_sequence_of_audio_and_pauses_keeps_order_and_lead(
         else:
             pacer.resume(now)
             now = until(now)
-        assert before <= pacer.heard(now) + 1e-9
-        before = pacer.heard(now)
+        assert before <= pacer.heard_s(now) + 1e-9
+        before = pacer.heard_s(now)
     if hushed:
         pacer.drop_audio(1)
     pacer.resume(now)
@@ -212,4 +212,4 @@ def test_any_sequence_of_audio_and_pauses_keeps_order_and_lead(
     expected = numbered(made / RATE).pcm
     got = b"".join(sent)
     assert got == expected[: len(got)]
-    assert hushed or (got == expected and pacer.heard(now + 99) == pytest.approx(made / RATE))
+    assert hushed or (got == expected and pacer.heard_s(now + 99) == pytest.approx(made / RATE))

@@ -129,12 +129,14 @@ class Call:
         """The person speaks for a second, and the engine hears that the client ends it there."""
         at = self.session.received_s
         await self.talk.hear(bytes(32_000))
-        self.session.heard(live_events.SpeechStarted(turn, at + 0.25))
+        self.session.handle_event(live_events.SpeechStarted(turn, at + 0.25))
         committing = asyncio.create_task(self.talk.commit())
         await asyncio.sleep(0)
         assert not committing.done()
         assert UserTurnFinal not in self.kinds(UserTurnFinal)
-        self.session.heard(live_events.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True))
+        self.session.handle_event(
+            live_events.TurnEnded(turn, at + 0.25, at + 1.0, text, committed=True)
+        )
         await committing
 
 
@@ -156,7 +158,7 @@ async def test_commit_of_silence_is_acknowledged_and_is_no_turn() -> None:
         await one.talk.hear(bytes(32_000))
         committing = asyncio.create_task(one.talk.commit())
         await asyncio.sleep(0)
-        one.session.heard(live_events.TurnEnded(0, 1.0, 1.0, "", committed=True))
+        one.session.handle_event(live_events.TurnEnded(0, 1.0, 1.0, "", committed=True))
         await committing
         await one.until(CommitAcknowledged)
         assert one.kinds(UserTurnStarted, UserTurnFinal) == []
@@ -165,11 +167,11 @@ async def test_commit_of_silence_is_acknowledged_and_is_no_turn() -> None:
 async def test_discarded_speech_is_no_turn_and_the_next_speech_is_one() -> None:
     async with call() as one:
         await one.talk.hear(bytes(32_000))
-        one.session.heard(live_events.SpeechStarted(0, 0.25))
+        one.session.handle_event(live_events.SpeechStarted(0, 0.25))
         forgetting = asyncio.create_task(one.talk.discard())
         await asyncio.sleep(0)
         assert not forgetting.done()
-        one.session.heard(live_events.TurnDropped(0, 1.0))
+        one.session.handle_event(live_events.TurnDropped(0, 1.0))
         await forgetting
         await one.until(DiscardAcknowledged)
         assert one.kinds(UserTurnDropped, UserTurnFinal, DiscardAcknowledged) == [
@@ -202,15 +204,15 @@ async def test_audio_of_a_paused_reply_is_not_sent_until_it_resumes() -> None:
         await one.until(ReplyAudioFrame)
         await asyncio.sleep(0.1)  # which is heard
         await one.talk.hear(bytes(32_000))
-        one.session.heard(live_events.SpeechStarted(0, 0.2))
+        one.session.handle_event(live_events.SpeechStarted(0, 0.2))
         await asyncio.sleep(0.7)
         one.voice.go_on.set()
         async with asyncio.timeout(PATIENCE_S):
             await one.voice.said.wait()
         await asyncio.sleep(0.1)
         assert one.talk.sending
-        one.session.heard(live_events.SpeechStopped(0, 0.9))
-        one.session.heard(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
+        one.session.handle_event(live_events.SpeechStopped(0, 0.9))
+        one.session.handle_event(live_events.TurnEnded(0, 0.2, 0.9, "mm-hm"))
         assert await one.until(TurnAudioSent) == TurnAudioSent(1, ReplyEnding.COMPLETED)
         sound = sum(out.seconds for out in one.outs if isinstance(out, ReplyAudioFrame))
         assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
@@ -222,7 +224,7 @@ async def test_stalled_input_ends_the_utterance_after_0_6_s_or_one_and_a_half_ch
 ) -> None:
     async with call(ConversationOptions()) as one:
         await one.talk.hear(bytes(round(chunk_s * 16_000) * 2))
-        one.session.heard(live_events.SpeechStarted(0, 0.0))
+        one.session.handle_event(live_events.SpeechStarted(0, 0.0))
         await asyncio.sleep(waits_s - 0.01)
         assert one.session.received_orders == 0
         await asyncio.sleep(0.02)
@@ -259,11 +261,11 @@ async def test_echo_in_the_microphone_is_no_turn_and_a_person_with_the_same_word
             await asyncio.sleep(0.1)
             await one.talk.hear(microphone[3200 * tenth : 3200 * (tenth + 1)])
             if tenth == 5:
-                one.session.heard(live_events.SpeechStarted(0, 0.2))
+                one.session.handle_event(live_events.SpeechStarted(0, 0.2))
             if tenth == 15:
-                one.session.heard(live_events.Partial(0, 0, 0.2, 1.5, "You said"))
-        one.session.heard(live_events.SpeechStopped(0, 3.2))
-        one.session.heard(live_events.TurnEnded(0, 0.2, 3.2, "You said: Tea?"))
+                one.session.handle_event(live_events.Partial(0, 0, 0.2, 1.5, "You said"))
+        one.session.handle_event(live_events.SpeechStopped(0, 3.2))
+        one.session.handle_event(live_events.TurnEnded(0, 0.2, 3.2, "You said: Tea?"))
         with suppress(TimeoutError):
             async with asyncio.timeout(10.0):  # until long after the end of any turn
                 while True:

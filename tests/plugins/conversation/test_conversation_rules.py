@@ -150,13 +150,13 @@ def sounded(text: str, seconds: float, *, whole: bool = True, marks: bool = Fals
 )
 def test_word_is_heard_once_its_middle_was_played(seconds: float, text: str, marks: bool) -> None:
     reply = sounded("aaaa bbbb, cccc dddd.", 4.0, marks=marks)
-    assert reply.heard(seconds) == text
+    assert reply.heard_text(seconds) == text
 
 
 def test_words_heard_of_a_piece_still_being_synthesized_are_estimated_from_its_text() -> None:
     text = "word " * 30
     reply = sounded(text.strip(), 2.0, whole=False)  # 149 columns: ten seconds, as far as one knows
-    assert 5 <= len(reply.heard(2.0).split()) <= 7
+    assert 5 <= len(reply.heard_text(2.0).split()) <= 7
 
 
 def test_spoken_words_are_found_in_text_with_emphasis_and_links() -> None:
@@ -165,17 +165,17 @@ def test_spoken_words_are_found_in_text_with_emphasis_and_links() -> None:
     reply.add(TtsPhrase(shown, "See the best docs of all times."), silent=False)
     reply.sounded(0, SynthesizedAudio(bytes(2 * 7 * RATE), RATE))
     reply.end_audio(0)
-    assert reply.heard(7.0) == shown.strip()
-    assert reply.heard(3.5).startswith("See **the** [best docs")
-    assert "times" not in reply.heard(5.0)
+    assert reply.heard_text(7.0) == shown.strip()
+    assert reply.heard_text(3.5).startswith("See **the** [best docs")
+    assert "times" not in reply.heard_text(5.0)
 
 
 def test_unspoken_text_counts_as_heard_with_the_text_before_it() -> None:
     reply = sounded("Look:", 1.0)
     reply.add(TtsPhrase("\n```\na = 1\n```\n", ""), silent=False)
     reply.add(TtsPhrase("Done.", "Done."), silent=False)
-    assert reply.heard(0.9) == "Look…"
-    assert reply.heard(1.0) == "Look:\n```\na = 1\n```…"
+    assert reply.heard_text(0.9) == "Look…"
+    assert reply.heard_text(1.0) == "Look:\n```\na = 1\n```…"
     assert reply.around(0.5) == "Look:"
 
 
@@ -184,11 +184,11 @@ def test_limited_reply_ends_with_the_last_words_that_had_audio() -> None:
     reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(0)
     assert len(reply.parts) == 1
-    assert reply.heard(1.0) == "aaaa bbbb cccc…"
+    assert reply.heard_text(1.0) == "aaaa bbbb cccc…"
     reply = sounded("aaaa.", 1.0)
     reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(1)
-    assert reply.heard(1.0) == "aaaa. …"
+    assert reply.heard_text(1.0) == "aaaa. …"
 
 
 def test_reply_text_around_a_playback_time_is_that_of_the_pieces_near_it() -> None:
@@ -208,10 +208,10 @@ def test_word_marks_beyond_the_text_of_a_reply_are_ignored(text: str) -> None:
     reply.add(TtsPhrase(text, text), silent=False)
     marks = tuple(WordMark(at, at / 10) for at in (0, len(text), len(text) + 1))
     reply.sounded(0, SynthesizedAudio(bytes(2 * 2 * RATE), RATE, marks))
-    assert reply.heard(0.0) == ""
+    assert reply.heard_text(0.0) == ""
     reply.end_audio(0)
     for seconds in (1.9, 2.0):
-        assert reply.heard(seconds) == text
+        assert reply.heard_text(seconds) == text
 
 
 def test_reply_dropped_from_a_full_history_still_returns_its_heard_text() -> None:

@@ -73,7 +73,7 @@ class EspeakTts:
         self._made: list[engine_interface.SynthesizedAudio] = []
         self._cancelled: engine_interface.CancelCheck = bool
         self._last = 0
-        self._heard = _SYNTH_CALLBACK(self._hear)  # the library keeps no reference
+        self._callback = _SYNTH_CALLBACK(self._hear)  # the library keeps no reference
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load and initialize the library, which takes some milliseconds.
@@ -92,7 +92,7 @@ class EspeakTts:
         if self._rate <= 0:
             raise errors.ModelLoadFailed("espeak-ng cannot find its data files.")
         self._c.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_EspeakVoiceStruct))
-        self._c.espeak_SetSynthCallback(self._heard)
+        self._c.espeak_SetSynthCallback(self._callback)
         others = sorted({*self._language_tags()} - {DEFAULT_VOICE})
         self._voices = (DEFAULT_VOICE, *others)
         yield 1.0
