@@ -240,15 +240,17 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         identity = identity_of(request)
         with await service.submissions.reserve_position(
             identity, idempotency_key_of(request)
-        ) as place:
+        ) as reservation:
             source, options, priority, key = await read_request(request, service)
             submissions, replayed = service.submissions, False
             if key is None:
-                job = await submissions.submit(identity, source, options, place, priority=priority)
+                job = await submissions.submit(
+                    identity, source, options, reservation, priority=priority
+                )
                 record = job.record
             else:
                 record, replayed = await submissions.submit_once(
-                    identity, source, options, place, key, priority=priority
+                    identity, source, options, reservation, key, priority=priority
                 )
         headers = {"Idempotent-Replayed": "true"} if replayed else {}
         return await job_response(service, identity, record, 202, headers)

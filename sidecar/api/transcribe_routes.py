@@ -330,9 +330,11 @@ def build_router(service: Service) -> APIRouter:
         """Transcribe a recording."""
         identity = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
-        with await service.submissions.reserve_position(identity) as place:
+        with await service.submissions.reserve_position(identity) as reservation:
             source, options = await _read_request(request, service)
-            job = await service.submissions.submit(identity, source, options, place, kept=later)
+            job = await service.submissions.submit(
+                identity, source, options, reservation, kept=later
+            )
         if later:
             applied = {"Preference-Applied": "respond-async"}
             return await job_response(service, identity, job.record, 202, applied)

@@ -81,22 +81,22 @@ def fetch_snapshot(
         errors.SidecarError, OSError: as `pull_checkpoint`.
     """
     repo = snapshot.repository
-    place: resumable_download.DownloadDestination
+    destination: resumable_download.DownloadDestination
     if to is not None:
-        place = resumable_download.FolderDestination(to, repo, snapshot.commit)
+        destination = resumable_download.FolderDestination(to, repo, snapshot.commit)
     else:
         cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
-        place = resumable_download.HubCacheDestination(cache, snapshot.commit)
-    missing = [file for file in snapshot.files if place.found(file) is None]
-    resumable_download.check_room(place, missing, "download", "GB", _NO_ROOM)
-    with resumable_download.locked(place):
+        destination = resumable_download.HubCacheDestination(cache, snapshot.commit)
+    missing = [file for file in snapshot.files if destination.found(file) is None]
+    resumable_download.check_room(destination, missing, "download", "GB", _NO_ROOM)
+    with resumable_download.locked(destination):
         names = {file.name for file in snapshot.files}
-        place.begin(lambda name: name not in names and layout.is_chosen_by_name(name))
-        download = resumable_download.RunningDownload(place, progress)
+        destination.begin(lambda name: name not in names and layout.is_chosen_by_name(name))
+        download = resumable_download.RunningDownload(destination, progress)
         _fetch_all(snapshot, read, download, layout)
-        place.settle()
-        pulled = layout.read(place.folder)
-        place.finish(revision)
+        destination.settle()
+        pulled = layout.read(destination.folder)
+        destination.finish(revision)
     progress.notice(f"{repo} at commit {snapshot.commit}")
     return pulled
 
@@ -130,18 +130,18 @@ def _fetch_all(
     layout: CheckpointLayout,
 ) -> None:
     """Fetch the small files first: `config.json` shows whether the weights can be used."""
-    place, meter = download.destination, download.progress
+    destination, meter = download.destination, download.progress
 
     def fetch(file: resumable_download.HubFile) -> None:
-        if (found := place.found(file)) is not None:
+        if (found := destination.found(file)) is not None:
             with found.open("rb") as content:
                 growing = resumable_download.PartialFile(file, content, download)
             if growing.whole:
-                place.keep(file)
+                destination.keep(file)
                 return
             meter.advance(-growing.done)
             meter.notice(f"{file.name} is damaged and is downloaded again.")
-            place.drop(file)
+            destination.drop(file)
         resumable_download.fetch(file, read, download)
 
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))
@@ -149,7 +149,7 @@ def _fetch_all(
     for file in snapshot.files:
         if file not in large:
             fetch(file)
-    layout.check_config(place.folder)
+    layout.check_config(destination.folder)
     fetches = [partial(fetch, file) for file in large]
     for _ in resumable_download.run_in_parallel(fetches, download.stop):
         pass

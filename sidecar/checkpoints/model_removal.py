@@ -46,10 +46,13 @@ def delete_model(model: InstalledModel) -> None:
         raise errors.CheckpointUnwritable(
             f"{model.folder} is a link, which is not followed.", hint="Delete it by hand."
         )
-    place = HubCacheDestination(model.folder, "none")
+    destination = HubCacheDestination(model.folder, "none")
     leaving = model.folder.with_name(f".deleted-{model.folder.name}")
-    with explained_by("", (), "Check its permissions, and close what reads it."), locked(place):
+    with (
+        explained_by("", (), "Check its permissions, and close what reads it."),
+        locked(destination),
+    ):
         shutil.rmtree(leaving, ignore_errors=True)  # of a deletion that was interrupted
         model.folder.rename(leaving)  # so that half a model is none
         shutil.rmtree(leaving)
-    shutil.rmtree(place.lock.parent, ignore_errors=True)
+    shutil.rmtree(destination.lock.parent, ignore_errors=True)

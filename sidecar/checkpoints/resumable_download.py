@@ -309,8 +309,8 @@ def download_file(read: ChunkReader, partial_file: PartialFile) -> None:
     while partial_file.done < partial_file.file.size:
         before = partial_file.done
         try:
-            for place, data in read(partial_file.file, partial_file.done):
-                if place != partial_file.done:
+            for offset, data in read(partial_file.file, partial_file.done):
+                if offset != partial_file.done:
                     partial_file.restart()
                 partial_file.write(data)
                 if partial_file.too_long:
@@ -331,16 +331,16 @@ def chunks(answer: Any, start: int, size: int) -> Iterator[tuple[int, bytes]]:
     Raises:
         DownloadInterrupted: the response ends before ``size``, or has another range.
     """
-    place = 0
+    offset = 0
     if answer.status_code == 206:  # partial content
         found = re.match(r"bytes (\d+)-", answer.headers.get("content-range", ""))
         if found is None or int(found[1]) != start:
             raise DownloadInterrupted("another part than was asked for")
-        place = start
+        offset = start
     for data in answer.iter_bytes():
-        yield place, data
-        place += len(data)
-    if place < size:
+        yield offset, data
+        offset += len(data)
+    if offset < size:
         raise DownloadInterrupted("the connection ended early")
 
 
@@ -351,10 +351,10 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
         errors.CheckpointDamaged: its checksum is wrong.
         DownloadStopped: the download was stopped.
     """
-    place = download.destination
-    begun = place.partial(file)
+    destination = download.destination
+    begun = destination.partial(file)
     begun.parent.mkdir(parents=True, exist_ok=True)
-    name = glob.escape(place.path(file).name)
+    name = glob.escape(destination.path(file).name)
     for old in begun.parent.glob(f"{name}.{_ANY_MARK}{_PARTIAL}"):
         if old != begun:  # of another version
             old.unlink()
@@ -368,7 +368,7 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
             f"{file.name} was downloaded with a wrong checksum and deleted.",
             hint="Repeat the command; if the error repeats, a proxy on the way alters files.",
         )
-    place.keep(file)
+    destination.keep(file)
     return growing.sha256
 
 

@@ -308,7 +308,7 @@ class _TranscriptionBatch:
     manifest: TranscriptManifest | None
 
     def __post_init__(self) -> None:
-        self._places = asyncio.Semaphore(_at_once(self.options))
+        self._semaphore = asyncio.Semaphore(_at_once(self.options))
         self._done: list[str] = []
 
     def report_interruption(self, many: int) -> None:
@@ -376,7 +376,7 @@ class _TranscriptionBatch:
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None
-        async with self._places:
+        async with self._semaphore:
             if self.options.output is not None:
                 output.check_name(self.options.output / name)
                 recording = await asyncio.to_thread(identify, path)

@@ -283,9 +283,9 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
 def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
     """Move each cut to the likeliest word nearby, with at least one word between two cuts."""
     found: list[int] = []
-    for place, cut in enumerate(cuts):
+    for number, cut in enumerate(cuts):
         least = found[-1] + 1 if found else 1
-        most = cuts[place + 1] - 1 if place + 1 < len(cuts) else len(words) - 1
+        most = cuts[number + 1] - 1 if number + 1 < len(cuts) else len(words) - 1
         near = [
             at
             for at in range(least, max(most, least) + 1)

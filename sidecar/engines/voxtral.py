@@ -343,14 +343,14 @@ def load_voxtral(folder: Path, device: str, dtype: str) -> VoxtralModel:
 
     from sidecar.engines.torch_inference import device_name
 
-    place = device_name(device)
+    torch_device = device_name(device)
     text = read_tekken(folder)
     try:
         model = VoxtralRealtimeForConditionalGeneration.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
         extractor = VoxtralRealtimeFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        model.eval().to(place)
+        model.eval().to(torch_device)
     except torch.OutOfMemoryError:
         raise ModelLoadFailed.out_of_memory(dtype) from None
     except (RuntimeError, ValueError, OSError) as error:

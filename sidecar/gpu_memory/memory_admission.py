@@ -91,7 +91,7 @@ class MemoryState:
 
 class MemoryAdmission:
     """Memory admission for one checkpoint. ``limit_bytes`` limits its memory; `None`: no limit.
-    ``fused``: as of `ModelFootprint`. ``places``: recordings that may be transcribed at once."""
+    ``fused``: as of `ModelFootprint`. ``concurrency``: recordings that run at once, at most."""
 
     def __init__(
         self,
@@ -99,9 +99,9 @@ class MemoryAdmission:
         precisions: Sequence[Precision],
         limit_bytes: int | None,
         fused: bool = True,
-        places: int = 1,
+        concurrency: int = 1,
     ) -> None:
-        self._shape, self._fused, self.places = shape, fused, places
+        self._shape, self._fused, self.concurrency = shape, fused, concurrency
         first, *rest = memory_plan.PREFERRED_PRECISIONS
         if first not in precisions:  # a GPU without bf16
             first = Precision.FP16
@@ -189,7 +189,7 @@ class MemoryAdmission:
                 )
                 peak = memory_plan.batched_peak_bytes(model, plan, work)
                 estimate = replace(estimate, plan=plan, peak_bytes=peak, seconds=seconds)
-        if self.places < 2 or options.temperature or estimate.precision is Precision.FP16:
+        if self.concurrency < 2 or options.temperature or estimate.precision is Precision.FP16:
             return estimate
         if (base := plan_beside or memory_plan.shared_plan(model, room)) is None:
             return estimate

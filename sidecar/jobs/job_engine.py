@@ -27,7 +27,7 @@ class JobEngine:
 
     def __init__(self, settings: Settings, host: EngineHost[EngineSpec]) -> None:
         self._settings, self._host = settings, host
-        self.places, self.long_places = host.places, host.long_places
+        self.concurrency, self.long_concurrency = host.concurrency, host.long_concurrency
         """As of `JobQueue`."""
         self._admission = host.admission
         self.spec, self.slot = host.spec, host.slot
@@ -52,8 +52,8 @@ class JobEngine:
             event_log,
             DispatchOptions(plan, self._settings.max_audio_hours * 3600),
             limit=self._settings.queue_limit,
-            places=self.places,
-            long_places=self.long_places,
+            concurrency=self.concurrency,
+            long_concurrency=self.long_concurrency,
             guess=self._guess,
             predictor=self.predictor,
         )

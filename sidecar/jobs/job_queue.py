@@ -220,7 +220,7 @@ class SubmissionQueue(ABC):
         return None
 
     @property
-    def _places(self) -> int:
+    def _waiting_limit(self) -> int:
         """Return the number of jobs that may wait now."""
         return self._limit
 
@@ -237,7 +237,7 @@ class SubmissionQueue(ABC):
         refused and retries; None: no retry is expected.
         """
         self.check_open()
-        taken, most = self.depth + reserved, self._places
+        taken, most = self.depth + reserved, self._waiting_limit
         if taken >= most:
             raise errors.QueueFull(
                 f"The queue is full; jobs that wait or are being uploaded: {taken}.",
@@ -271,18 +271,18 @@ class JobQueue(SubmissionQueue):
         options: DispatchOptions,
         *,
         limit: int,
-        places: int = 1,
-        long_places: int | None = None,
+        concurrency: int = 1,
+        long_concurrency: int | None = None,
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
     ) -> None:
-        """``places``: jobs that run at once in the ``slot``. ``limit``: jobs that may wait.
-        ``long_places``: how many of them `is_long` jobs may take; `None`: all."""
+        """``concurrency``: jobs that run at once in the ``slot``. ``limit``: jobs that may wait.
+        ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all."""
         self.event_log = event_log
-        self._wait_queue = WaitQueue(slot, places, guess, predictor, long_places)
+        self._wait_queue = WaitQueue(slot, concurrency, guess, predictor, long_concurrency)
         super().__init__(limit, self._wait_queue.begun_in_s)
         self.dispatchers = [
-            Dispatcher(number, slot, self._wait_queue, options) for number in range(places)
+            Dispatcher(number, slot, self._wait_queue, options) for number in range(concurrency)
         ]
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
@@ -335,7 +335,7 @@ class JobQueue(SubmissionQueue):
         )
 
     @property
-    def _places(self) -> int:
+    def _waiting_limit(self) -> int:
         """Return the number of jobs that may wait now. Free dispatchers count on top of the limit,
         since their jobs do not wait."""
         return self._limit + max(0, self._wait_queue.free() - len(self._wait_queue))

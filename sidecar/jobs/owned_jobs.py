@@ -441,11 +441,11 @@ class TranscriptEditor:
         transcript: Transcript,
         request: transcript_edits.SplitSpeakerRequest,
     ) -> tuple[list[transcript_edits.SplitSegments], SpeakerSplit]:
-        places = transcript_edits.segments_of_speaker(transcript, request.speaker)
+        indices = transcript_edits.segments_of_speaker(transcript, request.speaker)
         if not transcript.prints:
             raise errors.VoicesNotKept()
         found = await self._probe.parted(
-            identity, [transcript.prints[at] for at in places], request.into
+            identity, [transcript.prints[at] for at in indices], request.into
         )
         if found is None:
             raise errors.EditImpossible(
@@ -454,7 +454,7 @@ class TranscriptEditor:
             )
         groups, likeness = found
         of = [
-            tuple(at for at, group in zip(places, groups, strict=True) if group == one)
+            tuple(at for at, group in zip(indices, groups, strict=True) if group == one)
             for one in range(max(groups) + 1)
         ]
         operations = [transcript_edits.SplitSegments(segments) for segments in of[1:]]

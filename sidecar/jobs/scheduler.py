@@ -122,14 +122,14 @@ def schedule_jobs(
     ``load_s``: the seconds of a load.
     """
     queues = _OwnerQueues(waiting, shares, moment.at)
-    places = [_SimulatedSlot(waiting, queues, moment, one) for one in busy_s]
+    slots = [_SimulatedSlot(waiting, queues, moment, one) for one in busy_s]
     for _ in waiting:
-        place = min(places, key=lambda one: one.free_s)
-        index = place.next()
-        yield ScheduledJob(index, place.free_s)
+        slot = min(slots, key=lambda one: one.free_s)
+        index = slot.next()
+        yield ScheduledJob(index, slot.free_s)
         queues.take(index)
         work_s = waiting[index].work_s if takes_s is None else takes_s[index]
-        place.take(index, work_s, load_s)
+        slot.take(index, work_s, load_s)
 
 
 class _SimulatedSlot:
@@ -176,10 +176,10 @@ class _OwnerQueues:
         """Indexes in the order in which an owner's jobs run; the queues
         hold positions in this list."""
         self._queues: dict[str, dict[Precision, deque[int]]] = {}
-        for place, index in enumerate(self._ranked):
+        for position, index in enumerate(self._ranked):
             job = waiting[index]
             own = self._queues.setdefault(job.owner, {})
-            own.setdefault(job.wanted, deque()).append(place)
+            own.setdefault(job.wanted, deque()).append(position)
         self._heads = [self._head(owner) for owner in self._queues]
         """Heap of the owners' next jobs: the owner's tag after the job, its index, the owner."""
         heapq.heapify(self._heads)
@@ -215,8 +215,8 @@ class _OwnerQueues:
     def _head(self, owner: str) -> tuple[float, int, str]:
         return *self._end(min(line[0] for line in self._queues[owner].values())), owner
 
-    def _end(self, place: int) -> tuple[float, int]:
-        index = self._ranked[place]
+    def _end(self, position: int) -> tuple[float, int]:
+        index = self._ranked[position]
         job = self._waiting[index]
         return self._tag_after(job), index
 

@@ -28,8 +28,8 @@ MAX_RETURNS = 1000
 MAX_RETURNS_OF_OTHERS = 4
 """Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 LONG_AUDIO_S = 900.0
-"""Recordings above this length may not take all places, so that short ones find one: two minutes of
-work on a usual card."""
+"""Recordings above this length may not take all dispatchers, so that short ones find one: two
+minutes of work on a usual card."""
 
 
 @dataclass(slots=True)
@@ -66,24 +66,27 @@ GuessJobSeconds = Callable[[Job, Precision], float | None]
 
 
 class WaitQueue:
-    """Jobs that wait for an engine slot with ``places`` dispatchers, and the work
+    """Jobs that wait for an engine slot with ``concurrency`` dispatchers, and the work
     that each owner has had."""
 
     def __init__(
         self,
         slot: EngineSlot[EngineSpec],
-        places: int = 1,
+        concurrency: int = 1,
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
-        long_places: int | None = None,
+        long_concurrency: int | None = None,
     ) -> None:
-        """``long_places``: as of `JobQueue`."""
-        self._guess, self._long_places = guess, places if long_places is None else long_places
+        """``long_concurrency``: as of `JobQueue`."""
+        self._guess, self._long_concurrency = (
+            guess,
+            concurrency if long_concurrency is None else long_concurrency,
+        )
         self._predictor = predictor if predictor is not None else DurationPredictor()
         self._slot = slot
         self._loaded_at = slot.loaded_at
         """End of the last load whose duration was learned, or of one before the queue."""
-        self._running_jobs = [RunningJob() for _ in range(places)]
+        self._running_jobs = [RunningJob() for _ in range(concurrency)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival."""
@@ -213,11 +216,12 @@ class WaitQueue:
     def due(self, at: int) -> Job | None:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
         they take all, the queue is halted, or the job has to wait until it or another one that
-        needs the engine for itself can be by itself: it would keep a place, and others' turns."""
+        needs the engine for itself can be by itself: it would keep the dispatcher, and others'
+        turns."""
         if self._halted or not self._jobs:
             return None
         before = sum(one.free for one in self._running_jobs[:at])
-        long = self._long_places - sum(is_long(job) for job in self._running())
+        long = self._long_concurrency - sum(is_long(job) for job in self._running())
         due = (
             job for job in self.in_order(before + 1) if not is_long(job) or (long := long - 1) >= 0
         )
@@ -228,11 +232,11 @@ class WaitQueue:
         beside = [*earlier, *self._running()]
         return None if beside and any(one.by_itself for one in (job, *beside)) else job
 
-    def in_order(self, places: int = 1) -> Iterator[Job]:
-        """Yield waiting jobs in the order in which ``places`` free dispatchers would run them, but
+    def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
+        """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
         not those that are passed over; each is computed as it is taken."""
         jobs = [*self._jobs.values()]
-        schedule = self._schedule(time.monotonic(), [0.0] * places)
+        schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
         ordered = (jobs[scheduled.index] for scheduled in schedule)
         return (job for job in ordered if job.id not in self._passed_over)
 

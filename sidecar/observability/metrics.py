@@ -78,9 +78,9 @@ class Counter:
 
     def by(self, label: str) -> dict[str, float]:
         """Return the sums by one of the labels."""
-        place, sums = self.labels.index(label), dict[str, float]()
+        index, sums = self.labels.index(label), dict[str, float]()
         for labels, value in self.values.items():
-            sums[labels[place]] = sums.get(labels[place], 0) + value
+            sums[labels[index]] = sums.get(labels[index], 0) + value
         return sums
 
 

@@ -84,20 +84,20 @@ class TokenRepetition:
     def __init__(self) -> None:
         self._count = 0
         self._window: deque[int] = deque()
-        self._places: dict[int, deque[int]] = {}
+        self._positions: dict[int, deque[int]] = {}
         self._runs: dict[int, int] = {}
 
     def add(self, token_id: int) -> None:
         """Add one token."""
         if len(self._window) == WINDOW:
             oldest = self._window.popleft()
-            self._places[oldest].popleft()
-            if not self._places[oldest]:
-                del self._places[oldest]
-        places = self._places.setdefault(token_id, deque())
-        periods = (self._count - place for place in places)
+            self._positions[oldest].popleft()
+            if not self._positions[oldest]:
+                del self._positions[oldest]
+        positions = self._positions.setdefault(token_id, deque())
+        periods = (self._count - position for position in positions)
         self._runs = {period: self._runs.get(period, 0) + 1 for period in periods}
-        places.append(self._count)
+        positions.append(self._count)
         self._window.append(token_id)
         self._count += 1
 
@@ -124,7 +124,7 @@ class TokenRepetition:
     @property
     def different(self) -> int:
         """Return the number of different tokens in a full window; before it is full, `WINDOW`."""
-        return len(self._places) if len(self._window) == WINDOW else WINDOW
+        return len(self._positions) if len(self._window) == WINDOW else WINDOW
 
 
 def tokens_before_loop(

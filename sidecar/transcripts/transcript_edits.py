@@ -160,20 +160,20 @@ def _apply_operation(transcript: Transcript, operation: EditOperation) -> Transc
             _check_speaker(transcript, speaker)
             return _rename_speaker(transcript, speaker, name)
         case MergeSpeakers(speaker, into):
-            places = segments_of_speaker(transcript, speaker)
+            indices = segments_of_speaker(transcript, speaker)
             if speaker == into:
                 raise EditImpossible("a speaker cannot be merged into itself.")
-            return _move_segments(transcript, places, into)
-        case MoveSegments(places, speaker):
-            return _move_segments(transcript, places, speaker)
-        case SplitSegments(places, name):
+            return _move_segments(transcript, indices, into)
+        case MoveSegments(indices, speaker):
+            return _move_segments(transcript, indices, speaker)
+        case SplitSegments(indices, name):
             taken = [*speakers_in(transcript), *(voice.speaker for voice in transcript.voices)]
             new = max(taken, default=-1) + 1
             if new >= MAX_SPEAKERS:
                 raise EditImpossible(
                     f"the transcript already has {MAX_SPEAKERS} speakers, the limit."
                 )
-            return _rename_speaker(_move_segments(transcript, places, new, new=True), new, name)
+            return _rename_speaker(_move_segments(transcript, indices, new, new=True), new, name)
 
 
 def _with_speakers(transcript: Transcript) -> Transcript:
@@ -196,14 +196,14 @@ def _rename_speaker(transcript: Transcript, speaker: int, name: str | None) -> T
 
 
 def _move_segments(
-    transcript: Transcript, places: Sequence[int], speaker: int, *, new: bool = False
+    transcript: Transcript, indices: Sequence[int], speaker: int, *, new: bool = False
 ) -> Transcript:
     """Assign segments to a speaker, who must exist unless ``new``."""
     if not new:
         _check_speaker(transcript, speaker)
     changed: dict[int, Segment] = {}
     lost: set[int] = set()
-    for at in places:
+    for at in indices:
         segment = _segment_at(transcript, at)
         if segment.speaker is None:
             raise EditImpossible(f"segment {at} has no speaker.")

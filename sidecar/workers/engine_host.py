@@ -63,11 +63,11 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         self._devices = devices
         self._device = settings.device
         self._adopt(choice)
-        self.places = 1 if live else self._places()
+        self.concurrency = 1 if live else self._concurrency()
         """Recordings transcribed at once: by the upstreams, or by threads that share the model."""
         servers = choice.upstream and len(choice.upstream.urls)
-        self.long_places = servers or max(1, self.places - 1)
-        """How many of them may be long, so that short ones find a place."""
+        self.long_concurrency = servers or max(1, self.concurrency - 1)
+        """How many of them may be long, so that short ones need not wait for them."""
         self.admission: memory_admission.MemoryAdmission | None = self._plan_memory()
         """Plans of the memory of jobs; None if the engine needs none."""
         self.on_switch: Callable[[], None] = lambda: None
@@ -96,7 +96,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             settings.keep_alive,
             self,
             self._note_crash,
-            CONCURRENT if self.places > 1 else sharing,
+            CONCURRENT if self.concurrency > 1 else sharing,
         )
         self._least = 0
         """Bytes that stay reserved while it is not loaded: of a live engine that was planned beside
@@ -144,7 +144,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         limit = settings.memory_limit_mb and settings.memory_limit_mb << 20
         fused = self.gpu is None or not self.on_gpu or self.gpu.bf16
         return memory_admission.MemoryAdmission(
-            shape, self.spec.precisions, limit, fused, self.places
+            shape, self.spec.precisions, limit, fused, self.concurrency
         )
 
     def _first_precision(self) -> Precision:
@@ -154,7 +154,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
             precision = self.admission.first_precision(self._memory(None))
         return precision
 
-    def _places(self) -> int:
+    def _concurrency(self) -> int:
         spec, upstream = self._choice.spec, self._choice.upstream
         narrow = self.on_gpu and self.gpu is not None and not self.gpu.bf16
         if not isinstance(spec, EngineSpec) or narrow:
@@ -237,7 +237,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         new, old = choice.spec, self.spec
         assert isinstance(new, EngineSpec)
         assert isinstance(old, EngineSpec)
-        if new.remote or old.remote or new.together < self.places:
+        if new.remote or old.remote or new.together < self.concurrency:
             raise errors.ModelUnsuited(
                 f"The engine '{new.name}' cannot replace '{old.name}' while the service runs.",
                 hint="Restart the service with it.",

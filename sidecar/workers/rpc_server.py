@@ -196,7 +196,7 @@ class BegunCalls:
     def __init__(self, fd: int | None) -> None:
         self._memory = mmap.mmap(fd, _PAGE_BYTES) if fd is not None else mmap.mmap(-1, _PAGE_BYTES)
         self._changed = threading.Condition()
-        self._places = list(range(_PAGE_SLOTS))
+        self._free_slots = list(range(_PAGE_SLOTS))
         self.queue: deque[object] = deque()
         """Waiting threads, first in, first out: none waits for a later one."""
         self._alone = False
@@ -204,15 +204,15 @@ class BegunCalls:
     @contextmanager
     def of(self, call: int, *, alone: bool = False) -> Iterator[None]:
         """Mark ``call`` as executing in the calling thread, within the context."""
-        place = self._enter(alone)
-        _NUMBER.pack_into(self._memory, place * _NUMBER.size, call)
+        slot = self._enter(alone)
+        _NUMBER.pack_into(self._memory, slot * _NUMBER.size, call)
         try:
             yield
         finally:
-            _NUMBER.pack_into(self._memory, place * _NUMBER.size, 0)
+            _NUMBER.pack_into(self._memory, slot * _NUMBER.size, 0)
             with self._changed:
                 self._alone = False
-                self._places.append(place)
+                self._free_slots.append(slot)
                 self._changed.notify_all()
 
     def _enter(self, alone: bool) -> int:
@@ -223,7 +223,7 @@ class BegunCalls:
             self.queue.popleft()
             self._alone = alone
             self._changed.notify_all()
-            return self._places.pop()
+            return self._free_slots.pop()
 
     def _has_room(self, alone: bool) -> bool:
-        return len(self._places) == _PAGE_SLOTS if alone else not self._alone
+        return len(self._free_slots) == _PAGE_SLOTS if alone else not self._alone

@@ -30,7 +30,7 @@ CARDS_GB = (6, 8, 10, 11, 12, 16, 24, 32, 48, 80, 96)
 DESKTOPS_GB = (0.0, 0.7, 2.0)
 PRECISIONS = (Precision.BF16, Precision.INT8, Precision.INT4)
 ADMISSION = MemoryAdmission(VIBEVOICE_7B_SHAPE, PRECISIONS, None)
-SHARED = MemoryAdmission(VIBEVOICE_7B_SHAPE, PRECISIONS, None, places=8)
+SHARED = MemoryAdmission(VIBEVOICE_7B_SHAPE, PRECISIONS, None, concurrency=8)
 
 
 def free(gigabytes: float) -> MemoryState:

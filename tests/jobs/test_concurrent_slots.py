@@ -32,7 +32,7 @@ async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_and_others_w
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
-    async with queue_on(slot, places=2, limit=2) as queue:
+    async with queue_on(slot, concurrency=2, limit=2) as queue:
         jobs = await submitted(queue, *(new_job() for _ in range(2)))
         assert queue.position(jobs[1].id) == (1, 0.0), "in the other place"
         queue.open()
@@ -52,7 +52,7 @@ async def test_one_of_two_running_jobs_is_cancelled_alone_and_interrupt_requeues
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
-    async with queue_on(slot, places=2) as queue:
+    async with queue_on(slot, concurrency=2) as queue:
         jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: all(job.record.segments for job in jobs[:2]))
         queue.cancel(jobs[1])
@@ -78,7 +78,7 @@ async def test_jobs_of_planned_engine_share_a_lease_only_with_a_shared_memory_pl
             raise errors.GpuOutOfMemory()
         return replace(job.options, memory=MemoryPlan(together=2, places=2 * shared))
 
-    async with queue_on(slot, places=2, plan=plan) as queue:
+    async with queue_on(slot, concurrency=2, plan=plan) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
         assert await over(jobs) == [JobState.DONE] * 2
     assert slot.asked == leases
@@ -95,7 +95,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
             order.append(job.id)
         return job.options
 
-    async with queue_on(slot, places=4, plan=plan) as queue:
+    async with queue_on(slot, concurrency=4, plan=plan) as queue:
         jobs = await started(queue, *(new_job() for _ in range(6)))
         await until(lambda: jobs[0].record.segments)
         assert [job.state for job in jobs] == [JobState.RUNNING] + [JobState.QUEUED] * 5
@@ -108,7 +108,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
 async def test_drain_finishes_both_running_jobs_and_fails_waiting_one(
     new_job: NewJob, hold: Hold
 ) -> None:
-    async with queue_on(OverheardJoint(), places=2) as queue:
+    async with queue_on(OverheardJoint(), concurrency=2) as queue:
         jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: queue.running == 2)
         hold.release()
@@ -133,7 +133,7 @@ async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
         return due(self, at)
 
     monkeypatch.setattr(WaitQueue, "due", chosen)
-    async with queue_on(OverheardJoint(), places=2) as queue:
+    async with queue_on(OverheardJoint(), concurrency=2) as queue:
         broken = asyncio.ensure_future(queue.broken())
         jobs = await started(queue, *(new_job() for _ in range(3)))
         await until(lambda: calls == 2)
@@ -156,7 +156,7 @@ async def test_concurrent_jobs_run_alone_after_hanging_disk_of_one_killed_their_
             (job,) = (one for one in jobs if one.id == record.id)
             kept.append((job.worked_s > 0.0, job.kept_s))
 
-    async with queue_on(slot, places=2, fault_retry_s=0.01) as queue:
+    async with queue_on(slot, concurrency=2, fault_retry_s=0.01) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
         assert slot.worker is not None
@@ -180,7 +180,7 @@ async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
     slot, poison = OverheardJoint(), recording.with_name("poison.wav")
     shutil.copy(recording, poison)
     slot.poison = poison.stat().st_ino
-    async with queue_on(slot, places=3) as queue:
+    async with queue_on(slot, concurrency=3) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
         bad, good = await submitted(queue, new_job(poison), new_job())

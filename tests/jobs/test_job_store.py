@@ -139,7 +139,7 @@ class Local:
 
 @asynccontextmanager
 async def local(log: JobEventLog) -> AsyncIterator[Opened]:
-    async with queue_on(OverheardSlot(), event_log=log, places=2) as queue:  # type: ignore[arg-type]
+    async with queue_on(OverheardSlot(), event_log=log, concurrency=2) as queue:  # type: ignore[arg-type]
         opened = Local(log, queue)
         yield opened
         opened.retention.close()

@@ -139,7 +139,7 @@ async def test_failed_duration_estimate_at_submission_leaves_no_job(new_job: New
 
 
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
-    lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner)
+    lineup = WaitQueue(OverheardSlot(), concurrency=3, guess=by_owner)
     jobs = [job_of(recording, owner="me 10") for _ in range(3)]
     for job in jobs[:2]:
         lineup.join(job)
@@ -155,7 +155,7 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
 async def test_long_recordings_take_at_most_their_places_and_short_one_gets_the_rest(
     recording: Path,
 ) -> None:
-    lineup = WaitQueue(OverheardSlot(), places=3, guess=by_owner, long_places=2)
+    lineup = WaitQueue(OverheardSlot(), concurrency=3, guess=by_owner, long_concurrency=2)
 
     def job(owner: str, total_s: float | None) -> Job:
         made = job_of(recording, owner=owner)
@@ -256,7 +256,10 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
     """Those that share a model slow each other down."""
     pace, slot = DurationPredictor(), OverheardSlot()
     slot.spec = replace(slot.spec, remote=remote)
-    lineup, jobs = WaitQueue(slot, places=2, predictor=pace), [job_of(recording) for _ in range(3)]
+    lineup, jobs = (
+        WaitQueue(slot, concurrency=2, predictor=pace),
+        [job_of(recording) for _ in range(3)],
+    )
     for job, at in zip(jobs, (0, 1, 0), strict=True):
         job.enter(JobEventLog())
         lineup.join(job)

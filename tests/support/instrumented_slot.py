@@ -111,7 +111,7 @@ async def queue_on(
     """A queue that is closed until the test opens it."""
     own = {
         name: rest.pop(name)
-        for name in ("guess", "predictor", "limit", "places", "long_places")
+        for name in ("guess", "predictor", "limit", "concurrency", "long_concurrency")
         if name in rest
     }
     options = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})

@@ -65,9 +65,9 @@ def weight_names(config: Mapping[str, Any]) -> dict[str, str]:
         new = f"model.{encoder}_tokenizer_encoder."
         stages = len(config[f"{encoder}_tokenizer_encoder_config"]["depths"])
         for stage in range(stages):  # the first is the stem, so the others move down by one
-            place = f"conv_layers.{stage - 1}." if stage else "stem."
-            names[rf"{old}downsample_layers\.{stage}\.0\.conv\.conv\."] = f"{new}{place}conv.conv."
-            names[rf"{old}stages\.{stage}\."] = f"{new}{place}stage."
+            prefix = f"conv_layers.{stage - 1}." if stage else "stem."
+            names[rf"{old}downsample_layers\.{stage}\.0\.conv\.conv\."] = f"{new}{prefix}conv.conv."
+            names[rf"{old}stages\.{stage}\."] = f"{new}{prefix}stage."
         names[rf"{old}head\.conv\.conv\."] = f"{new}head.conv."
         connector = rf"^model\.{encoder}_connector\."
         projector = f"model.multi_modal_projector.{encoder}_"

@@ -278,7 +278,7 @@ class WindowGeneration:
         self._tokenizer = tokenizer
         self._ends = ends
         self._duration_s = duration_s
-        self._place = -1
+        self._tried_at = -1
         self._tried = 0
         self._recoveries_left = loop_guard.max_recoveries(duration_s)
         self.segments: list[Segment] = []
@@ -308,7 +308,7 @@ class WindowGeneration:
             if token in self._ends:
                 break
             loop = yield from self._take(token)
-            if len(self.segments) > self._place:
+            if len(self.segments) > self._tried_at:
                 attempt = None
             if loop is not None:
                 self.loops += 1
@@ -334,11 +334,11 @@ class WindowGeneration:
         return loop
 
     def _cut(self, loop: loop_guard.RepetitionLoop) -> None:
-        """Remove the segments of a loop; reset the number of tries if the place is a later one."""
+        """Remove the segments of a loop; reset the number of tries if it is a later one."""
         del self.segments[len(self.segments) - loop.cut :]
-        if len(self.segments) > self._place:
+        if len(self.segments) > self._tried_at:
             self._tried = 0
-        self._place = len(self.segments)
+        self._tried_at = len(self.segments)
 
     def _skip(self) -> bool:
         """Skip audio and go on after it; return false if nothing is left to go on with."""
@@ -354,7 +354,7 @@ class WindowGeneration:
             return False
         before = self._reading.text_until(len(self.segments))
         self.segments.append(skip.segment())
-        self._place, self._tried = len(self.segments), 0
+        self._tried_at, self._tried = len(self.segments), 0
         self._go_on(f"{before}," + skip.text if before else OPENING + skip.text)
         return True
 

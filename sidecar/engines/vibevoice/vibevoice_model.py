@@ -146,8 +146,8 @@ class VibeVoiceAudioEncoder:
                 noise = torch.randn(latents.shape, generator=random)
                 latents = latents + self._noise * noise.to(latents)
             audio_embeddings = self._projector(latents, semantic.latents)[0]
-            place = out[at // HOP_SAMPLES :][: len(audio_embeddings)]
-            place[:] = audio_embeddings[: len(place)]
+            target = out[at // HOP_SAMPLES :][: len(audio_embeddings)]
+            target[:] = audio_embeddings[: len(target)]
 
 
 def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:

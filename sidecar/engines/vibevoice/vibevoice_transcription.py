@@ -69,13 +69,13 @@ class _VibeVoiceCancelled(Exception):
 
 @dataclasses.dataclass(slots=True)
 class _WindowInProgress:
-    """Window in progress. ``places`` counts the reported segments before each of its segments.
+    """Window in progress. ``reported_before``: the reported segments before each of its own.
     ``placed``: each of them on the recording's clock."""
 
     window: VibeVoiceWindow
     generation: vibevoice_generation.WindowGeneration
     ended: bool = False
-    places: list[int] = dataclasses.field(default_factory=lambda: [0])
+    reported_before: list[int] = dataclasses.field(default_factory=lambda: [0])
     placed: dict[Segment, Segment] = dataclasses.field(default_factory=dict)
 
     @property
@@ -310,15 +310,15 @@ class VibeVoiceTranscription:
         repeat."""
         start_s = hearing.window.start_s
         segment = self._whole.place(self._placed(hearing, index))
-        places = hearing.places
-        places[index + 1 :] = [places[index] + (segment is not None)]
+        before = hearing.reported_before
+        before[index + 1 :] = [before[index] + (segment is not None)]
         if segment is not None:
-            yield SegmentReady(self._announced + places[index], segment)
+            yield SegmentReady(self._announced + before[index], segment)
             yield self._progress(segment, start_s + hearing.duration_s)
 
     def _end(self, hearing: _WindowInProgress, *, fills: bool) -> None:
         window, answer = hearing.window, hearing.generation
-        self._announced += hearing.places[-1]
+        self._announced += hearing.reported_before[-1]
         self._settled += not fills
         segments = [self._placed(hearing, at) for at in range(len(answer.segments))]
         known = [*self._whole.segments, *segments]

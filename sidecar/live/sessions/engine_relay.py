@@ -56,18 +56,18 @@ class EngineDeathCounter:
     also counts the deaths at any position that the session alone can have caused."""
 
     def __init__(self) -> None:
-        self._place: float | None = None
+        self._position_s: float | None = None
         self._attempts = self._unexplained = self._sole = 0
 
-    def suspects(self, place: float) -> bool:
+    def suspects(self, position_s: float) -> bool:
         """Return whether the audio at a position may have ended an engine."""
-        return place == self._place and self._attempts > 0
+        return position_s == self._position_s and self._attempts > 0
 
-    def add(self, died: WorkerDied, place: float) -> bool:
+    def add(self, died: WorkerDied, position_s: float) -> bool:
         """Count a death, as an attempt only if the session was being recognized; return whether the
         limit is reached. A death that other sessions explain does not count."""
-        if place != self._place:
-            self._place, self._attempts, self._unexplained = place, 0, 0
+        if position_s != self._position_s:
+            self._position_s, self._attempts, self._unexplained = position_s, 0, 0
         self._attempts += died.began
         self._unexplained += not (died.began or died.explained)
         self._sole += died.sole
@@ -95,22 +95,22 @@ async def relay_session(
             async with share() as engine:
                 if loads:
                     session.catches_up()
-                await _relay_once(session, engine, alone=deaths.suspects(session.place))
+                await _relay_once(session, engine, alone=deaths.suspects(session.position_s))
                 return session.end()
         except WorkerDied as died:
-            place, busy = session.place, 0
-            if not deaths.add(died, place):
+            position_s, busy = session.position_s, 0
+            if not deaths.add(died, position_s):
                 session.handle_event(NoticeRaised(ENGINE_RESTARTED_NOTICE))
                 continue
             log.warning(
                 "the worker process died repeatedly at the same position of a live session, "
                 "which ends or skips that audio"
             )
-            losses = losses + 1 if place == lost_at else 1
+            losses = losses + 1 if position_s == lost_at else 1
             if not session.forgiving or losses > MAX_CONSECUTIVE_LOSSES:
                 return await session.fail(errors.EngineCrashed())
             session.lose()
-            deaths, lost_at = EngineDeathCounter(), session.place
+            deaths, lost_at = EngineDeathCounter(), session.position_s
         except errors.SidecarError as error:
             busy += 1
             if not isinstance(error, errors.MachineBusy) or busy > MAX_BUSY_LOADS:

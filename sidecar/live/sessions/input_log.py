@@ -165,12 +165,12 @@ class InputLog:
         becomes silence, as audio is the clock; where turns end in the rest, an engine decides."""
         items = list(self._items)
         ends = [at + 1 for at, one in enumerate(items) if isinstance(one, LiveOrder)]
-        place = max([self._had, *ends])
+        begin = max([self._had, *ends])
         quiet = (
             replace(one, raw=bytes(len(one.raw))) if isinstance(one, InputChunk) else one
-            for one in items[place:]
+            for one in items[begin:]
         )
-        self._items = deque([*items[:place], LiveOrder.CANCEL, *quiet])
+        self._items = deque([*items[:begin], LiveOrder.CANCEL, *quiet])
 
     def dropped(self) -> None:
         """Drop the input up to the first discard: an engine has confirmed that."""
@@ -259,14 +259,14 @@ class InputLog:
         if self._totals.turn is not None and self._totals.turn[0] is self:
             self._totals.turn = None
 
-    def _join(self, place: int) -> bool:
+    def _join(self, index: int) -> bool:
         """Join the chunk at an index to the one before it, if both are small."""
-        before = self._items[place - 1]
-        joined = before.joined(self._items[place]) if isinstance(before, InputChunk) else None
+        before = self._items[index - 1]
+        joined = before.joined(self._items[index]) if isinstance(before, InputChunk) else None
         if joined is None:
             return False
-        self._items[place - 1] = joined
-        del self._items[place]
+        self._items[index - 1] = joined
+        del self._items[index]
         return True
 
     def _let_go(self, before: float) -> None:

@@ -114,7 +114,7 @@ class Session:
         return self.event_log.over
 
     @property
-    def place(self) -> float:
+    def position_s(self) -> float:
         """Return the position from which a new engine resumes, in seconds of its audio."""
         return self.event_log.behind_finals(self.input_log.settled)
 
@@ -223,7 +223,7 @@ class Session:
     async def fail(self, error: errors.SidecarError) -> None:
         """End the session with the error of its engine. If it is to be kept, what was recognized so
         far becomes a job, which says the error in a notice."""
-        segments, language = self.event_log.so_far(self.place).said, self.options.language
+        segments, language = self.event_log.so_far(self.position_s).said, self.options.language
         notice = Notice(error.code, error.detail)
         engine = self.spec.name if self.spec is not None else ""
         await self._keep(
@@ -323,7 +323,7 @@ class Session:
 
     def begins_anew(self) -> LiveOptions:
         """Reset the input for a new engine; return the options at its begin."""
-        self.input_log.settled = self.place
+        self.input_log.settled = self.position_s
         self.input_log.rewind()
         self._answered = 0
         return self.input_log.options.with_speakers_of(self.options)

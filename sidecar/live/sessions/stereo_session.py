@@ -117,7 +117,7 @@ class StereoSession(Session):
         engine = self.spec.name if self.spec is not None else ""
         found = []
         for channel, (name, one) in enumerate(zip(self.channel_names, self.sessions, strict=True)):
-            said = one.event_log.so_far(one.place).said
+            said = one.event_log.so_far(one.position_s).said
             so_far = Transcript(said, self.options.language, self.received_s, engine, "")
             found.append(TranscribedChannel(name, self._transcripts.get(channel, so_far)))
         return merge_channels(found, least_speakers=1)

@@ -319,8 +319,8 @@ class ChatHistory:
         return tuple(messages)
 
     def _of(self, turn: int) -> int | None:
-        places = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
-        return next(places, None)
+        indices = (at for at, one in enumerate(self._entries) if one.reply and one.turn == turn)
+        return next(indices, None)
 
     def _append(self, entry: ChatEntry, after: int | None = None) -> ChatEntry:
         self._count += 1

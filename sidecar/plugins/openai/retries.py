@@ -157,7 +157,7 @@ class OpenAIQueueTurns:
     async def reserve(
         self, request: Request, identity: Identity, key: str | None
     ) -> Reservation | None:
-        """Return a reservation as `JobSubmissions.place`.
+        """Return a reservation as `JobSubmissions.reserve_position`.
 
         Return `None` if the queue is full and the request is a retry that may take over an
         abandoned job, for which it needs no reservation.

@@ -174,15 +174,15 @@ class ClaimLoop:
         threads: ThreadLimiter,
         *,
         preferences: Callable[[], ClaimPreferences] = ClaimPreferences,
-        places: int = 1,
-        long_places: int | None = None,
+        concurrency: int = 1,
+        long_concurrency: int | None = None,
     ) -> None:
-        """``log``: that of ``queue``, with the claimed jobs only. ``open_recording``: opens
-        that of a job, in one of ``threads``. ``places``, ``long_places``: as of `JobQueue`."""
+        """``log``: that of ``queue``, with the claimed jobs only. ``open_recording``: opens that of
+        a job, in one of ``threads``. ``concurrency``, ``long_concurrency``: as of `JobQueue`."""
         self._claims, self.queue = claims, queue
         self._open_recording, self._judge, self._threads = open_recording, judge, threads
-        self._preferences, self._places = preferences, places
-        self._long_places = places if long_places is None else long_places
+        self._preferences, self._concurrency = preferences, concurrency
+        self._long_concurrency = concurrency if long_concurrency is None else long_concurrency
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
         self.paused: errors.SidecarError | None = None
@@ -254,9 +254,9 @@ class ClaimLoop:
 
     @property
     def _full(self) -> bool:
-        """Return whether the next job may find no place: a claim does not choose short ones."""
+        """Return whether the next job may have to wait: a claim does not choose short ones."""
         busy = self.held.busy
-        full = len(busy) >= self._places or sum(map(is_long, busy)) >= self._long_places
+        full = len(busy) >= self._concurrency or sum(map(is_long, busy)) >= self._long_concurrency
         return full or self.held.by_itself
 
     async def _claimed_fit(self) -> HeldClaim | None:

@@ -102,8 +102,8 @@ class SharedJobBackend(JobBackend):
                 judge,
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
                 preferences=partial(_preferences, engine),
-                places=engine.places,
-                long_places=engine.long_places,
+                concurrency=engine.concurrency,
+                long_concurrency=engine.long_concurrency,
             )
         self.queue = SharedJobQueue(
             self.store,

@@ -164,12 +164,12 @@ class Transducer:
             steps = [int(self._durations[length]) for length in lengths]
         first = self._at
         while self._at - first < len(tokens):
-            place = self._at - first
-            token, step = tokens[place], steps[place]
+            offset = self._at - first
+            token, step = tokens[offset], steps[offset]
             if token == self._blank:
                 self._advance(max(1, step))
                 continue
-            yield TimedToken(token, self._at, self._at + max(1, step), sure[place])
+            yield TimedToken(token, self._at, self._at + max(1, step), sure[offset])
             self._symbols += 1
             if self._durations is not None and step:
                 self._advance(step)

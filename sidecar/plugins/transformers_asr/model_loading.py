@@ -65,13 +65,13 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
         errors.ModelLoadFailed: it is invalid, or does not fit.
     """
     assert options.checkpoint is not None
-    place = device_name(options.device)
-    usual = Precision.BF16 if place == "cuda" else Precision.FP32
+    device = device_name(options.device)
+    usual = Precision.BF16 if device == "cuda" else Precision.FP32
     precision = options.precision if options.precision in DTYPES else usual
     folder = Path(options.checkpoint)
     architecture = architecture_of(read_config(folder, ""))
     try:
-        recognizer = _loaded(folder, architecture, DTYPES[precision], place)
+        recognizer = _loaded(folder, architecture, DTYPES[precision], device)
     except (torch.OutOfMemoryError, errors.GpuOutOfMemory):
         raise errors.ModelLoadFailed.out_of_memory(precision) from None
     except (errors.SidecarError, MemoryError):
@@ -85,7 +85,9 @@ def load_recognizer(options: LoadOptions) -> tuple[Recognizer, Precision]:
     return recognizer, precision
 
 
-def _loaded(folder: Path, architecture: Architecture, dtype: torch.dtype, place: str) -> Recognizer:
+def _loaded(
+    folder: Path, architecture: Architecture, dtype: torch.dtype, device: str
+) -> Recognizer:
     """Load the checkpoint, and recognize a second of noise on trial.
 
     Raises:
@@ -104,7 +106,7 @@ def _loaded(folder: Path, architecture: Architecture, dtype: torch.dtype, place:
             hint="Download it again.",
         )
     processor = transformers.AutoProcessor.from_pretrained(folder, **local)
-    model.eval().to(place)
+    model.eval().to(device)
     recognizer = RECOGNIZERS[architecture.recognizer](model, processor, architecture)
     noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
     recognizer.recognize(noise, TranscribeOptions(), lambda: False)

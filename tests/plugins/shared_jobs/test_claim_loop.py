@@ -71,7 +71,7 @@ class OpeningThreads(ThreadLimiter):
 class Service:
     """A service that works: a queue, an engine, and a node that claims for it."""
 
-    def __init__(self, shared: SharedJobs, timings: dict[str, float], places: int) -> None:
+    def __init__(self, shared: SharedJobs, timings: dict[str, float], concurrency: int) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
@@ -99,7 +99,7 @@ class Service:
             EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
             self.opening,
             preferences=lambda: self.preferences,
-            places=places,
+            concurrency=concurrency,
         )
         for name, value in timings.items():
             setattr(self.node, name, value)
@@ -121,14 +121,14 @@ async def services(
     shared: SharedJobs,
     timings: dict[str, float] = QUICK,
     *,
-    places: int = 1,
+    concurrency: int = 1,
     run: bool = True,
 ) -> AsyncIterator[list[Service]]:
     """So many services; without ``run`` what they claim waits, and no engine is started."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            service = Service(shared, timings, places)
+            service = Service(shared, timings, concurrency)
             stack.push_async_callback(service.close)
             if run:
                 service.queue.open()
@@ -331,7 +331,7 @@ async def test_job_cancelled_while_its_recording_is_opened_never_runs(
 
 @pytest.mark.slow
 async def test_node_that_claims_a_lost_job_again_runs_it_once(shared: Jobs, hold: Hold) -> None:
-    async with services(1, shared, UNCHECKED, places=2) as (one,):
+    async with services(1, shared, UNCHECKED, concurrency=2) as (one,):
         job_id = shared.send()
         await until(lambda: shared.get(job_id).resume_points)
         shared.lose(job_id)
@@ -387,7 +387,7 @@ async def test_node_at_its_limit_of_long_recordings_claims_no_more_jobs(
     claimer: Service, shared: Jobs
 ) -> None:
     """A claim does not choose short recordings."""
-    claimer.node._places, claimer.node._long_places = 3, 1
+    claimer.node._concurrency, claimer.node._long_concurrency = 3, 1
     with claimer.node.aside():
         ids = [shared.send() for _ in range(3)]
         job = shared.jobs[ids[1]]
