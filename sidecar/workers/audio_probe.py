@@ -47,13 +47,17 @@ DIARIZED_S_PER_S = 30.0
 
 
 def start_probe_process() -> WorkerProcess:
-    """Start a process that probes files."""
-    return WorkerProcess("intake", least=True)
+    """Start a process of the audio probe."""
+    return WorkerProcess("audio_probe", least=True)
 
 
 class AudioProbe:
-    """Pool of probe processes, started as files come by ``start_process`` and ended after a time
-    without one."""
+    """Audio probe: what the service needs of audio outside of the engines.
+
+    It probes recordings, embeds the clips of speakers, splits a speaker by embeddings, and diarizes
+    transcripts again. For that it has a pool of processes, started as needed by ``start_process``
+    and ended after a time without work. It also opens the paths that clients name, in threads.
+    """
 
     start_s = 60.0
     """Seconds for a process to begin with a file, which is not at fault if they expire. The process
@@ -213,7 +217,7 @@ class AudioProbe:
         fds: Sequence[int] = (),
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Return the answer of a probe process; retry in a fresh one if an idle one dies."""
+        """Return the answer of a process; retry in a fresh one if an idle one dies."""
         async with self._lanes.held(identity):
             self._stay()
             try:

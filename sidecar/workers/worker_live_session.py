@@ -38,7 +38,7 @@ class WorkerLiveSession:
         self._request, self._begun_calls = request, begun_calls
         self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
-        self._intake, self._input_lock = SampleInput(), threading.Lock()
+        self._samples, self._input_lock = SampleInput(), threading.Lock()
         options = LiveOptions.from_wire(request.message["options"])
         begin = live_events.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
@@ -76,13 +76,13 @@ class WorkerLiveSession:
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
-                block = self._intake.take(raw, SampleEncoding(encoding), rate)
+                block = self._samples.take(raw, SampleEncoding(encoding), rate)
                 if len(block):
                     self._session.push(block)
             case {"change": dict(options)}:
                 self._session.push(LiveOptions.from_wire(options))
             case {"order": str(order)}:
-                self._session.push(self._intake.rest())  # else it would go to the next turn
+                self._session.push(self._samples.rest())  # else it would go to the next turn
                 self._session.push(LiveOrder(order))
 
     def _acknowledge(self) -> None:

@@ -484,7 +484,7 @@ def test_gpu_that_the_driver_lost_keeps_its_index_in_cuda_visible_devices(
 async def test_workers_number_gpus_in_pci_bus_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    worker = WorkerProcess("intake")
+    worker = WorkerProcess("audio_probe")
     try:
         environment = psutil.Process(worker.pid).environ()
     finally:

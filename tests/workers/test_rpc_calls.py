@@ -300,7 +300,7 @@ async def test_busy_worker_answers_pings(stuck: Stuck) -> None:
 
 
 async def test_blocked_service_does_not_take_worker_for_hung() -> None:
-    quick = WorkerProcess("intake")
+    quick = WorkerProcess("audio_probe")
     try:
         with CLIP.open("rb") as file:
             await quick.ask("probe", [file.fileno()], max_s=1e5)

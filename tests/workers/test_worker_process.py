@@ -46,10 +46,10 @@ def transcribe(worker: WorkerProcess, fd: int) -> Any:
 async def running(
     engine: str = "scripted", options: WorkerOptions | None = None
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker that closes in the end: an engine's is loaded, "intake" looks at files."""
+    """A worker that closes in the end: an engine's is loaded, "audio_probe" looks at files."""
     worker = WorkerProcess(engine, options=options)
     try:
-        if engine != "intake":
+        if engine != "audio_probe":
             factory = engine_spec(engine).factory
             await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
         yield worker
@@ -81,7 +81,9 @@ def test_final_transcript_is_sent_in_one_write_with_the_end_of_its_call() -> Non
 async def test_worker_outlives_thread_that_started_it() -> None:
     started: queue.SimpleQueue[WorkerProcess] = queue.SimpleQueue()
     over = threading.Event()
-    thread = threading.Thread(target=lambda: (started.put(WorkerProcess("intake")), over.wait()))
+    thread = threading.Thread(
+        target=lambda: (started.put(WorkerProcess("audio_probe")), over.wait())
+    )
     thread.start()
     worker = started.get()
     try:
@@ -100,7 +102,7 @@ async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def cancelled_after(turns: int) -> None:
-        async with running("intake", PATIENT) as worker:
+        async with running("audio_probe", PATIENT) as worker:
             with CLIP.open("rb") as file:
                 call = asyncio.ensure_future(worker.ask("probe", [file.fileno()], max_s=1e5))
                 for _ in range(turns):

@@ -34,8 +34,8 @@ LastLoad = Callable[[], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class JobTraceContext:
-    """Trace of a recording whose intake began at ``begun``. ``arrival``: its request; ``events``:
-    the job's events that end a stage."""
+    """Trace of a recording whose submission began at ``begun``. ``arrival``: its request;
+    ``events``: the job's events that end a stage."""
 
     begun: float
     arrival: RequestArrival | None
@@ -96,7 +96,7 @@ class JobTraces:
         listen(self._on_event)
 
     def begun(self) -> JobTraceContext:
-        """Record the begin of a recording's intake."""
+        """Record the begin of a recording's submission."""
         return JobTraceContext(self._now(), CURRENT_ARRIVAL.get())
 
     def entered(self, context: JobTraceContext, record: job_record.JobRecord) -> None:
