@@ -97,9 +97,9 @@ async def follow(session: Session, begun: float, options: LiveOptions, found: Me
             case Partial() as partial:
                 if partial.turn in started and (partial.text or partial.tail):
                     found.first.append(now - started.pop(partial.turn))
-                seen[partial.piece] = seen.get(partial.piece, 0) + 1
-                _shown(partial.text, shown.get(partial.piece, ""), found)
-                shown[partial.piece] = partial.text
+                seen[partial.segment_number] = seen.get(partial.segment_number, 0) + 1
+                _shown(partial.text, shown.get(partial.segment_number, ""), found)
+                shown[partial.segment_number] = partial.text
             case Final() as final:
                 segment = final.segment
                 length = segment.end - segment.start
@@ -107,9 +107,9 @@ async def follow(session: Session, begun: float, options: LiveOptions, found: Me
                     length > FIRST_PARTIAL_S
                 )
                 found.due += steps
-                found.came += min(steps, seen.pop(final.piece, 0))
+                found.came += min(steps, seen.pop(final.segment_number, 0))
                 found.words += len(segment.text.split())
-                _shown(segment.text, shown.pop(final.piece, ""), found)
+                _shown(segment.text, shown.pop(final.segment_number, ""), found)
                 last_end = segment.end
                 if final.turn not in stopped:
                     found.cuts.append(final.wait_s + final.work_s)

@@ -75,7 +75,7 @@ def _body(event: live_events.LiveEvent) -> dict[str, Any]:
         case live_events.Final():
             return {
                 "turn": event.turn,
-                "piece": event.piece,
+                "piece": event.segment_number,
                 "segment": segment_body(event.segment, event.name),
                 "diarized": event.segment.speaker is not None,
                 "language": event.language,
@@ -83,7 +83,9 @@ def _body(event: live_events.LiveEvent) -> dict[str, Any]:
                 "work_s": round(event.work_s, 3),
             }
         case live_events.SpeakersRevised(speakers, names):
-            body = {"speakers": {str(piece): speaker_label(who) for piece, who in speakers.items()}}
+            body = {
+                "speakers": {str(number): speaker_label(who) for number, who in speakers.items()}
+            }
             called = {speaker_label(who): name for who, name in names.items()}
             return {**body, "names": called} if called else body
         case live_events.NoticeRaised(notice, turn):
@@ -93,7 +95,9 @@ def _body(event: live_events.LiveEvent) -> dict[str, Any]:
             body = {"transcript": transcript_body(transcript)}
             return body if job is None else {**body, "job": job}
     return {
-        name: round(value, 3) if isinstance(value, float) else value
+        "piece" if name == "segment_number" else name: (
+            round(value, 3) if isinstance(value, float) else value
+        )
         for name, value in dataclasses.asdict(event).items()
     }
 

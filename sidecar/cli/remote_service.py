@@ -171,6 +171,9 @@ def _named(segments: Iterable[asr_client.models.Segment]) -> tuple[SpeakerProfil
 def convert_live_event(event: asr_client.LiveEvent) -> live_events.LiveEvent:
     """Return a live event of the client as one of the service."""
     match event:
+        case asr_client.Partial():
+            texts = event.text, event.stable, event.tail
+            return live_events.Partial(event.turn, event.piece, event.start, event.end, *texts)
         case asr_client.Final():
             segment = _segment(event.segment, diarized=event.diarized)
             rest = event.language, event.wait_s, event.work_s, event.segment.name

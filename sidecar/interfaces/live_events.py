@@ -46,7 +46,7 @@ class Partial:
     """
 
     turn: int
-    piece: int
+    segment_number: int
     start: float
     end: float
     text: str
@@ -62,7 +62,7 @@ class Final:
     client."""
 
     turn: int
-    piece: int
+    segment_number: int
     segment: Segment
     language: str = AUTO
     wait_s: float = 0.0
@@ -124,7 +124,7 @@ class ContextKnown:
     """Last segments as context of the next, for an engine that takes over from this one
     (`LiveSessionStart.context`); never sent to a client."""
 
-    pieces: tuple[ContextUtterance, ...]
+    utterances: tuple[ContextUtterance, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +205,19 @@ LiveEventCallback = Callable[[LiveEvent], None]
 @dataclass(frozen=True, slots=True)
 class LiveSessionStart(WireValues):
     """Start of a session, or its resume point after the death of a worker process: times, and the
-    next numbers of a turn and a segment. ``said``: the finals that were sent, with the numbers
-    ``pieces``; the last ``open`` of them belong to the open turn. ``voices``: the embeddings of the
-    speakers so far. ``lead``: the start of the audio that follows (None: ``at``). Audio up to
-    ``at`` is already recognized; ``context`` are sent segments in it. Utterances of the first
-    ``began`` turns had been admitted and stay so. ``confidence``: of all that was sent;
+    next numbers of a turn and a segment. ``said``: the finals that were sent, with their
+    ``segment_numbers``; the last ``open`` of them belong to the open turn. ``voices``: the
+    embeddings of the speakers so far. ``lead``: the start of the audio that follows (None: ``at``).
+    Audio up to ``at`` is already recognized; ``context`` are sent segments in it. Utterances of the
+    first ``began`` turns had been admitted and stay so. ``confidence``: of all that was sent;
     ``doubted``: the client was notified that the language is probably another."""
 
     at: TimePosition = 0.0
     turn: SequenceNumber = 0
-    piece: SequenceNumber = 0
+    segment_number: SequenceNumber = 0
     said: tuple[Segment, ...] = field(default=())
     open: SequenceNumber = 0
-    pieces: tuple[SequenceNumber, ...] = ()
+    segment_numbers: tuple[SequenceNumber, ...] = ()
     voices: Mapping[int, SpeakerEmbedding] = field(default_factory=dict)
     lead: TimePosition | None = None
     context: tuple[ContextUtterance, ...] = ()

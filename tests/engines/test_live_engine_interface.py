@@ -100,10 +100,10 @@ def test_live_events_come_in_order_and_end_with_summary(
         if isinstance(event, Partial | Final):
             assert event.turn in begun
             assert event.turn not in ended
-            assert event.piece not in pieces, "more is said of a piece that stands"
+            assert event.segment_number not in pieces, "more is said of a piece that stands"
         if isinstance(event, Final):
             assert begun[event.turn].at - 0.01 <= event.segment.start < event.segment.end
-            pieces.append(event.piece)
+            pieces.append(event.segment_number)
         if isinstance(event, SpeechStopped):
             assert event.at > begun[event.turn].at
         if isinstance(event, TurnEnded):
@@ -221,13 +221,15 @@ def test_session_after_an_engine_crash_continues_numbers_times_and_text_of_the_f
     client = LiveClient(
         engine,
         ONLY_FINALS,
-        LiveSessionStart(at=100.0, turn=5, piece=7, said=(told,), open=1, pieces=(6,)),
+        LiveSessionStart(
+            at=100.0, turn=5, segment_number=7, said=(told,), open=1, segment_numbers=(6,)
+        ),
     )
     for _ in client.say(clips[0], 16_000):
         pass
     client.end()
     before, first = alone[0].finals[0], client.finals[0]
-    assert (first.turn, first.piece) == (5 + before.turn, 7 + before.piece)
+    assert (first.turn, first.segment_number) == (5 + before.turn, 7 + before.segment_number)
     ended = next(one for one in client.told if isinstance(one, TurnEnded))
     assert ended.turn == 5
     of_turn = [told, *(one.segment for one in client.finals if one.turn == 5)]

@@ -110,10 +110,10 @@ def test_start_for_a_restarted_engine_has_revised_segments_and_next_turn_and_pie
     assert told.so_far(2.5) == live_events.LiveSessionStart(2.5, 1, 3, said, 2, (0, 1, 2), began=2)
     told.add(final(1, 4, "e"))
     told.add(final(1, 3, "d"))
-    assert told.so_far(3.0).piece == 5, "a number of a final is given once"
+    assert told.so_far(3.0).segment_number == 5, "a number of a final is given once"
     told.add(live_events.TurnDropped(1, 3.0))
     after = told.so_far(3.0)
-    assert (after.at, after.turn, after.piece, after.open) == (3.0, 2, 5, 0)
+    assert (after.at, after.turn, after.segment_number, after.open) == (3.0, 2, 5, 0)
 
 
 def test_restarted_engine_gets_the_language_confidence_and_whether_a_notice_was_sent(
@@ -146,4 +146,4 @@ async def test_speaker_embeddings_are_not_sent_to_clients(told: EventLog) -> Non
     begin = told.so_far(1.0)
     assert begin.voices == voices.voices
     assert live_events.from_wire(live_events.to_wire(voices)) == voices, "between our processes"
-    assert (begin.pieces, begin.said[0].speaker) == ((3,), 0)
+    assert (begin.segment_numbers, begin.said[0].speaker) == ((3,), 0)

@@ -97,7 +97,9 @@ def lasting(told: list[LiveEvent]) -> list[object]:
     said: list[object] = []
     for one in told:
         if isinstance(one, Final):
-            said.append((one.turn, one.piece, dataclasses.replace(one.segment, speaker=None)))
+            said.append(
+                (one.turn, one.segment_number, dataclasses.replace(one.segment, speaker=None))
+            )
         elif isinstance(one, TurnEnded | Summary):
             said.append(one)
     return said

@@ -549,7 +549,7 @@ async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> Non
     session.handle_event(Final(0, 0, Segment(0.1, 1.5, "some words", None), "en", 0.0, 0.1))
     session.begins_anew()
     begin = session.event_log.so_far(session.input_log.settled, session.input_log.lead)
-    assert (begin.at, begin.lead, begin.piece) == (1.5, 0.0, 1)
+    assert (begin.at, begin.lead, begin.segment_number) == (1.5, 0.0, 1)
 
 
 async def test_option_change_before_enrolled_speakers_are_loaded_keeps_both() -> None:

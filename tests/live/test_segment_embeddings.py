@@ -193,7 +193,7 @@ def followed(told: Iterable[LiveEvent]) -> dict[int, int | None]:
     labels: dict[int, int | None] = {}
     for event in told:
         if isinstance(event, Final):
-            labels[event.piece] = event.segment.speaker
+            labels[event.segment_number] = event.segment.speaker
         elif isinstance(event, SpeakersRevised):
             assert event.speakers.keys() <= labels.keys(), "of what was told alone"
             labels.update(event.speakers)

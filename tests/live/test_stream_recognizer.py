@@ -160,7 +160,7 @@ def test_turn_ends_at_a_pause_once_its_words_are_recognized(table: Table) -> Non
     assert table.hear("hello there") is not None
     [final] = table.finals
     assert final.segment.text == "hello there"
-    assert (final.turn, final.piece) == (0, 0)
+    assert (final.turn, final.segment_number) == (0, 0)
     assert 0.2 <= final.segment.start <= 0.5 < 1.5 <= final.segment.end <= 1.7
     assert final.segment.words == (Word(final.segment.start, final.segment.start + 0.1, "w"),)
     kinds = [type(one) for one in table.told if not isinstance(one, InputProcessed)]
@@ -239,7 +239,7 @@ def test_long_turn_has_several_finals_and_one_end() -> None:
     pieces = table.finals
     assert len(pieces) >= 3
     assert {one.turn for one in pieces} == {0}
-    assert [one.piece for one in pieces] == list(range(len(pieces)))
+    assert [one.segment_number for one in pieces] == list(range(len(pieces)))
     for one, after in itertools.pairwise(pieces):
         assert one.segment.end == after.segment.start
     [ended] = table.of(TurnEnded)
@@ -321,7 +321,7 @@ def test_restarted_recognizer_continues_numbers_turn_and_segments() -> None:
     table.hear("and this")
     table.take(table.recognizer.finish(0.0))
     [final] = table.finals
-    assert (final.turn, final.piece) == (7, 12)
+    assert (final.turn, final.segment_number) == (7, 12)
     assert final.segment.start >= 3.0
     assert [one.text for one in table.of(TurnEnded)] == ["and that and this"]
     assert [one.transcript.text for one in table.of(Summary)] == ["before that and that and this"]
@@ -472,7 +472,7 @@ def _holds(told: list[LiveEvent]) -> None:
     assert len(summary) == 1
     finals = [one for one in told if isinstance(one, Final)]
     assert [one.segment for one in finals] == list(summary[0].transcript.segments)
-    assert [one.piece for one in finals] == sorted({one.piece for one in finals})
+    assert [one.segment_number for one in finals] == sorted({one.segment_number for one in finals})
     ended: list[int] = []
     stable: dict[int, str] = {}
     final_of: set[int] = set()
@@ -484,15 +484,15 @@ def _holds(told: list[LiveEvent]) -> None:
                 assert turn not in ended
             case Partial() as partial:
                 assert partial.turn not in ended
-                assert partial.piece not in final_of
-                before = stable.get(partial.piece, "")
+                assert partial.segment_number not in final_of
+                before = stable.get(partial.segment_number, "")
                 assert partial.stable.startswith(before)
                 assert partial.text.startswith(partial.stable)
-                stable[partial.piece] = partial.stable
+                stable[partial.segment_number] = partial.stable
             case Final() as final:
                 assert final.turn not in ended
                 assert final.segment.start >= settled - 1e-6, "the sound of it was let go of"
-                final_of.add(final.piece)
+                final_of.add(final.segment_number)
                 texts.setdefault(final.turn, []).append(final.segment.text)
             case TurnEnded(turn, start, end, text, _):
                 assert turn not in ended
@@ -644,7 +644,7 @@ def test_change_of_speaker_splits_the_open_segment_where_speech_is_least_likely(
     assert final.segment.start == round(first.segment.end * LIVE_RATE)
     table.answer(final, turns(last="no, never."))
     assert table.texts == ["yes?", "no, never."]
-    assert [one.piece for one in table.finals] == [0, 1]
+    assert [one.segment_number for one in table.finals] == [0, 1]
     assert [one.text for one in table.of(TurnEnded)] == ["yes? no, never."]
 
 
@@ -658,7 +658,7 @@ def test_audio_is_held_until_an_ended_segment_is_split_so_that_numbers_follow_ti
     table.speak(1.0, 1.0)
     table.answer(table.begun(), turns(last="why?"))
     assert table.texts == ["yes?", "no.", "why?"]
-    assert [one.piece for one in table.finals] == [0, 1, 2]
+    assert [one.segment_number for one in table.finals] == [0, 1, 2]
     starts = [one.segment.start for one in table.finals]
     assert starts == sorted(starts)
 

@@ -67,6 +67,6 @@ class LiveClient:
     def said(self) -> list[tuple[int, int, float, float, str]]:
         """Turn, piece, begin, end and text of all that stands."""
         return [
-            (one.turn, one.piece, one.segment.start, one.segment.end, one.segment.text)
+            (one.turn, one.segment_number, one.segment.start, one.segment.end, one.segment.text)
             for one in self.finals
         ]

@@ -38,9 +38,9 @@ class _LabelledEmbedding:
 @dataclass(frozen=True, slots=True)
 class RelabelRequest:
     """Request for labels. ``vectors``: shape (count, 256); ``seconds``: of each, shape (count,);
-    ``pieces``: the numbers of their segments."""
+    ``segment_numbers``: the numbers of their segments."""
 
-    pieces: tuple[int, ...]
+    segment_numbers: tuple[int, ...]
     vectors: clustering.Matrix
     seconds: npt.NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class RelabelResult:
     """Speaker of each segment, from 0, and the embeddings of the speakers: shape (speakers,
     256)."""
 
-    pieces: tuple[int, ...]
+    segment_numbers: tuple[int, ...]
     labels: clustering.Labels
     voices: clustering.Matrix
 
@@ -62,7 +62,7 @@ def relabel(request: RelabelRequest) -> RelabelResult:
     voices = clustering.cluster_directions(request.vectors[founding], firm)
     labels: clustering.Labels = (request.vectors @ voices.T).argmax(axis=1)
     labels[founding] = firm
-    return RelabelResult(request.pieces, labels, voices)
+    return RelabelResult(request.segment_numbers, labels, voices)
 
 
 class LiveSpeakerLabels:
@@ -96,35 +96,35 @@ class LiveSpeakerLabels:
         self._voiceless = {who: who for who in numbers - set(self._directions)}
         self._highest = max(numbers | set(self._directions), default=clustering.NO_SPEAKER)
 
-    def add_embedding(self, piece: int, vector: Vector, seconds: float) -> None:
+    def add_embedding(self, segment_number: int, vector: Vector, seconds: float) -> None:
         """Note the embedding of a segment, computed from ``seconds`` of speech."""
         embedding = _LabelledEmbedding(vector.astype(np.float16), seconds)
         embedding.label = self._nearest(vector, seconds)
-        self._embeddings[piece] = embedding
+        self._embeddings[segment_number] = embedding
 
-    def mark_without_embedding(self, piece: int) -> None:
+    def mark_without_embedding(self, segment_number: int) -> None:
         """Note that a segment gets no embedding."""
-        self._silent.add(piece)
+        self._silent.add(segment_number)
 
-    def forget(self, piece: int) -> None:
+    def forget(self, segment_number: int) -> None:
         """Drop the embedding of a segment: it has no text, or will have another embedding."""
-        self._silent.discard(piece)
-        self._asked.discard(piece)
-        embedding = self._embeddings.pop(piece, None)
+        self._silent.discard(segment_number)
+        self._asked.discard(segment_number)
+        embedding = self._embeddings.pop(segment_number, None)
         if embedding is None:
             return
         self._decided -= 1  # another one is news
         if all(one.label != embedding.label for one in self._embeddings.values()):
             self._directions.pop(embedding.label, None)
 
-    def tell(self, piece: int) -> int | None:
+    def tell(self, segment_number: int) -> int | None:
         """Return the current speaker of a segment that is sent, in order. None if it is not known
         yet; the first segment always gets a label."""
-        self._told[piece] = None
-        who = self._now()[piece]
+        self._told[segment_number] = None
+        who = self._now()[segment_number]
         if who is None and len(self._told) == 1:
             who = 0
-        self._told[piece] = who
+        self._told[segment_number] = who
         return who
 
     def question(self, last: bool = False) -> RelabelRequest | None:
@@ -134,19 +134,19 @@ class LiveSpeakerLabels:
         if not count or (not last and count - self._decided < max(1, RELABEL_TIME_SHARE * count)):
             return None
         self._decided = count
-        pieces = sorted(self._embeddings)  # in whatever order they came
-        self._asked = set(pieces)
-        found = [self._embeddings[piece] for piece in pieces]
+        segment_numbers = sorted(self._embeddings)  # in whatever order they came
+        self._asked = set(segment_numbers)
+        found = [self._embeddings[one] for one in segment_numbers]
         vectors = np.stack([one.vector for one in found]).astype(np.float32)
         seconds = np.array([one.seconds for one in found], np.float32)
-        return RelabelRequest(tuple(pieces), vectors, seconds)
+        return RelabelRequest(tuple(segment_numbers), vectors, seconds)
 
     def take(self, result: RelabelResult) -> None:
         """Take over a decision; segments that came meanwhile go to the nearest speaker."""
-        found = dict(zip(result.pieces, result.labels.tolist(), strict=True))
-        found = {piece: label for piece, label in found.items() if piece in self._asked}
+        found = dict(zip(result.segment_numbers, result.labels.tolist(), strict=True))
+        found = {one: label for one, label in found.items() if one in self._asked}
         before = [one.label for one in self._embeddings.values()]
-        after = [found.get(piece, clustering.NO_SPEAKER) for piece in self._embeddings]
+        after = [found.get(one, clustering.NO_SPEAKER) for one in self._embeddings]
         numbers = clustering.renumber_speakers(
             np.array([*before, self._highest]),
             np.array([*after, clustering.NO_SPEAKER]),
@@ -155,9 +155,9 @@ class LiveSpeakerLabels:
         known = zip(numbers.tolist(), result.voices, strict=True)
         used = set(found.values())  # not of a voice whose only embeddings were dropped meanwhile
         self._directions = dict(one for label, one in enumerate(known) if label in used)
-        for piece, one in self._embeddings.items():
-            if piece in found:
-                one.label = int(numbers[found[piece]])
+        for segment_number, one in self._embeddings.items():
+            if segment_number in found:
+                one.label = int(numbers[found[segment_number]])
             else:
                 one.label = self._nearest(one.vector.astype(np.float32), one.seconds)
 
@@ -177,14 +177,14 @@ class LiveSpeakerLabels:
 
     def revised(self) -> dict[int, int]:
         """Return the speakers of segments that were sent with another label; each change once."""
-        now = ((piece, who) for piece, who in self._now().items() if who is not None)
-        changes = {piece: who for piece, who in now if who != self._told[piece]}
+        now = ((one, who) for one, who in self._now().items() if who is not None)
+        changes = {one: who for one, who in now if who != self._told[one]}
         self._told.update(changes)
         return changes
 
-    def of(self, piece: int) -> int | None:
+    def of(self, segment_number: int) -> int | None:
         """Return the speaker that a segment was sent with, after all revisions."""
-        return self._told.get(piece)
+        return self._told.get(segment_number)
 
     @property
     def embedding_count(self) -> int:
@@ -196,9 +196,9 @@ class LiveSpeakerLabels:
         """Return the embeddings of speakers by number, as plain values."""
         return {number: embedding_of(voice) for number, voice in self.sounds.items()}
 
-    def sound_of(self, piece: int) -> SpeakerEmbedding | None:
+    def sound_of(self, segment_number: int) -> SpeakerEmbedding | None:
         """Return the embedding of a segment; None if it has none."""
-        embedding = self._embeddings.get(piece)
+        embedding = self._embeddings.get(segment_number)
         if embedding is None:
             return None
         return embedding_of(SpeakerVector(embedding.vector.astype(np.float32), embedding.seconds))
@@ -232,22 +232,24 @@ class LiveSpeakerLabels:
         speaker."""
         found: dict[int, int | None] = {}
         last: int | None = None
-        for piece in self._told:
-            known = self._by_voice(piece)
+        for segment_number in self._told:
+            known = self._by_voice(segment_number)
             if known is not None:
                 if last is None:
                     found.update(dict.fromkeys(found.keys() & self._silent, known))
                 last = known
-            found[piece] = last if known is not None or piece in self._silent else None
+            found[segment_number] = (
+                last if known is not None or segment_number in self._silent else None
+            )
         if last is None:
             found.update(dict.fromkeys(found.keys() & self._silent, 0))
         return found
 
-    def _by_voice(self, piece: int) -> int | None:
+    def _by_voice(self, segment_number: int) -> int | None:
         """Return the speaker of a segment by its embedding, here or in the engine before."""
-        if piece in self._embeddings:
-            return self._embeddings[piece].label
-        number = self._before.get(piece)
+        if segment_number in self._embeddings:
+            return self._embeddings[segment_number].label
+        number = self._before.get(segment_number)
         if number is None:
             return None
         anchor = self._embeddings.get(_speaker_anchor(number))

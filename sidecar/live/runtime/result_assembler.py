@@ -37,7 +37,7 @@ class ResultAssembler:
         self._segment_embeddings = segment_embeddings
         self._rows: deque[SpeechSegment | _TurnMark | live_events.TurnDropped | None] = deque()
         """Waiting rows; None marks the end of all."""
-        self._segments = list(zip(start.pieces, start.said, strict=True))
+        self._segments = list(zip(start.segment_numbers, start.said, strict=True))
         self._of_turn = list(start.said[len(start.said) - start.open :])
         self._language = ""
         self.commits = 0
@@ -150,7 +150,7 @@ class ResultAssembler:
         segments = [segment for _, segment in self._segments]
         if self._segment_embeddings is not None:
             of = self._segment_embeddings.speakers.of
-            segments = [replace(one, speaker=of(piece)) for piece, one in self._segments]
+            segments = [replace(one, speaker=of(number)) for number, one in self._segments]
         transcript = Transcript(
             segments=tuple(segments),
             language=self._language or options.language,
@@ -185,7 +185,7 @@ class ResultAssembler:
         embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
         pairs = zip(voices, embeddings, strict=True)
         kept = [replace(one, print=found) for one, found in pairs]
-        prints = tuple(segment_embeddings.speakers.sound_of(piece) for piece, _ in self._segments)
+        prints = tuple(segment_embeddings.speakers.sound_of(number) for number, _ in self._segments)
         return replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> live_events.TurnEnded:

@@ -42,7 +42,7 @@ VAD_HISTORY_FRAMES = 1024
 class EmbeddingTask:
     """Work item: the embedding of a segment, or the clustering of all of them."""
 
-    piece: int | None
+    segment_number: int | None
     urgency: RecognitionUrgency
     since: float
 
@@ -55,7 +55,7 @@ class _EmbeddingSample:
     ``begun``: those of the one that is made or being computed.
     """
 
-    piece: int
+    segment_number: int
     since: float = 0.0
     frames: list[int] = field(default_factory=list)
     asked: int = 0
@@ -105,7 +105,9 @@ class SegmentEmbeddings:
         start: live_events.LiveSessionStart,
         candidates: Sequence[SpeakerCandidate] | None = None,
     ) -> None:
-        speakers = dict(zip(start.pieces, (one.speaker for one in start.said), strict=True))
+        speakers = dict(
+            zip(start.segment_numbers, (one.speaker for one in start.said), strict=True)
+        )
         self.speakers = live_speaker_labels.LiveSpeakerLabels(speakers, start.voices)
         self.people = None if candidates is None else LiveSpeakerIdentification(candidates)
         if self.people is not None:  # the previous engine has sent these names
@@ -119,13 +121,13 @@ class SegmentEmbeddings:
         self.waiting: deque[_EmbeddingSample] = deque()
         self._going: dict[EmbeddingTask, float] = {}
         self._deciding = False
-        self._pieces = len(speakers)
+        self._segment_count = len(speakers)
         self._their_turn = False
 
-    def opened(self, piece: int, at: int) -> None:
+    def opened(self, segment_number: int, at: int) -> None:
         """Begin a segment."""
-        self._open = _EmbeddingSample(piece)
-        self._pieces += 1
+        self._open = _EmbeddingSample(segment_number)
+        self._segment_count += 1
         self._add_from(at)
 
     def spoken(self, at: int) -> None:
@@ -139,23 +141,25 @@ class SegmentEmbeddings:
         if self._open is not None:
             self._open.ask()
 
-    def ended(self, piece: int, end: int, now: float, ring: SampleRingBuffer) -> None:
+    def ended(self, segment_number: int, end: int, now: float, ring: SampleRingBuffer) -> None:
         """End a segment and copy the audio that its embedding needs."""
         sample, self._open = self._open, None
-        if sample is None or sample.piece != piece:
+        if sample is None or sample.segment_number != segment_number:
             return
         self._finish(sample, end, now, ring)
 
-    def divided(self, piece: int, at: int, after: int, now: float, ring: SampleRingBuffer) -> None:
+    def divided(
+        self, segment_number: int, at: int, after: int, now: float, ring: SampleRingBuffer
+    ) -> None:
         """Divide the open segment or the last one: from the sample ``at`` on it is the segment
         ``after``."""
-        self._pieces += 1
+        self._segment_count += 1
         rest = _EmbeddingSample(after)
-        if self._open is not None and self._open.piece == piece:
+        if self._open is not None and self._open.segment_number == segment_number:
             sample, self._open = self._open, rest
             self._add_from(at)
             self._finish(sample, at, now, ring)
-        elif self._ended is not None and self._ended.piece == piece:
+        elif self._ended is not None and self._ended.segment_number == segment_number:
             sample, end = self._ended, self._ended.end
             for frame in self._speech:
                 if at <= frame <= end - FRAME_SAMPLES:
@@ -170,28 +174,30 @@ class SegmentEmbeddings:
         sample.end, self._ended = end, sample
         sample.frames = [at for at in sample.frames if at + FRAME_SAMPLES <= end]
         if sample.asked > len(sample.frames):  # it would have what belongs to the next segment
-            self._discard(sample.piece)
+            self._discard(sample.segment_number)
             sample.asked = sample.begun = 0
         sample.ask()
         if not sample.asked:
-            self.speakers.mark_without_embedding(sample.piece)
+            self.speakers.mark_without_embedding(sample.segment_number)
         elif sample.asked > sample.begun and sample not in self.waiting:
             sample.sound, sample.since = sample.cut(ring), now
             self.waiting.append(sample)
             if len(self.waiting) > MAX_WAITING_SEGMENTS:
-                self.speakers.mark_without_embedding(self.waiting.popleft().piece)
+                self.speakers.mark_without_embedding(self.waiting.popleft().segment_number)
 
-    def _discard(self, piece: int) -> None:
+    def _discard(self, segment_number: int) -> None:
         """Drop the embedding of a segment, made or not."""
-        self.waiting = deque(one for one in self.waiting if one.piece != piece)
-        self._going = {task: one for task, one in self._going.items() if task.piece != piece}
-        self.speakers.forget(piece)
+        self.waiting = deque(one for one in self.waiting if one.segment_number != segment_number)
+        self._going = {
+            task: one for task, one in self._going.items() if task.segment_number != segment_number
+        }
+        self.speakers.forget(segment_number)
 
-    def forget(self, piece: int) -> None:
+    def forget(self, segment_number: int) -> None:
         """Drop a segment without text."""
-        if self._open is not None and self._open.piece == piece:
+        if self._open is not None and self._open.segment_number == segment_number:
             self._open = None
-        self._discard(piece)
+        self._discard(segment_number)
 
     def next_task(self, finished: bool) -> EmbeddingTask | None:
         """Return the next task. ``finished``: everything is sent but the summary, which waits for
@@ -203,10 +209,11 @@ class SegmentEmbeddings:
             urgency = RecognitionUrgency.SPECULATIVE
         elif len(self.waiting) >= URGENT_WAITING_SEGMENTS:
             urgency = RecognitionUrgency.PARTIAL
-        going = {task.piece for task in self._going}  # a later one of the same comes after it
+        # a later one of the same segment comes after it
+        going = {task.segment_number for task in self._going}
         for sample in (*self.waiting, self._open):
-            if sample and sample.asked > sample.begun and sample.piece not in going:
-                return EmbeddingTask(sample.piece, urgency, sample.since)
+            if sample and sample.asked > sample.begun and sample.segment_number not in going:
+                return EmbeddingTask(sample.segment_number, urgency, sample.since)
         if finished and not self._going and not self._deciding:
             return EmbeddingTask(None, urgency, 0.0)
         return None
@@ -223,12 +230,12 @@ class SegmentEmbeddings:
     def began(self, task: EmbeddingTask, ring: SampleRingBuffer) -> Block | None:
         """Begin a task; return its audio, shape (samples,), or None for the last decision."""
         self._their_turn = False
-        if task.piece is None:
+        if task.segment_number is None:
             self._deciding = True
             return None
         sample = self._open
-        if sample is None or sample.piece != task.piece:
-            sample = next(one for one in self.waiting if one.piece == task.piece)
+        if sample is None or sample.segment_number != task.segment_number:
+            sample = next(one for one in self.waiting if one.segment_number == task.segment_number)
             self.waiting.remove(sample)
         sample.begun = sample.asked
         self._going[task] = _seconds(sample.asked)
@@ -240,15 +247,15 @@ class SegmentEmbeddings:
     ) -> live_speaker_labels.RelabelRequest | None:
         """Note the embedding of a segment, None if that failed; return the request for a decision
         that is due now."""
-        if task.piece is None:
+        if task.segment_number is None:
             return self.speakers.question(last=True)
         seconds = self._going.pop(task, None)
         if seconds is None:
             return None
         if vector is None:
-            self.speakers.mark_without_embedding(task.piece)
+            self.speakers.mark_without_embedding(task.segment_number)
             return None
-        self.speakers.add_embedding(task.piece, vector, seconds)
+        self.speakers.add_embedding(task.segment_number, vector, seconds)
         return self.speakers.question()
 
     def decided(
@@ -257,7 +264,7 @@ class SegmentEmbeddings:
         """Take over a decision, if there was one; yield the changes."""
         if result is not None:
             self.speakers.take(result)
-        if task.piece is None:
+        if task.segment_number is None:
             yield from self.settle()
             return
         yield from self._revised()
@@ -289,7 +296,7 @@ class SegmentEmbeddings:
     def _alone(self) -> bool:
         """Return whether there is only one segment, which needs no comparison, and no enrolled
         speaker to identify."""
-        return self._pieces < 2 and self.people is None
+        return self._segment_count < 2 and self.people is None
 
     def _add_from(self, at: int) -> None:
         """Add the speech since ``at`` to the open segment."""

@@ -112,9 +112,9 @@ class StreamRecognizer:
         """Time when the audio that was processed last had come."""
         self._processed_to, self._counted_from = _frames_from(lead, at)
         self._endpointer = endpointing.Endpointer(self._endpointing_options, self._counted_from, at)
-        self._turn, self._next_number = start.turn, start.piece
+        self._turn, self._next_number = start.turn, start.segment_number
         self._turn_began = at if start.open else None
-        goes_on = start.at or start.turn or start.piece
+        goes_on = start.at or start.turn or start.segment_number
         self._entry_ends = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
         self._open_segment: SpeechSegment | None = None

@@ -62,13 +62,14 @@ class EventLog:
     def so_far(self, at: float, lead: float | None = None) -> live_events.LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
         ``at``; its audio begins at ``lead``."""
-        turn, piece, segments, opened = 0, 0, {}, 0
+        turn, next_segment, segments, opened = 0, 0, {}, 0
         dropped, confidence, doubted = set[int](), Confidence(), False
         for one in self.kept:
             match one.event:
                 case live_events.Final() as final:
-                    turn, piece = final.turn, max(piece, final.piece + 1)
-                    segments[final.piece] = final.segment
+                    turn = final.turn
+                    next_segment = max(next_segment, final.segment_number + 1)
+                    segments[final.segment_number] = final.segment
                     confidence += final.confidence
                     opened += 1
                 case live_events.SpeakersRevised(speakers):
@@ -85,7 +86,7 @@ class EventLog:
         return live_events.LiveSessionStart(
             at,
             turn,
-            piece,
+            next_segment,
             tuple(segments.values()),
             opened,
             tuple(segments),
@@ -114,9 +115,9 @@ class EventLog:
         """Return the ends of the turns that have begun, if no engine recognizes them further than
         ``at``. At least one turn ends; one that has not begun ends without text."""
         begin = self.so_far(at)
-        pieces = begin.said[len(begin.said) - begin.open :]
-        start = pieces[0].start if pieces else at
-        text = " ".join(one.text for one in pieces)
+        segments = begin.said[len(begin.said) - begin.open :]
+        start = segments[0].start if segments else at
+        text = " ".join(one.text for one in segments)
         later = range(begin.turn + 1, self._started.get(None, begin.turn) + 1)
         return [
             live_events.TurnEnded(begin.turn, start, at, text),
@@ -133,7 +134,7 @@ class EventLog:
             self._voices = event.voices
             return False
         if isinstance(event, live_events.ContextKnown):
-            self._context = event.pieces
+            self._context = event.utterances
             return False
         if isinstance(event, live_events.SpeechStarted):
             if event.turn <= self._started.get(channel, -1):

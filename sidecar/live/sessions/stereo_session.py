@@ -152,7 +152,7 @@ class StereoSession(Session):
         """Return an event of a channel with the session's number of its turn and segment."""
         numbers = {
             name: self.channels * number + channel
-            for name in ("turn", "piece")
+            for name in ("turn", "segment_number")
             if (number := getattr(event, name, None)) is not None
         }
         return replace(event, **numbers)

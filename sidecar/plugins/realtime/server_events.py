@@ -365,10 +365,10 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         yield from self._show(item, full_text)
         item.before = item.shown
         if self.diarizes:
-            self._segments[final.piece] = item.id, final.segment
+            self._segments[final.segment_number] = item.id, final.segment
             if final.segment.speaker is not None:
                 self._names[final.segment.speaker] = final.name
-                yield self._segment(final.piece, final.segment.speaker)
+                yield self._segment(final.segment_number, final.segment.speaker)
 
     def _ended(self, ended: live_events.TurnEnded) -> Iterator[EventBody]:
         item = self._of(ended.turn)
@@ -388,16 +388,18 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
     def _revised(self, revised: live_events.SpeakersRevised) -> Iterator[EventBody]:
         """Yield the segments whose speaker changed, or whose speaker was identified."""
         self._names |= revised.names
-        for piece, (_, segment) in list(self._segments.items()):
-            speaker = revised.speakers.get(piece, segment.speaker)
-            if speaker is not None and (piece in revised.speakers or speaker in revised.names):
-                yield self._segment(piece, speaker)
+        for segment_number, (_, segment) in list(self._segments.items()):
+            speaker = revised.speakers.get(segment_number, segment.speaker)
+            if speaker is not None and (
+                segment_number in revised.speakers or speaker in revised.names
+            ):
+                yield self._segment(segment_number, speaker)
 
-    def _segment(self, piece: int, speaker: int) -> EventBody:
-        item, segment = self._segments[piece]
+    def _segment(self, segment_number: int, speaker: int) -> EventBody:
+        item, segment = self._segments[segment_number]
         segment = replace(segment, speaker=speaker)
-        self._segments[piece] = item, segment
-        number = f"seg_{self._items.prefix}_{piece}"
+        self._segments[segment_number] = item, segment
+        number = f"seg_{self._items.prefix}_{segment_number}"
         return transcription_event(
             "segment",
             item,

@@ -218,9 +218,9 @@ def _words(
     utterance: YapUtterance, event: live_events.Partial | live_events.Final
 ) -> Iterator[str]:
     if isinstance(event, live_events.Partial):
-        delta = utterance.deltas.partial(event.piece, event.stable, event.start)
+        delta = utterance.deltas.partial(event.segment_number, event.stable, event.start)
     else:
-        delta = utterance.deltas.final(event.piece, event.segment.text)
+        delta = utterance.deltas.final(event.segment_number, event.segment.text)
         utterance.finals.append(event)
     if delta:
         yield message_text("transcription.delta", utterance.ids, {"delta": delta})

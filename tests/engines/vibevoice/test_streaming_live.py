@@ -187,7 +187,7 @@ def label_of(client: LiveClient, piece: int) -> int | None:
     for event in client.of(Final, SpeakersRevised):
         if isinstance(event, SpeakersRevised):
             label = event.speakers.get(piece, label)
-        elif isinstance(event, Final) and event.piece == piece:
+        elif isinstance(event, Final) and event.segment_number == piece:
             label = event.segment.speaker
     return label
 
