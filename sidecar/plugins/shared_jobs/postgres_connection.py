@@ -153,9 +153,11 @@ def severed_after(connection: AsyncConnection[Any], seconds: float) -> Iterator[
 
 
 def sever(connection: AsyncConnection[Any]) -> None:
-    """Shut down the socket, so that all that waits for the server fails."""
-    with (
-        suppress(OSError, psycopg.Error),
-        socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line,
-    ):
-        line.shutdown(socket.SHUT_RDWR)
+    """Shut down the socket, so that all that waits for the server fails. This needs no free
+    descriptor."""
+    with suppress(OSError, psycopg.Error):
+        line = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=connection.fileno())
+        try:
+            line.shutdown(socket.SHUT_RDWR)
+        finally:
+            line.detach()  # psycopg closes it

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from postgres import Cluster
 from service_process import until
 
 from sidecar import errors
 from sidecar.plugins.shared_jobs import postgres_settings
+from sidecar.plugins.shared_jobs.postgres_connection import connected, sever
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, retry_while_unavailable
 
 SIZE = 3
@@ -442,3 +444,20 @@ async def test_database_works_with_a_thousand_open_files(journal: str) -> None:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+async def test_connection_is_severed_without_a_free_descriptor(journal: str) -> None:
+    import resource
+
+    connection = await connected(journal)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        sever(connection)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    os.fstat(connection.fileno())  # psycopg still has it, and closes it
+    with pytest.raises(psycopg.OperationalError):
+        await connection.execute("SELECT 1")
+    await connection.close()
