@@ -167,8 +167,12 @@ class S3DeletionQueue:
         with self._news:
             self._waiting.append(remove)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="removal", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="removal", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:  # the system has no threads left
+                    log.warning("no thread for deletions; the next deletion starts one: %s", error)
             self._news.notify_all()
 
     def close(self) -> None:

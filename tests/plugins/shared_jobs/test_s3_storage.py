@@ -7,6 +7,7 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -34,7 +35,7 @@ from sidecar.plugins import load_settings, settings_class
 from sidecar.plugins.shared_jobs import PLUGIN, s3_storage, storage_selection
 from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
-from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3Storage
+from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3DeletionQueue, S3Storage
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.system_checks import CheckState
 from sidecar.storage.encryption import Cipher
@@ -202,6 +203,21 @@ def test_object_that_only_a_proxy_called_missing_is_opened(
     assert [*opened.read("whole")] == [b"a recording"]
     with pytest.raises(FileNotFoundError):
         opened.open("whole-")
+
+
+def test_deletion_that_finds_no_thread_stays_queued_until_the_next_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    queue, removed = S3DeletionQueue(), list[str]()
+    with monkeypatch.context() as busy:
+        busy.setattr(threading.Thread, "start", no_thread)
+        queue.put(lambda: removed.append("first"))
+    queue.put(lambda: removed.append("second"))
+    wait_until(lambda: removed == ["first", "second"], "both are done")
+    queue.close()
 
 
 def test_foreign_objects_in_bucket_are_not_listed(
