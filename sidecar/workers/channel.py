@@ -26,6 +26,8 @@ _SHARE = struct.Struct("!I")
 MAX_FILES = 16
 """Maximum open files that go with a message."""
 _HANDLES_FIELD = "windows_handles"
+FILES_LOST_FIELD = "files_lost"
+"""Field of a received message whose files did not fit into the descriptors of the process."""
 CREDIT_WINDOW_BYTES = 1 << 20
 """Credit of one call in one direction: half a minute of 16-bit samples at 16 kHz."""
 FRAME_OVERHEAD_BYTES = 512
@@ -101,15 +103,19 @@ def encode_with_files(
 def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
     """Wait for one message (blocking); return it with the descriptors that came with it.
 
+    If this process has too few left, the message has `FILES_LOST_FIELD`.
+
     Raises:
         ChannelClosed: the other side is gone.
     """
     try:
         fds: list[int] = []
+        lost = False
         if sys.platform == "win32":
             header = _receive_exactly(sock, HEADER.size)
         else:
-            header, fds, _, _ = socket.recv_fds(sock, HEADER.size, MAX_FILES)
+            header, fds, flags, _ = socket.recv_fds(sock, HEADER.size, MAX_FILES)
+            lost = bool(flags & socket.MSG_CTRUNC)
             header += _receive_exactly(sock, HEADER.size - len(header))
         length, rest = HEADER.unpack(header)
         message, raw = decode_frame(_receive_exactly(sock, length)), _receive_exactly(sock, rest)
@@ -120,6 +126,8 @@ def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
 
         flags = os.O_RDONLY | os.O_BINARY
         fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES_FIELD)]
+    if lost:
+        message[FILES_LOST_FIELD] = True
     return ChannelFrame(message, raw, HEADER.size + length + rest), fds
 
 

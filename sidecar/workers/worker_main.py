@@ -91,6 +91,8 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> None:
     try:
         if request.is_cancelled():
             raise CallCancelled
+        if channel.FILES_LOST_FIELD in request.message:
+            raise errors.MachineBusy("The engine's process has no file descriptor left.")
         if request.message.get("operation") == LIVE_OPERATION:
             operations.begin_session(request)
             return

@@ -2,7 +2,9 @@
 
 import asyncio
 import errno
+import itertools
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -28,6 +30,9 @@ from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamUnreachable
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
+
+if sys.platform != "win32":
+    import resource
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -495,3 +500,26 @@ async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
             await request.result()
         await until(lambda: kept in rests)
     assert rests == {kept: 300}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process")
+async def test_job_waits_while_the_process_of_the_engine_has_no_descriptor_left(
+    new_job: Callable[..., Job],
+) -> None:
+    slot = OverheardSlot()
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        (first,) = await started(queue, new_job())
+        await first.result()
+        pid = slot.worker_pid
+        assert pid is not None
+        used = {*map(int, os.listdir(f"/proc/{pid}/fd"))}
+        free = next(number for number in itertools.count() if number not in used)
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+        job, asked = new_job(), slot.asked
+        await queue.submit(job)
+        await until(lambda: slot.asked >= asked + 3 or job.ended)
+        assert not job.ended
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await job.result()).text
+        assert (slot.worker_pid, job.record.attempts) == (pid, 1)
