@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
+from sidecar.concurrency import cancel_after
 from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.worker_environment import WorkerOptions
@@ -20,6 +21,8 @@ from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 log = logging.getLogger(__name__)
 
 LOAD_TIMEOUT_S = 600.0
+NOTE_TIMEOUT_S = 10.0
+"""Time for the notes of crashes at the end of an engine: their disk may hang."""
 
 
 def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
@@ -39,11 +42,13 @@ class WorkerShutdowns:
         on_worker_crash: Callable[[WorkerProcess], None] = lambda worker: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_worker_crash`` is called in a thread for each worker that crashed, ``on_end`` after
-        each end."""
+        """``on_worker_crash`` is called in a thread for each worker that crashed, one at a time; no
+        load waits for it. ``on_end`` is called after each end."""
         self._on_worker_crash = on_worker_crash
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
+        self._notes: set[asyncio.Task[None]] = set()
+        self._note_lock = asyncio.Lock()
         self._stuck: list[WorkerProcess] = []
 
     @property
@@ -69,12 +74,23 @@ class WorkerShutdowns:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def close(self) -> None:
+        """As `wait`, and wait a moment until the crashes are noted."""
+        await self.wait()
+        await cancel_after(NOTE_TIMEOUT_S, asyncio.gather(*self._notes))
+
     async def _end(self, worker: WorkerProcess) -> None:
         crashed = await worker.crashed()
         await worker.close()
         self.note_stuck(worker)
         self._on_end()
         if crashed:
+            note = asyncio.get_running_loop().create_task(self._note_crash(worker))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+
+    async def _note_crash(self, worker: WorkerProcess) -> None:
+        async with self._note_lock:
             await asyncio.to_thread(self._on_worker_crash, worker)
 
 
@@ -147,7 +163,7 @@ class EngineSupervisor:
         if self._change is not None:
             await self._cancel_change(self._change)
         self._unload()
-        await self._shutdowns.wait()
+        await self._shutdowns.close()
 
     async def _finish_change(self, precision: Precision) -> None:
         """Wait for an earlier change to the same ``precision``, if one goes on after its caller

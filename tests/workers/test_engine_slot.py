@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -408,6 +409,29 @@ async def test_crash_callback_runs_once_for_a_crash_and_never_for_a_kill_by_the_
     assert await precision_of_a_lease(slot) is INT8
     await slot.close()
     assert noted == [killed]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+async def test_engine_loads_again_while_the_disk_of_crash_notes_hangs(build: Build) -> None:
+    disk, noted = threading.Event(), list[int]()
+
+    def note(worker: WorkerProcess) -> None:
+        disk.wait(PATIENCE_S)
+        noted.append(worker.pid)
+
+    slot, killed = await preloaded(build(on_worker_crash=note)), list[int]()
+    try:
+        for _ in range(2):
+            assert slot.worker_pid is not None
+            killed.append(slot.worker_pid)
+            os.kill(slot.worker_pid, signal.SIGKILL)
+            await until(lambda: slot.state is EngineState.ABSENT)
+            await precision_of_a_lease(slot)
+            assert noted == []
+    finally:
+        disk.set()
+    await slot.close()
+    assert noted == killed
 
 
 @pytest.mark.usefixtures("fresh_workers")
