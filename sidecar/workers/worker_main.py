@@ -48,15 +48,26 @@ def serve_calls(sock: socket.socket) -> None:
         if request.ended:
             del requests[request.number]
         elif "beside" in request.message:
-            threading.Thread(target=_serve_call, args=(operations, request), daemon=True).start()
+            call = (operations, request)
+            try:
+                threading.Thread(target=_serve_call, args=call, daemon=True).start()
+            except RuntimeError as error:  # the limit of threads; the other calls go on
+                if (busy := errors.machine_error(error)) is None:
+                    raise
+                _serve_call(*call, busy)
         else:
             _serve_call(operations, request)
 
 
-def _serve_call(operations: WorkerOperations, request: RpcRequest) -> None:
-    """Execute one call, or begin a live session."""
+def _serve_call(
+    operations: WorkerOperations, request: RpcRequest, refusal: errors.MachineBusy | None = None
+) -> None:
+    """Execute one call, or begin a live session; or end it with ``refusal``."""
     try:
-        _answer_call(operations, request)
+        if refusal is None:
+            _answer_call(operations, request)
+        else:
+            request.end(error=refusal.to_wire())
     except channel.ChannelClosed:
         os._exit(0)
     finally:

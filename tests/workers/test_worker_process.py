@@ -332,3 +332,29 @@ def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
         )
     assert ended.returncode == 1
     assert b"ZeroDivisionError" in ended.stderr
+
+
+def test_worker_without_a_thread_for_one_more_call_refuses_it_and_goes_on() -> None:
+    code = (
+        "import threading; from sidecar.workers import worker_main as inside\n"
+        "start, refused = threading.Thread.start, []\n"
+        "def limited(thread):\n"
+        "    if thread._target is inside._serve_call and not refused:\n"
+        "        refused.append(thread)\n"
+        '        raise RuntimeError("can\'t start new thread")\n'
+        "    start(thread)\n"
+        "threading.Thread.start = limited\n"
+        "inside.main()"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen([sys.executable, "-c", code], stdin=theirs) as worker:
+        theirs.close()
+        ours.settimeout(PATIENCE_S)
+        for number in (1, 2):
+            asked = {"call": number, "operation": "none", "beside": True}
+            ours.sendall(channel.encode_frame(asked))
+        answers = [channel.receive_message(ours)[0].message for _ in range(2)]
+        codes = {answer["call"]: answer["error"]["code"] for answer in answers}
+        assert codes == {1: "machine_busy", 2: "engine_failed"}
+        ours.shutdown(socket.SHUT_RDWR)
+        worker.wait(PATIENCE_S)
