@@ -124,17 +124,17 @@ async def test_utterance_after_lost_audio_has_words_however_many_utterances_were
     for turn in range(3):
         await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
         session.input_log.take()
-        session.heard(live_events.SpeechStarted(turn, turn / 100))
+        session.handle_event(live_events.SpeechStarted(turn, turn / 100))
         if turn < 2 or not goes_on:
-            session.heard(live_events.SpeechStopped(turn, (turn + 1) / 100))
+            session.handle_event(live_events.SpeechStopped(turn, (turn + 1) / 100))
     session.lose()
     session.begins_anew()
     begin = session.event_log.so_far(session.place)
     await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
-    session.heard(live_events.SpeechStarted(begin.turn, 0.03))
-    session.heard(live_events.SpeechStopped(begin.turn, 0.04))
-    session.heard(final(begin.turn, "again", 0.03, 0.04))
-    session.heard(live_events.TurnEnded(begin.turn, 0.03, 0.04, "again"))
+    session.handle_event(live_events.SpeechStarted(begin.turn, 0.03))
+    session.handle_event(live_events.SpeechStopped(begin.turn, 0.04))
+    session.handle_event(final(begin.turn, "again", 0.03, 0.04))
+    session.handle_event(live_events.TurnEnded(begin.turn, 0.03, 0.04, "again"))
     session.end()
     await listening
     failed = [one.turn for one in happened if isinstance(one, StageFailed)]
