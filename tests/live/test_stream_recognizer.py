@@ -256,6 +256,29 @@ def test_pause_ends_no_turn_if_the_client_ends_turns() -> None:
     assert [one.text for one in table.of(TurnEnded)] == ["words words"]
 
 
+@pytest.mark.parametrize("turns", [TurnControl.SILENCE, TurnControl.ONE])
+def test_pause_ends_the_turn_once_the_client_leaves_that_to_pauses(turns: TurnControl) -> None:
+    table = Table(LiveOptions(turns=TurnControl.CLIENT))
+    table.say(1.0, 0.7, "words")
+    table.change(LiveOptions(turns=turns))
+    table.sound(0.1, 0.0)
+    assert [one.text for one in table.of(TurnEnded)] == ["words"]
+    assert table.recognizer.over == (turns is TurnControl.ONE)
+
+
+@pytest.mark.parametrize("speech_s", [0.0, 0.06])
+def test_pause_ends_the_turn_whose_engine_died_before_it_sent_the_end(speech_s: float) -> None:
+    said = (Segment(0.5, 1.6, "words"),)
+    table = Table(begin=LiveSessionStart(1.6, 0, 1, said, 1, (0,)))
+    table.sound(speech_s, 0.6)
+    table.sound(0.2, 0.0)
+    assert not table.of(TurnEnded)
+    table.sound(0.3, 0.0)
+    assert table.of(TurnEnded) == [TurnEnded(0, 0.5, 1.6, "words")]
+    table.say(1.0, 0.7, "other words")
+    assert [(one.turn, one.text) for one in table.of(TurnEnded)][1:] == [(1, "other words")]
+
+
 def test_commit_of_silence_ends_an_empty_turn() -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))
     table.sound(1.0, 0.0)

@@ -114,6 +114,8 @@ class StreamRecognizer:
         self._endpointer = endpointing.Endpointer(self._endpointing_options, self._counted_from, at)
         self._turn, self._next_number = start.turn, start.segment_number
         self._turn_began = at if start.open else None
+        self._silent_since = self._turn_began
+        """Sample from which no utterance is open in the open turn, which goes on."""
         goes_on = start.at or start.turn or start.segment_number
         self._entry_ends = at if goes_on else round(ENTRY_WINDOW_S * LIVE_RATE)
         """Samples up to which the session counts as having only just begun."""
@@ -270,6 +272,14 @@ class StreamRecognizer:
                 and probability >= self.options.endpointing.threshold
             ):
                 self.segment_embeddings.spoken(self._processed_to - endpointing.FRAME_SAMPLES)
+            if (
+                self._silent_since is not None
+                and probability < self.options.endpointing.threshold
+                and self.options.turns is not TurnControl.CLIENT
+            ):
+                yield from self._end_silent_turn(self._silent_since)
+                if self.over:
+                    return
         yield from self._report_progress()
 
     def follow(self) -> Iterator[live_events.LiveEvent]:
@@ -312,7 +322,7 @@ class StreamRecognizer:
             self._processed_to, self._audio_before_order
         )  # less than a frame, not the next turn's
         self._endpointer = endpointing.Endpointer(self._endpointing_options, self._processed_to)
-        self._turn_began = None
+        self._turn_began = self._silent_since = None
         self._turn += 1
         yield from self._send_due()
         yield from self._report_progress(always=True)
@@ -502,6 +512,7 @@ class StreamRecognizer:
                     self._open_segment.diarize = True
                     self.segment_embeddings.opened(self._next_number, at)
                 self._next_number += 1
+                self._silent_since = None
                 if begins:
                     self._turn_began = at
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
@@ -530,6 +541,7 @@ class StreamRecognizer:
             speech.paused = speech.early_hypothesis = None
         self._assembler.add(speech)
         if reason == "silence":
+            self._silent_since = at
             yield live_events.SpeechStopped(speech.turn, at / LIVE_RATE)
             if self.options.turns is not TurnControl.CLIENT:
                 self._end_turn(at)
@@ -540,10 +552,23 @@ class StreamRecognizer:
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
+    def _end_silent_turn(self, since: int) -> Iterator[live_events.LiveEvent]:
+        """End the turn if its silence is long enough: when its last utterance ended, the client was
+        to end it, or the engine died before it did."""
+        ends = self.options.endpointing
+        quiet = since - round(ends.post_roll_s * LIVE_RATE)
+        if self._processed_to - quiet < round(ends.silence_s * LIVE_RATE):
+            return
+        yield live_events.SpeechStopped(self._turn, since / LIVE_RATE)
+        self._end_turn(since)
+        yield from self._send_due()
+        if self.options.turns is TurnControl.ONE:
+            yield from self.finish(self._arrived_at)
+
     def _end_turn(self, at: int, *, committed: bool = False) -> None:
         self._assembler.end_turn(self._turn, at, committed=committed)
         self._turn += 1
-        self._turn_began = None
+        self._turn_began = self._silent_since = None
 
     def _set_final(
         self,
