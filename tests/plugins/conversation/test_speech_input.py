@@ -129,7 +129,7 @@ async def test_utterance_after_lost_audio_has_words_however_many_utterances_were
             session.handle_event(live_events.SpeechStopped(turn, (turn + 1) / 100))
     session.lose()
     session.begins_anew()
-    begin = session.event_log.so_far(session.place)
+    begin = session.event_log.so_far(session.position_s)
     await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
     session.handle_event(live_events.SpeechStarted(begin.turn, 0.03))
     session.handle_event(live_events.SpeechStopped(begin.turn, 0.04))
