@@ -22,7 +22,8 @@ from sidecar.transcripts.transcript import SpeakerCandidate
 LIVE_RATE = SAMPLE_RATE
 """Samples per second of live engines, whatever rate a client sends."""
 BUFFER_S = limit("live_buffer", 60.0)
-"""Seconds of a session's audio that may wait for the engine: twice the longest utterance."""
+"""Seconds of a session's audio that may wait for the engine, besides the silence that ends an
+utterance: twice the longest utterance."""
 AUDIO_BLOCK_SAMPLES = 128
 """Samples of the shortest block that clients send: one of an AudioWorklet, at any sample rate."""
 

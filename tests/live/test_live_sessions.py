@@ -24,6 +24,7 @@ from sidecar.interfaces.live_events import (
     LiveEvent,
     NoticeRaised,
     Partial,
+    SpeechStopped,
     Summary,
     TurnDropped,
     TurnEnded,
@@ -477,7 +478,7 @@ async def test_session_can_become_idle_if_its_client_left_while_audio_waited_for
     session = Session(
         "s", "", LiveOptions(), SessionBounds(idle_s=9, buffer_s=1), InputLogTotals(1), lambda: now
     )
-    await session.send(bytes(2 * RATE))
+    await session.send(bytes(4 * RATE))
     waiting = asyncio.ensure_future(session.send(bytes(2)))
     await asyncio.sleep(0)
     now = 10.0
@@ -485,6 +486,40 @@ async def test_session_can_become_idle_if_its_client_left_while_audio_waited_for
     waiting.cancel()
     await asyncio.wait({waiting})
     assert isinstance(session.overdue(now), errors.SessionIdle)
+
+
+async def test_session_takes_the_longest_utterance_and_its_silence_before_anything_is_settled() -> (
+    None
+):
+    """An engine that waits for the end of that silence settles nothing before."""
+    patient = LiveOptions(endpointing=EndpointingOptions(longest_s=30, silence_s=60))
+    begun, changed = (
+        Session("s", "o", options, SessionBounds(), InputLogTotals(1 << 30))
+        for options in (patient, LiveOptions())
+    )
+    changed.change(patient)
+    for session in (begun, changed):
+        session.change(LiveOptions())  # the open utterance has the other options yet
+        bounds = session.bounds
+        for _ in range(round(30 + 60 + bounds.chunk_s)):
+            sending = asyncio.ensure_future(session.send(bytes(2 * RATE)))
+            await asyncio.sleep(0)
+            assert sending.done(), f"it waits at {session.received_s} s"
+
+
+async def test_silence_of_a_minute_ends_a_turn_and_the_next_one_is_recognized(
+    open_service: Open,
+) -> None:
+    service = await open_service()
+    patient = LiveOptions(
+        partials=False, diarize=False, endpointing=EndpointingOptions(silence_s=60)
+    )
+    session = service.live.open(ANONYMOUS, patient)
+    async with asyncio.timeout(PATIENCE_S):
+        told = await heard(session, sound((2.0, 0.3), (61.0, 0.0), (2.0, 0.2)))
+    assert [one.turn for one in of(told, SpeechStopped)] == [0]
+    assert [one.turn for one in of(told, Final)] == [0, 1]
+    assert session.received_s == 65.0
 
 
 @pytest.mark.parametrize(

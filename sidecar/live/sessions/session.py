@@ -97,6 +97,9 @@ class Session:
             ServiceMetrics().live, "", options.patience_s
         )
         self._now, self._held = now, totals
+        self._longest_silence_s = options.endpointing.silence_s
+        """Longest silence that ends an utterance, of all options so far: the engine keeps the
+        utterance until that is over."""
         self._room = asyncio.Event()
         self._waiting = False
         self._answered = 0
@@ -204,6 +207,8 @@ class Session:
         )
         self._order()
         self.options = changed
+        silence_s = changed.endpointing.silence_s
+        self._longest_silence_s = max(self._longest_silence_s, silence_s)
         self.input_log.change(changed)
         self.news.set()
 
@@ -339,7 +344,7 @@ class Session:
 
     def _is_full(self) -> bool:
         kept_s, held = self.input_log.seconds, self._held
-        if kept_s >= self.bounds.buffer_s:
+        if kept_s >= self.bounds.buffer_s + self._longest_silence_s:
             return True
         return (
             held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.input_log, self._now())

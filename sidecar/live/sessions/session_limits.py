@@ -26,8 +26,8 @@ SAMPLE_RATES = range(8_000, 192_001)
 @dataclass(frozen=True, slots=True)
 class SessionBounds:
     """Bounds of one session, in seconds: ``idle_s`` without audio, ``longest_s`` in all,
-    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled; and the numbers of its
-    ``commands`` and ``events``."""
+    ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled, besides the silence
+    that ends an utterance; and the numbers of its ``commands`` and ``events``."""
 
     idle_s: float = 150.0
     longest_s: float = 5400.0
