@@ -31,7 +31,9 @@ from sidecar.audio.stream_links import Link, find_links, is_truncated
 from sidecar.errors import (
     BUSY_ERRNOS,
     AudioDecodeTimeout,
+    AudioFormatUnsupported,
     AudioUndecodable,
+    BadAudio,
     DecoderStopped,
     MachineBusy,
 )
@@ -195,6 +197,7 @@ class FfmpegProcess:
         Raises:
             errors.AudioDecodeTimeout: there is no output for too long.
             errors.AudioUndecodable: there is none at all.
+            errors.AudioFormatUnsupported: its codec is not supported.
             errors.DecoderStopped: something else ended ffmpeg.
             OSError: ffmpeg failed, and the file cannot be read.
         """
@@ -276,7 +279,7 @@ class FfmpegChain:
     channels are those of the first link that has audio."""
 
     def __init__(self, start_processes: Sequence[Callable[[], FfmpegProcess]]) -> None:
-        self._waiting, self._failures = deque(start_processes), list[AudioUndecodable]()
+        self._waiting, self._failures = deque(start_processes), list[BadAudio]()
         self._had_audio = self.truncated = False
         """``truncated``: whether a link is incomplete or damaged, once it is decoded."""
         self._process = self._waiting.popleft()()
@@ -295,7 +298,7 @@ class FfmpegChain:
 
         Raises:
             errors.AudioDecodeTimeout: there is no output for too long.
-            errors.AudioUndecodable: no link has audio.
+            errors.AudioUndecodable, errors.AudioFormatUnsupported: no link has audio.
         """
         yield from self._blocks_of_link()
         while self._waiting:
@@ -312,7 +315,7 @@ class FfmpegChain:
         try:
             yield from self._process
             self._had_audio = True
-        except AudioUndecodable as failure:
+        except (AudioUndecodable, AudioFormatUnsupported) as failure:
             self._failures.append(failure)
         self.truncated |= self._process.truncated
 

@@ -19,6 +19,8 @@ STALL_TIMEOUT_S = 12.0
 _READ_BYTES = 1 << 17
 _WHITELIST_REFUSAL = "not on whitelist"
 """Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
+_NO_DECODER = re.compile(rf"Codec \((\w+)\) {_WHITELIST_REFUSAL}|no decoder found for: (\w+)")
+_CODEC = re.compile(r"\w+")
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_STREAM = re.compile(r"Stream #0:\d{1,4}([^:]{0,60}): Audio: (.*)")
 _LANGUAGE = re.compile(r"\((\w+)\)")
@@ -105,6 +107,8 @@ class FfmpegLog(RecordingHeader):
     input_failed: bool = False
     was_stopped: bool = False
     _reason: str | None = None
+    _codecs: set[str] = field(default_factory=set)
+    _no_decoder: str | None = None
     _in_track: bool = False
 
     def read(self, line: str) -> None:
@@ -125,6 +129,7 @@ class FfmpegLog(RecordingHeader):
             language = named[1] if named and named[1] != "und" else None
             start = _TRACK_START.search(stream[2])
             layout = _LAYOUT.search(stream[2])
+            self._codecs.update(_CODEC.findall(stream[2])[:1])
             self.tracks.append(
                 AudioTrack(
                     language,
@@ -133,6 +138,8 @@ class FfmpegLog(RecordingHeader):
                     _count_channels(layout[1]) if layout else 0,
                 )
             )
+        if no_decoder := _NO_DECODER.search(line):
+            self._no_decoder = no_decoder[1] or no_decoder[2]
         if ("[error]" in line or "[fatal]" in line) and _WHITELIST_REFUSAL not in line:
             self.complaints += 1
             self.input_failed |= line.startswith(("[error]", "[fatal]", "[in#"))
@@ -144,8 +151,13 @@ class FfmpegLog(RecordingHeader):
             self.described = True
 
     @property
-    def error(self) -> errors.AudioUndecodable:
+    def error(self) -> errors.BadAudio:
         """Return the reason why there are no samples."""
+        if self._no_decoder in self._codecs:
+            return errors.AudioFormatUnsupported(
+                f"The codec of the recording ({self._no_decoder}) is not supported.",
+                hint="Convert it to 16-bit wav.",
+            )
         if self._reason == _NO_INDEX:
             return errors.AudioUndecodable(
                 "The recording has no index ('moov'): the recorder did not finish the file.",

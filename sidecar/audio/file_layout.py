@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from sidecar.audio import audio_format
 
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7
+SCALED_FLOAT = -1
+"""Floats of 32 bits under the format tag of PCM: full scale is that of integers of ``bits``."""
 EXTENSIBLE = 0xFFFE
 _MAGIC = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 """Byte order by the first four bytes."""
@@ -35,7 +37,8 @@ class WavPart:
     """Samples of one header, and the number of their bytes that exist (``present_bytes``).
 
     ``order``: byte order, ``<`` or ``>``. ``encoding``: the format tag, that of the subformat if it
-    is extensible. ``begin``, ``start``: position of the header and of the samples.
+    is extensible; or `SCALED_FLOAT`. ``begin``, ``start``: position of the header and of the
+    samples.
     """
 
     order: str
@@ -70,7 +73,8 @@ class WavPart:
         if not self.channels or not self.bits or self.frame_bytes % self.channels:
             return 0
         size = self.frame_bytes // self.channels
-        return size if size == -(-self.bits // 8) else 0
+        wide = self.encoding == SCALED_FLOAT or (self.encoding, self.bits) == (PCM, 24)
+        return size if size == -(-self.bits // 8) or (wide and size == 4) else 0
 
     @property
     def frames(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.channels import MakeMixer
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import RecordingHeader
-from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, WavPart
+from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
 from sidecar.audio.signal_conditioning import Resampler
 
@@ -33,6 +34,8 @@ _FLOAT_WINDOWS, _FLOAT_WINDOW_BYTES = 16, 1 << 16
 """Samples of floats that are looked at for their range, evenly spread."""
 _LOUDEST_FLOAT, _INTEGER_SCALE = 100.0, 32768.0
 """Full scale is 1. No recording is 40 dB louder; some programs write integers as floats."""
+_SOFTEST_INTEGER = 2.0**-10
+"""A thousandth of a step of integers: few floats in their range are below it, but for 0."""
 _LEVEL_SHARE = 0.99
 """Share of a window's frames that may not be louder: some bad samples say nothing of the rest."""
 
@@ -62,7 +65,7 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
         ImplausibleHeader: the first cannot be a recording.
     """
     if container in (audio_format.WAV, audio_format.RF64):
-        parts = file_layout.read_wav_parts(fd)
+        parts = [_with_floats(fd, part) for part in file_layout.read_wav_parts(fd)]
     else:
         part = read_open_ended_part(fd, container)
         parts = [] if part is None else [part]
@@ -70,6 +73,33 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
         return []
     _check_plausible(parts[0].rate, parts[0].channels)
     return parts if all(map(_is_readable, parts)) else []
+
+
+def _with_floats(fd: int, part: WavPart) -> WavPart:
+    """Return a part of 16 or 24 bits in four bytes as one of floats if it has those, which Cool
+    Edit wrote in the range of integers. Most integers would be tiny or NaN as floats."""
+    import numpy as np
+
+    in_four_bytes = part.encoding == PCM and 0 < 4 * part.channels == part.frame_bytes
+    if not in_four_bytes or part.bits not in (16, 24):
+        return part
+    with np.errstate(invalid="ignore"):
+        samples = np.abs(np.frombuffer(b"".join(_windows(fd, part)), f"{part.order}f4"))
+        samples = samples[samples != 0]
+        usual = (samples > _SOFTEST_INTEGER) & (samples <= 2 ** (part.bits - 1))
+    floats = len(samples) > 0 and usual.mean() > 0.5
+    return replace(part, encoding=SCALED_FLOAT) if floats else part
+
+
+def _windows(fd: int, part: WavPart) -> Iterator[bytes]:
+    """Yield whole frames of some places of a part."""
+    window = part.frame_bytes * (_FLOAT_WINDOW_BYTES // part.frame_bytes)
+    size = part.frames * part.frame_bytes
+    step = max(window, size // _FLOAT_WINDOWS // part.frame_bytes * part.frame_bytes)
+    for position in range(0, size, step) if step else ():
+        count = min(window, size - position)
+        data = audio_format.read_file_at(fd, part.start + position, count)
+        yield data[: len(data) - len(data) % part.frame_bytes]
 
 
 class WavDecoder:
@@ -95,19 +125,17 @@ class WavDecoder:
             yield resampler.rest()
 
     def _scale_of(self, part: WavPart) -> np.float32:
-        """Return the factor for samples: 1, or that of floats in the range of 16-bit integers."""
+        """Return the factor for samples: 1, or that of floats in the range of integers."""
         import numpy as np
 
-        read, window = _reader(part), part.frame_bytes * (_FLOAT_WINDOW_BYTES // part.frame_bytes)
+        read = _reader(part)
+        if part.encoding == SCALED_FLOAT:
+            return np.float32(2.0 ** (1 - part.bits))
         if part.encoding != FLOAT or read is None:
             return np.float32(1)
-        size = part.frames * part.frame_bytes
-        step = max(window, size // _FLOAT_WINDOWS // part.frame_bytes * part.frame_bytes)
         loudest = 0.0
-        for position in range(0, size, step) if step else ():
-            count = min(window, size - position)
-            data = audio_format.read_file_at(self._fd, part.start + position, count)
-            samples = read(data[: len(data) - len(data) % part.frame_bytes])
+        for data in _windows(self._fd, part):
+            samples = read(data)
             if len(samples):
                 peaks = np.nan_to_num(np.abs(samples)).reshape(-1, part.channels).max(axis=1)
                 level = np.quantile(peaks, _LEVEL_SHARE, method="lower")
@@ -182,6 +210,7 @@ def _readers() -> dict[tuple[int, int, str], Callable[[bytes], Block]]:
             (PCM, 3, order): of_three_bytes(order),
             (PCM, 4, order): integers(order, 4),
             (FLOAT, 4, order): floats(order, 4),
+            (SCALED_FLOAT, 4, order): floats(order, 4),
             (FLOAT, 8, order): floats(order, 8),
             (A_LAW, 1, order): of_law(decode_a_law),
             (MU_LAW, 1, order): of_law(decode_mu_law),

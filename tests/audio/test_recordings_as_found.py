@@ -490,6 +490,53 @@ def test_mp4_with_its_index_at_the_end_is_decoded_through_ffmpegs_fd_protocol(
         assert os.fsencode(source["protocol_whitelist"]) in (b"fd", b"subfile,fd")
 
 
+NOISE = np.random.default_rng(2).bytes(8000)
+
+
+@pytest.mark.parametrize(
+    ("content", "seconds"),
+    [
+        pytest.param(wav(NOISE, tag=0x17, rate=8000, bits=4), 2.0, id="OKI"),
+        pytest.param(wav(NOISE, tag=0x10, rate=8000, bits=4), 2.0, id="OKI-of-Dialogic"),
+        pytest.param(wav(NOISE, tag=0x200, rate=8000, bits=4), 2.0, id="Creative"),
+        pytest.param(
+            b"Creative Voice File\x1a\x1a\0\x0a\x01\x29\x11"
+            + (b"\x01" + (8002).to_bytes(3, "little") + b"\x83\x01" + NOISE + b"\0"),
+            2.0,
+            id="Sound-Blaster",
+        ),
+    ],
+)
+def test_adpcm_of_telephones_and_sound_cards_is_decoded(content: bytes, seconds: float) -> None:
+    check(decoded(content), seconds)
+
+
+@pytest.mark.parametrize(("tag", "name"), [(0x83, "g729"), (0x9999, "none")])
+def test_recording_of_a_codec_without_decoder_is_refused_by_its_name(tag: int, name: str) -> None:
+    with pytest.raises(errors.AudioFormatUnsupported, match=rf"codec.*\({name}\)"):
+        decoded(wav(bytes(8000), tag=tag, rate=8000, bits=8))
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "scale"), [(24, "<i4", 2**31), (24, "<f4", 2**23), (16, "<f4", 2**15)]
+)
+def test_wav_of_16_or_24_bits_in_four_bytes_has_integers_or_floats(
+    bits: int, kind: str, scale: int
+) -> None:
+    """The tone has values next to 0, which are tiny as floats."""
+    tone = 0.3 * np.sin(np.arange(RATE) * np.pi / 20)
+    content = bytearray(wav((tone * scale).astype(kind).tobytes(), bits=32))
+    content[34:36] = bits.to_bytes(2, "little")
+    samples, truncated = decoded(bytes(content))
+    assert np.allclose(samples, tone, atol=1e-3)
+    assert not truncated
+
+
+def test_wav_of_24_bits_in_four_bytes_without_channels_is_refused() -> None:
+    with pytest.raises(errors.BadAudio):
+        decoded(wav(bytes(800), channels=0, bits=24))
+
+
 def test_float_wav_in_the_range_of_16_bit_integers_is_decoded_at_the_right_level() -> None:
     tone = (0.5 * np.sin(np.arange(3 * RATE) / 5)).astype("<f4")
     tone[: 2 * RATE] *= 0.001
