@@ -238,7 +238,7 @@ class LocalJobBackend(JobBackend):
             ended = [record for record in self.event_log.all() if record.over]
             used = {one.id: max(one.touched, self.event_log.last_read(one.id)) for one in ended}
             for record in sorted(ended, key=lambda one: used[one.id]):
-                self.retention.remember(record, self._now() - used[record.id])
+                self.retention.remember(record, used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
             background.spawn("go on", requeue_unfinished(persistence, self.queue))

@@ -34,6 +34,9 @@ MIN_RETENTION_S = 2.0
 """Minimum time to fetch a result, also during a shutdown: clients poll once a second."""
 READ_NOTE_INTERVAL_S = 60.0
 """Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
+CLOCK_SET_WITHIN_S = 600.0
+"""Time from the machine's boot in which its clock is set over the network: without a battery, it
+may be ahead at first. Until then no result of before the service's start is deleted for its age."""
 MAX_RESULTS_PER_OWNER = 1000
 """Fetchable results of one owner; with more, the oldest are deleted early."""
 
@@ -122,6 +125,8 @@ class Retention:
         self._count: Counter[str] = Counter()
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
+        self._used_at = dict[str, float]()
+        """Last uses of jobs of before the start, as long as their ages are not final."""
         self._held: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -135,6 +140,7 @@ class Retention:
 
     def renew(self, job_id: str) -> None:
         """Restart the retention of a result, because its owner has read it."""
+        self._used_at.pop(job_id, None)
         if (ended_job := self._ended.pop(job_id, None)) is not None:
             ended_job.young_at = time.monotonic()
             self._ended[job_id] = ended_job
@@ -183,15 +189,20 @@ class Retention:
         if event.ends:
             self._add(_EndedJob(record, now, now))
         elif (ended_job := self._ended.pop(record.id, None)) is not None:
+            self._used_at.pop(record.id, None)
             ended_job.record, ended_job.young_at = record, now
             self._ended[record.id] = ended_job
             self._charge(ended_job)
 
-    def remember(self, record: JobRecord, age_s: float) -> None:
-        """Add a job that ended or was edited this long ago, before the service's
-        start; the oldest first."""
-        at = time.monotonic() - max(0.0, age_s)
+    def remember(self, record: JobRecord, used_at: float) -> None:
+        """Add a job of before the service's start that ended, or was last read or edited, at
+        ``used_at`` (seconds since 1970); the oldest first."""
+        self._used_at[record.id] = used_at
+        at = self._to_monotonic(used_at)
         self._add(_EndedJob(record, at, at))
+
+    def _to_monotonic(self, wall_time: float) -> float:
+        return time.monotonic() - max(0.0, self._now() - wall_time)
 
     def _add(self, ended_job: _EndedJob) -> None:
         self._ended[ended_job.record.id] = ended_job
@@ -226,6 +237,7 @@ class Retention:
         self._event_log.delete(job_id)
 
     def _remove(self, job_id: str) -> None:
+        self._used_at.pop(job_id, None)
         ended_job = self._ended.pop(job_id, None)
         if ended_job is None:
             return
@@ -237,6 +249,10 @@ class Retention:
 
     def _delete_expired(self) -> None:
         self._timer = None
+        for job_id, used_at in self._used_at.items():  # the clock may have been set meanwhile
+            ended_job = self._ended[job_id]
+            ended_job.ended_at = ended_job.young_at = self._to_monotonic(used_at)
+        self._used_at.clear()
         oldest_kept = time.monotonic() - self._retention_s
         for job_id, ended_job in list(self._ended.items()):
             if ended_job.young_at > oldest_kept:
@@ -251,5 +267,6 @@ class Retention:
         if self._retention_s == math.inf:
             return
         young_at = next(iter(self._ended.values())).young_at
-        wait_s = max(0.0, young_at + self._retention_s - time.monotonic())
+        due_at = CLOCK_SET_WITHIN_S if self._used_at else young_at + self._retention_s
+        wait_s = max(0.0, due_at - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)

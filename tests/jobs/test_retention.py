@@ -11,6 +11,7 @@ from service_process import PATIENCE_S, until
 from virtual_time import stand_still, virtual_time
 
 from sidecar import errors
+from sidecar.jobs import retention
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -26,6 +27,11 @@ from sidecar.transcripts.transcript_edits import RewriteSegment, UndoStep
 pytestmark = virtual_time
 NewJob = Callable[..., Job]
 DAY_S = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def booted_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "CLOCK_SET_WITHIN_S", 0.0)
 
 
 class Kept:
@@ -268,9 +274,31 @@ async def test_result_recovered_at_start_expires_after_the_rest_of_its_time(
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = kept.restarted(100.0, 1 << 30)
-    results.remember(old, 101.0)
-    results.remember(young, 1.0)
+    results.remember(old, time.time() - 101.0)
+    results.remember(young, time.time() - 1.0)
     await until(lambda: kept.ids == [young.id])
+    results.close()
+
+
+async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is_old_by_then(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept(DAY_S, 1 << 30)
+    old, young, read = (kept.finished(new_job()).record for _ in range(3))
+    monkeypatch.setattr(retention, "CLOCK_SET_WITHIN_S", time.monotonic() + 600.0)
+    kept.retention.close()
+    wrong, right = 11 * DAY_S, DAY_S
+    now = [wrong]
+    kept.retention = results = Retention(kept.store, 7 * DAY_S, 1 << 30, now=lambda: now[0])
+    for record, used_at in ((old, -6.1 * DAY_S), (young, 0.0), (read, 0.0)):
+        results.remember(record, used_at)
+    await asyncio.sleep(300.0)
+    results.renew(read.id)
+    assert kept.ids == [old.id, young.id, read.id]
+    now[0] = right
+    await until(lambda: old.id not in kept.ids)
+    assert kept.ids == [young.id, read.id]
+    assert results.expires_in_s(young.id) == pytest.approx(6 * DAY_S, abs=1.0)
     results.close()
 
 
@@ -278,8 +306,8 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(new_job: N
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = kept.restarted(DAY_S, 1 << 30, 2)
-    results.remember(old, DAY_S / 2)
-    results.remember(young, DAY_S / 4)
+    results.remember(old, time.time() - DAY_S / 2)
+    results.remember(young, time.time() - DAY_S / 4)
     left_s = results.expires_in_s(old.id)
     assert left_s is not None
     assert left_s < DAY_S * 0.75, "half of it was over when this service began"
@@ -295,7 +323,7 @@ async def test_result_without_time_limit_stays_until_deleted(new_job: NewJob) ->
     kept = Kept(DAY_S, 1 << 30)
     record = kept.finished(new_job()).record
     results = kept.restarted(math.inf, 1 << 30)
-    results.remember(record, 1000 * DAY_S)
+    results.remember(record, time.time() - 1000 * DAY_S)
     assert results.expires_in_s(record.id) is None
     await asyncio.sleep(0)
     assert kept.ids == [record.id]

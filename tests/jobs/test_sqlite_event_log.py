@@ -21,7 +21,7 @@ from job_event_histories import added, happen, submitted
 from service_process import PATIENCE_S, until
 from uploads import upload
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
 from sidecar.jobs.faults import Fault, fault_of
@@ -659,7 +659,7 @@ async def _owned(store: SqliteJobEventLog, limit: int = 1000) -> AsyncIterator[O
     results = Retention(store, 3600, 1 << 20, limit)
     for record in store.all():
         if record.over:
-            results.remember(record, 1.0)
+            results.remember(record, clock.wall_time() - 1.0)
     async with queue_on(OverheardSlot(), event_log=store) as queue:
         yield OwnedJobs(LocalJobStore(store, queue, results))
     results.close()
