@@ -114,6 +114,11 @@ class AudioHistoryBuffer(SampleRingBuffer):
         self._rate = sample_rate
 
     @property
+    def start_s(self) -> float:
+        """Return the start of the stored samples, in seconds."""
+        return self.start / self._rate
+
+    @property
     def end_s(self) -> float:
         """Return the end of the recording so far, in seconds."""
         return self.end / self._rate

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 
-from sidecar.diarization.word_attribution import MIN_BACKCHANNEL_S, dominant_turns
-from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within, uncovered_spans
+from sidecar.diarization.word_attribution import MIN_BACKCHANNEL_S, context_span
+from sidecar.transcripts.speaker_turns import Span, SpeakerTurn, turns_within, uncovered_spans
 from sidecar.transcripts.transcript import Word
 
 WORD_REACH_S = 0.5
@@ -21,19 +21,30 @@ MAX_REPEATED = 0.5
 def turns_without_words(
     turns: Sequence[SpeakerTurn], words: Sequence[Word], after_s: float, until_s: float
 ) -> list[SpeakerTurn]:
-    """Return the parts of the dominant speakers' turns, of at least `MIN_BACKCHANNEL_S`, that have
-    no words.
+    """Return the parts of ``turns``, of at least `MIN_BACKCHANNEL_S`, that have no words.
 
-    ``words``: those recognized from ``after_s`` to ``until_s`` (seconds), in order.
+    ``turns``: of the dominant speakers. ``words``: those recognized from ``after_s`` to ``until_s``
+    (seconds), in order.
     """
-    lines = turns_within(dominant_turns(turns), after_s, until_s)
     found: list[SpeakerTurn] = []
-    for line in lines:
+    for line in turns_within(turns, after_s, until_s):
         own = [word for word in words if word.end > line.start and word.start < line.end]
         reached = [(word.start - WORD_REACH_S, word.end + WORD_REACH_S) for word in own]
         gaps = uncovered_spans(line.start, line.end, reached)
         found += [replace(line, start=start, end=end) for start, end in gaps]
     return [part for part in found if part.end - part.start >= MIN_BACKCHANNEL_S]
+
+
+def audio_span(turn: SpeakerTurn, turns: Iterable[SpeakerTurn], pieces: Sequence[Span]) -> Span:
+    """Return the audio to recognize for a turn, with silence around it but nothing of another one:
+    what a neighbour says is in words already.
+
+    ``turns``: of the dominant speakers. ``pieces``: of the audio that may be recognized, in order.
+    """
+    others = [one for one in turns if not one.overlap(turn.start, turn.end)]
+    before = [one for one in others if one.end <= turn.start]
+    start, end = context_span([*before, turn, *others[len(before) :]], len(before))
+    return max(start, pieces[0][0]), min(end, pieces[-1][1])
 
 
 def repeats(found_words: Sequence[Word], words: Iterable[Word]) -> bool:

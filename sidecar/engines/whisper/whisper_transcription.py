@@ -5,6 +5,7 @@ several speech regions if they are short. Silence of up to a second is kept; of 
 the ends next to speech are.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.engines.whisper import whisper_decoder
-from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
+from sidecar.engines.whisper.overlooked_speech import audio_span, repeats, turns_without_words
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import language_code
 from sidecar.transcripts import transcript
@@ -43,6 +44,9 @@ MAX_KEPT_SILENCE_S = 1.0
 """Seconds of silence that are kept as a whole."""
 SPEECH_END_DELAY_S = 0.5
 """Seconds of silence after which a speech region has ended."""
+
+MAX_BESIDE_S = WINDOW_S - 2 * CONTEXT_S
+"""Maximum of the speech beside the dominant speaker that is recognized at once."""
 
 CutFinder = Callable[[float, float], float]
 """Finder of the best cut between two times, in seconds from the start of the recording."""
@@ -231,6 +235,10 @@ class WhisperTranscription:
         self._segments: list[transcript.Segment] = []
         self._beside: list[transcript.Segment] = []
         """Segments of those who speak beside the dominant speaker."""
+        self._beside_s: dict[int, float] = {}
+        """Position up to which such speech of each speaker is recognized."""
+        self._beside_from_s = inf
+        """Start of such speech that goes on after the windows so far."""
         self._recognized_s = 0.0
         """Position up to which all windows are recognized."""
         self._ready = 0
@@ -258,7 +266,7 @@ class WhisperTranscription:
                 if (result := self._recognize_window(window)) is None:
                     return
                 yield from self._window_events(window, result, update.turns)
-            self._audio.forget(self._packing.needed_s)
+            self._audio.forget(min(self._packing.needed_s, self._beside_from_s - CONTEXT_S))
         if self._cancelled():
             return
         yield transcript.Progress(self._audio.end_s, self._audio.end_s)
@@ -337,15 +345,18 @@ class WhisperTranscription:
         until_s = window.end_s if lost_s is None else lost_s
         alone: dict[float, float | None] = {}
         """Probabilities of no speech of words that were recognized alone, by their starts."""
-        for turn in turns_without_words(turns, words, self._recognized_s, until_s):
-            own = self._recognize_turn(turn, result)
+        lines = word_attribution.dominant_turns(turns)
+        for turn in turns_without_words(lines, words, self._recognized_s, until_s):
+            own = self._recognize_alone(audio_span(turn, lines, window.pieces), result)
             words = sorted([*words, *own.words], key=lambda word: word.start)
             alone |= {word.start: own.no_speech for word in own.words}
         beside: list[transcript.Segment] = []
-        for turn in word_attribution.overlapped_turns(turns):
-            if self._recognized_s < turn.end <= until_s and self._options.diarize:
-                own = self._recognize_turn(turn, result)
-                if own.words and not repeats(own.words, words):
+        if self._options.diarize:
+            for turn, limits in self._turns_beside(turns, window, until_s):
+                own = self._recognize_alone(audio_span(turn, lines, [limits]), result)
+                first = bisect_right(self._segments, limits[0], key=lambda one: one.end)
+                earlier = [word for one in self._segments[first:] for word in one.words]
+                if own.words and not repeats(own.words, [*earlier, *words]):
                     one = replace(
                         _segment(own.words, result.language or ""),
                         start=turn.start,
@@ -383,12 +394,34 @@ class WhisperTranscription:
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
-    def _recognize_turn(
-        self, turn: SpeakerTurn, result: whisper_decoder.WhisperResult
+    def _turns_beside(
+        self, turns: Sequence[SpeakerTurn], window: WhisperWindow, until_s: float
+    ) -> Iterator[tuple[SpeakerTurn, Span]]:
+        """Yield the turns beside the dominant speaker that end by ``until_s``, each with the limits
+        of its audio. One that goes on waits for its end, in parts of at most `MAX_BESIDE_S`."""
+        self._beside_from_s = inf
+        for turn in word_attribution.overlapped_turns(turns):
+            if turn.end <= self._recognized_s or turn.start >= until_s:
+                continue
+            done_s = self._beside_s.get(turn.label, 0.0)
+            start, end = max(turn.start, done_s, self._audio.start_s), min(turn.end, until_s)
+            while end - start > MAX_BESIDE_S:
+                latest = min(start + MAX_BESIDE_S, end - word_attribution.MIN_BACKCHANNEL_S)
+                cut = self._quiet(latest - CUT_SEARCH_S, latest)
+                yield replace(turn, start=start, end=cut), (max(start - CONTEXT_S, done_s), cut)
+                start = done_s = self._beside_s[turn.label] = cut
+            if turn.end > until_s:
+                self._beside_from_s = min(self._beside_from_s, start)
+            elif end - start >= word_attribution.MIN_BACKCHANNEL_S:
+                limits = max(start - CONTEXT_S, done_s), window.pieces[-1][1]
+                yield replace(turn, start=start), limits
+                self._beside_s[turn.label] = end
+
+    def _recognize_alone(
+        self, span: Span, result: whisper_decoder.WhisperResult
     ) -> whisper_decoder.WhisperResult:
-        """Recognize a turn alone, in the language of its window; times are of the recording."""
-        start, end = max(0.0, turn.start - CONTEXT_S), turn.end + CONTEXT_S
-        window = WhisperWindow(((start, end),), end)
+        """Recognize a span alone, in the language of its window; times are of the recording."""
+        window = WhisperWindow((span,), span[1])
         found = self._recognize_window(window, result.language)
         if found is None:
             return whisper_decoder.WhisperResult((), None)

@@ -1,7 +1,9 @@
 """Where a window's recognition found no words although somebody speaks."""
 
 from base64 import b64decode
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,11 +20,13 @@ from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_wor
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
 from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.transcripts.speaker_turns import SpeakerTurn
+from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within
 from sidecar.transcripts.transcript import (
     Finished,
     ResumePoint,
+    Segment,
     SegmentReady,
+    Transcript,
     TranscriptionEvent,
     Word,
 )
@@ -77,6 +81,51 @@ def test_same_words_at_another_time_are_no_repeats() -> None:
     assert not repeats([Word(2.0, 3.0, "yes")], [Word(5.0, 6.0, "yes")])
 
 
+class LaggingDiarizer:
+    """Diarizer that knows the turns up to some seconds before the end of the audio so far."""
+
+    windows, recent_windows = 1, ()
+
+    def __init__(self, turns: list[SpeakerTurn], lag_s: float) -> None:
+        self.found = WindowSpeakers()
+        self._turns, self._lag_s, self._heard_s = turns, lag_s, 0.0
+
+    def feed(self, block: Block) -> None:
+        self._heard_s += len(block) / SAMPLE_RATE
+
+    def finish(self) -> None:
+        self._heard_s = inf
+
+    @property
+    def final_s(self) -> float:
+        return max(0.0, self._heard_s - self._lag_s)
+
+    @property
+    def turns(self) -> list[SpeakerTurn]:
+        return turns_within(self._turns, 0.0, self._heard_s)
+
+    def identified(self, found: Transcript, _: object) -> Transcript:
+        return found
+
+
+def told(
+    recognize: Callable[..., WhisperResult],
+    turns: list[SpeakerTurn],
+    samples: Block,
+    **options: Any,
+) -> list[TranscriptionEvent]:
+    recognizer = SimpleNamespace(recognize=recognize, precision=Precision.FP32, name="")
+    with ThreadPoolExecutor(1) as thread:
+        return [
+            *WhisperTranscription(
+                cast(WhisperRecognizer, recognizer),
+                thread,
+                cast(Diarizer, LaggingDiarizer(turns, lag_s=5.0)),
+                request_of(SampleStream(samples, SAMPLE_RATE), TranscribeOptions(**options)),
+            ).events()
+        ]
+
+
 def told_by(turns: list[Span], written: list[Span], **options: Any) -> list[TranscriptionEvent]:
     """What is told of a window of which the recognizer writes what the one says, and of a turn what
     the other says."""
@@ -87,23 +136,92 @@ def told_by(turns: list[Span], written: list[Span], **options: Any) -> list[Tran
         return WhisperResult((Word(0.5, 2.0, " overlooked"),), "en", no_speech=0.01)
 
     speakers = [SpeakerTurn(*turn, label) for label, turn in enumerate(turns)]
-    follower = SimpleNamespace(turns=speakers, final_s=0.0, windows=1, feed=len, recent_windows=())
-    follower.finish = lambda: setattr(follower, "final_s", inf)
-    follower.identified = lambda found, _: found
-    follower.found = WindowSpeakers()
-    sound = SampleStream(np.ones(10 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
-    with ThreadPoolExecutor(1) as thread:
-        return [
-            *WhisperTranscription(
-                cast(
-                    WhisperRecognizer,
-                    SimpleNamespace(recognize=recognize, precision=Precision.FP32, name=""),
-                ),
-                thread,
-                cast(Diarizer, follower),
-                request_of(sound, TranscribeOptions(**options)),
-            ).events()
+    return told(recognize, speakers, np.ones(10 * SAMPLE_RATE, np.float32), **options)
+
+
+class NumberedSpeech:
+    """Recognizer of audio whose samples are their times. Each quarter of a second has a word, which
+    is the time. Whoever is heard in a window is ``a``, whoever is heard again alone ``b``."""
+
+    def __init__(self, missed: Callable[[float, float], bool] = lambda _time, _end: False) -> None:
+        self._missed, self._heard_s = missed, 0.0
+        self.longest_s = 0.0
+
+    def __call__(self, audio: Block, *_: object) -> WhisperResult:
+        self.longest_s = max(self.longest_s, len(audio) / SAMPLE_RATE)
+        alone, end = bool(audio[0] < self._heard_s - 0.001), float(audio[-1])
+        self._heard_s = max(self._heard_s, end)
+        times = np.arange(0.125, end, 0.25)
+        places = np.searchsorted(audio, times)
+        words = [
+            Word(place / SAMPLE_RATE, place / SAMPLE_RATE + 0.02, f" {'ab'[alone]}{time}")
+            for time, place in zip(times.tolist(), places.tolist(), strict=True)
+            if 0 < place < len(audio) and abs(audio[place] - time) < 0.001
+            if alone or not self._missed(time, end)
         ]
+        return WhisperResult(tuple(words), "en")
+
+
+def numbered(turns: list[SpeakerTurn], recognize: NumberedSpeech, end_s: float) -> list[Segment]:
+    samples = np.arange(int(end_s * SAMPLE_RATE), dtype=np.float32) / np.float32(SAMPLE_RATE)
+    *_, finished = told(recognize, turns, samples, words=True)
+    assert isinstance(finished, Finished)
+    return [*finished.transcript.segments]
+
+
+def times_of(segments: list[Segment], who: str) -> list[float]:
+    words = [word for one in segments for word in one.words if word.text[0] == who]
+    assert all(abs(word.start - float(word.text[1:])) < 0.1 for word in words)
+    return [float(word.text[1:]) for word in words]
+
+
+@pytest.mark.parametrize(
+    "beside", [(10, 55), (20, 33), (24, 31), (3, 9), (10, 57), (10.0, 25.0)], ids=str
+)
+def test_speech_beside_dominant_speaker_over_windows_is_written_once_at_its_time(
+    beside: Span,
+) -> None:
+    recognize = NumberedSpeech()
+    turns = [SpeakerTurn(0.5, 90.0, 0), SpeakerTurn(*beside, 1)]
+    segments = numbered(turns, recognize, 92.0)
+    found = times_of([one for one in segments if one.speaker == 1], "b")
+    assert found == sorted(set(found))
+    assert {*np.arange(beside[0] + 0.125, beside[1], 0.25)} <= {*found}
+    assert min(found) > beside[0] - 0.4
+    assert max(found) < beside[1] + 0.4
+    assert recognize.longest_s <= 30.0
+
+
+def test_speech_beside_that_was_heard_in_an_earlier_window_is_a_repeat() -> None:
+    class SameWords(NumberedSpeech):
+        def __call__(self, audio: Block, *_: object) -> WhisperResult:
+            result = super().__call__(audio)
+            return replace(
+                result, words=tuple(replace(one, text=f" a{one.text[2:]}") for one in result.words)
+            )
+
+    turns = [SpeakerTurn(0.5, 90.0, 0), SpeakerTurn(22.0, 31.0, 1)]
+    segments = numbered(turns, SameWords(), 92.0)
+    assert {one.speaker for one in segments} == {0}
+
+
+@pytest.mark.parametrize(
+    ("turns", "missed"),
+    [
+        pytest.param(
+            [(1, 5, 0), (5, 8, 1), (8, 12, 0)], lambda at, _: 5 <= at < 8, id="between neighbours"
+        ),
+        pytest.param([(0.5, 60, 0)], lambda at, end: at > end - 3, id="before a window's cut"),
+    ],
+)
+def test_overlooked_turn_has_no_word_of_its_neighbours(
+    turns: list[tuple[float, float, int]], missed: Callable[[float, float], bool]
+) -> None:
+    speakers = [SpeakerTurn(*turn) for turn in turns]
+    segments = numbered(speakers, NumberedSpeech(missed), turns[-1][1] + 1.0)
+    found = sorted([*times_of(segments, "a"), *times_of(segments, "b")])
+    assert found == sorted(set(found))
+    assert {*np.arange(turns[0][0] + 0.125, turns[-1][1], 0.25)} <= {*found}
 
 
 TURNS = pytest.mark.parametrize(
