@@ -104,6 +104,8 @@ async def told(
             engine, died = Engine(session, -1), True
 
     for one in inputs:
+        if session.finishing:
+            break
         if isinstance(one, LiveOptions):
             session.change(one)
         elif one is LiveOrder.COMMIT:
@@ -114,6 +116,8 @@ async def told(
             word, seconds = one
             rest = np.full(round(seconds * LIVE_RATE), word / 100 * 32768).astype("<i2")
             for at in range(0, len(rest), CHUNK_SAMPLES):
+                if session.finishing:
+                    break
                 await session.send(rest[at : at + CHUNK_SAMPLES].tobytes())
                 work()
         work()
@@ -182,6 +186,12 @@ PAUSES: tuple[Input, ...] = (
             LiveOptions(turns=TurnControl.CLIENT),
             (*PAUSES[:5], LiveOptions(), (0, 1.0), *PAUSES[5:]),
             id="pauses end turns from a pause on",
+        ),
+        pytest.param(LiveOptions(turns=TurnControl.ONE), PAUSES, id="a pause ends the session"),
+        pytest.param(
+            LiveOptions(),
+            (*PAUSES[:3], LiveOptions(turns=TurnControl.ONE), *PAUSES[3:]),
+            id="the next pause ends the session",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding, TurnControl
 from sidecar.live.sessions.event_log import EventLog, EventMetrics, NumberedEvent
 from sidecar.live.sessions.input_log import InputLog, InputLogTotals
 from sidecar.live.sessions.session_limits import SAMPLE_RATES, SessionBounds, accepted_options
@@ -328,10 +328,21 @@ class Session:
 
     def begins_anew(self) -> LiveOptions:
         """Reset the input for a new engine; return the options at its begin."""
+        if self._is_turn_over():
+            self.finish(asked=False)
+            self.input_log.clear()
         self.input_log.settled = self.position_s
         self.input_log.rewind()
         self._answered = 0
         return self.input_log.options.with_speakers_of(self.options)
+
+    def _is_turn_over(self) -> bool:
+        """Return whether a pause has ended the turn of a session of one turn."""
+        events = (one.event for one in reversed(self.event_log.kept))
+        last = next((one for one in events if isinstance(one, live_events.TurnEnded)), None)
+        if self.options.turns is not TurnControl.ONE or last is None or last.committed:
+            return False
+        return last.end >= self.input_log.changed_at
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""
