@@ -126,7 +126,7 @@ class LocalJobStore:
             for change in changes:
                 ended = self._event_log.append(record.id, change)
             await persist_import(partial(self._persisted, record))
-        except BaseException:
+        except Exception:  # if the service ends meanwhile, its end persists the job
             self._event_log.delete(record.id)
             raise
         return ended

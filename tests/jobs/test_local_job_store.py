@@ -118,3 +118,19 @@ async def test_result_that_the_disk_does_not_take_is_answered_from_memory(
         assert (await store.get(job.id)).state is JobState.DONE
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (0,)
         held_disk.execute("ROLLBACK")
+
+
+async def test_import_of_live_session_that_shutdown_cancels_is_persisted(
+    log: SqliteJobEventLog, held_disk: sqlite3.Connection
+) -> None:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        importing = asyncio.ensure_future(
+            store.import_ended(submitted(durable=True), [StartedChange(), DONE])
+        )
+        await until(lambda: bool(log.all()))
+        importing.cancel()
+        await asyncio.wait({importing})
+    held_disk.execute("ROLLBACK")
+    log.close()
+    assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (2,)
