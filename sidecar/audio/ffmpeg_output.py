@@ -19,7 +19,10 @@ STALL_TIMEOUT_S = 12.0
 _READ_BYTES = 1 << 17
 _WHITELIST_REFUSAL = "not on whitelist"
 """Message of ffmpeg about images and video beside the audio, which are excluded on purpose."""
-_NO_DECODER = re.compile(rf"Codec \((\w+)\) {_WHITELIST_REFUSAL}|no decoder found for: (\w+)")
+_NO_DECODER = re.compile(
+    rf"Codec \((\w+)\) {_WHITELIST_REFUSAL}|no decoder found for: (?!none)(\w+)"
+)
+"""A damaged header names a codec that ffmpeg calls none."""
 _CODEC = re.compile(r"\w+")
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_STREAM = re.compile(r"Stream #0:\d{1,4}([^:]{0,60}): Audio: (.*)")

@@ -65,7 +65,10 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
         ImplausibleHeader: the first cannot be a recording.
     """
     if container in (audio_format.WAV, audio_format.RF64):
-        parts = [_with_floats(fd, part) for part in file_layout.read_wav_parts(fd)]
+        parts = [
+            _with_floats(fd, part) if part.frame_bytes == 4 * part.channels else part
+            for part in file_layout.read_wav_parts(fd)
+        ]
     else:
         part = read_open_ended_part(fd, container)
         parts = [] if part is None else [part]
@@ -80,8 +83,7 @@ def _with_floats(fd: int, part: WavPart) -> WavPart:
     Edit wrote in the range of integers. Most integers would be tiny or NaN as floats."""
     import numpy as np
 
-    in_four_bytes = part.encoding == PCM and 0 < 4 * part.channels == part.frame_bytes
-    if not in_four_bytes or part.bits not in (16, 24):
+    if part.encoding != PCM or part.bits not in (16, 24) or not part.channels:
         return part
     with np.errstate(invalid="ignore"):
         samples = np.abs(np.frombuffer(b"".join(_windows(fd, part)), f"{part.order}f4"))

@@ -511,10 +511,9 @@ def test_adpcm_of_telephones_and_sound_cards_is_decoded(content: bytes, seconds:
     check(decoded(content), seconds)
 
 
-@pytest.mark.parametrize(("tag", "name"), [(0x83, "g729"), (0x9999, "none")])
-def test_recording_of_a_codec_without_decoder_is_refused_by_its_name(tag: int, name: str) -> None:
-    with pytest.raises(errors.AudioFormatUnsupported, match=rf"codec.*\({name}\)"):
-        decoded(wav(bytes(8000), tag=tag, rate=8000, bits=8))
+def test_recording_of_a_codec_without_decoder_is_refused_by_its_name() -> None:
+    with pytest.raises(errors.AudioFormatUnsupported, match=r"codec.*\(g729\)"):
+        decoded(wav(bytes(8000), tag=0x83, rate=8000, bits=8))
 
 
 @pytest.mark.parametrize(
