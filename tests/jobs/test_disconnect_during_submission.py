@@ -35,6 +35,7 @@ from sidecar.transcripts.transcript import Segment, Transcript
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
 KEY = "0123456789abcdef0123456789abcdef"
 QUEUE = 2
+THREADS = "spool", "storage", "open", "probe"
 SAID = Transcript((Segment(0.0, 1.0, "said"),), "en", 3.0, "scripted", "fp32")
 
 
@@ -140,9 +141,7 @@ async def cancelled_at(at: int, late: bool, work: Coroutine[Any, Any, Any]) -> b
 
 async def settled() -> None:
     """No thread is at work on a recording any more."""
-    await until(
-        lambda: not any(one.name in ("spool", "open", "probe") for one in threading.enumerate())
-    )
+    await until(lambda: not any(one.name in THREADS for one in threading.enumerate()))
     await asyncio.sleep(0)  # what threads said has come
 
 
