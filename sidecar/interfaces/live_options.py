@@ -191,7 +191,7 @@ class EndpointingOptions:
         )
 
 
-QUIET_SPEECH = EndpointingOptions().with_threshold(0.1)
+QUIET_SPEECH = EndpointingOptions(threshold=0.1, neg_threshold=0.07)
 """Endpointing for a client that ends its turns itself, and sends speech alone: so quiet speech is
 recognized, too. Silence and noise stay below; with 0 the recognizer invents words for them."""
 ALL_AUDIO = EndpointingOptions(threshold=0.0, neg_threshold=0.0, min_speech_s=0.0)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 TranscriptFormatter = Callable[[Transcript, str], str]
 SUBTITLES = ("srt", "vtt")
 """Formats that are better with word times."""
-_ARROW = re.compile("--+>")
+_ARROW = re.compile("(?<!-)--+>")
 SHORT_RESULT = 500
 """Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
 
