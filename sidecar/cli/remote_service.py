@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vibevoice_asr_client as asr_client
 from pydantic import SecretStr
@@ -22,7 +22,14 @@ from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, s
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.transcripts.transcript import Notice, Segment, SpeakerProfile, Transcript, Word
+from sidecar.transcripts.transcript import (
+    NON_SPEECH_FLAG,
+    Notice,
+    Segment,
+    SpeakerProfile,
+    Transcript,
+    Word,
+)
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -152,20 +159,36 @@ def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
         precision=transcript.precision,
         diarized=transcript.diarized,
         notices=tuple(Notice(item.code, item.message) for item in transcript.warnings),
-        voices=_named(transcript.segments) if transcript.diarized else (),
+        voices=_voices(transcript),
         model=transcript.model,
+        device=str(_metadata(transcript).get("device", "")),
         language_probability=transcript.language_probability,
     )
 
 
-def _named(segments: Iterable[asr_client.models.Segment]) -> tuple[SpeakerProfile, ...]:
-    """Return the speakers that have names."""
-    names = {_number(one.speaker): one.name for one in segments if one.name is not None}
-    return tuple(
-        SpeakerProfile(number, 0.0, name=name)
-        for number, name in sorted(names.items(), key=lambda one: one[0] or 0)
-        if number is not None
-    )
+def _metadata(transcript: asr_client.models.Transcript) -> Mapping[str, Any]:
+    return transcript.raw.get("metadata") or {}
+
+
+def _voices(transcript: asr_client.models.Transcript) -> tuple[SpeakerProfile, ...]:
+    """Return the profiles of the speakers, or at least of those that have names."""
+    named = transcript.segments if transcript.diarized else ()
+    names = {_number(one.speaker): one.name for one in named if one.name is not None}
+    profiles = {
+        number: SpeakerProfile(number or 0, 0.0, name=name) for number, name in names.items()
+    }
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # of another release
+        for one in _metadata(transcript).get("speakers") or ():
+            number = _number(one["speaker"])
+            profiles[number] = SpeakerProfile(
+                number or 0,
+                float(one["voice_seconds"]),
+                one["person"],
+                one["name"],
+                one["likeness"],
+            )
+    profiles.pop(None, None)
+    return tuple(sorted(profiles.values(), key=lambda one: one.speaker))
 
 
 def convert_live_event(event: asr_client.LiveEvent) -> live_events.LiveEvent:
@@ -202,7 +225,8 @@ def _segment(segment: asr_client.models.Segment, *, diarized: bool) -> Segment:
         segment.start,
         segment.end,
         segment.text,
-        _number(segment.speaker) if diarized else None,
+        # music has a label, but no speaker
+        _number(segment.speaker) if diarized and NON_SPEECH_FLAG not in segment.flags else None,
         tuple(Word(word.start, word.end, word.text, word.confidence) for word in segment.words),
         segment.flags,
         segment.words_by,

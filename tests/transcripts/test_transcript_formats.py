@@ -87,6 +87,33 @@ def test_json_parses_to_the_same_transcript():
     )
 
 
+IDENTIFIED = Transcript(
+    (
+        Segment(0.0, 3.0, "[Music]", None, flags=(NON_SPEECH_FLAG,)),
+        Segment(3.0, 6.0, "Hi.", 1),
+        Segment(6.0, 9.0, "Yes.", 0),
+    ),
+    "en", 9.0, "vibevoice", "int8", True, device="cuda",
+    voices=(SpeakerProfile(0, 5.0, "p1", "Nell", 0.8), SpeakerProfile(1, 4.0, likeness=0.2)),
+)  # fmt: skip
+
+
+def test_transcript_of_another_service_has_its_speakers_and_music_has_none():
+    body = json.loads(render_transcript(IDENTIFIED, "json"))
+    again = convert_transcript(models.transcript_of(body))
+    assert again == IDENTIFIED
+    assert {fmt: render_transcript(again, fmt) for fmt in FORMATS} == {
+        fmt: render_transcript(IDENTIFIED, fmt) for fmt in FORMATS
+    }
+
+
+@pytest.mark.parametrize("speakers", [None, "x", [1], [{"speaker": "?"}], [{"speaker": None}]])
+def test_names_of_another_service_are_read_from_segments_if_it_describes_no_speakers(speakers):
+    body = json.loads(render_transcript(IDENTIFIED, "json"))
+    body["metadata"]["speakers"] = speakers
+    assert convert_transcript(models.transcript_of(body)).name_of(0) == "Nell"
+
+
 def test_srt_has_numbered_cues_that_end_with_the_recording():
     assert render_transcript(TALK, "srt") == (
         "1\n00:00:01,200 --> 00:00:03,000\nSpeaker_0: Do you hear me?\n\n"
