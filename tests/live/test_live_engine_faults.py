@@ -24,6 +24,7 @@ from sidecar.interfaces.live_events import (
     LiveSessionStart,
     NoticeRaised,
     Summary,
+    to_wire,
 )
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions.engine_relay import (
@@ -37,6 +38,7 @@ from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.rpc_server import BegunCalls, BegunCallsPage, RpcRequest, RpcSender
 from sidecar.workers.worker_live_session import WorkerLiveSession
 from sidecar.workers.worker_process import WorkerDied
@@ -206,6 +208,33 @@ async def test_session_fails_with_engine_crashed_if_the_engine_keeps_crashing(se
     deaths = iter([died] * (MAX_UNEXPLAINED_DEATHS + 1))
     assert isinstance(await fault_after(session, deaths), errors.EngineCrashed)
     assert not [*deaths]
+
+
+async def test_session_whose_engine_dies_behind_the_summary_has_ended() -> None:
+    session, leases = waiting_session(), 0
+
+    class Call:
+        async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
+            yield to_wire(Summary(Transcript((), "en", 0.0, "made-up", ""))), b""
+            raise WorkerDied("by itself", began=True, explained=False)
+
+        async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
+            pass
+
+    @contextlib.asynccontextmanager
+    async def calling(*_: object, **__: object) -> AsyncIterator[Call]:
+        yield Call()
+
+    @contextlib.asynccontextmanager
+    async def share() -> AsyncIterator[Any]:
+        nonlocal leases
+        leases += 1
+        yield SimpleNamespace(calling=calling)
+
+    session.finish()
+    await relay_session(session, share)
+    assert (leases, session.event_log.wrong) == (1, None)
+    assert [type(one.event) for one in session.event_log.kept] == [Summary]
 
 
 @virtual_time

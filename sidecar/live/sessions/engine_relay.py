@@ -98,6 +98,8 @@ async def relay_session(
                 await _relay_once(session, engine, alone=deaths.suspects(session.position_s))
                 return session.end()
         except WorkerDied as died:
+            if session.over:
+                return None
             position_s, busy = session.position_s, 0
             if not deaths.add(died, position_s):
                 session.handle_event(NoticeRaised(ENGINE_RESTARTED_NOTICE))
@@ -160,6 +162,8 @@ async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> 
             if isinstance(event, Summary):
                 event = await session.kept(event)
             session.handle_event(event)
+            if isinstance(event, Summary):
+                session.end()  # at once: an engine that dies now is needed no more
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:
