@@ -307,10 +307,10 @@ class UtteranceTranscription:
             moved = (
                 start in ends and abs(start - recognized_s) < MIN_REST_S
             )  # between two who overlap
+            if start < recognized_s and line.end - recognized_s < MIN_REST_S:
+                continue
             if start < recognized_s or moved:
                 start, begin = recognized_s, max(begin, recognized_s)
-                if line.end - start < MIN_REST_S:
-                    continue
             over = line.end + word_attribution.MAX_JOINED_PAUSE_S <= final_s
             while min(line.end, inf if over else final_s) - start > self._longest_s:
                 middle = start + self._longest_s / 2

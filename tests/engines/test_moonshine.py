@@ -361,6 +361,37 @@ class RevisedDiarizer:
         ]
 
 
+@pytest.mark.parametrize("border", [5.0, 6.0, 7.0, 8.0])
+def test_short_answer_right_behind_a_recognized_question_is_recognized(border: float) -> None:
+    """Up to what is final the pause behind the question is long enough, that behind the answer is
+    not: the question is recognized first."""
+
+    class Question(RevisedDiarizer):
+        @property
+        def final_s(self) -> float:
+            return inf if self._end_s == inf else min(self._end_s, border + 0.8)
+
+        @property
+        def turns(self) -> list[SpeakerTurn]:
+            return [SpeakerTurn(1.0, border, 0), SpeakerTurn(border, border + 0.45, 1)]
+
+    heard: list[tuple[float, float]] = []
+
+    def hear(audio: Block, *_: object) -> RecognitionHypothesis:
+        heard.append((float(audio[0]), float(audio[-1])))
+        return RecognitionHypothesis("words")
+
+    work = utterance_transcription.UtteranceTranscription(
+        hear,
+        cast(Diarizer, Question([], 0)),
+        None,
+        request_of(SampleStream(np.arange(20 * RATE, dtype=np.float32) / np.float32(RATE), RATE)),
+        moonshine.SPEC,
+    )
+    list(work.events())
+    assert [start <= border + 0.2 <= end for start, end in heard] == [False, True]
+
+
 @given(turns=st.lists(turns, max_size=8), revised_s=st.integers(0, LONGEST_S))
 @example(turns=[(0, 30, 0), (5, 2, 1), (20, 2, 1)], revised_s=0)
 @example(turns=[(0, 30, 0), (25, 30, 1)], revised_s=40)
