@@ -140,6 +140,9 @@ def _current_utterances(
         whole = run[0][2].first == 0 and run[-1][2].last == len(uncut.words)
         words = tuple(unit.word for unit in units) if uncut.words else ()
         start, end = (uncut.start, uncut.end) if whole else (run[0][1].start, run[-1][1].end)
+        if words:  # a segment that was fitted to its turn may begin or end within its words
+            start = min(start, words[0].start)
+            end = max(end, *(word.end for word in words))
         flags = run[0][1].flags
         segment = Segment(
             start, end, " ".join(one.text for one in words), uncut.speaker, words, flags

@@ -232,6 +232,26 @@ def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_wor
     assert said(one) == said(edited)
 
 
+def test_rest_behind_an_event_begins_with_its_first_word_also_if_its_turn_begins_later() -> None:
+    found = windows_of([ONE, THIRD, ONE, THIRD])
+    words = tuple(
+        Word(at / 2, at / 2 + 0.4, f"w{at}" + "." * (at == 10)) for at in range(24)
+    )  # the sentence ends half a second before the turn
+    line = Segment(0.0, 12.0, " ".join(word.text for word in words), None, words)
+    turns = found.turns(24.0)
+    segments = fit_to_turns(attribute_words([line], turns), turns)
+    kept = KeptDiarization(found, 24.0, [line], word_ranges_of([line], segments), fitted=True)
+    transcript = Transcript(
+        tuple(number_speakers_by_appearance(segments)), "en", 24.0, "engine", "int8", diarized=True
+    )
+    assert segments[1].words[0].start < segments[1].start
+    edited = apply_operations(transcript, [RewriteSegment(0, "[Music]")])
+    again, _, _ = diarized(kept, edited, None)
+    assert said(again) == said(edited)
+    assert all(one.start <= one.words[0].start < one.end for one in again.segments[:2])
+    assert all(one.start < one.end for one in again.segments)
+
+
 def test_segment_beside_the_dominant_speaker_stays_one() -> None:
     kept, transcript = kept_of(PEOPLE, fitted=True)
     words = tuple(Word(start, start + 0.4, "beside") for start in (19.0, 19.5, 20.0))
