@@ -164,6 +164,8 @@ def extend_over_overlaps(
         of.setdefault(turn.label, []).append(turn)
     found = list(segments)
     for at, (one, other) in enumerate(pairwise(segments)):
+        if None in (one.speaker, other.speaker):
+            continue
         if one.speaker == other.speaker or one.end != other.start:
             continue
         _, ends = _turn_around(of.get(one.speaker, ()), one.end)

@@ -142,6 +142,12 @@ def test_segments_of_overlapping_turns_extend_to_their_turns(
     assert [(one.start, one.end, one.speaker) for one in found] == expected
 
 
+def test_segment_without_speaker_beside_a_turn_extends_nothing() -> None:
+    music = Segment(20, 30, "[Music]", None, flags=(NON_SPEECH_FLAG,))
+    segments = [music, Segment(30, 33, "words", 0), replace(music, start=33, end=40)]
+    assert extend_over_overlaps(segments, [SpeakerTurn(10, 40, 0)]) == segments
+
+
 @pytest.mark.parametrize(
     ("turns", "said", "expected"),
     [
