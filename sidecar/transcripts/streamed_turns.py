@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from sidecar.transcripts.word_timing import split_atoms
+
 _MARK = re.compile(r"(?:(?<=\s)|^)Speaker (\d{1,3}):\s?")
 _PART_OF_MARK = re.compile(r"(?:(?<=\s)|^)S(?:p(?:e(?:a(?:k(?:e(?:r(?: (?:\d{1,3})?)?)?)?)?)?)?)?$")
 LONG_S, LONGEST_S = 12.0, 30.0
@@ -60,12 +62,26 @@ class StreamedTurns:
         pauses = not "".join(spoken).strip()
         if self.open is not None and (pauses or self._is_long(self.open)):
             yield from self.close()
+        elif self.open is not None and self.open.end - self.open.start > LONGEST_S:
+            yield from self._close_before_last_word(self.open, second)
 
     def close(self) -> Iterator[StreamedTurn]:
         """End the open turn: the next text begins another one, of the same speaker."""
         turn, self.open = self.open, None
         if turn is not None:
             yield replace(turn, text=turn.text.strip())
+
+    def _close_before_last_word(self, turn: StreamedTurn, second: float) -> Iterator[StreamedTurn]:
+        """End the open turn, but for its last word: the next chunk may go on with it. ``second``:
+        of a character."""
+        *before, last = split_atoms(turn.text)
+        if not before or last[-1].isspace():
+            yield from self.close()
+            return
+        at = max(turn.start, turn.end - len(last) * second)
+        self.open = replace(turn, end=at, text="".join(before))
+        yield from self.close()
+        self.open = StreamedTurn(at, turn.end, turn.speaker, last)
 
     def finish(self) -> Iterator[StreamedTurn]:
         """End the text."""
@@ -91,4 +107,4 @@ class StreamedTurns:
     def _is_long(turn: StreamedTurn) -> bool:
         seconds = turn.end - turn.start
         text = turn.text.rstrip()
-        return seconds > LONGEST_S or (seconds > LONG_S and text.endswith(_SENTENCE_END))
+        return seconds > LONG_S and text.endswith(_SENTENCE_END)

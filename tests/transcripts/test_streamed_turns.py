@@ -38,8 +38,18 @@ def test_chunk_without_words_ends_a_turn() -> None:
     assert found[1][0] >= 6.0
 
 
-def test_long_turn_is_cut_at_a_sentence_end_and_very_long_one_anywhere() -> None:
+def test_long_turn_is_cut_at_a_sentence_end_and_very_long_one_between_words() -> None:
     sentences = turns("Speaker 0: one", " two.", " three", " four.", " five", seconds=5.0)
     assert [one[3] for one in sentences] == ["one two. three four.", "five"]
-    words = turns("Speaker 0: one", " two", " three", " four", seconds=11.0)
+    words = turns("Speaker 0: one", " two ", "three ", "four", seconds=11.0)
     assert [one[3] for one in words] == ["one two three", "four"]
+
+
+def test_very_long_turn_is_cut_within_no_word_of_two_chunks() -> None:
+    found = turns("Speaker 0: one", " two", " and the compu", "ter is here", seconds=11.0)
+    assert [one[3] for one in found] == ["one two and the", "computer is here"]
+    assert 22.0 < found[0][1] == found[1][0] < 33.0, "in proportion to the characters"
+    assert [one[3] for one in turns("Speaker 0: 你好", "你好", "你好", "吗", seconds=11.0)] == [
+        "你好你好你",
+        "好吗",
+    ]
