@@ -27,7 +27,7 @@ from sidecar.audio.ffmpeg_output import (
     RecordingHeader,
     TimedOutput,
 )
-from sidecar.audio.stream_links import Link, find_links, is_truncated
+from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
 from sidecar.errors import (
     BUSY_ERRNOS,
     AudioDecodeTimeout,
@@ -84,11 +84,11 @@ def decode_with_ffmpeg(
         errors.AudioFormatUnsupported: there is no ffmpeg.
         errors.MachineBusy: it cannot be started now.
     """
-    links = [
-        partial(_decode_link, fd, link, rate, max_s, track, make_mixer)
-        for link in find_links(fd, container, links_within_s)
-    ]
-    return FfmpegChain(links) if len(links) > 1 else links[0]()
+    links = find_links(fd, container, links_within_s)
+    starts = [partial(_decode_link, fd, link, rate, max_s, track, make_mixer) for link in links]
+    if len(links) == 1:
+        return starts[0]()
+    return FfmpegChain(starts, [channels_claimed(fd, link) for link in links])
 
 
 def _decode_link(
@@ -275,10 +275,12 @@ class FfmpegProcess:
 
 
 class FfmpegChain:
-    """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks and the
-    channels are those of the first link that has audio."""
+    """Runs of ffmpeg over the links of a file, one behind the other. The header's tracks are those
+    of the first link that has audio; so are the channels, unless a later link claims more."""
 
-    def __init__(self, start_processes: Sequence[Callable[[], FfmpegProcess]]) -> None:
+    def __init__(
+        self, start_processes: Sequence[Callable[[], FfmpegProcess]], channels: Sequence[int]
+    ) -> None:
         self._waiting, self._failures = deque(start_processes), list[BadAudio]()
         self._had_audio = self.truncated = False
         """``truncated``: whether a link is incomplete or damaged, once it is decoded."""
@@ -291,7 +293,8 @@ class FfmpegChain:
             self.close()
             raise
         self.header = RecordingHeader(tracks=self._process.header.tracks)
-        self.track, self.channels = self._process.track, self._process.channels
+        later = channels[len(channels) - len(self._waiting) :]
+        self.track, self.channels = self._process.track, max([self._process.channels, *later])
 
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks of all links; one without audio is left out.

@@ -4,6 +4,7 @@ It needs only Python, so the service itself may call it.
 """
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sidecar.audio.audio_format import (
     ASF,
     AU,
     AVI,
+    FLAC,
     FLV,
     MATROSKA,
     MP3,
@@ -64,6 +66,10 @@ _ASF_OBJECTS = (b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75", b"\x90\x08\0\x33", b"\
 """First bytes of the names of header, data and indexes."""
 
 
+_HEAD_CHANNELS = re.compile(rb"(?:OpusHead.|\x01vorbis.{4})(.)|fLaC.{16}(.)", re.DOTALL)
+"""Byte with the channels: RFC 7845, section 5.1; Vorbis I, section 4.2.2; RFC 9639, section 8.2."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """Recording of a file, from byte ``begin`` to ``end``. ``is_continued``: it is a WAV file with
@@ -73,6 +79,15 @@ class Link:
     begin: int
     end: int
     is_continued: bool = False
+
+
+def channels_claimed(fd: int, link: Link) -> int:
+    """Return the channels in the header of a link of Ogg or FLAC; 0 if it does not tell."""
+    known = link.container in (OGG, FLAC)
+    found = known and _HEAD_CHANNELS.search(read_file_at(fd, link.begin, SIGN_BYTES))
+    if not found:
+        return 0
+    return found[1][0] if found[1] else (found[2][0] >> 1 & 7) + 1
 
 
 def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link]:

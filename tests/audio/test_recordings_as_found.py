@@ -283,6 +283,19 @@ def test_chained_ogg_whose_first_link_has_no_audio_has_the_channels_of_the_next(
     assert samples / RATE == pytest.approx(SECONDS, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("ogg", "libopus"), ("ogg", "libvorbis"), ("ogg", "flac"), ("flac", "flac")],
+)
+def test_joined_recordings_have_the_channels_of_the_one_with_the_most(
+    suffix: str, codec: str, encoded: Encode
+) -> None:
+    mono, stereo = (encoded(suffix, "-c:a", codec, "-ac", count) for count in (1, 2))
+    for content, channels in ((mono + stereo, 2), (stereo + mono, 2), (mono + mono, 1)):
+        with upload(content) as source:
+            assert probe_audio(source.fd, 60.0).channels == channels
+
+
 def test_chained_ogg_without_audio_is_undecodable(encoded: Encode) -> None:
     headers = encoded("ogg", "-c:a", "libopus")[:200]
     with pytest.raises(errors.AudioUndecodable):
