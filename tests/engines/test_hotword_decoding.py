@@ -95,6 +95,30 @@ def test_hotword_is_not_tried_inside_a_word() -> None:
     assert decoded(inside, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
 
 
+def test_hotword_is_not_written_again_behind_itself() -> None:
+    """Written once, its tokens are likely: all but the first cost nothing, and each has a bonus."""
+    again = {
+        **SPOKEN,
+        (BERNETES,): {NITA: 0.5, KU: 0.3},
+        (NITA,): {END: 0.5, KU: 0.3},
+    }
+    assert decoded(again, KUBERNETES) == (WE, THE, KU, BERNETES, NITA)
+
+
+def test_hotword_that_the_text_has_already_takes_no_words_away() -> None:
+    """The text with the hotword at once is likelier, but for one word less."""
+    later = {
+        (START,): {WE: 0.9},
+        (WE,): {THE: 0.5, KU: 0.4},
+        (THE,): {LAST: 0.3},
+        (LAST,): {KU: 0.3},
+        (KU,): {BERNETES: 0.9},
+        (BERNETES,): {END: 0.9},
+    }
+    assert decoded(later) == (WE, THE, LAST, KU, BERNETES)
+    assert decoded(later, KUBERNETES) == (WE, THE, LAST, KU, BERNETES)
+
+
 def test_hotword_may_stand_at_the_end_of_the_text() -> None:
     ending = {**SPOKEN, (LAST,): {END: 0.5, KU: 0.4}, (BERNETES,): {END: 0.9}}
     assert decoded(ending, KUBERNETES)[-2:] == KUBERNETES  # type: ignore[index]

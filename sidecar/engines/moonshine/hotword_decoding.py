@@ -101,7 +101,8 @@ class HotwordDecoding:
                         return None
                     continue
                 gain = sum(other.likely) + BONUS * len(hotword) - sum(path.likely)
-                if gain > best_gain and other.ended >= path.ended:
+                more = _count(other.tokens, hotword) > _count(path.tokens, hotword)
+                if more and gain > best_gain and other.ended >= path.ended:
                     best, best_gain, length = other, gain, len(hotword)
             path, at = best, at + length
         return path
@@ -120,9 +121,16 @@ class HotwordDecoding:
             for hotword in self._by_first[first]
             if likely + BONUS * len(hotword) > rest  # what follows can only cost more
             and hotword != path.tokens[at : at + len(hotword)]
+            and not self._stands_before(path, at, hotword)
             and at + len(hotword) < self._most
         ]
         return [hotword for _, hotword in sorted(found, reverse=True)]
+
+    def _stands_before(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> bool:
+        """Return whether the hotword is the last of the text before ``at``, marks aside: written
+        once, it is likely there again, but was not said again."""
+        last = next((n for n in reversed(range(at)) if self._begins_word(path.tokens[n])), 0)
+        return _count(path.tokens[max(0, last - len(hotword) + 1) : at], hotword) > 0
 
     def _force(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> DecodedPath | None:
         """Return the text with a hotword from ``at`` on and what follows it; None if it is too
@@ -186,3 +194,7 @@ class HotwordDecoding:
         if cache is not None:  # without what was decoded behind the position
             cache = [np.ascontiguousarray(values[:, :, :position]) for values in cache]
         return self._scores(tokens, position, cache)
+
+
+def _count(tokens: Sequence[int], hotword: tuple[int, ...]) -> int:
+    return sum(tuple(tokens[at : at + len(hotword)]) == hotword for at in range(len(tokens)))
