@@ -52,18 +52,18 @@ class StreamedTurns:
         first, *rest = _MARK.split(text[: len(text) - len(self._held)])
         spoken = [first, *rest[1::2]]
         second = (end - start) / max(1, sum(map(len, spoken)))
-        at = start
+        at = begin = start
         for speaker, words in zip([None, *rest[::2]], spoken, strict=True):
             if speaker is not None:
                 yield from self.close()
                 self._speaker = int(speaker)
             self._say(words, at, at + len(words.rstrip()) * second, likelihoods)
-            at += len(words) * second
+            begin, at = at, at + len(words) * second
         pauses = not "".join(spoken).strip()
         if self.open is not None and (pauses or self._is_long(self.open)):
             yield from self.close()
         elif self.open is not None and self.open.end - self.open.start > LONGEST_S:
-            yield from self._close_before_last_word(self.open, second)
+            yield from self._close_before_last_word(self.open, begin, len(words), likelihoods)
 
     def close(self) -> Iterator[StreamedTurn]:
         """End the open turn: the next text begins another one, of the same speaker."""
@@ -71,17 +71,23 @@ class StreamedTurns:
         if turn is not None:
             yield replace(turn, text=turn.text.strip())
 
-    def _close_before_last_word(self, turn: StreamedTurn, second: float) -> Iterator[StreamedTurn]:
-        """End the open turn, but for its last word: the next chunk may go on with it. ``second``:
-        of a character."""
+    def _close_before_last_word(
+        self, turn: StreamedTurn, begin: float, count: int, likelihoods: tuple[float, ...]
+    ) -> Iterator[StreamedTurn]:
+        """End the open turn, but for its last word: the next chunk may go on with it. The last
+        ``count`` characters are of the last chunk, from ``begin`` on, with ``likelihoods``."""
         *before, last = split_atoms(turn.text)
         if not before or last[-1].isspace():
             yield from self.close()
             return
-        at = max(turn.start, turn.end - len(last) * second)
+        if len(last) <= count:
+            at = turn.end - (turn.end - begin) * len(last) / count
+        else:  # the word begins in a chunk before
+            earlier = len(turn.text) - count
+            at = begin - (begin - turn.start) * (len(last) - count) / earlier
         self.open = replace(turn, end=at, text="".join(before))
         yield from self.close()
-        self.open = StreamedTurn(at, turn.end, turn.speaker, last)
+        self.open = StreamedTurn(at, turn.end, turn.speaker, last, likelihoods)
 
     def finish(self) -> Iterator[StreamedTurn]:
         """End the text."""

@@ -1,5 +1,7 @@
 """Turns of speakers in text that comes in chunks."""
 
+import pytest
+
 from sidecar.transcripts.streamed_turns import StreamedTurns
 
 
@@ -53,3 +55,23 @@ def test_very_long_turn_is_cut_within_no_word_of_two_chunks() -> None:
         "你好你好你",
         "好吗",
     ]
+
+
+@pytest.mark.parametrize("end", ["ty", "y"])
+def test_very_long_turn_is_cut_where_its_last_word_begins_in_the_chunk_before(end: str) -> None:
+    chunks = ["Speaker 0: one two three ", *["and four five and six "] * 10]
+    before = "at the universi" + "ty".removesuffix(end)
+    first, second = turns(*chunks, before, end, " of Paris", seconds=2.4)
+    assert first[3].endswith("at the")
+    assert second[3] == "university of Paris"
+    assert first[1] == second[0]
+    assert 11 * 2.4 < second[0] < 12 * 2.4, "within the chunk in which the word begins"
+
+
+def test_word_that_a_very_long_turn_is_cut_before_has_the_likelihoods_of_its_chunk() -> None:
+    found = StreamedTurns()
+    list(found.feed("Speaker 0: one ", 0.0, 30.0, (-1.0,)))
+    (cut,) = found.feed("two three", 30.0, 33.0, (-2.0,))
+    (rest,) = found.finish()
+    assert (cut.text, cut.likelihoods) == ("one two", (-1.0, -2.0))
+    assert (rest.text, rest.likelihoods) == ("three", (-2.0,))
