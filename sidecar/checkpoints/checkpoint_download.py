@@ -226,8 +226,10 @@ def list_snapshot(repo: str, revision: str, layout: CheckpointLayout) -> HubSnap
                 str(sibling.lfs.sha256 if sibling.lfs else sibling.blob_id),
             )
             for sibling in siblings
-            if resumable_download.is_plain_name(sibling.rfilename)
+            if "/" not in sibling.rfilename
             and layout.fetched(sibling.rfilename)
+            # names of no model are passed over, those that lead out of a folder refused
+            and (resumable_download.is_plain_name(sibling.rfilename) or "\\" in sibling.rfilename)
         )
         if not is_commit(info.sha or ""):
             raise ValueError(f"no commit: {info.sha!r}")

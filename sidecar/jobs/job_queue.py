@@ -117,6 +117,7 @@ class Dispatcher:
             job = await self._take_next()
             self.wait_queue.begin(job, self.number)
             self.run = run = JobRun(job, self._slot, self._options.plan, self._options.max_s)
+            begun = time.monotonic()
             try:
                 await run.work()
             finally:
@@ -129,12 +130,16 @@ class Dispatcher:
             level = logging.DEBUG if self._transient_error.code == logged_code else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", self._transient_error)
             logged_code = self._transient_error.code
+            rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
             if self._transient_error.ends_requests_only:
                 self._pass_over_kept(self._transient_error)
+                if job.record.kept and isinstance(self._transient_error, errors.LoadInterrupted):
+                    # others may need less memory, and have twice the time that its load took
+                    took_s = time.monotonic() - begun
+                    self.wait_queue.pass_over(job, max(rest_s, 2 * took_s))
             elif fault_of(self._transient_error) is Fault.NODE:
                 await self._pause(job)
             else:  # the others' recordings may be readable, and their decoders may go on
-                rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
                 # one that ran beside others may have met the fault of another's recording
                 self.wait_queue.pass_over(job, max(rest_s, 2 * job.kept_s))
 

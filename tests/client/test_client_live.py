@@ -2,9 +2,11 @@
 
 import asyncio
 import dataclasses
+import errno
 import json
 import random
 import threading
+import wave
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -163,6 +165,29 @@ async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Pat
         path.write_bytes(b"RIFF, perhaps")
         with pytest.raises(ValueError, match="plain wav"):
             list(client.live_file(path))
+
+
+async def test_recording_that_cannot_be_read_to_its_end_is_an_error(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_file(tmp_path / "talk.wav", wav(talk(0.3)))
+    read, begun = wave.Wave_read.readframes, list[int]()
+
+    def readframes(self: wave.Wave_read, count: int) -> bytes:
+        if begun:
+            raise OSError(errno.EIO, "Input/output error")
+        begun.append(count)
+        return read(self, count)
+
+    monkeypatch.setattr(wave.Wave_read, "readframes", readframes)
+    with Client(server.url) as client:
+        with pytest.raises(OSError, match="Input/output error"):
+            list(client.live_file(path, pace=0))
+        begun.clear()
+        async with AsyncClient(client.url) as other:
+            with pytest.raises(OSError, match="Input/output error"):
+                async for _ in other.live_file(path, pace=0):
+                    pass
 
 
 def test_one_thread_may_send_while_another_receives_and_errors_have_codes(server: Server) -> None:

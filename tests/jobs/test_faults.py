@@ -479,6 +479,29 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
         assert queue.paused is None
 
 
+@pytest.mark.usefixtures("fresh_workers")
+async def test_kept_job_whose_load_always_dies_does_not_hold_up_those_behind_it(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_large, fits = new_job(), new_job()
+    transcribe, tries = JobRun._transcribed, 0
+
+    async def transcribed(run: JobRun) -> bool:
+        nonlocal tries
+        if run.job is not too_large:
+            return await transcribe(run)
+        tries += 1
+        raise errors.LoadInterrupted()
+
+    monkeypatch.setattr(JobRun, "_transcribed", transcribed)
+    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+        await started(queue, too_large, fits)
+        await fits.result()
+        assert (too_large.state, too_large.record.attempts) == (JobState.QUEUED, 0)
+        seen = tries
+        await until(lambda: tries > seen, "it is tried again")
+
+
 async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.sessions.input_log import InputLogTotals
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.live.sessions.session_registry import SessionRegistry
+from sidecar.live.sessions.session_registry import SAVE_TIMEOUT_S, SessionRegistry
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
 from sidecar.workers.engine_loading import EngineSupervisor
@@ -380,11 +380,34 @@ async def test_left_session_is_not_ended_while_it_is_saved(open_service: Open) -
     session.finish()
     await asked.wait()
     service.live.leave(session)
-    now = 1000.0
+    now = SAVE_TIMEOUT_S - 1.0
     service.live.check_time_limits()
     assert not session.over
     answered.set()
     assert of(await story(session), Summary)[0].job == "a job"
+
+
+async def test_session_whose_save_hangs_gives_its_place_back_in_the_end(
+    open_service: Open,
+) -> None:
+    now = 0.0
+    service = await open_service(live_grace=100.0)
+    service.live.now = lambda: now
+    session = service.live.open(ANONYMOUS, LiveOptions(keep=True))
+    asked = asyncio.Event()
+
+    async def hang(*_: object) -> str:
+        asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+    session.save = hang
+    await session.send(bytes(3200))
+    session.finish()
+    await asked.wait()
+    service.live.leave(session)
+    now = SAVE_TIMEOUT_S
+    service.live.check_time_limits()
+    assert session.over
 
 
 async def test_left_session_is_not_ended_while_its_engine_is_loaded(

@@ -114,6 +114,8 @@ async def relay_session(
             session.lose()
             deaths, lost_at = EngineDeathCounter(), session.position_s
         except errors.SidecarError as error:
+            if session.over:
+                return None
             busy += 1
             if not isinstance(error, errors.MachineBusy) or busy > MAX_BUSY_LOADS:
                 return await session.fail(error)

@@ -98,8 +98,6 @@ class InputLog:
         """End of the received audio, in seconds: the session's clock."""
         self.settled = 0.0
         """End of the audio that is not needed any more."""
-        self.changed_at = 0.0
-        """Position of the last change of the options."""
         self.bytes = 0
         self.options = LiveOptions()
         """Options before the first item: those with which a new engine begins."""
@@ -150,7 +148,6 @@ class InputLog:
 
     def change(self, options: LiveOptions) -> None:
         """Change the options from here on; of two changes without input between the last counts."""
-        self.changed_at = self.at
         last = len(self._items) - 1
         if last >= max(self._taken, self._had) and isinstance(self._items[last], LiveOptions):
             self._items[last] = options

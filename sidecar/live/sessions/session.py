@@ -89,8 +89,8 @@ class Session:
         """True if audio on which engines crash is skipped, and does not end the session."""
         self.recording: SessionRecording | None = None
         self.save: SaveSession | None = None
-        self.saving = False
-        """True while a job is made of it: in bounded time, so nothing ends it meanwhile."""
+        self.saving_since: float | None = None
+        """Time when a job began to be made of it; None before and after."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.event_metrics = event_metrics or EventMetrics(
@@ -103,6 +103,8 @@ class Session:
         self._room = asyncio.Event()
         self._waiting = False
         self._answered = 0
+        self._turns_since_s = 0.0
+        """Position from which on `turns` of the options holds."""
         self._backlog_end_s = 0.0
         """End of the audio that came while the engine was being loaded."""
 
@@ -206,6 +208,8 @@ class Session:
             wait_s=before.wait_s,
         )
         self._order()
+        if changed.turns is not before.turns:
+            self._turns_since_s = self.received_s
         self.options = changed
         silence_s = changed.endpointing.silence_s
         self._longest_silence_s = max(self._longest_silence_s, silence_s)
@@ -241,7 +245,7 @@ class Session:
         fails, send a notice."""
         if self.save is None or not (self.options.keep and self.received_s):
             return None
-        self.saving = True
+        self.saving_since = self._now()
         try:
             return await self.save(self, transcript)
         except errors.SidecarError as error:
@@ -250,7 +254,7 @@ class Session:
             self.handle_event(live_events.NoticeRaised(notice))
             return None
         finally:
-            self.saving = False
+            self.saving_since = None
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Return an iterator over all events after number ``after``, until the end.
@@ -342,7 +346,7 @@ class Session:
         last = next((one for one in events if isinstance(one, live_events.TurnEnded)), None)
         if self.options.turns is not TurnControl.ONE or last is None or last.committed:
             return False
-        return last.end >= self.input_log.changed_at
+        return last.end >= self._turns_since_s
 
     def overdue(self, now: float) -> errors.SidecarError | None:
         """Return the error if a time limit is exceeded, else None."""

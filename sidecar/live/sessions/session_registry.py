@@ -38,6 +38,9 @@ SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
+SAVE_TIMEOUT_S = 600.0
+"""Time in which a session that becomes a job keeps its place: its recording may be of hours. A disk
+that does not answer by then costs no transcript: that is written once it does."""
 FINISH_TIMEOUT_S = 120.0
 """Seconds to send the remaining events of a session that becomes a job, after its time is up."""
 TIMEOUT_POLL_S = 1.0
@@ -324,8 +327,9 @@ class SessionRegistry:
             return
         if session.options.keep and not session.over:
             session.finish(asked=False)
-            at_work = session.saving or not self._is_loaded()  # both end, and in bounded time
-            if now - session.touched < FINISH_TIMEOUT_S or at_work:
+            since = session.saving_since
+            saves = since is not None and now - since < SAVE_TIMEOUT_S
+            if now - session.touched < FINISH_TIMEOUT_S or saves or not self._is_loaded():
                 return
         if is_gone:
             self.end(session)

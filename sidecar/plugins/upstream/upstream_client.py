@@ -37,6 +37,8 @@ HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
+_AWAY = frozenset({502, 503, 504})
+"""Statuses of a proxy whose server is away, or of a server that starts."""
 
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
@@ -212,7 +214,7 @@ class UpstreamClient:
 def _check_not_away(status: int) -> None:
     """Raise `ChunkFailure` if the status is that of a proxy whose server is away, or of a server
     that starts: it does not say what the server is."""
-    if status >= 500:
+    if status in _AWAY:
         raise upstream_dialect.unreachable_failure(f"The upstream answered {status}.")
 
 

@@ -9,7 +9,7 @@ from vibevoice_asr_client import transport
 from vibevoice_asr_client.async_client import AsyncClient
 from vibevoice_asr_client.blocking import blocking, blocking_iterator
 from vibevoice_asr_client.live import Live
-from vibevoice_asr_client.live_events import LiveEvent
+from vibevoice_asr_client.live_events import LiveEvent, Summary
 from vibevoice_asr_client.live_recording import opened_wave
 from vibevoice_asr_client.models import Transcript
 from vibevoice_asr_client.retry import Retry
@@ -111,8 +111,13 @@ class Client:
         """What is said of a recording as if it were spoken now: as `AsyncClient.live_file`."""
         recording, rate = opened_wave(path, options.get("channels", 1))
         with recording, self.live(rate=rate, **options) as live:
-            with live.carrying(recording, pace):
-                yield from live
+            with live.carrying(recording, pace) as join:
+                whole = False
+                for event in live:
+                    whole = whole or isinstance(event, Summary)
+                    yield event
+                if not whole:
+                    join()
 
     def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
         try:

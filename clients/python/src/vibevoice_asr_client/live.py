@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 import wave
 from contextlib import contextmanager, suppress
-from typing import Any, Coroutine, Iterator, TypeVar
+from typing import Any, Callable, Coroutine, Iterator, TypeVar
 
 from vibevoice_asr_client.async_live import AsyncLive, not_begun
 from vibevoice_asr_client.blocking import blocking
@@ -63,12 +63,18 @@ class Live:
     finish = blocking(AsyncLive.finish)
 
     @contextmanager
-    def carrying(self, recording: wave.Wave_read, pace: float) -> Iterator[None]:
-        """`carry` beside whatever is done here."""
+    def carrying(self, recording: wave.Wave_read, pace: float) -> Iterator[Callable[[], None]]:
+        """`carry` beside whatever is done here; what it gives waits for its end, and raises why
+        the recording could not be read."""
         work = carry(self._inner, recording, pace)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
+
+        def join() -> None:
+            with suppress(ClientError):
+                future.result()
+
         try:
-            yield
+            yield join
         finally:
             future.cancel()
             with suppress(concurrent.futures.CancelledError, ClientError):
