@@ -397,8 +397,9 @@ class WhisperTranscription:
     def _turns_beside(
         self, turns: Sequence[SpeakerTurn], window: WhisperWindow, until_s: float
     ) -> Iterator[tuple[SpeakerTurn, Span]]:
-        """Yield the turns beside the dominant speaker that end by ``until_s``, each with the limits
-        of its audio. One that goes on waits for its end, in parts of at most `MAX_BESIDE_S`."""
+        """Yield the turns beside the dominant speaker up to ``until_s``, each with the limits of
+        its audio. One that goes on after the window waits for its end, in parts of at most
+        `MAX_BESIDE_S`."""
         self._beside_from_s = inf
         for turn in word_attribution.overlapped_turns(turns):
             if turn.end <= self._recognized_s or turn.start >= until_s:
@@ -410,11 +411,11 @@ class WhisperTranscription:
                 cut = self._quiet(latest - CUT_SEARCH_S, latest)
                 yield replace(turn, start=start, end=cut), (max(start - CONTEXT_S, done_s), cut)
                 start = done_s = self._beside_s[turn.label] = cut
-            if turn.end > until_s:
+            if turn.end > window.end_s:
                 self._beside_from_s = min(self._beside_from_s, start)
             elif end - start >= word_attribution.MIN_BACKCHANNEL_S:
-                limits = max(start - CONTEXT_S, done_s), window.pieces[-1][1]
-                yield replace(turn, start=start), limits
+                limit_s = window.pieces[-1][1] if turn.end <= until_s else until_s
+                yield replace(turn, start=start, end=end), (max(start - CONTEXT_S, done_s), limit_s)
                 self._beside_s[turn.label] = end
 
     def _recognize_alone(

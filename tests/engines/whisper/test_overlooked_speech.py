@@ -13,9 +13,11 @@ import pytest
 from engine_requests import SampleStream, request_of
 
 from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.audio.loudness import AudioHistoryBuffer
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.kept_diarization import KeptDiarization
 from sidecar.diarization.window_speakers import WindowSpeakers
+from sidecar.engines.whisper import whisper_transcription
 from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
 from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
@@ -190,6 +192,33 @@ def test_speech_beside_dominant_speaker_over_windows_is_written_once_at_its_time
     assert min(found) > beside[0] - 0.4
     assert max(found) < beside[1] + 0.4
     assert recognize.longest_s <= 30.0
+
+
+@pytest.mark.parametrize("end_s", [17.0, 12.3])
+def test_speech_beside_that_ends_in_lost_loop_is_written_up_to_it_and_no_audio_is_held(
+    end_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Looping(NumberedSpeech):
+        def __call__(self, audio: Block, *_: object) -> WhisperResult:
+            result = super().__call__(audio)
+            if any(word.text[1] == "b" for word in result.words):
+                return result
+            words = tuple(word for word in result.words if float(word.text[2:]) < 12.0)
+            return replace(result, words=words, lost_s=12.0 - float(audio[0]))
+
+    class MeasuredBuffer(AudioHistoryBuffer):
+        def forget(self, before_s: float) -> None:
+            super().forget(before_s)
+            held_s.append(self.end_s - self.start_s)
+
+    held_s: list[float] = []
+    monkeypatch.setattr(whisper_transcription, "AudioHistoryBuffer", MeasuredBuffer)
+    turns = [SpeakerTurn(0.5, 20.0, 0), SpeakerTurn(8.0, end_s, 1)]
+    segments = numbered(turns, Looping(), 90.0)
+    (beside,) = [one for one in segments if one.speaker == 1]
+    assert (beside.start, beside.end) == pytest.approx((8.0, 12.0))
+    assert {*np.arange(8.125, 12.0, 0.25)} <= {*times_of([beside], "b")}
+    assert held_s[-1] < 15.0
 
 
 def test_speech_beside_that_was_heard_in_an_earlier_window_is_a_repeat() -> None:
