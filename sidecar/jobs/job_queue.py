@@ -132,23 +132,26 @@ class Dispatcher:
             logged_code = self._transient_error.code
             rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
             if self._transient_error.ends_requests_only:
-                self._pass_over_kept(self._transient_error)
-                if job.record.kept and isinstance(self._transient_error, errors.LoadInterrupted):
+                if isinstance(self._transient_error, errors.LoadInterrupted):
                     # others may need less memory, and have twice the time that its load took
-                    took_s = time.monotonic() - begun
-                    self.wait_queue.pass_over(job, max(rest_s, 2 * took_s))
+                    rest_s = max(rest_s, 2 * (time.monotonic() - begun))
+                else:
+                    rest_s = 0.0
+                self._pass_over_kept(self._transient_error, job, rest_s)
             elif fault_of(self._transient_error) is Fault.NODE:
                 await self._pause(job)
             else:  # the others' recordings may be readable, and their decoders may go on
                 # one that ran beside others may have met the fault of another's recording
                 self.wait_queue.pass_over(job, max(rest_s, 2 * job.kept_s))
 
-    def _pass_over_kept(self, error: errors.SidecarError) -> None:
-        """Start no kept job that waits now for a moment; jobs of requests have a try each."""
+    def _pass_over_kept(self, error: errors.SidecarError, failed_job: Job, rest_s: float) -> None:
+        """Start no kept job that waits now for a moment, and ``failed_job`` for ``rest_s`` at
+        least; jobs of requests have a try each."""
+        moment_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
         for job in self.wait_queue:
             if job.record.kept:
-                rest_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
-                self.wait_queue.pass_over(job, rest_s)
+                least_s = rest_s if job is failed_job else 0.0
+                self.wait_queue.pass_over(job, max(moment_s, least_s))
 
     async def _pause(self, job: Job) -> None:
         """Start no job until what this one has to persist can be persisted."""

@@ -480,26 +480,31 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_kept_job_whose_load_always_dies_does_not_hold_up_those_behind_it(
+async def test_kept_job_whose_load_died_rests_for_longer_than_those_behind_it(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     too_large, fits = new_job(), new_job()
-    transcribe, tries = JobRun._transcribed, 0
+    transcribe, passed_over = JobRun._transcribed, WaitQueue.pass_over
+    rests: dict[Job, list[float]] = {too_large: [], fits: []}
 
     async def transcribed(run: JobRun) -> bool:
-        nonlocal tries
-        if run.job is not too_large:
-            return await transcribe(run)
-        tries += 1
-        raise errors.LoadInterrupted()
+        if run.job is too_large:
+            raise errors.LoadInterrupted()
+        return await transcribe(run)
+
+    def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
+        rests[job].append(for_s)
+        passed_over(queue, job, for_s)
 
     monkeypatch.setattr(JobRun, "_transcribed", transcribed)
+    monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
     async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
         await started(queue, too_large, fits)
         await fits.result()
         assert (too_large.state, too_large.record.attempts) == (JobState.QUEUED, 0)
-        seen = tries
-        await until(lambda: tries > seen, "it is tried again")
+        await until(lambda: len(rests[too_large]) > 1, "it is tried again")
+    assert set(rests[fits]) == {0.01}
+    assert min(rests[too_large]) >= 0.1, "others have their turns"
 
 
 async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
