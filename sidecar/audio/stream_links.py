@@ -49,7 +49,7 @@ _OGG_HEADER_BYTES = 27
 _ID3V1_BYTES, _ID3V1_MORE_BYTES, _APE_BYTES = 128, 227, 32
 _FRAMES = (MP3, ADTS)
 _TAIL_BYTES = 65_536
-_MAX_BOXES = 1 << 16
+_MAX_BOXES, _MAX_HEADER_BLOCKS = 1 << 16, 1 << 10
 _STEP_BYTES = 51 * 4 * 188 * 16
 """Read at a time of a film: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
@@ -82,12 +82,37 @@ class Link:
 
 
 def channels_claimed(fd: int, link: Link) -> int:
-    """Return the channels in the header of a link of Ogg or FLAC; 0 if it does not tell."""
-    known = link.container in (OGG, FLAC)
-    found = known and _HEAD_CHANNELS.search(read_file_at(fd, link.begin, SIGN_BYTES))
-    if not found:
+    """Return the channels in the header of a link of Ogg or FLAC; 0 if it does not tell, or no
+    audio follows it."""
+    has_audio = {OGG: _has_ogg_audio, FLAC: _has_flac_audio}.get(link.container)
+    found = has_audio and _HEAD_CHANNELS.search(read_file_at(fd, link.begin, SIGN_BYTES))
+    if not has_audio or not found or not has_audio(fd, link):
         return 0
     return found[1][0] if found[1] else (found[2][0] >> 1 & 7) + 1
+
+
+def _has_ogg_audio(fd: int, link: Link) -> bool:
+    """Return whether a whole page ends behind the first sample (RFC 3533, section 6)."""
+    at = link.begin
+    for _ in range(_MAX_HEADER_BLOCKS):
+        head = read_file_at(fd, at, _STEPS[OGG][1])
+        at += (length := _ogg_step(head))
+        if not length or at > link.end:
+            break
+        if int.from_bytes(head[6:14], "little", signed=True) > 0:
+            return True
+    return False
+
+
+def _has_flac_audio(fd: int, link: Link) -> bool:
+    """Return whether something follows the metadata blocks (RFC 9639, section 8.1)."""
+    at = link.begin + len(b"fLaC")
+    for _ in range(_MAX_HEADER_BLOCKS):
+        head = read_file_at(fd, at, 4)
+        at += 4 + int.from_bytes(head[1:])
+        if at >= link.end or head[0] > 0x7F:  # the last one
+            break
+    return at < link.end
 
 
 def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link]:

@@ -296,6 +296,20 @@ def test_joined_recordings_have_the_channels_of_the_one_with_the_most(
             assert probe_audio(source.fd, 60.0).channels == channels
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("ogg", "libopus"), ("ogg", "libvorbis"), ("flac", "flac")]
+)
+def test_header_without_audio_behind_a_recording_claims_no_channels(
+    suffix: str, codec: str, encoded: Encode
+) -> None:
+    mono, stereo = (encoded(suffix, "-c:a", codec, "-ac", count) for count in (1, 2))
+    header = stereo.replace(b"OpusHead\1\2", b"OpusHead\1\xff")
+    pages = [page.start() for page in re.finditer(b"OggS", header)]
+    for length in (64, pages[2] + 10 if pages else 42):
+        with upload(mono + header[:length]) as source:
+            assert probe_audio(source.fd, 60.0).channels == 1
+
+
 def test_chained_ogg_without_audio_is_undecodable(encoded: Encode) -> None:
     headers = encoded("ogg", "-c:a", "libopus")[:200]
     with pytest.raises(errors.AudioUndecodable):
