@@ -27,6 +27,8 @@ _METADATA = {
     *(b"afsp", b"appl", b"anno", b"comt", b"info", b"free", b"uuid"),
 }
 """Chunks of WAV, AIFF, CAF and Wave64 that may be long, with a picture for example."""
+_SEARCH_BYTES, _MAX_SEARCHED_BYTES = 1 << 16, 1 << 25
+"""Read at a time of chunks whose end is missing, and at most of those of one file."""
 _UNKNOWN, _UNKNOWN_64 = 0xFFFFFFFF, (1 << 64) - 1
 _PLACEHOLDER_SLACK = 1 << 16
 """Recorders that cannot go back to the header write 2 or 4 GiB there, less some headers."""
@@ -106,7 +108,9 @@ class _WavReader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._size = os.fstat(fd).st_size
-        self._chunks_left = _MAX_CHUNKS
+        self._chunks_left, self._unsearched_bytes = _MAX_CHUNKS, _MAX_SEARCHED_BYTES
+        self._signs: dict[int, int | None] = {}
+        """Where recordings begin in chunks whose end is missing, by the begin of the search."""
 
     def parts(self, max_parts: int) -> Iterator[WavPart]:
         position: int | None = audio_format.find_begin(
@@ -162,8 +166,8 @@ class _WavReader:
 
     def _follows(self, position: int, order: str) -> tuple[bool, int | None]:
         """Return whether only chunks follow, and where another recording begins then. The end of
-        the last chunk may be missing if it is metadata, and one byte of any: a pad byte that the
-        length counts, and is not there."""
+        the last chunk may be missing if it is metadata (the other recording begins within its
+        length), and one byte of any: a pad byte that the length counts, and is not there."""
         while self._size - position >= 8 and self._chunks_left > 0:
             head = audio_format.read_file_at(self._fd, position - 1, audio_format.SIGN_BYTES)
             padded = position + head.startswith(b"\0", 1)
@@ -178,8 +182,24 @@ class _WavReader:
                     audio_format.read_file_at(self._fd, position, audio_format.SNIFF_BYTES)
                 )
                 return other, position if other else None
+            if missing > 1:
+                return True, self._sign_behind(position + 8)
             position += 8 + length
         return True, None
+
+    def _sign_behind(self, position: int) -> int | None:
+        """Return where another recording begins in a chunk whose end is missing, or where its rest
+        that is not searched begins; `None` if there is neither."""
+        begin = position
+        while begin not in self._signs and position < self._size and self._unsearched_bytes > 0:
+            count = _SEARCH_BYTES + audio_format.SIGN_BYTES
+            data = audio_format.read_file_at(self._fd, position, count)
+            at = next(audio_format.find_beginnings(data), None)
+            self._unsearched_bytes -= _SEARCH_BYTES if at is None else at
+            if at is not None:
+                self._signs[begin] = position + at
+            position += _SEARCH_BYTES
+        return self._signs.setdefault(begin, position if position < self._size else None)
 
     def _order_at(self, position: int) -> str | None:
         head = audio_format.read_file_at(self._fd, position, 12)

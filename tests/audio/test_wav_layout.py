@@ -81,6 +81,22 @@ def test_chunk_behind_the_samples_whose_end_is_missing_is_no_samples(
     assert (part.frames, part.is_continued, part.is_short) == (500, False, False)
 
 
+@pytest.mark.parametrize("present", [0, 101, 5000, (1 << 16) - 6, 1 << 20])
+def test_wav_behind_a_chunk_whose_end_is_missing_is_a_part(present: int) -> None:
+    cut = b"id3 " + struct.pack("<I", 1 << 24) + b"\xd8" * present
+    first, second, third = parts_of(
+        wav(SAMPLES) + LIST + cut + wav(SAMPLES, rate=8000) + cut + wav(SAMPLES)
+    )
+    assert [part.frames for part in (first, second, third)] == [500] * 3
+    assert [part.rate for part in (first, second, third)] == [16_000, 8000, 16_000]
+
+
+def test_other_recording_behind_a_wav_chunk_whose_end_is_missing_is_the_rest() -> None:
+    ogg = b"OggS\0\2" + bytes(100)
+    _, rest = parts_of(wav(SAMPLES) + b"LIST\xff\xff\0\0" + b"a" * 10 + ogg)
+    assert (rest.channels, rest.claimed_bytes) == (0, len(ogg))
+
+
 def test_chunk_of_any_name_may_lack_its_last_byte() -> None:
     for behind in (b"what\x04\0\0\0abc", b"what\x04\0\0\0abc" + wav(SAMPLES)):
         parts = parts_of(wav(SAMPLES) + behind)
@@ -113,6 +129,7 @@ def test_each_of_many_joined_wav_files_is_a_part() -> None:
         pytest.param((wav(bytes(2)) + b"junk\0\0\0\0" * 40) * 200, id="chunks-of-parts"),
         pytest.param(wav(bytes(2)) + b"junk\0\0\0\0" * 2000 + wav(SAMPLES), id="chunks"),
         pytest.param(wav(SAMPLES) + wav(SAMPLES)[:40], id="header-cut-off"),
+        pytest.param(wav(SAMPLES) + b"id3 \0\0\0\x04" + bytes(33 << 20), id="chunk-cut-off"),
     ],
 )
 def test_rest_of_a_wav_beyond_the_parsing_limits_is_a_part_without_channels(content: bytes) -> None:
