@@ -112,7 +112,7 @@ def _pull_note(folder: Path) -> dict[str, str]:
     return {}
 
 
-def may_be(folder: Path, repository: str, revision: str | None) -> bool:
+def matches_pull_note(folder: Path, repository: str, revision: str | None) -> bool:
     """Return whether a folder may have this repository at this revision (None: at any): if `pull`
     filled it with something else, its note says so."""
     note = _pull_note(folder)

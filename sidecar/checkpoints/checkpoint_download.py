@@ -94,7 +94,7 @@ def fetch_snapshot(
         destination.begin(lambda name: name not in names and layout.is_chosen_by_name(name))
         download = resumable_download.RunningDownload(destination, progress)
         _fetch_all(snapshot, read, download, layout)
-        destination.settle()
+        destination.end_update()
         pulled = layout.read(destination.folder)
         destination.finish(revision)
     progress.notice(f"{repo} at commit {snapshot.commit}")
@@ -179,7 +179,7 @@ def _pull_offline(
 ) -> checkpoint.ModelCheckpoint:
     try:
         found = layout.find(folder)
-        if not checkpoint.may_be(folder, repo, revision):
+        if not checkpoint.matches_pull_note(folder, repo, revision):
             raise errors.CheckpointNotFound
     except errors.BadCheckpoint:
         raise errors.HubUnreachable(

@@ -127,7 +127,7 @@ class DownloadDestination:
         """Prepare for another commit: delete the note that the one before is complete, and its
         files that would be loaded in place of those to come (``is_stale``, by name)."""
 
-    def settle(self) -> None:
+    def end_update(self) -> None:
         """Record that all files are those of one commit."""
 
     def finish(self, revision: str) -> None:
@@ -142,7 +142,7 @@ class FolderDestination(DownloadDestination):
         self._repository, self._commit = repository, commit
 
     def begin(self, is_stale: Callable[[str], bool]) -> None:
-        """As `DownloadDestination.begin`. The folder cannot be loaded until `settle`."""
+        """As `DownloadDestination.begin`. The folder cannot be loaded until `end_update`."""
         mark = self.folder / UPDATE_MARK_FILE
         if pulled_commit(self.folder) not in (None, self._commit):
             mark.touch()
@@ -152,8 +152,8 @@ class FolderDestination(DownloadDestination):
                 if is_stale(file.name):
                     file.unlink()
 
-    def settle(self) -> None:
-        """As `DownloadDestination.settle`."""
+    def end_update(self) -> None:
+        """As `DownloadDestination.end_update`."""
         (self.folder / UPDATE_MARK_FILE).unlink(missing_ok=True)
 
     def finish(self, revision: str) -> None:

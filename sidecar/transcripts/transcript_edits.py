@@ -444,14 +444,14 @@ def _same_words(old: Sequence[str], fresh: Sequence[str]) -> Iterator[tuple[int,
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
     """Return the indexes of a longest common subsequence, by the bit-parallel method of Hyyrö
     (2004): 0.1 s for 10,000 words and 5,000 others. difflib may take 10 s for 500 and 500."""
-    places = Counter[str]()
+    positions = Counter[str]()
     for at, text in enumerate(right):
-        places[text] |= 1 << at
-    # Row i has a zero at each place of ``right`` where the subsequence with left[: i + 1] grows.
+        positions[text] |= 1 << at
+    # Row i has a zero at each position of ``right`` where the subsequence with left[: i + 1] grows.
     row = everywhere = (1 << len(right)) - 1
     rows = list[int]()
     for text in left:
-        found = row & places[text]
+        found = row & positions[text]
         row = (row + found | row - found) & everywhere
         rows.append(row)
     pairs = list[tuple[int, int]]()

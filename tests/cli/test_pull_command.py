@@ -304,7 +304,7 @@ def test_other_layout_of_weights_replaces_the_one_before_and_a_half_update_is_no
     shutil.copy(hub.repos[VIBEVOICE_REPOSITORY] / SHARDS[0], old)
     with pytest.raises(errors.CheckpointIncomplete, match="two commits"):
         read_checkpoint(old)
-    FolderDestination(old, VIBEVOICE_REPOSITORY, NEWER).settle()
+    FolderDestination(old, VIBEVOICE_REPOSITORY, NEWER).end_update()
     assert read_checkpoint(old).revision is None
     hub.commit = NEWER
     assert shell.pull("--to", old, "--revision", "main").returncode == 0
