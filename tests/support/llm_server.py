@@ -34,6 +34,7 @@ STREAMS: dict[str, list[bytes | float]] = {
         DONE,
     ],
     "breaks": SAID[:3],
+    "no end": [*SAID[:4], b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', USAGE],
     "reasons": [chunk(reasoning_content="They greet me."), *SAID],
     "thinks": [chunk(content=piece) for piece in ("<th", "ink>They ", "greet</thi", "nk>\n\n")]
     + SAID[1:],
@@ -68,6 +69,12 @@ CALLS: dict[str, list[bytes | float]] = {
     ],
     "asks": [call(0, "", "call_a", "weather"), call(0, '{"city":"Oslo"}'), DONE],
     "whole": [call(None, {"city": "Oslo"}, "a", "weather"), call(None, None, "b", "clock"), DONE],
+    "all first": [
+        call(0, '{"city":"Oslo"}', "call_a", "weather"),
+        call(0, "{", "call_b", "clock"),
+        call(0, "}", "call_b"),
+        DONE,
+    ],
     "dangles": [call(0, "", "call_a", "weather"), call(0, '{"ci'), 30.0],
     "odd": [chunk(tool_calls=[7])],
 }

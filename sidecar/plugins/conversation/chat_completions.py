@@ -243,8 +243,13 @@ class ChatStreamParser:
     def __init__(self, *, reasons: bool = False) -> None:
         self.done = False
         """Whether the server has sent the end of the stream."""
+        self.finished = False
+        """Whether the model has finished: some servers send no end of the stream after that."""
         self._reasoning_filter = ReasoningFilter(reasons=reasons)
-        self._calls = -1
+        self._call_ids: list[str] = []
+        """Ids of the calls so far, '' where the server sent none."""
+        self._calls: dict[int | None, int] = {}
+        """Index of the last call by the index that the server sent."""
 
     @property
     def lone_end(self) -> bool:
@@ -258,16 +263,22 @@ class ChatStreamParser:
             LlmFailed: the server reports an error.
             LlmGarbled: it is not a chunk.
         """
-        self.done = self.done or data.strip() == openai_http.DONE
-        if self.done:
-            deltas: list[LlmDelta] = [self._reasoning_filter.end()]
-        else:
-            deltas = self._deltas(openai_http.loads(data))
-        return [delta for delta in deltas if delta]
+        if self.done or data.strip() == openai_http.DONE:
+            return self.end()
+        return [delta for delta in self._deltas(openai_http.loads(data)) if delta]
+
+    def end(self) -> list[LlmDelta]:
+        """End the stream; return the rest."""
+        self.done = True
+        rest = self._reasoning_filter.end()
+        return [rest] if rest else []
 
     def _deltas(self, chunk: object) -> list[LlmDelta]:
         if error := stream_error(chunk):
             raise error
+        match chunk:
+            case {"choices": [{"finish_reason": str()}, *_]}:
+                self.finished = True
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
@@ -280,16 +291,20 @@ class ChatStreamParser:
         raise LlmGarbled()
 
     def _tool_call_delta(self, call: dict[str, Any]) -> ToolCallDelta:
-        """Return a fragment of a call. A server that sends no index sends each call whole."""
+        """Return a fragment of a call. A server that sends no index sends each call whole. Some
+        send the first index with all calls, which their ids tell apart."""
         index, function = call.get("index"), call.get("function")
         if not isinstance(function, dict) or not isinstance(index, int | None):
             raise LlmGarbled()
-        self._calls = self._calls + 1 if index is None else index
         arguments = function.get("arguments") or ""
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments)
-        name, call_id = function.get("name") or "", call.get("id") or ""
-        return ToolCallDelta(self._calls, str(call_id), str(name), arguments)
+        name, call_id = str(function.get("name") or ""), str(call.get("id") or "")
+        at = None if index is None else self._calls.get(index)
+        if at is None or (name and call_id and call_id != self._call_ids[at]):
+            at = self._calls[index] = len(self._call_ids)
+            self._call_ids.append(call_id)
+        return ToolCallDelta(at, call_id, name, arguments)
 
 
 class ReasoningFilter:

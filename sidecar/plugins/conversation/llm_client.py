@@ -81,13 +81,18 @@ class LlmClient:
     """The model may call tools, and decides by itself whether it does."""
 
     def __init__(
-        self, address: LlmAddress, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        address: LlmAddress,
+        transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        listed: str = "",
     ) -> None:
-        """``transport``: None for the network."""
+        """``transport``: None for the network. ``listed``: the first model that the server lists,
+        if that is known."""
         import httpx
 
         self._address = address
-        self._model, self._limit = address.model, chat_completions.LIMIT
+        self._model, self._limit = address.model or listed, chat_completions.LIMIT
         self._reasons = False
         """Whether the model's replies begin with reasoning that no mark begins."""
         options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
@@ -158,18 +163,31 @@ class LlmClient:
         async for event in events:
             if (deltas := parser.feed(event)) or parser.done:
                 return deltas
+        if parser.finished:
+            return parser.end()
         raise LlmFailed("The response of the language model ended early.")
 
     async def _determine_model(self) -> None:
         """Determine the model to use, if it is not configured."""
-        if self._model:
-            return
-        self._model = next(iter(openai_http.model_names(await self._list_models())), "")
         if not self._model:
-            raise LlmRefused(
-                "The language model's server has no model.",
-                hint="Install one there (ollama pull …).",
-            )
+            self._model = await self._first_model()
+
+    async def _first_model(self) -> str:
+        """Return the first model that the server lists."""
+        if names := openai_http.model_names(await self._list_models()):
+            return names[0]
+        raise LlmRefused(
+            "The language model's server has no model.", hint="Install one there (ollama pull …)."
+        )
+
+    async def _has_other_model(self, model: str) -> bool:
+        """Determine the model anew, if it is not configured; return whether it is another one than
+        ``model``, which the server does not know."""
+        if self._address.model:
+            return False
+        if self._model == model:
+            self._model = await self._first_model()
+        return self._model != model
 
     async def _list_models(self) -> object:
         """Return the server's list of models."""
@@ -208,10 +226,11 @@ class LlmClient:
         max_tokens: int,
         tools: chat_completions.ToolSet,
     ) -> httpx.Response:
-        """Send a request, once more if the server wants the newer name of the limit."""
+        """Send a request, once more if the server wants the newer name of the limit, or if it has
+        another model now and the settings name none."""
         while True:
-            limit = self._limit  # the response to a parallel request may change it
-            body = chat_completions.chat_request(messages, self._model, max_tokens, tools, limit)
+            limit, model = self._limit, self._model  # a parallel request may change them
+            body = chat_completions.chat_request(messages, model, max_tokens, tools, limit)
             accepted = openai_http.accepted(
                 self._client, "POST", chat_completions.CHAT_COMPLETIONS_PATH, json=body
             )
@@ -219,6 +238,8 @@ class LlmClient:
                 async with self._within(self._address.first_s):
                     return await stack.enter_async_context(accepted)
             except openai_http.RequestRefused as refused:
+                if refused.status == 404 and await self._has_other_model(model):
+                    continue
                 newer = chat_completions.wants_newer_limit(refused.body)
                 if limit != chat_completions.LIMIT or not newer:
                     raise chat_completions.response_error(refused.status, refused.body) from None
@@ -282,7 +303,7 @@ async def create_llm(
         for name, url in local.items():
             if model := await probes[url]:
                 log.info("LLM: %s of %s at %s", model, name, url)
-                return LlmClient(replace(address, url=url, model=model))
+                return LlmClient(replace(address, url=url), listed=model)
     finally:
         for probe in probes.values():
             probe.cancel()

@@ -96,7 +96,7 @@ async def by(server: Completions, model: str, **limits: float) -> list[str]:
         return await answered(llm)
 
 
-@pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn"])
+@pytest.mark.parametrize("model", ["plain", "comments", "reasons", "thinks", "torn", "no end"])
 async def test_reply_has_the_text_of_the_stream_without_the_reasoning(
     server: Completions, model: str
 ) -> None:
@@ -292,6 +292,21 @@ async def test_unreachable_llm_server_is_an_error() -> None:
     await llm.close()
 
 
+@pytest.mark.parametrize("how", ["named", "looked for"])
+async def test_another_model_of_a_restarted_llm_server_answers_the_next_turn(
+    server: Completions, how: str
+) -> None:
+    """Nobody chose the first one, and this server does not know it any more."""
+    server.models = ["absent"]
+    address = LlmAddress(server.url if how == "named" else "")
+    llm = await create_llm(address, local={"It": server.url}, probe_s=PATIENCE_S)
+    with pytest.raises(LlmRefused):
+        await answered(llm)
+    server.models = ["plain"]
+    assert "".join(await answered(llm)) == ANSWER
+    await llm.close()
+
+
 async def test_llm_server_without_a_model_is_refused() -> None:
     async with completions() as server:
         with pytest.raises(LlmRefused, match="no model"):
@@ -391,6 +406,17 @@ async def test_tool_calls_without_index_or_arguments_are_parsed(server: Completi
     assert server.asked[-1]["tool_choice"] == "required"
     with pytest.raises(LlmGarbled):
         await called(server, "odd")
+
+
+async def test_calls_that_a_server_all_gives_the_first_index_are_told_apart_by_their_ids(
+    server: Completions,
+) -> None:
+    pieces = [one for one in await called(server, "all first") if isinstance(one, ToolCallDelta)]
+    calls = {
+        index: "".join(one.arguments for one in pieces if one.index == index) for index in (0, 1)
+    }
+    assert calls == {0: '{"city":"Oslo"}', 1: "{}"}
+    assert [one.name for one in pieces if one.name] == ["weather", "clock"]
 
 
 async def test_request_has_earlier_tool_calls_and_their_outputs(server: Completions) -> None:
