@@ -434,6 +434,40 @@ async def test_left_session_is_not_ended_while_its_engine_is_loaded(
     assert of(await story(session), Summary)[0].job
 
 
+@pytest.mark.parametrize("channel_names", [(), ("Left", "Right")])
+async def test_session_is_not_idle_while_its_commit_waits_for_the_engine(
+    open_service: Open, monkeypatch: pytest.MonkeyPatch, channel_names: tuple[str, ...]
+) -> None:
+    now = 0.0
+    service = await open_service(live_idle=100.0)
+    service.live.now = lambda: now
+    loads, start_worker = asyncio.Event(), EngineSupervisor.start_worker
+
+    async def start_later(*given: Any, **named: Any) -> WorkerProcess:
+        await loads.wait()
+        return await start_worker(*given, **named)
+
+    monkeypatch.setattr(EngineSupervisor, "start_worker", start_later)
+    session = service.live.open(ANONYMOUS, LiveOptions(), channel_names=channel_names)
+    await session.send(SPEECH[: 6 * RATE])
+    session.commit()
+    now = 1000.0
+    service.live.check_time_limits()
+    assert not session.over, "it is we who are slow"
+    loads.set()
+    ended = 0
+    async for numbered in session.events():
+        ended += isinstance(numbered.event, TurnEnded) and numbered.event.committed
+        if ended == session.channels:
+            break
+    now = 1099.0
+    service.live.check_time_limits()
+    assert not session.over, "its client has just got the answer"
+    now = 1100.0
+    service.live.check_time_limits()
+    assert isinstance(session.event_log.wrong, errors.SessionIdle)
+
+
 async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_of_the_others(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,11 @@ class InputLog:
         oldest = next(_chunks(*self._items), None)
         return 0.0 if oldest is None else self.at - oldest.at
 
+    @property
+    def owes(self) -> bool:
+        """Return whether a commit or a cancel of the client was not answered yet."""
+        return any(isinstance(one, LiveOrder) for one in self._items)
+
     def __len__(self) -> int:
         return len(self._items)
 

@@ -317,6 +317,10 @@ class Session:
 
     def _say(self, event: live_events.LiveEvent, channel: int | None = None) -> None:
         """Send an event to the client; ``channel``: of several, the one that it is about."""
+        if isinstance(event, live_events.TurnDropped) or (
+            isinstance(event, live_events.TurnEnded) and event.committed
+        ):
+            self.touch()  # the client has waited for it
         if self.event_log.add(event, channel):
             self.event_metrics.sent(event, channel)
         if len(self.event_log.kept) > self.bounds.events:
@@ -352,10 +356,10 @@ class Session:
         """Return the error if a time limit is exceeded, else None."""
         if now - self.began >= self.bounds.longest_s:
             return errors.SessionTooLong()
-        is_ours = self.finishing or self._waiting
-        if now - self.touched >= self.bounds.idle_s and not is_ours:
-            return errors.SessionIdle()
-        return None
+        if now - self.touched < self.bounds.idle_s:
+            return None
+        is_ours = self.finishing or self._waiting or self.input_log.owes
+        return None if is_ours else errors.SessionIdle()
 
     def _is_full(self) -> bool:
         kept_s, held = self.input_log.seconds, self._held

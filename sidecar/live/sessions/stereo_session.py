@@ -171,6 +171,11 @@ class SplitInputLog(InputLog):
         """Return the seconds of kept audio of the channel that keeps the most."""
         return max(one.input_log.seconds for one in self._sessions)
 
+    @property
+    def owes(self) -> bool:
+        """Return whether a channel has an order that was not answered yet."""
+        return any(one.input_log.owes for one in self._sessions)
+
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """Add interleaved samples."""
         samples = array(_ITEM_TYPES[encoding.width], raw)
