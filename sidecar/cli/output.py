@@ -135,21 +135,32 @@ def _steers(one: str) -> bool:
 
 @contextmanager
 def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C set ``ended``, and a second one cancel this task; yield the function that returns
-    whether there was one."""
+    """Let Ctrl-C, SIGTERM or the end of the terminal set ``ended``, and a second Ctrl-C cancel this
+    task; yield the function that returns whether there was one."""
     import asyncio
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
+    # A terminal that is gone can no longer be asked whether it is one.
+    terminals = [fd for fd in (1, 2) if os.isatty(fd)]
 
-    def interrupt(*_: object) -> None:
-        loop.call_soon_threadsafe(task.cancel if ended.is_set() else ended.set)
+    def interrupt(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM):  # the terminal is gone
+            for fd in terminals:  # writes would fail
+                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        # Whoever ends a login sends SIGTERM and SIGHUP, one right after the other.
+        again = ended.is_set() and number == signal.SIGINT
+        loop.call_soon_threadsafe(task.cancel if again else ended.set)
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        ends.append(signal.SIGHUP)
+    before = [(number, signal.signal(number, interrupt)) for number in ends]
     try:
         yield ended.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def output_names(files: Sequence[Path], ending: str) -> list[str]:

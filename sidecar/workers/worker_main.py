@@ -182,8 +182,9 @@ def main() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL_VARIABLE, "INFO"), handlers=[handler])
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a supervisor that signals the group
-        signal.signal(number, signal.SIG_IGN)  # the service handles it and ends this process
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Ctrl-C, or a supervisor that signals the group
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)  # the service handles it and ends this process
     sock = channel.inherited_socket()
     _die_with_parent()
     if hasattr(os, "nice"):

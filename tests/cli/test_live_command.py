@@ -131,6 +131,30 @@ def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Ser
     assert "Traceback" not in complained
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+def test_command_that_is_ended_or_loses_its_terminal_writes_all_that_was_said(
+    how: str, live: Starts, server: Server, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    path = tmp_path / "talk.srt"
+    to = ("--format", "srt", "-o", path)
+    process = live("-", *to, "--server", server.url, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.flush()
+    seen = b""
+    while b"w299" not in seen:
+        seen += os.read(ours, 1 << 16)
+    if how == "SIGHUP":
+        process.send_signal(signal.SIGSTOP)  # at once, as a terminal does it
+        os.close(ours)
+    process.send_signal(getattr(signal, how))
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(PATIENCE_S) == 130
+    assert "w299" in path.read_text()
+
+
 def test_output_that_cannot_be_written_is_an_error_before_the_session(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
