@@ -768,15 +768,44 @@ def test_file_without_audio_is_shown_as_failed_with_the_reason_and_can_be_remove
 
 
 @pytest.mark.slow
-def test_microphone_is_recorded_and_transcribed(visitor: Visitor, server: Server) -> None:
+@pytest.mark.parametrize("pulled", [False, True])
+def test_microphone_is_recorded_and_transcribed_also_if_it_is_pulled_out(
+    pulled: bool, visitor: Visitor, server: Server
+) -> None:
+    heard = visitor.before(
+        """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (wish) => (globalThis.heard = await open(wish));
+        globalThis.leaves = () => {
+          const leaving = new Event("beforeunload", { cancelable: true });
+          return dispatchEvent(leaving);
+        };"""
+    )
     visitor.opens(server)
+    visitor.late(heard)
+    assert visitor.js("return leaves()"), "nothing would be lost"
     visitor.sees(".intake button", "Record").click()
     time_of = "return document.querySelector('.recording .time').textContent"
     visitor.sees(".recording .time", ":")
     wait_until(lambda: visitor.js(time_of) > "0:00", "a second")
-    visitor.sees(".recording button", "Stop").click()
+    assert not visitor.js("return leaves()"), "the browser asks first"
+    if pulled:
+        visitor.js("heard.getTracks()[0].stop()")
+    else:
+        visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".job .name", "Recording 2")
+    assert visitor.all(".intake .recording") == []
+    assert visitor.js("return leaves()")
+
+
+def test_discarded_recording_is_not_sent(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sees(".intake button", "Record").click()
+    visitor.sees(".intake [aria-label='Discard this recording']").click()
+    visitor.sees(".intake button", "Record")
+    visitor.sends_tone("talk.wav", 2)
+    visitor.sees(".job[data-state=done] .name", "talk.wav")
+    assert len(server.jobs()) == 1
 
 
 def test_recordings_of_equal_name_are_told_apart_by_upload_time(

@@ -269,7 +269,22 @@ function Microphone({ recordings, say }) {
     show();
     return () => cancelAnimationFrame(frame);
   }, [recorder]);
-  useEffect(() => () => recorder?.close(), [recorder]);
+  useEffect(() => {
+    if (!recorder) return undefined;
+    let wanted = true;
+    recorder.ended.then((file) => {
+      if (!wanted) return;
+      setRecorder(null);
+      recordings.sending.send([file]);
+    });
+    const ask = (event) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => {
+      wanted = false;
+      removeEventListener("beforeunload", ask);
+      recorder.close();
+    };
+  }, [recorder]);
   const begin = async () => {
     const why = Recorder.why();
     if (why) return setWrong(why);
@@ -285,18 +300,13 @@ function Microphone({ recordings, say }) {
     setRecorder(fresh);
     say("Recording.");
   };
-  const end = async () => {
-    const file = await recorder.end();
-    setRecorder(null);
-    recordings.sending.send([file]);
-  };
   if (!recorder)
     return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>
       ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
   return html`<div class="recording" role="group" aria-label="Recording">
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
-    <button type="button" class="main" onClick=${end}>${icon("stop")} Stop and send</button>
+    <button type="button" class="main" onClick=${() => recorder.close()}>${icon("stop")} Stop and send</button>
     <button type="button" class="bare" aria-label="Discard this recording" onClick=${() => setRecorder(null)}>${icon("close")}</button>
     ${muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
   </div>`;

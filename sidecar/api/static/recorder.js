@@ -3,6 +3,8 @@
 const FORMS = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
 
 export class Recorder {
+  /** @type {Promise<File>} what was recorded, once it has ended: by `close`, or without a microphone */
+  ended;
   #stream;
   #recorder;
   #context;
@@ -24,6 +26,7 @@ export class Recorder {
     const mimeType = FORMS.find((form) => MediaRecorder.isTypeSupported(form));
     this.#recorder = new MediaRecorder(this.#stream, mimeType ? { mimeType } : {});
     this.#recorder.addEventListener("dataavailable", ({ data }) => this.#pieces.push(data));
+    this.ended = new Promise((resolve) => this.#recorder.addEventListener("stop", () => resolve(this.#file())));
     this.#recorder.start(1000);
     this.#context = new AudioContext();
     this.#meter = this.#context.createAnalyser();
@@ -38,20 +41,16 @@ export class Recorder {
     return Math.min(1, Math.sqrt(heard.reduce((sum, one) => sum + one * one, 0) / heard.length) * 4);
   }
 
-  /** @returns {Promise<File>} */
-  async end() {
-    const ended = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve, { once: true }));
-    this.#recorder.stop();
-    await ended;
-    this.close();
+  #file() {
     const type = this.#recorder.mimeType || "audio/webm";
     const kind = type.includes("mp4") ? "m4a" : type.includes("ogg") ? "ogg" : "webm";
     const at = new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
     return new File(this.#pieces, `Recording ${at}.${kind}`, { type });
   }
 
-  /** Let go of the microphone; once more does nothing. */
+  /** Let go of the microphone, which ends the recording; once more does nothing. */
   close() {
+    if (this.#recorder?.state !== "inactive") this.#recorder?.stop();
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
     if (this.#context && this.#context.state !== "closed") this.#context.close();
   }
