@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def tests_of(module: str) -> list[str]:
-    """The files of tests that import a module, or those of its package."""
+    """The files of tests that import a module, its own first, or those of its package."""
     dotted = re.escape(f"sidecar.{module.replace('/', '.')}")
     above, _, name = dotted.rpartition(r"\.")
     names = re.compile(rf"{dotted}\b|from {above} import (\([^)]*|.*)\b{name}\b")
@@ -49,6 +49,7 @@ def tests_of(module: str) -> list[str]:
     found = found or sorted((ROOT / "tests" / module.partition("/")[0]).rglob("test_*.py"))
     if not found:
         sys.exit(f"no test imports {module}")
+    found.sort(key=lambda one: not one.stem.startswith(f"test_{name}"))  # most notice there: sooner
     return [str(one.relative_to(ROOT)) for one in found]
 
 
