@@ -42,7 +42,8 @@ async def test_configured_token_gives_an_owner_with_all_scopes_and_is_not_in_the
 @pytest.mark.parametrize(
     "sent",
     [
-        *(["Bearer wrong"], [f"Basic {TOKEN}"], [TOKEN], ["Bearer"], ["Bearer ä"]),
+        *(["Bearer wrong"], [TOKEN], ["Bearer"], ["Bearer ä"]),
+        *([f"Basic {TOKEN}"], [f"Digest {TOKEN}"]),
         [f"Bearer {TOKEN}", f"Bearer {TOKEN}"],
     ],
 )

@@ -147,6 +147,18 @@ def test_listener_finds_event_already_in_store(store: JobEventLog) -> None:
     assert seen == [True] * 3
 
 
+def test_removed_listener_of_job_hears_no_more_and_the_others_do(store: JobEventLog) -> None:
+    job, told = added(store), list[str]()
+    first, second = (lambda *_, name=name: told.append(name) for name in ("first", "second"))
+    store.listen(first, job.id)
+    store.listen(second, job.id)
+    store.unlisten(first, job.id)
+    store.append(job.id, StartedChange())
+    store.unlisten(second, job.id)
+    store.append(job.id, CancelledChange())
+    assert (told, store._of_one) == (["second"], {})
+
+
 async def test_new_subscription_resumes_after_last_seen_event(store: JobEventLog) -> None:
     job = added(store)
     with store.subscribe(job.id) as subscription:

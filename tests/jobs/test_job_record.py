@@ -92,6 +92,17 @@ def test_edits_apply_only_to_ended_job_with_transcript() -> None:
     )
 
 
+def test_refusal_that_is_the_same_again_changes_nothing() -> None:
+    def refusal(detail: str) -> UnschedulableChange:
+        return UnschedulableChange(JobFailure.of(errors.Unschedulable(detail)))
+
+    refused = apply_event(submitted(), JobEvent(1, 1.0, refusal("The nodes are too small.")))
+    again = JobEvent(2, 2.0, refusal("The nodes are too small."))
+    assert apply_event(refused, again) is refused
+    other = JobEvent(2, 2.0, refusal("No node has the model."))
+    assert apply_event(refused, other).refused == other.change.failure
+
+
 @given(histories, st.data())
 def test_repeated_events_change_nothing(history: Sequence[JobChange], data: st.DataObject) -> None:
     events = [JobEvent(seq, float(seq), change) for seq, change in enumerate(history, 1)]

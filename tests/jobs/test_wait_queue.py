@@ -12,7 +12,7 @@ from service_process import until
 from virtual_time import virtual_time
 
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.duration_prediction import DurationPredictor
+from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
@@ -270,6 +270,16 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
             ends.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
             lineup.finish(ends, 1 - at)
             assert pace.knows("fp32") is remote
+
+
+async def test_time_until_jobs_have_begun_is_that_of_the_last_of_them_or_estimated(
+    recording: Path,
+) -> None:
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    assert lineup.begun_in_s(2) == 2 * MIN_JOB_S
+    for owner in ("a 10", "b 25", "c 40"):
+        lineup.join(job_of(recording, owner=owner))
+    assert [lineup.begun_in_s(count) for count in (1, 2, 3, 5)] == [0.0, 10.0, 35.0, 85.0]
 
 
 @pytest.mark.parametrize("channels", [1, 2])

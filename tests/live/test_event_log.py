@@ -37,7 +37,7 @@ SLOWLY = (
 BEGINS = tuple(live_events.SpeechStarted(turn, at) for turn, at in ((0, 0.0), (0, 0.1), (1, 0.2)))
 STOPS = tuple(
     live_events.SpeechStopped(turn, at)
-    for turn, at in ((0, 0.9), (0, 0.9), (0, 2.5), (0, 0.9 + 1e-6), (0, 2.5), (1, 4.0))
+    for turn, at in ((0, 0.9), (0, 0.9), (0, 1.2), (0, 0.9 + 1e-6), (0, 1.2), (1, 4.0))
 )
 
 
@@ -114,6 +114,30 @@ def test_start_for_a_restarted_engine_has_revised_segments_and_next_turn_and_pie
     told.add(live_events.TurnDropped(1, 3.0))
     after = told.so_far(3.0)
     assert (after.at, after.turn, after.segment_number, after.open) == (3.0, 2, 5, 0)
+
+
+def test_restarted_engine_gets_the_context_in_the_audio_that_it_gets_again(told: EventLog) -> None:
+    times = ((0.5, 1.5), (2.0, 3.0), (3.0, 4.0), (4.0, 5.5))
+    told.add(live_events.ContextKnown(tuple(live_events.ContextUtterance(*one) for one in times)))
+    context = told.so_far(4.0, lead=2.0).context
+    assert [(one.start, one.end) for one in context] == [(2.0, 3.0), (3.0, 4.0)]
+    assert told.so_far(4.0).context == ()
+
+
+def test_turns_that_no_engine_continues_end_each_once_with_the_text_that_was_sent(
+    told: EventLog,
+) -> None:
+    for event in (
+        *(live_events.SpeechStarted(0, 0.0), final(0, 0, "a"), live_events.TurnEnded(0, 0, 1, "a")),
+        *(live_events.SpeechStarted(1, 1.0), final(1, 1, "b"), final(1, 2, "c")),
+        *(live_events.SpeechStarted(2, 4.0), live_events.SpeechStarted(3, 6.0)),
+    ):
+        told.add(event)
+    assert told.broken_off(7.0) == [
+        live_events.TurnEnded(1, 1.0, 7.0, "b c"),
+        live_events.TurnEnded(2, 7.0, 7.0, ""),
+        live_events.TurnEnded(3, 7.0, 7.0, ""),
+    ]
 
 
 def test_restarted_engine_gets_the_language_confidence_and_whether_a_notice_was_sent(

@@ -187,6 +187,13 @@ def test_cue_starts_with_its_first_word() -> None:
     ] == [(8000, 9000)]
 
 
+def test_cue_of_slow_speech_spans_at_most_seven_seconds() -> None:
+    words = tuple(Word(3.0 * at, 3.0 * at + 3.0, text) for at, text in enumerate("abcd"))
+    slow = Segment(0.0, 12.0, "a b c d", 0, words, words_by=WORDS_BY_ATTENTION)
+    found = subtitle_cues.build_cues(transcript(slow))
+    assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 6000), (6000, 12000)]
+
+
 def test_chinese_is_wrapped_without_a_mark_at_the_start_of_a_line() -> None:
     text = "今天天气很好，我们去公园散步吧。" * 6
     found = subtitle_cues.build_cues(transcript(Segment(0.0, 30.0, text, 0)))
