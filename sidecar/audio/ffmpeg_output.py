@@ -24,6 +24,7 @@ _NO_DECODER = re.compile(
 )
 """A damaged header names a codec that ffmpeg calls none."""
 _CODEC = re.compile(r"\w+")
+"""Codec of a track, and its decoder in brackets if that has another name."""
 _DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
 _AUDIO_STREAM = re.compile(r"Stream #0:\d{1,4}([^:]{0,60}): Audio: (.*)")
 _LANGUAGE = re.compile(r"\((\w+)\)")
@@ -132,7 +133,7 @@ class FfmpegLog(RecordingHeader):
             language = named[1] if named and named[1] != "und" else None
             start = _TRACK_START.search(stream[2])
             layout = _LAYOUT.search(stream[2])
-            self._codecs.update(_CODEC.findall(stream[2])[:1])
+            self._codecs.update(_CODEC.findall(stream[2].split(",")[0]))
             self.tracks.append(
                 AudioTrack(
                     language,

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from sidecar.audio.ffmpeg_output import AudioTrack, FfmpegLog, HoleFinder, TimedOutput
+from sidecar.errors import AudioFormatUnsupported
 
 HEADER = """\
 [info] Input #0, mpegts, from 'file:/dev/fd/0':
@@ -60,6 +61,16 @@ def test_error_line_of_ffmpeg_gives_the_reason_in_the_error_detail(line: str, re
 
 def test_codec_outside_our_whitelist_is_not_counted_as_an_ffmpeg_error() -> None:
     assert log_of("[h264 @ 0x1] [error] Codec (h264) not on whitelist 'aac'").complaints == 0
+
+
+def test_codec_whose_decoder_has_another_name_is_called_unsupported() -> None:
+    log = log_of(
+        "[real_144 @ 0x1] [error] Codec (real_144) not on whitelist 'aac'\n"
+        "[info]   Stream #0:0: Audio: ra_144 (real_144), 8000 Hz, mono\n"
+        "[fatal] Error opening output files: Invalid argument"
+    )
+    assert isinstance(log.error, AudioFormatUnsupported)
+    assert "real_144" in log.error.detail
 
 
 RATE = 16_000
