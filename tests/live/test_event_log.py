@@ -171,3 +171,10 @@ async def test_speaker_embeddings_are_not_sent_to_clients(told: EventLog) -> Non
     assert begin.voices == voices.voices
     assert live_events.from_wire(live_events.to_wire(voices)) == voices, "between our processes"
     assert (begin.segment_numbers, begin.said[0].speaker) == ((3,), 0)
+
+
+def test_turn_that_is_broken_off_has_one_mark_between_its_segments(told: EventLog) -> None:
+    for piece, text in enumerate(("In short", ", the period;", "; the end")):
+        told.add(final(0, piece, text))
+    [ended] = told.broken_off(3.0)
+    assert ended == live_events.TurnEnded(0, 0.0, 3.0, "In short, the period; the end")

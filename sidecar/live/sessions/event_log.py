@@ -10,7 +10,7 @@ from sidecar.interfaces import live_events
 from sidecar.observability.health import RecognitionOutcome, outcome_of_error
 from sidecar.observability.metrics import LiveMetrics
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
-from sidecar.transcripts.transcript import SpeakerEmbedding
+from sidecar.transcripts.transcript import SpeakerEmbedding, join_texts
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
@@ -117,7 +117,7 @@ class EventLog:
         begin = self.so_far(at)
         segments = begin.said[len(begin.said) - begin.open :]
         start = segments[0].start if segments else at
-        text = " ".join(one.text for one in segments)
+        text = join_texts(one.text for one in segments)
         later = range(begin.turn + 1, self._started.get(None, begin.turn) + 1)
         return [
             live_events.TurnEnded(begin.turn, start, at, text),

@@ -21,6 +21,7 @@ from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt import errors as codes
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.transcripts.transcript import join_texts
 
 UNUSED_S = limit("grpc_unused", 30.0)
 """Seconds for which a created session waits for its stream."""
@@ -277,16 +278,16 @@ class GrpcResults:
                     return None
                 return self._final(text, segment.start, segment.end)
             case live_events.TurnEnded(end=end) if self._one_turn and self._texts:
-                text, self._texts = " ".join(self._texts), []
+                text, self._texts = join_texts(self._texts), []
                 return self._final(text, self._start or 0.0, end)
         return None
 
     def _partial(self, partial: live_events.Partial) -> stt_pb2.STTResult | None:
-        text = " ".join((*self._texts, partial.text)).strip()
+        text = join_texts((*self._texts, partial.text))
         if not partial.text or text == self._last_partial:
             return None
         self._last_partial = text
-        stable = " ".join((*self._texts, partial.stable)).strip()
+        stable = join_texts((*self._texts, partial.stable))
         result = self._result(
             text, partial.start if self._start is None else self._start, partial.end
         )

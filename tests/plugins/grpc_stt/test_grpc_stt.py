@@ -31,11 +31,15 @@ from service_process import (
 
 from sidecar import errors
 from sidecar.engines.scripted_engine import SPEC
+from sidecar.interfaces.live_events import Final, Partial, TurnEnded
+from sidecar.interfaces.live_options import LiveOptions, TurnControl
 from sidecar.plugins import load_settings
 from sidecar.plugins.grpc_stt import stt_pb2
+from sidecar.plugins.grpc_stt.session import GrpcResults
 from sidecar.plugins.grpc_stt.session_options import session_options
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
 from sidecar.server.app import create_listeners
+from sidecar.transcripts.transcript import Segment
 
 TOKEN = "a token that nobody guesses"
 SPEECH = sound((0.3, 1.0), (0, 1.0), (0.3, 1.0), (0, 1.0))
@@ -126,6 +130,18 @@ def test_single_utterance_stream_ends_at_its_first_pause(client: Client) -> None
     assert len(said.finals) == 1
     assert said.results[-1].is_final
     assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
+
+
+def test_single_utterance_has_one_mark_between_its_segments() -> None:
+    results = GrpcResults(LiveOptions(turns=TurnControl.ONE))
+    assert results.of(Final(0, 0, Segment(0.0, 1.0, "In short"))) is None
+    partial = results.of(Partial(0, 1, 1.0, 2.0, ", the", ", the"))
+    assert partial is not None
+    assert partial.committed_text == partial.text == "In short, the"
+    assert results.of(Final(0, 1, Segment(1.0, 2.0, ", the period"))) is None
+    ended = results.of(TurnEnded(0, 0.0, 2.0, "In short, the period"))
+    assert ended is not None
+    assert ended.text == "In short, the period"
 
 
 def test_half_closed_stream_ends_as_after_a_last_chunk(client: Client) -> None:
