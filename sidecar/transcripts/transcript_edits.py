@@ -42,7 +42,7 @@ MAX_HISTORY_BYTES = 4 << 20
 OPERATION_BYTES = 200
 INDEX_BYTES = 36
 """Memory of an operation and of a segment's index beside their text (CPython 3.11)."""
-_NOTES = re.compile(r"(?:\[[^\[\]]+\]\s*)+")
+_NOTES = re.compile(r"(?:\[+[^\[\]]+\]+\s*)+")
 
 
 @dataclass(frozen=True, slots=True)

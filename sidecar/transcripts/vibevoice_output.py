@@ -26,7 +26,7 @@ NON_SPEECH_TAGS = (
 )
 """Tags of the model for audio without speech; any other single phrase in brackets counts too."""
 
-_TAG = re.compile(r"\[([^\[\]]+)\]")
+_TAG = re.compile(r"\[+([^\[\]]+)\]+")
 _CANONICAL = {tag[1:-1].casefold(): tag for tag in NON_SPEECH_TAGS}
 _SPEAKER = re.compile(r"(?:speaker[\s_-]*)?(\d{1,4})(?:\.0*)?", re.IGNORECASE)
 _CHARACTER = re.compile(r"\\u([\da-fA-F]{4})|\\(.)|.", re.DOTALL)

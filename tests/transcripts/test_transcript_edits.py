@@ -236,7 +236,7 @@ def test_rewritten_segment_is_no_loop_and_is_speech_unless_bracketed() -> None:
     stuck = Segment(0.0, 1.0, "[Unintelligible Speech]", None, (), (NON_SPEECH_FLAG, LOOP_FLAG))
     assert replace_segment_text(stuck, "I said so.").flags == ()
     assert replace_segment_text(stuck, "[Laughter]").flags == (NON_SPEECH_FLAG,)
-    assert replace_segment_text(stuck, "[Laughter] [Applause]").flags == (NON_SPEECH_FLAG,)
+    assert replace_segment_text(stuck, "[Laughter] [[Applause]]").flags == (NON_SPEECH_FLAG,)
 
 
 @pytest.mark.parametrize("text", ["[laughs] Well, that is great! [applause]", "[a] b [c] [d]"])

@@ -82,8 +82,9 @@ def test_lines_of_one_content_are_segments_of_two_alternating_speakers(
     assert len(parser.closed_at) == len(before) + 3
 
 
-def test_tag_on_line_of_its_own_is_no_speech() -> None:
-    segments = parse(json.dumps([turn(0, 3, 0, "Hello.\n[Music]")]))
+@pytest.mark.parametrize("tag", ["[Music]", "[[Music]]", "[[music]"])
+def test_tag_on_line_of_its_own_is_no_speech(tag: str) -> None:
+    segments = parse(json.dumps([turn(0, 3, 0, f"Hello.\n{tag}")]))
     assert [(one.text, one.speaker, one.flags) for one in segments] == [
         ("Hello.", 0, ()),
         ("[Music]", None, (NON_SPEECH_FLAG,)),
