@@ -120,7 +120,8 @@ def serve_with(run: Callable[[dict[str, Any]], int]) -> Callable[..., int]:
     parameters = []
     for flag in describe():
         kind: Any = {"yes/no": bool, "path": Path}.get(flag.value, str)
-        option = typer.Option(None, flag.option, **flag.shown)
+        parser = _path if kind is Path else None
+        option = typer.Option(None, flag.option, parser=parser, **flag.shown)
         parameters.append(
             inspect.Parameter(
                 flag.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
@@ -215,6 +216,17 @@ def setting_option(name: str) -> Any:
     return option(None, shown.pop("help"), **shown)
 
 
+def _path(name: str | Path) -> Path:
+    """Return a path. An empty one, as of a variable that is not set, is not the working folder.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not str(name):
+        raise typer.BadParameter("The path is empty.")
+    return Path(name)
+
+
 def argument(default: Any, help: str, metavar: str) -> Any:
     """Return the default of a parameter, or of a dataclass field, that is an argument of a
     command."""
@@ -286,6 +298,8 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
         default = made.get(one.name, one.default)
         if isinstance(default, Field) and _SHOWN in default.metadata:
             kind, flags, shown = default.metadata[_SHOWN]
+            if one.annotation in (Path, Path | None, list[Path] | None):
+                shown = {"parser": _path, **shown}
             if one.annotation is bool and not flags:  # otherwise typer adds its negation
                 flags = (f"--{one.name.replace('_', '-')}",)
             one = one.replace(

@@ -244,6 +244,18 @@ def test_bad_file_does_not_stop_the_others(terminal):
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("transcribe", ""), ("transcribe", "--output", "", SUCCESS), ("serve", "--data-dir", "")],
+    ids=["argument", "option", "setting"],
+)
+def test_empty_path_is_refused_and_is_not_the_working_folder(words, terminal):
+    shutil.copy(SUCCESS, terminal.home)
+    run = terminal.run(*words)
+    check_one_line(run, 2, "path is empty")
+    assert run.stdout == ""
+
+
 def test_control_characters_of_a_file_name_are_not_printed(terminal):
     names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"
     for name in names[:2]:
