@@ -1,4 +1,5 @@
-"""Faults: whether recording, node, decoder or storage is to blame for an error. Pure.
+"""Faults: whether recording, node, decoder or storage is to blame for an error, and when a job in
+which engines and services die is a poison job. Pure.
 
 What each does to a job and its attempts: docs/operations.md, "Faults".
 """
@@ -8,6 +9,7 @@ from enum import StrEnum
 
 from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
+from sidecar.jobs.job_record import JobRecord
 
 _OF_NODE = (
     *(errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull),
@@ -19,6 +21,11 @@ _ERRNOS_OF_RECORDING = {
     *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
 }
 """There is no such recording, or something else has its name."""
+CRASH_WEIGHT = 5
+"""Weight of a crash of the engine's worker process while the service lives on."""
+SERVICE_DEATH_WEIGHT = 1
+POISON_WEIGHT = 10
+"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 MAX_FAULTY_JOBS = 1000
 """Jobs that are remembered because they met a fault."""
 
@@ -62,6 +69,18 @@ def fault_of(error: BaseException) -> Fault:
     if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
     return Fault.NODE if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE
+
+
+def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
+    """Return the error of a job after its crashes and deaths; None if it is tried again."""
+    crashes, deaths = record.crashes, record.interruptions
+    if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
+        return None
+    if not deaths:
+        return errors.EngineCrashed()
+    died = f"{deaths} services or their decoders ended while they worked on this"
+    also = f", and the engine's process died {crashes} times" if crashes else ""
+    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")
 
 
 class FaultHistory:

@@ -1,6 +1,7 @@
 """Running jobs: attempts, cancellation.
 
-A job whose engine dies is tried once more (`poison_error`), alone and on a fresh worker process.
+A job whose engine dies is tried once more (`faults.poison_error`), alone and on a fresh worker
+process.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import Fault, fault_of, poison_error
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -28,11 +29,6 @@ RESTARTED_NOTICE = transcript.Notice(
     "started_again",
     "The service or its engine stopped during the job, and this engine had to start again.",
 )
-CRASH_WEIGHT = 5
-"""Weight of a crash of the engine's worker process while the service lives on."""
-SERVICE_DEATH_WEIGHT = 1
-POISON_WEIGHT = 10
-"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 
 
 class Job:
@@ -379,15 +375,3 @@ def _transient_error(error: Exception) -> errors.SidecarError | None:
 
 def _was_restarted(job: Job) -> bool:
     return job.record.durable and job.record.crashes + job.record.interruptions > 0
-
-
-def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
-    """Return the error of a job after its crashes and deaths; None if it is tried again."""
-    crashes, deaths = record.crashes, record.interruptions
-    if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
-        return None
-    if not deaths:
-        return errors.EngineCrashed()
-    died = f"{deaths} services or their decoders ended while they worked on this"
-    also = f", and the engine's process died {crashes} times" if crashes else ""
-    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")

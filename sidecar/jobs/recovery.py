@@ -16,10 +16,10 @@ from sidecar.audio import audio_source
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import Fault, fault_of, poison_error
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord
-from sidecar.jobs.job_runner import Job, poison_error
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_timeout_s
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from job_event_histories import submitted
 
 from sidecar.jobs import job_record
-from sidecar.jobs.job_runner import POISON_WEIGHT, poison_error
+from sidecar.jobs.faults import POISON_WEIGHT, poison_error
 from sidecar.transcripts.transcript import ResumePoint
 
 RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)

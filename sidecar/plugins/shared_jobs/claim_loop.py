@@ -15,12 +15,11 @@ from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import MAX_FAULTY_JOBS, Fault, FaultHistory, fault_of
+from sidecar.jobs.faults import MAX_FAULTY_JOBS, Fault, FaultHistory, fault_of, poison_error
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobFailure, JobRecord
-from sidecar.jobs.job_runner import poison_error
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.jobs.wait_queue import is_long
 from sidecar.plugins.shared_jobs import postgres_database
