@@ -54,6 +54,8 @@ class SidecarError(Exception):
     default_retry_after: ClassVar[int | None] = None
     ends_requests_only: ClassVar[bool] = False
     """True if it ends jobs that a request waits for; kept jobs wait until it is over."""
+    counts_as_death: ClassVar[bool] = False
+    """True if it counts as the death of a service in a job: the recording may have caused it."""
 
     def __init_subclass__(cls, *, code: str | None = None, kind: ErrorKind | None = None) -> None:
         if code is not None:

@@ -76,6 +76,7 @@ class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
 class DecoderStopped(MachineBusy, code="decoder_stopped"):
     """ffmpeg that something else ended, such as the kernel for lack of memory."""
 
+    counts_as_death = True
     default_detail = "Something stopped ffmpeg while it decoded the file."
 
 

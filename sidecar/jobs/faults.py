@@ -39,8 +39,8 @@ class Fault(StrEnum):
     """This service for now: its disk, its descriptors, its upstreams. The job waits, and no attempt
     counts."""
     DECODER = "decoder"
-    """What stops an ffmpeg, such as the kernel for lack of memory. The job goes behind others, and
-    the attempt counts as the death of a service."""
+    """What stops an ffmpeg, such as the kernel for lack of memory, or an upstream. The job goes
+    behind others, and the attempt counts as the death of a service."""
     STORAGE = "storage"
     """The storage of recordings or the database for now. The job waits, and no attempt counts."""
 
@@ -56,7 +56,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault.RECORDING
     if isinstance(error, errors.SidecarError) and isinstance(error.__cause__, OSError):
         return fault_of(error.__cause__)
-    if isinstance(error, errors.DecoderStopped):
+    if isinstance(error, errors.SidecarError) and error.counts_as_death:
         return Fault.DECODER
     if isinstance(error, (*_OF_NODE, MemoryError)):
         return Fault.NODE
@@ -78,7 +78,7 @@ def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
         return None
     if not deaths:
         return errors.EngineCrashed()
-    died = f"{deaths} services or their decoders ended while they worked on this"
+    died = f"{deaths} services, decoders or upstreams ended while they worked on this"
     also = f", and the engine's process died {crashes} times" if crashes else ""
     return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")
 

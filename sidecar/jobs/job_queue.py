@@ -123,35 +123,37 @@ class Dispatcher:
             finally:
                 self.run = None
                 self.wait_queue.finish(job, self.number)
-            self._transient_error = run.transient_error
-            if self._transient_error is None:
+            self._transient_error = error = run.transient_error
+            if error is None:
                 logged_code = ""
                 continue
-            level = logging.DEBUG if self._transient_error.code == logged_code else logging.WARNING
-            log.log(level, "jobs wait until this is over: %s", self._transient_error)
-            logged_code = self._transient_error.code
-            rest_s = PASSED_OVER_PAUSES * self._options.fault_retry_s
-            if self._transient_error.ends_requests_only:
-                if isinstance(self._transient_error, errors.LoadInterrupted):
-                    # others may need less memory, and have twice the time that its load took
-                    rest_s = max(rest_s, 2 * (time.monotonic() - begun))
-                else:
-                    rest_s = 0.0
-                self._pass_over_kept(self._transient_error, job, rest_s)
-            elif fault_of(self._transient_error) is Fault.NODE:
+            level = logging.DEBUG if error.code == logged_code else logging.WARNING
+            log.log(level, "jobs wait until this is over: %s", error)
+            logged_code = error.code
+            if fault_of(error) is Fault.NODE and not error.ends_requests_only:
                 await self._pause(job)
-            else:  # the others' recordings may be readable, and their decoders may go on
-                # one that ran beside others may have met the fault of another's recording
-                self.wait_queue.pass_over(job, max(rest_s, 2 * job.kept_s))
+            else:
+                self._pass_over(job, error, time.monotonic() - begun)
 
-    def _pass_over_kept(self, error: errors.SidecarError, failed_job: Job, rest_s: float) -> None:
-        """Start no kept job that waits now for a moment, and ``failed_job`` for ``rest_s`` at
-        least; jobs of requests have a try each."""
-        moment_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
-        for job in self.wait_queue:
-            if job.record.kept:
-                least_s = rest_s if job is failed_job else 0.0
-                self.wait_queue.pass_over(job, max(moment_s, least_s))
+    def _pass_over(self, failed_job: Job, error: errors.SidecarError, took_s: float) -> None:
+        """Start other jobs before one whose attempt failed after ``took_s``. If others would meet
+        the error, too, start no kept job for a moment; jobs of requests have a try each."""
+        moment_s = 0.0
+        if error.ends_requests_only:
+            moment_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
+            for job in self.wait_queue:
+                if job.record.kept:
+                    self.wait_queue.pass_over(job, moment_s)
+        if isinstance(error, errors.LoadInterrupted):  # others may need less memory
+            kept_s = took_s
+        elif fault_of(error) is not Fault.NODE:
+            # the others' recordings may be readable, and their decoders may go on; one that ran
+            # beside others may have met the fault of another's recording
+            kept_s = failed_job.kept_s
+        else:
+            return
+        rest_s = max(PASSED_OVER_PAUSES * self._options.fault_retry_s, 2 * kept_s)
+        self.wait_queue.pass_over(failed_job, moment_s + rest_s)
 
     async def _pause(self, job: Job) -> None:
         """Start no job until what this one has to persist can be persisted."""

@@ -98,7 +98,8 @@ class WaitQueue:
         self._positions: dict[str, QueuePosition] = {}
         self._positions_until = 0.0
         self._halted = False
-        self._passed_over: set[str] = set()
+        self._passed_over = Counter[str]()
+        """Jobs, and how many of their rests are not over."""
         self._callbacks: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -172,13 +173,13 @@ class WaitQueue:
         self._changed()
 
     def pass_over(self, job: Job, for_s: float) -> None:
-        """Start a waiting job only after ``for_s`` seconds."""
+        """Start a waiting job only after ``for_s`` seconds, and after the rests that it has."""
         if job not in self:
             return
-        self._passed_over.add(job.id)
+        self._passed_over[job.id] += 1
 
         def back() -> None:
-            self._passed_over.discard(job.id)
+            self._passed_over -= Counter([job.id])  # without those that are over
             self._changed()
 
         asyncio.get_running_loop().call_later(for_s, back)
@@ -186,7 +187,7 @@ class WaitQueue:
     @property
     def passes_over(self) -> bool:
         """Return whether it passes over a job that waits."""
-        return not self._passed_over.isdisjoint(self._jobs)
+        return not self._jobs.keys().isdisjoint(self._passed_over)
 
     def clear(self) -> None:
         """Remove all waiting jobs."""

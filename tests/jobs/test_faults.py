@@ -28,7 +28,12 @@ from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, Re
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.wait_queue import WaitQueue
-from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamUnreachable
+from sidecar.plugins.upstream.errors import (
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamLost,
+    UpstreamUnreachable,
+)
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
 
 if sys.platform != "win32":
@@ -53,7 +58,7 @@ FAULTS: dict[Fault, tuple[Exception, ...]] = {
         raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
         *(RuntimeError("can't start new thread"), UpstreamUnreachable(), UpstreamBusy()),
     ),
-    Fault.DECODER: (errors.DecoderStopped(),),
+    Fault.DECODER: (errors.DecoderStopped(), UpstreamLost()),
     Fault.STORAGE: (
         *(TimeoutError(), errors.StorageUnreachable(), errors.JournalUnreachable()),
         *(OSError(errno.EIO, "input/output"), PermissionError(errno.EACCES, "not now")),
@@ -317,15 +322,16 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_job_whose_decoder_is_stopped_each_time_fails_after_ten_attempts_and_others_run(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [errors.DecoderStopped(), UpstreamLost(retry_after=0)])
+async def test_job_that_ends_its_decoder_or_upstream_fails_after_ten_attempts_and_others_run(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, error: errors.SidecarError
 ) -> None:
     slot, transcribe = OverheardSlot(), JobRun._transcribed
     bad, good = new_job(), new_job()
 
     async def stopped(run: JobRun) -> bool:
         if run.job is bad:
-            raise errors.DecoderStopped()
+            raise error
         return await transcribe(run)
 
     monkeypatch.setattr(JobRun, "_transcribed", stopped)
@@ -333,7 +339,7 @@ async def test_job_whose_decoder_is_stopped_each_time_fails_after_ten_attempts_a
         await started(queue, bad, good)
         assert (await good.result()).text
         assert bad.record.attempts < 10, "it goes behind others"
-        with pytest.raises(errors.EngineCrashed, match="10 services or their decoders"):
+        with pytest.raises(errors.EngineCrashed, match="10 services, decoders or upstreams"):
             await bad.result()
     assert bad.record.attempts == 10
 
@@ -502,9 +508,11 @@ async def test_kept_job_whose_load_died_rests_for_longer_than_those_behind_it(
         await started(queue, too_large, fits)
         await fits.result()
         assert (too_large.state, too_large.record.attempts) == (JobState.QUEUED, 0)
-        await until(lambda: len(rests[too_large]) > 1, "it is tried again")
+        await until(lambda: len(rests[too_large]) > 3, "it is tried again")
     assert set(rests[fits]) == {0.01}
-    assert min(rests[too_large]) >= 0.1, "others have their turns"
+    assert len([rest_s for rest_s in rests[too_large] if rest_s >= 0.1]) >= 2, (
+        "others have their turns"
+    )
 
 
 async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(

@@ -292,3 +292,16 @@ def test_recording_is_long_by_the_audio_of_all_its_channels(
     facts = replace(job.audio_info, total_s=0.6 * LONG_AUDIO_S, channels=channels)
     assert is_long(replace(job.record, audio_info=facts)) is (channels == 2)
     job.source.close()
+
+
+@virtual_time
+async def test_job_that_rests_for_long_is_not_started_after_a_shorter_rest(recording: Path) -> None:
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    job = job_of(recording, owner="a 10")
+    lineup.join(job)
+    for rest_s in (1.0, 3600.0, 1.0):
+        lineup.pass_over(job, rest_s)
+    await asyncio.sleep(3599.0)
+    assert lineup.due(0) is None
+    await asyncio.sleep(2.0)
+    assert lineup.due(0) is job

@@ -25,6 +25,14 @@ class UpstreamBusy(UpstreamError, code="upstream_busy"):
     default_retry_after = 10
 
 
+class UpstreamLost(UpstreamUnreachable, code="upstream_lost"):
+    """Upstream that failed on a recording and then stayed away or busy."""
+
+    counts_as_death = True
+    default_detail = "The upstream failed while it transcribed this recording, and is still away."
+    default_hint = "Check the log of that server: the recording may have ended it."
+
+
 class UpstreamTimeout(UpstreamError, code="upstream_timeout"):
     """Upstream that took longer than a recording of this length may take."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.concurrency import backoff_s
-from sidecar.plugins.upstream.errors import UpstreamUnreachable
+from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
 from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
 
 TRIAL_POLL_S = 0.05
@@ -85,7 +85,11 @@ class ChunkAttempts:
     @property
     def error(self) -> errors.SidecarError:
         """Return the error of a chunk that is given up."""
-        return self.last or UpstreamUnreachable()
+        error = self.last or UpstreamUnreachable()
+        if self.broken and error.ends_requests_only:  # the chunk may have ended the server
+            detail = f"{error.detail} It failed on this recording before."
+            return UpstreamLost(detail, retry_after=error.retry_after)
+        return error
 
 
 @dataclass(slots=True)

@@ -4,9 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.plugins.upstream.errors import UpstreamFailed
+from sidecar import errors
+from sidecar.jobs.faults import Fault, fault_of
+from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, UpstreamBalancer
-from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
+from sidecar.plugins.upstream.upstream_dialect import (
+    ChunkFailure,
+    FailureStep,
+    unreachable_failure,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +119,24 @@ def test_unread_request_and_busy_upstream_cost_no_attempt() -> None:
     for _ in range(50):
         assert attempts.after(0, failure(sent=False)) is FailureStep.AGAIN
         assert attempts.after(0, failure(FailureStep.LATER)) is FailureStep.LATER
+
+
+@pytest.mark.parametrize(
+    "then", [unreachable_failure(), ChunkFailure(FailureStep.LATER, UpstreamBusy(), 300.0)]
+)
+def test_upstream_that_failed_on_a_chunk_and_stayed_away_may_have_been_ended_by_it(
+    then: ChunkFailure,
+) -> None:
+    attempts = ChunkAttempts(0.0, 100.0)
+    attempts.after(0, then)
+    assert fault_of(attempts.error) is Fault.NODE
+    attempts.after(0, failure())
+    attempts.after(0, then)
+    as_a_job_has_it = errors.from_wire(attempts.error.to_wire())
+    assert as_a_job_has_it.ends_requests_only
+    assert fault_of(as_a_job_has_it) is Fault.DECODER
+    assert as_a_job_has_it.retry_after == then.error.retry_after
+    assert then.error.detail in as_a_job_has_it.detail
 
 
 def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:

@@ -850,6 +850,12 @@ class UpstreamGarbled(errors.Failed):
     known_code = "upstream_garbled"
 
 
+class UpstreamLost(errors.Busy):
+    """The upstream failed while it transcribed this recording, and is still away."""
+
+    known_code = "upstream_lost"
+
+
 class UpstreamRefused(errors.Failed):
     """The upstream rejected the request."""
 
@@ -1057,6 +1063,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_busy": UpstreamBusy,
     "upstream_failed": UpstreamFailed,
     "upstream_garbled": UpstreamGarbled,
+    "upstream_lost": UpstreamLost,
     "upstream_refused": UpstreamRefused,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
