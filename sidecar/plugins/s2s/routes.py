@@ -243,7 +243,8 @@ class S2SDialect:
             case events.UserTurnStopped():
                 yield from self._begun()
             case events.UserTurnFinal(backchannel=None):
-                self._user_text = output.text
+                # two finals precede an answer if the user speaks, and then types
+                self._user_text = f"{self._user_text} {output.text}".strip()
                 yield from self._begun()
             case events.UserTurnDropped():
                 yield from self._ready()

@@ -1,15 +1,19 @@
 """A spoken conversation over a real socket: who speaks is answered, and who interrupts is heard."""
 
 import asyncio
+import json
 from contextlib import suppress
 
 import pytest
+from conversation_simulator import Table
 from llm_server import completions
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import Server, StartServer
 from websockets.exceptions import ConnectionClosed
+
+from sidecar.plugins.s2s.routes import S2SDialect
 
 TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
 LONG = (
@@ -64,6 +68,19 @@ async def test_typed_text_is_answered_and_invalid_messages_are_skipped(talks: Se
             "You said: Hello there.",
         )
         assert page.kinds()[1:-1] == [*["error"] * 6, "status processing", "sound", "metrics"]
+
+
+def test_words_spoken_before_a_typed_text_are_in_the_transcript_of_its_answer() -> None:
+    table, dialect = Table(), S2SDialect()
+    table.utters("Tell me about")
+    table.types("Oslo.")
+    table.replies("It rains.")
+    table.cancels()
+    texts = [one for output in table.told(object) for one in dialect.of(output)]
+    messages = [json.loads(one) for one in texts]
+    assert [one["user"] for one in messages if one["type"] == "transcript"] == [
+        "Tell me about Oslo."
+    ]
 
 
 async def test_speech_over_a_reply_interrupts_it_and_its_transcript_is_cut_short(
