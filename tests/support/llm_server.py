@@ -15,8 +15,21 @@ HEAD = b"HTTP/1.1 %d Made-up\r\ncontent-type: %s\r\nconnection: close\r\n\r\n"
 WORDS = ("Good ", "morning, ", "Ada.")
 
 
+def chunk_of(choice: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps({"choices": [{"index": 0, **choice}]}).encode() + b"\n\n"
+
+
 def chunk(**delta: Any) -> bytes:
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n"
+    return chunk_of({"delta": delta})
+
+
+LONG_THOUGHT = 1000
+"""Tokens that the models of `CUT_OFF` need to reason."""
+
+
+def stop(reason: str) -> bytes:
+    """The end of an answer."""
+    return chunk_of({"delta": {}, "finish_reason": reason})
 
 
 USAGE = b'data: {"choices":[],"usage":{"total_tokens":7}}\n\n'
@@ -34,7 +47,7 @@ STREAMS: dict[str, list[bytes | float]] = {
         DONE,
     ],
     "breaks": SAID[:3],
-    "no end": [*SAID[:4], b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', USAGE],
+    "no end": [*SAID[:4], stop("stop"), USAGE],
     "reasons": [chunk(reasoning_content="They greet me."), *SAID],
     "thinks": [chunk(content=piece) for piece in ("<th", "ink>They ", "greet</thi", "nk>\n\n")]
     + SAID[1:],
@@ -45,6 +58,11 @@ STREAMS: dict[str, list[bytes | float]] = {
     "loose": [b'{"error": "model is loading"}\n'],
     "torn": [bytes([byte]) for byte in b"".join(SAID)],
 }
+CUT_OFF: dict[str, list[bytes | float]] = {
+    "ponders": [chunk(content="", reasoning="They "), stop("length"), DONE],
+    "ponders, marked": [chunk(content="<think>They "), stop("length"), DONE],
+}
+"""Models that reason for longer than a short answer takes."""
 
 
 def call(index: int | None, arguments: Any, id: str = "", name: str = "") -> bytes:
@@ -146,7 +164,8 @@ class Completions:
             return
         writer.write(HEAD % (200, b"text/event-stream"))
         gone = asyncio.create_task(reader.read())
-        for piece in (STREAMS | calls).get(model, SAID):
+        short = self.asked[-1].get("max_tokens", LONG_THOUGHT) < LONG_THOUGHT
+        for piece in (STREAMS | calls | (CUT_OFF if short else {})).get(model, SAID):
             if isinstance(piece, bytes):
                 writer.write(piece)
                 await asyncio.sleep(0)

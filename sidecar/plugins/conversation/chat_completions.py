@@ -245,6 +245,8 @@ class ChatStreamParser:
         """Whether the server has sent the end of the stream."""
         self.finished = False
         """Whether the model has finished: some servers send no end of the stream after that."""
+        self.cut_off = False
+        """Whether the limit of tokens ended the answer."""
         self._reasoning_filter = ReasoningFilter(reasons=reasons)
         self._call_ids: list[str] = []
         """Ids of the calls so far, '' where the server sent none."""
@@ -270,15 +272,15 @@ class ChatStreamParser:
     def end(self) -> list[LlmDelta]:
         """End the stream; return the rest."""
         self.done = True
-        rest = self._reasoning_filter.end()
+        rest = self._reasoning_filter.end(cut_off=self.cut_off)
         return [rest] if rest else []
 
     def _deltas(self, chunk: object) -> list[LlmDelta]:
         if error := stream_error(chunk):
             raise error
         match chunk:
-            case {"choices": [{"finish_reason": str()}, *_]}:
-                self.finished = True
+            case {"choices": [{"finish_reason": str(reason)}, *_]} if reason:
+                self.finished, self.cut_off = True, reason == "length"
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
@@ -341,12 +343,13 @@ class ReasoningFilter:
             self._reasoning, self._may_reason = mark == REASONING_START, False
         return "" if self._may_reason else self._take_text()
 
-    def end(self) -> str:
-        """Return the held-back text, which was neither reasoning nor a mark."""
+    def end(self, *, cut_off: bool = False) -> str:
+        """Return the held-back text, which was neither reasoning nor a mark. If the answer was
+        ``cut_off``, text that may be reasoning is."""
         if not self._reasoning:
             self._text += self._unread
         self._unread = ""
-        return self._take_text()
+        return "" if cut_off and self._may_reason else self._take_text()
 
     def _take_text(self) -> str:
         text, self._text = self._text, ""

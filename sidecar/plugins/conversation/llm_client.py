@@ -35,6 +35,8 @@ NEXT_TOKEN_S = limit("llm_next_token", 10.0)
 """Seconds that an LLM may take from one word to the next."""
 MAX_TOKENS = limit("llm_max_tokens", 200)
 """Maximum number of tokens of an answer: a minute of speech."""
+MAX_REASONING_TOKENS = 2000
+"""Tokens beside these for a model that reasons: servers count both together."""
 MODELS_TIMEOUT_S = 3.0
 """Seconds for a server to accept a connection, and to list its models."""
 WARM_UP_MESSAGES = (chat_completions.ChatMessage(chat_completions.ChatRole.USER, "Hello"),)
@@ -95,6 +97,8 @@ class LlmClient:
         self._model, self._limit = address.model or listed, chat_completions.LIMIT
         self._reasons = False
         """Whether the model's replies begin with reasoning that no mark begins."""
+        self._reasoning_tokens = 0
+        """Tokens that it may need to reason, beside those of a reply."""
         options = openai_http.client_options(MODELS_TIMEOUT_S, url=address.url, key=address.key)
         self._client = httpx.AsyncClient(**options, transport=transport)
 
@@ -142,15 +146,27 @@ class LlmClient:
         await self._determine_model()
         within_s = self._address.first_s
         since: float | None = asyncio.get_running_loop().time()
-        async with self._request(messages, self._address.max_tokens, tools) as events:
+        while since is not None:  # no part of the reply has come
+            reasoning = self._reasoning_tokens
             parser = chat_completions.ChatStreamParser(reasons=self._reasons)
-            while not parser.done:
-                async with self._within(within_s, since):
-                    deltas = await self._next(events, parser)
-                for delta in deltas:
-                    yield delta
-                    within_s, since = self._address.next_s, None
+            async with self._request(
+                messages, self._address.max_tokens + reasoning, tools
+            ) as events:
+                while not parser.done:
+                    async with self._within(within_s, since):
+                        deltas = await self._next(events, parser)
+                    for delta in deltas:
+                        yield delta
+                        within_s, since = self._address.next_s, None
             self._reasons = self._reasons or parser.lone_end
+            if since is None or not parser.cut_off:
+                return
+            self._reasoning_tokens = MAX_REASONING_TOKENS
+            if reasoning:
+                raise LlmFailed(
+                    "The language model reasoned until its limit of tokens, without an answer.",
+                    hint="Turn its reasoning off, or choose another model.",
+                )
 
     async def close(self) -> None:
         """Close the connections."""

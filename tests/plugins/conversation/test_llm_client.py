@@ -47,6 +47,7 @@ from sidecar.service.system_checks import CheckState
 Settings = settings_class()
 
 ANSWER = "".join(WORDS)
+CUT_THOUGHT = b'{"choices": [{"delta": {"content": "They greet"}, "finish_reason": "length"}]}'
 NOBODY = "http://127.0.0.1:1"
 ASKED = (
     ChatMessage(ChatRole.SYSTEM, "Be brief."),
@@ -116,6 +117,31 @@ def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> N
     aloud = chat_completions.ReasoningFilter(reasons=True)
     assert aloud.feed("Hello ") + aloud.feed("there.") == ""
     assert aloud.end() == "Hello there."
+
+
+@pytest.mark.parametrize("model", ["ponders", "ponders, marked"])
+async def test_model_that_reasons_beyond_its_limit_of_tokens_gets_more_from_then_on(
+    server: Completions, model: str
+) -> None:
+    async with client(server, model, max_tokens=7) as llm:
+        for _ in range(2):
+            assert "".join(await answered(llm)) == ANSWER
+    more = 7 + llm_client.MAX_REASONING_TOKENS
+    assert [one["max_tokens"] for one in server.asked] == [7, more, more]
+
+
+async def test_model_that_only_reasons_is_an_error_that_says_so(
+    server: Completions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_client, "MAX_REASONING_TOKENS", 1)
+    with pytest.raises(LlmFailed, match="reason"):
+        await by(server, "ponders", max_tokens=7)
+
+
+def test_cut_off_reasoning_of_a_model_that_reasons_unmarked_is_not_said() -> None:
+    parser = chat_completions.ChatStreamParser(reasons=True)
+    assert not [*parser.feed(CUT_THOUGHT), *parser.end()]
+    assert parser.cut_off
 
 
 async def test_request_has_messages_token_limit_and_key(server: Completions) -> None:
