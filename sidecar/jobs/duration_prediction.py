@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from sidecar import files
+from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import SettingsInvalid
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ MAX_FITS = 64
 MAX_FILE_BYTES = 64 << 10
 SAVE_INTERVAL_S = 60.0
 """Interval of writes, which may be lost with the process."""
+WRITE_TIMEOUT_S = 2.0
 MAX_DURATION_S = 1e6
 
 
@@ -204,6 +206,7 @@ class DurationFile:
     def __init__(self, folder: Path | None) -> None:
         self._path = folder / DURATION_FILE_NAME if folder is not None else None
         self._written_fits: DurationFits = {}
+        self._writer = ThreadLimiter("durations", 1)
 
     def read(self) -> dict[DurationKey, DurationFit]:
         """Return the durations that the last process wrote."""
@@ -221,7 +224,7 @@ class DurationFile:
         return fits
 
     def write(self, fits: DurationFits) -> None:
-        """Write the fits if they have changed; this blocks on the disk."""
+        """Write the fits if they have changed; this blocks on the disk, unlike `persist`."""
         if self._path is None or fits == self._written_fits:
             return
         self._written_fits = fits
@@ -233,11 +236,19 @@ class DurationFile:
         except (OSError, SettingsInvalid) as error:
             log.warning("the file of predicted job durations cannot be written: %s", error)
 
+    async def persist(self, fits: DurationFits) -> None:
+        """Write the fits; a disk that hangs delays the end of the service only so long."""
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._writer.run(self.write, fits)
+        except TimeoutError:
+            log.warning("the file of predicted job durations cannot be written: the disk hangs")
+
     async def run(self, predictor: DurationPredictor) -> None:
         """Write the fits at intervals, until cancelled."""
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
-            await asyncio.to_thread(self.write, predictor.fits)
+            await self.persist(predictor.fits)
 
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S, allow_inf_nan=False)]

@@ -3,7 +3,6 @@
 `gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
 """
 
-import asyncio
 import math
 from dataclasses import replace
 
@@ -169,4 +168,4 @@ class JobEngine:
 
     async def close(self) -> None:
         """Persist the durations."""
-        await asyncio.to_thread(self._duration_file.write, self.predictor.fits)
+        await self._duration_file.persist(self.predictor.fits)

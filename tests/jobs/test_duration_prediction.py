@@ -3,10 +3,13 @@
 import json
 import logging
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
+from sidecar import files
+from sidecar.jobs import duration_prediction
 from sidecar.jobs.duration_prediction import (
     DEFAULT_WORK_PER_AUDIO_S,
     DURATION_FILE_NAME,
@@ -170,3 +173,27 @@ def test_duration_file_is_bounded_and_failed_writes_are_logged_once(
     assert len(caplog.records) == 1
     DurationFile(None).write(many)
     assert DurationFile(None).read() == {}
+
+
+async def test_disk_that_hangs_keeps_neither_the_end_nor_the_process_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread that hangs is a daemon: asyncio's own would hold the process."""
+    begun, goes_on, threads = threading.Event(), threading.Event(), list[threading.Thread]()
+
+    def hang(*_: object) -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        goes_on.wait()
+
+    monkeypatch.setattr(files, "write", hang)
+    monkeypatch.setattr(duration_prediction, "WRITE_TIMEOUT_S", 0.01)
+    file = DurationFile(tmp_path)
+    try:
+        for number in range(2):
+            await file.persist({DurationKey(str(number)): DurationFit()})
+        assert "the disk hangs" in caplog.text
+        assert begun.wait(10)
+        assert [thread.daemon for thread in threads] == [True]
+    finally:
+        goes_on.set()
