@@ -80,6 +80,8 @@ class TranscriptManifest:
         self._folder, self._format = folder, fmt
         self._by_output: dict[str, ManifestEntry] = {}
         self._by_path: dict[str, ManifestEntry] = {}
+        self._inode = self._read = 0
+        """File of the manifest, and how many of its bytes are read."""
         self._load()
         self._replaced: dict[str, ManifestEntry | None] = {}
         """Files that existed when their names, here without case, were chosen for outputs."""
@@ -269,12 +271,26 @@ class TranscriptManifest:
         self._keep(entry)
 
     def _load(self) -> None:
-        """Read the manifest, to which other commands append too."""
-        entries = [*_read(self._folder / MANIFEST)]
+        """Read what was appended to the manifest, also by other commands, since it was last read;
+        all of it if it is another file."""
+        try:
+            with open(self._folder / MANIFEST, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read:
+                    self._forget(status.st_ino)
+                file.seek(self._read)
+                lines, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            self._forget()
+            return
+        self._read += len(lines + end)
+        for entry in _entries(lines):
+            self._keep(entry)
+
+    def _forget(self, inode: int = 0) -> None:
+        self._inode, self._read = inode, 0
         self._by_output.clear()
         self._by_path.clear()
-        for entry in entries:
-            self._keep(entry)
 
     def _keep(self, entry: ManifestEntry) -> None:
         before = self._by_output.get(entry.output)
@@ -297,13 +313,9 @@ def _is_same(identity: RecordingIdentity, other_identity: RecordingIdentity | No
     )
 
 
-def _read(file: Path) -> Iterator[ManifestEntry]:
+def _entries(lines: bytes) -> Iterator[ManifestEntry]:
     """Yield the entries of a manifest; a line that cannot be understood is left out."""
-    try:
-        lines = file.read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
+    for line in lines.splitlines():
         try:
             yield from_plain(ManifestEntry, json.loads(line))
         except (ValueError, TypeError, KeyError):

@@ -8,7 +8,13 @@ import pytest
 
 from sidecar.cli import output
 from sidecar.cli.output import is_written, name_key
-from sidecar.cli.transcript_manifest import MANIFEST, TranscriptManifest, identify
+from sidecar.cli.transcript_manifest import (
+    MANIFEST,
+    ManifestEntry,
+    TranscriptManifest,
+    identify,
+)
+from sidecar.serialization import from_plain
 
 MONDAY, TUESDAY = b"what was said on Monday", b"what was said on Tuesday"
 
@@ -162,6 +168,29 @@ def test_line_of_a_manifest_that_is_not_understood_is_left_out(
     transcripts.put("talk.wav", TUESDAY)
     assert transcripts.run() == ["talk.txt"]
     assert transcripts.run() == []
+
+
+def test_manifest_of_many_recordings_is_read_once_and_then_what_is_appended(
+    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+
+    def reads(kind: type[ManifestEntry], plain: object) -> ManifestEntry:
+        read.append(plain)
+        return from_plain(kind, plain)
+
+    monkeypatch.setattr("sidecar.cli.transcript_manifest.from_plain", reads)
+    for number in range(50):
+        transcripts.put(f"{number}.wav", str(number).encode())
+    assert len(transcripts.run()) == 50
+    assert len(read) <= 50
+    manifest = TranscriptManifest(transcripts.out, "text")
+    (transcripts.out / MANIFEST).unlink()  # and it is made anew by another command
+    other = transcripts.put("other.wav", b"other")
+    assert transcripts.run() == ["other.txt"]
+    read.clear()
+    assert manifest.write("other.txt", "again", identify(other)) == "other.txt"
+    assert len(read) == 51
 
 
 def test_standard_input_is_no_recording_that_was_there_before(
