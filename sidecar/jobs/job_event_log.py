@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Self
 
 from sidecar import clock, errors
@@ -56,6 +56,8 @@ class JobSubscription:
         self._over = over
         self._behind = False
         self._news = asyncio.Event()
+        self.end_settled: Callable[[], Awaitable[None]] | None = None
+        """Waits until the end of the job may be told."""
 
     def push(self, event: JobEvent, over: bool) -> None:
         """Add an event."""
@@ -91,7 +93,7 @@ class JobSubscription:
 
     async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
         """Yield all buffered events at once, and an empty batch each time that ``pause_s`` pass
-        without one.
+        without one. The last batch waits for `end_settled`.
 
         Raises:
             SubscriberTooSlow: as iteration does.
@@ -110,6 +112,8 @@ class JobSubscription:
             ]
             if more:
                 self._seq = more[-1].seq
+            if self._over and not self._waiting and self.end_settled is not None:
+                await self.end_settled()
             yield first, *more
 
     @property

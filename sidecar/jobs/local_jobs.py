@@ -49,8 +49,7 @@ class LocalJobStore:
 
     async def get(self, job_id: str) -> JobRecord:
         """As `JobStore.get`; an end is answered once it is persisted, if that works and is soon."""
-        if (end := self._ends.get(job_id)) is not None:
-            await asyncio.wait({end})
+        await self._end_settled(job_id)
         return self._event_log.get(job_id)
 
     async def by_key(self, owner: str, name: str) -> JobRecord | None:
@@ -70,8 +69,10 @@ class LocalJobStore:
         return [*islice(found, job_filter.limit)]
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
-        """As `JobStore.subscribe`."""
-        return self._event_log.subscribe(job_id, after)
+        """As `JobStore.subscribe`; an end is told as `get` answers it."""
+        subscription = self._event_log.subscribe(job_id, after)
+        subscription.end_settled = partial(self._end_settled, job_id)
+        return subscription
 
     async def cancel(self, job_id: str) -> JobRecord:
         """As `JobStore.cancel`."""
@@ -167,6 +168,10 @@ class LocalJobStore:
             self._ends[record.id] = asyncio.get_running_loop().create_task(
                 self._end_persisted(record)
             )
+
+    async def _end_settled(self, job_id: str) -> None:
+        if (end := self._ends.get(job_id)) is not None:
+            await asyncio.wait({end})
 
     async def _end_persisted(self, record: JobRecord) -> None:
         with suppress(SidecarError, TimeoutError):  # the writer tries on
