@@ -13,8 +13,8 @@ from service_process import PATIENCE_S
 
 @dataclass(kw_only=True)
 class FileHost:
-    """Answers GET, POST and DELETE while it is open, and HEAD where it ``heads``. Who derives from
-    it says what.
+    """Answers GET, PUT, POST and DELETE while it is open, and HEAD where it ``heads``. Who derives
+    from it says what.
 
     ``sent`` counts bytes by file, ``begins`` has the place in the file that each answer began at.
     A fault names a file: ``cut`` closes the connection once after so many bytes, ``stall`` waits
@@ -97,7 +97,7 @@ class FileHost:
             def log_message(self, *words: object) -> None:
                 """Nobody wants to know."""
 
-            do_POST = do_DELETE = do_GET  # noqa: N815
+            do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
         if self.heads:
             Handler.do_HEAD = Handler.do_GET  # type: ignore[attr-defined]

@@ -51,6 +51,12 @@ READ_CHUNK_BYTES = 4 << 20
 _OBJECT_NAME = re.compile(r"([\w-]+)\.sealed")
 _QUOTA_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull"}
 _UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed"}
+_SENT_BY_SERVER = {
+    **dict.fromkeys(("head_object", "get_object", "put_object", "upload_part"), "ETag"),
+    "create_multipart_upload": "UploadId",
+    "complete_multipart_upload": "ETag",
+}
+"""Calls, and what each answer to them has."""
 
 
 class S3Unavailable(Exception):
@@ -128,6 +134,7 @@ class S3Client:
                 raise _response_error(call, error.response) from None
             except (BotoCoreError, OSError) as error:
                 raise S3Unavailable(type(error).__name__) from None
+            _check_origin(call, answer)
             if "Body" not in answer:
                 break
             try:
@@ -140,6 +147,15 @@ class S3Client:
                     raise S3Unavailable(type(error).__name__) from None
             time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
         return answer
+
+
+def _check_origin(call: str, answer: Mapping[str, Any]) -> None:
+    """Raise `S3Unavailable` if an answer is a page of a proxy, whatever its status. Every S3 server
+    sends the ETag of an object; it is compared with nothing, as few of them are of a known kind."""
+    kind = str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", ""))
+    field = _SENT_BY_SERVER.get(call)
+    if kind.startswith("text/html") or (field is not None and field not in answer):
+        raise S3Unavailable("an answer that is not of an S3 server")
 
 
 def _response_error(call: str, response: Mapping[str, Any]) -> Exception:

@@ -187,6 +187,48 @@ def test_404_of_a_proxy_is_storage_unreachable_and_not_a_missing_recording(
             check_storage(storage, 0.0)
 
 
+class PageForAll(ProxyWithoutServer):
+    """A proxy that answers each request with a page, as one does that asks for a login; HEAD with
+    ``head_status``."""
+
+    head_status = 404
+    kind = "text/html; charset=utf-8"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """All is well."""
+        body, status = b"<html><body>Sign in</body></html>", 200
+        self.read_body(request)
+        if request.command == "HEAD":
+            body, status = b"", self.head_status
+        self.reply(request, status, body, {"Content-Type": self.kind})
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
+def test_200_of_a_proxy_stores_finds_and_deletes_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    with PageForAll() as proxy:
+        proxy.kind = kind
+        storage = S3Storage(S3Client(proxy.url), BUCKET, "asr/")
+        storage.delete = storage.delete_now  # type: ignore[method-assign]
+        calls: list[Callable[[], object]] = [
+            lambda: storage.put("small", [b"a recording"]),
+            lambda: storage.put("large", [bytes(2 * PART_BYTES)]),
+            lambda: storage.range("small", 0, 9),
+        ]
+        if "html" in kind:
+            calls += [lambda: storage.delete_now("small"), storage.ages]
+        for call in calls:
+            with pytest.raises(errors.StorageUnreachable):
+                call()
+        proxy.head_status = 200
+        for call in (lambda: storage.put("small", [b"a"]), lambda: storage.open("small")):
+            with pytest.raises(errors.StorageUnreachable):
+                call()
+
+
 def test_object_that_only_a_proxy_called_missing_is_opened(
     opened: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
