@@ -22,7 +22,7 @@ from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.plugins.conversation import conversation_events
 from sidecar.plugins.conversation.chat_completions import REPEAT_LLM_NAME, Llm, RepeatLlm
-from sidecar.plugins.conversation.errors import LlmError, TalkFull
+from sidecar.plugins.conversation.errors import LlmError, LlmGarbled, LlmRefused, TalkFull
 from sidecar.plugins.conversation.llm_client import choose_llm, create_llm
 from sidecar.plugins.conversation.settings import ConversationSettings
 from sidecar.workers.engine_fleet import TtsClient
@@ -137,19 +137,34 @@ class ConversationRegistry:
                 hint=f"There are: {abbreviate_names(voices)}.",
             )
 
+    async def has_model(self, name: str) -> bool:
+        """Return whether there is an LLM of that name.
+
+        Raises:
+            LlmError: its server does not answer now, and may know it.
+        """
+        if name in self._other_llms:
+            return True
+        llm = await self._default_llm()
+        try:
+            return name in await llm.models()
+        except (LlmGarbled, LlmRefused):  # a server that does not list its models
+            return False
+
     async def find_llm(self, model: str = "") -> Llm:
         """Return the LLM of that name, '' for the default.
 
         Raises:
             errors.ModelNotFound: no model has that name.
+            LlmError: as `has_model`.
         """
         default = await self._default_llm()
         if not model:
             return default
         if model not in self._other_llms:
-            if model not in await self.models():
+            if not await self.has_model(model):
                 raise errors.ModelNotFound(hint="GET /v1/talk lists the models.")
-            default = await self._default_llm()  # the search in `models` may have found another
+            default = await self._default_llm()  # the search in `has_model` may have found another
             self._other_llms.setdefault(model, default.other(model))
         return self._other_llms[model]
 

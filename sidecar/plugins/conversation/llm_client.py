@@ -123,9 +123,10 @@ class LlmClient:
         Raises:
             LlmError: the server lists nothing.
         """
-        body = await self._list_models()
-        names = (self._model, *openai_http.model_names(body))
-        return tuple(dict.fromkeys(filter(None, names)))
+        listed = openai_http.model_names(await self._list_models())
+        if listed and not self._address.model and self._model not in listed:
+            self._model = listed[0]
+        return tuple(dict.fromkeys(filter(None, (self._model, *listed))))
 
     def other(self, model: str) -> LlmClient:
         """Return a client of another model, with its own connections."""

@@ -306,7 +306,11 @@ class RealtimeDialogueConnection(RealtimeConnection):
 
 
 async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
-    """Return whether a connection is a conversation, by its URL."""
+    """Return whether a connection is a conversation, by its URL.
+
+    Raises:
+        LlmError: only the LLM's server could tell, and it does not answer now.
+    """
     model = query.get("model", "")
     if query.get("intent") == "transcription":
         return False
@@ -315,7 +319,7 @@ async def wants_dialogue(service: Service, query: Mapping[str, str]) -> bool:
     transcribes = (service.live.engine.name, *ALIASES, *LIVE_ALIASES)
     if not model or model in transcribes:
         return False
-    return model in await ConversationRegistry.of(service).models()
+    return await ConversationRegistry.of(service).has_model(model)
 
 
 async def start_dialogue(

@@ -207,13 +207,13 @@ async def test_llm_server_started_after_the_first_search_is_found(
 async def test_requested_model_of_a_newly_started_llm_server_is_chosen_over_the_repeat_model(
     server: Completions, talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models = talks.models
+    has_model = talks.has_model
 
-    async def started() -> tuple[str, ...]:
+    async def started(name: str) -> bool:
         talks.create_llm = here(Somebody=server.url)
-        return await models()
+        return await has_model(name)
 
-    monkeypatch.setattr(talks, "models", started)
+    monkeypatch.setattr(talks, "has_model", started)
     for _ in range(2):
         assert (await talks.find_llm("other")).name == f"other at 127.0.0.1:{server.port}"
 

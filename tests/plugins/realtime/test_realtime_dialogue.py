@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from llm_server import completions
+from llm_server import OBEYS, Obedient, completions
 from module_services import service_of_module
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
@@ -296,6 +296,32 @@ async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
         await caller.until(TRANSCRIBED)
         assert (await caller.until("response.created"))["response"]["id"] != done["id"]
         await speaking
+
+
+async def test_model_of_an_llm_server_that_is_away_may_be_asked_for_again(
+    start_server: StartServer,
+) -> None:
+    mind = Obedient()
+    server = start_server(llm=mind.url)
+    mind.go()
+    with pytest.raises(InvalidStatus) as refused:
+        async with calling(server, OBEYS):
+            pass
+    answer = refused.value.response
+    assert (answer.status_code, json.loads(answer.body)["error"]["code"]) == (
+        503,
+        "llm_unreachable",
+    )
+    async with calling(server) as caller:
+        while (await caller.next())["type"] != "error":
+            pass  # the default model is there as well
+        assert await caller.refused("session.update", session={"model": OBEYS}) == (
+            "llm_unreachable",
+            None,
+        )
+        mind.come()
+        assert (await caller.update(model=OBEYS))["model"] == OBEYS
+    mind.end()
 
 
 async def test_second_response_is_refused_and_response_cancel_ends_the_active_one(
