@@ -1,8 +1,8 @@
 """Wall clock and calendar dates: the only module that reads the time of day.
 
-No decision depends on it, because it can jump, except the ages of results at a start
-(`jobs.retention`): waits use the monotonic clock. Code that needs the wall clock gets it as an
-argument. Clients compare these dates with their own clocks.
+No decision depends on it, because it can jump, except the ages of results: of a service's own at
+its start (`jobs.retention`), and of shared ones. Waits use the monotonic clock. Code that needs the
+wall clock gets it as an argument. Clients compare these dates with their own clocks.
 """
 
 import datetime

@@ -36,7 +36,8 @@ READ_NOTE_INTERVAL_S = 60.0
 """Interval in which reads of a job are persisted. When the service ends, the last one is, too."""
 CLOCK_SET_WITHIN_S = 600.0
 """Time from the machine's boot in which its clock is set over the network: without a battery, it
-may be ahead at first. Until then no result of before the service's start is deleted for its age."""
+may be ahead at first. Until then no result of before the service's start is deleted for its age,
+and no shared one."""
 MAX_RESULTS_PER_OWNER = 1000
 """Fetchable results of one owner; with more, the oldest are deleted early."""
 

@@ -64,7 +64,9 @@ class SharedJobBackend(JobBackend):
             settings.job_retention_mb << 20,
             settings.keep_recordings_mb << 20,
         )
-        self._retention = SharedRetention(self._database, storage, parts.storage_threads, limits)
+        self._retention = SharedRetention(
+            self._database, storage, parts.storage_threads, limits, now
+        )
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)
         self._membership = Membership(

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.concurrency import ThreadLimiter, cancel_after
+from sidecar.jobs.retention import CLOCK_SET_WITHIN_S
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage
 
@@ -29,9 +30,14 @@ RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 """A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
 20th part of the retention: a client that polls costs no write each time."""
 
-_EXPIRES_IN = """
-    SELECT id, extract(epoch FROM touched - clock_timestamp())::float8 + %s
-    FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""
+_NOW = "least(clock_timestamp(), to_timestamp(%s))"
+"""The time, of which one of two clocks may be ahead, the database's and the service's."""
+_EXPIRES_IN = f"""
+    SELECT id, extract(epoch FROM touched - {_NOW})::float8 + %s
+    FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""  # noqa: S608
+_PURGE = f"""
+    SELECT vibevoice.purge_1(%s, %s + extract(epoch FROM clock_timestamp() - {_NOW})::float8,
+        %s, %s, %s, %s)"""  # noqa: S608
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -69,10 +75,11 @@ class SharedRetention:
         storage: RecordingStorage,
         threads: ThreadLimiter,
         limits: RetentionLimits,
+        now: clock.Clock = clock.wall_time,
     ) -> None:
         """``threads``: threads that may wait for the storage."""
         self._database, self._storage, self._threads = database, storage, threads
-        self._limits = limits
+        self._limits, self._now = limits, now
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
@@ -114,7 +121,8 @@ class SharedRetention:
         """
         if self._limits.retention_s == math.inf:
             return {}
-        rows = await self._database.fetch(_EXPIRES_IN, (self._limits.retention_s, [*job_ids]))
+        values = self._now(), self._limits.retention_s, [*job_ids]
+        rows = await self._database.fetch(_EXPIRES_IN, values)
         return {job_id: max(0.0, in_s) for job_id, in_s in rows}
 
     def delete_recordings_soon(self) -> None:
@@ -205,9 +213,11 @@ class SharedRetention:
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits
-        age_s = None if limits.retention_s == math.inf else limits.retention_s
-        most = age_s, limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
-        while (await self._database.call("purge_1", owner, *most))[0][0] >= self.max_jobs:
+        unknown = limits.retention_s == math.inf or time.monotonic() < CLOCK_SET_WITHIN_S
+        age_s = None if unknown else limits.retention_s
+        most = limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
+        values = owner, age_s, self._now(), *most
+        while (await self._database.fetch(_PURGE, values))[0][0] >= self.max_jobs:
             pass  # there may be more than one call deletes
 
     async def _deleted(self, name: str) -> bool:

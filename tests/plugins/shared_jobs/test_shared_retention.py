@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -13,7 +14,13 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
+from sidecar.plugins.shared_jobs import shared_retention
 from sidecar.transcripts.transcript_edits import RewriteSegment
+
+
+@pytest.fixture(autouse=True)
+def booted_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_retention, "CLOCK_SET_WITHIN_S", 0.0)
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
@@ -86,6 +93,25 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(
         await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
         third = await done(one, "me")
         assert await ids(one, "me") == [waiting.id, third.id], "the caps are what they were"
+
+
+async def test_clock_that_is_ahead_deletes_no_result_for_its_age(
+    one: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database's while the service's is right, or both of a machine that has just booted."""
+    jobs = [await done(one, "me") for _ in range(2)]
+    await expire(one, *jobs)
+    monkeypatch.setattr(one.retention, "_now", lambda: time.time() - 3600.0)
+    await one.retention.sweep()
+    assert await ids(one, "me") == [job.id for job in jobs]
+    assert min((await one.jobs.expires_in_s(jobs)).values()) > 3000.0
+    monkeypatch.setattr(one.retention, "_now", time.time)
+    with monkeypatch.context() as booted:
+        booted.setattr(shared_retention, "CLOCK_SET_WITHIN_S", math.inf)
+        await one.retention.sweep()
+    assert await ids(one, "me") == [job.id for job in jobs]
+    await one.retention.sweep()
+    assert await ids(one, "me") == []
 
 
 async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_path: Path) -> None:
@@ -217,21 +243,23 @@ async def test_other_service_does_not_sweep_during_a_long_sweep(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.retention.turn_renewal_s = 0.0
-    joined, call = list[bool](), one.database.call
+    joined, call, purge = list[bool](), one.database.call, one.retention._purge
 
     async def sweeps() -> None:
         joined.append(True)
 
-    async def long(function: str, *values: object) -> object:
+    async def long_purge(owner: str) -> None:
+        await purge(owner)
+        await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+
+    async def beside(function: str, *values: object) -> object:
         if function == "tidy_1":
             await other.retention.sweep_in_turn()
-        rows = await call(function, *values)
-        if function == "purge_1":
-            await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
-        return rows
+        return await call(function, *values)
 
     await one.submit("me")
-    monkeypatch.setattr(one.database, "call", long)
+    monkeypatch.setattr(one.database, "call", beside)
+    monkeypatch.setattr(one.retention, "_purge", long_purge)
     monkeypatch.setattr(other.retention, "sweep", sweeps)
     await one.retention.sweep_in_turn()
     assert joined == []
