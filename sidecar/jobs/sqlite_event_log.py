@@ -23,9 +23,20 @@ from sidecar.jobs.job_event_log import JobEventLog, JobEventLogEntry
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.serialization import to_plain
-from sidecar.storage.encrypted_sqlite import JobWrite, SqliteWriter, Statement
+from sidecar.storage.encrypted_sqlite import (
+    JobWrite,
+    SqliteWriter,
+    Statement,
+    later_version_error,
+)
 from sidecar.storage.encryption import DecryptionFailed
-from sidecar.storage.job_journal import UPLOADS_FOLDER, JobJournal, JournalDamaged, open_journal
+from sidecar.storage.job_journal import (
+    JOURNAL_LABELS,
+    UPLOADS_FOLDER,
+    JobJournal,
+    JournalDamaged,
+    open_journal,
+)
 from sidecar.storage.recording_storage import FolderStorage
 from sidecar.transcripts import transcript
 from sidecar.transcripts.edit_serialization import edit_step_from_json, stored_edit_step
@@ -249,7 +260,12 @@ class SqliteJobEventLog(JobEventLog):
         return self.cipher.encrypt(serialize_change(event.change), f"{record.id}/{event.seq}")
 
     def _read(self, journal: JobJournal) -> None:
-        """Read all stored jobs."""
+        """Read all stored jobs.
+
+        Raises:
+            JournalDamaged: they were changed, or are damaged.
+            errors.SettingsInvalid: a later version wrote them.
+        """
         self._entries.clear()
         self._keys.clear()
         self._last_reads.clear()
@@ -271,7 +287,10 @@ class SqliteJobEventLog(JobEventLog):
                 entry = self._entries[job_id]
                 event = JobEvent(seq, at, parse_change(decrypted(text, f"{job_id}/{seq}")))
                 entry.take(job_record.apply_event(entry.record, event), event)
-        except (DecryptionFailed, UnreadableRecord, KeyError) as error:
+        except UnreadableRecord as error:  # what can be decrypted is not damaged
+            log.error("the kept jobs cannot be read: %s", error)
+            raise later_version_error(JOURNAL_LABELS) from None
+        except (DecryptionFailed, KeyError) as error:
             raise JournalDamaged(f"{type(error).__name__}: {error}") from None
         for entry in self._entries.values():
             entry.from_seq = entry.record.seq + SEQ_STRIDE

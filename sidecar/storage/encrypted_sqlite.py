@@ -91,10 +91,15 @@ def check_schema_version(
         errors.SettingsInvalid: it is later than this program.
     """
     if version > len(migrations):
-        raise errors.SettingsInvalid(
-            f"The {labels.what} were written by a later version of vibevoice-asr.",
-            hint=f"Use that version, or set {labels.setting} to another {labels.place}.",
-        )
+        raise later_version_error(labels)
+
+
+def later_version_error(labels: DatabaseLabels) -> errors.SettingsInvalid:
+    """Return the error of data that a later version wrote."""
+    return errors.SettingsInvalid(
+        f"The {labels.what} were written by a later version of vibevoice-asr.",
+        hint=f"Use that version, or set {labels.setting} to another {labels.place}.",
+    )
 
 
 def open_cipher(connection: sqlite3.Connection, secret: str, labels: DatabaseLabels) -> Cipher:

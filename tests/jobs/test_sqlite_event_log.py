@@ -24,6 +24,7 @@ from uploads import upload
 from sidecar import clock, errors
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.config.settings import Settings
+from sidecar.jobs import sqlite_event_log
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -672,3 +673,22 @@ def _kept_in(folder: Path) -> set[str]:
 
 def _bytes_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("writes", ["serialize_record", "serialize_change"])
+def test_journal_of_the_same_schema_with_what_a_later_release_wrote_is_refused_and_kept(
+    writes: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serialize = getattr(sqlite_event_log, writes)
+    with closing(SqliteJobEventLog(folder, KEY)) as store, monkeypatch.context() as later:
+        added(store)
+        later.setattr(
+            sqlite_event_log, writes, lambda what: serialize(what).replace(b'{"', b'{"new_', 1)
+        )
+        added(store, StartedChange())
+        store.close()
+    with pytest.raises(errors.SettingsInvalid, match="later version"):
+        SqliteJobEventLog(folder, KEY)
+    assert not broken_files(folder)
+    with closing(sqlite3.connect(folder / JOURNAL_FILE)) as database:
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (2,)
