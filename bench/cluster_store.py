@@ -29,7 +29,7 @@ from typing import Any
 from bench import serving
 from bench.deployment import Deployment, deployment
 from bench.queue_clients import FORM, Connection, Recording
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import (

@@ -33,7 +33,7 @@ from unittest import mock
 from bench import serving
 from bench.queue_clients import LONGEST_S, OWNERS, Seen, Sendable, crowd, evenness, high, recordings
 from bench.serving import KEY, ours, table, verdict
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.engines import scripted_engine

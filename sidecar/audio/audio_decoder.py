@@ -8,71 +8,26 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg, file_layout
-from sidecar.audio.audio_format import read_file_at
+from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
+from sidecar.audio.audio_info import FFMPEG_DECODER, PCM_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.channels import ChannelMix, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.signal_conditioning import DcOffsetRemover
-from sidecar.audio.wav_decoder import WavDecoder, is_plausible, readable_parts
-from sidecar.serialization import WireValues, to_plain
+from sidecar.audio.wav_decoder import WavDecoder, readable_parts
 
-PCM_DECODER, FFMPEG_DECODER = "pcm", "ffmpeg"
-PLAIN_PARTS = 64
-"""Joined WAV files of a plain one: the event loop reads their headers, in at most some 10 ms."""
 LINK_SCAN_BUDGET_S = 0.5
 """Time limit for finding the links of a file in a probe: its disk may be slow."""
 LINK_SEARCH_LIMIT_S = 60.0
 """The same before decoding: the service ends a worker that seems to wait longer for a disk."""
 DURATION_SCAN_BUDGET_S = 2.0
 """Time limit for counting the samples of a file with a header above the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class AudioInfo(WireValues):
-    """Result of `probe_audio`. ``total_s`` is the header's claim, None if it makes none.
-    ``channels``: those of a probe are the recording's, and those of a job the ones that are
-    transcribed one by one; 1: it is mixed. ``tracks``: those of a container, only of a probe."""
-
-    container: str
-    decoder: str
-    total_s: float | None
-    channels: int = 1
-    tracks: tuple[AudioTrack, ...] = ()
-
-    @property
-    def work_s(self) -> float | None:
-        """Return the seconds of audio that an engine has to transcribe, in all channels."""
-        return self.total_s and self.total_s * self.channels
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return plain values, without the channels if there is one, and without tracks if there
-        are none: a node of the release before does not know them."""
-        values: dict[str, Any] = to_plain(self)
-        if self.channels == 1:
-            del values["channels"]
-        if not self.tracks:
-            del values["tracks"]
-        return values
-
-
-def probe_plain_wav(fd: int, max_s: float) -> AudioInfo | None:
-    """Return the facts of a recording that needs no decoder: plain WAV within the limits."""
-    parts = file_layout.read_wav_parts(fd, PLAIN_PARTS)
-    if not parts or read_file_at(fd, 0, 4) != b"RIFF":
-        return None
-    if not all(part.is_plain and is_plausible(part.rate, part.channels) for part in parts):
-        return None
-    seconds = sum(part.seconds for part in parts)
-    if not 0 < seconds <= max_s:
-        return None
-    channels = max(part.channels for part in parts)
-    return AudioInfo(audio_format.WAV.name, PCM_DECODER, seconds, channels)
 
 
 def preload_decoders() -> None:
@@ -186,8 +141,6 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         return self._mix is not None and self._mix.different_speakers
 
     def __iter__(self) -> Iterator[Block]:
-        import numpy as np
-
         for block in filter(len, self.decoder):  # a resampler may have nothing to give yet
             self._samples += len(block)
             if self._samples > self._max_samples:
@@ -237,8 +190,6 @@ def open_audio(
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
     """Yield the audio in blocks of ``samples``; the last may be shorter."""
-    import numpy as np
-
     rest: Block = np.zeros(0, np.float32)
     for block in blocks:
         rest = np.concatenate([rest, block])
@@ -251,8 +202,6 @@ def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:
 
 def decode_audio_file(path: str | os.PathLike[str], rate: int, max_s: float = 5 * 3600) -> Block:
     """Return a whole file, shape (samples,): for tools and tests, not for the service."""
-    import numpy as np
-
     with open(path, "rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), max_s)
         with open_audio(file.fileno(), facts, rate=rate, max_s=max_s) as audio:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from array import array
 from itertools import combinations, permutations
-from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.audio.signal_conditioning import ChannelMixer
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Frames = npt.NDArray[np.float32]
+from sidecar.audio.signal_conditioning import ChannelMixer, Frames
 
 _DEAD_ENERGY = 1e-6
 """Energy of a channel without a signal, as a share of the loudest (`ChannelMixer` has the same)."""
@@ -66,8 +62,6 @@ class ChannelSurvey:
     def _apart(self, one: int, other: int) -> float:
         """Return the energy of the loudest frame in which two channels differ in more than level,
         sign and a delay of about a sample, as loud as the louder one of them."""
-        import numpy as np
-
         products = np.concatenate([part.products(one, other) for part in self.parts])
         total = products.sum(axis=0)
         least = _MIN_FITTED * np.trace(total[:-1, :-1]) * np.eye(len(total) - 1)
@@ -91,8 +85,6 @@ class SurveyedPart:
     """Part of a recording whose channels are measured frame by frame."""
 
     def __init__(self, rate: int, channels: int, count: int) -> None:
-        import numpy as np
-
         self.frame = frame_samples(rate)
         """Samples of a frame."""
         self._fit = FittedChannels(rate, channels, count)
@@ -105,8 +97,6 @@ class SurveyedPart:
     @property
     def energies(self) -> Frames:
         """Return the energies, shape (frames, channels)."""
-        import numpy as np
-
         return np.frombuffer(self._energies, np.float32).reshape(-1, self._count)
 
     @property
@@ -117,8 +107,6 @@ class SurveyedPart:
 
     def mix(self, frames: Frames) -> Block:
         """Measure the channels; return the first one."""
-        import numpy as np
-
         frames = self._fit.fit(frames)
         waiting = np.concatenate([self._rest, bounded(frames)])
         whole = len(waiting) // self.frame
@@ -138,14 +126,10 @@ class SurveyedPart:
     def products(self, one: int, other: int) -> npt.NDArray[np.float64]:
         """Return, for each frame, the mean products of a channel one sample before, at the same
         time and one after, and of a later channel, shape (frames, 4, 4)."""
-        import numpy as np
-
         found = np.frombuffer(self._products[one, other], np.float32).reshape(-1, 4, 4)
         return found.astype(np.float64)
 
     def _measure(self, frame: Frames) -> None:
-        import numpy as np
-
         energies = frame.var(axis=0).tolist()
         self._energies.extend(energies)
         spectra = None
@@ -173,8 +157,6 @@ class _Predictability:
 
     def add(self, own: npt.NDArray[np.complex128], other: npt.NDArray[np.complex128]) -> None:
         """Add the spectra of a frame."""
-        import numpy as np
-
         if self._cross is None:
             self._cross = np.zeros(len(own), np.complex128)
             self._own, self._other = np.zeros((2, len(own)))
@@ -188,8 +170,6 @@ class _Predictability:
     @property
     def result(self) -> tuple[float, float, int]:
         """Return the energy that is predicted, that of the channel, and the number of frames."""
-        import numpy as np
-
         if self._cross is None:
             return 0.0, 0.0, 0
         shared = np.abs(self._cross) ** 2 / np.maximum(self._other, 1e-30)
@@ -206,8 +186,6 @@ class FittedChannels:
 
     def fit(self, frames: Frames) -> Frames:
         """Return the frames, shape (samples, count)."""
-        import numpy as np
-
         last = self._count - 1
         if self._rest is not None:
             rest = self._rest.mix(frames[:, last:])
@@ -223,7 +201,5 @@ def frame_samples(rate: int) -> int:
 
 def bounded(frames: Frames) -> Frames:
     """Return finite samples in [-1, 1]."""
-    import numpy as np
-
     bounded: Frames = np.clip(np.nan_to_num(frames), -1.0, 1.0)
     return bounded

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.channel_survey import (
@@ -18,15 +21,10 @@ from sidecar.audio.channel_survey import (
     bounded,
     frame_samples,
 )
-from sidecar.audio.signal_conditioning import ChannelMixer
+from sidecar.audio.signal_conditioning import ChannelMixer, Frames
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Frames = npt.NDArray[np.float32]
-    Mask = npt.NDArray[np.bool_]
-    Energies = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Energies = npt.NDArray[np.float32]
 
 _PIECE_S = 0.25
 _DOMINANCE = 10.0
@@ -92,8 +90,6 @@ class _MeasuredPair:
 
     def mix(self, frames: Frames) -> Block:
         """Mix, and add the energies of the pieces."""
-        import numpy as np
-
         if len(frames):
             for piece in np.array_split(bounded(frames), max(1, len(frames) // self._piece)):
                 self._energies.extend(piece.var(axis=0).tolist())
@@ -111,8 +107,6 @@ class SelectedChannel:
 
     def __call__(self, rate: int, channels: int) -> Mixer:
         """Return the mixer of the next part."""
-        import numpy as np
-
         at, self._parts = self._parts, self._parts + 1
         known = at < len(self._open)  # the file may have grown
         opened = self._open[at] if known else np.ones(0, np.bool_)
@@ -124,8 +118,6 @@ class SelectedChannel:
 def _open_frames(survey: ChannelSurvey, number: int) -> list[Mask]:
     """Return, for the frames of each part, whether a channel has more than the bleed of the
     others."""
-    import numpy as np
-
     found = [np.ones(len(part.energies), np.bool_) for part in survey.parts]
     for other in range(survey.count):
         if other != number and (most := _bleed(survey, number, other)):
@@ -137,8 +129,6 @@ def _open_frames(survey: ChannelSurvey, number: int) -> list[Mask]:
 def _bleed(survey: ChannelSurvey, number: int, other: int) -> float:
     """Return the most energy that another channel's bleed has in a channel, as a share of its
     energy there; 0 if there is none."""
-    import numpy as np
-
     shared, own, count = (
         sum(part.predicted[number, other][at] for part in survey.parts) for at in range(3)
     )
@@ -151,8 +141,6 @@ def _bleed(survey: ChannelSurvey, number: int, other: int) -> float:
 def _is_open(own: Energies, other: Energies, most: float) -> Mask:
     """Return for each frame whether a channel has more than bleed of another one, which is at
     most the share ``most`` of the energy there. ``own``, ``other``: energies of their frames."""
-    import numpy as np
-
     others = other.copy()
     active = others > ACTIVE_ENERGY * others.max(initial=0.0)
     for late in range(1, _HOLD_FRAMES + 1):
@@ -166,8 +154,6 @@ def _is_open(own: Energies, other: Energies, most: float) -> Mask:
 
 def _count_around(mask: Mask, reach: int) -> npt.NDArray[np.float64]:
     """Return how many are set in a mask from ``reach`` before each place to ``reach`` after it."""
-    import numpy as np
-
     counted = np.convolve(mask, np.ones(2 * reach + 1)) if len(mask) else np.zeros(2 * reach)
     return counted[reach : reach + len(mask)]
 
@@ -182,8 +168,6 @@ class _ChannelSelector:
 
     def mix(self, frames: Frames) -> Block:
         """Return the samples of the channel."""
-        import numpy as np
-
         samples: Block = self._fit.fit(frames)[:, self._number].copy()
         if not self._opened.all() and len(samples):
             times = (self._position + np.arange(len(samples))) / self._frame - 0.5

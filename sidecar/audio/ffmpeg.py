@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
+import numpy as np
+
 from sidecar.audio import Block, audio_format, ffmpeg_command
 from sidecar.audio.channels import ChannelMix, MakeMixer
 from sidecar.audio.ffmpeg_output import (
@@ -201,8 +203,6 @@ class FfmpegProcess:
             errors.DecoderStopped: something else ended ffmpeg.
             OSError: ffmpeg failed, and the file cannot be read.
         """
-        import numpy as np
-
         if not self.channels:
             self._end()
             raise self.header.error
@@ -328,8 +328,6 @@ class FfmpegChain:
 
 
 def _silence(samples: int) -> Iterator[Block]:
-    import numpy as np
-
     for start in range(0, samples, _SILENCE_SAMPLES):
         yield np.zeros(min(_SILENCE_SAMPLES, samples - start), np.float32)
 

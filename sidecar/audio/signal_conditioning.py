@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from sidecar.audio import Block
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Frames = npt.NDArray[np.float32]
+Frames: TypeAlias = npt.NDArray[np.float32]
+"""Samples of channels, shape (samples, channels)."""
 
 _OPPOSITE_CORRELATION = -0.5
 """Below it the mean of two channels has less than a quarter of their energy."""
@@ -38,8 +38,6 @@ class ChannelMixer:
     """
 
     def __init__(self, rate: int, channels: int) -> None:
-        import numpy as np
-
         self._fade, self._piece = max(1, round(_FADE_S * rate)), round(_PIECE_S * rate)
         self._loudest = 0.0
         self._live = np.zeros(channels, np.bool_)
@@ -48,16 +46,12 @@ class ChannelMixer:
 
     def mix(self, frames: Frames) -> Block:
         """Return the next block, shape (samples,), of ``frames``, shape (samples, channels)."""
-        import numpy as np
-
         if frames.shape[1] == 1:
             return frames[:, 0].copy()
         pieces = np.array_split(frames, max(1, len(frames) // self._piece))
         return np.concatenate([self._mix(piece) for piece in pieces])
 
     def _mix(self, frames: Frames) -> Block:
-        import numpy as np
-
         if not len(frames):
             return np.zeros(0, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # floats of a file may be anything
@@ -75,8 +69,6 @@ class ChannelMixer:
 
     def _weights_of(self, products: Frames) -> Block:
         """Return the weight of each channel by the covariances of all pairs (``products``)."""
-        import numpy as np
-
         products = np.nan_to_num(products.astype(np.float64))
         energy = np.diag(products)
         self._loudest = max(self._loudest, float(energy.max()))
@@ -109,8 +101,6 @@ class Resampler:
 
     def rest(self) -> Block:
         """End the stream; return the samples that are left."""
-        import numpy as np
-
         return self.take(np.zeros(0, np.float32), last=True)
 
 
@@ -124,8 +114,6 @@ class DcOffsetRemover:
 
     def remove(self, block: Block) -> Block:
         """Return the block without its offset, which changes from the last one's evenly."""
-        import numpy as np
-
         before = self._offset
         if len(block) >= self._min_samples:
             mean = float(block.mean())

@@ -5,26 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
+from sidecar.audio.audio_info import MAX_CHANNELS, MAX_RATE, MIN_RATE, is_plausible
 from sidecar.audio.channels import MakeMixer
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
-from sidecar.audio.signal_conditioning import Resampler
+from sidecar.audio.signal_conditioning import Frames, Resampler
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Frames = npt.NDArray[np.float32]
-
-MIN_RATE, MAX_RATE = 2_000, 768_000
-"""Hz. Below it no speech survives; above it no recorder exists."""
-MAX_CHANNELS = 256
 _BLOCK_SAMPLES = 1 << 16
 """Samples times channels that are decoded at once: 256 KiB, which stay in a processor's cache (ten
 seconds take 0.6 ms; with 1 MiB 1.5 ms)."""
@@ -42,11 +35,6 @@ _LEVEL_SHARE = 0.99
 
 class ImplausibleHeader(errors.AudioUndecodable):
     """Valid header with values that no recording can have."""
-
-
-def is_plausible(rate: int, channels: int) -> bool:
-    """Return whether a recording can have this sample rate (Hz) and these channels."""
-    return MIN_RATE <= rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS
 
 
 def _check_plausible(rate: int, channels: int) -> None:
@@ -81,8 +69,6 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
 def _with_floats(fd: int, part: WavPart) -> WavPart:
     """Return a part of 16 or 24 bits in four bytes as one of floats if it has those, which Cool
     Edit wrote in the range of integers. Most integers would be tiny or NaN as floats."""
-    import numpy as np
-
     if part.encoding != PCM or part.bits not in (16, 24) or not part.channels:
         return part
     with np.errstate(invalid="ignore"):
@@ -128,8 +114,6 @@ class WavDecoder:
 
     def _scale_of(self, part: WavPart) -> np.float32:
         """Return the factor for samples: 1, or that of floats in the range of integers."""
-        import numpy as np
-
         read = _reader(part)
         if part.encoding == SCALED_FLOAT:
             return np.float32(2.0 ** (1 - part.bits))
@@ -175,8 +159,6 @@ def _reader(part: WavPart) -> Callable[[bytes], Block] | None:
 
 @cache
 def _readers() -> dict[tuple[int, int, str], Callable[[bytes], Block]]:
-    import numpy as np
-
     def integers(order: str, size: int) -> Callable[[bytes], Block]:
         kind, scale = np.dtype(f"{order}i{size}"), np.float32(2.0 ** (1 - 8 * size))
         return lambda data: np.frombuffer(data, kind).astype(np.float32) * scale

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import RecordingRef
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.engine_interface import TranscribeOptions

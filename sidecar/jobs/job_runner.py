@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record

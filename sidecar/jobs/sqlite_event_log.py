@@ -16,7 +16,7 @@ from typing import Any
 
 from sidecar import clock, errors
 from sidecar.audio import audio_source
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog, JobEventLogEntry

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter

@@ -8,8 +8,8 @@ import logging
 import os
 
 from sidecar import clock, errors
-from sidecar.audio.audio_decoder import AudioInfo
 from sidecar.audio.audio_format import WAV
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, RecordingRef, missing_recording_ref
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import Identity

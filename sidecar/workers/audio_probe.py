@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo, probe_plain_wav
+from sidecar.audio.audio_info import AudioInfo, probe_plain_wav
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore

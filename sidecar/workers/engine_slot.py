@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import MemoryAccount

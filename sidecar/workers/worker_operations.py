@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
@@ -166,8 +169,6 @@ class WorkerOperations:
     ) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            import numpy  # noqa: F401 - needed by the first synthesis
-
             tts: engine_interface.TtsEngine = create_engine(factory)
             yield from ({"loaded": part} for part in tts.load(options))
             self._tts = tts
@@ -197,7 +198,7 @@ class WorkerOperations:
     def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
         """Transcribe a recording."""
         message = request.message
-        facts = audio_decoder.AudioInfo.from_wire(message["facts"])
+        facts = AudioInfo.from_wire(message["facts"])
         options = engine_interface.TranscribeOptions.from_wire(message["options"])
         settled = message.get("settled")
         points = settled and [cast(ResumePoint, transcript.from_wire(one)) for one in settled]
@@ -274,8 +275,6 @@ def resample_speech(
     synthesized: Iterable[engine_interface.SynthesizedAudio], rate: int
 ) -> Iterator[engine_interface.SynthesizedAudio]:
     """Resample audio to ``rate`` samples a second; word marks stay with their audio."""
-    import numpy as np
-
     stream: Any = None
     for audio in synthesized:
         if audio.rate == rate:

@@ -15,7 +15,7 @@ from bench.queue_clients import FORM, Connection, Recording
 from sidecar.api.http import responses
 from sidecar.api.http.uvicorn_protocols import http_protocol
 from sidecar.api.job_routes import JobEventFrames
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog

@@ -13,7 +13,8 @@ from moonshine_voice import get_assets_path
 from service_process import Server
 from upstream_engine_samples import PATIENT_LIMITS
 
-from sidecar.audio.audio_decoder import AudioInfo, open_audio, probe_audio
+from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.engines import ENGINES, create_engine, engine_spec, missing_packages
 from sidecar.interfaces.engine_interface import (
     LoadOptions,

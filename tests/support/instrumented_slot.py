@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import psutil
 from service_process import PATIENCE_S
 
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions

@@ -13,7 +13,7 @@ import pytest
 from postgres import KEY
 from service_process import PATIENCE_S
 
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions

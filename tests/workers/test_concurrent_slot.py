@@ -9,7 +9,7 @@ import pytest
 from recordings import wav
 from service_process import PATIENCE_S, new_file
 
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions

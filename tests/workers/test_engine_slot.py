@@ -17,7 +17,7 @@ import pytest
 from service_process import PATIENCE_S, halt, new_file, runs, settle, until, worker_pids
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount

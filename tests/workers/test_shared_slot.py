@@ -13,7 +13,7 @@ from recordings import wav
 from service_process import PATIENCE_S, new_file, settle, until
 
 from sidecar import errors
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.engines import engine_spec
 from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions

@@ -5,7 +5,7 @@ import tempfile
 import pytest
 from recordings import Studio, wav
 
-from sidecar.audio.audio_decoder import AudioInfo, probe_plain_wav
+from sidecar.audio.audio_info import AudioInfo, probe_plain_wav
 
 SECOND = bytes(32_000)
 

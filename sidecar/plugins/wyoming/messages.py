@@ -20,7 +20,7 @@ from wyoming.info import AsrModel, AsrProgram, Attribution, Info
 from sidecar import errors
 from sidecar.api.http import request_headers
 from sidecar.api.http.responses import IncrementalTextResponse, UnsentSegments
-from sidecar.audio.wav_decoder import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from sidecar.audio.audio_info import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_options import NumberRange

@@ -11,7 +11,7 @@ from many_cases import for_each
 
 from sidecar import errors
 from sidecar.api.http.responses import ReportedSegments, UnsentSegments
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.engines import moonshine, scripted_engine, whisper
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions

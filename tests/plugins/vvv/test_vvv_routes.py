@@ -17,7 +17,7 @@ from two_fronts_and_node import WAYS, Fronts, started
 from vibevoice_asr_client import vvv_cli
 from vibevoice_asr_client.vvv import VibevoiceClient
 
-from sidecar.audio.audio_decoder import AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobRecord
