@@ -101,6 +101,13 @@ def test_number_of_speakers_keeps_exact_bounds_and_an_outlier_goes_to_the_neares
     assert found[outlier] == alike.argmax()
 
 
+def test_exact_number_counts_a_speaker_with_a_tenth_of_an_equal_share() -> None:
+    vectors, who = people([7, 5, 1])
+    seconds = np.array([(2.0, 3.0, 1.0)[person] for person in who], np.float32)  # 14, 15, 1: of 30
+    found = cluster_embeddings(vectors, seconds, SpeakerCount(3, 3, exact=True))
+    assert found.tolist() == renumbered(who)
+
+
 def test_given_number_of_speakers_separates_similar_voices() -> None:
     vectors, seconds, who = with_an_outlier()
     one, other = vectors[who.index(0)], vectors[who.index(1)]

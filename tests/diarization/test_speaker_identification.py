@@ -220,6 +220,22 @@ def test_split_gives_short_segments_to_their_neighbours() -> None:
     assert set(found.groups) == {0, 1}
 
 
+def test_split_moves_a_segment_to_the_group_that_is_nearest_once_all_have_theirs() -> None:
+    degrees_s = [
+        *[(0, 5.0)] * 4,
+        (60, 2.0),
+        (28, 1.0),
+        *[(35, 1.0)] * 10,
+    ]  # at first 28 is nearer 0
+    voices = [
+        embedding_of(SpeakerVector(direction(np.cos(angle), np.sin(angle)), seconds))
+        for angle, seconds in ((np.radians(degrees), seconds) for degrees, seconds in degrees_s)
+    ]
+    found = split_speaker(voices, 2)
+    assert found is not None
+    assert found.groups == [0] * 4 + [1] * 12
+
+
 def test_split_into_more_speakers_than_voices_is_refused() -> None:
     assert split_speaker([]) is None
     assert split_speaker([voice_of(0, 0), None]) is None

@@ -30,7 +30,14 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.local_jobs import count_event
 from sidecar.observability.metrics import ServiceMetrics
-from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
+from sidecar.transcripts.transcript import (
+    Finished,
+    Peaks,
+    Progress,
+    Segment,
+    SegmentReady,
+    Transcript,
+)
 from sidecar.transcripts.transcript_edits import EditHistory, RenameSpeaker, UndoStep
 
 SEGMENT = Segment(0.0, 1.0, "said")
@@ -160,6 +167,13 @@ def test_new_attempt_drops_segments_of_the_last_and_transcript_replaces_segments
     done = apply_event(record, JobEvent(5, 99.0, DONE))
     assert (done.segments, done.progress, done.ended) == ((SEGMENT,), Progress(3.0, 3.0), 99.0)
     assert done.processing_s == 2.0
+
+
+def test_new_attempt_overwrites_loudness_from_its_place_and_never_leaves_a_gap() -> None:
+    record = apply_event(submitted(), JobEvent(1, 0.0, StartedChange()))
+    for seq, (first, levels) in enumerate(((0, b"abcd"), (2, b"efg"), (6, b"h"), (-1, b"i")), 2):
+        record = apply_event(record, JobEvent(seq, 0.0, ReportedChange(Peaks(first, levels))))
+    assert record.peaks == b"abefg"
 
 
 @for_each("kind", errors.all_errors())

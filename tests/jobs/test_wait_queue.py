@@ -18,7 +18,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import LONG_AUDIO_S, WaitQueue, is_long
-from sidecar.transcripts.transcript import Finished, ResumePoint, Transcript
+from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
 NewJob = Callable[..., Job]
 
@@ -270,6 +270,21 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
             ends.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
             lineup.finish(ends, 1 - at)
             assert pace.knows("fp32") is remote
+
+
+@virtual_time
+async def test_wait_behind_a_running_job_is_its_remaining_time(recording: Path) -> None:
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    running, waiting = (job_of(recording, owner=owner) for owner in ("a 100", "b 10"))
+    running.enter(JobEventLog())
+    for job in (running, waiting):
+        lineup.join(job)
+    lineup.begin(running, 0)
+    running.begin()
+    for done_s, wait_s in ((0.0, 60.0), (1.5, 65.0)):  # 40 s, then 80 s and half of the work
+        await asyncio.sleep(40.0)  # real time: none, it is virtual
+        running.apply_report(Progress(done_s, 3.0), 1.0)
+        assert lineup.position(waiting.id) == (0, pytest.approx(wait_s, abs=1e-3))
 
 
 async def test_time_until_jobs_have_begun_is_that_of_the_last_of_them_or_estimated(

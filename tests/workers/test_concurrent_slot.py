@@ -75,6 +75,7 @@ async def test_lease_that_ends_early_cancels_only_its_own_call(
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
     one, other = Listener(slot, path), Listener(slot, path)
+    one.may_leave.clear()
     await asyncio.gather(one.began(), other.began())
     pid = slot.worker_pid
     one.task.cancel()
@@ -103,10 +104,12 @@ async def test_exclusive_lease_waits_for_earlier_ones_and_precedes_later_ones(
         sole = Listener(slot, path, alone=True).task
     for _ in range(5):  # it takes its place in line
         await asyncio.sleep(0)
+    assert slot.exclusive == (who == "alone")
     last = Listener(slot, path)
     for name, task in (("first", first.task), ("sole", sole), ("last", last.task)):
         task.add_done_callback(note(name))
     first.may_leave.set()
     await asyncio.gather(first.task, sole, last.task)
     assert order == ["first", "sole", "last"]
+    assert slot.exclusive == 0
     assert slot.precision is (Precision.INT8 if who == "reload" else Precision.FP32)

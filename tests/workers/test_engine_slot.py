@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import errno
+import math
 import os
 import signal
 import sys
@@ -306,6 +307,14 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) 
     os.kill(old, signal.SIGCONT)  # now it leaves
     assert await lease is FP32
     assert stood == [False, False, False, False]
+
+
+async def test_last_load_has_its_length_and_ended_in_the_past(build: Build) -> None:
+    slot, now = build(), 1_700_000_000.0
+    assert slot.last_load(now)[1] == -math.inf
+    start, end = (await preloaded(slot)).last_load(now)
+    assert end <= now
+    assert end - start == pytest.approx(slot.load_s, abs=1e-3)
 
 
 async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(build: Build) -> None:
