@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.concurrency import backoff_s
-from sidecar.errors import AudioLost, JournalUnreachable, Unschedulable
+from sidecar.errors import AudioLost, JournalUnreachable, SidecarError, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
@@ -260,10 +260,13 @@ class ClaimStore:
         with "" if a notification may have been lost."""
         self._database.listen(ENDED, callback)
 
-    async def _refuse_unreadable(self, job_id: str, error: Exception) -> None:
-        """Leave a job to nodes that can read it, such as those of a later release."""
+    async def _refuse_unreadable(self, job_id: str, error: UnreadableRecord) -> None:
+        """Leave a job to nodes that can read it, those of a later release; they may yet start."""
         job_rows.log_unreadable(job_id, error)
-        await self.judge({job_id: JobFailure.of(AudioLost("The record of the job is damaged."))})
+        reason: SidecarError = JournalUnreachable("A later release wrote the record of the job.")
+        if isinstance(error, job_rows.DamagedRecord):
+            reason = AudioLost("The record of the job is damaged.")
+        await self.judge({job_id: JobFailure.of(reason)})
 
 
 def _worked_s(record: JobRecord) -> float:

@@ -49,6 +49,10 @@ EVENT_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
 """Kinds of events in the database. SQL compares them, so they do not depend on class names."""
 
 
+class DamagedRecord(sqlite_event_log.UnreadableRecord):
+    """Error of stored data that was changed: no release can read it."""
+
+
 def event_kind(change: JobChange) -> str:
     """Return the kind of an event, which the database has unencrypted."""
     event = change.event if isinstance(change, job_record.ReportedChange) else change
@@ -179,7 +183,7 @@ class JobRows:
         try:
             return self._of_job(job_id).decrypt(encrypted, about)
         except DecryptionFailed:
-            raise sqlite_event_log.UnreadableRecord("damaged") from None
+            raise DamagedRecord("damaged") from None
 
 
 def replay_events(record: JobRecord, events: Iterable[JobEvent]) -> JobRecord:

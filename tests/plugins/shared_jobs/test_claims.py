@@ -16,7 +16,7 @@ from shared_job_services import SAID, Service, Services, services, submitted, wa
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import scheduler
+from sidecar.jobs import scheduler, sqlite_event_log
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     JobFailure,
@@ -740,3 +740,20 @@ async def test_claim_of_a_job_cancelled_during_the_claim_call_is_not_valid(
     claim = await node.claimed()
     assert not claim.record.over
     assert claim.token not in await node.claims.mine()
+
+
+@pytest.mark.parametrize(("damaged", "state"), [(False, "queued"), (True, "failed")])
+async def test_job_of_a_later_release_waits_for_its_nodes_and_a_damaged_one_ends(
+    node: Service, monkeypatch: pytest.MonkeyPatch, damaged: bool, state: str
+) -> None:
+    serialize = sqlite_event_log.serialize_record
+    with monkeypatch.context() as later:
+        later.setattr(
+            sqlite_event_log, "serialize_record", lambda one: serialize(one).replace(b"{", b"[", 1)
+        )
+        await node.submit("a")
+    if damaged:
+        await node.database.fetch("UPDATE vibevoice.jobs SET submitted = submitted || '\\x00'")
+    assert await node.claim() is None
+    await node.claims.end_unschedulable(0.0)
+    assert await node.database.fetch("SELECT state FROM vibevoice.jobs") == [(state,)]
