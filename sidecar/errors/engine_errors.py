@@ -27,12 +27,10 @@ class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUS
         )
 
 
-class LoadInterrupted(ModelLoadFailed, code="load_interrupted"):
+class LoadInterrupted(ModelLoadFailed):
     """Load whose processes died, as the kernel kills them for lack of memory, or took too long."""
 
     ends_requests_only = True
-    default_detail = "The load of the engine was interrupted."
-    default_hint = "Free memory on this machine, or choose a smaller model; then try again."
 
 
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):

@@ -44,8 +44,8 @@ from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
-from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences
-from sidecar.plugins.upstream.errors import UpstreamUnreachable
+from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences, are_final
+from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
 
 NEVER_S = 1e6
@@ -747,6 +747,18 @@ async def test_kept_job_of_a_node_without_upstream_is_left_to_another_and_costs_
     waits = shared.get(job.id)
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
     assert code_of(claimer.claims.verdicts[job.id][0]) == "upstream_unreachable"
+
+
+@pytest.mark.parametrize("error", [errors.LoadInterrupted, errors.MachineBusy, UpstreamLost])
+async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
+    claimer: Service, shared: Jobs, error: type[errors.SidecarError]
+) -> None:
+    job = await begun_job(claimer, shared)
+    job.put_off(error())
+    await until(lambda: not shared.claimed)
+    refusal = claimer.claims.verdicts[job.id][0]
+    assert refusal is not None
+    assert not are_final([refusal])
 
 
 @pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck, UpstreamUnreachable])

@@ -17,7 +17,6 @@ from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_record import JobFailure
 from sidecar.plugins.shared_jobs.claim_loop import ineligibility
 from sidecar.plugins.shared_jobs.claims import are_final, unschedulable_error
-from sidecar.plugins.upstream.errors import UpstreamLost
 from sidecar.workers.engine_host import EngineHost, MemoryDevices
 from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
 
@@ -56,13 +55,6 @@ def test_job_that_does_not_fit_in_memory_is_refused() -> None:
 def test_node_with_stuck_engine_is_not_eligible() -> None:
     node = Mock(slot=Mock(state=EngineState.STUCK))
     assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
-
-
-@pytest.mark.parametrize("error", [errors.LoadInterrupted(), UpstreamLost(), errors.MachineBusy()])
-def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
-    error: errors.SidecarError,
-) -> None:
-    assert not are_final([JobFailure.of(error)])
 
 
 @pytest.mark.parametrize(("stored", "own"), [("folder", "bucket"), ("bucket", "folder")])

@@ -418,12 +418,6 @@ class LlmUnreachable(errors.Busy):
     known_code = "llm_unreachable"
 
 
-class LoadInterrupted(errors.Busy):
-    """The load of the engine was interrupted."""
-
-    known_code = "load_interrupted"
-
-
 class LogprobsUnavailable(errors.Refused):
     """This service returns probabilities of words and segments, not of tokens."""
 
@@ -997,7 +991,6 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "llm_refused": LlmRefused,
     "llm_timeout": LlmTimeout,
     "llm_unreachable": LlmUnreachable,
-    "load_interrupted": LoadInterrupted,
     "logprobs_unavailable": LogprobsUnavailable,
     "loudspeaker_unavailable": LoudspeakerUnavailable,
     "machine_busy": MachineBusy,
