@@ -157,6 +157,11 @@ class BackgroundTaskGroup:
         self._tasks.add(task)
         task.add_done_callback(ended)
 
+    async def wait(self) -> None:
+        """Wait until no task runs, those included that are started meanwhile."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self, grace_s: float = 0.0) -> None:
         """Wait at most ``grace_s`` for all tasks, then cancel the rest."""
         if grace_s and self._tasks:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
-from sidecar.concurrency import cancel_after
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.gpu_memory import memory_admission
 from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
 from sidecar.workers.worker_environment import WorkerOptions
@@ -46,8 +46,7 @@ class WorkerShutdowns:
         load waits for it. ``on_end`` is called after each end."""
         self._on_worker_crash = on_worker_crash
         self._on_end = on_end
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._notes: set[asyncio.Task[None]] = set()
+        self._ends, self._notes = BackgroundTaskGroup(), BackgroundTaskGroup()
         self._note_lock = asyncio.Lock()
         self._stuck: list[WorkerProcess] = []
 
@@ -65,19 +64,16 @@ class WorkerShutdowns:
 
     def begin(self, worker: WorkerProcess) -> None:
         """Start to end a process; return at once."""
-        task = asyncio.get_running_loop().create_task(self._end(worker))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._ends.spawn("end of a worker", self._end(worker))
 
     async def wait(self) -> None:
         """Wait until all have ended and freed their memory, or are stuck."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._ends.wait()
 
     async def close(self) -> None:
         """As `wait`, and wait a moment until the crashes are noted."""
         await self.wait()
-        await cancel_after(NOTE_TIMEOUT_S, asyncio.gather(*self._notes))
+        await self._notes.close(NOTE_TIMEOUT_S)
 
     async def _end(self, worker: WorkerProcess) -> None:
         crashed = await worker.crashed()
@@ -85,9 +81,7 @@ class WorkerShutdowns:
         self.note_stuck(worker)
         self._on_end()
         if crashed:
-            note = asyncio.get_running_loop().create_task(self._note_crash(worker))
-            self._notes.add(note)
-            note.add_done_callback(self._notes.discard)
+            self._notes.spawn("note of a crash", self._note_crash(worker))
 
     async def _note_crash(self, worker: WorkerProcess) -> None:
         async with self._note_lock:
