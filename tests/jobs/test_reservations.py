@@ -75,6 +75,15 @@ def test_one_owner_cannot_take_all_concurrent_uploads() -> None:
     assert room.reserve_upload(owner("bob"))
 
 
+def test_uploads_in_all_places_give_way_to_the_first_of_another_owner() -> None:
+    room = Reservations(4, 100)
+    first, *_ = [room.reserve_upload(ANONYMOUS) for _ in range(4)]
+    newcomer = room.reserve_upload(owner("bob"))
+    with pytest.raises(errors.UploadsFull):
+        first.grow(1)
+    newcomer.grow(1)
+
+
 def test_declared_upload_bytes_count_only_against_their_owner() -> None:
     room, ada = Reservations(65, 100), owner("ada")
     first = room.reserve_upload(ada, 45)
