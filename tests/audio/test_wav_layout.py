@@ -151,6 +151,14 @@ def test_odd_chunk_is_skipped_with_and_without_its_pad_byte(before: bytes) -> No
     assert (part.frames, part.rate) == (500, 16_000)
 
 
+def test_extensible_header_has_the_encoding_of_its_subformat() -> None:
+    plain = wav(SAMPLES)
+    subformat = struct.pack("<HHIH14x", 22, 16, 0, 1)
+    layout = struct.pack("<H", 0xFFFE) + plain[22:36] + subformat
+    (part,) = parts_of(plain[:16] + struct.pack("<I", len(layout)) + layout + plain[36:])
+    assert (part.is_plain, part.frames, part.rate) == (True, 500, 16_000)
+
+
 def test_rf64_has_the_size_of_its_ds64_chunk_or_all_samples() -> None:
     plain = b"RF64" + wav(SAMPLES, claimed=0xFFFFFFFF)[4:]
     (part,) = parts_of(plain)
