@@ -28,6 +28,10 @@ PLACE = "const audio = document.querySelector('audio'); return [audio.currentTim
 LINES = "return [...document.querySelectorAll('.row .said')].map((one) => one.textContent)"
 LANES = "return [...document.querySelectorAll('.lane .name')].map((one) => one.textContent)"
 LONG = 1500
+LEAVES = """
+  globalThis.leaves = () => dispatchEvent(new Event("beforeunload", { cancelable: true }));
+"""
+"""Script by which a page says whether it may be left without a question."""
 ENDLESS_S = 1200
 """Of a recording that the slow service is still hearing when all else of a test is done."""
 
@@ -204,6 +208,20 @@ def reads_with_holds(visitor: Visitor, server: Server) -> None:
 
 
 @pytest.mark.slow
+def test_page_asks_before_it_is_closed_over_an_unsaved_correction(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 4)
+    visitor.js(LEAVES)
+    line(visitor, 1).send_keys("e")
+    assert visitor.js("return leaves()"), "nothing was typed"
+    visitor.driver.switch_to.active_element.send_keys(" and more")
+    assert not visitor.js("return leaves()")
+    visitor.driver.switch_to.active_element.send_keys(ENTER)
+    wait_until(lambda: said(visitor, 1).endswith(" and more"), "it is saved")
+    assert visitor.js("return leaves()")
+
+
 def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_the_change(
     visitor: Visitor, server: Server
 ) -> None:
@@ -773,12 +791,10 @@ def test_microphone_is_recorded_and_transcribed_also_if_it_is_pulled_out(
     pulled: bool, visitor: Visitor, server: Server
 ) -> None:
     heard = visitor.before(
-        """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-        navigator.mediaDevices.getUserMedia = async (wish) => (globalThis.heard = await open(wish));
-        globalThis.leaves = () => {
-          const leaving = new Event("beforeunload", { cancelable: true });
-          return dispatchEvent(leaving);
-        };"""
+        LEAVES
+        + """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        const hear = async (wish) => (globalThis.heard = await open(wish));
+        navigator.mediaDevices.getUserMedia = hear;"""
     )
     visitor.opens(server)
     visitor.late(heard)

@@ -59,7 +59,8 @@ function App() {
       },
       beforeunload: (event) => {
         const { uploads, talks, conversation } = store.state;
-        if ((conversation && !conversation.saved) || uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
+        const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
+        if (corrects || (conversation && !conversation.saved) || uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
       },
     };
     for (const [name, act] of Object.entries(on)) addEventListener(name, act);

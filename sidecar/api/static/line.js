@@ -122,7 +122,7 @@ export class LineEditor {
    */
   constructor(index, row, text, save, closed) {
     [this.index, this.#text] = [index, text];
-    this.#field.value = text;
+    this.#field.defaultValue = text;
     this.#field.rows = 1;
     this.#field.setAttribute("aria-label", `Line at ${row.querySelector(".at").textContent}`);
     const keep = element("button", "main", "Save");
