@@ -208,14 +208,14 @@ VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what 
 
 {fields}
 **Separate channels** are for calls and interviews with a microphone for each person (`transcribe
-call.wav --channels separate --channel-names "Agent, Caller"`). Each channel is transcribed for
-itself, so what two people say at once stays whole. The `name` of a segment is that of its channel,
+call.wav --channels separate --channel-names "Agent, Caller"`). Each channel is transcribed
+alone, so what two people say at once stays whole. The `name` of a segment is that of its channel,
 with a number if several people speak in it (`Left 1`); `diarize=false` makes each channel one
 speaker, for less work and, with bleed, [fewer errors](performance.md#the-embedded-engine). Each
 channel counts as a recording in predicted time and limits. Segments are streamed with the last
 channel. Where a channel has only bleed (the other person's voice in this microphone, up to 30 ms
 late) it is silenced. Channels with the same sound (`channels_same`; also at another level or in
-opposite phase) and silent ones are transcribed once or not at all.
+opposite phase), mono parts and silent ones are transcribed once or not at all.
 
 ## Fields of the answer
 

@@ -129,6 +129,14 @@ class SurveyedPart:
         found = np.frombuffer(self._products[one, other], np.float32).reshape(-1, 4, 4)
         return found.astype(np.float64)
 
+    def same_frames(self, one: int, other: int) -> npt.NDArray[np.bool_]:
+        """Return for each frame whether a channel and a later one have the same sound at the same
+        level, as a mono part of a stereo recording has."""
+        products = self.products(one, other)
+        first, both, second = products[:, 1, 1], products[:, 1, -1], products[:, -1, -1]
+        found: npt.NDArray[np.bool_] = first - 2 * both + second < _ALIKE_ENERGY * second
+        return found
+
     def _measure(self, frame: Frames) -> None:
         energies = frame.var(axis=0).tolist()
         self._energies.extend(energies)

@@ -98,7 +98,7 @@ class _MeasuredPair:
 
 class SelectedChannel:
     """Channel number ``number``, from 0, of those that were surveyed; silent where it has only
-    bleed of others."""
+    bleed of others, or the sound of an earlier one."""
 
     def __init__(self, number: int, survey: ChannelSurvey) -> None:
         self._number, self._survey = number, survey
@@ -117,12 +117,15 @@ class SelectedChannel:
 
 def _open_frames(survey: ChannelSurvey, number: int) -> list[Mask]:
     """Return, for the frames of each part, whether a channel has more than the bleed of the
-    others."""
+    others, and other sound than an earlier one."""
     found = [np.ones(len(part.energies), np.bool_) for part in survey.parts]
     for other in range(survey.count):
         if other != number and (most := _bleed(survey, number, other)):
             for mask, part in zip(found, survey.parts, strict=True):
                 mask &= _is_open(part.energies[:, number], part.energies[:, other], most)
+    for other in range(number):
+        for mask, part in zip(found, survey.parts, strict=True):
+            mask &= ~part.same_frames(other, number)
     return found
 
 

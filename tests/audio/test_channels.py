@@ -163,6 +163,16 @@ def test_selected_channel_is_silent_in_a_part_of_the_recording_that_lacks_it() -
     assert not mixer.mix(VOICE[:, np.newaxis]).any()
 
 
+def test_part_with_the_same_sound_on_both_channels_is_on_the_first_only() -> None:
+    """A mono recording joined behind a stereo one, or the jingle of an interview."""
+    left, right = (np.concatenate([own, VOICE]) for own in (VOICE, OTHER))
+    survey = surveyed(left, right)
+    kept = [mixed_by(SelectedChannel(one, survey), left, right, block=7001) for one in (0, 1)]
+    assert np.array_equal(kept[0], left)
+    assert np.allclose(kept[1][: SECONDS * RATE - RATE // 10], OTHER[: -RATE // 10])
+    assert not kept[1][SECONDS * RATE + RATE // 10 :].any()
+
+
 def test_last_channel_is_the_mean_with_the_further_ones_in_a_part_that_has_more() -> None:
     mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 3)
     found = mixer.mix(np.stack((NOTHING, VOICE, OTHER), axis=1))
