@@ -3,7 +3,7 @@
 import dataclasses
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from sidecar import errors
@@ -73,6 +73,13 @@ def speech_input_options(language: str = AUTO) -> live_options.LiveOptions:
     )
 
 
+_FAILURES: Mapping[str, Callable[[], errors.SidecarError]] = {
+    live_events.RECOGNITION_FAILED: errors.EngineFailed,
+    live_events.UTTERANCE_DROPPED: errors.UtteranceDropped,
+}
+"""Errors of a turn without words, by the code of the notice before its end."""
+
+
 class SpeechInput:
     """Translation of a session's events to conversation events for ``emit_event``.
     ``emit_notice`` gets the other notices. `listen` runs until the session ends."""
@@ -99,6 +106,8 @@ class SpeechInput:
         """Recognition options, and the threshold that is added while a reply is played."""
         self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
         self._lost_utterances: frozenset[int] = frozenset()
+        self._failures: dict[int | None, errors.SidecarError] = {}
+        """Why no words of a turn come, by turn; `None`: of the next that ends."""
         self._commits: deque[bool] = deque()
         """Commits that are not answered yet: whether the service made them, not the client."""
 
@@ -192,10 +201,13 @@ class SpeechInput:
                 self._speech_ended(turn)
                 self._stopped.pop(turn, None)
                 self._finals.pop(turn, None)
+                self._failures.pop(turn, None)
                 self._emit_event(events.TurnDiscarded(self._now()))
             case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
                 self._audio_lost()
-            case live_events.NoticeRaised(notice):
+            case live_events.NoticeRaised(notice, turn):
+                if (failure := _FAILURES.get(notice.code)) is not None:
+                    self._failures[turn] = failure()
                 self._emit_notice(notice)
 
     def _audio_lost(self) -> None:
@@ -211,6 +223,7 @@ class SpeechInput:
         self.speaking = None
         self._stopped.clear()
         self._finals.clear()
+        self._failures.clear()
 
     def _turn_ended(self, turn_ended: live_events.TurnEnded) -> None:
         self._finals.pop(turn_ended.turn, None)
@@ -226,6 +239,10 @@ class SpeechInput:
             ended = self._clock.time(turn_ended.end)
             self._spans[turn_ended.turn] = turn_ended.start, turn_ended.end
             self._emit_event(events.UserSpeechStopped(self._now(), turn_ended.turn, ended))
+        found = [self._failures.pop(turn, None) for turn in (turn_ended.turn, None)]
+        if (failure := found[0] or found[1]) is not None and not turn_ended.text:
+            stage = events.ConversationStage.RECOGNIZER
+            self._emit_event(events.StageFailed(self._now(), turn_ended.turn, stage, failure))
         self._emit_event(
             events.RecognizedWords(self._now(), turn_ended.turn, turn_ended.text, ended)
         )

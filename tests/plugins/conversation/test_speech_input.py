@@ -28,7 +28,7 @@ from sidecar.plugins.conversation.speech_input import (
     AudioClock,
     SpeechInput,
 )
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Notice, Segment
 
 pytestmark = virtual_time
 SOUND = bytes(320)
@@ -143,6 +143,27 @@ async def test_utterance_after_lost_audio_has_words_however_many_utterances_were
     assert (failed, started, words) == ([0, 1, 2], [0, 1, 2, 3], [(3, "again")])
     ended = [one.event for one in session.event_log.kept]
     assert [one.turn for one in ended if isinstance(one, live_events.TurnEnded)] == [0, 1, 2, 3]
+
+
+async def test_only_the_utterance_that_was_not_recognized_fails() -> None:
+    dropped = Notice(live_events.UTTERANCE_DROPPED, "")
+    session = Told()
+    hears, happened, listening = await heard_by(session)
+    await hears.hear(SOUND, SampleEncoding.PCM16, 16_000)
+    for event in (
+        live_events.SpeechStarted(0, 0.0),
+        live_events.SpeechStopped(0, 0.01),
+        live_events.SpeechStarted(1, 0.01),
+        live_events.NoticeRaised(dropped, 1),
+        live_events.TurnEnded(0, 0.0, 0.01, ""),  # noise
+        live_events.TurnEnded(1, 0.01, 0.02, ""),
+        live_events.TurnEnded(2, 0.01, 0.02, ""),
+    ):
+        await session.tell(event)
+    listening.cancel()
+    await asyncio.wait({listening})
+    failed = [(one.turn, one.error.code) for one in happened if isinstance(one, StageFailed)]
+    assert failed == [(1, live_events.UTTERANCE_DROPPED)]
 
 
 def final(turn: int, text: str, start: float, end: float) -> live_events.Final:

@@ -298,6 +298,20 @@ async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
         await speaking
 
 
+async def test_speech_that_the_engine_fails_to_recognize_is_a_failed_response(
+    start_server: StartServer,
+) -> None:
+    server = start_server(voice_engine="scripted", scripted_hear="1", live_timeout=0.2)
+    async with calling(server) as caller:
+        speaking = asyncio.create_task(caller.speak(sound(0.3, 1) + sound(0, 60)))
+        failed = await caller.until("conversation.item.input_audio_transcription.failed")
+        assert failed["error"]["code"] == "engine_failed"
+        done = (await caller.until("response.done"))["response"]
+        assert done["status_details"]["error"]["code"] == "engine_failed"
+        speaking.cancel()
+        await asyncio.wait({speaking})
+
+
 async def test_model_of_an_llm_server_that_is_away_may_be_asked_for_again(
     start_server: StartServer,
 ) -> None:
