@@ -132,9 +132,10 @@ class SidecarChunkRequest:
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
         """Return the error of its problem details, with the same code if no server could help."""
         general = upstream_dialect.failure_of_status(status, headers, body)
-        if general.step is FailureStep.LATER:
-            return general
         error = parse_problem(body)
+        # an engine that crashed is not busy: it died of this recording, in each attempt there
+        if general.step is FailureStep.LATER and not isinstance(error, errors.EngineCrashed):
+            return general
         if error is None or isinstance(error, errors.Unauthorized):
             return general
         if error.kind in _SERVER_TROUBLE_KINDS:

@@ -214,7 +214,7 @@ def test_vllm_request_has_the_form_of_its_plugin() -> None:
     ("code", "step"),
     [
         ("queue_full", FailureStep.LATER),
-        ("engine_crashed", FailureStep.LATER),
+        ("engine_crashed", FailureStep.AGAIN),
         ("model_load_failed", FailureStep.AGAIN),
         ("engine_failed", FailureStep.AGAIN),
         ("language_unsupported", FailureStep.NEVER),
@@ -318,7 +318,7 @@ def test_no_speech_probability_of_a_front_is_that_of_its_upstream() -> None:
 
 
 def test_error_within_a_stream_decides_like_a_status() -> None:
-    problem = {"status": 503, "code": "engine_crashed", "detail": "It died.", "retry_after": "7"}
+    problem = {"status": 503, "code": "machine_busy", "detail": "It is busy.", "retry_after": "7"}
     for said, step in (
         (problem, FailureStep.LATER),
         ({**problem, "retry_after": ""}, FailureStep.AGAIN),
