@@ -785,6 +785,32 @@ def test_file_without_audio_is_shown_as_failed_with_the_reason_and_can_be_remove
     visitor.sees("h1", "Who said what")
 
 
+def test_file_that_the_browser_cannot_read_says_so_and_stops_no_other(
+    visitor: Visitor, server: Server
+) -> None:
+    held = visitor.before(
+        """const send = fetch;
+        const opened = new Promise((resolve) => (globalThis.open = resolve));
+        globalThis.fetch = async (url, how) => {
+          if (how?.method === "POST") await opened;
+          return send(url, how);
+        };"""
+    )
+    visitor.opens(server)
+    visitor.late(held)
+    others = [visitor.tone(f"{number}.wav", 2) for number in range(2)]
+    visitor.sends(*others, path := visitor.tone("moved.wav", 2))
+    visitor.sees(".job[data-state=waiting] .name", "moved.wav")
+    path.unlink()
+    visitor.js("open()")
+    visitor.sees(".job[data-state=failed]", "The browser cannot read this file")
+    wait_until(lambda: len(visitor.all(".job[data-state=done]")) == 2, "the others are done")
+    visitor.sees("[aria-label='Remove moved.wav from the list']").click()
+    # among those of a folder that is dropped
+    names = visitor.driver.execute_async_script(script("folder_with_unreadable_file"))
+    assert names == [["a.wav", "b.wav"], ["bad.wav"]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pulled", [False, True])
 def test_microphone_is_recorded_and_transcribed_also_if_it_is_pulled_out(

@@ -55,7 +55,7 @@ function App() {
         event.preventDefault();
         depth = 0;
         setOver(false);
-        recordings.sending.send(await filesIn(event.dataTransfer, say));
+        recordings.sending.send(await filesIn(event.dataTransfer, say, (name) => recordings.sending.refuse(name)));
       },
       beforeunload: (event) => {
         const { uploads, talks, conversation } = store.state;

@@ -4,6 +4,7 @@ import { CONVERSATION } from "./conversations.js";
 import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND, Recorder, refusal } from "./recorder.js";
+import { UNREADABLE } from "./sending.js";
 import { html, icon, useEffect, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
 
@@ -13,20 +14,24 @@ const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 const MUTED_MS = 3000;
 const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 
-/** The recordings among what was dropped, folders opened. */
-export async function filesIn(transfer, say) {
+/** The recordings among what was dropped, folders opened; `unread` is told the names of what cannot be read. */
+export async function filesIn(transfer, say, unread) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
   const found = [];
   const walk = async (entry) => {
-    if (entry.isFile) found.push(await new Promise((done, failed) => entry.file(done, failed)));
-    else if (entry.isDirectory) {
-      const reader = entry.createReader();
-      for (;;) {
-        const some = await new Promise((done, failed) => reader.readEntries(done, failed));
-        if (!some.length) return;
-        for (const one of some) await walk(one);
+    try {
+      if (entry.isFile) found.push(await new Promise((done, failed) => entry.file(done, failed)));
+      else if (entry.isDirectory) {
+        const reader = entry.createReader();
+        for (;;) {
+          const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+          if (!some.length) return;
+          for (const one of some) await walk(one);
+        }
       }
+    } catch {
+      unread(entry.name);
     }
   };
   for (const entry of entries) await walk(entry);
@@ -169,7 +174,7 @@ const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live"
 </li>`;
 
 /** What the same file fails with again. */
-const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable"]);
+const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
 
 function Sending({ one, recordings }) {
   const said = { waiting: "Waiting to upload", sending: "Uploading", failed: one.error?.detail }[one.state];

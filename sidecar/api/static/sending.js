@@ -4,6 +4,12 @@ import { client } from "./session.js";
 import { trouble } from "./words.js";
 
 const AT_ONCE = 2;
+/** Of a file that is gone, was written on after it was chosen, or may not be read. */
+export const UNREADABLE = {
+  detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
+  hint: "Choose it again once it is complete.",
+  code: "unreadable",
+};
 
 export class Sending {
   #store;
@@ -25,6 +31,12 @@ export class Sending {
     const fresh = files.map((file) => ({ key: key(), file, name: file.name, options, state: "waiting" }));
     this.#store.set({ uploads: [...uploads, ...fresh] });
     this.#sendNext();
+  }
+
+  /** @param {string} name of a file that cannot be read */
+  refuse(name) {
+    const one = { key: key(), name, state: "failed", error: UNREADABLE };
+    this.#store.set({ uploads: [...this.#store.state.uploads, one] });
   }
 
   /** @param {string} which the key of one that was not sent */
@@ -54,6 +66,7 @@ export class Sending {
 
   async #sendOne({ key: which, file, name, options }) {
     try {
+      if (!(await isReadable(file))) throw UNREADABLE;
       const { about } = this.#store.state;
       const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
       const job = await client().submit(file, { ...kept, ...options }, { key: which, name });
@@ -65,8 +78,9 @@ export class Sending {
       this.#sent(job, file, name);
     } catch (error) {
       if (error.status === 401) this.#store.set({ locked: true });
-      this.#mark(which, { state: "failed", error: trouble(error) });
-      this.#say(`${name} was rejected: ${trouble(error).detail}`);
+      const wrong = (await isReadable(file)) ? trouble(error) : UNREADABLE;
+      this.#mark(which, { state: "failed", error: wrong });
+      this.#say(`${name} was rejected: ${wrong.detail}`);
     } finally {
       this.#sendNext();
     }
@@ -76,6 +90,12 @@ export class Sending {
     const { uploads } = this.#store.state;
     this.#store.set({ uploads: uploads.map((one) => (one.key === which ? { ...one, ...change } : one)) });
   }
+}
+
+/** Whether the first bytes can be read; a slice of a file that is gone is empty, and can. */
+async function isReadable(file) {
+  const reader = file.stream().getReader();
+  return reader.read().then(() => (reader.cancel().catch(() => {}), true), () => false);
 }
 
 const key = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
