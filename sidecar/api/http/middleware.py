@@ -24,7 +24,6 @@ from sidecar.api.http.request_headers import revocable
 from sidecar.api.http.responses import client_disconnected
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.rate_limits import RateLimitState
-from sidecar.concurrency import running
 from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import ProtocolMetrics
 
@@ -172,10 +171,10 @@ async def watch_disconnect(
         await client_disconnected(request.receive)
         gone()
 
+    listener = asyncio.get_running_loop().create_task(listen())
     try:
-        async with running(listen()):
-            with revocable(request.scope, cancel) as revoked:
-                yield
+        with revocable(request.scope, cancel) as revoked:
+            yield
     except asyncio.CancelledError:
         gone()
         raise
@@ -183,6 +182,8 @@ async def watch_disconnect(
         if revoked.is_set():
             raise errors.TokenInvalid() from None
         raise
+    finally:
+        listener.cancel()  # the response does not wait for its end
 
 
 class TidyPaths:
