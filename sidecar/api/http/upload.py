@@ -12,7 +12,7 @@ from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from sidecar import errors
 from sidecar.api.http import request_headers
@@ -209,19 +209,23 @@ async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]])
     average than `MIN_UPLOAD_BYTES_PER_S`. The time that ``take`` needs does not count."""
     now = asyncio.get_running_loop().time
     whole = now() + STALL_FACTOR * UPLOAD_STALL_S
+    more = True
     try:
         async with asyncio.timeout(UPLOAD_STALL_S) as patience:
-            async for chunk in request.stream():
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise errors.UploadStalled("The client disconnected during the upload.")
+                chunk, more = message.get("body", b""), message.get("more_body", False)
                 patience.reschedule(None)
                 begun = now()
                 await take(chunk)
                 whole += now() - begun + len(chunk) / MIN_UPLOAD_BYTES_PER_S
-                patience.reschedule(min(now() + UPLOAD_STALL_S, whole))
+                if more:
+                    patience.reschedule(min(now() + UPLOAD_STALL_S, whole))
     except TimeoutError:
         slow = errors.UploadStalled("The upload is too slow.") if now() >= whole else None
         raise slow or errors.UploadStalled() from None
-    except ClientDisconnect:
-        raise errors.UploadStalled("The client disconnected during the upload.") from None
 
 
 def is_raw_recording(request: Request) -> bool:
