@@ -194,7 +194,8 @@ class AccessControl:
         if identity.limits != UNLIMITED_OWNER:
             return identity
         shares = identity.proof is AuthMethod.JWT
-        return replace(identity, limits=replace(self.limits, shares=shares))
+        limits = replace(self.limits, shares=True) if shares else self.limits
+        return replace(identity, limits=limits)
 
     async def identify(self, origin: RequestOrigin) -> Identity:
         """Return the identity of a client and count its request.

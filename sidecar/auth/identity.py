@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from sidecar import errors
 
@@ -45,6 +46,7 @@ class RequestOrigin:
         return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
 
 
+@lru_cache  # of each peer it is asked twice in a request
 def is_loopback_address(address: str) -> bool:
     """Return whether a listener at the address can be reached from this machine only."""
     if address.lower() == "localhost":

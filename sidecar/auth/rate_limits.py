@@ -63,7 +63,8 @@ def counted(counter: Counter[str], owner: str, amount: int = 1) -> Iterator[None
         yield
     finally:
         counter[owner] -= amount
-        counter += Counter()
+        if counter[owner] <= 0:
+            del counter[owner]
 
 
 @dataclass(frozen=True, slots=True)

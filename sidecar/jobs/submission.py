@@ -306,6 +306,8 @@ class JobSubmissions:
                 audio_info.channels,
             )
         voiceprints = self._voiceprints or (self._on_request and options.voiceprints)
+        if (precision, voiceprints) == (options.precision, options.voiceprints):
+            return options
         return replace(options, precision=precision, voiceprints=voiceprints)
 
     async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:

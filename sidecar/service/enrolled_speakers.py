@@ -302,7 +302,7 @@ class EnrolledSpeakers:
         if store is None or not wanted:
             # nothing of a voice is on a disk before somebody has agreed
             later = kept and wanted and self.by_consent and (consented or not self._stores_jobs)
-            return replace(options, voiceprints=later)
+            return options if later == options.voiceprints else replace(options, voiceprints=later)
         while True:
             try:
                 known = (*options.known_voices, *await _known(store, owner))
