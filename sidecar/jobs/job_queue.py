@@ -7,7 +7,6 @@ All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.concurrency import cancel_after
+from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.faults import Fault, fault_of
@@ -198,10 +197,10 @@ class Dispatcher:
                 if now() >= deadline:
                     return job
             self._news.clear()
-            pause_s = deadline - now() if job is not None and deadline is not None else None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._news.wait()
+            if job is None or deadline is None:
+                await self._news.wait()
+            else:
+                await wait_for_event(self._news, deadline - now())
 
 
 class SubmissionQueue(ABC):

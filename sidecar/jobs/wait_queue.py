@@ -7,7 +7,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
@@ -237,8 +237,10 @@ class WaitQueue:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
         not those that are passed over; each is computed as it is taken."""
         jobs = [*self._jobs.values()]
-        schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
-        ordered = (jobs[scheduled.index] for scheduled in schedule)
+        ordered: Iterable[Job] = jobs
+        if len(jobs) > 1:
+            schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
+            ordered = (jobs[scheduled.index] for scheduled in schedule)
         return (job for job in ordered if job.id not in self._passed_over)
 
     def position(self, job_id: str) -> QueuePosition | None:

@@ -260,7 +260,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
     @property
     def loaded(self) -> bool:
         """Return whether the engine is in memory."""
-        return self.loading is None and self.worker is not None
+        return self.loading is None and self._worker is not None
 
     def last_load(self, now: float) -> tuple[float, float]:
         """Return start and end of the last load, in seconds since 1970 as ``now``; if there was
