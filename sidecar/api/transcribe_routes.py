@@ -315,7 +315,7 @@ def _line(name: str, body: Mapping[str, Any]) -> bytes:
 
 def build_router(service: Service) -> APIRouter:
     """Return the routes of /transcribe and /v1/estimate."""
-    router = openapi.Routes(responses=openapi.PROBLEMS)
+    router = openapi.Routes(responses=openapi.PROBLEMS, route_class=openapi.RequestRoute)
 
     @router.post(
         "/transcribe",

@@ -1,13 +1,14 @@
 """OpenAPI: schemas, parameters and bodies of routes, shared responses, the page /docs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -50,6 +51,15 @@ class Routes(APIRouter):
         if not how["response_model"]:
             how["response_class"] = Response
         super().add_api_route(path, endpoint, **how)
+
+
+class RequestRoute(APIRoute):
+    """Route whose function takes the request and returns the response: FastAPI parses nothing for
+    it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function itself."""
+        return cast(Callable[[Request], Coroutine[Any, Any, Response]], self.endpoint)
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
