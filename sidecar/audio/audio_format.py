@@ -135,17 +135,23 @@ def _pattern(*containers: AudioContainer) -> re.Pattern[bytes]:
     return re.compile(signs, re.DOTALL)
 
 
+@cache
+def _following(container: AudioContainer | None) -> re.Pattern[bytes] | None:
+    """Return the signs that may follow in a file of a format; None if none may."""
+    if container in _FILMS:
+        return _pattern(container)
+    if container in _COMPRESSED:
+        return _pattern(*(one for one in _SIGNS if one not in _PCM_FILES))
+    if container in (None, *_SIGNS, *(framed for framed, *_ in _FRAMED)):
+        return _pattern(*_SIGNS)
+    return None
+
+
 def find_beginnings(data: bytes, container: AudioContainer | None = None) -> Iterator[int]:
     """Yield where other recordings begin that may follow in a file of a format (``None``: any)."""
-    looked_for = tuple(_SIGNS)
-    if container in _FILMS:
-        looked_for = (container,)
-    elif container in _COMPRESSED:
-        looked_for = tuple(one for one in _SIGNS if one not in _PCM_FILES)
-    elif container not in (None, *_SIGNS, *(framed for framed, *_ in _FRAMED)):
-        return
-    for found in _pattern(*looked_for).finditer(data):
-        yield found.start() - 4 * found[0].startswith(b"ftyp")
+    if (signs := _following(container)) is not None:
+        for found in signs.finditer(data):
+            yield found.start() - 4 * found[0].startswith(b"ftyp")
 
 
 def signed_container(head: bytes, at: int = 0) -> AudioContainer | None:

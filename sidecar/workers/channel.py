@@ -35,6 +35,9 @@ FRAME_OVERHEAD_BYTES = 512
 in a worker."""
 
 
+_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 class ChannelClosed(Exception):
     """Raised when the other side has closed the channel."""
 
@@ -49,8 +52,7 @@ class ChannelFrame(NamedTuple):
 
 def encode_frame(message: dict[str, Any], raw: bytes = b"") -> bytes:
     """Encode a message as a frame; lone surrogates, which JSON may contain, pass unchanged."""
-    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
-    body = text.encode("utf-8", "surrogatepass")
+    body = _to_json(message).encode("utf-8", "surrogatepass")
     return b"".join((HEADER.pack(len(body), len(raw)), body, raw))
 
 

@@ -10,10 +10,9 @@ window in seconds, `r` remaining, `t` seconds until it is whole again).
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -234,7 +233,7 @@ class BodyDrain(HttpMiddleware):
     """Middleware that closes a connection with an unread request body after a drain."""
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = _BodyProgress(Headers(scope=scope), receive)
+        body = _BodyProgress(dict(scope["headers"]), receive)
         linger_s = LINGER_S
 
         async def answer(message: Message) -> None:
@@ -257,12 +256,14 @@ class BodyDrain(HttpMiddleware):
 class _BodyProgress:
     """Request body, and whether some of it is unread."""
 
-    def __init__(self, headers: Headers, receive: Receive) -> None:
+    def __init__(self, headers: Mapping[bytes, bytes], receive: Receive) -> None:
         self._receive = receive
-        self._waits = headers.get("expect", "").lower() == "100-continue"
+        self._waits = headers.get(b"expect", b"").lower() == b"100-continue"
         """True if the client sends nothing before `100 Continue`, which the first read sends."""
-        self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        self._is_form = headers.get("content-type", "").lower().startswith("multipart/")
+        self.unread = (
+            headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        )
+        self._is_form = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
 
     async def receive(self) -> Message:
         """Return the next message."""
