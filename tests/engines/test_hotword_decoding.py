@@ -36,7 +36,7 @@ SPOKEN: Table = {
 
 
 class TableModel:
-    """Decoder whose next token depends on the last one; it counts its passes."""
+    """Decoder whose next token depends on the last one, or three; it counts its passes."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -49,8 +49,10 @@ class TableModel:
         assert len(known) == position, "the cache ends where the tokens begin"
         self.passes += 1
         rows = np.full((len(tokens), WE + 1), math.log(UNLIKELY), np.float32)
-        for row, token in zip(rows, tokens, strict=True):
-            for following, likelihood in self._table.get((token,), {}).items():
+        for row, end in zip(rows, range(position + 1, position + 1 + len(tokens)), strict=True):
+            last = tuple([*known, *tokens][max(0, end - 3) : end])
+            likely = self._table.get(last) or self._table.get(last[-1:], {})
+            for following, likelihood in likely.items():
                 row[following] = math.log(likelihood)
         return rows, [np.array([*known, *tokens], np.float32).reshape(1, 1, -1, 1)]
 
@@ -117,6 +119,39 @@ def test_hotword_that_the_text_has_already_takes_no_words_away() -> None:
     }
     assert decoded(later) == (WE, THE, LAST, KU, BERNETES)
     assert decoded(later, KUBERNETES) == (WE, THE, LAST, KU, BERNETES)
+
+
+def test_hotword_has_no_bonus_for_other_words_once_it_is_in_the_text() -> None:
+    """'We the Kubernetes the Cuba Nita' became 'We the Kubernetes the Kubernetes'."""
+    twice = {
+        (START,): {WE: 0.9},
+        (WE,): {KU: 0.9},
+        (KU,): {BERNETES: 0.9},
+        (BERNETES,): {THE: 0.5, END: 0.3},
+        (THE,): {CUBA: 0.5, KU: 0.2},
+        (CUBA,): {NITA: 0.5},
+        (NITA,): {END: 0.6},
+    }
+    said = (WE, KU, BERNETES, THE, CUBA, NITA)
+    assert decoded(twice) == said
+    assert decoded({**twice, (BERNETES,): {THE: 0.5, END: 0.45}}, KUBERNETES) == said
+
+
+def test_hotword_is_not_written_where_the_text_becomes_likelier_by_it_behind() -> None:
+    """Forced in place of the first word, it appeared at its own place as well."""
+    behind = {
+        (START,): {LAST: 0.3, KU: 0.2},
+        (LAST,): {THE: 0.3},
+        (THE,): {CUBA: 0.4},
+        (CUBA,): {NITA: 0.4},
+        (NITA,): {END: 0.9},
+        (KU,): {BERNETES: 0.9},
+        (BERNETES,): {WE: 0.5},
+        (WE,): {KU: 0.9},
+        (WE, KU, BERNETES): {END: 0.9},
+    }
+    assert decoded(behind) == (LAST, THE, CUBA, NITA)
+    assert decoded(behind, KUBERNETES) == (LAST, THE, CUBA, NITA)
 
 
 def test_hotword_may_stand_at_the_end_of_the_text() -> None:

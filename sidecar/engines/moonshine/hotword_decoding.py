@@ -2,9 +2,9 @@
 
 The model says how likely each next token is. After the greedy text is known, each hotword is tried
 at each word whose place it could take: its tokens are forced, the rest is decoded greedily again,
-and the text whose tokens are likelier in all is kept, with a bonus for the hotword. So a hotword
-that sounds like nothing in the audio is never inserted, and a text costs more passes only where the
-model is unsure. Measured in docs/decisions/recognition-parameters.md.
+and the text whose tokens are likelier in all is kept, with a bonus for a hotword that it lacks. So
+a hotword that sounds like nothing in the audio is never inserted, and a text costs more passes only
+where the model is unsure. Measured in docs/decisions/recognition-parameters.md.
 """
 
 from __future__ import annotations
@@ -100,9 +100,13 @@ class HotwordDecoding:
                     if self._cancelled():
                         return None
                     continue
-                gain = sum(other.likely) + BONUS * len(hotword) - sum(path.likely)
-                more = _count(other.tokens, hotword) > _count(path.tokens, hotword)
-                if more and gain > best_gain and other.ended >= path.ended:
+                known = _count(path.tokens, hotword)
+                # In the text already it is likely by itself, and would be elsewhere, too. A text
+                # that has it here and behind is likely for that place: it is tried there.
+                bonus = 0.0 if known else BONUS * len(hotword)
+                gain = sum(other.likely) + bonus - sum(path.likely)
+                once = _count(other.tokens, hotword) == known + 1
+                if once and gain > best_gain and other.ended >= path.ended:
                     best, best_gain, length = other, gain, len(hotword)
             path, at = best, at + length
         return path
