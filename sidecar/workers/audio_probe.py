@@ -261,7 +261,7 @@ class AudioProbe:
         """End the processes."""
         self._stay()
         self._drop()
-        await self._shutdowns.wait()
+        await self._shutdowns.ends.wait()
 
     def _started(self) -> WorkerProcess:
         try:

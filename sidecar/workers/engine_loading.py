@@ -46,7 +46,8 @@ class WorkerShutdowns:
         load waits for it. ``on_end`` is called after each end."""
         self._on_worker_crash = on_worker_crash
         self._on_end = on_end
-        self._ends, self._notes = BackgroundTaskGroup(), BackgroundTaskGroup()
+        self.ends, self._notes = BackgroundTaskGroup(), BackgroundTaskGroup()
+        """``ends``: to wait for, until all have ended and freed their memory, or are stuck."""
         self._note_lock = asyncio.Lock()
         self._stuck: list[WorkerProcess] = []
 
@@ -64,15 +65,11 @@ class WorkerShutdowns:
 
     def begin(self, worker: WorkerProcess) -> None:
         """Start to end a process; return at once."""
-        self._ends.spawn("end of a worker", self._end(worker))
-
-    async def wait(self) -> None:
-        """Wait until all have ended and freed their memory, or are stuck."""
-        await self._ends.wait()
+        self.ends.spawn("end of a worker", self._end(worker))
 
     async def close(self) -> None:
-        """As `wait`, and wait a moment until the crashes are noted."""
-        await self.wait()
+        """Wait for all ends, and a moment until the crashes are noted."""
+        await self.ends.wait()
         await self._notes.close(NOTE_TIMEOUT_S)
 
     async def _end(self, worker: WorkerProcess) -> None:
@@ -205,7 +202,7 @@ class EngineSupervisor:
         return task.result()
 
     def _unload(self) -> None:
-        """Unload the engine; its process ends in the background (`_shutdowns.wait`)."""
+        """Unload the engine; its process ends in the background (`_shutdowns.ends.wait`)."""
         worker, self._worker = self._worker, None
         if worker is not None:
             self._shutdowns.begin(worker)
@@ -272,7 +269,7 @@ class EngineSupervisor:
     async def _check_not_stuck(self) -> None:
         """Wait for processes that are ending. Refuse a load while one is stuck: its cause would
         most likely block the next process, too."""
-        await self._shutdowns.wait()
+        await self._shutdowns.ends.wait()
         if self._shutdowns.stuck:
             raise errors.EngineStuck()
 

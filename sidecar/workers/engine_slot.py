@@ -440,7 +440,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         await self._finish_change(self.resolve(precision, since))
         worker = await self._ensure_loaded(self.resolve(precision, since))
         if not self.sharing.sessions:
-            await self._shutdowns.wait()
+            await self._shutdowns.ends.wait()
             await self._account.query_memory()
         self._used_load = self.loads
         return worker
@@ -475,7 +475,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             if self.loads == reload.loads or not done:
                 await self._replace(precision, checkpoint)
             self._reloaded_at = time.monotonic()
-            await self._shutdowns.wait()
+            await self._shutdowns.ends.wait()
 
     def _reload_ended(self, reload: _PendingReload, task: asyncio.Task[None]) -> None:
         self._reloads.discard(task)
