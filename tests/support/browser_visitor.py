@@ -1,6 +1,7 @@
 """A real browser in the hands of a test: Chromium without a window, driven by selenium."""
 
 import base64
+import functools
 import random
 import shutil
 import struct
@@ -27,10 +28,14 @@ BAD = (
     *("Content Security Policy", "TrustedScript", "TrustedHTML"),
     *("Refused to", "Uncaught", "Error:"),
 )
+ASKED_MS = 1000
+"""How long a page looks for something before it is asked again: each question costs milliseconds of
+four processes."""
 SCRIPTS = Path(__file__).parents[1] / "api/page_scripts"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
+@functools.cache
 def script(name: str) -> str:
     """A script of `SCRIPTS`, for a page."""
     return (SCRIPTS / f"{name}.js").read_text("utf-8")
@@ -81,24 +86,18 @@ class Visitor:
     def has_rows(self, rows: int) -> None:
         """The transcript of two speakers has so many rows, at last."""
         self.sees("#main .title", "2 speakers")
-        wait_until(lambda: self.rows() == rows, "all rows")
+        self.until(f"document.querySelectorAll('.row').length === {rows}", "all rows")
 
     def until(self, expression: str, what: str) -> None:
         """Waits until an expression of the page's is true."""
-        wait_until(lambda: self.js(f"return {expression}"), what)
+        asked = script("wait_until_true").replace("EXPRESSION", expression)
+        wait_until(lambda: self.js(asked, ASKED_MS), what)
 
     def sees(self, selector: str, text: str = "") -> Any:
         """What is there, once it is, with this text in it."""
-        from selenium.common.exceptions import StaleElementReferenceException
 
         def look() -> Any:
-            try:
-                for one in self.driver.find_elements("css selector", selector):
-                    if text in (one.get_attribute("textContent") or ""):
-                        return one
-            except StaleElementReferenceException:
-                pass
-            return None
+            return self.js(script("wait_for_element"), selector, text, ASKED_MS)
 
         try:
             return wait_until(look, f"{selector} {text!r}")
