@@ -57,6 +57,8 @@ _SENT_BY_SERVER = {
     "complete_multipart_upload": "ETag",
 }
 """Calls, and what each answer to them has."""
+_DELETIONS = {"delete_object", "abort_multipart_upload"}
+"""Calls whose answers are empty."""
 
 
 class S3Unavailable(Exception):
@@ -151,10 +153,19 @@ class S3Client:
 
 def _check_origin(call: str, answer: Mapping[str, Any]) -> None:
     """Raise `S3Unavailable` if an answer is a page of a proxy, whatever its status. Every S3 server
-    sends the ETag of an object; it is compared with nothing, as few of them are of a known kind."""
-    kind = str(answer["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", ""))
-    field = _SENT_BY_SERVER.get(call)
-    if kind.startswith("text/html") or (field is not None and field not in answer):
+    sends the ETag of an object; it is compared with nothing, as few of them are of a known kind.
+    Some (OpenStack Swift) call an empty body HTML, and some proxies send pages with an ETag."""
+    metadata = answer["ResponseMetadata"]
+    headers = metadata.get("HTTPHeaders", {})
+    is_html = str(headers.get("content-type", "")).startswith("text/html")
+    length = headers.get("content-length")
+    if call in _DELETIONS:
+        known = metadata["HTTPStatusCode"] == 204 or length == "0"
+    elif field := _SENT_BY_SERVER.get(call):
+        known = field in answer and not (is_html and length not in (None, "0"))
+    else:
+        known = not is_html
+    if not known:
         raise S3Unavailable("an answer that is not of an S3 server")
 
 

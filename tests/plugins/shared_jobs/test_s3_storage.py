@@ -193,6 +193,7 @@ class PageForAll(ProxyWithoutServer):
 
     head_status = 404
     kind = "text/html; charset=utf-8"
+    etag: str | None = None
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """All is well."""
@@ -200,26 +201,37 @@ class PageForAll(ProxyWithoutServer):
         self.read_body(request)
         if request.command == "HEAD":
             body, status = b"", self.head_status
-        self.reply(request, status, body, {"Content-Type": self.kind})
+        headers = {"Content-Type": self.kind}
+        if self.etag and request.command != "HEAD":
+            headers["ETag"] = self.etag
+        self.reply(request, status, body, headers)
 
 
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
+@pytest.mark.parametrize(
+    ("kind", "etag"),
+    [
+        ("text/html; charset=utf-8", None),
+        ("text/html; charset=utf-8", 'W/"18-page"'),
+        ("application/xml", None),
+    ],
+)
 def test_200_of_a_proxy_stores_finds_and_deletes_nothing(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, etag: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in keys().items():
         monkeypatch.setenv(name, value)
     with PageForAll() as proxy:
-        proxy.kind = kind
+        proxy.kind, proxy.etag = kind, etag
         storage = S3Storage(S3Client(proxy.url), BUCKET, "asr/")
         storage.delete = storage.delete_now  # type: ignore[method-assign]
         calls: list[Callable[[], object]] = [
             lambda: storage.put("small", [b"a recording"]),
             lambda: storage.put("large", [bytes(2 * PART_BYTES)]),
             lambda: storage.range("small", 0, 9),
+            lambda: storage.delete_now("small"),
         ]
         if "html" in kind:
-            calls += [lambda: storage.delete_now("small"), storage.ages]
+            calls.append(storage.ages)
         for call in calls:
             with pytest.raises(errors.StorageUnreachable):
                 call()
@@ -227,6 +239,42 @@ def test_200_of_a_proxy_stores_finds_and_deletes_nothing(
         for call in (lambda: storage.put("small", [b"a"]), lambda: storage.open("small")):
             with pytest.raises(errors.StorageUnreachable):
                 call()
+
+
+class EmptyAnswersAsHtml(FileHost):
+    """Answers with the types of OpenStack Swift: an empty body is HTML, whatever the call."""
+
+    heads = True
+    status_of_deletions = 204
+    body = b"<R><UploadId>u</UploadId><ETag>e</ETag></R>"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """All is well, and nothing was there before."""
+        self.read_body(request)
+        headers = {"Content-Type": "text/html; charset=UTF-8"}
+        if request.command == "POST":
+            self.reply(request, 200, self.body, {"Content-Type": "application/xml"})
+        elif request.command == "PUT":
+            self.reply(request, 200, b"", headers | {"ETag": '"e"'})
+        else:
+            status = 404 if request.command == "HEAD" else self.status_of_deletions
+            self.reply(request, status, b"", headers)
+
+
+@pytest.mark.parametrize("status_of_deletions", [204, 200])
+def test_empty_answers_that_a_server_calls_html_are_taken(
+    status_of_deletions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in keys().items():
+        monkeypatch.setenv(name, value)
+    with EmptyAnswersAsHtml() as server:
+        server.status_of_deletions = status_of_deletions
+        client = S3Client(server.url)
+        storage = S3Storage(client, BUCKET, "asr/")
+        storage.put("small", [b"a recording"])
+        storage.put("large", [bytes(2 * PART_BYTES)])
+        storage.delete_now("small")
+        client.ask("abort_multipart_upload", Bucket=BUCKET, Key="asr/large.sealed", UploadId="u")
 
 
 def test_object_that_only_a_proxy_called_missing_is_opened(
