@@ -351,8 +351,13 @@ class ClaimLoop:
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused, self._paused_at = error, time.monotonic()
-        if isinstance(error, errors.LoadInterrupted):  # by its code a load that fails each time
-            error = errors.MachineBusy(error.detail, hint=error.hint)
+        if fault_of(JobFailure.of(error).error()) is Fault.RECORDING:
+            # By its code, from which its fault is judged later, it would not pass.
+            error = (
+                errors.MachineBusy()  # the error's own text blames the request
+                if isinstance(error, errors.BadRequest)
+                else errors.MachineBusy(error.detail, hint=error.hint)
+            )
         rest_s = 2 * took_s
         if rest_s > ELIGIBILITY_TTL_S:
             self._judge.avoid(held.id, JobFailure.of(error), rest_s)

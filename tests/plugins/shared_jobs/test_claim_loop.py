@@ -4,6 +4,7 @@ Queues, engines' processes and recordings are real; the shared jobs are in memor
 """
 
 import asyncio
+import errno
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -598,7 +599,7 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
     [
         (errors.DiskFull(), "disk_full"),
         (errors.MachineBusy(), "machine_busy"),
-        (RuntimeError("can't start new thread"), "internal"),
+        (RuntimeError("can't start new thread"), "machine_busy"),
     ],
     ids=str,
 )
@@ -749,16 +750,27 @@ async def test_kept_job_of_a_node_without_upstream_is_left_to_another_and_costs_
     assert code_of(claimer.claims.verdicts[job.id][0]) == "upstream_unreachable"
 
 
-@pytest.mark.parametrize("error", [errors.LoadInterrupted, errors.MachineBusy, UpstreamLost])
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (errors.LoadInterrupted(), None),
+        (errors.MachineBusy(), None),
+        (UpstreamLost(), None),
+        (errors.AudioPathInvalid(), OSError(errno.EMFILE, "no descriptors are left")),
+        (errors.AudioPathInvalid(), OSError(errno.EIO, "a disk that is away")),
+    ],
+)
 async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
-    claimer: Service, shared: Jobs, error: type[errors.SidecarError]
+    claimer: Service, shared: Jobs, error: errors.SidecarError, cause: OSError | None
 ) -> None:
+    error.__cause__ = cause
     job = await begun_job(claimer, shared)
-    job.put_off(error())
+    job.put_off(error)
     await until(lambda: not shared.claimed)
     refusal = claimer.claims.verdicts[job.id][0]
     assert refusal is not None
     assert not are_final([refusal])
+    assert "audio_path" not in refusal.detail
 
 
 @pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck, UpstreamUnreachable])
