@@ -93,7 +93,7 @@ class JobSubscription:
 
     async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
         """Yield all buffered events at once, and an empty batch each time that ``pause_s`` pass
-        without one. The last batch waits for `end_settled`.
+        without one. The end waits for `end_settled`.
 
         Raises:
             SubscriberTooSlow: as iteration does.
@@ -112,9 +112,14 @@ class JobSubscription:
             ]
             if more:
                 self._seq = more[-1].seq
+            events = [first, *more]
             if self._over and not self._waiting and self.end_settled is not None:
+                end = max((at for at, event in enumerate(events) if event.ends), default=0)
+                if end:  # what was before need not wait
+                    yield events[:end]
                 await self.end_settled()
-            yield first, *more
+                events = events[end:]
+            yield events
 
     @property
     def _ready(self) -> bool:

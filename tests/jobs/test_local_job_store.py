@@ -127,6 +127,24 @@ async def test_end_is_told_to_followers_once_it_is_persisted(
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (2,)
 
 
+async def test_events_before_the_end_are_told_while_it_is_not_persisted(
+    log: SqliteJobEventLog, held_disk: sqlite3.Connection
+) -> None:
+    async with queue_on(OverheardSlot(), event_log=log) as queue:
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        job = added(log, StartedChange())
+        with await store.subscribe(job.id) as subscription:
+            log.append(job.id, DONE)
+            batches = subscription.batches(60.0)
+            assert [event.change for event in await anext(batches)] == [StartedChange()]
+            following = asyncio.ensure_future(anext(batches))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not following.done()
+            held_disk.execute("ROLLBACK")
+            assert [event.change for event in await following] == [DONE]
+
+
 async def test_result_that_the_disk_does_not_take_is_answered_from_memory(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
