@@ -37,6 +37,8 @@ HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
+_AWAY = frozenset({502, 503, 504})
+"""Statuses of a proxy whose server is away, or of a server that starts."""
 
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
@@ -125,7 +127,8 @@ class UpstreamClient:
         """
         dialect = await self.known_dialect()
         status, body = await self._get(dialect.health)
-        _check_not_away(status)
+        if status >= 500:
+            raise upstream_dialect.unreachable_failure(f"The upstream is not well: {status}.")
         return dialect.waiting(body)
 
     async def transcribe(
@@ -209,9 +212,9 @@ class UpstreamClient:
 
 
 def _check_not_away(status: int) -> None:
-    """Raise `ChunkFailure` if the status is that of a server that starts or is not well, or of a
-    proxy whose server is away: it does not say what the server is."""
-    if status >= 500:
+    """Raise `ChunkFailure` if the status is that of a proxy whose server is away, or of a server
+    that starts: it does not say what the server is."""
+    if status in _AWAY:
         raise upstream_dialect.unreachable_failure(f"The upstream answered {status}.")
 
 
