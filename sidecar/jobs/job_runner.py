@@ -321,7 +321,7 @@ class JobRun:
         plan is not a shared one, and it needs a lease for itself."""
         job = self.job
         # if the engine dies again, no other job's work is lost
-        alone = job.by_itself
+        alone = job.by_itself and not self._slot.spec.remote
         job.engine_shared = self._slot.sharing.concurrent and not alone
         lease = self._slot.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:

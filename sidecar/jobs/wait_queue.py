@@ -179,7 +179,9 @@ class WaitQueue:
         self._passed_over[job.id] += 1
 
         def back() -> None:
-            self._passed_over -= Counter([job.id])  # without those that are over
+            self._passed_over[job.id] -= 1
+            if not self._passed_over[job.id]:
+                del self._passed_over[job.id]
             self._changed()
 
         asyncio.get_running_loop().call_later(for_s, back)
@@ -231,7 +233,9 @@ class WaitQueue:
             return None
         *earlier, job = first
         beside = [*earlier, *self._running()]
-        return None if beside and any(one.by_itself for one in (job, *beside)) else job
+        if self._slot.spec.remote or not any(one.by_itself for one in (job, *beside)):
+            return job  # no job takes part of an upstream from others
+        return None if beside else job
 
     def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but

@@ -222,6 +222,7 @@ def test_page_asks_before_it_is_closed_over_an_unsaved_correction(
     assert visitor.js("return leaves()")
 
 
+@pytest.mark.slow
 def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_the_change(
     visitor: Visitor, server: Server
 ) -> None:

@@ -320,3 +320,20 @@ async def test_job_that_rests_for_long_is_not_started_after_a_shorter_rest(recor
     assert lineup.due(0) is None
     await asyncio.sleep(2.0)
     assert lineup.due(0) is job
+
+
+@virtual_time
+@pytest.mark.parametrize("remote", [False, True])
+async def test_job_in_which_a_service_died_starts_beside_others_only_at_a_remote_engine(
+    remote: bool, recording: Path
+) -> None:
+    slot = LoadedSlot()
+    slot.spec = replace(slot.spec, remote=remote)
+    lineup = WaitQueue(slot, guess=by_owner, concurrency=2)
+    runs_now = job_of(recording, owner="a 10")
+    died = job_of(recording, owner="b 10")
+    died.record = replace(died.record, alone=True)
+    for job in (runs_now, died):
+        lineup.join(job)
+    lineup.begin(runs_now, 0)
+    assert lineup.due(1) is (died if remote else None)

@@ -26,11 +26,11 @@ class UpstreamBusy(UpstreamError, code="upstream_busy"):
 
 
 class UpstreamLost(UpstreamUnreachable, code="upstream_lost"):
-    """Upstream that failed on a recording and then stayed away or busy."""
+    """Upstream that failed on a recording, after which none could be reached."""
 
     counts_as_death = True
-    default_detail = "The upstream failed while it transcribed this recording, and is still away."
-    default_hint = "Check the log of that server: the recording may have ended it."
+    default_detail = "An upstream failed while it transcribed this recording; none answers now."
+    default_hint = "Check the log of the server: the recording may have ended it."
 
 
 class UpstreamTimeout(UpstreamError, code="upstream_timeout"):

@@ -58,6 +58,7 @@ class ChunkAttempts:
     reached: bool = False
     tried: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
+    first_broken: errors.SidecarError | None = None
     last: errors.SidecarError | None = None
 
     def after(self, index: int, failure: ChunkFailure) -> FailureStep:
@@ -69,6 +70,7 @@ class ChunkAttempts:
             self.refused.add(index)
         if failure.step is FailureStep.AGAIN and failure.sent:
             self.broken += 1
+            self.first_broken = self.first_broken or failure.error
             if self.broken >= self.limits.broken_servers:
                 return FailureStep.NEVER
         return failure.step
@@ -86,8 +88,8 @@ class ChunkAttempts:
     def error(self) -> errors.SidecarError:
         """Return the error of a chunk that is given up."""
         error = self.last or UpstreamUnreachable()
-        if self.broken and error.ends_requests_only:  # the chunk may have ended the server
-            detail = f"{error.detail} It failed on this recording before."
+        if self.first_broken is not None and isinstance(error, UpstreamUnreachable):
+            detail = f"{self.first_broken.detail} Then: {error.detail}"  # it may have ended it
             return UpstreamLost(detail, retry_after=error.retry_after)
         return error
 

@@ -121,22 +121,24 @@ def test_unread_request_and_busy_upstream_cost_no_attempt() -> None:
         assert attempts.after(0, failure(FailureStep.LATER)) is FailureStep.LATER
 
 
-@pytest.mark.parametrize(
-    "then", [unreachable_failure(), ChunkFailure(FailureStep.LATER, UpstreamBusy(), 300.0)]
-)
-def test_upstream_that_failed_on_a_chunk_and_stayed_away_may_have_been_ended_by_it(
-    then: ChunkFailure,
-) -> None:
-    attempts = ChunkAttempts(0.0, 100.0)
-    attempts.after(0, then)
+def test_upstream_that_failed_on_a_chunk_and_stayed_away_may_have_been_ended_by_it() -> None:
+    attempts, away = ChunkAttempts(0.0, 100.0), unreachable_failure("good:2 does not answer.")
+    attempts.after(1, away)
     assert fault_of(attempts.error) is Fault.NODE
-    attempts.after(0, failure())
-    attempts.after(0, then)
+    attempts.after(0, ChunkFailure(FailureStep.AGAIN, UpstreamFailed("bad:1 failed."), sent=True))
+    attempts.after(1, away)
     as_a_job_has_it = errors.from_wire(attempts.error.to_wire())
     assert as_a_job_has_it.ends_requests_only
     assert fault_of(as_a_job_has_it) is Fault.DECODER
-    assert as_a_job_has_it.retry_after == then.error.retry_after
-    assert then.error.detail in as_a_job_has_it.detail
+    assert as_a_job_has_it.retry_after == away.error.retry_after
+    assert as_a_job_has_it.detail == "bad:1 failed. Then: good:2 does not answer."
+
+
+def test_upstream_that_failed_once_on_a_chunk_and_is_busy_was_not_ended_by_it() -> None:
+    attempts = ChunkAttempts(0.0, 100.0)
+    attempts.after(0, failure())
+    attempts.after(0, ChunkFailure(FailureStep.LATER, UpstreamBusy(), 300.0))
+    assert fault_of(attempts.error) is Fault.NODE
 
 
 def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:

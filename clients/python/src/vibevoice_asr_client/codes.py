@@ -851,7 +851,7 @@ class UpstreamGarbled(errors.Failed):
 
 
 class UpstreamLost(errors.Busy):
-    """The upstream failed while it transcribed this recording, and is still away."""
+    """An upstream failed while it transcribed this recording; none answers now."""
 
     known_code = "upstream_lost"
 
