@@ -30,6 +30,8 @@ USAGE = 2
 """Exit code of an invalid command line."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
+ONE_END_S = 1.0
+"""Signals of one kind within this time are one wish to end."""
 _STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories: control characters, surrogates, line and paragraph separators."""
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
@@ -135,21 +137,26 @@ def _steers(one: str) -> bool:
 
 @contextmanager
 def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C, SIGTERM or the end of the terminal set ``ended``, and a second Ctrl-C cancel this
-    task; yield the function that returns whether there was one."""
+    """Let Ctrl-C, SIGTERM or the end of the terminal set ``ended``, and a Ctrl-C after any of them,
+    or a later signal of the same kind, cancel this task; yield the function that returns whether
+    there was one."""
     import asyncio
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     # A terminal that is gone can no longer be asked whether it is one.
     terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+    seen: dict[int, float] = {}
 
     def interrupt(number: int, _: object) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):  # the terminal is gone
             for fd in terminals:  # writes would fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-        # Whoever ends a login sends SIGTERM and SIGHUP, one right after the other.
-        again = ended.is_set() and number == signal.SIGINT
+        # One end can be several signals at once: SIGTERM and SIGHUP of a login's, two SIGHUPs of a
+        # terminal's (shell and kernel), two SIGTERMs of `timeout` (process and group).
+        now = loop.time()
+        later = now - seen.setdefault(number, now) > ONE_END_S
+        again = ended.is_set() and (number == signal.SIGINT or later)
         loop.call_soon_threadsafe(task.cancel if again else ended.set)
 
     ends = [signal.SIGINT, signal.SIGTERM]

@@ -1,10 +1,12 @@
 """`vibevoice-asr live` as people run it: a real process, real sound, a real terminal."""
 
 import array
+import asyncio
 import fcntl
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -21,8 +23,10 @@ from not_tested import missing
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
 from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
+from virtual_time import virtual_time
 
 from sidecar.cli.live import CUT_OFF, line_of
+from sidecar.cli.output import handle_interrupts
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
 from sidecar.transcripts.transcript import Segment
 from sidecar.workers.channel_transcription import CHANNEL_SINGLE
@@ -144,15 +148,44 @@ def test_command_that_is_ended_or_loses_its_terminal_writes_all_that_was_said(
     process.stdin.write(talk(0.3, 0.2))
     process.stdin.flush()
     seen = b""
-    while b"w299" not in seen:
-        seen += os.read(ours, 1 << 16)
-    if how == "SIGHUP":
-        process.send_signal(signal.SIGSTOP)  # at once, as a terminal does it
-        os.close(ours)
-    process.send_signal(getattr(signal, how))
-    process.send_signal(signal.SIGCONT)
-    assert process.wait(PATIENCE_S) == 130
+    with open(ours, "rb", buffering=0) as terminal:
+        while b"w299" not in seen:
+            assert select.select([terminal], [], [], PATIENCE_S)[0], seen
+            seen += terminal.read(1 << 16)
+        if how == "SIGHUP":
+            process.send_signal(signal.SIGSTOP)  # at once, as a terminal does it
+            terminal.close()
+        process.send_signal(getattr(signal, how))
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(PATIENCE_S) == 130
     assert "w299" in path.read_text()
+
+
+@virtual_time
+async def test_several_signals_of_one_end_count_once_and_a_later_one_aborts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: False)  # not the tests' own
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # also with nohup
+    ended = asyncio.Event()
+
+    async def hang() -> None:
+        with handle_interrupts(ended):
+            await asyncio.Event().wait()
+
+    for later in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        ended.clear()
+        task = asyncio.create_task(hang())
+        await asyncio.sleep(0.0)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+            await asyncio.sleep(0.1)
+            assert ended.is_set()
+            assert not task.done(), number
+        await asyncio.sleep(2.0)
+        signal.raise_signal(later)
+        await asyncio.wait({task}, timeout=1.0)
+        assert task.cancelled(), later.name
 
 
 def test_output_that_cannot_be_written_is_an_error_before_the_session(
