@@ -118,10 +118,12 @@ class UserTurnPartial(ConversationClientEvent):
 
 
 class UserTurnStopped(ConversationClientEvent):
-    """End of the user's speech: silence since ``ended``; ``utterance`` was the turn's last."""
+    """End of the user's speech: silence since ``ended``; ``utterance`` was the turn's last;
+    ``failure``: why no words of it come."""
 
     ended: float
     utterance: int = field(default=0, compare=False)
+    failure: SidecarError | None = None
 
 
 class UserTurnFinal(ConversationClientEvent):

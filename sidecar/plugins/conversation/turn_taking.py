@@ -156,10 +156,7 @@ class TurnTaking:
         self.guarded = self.guarded or user_turn.echoed
         text = truncate_utf8(user_turn.text, MAX_USER_TURN_BYTES)
         if not text and user_turn.failure is not None:
-            self._emit_started(user_turn)
-            self._emit_command(events.UserTurnStopped(user_turn.ended, user_turn.current))
-            self._assistant.answer_error(user_turn.failure, user_turn.ended, self.at)
-            self.continue_turn_if_done()
+            self._end_failed_turn(user_turn, user_turn.failure)
             return
         if text:
             self._answer(user_turn, text)
@@ -168,6 +165,18 @@ class TurnTaking:
         self._emit_dropped(user_turn)
         if user_turn.answer:
             self._assistant.answer_history(self.at, user_turn.answer_by, user_turn.answer_name)
+
+    def _end_failed_turn(self, user_turn: UserTurn, failure: SidecarError) -> None:
+        """Report the failure of a turn without words: in its reply, if one was to come."""
+        self._emit_started(user_turn)
+        self._emit_command(events.UserTurnStopped(user_turn.ended, user_turn.current, failure))
+        if self.options.answers or user_turn.answer:
+            self._assistant.answer_error(failure, user_turn.ended, self.at)
+            self.continue_turn_if_done()
+            return
+        self._assistant.discard_speculative()
+        self._emit_command(events.ConversationError(0, failure))
+        self._emit_dropped(user_turn)
 
     def _answer(self, user_turn: UserTurn, text: str) -> None:
         self._emit_started(user_turn)

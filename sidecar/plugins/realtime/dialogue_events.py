@@ -315,9 +315,6 @@ class RealtimeDialogueEvents:
                 yield from self.user_turns.commit_recognized()
             case conversation_events.DiscardAcknowledged():
                 yield server_events.input_event("cleared")
-            case conversation_events.ReplyStarted():
-                yield from self.user_turns.fail_current(errors.EngineFailed())
-                yield from self.responses.events_of(output)
             case _:
                 yield from self.user_turns.events_of(output)
                 yield from self.responses.events_of(output)

@@ -448,6 +448,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
                 yield from self._partial(self._now, output.text)
             case conversation_events.UserTurnStopped() if self._now is not None:
                 yield from self._stopped(self._now, output.utterance)
+                if output.failure is not None:
+                    yield from self._fail_current(output.failure)
             case conversation_events.UserTurnFinal(backchannel=(began, ended)):
                 yield from self._complete(self._new(), output.text, output.entry, ended - began)
             case conversation_events.UserTurnFinal():
@@ -463,8 +465,8 @@ class RealtimeConversationTurns(RealtimeUserTurns):
         if self._committed and not (item := self._committed.popleft()).settled:
             yield from self._complete(item, "", 0)
 
-    def fail_current(self, error: errors.SidecarError) -> Iterator[EventBody]:
-        """Report the failure of a turn that is answered without its transcript, if there is one."""
+    def _fail_current(self, error: errors.SidecarError) -> Iterator[EventBody]:
+        """Report the failure of the current turn, whose words do not come."""
         item, self._now = self._now, None
         if item is not None and item.id in self._items and self.transcribes:
             item.settled = True

@@ -775,6 +775,33 @@ def test_recognizer_failure_is_an_error_with_a_spoken_apology(table: Table) -> N
     assert table.phase is events.ConversationPhase.IDLE
 
 
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [
+        (events.ConversationOptions(answers=False), False),
+        (events.ConversationOptions(ends_turns=False, answers=False), False),
+        (events.ConversationOptions(ends_turns=False, answers=False), True),
+    ],
+    ids=["not answered", "committed", "requested"],
+)
+def test_recognizer_failure_is_answered_only_if_a_reply_was_to_come(
+    options: events.ConversationOptions, asks: bool
+) -> None:
+    table = Table(options)
+    table.utters(None)
+    if not options.ends_turns:
+        table.commits()
+    if asks:
+        table.asks()
+    table.until(1.1)
+    table.fails(events.ConversationStage.RECOGNIZER)
+    table.until(1.5)
+    assert [one.failure for one in table.told(events.UserTurnStopped)] == [BROKEN]
+    assert table.told(events.ConversationError) == [events.ConversationError(int(asks), BROKEN)]
+    assert len(table.told(events.ReplyStarted)) == asks
+    assert len(table.told(events.UserTurnDropped)) == (not asks)
+
+
 @pytest.mark.parametrize("typed", [False, True], ids=["reply goes on", "text typed"])
 def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typed: bool) -> None:
     table = answering(events.ConversationOptions(interruptible=not typed), heard=0.5)

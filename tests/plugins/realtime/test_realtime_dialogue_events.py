@@ -86,6 +86,7 @@ def test_voice_name_is_passed_on_if_the_tts_engine_lists_none(
 
 
 MANUAL = dataclasses.replace(USUAL, transcription=RealtimeTranscriptionConfig(detection=None))
+DROPPED = errors.UtteranceDropped()
 TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 FAILED = "conversation.item.input_audio_transcription.failed"
 
@@ -192,7 +193,11 @@ def test_words_of_two_equal_partials_are_sent_and_never_taken_back(told: Told) -
 
 def test_final_words_after_a_failed_turn_are_sent_whole_as_a_delta(told: Told) -> None:
     told.hear(
-        UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"), ReplyStarted(1)
+        UserTurnStarted(0, 0.0),
+        UserTurnPartial("One"),
+        UserTurnPartial("One two"),
+        UserTurnStopped(1.0, 0, DROPPED),
+        ReplyStarted(1),
     )
     told.hear(UserTurnFinal("One two.", entry=1))
     deltas = [one["delta"] for one in told.said if one["type"].endswith("transcription.delta")]
@@ -224,11 +229,31 @@ def test_noise_has_speech_stopped_and_no_item(told: Told) -> None:
     assert told.telling.items.last is None
 
 
+def test_failed_turn_of_a_commit_is_transcription_failed_without_a_response() -> None:
+    told = Told(MANUAL)
+    told.commit(1.0)
+    told.hear(
+        UserTurnStarted(0, 0.0),
+        UserTurnStopped(1.0, 0, DROPPED),
+        ConversationError(0, DROPPED),
+        UserTurnDropped(),
+        CommitAcknowledged(),
+    )
+    assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "error"]
+
+
+def test_response_during_speech_leaves_the_item_of_the_speech_open(told: Told) -> None:
+    told.hear(UserTurnStarted(0, 0.0), ReplyStarted(1), *spoken(0, "One.")[1:])
+    (started,) = told.of("input_audio_buffer.speech_started")
+    assert told.of(TRANSCRIBED)[0]["item_id"] == started["item_id"]
+
+
 def test_turn_without_words_is_transcription_failed_and_none_is_sent_if_it_is_off(
     told: Told,
 ) -> None:
-    told.hear(*spoken(0, "")[:2], ReplyStarted(1))
+    told.hear(UserTurnStarted(0, 0.0), UserTurnStopped(1.0, 0, DROPPED), ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
+    assert told.of(FAILED)[0]["error"]["code"] == DROPPED.code
     told = Told(
         dataclasses.replace(USUAL, transcription=RealtimeTranscriptionConfig(transcribes=False))
     )
