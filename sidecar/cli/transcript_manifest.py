@@ -81,7 +81,8 @@ class TranscriptManifest:
         self._by_output: dict[str, ManifestEntry] = {}
         self._by_path: dict[str, ManifestEntry] = {}
         self._inode = self._read = 0
-        """File of the manifest, and how many of its bytes are read."""
+        self._last_line = b""
+        """File of the manifest, how many of its bytes are read, and the last line of them."""
         self._load()
         self._replaced: dict[str, ManifestEntry | None] = {}
         """Files that existed when their names, here without case, were chosen for outputs."""
@@ -276,19 +277,24 @@ class TranscriptManifest:
         try:
             with open(self._folder / MANIFEST, "rb") as file:
                 status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read:
+                file.seek(self._read - len(self._last_line))
+                # A file that is made anew can have the same inode.
+                known = file.read(len(self._last_line)) == self._last_line
+                if status.st_ino != self._inode or not known:
                     self._forget(status.st_ino)
-                file.seek(self._read)
+                    file.seek(0)
                 lines, end, _ = file.read().rpartition(b"\n")
         except FileNotFoundError:
             self._forget()
             return
-        self._read += len(lines + end)
+        if end:
+            self._read += len(lines + end)
+            self._last_line = lines.rpartition(b"\n")[2] + end
         for entry in _entries(lines):
             self._keep(entry)
 
     def _forget(self, inode: int = 0) -> None:
-        self._inode, self._read = inode, 0
+        self._inode, self._read, self._last_line = inode, 0, b""
         self._by_output.clear()
         self._by_path.clear()
 

@@ -193,6 +193,18 @@ def test_manifest_of_many_recordings_is_read_once_and_then_what_is_appended(
     assert len(read) == 51
 
 
+def test_manifest_made_anew_in_the_same_file_is_read_again(transcripts: Transcripts) -> None:
+    recording = transcripts.put("monday.wav", MONDAY)
+    assert transcripts.run() == ["monday.txt"]
+    manifest = TranscriptManifest(transcripts.out, "text")
+    (transcripts.out / "monday.txt").unlink()
+    path = transcripts.out / MANIFEST
+    other = path.read_bytes().replace(b"monday", b"tuesday")  # a new file can have the same inode
+    path.write_bytes(other * 2)
+    (transcripts.out / "monday.txt").write_text("of another program")
+    assert manifest.write("monday.txt", "again", identify(recording)) == "monday-2.txt"
+
+
 def test_standard_input_is_no_recording_that_was_there_before(
     transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
