@@ -14,7 +14,7 @@ const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 const MUTED_MS = 3000;
 const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 
-/** The recordings among what was dropped, folders opened; `unread` is told the names of what cannot be read. */
+/** The recordings among what was dropped, folders opened; `unread` is told the names of those, and of folders, that cannot be read. */
 export async function filesIn(transfer, say, unread) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
@@ -31,7 +31,7 @@ export async function filesIn(transfer, say, unread) {
         }
       }
     } catch {
-      unread(entry.name);
+      if (entry.isDirectory || mayBeRecording({ name: entry.name, type: "" })) unread(entry.name);
     }
   };
   for (const entry of entries) await walk(entry);
