@@ -104,6 +104,7 @@ REASONER = (
 STATUSES: dict[str, tuple[int, Any]] = {
     "locked": (401, {"error": {"message": "no key"}}),
     "absent": (404, {"error": {"message": "model 'absent' not found"}}),
+    "absent too": (404, {"error": {"message": "model 'absent too' not found"}}),
     "long": (400, {"detail": "maximum context length"}),
     "broken": (500, "Internal Server Error"),
 }

@@ -245,6 +245,7 @@ class LlmClient:
     ) -> httpx.Response:
         """Send a request, once more if the server wants the newer name of the limit, or if it has
         another model now and the settings name none."""
+        switched = False  # else a server that lists its models in changing order is asked for ever
         while True:
             limit, model = self._limit, self._model  # a parallel request may change them
             body = chat_completions.chat_request(messages, model, max_tokens, tools, limit)
@@ -255,7 +256,8 @@ class LlmClient:
                 async with self._within(self._address.first_s):
                     return await stack.enter_async_context(accepted)
             except openai_http.RequestRefused as refused:
-                if refused.status == 404 and await self._has_other_model(model):
+                if refused.status == 404 and not switched and await self._has_other_model(model):
+                    switched = True
                     continue
                 newer = chat_completions.wants_newer_limit(refused.body)
                 if limit != chat_completions.LIMIT or not newer:

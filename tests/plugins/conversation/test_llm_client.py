@@ -4,7 +4,7 @@ import asyncio
 import functools
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -331,6 +331,23 @@ async def test_another_model_of_a_restarted_llm_server_answers_the_next_turn(
     server.models = ["plain"]
     assert "".join(await answered(llm)) == ANSWER
     await llm.close()
+
+
+class Turning(list[str]):
+    """Models that a server lists in another order each time."""
+
+    def __iter__(self) -> Iterator[str]:
+        self.reverse()
+        return super().__iter__()
+
+
+async def test_llm_server_that_lists_its_models_in_changing_order_is_asked_twice(
+    server: Completions,
+) -> None:
+    server.models = Turning(["absent", "absent too"])
+    with pytest.raises(LlmRefused):
+        await by(server, "")
+    assert [one["model"] for one in server.asked] == ["absent too", "absent"]
 
 
 async def test_llm_server_without_a_model_is_refused() -> None:
