@@ -14,7 +14,7 @@ from sidecar.interfaces.engine_interface import AUTO
 from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.plugins.conversation import conversation_events as events
-from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript import Notice, join_texts
 
 CLOCK_HISTORY_S = 120.0
 """Seconds of audio that the clock covers; older positions are never looked up."""
@@ -254,7 +254,7 @@ class SpeechInput:
 
     def _words(self, turn: int, text: str, upto: float) -> None:
         """Report the turn's finals, with ``text`` after them."""
-        words = " ".join(filter(None, (*self._finals.get(turn, ()), text)))
+        words = join_texts((*self._finals.get(turn, ()), text))  # as at the end of the turn
         self._emit_event(events.RecognizedWords(self._now(), turn, words, upto))
 
     def _input_stalled(self) -> None:

@@ -182,7 +182,7 @@ async def test_partial_and_final_words_belong_to_their_utterance() -> None:
         live_events.TurnEnded(0, 0.0, 1.0, "I would like"),
         live_events.Partial(1, 1, 1.2, 2.0, "a coffee"),
         final(1, "a coffee with", 1.2, 9.2),  # it was long, and is cut
-        live_events.Partial(1, 2, 9.2, 10.0, "milk"),
+        live_events.Partial(1, 2, 9.2, 10.0, ", milk"),
     ):
         await session.tell(event)
     listening.cancel()
@@ -192,7 +192,7 @@ async def test_partial_and_final_words_belong_to_their_utterance() -> None:
         (0, "I would like"),
         (1, "a coffee"),
         (1, "a coffee with"),
-        (1, "a coffee with milk"),
+        (1, "a coffee with, milk"),  # as at the end of the turn
     ]
 
 
