@@ -201,7 +201,7 @@ class SpeechInput:
                 self._speech_ended(turn)
                 self._stopped.pop(turn, None)
                 self._finals.pop(turn, None)
-                self._failures.pop(turn, None)
+                self._pop_failure(turn)
                 self._emit_event(events.TurnDiscarded(self._now()))
             case live_events.NoticeRaised(notice) if notice.code == AUDIO_LOST_NOTICE.code:
                 self._audio_lost()
@@ -239,13 +239,18 @@ class SpeechInput:
             ended = self._clock.time(turn_ended.end)
             self._spans[turn_ended.turn] = turn_ended.start, turn_ended.end
             self._emit_event(events.UserSpeechStopped(self._now(), turn_ended.turn, ended))
-        found = [self._failures.pop(turn, None) for turn in (turn_ended.turn, None)]
-        if (failure := found[0] or found[1]) is not None and not turn_ended.text:
+        failure = self._pop_failure(turn_ended.turn)
+        if failure is not None and not turn_ended.text:
             stage = events.ConversationStage.RECOGNIZER
             self._emit_event(events.StageFailed(self._now(), turn_ended.turn, stage, failure))
         self._emit_event(
             events.RecognizedWords(self._now(), turn_ended.turn, turn_ended.text, ended)
         )
+
+    def _pop_failure(self, turn: int) -> errors.SidecarError | None:
+        """Return why no words of a turn come, which is over, and forget it."""
+        found = [self._failures.pop(key, None) for key in (turn, None)]
+        return found[0] or found[1]
 
     def _speech_ended(self, turn: int) -> None:
         """Handle silence, unless the next turn has begun."""

@@ -166,6 +166,22 @@ async def test_only_the_utterance_that_was_not_recognized_fails() -> None:
     assert failed == [(1, live_events.UTTERANCE_DROPPED)]
 
 
+async def test_failure_of_a_discarded_utterance_is_not_that_of_the_next() -> None:
+    session = Told()
+    _, happened, listening = await heard_by(session)
+    for event in (
+        live_events.SpeechStarted(0, 0.0),
+        live_events.NoticeRaised(Notice(live_events.RECOGNITION_FAILED, "")),  # it was cut
+        live_events.TurnDropped(0, 0.01),
+        live_events.SpeechStarted(1, 0.01),
+        live_events.SpeechStopped(1, 0.02),
+        live_events.TurnEnded(1, 0.01, 0.02, ""),  # noise
+    ):
+        await session.tell(event)
+    listening.cancel()
+    assert not [one for one in happened if isinstance(one, StageFailed)]
+
+
 def final(turn: int, text: str, start: float, end: float) -> live_events.Final:
     return live_events.Final(turn, 0, Segment(start, end, text))
 
