@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, UtteranceDropped
 from sidecar.plugins.conversation import barge_in
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant import Assistant
@@ -234,9 +234,11 @@ class TurnTaking:
     def _dismiss(self, user_turn: UserTurn, assistant_turn: AssistantTurn) -> None:
         """Resume the reply: as far as is known, nothing was said that interrupts it."""
         user_turn.dismissed, user_turn.paused_at = True, None
-        if user_turn.failure is not None:  # words may have been lost
-            self._emit_command(events.ConversationError(0, user_turn.failure))
-            user_turn.failure = None
+        failure, user_turn.failure = user_turn.failure, None
+        # Words may have been lost. Under load any noise is dropped, of which a notice has told.
+        noise = isinstance(failure, UtteranceDropped) and not user_turn.announced
+        if failure is not None and not noise:
+            self._emit_command(events.ConversationError(0, failure))
         self._emit_dropped(user_turn)
         assistant_turn.resume(self.at)
 

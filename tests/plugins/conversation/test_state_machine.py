@@ -3,6 +3,7 @@
 import pytest
 from conversation_simulator import BROKEN, Table, silence
 
+from sidecar import errors
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.plugins.conversation.assistant_turn import APOLOGY
 from sidecar.plugins.conversation.barge_in import ECHO_SIMILARITY, OWN_WORDS_ECHO_SIMILARITY
@@ -813,6 +814,20 @@ def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typ
     table.plays(99)
     ending = events.ReplyEnding.INTERRUPTED if typed else events.ReplyEnding.COMPLETED
     assert table.endings == [ending]
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_dropped_noise_over_a_reply_is_no_error(pauses: bool) -> None:
+    table = answering(heard=0.5)
+    table.utters(None, 2.0 if pauses else 0.1)
+    dropped = errors.UtteranceDropped()
+    stage = events.ConversationStage.RECOGNIZER
+    table.take(events.StageFailed(table.now, table.utterance, stage, dropped))
+    table.words("")
+    table.plays(99)
+    assert table.endings == [events.ReplyEnding.COMPLETED]
+    assert table.errors == []
+    assert len(table.told(events.ReplyStarted)) == 1
 
 
 def test_recognizer_failure_before_any_speech_is_an_error(table: Table) -> None:
