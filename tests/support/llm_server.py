@@ -61,8 +61,10 @@ STREAMS: dict[str, list[bytes | float]] = {
 CUT_OFF: dict[str, list[bytes | float]] = {
     "ponders": [chunk(content="", reasoning="They "), stop("length"), DONE],
     "ponders, marked": [chunk(content="<think>They "), stop("length"), DONE],
+    "reasoner, hidden": [chunk(role="assistant", content=""), stop("length"), DONE],
+    "full": [chunk(role="assistant", content=""), stop("length"), DONE],
 }
-"""Models that reason for longer than a short answer takes."""
+"""Models that reason for longer than a short answer takes, and one whose context is full."""
 
 
 def call(index: int | None, arguments: Any, id: str = "", name: str = "") -> bytes:
@@ -155,7 +157,7 @@ class Completions:
     ) -> None:
         if model == "gone":
             return
-        if model == "reasoner" and "max_tokens" in self.asked[-1]:
+        if model.startswith("reasoner") and "max_tokens" in self.asked[-1]:
             error = {"error": {"message": REASONER}}
             writer.write(HEAD % (400, b"application/json") + json.dumps(error).encode())
             return
@@ -165,7 +167,8 @@ class Completions:
             return
         writer.write(HEAD % (200, b"text/event-stream"))
         gone = asyncio.create_task(reader.read())
-        short = self.asked[-1].get("max_tokens", LONG_THOUGHT) < LONG_THOUGHT
+        limits = (self.asked[-1].get(name) for name in ("max_tokens", "max_completion_tokens"))
+        short = max(filter(None, limits), default=LONG_THOUGHT) < LONG_THOUGHT
         for piece in (STREAMS | calls | (CUT_OFF if short else {})).get(model, SAID):
             if isinstance(piece, bytes):
                 writer.write(piece)

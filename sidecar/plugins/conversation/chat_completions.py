@@ -258,6 +258,11 @@ class ChatStreamParser:
         """Return whether reasoning has ended that nothing had begun."""
         return self._reasoning_filter.lone_end
 
+    @property
+    def reasoned(self) -> bool:
+        """Return whether the server has shown reasoning, in a field of its own or in the text."""
+        return self._reasoning_filter.reasoned
+
     def feed(self, data: bytes) -> list[LlmDelta]:
         """Return the deltas in an event.
 
@@ -284,6 +289,8 @@ class ChatStreamParser:
         match chunk:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
+                if any(value and name.startswith("reasoning") for name, value in delta.items()):
+                    self._reasoning_filter.reasoned = True
                 deltas: list[LlmDelta] = (
                     [self._reasoning_filter.feed(text)] if isinstance(text, str) else []
                 )
@@ -320,6 +327,8 @@ class ReasoningFilter:
     def __init__(self, *, reasons: bool = False) -> None:
         self.lone_end = False
         """Whether a lone `REASONING_END` has ended the reasoning."""
+        self.reasoned = reasons
+        """Whether there is reasoning, as far as is known."""
         self._unread = ""
         self._text = ""
         self._reasoning = False
@@ -337,6 +346,7 @@ class ReasoningFilter:
             self._unread = after
             if not mark:
                 break
+            self.reasoned = True
             if mark == REASONING_END and not self._reasoning:
                 self.lone_end = True
                 self._text = "\n" if self._answered else ""  # the answer begins a phrase of its own

@@ -160,7 +160,9 @@ class LlmClient:
                         yield delta
                         within_s, since = self._address.next_s, None
             self._reasons = self._reasons or parser.lone_end
-            if since is None or not parser.cut_off:
+            # OpenAI's models reason without showing it, and take the newer limit.
+            reasoned = parser.reasoned or self._limit == chat_completions.NEWER_LIMIT
+            if since is None or not (parser.cut_off and reasoned):
                 return
             self._reasoning_tokens = MAX_REASONING_TOKENS
             if reasoning:

@@ -138,6 +138,24 @@ async def test_model_that_only_reasons_is_an_error_that_says_so(
         await by(server, "ponders", max_tokens=7)
 
 
+async def test_empty_reply_of_a_model_that_does_not_reason_leaves_its_limit_of_tokens(
+    server: Completions,
+) -> None:
+    async with client(server, "full", max_tokens=7) as llm:
+        for _ in range(2):
+            assert not "".join(await answered(llm))
+    assert [one["max_tokens"] for one in server.asked] == [7, 7]
+
+
+async def test_empty_reply_of_a_model_with_the_newer_limit_counts_as_hidden_reasoning(
+    server: Completions,
+) -> None:
+    async with client(server, "reasoner, hidden", max_tokens=7) as llm:
+        assert "".join(await answered(llm)) == ANSWER
+    more = 7 + llm_client.MAX_REASONING_TOKENS
+    assert [one.get("max_completion_tokens") for one in server.asked] == [None, 7, more]
+
+
 def test_cut_off_reasoning_of_a_model_that_reasons_unmarked_is_not_said() -> None:
     parser = chat_completions.ChatStreamParser(reasons=True)
     assert not [*parser.feed(CUT_THOUGHT), *parser.end()]
