@@ -300,6 +300,8 @@ def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
             kind, flags, shown = default.metadata[_SHOWN]
             if one.annotation in (Path, Path | None, list[Path] | None):
                 shown = {"parser": _path, **shown}
+            if one.annotation is Path:  # with a parser, typer's help shows the name of the class
+                one = one.replace(annotation=type("path", (Path,), {}))
             if one.annotation is bool and not flags:  # otherwise typer adds its negation
                 flags = (f"--{one.name.replace('_', '-')}",)
             one = one.replace(

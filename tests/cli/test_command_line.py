@@ -710,6 +710,10 @@ def test_help_has_examples(words, terminal):
     assert "vibevoice-asr" in run.stdout.partition("Example")[2]
 
 
+def test_help_names_the_kind_of_a_path_as_of_other_values(terminal):
+    assert "<path>" in terminal.run("jobs", "backup", "--help").stdout
+
+
 def test_help_of_serve_lists_every_setting(terminal):
     text = terminal.run("serve", "--help").stdout
     for name in settings_class().model_fields:
