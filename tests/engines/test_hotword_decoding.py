@@ -154,6 +154,53 @@ def test_hotword_is_not_written_where_the_text_becomes_likelier_by_it_behind() -
     assert decoded(behind, KUBERNETES) == (LAST, THE, CUBA, NITA)
 
 
+def said_again(first: float) -> Table:
+    """'We Cuba Nita the last Cuba Nita', 'Kubernetes' being so likely at the first place; behind
+    one it is likely at the last."""
+    return {
+        (START,): {WE: 0.9},
+        (WE,): {CUBA: 0.6, KU: first},
+        (CUBA,): {NITA: 0.5},
+        (NITA,): {THE: 0.9},
+        (THE,): {LAST: 0.9},
+        (LAST,): {CUBA: 0.6, KU: 0.2},
+        (KU,): {BERNETES: 0.9},
+        (BERNETES,): {THE: 0.9},
+        (BERNETES, THE, LAST): {KU: 0.9},
+        (LAST, CUBA, NITA): {END: 0.9},
+        (LAST, KU, BERNETES): {END: 0.9},
+    }
+
+
+def test_hotword_that_makes_itself_likely_behind_is_written_at_both_places() -> None:
+    assert decoded(said_again(0.2)) == (WE, CUBA, NITA, THE, LAST, CUBA, NITA)
+    both = (WE, KU, BERNETES, THE, LAST, KU, BERNETES)
+    assert decoded(said_again(0.2), KUBERNETES) == both
+
+
+def test_hotword_of_a_later_place_does_not_replace_other_words_before() -> None:
+    one = (WE, CUBA, NITA, THE, LAST, KU, BERNETES)
+    assert decoded(said_again(0.005), KUBERNETES) == one
+
+
+def test_hotword_said_three_times_is_written_at_each_place() -> None:
+    thrice = {
+        **said_again(0.2),
+        (LAST, CUBA, NITA): {WE: 0.9},
+        (LAST, KU, BERNETES): {WE: 0.9},
+        (CUBA, NITA, WE): {THE: 0.9},
+        (KU, BERNETES, WE): {THE: 0.9},
+        (NITA, WE, THE): {CUBA: 0.6, KU: 0.2},
+        (BERNETES, WE, THE): {KU: 0.9},
+        (THE, CUBA, NITA): {END: 0.9},
+        (THE, KU, BERNETES): {END: 0.9},
+    }
+    said = (WE, CUBA, NITA, THE, LAST, CUBA, NITA, WE, THE, CUBA, NITA)
+    assert decoded(thrice) == said
+    each = (WE, KU, BERNETES, THE, LAST, KU, BERNETES, WE, THE, KU, BERNETES)
+    assert decoded(thrice, KUBERNETES) == each
+
+
 def test_hotword_may_stand_at_the_end_of_the_text() -> None:
     ending = {**SPOKEN, (LAST,): {END: 0.5, KU: 0.4}, (BERNETES,): {END: 0.9}}
     assert decoded(ending, KUBERNETES)[-2:] == KUBERNETES  # type: ignore[index]

@@ -2,8 +2,8 @@
 
 The model says how likely each next token is. After the greedy text is known, each hotword is tried
 at each word whose place it could take: its tokens are forced, the rest is decoded greedily again,
-and the text whose tokens are likelier in all is kept, with a bonus for a hotword that it lacks. So
-a hotword that sounds like nothing in the audio is never inserted, and a text costs more passes only
+and the text whose tokens are likelier is kept, with a bonus for the first place of a hotword. So a
+hotword that sounds like nothing in the audio is never inserted, and a text costs more passes only
 where the model is unsure. Measured in docs/decisions/recognition-parameters.md.
 """
 
@@ -100,13 +100,12 @@ class HotwordDecoding:
                     if self._cancelled():
                         return None
                     continue
-                known = _count(path.tokens, hotword)
-                # In the text already it is likely by itself, and would be elsewhere, too. A text
-                # that has it here and behind is likely for that place: it is tried there.
+                known = _count(path.tokens[:at], hotword)
+                # Behind itself it is likely without help, in place of other words, too.
                 bonus = 0.0 if known else BONUS * len(hotword)
-                gain = sum(other.likely) + bonus - sum(path.likely)
-                once = _count(other.tokens, hotword) == known + 1
-                if once and gain > best_gain and other.ended >= path.ended:
+                gain = bonus + _gain(other, path, hotword, at)
+                more = _count(other.tokens, hotword) > _count(path.tokens, hotword)
+                if more and gain > best_gain and other.ended >= path.ended:
                     best, best_gain, length = other, gain, len(hotword)
             path, at = best, at + length
         return path
@@ -202,3 +201,22 @@ class HotwordDecoding:
 
 def _count(tokens: Sequence[int], hotword: tuple[int, ...]) -> int:
     return sum(tuple(tokens[at : at + len(hotword)]) == hotword for at in range(len(tokens)))
+
+
+def _gain(other: DecodedPath, path: DecodedPath, hotword: tuple[int, ...], at: int) -> float:
+    """Return how much likelier ``other`` is, which has the hotword at ``at``.
+
+    Where it has it again behind, it is likely for what was said there: both texts count up to that
+    place, which is behind the same words in ``path``; if it has none of them, there is no gain.
+    """
+    behind = at + len(hotword)
+    places = range(behind, len(other.tokens))
+    again = next((n for n in places if other.tokens[n : n + len(hotword)] == hotword), None)
+    if again is None:
+        return sum(other.likely) - sum(path.likely)
+    between = other.tokens[behind:again][::-1]
+    same, end = max(
+        (common_prefix_length(between, path.tokens[at:n][::-1]), n)
+        for n in range(at, len(path.tokens))
+    )
+    return sum(other.likely[:again]) - sum(path.likely[:end]) if same else -np.inf
