@@ -1,5 +1,4 @@
-"""Faults: whether recording, node, decoder or storage is to blame for an error, and when a job in
-which engines and services die is a poison job. Pure.
+"""Faults: what is to blame for an error, and when a job is a poison job. Pure.
 
 What each does to a job and its attempts: docs/operations.md, "Faults".
 """
