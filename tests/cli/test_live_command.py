@@ -135,7 +135,12 @@ def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Ser
     assert "Traceback" not in complained
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+NOHUP = pytest.mark.skipif(
+    signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="nohup keeps SIGHUP from commands"
+)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGHUP", marks=NOHUP)])
 def test_command_that_is_ended_or_told_that_its_terminal_closes_writes_all_that_was_said(
     how: str, live: Starts, server: Server, tmp_path: Path
 ) -> None:
