@@ -30,8 +30,8 @@ USAGE = 2
 """Exit code of an invalid command line."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
-ONE_END_S = 1.0
-"""Signals of one kind within this time are one wish to end."""
+SIGNAL_BURST_S = 1.0
+"""Within this time, signals of one kind count as one."""
 _STEERS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories: control characters, surrogates, line and paragraph separators."""
 _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
@@ -155,7 +155,7 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
         # One end can be several signals at once: SIGTERM and SIGHUP of a login's, two SIGHUPs of a
         # terminal's (shell and kernel), two SIGTERMs of `timeout` (process and group).
         now = loop.time()
-        later = now - seen.setdefault(number, now) > ONE_END_S
+        later = now - seen.setdefault(number, now) > SIGNAL_BURST_S
         again = ended.is_set() and (number == signal.SIGINT or later)
         loop.call_soon_threadsafe(task.cancel if again else ended.set)
 

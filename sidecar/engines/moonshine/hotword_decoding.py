@@ -203,20 +203,20 @@ def _count(tokens: Sequence[int], hotword: tuple[int, ...]) -> int:
     return sum(tuple(tokens[at : at + len(hotword)]) == hotword for at in range(len(tokens)))
 
 
-def _gain(other: DecodedPath, path: DecodedPath, hotword: tuple[int, ...], at: int) -> float:
-    """Return how much likelier ``other`` is, which has the hotword at ``at``.
+def _gain(other_path: DecodedPath, path: DecodedPath, hotword: tuple[int, ...], at: int) -> float:
+    """Return how much likelier ``other_path`` is, which has the hotword at ``at``.
 
     Where it has it again behind, it is likely for what was said there: both texts count up to that
     place, which is behind the same words in ``path``; if it has none of them, there is no gain.
     """
     behind = at + len(hotword)
-    places = range(behind, len(other.tokens))
-    again = next((n for n in places if other.tokens[n : n + len(hotword)] == hotword), None)
+    places = range(behind, len(other_path.tokens))
+    again = next((n for n in places if other_path.tokens[n : n + len(hotword)] == hotword), None)
     if again is None:
-        return sum(other.likely) - sum(path.likely)
-    between = other.tokens[behind:again][::-1]
+        return sum(other_path.likely) - sum(path.likely)
+    between = other_path.tokens[behind:again][::-1]
     same, end = max(
         (common_prefix_length(between, path.tokens[at:n][::-1]), n)
         for n in range(at, len(path.tokens))
     )
-    return sum(other.likely[:again]) - sum(path.likely[:end]) if same else -np.inf
+    return sum(other_path.likely[:again]) - sum(path.likely[:end]) if same else -np.inf

@@ -128,7 +128,7 @@ class InputLog:
         return 0.0 if oldest is None else self.at - oldest.at
 
     @property
-    def owes(self) -> bool:
+    def has_unanswered_order(self) -> bool:
         """Return whether a commit or a cancel of the client was not answered yet."""
         return any(isinstance(one, LiveOrder) for one in self._items)
 

@@ -358,7 +358,7 @@ class Session:
             return errors.SessionTooLong()
         if now - self.touched < self.bounds.idle_s:
             return None
-        is_ours = self.finishing or self._waiting or self.input_log.owes
+        is_ours = self.finishing or self._waiting or self.input_log.has_unanswered_order
         return None if is_ours else errors.SessionIdle()
 
     def _is_full(self) -> bool:

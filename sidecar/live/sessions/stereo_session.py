@@ -172,9 +172,9 @@ class SplitInputLog(InputLog):
         return max(one.input_log.seconds for one in self._sessions)
 
     @property
-    def owes(self) -> bool:
+    def has_unanswered_order(self) -> bool:
         """Return whether a channel has an order that was not answered yet."""
-        return any(one.input_log.owes for one in self._sessions)
+        return any(one.input_log.has_unanswered_order for one in self._sessions)
 
     def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
         """Add interleaved samples."""
