@@ -91,6 +91,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     Raises:
         errors.BadRequest: no absolute path, not found, not readable, or not a regular file; one
             outside of the roots is forbidden, whether it exists or not.
+        errors.MachineBusy: there is no descriptor left, or the disk or share does not answer.
     """
     if not path or "\0" in path or not os.path.isabs(path):
         raise errors.AudioPathInvalid()
@@ -106,18 +107,28 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         raise errors.AudioPathNotFound() from None
     except PermissionError as error:
         raise errors.AudioPathForbidden() from error
-    except (OSError, ValueError, UnicodeEncodeError) as error:
-        if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
-            raise errors.AudioPathNotAFile() from None
-        raise errors.AudioPathInvalid() from error
-    status = os.fstat(fd)
-    if not _is_plain_file(status):
+    except (OSError, ValueError) as error:
+        raise _opening_error(error) from error
+    try:
+        status = os.fstat(fd)
+        if not _is_plain_file(status):
+            raise errors.AudioPathNotAFile()
+        if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
+            raise _outside_roots_error()
+    except BaseException as error:
         os.close(fd)
-        raise errors.AudioPathNotAFile()
-    if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
-        os.close(fd)
-        raise _outside_roots_error()
+        if isinstance(error, OSError):
+            raise _opening_error(error) from error
+        raise
     return AudioSource(fd, spooled=False, path=path, status=status)
+
+
+def _opening_error(error: OSError | ValueError) -> errors.SidecarError:
+    """Return the error of a file that cannot be opened: a moment's trouble of this machine or of
+    the disk, or the path's own."""
+    if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
+        return errors.AudioPathNotAFile()
+    return errors.machine_error(error) or errors.AudioPathInvalid()
 
 
 def leaves_this_machine(path: str) -> bool:

@@ -441,6 +441,36 @@ def test_refused_audio_path_leaves_no_open_descriptor(tmp_path: Path) -> None:
     assert opened() <= before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+def test_audio_path_is_not_blamed_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    import resource
+
+    path = new_file(tmp_path / "fine.wav", b"RIFF")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(errors.MachineBusy):
+            open_recording_file(str(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("fails", ["open", "fstat"])
+def test_audio_path_is_not_blamed_when_its_disk_fails_and_no_descriptor_stays_open(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = new_file(tmp_path / "fine.wav", b"RIFF"), opened()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(audio_source.os, fails, fail)
+    with pytest.raises(errors.MachineBusy):
+        open_recording_file(str(path))
+    monkeypatch.undo()
+    assert opened() <= before
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
 def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
     spool = UploadSpool(tmp_path)
