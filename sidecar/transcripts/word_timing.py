@@ -77,8 +77,14 @@ def character_columns(character: str) -> int:
 
 
 def is_wide(character: str) -> bool:
-    """Return whether it is a full-width character of a script without spaces."""
+    """Return whether it is a full-width character."""
     return unicodedata.east_asian_width(character) in _WIDE
+
+
+def _is_apart(character: str) -> bool:
+    """Return whether text may be broken beside it without a space: it is full-width, and not
+    Korean, which has spaces between words."""
+    return is_wide(character) and not unicodedata.name(character, "").startswith("HANGUL")
 
 
 def _columns(character: str) -> int:
@@ -100,8 +106,8 @@ def _is_modifier(character: str) -> bool:
 def split_atoms(text: str) -> list[str]:
     """Split ``text`` where it may be broken; the results together are ``text``.
 
-    A word stays with the space after it. Each full-width character is separate, except for marks
-    that must not begin or end a line.
+    A word stays with the space after it. Each full-width character but Hangul is separate, except
+    for marks that must not begin or end a line.
     """
     found: list[str] = []
     for character in text:
@@ -164,7 +170,7 @@ def may_break(before: str, after: str) -> bool:
         return False
     if last.isspace():
         return True
-    if not (is_wide(last) or is_wide(after)) or last in _OPENING_MARKS:
+    if not (_is_apart(last) or _is_apart(after)) or last in _OPENING_MARKS:
         return False
     return after in _OPENING_MARKS or not unicodedata.category(after).startswith("P")
 

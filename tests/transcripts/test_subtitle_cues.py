@@ -233,6 +233,15 @@ def test_estimated_words_have_the_text_and_fill_the_segment(text: str) -> None:
     assert all(one.end <= after.start + 1e-9 for one, after in pairwise(found.words))
 
 
+def test_korean_words_are_timed_and_kept_whole_in_lines_as_they_have_spaces() -> None:
+    text = "안녕하세요, 오늘 회의를 시작하겠습니다. 먼저 지난주에 결정한 내용을 확인합시다."
+    segment = Segment(0.0, 9.0, text, 0)
+    assert [one.text for one in estimate_word_times(segment).words] == text.split()
+    lines = [line for cue in subtitle_cues.build_cues(transcript(segment)) for line in cue.lines]
+    assert len(lines) > 1
+    assert " ".join(lines).split() == text.split()
+
+
 def test_segment_with_word_times_or_without_speech_gets_no_estimated_times() -> None:
     known = talk("Yes we do.")
     assert estimate_word_times(known) is known
