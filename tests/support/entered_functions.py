@@ -75,8 +75,8 @@ def worker_command(file: Path) -> list[str]:
 
 
 def of_worker(file: Path) -> list[set[Entered]]:
-    """Return what the worker has appended, in its order."""
-    lines = file.read_text().splitlines() if file.exists() else []
+    """Return what the worker has appended, in its order; not a line that it is still writing."""
+    *lines, _ = file.read_text().split("\n") if file.exists() else [""]
     return [{Entered(*one) for one in json.loads(line)} for line in lines]
 
 
