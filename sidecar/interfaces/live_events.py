@@ -111,8 +111,8 @@ class SpeakerEmbeddingsKnown:
 
 @dataclass(frozen=True, slots=True)
 class ContextUtterance:
-    """Sent segment that is context for the next; seconds on the session's clock. ``tokens``: its
-    text as the engine's tokens."""
+    """Segment that is context for the next; seconds on the session's clock. ``tokens``: its text as
+    the engine's tokens."""
 
     start: float
     end: float
@@ -122,7 +122,7 @@ class ContextUtterance:
 @dataclass(frozen=True, slots=True)
 class ContextKnown:
     """Last segments as context of the next, for an engine that takes over from this one
-    (`LiveSessionStart.context`); never sent to a client."""
+    (`LiveSessionStart.context`); the last of them may not be sent yet. Never sent to a client."""
 
     utterances: tuple[ContextUtterance, ...]
 

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -52,8 +53,13 @@ def finals(told: list[Body], channel: int | None = None) -> list[Body]:
     return [one for one in told if one["type"] == "final" and one.get("channel") == channel]
 
 
-def words(told: list[Body]) -> list[str]:
+def texts(told: list[Body]) -> list[str]:
     return [one["segment"]["text"] for one in told]
+
+
+def words(texts: list[str]) -> list[str]:
+    """Words without case and marks, however they are divided into segments."""
+    return re.findall(r"[\w']+", " ".join(texts).casefold())
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +69,22 @@ def alone(embedded: Server) -> list[list[str]]:
     async def both() -> list[list[str]]:
         told = [await heard(embedded, pcm(one), diarize=False) for one in VOICES]
         assert not [one for each in told for one in each if "channel" in one]
-        return [words(finals(each)) for each in told]
+        return [texts(finals(each)) for each in told]
 
     return asyncio.run(both())
 
 
-def check_call(told: list[Body], alone: list[list[str]]) -> None:
-    """Every word is there, once, in its channel, in order and under the right name."""
+def check_call(told: list[Body], alone: list[list[str]], *, killed: bool = False) -> None:
+    """Every word is there, once, in its channel, in order and under the right name. An engine that
+    takes over from one that was ``killed`` may write and divide them otherwise."""
     for channel, name in enumerate(("Agent", "Caller")):
         said = finals(told, channel)
-        assert words(said) == alone[channel]
+        assert words(texts(said)) == words(alone[channel])
+        assert killed or texts(said) == alone[channel]
         assert {one["segment"]["name"] for one in said} == {name}
         assert {one["segment"]["speaker"] for one in said} == {f"Speaker_{channel}"}
     every = [one for one in told if one["type"] == "final"]
-    assert len({one["piece"] for one in every}) == len(every) == sum(map(len, alone))
+    assert len({one["piece"] for one in every}) == len(every)
     ended = [one["turn"] for one in told if one["type"] == "turn_ended"]
     assert len(set(ended)) == len(ended)
     assert {one["turn"] for one in every} <= set(ended)
@@ -171,7 +179,7 @@ async def test_killed_worker_costs_no_word_of_either_channel(
     codes = [one["code"] for one in told if one["type"] == "notice"]
     assert codes == ["engine_restarted", "engine_loading"], "each is told once"
     assert code == 1000
-    check_call(told, alone)
+    check_call(told, alone, killed=True)
 
 
 async def test_commit_and_cancel_count_for_both_channels(embedded: Server) -> None:

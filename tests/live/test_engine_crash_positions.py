@@ -15,7 +15,7 @@ from sidecar.interfaces.live_options import (
     LiveOrder,
     TurnControl,
 )
-from sidecar.interfaces.recognition import RecognitionHypothesis
+from sidecar.interfaces.recognition import PrecedingContext, RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.sessions.input_log import InputChunk, InputLogTotals
 from sidecar.live.sessions.session import Session
@@ -33,14 +33,15 @@ class EngineDied(Exception):
 
 
 class Engine:
-    """Engine that hears the words of `Input` in the audio, and dies behind its event ``lives``."""
+    """Engine that hears the words of `Input` in the audio, and dies behind its event ``lives``. Its
+    text says also which words it was given as context."""
 
     def __init__(self, session: Session, lives: int) -> None:
         self.session, self._lives = session, lives
         options = session.begins_anew()
         log = session.input_log
         begin = session.event_log.so_far(log.settled, log.lead)
-        self.recognizer = StreamRecognizer(options, begin, "made-up", "fp32")
+        self.recognizer = StreamRecognizer(options, begin, "made-up", "fp32", context=True)
         self._finishes = False
 
     def work(self) -> None:
@@ -53,8 +54,8 @@ class Engine:
             elif heard.orders:
                 self._tell(heard.follow())
             elif (task := heard.next_recognition()) is not None:
-                text = " ".join(_words(heard.begin(task).audio))
-                self._tell(heard.add_hypothesis(task, RecognitionHypothesis(text), 0.0, 0.0))
+                found = _hypothesis(heard.begin(task))
+                self._tell(heard.add_hypothesis(task, found, 0.0, 0.0))
             elif not self._take():
                 return
 
@@ -80,12 +81,19 @@ class Engine:
                 raise EngineDied
 
 
-def _words(audio: np.ndarray) -> Iterator[str]:
+def _hypothesis(request: SegmentRequest) -> RecognitionHypothesis:
+    before = request.preceding_context or PrecedingContext((), 0)
+    words = tuple(_words(request.audio[before.samples :]))
+    text = " ".join([f"w{word}" for word in words] + [f"after-{word}" for word in before.said])
+    return RecognitionHypothesis(text if words else "", tokens=words)
+
+
+def _words(audio: np.ndarray) -> Iterator[int]:
     """Words that were said for a fifth of a second at least; a segment begins before its first."""
     said = np.rint(np.abs(audio) * 100).astype(int)
     for word, samples in zip(*np.unique(said, return_counts=True), strict=True):
         if word and samples >= LIVE_RATE // 5:
-            yield f"w{word}"
+            yield int(word)
 
 
 async def told(

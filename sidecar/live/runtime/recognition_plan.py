@@ -275,9 +275,10 @@ class RecognitionContext:
         """``utterances``: the context of another engine, which this one continues."""
         self._utterances = deque(utterances)
 
-    def known(self, settled: int) -> tuple[ContextUtterance, ...]:
-        """Return the context segments that end before a sample."""
-        return tuple(one for one in self._utterances if _sample(one.end) <= settled)
+    @property
+    def utterances(self) -> tuple[ContextUtterance, ...]:
+        """Return the context segments, in order."""
+        return tuple(self._utterances)
 
     def settled(self, segment: SpeechSegment, hypothesis: RecognitionHypothesis | None) -> None:
         """Note the result of a segment; None if recognition failed."""

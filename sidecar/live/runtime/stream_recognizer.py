@@ -606,6 +606,7 @@ class StreamRecognizer:
 
     def _send_due(self) -> Iterator[live_events.LiveEvent]:
         """Yield due results, in order."""
+        yield from self._report_context()
         waited = sum(1 for _ in self._assembler.speech_segments)
         before = self._assembler.commits
         yield from self._assembler.due_events()
@@ -652,6 +653,14 @@ class StreamRecognizer:
             self._late_notice_at = task.to
             yield live_events.NoticeRaised(PARTIALS_LATE_NOTICE)
 
+    def _report_context(self) -> Iterator[live_events.LiveEvent]:
+        """Yield the context if it has changed: before its last segment is sent, as an engine that
+        takes over behind that recognizes the next one with it."""
+        known = () if self._context is None else self._context.utterances
+        if known != self._reported_context:
+            self._reported_context = known
+            yield live_events.ContextKnown(known)
+
     def _report_progress(self, always: bool = False) -> Iterator[live_events.LiveEvent]:
         """Drop audio that is not needed any more; report the progress now and then."""
         settled = (
@@ -669,10 +678,8 @@ class StreamRecognizer:
         self.audio.drop(wanted)
         if always or self._processed_to - self._reported_at >= LIVE_RATE // 2:
             self._reported_at = self._processed_to
-            known = self._context.known(settled) if self._context is not None else ()
-            if known != self._reported_context:
-                self._reported_context = known
-                yield live_events.ContextKnown(known)
+            yield from self._report_context()
+            known = self._reported_context
             lead_s = max(0.0, settled / LIVE_RATE - LEAD_IN_S)
             wanted_s = min(lead_s, known[0].start) if known else lead_s
             at_s = self._processed_to / LIVE_RATE
