@@ -66,6 +66,8 @@ SPEC = engine_interface.EngineSpec(
 
 LOAD_STEPS = 20
 WORD_S = 0.25
+TICK_S = 0.01
+"""Seconds between two runs of the VAD, so that a minute of audio takes a third of a second."""
 SPEECH_LEVEL = 0.01
 """Mean amplitude of a frame or word from which it is speech."""
 
@@ -191,7 +193,12 @@ class ScriptedEngine:
         recognizers = LiveRecognizers(self._recognize, encoder=LoudnessSpeakerEncoder())
         second = np.zeros(LIVE_RATE, np.float32)
         return LiveScheduler(
-            recognizers, LoudnessVad(), SPEC.name, self._precision.value, sample=second
+            recognizers,
+            LoudnessVad(),
+            SPEC.name,
+            self._precision.value,
+            sample=second,
+            tick_s=TICK_S,
         )
 
     def _recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:

@@ -17,7 +17,7 @@ from wheel_recordings import clip
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad
+from sidecar.engines.scripted_engine import TICK_S, LoudnessSpeakerEncoder, LoudnessVad
 from sidecar.interfaces.live_events import (
     Final,
     LiveEvent,
@@ -38,7 +38,6 @@ from sidecar.interfaces.live_options import (
 )
 from sidecar.interfaces.recognition import PartialSchedule, RecognitionHypothesis, SegmentRequest
 from sidecar.live.runtime.live_scheduler import (
-    TICK_INTERVAL_S,
     EngineSession,
     LiveRecognizers,
     LiveScheduler,
@@ -67,7 +66,7 @@ def hall(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveScheduler]:
     ended: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: ended.append(repr(args.exc_value)))
     ears = LiveRecognizers(words, encoder=LoudnessSpeakerEncoder())
-    one = LiveScheduler(ears, LoudnessVad(), "made-up", "fp32", threads=2)
+    one = LiveScheduler(ears, LoudnessVad(), "made-up", "fp32", threads=2, tick_s=TICK_S)
     yield one
     assert ended == [], "all threads go on"
     one.close()
@@ -185,7 +184,9 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
         assert go_on.wait(PATIENCE_S)
         return RecognitionHypothesis("words" if cancelled else "")
 
-    hall = LiveScheduler(LiveRecognizers(nothing), LoudnessVad(), "made-up", "fp32", threads=1)
+    hall = LiveScheduler(
+        LiveRecognizers(nothing), LoudnessVad(), "made-up", "fp32", threads=1, tick_s=TICK_S
+    )
     monkeypatch.setattr(hall.load.costs, "spoken", spoken.append)
     seat = hall.open(LiveOptions(partials=False, client="one"), LiveSessionStart(), lambda _: None)
     seat.push(talk(0.3))
@@ -222,7 +223,9 @@ def test_all_audio_setting_leaves_noise_unrecognized_and_recognizes_quiet_speech
         asked.append(len(request.audio))
         return RecognitionHypothesis("You")
 
-    hall = LiveScheduler(LiveRecognizers(counted), load_vad(), "made-up", "fp32", threads=1)
+    hall = LiveScheduler(
+        LiveRecognizers(counted), load_vad(), "made-up", "fp32", threads=1, tick_s=TICK_S
+    )
     noise = np.random.default_rng(0).normal(scale=0.1, size=2 * LIVE_RATE).astype(np.float32)
     texts = []
     for sound in (noise, 0.001 * clip("beckett")[: 2 * LIVE_RATE]):
@@ -269,7 +272,7 @@ def speech(level: float, seconds: float = SPEECH_S) -> Block:
     return np.full(round(seconds * LIVE_RATE), level, np.float32)
 
 
-def hall_of_turns(hear: RecognizeFunction, tick_s: float = TICK_INTERVAL_S) -> LiveScheduler:
+def hall_of_turns(hear: RecognizeFunction, tick_s: float = TICK_S) -> LiveScheduler:
     """A scheduler with one thread for an engine that hears turns, half a second at a time."""
     schedule = PartialSchedule(0.5, 0.5, grows=True, turns=True)
     return LiveScheduler(
@@ -384,7 +387,9 @@ def test_microphone_session_is_accepted_and_waits_for_at_most_one_final_of_a_fil
         return hall.open(options, LiveSessionStart(), tell)
 
     told: list[LiveEvent] = []
-    hall = LiveScheduler(LiveRecognizers(held), LoudnessVad(), "made-up", "fp32", threads=1)
+    hall = LiveScheduler(
+        LiveRecognizers(held), LoudnessVad(), "made-up", "fp32", threads=1, tick_s=TICK_S
+    )
     hall.load.costs.measured(1.0, 0.05)  # five may speak
     file = open_one("one", lambda _: None)
     file.push(np.tile(talk(0.3), 3))

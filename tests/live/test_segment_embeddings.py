@@ -17,7 +17,12 @@ from service_process import PATIENCE_S, wait_until
 
 from sidecar.audio import Block
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
-from sidecar.engines.scripted_engine import LoudnessSpeakerEncoder, LoudnessVad, ScriptedEngine
+from sidecar.engines.scripted_engine import (
+    TICK_S,
+    LoudnessSpeakerEncoder,
+    LoudnessVad,
+    ScriptedEngine,
+)
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.interfaces.live_events import (
     Final,
@@ -563,7 +568,9 @@ class Ear:
 @contextlib.contextmanager
 def hall_of(ear: Ear | None, threads: int) -> Iterator[LiveScheduler]:
     recognizers = LiveRecognizers(words, encoder=ear)
-    hall = LiveScheduler(recognizers, LoudnessVad(), "made-up", "fp32", threads=threads)
+    hall = LiveScheduler(
+        recognizers, LoudnessVad(), "made-up", "fp32", threads=threads, tick_s=TICK_S
+    )
     yield hall
     hall.close()
 
