@@ -135,7 +135,7 @@ class DurationPredictor:
         """Return all fits to store; those of this process come last."""
         current_fits = {
             replace(self._key, precision=precision): self._fit(precision)
-            for precision in {*self._measured, *self._loads}
+            for precision in sorted({*self._measured, *self._loads})
         }
         return {
             key: fit for key, fit in self._earlier_fits.items() if key not in current_fits

@@ -61,7 +61,7 @@ PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
 _NAMES: dict[Callable[..., object], str] = {
     kind: name for name, kind in [*RECORDING_REFS.items(), *PLAIN_CHANGES.items()]
 }
-_AS_SUBMITTED = {"id", "owner", "created", "kept", "durable", "alone", "seq"}
+_AS_SUBMITTED = "id", "owner", "created", "kept", "durable", "alone", "seq"
 """Other fields of a submitted record; the rest comes from events."""
 SEQ_STRIDE = 1 << 20
 """Gap in event numbers after a restart: more than the events between two persisted ones."""

@@ -52,7 +52,8 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test finds another's recordings, nor leaves any; the service has had other tests."""
-    running = [request.getfixturevalue(one) for one in {"server", "slow"} & {*request.fixturenames}]
+    names = [one for one in ("server", "slow") if one in request.fixturenames]
+    running = [request.getfixturevalue(one) for one in names]
     for one in running:
         one.client.delete("/v1/data").raise_for_status()
     yield

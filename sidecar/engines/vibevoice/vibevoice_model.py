@@ -170,7 +170,7 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
 
 def sanitize_context(tokenizer: Any, context: str) -> str:
     """Return ``context`` without anything that the tokenizer or the template treats as a mark."""
-    marks = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), _DURATION_MARK}
+    marks = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), _DURATION_MARK})
     before = None
     while before != context:  # removing a mark may form another
         before = context

@@ -180,7 +180,7 @@ def test_repetition_loop_is_cut_with_notice_and_rest_is_kept() -> None:
     assert said(found)[: len(wanted)] == wanted
     assert len(found.segments) <= len(wanted) + 1
     assert next(notice.code for notice in found.notices).startswith("loop_")
-    for name in set(tiny_vibevoice.CLIPS) - {tiny_vibevoice.LOOPED}:
+    for name in sorted({*tiny_vibevoice.CLIPS} - {tiny_vibevoice.LOOPED}):
         assert said(transcribe(looping, name)) == trained("loop", name)
 
 
