@@ -436,11 +436,11 @@ class PostgresJobStore:
                 ahead_s += work_s
 
     def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
-        async def done() -> None:
-            with suppress(errors.JobNotFound):  # it was deleted meanwhile
-                await retry_while_unavailable(lambda: call(job_id))
+        async def end() -> None:
+            with suppress(errors.JobNotFound):  # it was deleted meanwhile: no fault to retry
+                await call(job_id)
 
-        self.ending.spawn(f"end {job_id}", done())
+        self.ending.spawn(f"end {job_id}", retry_while_unavailable(end))
 
 
 def _work_s(record: JobRecord) -> float:

@@ -197,6 +197,16 @@ async def test_submission_of_disconnected_client_leaves_no_job(
     assert job.id not in await there(front)
 
 
+async def test_job_deleted_before_its_cancel_in_the_background_is_not_retried(
+    front: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    (job,) = await front.submit("owner")
+    await front.jobs.delete(job.id)
+    front.jobs.cancel_soon(job.id)
+    await until(lambda: front.jobs.ending.idle or caplog.text)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("key", [None, IdempotencyKey("a key", "digest")])
 async def test_unanswered_submission_is_undone_unless_it_has_a_key(
     front: Service, monkeypatch: pytest.MonkeyPatch, key: IdempotencyKey | None
