@@ -36,15 +36,16 @@ fault it in again, which makes it 1 to 10 % slower (docs/decisions/vibevoice-eng
 who dictate pause for seconds."""
 
 
-def serve_calls(sock: socket.socket) -> None:
-    """Answer calls until the other side is gone, which ends the process."""
+def serve_calls(sock: socket.socket, idle_s: float = IDLE_TRIM_S) -> None:
+    """Answer calls until the other side is gone, which ends the process. ``idle_s``: as of
+    `next_call`."""
     request_queue: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     requests: dict[int, RpcRequest] = {}
     operations = WorkerOperations()
     reader = (sock, requests, request_queue, operations.reads)
     threading.Thread(target=_read_calls, args=reader, daemon=True).start()
     while True:
-        request = next_call(request_queue)
+        request = next_call(request_queue, idle_s)
         if request.ended:
             del requests[request.number]
         elif "beside" in request.message:
@@ -75,9 +76,7 @@ def _serve_call(
             os.close(request.fds.pop())
 
 
-def next_call(
-    request_queue: queue.SimpleQueue[RpcRequest], idle_s: float = IDLE_TRIM_S
-) -> RpcRequest:
+def next_call(request_queue: queue.SimpleQueue[RpcRequest], idle_s: float) -> RpcRequest:
     """Wait for the next call that begins or has ended; release memory if it takes longer than
     ``idle_s``."""
     try:

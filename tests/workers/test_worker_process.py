@@ -238,13 +238,13 @@ def test_idle_worker_returns_free_memory_to_kernel() -> None:
         "from sidecar.workers import worker_main as inside\n"
         "def held(): return psutil.Process().memory_info().rss >> 20\n"
         "if not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'): raise SystemExit(77)\n"
-        "heap.keep_freed_memory(); inside.IDLE_TRIM_S = 0.5\n"
+        "heap.keep_freed_memory()\n"
         "blocks = [bytearray(b'x') * (1 << 20) for _ in range(100)]\n"
         "pin, full = bytearray(1 << 20), held()\n"
         "del blocks\n"
         "kept, end = held(), time.monotonic() + 300\n"
         "ours, theirs = socket.socketpair()\n"
-        "threading.Thread(target=inside.serve_calls, args=(theirs,), daemon=True).start()\n"
+        "threading.Thread(target=inside.serve_calls, args=(theirs, 0.01), daemon=True).start()\n"
         "while held() > full - 90 and time.monotonic() < end: time.sleep(0.05)\n"
         "print(full - kept, full - held(), flush=True)\n"
     )
@@ -263,7 +263,7 @@ def test_worker_keeps_memory_between_recordings_until_idle(monkeypatch: pytest.M
     waiting: queue.SimpleQueue[RpcRequest] = queue.SimpleQueue()
     first, late = (RpcRequest(number, {}, [], voice) for number in range(2))
     waiting.put(first)
-    assert worker_main.next_call(waiting) is first
+    assert worker_main.next_call(waiting, PATIENCE_S) is first
     assert given == []
 
     monkeypatch.setattr(worker_main, "trim_heap", lambda: (given.append("back"), waiting.put(late)))
