@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from sidecar import clock, errors
@@ -92,16 +93,20 @@ class JobPersistence(PersistentRecordings):
 
 
 async def requeue_unfinished(
-    persistence: JobPersistence, queue: JobQueue, retry_s: float = REOPEN_INTERVAL_S
+    persistence: JobPersistence,
+    queue: JobQueue,
+    retry_s: float = REOPEN_INTERVAL_S,
+    hung_s: float = HUNG_S,
+    timeout_of: Callable[[JobRecord], float] = opening_timeout_s,
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its last resume point. Those whose recordings cannot be opened now are tried again every
-    ``retry_s`` seconds; one whose disk does not answer keeps its thread, and those behind it wait a
-    second. A client's file that is missing is tried `MOUNT_RETRIES` times more, if its folder may
-    have yet to be mounted."""
+    ``retry_s`` seconds; one whose disk does not answer within its ``timeout_of`` keeps its thread,
+    and those behind it have ``hung_s`` each. A client's file that is missing is tried
+    `MOUNT_RETRIES` times more, if its folder may have yet to be mounted."""
     event_log = persistence.event_log
     unfinished = {
-        one.id: opening_timeout_s(one) for one in event_log.all() if one.durable and not one.over
+        one.id: timeout_of(one) for one in event_log.all() if one.durable and not one.over
     }
     for job_id in unfinished:
         event_log.append(job_id, InterruptedChange())
@@ -117,7 +122,7 @@ async def requeue_unfinished(
                 if job_id not in tries:
                     work = _requeued(job_id, persistence, queue, threads, mount_retries > 0)
                     tries[job_id] = asyncio.get_running_loop().create_task(work)
-                await asyncio.wait({tries[job_id]}, timeout=HUNG_S if hung else timeout_s)
+                await asyncio.wait({tries[job_id]}, timeout=hung_s if hung else timeout_s)
                 if not tries[job_id].done():
                     hung = True
                     waiting[job_id] = errors.StorageUnreachable()

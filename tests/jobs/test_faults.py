@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from full_disk import fill_disk
@@ -20,7 +21,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file, recordi
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import persistent_recordings, recovery
+from sidecar.jobs import recovery
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
@@ -110,10 +111,12 @@ async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tup
 
 
 @asynccontextmanager
-async def restarting(keeping: JobPersistence) -> AsyncIterator[tuple[JobQueue, asyncio.Task[None]]]:
+async def restarting(
+    keeping: JobPersistence, **waits: Any
+) -> AsyncIterator[tuple[JobQueue, asyncio.Task[None]]]:
     """A queue, and the work of a service that starts: all kept jobs come into it."""
     async with queue_on(OverheardSlot(), keeping.event_log) as queue:
-        yield queue, asyncio.create_task(requeue_unfinished(keeping, queue, 0.01))
+        yield queue, asyncio.create_task(requeue_unfinished(keeping, queue, 0.01, **waits))
     keeping.close()
 
 
@@ -158,7 +161,7 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
 
 
 async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
-    settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, voice: bytes, tmp_path: Path
 ) -> None:
     keeping, path = JobPersistence(settings), new_file(tmp_path / "mine.wav", voice)
     with open_recording_file(str(path)) as source:
@@ -178,8 +181,7 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
         return opened(record)
 
     keeping.open = open_once_it_answers  # type: ignore[method-assign]
-    monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 0.01)
-    async with restarting(keeping) as (queue, work):
+    async with restarting(keeping, hung_s=0.01, timeout_of=lambda _: 0.01) as (queue, work):
         try:
             await until(lambda: queue.live(other) is not None)
             assert not any(queue.live(one.id) for one in hang)
@@ -465,7 +467,7 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
 
     async def away(run: JobRun) -> bool:
         tried.append(run.job)
-        raise UpstreamUnreachable()
+        raise UpstreamUnreachable(retry_after=0)
 
     async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
         monkeypatch.setattr(JobRun, "_transcribed", away)
