@@ -134,14 +134,11 @@ async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
         assert stat.S_IMODE((in_file.folder / speaker_store.SPEAKER_FILE).stat().st_mode) == 0o600
 
 
-async def test_speaker_file_in_use_or_damaged_is_refused(
-    in_file: InFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_speaker_file_in_use_or_damaged_is_refused(in_file: InFile) -> None:
     people = in_file.open()
     await people.add(ANONYMOUS, "Anna", heard(1))
-    monkeypatch.setattr("sidecar.storage.speaker_store.LOCK_TIMEOUT_S", 0.1)
     with pytest.raises(errors.SettingsInvalid, match="cannot be opened"):
-        speaker_store.SqliteSpeakerStore(in_file.folder, SECRET)
+        speaker_store.SqliteSpeakerStore(in_file.folder, SECRET, lock_timeout_s=0.0)
     await people.close()
     (in_file.folder / speaker_store.SPEAKER_FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(errors.SettingsInvalid):

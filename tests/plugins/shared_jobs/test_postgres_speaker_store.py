@@ -1,6 +1,7 @@
 """People in a database that several services share: the same for all, also while it is away."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from sidecar.plugins import settings_class
 from sidecar.plugins.shared_jobs.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage import speaker_store
-from sidecar.storage.speaker_store import EnrolledSpeaker
+from sidecar.storage.speaker_store import EnrolledSpeaker, SqliteSpeakerStore
 from sidecar.transcripts.transcript import SpeakerCandidate
 
 Settings = settings_class()
@@ -197,8 +198,10 @@ def test_speakers_of_file_are_carried_over_to_database_once(
     people = in_file.open()
     everybody = asyncio.run(fill())
     monkeypatch.setenv("VIBEVOICE_JOURNAL", in_database.journal)
-    monkeypatch.setattr(speaker_store, "LOCK_TIMEOUT_S", 0.1)
-    refused("Stop the other service that uses it")
+    with monkeypatch.context() as patch:
+        impatient = partial(SqliteSpeakerStore, lock_timeout_s=0.0)
+        patch.setattr(speaker_store, "SqliteSpeakerStore", impatient)
+        refused("Stop the other service that uses it")
     asyncio.run(people.close())
     assert run(carry) == 0
     assert asyncio.run(in_it()) == everybody
