@@ -564,9 +564,9 @@ async def test_append_does_not_wait_for_the_disk(store: SqliteJobEventLog) -> No
         other.execute("BEGIN IMMEDIATE")
         store.append(job.id, StartedChange())
         waiting = asyncio.ensure_future(store.written(job.id))
+        await until(lambda: not store.writer.writes)  # the writer has taken it
         for _ in range(100):
             store.append(job.id, ReportedChange(SegmentReady(0, SAID)))
-        await until(lambda: not store.writer.writes)  # the writer has taken all of them
         assert not waiting.done()
         other.execute("ROLLBACK")
         await waiting
