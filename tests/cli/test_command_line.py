@@ -35,6 +35,7 @@ from service_process import (
     run_command,
     runs,
     told_by,
+    wait_for_ends,
     wait_until,
 )
 
@@ -347,7 +348,7 @@ def test_ctrl_c_exits_with_130_and_leaves_no_process(terminal):
         children = parent.children(recursive=True)
         ended = interrupted(process)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
-    assert psutil.wait_procs(children, PATIENCE_S)[1] == []
+    wait_for_ends(children)
 
 
 @posix

@@ -34,6 +34,7 @@ from service_process import (
     read_answer,
     run_command,
     service_environment,
+    wait_for_ends,
     wait_until,
     web,
 )
@@ -52,11 +53,6 @@ LATER = {"Prefer": "respond-async"}
 def family(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
-
-
-def all_gone(processes: list[psutil.Process]) -> bool:
-    """Whether all end, before a job that is waited for would (`busy`)."""
-    return not psutil.wait_procs(processes, PATIENCE_S)[1]
 
 
 def busy(url: str, jobs: int = 1) -> str:
@@ -258,7 +254,7 @@ def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Pat
                 done_s = seconds_done(job)
                 wait_until(lambda: seconds_done(job) > done_s, "it goes on")  # noqa: B023
         else:
-            assert all_gone(processes)
+            wait_for_ends(processes)
             assert not reachable(ready["port"])
     finally:
         host.kill()
@@ -319,7 +315,7 @@ def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
     wait_until(lambda: health_of(url)["status"] == "stopping", "it was told")
     assert health_of(url)["engine_state"] == "busy", "the running job has its grace"
     service.process.send_signal(signal.SIGTERM)
-    assert all_gone(processes)
+    wait_for_ends(processes)
     exit_code, _, log = service.ended()
     assert exit_code == 0
     assert "internal error" not in log
@@ -372,7 +368,7 @@ def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: P
     processes = family(ready["pid"])
     assert len(processes) >= 2
     service.process.kill()
-    assert all_gone(processes)
+    wait_for_ends(processes)
     assert not reachable(ready["port"])
     assert list(spool.iterdir()) == []
 
@@ -512,7 +508,7 @@ def test_services_killed_at_random_moments_leave_no_process_port_or_file(
         processes = family(service.process.pid)
         service.process.kill()
         service.process.communicate()
-        assert all_gone(processes), number
+        wait_for_ends(processes)
         assert not reachable(port), number
         assert list(spool.iterdir()) == [], number
 
@@ -598,7 +594,7 @@ def test_service_of_killed_demo_ends(demo: Callable[..., HostedService]) -> None
     processes = family(started.process.pid)
     assert len(processes) >= 3
     started.process.kill()
-    assert all_gone(processes)
+    wait_for_ends(processes)
     assert not reachable(port)
 
 
@@ -614,7 +610,7 @@ def test_demo_finds_its_service_at_any_port_and_token(
     out, _ = started.process.communicate(timeout=PATIENCE_S)
     assert started.process.returncode == 130
     assert b"Speaker_0" in out
-    assert all_gone(processes)
+    wait_for_ends(processes)
 
 
 @pytest.mark.slow

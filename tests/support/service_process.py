@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,6 +140,16 @@ def runs(pid: int | None) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
         return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def wait_for_ends(processes: Sequence[psutil.Process]) -> None:
+    """Wait until processes have ended. A zombie has: the system takes seconds to collect one whose
+    parent has ended."""
+
+    def lives(process: psutil.Process) -> bool:
+        return process.is_running() and runs(process.pid)
+
+    wait_until(lambda: not any(map(lives, processes)), f"the ends of {processes}")
 
 
 def workers() -> list[psutil.Process]:

@@ -17,7 +17,15 @@ import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import wav
 from scripted_speech import RATE, recorded, talk
-from service_process import PATIENCE_S, Server, StartServer, free_port, shown_on, wait_until
+from service_process import (
+    PATIENCE_S,
+    Server,
+    StartServer,
+    free_port,
+    shown_on,
+    wait_for_ends,
+    wait_until,
+)
 
 from sidecar import errors
 from sidecar.cli import audio_input
@@ -88,7 +96,7 @@ def test_talk_starts_a_service_that_ends_with_it(converse: Starts) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, complained = ended(process, 130)
     assert complained == ""
-    assert psutil.wait_procs(family, PATIENCE_S)[1] == []
+    wait_for_ends(family)
 
 
 def loud_s(path: Path) -> float:
