@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from recordings import wav
-from service_process import Server, free_port, wait_until
+from service_process import Server, free_port, new_file, wait_until
 from sse_reader import follow
 
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
@@ -34,6 +34,13 @@ class Kept:
 
     def start(self) -> Server:
         return Server(self.home / "server", port=self.port, **self.settings)
+
+    def hold(self) -> Path:
+        """Have attempts of its next life stop behind their first second, while this file is there;
+        then they go on at once."""
+        file = new_file(self.home / "hold", b"")
+        self.settings |= {"scripted_hold": file, "scripted_speed": 0}
+        return file
 
     def move(self) -> None:
         """Have its folder elsewhere from now on, as after a backup was brought back."""
@@ -108,7 +115,7 @@ def test_job_of_killed_service_resumes_from_checkpoint(
             heard = [next(events) for _ in range(3 * SETTLES)]
         kill(server.process)
     life.move()
-    life.settings["scripted_speed"] = 20
+    hold = life.hold()
     with life.start() as server:
         found = server.job(job_id)
         assert found["state"] in ("queued", "running")
@@ -116,6 +123,7 @@ def test_job_of_killed_service_resumes_from_checkpoint(
         settled = found["progress"]["audio_seconds_done"]
         assert settled >= 2 * SETTLES
         assert done_s - settled <= 2 * SETTLES, "too much of it is done again"
+        hold.unlink()
         assert texts_of(server, job_id) == right(1)
         assert len(texts_of(server, waiting)) == 5
         with follow(server, job_id, heard[-1].id) as events:
@@ -142,8 +150,10 @@ def test_job_of_killed_service_resumes_in_its_second_channel(
         job_id = first.submit(content, channels="separate")
         first.segments(job_id, 2 * SETTLES + 4)  # of the second channel too
         kill(first.process)
+    hold = life.hold()
     with life.start() as second:
         assert second.job(job_id)["progress"]["audio_seconds_done"] >= 10
+        hold.unlink()
         found = texts_of(second, job_id)
     whole = server.post(content, channels="separate").json()["segments"]
     assert len(found) == 2 * 20
