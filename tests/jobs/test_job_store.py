@@ -157,7 +157,7 @@ class Shared:
 
     @contextmanager
     def broken(self) -> Iterator[None]:
-        usual_s, self._one.database.call_timeout_s = self._one.database.call_timeout_s, 0.3
+        usual_s, self._one.database.call_timeout_s = self._one.database.call_timeout_s, 0.05
         self._server.stop()
         try:
             yield
