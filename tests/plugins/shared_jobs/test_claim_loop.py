@@ -800,7 +800,7 @@ async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
     assert {code_of(why) for why, _ in one.claims.verdicts.values()} == {"wont_fit"}
     await until(lambda: all(shared.get(each).refused for each in ids))
-    assert all(max(Counter(one.claims.claimed).values()) == 1 for _ in ids)
+    assert {*Counter(one.claims.claimed).values()} <= {1}, "one that was refused is claimed again"
     async with services(1, shared) as (able,):
         await shared.done(*ids)
         assert {*able.claims.claimed} == {*ids}
