@@ -39,8 +39,16 @@ MAX_OUTLASTED = 1000
 class LocalJobStore:
     """`JobStore` of a service that shares its jobs with no other."""
 
-    def __init__(self, event_log: JobEventLog, queue: JobQueue, retention: Retention) -> None:
+    def __init__(
+        self,
+        event_log: JobEventLog,
+        queue: JobQueue,
+        retention: Retention,
+        end_persist_timeout_s: float = END_PERSIST_TIMEOUT_S,
+    ) -> None:
+        """``end_persist_timeout_s``: seconds for the disk to take the end of a job."""
         self._event_log, self._queue, self._retention = event_log, queue, retention
+        self._end_persist_timeout_s = end_persist_timeout_s
         self._outlasted = BoundedDict[str, float](MAX_OUTLASTED)
         """Owners, and when one of their recordings was far longer than its header said."""
         self._ends = dict[str, asyncio.Task[None]]()
@@ -175,7 +183,7 @@ class LocalJobStore:
 
     async def _end_persisted(self, record: JobRecord) -> None:
         with suppress(SidecarError, TimeoutError):  # the writer tries on
-            async with asyncio.timeout(END_PERSIST_TIMEOUT_S):
+            async with asyncio.timeout(self._end_persist_timeout_s):
                 await self._persisted(record)
         self._ends.pop(record.id, None)
 

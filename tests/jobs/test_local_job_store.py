@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import added, submitted
-from service_process import until
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.jobs import local_jobs
 from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange, StartedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import LocalJobStore
@@ -97,7 +96,7 @@ async def test_result_is_answered_once_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
         job = added(log, StartedChange(), DONE)
         reading = asyncio.ensure_future(store.get(job.id))
         for _ in range(10):
@@ -112,7 +111,7 @@ async def test_end_is_told_to_followers_once_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
         job = added(log, StartedChange())
         with await store.subscribe(job.id) as subscription:
             batches = subscription.batches(60.0)
@@ -131,7 +130,7 @@ async def test_events_before_the_end_are_told_while_it_is_not_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
         job = added(log, StartedChange())
         with await store.subscribe(job.id) as subscription:
             log.append(job.id, DONE)
@@ -146,11 +145,10 @@ async def test_events_before_the_end_are_told_while_it_is_not_persisted(
 
 
 async def test_result_that_the_disk_does_not_take_is_answered_from_memory(
-    log: SqliteJobEventLog, held_disk: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
-    monkeypatch.setattr(local_jobs, "END_PERSIST_TIMEOUT_S", 0.01)
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), 0.01)
         job = added(log, StartedChange(), DONE)
         assert (await store.get(job.id)).state is JobState.DONE
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (0,)
