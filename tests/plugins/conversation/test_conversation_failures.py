@@ -13,7 +13,6 @@ import pytest
 from http_file_server import FileHost
 from llm_server import WORDS, Obedient
 from module_services import mind as mind
-from module_services import thoughtful as thoughtful
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server, StartServer, wait_until
@@ -22,9 +21,13 @@ from sidecar.interfaces.engine_interface import LoadOptions, SynthesisOptions, U
 from sidecar.plugins.conversation.errors import SpeechFailed
 from sidecar.plugins.conversation.tts import openai_tts
 
-LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 9)
+LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 20)
 ANSWER = "".join(WORDS)
-APOLOGY_S = 1.0
+LETTER_S = 0.01
+"""Of what is said; the pause behind a word is as long."""
+LONG_ENOUGH_S = 10 * LETTER_S
+"""Shorter than any answer that is heard to its end."""
+APOLOGY_S = 20 * LETTER_S
 """Shorter than what is said where there is nothing else to say."""
 POISON = 0.6
 OTHER_LEVEL, OTHER_WORD = 0.2, "w199"
@@ -34,13 +37,23 @@ posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX s
 
 
 @pytest.fixture(scope="module")
+def thoughtful(tmp_path_factory: pytest.TempPathFactory, mind: Obedient) -> Iterator[Server]:
+    """Scripted words and short tones, and ``mind``."""
+    settings = {"voice_engine": "scripted", "scripted_letter": LETTER_S, "conversations": 20}
+    with Server(tmp_path_factory.mktemp("thoughtful"), llm=mind.url, **settings) as one:  # type: ignore[arg-type]
+        yield one
+
+
+@pytest.fixture(scope="module")
 def parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Nobody thinks, so that there is only a recognizer and a voice to be killed; a tone as loud
     as `POISON` kills the recognizer."""
     home = tmp_path_factory.mktemp("parrot")
-    settings = {"voice_engine": "scripted", "scripted_say": 0.1, "conversations": 20}
+    settings = {"scripted_say": 0.1, "scripted_letter": LETTER_S, "conversations": 20}
     # a worker takes its time to start, as it does for users
-    with Server(home, fresh=True, scripted_poison="w599,w600", **settings) as one:
+    with Server(
+        home, fresh=True, voice_engine="scripted", scripted_poison="w599,w600", **settings
+    ) as one:
         yield one
 
 
@@ -79,13 +92,13 @@ async def test_tts_process_that_dies_or_hangs_is_an_error_and_speaks_the_next_tu
         os.kill(pid(parrot, "voice"), by)
         codes, transcript = await other.turn("And me?")  # who began nothing yet loses nothing
         assert (codes, transcript["assistant"]) == ([], "You said: And me?")
-        assert other.heard_s > 0.5
+        assert other.heard_s > LONG_ENOUGH_S
         assert (await page.until("error"))["code"] == "engine_failed"
         await page.until("status", state="ready")
         before = page.heard_s
         codes, transcript = await page.turn("And now?")
         assert (codes, transcript["assistant"]) == ([], "You said: And now?")
-        assert page.heard_s - before > 0.5
+        assert page.heard_s - before > LONG_ENOUGH_S
 
 
 @pytest.mark.slow

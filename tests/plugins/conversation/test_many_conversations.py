@@ -87,15 +87,16 @@ async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_pa
 
 
 async def test_tasks_of_a_conversation_do_not_grow_with_its_turns(
-    open_service: Callable[..., Awaitable[Service]],
+    open_service: Callable[..., Awaitable[Service]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LETTER", "0.001")
     service = await open_service(voice_engine="scripted")
     before = len(asyncio.all_tasks())
     async with AsyncExitStack() as stack:
         conversations = ConversationRegistry.of(service)
         options = conversations.options()
         talk = await stack.enter_async_context(
-            conversations.open(ANONYMOUS, options, SynthesisOptions(speed=20.0), clears=True)
+            conversations.open(ANONYMOUS, options, SynthesisOptions(), clears=True)
         )
         running = asyncio.create_task(talk.run())
         await _answered(talk)

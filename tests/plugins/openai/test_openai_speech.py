@@ -162,17 +162,17 @@ def test_speech_without_a_tts_engine_is_refused(start_server: StartServer) -> No
 
 slow = service_of_module(
     voice_engine="scripted",
-    scripted_say=1,
+    scripted_say=0.5,
     scripted_hangs="hang",
     openai_strict="true",
     limits={"speech_characters": 600, "speech_seconds": 30},
 )
-"""A service that takes a second for each word, and has little room."""
+"""A service that takes half a second for each word, and has little room."""
 
 
 def test_audio_is_streamed_and_a_hangup_ends_the_synthesis(slow: Server) -> None:
-    """Four minutes of work; the next one is not behind them."""
-    endless = "a " * 250
+    """More than two minutes of work; the next one is not behind them."""
+    endless = "a " * 290
     body = {"input": endless, "response_format": "pcm", "model": "tts-1"}
     with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
         assert response.status_code == 200

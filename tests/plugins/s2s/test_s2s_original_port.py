@@ -72,7 +72,7 @@ async def test_original_port_admits_the_demos_page_and_no_other_origin(
 async def test_shutdown_closes_conversations_on_the_original_port(
     start_server: StartServer,
 ) -> None:
-    server = start_server(voice_engine="scripted", talk_ports="0")
+    server = start_server(voice_engine="scripted", scripted_letter=0.01, talk_ports="0")
     port = port_of(server)
     async with Page(server, port) as page:
         await page.speak(tone(1.0) + tone(0.8, 0))

@@ -19,7 +19,7 @@ TURN = ["status processing", "sound", "metrics", "transcript", "status ready"]
 LONG = (
     "This is a long answer that goes on and on, so that somebody can say something before it ends."
 )
-LONGER = " ".join([LONG] * 20)
+LONGER = " ".join([LONG] * 100)
 """Most of it is not said yet, however late somebody looks."""
 
 
@@ -27,8 +27,8 @@ NO_TEXTS = [
     f'{{"type": "text", "text": {value}}}'
     for value in ("7", "1e400", "NaN", "1" + "0" * 5000, "true", "null", "[" * 150 + "]" * 150)
 ]
-talks = service_of_module(voice_engine="scripted", conversations=2)
-"""Made-up words and tones; two may talk at once."""
+talks = service_of_module(voice_engine="scripted", scripted_letter=0.01, conversations=2)
+"""Made-up words and short tones; two may talk at once."""
 
 
 async def test_speech_is_answered_with_audio(talks: Server) -> None:
@@ -116,7 +116,7 @@ async def test_reset_during_a_reply_is_confirmed_and_the_next_text_is_answered(
 
 async def test_llm_is_given_no_history_from_before_a_reset(start_server: StartServer) -> None:
     async with completions("plain") as llm:
-        server = start_server(voice_engine="scripted", llm=llm.url)
+        server = start_server(voice_engine="scripted", scripted_letter=0.01, llm=llm.url)
         async with Page(server) as page:
             for text in ("First.", "Second."):
                 await page.send(type="text", text=text)
@@ -208,7 +208,9 @@ async def _answers(server: Server) -> None:
 async def test_audio_messages_are_not_rate_limited_and_empty_ones_are(
     start_server: StartServer,
 ) -> None:
-    server = start_server(limits={"live_messages_per_minute": 40})
+    server = start_server(
+        voice_engine="scripted", scripted_letter=0.01, limits={"live_messages_per_minute": 40}
+    )
     async with Page(server) as page:
         for _ in range(200):
             await page.live.send(bytes(480))  # 10 ms
