@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import psutil
@@ -177,8 +177,11 @@ def test_pull_ends_when_standard_input_closes(hub: Hub, monkeypatch: pytest.Monk
 
 def pipes() -> set[str]:
     """The pipes that this process has open."""
-    links = [os.readlink(one.path) for one in os.scandir("/proc/self/fd") if os.path.islink(one)]
-    return {link for link in links if link.startswith("pipe:")}
+    found = set[str]()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # closed meanwhile, as the hub closes connections
+            found.add(os.readlink(f"/proc/self/fd/{name}"))
+    return {link for link in found if link.startswith("pipe:")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no such list here")
