@@ -125,19 +125,21 @@ async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
 async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn = channel.spawn_worker
+    spawn, sizes = channel.spawn_worker, list[int]()
 
     def spawned(*arguments: Any) -> Any:
         process, sock = spawn(*arguments)
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
         return process, sock
 
     monkeypatch.setattr(channel, "spawn_worker", spawned)
     async with running() as worker:
         with CLIP.open("rb") as file:
             halt(worker.pid)
-            options = TranscribeOptions(prompt="😀" * 65_536).to_wire()
+            count = max(65_536, *sizes)  # of characters with four bytes
+            options = TranscribeOptions(prompt="😀" * count).to_wire()
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
             call = worker.calling("transcribe", [file.fileno()], **one)
             async with call as begun:
