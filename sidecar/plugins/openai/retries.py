@@ -36,7 +36,7 @@ RETRY_GRACE_S = limit("openai_retry_grace", 30.0)
 """Seconds from a disconnect to the same request: SDKs send it after 0.5 to 8 s."""
 CROWDED_GRACE_S = limit("openai_crowded_grace", 10.0)
 """The same for a running job while others wait, unless its owner sends a retry."""
-CROWDED_POLL_S = 1.0
+CROWDED_POLL_S = limit("openai_crowded_poll", 1.0)
 HELD_S = limit("openai_held", 30.0)
 """Seconds that a request waits for a full queue: proxies give up after a minute."""
 HELD_POLL_S = 0.1

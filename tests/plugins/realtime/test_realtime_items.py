@@ -95,7 +95,7 @@ async def test_speech_during_a_tool_call_cancels_it(thoughtful: Server) -> None:
         await caller.say("It dangles")
         await caller.send("response.create")
         await caller.until(f"{ARGUMENTS}.delta")
-        await caller.speak(sound(0.3, 1.0) + sound(0, 0.8))
+        await caller.speak(sound(0.3, 1.0) + sound(0, 0.8), pace=False)
         done = (await caller.until("response.done"))["response"]
         assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
         (item,) = done["output"]
