@@ -39,7 +39,8 @@ def encoded(studio: Studio) -> Callable[..., bytes]:
 @pytest.fixture(autouse=True)
 def _patient_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, a recording is looked through to its end."""
-    monkeypatch.setattr(audio_decoder, "DURATION_SCAN_BUDGET_S", PATIENCE_S)
+    for name in ("LINK_SCAN_BUDGET_S", "DURATION_SCAN_BUDGET_S"):
+        monkeypatch.setattr(audio_decoder, name, PATIENCE_S)
 
 
 Encode = Callable[..., bytes]
