@@ -29,7 +29,7 @@ def run(node: str, *arguments: str, **environment: str) -> str:
     result = subprocess.run(
         [node, *arguments],
         cwd=PACKAGE,
-        env={**os.environ, **environment},
+        env={**os.environ, "FORCE_COLOR": "0", **environment},
         capture_output=True,
         text=True,
         encoding="utf-8",

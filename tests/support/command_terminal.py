@@ -49,7 +49,15 @@ class Terminal:
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
         (home / "config.toml").touch()
-        theirs = ("VIBEVOICE", "_VIBEVOICE", "HF_", "HUGGING", "XDG_CACHE")
+        theirs = (
+            "VIBEVOICE",
+            "_VIBEVOICE",
+            "HF_",
+            "HUGGING",
+            "XDG_CACHE",
+            "FORCE_COLOR",
+            "NO_COLOR",
+        )
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith(theirs)},
             "COLUMNS": "200",
