@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from postgres import Cluster
-from service_process import until
+from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.plugins.shared_jobs import postgres_settings
@@ -40,9 +40,11 @@ async def numbers(shared: PostgresDatabase) -> list[int]:
 
 async def fill(shared: PostgresDatabase) -> set[int]:
     """Have the pool make all its connections; the processes of the server behind them."""
-    asked = "SELECT pg_backend_pid(), pg_sleep(0.1)"
-    rows = await asyncio.gather(*(shared.fetch(asked) for _ in range(3 * SIZE)))
-    return {row[0][0] for row in rows}
+    asked, found = "SELECT pg_backend_pid(), pg_sleep(0.1)", set[int]()
+    while len(found) < SIZE:  # it makes one after the other, which may take longer than the calls
+        rows = await asyncio.gather(*(shared.fetch(asked) for _ in range(3 * SIZE)))
+        found = {row[0][0] for row in rows}
+    return found
 
 
 def connections(cluster: Cluster, journal: str) -> int:
@@ -119,6 +121,7 @@ async def test_server_restart_between_two_calls_causes_no_error(
 ) -> None:
     await fill(shared)
     await restarted(postgres_cluster, mode)
+    shared.call_timeout_s = PATIENCE_S
     await asyncio.gather(*(shared.fetch("SELECT 1") for _ in range(2 * SIZE)))
     assert shared.up
 
@@ -126,6 +129,7 @@ async def test_server_restart_between_two_calls_causes_no_error(
 async def test_call_waits_for_a_server_that_restarts(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
+    shared.call_timeout_s = PATIENCE_S  # a start may take longer than a call
     await asyncio.to_thread(postgres_cluster.stop)
     call = asyncio.create_task(shared.fetch("SELECT 1"))
     await until(lambda: not shared.up)
