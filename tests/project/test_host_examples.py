@@ -12,6 +12,7 @@ import sys
 import threading
 import uuid
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -44,6 +45,8 @@ APP = REPOSITORY / "examples/tauri-host/src"
 PROGRAMS = os.environ.get("VIBEVOICE_TEST_TAURI")
 """Where `make test-tauri` built the Rust host."""
 SOURCE = [sys.executable, "-m", "sidecar.main"]
+PROGRESS = re.compile(r"progress 0\.[1-9]")
+"""A line of the page's hosts; not the first, which says that nothing is done."""
 FOREIGN_FLAGS = {
     *("--save-dev", "--prefix", "--path", "--manifest-path"),  # npm, cargo
     *("--yes", "--template", "--manager"),  # npm create tauri-app
@@ -63,11 +66,13 @@ class Stage:
 
     def __init__(self, home: Path) -> None:
         self.mark = uuid.uuid4().hex
+        self.hold = home / "hold"
+        """A file; while it is there, the scripted engine goes no further than the first second."""
         self.port = free_port()
         temp = home / "tmp"
         temp.mkdir()
         self.environment = {
-            **service_environment(home, port=self.port, scripted_speed=2),
+            **service_environment(home, port=self.port, scripted_hold=self.hold),
             "TMPDIR": str(temp),
             "PYTHONPATH": str(REPOSITORY),
             "PYTHONUNBUFFERED": "1",
@@ -86,6 +91,24 @@ class Stage:
             encoding="utf-8",
             timeout=PATIENCE_S,
         )
+
+    @contextlib.contextmanager
+    def start(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+        """Start a host, and wait for its end; its standard error is that of the tests."""
+        with subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process:
+            limit = threading.Timer(PATIENCE_S, process.kill)
+            limit.start()
+            try:
+                yield process
+            finally:
+                limit.cancel()
 
     def left(self) -> list[psutil.Process]:
         """Processes that were started here and still run; workers do not carry the mark."""
@@ -110,7 +133,7 @@ def stage(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def recording(studio: Studio) -> Path:
-    """Three seconds; the scripted engine takes half of that for them."""
+    """Three seconds."""
     return studio.voice
 
 
@@ -142,11 +165,17 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 def test_example_host_gets_transcript_of_relative_path_with_progress_and_leaves_nothing(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
-    result = stage.run(*host, os.path.relpath(recording, REPOSITORY), *SOURCE)
-    assert result.returncode == 0, result.stdout + result.stderr
-    lines = result.stdout.splitlines()
-    seen = [float(line.split()[1]) for line in lines if re.match(r"progress \d", line)]
-    assert [fraction for fraction in seen if 0 < fraction < 1], lines
+    stage.hold.touch()
+    command = [*host, os.path.relpath(recording, REPOSITORY), *SOURCE]
+    lines: list[str] = []
+    with stage.start(command) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if PROGRESS.match(line):
+                stage.hold.unlink(missing_ok=True)
+    assert process.returncode == 0, lines
+    seen = [float(line.split()[1]) for line in lines if line.startswith("progress ")]
     assert seen == sorted(seen)
     segments = [line for line in lines if re.match(r" +\d+\.\d\d Speaker_\d: [0-9a-f]{8}$", line)]
     assert len(segments) == 3
@@ -220,14 +249,10 @@ def test_example_host_prints_reason_of_failed_job(host: list[str], stage: Stage)
 def test_service_of_killed_example_host_ends(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
-    command = [*host, str(recording), *SOURCE]
-    environment = {**stage.environment, "VIBEVOICE_SCRIPTED_SPEED": "1"}
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
-    ) as process:
+    stage.hold.touch()
+    with stage.start([*host, str(recording), *SOURCE]) as process:
         assert process.stdout is not None
-        lines = process.stdout
-        wait_until(lambda: re.match(r"progress 0\.[1-9]", lines.readline()), "progress")
+        assert any(map(PROGRESS.match, process.stdout)), "it ended before it made progress"
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)
@@ -304,11 +329,12 @@ def test_calls_of_original_rust_host_are_answered_as_it_expects(
 ) -> None:
     host = OriginalHost(stage, service)
     assert host.wait()["status"] in ("ok", "loading")
+    stage.hold.touch()
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(host.transcribe, str(recording))
-        polls = []
-        wait_until(lambda: polls.append(host.health()) or working.done(), "it is done")
-    assert len(polls) > 1
+        wait_until(lambda: host.health()["engine_state"] == "busy", "it works")
+        host.health()
+        stage.hold.unlink()
     status, body = working.result()
     assert (status, body["status"]) == (200, "success")
     segments, about = body["segments"], body["metadata"]
@@ -328,6 +354,7 @@ def test_calls_of_original_rust_host_are_answered_as_it_expects(
     assert host.lines
     assert not [line for line in host.lines if re.match(r"ERROR:|.* - (ERROR|CRITICAL) - ", line)]
 
+    stage.hold.touch()
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(host.transcribe, str(recording))
         wait_until(lambda: host.health()["engine_state"] == "busy", "it works")
