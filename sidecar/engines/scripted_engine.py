@@ -6,7 +6,8 @@ transcript shows which audio it came from. Environment variables, all with the p
 
 - ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
 - ``FAILS``: a precision that does not load.
-- ``HOLD``: path of a file; while there is one, an attempt goes no further than its first second.
+- ``HOLD``: path of a file; while there is one, an attempt goes no further than as many seconds as
+  it says, or its first.
 - ``SETTLES``: seconds of audio between resume points. Default: 30.
 - ``DEAF=1``: no audio is read.
 - ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
@@ -142,7 +143,9 @@ class ScriptedEngine:
             if self._speed:
                 due += len(second) / SPEC.sample_rate / self._speed
                 time.sleep(max(0.0, due - time.monotonic()))
-            while len(segments) > first and os.path.exists(self._hold) and not request.cancelled():
+            while self._hold and len(segments) - first >= _held_at(self._hold):
+                if request.cancelled():
+                    break
                 time.sleep(0.005)
             if request.cancelled():
                 return
@@ -229,6 +232,14 @@ class ScriptedEngine:
 def _behaviour(name: str, default: str = "") -> str:
     """Return the value of an environment variable of this engine."""
     return os.environ.get(f"VIBEVOICE_SCRIPTED_{name}", default)
+
+
+def _held_at(path: str) -> float:
+    """Return the number of seconds at which an attempt stops; infinity if the file has gone."""
+    try:
+        return int(Path(path).read_text("utf-8") or 1)
+    except FileNotFoundError:
+        return math.inf
 
 
 class LoudnessVad:

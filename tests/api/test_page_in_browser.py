@@ -16,6 +16,7 @@ import soundfile
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, STRANGER, Visitor, script
 from moonshine_voice import get_assets_path
 from recordings import wav
+from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN, opened
 from wheel_recordings import clip_wav
@@ -32,8 +33,10 @@ LEAVES = """
   globalThis.leaves = () => dispatchEvent(new Event("beforeunload", { cancelable: true }));
 """
 """Script by which a page says whether it may be left without a question."""
-ENDLESS_S = 1200
-"""Of a recording that the slow service is still hearing when all else of a test is done."""
+LONG_S = 1200
+"""Of a recording that takes the slow service twenty seconds, and so is said to take some time."""
+HOLD = "hold"
+"""The file of the slow service that says how far it goes in a recording."""
 
 
 def kept(home: Path) -> dict[str, object]:
@@ -43,21 +46,39 @@ def kept(home: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that hears four seconds in one, and keeps recordings."""
+    """A service that hears a minute in a second, goes only as far as `goes_to` says, and keeps
+    recordings."""
     home = tmp_path_factory.mktemp("slow")
-    with Server(home, scripted_speed=4, people=1, **kept(home)) as running:
+    heard = {"scripted_speed": 60, "scripted_hold": home / HOLD}
+    with Server(home, people=1, **heard, **kept(home)) as running:
+        yield running
+
+
+def goes_to(slow: Server, second: int | None) -> None:
+    """Has it transcribe recordings to this second, and no further yet; None: to their end."""
+    if second is None:
+        (slow.home / HOLD).unlink(missing_ok=True)
+    else:
+        new_file(slow.home / HOLD, str(second))
+
+
+@pytest.fixture(scope="module")
+def moonshine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with an engine that hears words."""
+    with Server(tmp_path_factory.mktemp("moonshine"), engine="moonshine") as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
 def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test finds another's recordings, nor leaves any; the service has had other tests."""
-    names = [one for one in ("server", "slow") if one in request.fixturenames]
+    names = [one for one in ("server", "slow", "moonshine") if one in request.fixturenames]
     running = [request.getfixturevalue(one) for one in names]
     for one in running:
         one.client.delete("/v1/data").raise_for_status()
     yield
     for one in running:
+        goes_to(one, None)
         one.client.delete("/v1/data").raise_for_status()
 
 
@@ -280,10 +301,15 @@ def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
 
 def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, slow: Server) -> None:
     """Nor does an answer that does not come to what else the page would know."""
-    early = visitor.before(script("silence_events"))
+    early = [visitor.before(script(name)) for name in ("silence_events", "shorten_pause")]
     visitor.opens(slow)
-    visitor.late(early)
+    for one in early:
+        visitor.late(one)
+    goes_to(slow, 1)
     visitor.sends_tone("talk.wav", 20)
+    visitor.until("window.silent", "nothing comes any more")
+    assert visitor.rows() == 1
+    goes_to(slow, None)
     visitor.has_rows(20)
     visitor.js("letGo()")
     # whose voice was not heard cannot be remembered, and that is said
@@ -303,31 +329,28 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, sl
 
 
 def test_speakers_are_told_apart_again_with_another_number_and_that_is_undone(
-    visitor: Visitor, tmp_path: Path
+    visitor: Visitor, moonshine: Server
 ) -> None:
-    with Server(tmp_path, engine="moonshine") as embedded:
-        visitor.opens(embedded)
-        visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
-        visitor.sees("#main .title", "2 speakers")
-        lines = visitor.js(LINES)
-        visitor.sees(".lane").click()
-        visitor.sees("dialog[open] #called").send_keys("Nagg", ENTER)
-        visitor.sees(".lane", "Nagg").click()
-        visitor.sees("dialog[open] #number").send_keys("1", ENTER)
-        visitor.sees("#said", "1 speaker now.")
-        visitor.sees("#main .title", "1 speaker")
-        assert visitor.js(LANES) == ["Nagg"]
-        visitor.sees(".lane").click()
-        visitor.sees("dialog[open] #number").send_keys("4", ENTER)
-        visitor.sees("#main .title", "4 speakers")
-        assert (
-            visitor.js("return document.querySelectorAll('.row .at[tabindex=\"0\"]').length") == 1
-        )
-        for _ in range(3):
-            visitor.sees(".steps button").click()
-        visitor.sees("#main .title", "2 speakers")
-        assert visitor.js(LINES) == lines
-        assert visitor.findings() == []
+    visitor.opens(moonshine)
+    visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
+    visitor.sees("#main .title", "2 speakers")
+    lines = visitor.js(LINES)
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #called").send_keys("Nagg", ENTER)
+    visitor.sees(".lane", "Nagg").click()
+    visitor.sees("dialog[open] #number").send_keys("1", ENTER)
+    visitor.sees("#said", "1 speaker now.")
+    visitor.sees("#main .title", "1 speaker")
+    assert visitor.js(LANES) == ["Nagg"]
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #number").send_keys("4", ENTER)
+    visitor.sees("#main .title", "4 speakers")
+    assert visitor.js("return document.querySelectorAll('.row .at[tabindex=\"0\"]').length") == 1
+    for _ in range(3):
+        visitor.sees(".steps button").click()
+    visitor.sees("#main .title", "2 speakers")
+    assert visitor.js(LINES) == lines
+    assert visitor.findings() == []
 
 
 def test_job_that_cannot_be_diarized_again_says_what_to_do(
@@ -343,7 +366,8 @@ def test_job_that_cannot_be_diarized_again_says_what_to_do(
 
 def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends_tone("long one.wav", ENDLESS_S)
+    goes_to(slow, 4)
+    visitor.sends_tone("long one.wav", LONG_S)
     visitor.sees(".job[data-state=running] .name", "long one.wav")
     visitor.sees(".job[data-state=running] .how", " % of 20:00, about ")
     visitor.sees(".job[data-state=running] .how", " left")
@@ -353,12 +377,14 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
     visitor.sends_tone("third.wav", 3)
     visitor.sees(".job[data-state=queued] .name", "third.wav")  # its upload was answered
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
-    wait_until(lambda: visitor.rows() > 3, "it grows")
+    wait_until(lambda: visitor.rows() == 4, "what is known by now")
+    goes_to(slow, 6)
+    wait_until(lambda: visitor.rows() == 6, "it grows")
     visitor.driver.refresh()
     visitor.sees(".job[data-state=running] .name", "long one.wav").click()
-    wait_until(lambda: visitor.rows() > 3, "it is there again")
-    rows = visitor.rows()
-    wait_until(lambda: visitor.rows() > rows, "and grows")
+    wait_until(lambda: visitor.rows() == 6, "it is there again")
+    goes_to(slow, 8)
+    wait_until(lambda: visitor.rows() == 8, "and grows")
     numbers = "return [...document.querySelectorAll('.row')].map((one) => one.dataset.index)"
     found = visitor.js(numbers)
     assert found == [str(index) for index in range(len(found))]
@@ -366,6 +392,8 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
     visitor.sees("[aria-label='Cancel third.wav']").click()
     visitor.sees("#said", "third.wav was cancelled.")
     visitor.sees("[aria-label='Cancel long one.wav']").click()
+    visitor.sees("#said", "long one.wav was cancelled.")
+    goes_to(slow, None)
     visitor.sees(".job .name", "second.wav").click()
     visitor.has_rows(45)
     # played from what the service kept: no more of it than is heard
@@ -463,7 +491,7 @@ def test_text_for_word_processors_has_a_paragraph_for_each_turn(
     move = {"op": "move", "segments": [1, 7], "speaker": "Speaker_0"}
     server.client.patch(f"/v1/jobs/{job}/transcript", json={"operations": [move]})
     turns_shown = "return document.querySelectorAll('.row.turn').length"
-    wait_until(lambda: visitor.js(turns_shown) == 8, "one goes on for three lines")
+    visitor.comes_back_until(lambda: visitor.js(turns_shown) == 8, "one goes on for three lines")
     spoken = server.client.get(f"/v1/jobs/{job}/transcript").json()["segments"]
     turns = [
         (speaker.replace("_", " "), " ".join(one["text"] for one in some))
@@ -607,14 +635,26 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_swi
         visitor.late(counting)
 
 
+def copies_stored(visitor: Visitor) -> int:
+    """How many copies of transcripts the browser has."""
+    return int(visitor.driver.execute_async_script(script("count_copies")))
+
+
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: StartServer
 ) -> None:
-    server = start_server(job_retention="10s")
+    server = start_server(command=clocked_command(visitor.folder), job_retention="1m")
+    early = visitor.before(script("passing_time"))
     visitor.reads(server, "first.wav", 5)
+    visitor.late(early)
     visitor.sends_tone("second.wav", 7)
+    visitor.comes_back_until(lambda: copies_stored(visitor) == 2, "there are copies")
+    assert {one["state"] for one in server.jobs()} == {"done"}, "the service has them, too"
+    visitor.js("pass(arguments[0])", 1000 * AHEAD_S)
+    put_ahead(server)
     headings = "return [...document.querySelectorAll('.side h2')].map((one) => one.textContent)"
-    wait_until(lambda: visitor.js(headings) == ["Only in this browser"], "both gone")
+    gone = ["Only in this browser"]
+    visitor.comes_back_until(lambda: visitor.js(headings) == gone, "both gone")
     visitor.sees(".job .name", "second.wav").click()
     wait_until(lambda: visitor.rows() == 7, "it was never opened before")
     visitor.sees("#main .notice", "stored in this browser")
@@ -638,18 +678,15 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
         visitor.driver.refresh()
         visitor.sees(".page[data-ready=yes]")
 
-    def stored() -> int:
-        return int(visitor.driver.execute_async_script(script("count_copies")))
-
     signs_in("anna")
     visitor.sees(".intake")
     visitor.sends_tone("anna's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: stored() == 1, "there is a copy")
+    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "there is a copy")
     signs_in("berta")
     visitor.sends_tone("berta's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    wait_until(lambda: stored() == 2, "and another's")
+    visitor.comes_back_until(lambda: copies_stored(visitor) == 2, "and another's")
     found = [one.text for one in visitor.all(".side h2")]
     assert found == ["Done"], "none is only in this browser"
     assert "anna" not in visitor.text()
@@ -657,7 +694,8 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
 
 def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, slow: Server) -> None:
     visitor.opens(slow)
-    visitor.sends_tone("shared.wav", ENDLESS_S)
+    goes_to(slow, 1)
+    visitor.sends_tone("shared.wav", 3)
     visitor.sees(".job[data-state=running] .name", "shared.wav")
     first = visitor.driver.current_window_handle
     visitor.driver.switch_to.new_window("tab")
@@ -872,9 +910,9 @@ def test_recordings_of_equal_name_are_told_apart_by_upload_time(
 
 
 def test_page_shows_the_language_of_the_engine_and_where_it_runs(
-    visitor: Visitor, start_server: StartServer
+    visitor: Visitor, moonshine: Server, start_server: StartServer
 ) -> None:
-    visitor.opens(start_server(engine="moonshine"))
+    visitor.opens(moonshine)
     visitor.sees(".status", "English, on this computer")
     visitor.sees(".drop", "an interview, in English.")
     visitor.sends_tone("clicks.wav", 2)
@@ -890,19 +928,16 @@ def test_page_shows_the_language_of_the_engine_and_where_it_runs(
     visitor.sees(".status", "Sent to another server")
 
 
-def test_page_underlines_the_words_that_may_be_wrong(
-    visitor: Visitor, start_server: StartServer
-) -> None:
-    server = start_server(engine="moonshine")
+def test_page_underlines_the_words_that_may_be_wrong(visitor: Visitor, moonshine: Server) -> None:
     samples, rate = soundfile.read(Path(get_assets_path()) / "endgame_nagg_nell.wav", dtype="int16")
     both = np.concatenate([samples[: 8 * rate], samples[8 * rate : 15 * rate][::-1]])
     soundfile.write(visitor.folder / "backwards.wav", both, rate)
-    visitor.opens(server)
+    visitor.opens(moonshine)
     visitor.sees(".status", "on this computer")  # the page knows that words cost nothing
     visitor.sends(visitor.folder / "backwards.wav")
     visitor.sees(".doubtful", "Words with a dotted line may be wrong.")
-    [job] = server.jobs()
-    segments = server.transcript(job["id"])["segments"]
+    [job] = moonshine.jobs()
+    segments = moonshine.transcript(job["id"])["segments"]
     words = [word for segment in segments for word in segment["words"]]
     doubtful = [word for word in words if word["confidence"] < DOUBTFUL_CONFIDENCE]
     assert 0 < len(doubtful) < len(words)
@@ -1050,12 +1085,10 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
 
 
 def test_silent_microphone_is_noticed(visitor: Visitor, server: Server) -> None:
-    silent = visitor.before(
-        """navigator.mediaDevices.getUserMedia = async () =>
-          new AudioContext().createMediaStreamDestination().stream;"""
-    )
+    early = [visitor.before(script(name)) for name in ("silent_microphone", "passing_time")]
     visitor.opens(server)
-    visitor.late(silent)
+    for one in early:
+        visitor.late(one)
     visitor.sees(".intake button", LIVE).click()
     visitor.sees("#main .notice[role=status]", "No audio from this microphone")
     assert visitor.findings() == []
@@ -1063,6 +1096,8 @@ def test_silent_microphone_is_noticed(visitor: Visitor, server: Server) -> None:
     title = visitor.sees(".title", "only in this page").text
     assert "speaker" not in title, "nobody spoke"
     visitor.sees(".intake button", "Record").click()
+    visitor.sees(".recording meter[value]")  # it listens
+    visitor.js("pass(3001)")
     visitor.sees(".intake .notice[role=status]", "No audio from this microphone")
 
 
@@ -1116,11 +1151,12 @@ def test_overload_notice_disappears_when_the_captions_stop(
     visitor: Visitor, server: Server
 ) -> None:
     goes_live(visitor, server)
-    captions(visitor)
+    visitor.sees(".tail p", "w")
     visitor.js(script("overloaded"), "partials_late", "The service is overloaded.")
     visitor.sees("#main .notice", "overloaded")
     visitor.sees(".talking button", "Stop").click()
     visitor.sees(".title", "only in this page")
+    visitor.sees(".row .said", "w")
     assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
     visitor.is_a_phone()
     visitor.sees(".choice [popovertarget]").click()

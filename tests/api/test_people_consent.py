@@ -1,6 +1,5 @@
 """Names across recordings on a person's own machine: on once that person has agreed."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import httpx
 import pytest
 import soundfile
 from browser_visitor import ENTER, Visitor
-from service_process import REPOSITORY, Server, check_problem
+from service_process import Server, check_problem
 from wheel_recordings import RATE, clip, clip_wav
 
 from sidecar.config.settings import Settings
@@ -24,18 +23,16 @@ TOKEN = "0123456789abcdef"
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a service for one person, whose keyring is a file."""
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "file_keyring.FileKeyring")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.support.file_keyring.FileKeyring")
     monkeypatch.setenv(file_keyring.FILE, str(tmp_path / "keyring.json"))
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "user"))
-    support = REPOSITORY / "tests" / "support"
-    monkeypatch.setenv("PYTHONPATH", str(support), prepend=os.pathsep)
 
     def started(home: str, **settings: object) -> Server:
         folder = tmp_path / home
         folder.mkdir(exist_ok=True)
         common = {"engine": "moonshine", "people": "", "data_dir": tmp_path / "data"}
-        return Server(folder, fresh=True, **{**common, **settings})
+        return Server(folder, **{**common, **settings})
 
     return started
 

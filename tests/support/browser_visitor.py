@@ -5,6 +5,7 @@ import functools
 import random
 import shutil
 import struct
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,6 +94,16 @@ class Visitor:
         asked = script("wait_until_true").replace("EXPRESSION", expression)
         wait_until(lambda: self.js(asked, ASKED_MS), what)
 
+    def comes_back_until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Waits until something is so on a page that asks the service anew at once, and not after
+        seconds, as it does for who comes back to its tab; its value."""
+
+        def look() -> Any:
+            self.js("document.dispatchEvent(new Event('visibilitychange'))")
+            return condition()
+
+        return wait_until(look, what)
+
     def sees(self, selector: str, text: str = "") -> Any:
         """What is there, once it is, with this text in it."""
 
@@ -179,10 +190,12 @@ class Visitor:
 
     def findings(self) -> list[str]:
         """What axe has to say against the page as it stands."""
-        self.driver.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())
+        if not self.js("return 'axe' in window"):
+            self.js(files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
         found = self.driver.execute_async_script(
             """const done = arguments[arguments.length - 1];
-            const options = {runOnly: arguments[0], resultTypes: ["violations"]};  // half the work
+            // half the work, and what nobody reads is left out
+            const options = {runOnly: arguments[0], resultTypes: ["violations"], selectors: false};
             axe.run(document, options).then((said) => done(said.violations));""",
             RULES,
         )

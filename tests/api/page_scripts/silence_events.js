@@ -1,14 +1,18 @@
-// Lets nothing through of an event stream after its first two chunks, and holds one other answer.
+// Lets nothing through of an event stream after the first segment, and holds one other answer.
 window.real = window.fetch;
+window.silent = false;
 window.fetch = async (address, ...more) => {
   if (address.endsWith("/about")) await new Promise((come) => (window.letGo = come));
   const answer = await real(address, ...more);
   if (!address.endsWith("/events")) return answer;
-  const reader = answer.body.getReader();
-  let left = 2;
-  const silent = new ReadableStream({async pull(out) {
-    if ((left -= 1) >= 0) out.enqueue((await reader.read()).value);
-    else await new Promise(() => {});
+  const [reader, decoder] = [answer.body.getReader(), new TextDecoder()];
+  let come = "";
+  const one = new ReadableStream({async pull(out) {
+    if (window.silent) await new Promise(() => {});
+    const {value} = await reader.read();
+    out.enqueue(value);
+    come += decoder.decode(value, {stream: true});
+    window.silent = /event: segment[^]*\n\n/.test(come);
   }});
-  return new Response(silent, {headers: answer.headers});
+  return new Response(one, {headers: answer.headers});
 };

@@ -1,0 +1,37 @@
+"""A service whose clock a test puts ahead, so that nobody waits for what takes a minute."""
+
+import signal
+import sys
+from pathlib import Path
+
+from service_process import Server, new_file
+
+AHEAD_S = 61
+_NAME = "vibevoice-asr"  # it can be forked as `preloaded_service` does
+_SCRIPT = f"""#!{sys.executable}
+import runpy
+import signal
+import time
+
+monotonic, ahead_s = time.monotonic, 0
+
+
+def put_ahead(*_):
+    global ahead_s
+    ahead_s += {AHEAD_S}
+
+
+time.monotonic = lambda: monotonic() + ahead_s
+signal.signal(signal.SIGUSR1, put_ahead)
+runpy.run_module("sidecar.main", run_name="__main__")
+"""
+
+
+def clocked_command(folder: Path) -> list[str]:
+    """The command of a service whose clock `put_ahead` sets; its script is put into the folder."""
+    return [str(new_file(folder / _NAME, _SCRIPT, 0o755))]
+
+
+def put_ahead(server: Server) -> None:
+    """Have `AHEAD_S` seconds go by on its clock."""
+    server.process.send_signal(signal.SIGUSR1)
