@@ -283,8 +283,9 @@ async def test_llm_failure_raises_its_error_class_with_the_servers_message(
 async def test_silent_llm_is_a_timeout_and_its_connection_is_closed(
     server: Completions, model: str, limits: str
 ) -> None:
-    with pytest.raises(LlmTimeout):
-        await by(server, model, **{limits: 0.2})
+    while not server.asked:  # a busy machine may use up the limit before anything is sent
+        with pytest.raises(LlmTimeout):
+            await by(server, model, **{limits: 0.2})
     await _until_left(server)
 
 
