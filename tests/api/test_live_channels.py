@@ -168,9 +168,8 @@ async def test_killed_worker_costs_no_word_of_either_channel(
         for piece in pieces(CALL[: 6 * RATE * FRAME]):
             await socket.send(piece)
         told.append(await next_of(socket, "final", told))
-        for one in embedded.family():
-            if any("workers.worker_main" in word for word in one.cmdline()):
-                one.send_signal(signal.SIGKILL)
+        for one in embedded.processes("sidecar.workers.worker_main"):
+            one.send_signal(signal.SIGKILL)
         for piece in pieces(CALL[6 * RATE * FRAME :]):
             await socket.send(piece)
         await say(socket, "finish")

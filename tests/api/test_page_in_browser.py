@@ -1130,8 +1130,7 @@ def test_live_captions_ended_by_an_error_leave_a_whole_recording_that_can_be_tra
 
     goes_live(visitor, server)
     captions(visitor)
-    before = recorded_s()
-    assert before > 0
+    before = wait_until(recorded_s, "a second is recorded")
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
     assert recorded_s() >= before, "what was captioned is kept"

@@ -332,6 +332,15 @@ class Server:
             return [self.process, *self.process.children(recursive=True)]
         return []
 
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Those of the family that live, and whose command line has this word."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
+                if word in process.cmdline():
+                    found.append(process)
+        return found
+
     def rss(self) -> int:
         """Resident bytes of the whole family."""
         total = 0

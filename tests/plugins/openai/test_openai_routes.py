@@ -29,7 +29,15 @@ from openai.types.audio_model import AudioModel
 from openai.types.model import Model
 from pydantic import TypeAdapter
 from recordings import long, wav
-from service_process import PATIENCE_S, REPOSITORY, Server, StartServer, check_discreet, wait_until
+from service_process import (
+    REPOSITORY,
+    Server,
+    StartServer,
+    check_discreet,
+    new_file,
+    wait_until,
+    web,
+)
 
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.plugins.openai.common import ALIASES, LIVE_ALIASES
@@ -148,8 +156,12 @@ def test_diarized_stream_is_the_golden_one(server: Server) -> None:
     assert response.headers["x-request-id"]
 
 
-def test_stream_sends_deltas_during_the_job_and_the_whole_text(slow: Server) -> None:
-    client = sdk(slow)
+def test_stream_sends_deltas_during_the_job_and_the_whole_text(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    hold = new_file(tmp_path / "hold", "")
+    held = start_server(scripted_hold=hold)
+    client = sdk(held)
     clip = ("clip.wav", wav(SECOND * 12))
     deltas, done = [], None
     with client.audio.transcriptions.create(file=clip, model="whisper-1", stream=True) as stream:
@@ -157,7 +169,8 @@ def test_stream_sends_deltas_during_the_job_and_the_whole_text(slow: Server) -> 
             if event.type == "transcript.text.delta":
                 deltas.append(event.delta)
                 if len(deltas) == 1:
-                    assert busy(slow)
+                    assert busy(held)
+                    hold.unlink()
             else:
                 assert done is None
                 done = event
@@ -301,16 +314,14 @@ def test_recording_sent_as_a_body_over_the_upload_limit_returns_413(slow: Server
 @pytest.mark.anywhere
 def test_extra_slash_in_the_path_is_accepted(path: str, server: Server) -> None:
     base = f"http://127.0.0.1:{server.port}"
-    sent = httpx.post(
-        base + path, files={"file": CLIP}, data={"model": "scripted"}, timeout=PATIENCE_S
-    )
+    sent = web.post(base + path, files={"file": CLIP}, data={"model": "scripted"})
     assert sent.status_code == 200, sent.text
     slashed = openai.OpenAI(base_url=f"{base}/v1/", api_key=ANY_KEY)
     assert slashed.audio.transcriptions.create(file=CLIP, model="scripted").text
-    assert httpx.get(f"{base}/v1/models/").json()["object"] == "list"
-    foreign = httpx.get(f"{base}//v1/models/", headers={"Host": "evil.example"})
+    assert web.get(f"{base}/v1/models/").json()["object"] == "list"
+    foreign = web.get(f"{base}//v1/models/", headers={"Host": "evil.example"})
     assert foreign.status_code == 403
-    assert httpx.get(f"{base}/health/").status_code == 404
+    assert web.get(f"{base}/health/").status_code == 404
 
 
 def check_error(error: openai.APIStatusError, status: int, code: str, param: str | None) -> None:
@@ -389,7 +400,7 @@ def test_loaded_engine_is_listed_under_every_openai_model_name(server: Server) -
         assert client.models.retrieve(name).id == name
     default = "Systran/faster-whisper-large-v3"
     assert client.models.retrieve(default).id == default
-    bare = httpx.get(f"http://127.0.0.1:{server.port}/v1/models/{default}")
+    bare = web.get(f"http://127.0.0.1:{server.port}/v1/models/{default}")
     assert (bare.status_code, bare.json()["id"]) == (200, default)
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("whisper-9")

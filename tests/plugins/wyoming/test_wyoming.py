@@ -157,19 +157,24 @@ async def test_events_of_other_services_are_skipped_and_ping_is_answered(
 async def test_ping_is_answered_during_recognition_and_a_hangup_cancels_the_job(
     tmp_path: Path,
 ) -> None:
-    with Server(tmp_path, wyoming_port=0, scripted_speed=3) as slow:
-        async with connected(slow) as client:
+    hold = new_file(tmp_path / "hold", "")
+    with Server(tmp_path, wyoming_port=0, scripted_hold=hold, scripted_speed=3) as held:
+        async with connected(held) as client:
             await say(client, *SOUND, Ping())
-            kinds = [event.type for event in await all_said(client)]
-            assert kinds.index("pong") < kinds.index("transcript")
-            # who hangs up takes the job with it
-            await say(client, *SOUND[:1], AudioChunk(audio=SECOND * 99, **PCM), AudioStop())
-            await heard(slow)
-        await heard(slow, busy=False)
+            while (event := await client.read_event()) is not None and not Pong.is_type(event.type):
+                assert not Transcript.is_type(event.type)
+            assert event is not None
+            hold.unlink()
+            assert Transcript.is_type((await all_said(client))[-2].type)
+            # who hangs up takes the job with it, minutes of work
+            chunk = AudioChunk(audio=SECOND * 99, **PCM)
+            await say(client, SOUND[0], *[chunk] * 10, SOUND[-1])
+            await heard(held)
+        await heard(held, busy=False)
         counted = 'vibevoice_jobs_ended_total{outcome="cancelled"} 1.0'
 
         def cancelled() -> bool:
-            return counted in slow.client.get("/metrics").text
+            return counted in held.client.get("/metrics").text
 
         await asyncio.to_thread(wait_until, cancelled, "the job went with its client")
 
@@ -301,14 +306,16 @@ def test_connections_beyond_the_limit_are_refused(server: Server) -> None:
 
 async def test_shutdown_sends_the_transcript_and_closes_idle_connections(tmp_path: Path) -> None:
     """Within the grace the transcript; who is idle finds the connection closed."""
-    with Server(tmp_path, wyoming_port=0, scripted_speed=3, shutdown_grace="20s") as slow:
-        async with connected(slow) as client, connected(slow) as idle:
+    hold = new_file(tmp_path / "hold", "")
+    with Server(tmp_path, wyoming_port=0, scripted_hold=hold, shutdown_grace=PATIENCE_S) as held:
+        async with connected(held) as client, connected(held) as idle:
             await say(idle, Ping())
             assert await idle.read_event() is not None
             await say(client, *SOUND)
-            await heard(slow)
-            slow.process.terminate()
+            await heard(held)
+            held.process.terminate()
             assert await idle.read_event() is None
+            hold.unlink()
             assert Transcript.from_event((await all_said(client))[-2]).text
 
 

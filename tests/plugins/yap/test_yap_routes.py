@@ -275,7 +275,7 @@ async def test_connection_beyond_the_limit_is_refused_in_a_frame_until_one_leave
 
 
 async def test_shutdown_closes_connections_after_their_finals(start_server: StartServer) -> None:
-    there = start_server(shutdown_grace=20, scripted_hear=0.3)
+    there = start_server(shutdown_grace=PATIENCE_S, scripted_hear=0.3)
     async with Streaming(there) as client, Streaming(there) as other:
         await client.ready()
         await client.begin()
