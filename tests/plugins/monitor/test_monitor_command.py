@@ -23,6 +23,7 @@ from sidecar.plugins.monitor.sections import (
 )
 
 GB = 1 << 30
+ONCE = "monitor", "--once", "--timeout", str(PATIENCE_S)
 
 
 def printed(text: str) -> dict[tuple[str, str], str]:
@@ -37,7 +38,7 @@ def test_monitor_once_prints_a_table(
     server.post(voice).raise_for_status()
     assert server.client.get("/nowhere").status_code == 404
     told = server.client.get("/metrics.json").json()["vibevoice"]
-    assert run(["monitor", "--once", "--server", server.url]) == 0
+    assert run([*ONCE, "--server", server.url]) == 0
     said = capsys.readouterr()
     rows = printed(said.out)
     assert said.err == ""
@@ -68,7 +69,7 @@ def test_monitor_sends_its_token_to_the_service_and_not_to_the_metrics_url(
     with counting_listener() as (port, visits):
         elsewhere = f"http://127.0.0.1:{port}/metrics.json"
         words = ["--server", server.url, "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
-        assert run(["monitor", "--once", *words]) == 0
+        assert run([*ONCE, *words]) == 0
     (visit,) = visits
     assert visit.startswith(b"GET /metrics.json")
     assert b"uthorization" not in visit
@@ -209,7 +210,9 @@ def test_running_job_is_shown_with_its_remaining_time() -> None:
 async def test_monitor_does_not_list_ended_jobs(server: Server, voice: bytes) -> None:
     ended = await asyncio.to_thread(server.submit, voice)
     await asyncio.to_thread(server.wait_state, ended, "done")
-    async with create_monitor_client(ServiceTarget(server.url, None), None, None, 5.0) as client:
+    async with create_monitor_client(
+        ServiceTarget(server.url, None), None, None, PATIENCE_S
+    ) as client:
         listed = (await client.fetch_snapshot()).jobs["jobs"]
     assert ended not in [one["id"] for one in listed]
 
