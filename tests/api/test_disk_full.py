@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import fill_disk
-from service_process import MB, StartServer, check_problem, wait_until
+from service_process import MB, StartServer, check_problem, new_file, wait_until
 from test_realtime_dialogue import calling
 
 
@@ -34,9 +34,10 @@ def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
 
 
 def test_job_whose_recording_fills_the_disk_runs_on_while_further_uploads_are_refused(
-    start_server: StartServer, tiny_disk: Path, voice: bytes
+    start_server: StartServer, tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
-    server = start_server(spool_dir=tiny_disk, scripted_speed=0.05)
+    hold = new_file(tmp_path / "hold", b"")
+    server = start_server(spool_dir=tiny_disk, scripted_hold=hold)
     big = voice + bytes(2_200_000)
     first = server.submit(big)
     server.wait_state(first, "running")

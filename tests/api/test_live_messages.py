@@ -321,7 +321,7 @@ async def test_live_rate_limit_counts_commands_and_tiny_audio_messages_but_no_us
 async def test_samples_split_across_messages_count_whole_in_the_duration(
     encoding: str, size: int, server: Server
 ) -> None:
-    samples = np.full(1000 if size < 10 else 16_000, 0.25, "<f4")
+    samples = np.full(400 if size < 10 else 16_000, 0.25, "<f4")
     if encoding == "pcm16":
         samples = (samples * 32767).astype("<i2")
     sound = samples.tobytes()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 SEND_TIMEOUT_S = 60.0
 """Time for a peer to take data from the connection's buffers, which any network empties in
@@ -85,6 +85,7 @@ class PacedProtocol(asyncio.BufferedProtocol):
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     unread_s = SEND_TIMEOUT_S
+    refused_close_s = REFUSED_CLOSE_S
     pieces = 0
     """Number of pieces that the parser has found in the bytes of this turn."""
     work_s = 0.0
@@ -130,6 +131,19 @@ class PacedProtocol(asyncio.BufferedProtocol):
         """Read again, as the turn has come."""
         self._queued = False
         self._go_on()
+
+    def refuse(self) -> None:
+        """Close the connection, from now on, as `RefusedTransport` does."""
+        if not isinstance(self.transport, RefusedTransport):
+            refused = RefusedTransport(self.transport, self.loop, self.refused_close_s)
+            self.transport = cast(Any, refused)
+
+    def shutdown(self) -> None:
+        """Close at the server's shutdown; a refused connection at once."""
+        if isinstance(self.transport, RefusedTransport) and self.transport.is_closing():
+            self.transport.close_now()
+        else:
+            super().shutdown()  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers; what waits is a request of nobody."""
@@ -200,10 +214,12 @@ class PacedProtocol(asyncio.BufferedProtocol):
 
 
 class RefusedTransport:
-    """Transport of a refused connection: `close` leaves it open for `REFUSED_CLOSE_S`, unread."""
+    """Transport of a refused connection: `close` leaves it open for ``close_s`` seconds, unread."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, close_s: float
+    ) -> None:
+        self._transport, self._loop, self._close_s = transport, loop, close_s
         self._closing: asyncio.TimerHandle | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -219,4 +235,10 @@ class RefusedTransport:
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             self._transport.pause_reading()
-            self._closing = self._loop.call_later(REFUSED_CLOSE_S, self._transport.close)
+            self._closing = self._loop.call_later(self._close_s, self._transport.close)
+
+    def close_now(self) -> None:
+        """Close without that while."""
+        if self._closing is not None:
+            self._closing.cancel()
+        self._transport.close()

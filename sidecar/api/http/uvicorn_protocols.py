@@ -12,7 +12,7 @@ import asyncio
 import logging
 import select
 import sys
-from typing import Any, cast
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -161,7 +161,7 @@ class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ig
                 return
             self.cycle.disconnected = True  # its body is broken
             self.cycle.message_event.set()
-        self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
+        self.refuse()
         super().send_400_response(msg)
 
     def handle_websocket_upgrade(self) -> None:
@@ -212,15 +212,18 @@ class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ig
 
 
 def http_protocol(
-    head_s: float, unread_s: float = paced_protocol.SEND_TIMEOUT_S
+    head_s: float,
+    unread_s: float = paced_protocol.SEND_TIMEOUT_S,
+    refused_close_s: float = paced_protocol.REFUSED_CLOSE_S,
 ) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with timeouts and limits.
 
     It closes a connection if a request head takes longer than ``head_s`` seconds or is too large,
-    or if its peer reads nothing for ``unread_s`` seconds.
+    or if its peer reads nothing for ``unread_s`` seconds; a refused one after ``refused_close_s``.
     """
     _http_log.addFilter(_mute_warnings)
-    return type("HttpProtocol", (HttpProtocol,), {"head_s": head_s, "unread_s": unread_s})
+    timeouts = {"head_s": head_s, "unread_s": unread_s, "refused_close_s": refused_close_s}
+    return type("HttpProtocol", (HttpProtocol,), timeouts)
 
 
 def _mute_warnings(record: logging.LogRecord) -> bool:
@@ -257,7 +260,7 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
     def _refuse_handshake(self) -> None:
         """Answer a handshake that `websockets` cannot read, with its answer if it has one."""
         answer = b"".join(self.conn.data_to_send())
-        self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
+        self.refuse()
         self.transport.write(answer or UNREADABLE_HANDSHAKE)
         self.transport.close()
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
@@ -290,7 +293,7 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """ASGI; a refusal of the handshake ends the connection without a reset."""
         if not self.handshake_complete and message["type"] != "websocket.accept":
-            self.transport = cast(Any, paced_protocol.RefusedTransport(self.transport, self.loop))
+            self.refuse()
         await super().send(message)
         if self.initial_response is not None and self.close_sent:  # a complete refusal
             self.handshake_complete = True  # otherwise uvicorn logs a missing response
