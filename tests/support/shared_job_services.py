@@ -130,6 +130,7 @@ async def service(
     """A service of this name, registered, whose follower runs; it beats when the test says so."""
     seal = await asyncio.to_thread(migrate_postgres, journal, KEY)
     database, rows = PostgresDatabase(journal), JobRows(seal)
+    database.listen_check_s = 0.1  # who has it listen to one more channel waits for as long
     storage = storage or FolderStorage(folder / "uploads")
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))

@@ -140,8 +140,8 @@ async def services(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine at half a second a recording, with a resume point for each second."""
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "6")
+    """An engine at a tenth of a second a recording, with a resume point for each second."""
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "30")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
 
 
