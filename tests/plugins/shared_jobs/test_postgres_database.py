@@ -378,7 +378,7 @@ async def test_repeated_call_outlasts_an_outage_that_is_logged_once(
     shared: PostgresDatabase, postgres_cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    shared.call_timeout_s = 0.2
+    shared.call_timeout_s = 0.05
     tried = 0
 
     async def insert() -> Any:
