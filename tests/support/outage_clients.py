@@ -250,7 +250,7 @@ class Outage:
 
 
 async def observe_outage(served: Deployment, seconds: float, jobs: int) -> Outage:
-    """Send so many recordings of two seconds of work each, let the database stand still in the
+    """Send so many recordings of a second of work each, let the database stand still in the
     middle of it, and send many requests meanwhile; in a long outage once more in its middle."""
     fronts, is_back = served.fronts, False
     refused: dict[str, tuple[int, Recording]] = {}

@@ -40,7 +40,7 @@ pytestmark = [
 
 FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
 JOBS = 12
-SPEED = 10
+SPEED = 20
 BUSY_S = 3.0  # on top of what is promised: for other processes on the same cores
 READY_S = 15.0  # five heartbeats and a call that runs into its limit, twice
 REFUSALS = 20
