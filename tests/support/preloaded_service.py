@@ -50,6 +50,8 @@ SERVICE, WORKER = "sidecar.main", "sidecar.workers.worker_main"
 COMMANDS = (SERVICE, "vibevoice_asr_client.vvv_cli")
 """Modules that are run with words."""
 _SCRIPT = "vibevoice-asr"
+_PULL = "pull"
+"""The command that starts none of our processes; it waits for its children at its end."""
 _ROOT = str(Path(__file__).resolve().parents[2])
 _LARGEST_MESSAGE = 1 << 17
 _LONGEST_COMMAND = 1000
@@ -320,7 +322,7 @@ def main() -> None:
     gc.freeze()  # what is shared stays so
     try:
         message = _serve(socket.socket(fileno=int(sys.argv[1])))
-        while message["argv"][0] != WORKER:
+        while message["argv"][0] != WORKER and message["argv"][1:2] != [_PULL]:
             forker = _ForkedAlready()
             if not forker.is_it:
                 fork_children(forker, "sidecar.workers.channel", "sidecar.cli.backends")
