@@ -113,6 +113,7 @@ async def test_log_names_the_llm_and_the_error_of_a_failed_turn_without_its_text
         for text in ("How are you?", "Are you there?"):
             await page.send(type="text", text=text)
             await page.until("error")
+            await page.send(type="reset")  # nobody has to hear the whole apology
             await page.until("status", state="ready")
     line = the_line(server, "a turn of a conversation")
     assert " - WARNING - " in line
