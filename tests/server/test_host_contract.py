@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,14 @@ import httpx
 import psutil
 import pytest
 from hosted_service import Start
-from service_process import PATIENCE_S, REPOSITORY, free_port, wait_until, web
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    counting_listener,
+    free_port,
+    wait_until,
+    web,
+)
 from tiny_vibevoice import skip_without
 
 from sidecar.cli.output import EXIT_CODES
@@ -80,9 +86,9 @@ def test_failed_start_prints_one_fatal_line_with_exit_code(start: Start, cause: 
     if cause == "the checkpoint is missing":  # only noticed once the packages are there
         skip_without("vibevoice", *engine_spec("vibevoice").requires)
     expected = GOLDEN["fatal_causes"][cause]
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with counting_listener() as (taken, _):
         settings: dict[str, object] = {
-            "the port is in use": {"port": other.getsockname()[1]},
+            "the port is in use": {"port": taken},
             "a setting is not possible": {"keep_alive": "soon"},
             "the checkpoint is missing": {"engine": "vibevoice"},
             "a checkpoint was named that is not there": {
