@@ -66,6 +66,9 @@ SPEC = engine_interface.EngineSpec(
 )
 
 LOAD_STEPS = 20
+CANCEL_POLL_S = 0.02
+"""Pause between two looks whether a slow job was cancelled; a worker that goes on is killed after
+some seconds."""
 WORD_S = 0.25
 TICK_S = 0.01
 """Seconds between two runs of the VAD, so that a minute of audio takes a third of a second."""
@@ -142,7 +145,8 @@ class ScriptedEngine:
             fingerprint = zlib.crc32(second.tobytes(), fingerprint)
             if self._speed:
                 due += len(second) / SPEC.sample_rate / self._speed
-                time.sleep(max(0.0, due - time.monotonic()))
+                while (rest_s := due - time.monotonic()) > 0 and not request.cancelled():
+                    time.sleep(min(rest_s, CANCEL_POLL_S))
             while self._hold and len(segments) - first >= _held_at(self._hold):
                 if request.cancelled():
                     break
