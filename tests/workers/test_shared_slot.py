@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from job_fixtures import Hold
+from job_fixtures import hold as hold
 from recordings import wav
 from service_process import PATIENCE_S, new_file, settle, until
 
@@ -121,10 +123,10 @@ async def test_shared_engine_is_unloaded_after_last_lease(build: Build) -> None:
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
+@pytest.mark.usefixtures("hold")
 async def test_reload_ends_calls_of_leases_and_next_lease_gets_new_engine(
-    build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, loads: Loads, recording: Path
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     slot = build(keep_alive_s=0)
     speaking = [Speaking(slot, recording) for _ in range(3)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
@@ -140,9 +142,8 @@ async def test_reload_ends_calls_of_leases_and_next_lease_gets_new_engine(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_crash_of_shared_engine_is_noted_once_and_leases_get_new_one(
-    build: Build, loads: Loads, recording: Path, monkeypatch: pytest.MonkeyPatch
+    build: Build, loads: Loads, recording: Path, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
     slot = build(keep_alive_s=-1)
     speaking = [Speaking(slot, recording) for _ in range(3)]
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
@@ -151,17 +152,23 @@ async def test_crash_of_shared_engine_is_noted_once_and_leases_get_new_one(
     os.kill(killed, signal.SIGKILL)
     outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 3
-    monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
+    hold.release()
     again = [Speaking(slot, recording) for _ in range(3)]
     await asyncio.gather(*(one.task for one in again))
     assert (loads.at, loads.died) == ([FP32, FP32], [killed])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 @pytest.mark.parametrize("cancelled_twice", [False, True], ids=["cancelled", "cancelled twice"])
 async def test_call_that_does_not_stop_does_not_end_shared_engine(
-    cancelled_twice: bool, build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
+    cancelled_twice: bool,
+    build: Build,
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "0.1")
+    os.mkfifo(pipe := tmp_path / "pipe")  # nobody writes: as native code that hears no cancel
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_EVENTS", str(pipe))
     slot = build(cancel_grace_s=0.2, ping_timeout_s=PATIENCE_S)
     async with slot.lease() as engine:
         worker = slot.worker
@@ -179,10 +186,8 @@ async def test_call_that_does_not_stop_does_not_end_shared_engine(
         assert slot.state is EngineState.BUSY
 
 
-async def test_closed_slot_ends_calls_and_refuses_leases(
-    build: Build, recording: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+@pytest.mark.usefixtures("hold")
+async def test_closed_slot_ends_calls_and_refuses_leases(build: Build, recording: Path) -> None:
     slot = build()
     speaking = Speaking(slot, recording)
     await until(lambda: speaking.heard)
