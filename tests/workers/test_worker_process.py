@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
+from job_fixtures import Hold
+from job_fixtures import hold as hold
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, halt, runs, until, wait_until, worker_pids
 
@@ -151,20 +153,20 @@ async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
         assert worker.alive
 
 
-async def test_leaving_call_cancels_it_and_worker_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "10")
+async def test_leaving_call_cancels_it_and_worker_goes_on(hold: Hold) -> None:
     async with running(options=PATIENT) as worker:
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
                 first = await anext(frames)
             assert first["event"]["event"] == "SegmentReady"
             assert worker.alive
+            hold.release()
             again = [frame async for frame in transcribe(worker, file.fileno())]
         assert again[-1]["event"]["event"] == "Finished"
 
 
 async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
-    async with running() as worker:
+    async with running(options=WorkerOptions(cancel_grace_s=0.05, ping_timeout_s=0.05)) as worker:
         with CLIP.open("rb") as file:
             halt(worker.pid)  # as deaf as native code can be
             frames = transcribe(worker, file.fileno())
@@ -179,10 +181,8 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
     assert not runs(worker.pid)
 
 
-async def test_killed_worker_raises_worker_died_and_leaves_no_zombie(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "1")
+@pytest.mark.usefixtures("hold")
+async def test_killed_worker_raises_worker_died_and_leaves_no_zombie() -> None:
     async with running() as worker:
         with CLIP.open("rb") as file:
             frames = transcribe(worker, file.fileno())
