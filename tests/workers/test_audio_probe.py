@@ -22,6 +22,7 @@ from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
+from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
@@ -31,6 +32,12 @@ IDLE_S = 123.0
 NOBODY = Transcript((), "en", 0.0, "moonshine", "int8", diarized=True)
 
 
+def start_impatient_process() -> WorkerProcess:
+    """A probe process that is killed soon after a cancel that it does not hear."""
+    options = WorkerOptions(cancel_grace_s=0.05, ping_timeout_s=0.05)
+    return WorkerProcess("audio_probe", options, least=True)
+
+
 class LateProcesses:
     """Probe processes that do not begin before they are told to."""
 
@@ -38,7 +45,7 @@ class LateProcesses:
         self.started: list[WorkerProcess] = []
 
     def start(self) -> WorkerProcess:
-        process = start_probe_process()
+        process = start_impatient_process()
         os.kill(process.pid, signal.SIGSTOP)
         self.started.append(process)
         return process
@@ -121,7 +128,7 @@ async def test_probe_that_takes_too_long_is_decode_timeout(
     hangs.write_text("#!/bin/sh\nexec sleep 600\n")
     hangs.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(hangs))
-    async with probing(probe_s=0.2) as probe:
+    async with probing(start_impatient_process, probe_s=0.2) as probe:
         with (
             AudioSource(os.open(recording, os.O_RDONLY), spooled=True) as source,
             pytest.raises(errors.AudioDecodeTimeout),

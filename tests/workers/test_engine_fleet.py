@@ -72,6 +72,7 @@ async def test_engine_that_dies_or_hangs_during_lease_leaves_a_crash_note_file(
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
+        monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", 0.05)
         await until(lambda: slot.worker_pid is None)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")

@@ -143,7 +143,7 @@ async def test_hung_tts_engine_is_killed_after_cancel_and_next_speech_is_heard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HANGS", "hang")
-    async with fleet_with("scripted", tmp_path, patience_s=0.2) as fleet:
+    async with fleet_with("scripted", tmp_path, patience_s=0.2, cancel_grace_s=0.2) as fleet:
         async with aclosing(fleet.voice.say("I hang now")) as sounds:
             async for _ in sounds:
                 waits = asyncio.create_task(said(fleet.voice, "So what?"))
