@@ -163,6 +163,7 @@ def test_bench_counts_a_server_that_never_answers_as_timeouts(
         threading.Thread(target=mute.serve_forever, daemon=True).start()
         where = f"http://127.0.0.1:{mute.socket.getsockname()[1]}"
         words = ["--sessions", "2", "--warm-up", "0", "--format", "jsonl", *QUICK]
+        words += ["--seconds", "0.2", "--talk", "0.2"]
         assert run(["bench", "live", "--server", where, "--wire", wire, *words]) == 1
         mute.shutdown()
     said = capsys.readouterr()

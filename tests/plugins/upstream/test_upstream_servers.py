@@ -122,6 +122,7 @@ def test_lasting_failure_is_an_error_after_three_tries_with_the_upstream(
 def test_busy_upstream_is_asked_again_after_its_retry_after(
     proxy: FaultyProxy, noise: Sound
 ) -> None:
+    proxy.retry_after = "0.05"
     proxy.plan.extend(["429"] * 5)
     assert Engine(proxy.url).transcript(noise).segments
     assert len(proxy.posts) == 6
@@ -152,7 +153,7 @@ def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_agai
     ) -> Coroutine[None, None, UpstreamAnswer]:
         """With a moment for a request that is to be slow, and any time for the others."""
         limits.add(timeout_s)
-        allowed_s = 0.3 if proxy.plan else PATIENCE_S
+        allowed_s = 0.1 if proxy.plan else PATIENCE_S
         return transcribe(there, chunk_request, flac, on_segments, allowed_s)
 
     monkeypatch.setattr(upstream_client.UpstreamClient, "transcribe", hastily)
