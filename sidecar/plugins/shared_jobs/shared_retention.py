@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 10.0
 """Interval of the search for expired results, by which they may outlive their retention."""
-SETTLE_DELAY_S = 0.5
-"""Seconds in which ended jobs of an owner are collected for one purge, to spare the database."""
 DELETE_WAIT_S = 2.0
 """Maximum wait of a request until the storage has deleted a recording."""
 STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
@@ -59,6 +57,8 @@ class RetentionLimits:
 class SharedRetention:
     """Retention in the database and in the storage of recordings."""
 
+    settle_delay_s = 0.5
+    """Seconds in which ended jobs of an owner are collected for one purge: fewer statements."""
     turn_renewal_s = 5.0
     """Interval in which a sweep renews its turn, so that no other service joins a long one."""
     max_recordings = 200
@@ -178,7 +178,7 @@ class SharedRetention:
 
     async def _settle_next(self) -> None:
         await self._unsettle.wait()
-        await asyncio.sleep(SETTLE_DELAY_S)  # clients get their answers first
+        await asyncio.sleep(self.settle_delay_s)  # clients get their answers first
         await self.settled()
 
     async def _delete_next(self) -> None:

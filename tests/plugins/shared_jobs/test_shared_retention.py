@@ -290,6 +290,7 @@ async def test_purges_go_on_while_storage_does_not_answer(
             raise errors.StorageUnreachable()
 
         monkeypatch.setattr(one.storage, "delete_now", silent)
+        one.retention.settle_delay_s = 0.01
         one.tasks.append(asyncio.create_task(one.retention.run()))
         last = list[str]()
 
