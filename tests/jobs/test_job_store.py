@@ -538,8 +538,9 @@ async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
 
 
 async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
-    opened: Opened, store: JobStore
+    opened: Opened, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(job_store, "SAVE_PAUSES_S", (0.01, 0.01))
     cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
     refused, live = (submitted(owner="ada", durable=True) for _ in range(2))
     step = EditedChange((RewriteSegment(0, "Said."),))
