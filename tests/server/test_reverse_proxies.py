@@ -91,7 +91,7 @@ def replaced(block: str, changes: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("behind")
-    with Server(home, scripted_speed=2, scripted_hold=home / "hold", **BEHIND) as running:
+    with Server(home, scripted_speed=20, scripted_hold=home / "hold", **BEHIND) as running:
         yield running
 
 
