@@ -31,6 +31,7 @@ from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
+from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Finished, Peaks, Progress, ResumePoint, SegmentReady
@@ -100,7 +101,7 @@ async def job_response(
     return responses.json_response(body, status, {**address, **(headers or {})})
 
 
-SSE_RETRY = b"retry: 1000\n\n"
+SSE_RETRY_MS = limit("sse_retry_ms", 1000)
 """Milliseconds until a browser reconnects by itself."""
 
 
@@ -204,7 +205,7 @@ class JobEventFrames:
         slow the last frame says after which event to resume. ``job``: the job as it was
         when the stream was opened, if the subscription lacks its first events."""
         resumption = _Resumption(job)
-        yield SSE_RETRY
+        yield b"retry: %d\n\n" % SSE_RETRY_MS
         try:
             async with aclosing(subscription.batches(responses.SSE_KEEP_ALIVE_S)) as batches:
                 async for events in batches:

@@ -191,7 +191,8 @@ class Server:
             folder.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         own = {"shutdown_grace": 0, "port": self.port, "spool_dir": self.spool}
-        limits = {"talk_stall": PATIENCE_S, **(limits or {})}  # who sends late goes on speaking
+        # Who sends late goes on speaking, and who lost a stream of events comes back soon.
+        limits = {"talk_stall": PATIENCE_S, "sse_retry_ms": 20, **(limits or {})}
         own |= {"live_delay": 0, "test_limits": json.dumps(limits)}  # finals may be late
         self.env = {
             **service_environment(home, **{**own, **settings}),
