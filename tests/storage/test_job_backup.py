@@ -128,15 +128,22 @@ async def test_backup_of_many_recordings_opens_few_at_once(
 async def test_backup_during_concurrent_changes_has_recording_of_each_unfinished_job(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
+    come = asyncio.Event()
+
     async def come_and_go() -> None:
-        number = 0
+        """Each goes once the next has come: a backup meets one of them."""
+        number, before = 0, None
         while True:
             number += 1
             record = await asyncio.to_thread(added, keeping, number)
             await keeping.event_log.written(record.id)
-            keeping.event_log.append(record.id, CancelledChange())
+            come.set()
+            if before is not None:
+                keeping.event_log.append(before.id, CancelledChange())
+            before = record
 
     busy = [asyncio.create_task(come_and_go()) for _ in range(4)]
+    await come.wait()
     seen = 0
     for number in range(14):
         file, new = tmp_path / f"{number}.tar", tmp_path / str(number) / "jobs"
