@@ -20,6 +20,7 @@ from job_event_histories import submitted
 from module_services import service_of_module
 from recordings import long, wav
 from service_process import PATIENCE_S, Server, StartServer, new_file, settle, wait_until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -86,6 +87,7 @@ async def refused(service: Service, caller: Identity) -> int:
     return caught.value.retry_after
 
 
+@virtual_time  # none passes, or the first would be back
 async def test_many_refusals_of_one_client_hardly_raise_the_retry_after_of_another(
     service: Service,
 ) -> None:
