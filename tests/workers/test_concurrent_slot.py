@@ -6,6 +6,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from job_fixtures import Hold
+from job_fixtures import hold as hold
 from recordings import wav
 from service_process import PATIENCE_S, new_file
 
@@ -71,18 +73,19 @@ class Listener:
 
 
 async def test_lease_that_ends_early_cancels_only_its_own_call(
-    slot: EngineSlot, path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: EngineSlot, path: Path, hold: Hold
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "20")
     one, other = Listener(slot, path), Listener(slot, path)
     one.may_leave.clear()
     await asyncio.gather(one.began(), other.began())
     pid = slot.worker_pid
     one.task.cancel()
+    await asyncio.wait({one.task})
+    assert slot.in_use
+    hold.release()
     await other.task
     assert other.words
     assert slot.worker_pid == pid
-    await asyncio.wait({one.task})
     assert not slot.in_use
 
 
