@@ -171,7 +171,9 @@ async def test_transcription_pace_is_stored_for_the_next_start_without_transcrip
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await job.result()
     await service.close()
-    stored = (tmp_path / DURATION_FILE_NAME).read_text()
+    file = tmp_path / DURATION_FILE_NAME
+    await until(file.exists)  # the end waits only so long for a slow disk
+    stored = file.read_text()
     words = [one.text for one in job.record.segments]
     assert words
     assert not [one for one in words if one in stored]
