@@ -5,6 +5,7 @@ transcript shows which audio it came from. Environment variables, all with the p
 ``VIBEVOICE_SCRIPTED_``, change its behaviour:
 
 - ``SPEED``: seconds of audio per second; unlimited if unset. ``LOAD``: seconds that loading takes.
+- ``LOAD_HOLD``: path of a file; while there is one, loading does not end.
 - ``FAILS``: a precision that does not load.
 - ``HOLD``: path of a file; while there is one, an attempt goes no further than as many seconds as
   it says, or its first.
@@ -103,6 +104,9 @@ class ScriptedEngine:
         for part in range(LOAD_STEPS if load_s else 0):
             yield part / LOAD_STEPS
             time.sleep(load_s / LOAD_STEPS)
+        while os.path.exists(_behaviour("LOAD_HOLD")):
+            yield 0.5
+            time.sleep(0.005)
         if options.precision.value == _behaviour("FAILS"):
             raise errors.ModelLoadFailed(
                 f"The scripted engine is set to fail in {options.precision}."

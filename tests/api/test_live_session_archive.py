@@ -34,7 +34,7 @@ def serving(home: Path) -> Server:
         data_dir=home,
         journal_key=KEY,
         keep_recordings_mb=10,
-        live_grace=1,
+        live_grace=0.2,
         grpc_port=0,
         grpc_keep=1,
         scripted_poison="w699,w700",

@@ -63,7 +63,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     home = tmp_path_factory.mktemp("house")
     issuer = TokenIssuer(home / "tokens")
     ada, bob = ({"Authorization": f"Bearer {issuer.create(name)[0]}"} for name in ("ada", "bob"))
-    settings = {"token_keys": issuer.keys.public, "limit_requests": 0, "scripted_speed": 1}
+    settings = {"token_keys": issuer.keys.public, "limit_requests": 0, "scripted_speed": 4}
     with Server(home / "server", **settings) as server:
         made = House(server, ada, bob)
         made.ids.append(made.submit(2, **{"Idempotency-Key": KEY}))

@@ -7,11 +7,12 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted_speech import sound
-from service_process import PATIENCE_S, until, workers
+from service_process import PATIENCE_S, new_file, until, workers
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
@@ -106,10 +107,11 @@ async def test_speech_gives_turns_and_a_summary(open_service: Open) -> None:
 
 @pytest.mark.parametrize(("wire", "first"), [("live", ["engine_loading"]), ("yap", [])])
 async def test_loading_the_engine_gives_a_notice_at_once_and_no_overload_notice(
-    wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch
+    wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "2")
-    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.03")
+    hold = new_file(tmp_path / "hold", b"")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD_HOLD", str(hold))
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.005")
     service = await open_service(live_delay=1.0)
     session = service.live.open(ANONYMOUS, LiveOptions(), wire=wire)
     reading = asyncio.create_task(story(session))
@@ -117,6 +119,7 @@ async def test_loading_the_engine_gives_a_notice_at_once_and_no_overload_notice(
     session.finish()
     await until(lambda: codes(session) == first, "it is told")
     assert not service.fleet.live.loaded, "before the engine is there"
+    hold.unlink()
     told = await reading
     assert [one.notice.code for one in of(told, NoticeRaised)] == first
     assert of(told, Summary)
