@@ -31,6 +31,7 @@ FILES = {
         ("from memory_simulation import Peaks", "torch"),
         ('torch = pytest.importorskip("torch")', "torch"),
         ("def test_page(visitor: Visitor) -> None:", "Chromium"),
+        ("def _prepared(browser: Visitor) -> None:", "Chromium"),
         ("    journal: str, sounds: dict[str, bytes]", "PostgreSQL"),
         ("import torchlike", ""),
     ],

@@ -14,7 +14,7 @@ import pytest
 _DEAR = {
     "torch": r"^\s*(import|from) (torch|transformers|memory_simulation|tiny_voxtral)\b"
     r"|^(\w+ = )?pytest\.importorskip\(\"torch\"",
-    "Chromium": r"visitor: Visitor",
+    "Chromium": r"(visitor|browser): Visitor",
     "PostgreSQL": r"journal: str|postgres_cluster|bench\.deployment",
 }
 """What takes seconds to import or to start, and the files that use it: one process runs them."""
