@@ -1,4 +1,4 @@
-"""A browser for tests of pages."""
+"""A browser for tests of pages, and services on a person's own machine."""
 
 import warnings
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser_visitor import IS_HERE, LACKING, Visitor, spoken
+from own_machine import start_own as start_own
 
 
 @pytest.fixture(scope="session")

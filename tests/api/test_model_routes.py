@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import httpx
 import pytest
 import sse_reader
 import tiny_whisper
-from browser_visitor import Visitor
-from model_hub import COMMIT, SHARDS, Hub, write_checkpoint
+from model_hub import COMMIT, SHARDS, Hub, hub_service, write_checkpoint
 from service_process import PATIENCE_S, Server, wait_until
 from vibevoice_asr_client import Client, codes
 
@@ -35,18 +33,9 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-@contextmanager
-def service(home: Path, hub: Hub, **settings: object) -> Iterator[Server]:
-    """A service that downloads from the hub into a cache of its own."""
-    server = Server(home, engine="scripted", **settings)
-    server.env |= {"HF_HOME": str(home / "hub"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
-    with server:
-        yield server
-
-
 @pytest.fixture
 def server(tmp_path: Path, hub: Hub) -> Iterator[Server]:
-    with service(tmp_path / "home", hub) as server:
+    with hub_service(tmp_path / "home", hub) as server:
         yield server
 
 
@@ -174,7 +163,7 @@ def test_pull_and_deletion_need_the_scope_admin(tmp_path: Path, hub: Hub) -> Non
         {"Authorization": f"Bearer {issuer.create('somebody', None, scopes)[0]}"}
         for scopes in ((Scope.RELOAD,), (Scope.ADMIN,))
     )
-    with service(tmp_path / "home", hub, token_keys=issuer.keys.public) as server:
+    with hub_service(tmp_path / "home", hub, token_keys=issuer.keys.public) as server:
         for bearing, status, code in (
             (lacking, 403, "scope_missing"),
             (having, 404, "model_not_found"),
@@ -201,7 +190,7 @@ def test_model_list_on_a_hanging_disk_has_openai_names_or_without_plugin_returns
     silent = cache_folder(VIBEVOICE_REPOSITORY, tmp_path / "home" / "hub" / "hub") / "refs"
     silent.mkdir(parents=True)
     os.mkfifo(silent / "main")
-    with service(tmp_path / "home", hub, **({"plugins": plugins} if plugins else {})) as server:
+    with hub_service(tmp_path / "home", hub, **({"plugins": plugins} if plugins else {})) as server:
         answer = server.client.get("/v1/models")
         assert answer.status_code == status
         body = answer.json()
@@ -210,31 +199,7 @@ def test_model_list_on_a_hanging_disk_has_openai_names_or_without_plugin_returns
 
 
 def test_model_list_is_served_without_the_openai_plugin(tmp_path: Path, hub: Hub) -> None:
-    with service(tmp_path / "home", hub, plugins="-openai") as server:
+    with hub_service(tmp_path / "home", hub, plugins="-openai") as server:
         answer = server.client.get("/v1/models").json()
         assert (answer["object"], answer["data"]) == ("list", [])
         assert WHISPER in [one["name"] for one in answer["models"]]
-
-
-def test_page_downloads_model_and_uses_an_installed_one(
-    server: Server, hub: Hub, visitor: Visitor
-) -> None:
-    hub.stall = {"model.bin": 200_000}
-    visitor.opens(server)
-    visitor.sees("button.status").click()
-    visitor.sees(".models summary").click()
-    visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()
-    assert hub.stalled.wait(PATIENCE_S)
-    visitor.until("document.querySelector('.models progress').value > 0", "how far it is")
-    assert visitor.findings() == []
-    visitor.sees(".models progress + button", "Stop").click()
-    visitor.until("document.getElementById('said').textContent.includes('was stopped')", "it says")
-    visitor.sees(f".models button[aria-label='Download {WHISPER}']", "Go on")
-    hub.stall = {}
-    visitor.sees(f".models button[aria-label='Download {WHISPER}']").click()
-    visitor.sees(f".models button[aria-label='Use {WHISPER}']", "Use")
-    visitor.sees(".models button[aria-label='Use moonshine']").click()
-    visitor.until("document.getElementById('said').textContent.includes('moonshine is')", "loaded")
-    visitor.until("document.querySelector('.facts').innerText.includes('moonshine')", "it serves")
-    visitor.sees(".models li:first-child > span:last-child", "in use for recordings")
-    assert visitor.wrong() == []

@@ -1,40 +1,19 @@
 """Names across recordings on a person's own machine: on once that person has agreed."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import file_keyring
 import httpx
 import pytest
 import soundfile
-from browser_visitor import ENTER, Visitor
-from service_process import Server, check_problem
-from wheel_recordings import RATE, clip, clip_wav
+from service_process import Server, StartServer, check_problem
+from wheel_recordings import RATE, clip
 
 from sidecar.config.settings import Settings
 from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.workers.audio_probe import AudioProbe
 
-Start = Callable[..., Server]
 TOKEN = "0123456789abcdef"
-
-
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts a service for one person, whose keyring is a file."""
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.support.file_keyring.FileKeyring")
-    monkeypatch.setenv(file_keyring.FILE, str(tmp_path / "keyring.json"))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "user"))
-
-    def started(home: str, **settings: object) -> Server:
-        folder = tmp_path / home
-        folder.mkdir(exist_ok=True)
-        common = {"engine": "moonshine", "people": "", "data_dir": tmp_path / "data"}
-        return Server(folder, **{**common, **settings})
-
-    return started
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +40,9 @@ def names(up: Server, audio: bytes) -> list[str | None]:
 
 
 def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
-    start: Start, man: bytes, tmp_path: Path
+    start_own: StartServer, man: bytes, tmp_path: Path
 ) -> None:
-    with start("first") as up:
+    with start_own("first") as up:
         assert (about(up)["people"], about(up)["people_consent"]) == (True, True)
         check_problem(up.client.get("/v1/people"), 403, "people_off")
         check_problem(refused := enrol(up, man), 403, "people_off")
@@ -79,14 +58,14 @@ def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
         assert up.client.post("/v1/people", json=person).status_code == 201
         assert about(up)["people_consent"] is False
         assert names(up, man) == ["Nagg"]
-        with start("second") as other:
+        with start_own("second") as other:
             assert names(other, man) == [], "the file is the first one's"
             assert "nobody is identified by voice" in other.log()
             check_problem(refused := enrol(other, man), 403, "people_off")
             assert "other service" in refused.json()["hint"]
     assert b"Nagg" not in (tmp_path / "data" / "people" / "people.db").read_bytes()
     assert (tmp_path / "keyring.json").exists()
-    with start("third") as up:
+    with start_own("third") as up:
         assert (about(up)["people"], about(up)["people_consent"]) == (True, False)
         assert names(up, man) == ["Nagg"]
         assert enrol(up, man, consent="true").status_code == 201
@@ -94,13 +73,13 @@ def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
         assert up.client.delete("/v1/data").json()["people"] == 1
         assert about(up)["people_consent"], "who is forgotten is asked again"
         check_problem(enrol(up, man), 403, "people_off")
-    with start("fourth", people="0") as up:
+    with start_own("fourth", people="0") as up:
         assert not about(up)["people"]
         check_problem(enrol(up, man, consent="true"), 403, "people_off")
 
 
-def test_client_elsewhere_cannot_agree_for_the_machine(start: Start, man: bytes) -> None:
-    with start("token", token=TOKEN) as up:
+def test_client_elsewhere_cannot_agree_for_the_machine(start_own: StartServer, man: bytes) -> None:
+    with start_own("token", token=TOKEN) as up:
         up.client.headers["Authorization"] = f"Bearer {TOKEN}"
         forwarded = {"X-Forwarded-For": "203.0.113.7"}
         there = up.client.get("/v1/page/about", headers=forwarded)
@@ -116,8 +95,10 @@ def test_client_elsewhere_cannot_agree_for_the_machine(start: Start, man: bytes)
         assert enrol(up, man, consent="true").status_code == 201
 
 
-def test_jobs_that_are_stored_have_no_voices_before_the_consent(start: Start, man: bytes) -> None:
-    with start("kept", keep_jobs="1") as up:
+def test_jobs_that_are_stored_have_no_voices_before_the_consent(
+    start_own: StartServer, man: bytes
+) -> None:
+    with start_own("kept", keep_jobs="1") as up:
         job = up.done(man, voiceprints="true")
         person = {"name": "Nagg", "job": job, "speaker": "Speaker_0", "consent": True}
         check_problem(up.client.post("/v1/people", json=person), 404, "speaker_not_found")
@@ -126,32 +107,11 @@ def test_jobs_that_are_stored_have_no_voices_before_the_consent(start: Start, ma
         assert up.client.post("/v1/people", json=later).status_code == 201
 
 
-def test_page_asks_once_and_names_the_speaker_of_the_next_recording(
-    start: Start, visitor: Visitor
-) -> None:
-    with start("page") as up:
-        visitor.opens(up)
-        visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
-        visitor.sees("#main .title", "2 speakers")
-        visitor.sees(".lane").click()
-        visitor.sees("dialog[open] #called").send_keys("Nagg", ENTER)
-        visitor.sees(".lane", "Nagg").click()
-        visitor.sees("dialog[open] .quiet", "with a key in its keyring")
-        visitor.sees("dialog[open] button", "Remember this voice").click()
-        visitor.sees("#said", "Nagg is enrolled.")
-        visitor.drops("again.wav", clip_wav("endgame_nagg_nell"))
-        visitor.sees(".job[data-state=done] .name", "again.wav").click()
-        visitor.sees("#main h1", "again.wav")
-        visitor.sees(".lane", "Nagg").click()
-        visitor.sees("dialog[open] .quiet", "Recognised by voice")
-        assert visitor.findings() == []
-
-
 def test_keyring_that_keeps_nothing_is_named_and_asked_again(
-    start: Start, man: bytes, monkeypatch: pytest.MonkeyPatch
+    start_own: StartServer, man: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
-    with start("first") as up:
+    with start_own("first") as up:
         for _ in range(2):
             check_problem(refused := enrol(up, man, consent="true"), 403, "people_off")
             assert "Unlock the keyring" in refused.json()["hint"]

@@ -1,4 +1,5 @@
-"""A keyring in a file, for services of tests: ``PYTHON_KEYRING_BACKEND=file_keyring.FileKeyring``.
+"""A keyring in a file, for services of tests: in ``PYTHON_KEYRING_BACKEND``
+`tests.support.file_keyring.FileKeyring`.
 
 A container has no keyring of a desktop. The package `keyring` is the real one.
 """

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from http_file_server import FileHost
+from service_process import Server
 
 CONFIG = {"model_type": "vibevoice_asr", "architectures": ["VibeVoiceAsrForConditionalGeneration"]}
 ORIGINAL_CONFIG = {
@@ -124,3 +127,12 @@ class Hub(FileHost):
         part = {"Content-Range": f"bytes {begin}-{len(content) - 1}/{len(content)}"}
         self.head(request, 206 if begin else 200, len(content) - begin, part if begin else {})
         self.send_from(request, name, content, begin)
+
+
+@contextmanager
+def hub_service(home: Path, hub: Hub, **settings: object) -> Iterator[Server]:
+    """A service that downloads from the hub into a cache of its own."""
+    server = Server(home, engine="scripted", **settings)  # type: ignore[arg-type]
+    server.env |= {"HF_HOME": str(home / "hub"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    with server:
+        yield server
