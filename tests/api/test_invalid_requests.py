@@ -268,8 +268,10 @@ small_server = service_of_module(max_upload_mb=1, limits={"upload_stall": PATIEN
 """Takes 1 MB, and waits as long for the rest of it as the test does."""
 
 
-impatient_server = service_of_module(max_upload_mb=1, limits={"upload_stall": 1, "body_drain": 1})
-"""Takes 1 MB, and waits a second."""
+impatient_server = service_of_module(
+    max_upload_mb=1, limits={"upload_stall": 0.2, "body_drain": 0.2}
+)
+"""Takes 1 MB, and waits a fifth of a second."""
 
 
 HEAD = "POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\n"
