@@ -1,5 +1,6 @@
 """The app of examples/tauri-host as users see it; `make test-tauri` builds it and runs this."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -69,7 +70,11 @@ def open_app(tmp_path: Path, hold: Path) -> Iterator[Callable[..., App]]:
 
 
 def service_of(app: App) -> psutil.Process:
-    return next(one for one in app.process.children() if "sidecar.main" in one.cmdline())
+    for one in app.process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # of the page's, or one that was killed
+            if "sidecar.main" in one.cmdline():
+                return one
+    raise AssertionError("the app has no service")
 
 
 def assert_gone(family: list[psutil.Process]) -> None:
