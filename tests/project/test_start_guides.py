@@ -20,7 +20,7 @@ import psutil
 import pytest
 from not_tested import missing
 from postgres import cluster
-from service_process import REPOSITORY, StartServer, free_port, new_file, wait_until
+from service_process import REPOSITORY, StartServer, free_port, new_file, runs, wait_until
 
 from sidecar.cli.command_table import build_command
 
@@ -148,8 +148,7 @@ class Terminals:
         process = self.services[command] = psutil.Process(int(said))
 
         def serves() -> bool:
-            running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-            assert running, f"{command}: {[path.read_text() for path in logs]}"
+            assert runs(process.pid), f"{command}: {[path.read_text() for path in logs]}"
             if command.endswith(" open"):
                 return "Serving at" in logs[1].read_text()
             return '"event": "ready"' in logs[0].read_text()
@@ -171,8 +170,7 @@ class Terminals:
         """End a service, as Ctrl-C in its terminal would."""
         process = self.services.pop(command)
         process.send_signal(signal.SIGTERM)
-        gone = lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE  # noqa: E731
-        wait_until(gone, f"{command} ends")
+        wait_until(lambda: not runs(process.pid), f"{command} ends")
 
     def close(self) -> None:
         """End all, children of services too."""
