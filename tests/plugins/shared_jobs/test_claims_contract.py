@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from fake_claims import FakeClaims, SharedJobs
 from job_event_histories import submitted
-from service_process import until
+from service_process import PATIENCE_S, until
 from shared_job_services import Services, services
 
 from sidecar import errors
@@ -44,6 +44,9 @@ DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 class MemoryJobs:
     """The fake, and what a test does to shared jobs beside claims."""
+
+    slack_s = 0.0
+    """Seconds that may pass by themselves: its clock stands still."""
 
     def __init__(self) -> None:
         self.shared = SharedJobs()
@@ -91,6 +94,8 @@ class MemoryJobs:
 
 class DatabaseJobs:
     """`ClaimStore` of several services over one database; it has the methods of `MemoryJobs`."""
+
+    slack_s = PATIENCE_S
 
     def __init__(self, all_services: Services) -> None:
         self._services, self._one = all_services, all_services.one
@@ -415,7 +420,7 @@ async def test_job_that_all_nodes_refuse_is_marked_refused_and_later_fails_as_un
     await store.later(61.0)
     for node in (one, other):
         await node.judge({job_id: LONG})
-    await one.end_unschedulable(62.0)
+    await one.end_unschedulable(62.0 + store.slack_s)
     assert (await store.get(job_id)).state is JobState.QUEUED
     await store.later(3.0)
     await one.end_unschedulable(60.0)
