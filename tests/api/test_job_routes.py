@@ -267,7 +267,7 @@ def test_reading_a_job_renews_its_retention_and_listing_does_not(
 
 
 def test_running_job_has_an_estimated_remaining_time(slow: Server) -> None:
-    job_id = submitted(slow, long(120))
+    job_id = submitted(slow, long(2400))
     with follow(slow, job_id) as events:
         while not (told := read_until(events, "progress").data)["fraction"]:
             pass
