@@ -6,14 +6,16 @@ Only the wires and the processes are observed, so this holds for any implementat
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file
 from shared_job_services import until_told
 
 from bench.deployment import Deployment
@@ -24,6 +26,7 @@ ENDED = ("done", "failed", "cancelled")
 REQUEST_LIMIT_S = 30.0  # six times what the service promises: then it counts as no answer
 POLL_S = 0.1
 SETTLES = 2  # segments between two resume points of the engine
+LENGTH = 20  # seconds of a recording
 NUMBERS = itertools.count(random.randrange(1 << 30))  # no two recordings are alike
 
 
@@ -249,13 +252,16 @@ class Outage:
     listed: set[str] = field(default_factory=set)
 
 
-async def observe_outage(served: Deployment, seconds: float, jobs: int) -> Outage:
-    """Send so many recordings of a second of work each, let the database stand still in the
-    middle of it, and send many requests meanwhile; in a long outage once more in its middle."""
+async def observe_outage(served: Deployment, seconds: float, jobs: int, hold: Path) -> Outage:
+    """Send a short recording and so many longer ones, let the database stand still in the middle of
+    these, and send many requests meanwhile; in a long outage once more in its middle. ``hold``: the
+    file by which the engines stop there until the outage has begun."""
     fronts, is_back = served.fronts, False
     refused: dict[str, tuple[int, Recording]] = {}
     async with cleared(served) as clients:
-        ids = await clients.submit_many(jobs, 20)
+        new_file(hold, str(LENGTH // 2))
+        await clients.submit_many(1, LENGTH // 4)
+        ids = await clients.submit_many(jobs, LENGTH)
         seen = Outage(seconds, clients.jobs, streams={job_id: Heard() for job_id in ids})
 
         async def some_are_done() -> bool:
@@ -294,6 +300,7 @@ async def observe_outage(served: Deployment, seconds: float, jobs: int) -> Outag
         await until_told(some_are_done)
         seen.before = await clients.shown()
         with served.cluster.frozen():
+            os.unlink(hold)
             probing = asyncio.create_task(probe())
             bursts = [0.2, seconds / 2] if seconds > 20 else [0.2]
             asking = asyncio.gather(*map(ask_much, bursts))

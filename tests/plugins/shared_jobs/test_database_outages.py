@@ -49,14 +49,24 @@ SETTINGS = {"scripted_speed": SPEED, "scripted_settles": SETTLES, "log_level": "
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployment(tmp_path_factory.mktemp("shared"), FRONTS, NODES, **SETTINGS) as running:
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file; while it is there, engines go no further than as many seconds as it says."""
+    return tmp_path_factory.mktemp("engines") / "hold"
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, hold: Path) -> Iterator[Deployment]:
+    home, settings = tmp_path_factory.mktemp("shared"), {**SETTINGS, "scripted_hold": hold}
+    with deployment(home, FRONTS, NODES, **settings) as running:
         yield running
 
 
 @pytest.fixture(scope="module", params=[5, 40], ids=lambda seconds: f"{seconds} s")
-def outage(deployed: Deployment, request: pytest.FixtureRequest) -> Outage:
-    return asyncio.run(observe_outage(deployed, request.param, JOBS))
+def outage(deployed: Deployment, hold: Path, request: pytest.FixtureRequest) -> Outage:
+    try:
+        return asyncio.run(observe_outage(deployed, request.param, JOBS, hold))
+    finally:
+        hold.unlink(missing_ok=True)
 
 
 @pytest.mark.slow
