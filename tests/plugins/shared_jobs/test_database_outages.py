@@ -56,8 +56,8 @@ def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory, hold: Path) -> Iterator[Deployment]:
-    home, settings = tmp_path_factory.mktemp("shared"), {**SETTINGS, "scripted_hold": hold}
-    with deployment(home, FRONTS, NODES, **settings) as running:
+    home = tmp_path_factory.mktemp("shared")
+    with deployment(home, FRONTS, NODES, **SETTINGS, scripted_hold=hold) as running:
         yield running
 
 
