@@ -13,7 +13,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -103,32 +103,23 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
         if _is_descriptor_path(path):
             raise errors.AudioPathNotAFile()
         fd = os.open(path, files.OPEN_FLAGS)
+        with ExitStack() as undone:
+            undone.callback(os.close, fd)
+            status = os.fstat(fd)
+            if not _is_plain_file(status):
+                raise errors.AudioPathNotAFile()
+            if roots and not _is_inside_roots(_real_path(fd, path), roots):
+                raise _outside_roots_error()  # a link has changed
+            undone.pop_all()
+            return AudioSource(fd, spooled=False, path=path, status=status)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
     except PermissionError as error:
         raise errors.AudioPathForbidden() from error
     except (OSError, ValueError) as error:
-        raise _opening_error(error) from error
-    try:
-        status = os.fstat(fd)
-        if not _is_plain_file(status):
-            raise errors.AudioPathNotAFile()
-        if roots and not _is_inside_roots(_real_path(fd, path), roots):  # a link may have changed
-            raise _outside_roots_error()
-    except BaseException as error:
-        os.close(fd)
-        if isinstance(error, OSError):
-            raise _opening_error(error) from error
-        raise
-    return AudioSource(fd, spooled=False, path=path, status=status)
-
-
-def _opening_error(error: OSError | ValueError) -> errors.SidecarError:
-    """Return the error of a file that cannot be opened: a moment's trouble of this machine or of
-    the disk, or the path's own."""
-    if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
-        return errors.AudioPathNotAFile()
-    return errors.machine_error(error) or errors.AudioPathInvalid()
+        if getattr(error, "errno", None) in (errno.ENXIO, errno.EISDIR, errno.ENODEV):
+            raise errors.AudioPathNotAFile() from None
+        raise (errors.machine_error(error) or errors.AudioPathInvalid()) from error
 
 
 def leaves_this_machine(path: str) -> bool:
