@@ -81,9 +81,9 @@ def is_wide(character: str) -> bool:
     return unicodedata.east_asian_width(character) in _WIDE
 
 
-def _is_apart(character: str) -> bool:
-    """Return whether text may be broken beside it without a space: it is full-width, and not
-    Korean, which has spaces between words."""
+def _is_ideographic(character: str) -> bool:
+    """Return whether text may be broken beside it without a space (class ID of UAX #14): it is
+    full-width, and not Hangul, as Korean has spaces between words."""
     return is_wide(character) and not unicodedata.name(character, "").startswith("HANGUL")
 
 
@@ -170,7 +170,7 @@ def may_break(before: str, after: str) -> bool:
         return False
     if last.isspace():
         return True
-    if not (_is_apart(last) or _is_apart(after)) or last in _OPENING_MARKS:
+    if not (_is_ideographic(last) or _is_ideographic(after)) or last in _OPENING_MARKS:
         return False
     return after in _OPENING_MARKS or not unicodedata.category(after).startswith("P")
 
