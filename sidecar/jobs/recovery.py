@@ -97,16 +97,16 @@ async def requeue_unfinished(
     queue: JobQueue,
     retry_s: float = REOPEN_INTERVAL_S,
     hung_s: float = HUNG_S,
-    timeout_of: Callable[[JobRecord], float] = opening_timeout_s,
+    record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s,
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its last resume point. Those whose recordings cannot be opened now are tried again every
-    ``retry_s`` seconds; one whose disk does not answer within its ``timeout_of`` keeps its thread,
-    and those behind it have ``hung_s`` each. A client's file that is missing is tried
-    `MOUNT_RETRIES` times more, if its folder may have yet to be mounted."""
+    ``retry_s`` seconds; one whose disk does not answer within ``record_timeout_s`` of its record
+    keeps its thread, and those behind it have ``hung_s`` each. A client's file that is missing is
+    tried `MOUNT_RETRIES` times more, if its folder may have yet to be mounted."""
     event_log = persistence.event_log
     unfinished = {
-        one.id: timeout_of(one) for one in event_log.all() if one.durable and not one.over
+        one.id: record_timeout_s(one) for one in event_log.all() if one.durable and not one.over
     }
     for job_id in unfinished:
         event_log.append(job_id, InterruptedChange())

@@ -181,7 +181,7 @@ async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
         return opened(record)
 
     keeping.open = open_once_it_answers  # type: ignore[method-assign]
-    async with restarting(keeping, hung_s=0.01, timeout_of=lambda _: 0.01) as (queue, work):
+    async with restarting(keeping, hung_s=0.01, record_timeout_s=lambda _: 0.01) as (queue, work):
         try:
             await until(lambda: queue.live(other) is not None)
             assert not any(queue.live(one.id) for one in hang)
