@@ -111,9 +111,8 @@ def test_killed_engine_is_a_notice_and_no_gap(start_server: StartServer, whole: 
             events.append(event)
             if isinstance(event, Final):
                 break
-        for child in server.process.children():
-            if "sidecar.workers.worker_main" in " ".join(child.cmdline()):
-                child.kill()
+        for worker in server.processes("sidecar.workers.worker_main"):
+            worker.kill()
         for piece in rest[35:]:
             live.send(piece)
         live.finish()

@@ -29,6 +29,7 @@ from service_process import (
     REPOSITORY,
     free_port,
     service_environment,
+    wait_for_ends,
     wait_until,
     web,
 )
@@ -256,9 +257,7 @@ def test_service_of_killed_example_host_ends(
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 2  # the service and its engine
         process.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, PATIENCE_S)
-    # One that has ended may wait for the system's first process to take note of it.
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    wait_for_ends(family)
 
 
 class OriginalHost:

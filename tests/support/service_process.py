@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -154,11 +154,16 @@ def wait_for_ends(processes: Sequence[psutil.Process]) -> None:
 
 def workers() -> list[psutil.Process]:
     """Processes of this process's engines that live."""
+    return with_word(psutil.Process().children(), "sidecar.workers.worker_main")
+
+
+def with_word(processes: Iterable[psutil.Process], word: str) -> list[psutil.Process]:
+    """Those that live, and whose command line has this word."""
     found = []
-    for one in psutil.Process().children():
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
-            if any("workers.worker_main" in word for word in one.cmdline()):
-                found.append(one)
+            if word in process.cmdline():
+                found.append(process)
     return found
 
 
@@ -335,12 +340,7 @@ class Server:
 
     def processes(self, word: str) -> list[psutil.Process]:
         """Those of the family that live, and whose command line has this word."""
-        found = []
-        for process in self.family():
-            with contextlib.suppress(psutil.NoSuchProcess):  # as one that has ended just now is
-                if word in process.cmdline():
-                    found.append(process)
-        return found
+        return with_word(self.family(), word)
 
     def rss(self) -> int:
         """Resident bytes of the whole family."""
