@@ -122,14 +122,6 @@ class ScriptedEngine:
             if not isinstance(event, transcript.ResumePoint):
                 yield event
 
-    def _wait(self, due: float, done: int, request: engine_interface.TranscriptionRequest) -> None:
-        """Wait until ``due``, and while an attempt with so many seconds ``done`` is held; a cancel
-        ends that."""
-        while (rest_s := due - time.monotonic()) > 0 and not request.cancelled():
-            time.sleep(min(rest_s, CANCEL_POLL_S))
-        while self._hold and done >= _held_at(self._hold) and not request.cancelled():
-            time.sleep(0.005)
-
     def transcribe_from(
         self,
         resume_points: Sequence[transcript.ResumePoint],
@@ -157,7 +149,12 @@ class ScriptedEngine:
             fingerprint = zlib.crc32(second.tobytes(), fingerprint)
             if self._speed:
                 due += len(second) / SPEC.sample_rate / self._speed
-            self._wait(due, len(segments) - first, request)
+                while (rest_s := due - time.monotonic()) > 0 and not request.cancelled():
+                    time.sleep(min(rest_s, CANCEL_POLL_S))
+            while self._hold and len(segments) - first >= _held_at(self._hold):
+                if request.cancelled():
+                    break
+                time.sleep(0.005)
             if request.cancelled():
                 return
             segment = transcript.Segment(
