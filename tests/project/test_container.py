@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -235,10 +236,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     if os.name == "nt":
         pytest.skip("the image is of Linux")
     try:
-        import setuptools
-    except ModuleNotFoundError:
+        setuptools = metadata.version("setuptools")
+    except metadata.PackageNotFoundError:
         pytest.skip("setuptools is not installed, and nothing is downloaded here")
-    if int(setuptools.__version__.split(".")[0]) < 77:
+    if int(setuptools.split(".")[0]) < 77:
         pytest.skip("setuptools is older than pyproject.toml wants")
     return Tree(tmp_path_factory.mktemp("image"))
 
