@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -22,6 +23,7 @@ from command_terminal import SOUND_DEVICES, ended, start_command
 from not_tested import missing
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
+from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
 from virtual_time import virtual_time
 
@@ -221,8 +223,9 @@ def test_output_folder_that_is_gone_at_the_end_costs_no_words(
 def test_session_that_ends_early_leaves_its_text_and_is_an_error(
     why: str, live: Starts, start_server: StartServer, tmp_path: Path
 ) -> None:
-    limits = {"shutdown_grace": 5} if why == "shutdown" else {"live_longest": 3}
-    server, written = start_server(**limits), tmp_path / "talk.srt"
+    ahead = {"live_longest": AHEAD_S, "command": clocked_command(tmp_path), "fresh": True}
+    server = start_server(**(ahead if why == "longest" else {"shutdown_grace": 5}))
+    written = tmp_path / "talk.srt"
     path = new_file(tmp_path / "talk.wav", wav(recorded(talk(*[0.3, 0.2] * 40))))
     to = ("--format", "srt", "-o", written) if why == "longest" else ()
     process = live(path, "--pace", 8, "--keep", *to, "--server", server.url)
@@ -230,6 +233,10 @@ def test_session_that_ends_early_leaves_its_text_and_is_an_error(
         assert process.stdout is not None
         assert "w299" in process.stdout.readline().decode()
         server.process.terminate()
+    else:
+        final = re.compile(r"^vibevoice_live_finals_total\{.*\} [1-9]", re.MULTILINE)
+        wait_until(lambda: final.search(server.client.get("/metrics").text), "a turn is over")
+        put_ahead(server)
     _, complained = ended(process, 1)
     assert why == "shutdown" or "w299" in written.read_text(), "its finals"
     said = SERVICE_ENDS_NOTICE.message if why == "shutdown" else CUT_OFF
