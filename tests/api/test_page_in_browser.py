@@ -643,7 +643,7 @@ def copies_stored(visitor: Visitor) -> int:
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: StartServer
 ) -> None:
-    server = start_server(command=clocked_command(visitor.folder), job_retention="1m")
+    server = start_server(command=clocked_command(visitor.folder), job_retention="1h")
     early = visitor.before(script("passing_time"))
     visitor.reads(server, "first.wav", 5)
     visitor.late(early)

@@ -1,17 +1,20 @@
 """Jobs that outlive a crash: real services, killed in the middle, and started again."""
 
 import random
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from recordings import wav
+from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, free_port, new_file, wait_until
 from sse_reader import follow
 
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
+from sidecar.storage.job_journal import JOURNAL_FILE
 
 KEY = "0123456789abcdef0123456789abcdef"
 SECONDS = 40
@@ -35,10 +38,11 @@ class Kept:
     def start(self) -> Server:
         return Server(self.home / "server", port=self.port, **self.settings)
 
-    def hold(self) -> Path:
-        """Have attempts of its next life stop behind their first second, while this file is there;
+    def hold(self, seconds: int = 1) -> Path:
+        """Have attempts of its next life stop behind so many seconds, while this file is there;
         then they go on at once."""
-        file = new_file(self.home / "hold", b"")
+        self.home.mkdir(exist_ok=True)
+        file = new_file(self.home / "hold", str(seconds))
         self.settings |= {"scripted_hold": file, "scripted_speed": 0}
         return file
 
@@ -48,6 +52,12 @@ class Kept:
         moved.parent.mkdir()
         (self.home / "jobs").rename(moved)
         self.settings["data_dir"] = moved.parent
+
+    def stored_events(self, job_id: str) -> int:
+        """How many events of a job are on the disk."""
+        with closing(sqlite3.connect(self.home / "jobs" / JOURNAL_FILE)) as database:
+            count = "SELECT count(*) FROM events WHERE job = ?"
+            return int(database.execute(count, (job_id,)).fetchone()[0])
 
     def files(self) -> list[Path]:
         return [path for path in (self.home / "jobs").rglob("*") if path.is_file()]
@@ -164,16 +174,19 @@ def test_job_of_killed_service_resumes_in_its_second_channel(
 def test_jobs_of_backup_of_running_service_resume_elsewhere(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
-    life, file = kept(scripted_speed=10), tmp_path / "jobs.tar"
+    life, file = kept(), tmp_path / "jobs.tar"
+    hold = life.hold(SETTLES + 1)
     with life.start() as server:
         job_id, waiting = server.submit(spoken(1)), server.submit(spoken(2, 5))
+        begin_and_segments_and_resume_point = 1 + SETTLES + 1
         wait_until(
-            lambda: server.job(job_id)["progress"]["audio_seconds_done"] > SETTLES, "settled"
+            lambda: life.stored_events(job_id) >= begin_and_segments_and_resume_point, "settled"
         )
         assert back_up_jobs(life.home / "jobs", file).recordings == 2
         assert server.job(job_id)["state"] == "running", "it does not notice"
         kill(server.process)
-    life.settings |= {"data_dir": life.home / "restored", "scripted_speed": 0}
+    hold.unlink()
+    life.settings |= {"data_dir": life.home / "restored"}
     assert restore_jobs(file, life.home / "restored" / "jobs").jobs == 2
     with life.start() as server:
         assert server.job(job_id)["progress"]["audio_seconds_done"] >= SETTLES
@@ -183,9 +196,10 @@ def test_jobs_of_backup_of_running_service_resume_elsewhere(
 
 @pytest.mark.slow
 def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
-    kept: Callable[..., Kept], right: Callable[[int], list[str]]
+    kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
-    life = kept(scripted_speed=0, job_retention="3s")
+    command = clocked_command(tmp_path)
+    life = kept(command=command, scripted_speed=0, job_retention=f"{AHEAD_S - 1}s")
     texts = right(1)
     with life.start() as server:
         server.client.post("/transcribe", files={"audio": spoken(2)}).raise_for_status()
@@ -200,5 +214,6 @@ def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
         for path in life.files():
             if path.name.startswith("jobs.db"):
                 assert path.stat().st_mode & 0o777 == 0o600
+        put_ahead(server)
         wait_until(lambda: not server.jobs(), "it is forgotten")
         wait_until(lambda: job_id.encode() not in life.written(), "gone")
