@@ -11,16 +11,24 @@ import sys
 import tomllib
 import wave
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-import httpx
 import moonshine_voice
 import psutil
 import pytest
 from not_tested import missing
 from postgres import cluster
-from service_process import REPOSITORY, StartServer, free_port, new_file, runs, wait_until
+from service_process import (
+    REPOSITORY,
+    StartServer,
+    free_port,
+    new_file,
+    runs,
+    wait_until,
+    web,
+)
 
 from sidecar.cli.command_table import build_command
 
@@ -115,9 +123,8 @@ class Terminals:
 
     def _here(self, text: str) -> str:
         """A command or file of the guide with the ports and addresses of this test."""
-        for said, meant in self._replaced.items():
-            text = text.replace(said, meant)
-        return text
+        said = "|".join(map(re.escape, sorted(self._replaced, key=len, reverse=True)))
+        return re.sub(said, lambda match: self._replaced[match[0]], text)
 
     def _say(self, line: str) -> tuple[int, str]:
         """Have the shell run a line; its exit code and what it printed."""
@@ -171,6 +178,14 @@ class Terminals:
         process = self.services.pop(command)
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: not runs(process.pid), f"{command} ends")
+
+    def others(self) -> Iterator[psutil.Process]:
+        """Processes that were started here and still run, but for the shell."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                of_guide = process.environ().get("HOME") == str(self.home)
+                if of_guide and runs(process.pid) and process.pid != self._shell.pid:
+                    yield process
 
     def close(self) -> None:
         """End all, children of services too."""
@@ -238,14 +253,7 @@ def test_guide_of_desktop_app_transcribes_and_leaves_no_process(
 ) -> None:
     done = follow("desktop-app.md")
     assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])
-    assert not [one for one in psutil.process_iter() if str(done.home) in _words_of(one)]
-
-
-def _words_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    wait_until(lambda: not [*done.others()], "no process is left")
 
 
 @pytest.mark.slow
@@ -289,7 +297,7 @@ def test_guide_of_cluster_transcribes_before_and_after_one_node_stops(
         assert re.findall(r"\| (t|f) +\|", table).count("t") == 2
         assert re.findall(r"\| (t|f) +\|", table).count("f") == 1
         assert "times" in done.out[transcribes]
-        assert httpx.get(f"http://127.0.0.1:{done.port}/health").json()["engine_state"] == "absent"
+        assert web.get(f"http://127.0.0.1:{done.port}/health").json()["engine_state"] == "absent"
         done.stop("vibevoice-asr node --port 8766")
         code, said = done.run(transcribes)
         assert (code, "times" in said) == (0, True)
