@@ -27,16 +27,19 @@ def a_session(bounds: SessionBounds | None = None) -> Session:
 
 
 def kept_by(work: Callable[[], object]) -> int:
+    """Bytes that lines of this file and of the log have allocated and that stay: what other threads
+    of this process allocate meanwhile is not counted."""
     gc.collect()
     tracemalloc.start()
     try:
         held = work()
         gc.collect()
-        used = tracemalloc.get_traced_memory()[0]
+        snapshot = tracemalloc.take_snapshot()
     finally:
         tracemalloc.stop()
     del held
-    return used
+    lines = [tracemalloc.Filter(True, str(one)) for one in (__file__, input_log.__file__)]
+    return sum(trace.size for trace in snapshot.filter_traces(lines).traces)
 
 
 @pytest.mark.slow_except("waiting for")
