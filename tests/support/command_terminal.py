@@ -1,16 +1,18 @@
 """Where `vibevoice-asr` is run as people run it: a folder, an environment, a terminal."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hosted_service import HostedService
-from service_process import PATIENCE_S, popen, run_command, shown_on
+from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
 
 DEVICES = Path(__file__).parent / "devices"
 SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
@@ -98,10 +100,16 @@ class Terminal:
         )
 
     def shown(
-        self, *words: object, typed: bytes | None = None, piped: bool = False, **env: str
+        self,
+        *words: object,
+        typed: bytes | None = None,
+        piped: bool = False,
+        once: tuple[bytes, Callable[[], object]] | None = None,
+        **env: str,
     ) -> tuple[int, bytes, str]:
         """Run a command at a terminal where ``typed`` is typed: its exit code, what was shown, and
-        what went into the pipe of its output if it is ``piped``."""
+        what went into the pipe of its output if it is ``piped``. ``once``: what is done when the
+        terminal has shown what this expression matches."""
         import pty
 
         ours, theirs = pty.openpty()
@@ -117,9 +125,19 @@ class Terminal:
             **how,
         ) as process:
             os.close(theirs)
-            shown = shown_on(ours)
+            shown = bytearray()
+            if once:
+                pattern, act = once
+                try:
+                    read = partial(os.read, ours, 1 << 16)
+                    wait_until(lambda: shown.extend(read()) or re.search(pattern, shown), "shown")
+                    act()
+                except BaseException:
+                    process.kill()
+                    raise
+            shown += shown_on(ours)
             out, _ = process.communicate(timeout=PATIENCE_S)
-        return process.returncode, shown, (out or b"").decode()
+        return process.returncode, bytes(shown), (out or b"").decode()
 
 
 def check_one_line(run: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
