@@ -407,38 +407,66 @@ def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server)
 def test_transcript_being_read_is_not_expired_and_an_expired_one_is_still_shown(
     visitor: Visitor, start_server: StartServer
 ) -> None:
-    server = start_server(job_retention="8s")
+    ahead_s, rest_s = 61, 5  # the rest goes by as it does, for the page, too
+    keeps_s = 3 * ahead_s + rest_s
+    command = clocked_command(visitor.folder, ahead_s)
+    server = start_server(command=command, job_retention=f"{keeps_s}s")
 
-    def there() -> set[str]:
-        return {one["id"] for one in server.jobs()}
+    def left_s() -> dict[str, float]:
+        return {one["id"]: one["expires_in"] for one in server.jobs()}
 
+    def goes_ahead(times: int) -> None:
+        for _ in range(times):
+            before = left_s()
+            put_ahead(server)
+            wait_until(lambda before=before: far_from(before), "time has gone by")
+
+    def far_from(before: dict[str, float]) -> bool:
+        now = left_s()
+        return any(abs(now.get(one, 0.0) - was) > ahead_s / 2 for one, was in before.items())
+
+    def does_nothing() -> None:
+        """The person, for longer than transcripts are kept; what they did before is over."""
+        visitor.driver.execute_async_script(
+            """const [ms, done] = arguments, later = requestAnimationFrame;
+            later(() => later(() => done(pass(ms))));""",
+            1000 * keeps_s,
+        )
+
+    early = visitor.before(script("passing_time"))
     visitor.reads(server, "read.wav", 6)
-    (read,) = there()
+    visitor.late(early)
+    (read,) = left_s()
     # who is in the middle of a correction has the transcript kept, although nothing else happens
     line(visitor, 3).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys(" half a")
+    does_nothing()
     other = server.done((visitor.folder / "read.wav").read_bytes())
-    wait_until(lambda: other not in there(), "what nobody reads goes")
-    assert there() == {read}
+    goes_ahead(2)
+    visitor.comes_back_until(lambda: left_s()[read] > 2 * ahead_s, "it is kept")
+    goes_ahead(1)
+    wait_until(lambda: other not in left_s(), "what nobody reads goes")
+    assert set(left_s()) == {read}
     field = visitor.driver.switch_to.active_element
     assert field.get_attribute("value").endswith(" half a")
-    visitor.sees(".storing", "8 seconds after it was last read or edited")
+    visitor.sees(".storing", "3 minutes 8 seconds after it was last read or edited")
     assert visitor.findings() == []
     # it is said before it goes, and can be put off
     field.send_keys(ESCAPE)
-    visitor.sees(".expiry")
-    offered = visitor.js(  # in one go: it is there for a few seconds
-        """const offer = document.querySelector(".expiry"), text = offer.textContent;
-        offer.querySelector("button").click();
-        return text"""
-    )
-    for part in ("about to delete", "0:0", "Keep it longer", "Download it"):
-        assert part in offered
+    does_nothing()
+    goes_ahead(1)
+    visitor.sees(".expiry button", "Keep it longer")
+    offered = visitor.one(".expiry").text
+    assert re.search(r"about to delete this transcript\.\s+[01]:\d\d\s", offered)
+    assert "Download it" in offered
+    visitor.one(".expiry button").click()
     gone = "return document.querySelector('.expiry') === null"
     wait_until(lambda: visitor.js(gone), "it was put off")
-    assert there() == {read}
+    assert set(left_s()) == {read}
     # the service deletes it, and it stands as it stood
-    wait_until(lambda: not there(), "its time is over")
+    does_nothing()
+    goes_ahead(3)
+    wait_until(lambda: not left_s(), "its time is over")
     visitor.sees("#main .notice", "does not have this transcript any more")
     visitor.sees("#main .notice", "stored in this browser")
     visitor.sees(".side h2", "Only in this browser")

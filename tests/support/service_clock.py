@@ -8,7 +8,7 @@ from service_process import Server, new_file
 
 AHEAD_S = 3601
 _NAME = "vibevoice-asr"  # it can be forked as `preloaded_service` does
-_SCRIPT = f"""#!{sys.executable}
+_SCRIPT = """#!PYTHON
 import runpy
 import signal
 import time
@@ -18,7 +18,7 @@ monotonic, ahead_s = time.monotonic, 0
 
 def put_ahead(*_):
     global ahead_s
-    ahead_s += {AHEAD_S}
+    ahead_s += AHEAD_S
 
 
 time.monotonic = lambda: monotonic() + ahead_s
@@ -27,11 +27,13 @@ runpy.run_module("sidecar.main", run_name="__main__")
 """
 
 
-def clocked_command(folder: Path) -> list[str]:
-    """The command of a service whose clock `put_ahead` sets; its script is put into the folder."""
-    return [str(new_file(folder / _NAME, _SCRIPT, 0o755))]
+def clocked_command(folder: Path, ahead_s: float = AHEAD_S) -> list[str]:
+    """The command of a service whose clock `put_ahead` puts ahead by ``ahead_s``; its script is put
+    into the folder."""
+    script = _SCRIPT.replace("PYTHON", sys.executable).replace("AHEAD_S", str(ahead_s))
+    return [str(new_file(folder / _NAME, script, 0o755))]
 
 
 def put_ahead(server: Server) -> None:
-    """Have `AHEAD_S` seconds go by on its clock."""
+    """Have the seconds of its `clocked_command` go by on its clock."""
     server.process.send_signal(signal.SIGUSR1)
