@@ -118,6 +118,15 @@ class ObjectStorage(Given):
         self._process.wait()
 
     @contextmanager
+    def killed(self) -> Iterator[None]:
+        """It is gone meanwhile."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
     def halted(self) -> Iterator[None]:
         """It takes what is sent, and says nothing."""
         self._process.send_signal(signal.SIGSTOP)

@@ -24,8 +24,15 @@ def place(storage_server: ObjectStorage) -> str:
 
 
 @pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """A file; while it is there, the engine goes no further than the first second."""
+    return tmp_path / "hold"
+
+
+@pytest.fixture
 def deployed(
     tmp_path: Path,
+    hold: Path,
     postgres_cluster: Cluster,
     storage_server: ObjectStorage,
     place: str,
@@ -34,7 +41,7 @@ def deployed(
     for name, value in keys().items():
         monkeypatch.setenv(name, value)
     settings: dict[str, Any] = {"scripted_speed": 10, "keep_recordings_mb": KEPT_MB}
-    settings |= {"uploads": place}
+    settings |= {"uploads": place, "scripted_hold": hold}
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", storage_server.endpoint)
     journal = postgres_cluster.new_database()
     with Fronts(tmp_path, journal, **settings) as running:
@@ -49,7 +56,7 @@ def said(front: Server, job_id: str) -> list[str]:
 
 
 def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
-    deployed: Fronts, storage_server: ObjectStorage, place: str
+    deployed: Fronts, storage_server: ObjectStorage, place: str, hold: Path
 ) -> None:
     here, there = deployed.fronts
     client, prefix = storage_server.client(), place.removeprefix(f"s3://{BUCKET}/")
@@ -79,29 +86,32 @@ def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
     # One runs and one waits when the server dies.
     long, short = Recording(2, 30), Recording(3, 3)
     audio, small = long.wav(), short.wav()
+    hold.touch()
     running = here.submit(audio)
-    here.wait_state(running, "running")
+    here.segments(running)
     waiting = here.submit(small)
-    storage_server.kill()
-    refused = there.client.post("/v1/jobs", files={"audio": small})
-    check_problem(refused, 503, "storage_unreachable")
-    assert int(refused.headers["retry-after"]) > 0
-    here.wait_state(running, "done")
-    assert said(there, running) == long.said(), "what was opened goes on"
-    wait_until(
-        lambda: "is released for another node: The storage of" in deployed.node.log(),
-        "it was tried",
-    )
-    check_problem(there.client.get(f"/v1/jobs/{running}/audio"), 503, "storage_unreachable")
-    assert there.job(waiting)["state"] == "queued"
-    assert {job["id"] for job in there.jobs()} == {running, waiting}, "nothing was accepted"
-    storage_server.start()
+    with storage_server.killed():
+        refused = there.client.post("/v1/jobs", files={"audio": small})
+        check_problem(refused, 503, "storage_unreachable")
+        assert int(refused.headers["retry-after"]) > 0
+        hold.unlink()
+        here.wait_state(running, "done")
+        assert said(there, running) == long.said(), "what was opened goes on"
+        wait_until(
+            lambda: "is released for another node: The storage of" in deployed.node.log(),
+            "it was tried",
+        )
+        heard = there.client.get(f"/v1/jobs/{running}/audio")
+        check_problem(heard, 503, "storage_unreachable")
+        assert there.job(waiting)["state"] == "queued"
+        assert {job["id"] for job in there.jobs()} == {running, waiting}, "nothing was accepted"
     there.wait_state(waiting, "done")
     assert said(here, waiting) == short.said()
 
     # A node that is killed while it hears one has left nothing of it on its disk.
+    hold.touch()
     last = here.submit(audio)
-    here.wait_state(last, "running")
+    here.segments(last)
     deployed.node.process.kill()
     assert deployed.node.leftovers() == []
     for job_id in (running, waiting, last):
