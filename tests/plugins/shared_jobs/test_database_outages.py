@@ -27,7 +27,7 @@ from outage_clients import (
     observe_outage,
 )
 from postgres import Cluster, suspended
-from service_process import REFUSED_S
+from service_process import REFUSED_S, new_file
 from shared_job_services import until_told
 
 from bench.deployment import Deployment, deployment, postgres_is_here
@@ -44,6 +44,7 @@ SPEED = 20
 BUSY_S = 3.0  # on top of what is promised: for other processes on the same cores
 READY_S = 15.0  # five heartbeats and a call that runs into its limit, twice
 REFUSALS = 20
+HELD_AT = 10  # seconds of a recording, at which an engine is held
 DISK_MB = 48  # an empty database takes 8 MB
 SETTINGS = {"scripted_speed": SPEED, "scripted_settles": SETTLES, "log_level": "warning"}
 
@@ -129,23 +130,29 @@ def test_readiness_follows_the_database(outage: Outage) -> None:
 
 
 @pytest.mark.slow
-async def test_suspended_node_loses_its_job_and_works_again(deployed: Deployment) -> None:
+async def test_suspended_node_loses_its_job_and_works_again(
+    deployed: Deployment, hold: Path
+) -> None:
     async with cleared(deployed) as clients:
-        (job_id,) = await clients.submit_many(1, 8 * SPEED)
+        new_file(hold, str(HELD_AT))
+        (job_id,) = await clients.submit_many(1, 2 * HELD_AT)
         busy = await clients.node_at_work()
         heard = Heard()
         following = asyncio.create_task(follow(deployed.ports[1], job_id, heard))
 
         async def is_heard() -> bool:
             job = await clients.job(job_id)
-            return bool(job) and job["progress"]["audio_seconds_done"] > 5
+            return bool(job) and job["progress"]["audio_seconds_done"] > HELD_AT / 2
 
         async def is_begun_again() -> bool:
             return bool((await clients.job(job_id)).get("attempts", 0) > 1)
 
-        await until_told(is_heard)
-        with suspended(busy.tree()):
-            await until_told(is_begun_again)
+        try:
+            await until_told(is_heard)
+            with suspended(busy.tree()):
+                await until_told(is_begun_again)
+        finally:
+            os.unlink(hold)
         await clients.wait_for_ends()
         await following
         assert await clients.check_ended() == {2: 1}
