@@ -184,27 +184,31 @@ def tables_on(folder: Path, database: Cluster) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_full_disk_of_database_refuses_jobs_and_loses_none(
-    deployed: Deployment, tmp_path: Path
+    deployed: Deployment, hold: Path, tmp_path: Path
 ) -> None:
+    settings = {**SETTINGS, "scripted_hold": hold}
     with (
         tempfile.TemporaryDirectory(prefix="disk") as name,  # no folder of pytest's: it is closed
         small_disk(Path(name), DISK_MB) as disk,
         tables_on(disk, deployed.cluster) as journal,
     ):
-        served = Deployment(tmp_path, deployed.cluster, 1, 1, journal=journal, **SETTINGS)
+        served = Deployment(tmp_path, deployed.cluster, 1, 1, journal=journal, **settings)
         try:
             served.start()
-            asyncio.run(_fill(served, disk))
+            asyncio.run(_fill(served, disk, hold))
         finally:
+            hold.unlink(missing_ok=True)
             served.stop()
 
 
-async def _fill(served: Deployment, disk: Path) -> None:
+async def _fill(served: Deployment, disk: Path, hold: Path) -> None:
     async with Clients(served) as clients:
+        new_file(hold, "1")
         await clients.submit_many(2, 4 * SPEED)
         await clients.node_at_work()
         answers = list[Answer]()
         fill_disk(disk)
+        os.unlink(hold)
         while sum(one.status != 202 for one in answers) < REFUSALS and len(answers) < 300:
             answers.append(await clients.submit(0, Recording(next(NUMBERS), 1)))
         kinds = Counter((one.status, one.code) for one in answers)
