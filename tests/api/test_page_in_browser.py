@@ -737,7 +737,8 @@ def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, sl
 
 @pytest.mark.slow
 def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: Visitor) -> None:
-    with Server(visitor.folder / "before", scripted_speed=2) as server:
+    hold = new_file(visitor.folder / "hold", "4")  # the job is not done when its service ends
+    with Server(visitor.folder / "before", scripted_hold=hold) as server:
         port = server.port
         visitor.opens(server)
         visitor.sends_tone("kept.wav", 60)
