@@ -1,6 +1,7 @@
 """A spoken conversation on the page, in a real browser with a microphone that hears a file."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from browser_visitor import ESCAPE, Visitor, script
@@ -12,8 +13,10 @@ LONG = LONG.strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _listens(browser: Visitor) -> None:
-    browser.before(script("listen"))
+def _listens(browser: Visitor) -> Iterator[None]:
+    early = browser.before(script("listen"))
+    yield
+    browser.late(early)
 
 
 def begins(visitor: Visitor, server: Server, button: str = "Start") -> None:
