@@ -178,6 +178,7 @@ class Heard:
     """The events of a job that came on one connection."""
 
     events: list[Event] = field(default_factory=list)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
     broken: str = ""
 
     def check(self, recording: Recording) -> None:
@@ -212,6 +213,7 @@ async def follow(port: int, job_id: str, heard: Heard) -> None:
     try:
         async with Connection(port) as connection:
             await connection.ask("GET", f"/v1/jobs/{job_id}/events")
+            heard.answered.set()
             async for event in connection.events():
                 heard.events.append(event)
     except (OSError, EOFError, ValueError) as error:
@@ -297,6 +299,9 @@ async def observe_outage(served: Deployment, seconds: float, jobs: int, hold: Pa
 
         others = itertools.cycle(served.ports[front] for front in reversed(fronts))
         following = asyncio.gather(*(follow(next(others), *one) for one in seen.streams.items()))
+        async with asyncio.timeout(PATIENCE_S):
+            for heard in seen.streams.values():  # an outage refuses a stream that is not open yet
+                await heard.answered.wait()
         await until_told(some_are_done)
         seen.before = await clients.shown()
         with served.cluster.frozen():
