@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -164,12 +164,20 @@ def test_command_that_is_ended_or_told_that_its_terminal_closes_writes_all_that_
     assert "w299" in path.read_text()
 
 
+@pytest.fixture
+def heeded_hangup() -> Iterator[None]:
+    """SIGHUP is not ignored; `nohup` ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @virtual_time
+@pytest.mark.usefixtures("heeded_hangup")
 async def test_several_signals_of_one_end_count_once_and_a_later_one_aborts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: False)  # not the tests' own
-    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)  # also with nohup
     ended = asyncio.Event()
 
     async def hang() -> None:
