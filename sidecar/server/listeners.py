@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import errors
 from sidecar.config.settings import Settings
+from sidecar.limit_overrides import limit
 from sidecar.plugin import ProtocolListener
 from sidecar.plugins import enabled
 
@@ -36,9 +37,9 @@ BACKLOG = 2048
 _FIRST_ACTIVATED_FD = 3
 """First descriptor that the protocol of socket activation passes."""
 _ACTIVATION_HINT = "Pass one TCP socket (ListenStream=127.0.0.1:8765); see deploy/systemd."
-PROBE_TIMEOUT_S = 2.0
+PROBE_TIMEOUT_S = limit("port_probe", 2.0)
 _EXIT_POLL_S = 0.02
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = limit("port_stop", 20.0)
 """Time to wait for the other service to stop, in seconds: its grace period with a margin."""
 
 

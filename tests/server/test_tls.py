@@ -15,8 +15,16 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
-from hosted_service import SERVE
-from service_process import REPOSITORY, free_port, popen, run_command, service_environment, until
+from hosted_service import PATIENT, SERVE
+from service_process import (
+    PATIENCE_S,
+    REPOSITORY,
+    free_port,
+    popen,
+    run_command,
+    service_environment,
+    until,
+)
 from vibevoice_asr_client import Trust
 
 from sidecar import errors, files
@@ -36,7 +44,8 @@ class Home:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.port = free_port()
-        self.env = service_environment(folder, port=self.port, shutdown_grace=0, **settings)
+        own = {**PATIENT, "port": self.port, "shutdown_grace": 0, **settings}
+        self.env = service_environment(folder, **own)
         self.log = folder / "stderr.log"
         self.pair = tls.certificate_pair_in(folder / "data" / tls.CERTIFICATE_FOLDER)
         self.url = f"https://127.0.0.1:{self.port}"
@@ -125,12 +134,15 @@ def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
     assert str(ready["pid"]) in answer.stdout
 
 
-def test_transcription_and_port_query_work_over_tls(home: tuple[Home, dict[str, Any]]) -> None:
+def test_transcription_and_port_query_work_over_tls(
+    home: tuple[Home, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     at, ready = home
     trust = ("--fingerprint", ready["fingerprint"])
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
+    monkeypatch.setattr(listeners, "PROBE_TIMEOUT_S", PATIENCE_S)
     found = listeners.find_service("127.0.0.1", at.port)
     assert found is not None
     assert found.pid == ready["pid"]
