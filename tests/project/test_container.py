@@ -321,7 +321,7 @@ def test_image_with_token_serves_and_passes_health_check(tree: Tree) -> None:
         try:
             wait_until(is_healthy, "healthy")
             path = f"{tree.site / 'bin'}:{tree.env['PATH']}"
-            assert is_healthy(VIBEVOICE_TLS="off", PATH=path), "by all settings"
+            wait_until(lambda: is_healthy(VIBEVOICE_TLS="off", PATH=path), "by all settings")
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{tree.port}", timeout=PATIENCE_S
             ) as client:

@@ -25,6 +25,11 @@ ONLY_SLOW = {
 """Modules of which `make test` runs nothing, with the reason."""
 
 
+def outer() -> dict[str, str]:
+    """An environment for another pytest, without what this one is told."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+
 @pytest.fixture
 def collected(request: pytest.FixtureRequest) -> list[pytest.Function]:
     """All tests of this run, those included that it leaves out."""
@@ -78,8 +83,7 @@ def test_rules_of_this_file_hold_over_all_tests() -> None:
     """Processes of pytest-xdist collect their part (`late_files`)."""
     rules = "leaves_out_at_most or of_every_module or match_variants or ids_of_tests or one_kind"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests", "-k", rules]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    done = told_by(command, cwd=ROOT, env=env)
+    done = told_by(command, cwd=ROOT, env=outer())
     assert "5 passed" in done.stdout, done.stdout
 
 
@@ -131,6 +135,7 @@ def test_unit_test_that_starts_process_fails(tmp_path: Path) -> None:
         "def test_is_not_blamed_for_it():\n    begin.set()\n    assert done.wait(60)\n"
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
-    done = told_by([*command, "-c", "pyproject.toml", "--rootdir", str(ROOT)], cwd=ROOT)
+    words = ["-c", "pyproject.toml", "--rootdir", str(ROOT)]
+    done = told_by([*command, *words], cwd=ROOT, env=outer())
     assert "1 failed, 3 passed" in done.stdout
     assert "this unit test did ['subprocess.Popen']" in done.stdout
