@@ -33,7 +33,7 @@ from sidecar.plugins.conversation import talk_client
 from sidecar.plugins.conversation.talk_client import connect_talk
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
-LONG = "This is a long answer that goes on and on, so that somebody can say something before."
+LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 20)
 
 
 @pytest.fixture
