@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from not_tested import missing
-from service_process import PATIENCE_S, REPOSITORY
+from service_process import PATIENCE_S, REPOSITORY, wait_until
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -33,6 +33,8 @@ from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions, 
 from sidecar.interfaces.live_events import LiveEvent, NoticeRaised
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.recognition import RecognitionHypothesis
+from sidecar.live.runtime.endpointing import FRAME_SAMPLES
+from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
@@ -207,12 +209,22 @@ FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7,
 """When Nagg, Nell, Nagg and so on begin to speak in the clip, seconds."""
 
 
+def embeddings_of(client: LiveClient) -> SegmentEmbeddings:
+    found = client.session.recognizer.segment_embeddings
+    assert found is not None
+    return found
+
+
 def live(
     engine: MoonshineEngine, samples: Block, **options: bool
 ) -> tuple[list[LiveEvent], Transcript]:
-    """What a session tells of all that is said in it, and its transcript."""
+    """What a session tells of all that is said in it, and its transcript. It is said as fast as
+    segments get their embeddings: of many that wait the oldest are dropped."""
     client = LiveClient(engine, LiveOptions(partials=False, patience_s=PATIENCE_S, **options))
-    client.session.push(samples)
+    for at in range(0, len(samples), 4 * RATE):
+        client.session.push(samples[at : at + 4 * RATE])
+        wait_until(lambda: client.session.backlog_s < FRAME_SAMPLES / RATE, "it is heard")
+        wait_until(lambda: not embeddings_of(client).waiting, "its speakers are told apart")
     client.end()
     return client.told, client.transcript
 
