@@ -313,7 +313,7 @@ def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
     processes = family(service.process.pid)
     service.process.send_signal(signal.SIGTERM)
     wait_until(lambda: health_of(url)["status"] == "stopping", "it was told")
-    assert health_of(url)["engine_state"] == "busy", "the running job has its grace"
+    wait_until(lambda: health_of(url)["engine_state"] == "busy", "the running job has its grace")
     service.process.send_signal(signal.SIGTERM)
     wait_for_ends(processes)
     exit_code, _, log = service.ended()
