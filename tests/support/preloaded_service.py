@@ -200,12 +200,13 @@ def _preloaded(command: Any) -> list[str] | None:
 
 
 def _is_plain(env: Mapping[str, str]) -> bool:
-    """Return whether Python would begin with it as it did here: limits, language and streams."""
+    """Return whether Python would begin with it as it did here: limits, language, streams, path."""
     names = ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONWARNINGS")
+    path = env.get("PYTHONPATH")
     return (
         _SYS_CLONE is not None
         and not READ_AT_IMPORT & json.loads(env.get(_LIMITS) or "{}").keys()
-        and env.get("PYTHONPATH", _ROOT).partition(os.pathsep)[0] == _ROOT
+        and (path in (None, os.environ.get("PYTHONPATH")) or path.split(os.pathsep)[0] == _ROOT)
         and all(env.get(name) == os.environ.get(name) for name in names)
     )
 
