@@ -1,12 +1,12 @@
 """What `make test` leaves out, and the kinds of tests, over all that this run has collected."""
 
-import os
 import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from inner_pytest import inner_environment
 from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds
 from many_cases import case_count
 from service_process import new_file, told_by
@@ -23,11 +23,6 @@ ONLY_SLOW = {
     "tests/plugins/upstream/test_upstream_transformers.py": "a server of another project",
 }
 """Modules of which `make test` runs nothing, with the reason."""
-
-
-def outer() -> dict[str, str]:
-    """An environment for another pytest, without what this one is told."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
 
 @pytest.fixture
@@ -83,7 +78,7 @@ def test_rules_of_this_file_hold_over_all_tests() -> None:
     """Processes of pytest-xdist collect their part (`late_files`)."""
     rules = "leaves_out_at_most or of_every_module or match_variants or ids_of_tests or one_kind"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests", "-k", rules]
-    done = told_by(command, cwd=ROOT, env=outer())
+    done = told_by(command, cwd=ROOT, env=inner_environment())
     assert "5 passed" in done.stdout, done.stdout
 
 
@@ -136,6 +131,6 @@ def test_unit_test_that_starts_process_fails(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     words = ["-c", "pyproject.toml", "--rootdir", str(ROOT)]
-    done = told_by([*command, *words], cwd=ROOT, env=outer())
+    done = told_by([*command, *words], cwd=ROOT, env=inner_environment())
     assert "1 failed, 3 passed" in done.stdout
     assert "this unit test did ['subprocess.Popen']" in done.stdout

@@ -1,10 +1,10 @@
 """Files of tests that are collected when they are run: none is left out, none fails unseen."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
+from inner_pytest import inner_environment
 from late_files import shared_by
 from service_process import new_file, told_by
 
@@ -47,9 +47,8 @@ def test_test_files_collected_late_run_all_tests_and_report_failed_imports(tmp_p
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         new_file(tmp_path / name, text)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-n", "1", "--dist", "loadfile", "-m", "not slow"]
-    done = told_by([*command, "-p", "no:cacheprovider"], cwd=tmp_path, env=env)
+    done = told_by([*command, "-p", "no:cacheprovider"], cwd=tmp_path, env=inner_environment())
     assert done.returncode == 1
     assert "1 failed, 5 passed" in done.stdout
     assert "1 error" in done.stdout

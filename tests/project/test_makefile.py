@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from inner_pytest import inner_environment
 from not_tested import missing
 from service_process import REPOSITORY, new_file, told_by
 
@@ -144,11 +145,10 @@ sys.exit(pytest.main(["--collect-only", "-q", "-p", "pytest_asyncio.plugin", sys
 
 @pytest.mark.slow
 def test_tests_of_executable_can_be_collected_without_tools_of_other_tests() -> None:
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     ran = subprocess.run(
         [sys.executable, "-c", WITHOUT_TEST_TOOLS, "tests/project/test_executable.py"],
         cwd=REPOSITORY,
-        env={**outer, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=inner_environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
         capture_output=True,
         text=True,
     )
