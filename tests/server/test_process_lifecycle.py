@@ -22,6 +22,7 @@ import psutil
 import pytest
 from hosted_service import PATIENT, SERVE, HostedService, Start
 from recordings import Studio, silence
+from service_clock import clocked_command, put_ahead
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -44,6 +45,7 @@ from sidecar.cli.serve import acquire_port
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server import listeners
+from sidecar.server.http_server import KEEP_ALIVE_S
 
 posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 TOKEN = "correct-horse-battery-staple"
@@ -454,13 +456,17 @@ def test_idle_connection_stays_open_and_unfinished_request_closes_it(tmp_path: P
         sock.sendall(ask)
         return read_answer(sock)[0] == 200
 
-    with Server(tmp_path, limits={"request_deadline": 1}) as server:
+    ahead_s = KEEP_ALIVE_S / 2
+    limits = {"request_deadline": ahead_s - 1}
+    with Server(tmp_path, clocked_command(tmp_path, ahead_s), limits=limits) as server:
         address = "127.0.0.1", server.port
         with socket.create_connection(address) as rests:
             assert is_answered(rests)
             with socket.create_connection(address) as stops:
                 assert is_answered(stops)
                 stops.sendall(ask[:20])
+                server.health()  # which it answers after it has read the others
+                put_ahead(server)
                 assert rest_of(stops) == b""  # the other rests for longer
             assert is_answered(rests)
 
