@@ -22,8 +22,8 @@ UNDECODABLE = (422, "audio_undecodable")
 TOO_LONG = (413, "audio_too_long")
 NOISE = random.Random(1).randbytes(20_000)
 PCM = struct.pack("<h", 1000) * 16_000
-LITTLE = 200 * MB
-"""Of memory: the samples of six hours would take 1,400 MB. A worker that begins meanwhile has 100,
+MEMORY_ALLOWED = 200 * MB
+"""Bytes: the samples of six hours would take 1,400 MB. A worker that begins meanwhile has 100,
 and so seems an ffmpeg to have until its program begins: the memory of the worker that starts it."""
 
 
@@ -153,7 +153,7 @@ def test_wav_that_claims_gigabytes_has_the_length_of_its_samples(
         response = post_cleanly(server, wav(data, tag=tag, bits=bits, claimed=claimed))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(1.0, abs=0.01)
-    assert peak.rss <= LITTLE
+    assert peak.rss <= MEMORY_ALLOWED
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def check_bomb(server: Server, audio: bytes) -> None:
     check_problem(response, *TOO_LONG)
     assert "VIBEVOICE_MAX_AUDIO_HOURS" in response.json()["hint"]
     assert peak.samples >= 2
-    assert peak.rss <= LITTLE
+    assert peak.rss <= MEMORY_ALLOWED
     assert peak.disk <= 10 * MB + len(audio)
     assert not server.leftovers()
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from hosted_service import PATIENT, Start
+from hosted_service import PORT_PATIENCE, Start
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -72,7 +72,7 @@ def test_ready_line_has_golden_keys_and_token_only_if_generated(start: Start) ->
 
 def test_reuse_prints_ready_line_of_running_service(start: Start) -> None:
     ready = start("--port", "0").line()
-    second = start("--port", str(ready["port"]), "--if-port-taken", "reuse", **PATIENT)
+    second = start("--port", str(ready["port"]), "--if-port-taken", "reuse", **PORT_PATIENCE)
     line = second.line()
     assert differences(line, GOLDEN["ready_of_another"]) == []
     assert line == {**ready, "reused": True}

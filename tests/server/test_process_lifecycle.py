@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from hosted_service import PATIENT, SERVE, HostedService, Start
+from hosted_service import PORT_PATIENCE, SERVE, HostedService, Start
 from recordings import Studio, silence
 from service_clock import clocked_command, put_ahead
 from service_process import (
@@ -159,7 +159,9 @@ def test_json_log_has_only_json_lines_also_of_workers(start: Start, voice: bytes
 @pytest.mark.slow
 def test_start_on_port_in_use_names_its_owner(start: Start) -> None:
     first = start("--port", 0).line()
-    assert f"pid {first['pid']}" in start("--port", first["port"], **PATIENT).line()["message"]
+    assert (
+        f"pid {first['pid']}" in start("--port", first["port"], **PORT_PATIENCE).line()["message"]
+    )
     with socket.create_server(("127.0.0.1", 0)) as other:
         said = start("--port", other.getsockname()[1]).line()["message"]
         assert "other than vibevoice-asr" in said
@@ -181,7 +183,7 @@ def test_port_freed_during_query_of_its_owner_is_taken(monkeypatch: pytest.Monke
 def test_takeover_replaces_own_service_and_no_other_program(start: Start, tmp_path: Path) -> None:
     old = start("--port", 0)
     first = old.line()
-    second = start("--port", first["port"], "--if-port-taken", "takeover", **PATIENT).line()
+    second = start("--port", first["port"], "--if-port-taken", "takeover", **PORT_PATIENCE).line()
     assert second["pid"] != first["pid"]
     assert old.process.wait(PATIENCE_S) is not None
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
@@ -193,7 +195,7 @@ def test_takeover_replaces_own_service_and_no_other_program(start: Start, tmp_pa
     try:
         assert liar.stdout is not None
         port = int(re.findall(rb"port (\d+)", liar.stdout.readline())[0])
-        fatal = start("--port", port, "--if-port-taken", "takeover", **PATIENT).line()
+        fatal = start("--port", port, "--if-port-taken", "takeover", **PORT_PATIENCE).line()
         assert fatal["code"] == "port_in_use"
         assert f"with pid {victim.pid}" in fatal["message"], "it was believed as far as that"
         assert victim.poll() is None
@@ -334,7 +336,7 @@ def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> No
     with contextlib.suppress(httpx.TransportError):  # it may have ended while nobody looked
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: health_of(url)["status"] == "stopping", "it was told")
-    second = start("--port", port, "--if-port-taken", "reuse", **PATIENT).line()
+    second = start("--port", port, "--if-port-taken", "reuse", **PORT_PATIENCE).line()
     assert second["event"] == "ready"
     assert "reused" not in second
     first.process.wait(PATIENCE_S)

@@ -15,7 +15,7 @@ from typing import Any
 import moonshine_voice
 import pytest
 from cryptography import x509
-from hosted_service import PATIENT, SERVE
+from hosted_service import PORT_PATIENCE, SERVE
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
@@ -44,7 +44,7 @@ class Home:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.port = free_port()
-        own = {**PATIENT, "port": self.port, "shutdown_grace": 0, **settings}
+        own = {**PORT_PATIENCE, "port": self.port, "shutdown_grace": 0, **settings}
         self.env = service_environment(folder, **own)
         self.log = folder / "stderr.log"
         self.pair = tls.certificate_pair_in(folder / "data" / tls.CERTIFICATE_FOLDER)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hosted_service import PATIENT, HostedService
+from hosted_service import PORT_PATIENCE, HostedService
 from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
 
 DEVICES = Path(__file__).parent / "devices"
@@ -27,7 +27,7 @@ def start_command(
     **how: Any,
 ) -> subprocess.Popen[bytes]:
     """Start `vibevoice-asr WORD` with pipes of bytes but for those that ``how`` names."""
-    settings = {"engine": "auto", **PATIENT}
+    settings = {"engine": "auto", **PORT_PATIENCE}
     return HostedService(home, word, *arguments, env=environment, how=how, **settings).process
 
 

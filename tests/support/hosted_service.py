@@ -10,7 +10,7 @@ from typing import Any
 from service_process import PATIENCE_S, REPOSITORY, popen, service_environment
 
 SERVE = [sys.executable, "-m", "sidecar.main"]
-PATIENT = {"test_limits": json.dumps(dict.fromkeys(("port_probe", "port_stop"), PATIENCE_S))}
+PORT_PATIENCE = {"test_limits": json.dumps(dict.fromkeys(("port_probe", "port_stop"), PATIENCE_S))}
 """A service at a port that has no processor for a while is not taken for another program."""
 
 
