@@ -22,9 +22,8 @@ UNDECODABLE = (422, "audio_undecodable")
 TOO_LONG = (413, "audio_too_long")
 NOISE = random.Random(1).randbytes(20_000)
 PCM = struct.pack("<h", 1000) * 16_000
-MEMORY_ALLOWED = 200 * MB
-"""Bytes: the samples of six hours would take 1,400 MB. A worker that begins meanwhile has 100,
-and so seems an ffmpeg to have until its program begins: the memory of the worker that starts it."""
+MEMORY_ALLOWED = 150 * MB
+"""Bytes: the samples of six hours would take 1,400 MB. A worker that begins meanwhile has 100."""
 
 
 def zipped(content: bytes) -> bytes:

@@ -343,12 +343,15 @@ class Server:
         return with_word(self.family(), word)
 
     def rss(self) -> int:
-        """Resident bytes of the whole family."""
-        total = 0
+        """Resident bytes of the whole family. Pages that its processes share count once, for a
+        process that has just been forked has all those of its parent."""
+        own, shared = 0, [0]
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += process.memory_info().rss
-        return total
+                memory = process.memory_full_info()
+                own += memory.uss
+                shared.append(memory.rss - memory.uss)
+        return own + max(shared)
 
     def leftovers(self) -> list[str]:
         """Names in the spool and the temporary folder."""
