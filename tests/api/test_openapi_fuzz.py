@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis.core
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from hypothesis.vendor.pretty import RepresentationPrinter
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -67,3 +69,8 @@ def test_service_survives_all_generated_requests(full_server: Server) -> None:
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+# schemathesis has silenced Hypothesis' printer in the whole process: a property that fails in
+# another file would not show its example.
+hypothesis.core.RepresentationPrinter = RepresentationPrinter
