@@ -5,7 +5,7 @@ machine, beside two busy loops, on one processor, and with a slow disk. With ``-
 each runs its share of the files, so that a round takes the time of one run. The number of a run is
 the seed of its order and chooses the shares; `--first` repeats it. What a machine does not
 permit, as a slow disk without control groups, is run quietly. A table says how each run ended; the
-output of each is in `LOGS`. The exit code is 1 if a test failed.
+output of each is in `LOGS`, and below the table if a test failed. The exit code is then 1.
 """
 
 import argparse
@@ -110,11 +110,10 @@ def files_of(share: int, shares: int) -> list[str]:
 
 
 def run(
-    condition: str, number: int, processes: int, files: Sequence[str]
+    condition: str, number: int, processes: int, files: Sequence[str], log: Path
 ) -> tuple[str, list[str], float]:
-    """Run the tests of these files, or all, once; return pytest's last line, the tests that failed,
-    and the seconds."""
-    log = LOGS / f"{condition.replace(' ', '-')}-{number}.log"
+    """Run the tests of these files, or all, once, with the output in ``log``; return pytest's last
+    line, the tests that failed, and the seconds."""
     seed = f"--random-order-seed={number}"
     command = [sys.executable, "-m", "pytest", "-rfE", "-m", "not slow", "-n", str(processes)]
     command += ["--dist", "loadfile", "--random-order", seed, *files]
@@ -153,15 +152,19 @@ def main() -> int:
     given = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     print("| condition | run | minutes | result |\n|---|---|---|---|", flush=True)
-    failures = []
+    failures, outputs = [], []
     for number in range(given.first, given.first + given.runs):
         for place, condition in enumerate(given.conditions):
             shares = len(given.conditions)
             files = files_of((place + number) % shares, shares) if given.shared else []
-            last, failed, seconds = run(condition, number, given.processes, files)
+            log = LOGS / f"{condition.replace(' ', '-')}-{number}.log"
+            last, failed, seconds = run(condition, number, given.processes, files, log)
             failures += failed
+            outputs += [log] if failed else []
             row = f"| {condition} | {number} | {seconds / 60:.1f} | {last} |"
             print("\n".join([row, *failed]), flush=True)
+    for log in outputs:
+        print(f"\n{log.name}:\n{log.read_text(errors='replace')}", flush=True)
     print(f"{len(failures)} failures; the output of each run is in {LOGS.relative_to(ROOT)}.")
     return 1 if failures else 0
 
