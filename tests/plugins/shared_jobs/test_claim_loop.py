@@ -72,7 +72,13 @@ class OpeningThreads(ThreadLimiter):
 class Service:
     """A service that works: a queue, an engine, and a node that claims for it."""
 
-    def __init__(self, shared: SharedJobs, timings: dict[str, float], concurrency: int) -> None:
+    def __init__(
+        self,
+        shared: SharedJobs,
+        timings: dict[str, float],
+        concurrency: int,
+        long_concurrency: int | None,
+    ) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
@@ -82,12 +88,14 @@ class Service:
         self.patience_s = NEVER_S
         self.storage = True
         self.fault: Exception | None = None
+        self.faults = dict[str, Exception]()
+        """Of the recordings of single jobs."""
         self.opening = OpeningThreads()
         self.preferences = ClaimPreferences()
 
         def opened(record: JobRecord) -> AudioSource:
-            if self.fault is not None:
-                raise self.fault
+            if (fault := self.faults.get(record.id, self.fault)) is not None:
+                raise fault
             if not self.storage:
                 raise errors.AudioLost()
             return record.audio.open()
@@ -101,6 +109,7 @@ class Service:
             self.opening,
             preferences=lambda: self.preferences,
             concurrency=concurrency,
+            long_concurrency=long_concurrency,
         )
         for name, value in timings.items():
             setattr(self.node, name, value)
@@ -123,13 +132,14 @@ async def services(
     timings: dict[str, float] = QUICK,
     *,
     concurrency: int = 1,
+    long_concurrency: int | None = None,
     run: bool = True,
 ) -> AsyncIterator[list[Service]]:
     """So many services; without ``run`` what they claim waits, and no engine is started."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            service = Service(shared, timings, concurrency)
+            service = Service(shared, timings, concurrency, long_concurrency)
             stack.push_async_callback(service.close)
             if run:
                 service.queue.open()
@@ -384,18 +394,15 @@ async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
 
 
 @virtual_time
-async def test_node_at_its_limit_of_long_recordings_claims_no_more_jobs(
-    claimer: Service, shared: Jobs
-) -> None:
+async def test_node_at_its_limit_of_long_recordings_claims_no_more_jobs(shared: Jobs) -> None:
     """A claim does not choose short recordings."""
-    claimer.node._concurrency, claimer.node._long_concurrency = 3, 1
-    with claimer.node.aside():
-        ids = [shared.send() for _ in range(3)]
-        job = shared.jobs[ids[1]]
-        facts = replace(job.record.audio_info, total_s=1000.0)
-        job.record = job.submitted = replace(job.record, audio_info=facts)
-    await asyncio.sleep(LONG_S)
-    assert claimer.claims.claimed == ids[:2]
+    ids = [shared.send() for _ in range(3)]
+    job = shared.jobs[ids[1]]
+    facts = replace(job.record.audio_info, total_s=1000.0)
+    job.record = job.submitted = replace(job.record, audio_info=facts)
+    async with services(1, shared, concurrency=3, long_concurrency=1, run=False) as (claimer,):
+        await asyncio.sleep(LONG_S)
+        assert claimer.claims.claimed == ids[:2]
 
 
 @virtual_time
@@ -574,18 +581,11 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
 ) -> None:
     slow = QUICK | {"storage_backoff_s": NEVER_S}  # one pause, and no job is claimed any more
     async with services(1, shared, slow) as (node,):
-        opened = node.node._open_recording
         bad = list[str]()
-
-        def opened_but_some(record: JobRecord) -> AudioSource:
-            if record.id in bad:
-                raise error()
-            return opened(record)
-
-        node.node._open_recording = opened_but_some
         for _ in range(3):
             with node.node.aside():
                 bad.append(shared.send())
+                node.faults[bad[-1]] = error()
                 good = shared.send()
                 shared.now_s += ELIGIBILITY_TTL_S  # earlier ones are tried again
                 await until(lambda: all(node.claims.verdict_of(one) is None for one in bad[:-1]))

@@ -14,7 +14,7 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.concurrency import ThreadLimiter
-from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventLog
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventFeed, JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
@@ -37,6 +37,7 @@ class Store:
         self.answers = asyncio.Event()
         self.answers.set()
         self.followed: dict[str, Job] = {}
+        self.feed = JobEventFeed()
         self.deleted: list[str] = []
 
     async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
@@ -60,9 +61,11 @@ class Store:
 
     def follow(self, job: Job) -> None:
         self.followed[job.id] = job
+        job.follow(self.feed)
 
     def unfollow(self, job: Job) -> None:
         self.followed.pop(job.id, None)
+        job.unfollow(self.feed)
 
     def new(self, **more: object) -> Job:
         """A job that nobody has submitted yet."""
@@ -75,9 +78,9 @@ class Store:
                 if job.id in self.shared.jobs:
                     for event in self.shared.events(job.id)[-1:]:
                         record = self.shared.get(job.id)
+                        self.feed.publish(record, event)
                         if record.over:  # as a follower does it
-                            self.unfollow(job)
-                        job._on_event(record, event)
+                            self.followed.pop(job.id, None)
             await asyncio.sleep(0.01)  # real time: only how often is looked
 
 
@@ -322,8 +325,9 @@ async def test_front_with_node_interrupts_a_job_that_then_ends_and_reports_dead_
         await until(lambda: store.shared.get(job.id).over)
         assert store.shared.get(job.id).state is JobState.DONE
         broken = asyncio.ensure_future(queue.broken())
-        assert queue._claim_loop is not None
-        for lane in queue._claim_loop.queue.dispatchers:
-            assert lane._runner is not None
-            lane._runner.cancel()
+        dispatchers = [
+            task for task in asyncio.all_tasks() if task.get_name().startswith("dispatcher-")
+        ]
+        for dispatcher in dispatchers:
+            dispatcher.cancel()
         await broken
