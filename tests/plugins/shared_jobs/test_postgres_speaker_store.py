@@ -1,9 +1,11 @@
 """People in a database that several services share: the same for all, also while it is away."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
+import psycopg
 import pytest
 from service_process import until
 from speaker_stores import SECRET, InDatabase, InFile, closing, heard, speakers_of
@@ -24,6 +26,12 @@ from sidecar.transcripts.transcript import SpeakerCandidate
 Settings = settings_class()
 
 OTHER = Identity("other", AuthMethod.TOKEN)
+HOLD_WRITES = """
+    CREATE FUNCTION vibevoice.held() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+    CREATE TRIGGER held BEFORE INSERT ON vibevoice.people
+        FOR EACH ROW EXECUTE FUNCTION vibevoice.held();
+    SELECT pg_advisory_lock(1)"""
 
 
 def voices_of(place: InDatabase, *, people: bool) -> EnrolledSpeakers:
@@ -34,6 +42,14 @@ def voices_of(place: InDatabase, *, people: bool) -> EnrolledSpeakers:
 
 def names(known: tuple[SpeakerCandidate, ...]) -> list[str]:
     return [one.name for one in known]
+
+
+@contextmanager
+def held_writes(place: InDatabase) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Each write of a speaker waits in the database, after what its change has read."""
+    with place.connected() as holder:
+        holder.execute(HOLD_WRITES)
+        yield holder
 
 
 async def test_change_of_speaker_is_seen_by_other_service_at_once(in_database: InDatabase) -> None:
@@ -48,25 +64,16 @@ async def test_change_of_speaker_is_seen_by_other_service_at_once(in_database: I
     assert [person.id for person in await another.all(ANONYMOUS)] == [ben]
 
 
-async def test_speaker_deleted_during_another_change_stays_deleted(
-    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_speaker_deleted_during_another_change_stays_deleted(in_database: InDatabase) -> None:
     one, another = in_database.open(), in_database.open()
     anna = await one.add(ANONYMOUS, "Anna", heard(0))
-    deleting = []
-    write = PostgresSpeakerStore._write
-
-    async def meanwhile(
-        self: PostgresSpeakerStore, cursor: object, person: EnrolledSpeaker
-    ) -> None:
-        deleting.append(asyncio.create_task(one.delete(ANONYMOUS, anna.id)))
-        waiting = in_database.cluster.waiting_for_locks
-        await until(lambda: deleting[0].done() or waiting(in_database.journal))
-        await write(self, cursor, person)
-
-    monkeypatch.setattr(PostgresSpeakerStore, "_write", meanwhile)
-    await another.change(ANONYMOUS, anna.id, embedding=heard(1))
-    await deleting[0]
+    waiting = partial(in_database.cluster.waiting_for_locks, in_database.journal)
+    with held_writes(in_database):
+        changing = asyncio.create_task(another.change(ANONYMOUS, anna.id, embedding=heard(1)))
+        await until(lambda: waiting() == 1)
+        deleting = asyncio.create_task(one.delete(ANONYMOUS, anna.id))
+        await until(lambda: deleting.done() or waiting() == 2)
+    await asyncio.gather(changing, deleting)
     assert await another.all(ANONYMOUS) == []
 
 
@@ -80,23 +87,15 @@ async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -
     assert await people.delete_all(OTHER) == 0
 
 
-async def test_change_with_lost_answer_is_applied_once(
-    in_database: InDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_with_lost_answer_is_applied_once(in_database: InDatabase) -> None:
     people = in_database.open()
-    await people.all(ANONYMOUS)
-    lost: list[str] = []
-    read = PostgresSpeakerStore._read
-
-    async def cut_off(self: PostgresSpeakerStore, cursor: Any, owner: str) -> object:
-        if not lost:
-            lost.append(owner)
-            await cursor.connection.close()
-        return await read(self, cursor, owner)
-
-    monkeypatch.setattr(PostgresSpeakerStore, "_read", cut_off)
-    anna = await people.add(ANONYMOUS, "Anna", heard(1))
-    assert lost
+    with held_writes(in_database) as holder:
+        adding = asyncio.create_task(people.add(ANONYMOUS, "Anna", heard(1)))
+        await until(lambda: in_database.cluster.waiting_for_locks(in_database.journal))
+        cut_off = """SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+        assert holder.execute(cut_off).fetchall() == [(True,)]
+    anna = await adding
     assert await people.all(ANONYMOUS) == [anna]
 
 
