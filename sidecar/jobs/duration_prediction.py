@@ -201,9 +201,10 @@ def estimate_remaining_s(
 
 class DurationFile:
     """File of predicted durations; none without a ``folder``. A broken or
-    unwritable file is only logged."""
+    unwritable file is only logged. ``write_timeout_s``: for `persist`."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
+        self._write_timeout_s = write_timeout_s
         self._path = folder / DURATION_FILE_NAME if folder is not None else None
         self._written_fits: DurationFits = {}
         self._writer = ThreadLimiter("durations", 1)
@@ -239,7 +240,7 @@ class DurationFile:
     async def persist(self, fits: DurationFits) -> None:
         """Write the fits; a disk that hangs delays the end of the service only so long."""
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
+            async with asyncio.timeout(self._write_timeout_s):
                 await self._writer.run(self.write, fits)
         except TimeoutError:
             log.warning("the file of predicted job durations cannot be written: the disk hangs")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sidecar import files
-from sidecar.jobs import duration_prediction
 from sidecar.jobs.duration_prediction import (
     DEFAULT_WORK_PER_AUDIO_S,
     DURATION_FILE_NAME,
@@ -187,8 +186,7 @@ async def test_disk_that_hangs_keeps_neither_the_end_nor_the_process_waiting(
         goes_on.wait()
 
     monkeypatch.setattr(files, "write", hang)
-    monkeypatch.setattr(duration_prediction, "WRITE_TIMEOUT_S", 0.01)
-    file = DurationFile(tmp_path)
+    file = DurationFile(tmp_path, write_timeout_s=0.01)
     try:
         for number in range(2):
             await file.persist({DurationKey(str(number)): DurationFit()})
