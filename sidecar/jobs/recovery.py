@@ -98,12 +98,13 @@ async def requeue_unfinished(
     retry_s: float = REOPEN_INTERVAL_S,
     hung_s: float = HUNG_S,
     record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s,
+    mount_retries: int = MOUNT_RETRIES,
 ) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its last resume point. Those whose recordings cannot be opened now are tried again every
     ``retry_s`` seconds; one whose disk does not answer within ``record_timeout_s`` of its record
     keeps its thread, and those behind it have ``hung_s`` each. A client's file that is missing is
-    tried `MOUNT_RETRIES` times more, if its folder may have yet to be mounted."""
+    tried ``mount_retries`` times more, if its folder may have yet to be mounted."""
     event_log = persistence.event_log
     unfinished = {
         one.id: record_timeout_s(one) for one in event_log.all() if one.durable and not one.over
@@ -114,7 +115,6 @@ async def requeue_unfinished(
         log.info("%d persisted jobs are queued again", len(unfinished))
     threads, logged = ThreadLimiter("opening", len(unfinished)), ""
     tries = dict[str, asyncio.Task[Exception | None]]()
-    mount_retries = MOUNT_RETRIES
     try:
         while unfinished:
             waiting, hung = dict[str, Exception](), False

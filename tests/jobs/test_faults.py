@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file, recordi
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import recovery
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
-from sidecar.jobs.job_runner import Job, JobRun
+from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.plugins.upstream.errors import (
@@ -34,6 +33,7 @@ from sidecar.plugins.upstream.errors import (
     UpstreamLost,
     UpstreamUnreachable,
 )
+from sidecar.storage.encrypted_sqlite import JobWrite, Statement
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
 
 if sys.platform != "win32":
@@ -130,6 +130,18 @@ def count_openings(keeping: JobPersistence) -> list[str]:
 
     keeping.open = open_and_count  # type: ignore[method-assign]
     return tried
+
+
+def plan_that_fails(error: Exception, jobs: Collection[Job]) -> OptionsPlanner:
+    """A plan that fails for as long as a job is one of these: its attempt meets this error, as
+    those of an engine that has the job."""
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        if job in jobs:
+            raise error
+        return job.options
+
+    return plan
 
 
 @asynccontextmanager
@@ -260,17 +272,15 @@ async def test_kept_job_whose_client_file_was_deleted_fails_at_restart_after_bou
     settings: Settings,
     voice: bytes,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (folder := tmp_path / "share").mkdir()
     job_id, path = await job_of_own_file(settings, voice, folder)
     path.unlink()
     for name in left:
         (folder / name).touch()
-    monkeypatch.setattr(recovery, "MOUNT_RETRIES", 3)
     keeping = JobPersistence(settings)
     tried = count_openings(keeping)
-    async with restarting(keeping) as (_, work):
+    async with restarting(keeping, mount_retries=3) as (_, work):
         await work
         failed = keeping.event_log.get(job_id)
         assert failed.error is not None
@@ -302,22 +312,17 @@ async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
 
 @pytest.mark.usefixtures("fresh_workers")
 async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_once(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    new_job: Callable[..., Job], caplog: pytest.LogCaptureFixture
 ) -> None:
-    slot, tries = OverheardSlot(), list[int]()
-
-    async def stuck() -> None:
-        tries.append(len(tries))
-        raise errors.EngineStuck()
-
+    slot = OverheardSlot()
+    slot.refusal = errors.EngineStuck()
     jobs = [new_job() for _ in range(2)]
     async with queue_on(slot, fault_retry_s=0.01) as queue:
-        with monkeypatch.context() as disk:
-            disk.setattr(slot, "_check_not_stuck", stuck)
-            await started(queue, *jobs)
-            await until(lambda: len(tries) >= 3 or jobs[0].ended)
-            assert not any(job.ended for job in jobs)
-            assert caplog.text.count("jobs wait until this is over") == 1
+        await started(queue, *jobs)
+        await until(lambda: slot.asked >= 3 or jobs[0].ended)
+        assert not any(job.ended for job in jobs)
+        assert caplog.text.count("jobs wait until this is over") == 1
+        slot.refusal = None
         await asyncio.gather(*(job.result() for job in jobs))
         assert [job.state for job in jobs] == [JobState.DONE] * 2
 
@@ -325,18 +330,11 @@ async def test_jobs_wait_while_process_of_engine_is_stuck_and_that_is_logged_onc
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("error", [errors.DecoderStopped(), UpstreamLost(retry_after=0)])
 async def test_job_that_ends_its_decoder_or_upstream_fails_after_ten_attempts_and_others_run(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, error: errors.SidecarError
+    new_job: Callable[..., Job], error: errors.SidecarError
 ) -> None:
-    slot, transcribe = OverheardSlot(), JobRun._transcribed
     bad, good = new_job(), new_job()
-
-    async def stopped(run: JobRun) -> bool:
-        if run.job is bad:
-            raise error
-        return await transcribe(run)
-
-    monkeypatch.setattr(JobRun, "_transcribed", stopped)
-    async with queue_on(slot, fault_retry_s=0.01) as queue:
+    plan = plan_that_fails(error, [bad])
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, bad, good)
         assert (await good.result()).text
         assert bad.record.attempts < 10, "it goes behind others"
@@ -396,14 +394,15 @@ async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
     bad, good = new_job(durable=True), new_job(durable=True)
     async with keeping_queue(tmp_path) as (keeping, queue):
-        sealed = keeping.event_log._encrypt
 
-        def sealed_but_a_segment(record: JobRecord, event: JobEvent | None = None) -> bytes:
-            if record.id == bad.id and event is not None and record.segments:
-                raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
-            return sealed(record, event)
+        def unwritable() -> Sequence[Statement]:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
-        monkeypatch.setattr(keeping.event_log, "_encrypt", sealed_but_a_segment)
+        def write_behind_segment(record: JobRecord, event: JobEvent) -> None:
+            if isinstance(event.change, ReportedChange) and len(record.segments) == 1:
+                keeping.event_log.writer.put(JobWrite(record.id, unwritable, soon=False))
+
+        keeping.event_log.listen(write_behind_segment, bad.id)
         await started(queue, bad, good)
         assert (await good.result()).text
         with pytest.raises(errors.SidecarError) as failed:
@@ -438,18 +437,11 @@ async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(
 
 
 async def test_unreadable_recordings_keep_no_other_job_waiting(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    new_job: Callable[..., Job],
 ) -> None:
     unreadable, good = [new_job() for _ in range(5)], new_job()
-    transcribe = JobRun._transcribed
-
-    async def transcribed(run: JobRun) -> bool:
-        if run.job in unreadable:
-            raise errors.StorageUnreachable()
-        return await transcribe(run)
-
-    monkeypatch.setattr(JobRun, "_transcribed", transcribed)
-    async with queue_on(OverheardSlot(), fault_retry_s=3600.0) as queue:
+    plan = plan_that_fails(errors.StorageUnreachable(), unreadable)
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=3600.0) as queue:
         for job in (*unreadable, good):
             await queue.submit(job)
         queue.open()
@@ -459,18 +451,19 @@ async def test_unreadable_recordings_keep_no_other_job_waiting(
 
 @pytest.mark.usefixtures("fresh_workers")
 async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_its_error(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    new_job: Callable[..., Job],
 ) -> None:
     kept = [new_job() for _ in range(3)]
     requests = [new_job(kept=False) for _ in range(2)]
-    transcribe, tried = JobRun._transcribed, list[Job]()
+    away, tried = True, list[Job]()
 
-    async def away(run: JobRun) -> bool:
-        tried.append(run.job)
-        raise UpstreamUnreachable(retry_after=0)
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        tried.append(job)
+        if away:
+            raise UpstreamUnreachable(retry_after=0)
+        return job.options
 
-    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
-        monkeypatch.setattr(JobRun, "_transcribed", away)
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, *kept, *requests)
         for job in requests:
             with pytest.raises(UpstreamUnreachable):
@@ -481,7 +474,7 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
         await until(lambda: tried.count(kept[0]) >= 3)
         assert isinstance(queue.paused, UpstreamUnreachable)
         assert {(job.state, job.record.attempts) for job in kept} == {(JobState.QUEUED, 0)}
-        monkeypatch.setattr(JobRun, "_transcribed", transcribe)
+        away = False
         await asyncio.gather(*(job.result() for job in kept))
         assert queue.paused is None
 
@@ -491,21 +484,16 @@ async def test_kept_job_whose_load_died_rests_for_longer_than_those_behind_it(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     too_large, fits = new_job(), new_job()
-    transcribe, passed_over = JobRun._transcribed, WaitQueue.pass_over
+    passed_over = WaitQueue.pass_over
     rests: dict[Job, list[float]] = {too_large: [], fits: []}
-
-    async def transcribed(run: JobRun) -> bool:
-        if run.job is too_large:
-            raise errors.LoadInterrupted()
-        return await transcribe(run)
 
     def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
         rests[job].append(for_s)
         passed_over(queue, job, for_s)
 
-    monkeypatch.setattr(JobRun, "_transcribed", transcribed)
     monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
-    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+    plan = plan_that_fails(errors.LoadInterrupted(), [too_large])
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, too_large, fits)
         await fits.result()
         assert (too_large.state, too_large.record.attempts) == (JobState.QUEUED, 0)
@@ -521,17 +509,14 @@ async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
 ) -> None:
     kept, request, rests = new_job(), new_job(kept=False), dict[Job, float]()
 
-    async def busy(run: JobRun) -> bool:
-        raise UpstreamBusy(retry_after=300)
-
     def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
         rests[job] = for_s
         passed_over(queue, job, for_s)
 
     passed_over = WaitQueue.pass_over
-    monkeypatch.setattr(JobRun, "_transcribed", busy)
     monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
-    async with queue_on(OverheardSlot(), fault_retry_s=0.01) as queue:
+    plan = plan_that_fails(UpstreamBusy(retry_after=300), [kept, request])
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, request, kept)
         with pytest.raises(UpstreamBusy):
             await request.result()

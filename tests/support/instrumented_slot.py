@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import psutil
 from service_process import PATIENCE_S
 
+from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
@@ -44,7 +45,7 @@ class OverheardSlot(engine_slot.EngineSlot):
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``release``:
     a lease does not end before it is set. ``given``: what the engine said last to a job, until the
-    job asks for more.
+    job asks for more. ``refusal``: what a lease fails with, as if the engine could not be had.
     """
 
     shares: ClassVar[engine_slot.Sharing] = engine_slot.EXCLUSIVE
@@ -53,6 +54,7 @@ class OverheardSlot(engine_slot.EngineSlot):
         load = LoadOptions(precision)
         super().__init__(engine_spec("scripted"), load, keep_alive_s, sharing=self.shares)
         self.asked = 0
+        self.refusal: errors.SidecarError | None = None
         self.poison: int | None = None
         self.deaths = 0
         self.given: TranscriptionEvent | None = None
@@ -62,6 +64,8 @@ class OverheardSlot(engine_slot.EngineSlot):
     @asynccontextmanager
     async def lease(self, *wanted: Any) -> AsyncIterator[Any]:
         self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
         async with super().lease(*wanted) as engine:
             yield Overheard(engine, self)
         await self.release.wait()
