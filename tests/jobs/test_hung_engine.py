@@ -230,13 +230,14 @@ async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_r
         for job in (hangs, other):
             job.when_over(lambda job_id=job.id: ended.append(job_id))
             await queue.submit(job)
-        pass_over, rests_s = queue._wait_queue.pass_over, list[tuple[float, float]]()
+        wait_queue = queue.dispatchers[0].wait_queue
+        pass_over, rests_s = wait_queue.pass_over, list[tuple[float, float]]()
 
         def noted(job: Job, for_s: float) -> None:
             rests_s.append((for_s, job.kept_s))
             pass_over(job, 0.01)
 
-        monkeypatch.setattr(queue._wait_queue, "pass_over", noted)
+        monkeypatch.setattr(wait_queue, "pass_over", noted)
         queue.open()
         await until(lambda: hangs.record.segments)
         hold.spare_new_workers()
