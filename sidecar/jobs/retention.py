@@ -111,6 +111,8 @@ class Retention:
 
     fetch_s = MIN_RETENTION_S
     """Seconds in which a client may still fetch a result as the service ends."""
+    clock_set_within_s = CLOCK_SET_WITHIN_S
+    """Seconds from the machine's boot in which its clock may be ahead."""
 
     def __init__(
         self,
@@ -268,6 +270,6 @@ class Retention:
         if self._retention_s == math.inf:
             return
         young_at = next(iter(self._ended.values())).young_at
-        due_at = CLOCK_SET_WITHIN_S if self._used_at else young_at + self._retention_s
+        due_at = self.clock_set_within_s if self._used_at else young_at + self._retention_s
         wait_s = max(0.0, due_at - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)

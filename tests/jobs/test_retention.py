@@ -11,7 +11,6 @@ from service_process import PATIENCE_S, until
 from virtual_time import stand_still, virtual_time
 
 from sidecar import errors
-from sidecar.jobs import retention
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -29,9 +28,10 @@ NewJob = Callable[..., Job]
 DAY_S = 86400.0
 
 
-@pytest.fixture(autouse=True)
-def booted_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "CLOCK_SET_WITHIN_S", 0.0)
+class RetentionAfterBoot(Retention):
+    """Of a machine that booted long ago: its clock is right."""
+
+    clock_set_within_s = 0.0
 
 
 class Kept:
@@ -39,7 +39,7 @@ class Kept:
 
     def __init__(self, retention_s: float, limit_bytes: int, fetch_s: float | None = None) -> None:
         self.store = JobEventLog()
-        self.retention = Retention(self.store, retention_s, limit_bytes)
+        self.retention: Retention = RetentionAfterBoot(self.store, retention_s, limit_bytes)
         self.retention.fetch_s = self.retention.fetch_s if fetch_s is None else fetch_s
 
     @property
@@ -54,7 +54,7 @@ class Kept:
     def restarted(self, retention_s: float, *limits: int) -> Retention:
         """What a service that starts has instead; it is told of the results that there are."""
         self.retention.close()
-        self.retention = Retention(self.store, retention_s, *limits)
+        self.retention = RetentionAfterBoot(self.store, retention_s, *limits)
         return self.retention
 
     async def fetch(self, job: Job) -> None:
@@ -281,15 +281,15 @@ async def test_result_recovered_at_start_expires_after_the_rest_of_its_time(
 
 
 async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is_old_by_then(
-    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob,
 ) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young, read = (kept.finished(new_job()).record for _ in range(3))
-    monkeypatch.setattr(retention, "CLOCK_SET_WITHIN_S", time.monotonic() + 600.0)
     kept.retention.close()
     wrong, right = 11 * DAY_S, DAY_S
     now = [wrong]
     kept.retention = results = Retention(kept.store, 7 * DAY_S, 1 << 30, now=lambda: now[0])
+    results.clock_set_within_s = time.monotonic() + 600.0
     for record, used_at in ((old, -6.1 * DAY_S), (young, 0.0), (read, 0.0)):
         results.remember(record, used_at)
     await asyncio.sleep(300.0)

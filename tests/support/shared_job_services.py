@@ -136,6 +136,7 @@ async def service(
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
     retention = SharedRetention(database, storage, disk, limits)
+    retention.clock_set_within_s = 0.0  # the machine booted long ago
     jobs = PostgresJobStore(
         database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally
     )

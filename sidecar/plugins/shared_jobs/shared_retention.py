@@ -68,6 +68,8 @@ class SharedRetention:
     second (of 200, more than the time limit of a statement)."""
     orphan_age_s = 3600.0
     """Age at which a recording without a job is deleted; a service may be about to submit it."""
+    clock_set_within_s = CLOCK_SET_WITHIN_S
+    """As of `Retention`."""
 
     def __init__(
         self,
@@ -213,7 +215,7 @@ class SharedRetention:
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits
-        unknown = limits.retention_s == math.inf or time.monotonic() < CLOCK_SET_WITHIN_S
+        unknown = limits.retention_s == math.inf or time.monotonic() < self.clock_set_within_s
         age_s = None if unknown else limits.retention_s
         most = limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
         values = owner, age_s, self._now(), *most

@@ -14,13 +14,7 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
-from sidecar.plugins.shared_jobs import shared_retention
 from sidecar.transcripts.transcript_edits import RewriteSegment
-
-
-@pytest.fixture(autouse=True)
-def booted_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_retention, "CLOCK_SET_WITHIN_S", 0.0)
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
@@ -106,10 +100,10 @@ async def test_clock_that_is_ahead_deletes_no_result_for_its_age(
     assert await ids(one, "me") == [job.id for job in jobs]
     assert min((await one.jobs.expires_in_s(jobs)).values()) > 3000.0
     monkeypatch.setattr(one.retention, "_now", time.time)
-    with monkeypatch.context() as booted:
-        booted.setattr(shared_retention, "CLOCK_SET_WITHIN_S", math.inf)
-        await one.retention.sweep()
+    one.retention.clock_set_within_s = math.inf
+    await one.retention.sweep()
     assert await ids(one, "me") == [job.id for job in jobs]
+    one.retention.clock_set_within_s = 0.0
     await one.retention.sweep()
     assert await ids(one, "me") == []
 
