@@ -24,6 +24,7 @@ from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.serialization import to_plain
 from sidecar.storage.encrypted_sqlite import (
+    RETRY_S,
     JobWrite,
     SqliteWriter,
     Statement,
@@ -32,6 +33,7 @@ from sidecar.storage.encrypted_sqlite import (
 from sidecar.storage.encryption import DecryptionFailed
 from sidecar.storage.job_journal import (
     JOURNAL_LABELS,
+    LOCK_TIMEOUT_S,
     UPLOADS_FOLDER,
     JobJournal,
     JournalDamaged,
@@ -163,8 +165,17 @@ def _to_json_bytes(values: dict[str, Any]) -> bytes:
 class SqliteJobEventLog(JobEventLog):
     """Job log that persists durable jobs in a folder, and holds the others in memory."""
 
-    def __init__(self, folder: Path, secret: str, now: clock.Clock = clock.wall_time) -> None:
-        """Open the folder with all stored jobs; this blocks on the disk.
+    def __init__(
+        self,
+        folder: Path,
+        secret: str,
+        now: clock.Clock = clock.wall_time,
+        *,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """Open the folder with all stored jobs; this blocks on the disk. ``lock_timeout_s``: as of
+        `open_journal`; ``retry_s``: as of `SqliteWriter`.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -173,9 +184,9 @@ class SqliteJobEventLog(JobEventLog):
         self.archive = RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
-        self.journal = open_journal(folder, secret, self._read)
+        self.journal = open_journal(folder, secret, self._read, lock_timeout_s)
         self.cipher = self.journal.cipher
-        self.writer = SqliteWriter(self.journal.connection)
+        self.writer = SqliteWriter(self.journal.connection, retry_s)
         self._closed = False
 
     def add(self, record: JobRecord) -> None:

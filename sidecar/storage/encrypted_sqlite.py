@@ -163,9 +163,10 @@ class JobWrite:
 class SqliteWriter:
     """Writer thread that commits the writes of another thread in order."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """``connection``: in autocommit mode, and used only here from now on."""
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, retry_s: float = RETRY_S) -> None:
+        """``connection``: in autocommit mode, and used only here from now on. ``retry_s``: pause
+        until failed writes are tried again."""
+        self._connection, self._retry_s = connection, retry_s
         self._news = threading.Condition()
         self.writes: list[JobWrite] = []
         """Writes that the thread has not taken yet."""
@@ -235,7 +236,7 @@ class SqliteWriter:
                 self._write(writes)
             if self._failed_writes:
                 with self._news:
-                    self._due = min(self._due, time.monotonic() + RETRY_S)
+                    self._due = min(self._due, time.monotonic() + self._retry_s)
             deletion_awaited = any(
                 job_id is None or job_id in self._deleted for job_id, _ in self._tried_waiters
             )

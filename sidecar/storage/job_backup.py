@@ -87,8 +87,11 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
     return BackupSummary(jobs, archive.recordings, size)
 
 
-def restore_jobs(source: Path, folder: Path) -> BackupSummary:
-    """Restore a backup into ``folder``, which has no jobs.
+def restore_jobs(
+    source: Path, folder: Path, lock_timeout_s: float = job_journal.LOCK_TIMEOUT_S
+) -> BackupSummary:
+    """Restore a backup into ``folder``, which has no jobs. ``lock_timeout_s``: as of
+    `job_journal.lock_journal`.
 
     Raises:
         errors.SettingsInvalid: it is no backup or incomplete, it is of a later version or of
@@ -102,13 +105,15 @@ def restore_jobs(source: Path, folder: Path) -> BackupSummary:
     except OSError as error:
         raise SettingsInvalid(f"The file {source} cannot be read: {error.strerror}.") from None
     with packed:
-        return _restore_archive(packed, source, folder)
+        return _restore_archive(packed, source, folder, lock_timeout_s)
 
 
-def _restore_archive(packed: IO[bytes], source: Path, folder: Path) -> BackupSummary:
+def _restore_archive(
+    packed: IO[bytes], source: Path, folder: Path, lock_timeout_s: float
+) -> BackupSummary:
     try:
         files.private_folder(folder)
-        with closing(lock_journal(folder)):
+        with closing(lock_journal(folder, lock_timeout_s)):
             uploads = folder / UPLOADS_FOLDER
             database = [folder / f"{JOURNAL_FILE}{more}" for more in ("", "-wal", "-shm")]
             if any(one.exists() for one in (*database, *uploads.glob("*"))):

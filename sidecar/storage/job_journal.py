@@ -70,10 +70,14 @@ class JobJournal:
 
 
 def open_journal(
-    folder: Path, secret: str, read_journal: Callable[[JobJournal], None]
+    folder: Path,
+    secret: str,
+    read_journal: Callable[[JobJournal], None],
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> JobJournal:
     """Open the file in ``folder``, migrate it, and call ``read_journal`` with it. If there is no
     file, or it is damaged (``read_journal`` may find that too), a new one is created.
+    ``lock_timeout_s``: as of `lock_journal`.
 
     Raises:
         errors.SettingsInvalid: the folder cannot be used, another service uses it, the disk is full
@@ -81,7 +85,7 @@ def open_journal(
     """
     try:
         files.private_folder(folder)
-        lock_connection = lock_journal(folder)
+        lock_connection = lock_journal(folder, lock_timeout_s)
     except OSError as error:
         raise files.unusable_error(
             f"The folder for jobs, {folder}, cannot be used: {error.strerror}.",
@@ -158,8 +162,9 @@ def broken_files(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{JOURNAL_FILE}{BROKEN_SUFFIX}*"))
 
 
-def lock_journal(folder: Path) -> sqlite3.Connection:
+def lock_journal(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> sqlite3.Connection:
     """Lock the folder for this process; the system releases the lock with the process.
+    ``timeout_s``: time that another service may take to unlock it.
 
     Raises:
         errors.SettingsInvalid: another process has it, or there is no space for it.
@@ -167,7 +172,7 @@ def lock_journal(folder: Path) -> sqlite3.Connection:
     """
     files.touch(folder / LOCK_FILE)
     lock_connection = sqlite3.connect(
-        folder / LOCK_FILE, LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        folder / LOCK_FILE, timeout_s, isolation_level=None, check_same_thread=False
     )
     try:
         lock_connection.execute("BEGIN EXCLUSIVE")

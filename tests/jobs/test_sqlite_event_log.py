@@ -8,8 +8,8 @@ import random
 import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from sidecar.jobs.sqlite_event_log import (
     parse_change,
     serialize_change,
 )
-from sidecar.storage import encrypted_sqlite, job_journal
+from sidecar.storage.encrypted_sqlite import JobWrite, Statement
 from sidecar.storage.encryption import Cipher
 from sidecar.storage.job_journal import (
     JOURNAL_FILE,
@@ -85,6 +85,24 @@ def store(folder: Path) -> Iterator[SqliteJobEventLog]:
     store = SqliteJobEventLog(folder, KEY)
     yield store
     store.close()
+
+
+@contextmanager
+def writer_held(store: SqliteJobEventLog) -> Iterator[None]:
+    """What is written within this context is committed after it, in one batch."""
+    held, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> Sequence[Statement]:
+        held.set()
+        goes_on.wait()
+        return ()
+
+    store.writer.put(JobWrite("of no job", hold))
+    try:
+        assert held.wait(PATIENCE_S)
+        yield
+    finally:
+        goes_on.set()
 
 
 def reopened(folder: Path, copy: Path) -> list[JobRecord]:
@@ -213,26 +231,26 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
 
 
 async def test_end_of_job_that_did_not_fit_is_persisted_once_there_is_space(
-    store: SqliteJobEventLog, folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ) -> None:
     """Without another write."""
-    monkeypatch.setattr(encrypted_sqlite, "RETRY_S", 0.01)
-    job = added(store, StartedChange())
-    await store.written()
-    connection = store.journal.connection
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")
-    said = Transcript((Segment(0.0, 1.0, "x" * 100_000),), "en", 3.0, "scripted", "fp32")
-    store.append(job.id, ReportedChange(Finished(said)))
-    with pytest.raises(errors.DiskFull):
-        await store.written(job.id)
-    connection.execute("PRAGMA max_page_count = 1000000")
 
     def persisted_events() -> int:
         with closing(sqlite3.connect(folder / JOURNAL_FILE)) as database:
             return int(database.execute("SELECT count(*) FROM events").fetchone()[0])
 
-    await until(lambda: persisted_events() == 2)
+    with closing(SqliteJobEventLog(folder, KEY, retry_s=0.01)) as store:
+        job = added(store, StartedChange())
+        await store.written()
+        connection = store.journal.connection
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        said = Transcript((Segment(0.0, 1.0, "x" * 100_000),), "en", 3.0, "scripted", "fp32")
+        store.append(job.id, ReportedChange(Finished(said)))
+        with pytest.raises(errors.DiskFull):
+            await store.written(job.id)
+        connection.execute("PRAGMA max_page_count = 1000000")
+        await until(lambda: persisted_events() == 2)
 
 
 @pytest.mark.parametrize(
@@ -390,13 +408,12 @@ def test_disk_error_on_opening_is_reported_and_intact_journal_is_not_set_aside(
 
 
 def test_journal_with_other_key_second_service_or_later_version_is_refused_and_kept(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
-        monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
         with pytest.raises(errors.SettingsInvalid, match="cannot be locked"):
-            SqliteJobEventLog(folder, KEY)
+            SqliteJobEventLog(folder, KEY, lock_timeout_s=0.1)
     with pytest.raises(errors.SettingsInvalid, match="another key"):
         SqliteJobEventLog(folder, KEY[::-1])
     with closing(SqliteJobEventLog(folder, KEY)) as store:
@@ -502,8 +519,7 @@ async def test_job_deleted_because_it_could_not_be_persisted_blocks_no_other_del
     refused = added(store, owner="another's" * 10_000)
     with pytest.raises(errors.DiskFull):
         await store.written(refused.id)
-    connection.execute("PRAGMA max_page_count = 1000000")
-    with store.writer._news:  # one batch
+    with writer_held(store):  # then both are in one batch
         store.append(refused.id, CancelledChange())
         store.delete(refused.id)
     async with _owned(store) as owned:

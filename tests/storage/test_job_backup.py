@@ -210,9 +210,8 @@ async def test_damaged_backup_is_refused_and_nothing_is_left(
 
 
 async def test_backup_and_restore_overwrite_nothing_and_refuse_folders_in_use(
-    keeping: JobPersistence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keeping: JobPersistence, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(job_journal, "LOCK_TIMEOUT_S", 0.1)
     jobs, file, new = tmp_path / "jobs", tmp_path / "backup.tar", tmp_path / "new"
     with pytest.raises(errors.SettingsInvalid, match="no kept jobs"):
         back_up_jobs(tmp_path / "nowhere", file)
@@ -224,13 +223,13 @@ async def test_backup_and_restore_overwrite_nothing_and_refuse_folders_in_use(
     with pytest.raises(errors.SettingsInvalid, match="cannot be written"):
         back_up_jobs(jobs, tmp_path / "no folder" / "backup.tar")
     with pytest.raises(errors.SettingsInvalid, match="cannot be locked"):
-        restore_jobs(file, jobs)
+        restore_jobs(file, jobs, lock_timeout_s=0.1)
     new.mkdir()
     with (
         closing(lock_journal(new)),
         pytest.raises(errors.SettingsInvalid, match="cannot be locked"),
     ):
-        restore_jobs(file, new)
+        restore_jobs(file, new, lock_timeout_s=0.1)
     restore_jobs(file, new)
     before = {path: path.read_bytes() for path in new.rglob("*") if path.is_file()}
     with pytest.raises(errors.SettingsInvalid, match="not empty, and nothing is overwritten"):
