@@ -43,9 +43,17 @@ class DecryptionFailed(Exception):
 class Cipher:
     """Encryption and decryption with one key."""
 
-    def __init__(self, secret: str, salt: bytes, purpose: str = "kept jobs") -> None:
+    def __init__(
+        self,
+        secret: str,
+        salt: bytes,
+        purpose: str = "kept jobs",
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
         """``secret``: random, of at least 128 bits; ``salt``: of the encrypted file or database;
-        ``purpose``: what is encrypted, so that one secret gives a separate key for each purpose.
+        ``purpose``: what is encrypted, so that one secret gives a separate key for each purpose;
+        ``chunk_bytes``: bytes of a recording that are encrypted as one chunk.
 
         Raises:
             errors.SettingsInvalid: the package 'cryptography' is not installed.
@@ -62,7 +70,7 @@ class Cipher:
         about = f"vibevoice-asr {purpose}".encode()
         derived = HKDF(SHA256(), 32, salt, about).derive(secret.encode())
         self._cipher = AESGCM(derived)
-        self._secret, self._salt = secret, salt
+        self._secret, self._salt, self.chunk_bytes = secret, salt, chunk_bytes
 
     def of_recording(self, name: str) -> Cipher:
         """Return the cipher of one recording; its name is never used for another."""
@@ -95,7 +103,7 @@ class Cipher:
         """Encrypt a recording under its own key."""
         own, prefix = self.of_recording(name)._cipher, os.urandom(NONCE_PREFIX_BYTES)
         yield prefix
-        for number, piece, last in _number_chunks(rechunk(data, CHUNK_BYTES)):
+        for number, piece, last in _number_chunks(rechunk(data, self.chunk_bytes)):
             yield own.encrypt(_nonce(prefix, number, last), piece, name.encode())
 
     def decrypt_recording(self, encrypted: Iterable[bytes], name: str) -> Iterator[bytes]:
@@ -109,7 +117,7 @@ class Cipher:
         prefix = next(rest, b"")
         if len(prefix) != NONCE_PREFIX_BYTES:
             raise DecryptionFailed
-        for number, data, last in _number_chunks(rechunk(rest, CHUNK_BYTES + TAG_BYTES)):
+        for number, data, last in _number_chunks(rechunk(rest, self.chunk_bytes + TAG_BYTES)):
             yield own._decrypted(_nonce(prefix, number, last), data, name)
 
     def _decrypted(self, nonce: bytes, data: bytes, about: str) -> bytes:
@@ -229,7 +237,8 @@ class EncryptedFile:
             OSError: it cannot be read.
         """
         self._cipher, self._stored, self._name = cipher.of_recording(name), stored, name
-        self._step = CHUNK_BYTES + TAG_BYTES
+        self._chunk_bytes = cipher.chunk_bytes
+        self._step = self._chunk_bytes + TAG_BYTES
         try:
             self._prefix = stored.at(0, NONCE_PREFIX_BYTES)
             encrypted_size = stored.size - NONCE_PREFIX_BYTES
@@ -252,7 +261,7 @@ class EncryptedFile:
         """
         if not 0 <= at < self.size:
             return b""
-        number, begin = divmod(at, CHUNK_BYTES)
+        number, begin = divmod(at, self._chunk_bytes)
         return self._piece(number)[begin : begin + most]
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ from sidecar.storage.job_journal import JOURNAL_LABELS
 
 KEY = "0123456789abcdef0123456789abcdef"
 SEAL = encryption.Cipher(KEY, b"salt")
+SMALL_CHUNKS = encryption.Cipher(KEY, b"salt", chunk_bytes=10)
 HEAD = encryption.NONCE_PREFIX_BYTES
 
 
@@ -37,11 +38,6 @@ def test_encrypted_stream_is_decrypted_whatever_its_chunks(parts: list[bytes], s
     sealed = b"".join(SEAL.encrypt_recording(parts, "name"))
     cuts = [sealed[at : at + size + 1] for at in range(0, len(sealed), size + 1)]
     assert b"".join(SEAL.decrypt_recording(cuts, "name")) == b"".join(parts)
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encryption, "CHUNK_BYTES", 10)
 
 
 def test_each_recording_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,17 +61,16 @@ def opened(path: Path) -> encryption.LocalObject:
 def read_all(seal: encryption.Cipher, path: Path, about: str) -> bytes:
     """The whole of a sealed file, a piece at a time from its end."""
     with closing(encryption.EncryptedFile(seal, opened(path), about)) as file:
-        begins = range(0, max(file.size, 1), encryption.CHUNK_BYTES)
+        begins = range(0, max(file.size, 1), seal.chunk_bytes)
         return b"".join([file.read(at) for at in reversed(begins)][::-1])
 
 
-@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 20, 35])
 def test_encrypted_file_is_read_from_any_position(size: int, tmp_path: Path) -> None:
     data, path = os.urandom(size), tmp_path / "sealed"
-    path.write_bytes(b"".join(SEAL.encrypt_recording([data], "name")))
-    assert read_all(SEAL, path, "name") == data
-    with closing(encryption.EncryptedFile(SEAL, opened(path), "name")) as file:
+    path.write_bytes(b"".join(SMALL_CHUNKS.encrypt_recording([data], "name")))
+    assert read_all(SMALL_CHUNKS, path, "name") == data
+    with closing(encryption.EncryptedFile(SMALL_CHUNKS, opened(path), "name")) as file:
         assert file.size == size
         for at in range(size + 2):
             assert file.read(at, 3) == data[at : min(at + 3, at - at % 10 + 10)]
@@ -96,15 +91,15 @@ HARMS: dict[str, Callable[[bytes, list[bytes]], bytes]] = {
 """What somebody makes of a recording that was sealed in three pieces, or of how it is opened."""
 
 
-@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("harm", HARMS)
 def test_altered_encrypted_recording_raises_decryption_failed(harm: str, tmp_path: Path) -> None:
-    sealed = b"".join(SEAL.encrypt_recording([b"0123456789" * 3], "name"))
+    sealed = b"".join(SMALL_CHUNKS.encrypt_recording([b"0123456789" * 3], "name"))
     path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
     pieces = [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
     assert len(pieces) == 3
     path.write_bytes(HARMS[harm](sealed, pieces))
-    seal = encryption.Cipher(KEY[::-1], b"salt") if harm == "key" else SEAL
+    other_key = encryption.Cipher(KEY[::-1], b"salt", chunk_bytes=SMALL_CHUNKS.chunk_bytes)
+    seal = other_key if harm == "key" else SMALL_CHUNKS
     with pytest.raises(encryption.DecryptionFailed):
         b"".join(seal.decrypt_recording([path.read_bytes()], name))
     with pytest.raises(encryption.DecryptionFailed):
