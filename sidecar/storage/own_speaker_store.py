@@ -7,6 +7,7 @@ the same person may have the file. Neither delays the start, and neither is fina
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
@@ -33,7 +34,8 @@ LOCK_TIMEOUT_S = 0.2
 class OwnSpeakerStore:
     """Opens the file in a thread, once somebody has agreed that it may be there."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._settings, self._folder = settings, speaker_folder(settings)
         self.consented = (self._folder / CONSENT_FILE).is_file()
         self._store: SqliteSpeakerStore | None = None
@@ -69,7 +71,7 @@ class OwnSpeakerStore:
         """
         if self._store is not None:
             return self._store
-        now = time.monotonic()
+        now = self._now()
         if self._opening is None or (
             self._opening.done() and (again or now - self._failed > RETRY_S)
         ):
@@ -98,7 +100,7 @@ class OwnSpeakerStore:
                 ) from None
             self._store = SqliteSpeakerStore(self._folder, key, LOCK_TIMEOUT_S)
         except errors.SettingsInvalid as error:
-            self._failed = time.monotonic()
+            self._failed = self._now()
             log.warning("nobody is identified by voice: %s", error.detail)
             raise
 

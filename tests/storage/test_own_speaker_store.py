@@ -10,8 +10,7 @@ from file_keyring import FILE, FileKeyring
 
 from sidecar import errors
 from sidecar.config.settings import Settings
-from sidecar.storage import own_speaker_store
-from sidecar.storage.own_speaker_store import OwnSpeakerStore
+from sidecar.storage.own_speaker_store import RETRY_S, OwnSpeakerStore
 from sidecar.storage.speaker_store import EnrolledSpeaker, SpeakerSample, parse_speaker_name
 from sidecar.transcripts.transcript import SpeakerEmbedding
 
@@ -69,18 +68,20 @@ async def test_store_opens_after_the_person_has_answered_the_keyring(
 
 
 async def test_locked_keyring_is_asked_again_by_a_request_and_later_by_a_job(
-    asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asking: AskingKeyring, tmp_path: Path
 ) -> None:
     asking.answered.set()
     asking.locked = True
-    own = OwnSpeakerStore(Settings(data_dir=tmp_path))
+    now = 0.0
+    own = OwnSpeakerStore(Settings(data_dir=tmp_path), lambda: now)
     for again in (False, True):
         with pytest.raises(errors.SettingsInvalid, match="keyring"):
             await own.opened(PATIENCE_S, again=again)
     asking.locked = False
+    now = RETRY_S
     with pytest.raises(errors.SettingsInvalid):
         await own.opened(PATIENCE_S)
-    monkeypatch.setattr(own_speaker_store, "RETRY_S", -1.0)
+    now = RETRY_S + 0.1
     await own.opened(PATIENCE_S)
     await own.close()
 
