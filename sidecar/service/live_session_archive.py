@@ -39,7 +39,7 @@ STORE_TIMEOUT_S = 60.0
 class LiveSessionArchive:
     """Archive that creates jobs of live sessions and conversations. ``recordings``: store of
     recordings, if jobs outlive the process. ``spool_threads``: may wait for the local disk,
-    ``storage_threads``: for that store."""
+    ``storage_threads``: for that store, which has ``store_timeout_s`` to answer."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class LiveSessionArchive:
         spool_threads: ThreadLimiter,
         storage_threads: ThreadLimiter,
         now: clock.Clock,
+        store_timeout_s: float = STORE_TIMEOUT_S,
     ) -> None:
+        self._store_timeout_s = store_timeout_s
         self._store, self._recordings, self._now = store, recordings, now
         self._spool_threads, self._storage_threads = spool_threads, storage_threads
         self._max_recording_bytes = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
@@ -112,7 +114,7 @@ class LiveSessionArchive:
         try:
             if source is not None and self._recordings is not None:
                 size = os.fstat(source.fd).st_size
-                async with asyncio.timeout(STORE_TIMEOUT_S + size / SLOWEST_BYTES_S):
+                async with asyncio.timeout(self._store_timeout_s + size / SLOWEST_BYTES_S):
                     audio = await self._recordings.store_in_thread(self._storage_threads, source)
         except (errors.SidecarError, RuntimeError, TimeoutError) as error:  # or no thread started
             log.warning(

@@ -32,7 +32,6 @@ from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 from sidecar.plugins.shared_jobs.s3_storage import S3Storage
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
-from sidecar.service import live_session_archive
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.system_checks import CheckState
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, cluster_code
@@ -398,9 +397,10 @@ async def test_transcript_of_live_session_is_kept_when_the_storage_hangs(
         store_now(self, *given, **named)
 
     monkeypatch.setattr(FolderStorage, "put", hang)
-    monkeypatch.setattr(live_session_archive, "STORE_TIMEOUT_S", 0.0)
     store, disk = LocalJobStore(keeping.event_log, None, None), ThreadLimiter("disk", 1)
-    talks = LiveSessionArchive(Settings(), store, keeping, disk, disk, lambda: 0.0)
+    talks = LiveSessionArchive(
+        Settings(), store, keeping, disk, disk, lambda: 0.0, store_timeout_s=0.0
+    )
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
     try:
         job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
