@@ -51,11 +51,9 @@ async def _known(store: SpeakerStore, owner: str) -> tuple[SpeakerCandidate, ...
     return tuple(one.known for one in await store.of(owner))
 
 
-def _check_capacity(speakers: Sequence[EnrolledSpeaker]) -> None:
-    if len(speakers) >= MAX_ENROLLED_SPEAKERS:
-        raise errors.PeopleFull(
-            f"You already have {MAX_ENROLLED_SPEAKERS} enrolled speakers, the limit."
-        )
+def _check_capacity(speakers: Sequence[EnrolledSpeaker], limit: int) -> None:
+    if len(speakers) >= limit:
+        raise errors.PeopleFull(f"You already have {limit} enrolled speakers, the limit.")
 
 
 def local_store(settings: Settings) -> SpeakerStore | None:
@@ -97,10 +95,12 @@ class EnrolledSpeakers:
         probe: AudioProbe,
         store: SpeakerStore | None,
         now: clock.Clock = clock.wall_time,
+        limit: int = MAX_ENROLLED_SPEAKERS,
     ) -> None:
-        """``store``: None unless the setting is on, or services share it."""
+        """``store``: None unless the setting is on, or services share it. ``limit``: speakers of
+        each owner."""
         self._probe, self._on, self._now = probe, bool(settings.people), now
-        self._store = store
+        self._store, self._limit = store, limit
         self._own = OwnSpeakerStore(settings) if _is_by_consent(settings) else None
         """On a person's own machine; None if the setting decides."""
         self.by_consent = self._own is not None
@@ -194,7 +194,7 @@ class EnrolledSpeakers:
             errors.PeopleFull: the owner has the maximum number.
         """
         if not self.needs_consent:
-            _check_capacity(await (await self._enabled_store()).of(identity.owner))
+            _check_capacity(await (await self._enabled_store()).of(identity.owner), self._limit)
 
     async def add(
         self, identity: Identity, name: str, embedding: SpeakerEmbedding, *, known_too: bool = False
@@ -217,7 +217,7 @@ class EnrolledSpeakers:
                 updated = one.hearing(person.samples[0])
                 if one.name == name and (known_too or updated == one):
                     return updated
-            _check_capacity(speakers)
+            _check_capacity(speakers, self._limit)
             return person
 
         return await (await self._enabled_store()).keep(identity.owner, decide)

@@ -10,7 +10,6 @@ from speaker_stores import SECRET, InFile, Place, heard
 
 from sidecar import errors
 from sidecar.auth.identity import ALL_SCOPES, ANONYMOUS, AuthMethod, Identity
-from sidecar.service import enrolled_speakers
 from sidecar.storage import speaker_store
 
 OTHER = Identity("other", AuthMethod.TOKEN, ALL_SCOPES)
@@ -89,11 +88,8 @@ async def test_speakers_are_not_opened_with_another_key(place: Place) -> None:
         place.open("f" * 64)
 
 
-async def test_speakers_over_limit_are_refused_also_when_added_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(enrolled_speakers, "MAX_ENROLLED_SPEAKERS", 2)
-    people = place.open()
+async def test_speakers_over_limit_are_refused_also_when_added_at_once(place: Place) -> None:
+    people = place.open(limit=2)
     adding = (people.add(ANONYMOUS, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)
     assert sum(isinstance(one, speaker_store.EnrolledSpeaker) for one in came) == 2

@@ -16,7 +16,11 @@ from sidecar.plugins import settings_class
 from sidecar.plugins.shared_jobs import PLUGIN
 from sidecar.plugins.shared_jobs.postgres_speaker_store import PostgresSpeakerStore
 from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
-from sidecar.storage.speaker_store import SpeakerStore, SqliteSpeakerStore
+from sidecar.storage.speaker_store import (
+    MAX_ENROLLED_SPEAKERS,
+    SpeakerStore,
+    SqliteSpeakerStore,
+)
 from sidecar.transcripts.transcript import SpeakerEmbedding
 from sidecar.workers.audio_probe import AudioProbe
 
@@ -49,11 +53,15 @@ async def closing(thing: C) -> AsyncIterator[C]:
         await thing.close()
 
 
+def store_of(settings: Settings) -> SpeakerStore | None:
+    """The store of speakers of a service with these settings."""
+    shared = PLUGIN.shared_jobs(settings)
+    return shared.create_speaker_store() if shared is not None else local_store(settings)
+
+
 def speakers_of(settings: Settings) -> EnrolledSpeakers:
     """The enrolled speakers of a service with these settings."""
-    shared = PLUGIN.shared_jobs(settings)
-    store = shared.create_speaker_store() if shared is not None else local_store(settings)
-    return EnrolledSpeakers(settings, AudioProbe(60.0), store)
+    return EnrolledSpeakers(settings, AudioProbe(60.0), store_of(settings))
 
 
 class Place:
@@ -63,11 +71,12 @@ class Place:
         self._settings, self._kind = settings, kind
         self._opened: list[EnrolledSpeakers] = []
 
-    def open(self, secret: str = SECRET) -> EnrolledSpeakers:
+    def open(self, secret: str = SECRET, *, limit: int = MAX_ENROLLED_SPEAKERS) -> EnrolledSpeakers:
         """Those who are there; of a file only once it is closed by who had it."""
         settings = Settings(people=True, journal_key=secret, **self._settings)  # type: ignore[arg-type]
-        self._opened.append(speakers_of(settings))
-        assert isinstance(self._opened[-1]._store, self._kind)
+        store = store_of(settings)
+        assert isinstance(store, self._kind)
+        self._opened.append(EnrolledSpeakers(settings, AudioProbe(60.0), store, limit=limit))
         return self._opened[-1]
 
     def written(self) -> bytes:
