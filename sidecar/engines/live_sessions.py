@@ -39,11 +39,14 @@ class LiveSessions:
             errors.LanguageUnsupported: this model does not support the language.
             errors.LiveUnavailable: voice activity detection is not available.
         """
-        return self._scheduler.open(options, start, tell)
+        return self.scheduler.open(options, start, tell)
 
     @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def scheduler(self) -> LiveScheduler:
         """Scheduler of all live sessions, started when it is first needed."""
+        return self._start_scheduler()
+
+    def _start_scheduler(self) -> LiveScheduler:
         raise NotImplementedError
 
     @cached_property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
@@ -51,8 +51,10 @@ class VibeVoiceStreamingEngine(LiveSessions):
 
     sample_rate = SPEC.sample_rate
 
-    def __init__(self) -> None:
-        self._model: StreamingModel | None = None
+    def __init__(self, *, session_tokens: int = SESSION_TOKENS) -> None:
+        """``session_tokens``: positions of the cache of a session."""
+        self.model: StreamingModel | None = None
+        self._session_tokens = session_tokens
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
         """Load the checkpoint onto its device.
@@ -68,8 +70,8 @@ class VibeVoiceStreamingEngine(LiveSessions):
         options = replace(options, precision=SPEC.resolve_precision(options.precision))
         load = streaming_model.load_streaming_model
         loaded = yield from vibevoice_model.load_with_progress(options, load, SPEC.name)
-        plan = engine_interface.MemoryPlan(cache_tokens=SESSION_TOKENS)
-        self._model = streaming_model.StreamingModel(loaded, plan)
+        plan = engine_interface.MemoryPlan(cache_tokens=self._session_tokens)
+        self.model = streaming_model.StreamingModel(loaded, plan)
         if options.live:
             self._speaker_models = load_models()
 
@@ -79,20 +81,19 @@ class VibeVoiceStreamingEngine(LiveSessions):
         """Yield the turns of a recording as they end."""
         from sidecar.engines.vibevoice.streaming_transcription import StreamingTranscription
 
-        assert self._model is not None
-        yield from StreamingTranscription(self._model, request).events()
+        assert self.model is not None
+        yield from StreamingTranscription(self.model, request).events()
 
-    @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def _start_scheduler(self) -> LiveScheduler:
         from sidecar.engines.vibevoice.streaming_live import SharedModel
         from sidecar.interfaces.recognition import PartialSchedule
 
-        assert self._model is not None
-        recognize, form = SharedModel(self._model).recognize, self._model.format
+        assert self.model is not None
+        recognize, form = SharedModel(self.model).recognize, self.model.format
         first_s, step_s = form.window_samples / form.rate, form.chunk_samples / form.rate
         return self._schedule(
             SPEC,
-            self._model.loaded.precision,
+            self.model.loaded.precision,
             partial(recognize, last=True),
             partial(recognize, last=False),
             threads=WINDOWS_AT_ONCE,

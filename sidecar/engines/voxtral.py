@@ -18,7 +18,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +104,7 @@ class VoxtralEngine(LiveSessions):
         """
         raise EngineUnavailable("The engine 'voxtral' transcribes live audio only.")
 
-    @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def _start_scheduler(self) -> LiveScheduler:
         from sidecar.interfaces.recognition import PartialSchedule
 
         return self._schedule(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from sidecar.audio import SAMPLE_RATE
@@ -86,8 +85,7 @@ class MoonshineEngine(LiveSessions):
         """Transcribe from the last resume point on."""
         return self.events(resume_points, request)
 
-    @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def _start_scheduler(self) -> LiveScheduler:
         from sidecar.engines.moonshine.moonshine_recognizer import warm_up_audio
 
         precision = engine_interface.Precision.INT8

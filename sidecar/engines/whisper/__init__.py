@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
@@ -112,8 +111,7 @@ class WhisperEngine(LiveSessions):
             raise LanguageUnsupported(f"This Whisper model does not support the language '{code}'.")
         return super().open(options, start, tell)
 
-    @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def _start_scheduler(self) -> LiveScheduler:
         from sidecar.engines.whisper.whisper_decoder import live_workers
         from sidecar.live.runtime.recognition_plan import WorkPace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -113,8 +113,7 @@ class TransformersEngine(LiveSessions):
         )
         yield from work.run(resume_points, self._precision, complete)
 
-    @cached_property
-    def _scheduler(self) -> LiveScheduler:
+    def _start_scheduler(self) -> LiveScheduler:
         from sidecar.interfaces.recognition import PartialSchedule
         from sidecar.live.runtime.recognition_plan import WorkPace
 

@@ -56,13 +56,11 @@ SPEECH = LiveOptions(patience_s=PATIENCE_S)
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[vibevoice_streaming.VibeVoiceStreamingEngine]:
-    found = vibevoice_streaming.VibeVoiceStreamingEngine()
+    found = vibevoice_streaming.VibeVoiceStreamingEngine(session_tokens=CACHE_TOKENS)
     folder = str(tiny_streaming.checkpoint())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vibevoice_streaming, "SESSION_TOKENS", CACHE_TOKENS)
-        list(found.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
+    list(found.load(LoadOptions(Precision.FP32, folder, "cpu", live=True)))
     yield found
-    found._scheduler.close()
+    found.scheduler.close()
 
 
 @cache
@@ -98,8 +96,14 @@ def test_session_whose_cache_is_renewed_as_often_as_in_a_day_keeps_words_speaker
     engine: Any, rounds: int, renewals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache of the release is full every seventeen minutes of speech: 85 times a day."""
-    renewed, renew = [], engine._model._renew
-    monkeypatch.setattr(engine._model, "_renew", lambda one: renewed.append(id(one)) or renew(one))
+    renewed, transcribe = [], engine.model.transcribe
+
+    def counted(*arguments: Any) -> Any:
+        chunks = transcribe(*arguments)
+        renewed.extend(one for one in chunks if one.renewed)
+        return chunks
+
+    monkeypatch.setattr(engine.model, "transcribe", counted)
     client = LiveClient(engine, WHOLE)
     hear(client, sound(READING), sound(PLAY))
     client.until_finals(4)
@@ -115,7 +119,7 @@ def test_session_whose_cache_is_renewed_as_often_as_in_a_day_keeps_words_speaker
 
 
 def test_dropped_session_leaves_no_reference_in_the_model(engine: Any) -> None:
-    model = engine._model
+    model = engine.model
     with torch.inference_mode():
         session = model.open()
         model.transcribe([session], [np.zeros(model.format.window_samples, np.float32)])
@@ -216,7 +220,7 @@ def texts(found: RecognitionHypothesis | None) -> list[str]:
 def test_final_whose_window_fails_is_tried_again_and_keeps_the_words_of_windows_before(
     engine: Any, faults: Sequence[int], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, transcribe = 0, engine._model.transcribe
+    calls, transcribe = 0, engine.model.transcribe
 
     def failing(*arguments: Any) -> Any:
         nonlocal calls
@@ -225,8 +229,8 @@ def test_final_whose_window_fails_is_tried_again_and_keeps_the_words_of_windows_
             raise errors.GpuOutOfMemory
         return transcribe(*arguments)
 
-    monkeypatch.setattr(engine._model, "transcribe", failing)
-    found = recognized(SharedModel(engine._model), SegmentRequest(sound(PLAY), LiveOptions()))
+    monkeypatch.setattr(engine.model, "transcribe", failing)
+    found = recognized(SharedModel(engine.model), SegmentRequest(sound(PLAY), LiveOptions()))
     assert texts(found) == said
     assert found is not None
     assert found.unheard is (len(faults) > 1)
@@ -234,5 +238,5 @@ def test_final_whose_window_fails_is_tried_again_and_keeps_the_words_of_windows_
 
 def test_prompt_of_a_live_session_reaches_the_model(engine: Any) -> None:
     options = LiveOptions(prompt=CONTEXT)
-    found = recognized(SharedModel(engine._model), SegmentRequest(sound(PLAY), options))
+    found = recognized(SharedModel(engine.model), SegmentRequest(sound(PLAY), options))
     assert texts(found) == [*map(tiny_streaming.named, PLAYED)] != PLAYED

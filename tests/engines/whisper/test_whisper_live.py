@@ -173,7 +173,7 @@ def test_slow_windows_turn_partials_off_with_one_notice(
 ) -> None:
     slow = WorkPace()
     slow.took(RecognitionUrgency.PARTIAL, 9 * MAX_PARTIAL_WORK_S, math.inf)
-    monkeypatch.setattr(ear._scheduler, "pace", slow)
+    monkeypatch.setattr(ear.scheduler, "pace", slow)
     # A busy machine sheds partials for another reason, which has no notice.
     monkeypatch.setattr(EngineLoadModel, "level", lambda _, now: SheddingLevel.NOTHING)
     # Without pauses: text that is recognized in a pause is shown, too.
