@@ -248,7 +248,8 @@ class VoxtralStream:
         self.ended = False
         self._whole = True
         self._step = voxtral.tekken.step
-        self._caches: dict[str, Any] = {}
+        self.caches: dict[str, Any] = {}
+        """What the model keeps of the stream, by the names of its arguments."""
         self._rest: Block = np.zeros(voxtral.tekken.left * self._step, np.float32)
 
     @property
@@ -316,10 +317,10 @@ class VoxtralStream:
                 num_delay_tokens=torch.tensor(self._delay, device=model.device),
                 use_cache=True,
                 logits_to_keep=1,
-                **self._caches,
+                **self.caches,
             )
             token = int(found.logits[0, -1].argmax())  # waits for the device, which may fail
-        self._caches = {
+        self.caches = {
             "cache": found.cache,
             "encoder_cache": found.encoder_cache,
             "padding_cache": found.padding_cache,

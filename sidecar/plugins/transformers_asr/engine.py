@@ -41,7 +41,7 @@ class TransformersEngine(LiveSessions):
     sample_rate = SAMPLE_RATE
 
     def __init__(self) -> None:
-        self._recognizer: Recognizer | None = None
+        self.recognizer: Recognizer | None = None
         self._precision = Precision.FP32
         self._spec, self._name = SPEC, ""
 
@@ -58,7 +58,7 @@ class TransformersEngine(LiveSessions):
         self._spec, self._name = spec_of(folder, read_config(folder, "")), checkpoint_name(folder)
         from sidecar.plugins.transformers_asr.model_loading import load_recognizer
 
-        self._recognizer, self._precision = load_recognizer(options)
+        self.recognizer, self._precision = load_recognizer(options)
         yield 0.9
         from sidecar.diarization.speaker_models import load_models
 
@@ -81,7 +81,7 @@ class TransformersEngine(LiveSessions):
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.utterance_transcription import UtteranceTranscription
 
-        recognizer = self._recognizer
+        recognizer = self.recognizer
         assert recognizer is not None
         if not recognizer.architecture.told:  # nor does a transcript repeat what was asked for
             request = replace(request, options=replace(request.options, language=AUTO))
@@ -117,14 +117,14 @@ class TransformersEngine(LiveSessions):
         from sidecar.interfaces.recognition import PartialSchedule
         from sidecar.live.runtime.recognition_plan import WorkPace
 
-        assert self._recognizer is not None
+        assert self.recognizer is not None
         # There is one model, so one thread.
-        if self._recognizer.architecture.streams:
+        if self.recognizer.architecture.streams:
             return self._schedule(
                 self._spec,
                 self._precision,
-                partial(self._stream, ended=True),
-                partial(self._stream, ended=False),
+                partial(self.stream, ended=True),
+                partial(self.stream, ended=False),
                 threads=1,
                 schedule=PartialSchedule(first_s=STREAM_STEP_S, step_s=STREAM_STEP_S, grows=True),
             )
@@ -134,7 +134,7 @@ class TransformersEngine(LiveSessions):
 
     def recognize(self, request: SegmentRequest) -> RecognitionHypothesis | None:
         """Recognize a segment (`live.runtime.live_scheduler.RecognizeFunction`)."""
-        recognizer, options = self._recognizer, request.options
+        recognizer, options = self.recognizer, request.options
         assert recognizer is not None
         found = recognizer.recognize(request.audio, options, request.cancelled, words=options.words)
         return found and self._reported(found)
@@ -142,18 +142,18 @@ class TransformersEngine(LiveSessions):
     def _reported(self, found: RecognitionHypothesis) -> RecognitionHypothesis:
         """Return what a session reports: not the language of its options if the model cannot be
         told it, and no doubt about English, which is for an engine that knows only that."""
-        assert self._recognizer is not None
-        language = found.language or ("" if self._recognizer.architecture.told else AUTO)
+        assert self.recognizer is not None
+        language = found.language or ("" if self.recognizer.architecture.told else AUTO)
         return replace(found, language=language, confidence=Confidence())
 
-    def _stream(self, request: SegmentRequest, *, ended: bool) -> RecognitionHypothesis | None:
+    def stream(self, request: SegmentRequest, *, ended: bool) -> RecognitionHypothesis | None:
         """Recognize the segment after the draft; all of it if the draft is not its beginning."""
         from sidecar.plugins.transformers_asr.nemotron_stream import NemotronStream
 
         draft = request.draft_hypothesis
         stream: Any = draft.draft if draft is not None else None
         if stream is None or not stream.goes_on(len(request.audio)):
-            stream = NemotronStream(cast(Any, self._recognizer), request.options)
+            stream = NemotronStream(cast(Any, self.recognizer), request.options)
         found: RecognitionHypothesis = stream.recognize(
             request.audio, request.cancelled, ended=ended
         )

@@ -56,10 +56,6 @@ class FrameRecognizer(Recognizer):
     ) -> RecognitionHypothesis:
         return self.hypothesis([*self._tokens(self.inputs(audio, options), cancelled)])
 
-    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
-        """Return the inputs of the model for an utterance."""
-        return self._inputs(audio)
-
     def _tokens(self, inputs: Any, cancelled: CancelCheck) -> Iterator[TimedToken]:
         """Yield the tokens of an utterance."""
         raise NotImplementedError

@@ -30,7 +30,8 @@ class NemotronStream:
         self._ahead = lookahead(recognizer.processor, options.delay_s)
         self._transducer = Transducer(recognizer.model)
         self._tokens: list[TimedToken] = []
-        self._caches: dict[str, Any] = {}
+        self.caches: dict[str, Any] = {}
+        """What the model keeps of the stream, by the names of its arguments."""
         self._frames = 0
         """Spectra that are encoded."""
         self._fed = 0
@@ -80,10 +81,10 @@ class NemotronStream:
                 num_lookahead_tokens=self._ahead,
                 use_cache=True,
                 output_attention_mask=False,
-                **self._caches,
+                **self.caches,
                 **prompt,
             )
-            self._caches = {"cache": found.cache, "padding_cache": found.padding_cache}
+            self.caches = {"cache": found.cache, "padding_cache": found.padding_cache}
             self._tokens += self._transducer.tokens(found.pooler_output, lambda: False)
             self._frames += size
 

@@ -25,7 +25,8 @@ class CanaryRecognizer(TextRecognizer):
 
     usual_language = "en"
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         source = language_code(options.language) or self.usual_language
         target = "en" if options.translate else source
         request = self.processor.apply_transcription_request
@@ -37,7 +38,8 @@ class CohereRecognizer(TextRecognizer):
 
     usual_language = "en"
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         language = language_code(options.language) or self.usual_language
         return self._inputs(audio, language=language)
 
@@ -45,7 +47,8 @@ class CohereRecognizer(TextRecognizer):
 class QwenRecognizer(TextRecognizer):
     """Qwen3-ASR: it takes a context, and says the language unless it is told it."""
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         return self._placed(
             self.processor.apply_transcription_request(
                 audio,
@@ -67,7 +70,8 @@ class GraniteRecognizer(TextRecognizer):
             raise ImportError("its adapter needs the package peft")
         super().__init__(model, processor, architecture)
 
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
         wish = TRANSLATION_WISH if options.translate else TRANSCRIPTION_WISH
         content = f"{self.processor.audio_token}{wish}"
         prompt = self.processor.tokenizer.apply_chat_template(

@@ -73,6 +73,10 @@ class Recognizer:
         """Recognize an utterance; raise `UtteranceCancelled` between two steps."""
         raise NotImplementedError
 
+    def inputs(self, audio: Block, options: RecognitionOptions) -> Any:
+        """Return the inputs of the model for an utterance."""
+        return self._inputs(audio)
+
     def _inputs(self, audio: Block, **options: Any) -> Any:
         """Return what the processor makes of an utterance, for the model."""
         options = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt", **options}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import LogitsProcessorList
 
@@ -33,7 +31,7 @@ class TextRecognizer(Recognizer):
     def _recognize(
         self, audio: Block, options: RecognitionOptions, cancelled: CancelCheck
     ) -> RecognitionHypothesis:
-        inputs = self._request(audio, options)
+        inputs = self.inputs(audio, options)
         seconds = len(audio) / SAMPLE_RATE
         limit = MORE_TOKENS + round(TOKENS_PER_S * seconds)
         steps = GenerationSteps(cancelled)
@@ -56,10 +54,6 @@ class TextRecognizer(Recognizer):
         if self.architecture.told:
             language = language or language_code(options.language) or self.usual_language
         return hypothesis(text, likely, language=language, unheard=unheard)
-
-    def _request(self, audio: Block, options: RecognitionOptions) -> Any:
-        """Return the inputs of the model for an utterance."""
-        return self._inputs(audio)
 
     def _decode(self, tokens: list[int]) -> str:
         return str(self.processor.tokenizer.decode(tokens, skip_special_tokens=True)).strip()

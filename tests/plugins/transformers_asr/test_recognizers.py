@@ -47,7 +47,7 @@ def test_ctc_text_and_times_are_those_of_transformers(
 ) -> None:
     recognizer = load("parakeet_ctc")
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
-    ids = recognizer.model.generate(**recognizer._inputs(speech))
+    ids = recognizer.model.generate(**recognizer.inputs(speech, TranscribeOptions()))
     assert found.text == recognizer.processor.batch_decode(ids)[0].strip()
     assert len(found.text.split()) > 5, "the words do not hang on the sound"
     assert [one.text for one in found.words] == found.text.split()
@@ -63,7 +63,8 @@ def test_transducer_text_and_times_are_those_of_transformers(
 ) -> None:
     recognizer = load(kind)
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
-    output = recognizer.model.generate(**recognizer._inputs(speech), max_new_tokens=999)
+    inputs = recognizer.inputs(speech, TranscribeOptions())
+    output = recognizer.model.generate(**inputs, max_new_tokens=999)
     texts, tokens = recognizer.processor.decode(output.sequences, durations=output.durations)
     assert found.text == texts[0].replace("<blank>", "").strip()
     assert len(found.text.split()) > 5, "the words do not hang on the sound"
@@ -89,7 +90,8 @@ def test_generated_text_is_that_of_transformers(
 ) -> None:
     recognizer = load(kind)
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=True)
-    ids = recognizer.model.generate(**recognizer._inputs(speech), max_new_tokens=69)
+    inputs = recognizer.inputs(speech, TranscribeOptions())
+    ids = recognizer.model.generate(**inputs, max_new_tokens=69)
     text = recognizer.processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
     assert found.text == text
     assert len({*found.text.split()}) > 3, "the words do not hang on the sound"
@@ -146,7 +148,8 @@ def test_qwen_takes_context_and_language_or_says_it(
     # its processor shortens repetitions
     assert recognizer.processor.parse_output(whole)["transcription"] == found.text
     assert found.language == "de"
-    monkeypatch.setattr(recognizer, "_decode", lambda _: "language Japanese<asr_text>ta ku")
+    said = "language Japanese<asr_text>ta ku"
+    monkeypatch.setattr(recognizer.processor.tokenizer, "decode", lambda *_, **__: said)
     found = recognizer.recognize(speech, TranscribeOptions(), never, words=False)
     assert (found.text, found.language) == ("ta ku", "ja")
 
@@ -183,7 +186,7 @@ def test_granite_is_asked_in_words(speech: Block) -> None:
     asked = Asked()
     recognizer = GraniteRecognizer(model, asked, ARCHITECTURES["granite_speech"])
     for translate in (False, True):
-        inputs = recognizer._request(speech, TranscribeOptions(translate=translate))
+        inputs = recognizer.inputs(speech, TranscribeOptions(translate=translate))
         assert inputs["samples"].shape == (1, len(speech))
     transcribe, translate_it = asked.prompts
     assert transcribe.startswith("USER: <|audio|>can you transcribe the speech")
@@ -196,7 +199,7 @@ def test_granite_text_of_translation_is_that_of_transformers(
 ) -> None:
     recognizer = load("granite_speech")
     found = recognizer.recognize(speech, TranscribeOptions(translate=True), never, words=False)
-    inputs = recognizer._request(speech, TranscribeOptions(translate=True))
+    inputs = recognizer.inputs(speech, TranscribeOptions(translate=True))
     assert found.text
     assert found.text == generated(recognizer, inputs, inputs["input_ids"].shape[1])
 

@@ -29,6 +29,7 @@ from sidecar.plugins.transformers_asr.architectures import ARCHITECTURES, find_c
 from sidecar.plugins.transformers_asr.engine import TransformersEngine
 from sidecar.plugins.transformers_asr.utterance_footprint import UtteranceFootprint
 from sidecar.transcripts.language_detection import Confidence
+from sidecar.transcripts.transcript import ResumePoint
 from sidecar.workers.engine_fleet import EngineFleet
 
 PLAY = "endgame_nagg_nell"
@@ -195,7 +196,7 @@ def test_recognizer_for_many_languages_raises_no_doubt_about_english(
 ) -> None:
     unsure = RecognitionHypothesis("ta ku", confidence=Confidence(-40.0, 20))
     assert unsure.confidence.doubtful
-    monkeypatch.setattr(engine._recognizer, "recognize", lambda *_, **__: unsure)
+    monkeypatch.setattr(engine.recognizer, "recognize", lambda *_, **__: unsure)
     found = engine.recognize(SegmentRequest(np.ones(9, np.float32), LiveOptions(), lambda: False))
     assert found is not None
     assert (found.text, found.confidence.doubtful) == ("ta ku", False)
@@ -209,7 +210,10 @@ def test_resume_points_are_of_one_model(
         settings = load_settings(engine="transformers", model_path=model, device="cpu")
         forms.add(choose_engine(settings).spec.resumes)
     assert len(forms) == 2
-    assert engine._spec.resumes in forms
+    request = request_of(SampleStream(decode_audio_file(clip(PLAY), SAMPLE_RATE), SAMPLE_RATE))
+    points = [one for one in engine.transcribe_from((), request) if isinstance(one, ResumePoint)]
+    assert points
+    assert {one.form for one in points} < forms
 
 
 def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
@@ -357,25 +361,25 @@ def test_nemotron_stream_has_text_of_whole_utterance_and_its_drafts_only_grow(ki
     engine = TransformersEngine()
     list(engine.load(LoadOptions(Precision.FP32, str(tiny_transformers.model(kind)), "cpu")))
     samples = decode_audio_file(clip("beckett"), SAMPLE_RATE)[: 111 * 1280]  # whole chunks
-    recognizer = engine._recognizer
+    recognizer = engine.recognizer
     assert recognizer is not None
     silence = np.zeros(640, np.float32)  # as the stream adds: the last frame needs some
     whole = recognizer.recognize(np.concatenate([samples, silence]), LiveOptions(), lambda: False)
     draft = None
     for end in range(4_000, len(samples), 7_777):
         request = SegmentRequest(samples[:end], LiveOptions(), draft)
-        before, draft = draft, engine._stream(request, ended=False)
+        before, draft = draft, engine.stream(request, ended=False)
         assert draft is not None
         assert before is None or draft.text.startswith(before.text)
     assert draft is not None
     assert draft.text, "words come before the end"
-    final = engine._stream(SegmentRequest(samples, LiveOptions(), draft), ended=True)
+    final = engine.stream(SegmentRequest(samples, LiveOptions(), draft), ended=True)
     assert final is not None
     assert final.draft is draft.draft
     assert whole is not None
     assert whole.text.startswith(final.text)
     assert len(whole.text) - len(final.text) <= FRAME_LETTERS, "but for the frame of silence"
-    again = engine._stream(SegmentRequest(samples, LiveOptions()), ended=True)
+    again = engine.stream(SegmentRequest(samples, LiveOptions()), ended=True)
     assert again is not None
     assert again.text == final.text
 

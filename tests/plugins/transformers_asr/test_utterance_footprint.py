@@ -67,7 +67,7 @@ def test_planned_memory_of_utterance_is_0_to_50_percent_above_counted(kind: str)
         counter.count(weight)
     weights = peaks.live
     with torch.inference_mode(), counter:
-        recognizer._recognize(noise.astype(np.float32), TranscribeOptions(), lambda: False)
+        recognizer.recognize(noise.astype(np.float32), TranscribeOptions(), lambda: False)
     counted = peaks.highest - weights
     planned = 4 * work_values(config, audio_s)
     assert counted <= planned <= 1.5 * counted
@@ -81,9 +81,9 @@ def test_planned_memory_of_stream_is_0_to_50_percent_above_its_state(kind: str) 
     stream = NemotronStream(recognizer, LiveOptions())
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * SAMPLE_RATE).astype(np.float32)
     stream.recognize(noise, lambda: False, ended=False)
-    layers = stream._caches["cache"].layers
+    layers = stream.caches["cache"].layers
     states = [state for one in layers for state in (one.keys, one.values)]
-    states += [one.cache for one in stream._caches["padding_cache"].layers.values()]
+    states += [one.cache for one in stream.caches["padding_cache"].layers.values()]
     held = sum(one.untyped_storage().nbytes() for one in states)
     assert held <= 4 * stream_values(config) <= 1.5 * held
 
