@@ -4,7 +4,7 @@ The engine's own code and the model's own classes run under `FakeTensorMode`: sh
 lifetimes are real, numbers and memory are not. Every storage on the (fake) GPU is counted from its
 birth to its end; the largest sum is the peak. The full-size model takes seconds. What is not real:
 
-- **Attention** (`VibeVoiceDecoder._attend`) is what a fused kernel of a GPU allocates, no square
+- **Attention** (`VibeVoiceDecoder.attend`) is what a fused kernel of a GPU allocates, no square
 matrix.
 - **int8, int4**: `Int8Linear` and `Int4Linear` hold and allocate what bitsandbytes 0.50 does on
   CUDA (`MatMul8bitLt`, `gemm_4bit`).
@@ -384,7 +384,7 @@ def frames_of(model: Any, windows: int) -> Tensor:
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
     """Attention like a fused kernel's, and the step that is captured there (here it is not)."""
-    attention = mock.patch.object(VibeVoiceDecoder, "_attend", fused_attention)
+    attention = mock.patch.object(VibeVoiceDecoder, "attend", fused_attention)
     with attention, mock.patch.object(VibeVoiceDecoder, "capturable", True):
         yield
 

@@ -193,7 +193,7 @@ class VibeVoiceDecoder:
                 keys[:, :, cache.length : end] = key[:, :, rows]
                 values[:, :, cache.length : end] = value[:, :, rows]
                 attended.append(
-                    self._attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end])
+                    self.attend(query[:, :, rows], keys[:, :, :end], values[:, :, :end])
                 )
                 at += count
             if filling:
@@ -245,7 +245,7 @@ class VibeVoiceDecoder:
     def _split(self, projected: Tensor, heads: int) -> Tensor:
         return projected.view(1, -1, heads, self.head_dim).transpose(1, 2)
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return the attention of ``(1, heads, n, dim)`` queries to all positions before them."""
         count = query.shape[2]
         if count == 1:  # queries that share a key head are treated as a sequence: no copies

@@ -56,7 +56,7 @@ class Answer:
     def __init__(self, samples: Block) -> None:
         begin, end = float(samples[0]), float(samples[-1])
         numbers: dict[int | None, int] = {}
-        self._whole = [
+        self.whole = [
             Segment(
                 max(one.start, begin) - begin,
                 min(one.end, end) - begin,
@@ -69,7 +69,7 @@ class Answer:
         self.segments: list[Segment] = []
 
     def run(self, sampling: Any, limit: int, cancelled: Any) -> Iterator[int]:
-        for index, segment in enumerate(self._whole):
+        for index, segment in enumerate(self.whole):
             if cancelled():
                 return
             self.segments.append(segment)
@@ -89,9 +89,9 @@ class Forgetful:
     def __call__(self, samples: Block) -> Answer:
         answer, first = Answer(samples), float(samples[0])
         if len(samples) >= self._least_s * RATE:
-            answer._whole = [
+            answer.whole = [
                 one
-                for one in answer._whole
+                for one in answer.whole
                 if not self._begin <= first + (one.start + one.end) / 2 <= self._end
             ]
         return answer
@@ -306,8 +306,8 @@ class Looping(Forgetful):
         answer, first = super().__call__(samples), float(samples[0])
         if len(samples) >= self._least_s * RATE:
             end = min(60.0 - first, len(samples) / RATE)
-            answer._whole.append(SkippedAudio(max(0.0, 40.0 - first), end).segment())
-            answer._whole.sort(key=lambda one: one.start)
+            answer.whole.append(SkippedAudio(max(0.0, 40.0 - first), end).segment())
+            answer.whole.sort(key=lambda one: one.start)
             answer.loops = 1
         return answer
 

@@ -18,6 +18,7 @@ import torch
 from sidecar.engines.vibevoice import vibevoice_decoder
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     CudaGraphSteps,
+    KeyValueCache,
     PlannedDecoder,
     PromptContinuation,
     VibeVoiceDecoder,
@@ -233,13 +234,20 @@ class Counted(PlannedDecoder):
         return super().step(continuations)
 
 
+def prefilled(
+    loaded: LoadedVibeVoice, name: str, by: PlannedDecoder
+) -> tuple[KeyValueCache, torch.Tensor]:
+    """A cache with the request for a clip, and the logits after it."""
+    embeddings = prompt_of(loaded, name)
+    cache = by.decoder.new_cache(SHORT, len(embeddings))
+    return cache, by.prefill(embeddings, cache)
+
+
 def begun(
     loaded: LoadedVibeVoice, name: str, by: PlannedDecoder, frame: SegmentTemplate | None = None
 ) -> TokenGeneration:
     """The generation that answers a clip."""
-    embeddings = prompt_of(loaded, name)
-    cache = by.decoder.new_cache(SHORT, len(embeddings))
-    return TokenGeneration(by, cache, by.prefill(embeddings, cache), frame)
+    return TokenGeneration(by, *prefilled(loaded, name, by), frame)
 
 
 @functools.cache
@@ -289,16 +297,16 @@ def test_likelihood_of_every_token_is_that_of_plain_decoding(
 ) -> None:
     end, exact = loaded.model.generation_config.eos_token_id, loaded.model.dtype == torch.float32
     with torch.inference_mode():
-        plain = begun(loaded, "beckett", by := Counted(loaded))
-        logits, expected = plain._logits[0], list[float]()
-        while end not in plain.ids[-1:] and len(plain.ids) < (LIMIT if exact else 16):
-            plain.ids.append(int(logits.argmax()))
+        cache, logits = prefilled(loaded, "beckett", by := Counted(loaded))
+        ids, expected = list[int](), list[float]()
+        while end not in ids[-1:] and len(ids) < (LIMIT if exact else 16):
+            ids.append(int(logits.argmax()))
             expected.append(float(logits.float().softmax(-1).max().log()))
-            logits = by.step([PromptContinuation(plain.ids[-1:], plain.cache)])[0][0]
+            logits = by.step([PromptContinuation(ids[-1:], cache)])[0][0]
         for rule in (None, frame(loaded)):
             generation = begun(loaded, "beckett", Counted(loaded, static=static), rule)
-            found = [(generation.token(), generation.likelihood) for _ in plain.ids]
-            assert [token for token, _ in found] == plain.ids
+            found = [(generation.token(), generation.likelihood) for _ in ids]
+            assert [token for token, _ in found] == ids
             near = 0.01 if exact else 0.1
             assert [likely for _, likely in found] == pytest.approx(expected, abs=near)
 
@@ -306,8 +314,8 @@ def test_likelihood_of_every_token_is_that_of_plain_decoding(
 def test_likelihood_of_sampled_token_is_that_without_temperature() -> None:
     loaded = in_fp32()
     with torch.inference_mode():
-        generation = begun(loaded, "beckett", Counted(loaded))
-        likely = generation._logits[0].log_softmax(-1)
+        cache, logits = prefilled(loaded, "beckett", by := Counted(loaded))
+        generation, likely = TokenGeneration(by, cache, logits), logits.log_softmax(-1)
         token = generation.token(SamplingOptions(5.0, 1.0))
     assert generation.likelihood == pytest.approx(float(likely[token]))
 

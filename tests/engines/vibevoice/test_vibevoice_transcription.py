@@ -361,6 +361,14 @@ def test_recording_cancelled_while_it_waits_for_window_slots_ends_and_leaves_the
     assert slots.take("next", options.memory) == options.memory
 
 
+def note_moves(model: VibeVoiceModel, moves: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes the device to which each of the three parts of the encoders is moved."""
+    inner = model.loaded.model.model
+    encoders = inner.acoustic_tokenizer_encoder, inner.semantic_tokenizer_encoder
+    for part in (*encoders, inner.multi_modal_projector):
+        monkeypatch.setattr(part, "to", lambda device: moves.append(device.type))
+
+
 def test_evicted_encoders_return_to_the_device_once_for_all_windows_of_a_batch(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,14 +380,14 @@ def test_evicted_encoders_return_to_the_device_once_for_all_windows_of_a_batch(
         next(windows)
         encode(self, *arguments, **more)
 
-    monkeypatch.setattr(model, "_move_encoders", lambda device: moves.append(device.type))
+    note_moves(model, moves, monkeypatch)
     monkeypatch.setattr(VibeVoiceAudioEncoder, "encode", counted)
     monkeypatch.setattr(PlannedDecoder, "forget", lambda decoding: moves.append("forgets"))
     plan = MemoryPlan(together=3, places=3, evict_encoders=True)
     samples = tiny_vibevoice.clip_24k("beckett")
     answers = model.answers([samples] * 3, plan, lambda: None, model.decoding(plan))
     assert len(answers) == next(windows) == 3
-    assert moves == ["forgets", "cpu", "cpu"], "in and out"
+    assert moves == ["forgets", *6 * ["cpu"]], "three parts, in and out"
 
 
 def test_evicted_encoders_leave_the_device_again_if_recording_is_cancelled_during_encoding(
@@ -387,10 +395,10 @@ def test_evicted_encoders_leave_the_device_again_if_recording_is_cancelled_durin
 ) -> None:
     """Others go on, by a plan without them."""
     moves, samples = list[str](), tiny_vibevoice.clip_24k("beckett")
-    monkeypatch.setattr(model, "_move_encoders", lambda device: moves.append(device.type))
+    note_moves(model, moves, monkeypatch)
     with pytest.raises(InterruptedError):
         model.answers([samples], SMALL, failing(1, InterruptedError(), str), model.decoding(SMALL))
-    assert len(moves) == 2, "in and out"
+    assert len(moves) == 6, "three parts, in and out"
 
 
 def test_concurrent_requests_have_text_of_single_ones_beside_a_closed_and_a_broken_one(
