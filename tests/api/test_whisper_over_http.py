@@ -14,8 +14,8 @@ from tiny_vibevoice import clip
 from tiny_whisper import LANGUAGES, PLAY, PROSE
 
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperRequest, load_whisper
-from sidecar.interfaces.engine_interface import LoadOptions
+from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperRequest
+from sidecar.interfaces.engine_interface import Precision
 
 RATE = 16_000
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
@@ -139,25 +139,34 @@ def asked(server: Server, what: str, name: str, **fields: str) -> dict:
     return dict(response.raise_for_status().json())
 
 
-def test_translation_uses_the_translate_task(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Prompted:
+    """A model of CTranslate2 that keeps its prompts."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.prompts: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def generate(self, encoded: Any, prompts: list[list[int]], **options: Any) -> Any:
+        self.prompts += prompts
+        return self._real.generate(encoded, prompts, **options)
+
+
+def test_translation_uses_the_translate_task(server: Server) -> None:
     """This one was taught a single task, and does that whatever it is asked for."""
     body = asked(server, "translations", PLAY, response_format="verbose_json")
     assert (body["task"], body["language"]) == ("translate", "english")
     assert body["text"]
-    prompts: list[list[int]] = []
-    answered = WhisperRecognizer._answer
+    from faster_whisper import WhisperModel
 
-    def spied(self: WhisperRecognizer, encoded: object, prompt: list[int], *rest: Any) -> Any:
-        prompts.append(prompt)
-        return answered(self, encoded, prompt, *rest)
-
-    monkeypatch.setattr(WhisperRecognizer, "_answer", spied)
-    model = load_whisper(LoadOptions(checkpoint=str(tiny_whisper.model())))
+    whisper = WhisperModel(str(tiny_whisper.model()), "cpu", local_files_only=True)
+    whisper.model = prompted = Prompted(whisper.model)
+    model = WhisperRecognizer(whisper, Precision.FP32, "tiny")
     samples = decode_audio_file(clip(PLAY), RATE)[: 5 * RATE]
     for translate in (False, True):
         model.recognize(samples, WhisperRequest("en", translate=translate))
     names = ("<|transcribe|>", "<|translate|>")
-    tasks = [model._whisper.hf_tokenizer.token_to_id(name) for name in names]
-    assert [set(prompt) & set(tasks) for prompt in prompts] == [{tasks[0]}, {tasks[1]}]
+    tasks = [whisper.hf_tokenizer.token_to_id(name) for name in names]
+    assert [set(prompt) & set(tasks) for prompt in prompted.prompts] == [{tasks[0]}, {tasks[1]}]

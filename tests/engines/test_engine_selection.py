@@ -263,7 +263,10 @@ def test_live_engine_is_file_engine_or_moonshine(
     """``hear``: who hears live in this build."""
     sessions = {spec.name: 4 if spec.name in hear else 0 for spec in engines.ENGINES}
     specs = [replace(spec, sessions=sessions[spec.name]) for spec in engines.ENGINES]
-    monkeypatch.setattr(engines, "ENGINES", tuple(specs))
+    monkeypatch.setattr(engines, "specs", lambda _: iter(specs))
+    monkeypatch.setattr(
+        engines, "engine_spec", lambda name: next(spec for spec in specs if spec.name == name)
+    )
     settings = Settings(engine="scripted", live_engine=wanted)
     chosen = choose_engine(settings)
     if reason == "refused":

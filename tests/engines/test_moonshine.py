@@ -519,15 +519,14 @@ def test_aligned_word_times_are_under_half_as_far_from_attention_times_as_evenly
 
 @pytest.mark.slow
 def test_transcription_resumed_from_checkpoint_has_same_transcript(
-    engine: MoonshineEngine, endgame: Block, monkeypatch: pytest.MonkeyPatch
+    engine: MoonshineEngine, endgame: Block
 ) -> None:
-    """A minute of two people."""
-    monkeypatch.setattr(utterance_transcription, "RESUME_POINT_INTERVAL_S", 8.0)
-    play = spoken(np.tile(endgame, 2))
+    """Two minutes of two people."""
+    play = spoken(np.tile(endgame, 4))
     whole = list(engine.transcribe_from((), play))
     resume_points = [event for event in whole if isinstance(event, ResumePoint)]
     assert len(resume_points) >= 5
-    assert max(later.audio_s - one.audio_s for one, later in pairwise(resume_points)) <= 10.0
+    assert max(later.audio_s - one.audio_s for one, later in pairwise(resume_points)) <= 22.0
     resume_points_read = [
         from_wire(json.loads(json.dumps(to_wire(one)))) for one in resume_points[:-1]
     ]
