@@ -86,9 +86,8 @@ def test_voices_are_the_pulled_ones_and_others_are_refused_with_a_hint(engine: T
     assert "pull voice" in (refused.value.hint or "")
 
 
-def test_loaded_voices_are_limited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moonshine_tts, "MAX_LOADED_VOICES", 1)
-    one = moonshine_tts.MoonshineTts()
+def test_loaded_voices_are_limited(folder: Path) -> None:
+    one = moonshine_tts.MoonshineTts(max_loaded_voices=1)
     list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
     for name in (tiny_piper_voice.OTHER, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER):
         sound_of(one, voice=name)

@@ -48,7 +48,8 @@ VoiceCatalogue = Mapping[str, Sequence[str]]
 class MoonshineTts:
     """TTS engine with downloaded voices of moonshine-voice."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_loaded_voices: int = MAX_LOADED_VOICES) -> None:
+        self._max_loaded_voices = max_loaded_voices
         self._folder = Path()
         self._voices: tuple[PulledVoice, ...] = ()
         self.loaded: dict[PulledVoice, MoonshineSynthesizer] = {}
@@ -108,7 +109,7 @@ class MoonshineTts:
     def _synthesizer(self, voice: PulledVoice) -> MoonshineSynthesizer:
         one = self.loaded.pop(voice, None)
         if one is None:
-            while len(self.loaded) >= MAX_LOADED_VOICES:
+            while len(self.loaded) >= self._max_loaded_voices:
                 self.loaded.pop(next(iter(self.loaded))).close()
             one = MoonshineSynthesizer(voice.language, voice.name, self._folder)
         self.loaded[voice] = one

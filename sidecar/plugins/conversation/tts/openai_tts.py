@@ -43,7 +43,8 @@ FILE_MAGICS = (b"RIFF", b"ID3", b"OggS", b"fLaC")
 class OpenAiTts:
     """TTS engine on one server with OpenAI's API; it owns the connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        self._read_timeout_s = read_timeout_s
         self._client: httpx.AsyncClient | None = None
         self._loop = asyncio.Runner()
         self._model = DEFAULT_MODEL
@@ -58,7 +59,7 @@ class OpenAiTts:
         (url,), context = options.upstream.urls, openai_http.trusted(options.upstream.ca)
         self._client = httpx.AsyncClient(
             **openai_http.client_options(
-                CONNECT_TIMEOUT_S, READ_TIMEOUT_S, url=url, key=key, verify=context
+                CONNECT_TIMEOUT_S, self._read_timeout_s, url=url, key=key, verify=context
             )
         )
         yield 1.0
