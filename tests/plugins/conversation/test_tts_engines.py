@@ -115,17 +115,21 @@ with wave.open(arguments[arguments.index("-o") + 1], "wb") as sound:
 
 
 @pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def say(tmp_path: Path) -> Path:
     """A program that takes what `say` of macOS takes; there is no other system here."""
-    program = new_file(tmp_path / "say", SAY, 0o755)
-    monkeypatch.setattr(system_tts, "_find_program", lambda: str(program))
-    return program
+    return new_file(tmp_path / "say", SAY, 0o755)
 
 
 def loaded(
-    spec: TtsSpec, url: str = "", model: str | None = None, folder: Path | None = None
+    spec: TtsSpec,
+    url: str = "",
+    model: str | None = None,
+    folder: Path | None = None,
+    program: Path | None = None,
 ) -> TtsEngine:
     engine = create_engine(spec.factory)
+    if program is not None:
+        engine = type(engine)(str(program))
     server = UpstreamOptions((url,), ("secret",), model=model)
     options = LoadOptions(speaks=True, upstream=server, checkpoint=str(folder) if folder else None)
     assert list(engine.load(options))[-1] == 1.0
@@ -143,7 +147,8 @@ def voice(
     if lacking := missing_packages(spec):
         pytest.skip(f"not installed: {lacking}")
     folder = tiny_piper_voice.pulled(tmp_path) if spec is moonshine_tts.SPEC else None
-    return spec, loaded(spec, server, folder=folder)
+    program = say if spec is system_tts.SPEC else None
+    return spec, loaded(spec, server, folder=folder, program=program)
 
 
 Spoken = tuple[TtsSpec, TtsEngine]
@@ -265,7 +270,7 @@ def test_failing_system_program_is_an_error_and_leaves_no_file(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(system_tts.tempfile, "tempdir", str(scratch))
-    engine = loaded(system_tts.SPEC)
+    engine = loaded(system_tts.SPEC, program=say)
     with pytest.raises(errors.EngineFailed):
         list(engine.say(text, SynthesisOptions(), never))
     assert list(scratch.iterdir()) == []
@@ -285,12 +290,12 @@ def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
 
 @pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
 def test_cancelled_synthesis_returns_while_the_system_program_hangs(say: Path) -> None:
-    engine, looks = loaded(system_tts.SPEC), iter([False, False, True])
+    engine, looks = loaded(system_tts.SPEC, program=say), iter([False, False, True])
     assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
 
 
 def test_output_file_of_a_system_program_is_decoded(say: Path) -> None:
-    (sound,) = loaded(system_tts.SPEC).say("hello", SynthesisOptions(), never)
+    (sound,) = loaded(system_tts.SPEC, program=say).say("hello", SynthesisOptions(), never)
     assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
 
 

@@ -59,8 +59,9 @@ def is_system_tts_available() -> bool:
 class SystemTts:
     """TTS engine of the operating system."""
 
-    def __init__(self) -> None:
-        self._program = ""
+    def __init__(self, program: str = "") -> None:
+        """``program``: the system's TTS program; '' to find it."""
+        self._program = program
         self._voices: tuple[str, ...] = ()
 
     def load(self, options: LoadOptions) -> Iterator[float]:
@@ -69,7 +70,7 @@ class SystemTts:
         Raises:
             errors.ModelLoadFailed: the operating system has no TTS program.
         """
-        program = _find_program()
+        program = self._program or _find_program()
         if program is None:
             raise errors.ModelLoadFailed("This operating system has no TTS voices.")
         self._program = program
