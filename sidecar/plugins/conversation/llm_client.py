@@ -59,14 +59,15 @@ class LlmAddress:
 
     ``url``: without the path of the API; '' searches this machine. ``model``: '' takes the first
     that the server lists. ``first_s``: seconds to the first word (a server may have to load the
-    model); ``next_s``: seconds from one word to the next. ``max_tokens``: maximum of an answer. The
-    key is never printed.
+    model); ``next_s``: seconds from one word to the next. ``max_tokens``: maximum of an answer;
+    ``max_reasoning_tokens``: beside these, for a model that reasons. The key is never printed.
     """
 
     url: str
     model: str = ""
     key: str = field(default="", repr=False)
     max_tokens: int = MAX_TOKENS
+    max_reasoning_tokens: int = MAX_REASONING_TOKENS
     first_s: float = FIRST_TOKEN_S
     next_s: float = NEXT_TOKEN_S
 
@@ -164,7 +165,7 @@ class LlmClient:
             reasoned = parser.reasoned or self._limit == chat_completions.NEWER_LIMIT
             if since is None or not (parser.cut_off and reasoned):
                 return
-            self._reasoning_tokens = MAX_REASONING_TOKENS
+            self._reasoning_tokens = self._address.max_reasoning_tokens
             if reasoning:
                 raise LlmFailed(
                     "The language model reasoned until its limit of tokens, without an answer.",

@@ -130,12 +130,9 @@ async def test_model_that_reasons_beyond_its_limit_of_tokens_gets_more_from_then
     assert [one["max_tokens"] for one in server.asked] == [7, more, more]
 
 
-async def test_model_that_only_reasons_is_an_error_that_says_so(
-    server: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(llm_client, "MAX_REASONING_TOKENS", 1)
+async def test_model_that_only_reasons_is_an_error_that_says_so(server: Completions) -> None:
     with pytest.raises(LlmFailed, match="reason"):
-        await by(server, "ponders", max_tokens=7)
+        await by(server, "ponders", max_tokens=7, max_reasoning_tokens=1)
 
 
 async def test_empty_reply_of_a_model_that_does_not_reason_leaves_its_limit_of_tokens(
@@ -238,17 +235,16 @@ async def test_requested_model_of_a_newly_started_llm_server_is_chosen_over_the_
 
 @virtual_time
 async def test_search_after_a_slow_search_for_an_llm_is_delayed(
-    talks: ConversationRegistry, monkeypatch: pytest.MonkeyPatch
+    talks: ConversationRegistry,
 ) -> None:
     begun, looks = time.monotonic(), list[float]()
 
-    async def looked(*_: object) -> str:
+    async def search(*address: Any, **options: Any) -> Llm:
         looks.append(time.monotonic() - begun)
         await asyncio.sleep(2.0)
-        return ""
+        return await here()(*address, **options)
 
-    talks.create_llm, talks.fast_probe_s = here(Mute=NOBODY), conversation_registry.FAST_PROBE_S
-    monkeypatch.setattr(llm_client, "_probe_model", looked)
+    talks.create_llm, talks.fast_probe_s = search, conversation_registry.FAST_PROBE_S
     for _ in range(100):
         assert isinstance(await talks.find_llm(), RepeatLlm)
         await asyncio.sleep(1.0)
