@@ -243,10 +243,12 @@ class DownloadProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunningDownload:
-    """Download of files to a destination; ``stop`` is set if one of them fails."""
+    """Download of files to a destination; ``stop`` is set if one of them fails. ``retry_pause_s``:
+    as `RETRY_PAUSE_S`."""
 
     destination: DownloadDestination
     progress: DownloadProgress
+    retry_pause_s: float = RETRY_PAUSE_S
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -296,8 +298,9 @@ class PartialFile:
         self._meter.advance(len(data))
 
 
-def download_file(read: ChunkReader, partial_file: PartialFile) -> None:
-    """Download the missing bytes of a file; any progress resets the number of attempts.
+def download_file(read: ChunkReader, partial_file: PartialFile, retry_pause_s: float) -> None:
+    """Download the missing bytes of a file, with a pause before each further attempt; any progress
+    resets the number of attempts.
 
     Raises:
         Exception: all attempts failed; the last error of the server or the network.
@@ -319,7 +322,7 @@ def download_file(read: ChunkReader, partial_file: PartialFile) -> None:
             tries = MAX_ATTEMPTS if partial_file.done > before else tries - 1
             if not tries:
                 raise (error.__cause__ or error) from None
-            if partial_file.stop.wait(RETRY_PAUSE_S):
+            if partial_file.stop.wait(retry_pause_s):
                 raise DownloadStopped from None
 
 
@@ -360,7 +363,7 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
             old.unlink()
     with begun.open("a+b") as content:
         growing = PartialFile(file, content, download)
-        download_file(read, growing)
+        download_file(read, growing, download.retry_pause_s)
     if not growing.whole:
         begun.unlink()
         download.progress.advance(-growing.done)

@@ -1,5 +1,6 @@
 """`vibevoice-asr pull voice`, against a server on this machine that does what servers do."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,12 @@ from sidecar.plugins.conversation.tts.installed_voices import (
     PulledVoices,
 )
 from sidecar.plugins.conversation.tts.moonshine_tts import MoonshineTts
-from sidecar.plugins.conversation.tts.voice_download import pull_voice
+from sidecar.plugins.conversation.tts.voice_download import pull_voice as download_voice
 
 MODEL, CONFIG = "kokoro/model.onnx", "kokoro/config.json"
 FILES = {MODEL: os.urandom(300_000), CONFIG: b"{}", "kokoro/voices/x.kokorovoice": b"x" * 512}
 VOICE = PulledVoice("kokoro_x", "en-us", tuple(FILES))
+pull_voice = functools.partial(download_voice, retry_pause_s=0.0)
 
 
 class Told(DownloadProgress):
@@ -41,11 +43,6 @@ class Told(DownloadProgress):
 
     def notice(self, message: str) -> None:
         self.notices.append(message)
-
-
-@pytest.fixture(autouse=True)
-def no_pause_before_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumable_download, "RETRY_PAUSE_S", 0.0)
 
 
 @pytest.fixture

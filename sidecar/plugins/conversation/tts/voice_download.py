@@ -122,6 +122,7 @@ def pull_voice(
     url: str,
     voice: PulledVoice,
     progress: resumable_download.DownloadProgress | None = None,
+    retry_pause_s: float = resumable_download.RETRY_PAUSE_S,
 ) -> PulledVoices:
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
@@ -143,7 +144,7 @@ def pull_voice(
         ),
         resumable_download.locked(destination, "Another 'vibevoice-asr pull voice' is at work."),
     ):
-        download = resumable_download.RunningDownload(destination, progress)
+        download = resumable_download.RunningDownload(destination, progress, retry_pause_s)
         pulled = _download_voice_files(PulledVoices.read(folder), url, voice, download)
         pulled = pulled.with_voice(voice)
         pulled.write()
