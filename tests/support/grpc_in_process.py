@@ -127,11 +127,15 @@ class Inside:
         await self._open.aclose()
 
     async def listen(
-        self, by: AccessControl | None = None, sock: socket.socket | None = None, *more: Any
+        self,
+        by: AccessControl | None = None,
+        sock: socket.socket | None = None,
+        *more: Any,
+        **limits: float,
     ) -> int:
         """Begin to listen with this access control. Return the port."""
         self.listeners.append(
-            GrpcServer(self.service, by or access_control(), sock or reserved(), *more)
+            GrpcServer(self.service, by or access_control(), sock or reserved(), *more, **limits)
         )
         self._open.push_async_callback(self.listeners[-1].close)
         return int((await self.listeners[-1].start())["grpc_port"])

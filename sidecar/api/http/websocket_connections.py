@@ -35,7 +35,7 @@ MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
 """Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
 CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
 """Maximum of cancels per minute and connection: after each an engine starts anew."""
-LIVE_PING_S = limit("live_ping", 20.0)
+LIVE_PING_S = 20.0
 """Seconds between pings of a live connection; a client that does not answer within the same time is
 disconnected. It is shorter than the idle timeout of proxies, which is usually a minute."""
 CLOSE_CODES: Mapping[ErrorKind | str, int] = {

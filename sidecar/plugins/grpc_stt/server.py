@@ -26,6 +26,7 @@ from sidecar.auth.tls import CertificatePair
 from sidecar.file_watcher import FileWatcher
 from sidecar.observability.metrics import ProtocolMetrics
 from sidecar.plugins.grpc_stt.servicer import NAME, GrpcServicer, call_metadata, request_origin
+from sidecar.plugins.grpc_stt.session import UNUSED_S
 from sidecar.plugins.grpc_stt.statuses import abort_call
 from sidecar.service.facade import Service
 
@@ -45,9 +46,9 @@ NO_METHOD = "(none)"
 """Label of calls to unknown methods."""
 
 
-def channel_options() -> list[tuple[str, int]]:
-    """Return the server's limits as gRPC options."""
-    ping_ms = round(LIVE_PING_S * 1000)
+def channel_options(ping_s: float) -> list[tuple[str, int]]:
+    """Return the server's limits as gRPC options; ``ping_s``: interval and timeout of its pings."""
+    ping_ms = round(ping_s * 1000)
     return [
         ("grpc.so_reuseport", 0),  # otherwise a second server could share the port
         ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -69,7 +70,8 @@ def channel_options() -> list[tuple[str, int]]:
 
 class GrpcServer:
     """gRPC server for live audio. ``reserved`` holds the port until the server listens;
-    ``credentials`` are those of TLS, `None` means no TLS."""
+    ``credentials`` are those of TLS, `None` means no TLS. ``unused_s``, ``ping_s``: as `UNUSED_S`
+    and `LIVE_PING_S`."""
 
     def __init__(
         self,
@@ -77,10 +79,15 @@ class GrpcServer:
         access: AccessControl,
         reserved: socket.socket,
         credentials: grpc.ServerCredentials | None = None,
+        *,
+        unused_s: float = UNUSED_S,
+        ping_s: float = LIVE_PING_S,
     ) -> None:
-        self._service, self._access = service, access
+        self._service, self._access, self._ping_s = service, access, ping_s
         self._reserved, self._credentials = reserved, credentials
-        self._servicer = GrpcServicer(service, access, encrypted=credentials is not None)
+        self._servicer = GrpcServicer(
+            service, access, encrypted=credentials is not None, unused_s=unused_s
+        )
         self._health = health.aio.HealthServicer()
         self._server: Any = None
         self._shutdown_task: asyncio.Task[None] | None = None
@@ -94,7 +101,7 @@ class GrpcServer:
         encrypted = self._credentials is not None
         metrics = self._service.metrics.wires
         interceptor = GrpcInterceptor(self._access, metrics, encrypted=encrypted)
-        options = channel_options()
+        options = channel_options(self._ping_s)
         self._server = grpc.aio.server(interceptors=[interceptor], options=options)
         self._server.add_generic_rpc_handlers((self._servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -27,11 +27,14 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class GrpcServicer:
-    """Servicer of the calls. ``stopping``: True once the service shuts down."""
+    """Servicer of the calls. ``stopping``: True once the service shuts down; ``unused_s``: as
+    `session.UNUSED_S`."""
 
-    def __init__(self, service: Service, access: AccessControl, *, encrypted: bool) -> None:
+    def __init__(
+        self, service: Service, access: AccessControl, *, encrypted: bool, unused_s: float
+    ) -> None:
         self._service, self._access, self._encrypted = service, access, encrypted
-        self._pending = sessions.GrpcPendingSessions(service.live.end)
+        self._pending = sessions.GrpcPendingSessions(service.live.end, unused_s)
         self.stopping = False
 
     def handlers(self) -> grpc.GenericRpcHandler:

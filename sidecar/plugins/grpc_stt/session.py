@@ -17,13 +17,12 @@ from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding, TurnControl, WholeSamples
-from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt import errors as codes
 from sidecar.plugins.grpc_stt import stt_pb2
 from sidecar.transcripts.transcript import join_texts
 
-UNUSED_S = limit("grpc_unused", 30.0)
+UNUSED_S = 30.0
 """Seconds for which a created session waits for its stream."""
 SEND_TIMEOUT_S = 30.0
 """Time without a read after which a client is disconnected, in seconds."""
@@ -50,10 +49,11 @@ class GrpcSession:
 
 
 class GrpcPendingSessions:
-    """Sessions that wait for their stream; ``drop_session`` ends one that waited too long."""
+    """Sessions that wait for their stream; ``drop_session`` ends one that waited too long
+    (``unused_s``)."""
 
-    def __init__(self, drop_session: Callable[[Session], None]) -> None:
-        self.unused_s = UNUSED_S
+    def __init__(self, drop_session: Callable[[Session], None], unused_s: float) -> None:
+        self.unused_s = unused_s
         self._drop_session = drop_session
         self._pending: dict[tuple[str, str], GrpcSession] = {}
 

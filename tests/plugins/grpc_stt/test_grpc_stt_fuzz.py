@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from grpc_client import RATE, Client, Ended, ended, sound
 from grpc_in_process import Inside
 from service_process import MB, until
 
+from sidecar.live.sessions.session import Session
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk, SessionRequest
 from sidecar.service.facade import Service
 
@@ -110,11 +113,11 @@ class Held(NamedTuple):
     sound: int
 
     @classmethod
-    def by(cls, service: Service) -> Held:
-        """As it is now; sound in bytes."""
-        live = service.live
+    def by(cls, service: Service, opened: weakref.WeakSet[Session]) -> Held:
+        """As it is now, of the sessions that were opened; sound in bytes."""
+        gc.collect()
         files = psutil.Process().num_fds()
-        return cls(len(asyncio.all_tasks()), files, len(live._sessions), live.held.bytes)
+        return cls(len(asyncio.all_tasks()), files, len(opened), service.live.held.bytes)
 
     def within(self, before: Held) -> bool:
         """Whether that is no more of anything."""
@@ -122,18 +125,16 @@ class Held(NamedTuple):
 
 
 @pytest.fixture
-async def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Inside]:
-    """One that soon forgets who does not come."""
-    monkeypatch.setattr("sidecar.plugins.grpc_stt.session.UNUSED_S", 1.0)
+async def inside(tmp_path: Path) -> AsyncIterator[Inside]:
     async with Inside(tmp_path, live_delay=0) as inside:
         yield inside
 
 
 @pytest.fixture
 async def client(inside: Inside) -> AsyncIterator[Client]:
-    """One of another thread: grpc.aio's own says INTERNAL where a stream ends before it has sent
-    all."""
-    with Client(await inside.listen()) as client:
+    """One of a server that soon forgets who does not come, and of another thread: grpc.aio's own
+    says INTERNAL where a stream ends before it has sent all."""
+    with Client(await inside.listen(unused_s=1.0)) as client:
         yield client
 
 
@@ -163,12 +164,12 @@ def spoken(client: Client) -> Ended:
     return client.say("after", sound((0.3, 1.0)))
 
 
-async def at_rest(service: Service, before: Held) -> Held:
+async def at_rest(service: Service, opened: weakref.WeakSet[Session], before: Held) -> Held:
     """What is held once that is no more than ``before``."""
     held = list[Held]()
 
     def rests() -> bool:
-        held[:] = [Held.by(service)]
+        held[:] = [Held.by(service, opened)]
         return held[0].within(before)
 
     await until(rests, f"no more is held than {before}")
@@ -176,18 +177,28 @@ async def at_rest(service: Service, before: Held) -> Held:
 
 
 async def test_random_messages_are_answered_and_leave_nothing(
-    inside: Inside, client: Client, caplog: pytest.LogCaptureFixture
+    inside: Inside,
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = inside.service
+    service, opened = inside.service, weakref.WeakSet[Session]()
+    open_session = service.live.open
+
+    def noted(*arguments: Any, **options: Any) -> Session:
+        opened.add(session := open_session(*arguments, **options))
+        return session
+
+    monkeypatch.setattr(service.live, "open", noted)
     chance = random.Random(14)
     statuses = await asyncio.to_thread(talk, client, chance, MESSAGES // 4)
     most = Held(sys.maxsize, sys.maxsize, 0, 0)
-    before = await at_rest(service, most)  # all that comes once has come
+    before = await at_rest(service, opened, most)  # all that comes once has come
     memory = psutil.Process().memory_info().rss
     statuses |= await asyncio.to_thread(talk, client, chance, MESSAGES - MESSAGES // 4)
     assert statuses <= MAY_BE
     assert {Status.OK, Status.INVALID_ARGUMENT, Status.UNAUTHENTICATED} <= statuses
-    await at_rest(service, before)
+    await at_rest(service, opened, before)
     assert (psutil.Process().memory_info().rss - memory) / MB < GROWTH_MB
     while (said := await asyncio.to_thread(spoken, client)).number == "ERR1004":
         pass  # this machine was slower than who is waited for

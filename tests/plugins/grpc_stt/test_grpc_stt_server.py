@@ -182,11 +182,9 @@ def test_invalid_client_certificate_authority_is_refused_at_the_start(
         create_listeners(settings, service, access_control(), FileWatcher(), {"grpc_port": sock})
 
 
-async def test_two_owners_can_use_the_same_session_id(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "UNUSED_S", 3600.0)  # the first may wait long for the engine
-    port = await start(access_control(Named()))
+async def test_two_owners_can_use_the_same_session_id(start: Start) -> None:
+    unused_s = 3600.0  # the first may wait long for the engine
+    port = await start(access_control(Named()), unused_s=unused_s)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         answers = [
             await create(channel)(
@@ -303,11 +301,10 @@ with Client(int(sys.argv[1])) as client:
 
 @pytest.mark.skipif(os.name == "nt", reason="stops a process with a POSIX signal")
 async def test_client_that_answers_no_ping_leaves_no_session(
-    start: Start, service: Service, monkeypatch: pytest.MonkeyPatch
+    start: Start, service: Service
 ) -> None:
-    monkeypatch.setattr("sidecar.plugins.grpc_stt.server.LIVE_PING_S", 1.0)
     client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", TALKS, str(await start(access_control()))),
+        *(sys.executable, "-c", TALKS, str(await start(ping_s=1.0))),
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"},
         stdout=asyncio.subprocess.PIPE,
     )
