@@ -92,20 +92,31 @@ class _OpenAIAbandonedJob:
 class OpenAIAbandonedJobs:
     """Jobs of clients that timed out, until the same request comes."""
 
-    def __init__(self, timeouts: ClientTimeouts | None, crowded: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        timeouts: ClientTimeouts | None,
+        crowded: Callable[[], bool],
+        *,
+        grace_s: float,
+        crowded_grace_s: float,
+        crowded_poll_s: float,
+    ) -> None:
         """Create it; ``timeouts``: keeps them instead, if the retry may reach another service;
-        ``crowded``: returns whether jobs wait."""
+        ``crowded``: returns whether jobs wait. The times: as `RETRY_GRACE_S`, `CROWDED_GRACE_S` and
+        `CROWDED_POLL_S`."""
         self._timeouts, self._crowded = timeouts, crowded
+        self._grace_s = grace_s
+        self._crowded_grace_s, self._crowded_poll_s = crowded_grace_s, crowded_poll_s
         self._jobs: list[_OpenAIAbandonedJob] = []
 
     def leave(self, job: Job, digest: str, cancel: Callable[[], None]) -> None:
         """Keep a job for the same request (``digest``). ``cancel`` it if that does not come within
         the time for it, or sooner if others need the engine and the owner sends no retry."""
         if self._timeouts is not None:
-            self._timeouts.leave(job, digest, RETRY_GRACE_S)
+            self._timeouts.leave(job, digest, self._grace_s)
             return
         abandoned, loop = _OpenAIAbandonedJob(job, digest), asyncio.get_running_loop()
-        until = loop.time() + RETRY_GRACE_S
+        until = loop.time() + self._grace_s
 
         def check() -> None:
             if abandoned not in self._jobs:  # its client has come back
@@ -115,9 +126,9 @@ class OpenAIAbandonedJobs:
                 self._jobs.remove(abandoned)
                 cancel()
             else:
-                loop.call_later(CROWDED_POLL_S, check)
+                loop.call_later(self._crowded_poll_s, check)
 
-        loop.call_later(min(CROWDED_GRACE_S, RETRY_GRACE_S), check)
+        loop.call_later(min(self._crowded_grace_s, self._grace_s), check)
         self._jobs.append(abandoned)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
@@ -148,8 +159,17 @@ class OpenAIQueueTurns:
     here, with fair order between owners.
     """
 
-    def __init__(self, submissions: JobSubmissions, abandoned: OpenAIAbandonedJobs) -> None:
+    def __init__(
+        self,
+        submissions: JobSubmissions,
+        abandoned: OpenAIAbandonedJobs,
+        *,
+        held_s: float,
+        held_poll_s: float = HELD_POLL_S,
+    ) -> None:
+        """Create it; the times: as `HELD_S` and `HELD_POLL_S`."""
         self._submissions, self._abandoned = submissions, abandoned
+        self._held_s, self._held_poll_s = held_s, held_poll_s
         self._turn = FairOwnerSemaphore(1)
         self._held = Counter[str]()
         """Waiting requests, by owner."""
@@ -172,12 +192,12 @@ class OpenAIQueueTurns:
             if not again or self._held[identity.owner] >= MAX_HELD_OF_OWNER:
                 raise
         with counted(self._held, identity.owner), suppress(TimeoutError):
-            async with asyncio.timeout(HELD_S), self._turn.held(identity):
+            async with asyncio.timeout(self._held_s), self._turn.held(identity):
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
                             return await self._submissions.reserve_position(identity, key)
-                    await asyncio.sleep(HELD_POLL_S)
+                    await asyncio.sleep(self._held_poll_s)
                 raise UploadStalled("The client hung up while it waited for a place.")
         return await self._submissions.reserve_position(identity, key)
 

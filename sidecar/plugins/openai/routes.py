@@ -106,9 +106,15 @@ class _OpenAITranscriptions:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._abandoned = retries.OpenAIAbandonedJobs(
-            service.client_timeouts, lambda: service.queue.depth > 0
+            service.client_timeouts,
+            lambda: service.queue.depth > 0,
+            grace_s=retries.RETRY_GRACE_S,
+            crowded_grace_s=retries.CROWDED_GRACE_S,
+            crowded_poll_s=retries.CROWDED_POLL_S,
         )
-        self._turns = retries.OpenAIQueueTurns(service.submissions, self._abandoned)
+        self._turns = retries.OpenAIQueueTurns(
+            service.submissions, self._abandoned, held_s=retries.HELD_S
+        )
 
     async def answer(
         self, request: Request, *, translate: bool = False, whisper_cpp: bool = False

@@ -4,7 +4,7 @@ import asyncio
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -56,13 +56,23 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await service.close()
 
 
+def abandoned_jobs(
+    crowded: Callable[[], bool] = lambda: False,
+    grace_s: float = retries.RETRY_GRACE_S,
+    crowded_s: float = retries.CROWDED_GRACE_S,
+) -> retries.OpenAIAbandonedJobs:
+    """Jobs that others who wait may have cancelled after, and every, so many seconds."""
+    return retries.OpenAIAbandonedJobs(
+        None, crowded, grace_s=grace_s, crowded_grace_s=crowded_s, crowded_poll_s=crowded_s
+    )
+
+
 @pytest.fixture
-def turns(service: Service, monkeypatch: pytest.MonkeyPatch) -> retries.OpenAIQueueTurns:
+def turns(service: Service) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
-    monkeypatch.setattr(retries, "HELD_S", 2 * PATIENCE_S)
-    monkeypatch.setattr(retries, "HELD_POLL_S", 0.001)
-    abandoned = retries.OpenAIAbandonedJobs(None, lambda: False)
-    return retries.OpenAIQueueTurns(service.submissions, abandoned)
+    return retries.OpenAIQueueTurns(
+        service.submissions, abandoned_jobs(), held_s=2 * PATIENCE_S, held_poll_s=0.001
+    )
 
 
 def retry() -> Request:
@@ -163,11 +173,8 @@ def left_job() -> Job:
     return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
 
 
-async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(
-    left_job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retries, "RETRY_GRACE_S", 0.01)
-    left, cancelled = retries.OpenAIAbandonedJobs(None, lambda: False), asyncio.Event()
+async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(left_job: Job) -> None:
+    left, cancelled = abandoned_jobs(grace_s=0.01), asyncio.Event()
     left.leave(left_job, "digest", cancelled.set)
     assert await left.take("bob", "digest", recording()) is None
     assert await left.take("ada", "another", recording()) is None
@@ -177,10 +184,8 @@ async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(
 
 @pytest.mark.parametrize("returns", [False, True], ids=["no-retry", "retry"])
 async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retries(
-    monkeypatch: pytest.MonkeyPatch, left_job: Job, returns: bool
+    left_job: Job, returns: bool
 ) -> None:
-    for name in ("CROWDED_GRACE_S", "CROWDED_POLL_S"):
-        monkeypatch.setattr(retries, name, 0)
     looks, looked, cancelled = count(), asyncio.Event(), asyncio.Event()
 
     def crowded() -> bool:
@@ -188,7 +193,7 @@ async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retrie
             looked.set()
         return True
 
-    left = retries.OpenAIAbandonedJobs(None, crowded)
+    left = abandoned_jobs(crowded, crowded_s=0)
     left.leave(left_job, "digest", cancelled.set)
     if not returns:
         await cancelled.wait()
