@@ -228,9 +228,14 @@ async def speech_audio(
 
 
 async def phrase_audio(
-    tts: TtsClient, text: str, synthesis: SynthesisOptions, turn: AbstractAsyncContextManager[None]
+    tts: TtsClient,
+    text: str,
+    synthesis: SynthesisOptions,
+    turn: AbstractAsyncContextManager[None],
+    *,
+    max_bytes: int = MAX_PHRASE_BYTES,
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the samples of a phrase, at most `MAX_PHRASE_BYTES`. The engine, held for one ``turn``,
+    """Yield the samples of a phrase, at most ``max_bytes``. The engine, held for one ``turn``,
     never waits for a slow client.
 
     Raises:
@@ -240,7 +245,7 @@ async def phrase_audio(
     waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def pump() -> None:
-        free = MAX_PHRASE_BYTES
+        free = max_bytes
         try:
             async with turn, aclosing(tts.say(text, synthesis)) as blocks:
                 async for block in blocks:

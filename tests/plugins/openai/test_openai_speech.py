@@ -288,14 +288,13 @@ async def test_speech_of_a_conversation_or_another_owner_waits_for_few_phrases_o
     assert all(await asyncio.gather(*many))
 
 
-async def test_phrase_synthesized_to_too_much_audio_is_engine_failed(
-    fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quota = speech.SpeechQuota()
-    with monkeypatch.context() as patch:
-        patch.setattr(speech, "MAX_PHRASE_BYTES", RATE)
-        with pytest.raises(errors.EngineFailed):
-            await heard(fleet, "a" * 100, quota)
+async def test_phrase_synthesized_to_too_much_audio_is_engine_failed(fleet: EngineFleet) -> None:
+    assert fleet.voice is not None
+    quota, synthesis = speech.SpeechQuota(), speech_request("").synthesis
+    turn = quota.turns.held(ANONYMOUS)
+    phrase = speech.phrase_audio(fleet.voice, "a" * 100, synthesis, turn, max_bytes=RATE)
+    with pytest.raises(errors.EngineFailed):
+        _ = [block async for block in phrase]
     assert await heard(fleet, "One.", quota), "its turn is over"
 
 
