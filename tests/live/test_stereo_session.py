@@ -59,9 +59,9 @@ def opened(service: Service, identity: Identity = ANONYMOUS, **options: object) 
     return session
 
 
-def unserved(**options: object) -> StereoSession:
+def unserved(totals: InputLogTotals | None = None, **options: object) -> StereoSession:
     """A session without an engine."""
-    totals = InputLogTotals(1 << 20)
+    totals = totals or InputLogTotals(1 << 20)
     given = LiveOptions(**options)  # type: ignore[arg-type]
     return StereoSession("one", "me", given, SessionBounds(), totals, channel_names=NAMES)
 
@@ -282,8 +282,8 @@ def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_c
 
 
 def test_ended_session_is_not_kept_in_memory() -> None:
-    session = unserved()
-    totals = session._held
+    totals = InputLogTotals(1 << 20)
+    session = unserved(totals)
     totals.bytes = totals.most
     assert totals.may_add(session.input_log, 0.0)
     session.end()

@@ -209,7 +209,6 @@ async def test_idle_connection_is_closed_and_a_pinging_one_at_its_longest_durati
     open_service: Callable[..., Awaitable[Service]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("sidecar.live.sessions.session_registry.TIMEOUT_POLL_S", 0.01)
     service = await open_service(live_idle=100, live_longest=150)
     monkeypatch.setattr(service.live, "now", lambda: now)
     async with served(create_app(service.settings, service)) as listener:
@@ -221,10 +220,12 @@ async def test_idle_connection_is_closed_and_a_pinging_one_at_its_longest_durati
             await busy.send("ping")
             await busy.until("pong")
             now = 100.0
+            service.live.check_time_limits()
             assert await idle.closed() == (4000, "idle timeout")
             await busy.send("ping")
             await busy.until("pong")
             now = 150.0
+            service.live.check_time_limits()
             assert await busy.closed() == (4003, "max connection duration reached")
         assert [frame["type"] for frame in idle.frames] == ["session.created"]
         assert [frame["type"] for frame in busy.frames] == ["session.created", "pong", "pong"]
