@@ -411,8 +411,9 @@ class CudaGraphSteps:
     Call `forget` before a cache grows: a step holds the tensors of the old one.
     """
 
-    def __init__(self, decoder: VibeVoiceDecoder) -> None:
-        self.growth = GRAPH_POSITIONS
+    def __init__(self, decoder: VibeVoiceDecoder, *, growth: int = GRAPH_POSITIONS) -> None:
+        """``growth``: positions by which the attended span of a cache grows."""
+        self.growth = growth
         self._decoder = decoder
         self._steps: dict[int, CudaGraphStep] = {}
 
@@ -441,10 +442,15 @@ class CudaGraphSteps:
 class PlannedDecoder:
     """Decoder with its graphs and a memory plan, by which caches grow."""
 
-    def __init__(self, decoder: VibeVoiceDecoder, plan: MemoryPlan) -> None:
+    def __init__(
+        self, decoder: VibeVoiceDecoder, plan: MemoryPlan, graphed: CudaGraphSteps | None = None
+    ) -> None:
+        """``graphed``: None for its own steps, if they can be captured."""
         self.decoder = decoder
         self._plan = plan
-        self._graphed = CudaGraphSteps(decoder) if decoder.capturable else None
+        if graphed is None and decoder.capturable:
+            graphed = CudaGraphSteps(decoder)
+        self._graphed = graphed
 
     def prefill(
         self, embeddings: Tensor, cache: KeyValueCache, check: StepCheck | None = None

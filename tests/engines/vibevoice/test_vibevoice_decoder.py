@@ -95,8 +95,7 @@ def by_our_loop(
     end = loaded.model.generation_config.eos_token_id
     with torch.inference_mode():
         embeddings = prompt_of(loaded, name, prompt or "", plan.encoder_chunk_s)
-        graphed = CudaGraphSteps(decoder)
-        graphed.growth = 48
+        graphed = CudaGraphSteps(decoder, growth=48)
         cache = decoder.new_cache(plan, len(embeddings))
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, lambda: None)
         said: list[int] = []
@@ -223,10 +222,8 @@ class Counted(PlannedDecoder):
     """Counts its passes; ``static`` takes the step that a GPU captures."""
 
     def __init__(self, loaded: LoadedVibeVoice, *, static: bool = False) -> None:
-        super().__init__(VibeVoiceDecoder(loaded.model), SHORT)
-        if static:
-            self._graphed = vibevoice_decoder.CudaGraphSteps(self.decoder)
-            self._graphed.growth = 48
+        decoder = VibeVoiceDecoder(loaded.model)
+        super().__init__(decoder, SHORT, CudaGraphSteps(decoder, growth=48) if static else None)
         self.passes = 0
 
     def step(self, continuations: Any) -> list[torch.Tensor]:
