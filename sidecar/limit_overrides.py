@@ -12,8 +12,8 @@ VARIABLE = "VIBEVOICE_TEST_LIMITS"
 def limit(name: str, usual: Number) -> Number:
     """Return ``usual``, or the number that a test has put under ``name`` into `VARIABLE`.
 
-    A test has to see within seconds what happens beyond a limit. If the service runs in the test's
-    process, the test monkeypatches the constant; this is for services in their own processes.
+    A test has to see within seconds what happens beyond a limit. A part in the test's process takes
+    it as a parameter; this is for services in their own processes, and for commands.
     """
     given = json.loads(os.environ.get(VARIABLE) or "{}")
     return type(usual)(given.get(name, usual))

@@ -21,6 +21,7 @@ from sidecar.cli.open import sample
 from sidecar.cli.output import print_error_line, print_text, write_atomically
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.installation import needed_for
+from sidecar.limit_overrides import limit
 
 if TYPE_CHECKING:
     from sidecar.audio import Block
@@ -347,6 +348,7 @@ async def _measure(
             begin,
             lambda row: print_error_line(row_summary(row)),
             options.warm_up,
+            limit("bench_settle", run.SETTLE_S),
         )
 
 
@@ -354,6 +356,11 @@ async def _sides(bench: BenchCommand, service_target: ServiceTarget) -> list[tar
     async def described(service_target: ServiceTarget, wire: Wire) -> target.LoadTestTarget:
         side = await target.describe_target(
             service_target.server or "", service_target.token, service_target.trust, wire
+        )
+        side = replace(
+            side,
+            ready_s=limit("bench_ready", target.READY_S),
+            answer_s=limit("bench_answer", target.ANSWER_TIMEOUT_S),
         )
         return replace(side, messages=_stt_messages()) if wire == target.GRPC else side
 

@@ -16,7 +16,6 @@ from module_services import service_of_module
 from scripted_speech import RATE, sound
 from service_process import Server
 from vibevoice_asr_load_test import LoadTestInvalid
-from vibevoice_asr_load_test import clients as load_test_clients
 from vibevoice_asr_load_test import run as load_test_run
 from vibevoice_asr_load_test.run import LoadTestRow, most_held
 from vibevoice_asr_load_test.speech import LoadTestMode, script_of, starts, utterances
@@ -35,6 +34,7 @@ from vibevoice_asr_load_test.target import CpuShare, LoadTestLiveWire, LoadTestT
 from websockets.sync.server import ServerConnection, serve
 
 from sidecar.cli import run
+from sidecar.limit_overrides import VARIABLE
 
 THEIRS = [
     "session_id", "responses", "success", "error_code", "send_duration_seconds",
@@ -53,7 +53,7 @@ slow = service_of_module(grpc_port=0, live_sessions=3, scripted_hear=0.5)
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_ENGINE", "scripted")
-    monkeypatch.setattr(load_test_run, "SETTLE_S", 0.2)
+    monkeypatch.setenv(VARIABLE, '{"bench_settle": 0.2}')
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -152,8 +152,8 @@ def test_idle_sessions_are_held_without_turns(
 def test_bench_counts_a_server_that_never_answers_as_timeouts(
     wire: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(load_test_clients, "READY_S", 0.1)
-    monkeypatch.setattr(load_test_run, "ANSWER_TIMEOUT_S", 0.3)
+    limits = {"bench_settle": 0.2, "bench_ready": 0.1, "bench_answer": 0.3}
+    monkeypatch.setenv(VARIABLE, json.dumps(limits))
 
     def listen(socket: ServerConnection) -> None:
         for _ in socket:

@@ -158,20 +158,21 @@ async def _http(side: target.LoadTestTarget) -> httpx.AsyncClient:
 async def _live(
     client: AsyncClient,
     options: Mapping[str, Any],
+    answer_s: float,
     _: str,
     play: run.LoadTestPlay,
     visit: LoadTestSession,
 ) -> None:
     """Run a session of `/v1/live`, to its summary."""
     async with AsyncExitStack() as stack:
-        async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(answer_s):
             live = await stack.enter_async_context(client.live(**options))
 
         async def send() -> None:
             await play(run.LoadTestSender(live.send))
             await live.finish()
 
-        await run.run_until_done(send(), _read_live(live, visit))
+        await run.run_until_done(send(), _read_live(live, visit), answer_s)
 
 
 async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
@@ -194,7 +195,6 @@ async def _read_live(live: AsyncLive, visit: LoadTestSession) -> None:
 
 
 PATH = "/api/asr-streaming"
-READY_S = 10.0
 READY = frozenset({"session.created", "session.updated"})
 WORDS = "transcription.delta"
 """Other event names report the same text again; only this one is counted."""
@@ -226,8 +226,8 @@ async def _streaming(
             **tls,
         ) as socket:
             talk = _LoadTestYapSession(socket, name, visit)
-            await talk.ready()
-            await run.run_until_done(talk.all_of(play), talk.read())
+            await talk.ready(side.ready_s)
+            await run.run_until_done(talk.all_of(play, side.answer_s), talk.read(), side.answer_s)
     except InvalidStatus as error:
         raise run.LoadTestRefusal(f"status_{error.response.status_code}") from None
     except ConnectionClosed as error:
@@ -245,18 +245,18 @@ class _LoadTestYapSession(run.LoadTestSender):
         self._request = 0
         self._told = asyncio.Event()
 
-    async def ready(self) -> None:
-        """Wait until the session is ready, as clients do, but at most `READY_S`: some servers
+    async def ready(self, most_s: float) -> None:
+        """Wait until the session is ready, as clients do, but at most ``most_s``: some servers
         report it only after a first message."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(most_s):
                 while (await self._frame())["type"] not in READY:
                     pass
 
-    async def all_of(self, play: run.LoadTestPlay) -> None:
-        """Send all audio, wait for the finals of all utterances, then send `end`."""
+    async def all_of(self, play: run.LoadTestPlay, answer_s: float) -> None:
+        """Send all audio, wait at most ``answer_s`` for all finals, then send `end`."""
         await play(self)
-        async with asyncio.timeout(run.ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(answer_s):
             while self._visit.lost:
                 self._told.clear()
                 await self._told.wait()
@@ -357,7 +357,7 @@ async def _stream(
         await call.done_writing()
 
     try:
-        await run.run_until_done(send(), _read_grpc(call, visit))
+        await run.run_until_done(send(), _read_grpc(call, visit), side.answer_s)
     finally:
         call.cancel()
 
@@ -398,7 +398,8 @@ async def open_live_client(
             yield run.LoadClient(partial(_grpc, side, await _credentials(side)), tempo)
         case _:
             async with AsyncClient(side.url, side.token, trust=side.trust, retry=NEVER) as client:
-                yield run.LoadClient(partial(_live, client, {"diarize": False, **options}), tempo)
+                options = {"diarize": False, **options}
+                yield run.LoadClient(partial(_live, client, options, side.answer_s), tempo)
 
 
 async def _credentials(side: target.LoadTestTarget) -> Any:

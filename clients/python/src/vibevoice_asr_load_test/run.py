@@ -51,25 +51,26 @@ async def sweep(
     begin: Callable[[int], Sequence[float]],
     done: Callable[[LoadTestRow], None],
     warm_up: int = 1,
+    settle_s: float = SETTLE_S,
 ) -> list[list[LoadTestRow]]:
     """Run each number of sessions on all ``sides`` in turn; return the rows of the targets by
     number.
 
     The first target alternates from one number to the next, so that other load of the machine
     affects both alike. ``begin``: start times for a number of sessions. ``done``: called with each
-    row at once.
+    row at once. ``settle_s``: as `SETTLE_S`.
     """
     for _, wire in sides:
         for number in range(warm_up):
             await wire.visit(f"warm-up-{number}", work.warm)
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(settle_s)
     found = []
     for step, count in enumerate(counts):
         courses, rows = [work.course(number) for number in range(count)], dict[str, LoadTestRow]()
         for side, wire in sides if step % 2 == 0 else reversed(sides):
             rows[side.name] = await at_once(side, wire, courses, begin(count))
             done(rows[side.name])
-            await asyncio.sleep(SETTLE_S)
+            await asyncio.sleep(settle_s)
         found.append([rows[side.name] for side, _ in sides])
     return found
 
@@ -160,10 +161,6 @@ def _table(columns: Mapping[str, statistics.Figures]) -> str:
         for name in statistics.NAMES
     ]
     return statistics.render(lines, "markdown")
-
-
-ANSWER_TIMEOUT_S = 60.0
-"""Time for the end of a session after all audio was sent."""
 
 
 class SessionEndedEarly(Exception):
@@ -263,20 +260,20 @@ def pieces(part: LoadTestAudio, chunk_s: float) -> list[bytes]:
 
 
 async def run_until_done(
-    sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None]
+    sending: Coroutine[Any, Any, None], reading: Coroutine[Any, Any, None], answer_s: float
 ) -> None:
     """Run both until the service has ended the session.
 
     Raises:
         SessionEndedEarly: it ended while there was more to send.
-        TimeoutError: it did not end within `ANSWER_TIMEOUT_S`.
+        TimeoutError: it did not end within ``answer_s`` after all was sent.
         Exception: any exception of either; that of ``reading`` if both raise.
     """
     sender, reader = asyncio.create_task(sending), asyncio.create_task(reading)
     try:
         await asyncio.wait({sender, reader}, return_when=asyncio.FIRST_COMPLETED)
         if sender.done():
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(answer_s):
                 await asyncio.wait({reader})
         await reader
         if not sender.done():

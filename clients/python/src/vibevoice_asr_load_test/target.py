@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+READY_S = 10.0
+"""Seconds that a client of yap's protocol waits until its session is ready."""
+ANSWER_TIMEOUT_S = 60.0
+"""Time for the end of a session after all audio was sent."""
 
 
 class CpuUse(NamedTuple):
@@ -123,7 +127,8 @@ class LoadTestFileWire(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LoadTestTarget:
     """Service under test. ``target``: host and port of its gRPC, "" if it has none. ``messages``:
-    generated module of the gRPC package `stt`."""
+    generated module of the gRPC package `stt`. ``ready_s``, ``answer_s``: as `READY_S` and
+    `ANSWER_TIMEOUT_S`."""
 
     name: str
     wire: LoadTestLiveWire | LoadTestFileWire
@@ -133,6 +138,8 @@ class LoadTestTarget:
     target: str = ""
     process: psutil.Process | None = None
     messages: Any = None
+    ready_s: float = READY_S
+    answer_s: float = ANSWER_TIMEOUT_S
 
     @property
     def encrypted(self) -> bool:
