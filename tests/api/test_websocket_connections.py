@@ -22,10 +22,11 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from sidecar import errors
-from sidecar.api.http import auth_gate, websocket_connections
+from sidecar.api.http import auth_gate
 from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
+    ConnectionLimits,
     InboundQueue,
     WebSocketConnection,
     WebSocketDialect,
@@ -48,6 +49,7 @@ class Echo:
 
     ended: asyncio.Queue[str]
     work: asyncio.Event
+    limits: ConnectionLimits
 
     async def serve(self, websocket: WebSocket) -> None:
         how = "end"
@@ -72,7 +74,8 @@ class Echo:
             last = json.dumps({"code": error.code, "after": error.retry_after})
             return ConnectionEnding(close_code(error, {"rate_limited": 4008}), error.code, last)
 
-        await WebSocketDialect(("echo",), ending_of).serve(websocket, echo)
+        dialect = WebSocketDialect(("echo",), ending_of, limits=self.limits)
+        await dialect.serve(websocket, echo)
         self.ended.put_nowait(how)
 
     async def answer(self, socket: WebSocketConnection) -> None:
@@ -123,10 +126,15 @@ class Papers:
 
 @contextlib.asynccontextmanager
 async def serving(
-    authenticator: Any = None, ping_s: float = 20.0, unread_s: float = 60.0, shutdown_s: int = 1
+    authenticator: Any = None,
+    ping_s: float = 20.0,
+    unread_s: float = 60.0,
+    shutdown_s: int = 1,
+    **limits: int,
 ) -> AsyncIterator[Running]:
-    """The wire behind the gate, served as `server.http_server` does."""
-    wire = Echo(asyncio.Queue(), asyncio.Event())
+    """The wire behind the gate, served as `server.http_server` does; with these `ConnectionLimits`
+    or else the usual ones."""
+    wire = Echo(asyncio.Queue(), asyncio.Event(), ConnectionLimits(**limits))
     known = authenticator or Authenticator(TOKEN)
     streams, tickets = RevocableStreams(known.refusal), OneTimeCodes[auth_gate.TicketGrant]()
     refused: list[str] = []
@@ -305,11 +313,8 @@ async def test_handshake_over_a_limit_is_refused_before_authentication(
     assert "Traceback" not in caplog.text
 
 
-async def test_client_that_overfills_the_inbound_queue_is_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(websocket_connections, "MAX_INBOUND_MESSAGES", 3)
-    async with serving() as running, running.connect(additional_headers=BEARER) as live:
+async def test_client_that_overfills_the_inbound_queue_is_closed() -> None:
+    async with serving(waiting=3) as running, running.connect(additional_headers=BEARER) as live:
         await live.send("wait")
         for _ in range(5):
             await live.send("pong")
@@ -320,12 +325,8 @@ async def test_client_that_overfills_the_inbound_queue_is_closed(
         assert await closed(live) == (1013, "inbound_full")
 
 
-async def test_messages_and_cancels_have_separate_rate_limits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 5)
-    monkeypatch.setattr(websocket_connections, "CANCELS_PER_MINUTE", 2)
-    async with serving() as running:
+async def test_messages_and_cancels_have_separate_rate_limits() -> None:
+    async with serving(messages_per_minute=5, cancels_per_minute=2) as running:
         for sent in (["x"] * 6, ["cancel"] * 3):
             async with running.connect(additional_headers=BEARER) as live:
                 for message in sent:
@@ -365,11 +366,8 @@ async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> N
         writer.close()
 
 
-async def test_connection_that_sends_stays_open_without_a_pong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_connection_that_sends_stays_open_without_a_pong() -> None:
     """As one whose answer lies behind sound that is still on its way."""
-    monkeypatch.setattr(websocket_connections, "MESSAGES_PER_MINUTE", 0)
     async with serving(ping_s=PATIENCE_S) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(HANDSHAKE)

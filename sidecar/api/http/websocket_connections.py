@@ -58,6 +58,16 @@ TOO_MANY_MESSAGES = "Too many messages in a short time."
 MALFORMED_PER_MINUTE = 100
 """Maximum of invalid messages, each of which is answered; beyond it the connection is closed."""
 
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Limits of one connection: waiting messages, and messages and cancels per minute."""
+
+    waiting: int = MAX_INBOUND_MESSAGES
+    messages_per_minute: int = MESSAGES_PER_MINUTE
+    cancels_per_minute: int = CANCELS_PER_MINUTE
+
+
 Message = str | bytes
 
 
@@ -120,12 +130,17 @@ class InboundQueue:
 class WebSocketConnection:
     """WebSocket connection and the identity of its client; ``spoken``: supported subprotocols."""
 
-    def __init__(self, websocket: WebSocket, spoken: Sequence[str]) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        spoken: Sequence[str],
+        limits: ConnectionLimits = ConnectionLimits(),
+    ) -> None:
         self.websocket, self._spoken = websocket, spoken
         self.identity: Identity = identity_of(websocket)
-        self.inbound = InboundQueue(MAX_INBOUND_MESSAGES)
-        self._messages = SlidingWindowLimit(RateLimit(MESSAGES_PER_MINUTE, MINUTE_S))
-        self._cancels = SlidingWindowLimit(RateLimit(CANCELS_PER_MINUTE, MINUTE_S))
+        self.inbound = InboundQueue(limits.waiting)
+        self._messages = SlidingWindowLimit(RateLimit(limits.messages_per_minute, MINUTE_S))
+        self._cancels = SlidingWindowLimit(RateLimit(limits.cancels_per_minute, MINUTE_S))
         self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))
         self._sending = asyncio.Lock()
 
@@ -252,6 +267,7 @@ class WebSocketDialect:
     ending_of: Callable[[SidecarError], ConnectionEnding]
     refuse_handshake: Callable[[SidecarError, WebSocket], Awaitable[bool]] | None = None
     refusal: Callable[[SidecarError], Response] | None = None
+    limits: ConnectionLimits = ConnectionLimits()
 
     async def serve(
         self,
@@ -260,7 +276,7 @@ class WebSocketDialect:
     ) -> None:
         """Accept a connection and ``serve_connection`` it; an error closes it as `ending_of`
         says."""
-        socket = WebSocketConnection(websocket, self.subprotocols)
+        socket = WebSocketConnection(websocket, self.subprotocols, self.limits)
         if self.refuse_handshake is None:
             await socket.open()
         try:
