@@ -53,6 +53,9 @@ class CountingServer(uvicorn.Server):
     """uvicorn server with at most ``most`` open connections of one address, WebSockets included.
     It serves ``rate_limit`` new ones of an address at once; further ones wait.
 
+    ``accept_retry_s``: pause if the system cannot accept a connection. ``tls_handshake_s``: time
+    for a client to complete a TLS handshake.
+
     A connection counts from the moment it is accepted until its socket is closed.
     """
 
@@ -61,8 +64,11 @@ class CountingServer(uvicorn.Server):
         config: uvicorn.Config,
         most: int = MAX_CONNECTIONS_PER_ADDRESS,
         rate_limit: RateLimit = NEW_CONNECTIONS,
+        accept_retry_s: float = ACCEPT_RETRY_S,
+        tls_handshake_s: float = TLS_HANDSHAKE_S,
     ) -> None:
         super().__init__(config)
+        self._accept_retry_s, self._tls_handshake_s = accept_retry_s, tls_handshake_s
         self._most, self._open = most, Counter[str]()
         self._new_connections = TokenBuckets(rate_limit)
         self._starting = FairOwnerSemaphore(STARTS_AT_ONCE)
@@ -107,7 +113,7 @@ class CountingServer(uvicorn.Server):
                 if error.errno in errors.BUSY_ERRNOS:
                     muted = {"mute_s": REPEAT_MUTE_S}
                     log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
-                    await asyncio.sleep(ACCEPT_RETRY_S)
+                    await asyncio.sleep(self._accept_retry_s)
             except Exception:
                 log.exception("a connection was not accepted", extra={"mute_s": REPEAT_MUTE_S})
 
@@ -140,7 +146,7 @@ class CountingServer(uvicorn.Server):
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
-        handshake_s = TLS_HANDSHAKE_S if config.ssl else None
+        handshake_s = self._tls_handshake_s if config.ssl else None
         try:
             await asyncio.sleep(wait_s)
             async with self._starting.held(identity):

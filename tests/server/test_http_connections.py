@@ -21,7 +21,12 @@ from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.auth.rate_limits import RateLimit
 from sidecar.auth.tls import ensure_certificate
 from sidecar.server import http_connections
-from sidecar.server.http_connections import NEW_CONNECTIONS, CountingServer
+from sidecar.server.http_connections import (
+    ACCEPT_RETRY_S,
+    NEW_CONNECTIONS,
+    TLS_HANDSHAKE_S,
+    CountingServer,
+)
 
 
 async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,12 +63,14 @@ async def counting(
     rate_limit: RateLimit = NEW_CONNECTIONS,
     faults: tuple[Exception | None, ...] = (),
     app: ASGIApp = takes_all,
+    accept_retry_s: float = ACCEPT_RETRY_S,
+    tls_handshake_s: float = TLS_HANDSHAKE_S,
     **options: Any,
 ) -> AsyncIterator[tuple[str, int]]:
     """The address of a server with at most so many connections of one address."""
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
     config = uvicorn.Config(app, lifespan="off", log_config=None, **protocols, **options)
-    server = CountingServer(config, most, rate_limit)
+    server = CountingServer(config, most, rate_limit, accept_retry_s, tls_handshake_s)
     with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
         listener.faults = faults
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
@@ -108,11 +115,10 @@ async def test_connections_of_one_address_are_limited_and_its_websockets_count()
     ids=["no address", "firewall", "protocol", "bug"],
 )
 async def test_fault_of_one_connection_costs_the_next_ones_nothing(
-    fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+    fault: Exception | None,
 ) -> None:
     """macOS gives no address for a connection that was reset before it was accepted."""
-    monkeypatch.setattr(http_connections, "ACCEPT_RETRY_S", 3600.0)
-    async with counting(faults=(fault, fault)) as address:
+    async with counting(faults=(fault, fault), accept_retry_s=3600.0) as address:
         for _ in range(2):
             reader, writer = await asyncio.open_connection(*address)
             assert await is_closed(reader)
@@ -128,9 +134,8 @@ async def test_accepting_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) 
         waits.append(delay)
         await sleep(0)
 
-    monkeypatch.setattr(http_connections, "ACCEPT_RETRY_S", 12.5)
     full = OSError(errno.EMFILE, "too many open files")
-    async with counting(faults=(full,)) as address:
+    async with counting(faults=(full,), accept_retry_s=12.5) as address:
         monkeypatch.setattr(http_connections.asyncio, "sleep", counted)
         _, writer = await asyncio.open_connection(*address)
         await is_served(address)
@@ -214,13 +219,12 @@ async def test_new_connections_of_a_shared_address_do_not_wait(
 
 
 async def test_connection_counts_before_its_tls_handshake_which_is_limited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(http_connections, "TLS_HANDSHAKE_S", 0.5)
     pair = ensure_certificate(tmp_path, frozenset({"localhost", "127.0.0.1"}))
     files = {"ssl_certfile": str(pair.certificate), "ssl_keyfile": str(pair.key)}
     trusting = ssl.create_default_context(cafile=pair.certificate)
-    async with counting(most=1, **files) as address:
+    async with counting(most=1, tls_handshake_s=0.5, **files) as address:
         silent, writer = await asyncio.open_connection(*address)
         one_too_many, _ = await asyncio.open_connection(*address)
         assert await is_closed(one_too_many)
