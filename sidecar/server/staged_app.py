@@ -36,11 +36,18 @@ TRY_AGAIN_LATER = 1013
 class StagedApp:
     """ASGI application: ``first`` has the lifespan and answers `/health` until `complete` is done.
 
-    ``build`` imports and builds the whole application.
+    ``build`` imports and builds the whole application. ``max_waiting_sockets``: WebSockets that may
+    wait for that.
     """
 
-    def __init__(self, first: ASGIApp, build: Callable[[], ASGIApp]) -> None:
+    def __init__(
+        self,
+        first: ASGIApp,
+        build: Callable[[], ASGIApp],
+        max_waiting_sockets: int = MAX_WAITING_SOCKETS,
+    ) -> None:
         self._first, self._build = first, build
+        self._max_waiting_sockets = max_waiting_sockets
         self._whole: ASGIApp | None = None
         self._built = asyncio.Event()
         self._sockets = 0
@@ -73,7 +80,7 @@ class StagedApp:
 
     async def _wait_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait with a handshake, which uvicorn no longer counts for its address."""
-        refused = self._sockets >= MAX_WAITING_SOCKETS
+        refused = self._sockets >= self._max_waiting_sockets
         self._sockets += 1
         try:
             if not refused:

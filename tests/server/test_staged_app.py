@@ -19,7 +19,6 @@ from service_process import PATIENCE_S, REPOSITORY, settle
 
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
-from sidecar.server import staged_app
 from sidecar.server.app import create_access_control, create_service, create_staged_app
 from sidecar.server.http_app import create_whole_app
 from sidecar.server.staged_app import StagedApp
@@ -295,14 +294,11 @@ def test_service_stops_cleanly_although_import_hangs(
     assert "Traceback" not in log
 
 
-async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown() -> None:
     async def unused(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(staged_app, "MAX_WAITING_SOCKETS", 1)
-    app, sent = StagedApp(unused, lambda: unused), list[Any]()
+    app, sent = StagedApp(unused, lambda: unused, max_waiting_sockets=1), list[Any]()
 
     async def send(message: Any) -> None:
         sent.append(message)
