@@ -83,10 +83,13 @@ def certificate_names(host: str, allowed_hosts: Iterable[str]) -> frozenset[str]
 
 
 def ensure_certificate(
-    folder: Path, names: frozenset[str], beside: Iterable[str] = ()
+    folder: Path,
+    names: frozenset[str],
+    beside: Iterable[str] = (),
+    renewal_days: int = RENEWAL_DAYS,
 ) -> CertificatePair:
     """Return the certificate in ``folder``; create one if none has all ``names`` or it expires
-    soon.
+    within ``renewal_days``.
 
     ``beside``: further addresses for a new certificate. They may change and cause no renewal.
 
@@ -98,7 +101,7 @@ def ensure_certificate(
     with files.lock_folder(folder):
         if pair.certificate.exists() and pair.key.exists():
             files.read(pair.key, MAX_PEM_BYTES, private=True)
-            if (lacks := _renewal_reason(pair, names)) is None:
+            if (lacks := _renewal_reason(pair, names, renewal_days)) is None:
                 return pair
             log.warning(
                 "the self-signed certificate is renewed, with a new fingerprint that clients "
@@ -109,7 +112,7 @@ def ensure_certificate(
     return pair
 
 
-def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
+def _renewal_reason(pair: CertificatePair, names: frozenset[str], renewal_days: int) -> str | None:
     """Return why a certificate has to be renewed, or `None` if it need not be."""
     with needed_for("Certificates of our own"):
         from cryptography import x509
@@ -120,7 +123,7 @@ def _renewal_reason(pair: CertificatePair, names: frozenset[str]) -> str | None:
         ).value
     except (ValueError, x509.ExtensionNotFound):
         return "cannot be read"
-    if certificate.not_valid_after_utc < utc_now() + datetime.timedelta(days=RENEWAL_DAYS):
+    if certificate.not_valid_after_utc < utc_now() + datetime.timedelta(days=renewal_days):
         return "is about to expire"
     has = {*names_in_it.get_values_for_type(x509.DNSName)}
     has |= {str(address) for address in names_in_it.get_values_for_type(x509.IPAddress)}

@@ -247,16 +247,17 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
-def find_service(host: str, port: int) -> RunningService | None:
-    """Return the vibevoice-asr service at a port, with TLS or without; `None` if there is none."""
+def find_service(host: str, port: int, within_s: float = PROBE_TIMEOUT_S) -> RunningService | None:
+    """Return the vibevoice-asr service at a port, with TLS or without; `None` if none answers
+    ``within_s``."""
     import http.client  # imported late: 10 ms that a start on a free port saves
     import ssl
 
-    deadline = time.monotonic() + PROBE_TIMEOUT_S
+    deadline = time.monotonic() + within_s
     # Any program can hold the port with any certificate, so its answer is checked elsewhere.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    here, within_s = reachable_host(host), PROBE_TIMEOUT_S
+    here = reachable_host(host)
     for connection in (
         http.client.HTTPConnection(here, port, timeout=within_s),
         http.client.HTTPSConnection(here, port, timeout=within_s, context=context),

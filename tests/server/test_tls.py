@@ -134,16 +134,13 @@ def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
     assert str(ready["pid"]) in answer.stdout
 
 
-def test_transcription_and_port_query_work_over_tls(
-    home: tuple[Home, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transcription_and_port_query_work_over_tls(home: tuple[Home, dict[str, Any]]) -> None:
     at, ready = home
     trust = ("--fingerprint", ready["fingerprint"])
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
-    monkeypatch.setattr(listeners, "PROBE_TIMEOUT_S", PATIENCE_S)
-    found = listeners.find_service("127.0.0.1", at.port)
+    found = listeners.find_service("127.0.0.1", at.port, PATIENCE_S)
     assert found is not None
     assert found.pid == ready["pid"]
 
@@ -183,17 +180,15 @@ def test_hsts_header_is_sent_only_with_given_certificate(
         process.terminate()
 
 
-def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(tmp_path: Path) -> None:
     first = tls.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
     pair = tls.ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
     assert pair.certificate.read_bytes() == first
     pair = tls.ensure_certificate(tmp_path, NAMES | {"my-box.lan"}, ["192.0.2.1"])
     second = pair.certificate.read_bytes()
     assert second != first
-    monkeypatch.setattr(tls, "RENEWAL_DAYS", 2 * tls.VALIDITY_DAYS)
-    assert tls.ensure_certificate(tmp_path, NAMES).certificate.read_bytes() != second
+    pair = tls.ensure_certificate(tmp_path, NAMES, renewal_days=2 * tls.VALIDITY_DAYS)
+    assert pair.certificate.read_bytes() != second
     pair.key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
         tls.ensure_certificate(tmp_path, NAMES)
