@@ -36,11 +36,11 @@ _pipe_contents: dict[tuple[str, int, int], bytes] = {}
 """Contents of pipes already read, by path, device and inode: a pipe can be read only once."""
 
 
-def read(path: Path, most: int, *, private: bool = False) -> bytes:
+def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_TIMEOUT_S) -> bytes:
     """Return the content of a file; with ``private``, refuse one that others may read.
 
-    The file may be a pipe, such as a shell's ``<(…)``; its writer has `PIPE_TIMEOUT_S` to deliver
-    the content. The content is cached, because a pipe can be read only once.
+    The file may be a pipe, such as a shell's ``<(…)``; its writer has ``pipe_s`` seconds to
+    deliver the content. The content is cached, because a pipe can be read only once.
 
     Raises:
         errors.SettingsInvalid: the file does not exist, is not readable, or is longer than ``most``
@@ -53,7 +53,7 @@ def read(path: Path, most: int, *, private: bool = False) -> bytes:
             if stat.S_ISREG(status.st_mode):
                 data = file.read(most + 1)
             elif stat.S_ISFIFO(status.st_mode) and sys.platform != "win32":
-                data = _read_pipe(path, file.fileno(), status, most + 1)
+                data = _read_pipe(path, file.fileno(), status, most + 1, pipe_s)
             else:
                 raise _not_a_file_error(path)
     except OSError as error:
@@ -269,17 +269,17 @@ def _lock(file: BinaryIO, *, wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int) -> bytes:
+def _read_pipe(path: Path, pipe: int, status: os.stat_result, most: int, timeout_s: float) -> bytes:
     known = str(path), status.st_dev, status.st_ino
     if known not in _pipe_contents:
-        _pipe_contents[known] = _read_pipe_to_end(path, pipe, most)
+        _pipe_contents[known] = _read_pipe_to_end(path, pipe, most, timeout_s)
     return _pipe_contents[known]
 
 
-def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
+def _read_pipe_to_end(path: Path, pipe: int, most: int, timeout_s: float) -> bytes:
     """Read at most ``most`` bytes of a pipe. A pipe without a writer yet also reports end of
     file."""
-    data, until = b"", time.monotonic() + PIPE_TIMEOUT_S
+    data, until = b"", time.monotonic() + timeout_s
     while len(data) < most and (left_s := until - time.monotonic()) > 0:
         select.select([pipe], [], [], left_s)
         try:
@@ -294,7 +294,7 @@ def _read_pipe_to_end(path: Path, pipe: int, most: int) -> bytes:
     if len(data) >= most:
         return data
     raise SettingsInvalid(
-        f"The pipe {path} was not closed within {PIPE_TIMEOUT_S:g} s.",
+        f"The pipe {path} was not closed within {timeout_s:g} s.",
         hint="Write to it and close it, or name a file.",
     )
 

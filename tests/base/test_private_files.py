@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,12 @@ from pydantic import SecretStr
 from service_process import PATIENCE_S, new_file
 
 from sidecar import errors, files
-from sidecar.auth import tls
-from sidecar.auth.tls import CertificatePair
+from sidecar.auth.tls import create_tls
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config import secret_settings
 from sidecar.config.secret_settings import resolve_token
 from sidecar.config.settings import Settings
-from sidecar.file_watcher import WatchedFiles
+from sidecar.file_watcher import FileWatcher, WatchedFiles
 from sidecar.plugins import load_settings
 from sidecar.plugins.upstream.settings import UpstreamSettings, upstream_options
 from sidecar.storage.encryption import journal_key
@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "settings": lambda path: load_settings(config=path),
 }
 OPENED_ELSEWHERE: dict[str, Callable[[Path], object]] = {
-    "a certificate": lambda path: tls._read_certificate(CertificatePair(path, path)),
+    "a certificate": lambda path: create_tls(Settings(tls=str(path)), FileWatcher()),
     "a CA of other servers": lambda path: upstream_options(
         UpstreamSettings(upstream=("http://127.0.0.1:1",), upstream_ca=path)
     ),
@@ -60,7 +60,7 @@ def refused(read: Callable[[Path], object], path: Path) -> str:
 def test_file_setting_that_is_a_pipe_without_writer_is_refused_after_timeout(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PIPE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(files, "read", partial(files.read, pipe_s=0.05))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     assert "was not closed within" in refused(READERS[what], pipe)
@@ -73,8 +73,7 @@ def test_certificate_or_ca_in_a_pipe_is_refused(what: str, tmp_path: Path) -> No
     assert "not a regular file" in refused(OPENED_ELSEWHERE[what], pipe)
 
 
-def test_secret_from_a_shell_pipe_can_be_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIPE_TIMEOUT_S", PATIENCE_S)
+def test_secret_from_a_shell_pipe_can_be_read_twice() -> None:
     end, start = os.pipe()
     try:
         os.write(start, SECRET[:9].encode())
@@ -82,7 +81,8 @@ def test_secret_from_a_shell_pipe_can_be_read_twice(monkeypatch: pytest.MonkeyPa
             0.05, lambda: (os.write(start, SECRET[9:].encode()), os.close(start))
         )
         rest.start()
-        found = [files.read(Path(f"/dev/fd/{end}"), 100, private=True) for _ in range(2)]
+        pipe = Path(f"/dev/fd/{end}")
+        found = [files.read(pipe, 100, private=True, pipe_s=PATIENCE_S) for _ in range(2)]
         assert found == [SECRET.encode()] * 2
     finally:
         os.close(end)
