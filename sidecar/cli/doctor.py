@@ -9,7 +9,7 @@ import os
 import platform
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sidecar import errors
@@ -73,8 +73,9 @@ def next_step(findings: Sequence[CheckFinding]) -> str:
     return max(wrong, key=lambda finding: finding.state).remedy if wrong else READY
 
 
-def examine() -> Iterator[CheckFinding]:
-    """Yield all findings, in the order in which they are shown."""
+def examine(light_engines: Collection[str] = LIGHT_ENGINES) -> Iterator[CheckFinding]:
+    """Yield all findings, in the order in which they are shown. ``light_engines``: those that are
+    loaded."""
     text = f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
     yield CheckFinding("version", CheckState.GOOD, text)
     settings, finding = _settings()
@@ -83,7 +84,7 @@ def examine() -> Iterator[CheckFinding]:
         yield CheckFinding("plugins", CheckState.GOOD, f"of others: {', '.join(others)}")
     for wrong, remedy in unknown_variables(settings, settings_of_plugins_off(type(settings))):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
-    yield from examine_engines(settings)
+    yield from examine_engines(settings, light_engines)
     yield system_checks.check_live_engine(settings)
     for plugin in enabled(settings):
         yield from plugin.checks(settings)
@@ -103,7 +104,9 @@ def _settings() -> tuple[Settings, CheckFinding]:
     return settings, CheckFinding("settings", CheckState.GOOD, text)
 
 
-def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
+def examine_engines(
+    settings: Settings, light_engines: Collection[str] = LIGHT_ENGINES
+) -> Iterator[CheckFinding]:
     """Yield the finding of each engine: chosen, ready, or what is missing."""
     from sidecar import engines
     from sidecar.engines import engine_selection
@@ -129,7 +132,7 @@ def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
             remedy = engine_selection.install_hint(spec.name)
             text = f"{title}; not usable, without {', '.join(lacking)} ({remedy})"
             yield CheckFinding("engine", bad, text, remedy)
-        elif wrong := _engine_fault(spec, settings):
+        elif wrong := _engine_fault(spec, settings, light_engines):
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
         else:
             languages = abbreviate_names(spec.languages) or "any language"
@@ -137,11 +140,13 @@ def examine_engines(settings: Settings) -> Iterator[CheckFinding]:
             yield CheckFinding("engine", CheckState.GOOD, f"{title}; {languages}; {precisions}")
 
 
-def _engine_fault(spec: EngineSpec, settings: Settings) -> errors.SidecarError | None:
+def _engine_fault(
+    spec: EngineSpec, settings: Settings, light_engines: Collection[str]
+) -> errors.SidecarError | None:
     """Return why an engine whose packages are installed cannot be used, or `None`."""
     from sidecar.engines import engine_selection
 
-    if spec.name in LIGHT_ENGINES:
+    if spec.name in light_engines:
         return asyncio.run(_load(spec))
     if spec.name in engine_selection.ENGINES_WITH_EXTRAS:
         found = engine_selection.find_model(spec.name, settings)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -642,7 +643,7 @@ def test_doctor_reports_faults_with_remedies_and_fails_on_fatal_ones(
     defaults = {"VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": str(free_port())}
     for name, value in {**defaults, **given}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(doctor, "LIGHT_ENGINES", ())
+    monkeypatch.setattr(doctor, "examine", partial(doctor.examine, light_engines=()))
     assert doctor.doctor(report=False, file=None) == code
     shown = capsys.readouterr().out
     assert shown.startswith("Not ready: " if code else "Ready: ")
