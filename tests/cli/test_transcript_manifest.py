@@ -1,12 +1,14 @@
 """Transcripts of a folder are known by the path and the content of their recordings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from sidecar.cli import output
+from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import is_written, name_key
 from sidecar.cli.transcript_manifest import (
     MANIFEST,
@@ -34,10 +36,10 @@ class Transcripts:
         os.utime(path, (1, 1))
         return path
 
-    def run(self, fmt: str = "text") -> list[str]:
-        """Transcribe what is left with --resume; return the outputs."""
+    def run(self, fmt: str = "text", files: Sequence[Path] = ()) -> list[str]:
+        """Transcribe what is left of all files, or of these, with --resume; return the outputs."""
         manifest = TranscriptManifest(self.out, fmt)
-        files = sorted(path for path in self.box.rglob("*") if path.is_file())
+        files = files or sorted(path for path in self.box.rglob("*") if path.is_file())
         ending = {"text": "txt"}.get(fmt, fmt)
         pairs = manifest.pending(files, [f"{path.stem}.{ending}" for path in files])
         for path, name in pairs:
@@ -205,16 +207,26 @@ def test_manifest_made_anew_in_the_same_file_is_read_again(transcripts: Transcri
     assert manifest.write("monday.txt", "again", identify(recording)) == "monday-2.txt"
 
 
-def test_standard_input_is_no_recording_that_was_there_before(
-    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="there is no such path")
+def test_standard_input_is_no_recording_that_was_there_before(transcripts: Transcripts) -> None:
     """A file that is redirected there looks like a regular file of that path."""
-    first = transcripts.put("first", MONDAY)
-    monkeypatch.setattr("sidecar.cli.transcript_manifest.STANDARD_INPUT", first)
-    assert transcripts.run() == ["first.txt"]
-    transcripts.put("first", TUESDAY)
-    assert transcripts.run() == ["first-2.txt"]
+    for content, name in ((MONDAY, "stdin.txt"), (TUESDAY, "stdin-2.txt")):
+        with standard_input_from(transcripts.put("redirected", content)):
+            assert transcripts.run(files=[STANDARD_INPUT]) == [name]
     assert set(transcripts.read().values()) == {MONDAY.decode(), TUESDAY.decode()}
+
+
+@contextmanager
+def standard_input_from(file: Path) -> Iterator[None]:
+    """As a shell redirects it."""
+    saved = os.dup(0)
+    try:
+        with file.open("rb") as redirected:
+            os.dup2(redirected.fileno(), 0)
+        yield
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
 
 
 def test_namesake_that_another_command_wrote_meanwhile_is_kept(transcripts: Transcripts) -> None:
