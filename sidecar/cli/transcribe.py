@@ -222,7 +222,7 @@ def run(options: TranscribeCommandOptions) -> int:
     if options.output is not None:
         _make_output_folder(options.output, options.format)
     if options.watch is not None:
-        return asyncio.run(_watch(options, options.watch))
+        return asyncio.run(transcribe_arrivals(options, options.watch))
     files = audio_input.normalize_stdin_names(options.files or ())
     with audio_input.open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
         return asyncio.run(_run(options, files, opens))
@@ -242,7 +242,8 @@ def _make_output_folder(folder: Path, fmt: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-async def _watch(options: TranscribeCommandOptions, folder: Path) -> int:
+async def transcribe_arrivals(options: TranscribeCommandOptions, folder: Path) -> int:
+    """Transcribe what arrives in a folder, until cancelled; return the exit code."""
     async with backends.open_backend(options.target, options.options, leave=True) as transcribe:
         to = options.output or folder
         watch = FolderWatch(folder, to, options.format, transcribe, _at_once(options))

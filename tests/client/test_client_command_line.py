@@ -148,7 +148,7 @@ async def watched_by_service(folder: Path, server: Server) -> AsyncIterator[None
     order = TranscribeCommandOptions(watch=folder, target=ServiceTarget(server.url))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transcribe, "FolderWatch", QuickWatch)
-        async with ended(asyncio.create_task(transcribe._watch(order, folder))):
+        async with ended(asyncio.create_task(transcribe.transcribe_arrivals(order, folder))):
             yield
 
 
