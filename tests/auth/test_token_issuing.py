@@ -4,7 +4,9 @@ import datetime
 import os
 import stat
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -116,16 +118,30 @@ def test_broken_revocation_list_keeps_the_last_one_and_is_logged(
     assert "2 tokens are valid again" in caplog.text
 
 
+class NotingWatcher(file_watcher.FileWatcher):
+    """Has what it watches, so that a test says when it looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = list[file_watcher.WatchedFiles[Any]]()
+
+    def add(
+        self, what: str, paths: Iterable[Path], read: Callable[[], Any]
+    ) -> file_watcher.WatchedFiles[Any]:
+        self.added.append(super().add(what, paths, read))
+        return self.added[-1]
+
+
 def test_revocation_list_written_after_the_start_is_used_and_still_once_it_is_deleted(
     tmp_path: Path,
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     issuer.rotate()
-    watcher = file_watcher.FileWatcher()
+    watcher = NotingWatcher()
     known = create_authenticator(Settings(token_keys=issuer.keys.public), watcher)
     token, issued = issuer.create("anna")
     asked = RequestOrigin(["localhost"], [], [f"Bearer {token}"], peer="127.0.0.1")
-    (*_, listed) = watcher._all
+    (*_, listed) = watcher.added
     assert known.identify(asked).subject == "anna"
     issuer.revoke("anna")
     assert listed.reload_if_changed()

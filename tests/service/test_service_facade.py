@@ -140,11 +140,16 @@ async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_pa
     ("precision", "error"), [("int4", errors.PrecisionUnavailable), ("int8", errors.WontFit)]
 )
 async def test_refused_reload_does_not_requeue_running_job(
-    precision: str, error: type[errors.SidecarError], service: Service, voice: bytes, tmp_path: Path
+    precision: str,
+    error: type[errors.SidecarError],
+    service: Service,
+    voice: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await until(lambda: job.record.segments)
-    service._slot._account.place = no_room
+    monkeypatch.setattr(service.fleet.files, "place", no_room)
     for _ in range(3):
         heard = len(job.record.segments)
         with pytest.raises(error):
@@ -181,7 +186,7 @@ async def test_transcription_pace_is_stored_for_the_next_start_without_transcrip
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    seconds = again._backend._engine.predictor.seconds("fp32", 1000.0, 7.0)
+    seconds = again.forecast(1000.0, TranscribeOptions()).seconds
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 
