@@ -173,6 +173,10 @@ class JobEventFeed:
             if not self._subscriptions[job_id]:
                 del self._subscriptions[job_id]
 
+    def has_followers(self, job_id: str) -> bool:
+        """Return whether a job has listeners of its own or subscriptions."""
+        return job_id in self._of_one or job_id in self._subscriptions
+
     def remove_listeners(self, job_id: str) -> None:
         """Remove the listeners of one job that may not have ended."""
         self._of_one.pop(job_id, None)

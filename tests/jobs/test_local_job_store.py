@@ -47,7 +47,7 @@ async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJo
 async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
     kept: bool, log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
-    results, key = Retention(log, 600.0, 1 << 20), IdempotencyKey("a key", "digest")
+    results, key = Retention(log, 600.0, 1 << 20, 2), IdempotencyKey("a key", "digest")
     job = new_job(durable=True, owner="ada", kept=kept, key=key)
     async with queue_on(OverheardSlot(), event_log=log) as queue:
         store = LocalJobStore(log, queue, results)
@@ -57,7 +57,9 @@ async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
         assert (log.all(), queue.depth) == ([], 0)
         assert await store.by_key("ada", "a key") is None
     assert job.state is JobState.CANCELLED
-    assert not results._count
+    assert results.expires_in_s(job.id) is None
+    others = [added(log, StartedChange(), DONE, owner="ada", durable=False) for _ in range(2)]
+    assert [one.id for one in log.all()] == [one.id for one in others], "it counts no more"
     with pytest.raises(ValueError, match="closed"):
         _ = job.source.fd
 

@@ -217,6 +217,5 @@ class JobFollower(JobEventFeed):
             raise errors.JobNotFound() from None
 
     def _drop_idle(self, job_id: str) -> None:
-        followed = job_id in self.followed
-        if followed and not self._of_one.get(job_id) and not self._subscriptions.get(job_id):
+        if job_id in self.followed and not self.has_followers(job_id):
             del self.followed[job_id]
