@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -204,13 +204,16 @@ class JobBackend(Protocol):
         """Stop and release all resources."""
 
 
-async def persist_import(call: Callable[[], Awaitable[object]]) -> None:
-    """Persist a job that is imported; retried for a moment if the node or the storage is at fault.
+async def persist_import(
+    call: Callable[[], Awaitable[object]], pauses_s: Iterable[float] = SAVE_PAUSES_S
+) -> None:
+    """Persist a job that is imported; retried after each of the pauses if the node or the storage
+    is at fault.
 
     Raises:
         errors.SidecarError: it cannot be persisted.
     """
-    for pause_s in SAVE_PAUSES_S:
+    for pause_s in pauses_s:
         try:
             await call()
             return

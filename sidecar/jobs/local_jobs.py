@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -19,7 +19,14 @@ from sidecar.jobs import job_record, reservations
 from sidecar.jobs.job_event_log import JobEventLog, JobListener, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import CancelledChange, EditedChange, JobChange, JobEvent, JobRecord
-from sidecar.jobs.job_store import BackendParts, JobBackend, JobFilter, OwnerLoad, persist_import
+from sidecar.jobs.job_store import (
+    SAVE_PAUSES_S,
+    BackendParts,
+    JobBackend,
+    JobFilter,
+    OwnerLoad,
+    persist_import,
+)
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.health import outcome_of_error
@@ -38,6 +45,9 @@ MAX_OUTLASTED = 1000
 
 class LocalJobStore:
     """`JobStore` of a service that shares its jobs with no other."""
+
+    save_pauses_s: Iterable[float] = SAVE_PAUSES_S
+    """As of `persist_import`."""
 
     def __init__(
         self,
@@ -134,7 +144,7 @@ class LocalJobStore:
         try:
             for change in changes:
                 ended = self._event_log.append(record.id, change)
-            await persist_import(partial(self._persisted, record))
+            await persist_import(partial(self._persisted, record), self.save_pauses_s)
         except Exception:  # if the service ends meanwhile, its end persists the job
             self._event_log.delete(record.id)
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from shared_job_services import Service, service, until_told
 from uploads import upload
 
 from sidecar import errors
-from sidecar.jobs import job_store
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import Dispatcher, JobQueue
 from sidecar.jobs.job_record import (
@@ -43,7 +41,6 @@ from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
-from sidecar.storage.encrypted_sqlite import SqliteWriter
 from sidecar.transcripts.diarized_pieces import (
     DiarizedPiece,
     DiarizedPieces,
@@ -99,19 +96,19 @@ class Local:
     def __init__(self, log: JobEventLog, queue: JobQueue) -> None:
         self._log, self._queue = log, queue
         self.retention = Retention(log, 600.0, 1 << 20)
-        self.store: JobStore = LocalJobStore(log, queue, self.retention)
+        self.store = LocalJobStore(log, queue, self.retention)
 
     @contextmanager
     def broken(self) -> Iterator[None]:
         """Nothing can be persisted meanwhile."""
         if not isinstance(self._log, SqliteJobEventLog):
             pytest.skip("memory has nothing that breaks")
-        with pytest.MonkeyPatch.context() as patch:
-            refused = sqlite3.OperationalError("disk I/O error")
-            patch.setattr(
-                SqliteWriter, "_commit", lambda writer, writes: refused if writes else None
-            )
+        connection = self._log.journal.connection
+        connection.execute("PRAGMA query_only = ON")
+        try:
             yield
+        finally:
+            connection.execute("PRAGMA query_only = OFF")
 
     async def submit(self, record: JobRecord) -> None:
         """Have a job accepted."""
@@ -152,7 +149,7 @@ class Shared:
 
     def __init__(self, one: Service, server: Cluster) -> None:
         self._one, self._server = one, server
-        self.store: JobStore = one.jobs
+        self.store = one.jobs
         self._running: dict[str, tuple[Claim, JobRecord]] = {}
 
     @contextmanager
@@ -517,7 +514,7 @@ async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> No
 
 
 async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
-    opened: Opened, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, store: JobStore
 ) -> None:
     tried = asyncio.Event()
 
@@ -527,7 +524,7 @@ async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
             tried.set()
             yield 0.01
 
-    monkeypatch.setattr(job_store, "SAVE_PAUSES_S", pauses())
+    opened.store.save_pauses_s = pauses()
     live = submitted(owner="ada", durable=True)
     with opened.broken():
         saving = asyncio.ensure_future(store.import_ended(live, [StartedChange(), FINISHED]))
@@ -538,9 +535,9 @@ async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
 
 
 async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
-    opened: Opened, store: JobStore, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, store: JobStore
 ) -> None:
-    monkeypatch.setattr(job_store, "SAVE_PAUSES_S", (0.01, 0.01))
+    opened.store.save_pauses_s = (0.01, 0.01)
     cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
     refused, live = (submitted(owner="ada", durable=True) for _ in range(2))
     step = EditedChange((RewriteSegment(0, "Said."),))

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -26,7 +26,7 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import JobFilter, OwnerLoad, persist_import
+from sidecar.jobs.job_store import SAVE_PAUSES_S, JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.wait_queue import QueuePosition
@@ -92,6 +92,8 @@ class PostgresJobStore:
     overdue_jobs = 20
     """Jobs that one call deletes, with their events, as in `shared_retention`."""
     close_s = CLOSE_TIMEOUT_S
+    save_pauses_s: Iterable[float] = SAVE_PAUSES_S
+    """As of `persist_import`."""
 
     def __init__(
         self,
@@ -180,7 +182,7 @@ class PostgresJobStore:
             retained_bytes(ended, events),
             self._rows.encrypt_summary(ended),
         )
-        await persist_import(lambda: self._database.call("import_1", *values))
+        await persist_import(lambda: self._database.call("import_1", *values), self.save_pauses_s)
         self._retention.settle(record.owner)
         return ended
 
