@@ -20,7 +20,7 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.duration_prediction import DURATION_FILE_NAME
-from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_record import JobChange, JobState, StartedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.plugin import Plugin
 from sidecar.plugins import load_settings
@@ -147,6 +147,8 @@ async def test_refused_reload_does_not_requeue_running_job(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    changes = list[JobChange]()
+    service.listen(lambda _, event: changes.append(event.change))
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await until(lambda: job.record.segments)
     monkeypatch.setattr(service.fleet.files, "place", no_room)
@@ -158,6 +160,7 @@ async def test_refused_reload_does_not_requeue_running_job(
         assert job.record.attempts == 1
     await job.result()
     assert (job.state, job.record.attempts) == (JobState.DONE, 1)
+    assert changes.count(StartedChange()) == 1, "what is put back starts again, and does not count"
 
 
 async def test_reload_that_does_not_wait_requeues_running_job(
