@@ -755,6 +755,7 @@ import numpy as np
 from sidecar.interfaces.live_events import LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.interfaces.recognition import PartialSchedule
+from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.live.sessions.session_limits import SessionBounds
 
@@ -763,8 +764,9 @@ hearing = StreamRecognizer(LiveOptions(), LiveSessionStart(), schedule=schedule)
 for _ in range({11 * LIVE_RATE // FRAME_SAMPLES}):
     hearing.audio.append(np.ones({FRAME_SAMPLES}, np.float32))
     list(hearing.process_frame(0.9, 0.0))
-[piece] = hearing._assembler.speech_segments
-assert piece.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
+task = hearing.next_recognition()
+assert task.urgency is RecognitionUrgency.FINAL
+assert task.segment.end / {LIVE_RATE} <= SessionBounds().buffer_s / 2 == 10.0
 """
     limits = {limit_overrides.VARIABLE: '{"live_buffer": 20}'}
     subprocess.run([sys.executable, "-c", program], env=os.environ | limits, check=True)
