@@ -184,6 +184,8 @@ class ClaimLoop:
         self._long_concurrency = concurrency if long_concurrency is None else long_concurrency
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
+        self.record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s
+        """Seconds to open the recording of a job."""
         self.paused: errors.SidecarError | None = None
         """Error of this node or of the storage, if it could open no recording since."""
         self._paused_at = 0.0
@@ -313,7 +315,7 @@ class ClaimLoop:
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
-            async with asyncio.timeout(opening_timeout_s(held.claimed_record)):
+            async with asyncio.timeout(self.record_timeout_s(held.claimed_record)):
                 source = await self._threads.run(self._open_recording, held.claimed_record)
         except TimeoutError:
             self._put_off(held, errors.StorageUnreachable(), clock() - begun)

@@ -25,7 +25,6 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs import persistent_recordings
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
@@ -41,7 +40,6 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import count_event
-from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
@@ -658,22 +656,25 @@ async def test_node_that_cannot_reach_storage_pauses_claims(shared: Jobs) -> Non
 
 @virtual_time
 async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
-    claimer: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+    claimer: Service, shared: Jobs
 ) -> None:
-    monkeypatch.setattr(persistent_recordings, "CLIENT_FILE_TIMEOUT_S", 10 * LONG_S)
+    timeout_s = 10 * LONG_S
+    claimer.node.record_timeout_s = lambda record: timeout_s
     claimer.opening.go_on.clear()
     job_id = shared.send()
     await until(lambda: shared.claimed)
-    await asyncio.sleep(opening_timeout_s(shared.get(job_id)) + LONG_S)
+    await asyncio.sleep(timeout_s + LONG_S)
     waits = shared.get(job_id)
     assert not shared.claimed
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
     assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
     claimer.opening.go_on.set()
     shared.now_s += ELIGIBILITY_TTL_S
-    await asyncio.sleep(opening_timeout_s(waits))
+    await asyncio.sleep(timeout_s)
+    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(LONG_S)
     assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
-    await asyncio.sleep(opening_timeout_s(waits))
+    await asyncio.sleep(timeout_s)
     shared.now_s += ELIGIBILITY_TTL_S
     await until(lambda: claimer.queue.live(job_id))
 
