@@ -15,6 +15,7 @@ from service_process import PATIENCE_S
 
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
+from sidecar.clock import Clock, wall_time
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
@@ -126,8 +127,10 @@ async def service(
     limits: RetentionLimits = LIMITS,
     queue_limit: int = 10_000,
     storage: RecordingStorage | None = None,
+    now: Clock = wall_time,
 ) -> AsyncIterator[Service]:
-    """A service of this name, registered, whose follower runs; it beats when the test says so."""
+    """A service of this name, registered, whose follower runs; it beats when the test says so.
+    ``now``: the clock of its retention."""
     seal = await asyncio.to_thread(migrate_postgres, journal, KEY)
     database, rows = PostgresDatabase(journal), JobRows(seal)
     database.listen_check_s = 0.1  # who has it listen to one more channel waits for as long
@@ -135,7 +138,7 @@ async def service(
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
-    retention = SharedRetention(database, storage, disk, limits)
+    retention = SharedRetention(database, storage, disk, limits, now)
     retention.clock_set_within_s = 0.0  # the machine booted long ago
     jobs = PostgresJobStore(
         database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally

@@ -90,22 +90,24 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(
 
 
 async def test_clock_that_is_ahead_deletes_no_result_for_its_age(
-    one: Service, monkeypatch: pytest.MonkeyPatch
+    journal: str, tmp_path: Path
 ) -> None:
     """The database's while the service's is right, or both of a machine that has just booted."""
-    jobs = [await done(one, "me") for _ in range(2)]
-    await expire(one, *jobs)
-    monkeypatch.setattr(one.retention, "_now", lambda: time.time() - 3600.0)
-    await one.retention.sweep()
-    assert await ids(one, "me") == [job.id for job in jobs]
-    assert min((await one.jobs.expires_in_s(jobs)).values()) > 3000.0
-    monkeypatch.setattr(one.retention, "_now", time.time)
-    one.retention.clock_set_within_s = math.inf
-    await one.retention.sweep()
-    assert await ids(one, "me") == [job.id for job in jobs]
-    one.retention.clock_set_within_s = 0.0
-    await one.retention.sweep()
-    assert await ids(one, "me") == []
+    behind_s = 0.0
+    async with service(journal, tmp_path, now=lambda: time.time() - behind_s) as one:
+        jobs = [await done(one, "me") for _ in range(2)]
+        await expire(one, *jobs)
+        behind_s = 3600.0
+        await one.retention.sweep()
+        assert await ids(one, "me") == [job.id for job in jobs]
+        assert min((await one.jobs.expires_in_s(jobs)).values()) > 3000.0
+        behind_s = 0.0
+        one.retention.clock_set_within_s = math.inf
+        await one.retention.sweep()
+        assert await ids(one, "me") == [job.id for job in jobs]
+        one.retention.clock_set_within_s = 0.0
+        await one.retention.sweep()
+        assert await ids(one, "me") == []
 
 
 async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_path: Path) -> None:
@@ -237,25 +239,25 @@ async def test_other_service_does_not_sweep_during_a_long_sweep(
     one: Service, other: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one.retention.turn_renewal_s = 0.0
-    joined, call, purge = list[bool](), one.database.call, one.retention._purge
+    joined = list[bool]()
 
     async def sweeps() -> None:
         joined.append(True)
 
-    async def long_purge(owner: str) -> None:
-        await purge(owner)
-        await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
+    async def take_long(statement: str) -> None:
+        if "vibevoice.purge_1" in statement:
+            await one.database.fetch("UPDATE vibevoice.sweeps SET at = at - interval '11 s'")
 
-    async def beside(function: str, *values: object) -> object:
+    async def beside(function: str) -> None:
         if function == "tidy_1":
             await other.retention.sweep_in_turn()
-        return await call(function, *values)
 
     await one.submit("me")
-    monkeypatch.setattr(one.database, "call", beside)
-    monkeypatch.setattr(one.retention, "_purge", long_purge)
+    watched(one.database, monkeypatch, take_long, "fetch")
+    called = watched(one.database, monkeypatch, beside)
     monkeypatch.setattr(other.retention, "sweep", sweeps)
     await one.retention.sweep_in_turn()
+    assert "tidy_1" in called
     assert joined == []
 
 
