@@ -153,13 +153,13 @@ class Sharing:
     ``concurrent``: any number of leases (else one); a lease that is ``alone``, or a reload, waits
     for the end of all earlier ones. ``sessions``: its leases are sessions, which take memory of
     their own and start again if their engine ends. So a reload does not wait for them, and
-    the free memory is not queried when one starts. ``ping_timeout_s``: of its `Heartbeat`.
+    the free memory is not queried when one starts. ``pings``: of its `Heartbeat`.
     """
 
     concurrent: bool = False
     sessions: bool = False
     worker: WorkerOptions = field(default_factory=WorkerOptions)
-    ping_timeout_s: float = worker_process.PING_TIMEOUT_S
+    pings: worker_process.PingTimes = field(default_factory=worker_process.PingTimes)
 
 
 EXCLUSIVE = Sharing()
@@ -172,14 +172,14 @@ LIVE = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, shared=True),
-    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
+    pings=worker_process.PingTimes(worker_process.LIVE_PING_TIMEOUT_S),
 )
 """Live sessions run at normal priority, and a process that hangs is killed soon."""
 SERIAL = Sharing(
     concurrent=True,
     sessions=True,
     worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    ping_timeout_s=worker_process.LIVE_PING_TIMEOUT_S,
+    pings=worker_process.PingTimes(worker_process.LIVE_PING_TIMEOUT_S),
 )
 """TTS: a call that does not stop blocks all others, and the process is killed."""
 
@@ -230,7 +230,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         """Plan of the recordings that run beside each other; None if there are none."""
         self._unheld = asyncio.Event()
         self._unheld.set()
-        self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.ping_timeout_s)
+        self.heartbeat = worker_process.Heartbeat(lambda: self.worker, sharing.pings)
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""

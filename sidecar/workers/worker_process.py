@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import IO, Any
 
 from sidecar.installation import own_command
@@ -45,6 +46,17 @@ IDLE_HEARTBEAT_INTERVAL_S = 30.0
 a minute and one of two attempts."""
 READ_TIMEOUT_S = 120.0
 """Maximum time of one read of a recording: a disk that spins up answers sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class PingTimes:
+    """Times of a `Heartbeat` in seconds: the timeouts of a ping and of a second one, and the
+    intervals of pings to a process in use and to an idle one."""
+
+    timeout_s: float = PING_TIMEOUT_S
+    second_timeout_s: float = SECOND_PING_TIMEOUT_S
+    interval_s: float = HEARTBEAT_INTERVAL_S
+    idle_interval_s: float = IDLE_HEARTBEAT_INTERVAL_S
 
 
 def worker_command() -> list[str]:
@@ -337,17 +349,17 @@ class Heartbeat:
     forever.
 
     A process hangs if it waits too long for a recording's disk. It also hangs if it answers neither
-    within ``ping_timeout_s`` nor a second ping after that: the thread that answers only reads
+    a ping in time nor a second ping after that (``times``): the thread that answers only reads
     frames and passes live audio on, whatever the engine computes. The second ping is for a service
     that was blocked itself and has not read the first answer.
     """
 
     def __init__(
-        self, worker: Callable[[], WorkerProcess | None], ping_timeout_s: float = PING_TIMEOUT_S
+        self, worker: Callable[[], WorkerProcess | None], times: PingTimes = PingTimes()
     ) -> None:
         """``worker``: returns the current process or None. A process that is loading is not pinged:
         a load has a deadline of its own."""
-        self._worker, self._ping_timeout_s = worker, ping_timeout_s
+        self._worker, self._times = worker, times
         self._task: asyncio.Task[None] | None = None
         self._often = False
         """Whether the next ping comes as soon as for an engine in use."""
@@ -371,7 +383,8 @@ class Heartbeat:
 
     async def _ask(self) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S if self._often else IDLE_HEARTBEAT_INTERVAL_S)
+            times = self._times
+            await asyncio.sleep(times.interval_s if self._often else times.idle_interval_s)
             if self._often and not self.in_use:
                 self._often = False
                 continue
@@ -380,8 +393,8 @@ class Heartbeat:
                 return  # the next load starts it again
             if (
                 worker is None
-                or await worker.answers_ping(self._ping_timeout_s)
-                or await worker.answers_ping(SECOND_PING_TIMEOUT_S)
+                or await worker.answers_ping(times.timeout_s)
+                or await worker.answers_ping(times.second_timeout_s)
             ):
                 if worker is not None and worker.reading_s > READ_TIMEOUT_S:
                     worker.kill(hung=True, note=READ_NOTE)

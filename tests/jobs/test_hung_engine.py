@@ -49,13 +49,13 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
-    def make(kind: type[OverheardSlot], **worker: float) -> OverheardSlot:
+    def make(
+        kind: type[OverheardSlot], second_ping_s: float = DEAF_S, **worker: float
+    ) -> OverheardSlot:
         monkeypatch.setattr(worker_process.WorkerProcess, "answers_ping", answers_ping)
-        monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", DEAF_S)
-        monkeypatch.setattr(worker_process, "HEARTBEAT_INTERVAL_S", 0.05)
-        monkeypatch.setattr(worker_process, "IDLE_HEARTBEAT_INTERVAL_S", 0.05)
+        pings = worker_process.PingTimes(DEAF_S, second_ping_s, 0.05, 0.05)
         options = dataclasses.replace(kind.shares.worker, cancel_grace_s=4.0, **worker)
-        impatient = dataclasses.replace(kind.shares, ping_timeout_s=DEAF_S, worker=options)
+        impatient = dataclasses.replace(kind.shares, pings=pings, worker=options)
         monkeypatch.setattr(kind, "shares", impatient)
         return kind()
 
@@ -150,7 +150,7 @@ async def test_service_with_unkillable_worker_is_unhealthy(monkeypatch: pytest.M
 async def test_busy_engine_that_answers_pings_is_not_killed(
     build: Callable[..., OverheardSlot], new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slot, answered = build(OverheardSlot), list[bool]()
+    slot, answered = build(OverheardSlot, second_ping_s=PATIENCE_S), list[bool]()
     hears = worker_process.WorkerProcess.answers_ping
 
     async def noted(self: worker_process.WorkerProcess, within_s: float) -> bool:
@@ -158,7 +158,6 @@ async def test_busy_engine_that_answers_pings_is_not_killed(
         return answered[-1]
 
     monkeypatch.setattr(worker_process.WorkerProcess, "answers_ping", noted)
-    monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", PATIENCE_S)
     async with queue_on(slot) as queue:
         (job,) = await started(queue, new_job())
         await job.result()

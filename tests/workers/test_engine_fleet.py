@@ -20,7 +20,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
-from sidecar.workers import engine_fleet, worker_process
+from sidecar.workers import engine_fleet
 from sidecar.workers.engine_fleet import (
     EngineFleet,
     EngineRole,
@@ -29,7 +29,7 @@ from sidecar.workers.engine_fleet import (
 )
 from sidecar.workers.engine_host import EngineHost
 from sidecar.workers.engine_slot import EngineState
-from sidecar.workers.worker_process import Heartbeat
+from sidecar.workers.worker_process import Heartbeat, PingTimes
 
 SCRIPTED = EngineChoice(replace(engine_spec("scripted"), sessions=100), "")
 
@@ -63,18 +63,17 @@ async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFlee
     [(EngineRole.LIVE, "SIGKILL"), (EngineRole.LIVE, "SIGSTOP"), (EngineRole.FILES, "SIGSTOP")],
 )
 async def test_engine_that_dies_or_hangs_during_lease_leaves_a_crash_note_file(
-    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str, monkeypatch: pytest.MonkeyPatch
+    fleet: EngineFleet, tmp_path: Path, role: EngineRole, way: str
 ) -> None:
     slot = fleet.live if role is EngineRole.LIVE else fleet.files.slot
-    monkeypatch.setattr(worker_process, "HEARTBEAT_INTERVAL_S", 0.05)
-    slot.heartbeat = Heartbeat(lambda: slot.worker, 0.2)  # no sooner: it may be busy
+    # One that was killed is dead and not deaf, however long the system takes to end it.
+    second_s = 0.05 if way == "SIGSTOP" else PATIENCE_S
+    times = PingTimes(0.2, second_s, interval_s=0.05)  # no sooner: it may be busy
+    slot.heartbeat = Heartbeat(lambda: slot.worker, times)
     async with fleet.live.lease() if role is EngineRole.LIVE else fleet.files.slot.lease():
         pid = slot.worker_pid
         assert pid is not None
         os.kill(pid, getattr(signal, way))
-        # One that was killed is dead and not deaf, however long the system takes to end it.
-        second_s = 0.05 if way == "SIGSTOP" else PATIENCE_S
-        monkeypatch.setattr(worker_process, "SECOND_PING_TIMEOUT_S", second_s)
         await until(lambda: slot.worker_pid is None)
     await fleet.close()
     (note,) = (tmp_path / "crash").glob("*.json")
