@@ -205,7 +205,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
 
     ``load``: its load options; the first precision is there, others come with `reload` and `lease`.
     ``account`` plans the memory of each load and is notified of its result. ``keep_alive_s``: idle
-    time until it is unloaded; negative: never.
+    time until it is unloaded; negative: never. ``preloaded_keep_s``: as `PRELOADED_KEEP_S`.
     """
 
     def __init__(
@@ -216,11 +216,13 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
         account: MemoryAccount | None = None,
         on_worker_crash: Callable[[worker_process.WorkerProcess], None] = lambda worker: None,
         sharing: Sharing = EXCLUSIVE,
+        *,
+        preloaded_keep_s: float = PRELOADED_KEEP_S,
     ) -> None:
         super().__init__(spec, load, account or MemoryAccount(), on_worker_crash, sharing.worker)
         self.spec = spec
         self.sharing = sharing
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s, self._preloaded_keep_s = keep_alive_s, preloaded_keep_s
         self._turn = asyncio.Lock()
         self._holders = 0
         self.exclusive = 0
@@ -504,7 +506,7 @@ class EngineSlot(EngineSupervisor, Generic[Spec]):
             return
         if alive and self._keep_alive_s >= 0:
             unused = self._used_load != self.loads
-            idle_s = self._keep_alive_s or (PRELOADED_KEEP_S if unused else 0.0)
+            idle_s = self._keep_alive_s or (self._preloaded_keep_s if unused else 0.0)
             self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
     def _idled(self) -> None:

@@ -28,7 +28,6 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers import engine_slot
 from sidecar.workers.engine_loading import EngineSupervisor
 from sidecar.workers.engine_slot import EngineSlot, EngineState, RecordingRequest, Sharing
 from sidecar.workers.worker_environment import WorkerOptions
@@ -328,11 +327,8 @@ async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(build: 
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_slot, "PRELOADED_KEEP_S", 0.05)
-    slot = build(keep_alive_s=0)
+async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(build: Build) -> None:
+    slot = build(keep_alive_s=0, preloaded_keep_s=0.05)
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)
