@@ -96,7 +96,7 @@ class RpcCall:
             case {"answer": dict()}:
                 self._answers.append(frame)
                 self.unread_bytes += frame.size
-                if self.unread_bytes > MAX_UNREAD_BYTES:
+                if self.unread_bytes > self._connection.max_unread_bytes:
                     self._connection.close("more of a call than may lie unread")
             case {"granted": int(size)}:
                 self._outgoing.granted(size)
@@ -121,8 +121,17 @@ class RpcConnection(asyncio.Protocol):
     """Connection to the process ``pid`` over one channel, with all calls to it. ``on_close`` is
     called once, after the calls have ended: after `close`, or when the other side closes."""
 
-    def __init__(self, sock: socket.socket, pid: int, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        pid: int,
+        on_close: Callable[[], None],
+        *,
+        max_unread_bytes: int = MAX_UNREAD_BYTES,
+    ) -> None:
         self._sock, self._pid, self._on_close = sock, pid, on_close
+        self.max_unread_bytes = max_unread_bytes
+        """As `MAX_UNREAD_BYTES`."""
         self.connecting: asyncio.Task[object] | None = None
         """Connection attempt; None before the first call."""
         self._transport: asyncio.Transport | None = None

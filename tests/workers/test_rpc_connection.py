@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pytest
 from service_process import new_file, settle, until
@@ -19,8 +19,14 @@ from sidecar.workers.rpc_server import RpcSender
 SMALL = 4096
 """Of a socket's buffer; some systems give 8 KiB."""
 CLOSED = "the connection is closed"
-Ends = tuple[RpcConnection, socket.socket]
-"""The service's, and the worker's, which blocks."""
+
+
+class Ends(NamedTuple):
+    """The service's, over the socket ``ours``, and the worker's, which blocks."""
+
+    line: RpcConnection
+    theirs: socket.socket
+    ours: socket.socket
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ async def ends(
     line = RpcConnection(ours, os.getpid(), lambda: heard.frames.put_nowait(CLOSED))
     monkeypatch.setattr(line, "receive", heard.take)
     await line.connect()
-    yield line, theirs
+    yield Ends(line, theirs, ours)
     line.close()
     theirs.close()
     ours.close()
@@ -77,7 +83,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
 async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_order(
     ends: Ends, recording: IO[bytes]
 ) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     text = "😀" * 500_000
     await send(line, {"text": text}, [recording.fileno()])
     line.send_nowait({"operation": "leave"})
@@ -101,7 +107,7 @@ async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_o
 
 @pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
 async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     line.send_nowait({"text": "x" * 1_000_000})
     cancelled = asyncio.ensure_future(send(line, {"number": 1}, [recording.fileno()]))
     await asyncio.sleep(0)
@@ -120,7 +126,7 @@ async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) ->
 async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     came, resume = bytearray(), line.resume_writing
 
     def somebody_is_quicker() -> None:
@@ -149,7 +155,7 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
 async def test_send_of_open_file_is_retried_if_the_system_has_no_room_for_it(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     refusals, send_fds = [OSError(code, "no room")], socket.send_fds
 
     def refused_once(sock: socket.socket, frames: list[bytes], files: list[int]) -> int:
@@ -168,7 +174,7 @@ async def test_send_of_open_file_is_retried_if_the_system_has_no_room_for_it(
 async def test_open_file_is_tried_again_until_full_socket_takes_it(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     held, tried = 0, list[bytes]()
     send_fds = socket.send_fds
 
@@ -179,7 +185,7 @@ async def test_open_file_is_tried_again_until_full_socket_takes_it(
     monkeypatch.setattr(socket, "send_fds", noted)
     with contextlib.suppress(BlockingIOError):
         while True:
-            held += line._sock.send(bytes(4096))
+            held += ends.ours.send(bytes(4096))
     sending = asyncio.ensure_future(send(line, {"number": 1}, [recording.fileno()]))
     await until(lambda: len(tried) > 1, "the socket is full, and is tried again")
     assert not sending.done()
@@ -193,7 +199,7 @@ async def test_open_file_is_tried_again_until_full_socket_takes_it(
 
 
 async def test_large_frames_arrive_whole_and_in_order(ends: Ends, heard: Heard) -> None:
-    _, theirs = ends
+    theirs = ends.theirs
     text = "x" * (3 << 20)
     sending = asyncio.ensure_future(
         in_thread(lambda: [RpcSender(theirs).send({"n": n, "text": text}) for n in range(3)])
@@ -203,7 +209,7 @@ async def test_large_frames_arrive_whole_and_in_order(ends: Ends, heard: Heard) 
 
 
 async def test_message_sent_before_close_is_received_before_close(ends: Ends, heard: Heard) -> None:
-    _, theirs = ends
+    theirs = ends.theirs
     RpcSender(theirs).send({"number": 1})
     theirs.close()
     assert await heard.next() == {"number": 1}
@@ -211,14 +217,14 @@ async def test_message_sent_before_close_is_received_before_close(ends: Ends, he
 
 
 async def test_invalid_frame_closes_connection(ends: Ends, heard: Heard) -> None:
-    _, theirs = ends
+    theirs = ends.theirs
     theirs.sendall(channel.HEADER.pack(3, 0) + b"abc" + channel.encode_frame({"number": 1}))
     assert await heard.next() == CLOSED
     assert heard.frames.empty()
 
 
 async def test_waiting_send_raises_once_worker_is_gone(ends: Ends, recording: IO[bytes]) -> None:
-    line, theirs = ends
+    line, theirs, _ = ends
     line.send_nowait({"text": "x" * 1_000_000})
     waiting = asyncio.ensure_future(send(line, {}, [recording.fileno()]))
     await asyncio.sleep(0)
