@@ -121,9 +121,10 @@ class Service:
         self.models = ModelRegistry(settings, self.fleet.hosts, choices)
         self.local_models = LocalModels(self.models.folders, self.models.in_use)
         self.metrics = metrics.ServiceMetrics()
-        self._probe = AudioProbe(settings.max_audio_hours * 3600)
+        self.audio_probe = AudioProbe(settings.max_audio_hours * 3600)
+        """What it needs of audio outside of the engines."""
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
-        self.enrolled_speakers = EnrolledSpeakers(settings, self._probe, speakers, now)
+        self.enrolled_speakers = EnrolledSpeakers(settings, self.audio_probe, speakers, now)
         self._engine = JobEngine(settings, self.fleet.files)
         self._slot = self._engine.slot
         self.forecast = self._engine.forecast
@@ -150,14 +151,14 @@ class Service:
             settings,
             self._backend,
             self._engine,
-            self._probe,
+            self.audio_probe,
             storage_threads,
             self.metrics.jobs,
             now,
             voiceprints_on_request=self.enrolled_speakers.by_consent,
         )
         self.owned = OwnedJobs(self._backend.store)
-        self.edits = TranscriptEditor(self.owned, self._backend.store, self._probe)
+        self.edits = TranscriptEditor(self.owned, self._backend.store, self.audio_probe)
         recordings = self._backend.persistent_recordings
         self.recordings = OwnedRecordings(self.owned, recordings)
         self.live_archive = LiveSessionArchive(
@@ -233,7 +234,7 @@ class Service:
             *(part.close for part in self._parts),
             self._backend.close,
             self.enrolled_speakers.close,
-            self._probe.close,
+            self.audio_probe.close,
             self.local_models.close,
             self.models.close,
             self.fleet.close,

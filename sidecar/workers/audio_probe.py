@@ -67,6 +67,8 @@ class AudioProbe:
     embedding_s = 60.0
     """The same for an embedding. To embed a minute of audio takes 2 s of a core, and a busy machine
     does not have one to spare."""
+    open_s = OPEN_TIMEOUT_S
+    """Seconds to open a path that a client named."""
     idle_s = 60.0
     """Seconds until processes without a file end."""
 
@@ -101,7 +103,7 @@ class AudioProbe:
             return open_recording_file(path, roots)
 
         try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
+            async with asyncio.timeout(self.open_s):
                 return await self._threads_of(identity, "open", PARALLEL_OPENS).run(open_file)
         except TimeoutError:
             if begun:

@@ -20,7 +20,7 @@ from service_process import MB, PATIENCE_S, StartServer, read_answer, wait_until
 from sidecar.audio import audio_source, upload_spool
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.config.settings import Settings
-from sidecar.server.app import create_app
+from sidecar.server.app import create_app, create_service
 from sidecar.workers import audio_probe
 
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=f\r\n"
@@ -127,8 +127,9 @@ async def test_paths_on_a_hanging_disk_block_no_other_request(
         return really_open(path, *rest)
 
     monkeypatch.setattr(audio_source.os, "open", hang)
-    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)  # none is given up meanwhile
-    app = create_app(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
+    service = create_service(Settings(engine="scripted", data_dir=tmp_path, spool_dir=tmp_path))
+    service.audio_probe.open_s = PATIENCE_S  # none is given up meanwhile
+    app = create_app(service.settings, service)
     large = FORM + studio.voice.read_bytes() + bytes(4 * MB) + END
     named = json.dumps({"audio_path": "/dead-mount/a.wav"}).encode()
     async with app.router.lifespan_context(app):
@@ -148,9 +149,10 @@ async def test_path_on_a_hanging_disk_returns_404(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     release = threading.Event()
-    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.05)
     monkeypatch.setattr(audio_probe, "open_recording_file", lambda *_: release.wait())
-    app = create_app(Settings(engine="scripted", data_dir=tmp_path))
+    service = create_service(Settings(engine="scripted", data_dir=tmp_path))
+    service.audio_probe.open_s = 0.05
+    app = create_app(service.settings, service)
     async with app.router.lifespan_context(app):
         try:
             status, body = await post(app, "application/json", b'{"audio_path": "/dead/a.wav"}')

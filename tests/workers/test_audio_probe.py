@@ -6,15 +6,17 @@ import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from open_descriptors import opened
 from recordings import Studio
 from service_process import PATIENCE_S, settle, until
+from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -22,6 +24,7 @@ from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
+from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -65,7 +68,7 @@ async def probing(
     start: Callable[[], WorkerProcess] = start_probe_process, **timeouts: float
 ) -> AsyncIterator[AudioProbe]:
     """A probe with these timeouts; the others are ample."""
-    ample = dict.fromkeys(("start_s", "probe_s", "embedding_s", "idle_s"), PATIENCE_S)
+    ample = dict.fromkeys(("start_s", "probe_s", "embedding_s", "open_s", "idle_s"), PATIENCE_S)
     probe = AudioProbe(3600.0, start)
     for name, value in (ample | timeouts).items():
         setattr(probe, name, value)
@@ -164,26 +167,27 @@ async def test_paths_on_a_hanging_share_refuse_only_their_owners_next_path_until
     def open_once_it_answers(path: str, roots: Sequence[Path]) -> AudioSource:
         if path == "/dead":
             begun.release()
-            answers.wait(PATIENCE_S)
+            answers.wait()
         return opened_file(path, roots)
 
     monkeypatch.setattr(audio_probe, "open_recording_file", open_once_it_answers)
-    monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)
     async with probing() as probe:
-        hers = [
-            asyncio.ensure_future(probe.open(ada, "/dead", ()))
-            for _ in range(audio_probe.PARALLEL_OPENS)
-        ]
-        for one in hers:
-            assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
-            one.cancel()  # as at its timeout
-        monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", 0.1)
-        path = str(studio.path("wav-s16"))
-        with pytest.raises(errors.MachineBusy, match="you named before"):
-            await probe.open(ada, path, ())
-        monkeypatch.setattr(audio_probe, "OPEN_TIMEOUT_S", PATIENCE_S)
-        (await probe.open(bob, path, ())).close()
-        answers.set()
+        try:
+            hers = [
+                asyncio.ensure_future(probe.open(ada, "/dead", ()))
+                for _ in range(audio_probe.PARALLEL_OPENS)
+            ]
+            for one in hers:
+                assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
+                one.cancel()  # as at its timeout
+            probe.open_s = 0.1
+            path = str(studio.path("wav-s16"))
+            with pytest.raises(errors.MachineBusy, match="you named before"):
+                await probe.open(ada, path, ())
+            probe.open_s = PATIENCE_S
+            (await probe.open(bob, path, ())).close()
+        finally:
+            answers.set()
         (await probe.open(ada, path, ())).close()
 
 
@@ -254,22 +258,35 @@ async def test_transcripts_to_diarize_are_packed_in_threads_one_at_a_time(
         assert packed == [False] * 2
 
 
-async def test_diarization_that_takes_too_long_is_machine_busy_by_its_length(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class BusyProcess:
+    """A process that begins with what it is asked, and never ends it."""
+
+    alive, stuck = True, False
+
+    async def call(self, *asked: Any, **given: Any) -> AsyncIterator[dict[str, Any]]:
+        yield BEGUN_MESSAGE
+        await asyncio.Event().wait()
+
+    def kill(self) -> None:
+        self.alive = False
+
+    async def crashed(self) -> bool:
+        return False
+
+    async def close(self) -> None:
+        assert not self.alive
+
+
+@virtual_time
+async def test_diarization_that_takes_too_long_is_machine_busy_by_its_length() -> None:
     limits_s = list[float]()
-
-    async def too_long(_: Any, __: Any, timeout_s: float, **given: Any) -> None:
-        limits_s.append(timeout_s)
-        raise errors.AudioDecodeTimeout()
-
-    async with probing() as probe:
-        monkeypatch.setattr(probe, "_ask", too_long)
+    async with probing(lambda: cast(WorkerProcess, BusyProcess())) as probe:
         for hours in (0, 9):
-            long = replace(NOBODY, duration=hours * 3600.0)
+            long, began = replace(NOBODY, duration=hours * 3600.0), time.monotonic()
             with pytest.raises(errors.MachineBusy):
                 await probe.diarized(ANONYMOUS, "", long, None, {})
-    assert limits_s == [PATIENCE_S, PATIENCE_S + 1080]
+            limits_s.append(time.monotonic() - began)
+    assert limits_s == pytest.approx([PATIENCE_S, PATIENCE_S + 1080], abs=1e-3)
 
 
 async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:
