@@ -49,10 +49,10 @@ class KeptDiarization:
     word_ranges: Sequence[WordRange]
     fitted: bool = False
 
-    def resume_point(self) -> ResumePoint | None:
-        """Return it as an event of the engine; None if it is too large."""
+    def resume_point(self, max_bytes: int = MAX_KEPT_BYTES) -> ResumePoint | None:
+        """Return it as an event of the engine; None if it has more than ``max_bytes``."""
         data = self.to_bytes()
-        if len(data) > MAX_KEPT_BYTES:
+        if len(data) > max_bytes:
             return None
         return ResumePoint(self.end_s, KEPT_DIARIZATION, state={"data": b64encode(data).decode()})
 

@@ -34,11 +34,14 @@ class WindowSpeakers:
     """Windows of a recording, in order, and the speakers of their local speakers.
 
     ``count`` is a hint (`clustering.cluster_embeddings`). A speaker keeps its number from one
-    clustering to the next, as far as the two agree. Not thread-safe.
+    clustering to the next, as far as the two agree. Not thread-safe. ``windows_per_batch``: as
+    `WINDOWS_PER_BATCH`.
     """
 
-    def __init__(self, count: SpeakerCount | None = None) -> None:
-        self._count = count
+    def __init__(
+        self, count: SpeakerCount | None = None, *, windows_per_batch: int = WINDOWS_PER_BATCH
+    ) -> None:
+        self._count, self._windows_per_batch = count, windows_per_batch
         self.windows: list[DiarizationWindow] = []
         self.persons: Labels = np.empty((0, window_embeddings.MAX_WINDOW_SPEAKERS), np.int64)
         """Speaker of each local speaker of each window: shape (windows, 3)."""
@@ -138,8 +141,9 @@ class WindowSpeakers:
 
     def _redraw(self, first: int) -> None:
         """Recompute the activity, from the window with index ``first`` on."""
-        for at in range(first, len(self.windows), WINDOWS_PER_BATCH):
-            self._draw(at, min(at + WINDOWS_PER_BATCH, len(self.windows)))
+        batch = self._windows_per_batch
+        for at in range(first, len(self.windows), batch):
+            self._draw(at, min(at + batch, len(self.windows)))
 
     def _draw(self, first: int, last: int) -> None:
         """Compute the activity from the start of window ``first`` to that of window ``last``, or

@@ -19,6 +19,7 @@ from sidecar.diarization.speaker_models import (
     SpeakerModels,
 )
 from sidecar.diarization.window_embeddings import DiarizationWindow, WindowExtractor
+from sidecar.diarization.window_speakers import WindowSpeakers
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 
@@ -72,17 +73,16 @@ def test_turns_do_not_depend_on_block_sizes(models: SpeakerModels, play: Block) 
 
 
 @pytest.mark.slow
-def test_turns_do_not_depend_on_windows_per_batch(
-    models: SpeakerModels, play: Block, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_turns_do_not_depend_on_windows_per_batch(models: SpeakerModels, play: Block) -> None:
     whole = Diarizer(models)
     whole.feed(play)
     whole.finish()
     turns = whole.turns
     for count in (1, 3):
-        monkeypatch.setattr("sidecar.diarization.window_speakers.WINDOWS_PER_BATCH", count)
-        whole.decide()
-        assert whole.turns == turns
+        in_batches = WindowSpeakers(windows_per_batch=count)
+        in_batches.go_on(whole.found.windows, whole.found.known)
+        in_batches.cluster()
+        assert in_batches.turns(whole.listening.end_s) == turns
 
 
 @pytest.mark.slow

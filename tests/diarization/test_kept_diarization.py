@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.diarization import kept_diarization
 from sidecar.diarization.clustering import SpeakerCount
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.diarization.rediarization import diarize_again
@@ -278,11 +277,12 @@ def test_recording_without_speech_is_kept_and_diarized() -> None:
     assert diarized(kept, transcript, 2)[0] == transcript
 
 
-def test_too_long_recording_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_recording_is_not_kept() -> None:
     kept, _ = kept_of(PEOPLE)
+    size = len(kept.to_bytes())
     assert kept.resume_point() is not None
-    monkeypatch.setattr(kept_diarization, "MAX_KEPT_BYTES", len(kept.to_bytes()) - 1)
-    assert kept.resume_point() is None
+    assert kept.resume_point(size) is not None
+    assert kept.resume_point(size - 1) is None
 
 
 def test_hour_of_windows_and_words_takes_less_than_a_megabyte() -> None:
