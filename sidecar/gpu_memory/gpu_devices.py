@@ -32,6 +32,16 @@ DRIVER_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class GpuQueryTimes:
+    """Times of a `GpuMonitor` in seconds: the intervals of queries, and of those while the driver
+    does not answer, and the timeout of a query."""
+
+    interval_s: float = GPU_POLL_INTERVAL_S
+    silent_interval_s: float = SILENT_GPU_POLL_INTERVAL_S
+    timeout_s: float = DRIVER_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
 class GpuDevice:
     """A GPU, or a slice of one (MIG), with its names and the driver's handles.
 
@@ -203,10 +213,14 @@ class GpuMonitor:
     ``read_memory`` queries the driver.
     """
 
-    def __init__(self, read_memory: Callable[[], GpuMemory | None] | None = None) -> None:
+    def __init__(
+        self,
+        read_memory: Callable[[], GpuMemory | None] | None = None,
+        times: GpuQueryTimes = GpuQueryTimes(),
+    ) -> None:
         self.seen: GpuMemory | None = None
         self.ledger = DeviceLedger()
-        self._read_memory = read_memory or query_gpu
+        self._read_memory, self._times = read_memory or query_gpu, times
         self._query_task: asyncio.Task[None] | None = None
         self._silent = False
         self._thread = ThreadLimiter("gpu", 1)
@@ -231,15 +245,15 @@ class GpuMonitor:
         """Query the GPU; if the driver takes too long, keep the last values."""
         if self._query_task is None or self._query_task.done():
             self._query_task = asyncio.get_running_loop().create_task(self._query())
-        await cancel_after(DRIVER_TIMEOUT_S, asyncio.shield(self._query_task))
+        await cancel_after(self._times.timeout_s, asyncio.shield(self._query_task))
 
     async def go_on(self) -> None:
         """Query the GPU every few seconds; return if there is no GPU."""
         try:
             await self.query()
             while self.seen is not None or (self._query_task and not self._query_task.done()):
-                silent = self._silent
-                await asyncio.sleep(SILENT_GPU_POLL_INTERVAL_S if silent else GPU_POLL_INTERVAL_S)
+                times = self._times
+                await asyncio.sleep(times.silent_interval_s if self._silent else times.interval_s)
                 await self.query()
         finally:
             if self._query_task is not None:

@@ -12,12 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from instrumented_slot import job_of
 from many_cases import parametrize_by_name
 from released_vibevoice_config import TEXT
 from service_process import PATIENCE_S, new_file, until
 
-from sidecar.audio.audio_source import open_recording_file
-from sidecar.auth.identity import ANONYMOUS
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
@@ -26,8 +25,11 @@ from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.service.facade import Service
-from sidecar.workers.engine_host import spec_on_device
+from sidecar.jobs.job_engine import JobEngine
+from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_runner import Job
+from sidecar.workers.engine_host import EngineHost, MemoryDevices, spec_on_device
+from sidecar.workers.engine_slot import EXCLUSIVE
 from sidecar.workers.worker_process import WorkerProcess
 
 GIB = 1 << 30
@@ -56,18 +58,17 @@ def card(used_gib: float, processes: dict[int, int] | None = None) -> gpu_device
 def watch(
     driver: Callable[[], gpu_devices.GpuMemory | None],
     engine: gpu_devices.EngineMemoryHolding | None = None,
+    **times: float,
 ) -> gpu_devices.GpuMonitor:
-    gpu = gpu_devices.GpuMonitor(driver)
+    gpu = gpu_devices.GpuMonitor(driver, gpu_devices.GpuQueryTimes(**times))
     if engine is not None:
         gpu.ledger.register_engine(WHO, lambda: engine)
     return gpu
 
 
 async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 0.001)
-    monkeypatch.setattr(gpu_devices, "SILENT_GPU_POLL_INTERVAL_S", 0.001)
     driver = Driver(card(1), None, None, None, card(5))
     believed: list[gpu_devices.GpuMemory | None] = []
 
@@ -75,7 +76,8 @@ async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
         believed.append(gpu.seen)
         return driver()
 
-    gpu = watch(asked, gpu_devices.EngineMemoryHolding())
+    often = {"interval_s": 0.001, "silent_interval_s": 0.001}
+    gpu = watch(asked, gpu_devices.EngineMemoryHolding(), **often)
     with caplog.at_level(logging.INFO, gpu_devices.__name__):
         going_on = asyncio.ensure_future(gpu.go_on())
         await until(lambda: gpu.seen == card(5))
@@ -119,10 +121,7 @@ async def test_gpu_monitor_without_a_gpu_stops_after_one_query(
     assert not caplog.records
 
 
-async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(gpu_devices, "DRIVER_TIMEOUT_S", 0.01)
+async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
     answers = threading.Event()
     asked: list[int] = []
 
@@ -131,7 +130,7 @@ async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller(
         answers.wait(PATIENCE_S)
         return card(7)
 
-    gpu = watch(hang, gpu_devices.EngineMemoryHolding())
+    gpu = watch(hang, gpu_devices.EngineMemoryHolding(), timeout_s=0.01)
     try:
         for _ in range(5):
             await gpu.query()
@@ -293,44 +292,44 @@ def test_gpu_that_shares_memory_of_host_has_figures_of_host(
     ],
 )
 async def test_job_is_planned_with_memory_that_is_free_at_its_start(
-    tells: bool,
-    first: int,
-    then: int,
-    left: int,
-    voice: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tells: bool, first: int, then: int, left: int, voice: bytes, tmp_path: Path
 ) -> None:
     """The scripted engine with the real one's weights: 34 of 48 GiB. Nobody looks but jobs."""
-    held, others, service = 34, first, None
+    held, others, host = 34, first, None
 
     def driver() -> gpu_devices.GpuMemory:
-        pid = service.fleet.files.slot.worker_pid if service else None
+        pid = host.slot.worker_pid if host else None
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 
-    monkeypatch.setattr(gpu_devices, "read_gpu_memory", driver)
-    monkeypatch.setattr(gpu_devices, "GPU_POLL_INTERVAL_S", 3600.0)
     path = new_file(tmp_path / "voice.wav", voice)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
-    settings = Settings(precision="fp32", preload=False, batch=1)
+    settings = Settings(precision="fp32", batch=1, data_dir=tmp_path)
     planned = replace(engine_spec("scripted"), planned=True)
-    service = Service(settings, EngineChoice(planned, "", checkpoint))
-    await service.open()
+    choice = EngineChoice(planned, "", checkpoint)
+    devices = MemoryDevices(gpu_devices.GpuMonitor(driver))
+    host = EngineHost(WHO, settings, choice, devices, EXCLUSIVE)
+    engine = JobEngine(settings, host)
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        return engine.plan(job.options, job.audio_info.total_s, precision)
+
+    queue = engine.queue(JobEventLog(), plan)
+    queue.open()
 
     async def available_gib() -> float:
-        job = await service.submissions.submit(
-            ANONYMOUS, open_recording_file(str(path)), TranscribeOptions()
-        )
+        job = job_of(path)
+        await queue.submit(job)
         await job.result()
-        return (service.forecast(60.0, TranscribeOptions()).available_bytes or 0) / GIB
+        return (engine.forecast(60.0, TranscribeOptions()).available_bytes or 0) / GIB
 
     try:
         assert await available_gib() == 48 - first
         others = then
         assert await available_gib() == pytest.approx(left, abs=0 if tells else 1)
     finally:
-        await service.close()
+        await queue.close()
+        await host.slot.close()
 
 
 FILES, LIVE = "files", "live"
