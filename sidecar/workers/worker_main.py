@@ -51,16 +51,16 @@ def serve_calls(sock: socket.socket, idle_s: float = IDLE_TRIM_S) -> None:
         elif "beside" in request.message:
             call = (operations, request)
             try:
-                threading.Thread(target=_serve_call, args=call, daemon=True).start()
+                threading.Thread(target=serve_call, args=call, daemon=True).start()
             except RuntimeError as error:  # the limit of threads; the other calls go on
                 if (busy := errors.machine_error(error)) is None:
                     raise
-                _serve_call(*call, busy)
+                serve_call(*call, busy)
         else:
-            _serve_call(operations, request)
+            serve_call(operations, request)
 
 
-def _serve_call(
+def serve_call(
     operations: WorkerOperations, request: RpcRequest, refusal: errors.MachineBusy | None = None
 ) -> None:
     """Execute one call, or begin a live session; or end it with ``refusal``."""

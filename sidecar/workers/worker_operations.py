@@ -8,7 +8,7 @@ import logging
 import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -110,9 +110,11 @@ class WatchedAudio:
 
 
 class WorkerOperations:
-    """Operations of a worker, with its engine, if one is loaded."""
+    """Operations of a worker, with its engine, if one is loaded. ``create`` creates it, as
+    `create_engine`."""
 
-    def __init__(self) -> None:
+    def __init__(self, create: Callable[[str], Any] = create_engine) -> None:
+        self._create = create
         self._engine: engine_interface.TranscriptionEngine | None = None
         self._sample_rate = 0
         self._executing: BegunCalls | None = None
@@ -169,11 +171,11 @@ class WorkerOperations:
     ) -> Iterator[dict[str, Any]]:
         """Load an engine and yield the share that is loaded."""
         if options.speaks:
-            tts: engine_interface.TtsEngine = create_engine(factory)
+            tts: engine_interface.TtsEngine = self._create(factory)
             yield from ({"loaded": part} for part in tts.load(options))
             self._tts = tts
             return
-        engine: engine_interface.TranscriptionEngine = create_engine(factory)
+        engine: engine_interface.TranscriptionEngine = self._create(factory)
         yield from ({"loaded": part} for part in engine.load(options))
         self._engine, self._sample_rate = engine, engine.sample_rate
 

@@ -86,7 +86,7 @@ def main() -> None:
     from sidecar.interfaces import live_events
     from sidecar.workers import worker_main
 
-    serve, to_wire, of_threads = worker_main._serve_call, live_events.to_wire, EnteredFunctions()
+    serve, to_wire, of_threads = worker_main.serve_call, live_events.to_wire, EnteredFunctions()
 
     def append(found: set[Entered]) -> None:
         with Path(sys.argv[1]).open("a") as file:
@@ -106,7 +106,7 @@ def main() -> None:
             append(of_threads.take())
         return to_wire(event)
 
-    worker_main._serve_call, live_events.to_wire = traced, told
+    worker_main.serve_call, live_events.to_wire = traced, told
     threading.setprofile(of_threads.see)
     worker_main.main()
 

@@ -3,10 +3,11 @@
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.interfaces.live_events import (
     InputProcessed,
     LiveEventCallback,
@@ -26,10 +27,14 @@ SECOND = bytes(2 * 16_000)
 class Engine:
     """An engine whose only session is the engine itself, and recognizes when it is let."""
 
+    sample_rate = 16_000
     tell: LiveEventCallback
 
     def __init__(self) -> None:
         self.backlog_s, self.closed = 0.0, False
+
+    def load(self, options: LoadOptions) -> Iterator[float]:
+        return iter(())
 
     def open(self, options: LiveOptions, start: LiveSessionStart, tell: LiveEventCallback) -> Any:
         self.tell = tell
@@ -46,13 +51,15 @@ class Call:
     """The call of a live session that was begun in a worker."""
 
     def __init__(self) -> None:
-        self.engine, operations = Engine(), WorkerOperations()
-        operations._engine = cast(Any, self.engine)
+        self.engine = Engine()
         begin, options = LiveSessionStart().to_wire(), LiveOptions().to_wire()
         message = {"operation": "live", "begin": begin, "options": options}
         self.ours, self.theirs = socket.socketpair()
-        self.request = RpcRequest(1, message, [], RpcSender(self.theirs))
-        worker_main._serve_call(operations, self.request)
+        sender, operations = RpcSender(self.theirs), WorkerOperations(lambda _: self.engine)
+        load = {"operation": "load", "engine": "", "options": LoadOptions().to_wire()}
+        assert not [*operations.run(RpcRequest(0, load, [], sender))]
+        self.request = RpcRequest(1, message, [], sender)
+        worker_main.serve_call(operations, self.request)
 
     def receive(self, raw: bytes = b"", **fields: Any) -> None:
         """As the listener's thread."""

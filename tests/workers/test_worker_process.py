@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -70,7 +71,7 @@ def test_final_transcript_is_sent_in_one_write_with_the_end_of_its_call() -> Non
             message = {"operation": operation, **values}
             fd = os.open(CLIP, os.O_RDONLY)
             request = RpcRequest(1, message, [fd], RpcSender(ours))
-            worker_main._serve_call(operations, request)
+            worker_main.serve_call(operations, request)
         ours.shutdown(socket.SHUT_WR)
         *_, last = iter(lambda: bytearray(theirs.recv(1 << 16)), b"")
     transcript, end = channel.take_frame(last), channel.take_frame(last)
@@ -127,13 +128,14 @@ async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
 async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawn, sizes = channel.spawn_worker, list[int]()
+    spawn, sizes, socks = channel.spawn_worker, list[int](), list[socket.socket]()
 
     def spawned(*arguments: Any) -> Any:
         process, sock = spawn(*arguments)
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         sizes.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF))
+        socks.append(sock)
         return process, sock
 
     monkeypatch.setattr(channel, "spawn_worker", spawned)
@@ -145,7 +147,7 @@ async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
             call = worker.calling("transcribe", [file.fileno()], **one)
             async with call as begun:
-                assert not worker._connection._drained.is_set(), "the socket is full"
+                assert not select.select([], socks, [], 0)[1], "the socket is full"
                 os.kill(worker.pid, signal.SIGCONT)
                 answers = [answer async for answer, _ in begun.answers()]
         ended = [answer for answer in answers if answer["event"]["event"] == "Finished"]
@@ -169,9 +171,16 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
     async with running(options=WorkerOptions(cancel_grace_s=0.05, ping_timeout_s=0.05)) as worker:
         with CLIP.open("rb") as file:
             halt(worker.pid)  # as deaf as native code can be
-            frames = transcribe(worker, file.fileno())
-            waiting = asyncio.ensure_future(anext(frames))
-            await until(lambda: worker._connection.in_turn, "it was asked")
+            asked = asyncio.Event()
+
+            async def wait_for_answers() -> None:
+                async with worker.calling("transcribe", [file.fileno()], **REQUEST) as call:
+                    asked.set()
+                    async for _ in call.answers():
+                        pass
+
+            waiting = asyncio.ensure_future(wait_for_answers())
+            await asked.wait()
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -300,18 +309,16 @@ def unreadable_vocabulary(number: int) -> errors.ModelLoadFailed:
     ],
 )
 def test_load_error_is_machine_busy_for_lack_of_resources_and_else_keeps_its_code(
-    raised: Exception, code: str, monkeypatch: pytest.MonkeyPatch
+    raised: Exception, code: str
 ) -> None:
-    operations = WorkerOperations()
-
-    def load(*arguments: object) -> None:
+    def refuse(factory: str) -> None:
         raise raised
 
-    monkeypatch.setattr(operations, "_load", load)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         asked = {"operation": "load", "engine": "any", "options": LoadOptions().to_wire()}
-        worker_main._answer_call(operations, RpcRequest(1, asked, [], RpcSender(theirs)))
+        request = RpcRequest(1, asked, [], RpcSender(theirs))
+        worker_main.serve_call(WorkerOperations(refuse), request)
         frame, _ = channel.receive_message(ours)
     assert frame.message["error"]["code"] == code
 
@@ -341,7 +348,7 @@ def test_worker_without_a_thread_for_one_more_call_refuses_it_and_goes_on() -> N
         "import threading; from sidecar.workers import worker_main as inside\n"
         "start, refused = threading.Thread.start, []\n"
         "def limited(thread):\n"
-        "    if thread._target is inside._serve_call and not refused:\n"
+        "    if thread._target is inside.serve_call and not refused:\n"
         "        refused.append(thread)\n"
         '        raise RuntimeError("can\'t start new thread")\n'
         "    start(thread)\n"
