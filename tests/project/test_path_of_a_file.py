@@ -9,14 +9,20 @@ from typing import NamedTuple
 import httpx
 import pytest
 from asgi_server import served
-from entered_functions import Entered, EnteredFunctions, files_named, of_worker, worker_command
+from entered_functions import (
+    PACKAGE,
+    TIMERS,
+    Entered,
+    EnteredFunctions,
+    files_named,
+    of_worker,
+    worker_command,
+)
 from module_services import open_service  # noqa: F401 - a fixture
 from recordings import wav
 from service_process import until
 
 from sidecar.api.http.uvicorn_protocols import REQUEST_HEAD_S, http_protocol
-from sidecar.gpu_memory import gpu_devices
-from sidecar.jobs import duration_prediction
 from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
@@ -26,18 +32,12 @@ MOST_FILES, MOST_FUNCTIONS = 58, 365
 ENGINE = "engines/scripted_engine.py"
 WARM, COUNTED = 3, 3
 """Requests before, which load and measure; then those that count."""
-TIMERS = (
-    (duration_prediction, "SAVE_INTERVAL_S"),
-    (gpu_devices, "GPU_POLL_INTERVAL_S"),
-    (worker_process, "HEARTBEAT_INTERVAL_S"),
-)
-"""They are not on the path, and come during each request that takes long."""
-NEVER_S = 3600.0
+NEVER_S = 3600
 
 
 class RequestPath(NamedTuple):
-    """What each request entered, and what at least one did: timers and other background work, and
-    what depends on how the bytes came."""
+    """What each request entered, and what at least one did: background work, and what depends on
+    how the bytes came."""
 
     always: set[Entered]
     ever: set[Entered]
@@ -53,14 +53,12 @@ async def path(
     response, and what its transcription enters in the worker process."""
     file = tmp_path / "entered"
     monkeypatch.setattr(worker_process, "worker_command", lambda: worker_command(file))
-    for module, interval in TIMERS:
-        monkeypatch.setattr(module, interval, NEVER_S)
     service = await open_service()
     app = create_app(service.settings, service)
     form = {"audio": ("voice.wav", wav(b"\x10\x20" * 16_000))}
     found = []
     protocol = http_protocol(REQUEST_HEAD_S)
-    async with served(app, http=protocol, timeout_keep_alive=int(NEVER_S)) as listener:
+    async with served(app, http=protocol, timeout_keep_alive=NEVER_S) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/transcribe"
         with httpx.Client(timeout=None) as client:
             for _ in range(WARM + COUNTED):
@@ -75,6 +73,13 @@ async def path(
         for combine in (set.intersection, set.union)
     )
     return RequestPath(always, ever)
+
+
+@pytest.mark.parametrize("name", TIMERS)
+def test_timer_that_is_left_out_of_the_paths_is_a_function_of_the_service(name: str) -> None:
+    kind, _, function = name.partition(".")
+    text = (PACKAGE / TIMERS[name]).read_text("utf-8")
+    assert f"def {function}(" in text.partition(f"\nclass {kind}")[2].partition("\nclass ")[0]
 
 
 async def test_small_recording_enters_at_most_so_many_files_and_page_names_them(

@@ -14,9 +14,7 @@ from scripted_speech import pieces, sound
 from service_process import PATIENCE_S, until
 from websockets.asyncio.client import connect
 
-from sidecar.api import live_routes
 from sidecar.api.http.uvicorn_protocols import REQUEST_HEAD_S, http_protocol, websocket_protocol
-from sidecar.live.sessions import session_registry
 from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
@@ -29,12 +27,6 @@ VAD = "live/runtime/vad.py"
 UTTERANCE = sound((0.2, 0.0), (1.0, 0.3), (0.8, 0.0))
 WARM, COUNTED = 3, 4
 """Utterances before, which load and have partials and labels; then those that count, without."""
-TIMERS = (
-    (live_routes, "RECEIVED_INTERVAL_S"),
-    (session_registry, "TIMEOUT_POLL_S"),
-    (worker_process, "HEARTBEAT_INTERVAL_S"),
-)
-"""They are not on the path, and come now and then."""
 
 
 @pytest.fixture
@@ -47,8 +39,6 @@ async def entered(
     final: those in the service, then those in the worker process."""
     file = tmp_path / "entered"
     monkeypatch.setattr(worker_process, "worker_command", lambda: worker_command(file))
-    for module, interval in TIMERS:
-        monkeypatch.setattr(module, interval, 3600.0)
     service = await open_service()
     app = create_app(service.settings, service)
     protocols = {"http": http_protocol(REQUEST_HEAD_S), "ws": websocket_protocol()}

@@ -16,6 +16,18 @@ from typing import Any, NamedTuple, Self
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "sidecar"
 PAGE = ROOT / "docs" / "architecture.md"
+TIMERS = {
+    "DurationFile.run": "jobs/duration_prediction.py",
+    "GpuMonitor.go_on": "gpu_memory/gpu_devices.py",
+    "GpuMonitor._query": "gpu_memory/gpu_devices.py",
+    "Heartbeat._ask": "workers/worker_process.py",
+    "Heartbeat.stop": "workers/worker_process.py",  # before a new timer, once it came in a pause
+    "ReadWatch.longest_s": "workers/worker_operations.py",  # the worker's part of a ping
+    "SessionRegistry._watch_time_limits": "live/sessions/session_registry.py",
+    "_LiveConnection.acknowledge": "api/live_routes.py",
+}
+"""Functions that timers enter, and their files. They and what they call come now and then, and are
+on no path."""
 
 
 class Entered(NamedTuple):
@@ -48,7 +60,7 @@ class EnteredFunctions:
 
     def see(self, frame: FrameType, event: str, argument: object) -> None:
         """Note a function that is entered, or a loop that goes on, as a profiler of a thread."""
-        if event in ("call", "c_call"):
+        if event in ("call", "c_call") and frame.f_code not in self._codes and not by_timer(frame):
             self._codes.add(frame.f_code)
 
     def take(self) -> set[Entered]:
@@ -60,6 +72,13 @@ class EnteredFunctions:
             if path.is_relative_to(PACKAGE) and "<" not in code.co_name:
                 found.add(Entered(path.relative_to(PACKAGE).as_posix(), code.co_qualname))
         return found
+
+
+def by_timer(frame: FrameType | None) -> bool:
+    """Return whether a timer called this."""
+    while frame is not None and frame.f_code.co_qualname not in TIMERS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def files_named(heading: str) -> set[str]:
