@@ -101,7 +101,7 @@ class SelectedChannel:
     bleed of others, or the sound of an earlier one."""
 
     def __init__(self, number: int, survey: ChannelSurvey) -> None:
-        self._number, self._survey = number, survey
+        self.number, self._survey = number, survey
         self._open = _open_frames(survey, number)
         self._parts = 0
 
@@ -112,7 +112,7 @@ class SelectedChannel:
         opened = self._open[at] if known else np.ones(0, np.bool_)
         frame = frame_samples(rate)
         fit = FittedChannels(rate, channels, self._survey.count)
-        return _ChannelSelector(fit, self._number, opened, frame)
+        return _ChannelSelector(fit, self.number, opened, frame)
 
 
 def _open_frames(survey: ChannelSurvey, number: int) -> list[Mask]:

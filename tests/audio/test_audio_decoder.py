@@ -171,33 +171,6 @@ def test_ffmpeg_does_not_inherit_secrets_of_the_environment_and_has_a_memory_lim
             decoder.close()
 
 
-HANGS = "exec /bin/sleep 1000"
-STARTS = """
-import sys
-from sidecar.audio import ffmpeg
-started = ffmpeg._start_process(sys.argv[1:], 0)
-print(flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends with its next output")
-def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(tmp_path: Path) -> None:
-    held, exe = tmp_path / "held", tmp_path / "ffmpeg"
-    os.mkfifo(held)
-    # 9, as the pipe by which it ends is the first free one
-    exe.write_text(f"#!/bin/sh\nexec 9> {held}\n{HANGS}\n")
-    exe.chmod(0o755)
-    words = [sys.executable, "-c", STARTS, str(exe)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
-        assert worker.stdout is not None
-        with held.open("rb") as running:
-            assert worker.stdout.readline() == b"\n"
-            worker.kill()
-            assert select.select([running], [], [], PATIENCE_S)[0]
-            assert running.read() == b""
-
-
 def printed(content: bytes) -> str:
     return "printf '" + "".join(f"\\{byte:03o}" for byte in content) + "'"
 
@@ -206,6 +179,38 @@ CHANNELS = printed(b"\x9f\x81\x01")
 BLOCK = printed(b"\xa3" + (1 << 28 | 16_004).to_bytes(4) + b"\x81\0\0\x80")
 SAMPLES = f"{BLOCK}; /usr/bin/head -c 16000 /dev/zero"
 """A block of 4000 samples, as `TimedOutput` reads it."""
+SAID = f"echo '[info] Stream mapping' >&2; {CHANNELS}; {SAMPLES}"
+"""A header, and these samples."""
+HANGS = "exec /bin/sleep 1000"
+STARTS = """
+import sys
+from sidecar.audio import audio_format, ffmpeg
+with open(sys.argv[1], "rb") as file:
+    started = ffmpeg.FfmpegProcess(file.fileno(), audio_format.MP4, 16_000, 60.0)
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends with its next output")
+def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = studio.path("m4a")  # made by a real one
+    held, exe = tmp_path / "held", tmp_path / "ffmpeg"
+    os.mkfifo(held)
+    # 9, as the pipe by which it ends is the first free one
+    exe.write_text(f"#!/bin/sh\nexec 9> {held}\n{SAID}\n{HANGS}\n")
+    exe.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
+    words = [sys.executable, "-c", STARTS, str(recording)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        with held.open("rb") as running:
+            assert worker.stdout.readline() == b"\n"
+            worker.kill()
+            assert select.select([running], [], [], PATIENCE_S)[0]
+            assert running.read() == b""
 
 
 @pytest.fixture
@@ -216,12 +221,11 @@ def decoded_by(
     what it is given. Other arguments are those of `FfmpegProcess`."""
     recording = studio.path("m4a")  # made by a real one
     exe = tmp_path / "ffmpeg"
-    said = f"echo '[info] Stream mapping' >&2; {CHANNELS}; {SAMPLES}"
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     with ExitStack() as stack:
 
         def start(then: str, **named: Any) -> ffmpeg.FfmpegProcess:
-            exe.write_text(f"#!/bin/sh\n{said}; {then}\n")
+            exe.write_text(f"#!/bin/sh\n{SAID}; {then}\n")
             exe.chmod(0o755)
             file = stack.enter_context(recording.open("rb", buffering=0))
             decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0, **named)
@@ -544,7 +548,7 @@ def test_ffmpeg_that_cannot_start_for_now_is_a_busy_machine(
     def refused(*arguments: Any, **options: Any) -> Any:
         raise refusal
 
-    monkeypatch.setattr(ffmpeg, "_start_process", refused)
+    monkeypatch.setattr(subprocess, "Popen", refused)
     with recording.open("rb") as file, pytest.raises(errors.MachineBusy):
         probe_audio(file.fileno(), 60.0)
 

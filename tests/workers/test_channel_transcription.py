@@ -68,7 +68,7 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
             opened = list[int]()
 
             def open_numbered(channel: SelectedChannel) -> DecodedAudio:
-                opened.append(channel._number)
+                opened.append(channel.number)
                 return open_channel(channel)
 
             def engine_events(

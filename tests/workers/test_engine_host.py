@@ -42,7 +42,7 @@ class Card:
         ours: dict[int, int] = {}
         for one in self.engines:
             if (pid := one.slot.worker_pid) is not None:
-                ours[pid] = one._weights(one.slot.precision, one.slot.memory)
+                ours[pid] = one.weights_bytes(one.slot.precision, one.slot.memory)
         used = (2 << 10) + (sum(ours.values()) >> 20)
         return GpuMemory("a card", used, self.gigabytes << 10, processes=ours if self.tells else {})
 
