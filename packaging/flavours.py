@@ -8,6 +8,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from small_ffmpeg import FOLDER as FFMPEG_FOLDER
 from small_ffmpeg import built_ffmpeg
 from wanted import packages_not_wanted
 
@@ -241,14 +242,14 @@ def write_models_file(folder: Path) -> Path:
     return path
 
 
-def ffmpeg() -> Path:
-    """The decoder that goes along: the small one if it was built (`make ffmpeg`) or is named by the
-    variable FFMPEG, else that of imageio-ffmpeg.
+def ffmpeg(built: Path = FFMPEG_FOLDER) -> Path:
+    """The decoder that goes along: the small one if it was built (`make ffmpeg`, in the folder
+    ``built``) or is named by the variable FFMPEG, else that of imageio-ffmpeg.
 
     Raises:
         FileNotFoundError: imageio-ffmpeg was built without one (its wheels have it).
     """
-    return built_ffmpeg() or bundled_ffmpeg()
+    return built_ffmpeg(built) or bundled_ffmpeg()
 
 
 @cache

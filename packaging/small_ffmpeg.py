@@ -81,8 +81,8 @@ def main() -> int:
     return 0
 
 
-def built_ffmpeg() -> Path | None:
-    """Return the small ffmpeg if it was built, or the one that the environment names.
+def built_ffmpeg(folder: Path = FOLDER) -> Path | None:
+    """Return the small ffmpeg if ``folder`` has it, or the one that the environment names.
 
     Raises:
         FileNotFoundError: the environment names none.
@@ -91,7 +91,7 @@ def built_ffmpeg() -> Path | None:
         if not Path(named).is_file():
             raise FileNotFoundError(f"{VARIABLE}={named} is no file")
         return Path(named)
-    path = FOLDER / f"ffmpeg{_SUFFIX}"
+    path = folder / f"ffmpeg{_SUFFIX}"
     return path if path.is_file() else None
 
 

@@ -164,10 +164,9 @@ def test_every_line_of_tests_that_uses_real_time_has_a_reason_in_a_comment() -> 
     assert [str(one) for one in clock_dependence.all_lines() if not one.reason] == []
 
 
-def test_sleep_without_a_reason_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clock_dependence, "ROOT", tmp_path)
+def test_sleep_without_a_reason_is_found(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     lines = "def test_one():", "    time.sleep(0.1)", "    clock = get_running_loop().time"
     (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
-    found = [(one.line, one.what, one.reason) for one in clock_dependence.all_lines()]
+    found = [(one.line, one.what, one.reason) for one in clock_dependence.all_lines(tmp_path)]
     assert found == [(2, "time.sleep(0.1)", ""), (3, "get_running_loop().time", "")]

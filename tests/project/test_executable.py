@@ -355,7 +355,6 @@ def test_bill_of_materials_has_bootloader_exception_in_licence_of_pyinstaller(
     }
     answer = subprocess.CompletedProcess([], 0, json.dumps(listed))
     monkeypatch.setattr(bill.subprocess, "run", lambda *_, **__: answer)
-    monkeypatch.setattr(bill, "_version", lambda build: "1")
     (component, _python) = bill.bill_of([loader], [], tmp_path)["components"]
     assert component["licenses"] == [{"expression": free}]
     for text in (bill.TEXTS / "README.md", ROOT / "THIRD_PARTY_LICENSES.md"):

@@ -86,8 +86,7 @@ def test_named_ffmpeg_that_is_missing_is_an_error_and_without_name_bundled_one_i
     with pytest.raises(FileNotFoundError, match="none"):
         flavours.ffmpeg()
     monkeypatch.delenv(small_ffmpeg.VARIABLE)
-    monkeypatch.setattr(small_ffmpeg, "FOLDER", tmp_path)
-    assert flavours.ffmpeg() == flavours.bundled_ffmpeg()
+    assert flavours.ffmpeg(tmp_path) == flavours.bundled_ffmpeg()
 
 
 @pytest.mark.system

@@ -32,8 +32,8 @@ class RealTime:
         return f"{self.file}:{self.line} {self.function}: {self.what}. {self.reason}".rstrip(". ")
 
 
-def in_file(path: Path) -> Iterator[RealTime]:
-    """Yield the lines of a file."""
+def in_file(path: Path, root: Path) -> Iterator[RealTime]:
+    """Yield the lines of a file below ``root``."""
     text = path.read_text("utf-8")
     if not USE.search(text):
         return
@@ -47,7 +47,7 @@ def in_file(path: Path) -> Iterator[RealTime]:
             if what := _clock(node):
                 near = "\n".join(lines[max(0, node.lineno - 2) : node.lineno])
                 found = REASON.search(near)
-                file = path.relative_to(ROOT).as_posix()
+                file = path.relative_to(root).as_posix()
                 yield RealTime(file, node.lineno, function.name, what, found[1] if found else "")
 
 
@@ -82,7 +82,7 @@ def _clock(node: ast.AST) -> str:
     return f"{name}()" if name in [f"time.{clock}" for clock in CLOCKS] else ""
 
 
-def all_lines() -> list[RealTime]:
+def all_lines(root: Path = ROOT) -> list[RealTime]:
     """Return the lines of all tests but those of third-party clients."""
-    files = sorted((ROOT / "tests").rglob("*.py"))
-    return [one for path in files if "third_party" not in path.parts for one in in_file(path)]
+    files = sorted((root / "tests").rglob("*.py"))
+    return [one for path in files if "third_party" not in path.parts for one in in_file(path, root)]
