@@ -77,9 +77,10 @@ class S3Refused(Exception):
 class S3Client:
     """Client of one S3 server, for any thread."""
 
-    def __init__(self, endpoint: str | None) -> None:
+    def __init__(self, endpoint: str | None, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         """``endpoint``: the server's address; None: AWS. With an address, buckets are in the path
         (``address/bucket/key``); plain HTTP is used only if the address says so.
+        ``read_timeout_s``: limit for a silence of the server during a call.
 
         Raises:
             errors.SettingsInvalid: botocore is not installed, or its configuration is invalid.
@@ -102,7 +103,7 @@ class S3Client:
                 region_name=session.get_config_variable("region") or DEFAULT_REGION,
                 config=Config(
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    read_timeout=READ_TIMEOUT_S,
+                    read_timeout=read_timeout_s,
                     retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
                     max_pool_connections=MAX_CONNECTIONS,
                     ignore_configured_endpoint_urls=True,  # the address comes from `endpoint` only

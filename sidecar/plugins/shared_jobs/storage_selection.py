@@ -54,9 +54,14 @@ def create_recording_storage(settings: Settings, folder: Path) -> RecordingStora
     return S3Storage(client, matched[1], f"{folder_in_it}/" if folder_in_it else "")
 
 
-def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S) -> None:
-    """Check that a bucket answers and allows what the service does. A folder is created on first
-    use; a folder that the setting names needs its parent, which may come with a mount.
+def check_storage(
+    storage: RecordingStorage,
+    patience_s: float = START_TIMEOUT_S,
+    retry_pause_s: float = RETRY_PAUSE_S,
+) -> None:
+    """Check that a bucket answers and allows what the service does; retried for ``patience_s``,
+    with pauses of ``retry_pause_s``. A folder is created on first use; a folder that the setting
+    names needs its parent, which may come with a mount.
 
     Raises:
         errors.SettingsInvalid: the storage cannot be used.
@@ -84,7 +89,7 @@ def check_storage(storage: RecordingStorage, patience_s: float = START_TIMEOUT_S
                     f"The S3 storage does not answer: {reason}.",
                     hint=_HINTS.get(reason, _UNREACHABLE_HINT),
                 ) from None
-        time.sleep(RETRY_PAUSE_S)
+        time.sleep(retry_pause_s)
 
 
 def describe_storage(settings: Settings, folder: Path) -> str:

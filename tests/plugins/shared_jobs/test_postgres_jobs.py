@@ -37,13 +37,12 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.plugins import load_settings
-from sidecar.plugins.shared_jobs import s3_storage
 from sidecar.plugins.shared_jobs.postgres_database import (
     PostgresDatabase,
     migrate_postgres,
     retry_while_unavailable,
 )
-from sidecar.plugins.shared_jobs.s3_storage import S3Client, S3Unavailable
+from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3Unavailable
 from sidecar.server.app import create_service
 from sidecar.service.facade import Service as FrontService
 from sidecar.transcripts.transcript import ResumePoint, Segment, SegmentReady, Transcript
@@ -680,8 +679,7 @@ async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_n
         return found
 
     monkeypatch.setattr(S3Client, "ask", ask_or_fail)
-    monkeypatch.setattr(s3_storage, "PART_BYTES", 5 << 20)
-    audio = voice if parts == 1 else wav(bytes(6 << 20), rate=96_000, channels=8)
+    audio = voice if parts == 1 else wav(bytes(PART_BYTES), rate=96_000, channels=8)
     client, said, tried = any_storage_server.client(), None, set[str]()
     place = {"Bucket": BUCKET, "Prefix": bucket.removeprefix(f"s3://{BUCKET}/")}
 

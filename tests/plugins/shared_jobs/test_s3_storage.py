@@ -32,10 +32,16 @@ from sidecar.auth.tls import ensure_certificate
 from sidecar.installation import install_command
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.plugins import load_settings, settings_class
-from sidecar.plugins.shared_jobs import PLUGIN, s3_storage, storage_selection
+from sidecar.plugins.shared_jobs import PLUGIN
 from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
-from sidecar.plugins.shared_jobs.s3_storage import PART_BYTES, S3Client, S3DeletionQueue, S3Storage
+from sidecar.plugins.shared_jobs.s3_storage import (
+    PART_BYTES,
+    S3Client,
+    S3DeletionQueue,
+    S3Storage,
+    S3Unavailable,
+)
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.system_checks import CheckState
 from sidecar.storage.encryption import Cipher
@@ -328,12 +334,11 @@ def test_start_check_leaves_no_object_although_its_first_deletion_fails(
     def away(self: S3Client, call: str, **what: Any) -> Any:
         if call == "delete_object" and not failed:
             failed.append(what["Key"])
-            raise s3_storage.S3Unavailable("ReadTimeoutError")
+            raise S3Unavailable("ReadTimeoutError")
         return ask(self, call, **what)
 
     monkeypatch.setattr(S3Client, "ask", away)
-    monkeypatch.setattr(storage_selection, "RETRY_PAUSE_S", 0.0)
-    check_storage(opened, PATIENCE_S)
+    check_storage(opened, PATIENCE_S, retry_pause_s=0.0)
     assert failed
     assert not opened.ages()
 
@@ -384,14 +389,13 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
 
 @pytest.mark.slow
 def test_calls_to_a_silent_storage_server_time_out_as_storage_unreachable(
-    storage_server: ObjectStorage, bucket: str, monkeypatch: pytest.MonkeyPatch
+    storage_server: ObjectStorage, bucket: str
 ) -> None:
     patient = create_recording_storage(settings_of(bucket), Path("nowhere"))
     patient.put("whole", [b"a recording"])
     name, _, prefix = bucket.removeprefix("s3://").partition("/")
-    monkeypatch.setattr(s3_storage, "READ_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(s3_storage, "CLOSE_TIMEOUT_S", 0.1)
-    quick = S3Storage(S3Client(os.environ["AWS_ENDPOINT_URL_S3"]), name, f"{prefix}/")
+    client = S3Client(os.environ["AWS_ENDPOINT_URL_S3"], read_timeout_s=0.3)
+    quick = S3Storage(client, name, f"{prefix}/")
     with storage_server.halted():
         with pytest.raises(errors.StorageUnreachable):
             quick.put("another", [b"a recording"])
