@@ -21,7 +21,6 @@ from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity, is_loopback_address
 from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.limit_overrides import limit
 from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server.listeners import BACKLOG
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS_PER_ADDRESS = 10_000
 """Maximum for one address, which may be a proxy with all its clients."""
-TLS_HANDSHAKE_S = limit("tls_handshake", 10.0)
+TLS_HANDSHAKE_S = 10.0
 """Time for a client to complete a TLS handshake: two round trips."""
 NEW_CONNECTIONS = RateLimit(200, 1.0)
 """New connections of one address that are served at once (2 ms each); further ones wait. Addresses

@@ -247,12 +247,13 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
 
 
-def find_service(host: str, port: int, within_s: float = PROBE_TIMEOUT_S) -> RunningService | None:
+def find_service(host: str, port: int, within_s: float | None = None) -> RunningService | None:
     """Return the vibevoice-asr service at a port, with TLS or without; `None` if none answers
-    ``within_s``."""
+    ``within_s`` (default: `PROBE_TIMEOUT_S`)."""
     import http.client  # imported late: 10 ms that a start on a free port saves
     import ssl
 
+    within_s = PROBE_TIMEOUT_S if within_s is None else within_s
     deadline = time.monotonic() + within_s
     # Any program can hold the port with any certificate, so its answer is checked elsewhere.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import Response
@@ -29,7 +29,7 @@ MAX_MESSAGE_BYTES = 4 << 20
 kHz in base64. Larger messages are closed with 1009 before they are read."""
 INBOUND_BYTES = 16 << 20
 """Maximum size of the waiting messages of a connection, however few they are."""
-MAX_INBOUND_MESSAGES = limit("live_inbound", 256)
+MAX_INBOUND_MESSAGES = 256
 """Maximum of waiting messages of a live client, then it is disconnected: 5 s in 20 ms pieces."""
 MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
 """Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
@@ -64,8 +64,9 @@ class ConnectionLimits:
     """Limits of one connection: waiting messages, and messages and cancels per minute."""
 
     waiting: int = MAX_INBOUND_MESSAGES
-    messages_per_minute: int = MESSAGES_PER_MINUTE
-    cancels_per_minute: int = CANCELS_PER_MINUTE
+    # Not read at import: tests fork services that have other ones.
+    messages_per_minute: int = field(default_factory=lambda: MESSAGES_PER_MINUTE)
+    cancels_per_minute: int = field(default_factory=lambda: CANCELS_PER_MINUTE)
 
 
 Message = str | bytes
@@ -134,8 +135,9 @@ class WebSocketConnection:
         self,
         websocket: WebSocket,
         spoken: Sequence[str],
-        limits: ConnectionLimits = ConnectionLimits(),
+        limits: ConnectionLimits | None = None,
     ) -> None:
+        limits = limits or ConnectionLimits()
         self.websocket, self._spoken = websocket, spoken
         self.identity: Identity = identity_of(websocket)
         self.inbound = InboundQueue(limits.waiting)
@@ -267,7 +269,7 @@ class WebSocketDialect:
     ending_of: Callable[[SidecarError], ConnectionEnding]
     refuse_handshake: Callable[[SidecarError, WebSocket], Awaitable[bool]] | None = None
     refusal: Callable[[SidecarError], Response] | None = None
-    limits: ConnectionLimits = ConnectionLimits()
+    limits: ConnectionLimits | None = None
 
     async def serve(
         self,
