@@ -9,6 +9,7 @@ from pathlib import Path
 
 import clock_dependence
 import pytest
+import reached_internals
 from many_cases import for_each
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +171,25 @@ def test_sleep_without_a_reason_is_found(tmp_path: Path) -> None:
     (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
     found = [(one.line, one.what, one.reason) for one in clock_dependence.all_lines(tmp_path)]
     assert found == [(2, "time.sleep(0.1)", ""), (3, "get_running_loop().time", "")]
+
+
+def test_tests_reach_no_private_attribute_and_change_no_constant_of_the_product() -> None:
+    assert reached_internals.all_lines() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "queue._claim_loop.stop()",
+        "monkeypatch.setattr(queue, '_claim_loop', None)",
+        "monkeypatch.setattr(job_journal, 'LOCK_TIMEOUT_S', 0.1)",
+        "monkeypatch.setattr('sidecar.jobs.job_journal.LOCK_TIMEOUT_S', 0.1)",
+        "job_journal.LOCK_TIMEOUT_S = 0.1",
+    ],
+)
+def test_reached_internal_of_the_product_is_found_unless_a_comment_gives_the_reason(
+    line: str,
+) -> None:
+    assert [number for number, _ in reached_internals.in_source(f"\n{line}")] == [2]
+    assert not list(reached_internals.in_source(f"# internal: no other way\n{line}"))
+    assert not list(reached_internals.in_source("self._claim_loop, job_journal.LOCK_TIMEOUT_S"))

@@ -201,6 +201,7 @@ def _number_equal_ids(items: list[pytest.Item]) -> None:
         seen[item.nodeid] += 1
         if (number := seen[item.nodeid]) > 1:
             if hasattr(item, "_id"):  # since pytest 9.1
+                # internal: pytest's own
                 item._id = item._id.with_params(str(number))
             else:
                 item._nodeid += f"[{number}]"
