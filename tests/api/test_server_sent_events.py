@@ -18,7 +18,7 @@ from sidecar.api.job_routes import JobEventFrames
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
+from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CancelledChange,
     InterruptedChange,
@@ -65,20 +65,8 @@ def submitted() -> JobRecord:
     return JobRecord.submitted(0.0, NAMED, FACTS, TranscribeOptions())
 
 
-class NotingLog(JobEventLog):
-    """Notes which subscriptions have ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left: list[JobSubscription] = []
-
-    def leave(self, job_id: str, subscription: JobSubscription) -> None:
-        super().leave(job_id, subscription)
-        self.left.append(subscription)
-
-
 async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
-    store, job, reader = NotingLog(), submitted(), Reader()
+    store, job, reader = JobEventLog(), submitted(), Reader()
     store.buffer = BUFFER
     store.add(job)
     subscription = store.subscribe(job.id)
@@ -92,7 +80,7 @@ async def test_slow_reader_is_cut_off_and_resumes_without_a_gap() -> None:
         segment = Segment(index, index + 1.0, "word")
         store.append(job.id, ReportedChange(SegmentReady(index, segment)))
         await asyncio.sleep(0)  # the engine goes on
-    assert store.left == [subscription]
+    assert not store.has_followers(job.id)
     reader.reads.set()
     await answering
     told = list(parse(reader.body))

@@ -204,13 +204,17 @@ def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(
     exe.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     words = [sys.executable, "-c", STARTS, str(recording)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+    # not blocking, as a worker that fails has nobody open it
+    with (
+        open(os.open(held, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as running,
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker,
+    ):
         assert worker.stdout is not None
-        with held.open("rb") as running:
-            assert worker.stdout.readline() == b"\n"
-            worker.kill()
-            assert select.select([running], [], [], PATIENCE_S)[0]
-            assert running.read() == b""
+        assert worker.stdout.readline() == b"\n"
+        assert not select.select([running], [], [], 0)[0], "it hangs"
+        worker.kill()
+        assert select.select([running], [], [], PATIENCE_S)[0]
+        assert running.read() == b""
 
 
 @pytest.fixture
