@@ -312,7 +312,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
 
     def _available_bytes(self, state: memory_admission.MemoryState) -> int:
         own = (
-            self.weights_bytes(state.held_precision, self.slot.memory)
+            self._weights(state.held_precision, self.slot.memory)
             if state.held_precision is not None
             else 0
         )
@@ -321,7 +321,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     def expect_peak(self, peak_bytes: int) -> None:
         """Reserve memory for a job that needs ``peak_bytes`` with the engine; jobs that run beside
         each other have the same."""
-        loaded = self.weights_bytes(self.slot.precision, self.slot.memory)
+        loaded = self._weights(self.slot.precision, self.slot.memory)
         self._expected = max(self._expected, peak_bytes - loaded)
         self._reserve(loaded + self._expected)
 
@@ -358,7 +358,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
     def load_begins(self, precision: Precision, plan: memory_admission.LoadPlan) -> None:
         """Reserve the memory of an engine that is about to be loaded (`MemoryAccount`)."""
         old = self._holding(self.on_gpu)
-        size = self.weights_bytes(precision, plan.memory)
+        size = self._weights(precision, plan.memory)
         if plan.placement is memory_admission.LoadPlacement.BESIDE and old.pid is not None:
             size += max(old.weights_bytes, self._devices.gpu.own_bytes(self.name))
         self._replaced = old
@@ -373,7 +373,7 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if self.slot.worker_pid is None:
             self._release()
         elif arrived:
-            self._reserve(self.weights_bytes(self.slot.precision, self.slot.memory))
+            self._reserve(self._weights(self.slot.precision, self.slot.memory))
 
     def held(self, sessions: int) -> None:
         """Record the number of live sessions, each with its memory beside the weights
@@ -407,10 +407,10 @@ class EngineHost(memory_admission.MemoryAccount, Generic[Spec]):
         if replaced is not None:
             return gpu_devices.EngineMemoryHolding(pid, replaced.weights_bytes, coming=True)
         return gpu_devices.EngineMemoryHolding(
-            pid, self.weights_bytes(self.slot.precision, self.slot.memory)
+            pid, self._weights(self.slot.precision, self.slot.memory)
         )
 
-    def weights_bytes(self, precision: Precision, memory: MemoryPlan) -> int:
+    def _weights(self, precision: Precision, memory: MemoryPlan) -> int:
         """Return the bytes of an idle engine; the size of its files if these are not planned."""
         if (footprint := self._choice.footprints.get(precision)) is not None:
             return footprint.loaded_bytes

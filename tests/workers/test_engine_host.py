@@ -1,7 +1,7 @@
 """Two engines of ours on one card: a driver made up, processes real, weights as of the real one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,14 @@ class Card:
 
     tells: bool
     gigabytes: int = 80
-    engines: list[EngineHost[Any]] = field(default_factory=list)
+    engines: dict[EngineHost[Any], Callable[[Precision], int]] = field(default_factory=dict)
+    """The bytes of each at a precision, while it is there."""
 
     def __call__(self) -> GpuMemory:
         ours: dict[int, int] = {}
-        for one in self.engines:
+        for one, size_at in self.engines.items():
             if (pid := one.slot.worker_pid) is not None:
-                ours[pid] = one.weights_bytes(one.slot.precision, one.slot.memory)
+                ours[pid] = size_at(one.slot.precision)
         used = (2 << 10) + (sum(ours.values()) >> 20)
         return GpuMemory("a card", used, self.gigabytes << 10, processes=ours if self.tells else {})
 
@@ -71,7 +72,8 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     choice = EngineChoice(replace(engine_spec("scripted"), planned=True), "", checkpoint)
     files, live = (EngineHost(who, settings, choice, devices, EXCLUSIVE) for who in (FILES, LIVE))
-    card.engines = [files, live]
+    assert files.admission is not None
+    card.engines = dict.fromkeys((files, live), files.admission.loaded_bytes)
     yield House(card, devices, files, live)
     for one in (files, live):
         await one.slot.close()
@@ -138,7 +140,7 @@ async def test_memory_of_live_sessions_is_reserved_while_they_run(
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
     talking = EngineHost("talking", settings, choice, house.devices, engine_slot.LIVE, live=True)
-    house.card.engines.append(talking)
+    house.card.engines[talking] = lambda _: 9 * GIB
     async with talking.slot.lease():
         assert await house.room(house.files) == 78 - 9 - 4
         async with talking.slot.lease():
@@ -156,7 +158,7 @@ async def test_session_memory_is_reserved_while_a_file_lease_of_streaming_engine
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
     reading = EngineHost("reading", settings, choice, house.devices, EXCLUSIVE)
-    house.card.engines.append(reading)
+    house.card.engines[reading] = lambda _: 9 * GIB
     async with reading.slot.lease():
         assert await house.room(house.live) == 78 - 9 - 4
     await reading.slot.close()
@@ -238,7 +240,7 @@ async def test_streaming_model_that_the_card_does_not_hold_twice_is_refused_unti
         EngineHost(role, settings, choice, house.devices, EXCLUSIVE, live=role == "talking")
         for role in ("typing", "talking")
     )
-    house.card.engines += [files, live]
+    house.card.engines |= dict.fromkeys((files, live), lambda _: footprint.loaded_bytes)
     await files.slot.preload()
     with pytest.raises(errors.WontFit, match=r"in int8 needs at least .* GB are free") as refused:
         await live.slot.preload()
