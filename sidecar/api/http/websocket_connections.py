@@ -262,7 +262,8 @@ class WebSocketDialect:
 
     ``refuse_handshake``: refuses a handshake with an HTTP status, if it can, and returns whether it
     did. If it is set, the function that serves a connection accepts it itself, once it can be
-    served. ``refusal``: renders an error for a client that is not admitted.
+    served. ``refusal``: renders an error for a client that is not admitted. ``limits``: of each
+    connection; `None`: the defaults of `ConnectionLimits`.
     """
 
     subprotocols: Sequence[str]

@@ -127,7 +127,8 @@ def pull_voice(
     """Download the files of ``voice`` below ``url`` to ``folder``; return all its voices.
 
     Existing files are checked by the manifest and not fetched again; if all exist, no request is
-    sent. An interrupted download is resumed by the next call.
+    sent. An interrupted download is resumed by the next call. ``retry_pause_s``: as of
+    `resumable_download.RunningDownload`.
 
     Raises:
         errors.HubUnreachable, errors.RepositoryNotFound: no answer, or no such file.
