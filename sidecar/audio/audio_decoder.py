@@ -36,9 +36,17 @@ def preload_decoders() -> None:
     import soxr  # noqa: F401
 
 
-def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
+def probe_audio(
+    fd: int,
+    max_s: float,
+    track: int | None = None,
+    *,
+    links_within_s: float = LINK_SCAN_BUDGET_S,
+    duration_within_s: float = DURATION_SCAN_BUDGET_S,
+) -> AudioInfo:
     """Return the facts of an open file, after decoding the first samples of its audio track number
-    ``track``, from 1.
+    ``track``, from 1. ``links_within_s``, ``duration_within_s``: as `LINK_SCAN_BUDGET_S` and
+    `DURATION_SCAN_BUDGET_S`.
 
     Raises:
         errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
@@ -49,11 +57,11 @@ def probe_audio(fd: int, max_s: float, track: int | None = None) -> AudioInfo:
     container = audio_format.container_at(fd, 0)
     if container is None:
         raise errors.AudioFormatUnsupported()
-    deadline = time.monotonic() + DURATION_SCAN_BUDGET_S
+    deadline = time.monotonic() + duration_within_s
     decoder = PCM_DECODER if readable_parts(fd, container) else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
     with open_audio(
-        fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=LINK_SCAN_BUDGET_S
+        fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=links_within_s
     ) as audio:
         _check_track(track, audio.decoder.header.tracks)
         blocks = iter(audio)

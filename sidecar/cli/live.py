@@ -332,7 +332,7 @@ async def _listen(
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
-    sending, showing = _send_audio(backend, audio, display), _show_events(backend, display)
+    sending, showing = _send_audio(backend, audio, display), show_events(backend, display)
     async with running(sending, showing, ended.wait()) as tasks:
         sent, shown, _ = tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -359,7 +359,7 @@ async def _send_audio(
         await backend.send(chunk)
 
 
-async def _show_events(
+async def show_events(
     backend: LiveBackend, display: LiveDisplay
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from virtual_time import virtual_time
 
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S as RATE
-from sidecar.api.http.upload import STALL_FACTOR, _read_body
+from sidecar.api.http.upload import STALL_FACTOR, read_body
 from sidecar.api.http.upload import UPLOAD_STALL_S as STALL_S
 from sidecar.errors import UploadStalled
 
@@ -30,7 +30,7 @@ async def upload(pauses_s: Sequence[float], size: int = 1, work_s: float = 0.0) 
 
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    await _read_body(Request({"type": "http"}, receive), take)
+    await read_body(Request({"type": "http"}, receive), take)
     return loop.time() - begun
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recordings import SECONDS, Studio, wav
-from service_process import PATIENCE_S
-from uploads import decoded, upload
+from uploads import decoded, probed, upload
 
 from sidecar import errors
-from sidecar.audio import audio_decoder, stream_links
-from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio import stream_links
+from sidecar.audio.audio_decoder import open_audio
 from sidecar.audio.audio_format import MP3
 
 RATE = 16_000
@@ -34,13 +33,6 @@ def encoded(studio: Studio) -> Callable[..., bytes]:
         return studio.make(name, *before, "-i", studio.voice, *args).read_bytes()
 
     return encode
-
-
-@pytest.fixture(autouse=True)
-def _patient_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine is, a recording is looked through to its end."""
-    for name in ("LINK_SCAN_BUDGET_S", "DURATION_SCAN_BUDGET_S"):
-        monkeypatch.setattr(audio_decoder, name, PATIENCE_S)
 
 
 Encode = Callable[..., bytes]
@@ -218,7 +210,7 @@ def test_second_audio_track_of_joined_films_is_decoded_to_the_end(studio: Studio
     tracks = ("-map", "0:a", "-map", "0:a", "-c:a", "aac")
     film = studio.make("two-tracks.mp4", "-i", studio.voice, *tracks).read_bytes()
     with upload(film * 2) as source:
-        facts = probe_audio(source.fd, 3600.0, 2)
+        facts = probed(source.fd, 2)
         with open_audio(source.fd, facts, rate=RATE, max_s=3600.0, track=2) as audio:
             assert len(np.concatenate(list(audio))) / RATE == pytest.approx(2 * SECONDS, abs=0.2)
             assert (audio.decoder.track, len(audio.decoder.header.tracks)) == (1, 2)
@@ -277,7 +269,7 @@ def test_chained_ogg_whose_first_link_has_no_audio_has_the_channels_of_the_next(
     path = tmp_path / "chained.ogg"
     path.write_bytes(headers + stereo)
     with path.open("rb", buffering=0) as file:
-        facts = probe_audio(file.fileno(), 60.0)
+        facts = probed(file.fileno())
         with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
             samples = sum(map(len, audio))
             assert (facts.channels, audio.decoder.channels) == (2, 2)
@@ -294,7 +286,7 @@ def test_joined_recordings_have_the_channels_of_the_one_with_the_most(
     mono, stereo = (encoded(suffix, "-c:a", codec, "-ac", count) for count in (1, 2))
     for content, channels in ((mono + stereo, 2), (stereo + mono, 2), (mono + mono, 1)):
         with upload(content) as source:
-            assert probe_audio(source.fd, 60.0).channels == channels
+            assert probed(source.fd).channels == channels
 
 
 @pytest.mark.parametrize(
@@ -308,7 +300,7 @@ def test_header_without_audio_behind_a_recording_claims_no_channels(
     pages = [page.start() for page in re.finditer(b"OggS", header)]
     for length in (64, pages[2] + 10 if pages else 42):
         with upload(mono + header[:length]) as source:
-            assert probe_audio(source.fd, 60.0).channels == 1
+            assert probed(source.fd).channels == 1
 
 
 def test_chained_ogg_without_audio_is_undecodable(encoded: Encode) -> None:

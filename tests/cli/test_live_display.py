@@ -9,7 +9,11 @@ from rich.text import Text
 
 from sidecar import errors
 from sidecar.cli.backends import LiveBackend
-from sidecar.cli.live import LiveDisplay, _LiveScreenDisplay, _show_events
+from sidecar.cli.live import (
+    LiveDisplay,
+    _LiveScreenDisplay,  # internal: `open_live_display` opens it only on a terminal
+    show_events,
+)
 from sidecar.interfaces.live_events import Final, NoticeRaised, Partial
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
@@ -31,7 +35,7 @@ async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with
         raise errors.ShuttingDown()
 
     display = LiveDisplay("srt", print, labels=True)
-    summary, wrong = await _show_events(LiveBackend(nothing, nothing, events), display)
+    summary, wrong = await show_events(LiveBackend(nothing, nothing, events), display)
     assert isinstance(wrong, errors.ShuttingDown)
     assert summary.transcript.duration == 8.0
     assert transcript_formats.to_text(summary.transcript).splitlines() == [

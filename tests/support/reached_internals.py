@@ -1,4 +1,4 @@
-"""Which tests reach into the product: its private attributes, and constants that they change.
+"""Which tests reach into the product: its private names, and constants that they change.
 
 Such a test breaks when the product's inside changes. A part that a test sets up otherwise has a
 parameter for it. Where that is worse, the line, or the one above it, says why in a comment:
@@ -16,6 +16,7 @@ PRODUCT = ROOT / "sidecar", ROOT / "clients" / "python" / "src"
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]+").fullmatch
 PRIVATE = re.compile(r"_[A-Za-z]\w*").fullmatch
 REASON = re.compile(r"# internal: \S")
+PACKAGES = re.compile(r"(sidecar|vibevoice_asr_\w+)\b").match
 OWN = ("self", "cls", "super()")
 
 
@@ -38,16 +39,21 @@ def of_product() -> frozenset[str]:
 def in_source(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines, and what each reaches, that give no reason."""
     lines = text.splitlines()
-    for node in ast.walk(ast.parse(text)):
-        if (what := _reached(node)) and what.rpartition(".")[2] in of_product():
-            line = node.lineno  # type: ignore[attr-defined]
-            if not REASON.search("\n".join(lines[max(0, line - 2) : line])):
-                yield line, what
+    for parent in ast.walk(ast.parse(text)):
+        for node in ast.iter_child_nodes(parent):
+            if (what := _reached(node, parent)) and what.rpartition(".")[2] in of_product():
+                line = node.lineno  # type: ignore[attr-defined]
+                if not REASON.search("\n".join(lines[max(0, line - 2) : line])):
+                    yield line, what
 
 
-def _reached(node: ast.AST) -> str:
-    """Return the name of the private attribute, or of the constant that is changed, or ''."""
+def _reached(node: ast.AST, parent: ast.AST) -> str:
+    """Return the private name, or that of the constant that is changed, or ''."""
     match node:
+        case ast.alias(name=name) if isinstance(parent, ast.ImportFrom) and PRIVATE(name):
+            return f"{parent.module}.{name}" if PACKAGES(f"{parent.module}") else ""
+        case ast.Constant(value=str(name)) if isinstance(parent, ast.Tuple | ast.List):
+            return name if CONSTANT(name) and "_" in name else ""
         case ast.Attribute(attr=name) if ast.unparse(node.value) in OWN:
             return ""
         case ast.Attribute(attr=name) if PRIVATE(name) and not name.startswith("__"):

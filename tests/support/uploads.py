@@ -5,9 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+from service_process import PATIENCE_S
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 
@@ -25,9 +27,15 @@ def read(source: AudioSource) -> bytes:
         return os.pread(source.fd, os.fstat(source.fd).st_size, 0)
 
 
+def probed(fd: int, track: int | None = None) -> AudioInfo:
+    """Facts of a recording that is looked through to its end, however busy the machine is."""
+    patient = {"links_within_s": PATIENCE_S, "duration_within_s": PATIENCE_S}
+    return probe_audio(fd, 3600.0, track, **patient)
+
+
 def decoded(content: bytes, rate: int = 16_000) -> tuple[Block, bool]:
     """Samples of a recording, and whether it is said to have broken off."""
     with upload(content) as source:
-        facts = probe_audio(source.fd, 3600.0)
+        facts = probed(source.fd)
         with open_audio(source.fd, facts, rate=rate, max_s=3600.0) as audio:
             return np.concatenate(list(audio)), audio.truncated

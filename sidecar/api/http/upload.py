@@ -131,7 +131,7 @@ async def read_json(request: Request, *, declared: bool = False) -> dict[str, An
         if len(body) > MAX_JSON_BYTES:
             raise errors.JsonTooLarge()
 
-    await _read_body(request, take)
+    await read_body(request, take)
     try:
         values = request_headers.parse_json_message(bytes(body))
     except ValueError:
@@ -184,7 +184,7 @@ async def read_form(
         await form.feed(chunk)
 
     try:
-        await _read_body(request, take)
+        await read_body(request, take)
         if form.spool.size > limit:
             raise _too_large(settings.max_upload_mb)
         upload = await form.finish()
@@ -204,7 +204,7 @@ def _too_large(limit_mb: int) -> errors.UploadTooLarge:
     return errors.UploadTooLarge(hint=hint)
 
 
-async def _read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
+async def read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) -> None:
     """Pass the body to ``take`` as it arrives. Abort if the client pauses too long, or is slower on
     average than `MIN_UPLOAD_BYTES_PER_S`. The time that ``take`` needs does not count."""
     now = asyncio.get_running_loop().time
