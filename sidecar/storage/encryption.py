@@ -74,12 +74,15 @@ class Cipher:
 
     def of_recording(self, name: str) -> Cipher:
         """Return the cipher of one recording; its name is never used for another."""
-        return Cipher(self._secret, self._salt, f"recording {name}")
+        return self._for(f"recording {name}")
 
     def of_job(self, job_id: str) -> Cipher:
         """Return the cipher of a job's database rows. One key for all jobs could reach the number
         of messages that random nonces allow (NIST SP 800-38D, 8.3: 2^32)."""
-        return Cipher(self._secret, self._salt, f"job {job_id}")
+        return self._for(f"job {job_id}")
+
+    def _for(self, purpose: str) -> Cipher:
+        return Cipher(self._secret, self._salt, purpose, chunk_bytes=self.chunk_bytes)
 
     def code(self, text: str) -> str:
         """Return a code of a text: always the same, and useless without the key
@@ -237,8 +240,7 @@ class EncryptedFile:
             OSError: it cannot be read.
         """
         self._cipher, self._stored, self._name = cipher.of_recording(name), stored, name
-        self._chunk_bytes = cipher.chunk_bytes
-        self._step = self._chunk_bytes + TAG_BYTES
+        self._step = self._cipher.chunk_bytes + TAG_BYTES
         try:
             self._prefix = stored.at(0, NONCE_PREFIX_BYTES)
             encrypted_size = stored.size - NONCE_PREFIX_BYTES
@@ -261,7 +263,7 @@ class EncryptedFile:
         """
         if not 0 <= at < self.size:
             return b""
-        number, begin = divmod(at, self._chunk_bytes)
+        number, begin = divmod(at, self._cipher.chunk_bytes)
         return self._piece(number)[begin : begin + most]
 
     def close(self) -> None:
