@@ -28,7 +28,7 @@ NewJob = Callable[..., Job]
 DAY_S = 86400.0
 
 
-class RetentionAfterBoot(Retention):
+class RetentionLongAfterBoot(Retention):
     """Of a machine that booted long ago: its clock is right."""
 
     clock_set_within_s = 0.0
@@ -39,7 +39,7 @@ class Kept:
 
     def __init__(self, retention_s: float, limit_bytes: int, fetch_s: float | None = None) -> None:
         self.store = JobEventLog()
-        self.retention: Retention = RetentionAfterBoot(self.store, retention_s, limit_bytes)
+        self.retention: Retention = RetentionLongAfterBoot(self.store, retention_s, limit_bytes)
         self.retention.fetch_s = self.retention.fetch_s if fetch_s is None else fetch_s
 
     @property
@@ -54,7 +54,7 @@ class Kept:
     def restarted(self, retention_s: float, *limits: int) -> Retention:
         """What a service that starts has instead; it is told of the results that there are."""
         self.retention.close()
-        self.retention = RetentionAfterBoot(self.store, retention_s, *limits)
+        self.retention = RetentionLongAfterBoot(self.store, retention_s, *limits)
         return self.retention
 
     async def fetch(self, job: Job) -> None:
