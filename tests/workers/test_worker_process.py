@@ -180,7 +180,7 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
                         pass
 
             waiting = asyncio.ensure_future(wait_for_answers())
-            await asked.wait()
+            await until(lambda: asked.is_set() or waiting.done(), "it was asked")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting

@@ -328,6 +328,7 @@ async def test_front_with_node_interrupts_a_job_that_then_ends_and_reports_dead_
         dispatchers = [
             task for task in asyncio.all_tasks() if task.get_name().startswith("dispatcher-")
         ]
+        assert dispatchers
         for dispatcher in dispatchers:
             dispatcher.cancel()
         await broken
