@@ -183,16 +183,18 @@ async def test_random_messages_are_answered_and_leave_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service, opened = inside.service, weakref.WeakSet[Session]()
-    open_session = service.live.open
+    open_session, ids = service.live.open, set[str]()
 
     def noted(*arguments: Any, **options: Any) -> Session:
         opened.add(session := open_session(*arguments, **options))
+        ids.add(session.id)
         return session
 
     monkeypatch.setattr(service.live, "open", noted)
     chance = random.Random(14)
     statuses = await asyncio.to_thread(talk, client, chance, MESSAGES // 4)
     most = Held(sys.maxsize, sys.maxsize, 0, 0)
+    assert ids, "the sessions of the calls are noted"
     before = await at_rest(service, opened, most)  # all that comes once has come
     memory = psutil.Process().memory_info().rss
     statuses |= await asyncio.to_thread(talk, client, chance, MESSAGES - MESSAGES // 4)
