@@ -56,15 +56,18 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await service.close()
 
 
+USUAL_TIMES = {
+    "grace_s": retries.RETRY_GRACE_S,
+    "crowded_grace_s": retries.CROWDED_GRACE_S,
+    "crowded_poll_s": retries.CROWDED_POLL_S,
+}
+
+
 def abandoned_jobs(
-    crowded: Callable[[], bool] = lambda: False,
-    grace_s: float = retries.RETRY_GRACE_S,
-    crowded_s: float = retries.CROWDED_GRACE_S,
+    crowded: Callable[[], bool] = lambda: False, **times: float
 ) -> retries.OpenAIAbandonedJobs:
-    """Jobs that others who wait may have cancelled after, and every, so many seconds."""
-    return retries.OpenAIAbandonedJobs(
-        None, crowded, grace_s=grace_s, crowded_grace_s=crowded_s, crowded_poll_s=crowded_s
-    )
+    """Jobs of clients that timed out; the times that are not given are the usual ones."""
+    return retries.OpenAIAbandonedJobs(None, crowded, **(USUAL_TIMES | times))
 
 
 @pytest.fixture
@@ -193,7 +196,7 @@ async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retrie
             looked.set()
         return True
 
-    left = abandoned_jobs(crowded, crowded_s=0)
+    left = abandoned_jobs(crowded, crowded_grace_s=0, crowded_poll_s=0)
     left.leave(left_job, "digest", cancelled.set)
     if not returns:
         await cancelled.wait()
