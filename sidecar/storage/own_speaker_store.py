@@ -32,7 +32,8 @@ LOCK_TIMEOUT_S = 0.2
 
 
 class OwnSpeakerStore:
-    """Opens the file in a thread, once somebody has agreed that it may be there."""
+    """Opens the file in a thread, once somebody has agreed that it may be there. ``now``: a
+    monotonic clock."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

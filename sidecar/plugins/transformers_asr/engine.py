@@ -42,6 +42,7 @@ class TransformersEngine(LiveSessions):
 
     def __init__(self) -> None:
         self.recognizer: Recognizer | None = None
+        """The loaded model; None before `load`."""
         self._precision = Precision.FP32
         self._spec, self._name = SPEC, ""
 

@@ -198,10 +198,8 @@ async def test_failing_tts_server_is_an_error_and_the_next_turn_is_spoken(
 
 
 def test_silent_tts_server_is_an_error_after_the_read_timeout(speech_url: str) -> None:
-    voice, upstream = (
-        openai_tts.OpenAiTts(read_timeout_s=0.2),
-        UpstreamOptions((speech_url,), keys=("",)),
-    )
+    voice = openai_tts.OpenAiTts(read_timeout_s=0.2)
+    upstream = UpstreamOptions((speech_url,), keys=("",))
     assert list(voice.load(LoadOptions(upstream=upstream))) == [1.0]
     with pytest.raises(SpeechFailed, match="sent nothing"):
         next(voice.say("hangs", SynthesisOptions(), lambda: False))
