@@ -306,7 +306,8 @@ async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown() -> 
     scope = {"type": "websocket", "path": "/v1/live", "headers": []}
     first = asyncio.create_task(app(scope, None, send))  # type: ignore[arg-type]
     await asyncio.sleep(0)
-    await app(scope, None, send)  # type: ignore[arg-type]
+    async with asyncio.timeout(PATIENCE_S):
+        await app(scope, None, send)  # type: ignore[arg-type]
     assert [one["type"] for one in sent] == ["websocket.close"]
     assert not first.done()
     first.cancel()  # as the server does at its shutdown
