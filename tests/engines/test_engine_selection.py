@@ -62,7 +62,9 @@ def facts_of(*values):
         ({"vibevoice": errors.CheckpointDamaged("bad.")}, "moonshine", "bad."),
     ],
 )
-def test_auto_selects_vibevoice_if_complete_else_names_what_is_missing(changes, name, reason):
+def test_auto_selects_vibevoice_if_complete_else_moonshine_and_names_what_is_missing(
+    changes, name, reason
+):
     chosen, why = decide_engine("auto", facts_of(READY, changes))
     assert chosen == name
     assert reason in why
@@ -78,7 +80,9 @@ def test_auto_selects_vibevoice_if_complete_else_names_what_is_missing(changes, 
         ("scripted", {"vibevoice": errors.CheckpointNotFound()}, "as set"),
     ],
 )
-def test_named_engine_is_selected_also_without_gpu(wanted, changes, reason):
+def test_named_engine_is_selected_and_vibevoice_without_a_usable_gpu_is_called_slow(
+    wanted, changes, reason
+):
     chosen, why = decide_engine(wanted, facts_of(READY, changes))
     assert (chosen, reason in why) == (wanted, True)
 
@@ -103,7 +107,7 @@ NO_GPU = {**READY, "gpu": None, "vibevoice": None, "language": "de", "whisper": 
     ],
     ids=str,
 )
-def test_auto_selects_whisper_for_a_language_other_than_english_if_its_model_is_installed(
+def test_auto_without_vibevoice_selects_whisper_moonshine_or_both_by_language_and_installed_models(
     changes, name, reason
 ):
     chosen, why = decide_engine("auto", facts_of(NO_GPU, changes))
@@ -148,7 +152,7 @@ def test_language_hint_names_the_commands_that_set_up_an_engine_for_the_language
     assert there or "is here" not in hint
 
 
-def test_remedy_of_live_audio_in_another_language_is_another_live_engine() -> None:
+def test_refusal_and_warning_of_live_audio_not_in_english_name_the_live_engine_whisper() -> None:
     with pytest.raises(errors.LanguageUnsupported) as refused:
         accepted_options(
             LiveOptions(language="de"), SessionBounds(), engines.engine_spec("moonshine")
@@ -192,7 +196,9 @@ def test_english_only_whisper_model_supports_only_english(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
-def test_unusable_model_path_is_an_error_also_for_engine_auto(wrong, changes):
+def test_unusable_model_path_is_an_error_for_engine_auto_and_none_for_named_moonshine(
+    wrong, changes
+):
     facts = {**READY, **changes, "vibevoice": wrong(), "named": True}
     with pytest.raises(wrong):
         decide_engine("auto", facts_of(facts))
@@ -201,7 +207,7 @@ def test_unusable_model_path_is_an_error_also_for_engine_auto(wrong, changes):
 
 @pytest.mark.parametrize("installed", [True, False])
 @pytest.mark.parametrize("what", ["is not a folder", "has no config.json"])
-def test_engine_auto_checks_the_model_path_even_if_its_packages_are_missing(
+def test_engine_auto_refuses_a_model_path_without_model_even_if_torch_is_missing_and_moonshine_not(
     what, installed, tmp_path, monkeypatch
 ):
     lacking = [] if installed else ["torch"]
@@ -236,7 +242,9 @@ def test_missing_packages_are_named_with_install_command(wanted, lacking, parts)
 
 @pytest.mark.parametrize("lacking", [[], ["torch"]])
 @pytest.mark.parametrize("embedded", [[], ["moonshine_voice"]])
-def test_engine_of_a_plugin_is_selected_only_by_name(lacking, embedded):
+def test_auto_selects_no_engine_of_a_plugin_even_if_packages_of_the_others_are_missing(
+    lacking, embedded
+):
     facts = facts_of(READY, {"lacking": {**ALL, "vibevoice": lacking, "moonshine": embedded}})
     try:
         assert decide_engine("auto", facts)[0] != "upstream"
@@ -257,7 +265,7 @@ def test_engine_of_a_plugin_is_selected_only_by_name(lacking, embedded):
         "live-turned-off": ({"scripted"}, "none", None, "as set"),
     },
 )
-def test_live_engine_is_file_engine_or_moonshine(
+def test_auto_live_engine_is_the_file_engine_else_moonshine_and_a_named_one_must_hear_live(
     hear: set[str], wanted: str, live: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``hear``: who hears live in this build."""
@@ -327,7 +335,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EngineChoice[EngineSp
         *((size, language, False) for size, language in ((40, "nl"), (24, "auto"), (12, "auto"))),
     ],
 )
-def test_auto_selects_the_streaming_model_for_live_if_it_fits_the_gpu_beside_the_file_engine(
+def test_auto_live_engine_is_the_streaming_model_if_language_and_memory_beside_files_allow_it(
     gigabytes: int, language: str, live: bool, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
     settings = Settings(engine="vibevoice", language=language)
@@ -352,7 +360,7 @@ def test_auto_selects_the_streaming_model_for_live_if_it_fits_the_gpu_beside_the
         (24, "auto", "bf16", "bf16", SMALL),
     ],
 )
-def test_named_streaming_live_engine_shares_gpu_memory_with_the_file_engine(
+def test_named_streaming_live_engine_reserves_gpu_memory_and_both_get_precisions_that_fit(
     gigabytes: int,
     wanted: str,
     files: str,
@@ -390,7 +398,7 @@ def test_doctor_warns_of_a_streaming_model_that_does_not_fit_in_gpu_memory(
     ("gigabytes", "precision", "device"),
     [(12, "auto", "auto"), (16, "auto", "auto"), (24, "bf16", "auto"), (80, "auto", "cpu")],
 )
-def test_live_engine_that_does_not_fit_beside_the_file_engine_reserves_no_gpu_memory(
+def test_live_engine_too_large_beside_the_file_engine_reserves_no_gpu_memory_and_doctor_warns(
     gigabytes: int, precision: str, device: str, card: Callable[[int], EngineChoice[EngineSpec]]
 ) -> None:
     named = {"engine": "vibevoice", "live_engine": "vibevoice-streaming"}
@@ -433,7 +441,7 @@ def test_voxtral_live_engine_is_planned_as_if_the_file_engine_took_no_memory(
         (80, "auto", ("bf16", "bf16")),
     ],
 )
-def test_streaming_model_for_files_and_live_audio_is_planned_for_two_processes(
+def test_streaming_model_for_files_and_live_gets_precisions_in_which_both_processes_fit_the_gpu(
     gigabytes: int,
     wanted: str,
     used: tuple[str, str] | None,
@@ -485,7 +493,7 @@ def test_streaming_model_may_not_be_replaced_by_one_of_another_size(
 
 @pytest.mark.parametrize("wanted", ["auto", "bf16", "fp16", "int8"])
 @pytest.mark.parametrize("name", ["T4", "V100 32GB", "RTX 2080 Ti", "RTX 4090"])
-def test_service_runs_the_streaming_model_as_the_forecast_for_its_card_says(
+def test_precision_and_sessions_of_the_streaming_model_are_those_forecast_for_its_card(
     name: str, wanted: str, card: Callable[..., EngineChoice[EngineSpec]]
 ) -> None:
     there = cards.find_card(name)

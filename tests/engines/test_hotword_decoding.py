@@ -231,7 +231,7 @@ def test_decoding_that_is_cancelled_has_no_text(passes: int) -> None:
     assert decoded(SPOKEN, KUBERNETES, passes=passes) is None
 
 
-def test_many_hotwords_cost_a_limited_number_of_passes() -> None:
+def test_many_hotwords_cost_at_most_as_many_passes_as_the_greedy_text_has_tokens() -> None:
     model = TableModel(SPOKEN)
     hotwords = [(KU, BERNETES, *[LAST] * count) for count in range(1, 200)]
     decoding = HotwordDecoding(

@@ -89,7 +89,7 @@ def alone(engine: LiveEngine, clips: Sequence[Block]) -> list[LiveClient]:
     return [said_alone(engine, clip) for clip in clips]
 
 
-def test_live_events_come_in_order_and_end_with_summary(
+def test_live_events_come_in_order_and_the_transcript_at_the_end_has_the_finals(
     engine: LiveEngine, clips: Sequence[Block]
 ) -> None:
     client = said_alone(engine, clips[0], ALSO_PARTIALS)
@@ -157,7 +157,7 @@ def test_live_silence_gives_no_events_of_speech(engine: LiveEngine) -> None:
 
 
 @pytest.mark.slow_except("scripted", "whisper", "moonshine")
-def test_cancelled_turn_gives_no_more_finals(
+def test_cancelled_turn_gives_no_more_finals_and_later_turns_do(
     engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     client = LiveClient(engine, ONLY_FINALS)
@@ -195,7 +195,7 @@ def threads() -> set[threading.Thread]:
 
 
 @pytest.mark.slow_except("whisper", "scripted")
-def test_closed_session_leaves_no_event_thread_or_reference(
+def test_closed_session_sends_no_more_events_and_leaves_no_thread_or_reference(
     engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     before = threads()

@@ -128,7 +128,7 @@ def test_german_speech_has_a_language_warning_and_english_has_none(
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason=missing("espeak-ng", "espeak-ng"))
-def test_misheard_names_are_recognized_if_given_as_hotwords(
+def test_misheard_names_are_recognized_as_hotwords_and_unsaid_hotwords_are_not_written(
     engine: MoonshineEngine, tmp_path: Path
 ) -> None:
     spoken, text = tmp_path / "spoken.wav", "The ship sailed from Valparaiso to Honolulu."
@@ -168,7 +168,7 @@ def test_reversed_speech_has_language_warning_with_advice(
     assert warnings(found_in_endgame) == []
 
 
-def test_language_warning_is_kept_in_checkpoint(
+def test_language_warning_is_kept_in_resume_points(
     engine: MoonshineEngine, backwards: Block, events_of_backwards: list[TranscriptionEvent]
 ) -> None:
     resume_points_read = [
@@ -230,7 +230,9 @@ def live(
 
 
 @pytest.mark.slow
-def test_two_live_speakers_are_separated(engine: MoonshineEngine, endgame: Block) -> None:
+def test_two_live_speakers_are_separated_for_80_percent_of_the_time_of_their_words(
+    engine: MoonshineEngine, endgame: Block
+) -> None:
     _, found = live(engine, endgame, words=True)
     assert found.diarized
     assert found.num_speakers == 2
@@ -245,7 +247,7 @@ def test_two_live_speakers_are_separated(engine: MoonshineEngine, endgame: Block
 
 @pytest.mark.slow_except("[-1")
 @pytest.mark.parametrize(("step", "expected"), [(-1, ["language_doubtful"]), (1, [])])
-def test_reversed_live_speech_has_one_notice_and_warning_in_summary(
+def test_reversed_live_speech_has_one_language_notice_and_warning_and_plain_speech_none(
     engine: MoonshineEngine, endgame: Block, step: int, expected: list[str]
 ) -> None:
     sound = np.ascontiguousarray(endgame[: 15 * RATE][::step])
@@ -461,7 +463,7 @@ def test_first_segment_comes_within_10_s_of_audio(engine: MoonshineEngine, endga
      ({0.0: (0.0, 20.0), 25.0: (0.0, 10.0)}, 21.0, -36)],
     ids=["hidden-by-a-shout-in-the-first-window", "in-no-turn-at-the-end", "between-two-turns"],
 )  # fmt: skip
-def test_quiet_speech_is_recognized(
+def test_quiet_speech_beside_or_after_loud_speech_is_recognized(
     engine: MoonshineEngine, endgame: Block, tmp_path: Path, *, diarize: bool,
     loud_s: dict[float, tuple[float, float]], quiet_s: float, quiet_db: float,
 ) -> None:  # fmt: skip
@@ -518,7 +520,7 @@ def test_aligned_word_times_are_under_half_as_far_from_attention_times_as_evenly
 
 
 @pytest.mark.slow
-def test_transcription_resumed_from_checkpoint_has_same_transcript(
+def test_transcription_from_resume_points_has_the_same_transcript_and_continues_its_numbers(
     engine: MoonshineEngine, endgame: Block
 ) -> None:
     """Two minutes of two people."""

@@ -152,7 +152,9 @@ def test_draft_of_another_stretch_backwards_changes_at_most_6_percent_of_words(
     assert sum(map(word_errors, plain, misled)) <= 0.06 * sum(len(text.split()) for text in plain)
 
 
-def test_preceding_text_corrects_word_that_sounds_alike(recognizer: MoonshineRecognizer) -> None:
+def test_preceding_text_corrects_a_word_that_sounds_alike_unless_it_repeats_itself(
+    recognizer: MoonshineRecognizer,
+) -> None:
     audio = decode_audio_file(ASSETS / "beckett.wav", SAMPLE_RATE)
     begin, border, end = (round(at * SAMPLE_RATE) for at in (4.7, 6.1, 7.6))
     alone = heard(recognizer, audio[border:end])
@@ -222,7 +224,9 @@ def test_damaged_or_other_model_file_is_refused(tmp_path: Path, damage: str) -> 
         MoonshineRecognizer(tmp_path)
 
 
-def test_tokenizer_reads_entries_of_all_lengths(tmp_path: Path) -> None:
+def test_tokenizer_reads_entries_of_all_lengths_and_refuses_a_truncated_or_missing_file(
+    tmp_path: Path,
+) -> None:
     long = b"x" * 200
     entries = [b"<s>", "▁so".encode(), b"\xc3", b"\xbc", b"", long]
     lengths = [bytes([len(entry)]) for entry in entries[:5]] + [bytes([200 - 128 + 128, 1])]
@@ -316,7 +320,9 @@ PIECES = st.lists(st.sampled_from([" a", " b", "c", ",", " ,", ",,", ".", " ", "
 
 
 @given(PIECES)
-def test_aligned_words_are_those_of_tidied_text(pieces: list[str]) -> None:
+def test_words_of_tokens_spell_the_tidied_text_in_order_with_confidences_of_their_tokens(
+    pieces: list[str],
+) -> None:
     text = collapse_commas("".join(pieces).strip())
     at = [(float(number), number + 0.5, -0.1 * number) for number in range(len(pieces))]
     found = list(words_of_tokens(text, pieces, at))

@@ -74,7 +74,7 @@ def test_recording_in_another_language_is_transcribed_by_whisper_from_its_beginn
     assert events_of(engine, german) == [*alone.transcribe(request_of(samples))]
 
 
-def test_named_language_decides_without_a_look_at_the_recording(
+def test_requested_language_selects_moonshine_or_whisper_and_english_for_german_speech_warns(
     engine: MoonshineWhisperEngine, german: Block
 ) -> None:
     prose = clip("beckett")
@@ -96,7 +96,7 @@ def test_short_recording_in_another_language_is_transcribed_by_whisper(
     assert found(engine, spoken("God morgon allihopa.", "sv")).engine == "whisper"
 
 
-def test_recording_that_begins_with_silence_is_transcribed_by_whisper_at_its_own_times(
+def test_german_recording_after_40_s_of_silence_is_transcribed_by_whisper_with_times_behind_it(
     engine: MoonshineWhisperEngine, german: Block
 ) -> None:
     silence = np.zeros(40 * RATE, np.float32)
@@ -105,7 +105,7 @@ def test_recording_that_begins_with_silence_is_transcribed_by_whisper_at_its_own
     assert all(segment.start > 39 for segment in late.segments)
 
 
-def test_held_audio_is_read_twice_and_released_audio_once() -> None:
+def test_held_audio_is_read_again_from_its_beginning_and_no_more_is_held_after_release() -> None:
     samples = np.arange(5 * RATE, dtype=np.float32)
     audio = HeldAudio(SampleStream(samples, RATE, block=RATE))
     begun = iter(audio)
@@ -137,7 +137,9 @@ def test_held_audio_is_read_twice_and_released_audio_once() -> None:
         ),
     ],
 )
-def test_published_whisper_tells_other_languages_apart(voice: str, text: str, word: str) -> None:
+def test_recording_in_german_italian_or_spanish_is_transcribed_in_it_by_published_whisper(
+    voice: str, text: str, word: str
+) -> None:
     both = MoonshineWhisperEngine()
     loaded(both, checkpoint=str(whisper_base.model()), device="cpu")
     transcript = found(both, spoken(text, voice))

@@ -41,7 +41,7 @@ def install(
         ("13.0", None, None),
     ],
 )
-def test_torch_that_cannot_use_gpu_is_named_with_command_that_mends_it(
+def test_doctor_warns_of_torch_that_cannot_use_the_gpu_with_reason_and_install_command(
     cuda: str | None,
     driver: int | None,
     reason: str | None,
@@ -69,7 +69,7 @@ def test_cuda_support_read_from_torch_files_equals_that_of_the_imported_torch() 
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
-def test_load_fails_with_reason_if_torch_cannot_use_gpu(
+def test_device_choice_fails_with_reason_if_torch_cannot_use_the_gpu_unless_cpu_is_requested(
     wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")

@@ -136,7 +136,7 @@ def test_voxtral_tokens_come_within_delay(voxtral: VoxtralModel, audio: Block) -
     assert len(stream.tokens) == -(-len(audio) // 1280) + voxtral.tekken.right(USUAL) - USUAL - 1
 
 
-def test_voxtral_stream_is_not_continued_after_a_failed_step(
+def test_voxtral_stream_is_not_continued_after_a_failed_step_or_by_shorter_audio(
     voxtral: VoxtralModel, audio: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = VoxtralStream(voxtral, USUAL)
@@ -199,7 +199,7 @@ def test_voxtral_delay_is_nearest_that_is_supported(wanted_s: float | None, toke
     assert delay_tokens(wanted_s, 6) == tokens
 
 
-def test_voxtral_text_is_that_of_mistral_common(voxtral: VoxtralModel) -> None:
+def test_voxtral_text_and_delay_tokens_are_those_of_mistral_common(voxtral: VoxtralModel) -> None:
     if find_spec("mistral_common") is None or find_spec("tiktoken") is None:
         pytest.skip("mistral-common is not installed: its texts are not compared")
     from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -264,7 +264,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_voxtral_model_is_found_in_cache(cache: Path) -> None:
+def test_voxtral_model_is_found_in_the_cache_and_a_missing_one_suggests_its_pull_command(
+    cache: Path,
+) -> None:
     model = tiny_voxtral.model()
     settings = Settings(engine="scripted", live_engine="voxtral", device="cpu")
     files = choose_engine(settings)
@@ -280,7 +282,9 @@ def test_voxtral_model_is_found_in_cache(cache: Path) -> None:
     assert 1 <= found.spec.sessions <= 100
 
 
-def test_incomplete_or_other_voxtral_folder_is_refused(tmp_path: Path) -> None:
+def test_incomplete_damaged_or_other_voxtral_folder_is_refused_with_its_reason(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_voxtral.model(), folder)
     assert installed_checkpoints.VOXTRAL.read(folder).bytes > 500_000

@@ -62,7 +62,9 @@ def test_quantized_checkpoint_loads_in_its_own_precision_whatever_one_is_request
     assert [segment.text for segment in found.segments] == trained()
 
 
-def test_checkpoint_whose_encoders_and_projector_are_quantized_too_runs(tmp_path: Path) -> None:
+def test_checkpoint_with_quantized_encoders_and_projector_loads_and_gives_segments(
+    tmp_path: Path,
+) -> None:
     """Others quantize with another list of modules to skip, or with none."""
     everything = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head"])
     model = VibeVoiceAsrForConditionalGeneration.from_pretrained(

@@ -252,7 +252,7 @@ def test_text_context_of_the_model_is_only_the_prompt_of_the_client() -> None:
     assert model.contexts == ["Nagg, Nell"]
 
 
-def test_language_is_detected_unless_it_was_requested() -> None:
+def test_language_of_a_recording_in_one_window_is_detected_unless_it_was_requested() -> None:
     assert in_one_piece().language == "en"
     assert transcript_of(run(Model(), TranscribeOptions(language="de"))).language == "de"
 
@@ -331,7 +331,7 @@ def test_missed_speech_is_not_transcribed_again_if_the_client_limits_tokens() ->
     assert whole.notices == ()
 
 
-def test_out_of_memory_while_missed_speech_is_transcribed_keeps_rest() -> None:
+def test_out_of_memory_while_missed_speech_is_transcribed_keeps_the_rest_with_a_notice() -> None:
     class Tight(Forgetful):
         def __call__(self, samples: Block) -> Answer:
             if len(samples) < SECONDS * RATE:

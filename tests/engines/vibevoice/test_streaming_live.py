@@ -217,7 +217,7 @@ def texts(found: RecognitionHypothesis | None) -> list[str]:
     [((4,), PLAYED), ((4, 5), [PLAYED[0], "Nel: déjà vu,"])],
     ids=["once", "again"],
 )
-def test_final_whose_window_fails_is_tried_again_and_keeps_the_words_of_windows_before(
+def test_final_whose_window_fails_is_tried_once_more_and_then_keeps_the_words_of_windows_before(
     engine: Any, faults: Sequence[int], said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, transcribe = 0, engine.model.transcribe

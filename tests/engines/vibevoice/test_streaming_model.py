@@ -281,7 +281,7 @@ def test_checkpoint_without_chunk_frames_in_its_config_is_refused(tmp_path: Path
         load(folder)
 
 
-def test_streaming_models_are_found_by_their_names() -> None:
+def test_names_of_streaming_models_resolve_to_their_repository_and_engine() -> None:
     assert resolve_repository("vibevoice-streaming")[0] == "microsoft/VibeVoice-ASR-Streaming-7B"
     assert resolve_repository("VibeVoice-Streaming-1.5B")[1].engine == "vibevoice-streaming"
     assert STREAMING.find(tiny_streaming.checkpoint()).bytes > 1_000_000

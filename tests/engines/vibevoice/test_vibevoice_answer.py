@@ -285,7 +285,9 @@ def test_json_keys_in_text_give_no_proposal(tokenizer: Tokenizer) -> None:
     assert inside >= 3, text
 
 
-def test_segment_without_speaker_is_followed_by_proposal(tokenizer: Tokenizer) -> None:
+def test_proposal_after_a_segment_without_speaker_begins_the_next_where_it_ended(
+    tokenizer: Tokenizer,
+) -> None:
     proposals = DraftProposals(SegmentTemplate(tokenizer))
     for token in spelled(tokenizer, TALK[3:4]):
         proposals.read(token)
@@ -308,7 +310,9 @@ def test_tokenizer_with_other_spelling_is_refused_for_proposals() -> None:
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
-def test_draft_proposals_accept_tokens_in_any_order(data: st.DataObject) -> None:
+def test_draft_proposals_after_tokens_in_any_order_are_at_most_as_long_as_allowed(
+    data: st.DataObject,
+) -> None:
     tokenizer = Tokenizer.from_file(str(tiny_vibevoice.checkpoint("tiny") / "tokenizer.json"))
     known = spelled(tokenizer)
     proposals = DraftProposals(SegmentTemplate(tokenizer))

@@ -128,7 +128,7 @@ def test_too_short_speech_has_no_embedding(recording: Block) -> None:
     assert voices.hear(recording, [SpeakerTurn(5.0, 5.0 + MIN_EMBEDDING_S + 0.1, 0)]).keys() == {0}
 
 
-def test_unavailable_speaker_encoder_is_warning_not_error(
+def test_unavailable_speaker_encoder_is_logged_once_as_a_warning_and_raises_no_error(
     recording: Block, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

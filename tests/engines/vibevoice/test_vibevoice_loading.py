@@ -153,7 +153,9 @@ def test_split_int8_load_gets_as_far_as_weight_conversion(monkeypatch: pytest.Mo
         parted(INT8, monkeypatch)
 
 
-def test_plan_of_job_moves_host_weights_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_of_a_job_moves_to_the_device_the_weights_that_it_does_not_keep_on_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = VibeVoiceModel(parted(BF16, monkeypatch))
     weights = model.loaded.model
     model.place(MemoryPlan(evict_encoders=True, host_token_table=True))

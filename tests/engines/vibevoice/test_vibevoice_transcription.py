@@ -126,7 +126,7 @@ def failing(times: int, error: Exception, then: Callable[..., Any]) -> Callable[
 
 
 @pytest.mark.parametrize("fallback", [None, SMALL])
-def test_second_out_of_memory_fails_with_cuda_out_of_memory_and_advice(
+def test_second_out_of_memory_fails_a_recording_with_advice_and_the_next_is_transcribed(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch, fallback: MemoryPlan | None
 ) -> None:
     error = torch.OutOfMemoryError("CUDA out of memory.")
@@ -335,7 +335,7 @@ def test_transcription_has_its_own_plan_only_while_no_other_runs_or_waits() -> N
     assert slots.take("a", plan, alone) is alone
 
 
-def test_recording_whose_plan_has_no_places_waits_for_others_and_keeps_them_out() -> None:
+def test_recording_without_batch_places_waits_for_running_ones_and_then_runs_alone() -> None:
     """So it is after memory ran out."""
     slots, beside = WindowSlots(), MemoryPlan(together=1, places=8)
     assert slots.take("a", beside) is not None

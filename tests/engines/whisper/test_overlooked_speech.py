@@ -54,7 +54,7 @@ def at(*spans: Span) -> list[Word]:
         pytest.param([(1, 2), (12, 14)], [], [(1, 2)], id="turn of next window"),
     ],
 )
-def test_turn_without_words_is_found_within_window(
+def test_stretches_of_a_turn_without_words_are_found_if_they_last_a_second_within_the_window(
     turns: list[Span], words: list[Span], expected: list[Span]
 ) -> None:
     found = turns_without_words([SpeakerTurn(*turn, 3) for turn in turns], at(*words), 0.0, 10.0)
@@ -72,7 +72,7 @@ def test_turn_without_words_is_found_within_window(
         pytest.param("yes", "", False, id="no other words"),
     ],
 )
-def test_words_of_dominant_speaker_heard_again_are_repeats(
+def test_words_are_repeats_if_the_dominant_speaker_has_half_of_them_at_the_same_time(
     found: str, others: str, expected: bool
 ) -> None:
     own, theirs = ([Word(2.0, 3.0, word) for word in text.split()] for text in (found, others))
@@ -180,7 +180,7 @@ def times_of(segments: list[Segment], who: str) -> list[float]:
 @pytest.mark.parametrize(
     "beside", [(10, 55), (20, 33), (24, 31), (3, 9), (10, 57), (10.0, 25.0)], ids=str
 )
-def test_speech_beside_dominant_speaker_over_windows_is_written_once_at_its_time(
+def test_speech_beside_the_dominant_speaker_across_windows_is_written_once_at_its_time(
     beside: Span,
 ) -> None:
     recognize = NumberedSpeech()
@@ -195,7 +195,7 @@ def test_speech_beside_dominant_speaker_over_windows_is_written_once_at_its_time
 
 
 @pytest.mark.parametrize("end_s", [17.0, 12.3])
-def test_speech_beside_that_ends_in_lost_loop_is_written_up_to_it_and_no_audio_is_held(
+def test_speech_beside_another_is_written_up_to_a_repetition_loop_and_under_15_s_audio_is_held(
     end_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Looping(NumberedSpeech):
@@ -221,7 +221,7 @@ def test_speech_beside_that_ends_in_lost_loop_is_written_up_to_it_and_no_audio_i
     assert held_s[-1] < 15.0
 
 
-def test_speech_beside_that_was_heard_in_an_earlier_window_is_a_repeat() -> None:
+def test_overlooked_words_that_an_earlier_window_has_written_get_no_segment() -> None:
     class SameWords(NumberedSpeech):
         def __call__(self, audio: Block, *_: object) -> WhisperResult:
             result = super().__call__(audio)
@@ -243,7 +243,7 @@ def test_speech_beside_that_was_heard_in_an_earlier_window_is_a_repeat() -> None
         pytest.param([(0.5, 60, 0)], lambda at, end: at > end - 3, id="before a window's cut"),
     ],
 )
-def test_overlooked_turn_has_no_word_of_its_neighbours(
+def test_overlooked_turn_is_recognized_without_repeating_a_word_of_its_neighbours(
     turns: list[tuple[float, float, int]], missed: Callable[[float, float], bool]
 ) -> None:
     speakers = [SpeakerTurn(*turn) for turn in turns]

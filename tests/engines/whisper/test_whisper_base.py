@@ -64,7 +64,7 @@ def wrong_words(found: Transcript, spoken: str, until_s: float = inf) -> int:
     return word_errors(spoken, " ".join(texts))
 
 
-def test_english_recording_has_at_most_two_wrong_words_also_where_it_turns_quiet(
+def test_english_recording_that_turns_quiet_has_at_most_two_wrong_words_and_sane_confidences(
     engine: WhisperEngine,
 ) -> None:
     """One window has both. At a sixtieth of the loudness Whisper writes the loud part only."""
@@ -83,7 +83,7 @@ def test_english_recording_has_at_most_two_wrong_words_also_where_it_turns_quiet
         assert 0.0 < min(sure) <= (segment.confidence or 0.0) <= max(sure) <= 1.0
 
 
-def test_speech_under_which_another_speaks_keeps_its_words(engine: WhisperEngine) -> None:
+def test_reading_keeps_its_words_while_another_person_speaks_over_it(engine: WhisperEngine) -> None:
     """A man reads, a woman says a sentence meanwhile: of the window Whisper writes hers alone."""
     reading = clip("two_cities.wav")[: 20 * RATE].copy()
     reading[6 * RATE : 10 * RATE] += clip("endgame_nagg_nell.wav")[int(4.8 * RATE) :][: 4 * RATE]

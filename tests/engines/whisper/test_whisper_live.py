@@ -58,7 +58,7 @@ def hear(ear: WhisperEngine, audio: Block, **options: Any) -> RecognitionHypothe
 
 @pytest.mark.parametrize("name", [PLAY, PROSE])
 @pytest.mark.parametrize("accurate", [False, True])
-def test_whisper_recognizes_clip_in_its_language(
+def test_whisper_finds_text_and_language_of_a_clip_and_no_word_times_unless_requested(
     ear: WhisperEngine, heard: dict[str, Block], name: str, accurate: bool
 ) -> None:
     found = hear(ear, heard[name], accurate=accurate)
@@ -109,21 +109,42 @@ def watched(engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     found.free.set()
 
 
+def final_and_partial(
+    ear: WhisperEngine, audio: Block, watched: Watched, options: LiveOptions
+) -> list[whisper_decoder.WhisperRequest]:
+    """What the model is asked for by a final, and by a partial."""
+    request = SegmentRequest(audio, options)
+    ear.recognize(request)
+    LiveRecognizers(ear.recognize).words(request, RecognitionUrgency.PARTIAL)
+    return watched.wishes
+
+
 def test_accurate_finals_use_5_beams_and_word_times_and_partials_use_neither(
+    ear: WhisperEngine, heard: dict[str, Block], watched: Watched
+) -> None:
+    options = LiveOptions(accurate=True, words=True)
+    final, partial = final_and_partial(ear, heard[PROSE], watched, options)
+    assert (final.beams, final.timed) == (5, True)
+    assert (partial.beams, partial.timed) == (1, False)
+
+
+def test_finals_and_partials_have_the_language_prompt_and_translation_of_the_session(
     ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(
         accurate=True, words=True, prompt="Godot", translate=True, language="de-AT"
     )
-    request = SegmentRequest(heard[PROSE], options)
-    ear.recognize(request)
-    LiveRecognizers(ear.recognize).words(request, RecognitionUrgency.PARTIAL)
-    final, partial = watched.wishes
-    assert (final.beams, final.timed) == (5, True)
-    assert (partial.beams, partial.timed) == (1, False)
-    for wish in watched.wishes:
+    wishes = final_and_partial(ear, heard[PROSE], watched, options)
+    assert len(wishes) == 2
+    for wish in wishes:
         assert (wish.language, wish.prompt, wish.translate) == ("de", "Godot", True)
-        assert (wish.temperature, wish.retries) == (0.0, False)
+
+
+def test_finals_and_partials_are_recognized_without_temperature_and_retries(
+    ear: WhisperEngine, heard: dict[str, Block], watched: Watched
+) -> None:
+    wishes = final_and_partial(ear, heard[PROSE], watched, LiveOptions(accurate=True, words=True))
+    assert [(wish.temperature, wish.retries) for wish in wishes] == [(0.0, False)] * 2
 
 
 def test_windows_of_50_ms_to_30_s_are_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
@@ -132,7 +153,7 @@ def test_windows_of_50_ms_to_30_s_are_accepted(ear: WhisperEngine, heard: dict[s
         assert ear.model.recognize(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
 
 
-def test_cancelled_recognition_does_not_wait_for_window(
+def test_cancelled_recognition_returns_no_result_while_its_window_is_still_running(
     ear: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     watched.free.clear()
@@ -185,6 +206,8 @@ def test_slow_windows_turn_partials_off_with_one_notice(
     assert notices == ["partials_off"]
 
 
-def test_language_without_token_in_model_is_refused(engine: WhisperEngine) -> None:
+def test_live_session_in_a_language_without_token_in_the_model_is_refused(
+    engine: WhisperEngine,
+) -> None:
     with pytest.raises(errors.LanguageUnsupported):
         engine.open(LiveOptions(language="yue"), live_events.LiveSessionStart(), lambda event: None)

@@ -57,7 +57,9 @@ def pieces(windows: list[WhisperWindow]) -> list[list[Span]]:
         "long turn is cut": ([(0, 70)], [[(0, 27.4)], [(27.4, 54.8)], [(54.8, 70.3)]]),
     },
 )
-def test_turns_are_packed_into_windows(spans: list[Span], expected: list[list[Span]]) -> None:
+def test_turns_are_packed_into_windows_of_30_s_without_long_silence_and_long_turns_are_cut(
+    spans: list[Span], expected: list[list[Span]]
+) -> None:
     assert pieces(packed(*spans)) == expected
 
 
@@ -65,7 +67,7 @@ speech = st.lists(st.tuples(st.floats(0.05, 9.0), st.floats(0.2, 45.0)), min_siz
 
 
 @given(speech, st.lists(st.floats(1.0, 30.0), min_size=1, max_size=60))
-def test_all_speech_is_packed_once_in_any_steps(
+def test_all_speech_is_packed_once_in_order_in_windows_of_30_s_however_it_arrives(
     gaps_and_lengths: list[tuple[float, float]], steps: list[float]
 ) -> None:
     """None is lost, none twice, no window is longer than 30 s, and they come in order."""
@@ -135,13 +137,15 @@ def words_of(text: str, step: float = 0.5) -> list[Word]:
         "only space": ([Word(0, 1, " ")], []),
     },
 )
-def test_words_are_grouped_into_segments(words: list[Word], texts: list[str]) -> None:
+def test_words_are_grouped_into_segments_that_end_at_pauses_and_long_sentences(
+    words: list[Word], texts: list[str]
+) -> None:
     found = segments_of(words)
     assert [segment.text for segment in found] == texts
     assert all(word.text == word.text.strip() for one in found for word in one.words)
 
 
-def test_segments_are_not_longer_than_limit() -> None:
+def test_words_without_pause_are_cut_into_segments_within_the_limit_and_none_is_lost() -> None:
     found = segments_of(words_of("la " * 200))
     assert max(segment.end - segment.start for segment in found) <= MAX_SEGMENT_S
     assert sum(len(segment.words) for segment in found) == 200
@@ -162,7 +166,7 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
         pytest.param([1, 5, 1, 3, 2, 5, 4] * 3 + [5, 2, 1], 900, 5, True, None, id="too short"),
     ],
 )
-def test_repetition_loop_is_detected_in_tokens(
+def test_endless_or_too_dense_repetition_of_tokens_is_cut_to_one_copy_and_other_text_is_kept(
     tokens: list[int], characters: int, seconds: float, ended: bool, kept: int | None
 ) -> None:
     assert loop_guard.tokens_before_loop(tokens, "x" * characters, seconds, ended=ended) == kept
@@ -226,7 +230,9 @@ def test_requested_device_is_used_and_missing_cuda_is_an_error() -> None:
         choose_device("cuda", 0)
 
 
-def test_whisper_uses_half_of_cores_at_most_8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whisper_uses_half_of_the_cores_at_most_8_unless_omp_num_threads_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for cores, used in ((1, 1), (2, 1), (4, 2), (12, 6), (64, 8)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
