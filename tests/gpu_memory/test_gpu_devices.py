@@ -66,7 +66,7 @@ def watch(
     return gpu
 
 
-async def test_silent_gpu_driver_is_queried_again_and_warned_of_once(
+async def test_silent_gpu_driver_is_queried_again_warned_of_once_and_its_last_values_hold(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     driver = Driver(card(1), None, None, None, card(5))
@@ -242,7 +242,7 @@ FULL = replace(card(70, {7: 3 * GIB}), name="full", total_mb=80 << 10, bandwidth
         ("nvmlDeviceGetMemoryInfo", None),
     ],
 )
-def test_values_that_driver_does_not_report_are_left_out(
+def test_failed_call_of_the_gpu_driver_leaves_out_its_values_and_an_essential_one_the_gpu(
     broken: str | None, seen: gpu_devices.GpuMemory | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -184,7 +184,7 @@ def test_refusal_names_longest_recording_that_fits_if_five_minutes_do_not() -> N
     assert loaded.planned(INT4, minutes * MINUTE, PLAIN, tight).memory
 
 
-def test_load_refused_by_memory_limit_names_setting_and_device() -> None:
+def test_load_over_memory_limit_names_device_and_setting_or_a_precision_that_fits() -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission(0.1).place(BF16, free(64, on_gpu=False))
     assert "CUDA" not in refused.value.detail
@@ -241,7 +241,7 @@ def test_recording_of_unknown_length_is_planned_in_windows_as_an_hour(
     )
 
 
-def test_token_limit_lowers_planned_memory_and_never_raises_it() -> None:
+def test_planned_memory_falls_with_a_small_token_limit_and_grows_with_a_prompt() -> None:
     def peak(options: TranscribeOptions) -> int:
         return admission().estimate(BF16, HOUR, options, free(80))[0].peak_bytes
 
