@@ -458,7 +458,7 @@ def test_search_of_checkpoint_imports_no_heavy_package(folder):
     assert not heavy & set(run.stdout.split())
 
 
-def test_models_list_of_executable_suggests_only_what_it_can_use(
+def test_models_list_suggests_pull_and_in_an_executable_only_of_models_that_it_can_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -477,7 +477,7 @@ def test_models_list_of_executable_suggests_only_what_it_can_use(
     assert "pull" not in capsys.readouterr().err
 
 
-def test_name_of_checkpoint_has_no_local_path() -> None:
+def test_name_of_a_checkpoint_is_repository_and_commit_or_folder_name_without_path() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = Path(f"/home/u/.cache/hub/models--microsoft--VibeVoice-ASR-HF/snapshots/{commit}")
     assert checkpoint.checkpoint_name(cached) == f"microsoft/VibeVoice-ASR-HF@{commit}"

