@@ -135,7 +135,7 @@ def test_cohere_is_asked_for_language(load: Callable[[str], Any], speech: Block)
     assert found.language == "de"
 
 
-def test_qwen_takes_context_and_language_or_says_it(
+def test_qwen_takes_prompt_hotwords_and_language_and_otherwise_names_the_language_itself(
     load: Callable[[str], Any], speech: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recognizer = load("qwen3_asr")
@@ -173,7 +173,7 @@ class Asked:
         return BatchFeature({"samples": samples})
 
 
-def test_granite_is_asked_in_words(speech: Block) -> None:
+def test_granite_prompt_asks_in_words_for_transcription_or_translation(speech: Block) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     import torch
@@ -216,7 +216,9 @@ def test_granite_without_package_of_its_adapter_is_refused(
         prompted_recognizers.GraniteRecognizer(model, None, ARCHITECTURES["granite_speech"])
 
 
-def test_language_tag_of_nemotron_is_no_word(load: Callable[[str], Any]) -> None:
+def test_language_tag_of_nemotron_is_no_word_but_the_language_of_the_text(
+    load: Callable[[str], Any],
+) -> None:
     from sidecar.plugins.transformers_asr.frame_recognizers import TimedToken
 
     recognizer = load("nemotron3_5_asr")
@@ -227,7 +229,7 @@ def test_language_tag_of_nemotron_is_no_word(load: Callable[[str], Any]) -> None
     assert [(one.text, one.start, one.end) for one in found.words] == [("taku.", 0.0, 0.24)]
 
 
-def test_kyutai_words_are_as_early_as_their_sound(
+def test_kyutai_text_is_that_of_transformers_and_word_times_leave_out_the_padding(
     load: Callable[[str], Any], speech: Block
 ) -> None:
     recognizer = load("kyutai_speech_to_text")
@@ -251,7 +253,9 @@ def test_cancelled_recognition_has_no_result(
 
 
 @pytest.mark.parametrize("kind", sorted(tiny_transformers.BUILDERS))
-def test_silence_and_a_few_samples_have_a_result(load: Callable[[str], Any], kind: str) -> None:
+def test_silence_of_9_samples_has_no_text_and_words_of_99_samples_end_within_them(
+    load: Callable[[str], Any], kind: str
+) -> None:
     recognizer = load(kind)
     assert recognizer.recognize(np.zeros(9, np.float32), TranscribeOptions(), never).text == ""
     short = np.full(99, 0.01, np.float32)

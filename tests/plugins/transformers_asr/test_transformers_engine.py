@@ -47,7 +47,9 @@ def engine(folder: Path) -> TransformersEngine:
     return engine
 
 
-def test_folder_names_model_and_its_abilities(folder: Path) -> None:
+def test_folder_of_a_model_sets_title_word_times_and_precision_and_serves_live_too(
+    folder: Path,
+) -> None:
     settings = load_settings(engine="transformers", model_path=folder, device="cpu")
     found = choose_engine(settings)
     assert found.checkpoint is not None
@@ -202,7 +204,7 @@ def test_recognizer_for_many_languages_raises_no_doubt_about_english(
     assert (found.text, found.confidence.doubtful) == ("ta ku", False)
 
 
-def test_resume_points_are_of_one_model(
+def test_resume_points_have_the_form_of_their_model_which_differs_between_models(
     engine: TransformersEngine, folder: Path, tmp_path: Path
 ) -> None:
     forms = set()
@@ -238,16 +240,20 @@ def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
     assert isinstance(wide, UtteranceFootprint)
     assert isinstance(half, UtteranceFootprint)
     assert wide.weights_bytes > 1.9 * half.weights_bytes > 10_000
+
+
+def test_weights_with_a_damaged_header_are_refused(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(folder, tmp_path / "model")
     header = b'{"weight": {"dtype": [], "shape": [1], "data_offsets": [0, 4]}}'
     (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(errors.CheckpointDamaged, match="damaged header"):
-        choose_engine(load_settings(**settings, model_path=model))
+        choose_engine(load_settings(engine="transformers", model_path=model, device="cpu"))
 
 
 @pytest.mark.parametrize(
     ("mebibytes", "fits", "beside"), [(500, False, False), (1000, True, False), (1500, True, True)]
 )
-def test_model_is_planned_for_files_and_live_audio_in_the_memory_of_a_card(
+def test_model_fits_a_card_for_files_and_again_for_live_audio_as_its_memory_allows(
     mebibytes: int, fits: bool, beside: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = GpuMemory("a card", 0, mebibytes, 1e12)
@@ -280,7 +286,7 @@ def test_precision_on_a_cpu_does_not_follow_the_memory_that_is_free_at_the_start
         assert (choice.fits, choice.spec.sessions) == (True, 32)
 
 
-def test_gpu_that_torch_cannot_use_has_no_plan(
+def test_gpu_that_torch_cannot_use_gives_no_memory_plan_and_fp32(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = GpuMemory("a card", 0, 100, 1e12)
@@ -339,7 +345,9 @@ def test_architecture_without_its_packages_is_refused_with_command(
     assert refused.value.hint == "pip install torchaudio peft"
 
 
-def test_live_session_has_finals(engine: TransformersEngine) -> None:
+def test_live_finals_have_text_and_words_and_language_auto_whatever_was_requested(
+    engine: TransformersEngine,
+) -> None:
     samples = decode_audio_file(clip("beckett"), SAMPLE_RATE)[: 6 * SAMPLE_RATE]
     client = LiveClient(engine, LiveOptions(words=True, language="de", patience_s=PATIENCE_S))
     for _ in client.say(samples, 16_000):
@@ -395,7 +403,9 @@ def test_nemotron_delay_is_nearest_that_is_supported(delay_s: float | None, fram
 
 
 @pytest.mark.slow
-def test_service_transcribes_by_model_in_folder(folder: Path, tmp_path: Path) -> None:
+def test_service_transcribes_and_estimates_by_the_model_in_a_folder(
+    folder: Path, tmp_path: Path
+) -> None:
     settings = {"engine": "transformers", "model_path": folder, "device": "cpu"}
     with Server(tmp_path, precision="bf16", **settings) as server, clip(PLAY).open("rb") as file:
         answer = server.client.post("/transcribe", files={"audio": file})
