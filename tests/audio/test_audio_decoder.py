@@ -44,7 +44,9 @@ def sine(path: Path, *, rate: int, channels: int = 1, hertz: float = 440.0) -> P
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_resampling_keeps_pitch_and_level(rate: int, channels: int, tmp_path: Path) -> None:
+def test_resampling_to_mono_keeps_length_pitch_and_level(
+    rate: int, channels: int, tmp_path: Path
+) -> None:
     audio = decode_audio_file(sine(tmp_path / "a.wav", rate=rate, channels=channels), RATE)
     assert audio.dtype == np.float32
     assert audio.shape == (pytest.approx(2 * RATE, abs=2),)
@@ -139,7 +141,9 @@ def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio
 
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
-def test_ffmpeg_gets_one_demuxer_and_no_network(container: AudioContainer) -> None:
+def test_ffmpeg_command_allows_one_demuxer_and_only_files_and_limits_the_input_seconds(
+    container: AudioContainer,
+) -> None:
     source = ffmpeg_command.input_source(windows=False)
     words = ffmpeg_command.decode_command("ffmpeg", source, container, RATE, 10.0)
     options = dict(itertools.pairwise(words))
@@ -264,7 +268,7 @@ def test_output_that_ends_because_a_stalled_ffmpeg_is_killed_is_a_decode_timeout
     told.set()
 
 
-def test_close_does_not_wait_for_an_ffmpeg_that_does_not_end(
+def test_close_of_a_decoder_returns_although_its_killed_ffmpeg_does_not_end(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = decoded_by(HANGS, exit_timeout_s=0.1)
@@ -283,7 +287,7 @@ def test_close_does_not_wait_for_an_ffmpeg_that_does_not_end(
     ["exit 1", "exit 255", f"exec >&-; {HANGS}"],
     ids=["exit-1", "demuxer-returns-minus-1", "never-ends"],
 )
-def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
+def test_audio_before_an_ffmpeg_fails_or_hangs_at_its_end_is_kept_and_marked_truncated(
     then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
     exit_timeout_s = 0.1 if HANGS in then else PATIENCE_S
@@ -303,7 +307,7 @@ def test_audio_of_an_ffmpeg_that_fails_or_hangs_at_the_end_is_truncated(
     ids=["killed", "terminated", "its_own_handler"],
 )
 @pytest.mark.parametrize("channels", [0, 1])
-def test_ffmpeg_stopped_by_a_signal_is_an_error_and_no_end_of_the_recording(
+def test_ffmpeg_stopped_by_a_signal_is_a_decoder_fault_and_no_end_of_the_recording(
     channels: int, then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
     decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
@@ -313,7 +317,7 @@ def test_ffmpeg_stopped_by_a_signal_is_an_error_and_no_end_of_the_recording(
     assert fault_of(raised.value) is Fault.DECODER
 
 
-def test_ffmpeg_whose_disk_hangs_goes_on_once_the_disk_answers(
+def test_stall_of_ffmpeg_while_its_disk_hangs_is_no_timeout_and_all_audio_is_decoded(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, wait, read = tmp_path / "answers", select.select, os.pread
@@ -393,7 +397,7 @@ def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_del
 
 
 @pytest.mark.parametrize("spilled", [True, False])
-def test_upload_spool_has_no_file_name_and_is_closed_with_its_source(
+def test_upload_spool_keeps_its_bytes_without_a_file_name_and_is_closed_with_its_source(
     tmp_path: Path, spilled: bool
 ) -> None:
     spool = UploadSpool(tmp_path)
@@ -410,9 +414,7 @@ def test_upload_spool_has_no_file_name_and_is_closed_with_its_source(
     source.close()
 
 
-def test_closed_upload_spool_leaves_no_file_and_one_without_its_folder_is_an_error(
-    tmp_path: Path,
-) -> None:
+def test_closed_upload_spool_leaves_no_file_and_no_open_descriptor(tmp_path: Path) -> None:
     before = opened()
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
@@ -420,6 +422,9 @@ def test_closed_upload_spool_leaves_no_file_and_one_without_its_folder_is_an_err
     spool.close()
     assert list(tmp_path.iterdir()) == []
     assert opened() <= before
+
+
+def test_upload_spool_whose_folder_is_missing_is_spool_unwritable(tmp_path: Path) -> None:
     spool = UploadSpool(tmp_path / "missing")
     spool.add(b"abc")
     with pytest.raises(errors.SpoolUnwritable):
@@ -440,7 +445,9 @@ def test_upload_spool_without_free_descriptors_is_uploads_full(
         spool.finish()
 
 
-def test_refused_audio_path_leaves_no_open_descriptor(tmp_path: Path) -> None:
+def test_audio_path_of_a_pipe_folder_proc_file_or_device_is_refused_and_left_closed(
+    tmp_path: Path,
+) -> None:
     os.mkfifo(tmp_path / "fifo")
     before = opened()
     for path in (tmp_path / "fifo", tmp_path, Path("/proc/version"), Path("/dev/zero")):
@@ -450,7 +457,7 @@ def test_refused_audio_path_leaves_no_open_descriptor(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
-def test_audio_path_is_not_blamed_when_no_descriptor_is_left(tmp_path: Path) -> None:
+def test_audio_path_opened_without_a_free_descriptor_is_machine_busy(tmp_path: Path) -> None:
     import resource
 
     path = new_file(tmp_path / "fine.wav", b"RIFF")
@@ -464,7 +471,7 @@ def test_audio_path_is_not_blamed_when_no_descriptor_is_left(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("fails", ["open", "fstat"])
-def test_audio_path_is_not_blamed_when_its_disk_fails_and_no_descriptor_stays_open(
+def test_audio_path_on_a_failing_disk_is_machine_busy_and_leaves_no_open_descriptor(
     fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, before = new_file(tmp_path / "fine.wav", b"RIFF"), opened()
@@ -480,7 +487,9 @@ def test_audio_path_is_not_blamed_when_its_disk_fails_and_no_descriptor_stays_op
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
-def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
+def test_audio_path_that_leads_to_an_open_descriptor_is_refused_also_through_links(
+    tmp_path: Path,
+) -> None:
     spool = UploadSpool(tmp_path)
     spool.add(b"RIFF")
     named = new_file(tmp_path / "named.wav", b"RIFF")
@@ -503,7 +512,7 @@ def test_path_of_an_open_descriptor_is_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_file_deleted_while_it_is_opened_is_refused(
+def test_file_deleted_while_it_is_opened_is_refused_and_leaves_no_open_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = new_file(tmp_path / "gone.wav", b"RIFF")
@@ -544,7 +553,7 @@ def test_file_replaced_after_it_was_opened_is_decoded_as_it_was(
     ],
     ids=["processes", "memory", "descriptors"],
 )
-def test_ffmpeg_that_cannot_start_for_now_is_a_busy_machine(
+def test_ffmpeg_not_started_for_lack_of_processes_memory_or_descriptors_is_machine_busy(
     refusal: Exception, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = studio.path("m4a")
@@ -558,7 +567,7 @@ def test_ffmpeg_that_cannot_start_for_now_is_a_busy_machine(
 
 
 @pytest.mark.parametrize("broken", ["missing", "folder", "not-executable", "no-program"])
-def test_ffmpeg_that_does_not_start_is_reported_as_missing(
+def test_missing_or_broken_ffmpeg_is_refused_with_a_hint_to_install_it(
     broken: str, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = studio.path("m4a")  # made by one that does

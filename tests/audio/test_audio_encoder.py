@@ -26,7 +26,7 @@ print(sum(parts), max(parts), tracemalloc.get_traced_memory()[1])
 """
 
 
-def test_flac_is_encoded_in_bounded_memory() -> None:
+def test_flac_encoder_takes_less_memory_than_half_its_output_and_gives_small_parts() -> None:
     """Noise, which does not get smaller; in a process in which nothing else allocates."""
     words = [sys.executable, "-c", FLAC_OF_NOISE]
     size, part, peak = map(int, subprocess.check_output(words, cwd=REPOSITORY).split())

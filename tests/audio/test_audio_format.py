@@ -77,7 +77,7 @@ def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> 
         (b"\x0b\x77\x00\xff\x14\x80", "eac3"),
     ],
 )  # fmt: skip
-def test_first_bytes_of_a_file_name_its_container_or_none(
+def test_container_is_detected_from_the_first_bytes_or_is_none(
     head: bytes, expected: str | None
 ) -> None:
     container = detect_container(head)
@@ -93,7 +93,7 @@ def test_first_bytes_of_a_file_name_its_container_or_none(
         (b"none", ("application/octet-stream", "bin")),
     ],
 )
-def test_media_type_of_a_recording_follows_its_first_bytes(
+def test_media_type_and_file_suffix_of_a_recording_follow_its_first_bytes(
     head: bytes, kind: tuple[str, str]
 ) -> None:
     assert media_type_of(head) == kind
@@ -101,7 +101,9 @@ def test_media_type_of_a_recording_follows_its_first_bytes(
 
 @settings(database=None)
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=200).map(lambda b: b"\xff\xfb" + b)))
-def test_random_bytes_are_a_known_container_or_none(head: bytes) -> None:
+def test_random_bytes_give_a_known_container_or_none_and_frame_lengths_up_to_8191(
+    head: bytes,
+) -> None:
     assert detect_container(head) in (*CONTAINERS, None)
     for length in (adts_frame_length(head), mpeg_frame_length(head)):
         assert 0 <= length <= 8191
@@ -123,7 +125,9 @@ def test_random_bytes_are_a_known_container_or_none(head: bytes) -> None:
         ("fefb9000", 0),  # no sync word
     ],
 )
-def test_mpeg_frames_have_the_length_of_the_standard(header: str, length: int) -> None:
+def test_mpeg_frame_length_is_that_of_the_standard_and_0_for_an_invalid_header(
+    header: str, length: int
+) -> None:
     assert mpeg_frame_length(bytes.fromhex(header)) == length
 
 
@@ -142,14 +146,14 @@ def test_computed_frame_lengths_lead_from_frame_to_frame_of_real_aac_and_mp3_fil
         assert frames > 20
 
 
-def test_written_wav_header_is_valid() -> None:
+def test_written_wav_header_has_the_given_channels_width_rate_and_frames() -> None:
     with wave.open(io.BytesIO(wav_head(22_050, 3, 6 * 100, channels=2) + bytes(600))) as read:
         assert read.getparams()[:4] == (2, 3, 22_050, 100)
     assert wav_head(8000, 4, 100, floats=True) == wav(bytes(100), tag=3, rate=8000, bits=32)[:44]
 
 
 @pytest.mark.parametrize("size", [None, (1 << 32) - 1, 1 << 40])
-def test_wav_header_marks_an_unknown_or_too_large_size(size: int | None) -> None:
+def test_written_wav_header_has_ffffffff_for_an_unknown_or_too_large_size(size: int | None) -> None:
     head = wav_head(16_000, 2, size)
     assert len(head) == WAV_HEAD_BYTES
     assert head[4:8] == head[-4:] == b"\xff\xff\xff\xff"
@@ -178,7 +182,9 @@ def test_random_noise_is_detected_as_no_container() -> None:
 
 
 @pytest.mark.parametrize("name", ["ogg-vorbis", "ogg-opus", "ogg-flac"])
-def test_ogg_truncation_is_seen_in_its_last_page(name: str, studio: Studio) -> None:
+def test_ogg_that_is_empty_or_cut_anywhere_is_truncated_and_a_whole_one_is_not(
+    name: str, studio: Studio
+) -> None:
     content = studio.bytes(name)
     assert not truncated(content, OGG)
     for length in (*range(0, len(content), len(content) // 50), len(content) - 1):
@@ -188,7 +194,9 @@ def test_ogg_truncation_is_seen_in_its_last_page(name: str, studio: Studio) -> N
 
 
 @pytest.mark.parametrize("name", ["m4a", "m4a-moov-at-the-start", "m4a-fragmented", "mov"])
-def test_mp4_truncation_is_seen_in_its_boxes(name: str, studio: Studio) -> None:
+def test_mp4_without_its_last_byte_or_tenth_is_truncated_and_a_whole_one_is_not(
+    name: str, studio: Studio
+) -> None:
     content = studio.bytes(name)
     assert not truncated(content, MP4)
     assert truncated(content[:-1], MP4)
@@ -216,7 +224,7 @@ def test_mp4_is_truncated_if_a_box_claims_more_bytes_than_there_are(
     assert truncated(content, MP4) is expected
 
 
-def test_container_without_a_length_is_not_called_truncated(studio: Studio) -> None:
+def test_cut_file_of_a_container_without_a_length_is_not_called_truncated(studio: Studio) -> None:
     assert not truncated(studio.bytes("flac")[:1000], FLAC)
 
 

@@ -50,7 +50,7 @@ def test_reference_to_a_released_upload_is_audio_lost_even_if_its_descriptor_is_
             audio_source.OpenUploadRef(other.fd, held.device, held.inode).open()
 
 
-def test_opened_reference_outlives_its_source(voice: bytes) -> None:
+def test_opened_reference_of_an_upload_is_readable_after_its_source_is_closed(voice: bytes) -> None:
     with upload(voice) as source:
         again = audio_source.recording_ref(source).open()
     assert read(again) == voice
@@ -70,7 +70,9 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [changed, replaced])
-def test_changed_client_file_is_refused(harm: Callable[[Path], None], path: Path) -> None:
+def test_changed_or_replaced_client_file_is_audio_lost_and_a_deleted_one_not_found(
+    harm: Callable[[Path], None], path: Path
+) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
         harm(path)
@@ -92,14 +94,18 @@ def test_client_file_changed_before_its_reference_is_made_is_audio_lost(path: Pa
 
 
 @posix
-def test_client_file_outside_the_audio_roots_is_forbidden_when_it_is_opened_again(
-    voice: bytes, path: Path
+def test_reopened_client_file_outside_the_audio_roots_is_forbidden_and_the_hint_says_so(
+    path: Path,
 ) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
     with pytest.raises(errors.AudioPathForbidden) as refused:
         named.open([path.with_name("elsewhere")])
     assert "audio_roots" in str(refused.value.hint), "no permission would help"
+
+
+@posix
+def test_client_file_reference_to_an_open_descriptor_is_refused(voice: bytes) -> None:
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
         audio_source.ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()
 

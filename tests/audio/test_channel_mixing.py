@@ -33,15 +33,17 @@ def mixed(*channels: np.ndarray, block: int = RATE // 2) -> np.ndarray:
         pytest.param((VOICE, *([NOTHING] * 31)), id="one-of-32"),
     ],
 )
-def test_voice_on_any_channel_is_kept_at_its_level(channels: tuple[np.ndarray, ...]) -> None:
+def test_mono_mix_keeps_the_level_of_a_voice_whatever_its_channels_and_polarity(
+    channels: tuple[np.ndarray, ...],
+) -> None:
     assert np.allclose(np.abs(mixed(*channels)), np.abs(VOICE), atol=1e-6)
 
 
-def test_different_voices_on_two_channels_are_both_heard() -> None:
+def test_mono_mix_of_different_voices_on_two_channels_is_their_mean() -> None:
     assert np.allclose(mixed(VOICE, OTHER), (VOICE + OTHER) / 2, atol=1e-6)
 
 
-def test_voice_in_phase_is_kept_beside_a_voice_in_opposite_phase() -> None:
+def test_mono_mix_keeps_both_a_voice_in_phase_and_one_in_opposite_phase() -> None:
     found = mixed(0.3 * VOICE + OTHER, 0.3 * VOICE - OTHER)
     assert np.corrcoef(found, OTHER)[0, 1] > 0.9
     assert np.corrcoef(found, VOICE)[0, 1] > 0.2

@@ -90,14 +90,16 @@ def test_equal_channels_are_found_the_same_and_dead_ones_silent() -> None:
         pytest.param(VOICE + 0.1, id="offset"),
     ],
 )
-def test_one_microphone_on_two_channels_is_found_the_same(other: np.ndarray) -> None:
+def test_channels_of_one_microphone_are_the_same_until_one_has_a_word_of_its_own(
+    other: np.ndarray,
+) -> None:
     assert surveyed(VOICE, other).same == {1: 0}
     with_word = other.copy()
     with_word[RATE : RATE + RATE // 5] += 0.1 * OTHER[: RATE // 5]
     assert surveyed(VOICE, with_word).same == {}
 
 
-def test_speakers_in_turn_who_bleed_at_once_are_not_the_same() -> None:
+def test_channels_of_two_speakers_in_turn_with_undelayed_bleed_are_not_the_same() -> None:
     left, right = in_turn()
     assert surveyed(left + 0.5 * right, right + 0.5 * left).same == {}
 
@@ -123,7 +125,7 @@ def in_turn(seconds: float = 12.0) -> tuple[np.ndarray, np.ndarray]:
     return left * np.maximum(each, both) + level[0], right * (1 - each) + level[1]
 
 
-def test_faint_bleed_is_silenced_between_words_of_both_at_once() -> None:
+def test_faint_bleed_is_silenced_and_a_word_said_over_the_other_speaker_is_kept() -> None:
     left, right = in_turn()
     word = slice(8 * RATE, 9 * RATE)
     right[word] += 0.4 * speech(1.0)
@@ -173,7 +175,7 @@ def test_part_with_the_same_sound_on_both_channels_is_on_the_first_only() -> Non
     assert not kept[1][SECONDS * RATE + RATE // 10 :].any()
 
 
-def test_last_channel_is_the_mean_with_the_further_ones_in_a_part_that_has_more() -> None:
+def test_last_channel_is_averaged_with_the_further_channels_of_a_part_that_has_more() -> None:
     mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 3)
     found = mixer.mix(np.stack((NOTHING, VOICE, OTHER), axis=1))
     assert np.allclose(found, (VOICE + OTHER) / 2, atol=1e-6)
@@ -185,7 +187,7 @@ def mixed(*channels: np.ndarray) -> ChannelMix:
     return mix
 
 
-def test_speakers_in_turn_on_two_channels_are_different() -> None:
+def test_two_channels_with_speakers_in_turn_have_different_speakers() -> None:
     quiet = 0.01 * speech(2 * SECONDS)
     left = np.concatenate((VOICE, NOTHING)) + quiet
     right = np.concatenate((NOTHING, OTHER)) + quiet
@@ -205,5 +207,7 @@ def test_speakers_in_turn_on_two_channels_are_different() -> None:
         pytest.param((np.full(RATE, np.nan, np.float32), VOICE[:RATE]), id="nan"),
     ],
 )
-def test_other_channels_have_no_different_speakers(channels: tuple[np.ndarray, ...]) -> None:
+def test_mono_alike_dead_wide_stereo_or_three_channels_have_no_different_speakers(
+    channels: tuple[np.ndarray, ...],
+) -> None:
     assert not mixed(*channels).different_speakers

@@ -21,7 +21,7 @@ def test_constant_offset_is_removed(offset: float) -> None:
     assert np.allclose(without_offset(VOICE + offset), VOICE, atol=0.01)
 
 
-def test_offset_that_changes_slowly_is_followed() -> None:
+def test_slowly_changing_offset_is_removed_and_the_voice_is_kept() -> None:
     found = without_offset(VOICE + np.linspace(0.1, 0.5, len(VOICE)))
     assert abs(found.mean()) < 0.05
     assert np.corrcoef(found, VOICE)[0, 1] > 0.9
@@ -31,6 +31,6 @@ def test_recording_without_offset_stays_as_it_is() -> None:
     assert np.array_equal(without_offset(VOICE), VOICE)
 
 
-def test_short_last_block_has_the_offset_of_the_one_before() -> None:
+def test_short_last_block_is_corrected_by_the_offset_of_the_block_before() -> None:
     tail = np.full(10, 0.9, np.float32)
     assert np.array_equal(without_offset(np.concatenate([VOICE, tail]))[-10:], tail)

@@ -30,7 +30,7 @@ def links_of(content: bytes, container: AudioContainer, within_s: float = 60.0) 
 
 
 @pytest.mark.parametrize(("name", "container"), [("ogg-opus", OGG), ("flac", FLAC)], ids=str)
-def test_each_link_begins_where_its_file_was_joined(
+def test_each_joined_ogg_or_flac_file_begins_a_link_except_in_an_mpegts_film(
     name: str, container: AudioContainer, studio: Studio
 ) -> None:
     one = studio.bytes(name)

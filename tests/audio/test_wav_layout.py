@@ -91,13 +91,13 @@ def test_wav_behind_a_chunk_whose_end_is_missing_is_a_part(present: int) -> None
     assert [part.rate for part in (first, second, third)] == [16_000, 8000, 16_000]
 
 
-def test_other_recording_behind_a_wav_chunk_whose_end_is_missing_is_the_rest() -> None:
+def test_ogg_behind_a_wav_chunk_whose_end_is_missing_is_a_part_without_channels() -> None:
     ogg = b"OggS\0\2" + bytes(100)
     _, rest = parts_of(wav(SAMPLES) + b"LIST\xff\xff\0\0" + b"a" * 10 + ogg)
     assert (rest.channels, rest.claimed_bytes) == (0, len(ogg))
 
 
-def test_chunk_of_any_name_may_lack_its_last_byte() -> None:
+def test_wav_chunk_of_any_name_without_its_last_byte_is_no_samples_and_hides_no_wav() -> None:
     for behind in (b"what\x04\0\0\0abc", b"what\x04\0\0\0abc" + wav(SAMPLES)):
         parts = parts_of(wav(SAMPLES) + behind)
         assert [part.frames for part in parts] == [500] * behind.count(b"RIFF") + [500]
