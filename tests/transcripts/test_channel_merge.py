@@ -30,7 +30,7 @@ def channels(*transcripts: Transcript) -> list[TranscribedChannel]:
     return [TranscribedChannel(*pair) for pair in zip(names, transcripts, strict=True)]
 
 
-def test_segments_are_in_order_of_time_with_names_of_channels() -> None:
+def test_segments_of_merged_channels_are_in_order_of_time_with_channel_names() -> None:
     left = transcript(Segment(0, 2, "One.", 0), Segment(4, 6, "Three.", 0))
     right = transcript(Segment(1, 5, "Two.", 0), Segment(7, 8, "Four.", 0))
     merged = merge_channels(channels(left, right))
@@ -44,7 +44,7 @@ def test_segments_are_in_order_of_time_with_names_of_channels() -> None:
     assert merged.num_speakers == 2
 
 
-def test_several_speakers_of_one_channel_are_numbered() -> None:
+def test_several_speakers_of_one_channel_have_its_name_with_a_number() -> None:
     left = transcript(Segment(0, 1, "a", 0), Segment(2, 3, "b", 1))
     right = transcript(Segment(1, 2, "c", 0))
     merged = merge_channels(channels(left, right))
@@ -58,7 +58,7 @@ def test_channel_without_speech_has_no_speaker() -> None:
     assert [one.speaker for one in merged.segments] == [None, 0]
 
 
-def test_speech_without_diarization_is_the_speaker_of_its_channel() -> None:
+def test_undiarized_channels_are_one_speaker_each_without_the_notice_of_no_speakers() -> None:
     left = transcript(Segment(0, 1, "a"), notices=(SPEAKERS_UNAVAILABLE, Notice("n", "m")))
     merged = merge_channels(channels(left, transcript(Segment(1, 2, "b"))))
     assert [one.speaker for one in merged.segments] == [0, 1]
@@ -66,7 +66,7 @@ def test_speech_without_diarization_is_the_speaker_of_its_channel() -> None:
     assert merged.notices == (Notice("n", "m"),)
 
 
-def test_enrolled_speaker_keeps_name_and_embeddings_stay_with_their_segments() -> None:
+def test_merged_channels_keep_enrolled_speakers_and_the_embedding_of_each_segment() -> None:
     one, two = SpeakerEmbedding("A", 1.0), SpeakerEmbedding("B", 1.0)
     nell = SpeakerProfile(0, 5.0, "p", "Nell", 0.9)
     left = transcript(Segment(2, 3, "a", 0), voices=(nell,), prints=(one,))
@@ -86,7 +86,7 @@ def test_enrolled_speaker_keeps_name_and_embeddings_stay_with_their_segments() -
         (2, 4, (), "Channel 3"),
     ],
 )
-def test_channel_has_given_or_usual_name(
+def test_channel_has_its_given_name_else_left_or_right_or_a_number(
     number: int, count: int, given: tuple[str, ...], name: str
 ) -> None:
     assert channel_name(number, count, given) == channel_names(count, given)[number] == name

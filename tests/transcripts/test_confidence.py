@@ -81,7 +81,7 @@ def test_confidence_is_geometric_mean_rounded_to_three_decimals(
     assert mean_confidence(logarithms) == expected
 
 
-def test_confidence_survives_worker_wire_and_journal() -> None:
+def test_confidence_and_language_survive_serialization_of_results_and_resume_points() -> None:
     for event in (Finished(FOUND), SegmentReady(0, SURE), ResumePoint(1.0, "x", (SURE,))):
         (again,) = {json.dumps(to_wire(from_wire(json.loads(json.dumps(to_wire(event))))))}
         assert again == json.dumps(to_wire(event))
@@ -89,7 +89,7 @@ def test_confidence_survives_worker_wire_and_journal() -> None:
         assert '"text": "again.", "confidence": 0.4' in again
 
 
-def test_confidence_is_in_json_and_read_back_by_clients_and_fronts() -> None:
+def test_json_has_confidence_only_where_known_and_clients_and_fronts_read_it_back() -> None:
     body: dict[str, Any] = json.loads(render_transcript(FOUND, "json"))
     assert [one.get("confidence") for one in body["segments"]] == [0.6, None]
     assert body["segments"][1].keys() == {"speaker", "start_time", "end_time", "text"}
@@ -108,7 +108,7 @@ def test_formats_other_than_json_and_vtt_are_unchanged_by_confidence() -> None:
         assert render_transcript(FOUND, name) == without
 
 
-def test_verbose_json_has_mean_log_probability_of_segment_and_probability_of_word() -> None:
+def test_openai_verbose_json_has_probabilities_of_segments_and_known_ones_of_words() -> None:
     both = OpenAIAnswerOptions(granularities=frozenset(OpenAIGranularity))
     body = verbose_body(FOUND, both, 0.0)
     assert [one["avg_logprob"] for one in body["segments"]] == [-0.511, 0.0]
@@ -148,7 +148,7 @@ def test_rewritten_segment_has_confidence_of_kept_words_only() -> None:
     assert numbers(replace_segment_text(SURE, "Fail better.")) == [None, "en", None, 0.9, None]
 
 
-def test_positions_of_content_in_json_skip_escapes() -> None:
+def test_content_positions_in_json_give_each_character_the_start_of_its_escape() -> None:
     written = r'{"Start":1,"Content":"1 \"caf\u00e9\"\n"}'
     at = content_positions(written, '1 "café"')
     assert [written[one] for one in at] == [*"1 ", "\\", *"caf", "\\", "\\", "\\"]

@@ -193,7 +193,7 @@ LOOPING: dict[str, tuple[list[Said], int, int]] = {
 
 @TOKENIZERS
 @pytest.mark.parametrize(("said", "read", "kept"), LOOPING.values(), ids=LOOPING)
-def test_loop_of_segments_ends_at_its_third_copy_and_keeps_the_first(
+def test_loop_of_segments_is_found_after_a_few_copies_and_at_most_the_first_is_kept(
     said: list[Said], read: int, kept: int, tokenizer: Tokenizer
 ) -> None:
     watched = watch(answer([*INTRO, *said]), tokenizer)
@@ -208,7 +208,9 @@ def test_loop_of_segments_ends_at_its_third_copy_and_keeps_the_first(
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
-def test_loop_that_returns_after_a_cut_is_found_again(kept: int) -> None:
+def test_segments_kept_of_an_earlier_attempt_count_as_copies_of_a_loop_that_returns(
+    kept: int,
+) -> None:
     stuck = Segment(9, 12, "Thank you.", 0)
     guard = LoopGuard(AUDIO_S, [stuck] * kept)
     seen = [guard.segment(stuck) for _ in range(3 - kept)]
@@ -246,7 +248,7 @@ def most(span_s: float, phrase: str) -> float:
 @TOKENIZERS
 @pytest.mark.parametrize(("phrase", "why"), IN_ONE_TEXT.values(), ids=IN_ONE_TEXT)
 @pytest.mark.parametrize("span_s", [0, 5, 29, 3000])
-def test_endless_text_is_cut_once_it_exceeds_its_time(
+def test_endlessly_repeated_phrase_is_cut_once_over_its_time_and_its_segment_dropped(
     phrase: str, why: LoopReason | None, span_s: float, tokenizer: Tokenizer
 ) -> None:
     text = stuck_text(phrase, f'"Start":9,"End":{9 + span_s},')
@@ -264,14 +266,16 @@ def test_endless_text_is_cut_once_it_exceeds_its_time(
     "text", ["no " * 80, "malo " * 46, "No, " * 120, "Не надо. " * 60, "哈，" * 60]
 )
 @pytest.mark.parametrize("end", [69, 129])
-def test_word_repeated_at_speech_rate_for_a_minute_is_loop(text: str, end: float) -> None:
+def test_word_repeated_at_speech_rate_for_a_minute_is_loop_and_its_segment_dropped(
+    text: str, end: float
+) -> None:
     for spoken in ([(9, end, text)], [*INTRO, (9, end, "Well, then. " + text)]):
         watched = watch(answer(spoken))
         assert watched.loop == RepetitionLoop(LoopReason.REPEATED_TOKENS)
         assert len(watched.kept) == len(spoken) - 1
 
 
-def test_endless_text_near_the_end_of_the_recording_is_cut_sooner() -> None:
+def test_endless_text_that_claims_to_end_after_the_audio_is_cut_by_the_audio_left() -> None:
     text = answer([(598, 599, "So.")]) + ',{"Start":599,"End":700,"Content":"' + "no, " * 5000
     assert len(watch(text).read) - text.index("no, ") <= most(1, "no, ")
 
@@ -319,7 +323,7 @@ RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
 
 
 @pytest.mark.parametrize(("tail", "why", "longest"), RUNAWAYS.values(), ids=RUNAWAYS)
-def test_endless_output_outside_of_a_text_is_found_as_loop(
+def test_endless_output_of_digits_signs_items_or_counts_is_cut_as_loop_with_its_reason(
     tail: str, why: LoopReason, longest: int
 ) -> None:
     watched = watch(answer(INTRO) + tail)

@@ -16,7 +16,7 @@ def turns(*chunks: str, seconds: float = 3.0) -> list[tuple[float, float, int | 
     return [(one.start, one.end, one.speaker, one.text) for one in (*ended, *found.finish())]
 
 
-def test_text_goes_on_over_borders_of_chunks_until_another_speaker_begins() -> None:
+def test_turn_joins_the_text_of_chunks_until_the_label_of_another_speaker() -> None:
     found = turns("Speaker 0: Ever", " tried.\nSpeaker 1: matters")
     assert [one[2:] for one in found] == [(0, "Ever tried."), (1, "matters")]
     assert found[0][0] == 0.0
@@ -47,7 +47,7 @@ def test_long_turn_is_cut_at_a_sentence_end_and_very_long_one_between_words() ->
     assert [one[3] for one in words] == ["one two three", "four"]
 
 
-def test_very_long_turn_is_cut_within_no_word_of_two_chunks() -> None:
+def test_very_long_turn_is_not_cut_within_a_word_that_spans_two_chunks() -> None:
     found = turns("Speaker 0: one", " two", " and the compu", "ter is here", seconds=11.0)
     assert [one[3] for one in found] == ["one two and the", "computer is here"]
     assert 22.0 < found[0][1] == found[1][0] < 33.0, "in proportion to the characters"

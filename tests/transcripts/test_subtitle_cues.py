@@ -174,7 +174,7 @@ def test_change_of_speaker_starts_a_cue() -> None:
     assert shown(found) == [("Yes.",), ("No.",)]
 
 
-def test_cue_of_overlapping_speech_is_delayed_a_little() -> None:
+def test_cue_of_overlapping_speech_starts_when_the_cue_before_has_lasted_a_second() -> None:
     first = talk("I was just about to say", start=0.0)
     found = subtitle_cues.build_cues(transcript(first, talk("No!", start=0.1, speaker=1)))
     assert [cue.start_ms for cue in found] == [0, 1000]

@@ -73,7 +73,7 @@ def names(transcript: Transcript) -> dict[int, str | None]:
 
 
 @given(transcripts, generated_edits.lists)
-def test_random_edits_give_a_transcript_that_renders_in_every_format(
+def test_random_edits_keep_times_of_segments_and_render_in_every_format(
     before: Transcript, operations: Sequence[EditOperation]
 ) -> None:
     try:
@@ -157,16 +157,19 @@ def test_speaker_edit_gives_the_expected_labels_and_names(
     assert (speakers(after), names(after)) == (who, called)
 
 
-def test_renamed_speaker_loses_identified_person_and_keeps_speaker_embedding() -> None:
+def test_renamed_speaker_loses_its_identified_person_and_keeps_its_embedding() -> None:
     renamed = apply_operations(TALK, [RenameSpeaker(0, "Hamm")]).voices[0]
     assert (renamed.person, renamed.likeness, renamed.print) == (None, None, PRINT)
+
+
+def test_speaker_split_off_has_no_embedding_and_one_that_takes_another_keeps_its_own() -> None:
     assert apply_operations(TALK, [SplitSegments((1,))]).voices[1].print is None
     assert apply_operations(TALK, [MergeSpeakers(2, 1)]).voices[1].print == PRINT, (
         "its own part is its own"
     )
 
 
-def test_undiarized_transcript_has_one_speaker_until_edited() -> None:
+def test_undiarized_transcript_becomes_diarized_by_speaker_edits_not_by_a_rewrite() -> None:
     after = apply_operations(ALONE, [RenameSpeaker(0, "Nell"), SplitSegments((1, 4), "Nagg")])
     assert speakers(after) == [0, 1, None, 0, 1]
     assert after.diarized
@@ -186,7 +189,7 @@ def test_undiarized_transcript_has_one_speaker_until_edited() -> None:
         (RewriteSegment(-1, "x"), "no segment -1"),
     ],
 )
-def test_impossible_edit_is_named_and_nothing_is_applied(
+def test_edits_with_an_impossible_one_are_refused_with_its_number_and_reason(
     operation: EditOperation, said: str
 ) -> None:
     with pytest.raises(EditImpossible, match=f"Operation 1: .*{said}"):
@@ -213,7 +216,7 @@ def test_unchanged_words_keep_their_times_and_others_share_the_gaps() -> None:
     assert shorter.words_by == WORDS_BY_ATTENTION
 
 
-def test_word_before_first_one_is_not_behind_it_if_that_begins_before_segment() -> None:
+def test_word_inserted_before_a_word_that_begins_before_its_segment_stays_before_it() -> None:
     words = Word(5.5, 5.9, "so"), Word(6.0, 6.4, "we"), Word(6.5, 6.9, "go")
     line = Segment(6.03, 12.04, "so we go", 0, words, (), WORDS_BY_ATTENTION)
     changed = replace_segment_text(line, "And so we go").words
@@ -254,7 +257,9 @@ def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
 
 
 @given(st.text("abc", min_size=1, max_size=10), st.text("abc", max_size=10))
-def test_as_many_words_as_can_keep_their_times(before: str, after: str) -> None:
+def test_rewrite_keeps_times_of_at_least_the_longest_common_subsequence_of_words(
+    before: str, after: str
+) -> None:
     words = tuple(Word(float(at), at + 0.5, text) for at, text in enumerate(before))
     line = Segment(0.0, 99.0, " ".join(before), 0, words, (), WORDS_BY_ATTENTION)
     changed = replace_segment_text(line, " ".join(after)).words
@@ -305,7 +310,7 @@ def test_invalid_edit_is_refused_with_the_reason(
         edit_step_from_json(given)
 
 
-def test_edits_are_limited_but_undo_is_not() -> None:
+def test_edit_or_redo_beyond_its_limit_of_revisions_is_refused_and_undo_is_not() -> None:
     most = transcript_edits.MAX_EDITS
     history, transcript = EditHistory(revision=most - 2), TALK
     for name in ("one", "two"):
@@ -321,12 +326,15 @@ def test_edits_are_limited_but_undo_is_not() -> None:
     assert transcript == TALK
     with pytest.raises(EditsFull):
         replace(history, revision=2 * most).after(transcript, RedoStep(), 0.0)
+
+
+def test_edit_beyond_the_size_limit_of_the_edit_history_is_refused() -> None:
     history = EditHistory(said=transcript_edits.MAX_HISTORY_BYTES - 1000)
     with pytest.raises(EditsFull, match="MB"):
         history.after(TALK, (RewriteSegment(0, "x" * 2000),), 0.0)
 
 
-def test_subtitles_show_names_and_shorten_long_ones() -> None:
+def test_subtitles_show_names_and_shorten_long_ones_and_tsv_has_a_name_column() -> None:
     long = apply_operations(
         TALK, [RenameSpeaker(0, "Nagg of the ashbin, father of Hamm"), RenameSpeaker(1, "N & N")]
     )

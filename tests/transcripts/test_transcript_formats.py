@@ -98,7 +98,7 @@ IDENTIFIED = Transcript(
 )  # fmt: skip
 
 
-def test_transcript_of_another_service_has_its_speakers_and_music_has_none():
+def test_json_of_identified_speakers_and_music_is_read_back_and_renders_the_same():
     body = json.loads(render_transcript(IDENTIFIED, "json"))
     again = convert_transcript(models.transcript_of(body))
     assert again == IDENTIFIED
@@ -161,7 +161,7 @@ def test_vtt_cue_of_a_segment_without_duration_lasts_a_second():
     )
 
 
-def test_line_breaks_and_tabs_break_no_format():
+def test_line_breaks_and_tabs_in_a_text_add_no_lines_to_tsv_subtitles_and_text():
     odd = transcript(Segment(0.0, 1.0, "one\n\ntwo\tthree\r\n", 0))
     assert render_transcript(odd, "tsv").splitlines()[1] == "0\t1000\tSpeaker_0\tone two three"
     assert render_transcript(odd, "srt").count("\n\n") == 0
@@ -217,13 +217,13 @@ def test_music_segment_has_no_speaker_in_any_format_and_no_rttm_line():
     assert (only["no_speech"], only["num_speakers"]) == (True, 0)
 
 
-def test_unknown_format_is_refused_with_the_known_ones():
+def test_unknown_format_is_refused_with_the_known_ones_in_the_hint():
     with pytest.raises(errors.FieldInvalid) as caught:
         render_transcript(TALK, "docx")
     assert "srt" in caught.value.hint
 
 
-def test_the_clients_and_the_page_offer_every_format():
+def test_clients_and_page_offer_every_format_and_the_docs_name_it():
     root = Path(__file__).parents[2]
     assert set(calls.FORMATS) == set(FORMATS)
     for source in ("clients/js/src/calls.js", "clients/js/types/calls.d.ts"):
@@ -238,7 +238,7 @@ def test_the_clients_and_the_page_offer_every_format():
         assert set(FORMATS) <= set(re.findall(r"[a-z]+", line)), page
 
 
-def test_text_files_end_in_txt_and_the_others_in_their_name():
+def test_file_extension_is_txt_for_text_and_the_name_of_any_other_format():
     assert [file_extension(fmt) for fmt in FORMATS] == ["txt", "json", "srt", "vtt", "tsv", "rttm"]
 
 
@@ -296,7 +296,7 @@ async def test_short_result_is_rendered_on_the_event_loop_and_long_one_in_a_thre
     assert await render_result([*few, few[0]], threading.get_ident) != threading.get_ident()
 
 
-async def test_long_edited_line_and_subtitles_are_rendered_in_a_thread() -> None:
+async def test_long_edited_line_and_subtitles_of_any_length_are_rendered_in_a_thread() -> None:
     edited = [Segment(0.0, 1.0, "word " * 10_000)]
     assert await render_result(edited, threading.get_ident) != threading.get_ident()
     short = [Segment(0.0, 1.0, "said")]

@@ -103,7 +103,9 @@ AROUND = {
 
 
 @pytest.mark.parametrize("answer", AROUND.values(), ids=AROUND)
-def test_text_around_the_json_list_is_ignored(answer: str) -> None:
+def test_answer_is_parsed_alike_whatever_its_json_layout_and_the_text_around_it(
+    answer: str,
+) -> None:
     assert parse(answer) == SEGMENTS
 
 
@@ -283,7 +285,9 @@ def test_truncated_list_keeps_every_whole_segment() -> None:
         ("{", []),
     ],
 )
-def test_last_object_is_kept_if_its_text_is_complete(tail: str, segments: list[Segment]) -> None:
+def test_last_object_of_a_truncated_answer_is_kept_if_its_text_is_complete(
+    tail: str, segments: list[Segment]
+) -> None:
     parser = VibeVoiceOutputParser(30.0)
     parser.feed("[" + tail)
     assert parser.finish() == segments
@@ -411,7 +415,7 @@ def test_random_segments_are_parsed_as_they_were_written(
 
 
 @pytest.mark.parametrize("new", ["", *'{}[",:\\ x'])
-def test_wrong_character_costs_only_its_segment(new: str) -> None:
+def test_character_inserted_replaced_or_missing_costs_at_most_one_segment(new: str) -> None:
     """A bracket that closes the list is the exception: what follows it does not count."""
     for at in range(len(ANSWER) - 1):
         for rest in (at, at + 1):
