@@ -79,7 +79,7 @@ def with_an_outlier() -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 
 @pytest.mark.parametrize("hint", [1, 2, 3, 5])
-def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> None:
+def test_different_voices_and_an_outlier_stay_apart_whatever_number_is_hinted(hint: int) -> None:
     vectors, seconds, who = with_an_outlier()
     count = SpeakerCount(hint, hint)
     assert cluster_embeddings(vectors, seconds, count).tolist() == renumbered(who)
@@ -89,7 +89,7 @@ def test_given_number_of_speakers_makes_no_speaker_of_an_outlier(hint: int) -> N
     ("least", "most", "speakers"),
     [(1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3), (4, None, 4), (1, None, 3), (2, 9, 3)],
 )
-def test_number_of_speakers_keeps_exact_bounds_and_an_outlier_goes_to_the_nearest(
+def test_exact_number_of_speakers_is_kept_and_an_outlier_goes_to_the_most_similar(
     least: int, most: int | None, speakers: int
 ) -> None:
     vectors, who = people([20, 20, 20, 1])

@@ -236,7 +236,9 @@ def test_encoder_runs_only_on_blocks_with_speech(models: SpeakerModels, play: Bl
     assert not trunk.shapes
 
 
-def test_skipped_pause_does_not_change_the_embedding(models: SpeakerModels, novel: Block) -> None:
+def test_pause_is_not_encoded_and_hardly_changes_the_embedding_of_its_speaker(
+    models: SpeakerModels, novel: Block
+) -> None:
     pause = np.zeros(2 * RATE, np.float32)
     said = [novel[at : at + 4 * RATE] for at in (0, 4 * RATE, 8 * RATE)]
     windows, _, trunk = listened(models, np.concatenate([said[0], pause, said[1], pause, said[2]]))

@@ -120,7 +120,7 @@ PEOPLE = [ONE, OTHER, ONE, THIRD, ONE, THIRD]
 
 @pytest.mark.parametrize("fitted", [False, True])
 @pytest.mark.parametrize("words", [False, True])
-def test_diarization_without_a_number_gives_the_transcript_of_the_engine(
+def test_rediarization_without_a_number_of_speakers_restores_the_engines_transcript(
     fitted: bool, words: bool
 ) -> None:
     kept, transcript = kept_of(PEOPLE, fitted=fitted, words=words)
@@ -134,7 +134,7 @@ def test_diarization_without_a_number_gives_the_transcript_of_the_engine(
 
 @pytest.mark.parametrize("fitted", [False, True])
 @pytest.mark.parametrize("words", [False, True])
-def test_number_of_speakers_cuts_utterances_anew_and_a_smaller_one_joins_them(
+def test_rediarization_into_more_speakers_cuts_utterances_and_into_fewer_joins_them(
     fitted: bool, words: bool
 ) -> None:
     kept, transcript = kept_of(PEOPLE, fitted=fitted, words=words)
@@ -155,7 +155,9 @@ def test_number_of_speakers_cuts_utterances_anew_and_a_smaller_one_joins_them(
 
 
 @pytest.mark.parametrize("words", [False, True])
-def test_corrected_text_stays_with_the_words_that_it_concerns(words: bool) -> None:
+def test_corrected_words_keep_their_place_when_rediarization_cuts_their_segment(
+    words: bool,
+) -> None:
     kept, transcript = kept_of(PEOPLE, words=words)
     first = transcript.segments[0].text.split()  # of ONE, then of OTHER, who were taken for one
     first[2:3] = ["quite", "new"]
@@ -169,7 +171,7 @@ def test_corrected_text_stays_with_the_words_that_it_concerns(words: bool) -> No
     assert said(again) == said(edited)
 
 
-def test_corrected_word_that_has_another_one_in_it_is_not_cut() -> None:
+def test_corrected_word_that_contains_the_former_word_is_not_cut_by_rediarization() -> None:
     found = windows_of([ONE, THIRD])
     words = Word(5.0, 5.2, "I"), Word(6.3, 6.5, "am"), Word(6.6, 6.9, "here")
     line = Segment(5.0, 7.0, "I am here", None, words)
@@ -191,7 +193,7 @@ def test_text_without_spaces_that_nobody_corrected_is_cut_between_its_words() ->
     assert [one.text for one in two.segments] == ["ผม", "มา"]
 
 
-def test_name_goes_to_the_speaker_with_most_of_its_time_and_others_are_reported() -> None:
+def test_name_goes_to_the_new_speaker_with_most_of_its_time_and_lost_names_are_reported() -> None:
     kept, transcript = kept_of(PEOPLE)
     named = apply_operations(transcript, [RenameSpeaker(0, "Nagg"), RenameSpeaker(1, "Clov")])
     three, result, lost = diarized(kept, named, 3)
@@ -201,25 +203,30 @@ def test_name_goes_to_the_speaker_with_most_of_its_time_and_others_are_reported(
     assert (one.name_of(0), lost) == ("Nagg", ("Clov",))
 
 
-def test_profiles_have_the_new_speakers_embeddings_and_the_enrolled_person() -> None:
+def test_rediarized_speakers_have_new_embeddings_and_one_keeps_the_enrolled_person() -> None:
     kept, transcript = kept_of(PEOPLE)
     print_ = SpeakerEmbedding("AA", 5.0)
     nagg = SpeakerProfile(0, 20.0, "p", "Nagg", 0.9, print_)
     voices = (nagg, SpeakerProfile(1, 9.0, print=print_))
-    prints = tuple(replace(print_, seconds=float(at)) for at in range(len(transcript.segments)))
-    three, _, _ = diarized(kept, replace(transcript, voices=voices, prints=prints), 3)
+    three, _, _ = diarized(kept, replace(transcript, voices=voices), 3)
     assert [(one.person, one.name, one.likeness) for one in three.voices] == [
         ("p", "Nagg", 0.9),
         (None, None, None),
         (None, None, None),
     ]
     assert all(one.print not in (None, print_) and one.seconds > 5 for one in three.voices)
+
+
+def test_only_segments_that_rediarization_does_not_cut_keep_their_embeddings() -> None:
+    kept, transcript = kept_of(PEOPLE)
+    prints = tuple(SpeakerEmbedding("AA", float(at)) for at, _ in enumerate(transcript.segments))
+    three, _, _ = diarized(kept, replace(transcript, prints=prints), 3)
     whole = [one.text in {each.text for each in transcript.segments} for one in three.segments]
     assert [one is not None for one in three.prints] == whole
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_words(
+def test_segment_rewritten_as_an_event_stays_alone_when_rediarization_joins_the_rest(
     fitted: bool,
 ) -> None:
     kept, transcript = kept_of(PEOPLE, fitted=fitted)
@@ -231,7 +238,7 @@ def test_event_among_the_speech_keeps_its_words_and_speaker_and_has_no_other_wor
     assert said(one) == said(edited)
 
 
-def test_rest_behind_an_event_begins_with_its_first_word_also_if_its_turn_begins_later() -> None:
+def test_rest_of_a_line_behind_an_event_starts_by_its_first_word_though_its_turn_is_later() -> None:
     found = windows_of([ONE, THIRD, ONE, THIRD])
     words = tuple(
         Word(at / 2, at / 2 + 0.4, f"w{at}" + "." * (at == 10)) for at in range(24)
@@ -251,7 +258,7 @@ def test_rest_behind_an_event_begins_with_its_first_word_also_if_its_turn_begins
     assert all(one.start < one.end for one in again.segments)
 
 
-def test_segment_beside_the_dominant_speaker_stays_one() -> None:
+def test_segment_spoken_over_the_dominant_speaker_stays_whole_in_rediarization() -> None:
     kept, transcript = kept_of(PEOPLE, fitted=True)
     words = tuple(Word(start, start + 0.4, "beside") for start in (19.0, 19.5, 20.0))
     third = int(kept.window_speakers.persons[-1].max())
@@ -270,14 +277,14 @@ def test_segment_beside_the_dominant_speaker_stays_one() -> None:
         assert sorted(said(again)) == sorted(said(whole))
 
 
-def test_recording_without_speech_is_kept_and_diarized() -> None:
+def test_rediarization_of_a_recording_without_speech_gives_its_empty_transcript() -> None:
     empty = KeptDiarization(WindowSpeakers(), 3.0, [], [])
     kept = KeptDiarization.from_bytes(empty.to_bytes())
     transcript = Transcript((), "en", 3.0, "engine", "int8", diarized=True)
     assert diarized(kept, transcript, 2)[0] == transcript
 
 
-def test_too_long_recording_is_not_kept() -> None:
+def test_diarization_of_more_bytes_than_the_limit_has_no_resume_point() -> None:
     kept, _ = kept_of(PEOPLE)
     size = len(kept.to_bytes())
     assert kept.resume_point() is not None
@@ -335,7 +342,7 @@ KEPT = {
 }
 
 
-def test_moved_segments_get_the_speaker_of_their_voice_again() -> None:
+def test_rediarization_gives_a_moved_segment_back_to_the_speaker_of_its_voice() -> None:
     kept, transcript = kept_of(PEOPLE)
     moved = apply_operations(transcript, [MoveSegments((0,), 1)])
     assert diarized(kept, moved, None)[0].segments == transcript.segments

@@ -37,6 +37,8 @@ def second_of(frame: float) -> float:
         ((0, WINDOW_FRAMES // 2), 0.0),
         ((WINDOW_FRAMES // 2 + NO_SPEECH_FRAMES, WINDOW_FRAMES), 1.0),
         ((WINDOW_FRAMES - 1, WINDOW_FRAMES), 1.0),
+        ((0, WINDOW_FRAMES), 0.5),
+        ((0, 65 * NO_SPEECH_FRAMES), 0.246),  # 16 steps of 65
     ],
 )
 def test_probability_is_the_mean_over_the_frames_of_the_span(
@@ -52,7 +54,7 @@ def test_overlapping_windows_count_alike_and_windows_elsewhere_not_at_all() -> N
     assert no_speech_probability(windows, *span) == 0.5
 
 
-def test_windows_without_probabilities_tell_nothing() -> None:
+def test_windows_without_no_speech_probability_are_left_out_and_alone_give_none() -> None:
     older = replace(window(0, SILENCE), no_speech=None)
     span = second_of(10), second_of(90)
     assert no_speech_probability([older], *span) is None

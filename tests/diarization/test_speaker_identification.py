@@ -75,7 +75,7 @@ def test_speaker_is_identified_only_above_threshold_and_margin(
     assert assign_speakers(alike) == persons
 
 
-def test_voiceprint_written_and_read_keeps_cosine_similarity_over_0_999() -> None:
+def test_speaker_embedding_written_and_read_keeps_cosine_similarity_over_0_999() -> None:
     vector = np.random.default_rng(1).standard_normal(256).astype(np.float32)
     vector /= np.linalg.norm(vector)
     again = vector_of(embedding_of(SpeakerVector(vector, 3.0)))
@@ -113,7 +113,7 @@ def test_speaker_of_transcript_gets_the_name_of_the_diarized_speaker_in_the_same
     assert found.voices[0].print is None
 
 
-def test_voice_with_too_little_speech_is_not_identified() -> None:
+def test_speaker_with_too_little_speech_is_neither_identified_nor_given_an_embedding() -> None:
     speakers = DiarizedSpeakers([SpeakerTurn(0, 1, 0)], {0: SpeakerVector(direction(1), 1.9)})
     known = (SpeakerCandidate("a", "Anna", (embedding_of(SpeakerVector(direction(1), 9.0)),)),)
     options = TranscribeOptions(known_voices=known, voiceprints=True)
@@ -195,7 +195,7 @@ def voice_of(who: int, at: int, seconds: float = 3.0) -> SpeakerEmbedding:
         ([0, 1, 2, 0, 1, 0], 3, [0, 1, 2, 0, 1, 0]),
     ],
 )
-def test_split_separates_voices_and_the_most_heard_is_first(
+def test_split_of_a_speaker_separates_voices_and_numbers_the_most_heard_first(
     who: Sequence[int], into: int | None, groups: list[int]
 ) -> None:
     found = split_speaker([voice_of(one, at) for at, one in enumerate(who)], into)
@@ -204,14 +204,14 @@ def test_split_separates_voices_and_the_most_heard_is_first(
     assert found.likeness < 0.55
 
 
-def test_split_of_one_voice_on_demand_reports_a_high_similarity() -> None:
+def test_split_of_one_voice_gives_two_groups_and_reports_their_high_similarity() -> None:
     found = split_speaker([voice_of(0, at) for at in range(8)])
     assert found is not None
     assert set(found.groups) == {0, 1}
     assert found.likeness > 0.55
 
 
-def test_split_gives_short_segments_to_their_neighbours() -> None:
+def test_split_gives_unembedded_segments_to_neighbours_and_short_ones_no_own_group() -> None:
     stranger = voice_of(5, 0, seconds=0.3)
     voices = [None, voice_of(0, 1), stranger, voice_of(1, 2), None, voice_of(0, 3)]
     found = split_speaker(voices)

@@ -61,7 +61,7 @@ def wheels_segmentation() -> onnxruntime.InferenceSession:
     return onnx_models.create_session(model, onnx_models.session_options())
 
 
-def test_segmentation_equals_that_of_the_wheel(
+def test_segmentation_equals_the_wheels_and_no_speech_probability_agrees_with_it(
     models: SpeakerModels, wheels_segmentation: onnxruntime.InferenceSession, play: Block
 ) -> None:
     windows = np.stack([play[at : at + 160_000] for at in range(0, 160_000, 40_000)])[:, None]

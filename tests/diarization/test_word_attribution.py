@@ -134,7 +134,7 @@ def test_each_turn_of_an_hour_gets_its_words() -> None:
         "no overlap": ([(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)], [(0, 5, 0), (5, 9, 1)]),
     },
 )
-def test_segments_of_overlapping_turns_extend_to_their_turns(
+def test_segments_extend_to_their_turns_where_turns_overlap_long_and_not_elsewhere(
     turns: list[Span], cut: list[Span], expected: list[Span]
 ) -> None:
     segments = [Segment(start, end, "words", who) for start, end, who in cut]
@@ -168,7 +168,7 @@ def test_segment_without_speaker_beside_a_turn_extends_nothing() -> None:
         ),
     ],
 )  # fmt: skip
-def test_segment_near_edge_of_its_turn_ends_there(
+def test_edge_of_a_segment_near_that_of_its_turn_moves_there_but_over_no_neighbour(
     turns: list[Span], said: list[Span], expected: list[Span]
 ) -> None:
     segments = [Segment(start, end, "words", who) for start, end, who in said]
@@ -204,7 +204,7 @@ def test_turns_are_joined_over_short_pauses_and_overlaps_go_to_who_talks_longer(
     assert merge_turns(reversed(turns(*spoken))) == turns(*lines)
 
 
-def test_audio_recognized_for_a_turn_ends_at_the_middle_of_a_short_gap() -> None:
+def test_audio_recognized_for_a_turn_extends_to_the_middle_of_a_gap_but_at_most_0_3_s() -> None:
     lines = turns((1, 2, 0), (2.2, 3, 1), (5, 6, 0))
     assert context_span(lines, 0) == pytest.approx((0.7, 2.1))
     assert context_span(lines, 1) == pytest.approx((2.1, 3.3))
@@ -214,7 +214,7 @@ def test_audio_recognized_for_a_turn_ends_at_the_middle_of_a_short_gap() -> None
     assert context_span(murmured, 2)[0] == pytest.approx(10.025), "the last to end counts"
 
 
-def test_segment_keeps_a_speaker_heard_in_half_of_it() -> None:
+def test_segment_keeps_a_speaker_heard_in_half_of_it_else_gets_the_dominant_one() -> None:
     floor = SpeakerLookup(turns((0, 10, 3), (2, 4, 7), (20, 30, 7)))
     assert floor.voice(2, 4, 7) == 7
     assert floor.voice(0, 10, 7) == 3
