@@ -103,7 +103,7 @@ def test_secret_in_pipe_readable_by_others_or_longer_than_limit_is_refused(tmp_p
         writer.join(PATIENCE_S)
 
 
-def test_pipe_is_read_once_and_not_reloaded_and_directory_is_refused(tmp_path: Path) -> None:
+def test_watched_pipe_is_read_once_and_not_reloaded_when_its_time_changes(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
     reads: list[Path] = []
@@ -111,6 +111,9 @@ def test_pipe_is_read_once_and_not_reloaded_and_directory_is_refused(tmp_path: P
     os.utime(pipe, (1.0, 1.0))
     assert not watched.reload_if_changed()
     assert reads == [pipe]
+
+
+def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.SettingsInvalid, match="directory"):
         files.read(tmp_path, 100)
 

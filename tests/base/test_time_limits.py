@@ -20,7 +20,7 @@ def default(name: str) -> float:
     return float(settings_class().model_fields[name].default)
 
 
-def test_client_silence_timeout_is_longer_than_two_sse_keep_alive_intervals() -> None:
+def test_client_and_upstream_silence_timeouts_are_longer_than_two_sse_keep_alives() -> None:
     assert (
         min(transport.SILENCE_S, load_balancer.DEFAULT_LIMITS.stream_silence_timeout_s)
         > 2 * responses.SSE_KEEP_ALIVE_S
@@ -40,6 +40,6 @@ def test_systemd_and_listener_stop_timeouts_are_longer_than_a_shutdown() -> None
     assert takes_s < int(patience)
 
 
-def test_two_live_pings_and_live_grace_are_shorter_than_live_idle() -> None:
+def test_two_live_pings_and_grace_are_shorter_than_live_idle_and_that_than_live_longest() -> None:
     noticed_s = 2 * websocket_connections.LIVE_PING_S
     assert noticed_s + default("live_grace") < default("live_idle") < default("live_longest")
