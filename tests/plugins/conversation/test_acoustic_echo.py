@@ -41,14 +41,18 @@ def shares(scene: echo_rooms.Scene, seconds: float) -> tuple[float, float]:
 
 @pytest.mark.slow_except("0.5", "1.0")
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
-def test_echo_in_a_room_is_detected_by_its_audio(seconds: float) -> None:
+def test_most_echoes_from_near_and_from_far_away_are_detected_by_their_audio(
+    seconds: float,
+) -> None:
     assert shares(echo_rooms.ECHO, seconds)[0] > 0.9
     assert shares(echo_rooms.FAR, seconds)[0] > 0.6
 
 
 @pytest.mark.slow_except("0.5", "1.0")
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
-def test_person_is_no_echo_even_as_loud_as_one(seconds: float) -> None:
+def test_person_alone_or_over_an_echo_as_loud_is_hardly_ever_taken_for_an_echo(
+    seconds: float,
+) -> None:
     own_words, any_words = shares(echo_rooms.PERSON, seconds)
     assert own_words < 0.1, "of two dozen one may be, with the answer's words besides"
     assert any_words == 0.0
@@ -64,7 +68,7 @@ def played(speech: Samples, seconds: float = 8.0) -> EchoDetector:
     return evidence
 
 
-def test_word_of_a_person_after_a_long_echo_is_no_echo(speech: Samples) -> None:
+def test_utterance_of_a_long_echo_and_then_a_persons_word_is_no_echo(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     _, word = echo_rooms.some(
         np.random.default_rng(1), echo_rooms.voices()["endgame_nagg_nell"], 0.5
@@ -103,7 +107,7 @@ def test_echo_is_detected_across_a_change_of_sample_rate(speech: Samples, switch
         assert (echo_rooms.compared(evidence, start, start + 1, start + 1) or 0.0) > ECHO_SIMILARITY
 
 
-def test_microphone_audio_of_many_sample_rates_is_compared_at_the_newest_only(
+def test_microphone_audio_of_forty_sample_rates_is_compared_only_at_the_newest_few(
     speech: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
@@ -133,7 +137,7 @@ def test_echo_similarity_is_none_without_playback_or_with_too_little_speech(
     assert (echo_rooms.compared(evidence, 1.0, 2.0, 2.0) or 0.0) > ECHO_SIMILARITY
 
 
-def test_echo_similarity_of_invalid_audio_is_zero(speech: Samples) -> None:
+def test_audio_of_nan_or_constant_level_or_1_khz_has_no_echo_similarity(speech: Samples) -> None:
     evidence = played(speech, 3.0)
     wrong = np.full(3 * RATE, np.nan, "<f4")
     evidence.hear(wrong.tobytes(), SampleEncoding.FLOAT32, RATE, 3.0)

@@ -38,7 +38,9 @@ def pacer() -> AudioPacer:
     return AudioPacer()
 
 
-def test_audio_is_sent_at_most_its_lead_ahead_of_playback(pacer: AudioPacer) -> None:
+def test_audio_is_sent_before_playback_needs_it_but_at_most_the_maximum_lead_ahead(
+    pacer: AudioPacer,
+) -> None:
     pacer.add(1, 0, numbered(2.0), 10.0)
     sent = run(pacer, 10.0, 20.0)
     for at, frame in sent:
@@ -60,7 +62,7 @@ def test_end_of_a_turn_sends_the_remaining_samples(pacer: AudioPacer) -> None:
     assert (pacer.turn, pacer.end(1)) == (0, [])
 
 
-def test_client_that_can_clear_gets_all_audio_at_once() -> None:
+def test_client_that_can_clear_gets_all_audio_ahead_of_playback() -> None:
     pacer = AudioPacer(clears=True)
     pacer.add(1, 0, numbered(2.0), 10.0)
     frames = pacer.due(10.0)
@@ -70,7 +72,9 @@ def test_client_that_can_clear_gets_all_audio_at_once() -> None:
     assert pacer.wake_at(10.5) == pytest.approx(12.0)  # to tell that all was heard
 
 
-def test_first_audio_is_sent_however_short(pacer: AudioPacer) -> None:
+def test_first_short_audio_is_sent_without_waiting_and_the_next_before_playback_runs_out(
+    pacer: AudioPacer,
+) -> None:
     pacer.add(1, 0, silence(0.03), 0.0)
     assert [frame.seconds for frame in pacer.due(0.0)] == [pytest.approx(0.03)]
     pacer.add(1, 0, silence(0.03), 0.0)
@@ -104,7 +108,9 @@ def test_frame_ends_between_two_words_if_a_mark_is_in_reach() -> None:
     assert pacer.due(0.0)[0].seconds == pytest.approx(0.13)
 
 
-def test_dropped_audio_is_not_sent_even_if_it_comes_later(pacer: AudioPacer) -> None:
+def test_audio_of_a_dropped_turn_is_not_sent_even_if_added_later_and_that_of_the_next_is(
+    pacer: AudioPacer,
+) -> None:
     pacer.add(1, 0, silence(2.0), 0.0)
     sent = sum(frame.seconds for _, frame in run(pacer, 0.0, 0.5))
     assert pacer.played(0.5) == pytest.approx(sent)  # it cannot be unheard
@@ -128,7 +134,7 @@ def test_drop_at_a_client_that_can_clear_ends_the_turn_and_its_played_time() -> 
     assert pacer.played(9.0) == 0.0
 
 
-def test_pause_and_resume_lose_no_audio(pacer: AudioPacer) -> None:
+def test_no_audio_is_sent_during_a_pause_and_none_is_lost_after_it(pacer: AudioPacer) -> None:
     pacer.add(1, 0, numbered(1.0), 0.0)
     sent = run(pacer, 0.0, 0.3)
     pacer.pause(0.3)

@@ -182,21 +182,23 @@ async def test_discarded_speech_is_no_turn_and_the_next_speech_is_one() -> None:
         assert (await one.until(UserTurnFinal)).text == "Now I know."
 
 
-async def test_reply_is_sent_at_once_and_ends_where_the_client_truncated_it() -> None:
+async def test_reply_is_sent_ahead_of_playback_and_ends_where_the_client_truncated_it() -> None:
     async with call() as one:
+        began = time.monotonic()
         one.answer()
         assert one.talk.sending
         assert await one.until(TurnAudioSent) == TurnAudioSent(1, ReplyEnding.COMPLETED)
         assert not one.talk.sending
         sound = sum(out.seconds for out in one.outs if isinstance(out, ReplyAudioFrame))
         assert sound == 0.3 * len(f"You said: {TEN}".split())
+        assert time.monotonic() - began < sound / 2  # virtual time: playback takes all of it
         assert one.kinds(ReplyEnded) == []
         one.talk.request(PlaybackTruncated, 1, 1.1)
         assert (await one.until(ReplyEnded)).ending is ReplyEnding.CANCELLED
         assert await one.until(ReplyTruncated) == ReplyTruncated(1, 1.1, "You said: one two…")
 
 
-async def test_audio_of_a_paused_reply_is_not_sent_until_it_resumes() -> None:
+async def test_rest_of_a_reply_paused_by_a_backchannel_is_sent_only_after_the_backchannel() -> None:
     async with call() as one:
         one.talk.request(OptionsChanged, ConversationOptions(answers=False))
         one.voice.until = 1
@@ -274,7 +276,7 @@ async def test_echo_in_the_microphone_is_no_turn_and_a_person_with_the_same_word
     assert said == ["Tea?", *turns]
 
 
-async def test_client_that_only_types_is_not_idle() -> None:
+async def test_session_of_a_client_that_only_types_is_idle_only_once_it_stops_typing() -> None:
     async with call() as one:
         idle_s = one.session.bounds.idle_s
         for _ in range(3):
@@ -298,7 +300,7 @@ async def test_playback_completed_ends_the_reply_once_all_was_sent() -> None:
         assert (await one.until(ReplyStarted)).turn == 2
 
 
-async def test_text_only_reply_ends_once_without_audio_events() -> None:
+async def test_text_only_reply_ends_without_audio_events() -> None:
     async with call(dataclasses.replace(MANUAL, voiced=False)) as one:
         one.answer("Hello.")
         await one.until(ReplyEnded)
@@ -306,7 +308,7 @@ async def test_text_only_reply_ends_once_without_audio_events() -> None:
         assert not one.talk.sending
 
 
-async def test_changed_voice_applies_to_replies_not_begun() -> None:
+async def test_changed_voice_applies_to_replies_not_yet_begun_and_not_to_the_current_one() -> None:
     async with call() as one:
         one.answer("A sentence. Another sentence here. A third one of them.")
         one.talk.stages.synthesis = SynthesisOptions("high")
@@ -320,7 +322,7 @@ async def test_changed_voice_applies_to_replies_not_begun() -> None:
         assert set(one.voice.manners) == {"high"}
 
 
-async def test_changed_recognition_options_keep_the_raised_threshold_of_a_reply() -> None:
+async def test_changed_speech_threshold_is_raised_during_a_reply_and_restored_after_it() -> None:
     async with call() as one:
         one.talk.machine.turn_taking.guarded = True
         usual = one.talk.input.options
@@ -338,7 +340,7 @@ async def test_changed_recognition_options_keep_the_raised_threshold_of_a_reply(
         assert one.session.options.endpointing == deaf
 
 
-async def test_client_that_does_not_read_ends_with_inbound_full() -> None:
+async def test_conversation_whose_client_reads_nothing_ends_with_bounded_output() -> None:
     made = Call(MANUAL)
     running = asyncio.create_task(made.talk.run())
     for _ in range(MAX_PENDING_OUTPUT):

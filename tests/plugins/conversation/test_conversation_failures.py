@@ -83,7 +83,7 @@ async def test_stopped_llm_server_is_an_error_and_a_restarted_one_answers(
 @pytest.mark.slow_except("[9]")
 @posix
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
-async def test_tts_process_that_dies_or_hangs_is_an_error_and_speaks_the_next_turn(
+async def test_dead_or_hung_tts_process_fails_only_the_reply_it_spoke_not_the_next_turn(
     parrot: Server, by: signal.Signals
 ) -> None:
     async with Page(parrot) as page, Page(parrot) as other:
@@ -103,7 +103,7 @@ async def test_tts_process_that_dies_or_hangs_is_an_error_and_speaks_the_next_tu
 
 @pytest.mark.slow
 @posix
-async def test_recognizer_killed_twice_by_the_same_words_hears_the_next_turn(
+async def test_recognizer_killed_twice_by_one_utterance_is_an_error_and_hears_the_next(
     parrot: Server,
 ) -> None:
     async with Page(parrot) as page:
@@ -132,7 +132,9 @@ async def test_recognizer_killed_twice_by_the_same_words_hears_the_next_turn(
 
 
 @pytest.mark.slow
-async def test_silent_conversation_ends_as_idle_by_its_own_limit(start_server: StartServer) -> None:
+async def test_silent_conversation_ends_by_its_own_idle_limit_not_that_of_live_sessions(
+    start_server: StartServer,
+) -> None:
     server = start_server(voice_engine="none", limits={"talk_idle": 1}, live_idle=PATIENCE_S)
     async with Page(server) as page:
         assert (await page.until("error"))["code"] == "session_idle"
@@ -180,7 +182,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory, speech_url: str) -> Iterato
         yield one
 
 
-async def test_failing_tts_server_is_an_error_and_the_next_turn_is_spoken(
+async def test_failing_tts_server_is_an_error_the_reply_stays_text_and_the_next_is_spoken(
     remote: Server,
 ) -> None:
     async def conversation(how: str) -> None:
@@ -206,7 +208,7 @@ def test_silent_tts_server_is_an_error_after_the_read_timeout(speech_url: str) -
 
 
 @pytest.mark.parametrize("which", ["thoughtful", "parrot", "remote"])
-async def test_broken_off_conversations_leave_no_open_files_and_no_workers(
+async def test_broken_off_conversations_leave_no_additional_open_files_or_workers(
     which: str, request: pytest.FixtureRequest
 ) -> None:
     """After all tests before: as many open files as a conversation that went well leaves."""

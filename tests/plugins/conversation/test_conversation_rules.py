@@ -48,7 +48,7 @@ def test_end_of_turn_delay_depends_on_the_text(text: str, seconds: float) -> Non
     assert end_of_turn_delay_s(text) == pytest.approx(seconds)
 
 
-def test_end_of_turn_delay_is_longer_for_slow_speech() -> None:
+def test_end_of_turn_delay_is_longer_for_slow_speech_up_to_the_usual_delay() -> None:
     text = "I like it very much."
     assert len({end_of_turn_delay_s(text, rate) for rate in (None, 2.5, 5.0)}) == 1
     assert end_of_turn_delay_s(text, 2.0) == pytest.approx(0.25)
@@ -57,7 +57,7 @@ def test_end_of_turn_delay_is_longer_for_slow_speech() -> None:
     assert end_of_turn_delay_s("I like it very much and um", 1.0) == pytest.approx(1.5)
 
 
-def test_end_of_turn_delays_are_the_clients_settings() -> None:
+def test_end_of_turn_delays_are_scaled_or_replaced_by_the_clients_settings() -> None:
     eager = EndOfTurnDelays(scale=0.5)
     assert end_of_turn_delay_s("um", delays=eager) == pytest.approx(0.75)
     patient = EndOfTurnDelays(1.2, 1.4, 1.6)
@@ -82,7 +82,9 @@ def test_end_of_turn_delays_are_the_clients_settings() -> None:
         ("yes but no", True, True),
     ],
 )
-def test_words_over_a_reply_decide_on_the_barge_in(text: str, heard: bool, silent: bool) -> None:
+def test_backchannel_interrupts_a_reply_only_before_it_is_audible_and_other_words_always(
+    text: str, heard: bool, silent: bool
+) -> None:
     assert barge_in.interrupts_reply(text, audible=True) is heard
     assert barge_in.interrupts_reply(text, audible=False) is silent
 
@@ -101,7 +103,9 @@ SAYING = "The capital of France is Paris, and it lies on the river Seine."
         *((text, False) for text in ("Spain", "", "stop")),
     ],
 )
-def test_own_words_are_words_of_the_reply_in_their_order(text: str, own: bool) -> None:
+def test_words_are_the_replys_own_if_similar_to_its_words_and_in_their_order(
+    text: str, own: bool
+) -> None:
     assert barge_in.is_own_words(text, SAYING) is own
     assert not barge_in.is_own_words("stop", "Please stop here.")
     assert barge_in.is_own_words("stop here", "Please stop here.")
@@ -111,7 +115,7 @@ def test_own_words_are_words_of_the_reply_in_their_order(text: str, own: bool) -
     ("likeness", "own", "other"),
     [(0.0, False, False), (0.69, False, False), (0.7, True, False), (0.85, True, True)],
 )
-def test_own_words_are_an_echo_at_a_lower_similarity_than_other_words(
+def test_words_of_the_reply_are_an_echo_at_a_lower_similarity_than_other_words(
     likeness: float, own: bool, other: bool
 ) -> None:
     assert barge_in.is_echo("Paris", likeness, SAYING) is own
@@ -159,7 +163,7 @@ def test_words_heard_of_a_piece_still_being_synthesized_are_estimated_from_its_t
     assert 5 <= len(reply.heard_text(2.0).split()) <= 7
 
 
-def test_spoken_words_are_found_in_text_with_emphasis_and_links() -> None:
+def test_heard_text_of_a_reply_keeps_emphasis_and_links_of_the_shown_text() -> None:
     reply = ReplyText()
     shown = "See **the** [best docs](https://x.org) of `all` times. "
     reply.add(TtsPhrase(shown, "See the best docs of all times."), silent=False)
@@ -179,7 +183,7 @@ def test_unspoken_text_counts_as_heard_with_the_text_before_it() -> None:
     assert reply.around(0.5) == "Look:"
 
 
-def test_limited_reply_ends_with_the_last_words_that_had_audio() -> None:
+def test_heard_text_of_a_limited_reply_ends_with_the_last_words_that_had_audio() -> None:
     reply = sounded("aaaa bbbb cccc dddd.", 1.0, whole=False)  # of the 1.3 s it seems to take
     reply.add(TtsPhrase(" More.", "More."), silent=False)
     reply.limit(0)
@@ -237,7 +241,7 @@ def test_adjacent_history_entries_of_one_role_are_one_message() -> None:
     )
 
 
-def test_history_entry_is_added_after_the_named_one() -> None:
+def test_history_entry_is_added_after_the_named_one_or_last_if_that_is_unknown() -> None:
     history = ChatHistory()
     first = history.add(ChatRole.USER, "2")
     history.add(ChatRole.USER, "4")
@@ -273,7 +277,9 @@ def test_full_history_keeps_a_system_message_at_the_beginning() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(max_size=60), most=st.integers(3, 40))
-def test_truncated_text_has_at_most_so_many_bytes(text: str, most: int) -> None:
+def test_text_over_a_byte_limit_is_cut_to_fit_and_ends_with_an_ellipsis(
+    text: str, most: int
+) -> None:
     found = truncate_utf8(text, most)
     assert len(found.encode(errors="replace")) <= most
     if len(text.encode(errors="replace")) <= most:
@@ -283,12 +289,12 @@ def test_truncated_text_has_at_most_so_many_bytes(text: str, most: int) -> None:
         assert text.startswith(found[:-1])
 
 
-def test_normalized_words_have_no_case_and_no_marks() -> None:
+def test_normalized_words_have_no_capitals_and_no_punctuation() -> None:
     found = normalized_words("Hello, WORLD! -- It's 3.5 Ünder_way…")
     assert " ".join(found) == "hello world its 35 ünderway"
 
 
-async def test_stage_stopped_before_it_began_leaves_no_warning(
+async def test_llm_stage_stopped_before_it_began_causes_no_runtime_warning(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     gc.collect()  # what other tests have left is not meant

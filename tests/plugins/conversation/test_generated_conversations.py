@@ -516,7 +516,7 @@ manners = st.sampled_from(MANNERS)
 
 
 @pytest.mark.slow
-def test_two_thousand_generated_conversations_keep_all_invariants() -> None:
+def test_two_thousand_random_conversations_keep_only_heard_words_and_lose_no_utterance() -> None:
     seen: set[events.ReplyEnding] = set()
     called = returned = backchannels = answers = 0
     for seed in range(2000):
@@ -540,7 +540,7 @@ def test_two_thousand_generated_conversations_keep_all_invariants() -> None:
 @pytest.mark.parametrize("alive", [True, False], ids=["stages work", "stages fall silent"])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(options=manners, story=st.lists(acts, min_size=8, max_size=40))
-def test_any_order_of_events_keeps_only_heard_words_in_history_and_ends_every_turn(
+def test_any_order_of_events_ends_every_turn_keeps_heard_words_and_loses_no_utterance(
     alive: bool, options: events.ConversationOptions, story: list[tuple[str, int]]
 ) -> None:
     world = World(options)

@@ -135,7 +135,7 @@ async def test_model_that_only_reasons_is_an_error_that_says_so(server: Completi
         await by(server, "ponders", max_tokens=7, max_reasoning_tokens=1)
 
 
-async def test_empty_reply_of_a_model_that_does_not_reason_leaves_its_limit_of_tokens(
+async def test_empty_reply_of_a_model_that_does_not_reason_does_not_raise_its_token_limit(
     server: Completions,
 ) -> None:
     async with client(server, "full", max_tokens=7) as llm:
@@ -144,7 +144,7 @@ async def test_empty_reply_of_a_model_that_does_not_reason_leaves_its_limit_of_t
     assert [one["max_tokens"] for one in server.asked] == [7, 7]
 
 
-async def test_empty_reply_of_a_model_with_the_newer_limit_counts_as_hidden_reasoning(
+async def test_empty_reply_under_max_completion_tokens_is_retried_with_a_raised_limit(
     server: Completions,
 ) -> None:
     async with client(server, "reasoner, hidden", max_tokens=7) as llm:
@@ -159,7 +159,9 @@ def test_cut_off_reasoning_of_a_model_that_reasons_unmarked_is_not_said() -> Non
     assert parser.cut_off
 
 
-async def test_request_has_messages_token_limit_and_key(server: Completions) -> None:
+async def test_request_to_the_llm_has_model_messages_token_limit_and_bearer_key(
+    server: Completions,
+) -> None:
     async with client(server, key="secret", max_tokens=7) as llm:
         await answered(llm)
     assert server.asked == [
@@ -205,7 +207,7 @@ async def test_two_parallel_requests_both_retry_with_max_completion_tokens(
             assert "".join(pieces) == ANSWER
 
 
-async def test_llm_server_started_after_the_first_search_is_found(
+async def test_llm_server_started_after_the_first_search_is_found_and_then_kept(
     server: Completions, talks: ConversationRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -356,7 +358,7 @@ class Turning(list[str]):
         return super().__iter__()
 
 
-async def test_llm_server_that_lists_its_models_in_changing_order_is_asked_twice(
+async def test_absent_models_listed_in_changing_order_are_refused_after_two_requests(
     server: Completions,
 ) -> None:
     server.models = Turning(["absent", "absent too"])
@@ -365,7 +367,7 @@ async def test_llm_server_that_lists_its_models_in_changing_order_is_asked_twice
     assert [one["model"] for one in server.asked] == ["absent too", "absent"]
 
 
-async def test_llm_server_without_a_model_is_refused() -> None:
+async def test_llm_server_that_lists_no_model_is_an_error_that_says_so() -> None:
     async with completions() as server:
         with pytest.raises(LlmRefused, match="no model"):
             await by(server, "")
@@ -401,7 +403,7 @@ async def test_silent_server_delays_no_llm_that_is_listed_before_it(server: Comp
         assert isinstance(await search(choose_llm(Settings(llm="auto"))), RepeatLlm)
 
 
-async def test_llm_address_ending_in_v1_works_and_key_file_is_sent_as_bearer(
+async def test_llm_address_may_end_in_v1_and_a_key_from_a_file_is_sent_as_bearer(
     server: Completions, tmp_path: Path
 ) -> None:
     key = new_file(tmp_path / "key", "from-a-file\n", 0o600)
@@ -420,7 +422,7 @@ async def test_llm_address_ending_in_v1_works_and_key_file_is_sent_as_bearer(
         ("ollama", CheckState.BAD, "not an address"),
     ],
 )
-def test_doctor_names_the_llm_and_an_invalid_address(
+def test_doctor_names_the_configured_llm_and_reports_an_invalid_address(
     llm: str, state: CheckState, said: str
 ) -> None:
     found = check_llm(Settings(llm=llm))
@@ -437,7 +439,9 @@ async def called(server: Completions, model: str, tools: ToolSet = TOOLS) -> lis
         return [piece async for piece in llm.reply(ASKED, tools)]
 
 
-async def test_tool_calls_are_streamed_by_their_index(server: Completions) -> None:
+async def test_request_has_the_tools_and_streamed_tool_calls_are_told_apart_by_index(
+    server: Completions,
+) -> None:
     pieces = await called(server, "calls")
     assert [one for one in pieces if isinstance(one, str)] == ["One moment. "]
     fragments = [one for one in pieces if isinstance(one, ToolCallDelta)]
@@ -462,6 +466,9 @@ async def test_tool_calls_without_index_or_arguments_are_parsed(server: Completi
         ToolCallDelta(1, "b", "clock"),
     ]
     assert server.asked[-1]["tool_choice"] == "required"
+
+
+async def test_tool_call_that_is_no_object_is_an_error(server: Completions) -> None:
     with pytest.raises(LlmGarbled):
         await called(server, "odd")
 
@@ -497,7 +504,7 @@ async def test_request_has_earlier_tool_calls_and_their_outputs(server: Completi
     ]
 
 
-async def test_repeat_model_declares_that_it_calls_no_tools() -> None:
+async def test_repeat_model_declares_no_tool_calls_and_refuses_a_request_with_tools() -> None:
     assert not RepeatLlm().calls
     with pytest.raises(ToolsUnavailable):
         await anext(RepeatLlm().reply(ASKED, TOOLS))

@@ -73,7 +73,9 @@ async def converse(server: Server, number: int) -> None:
 
 
 @pytest.mark.slow
-async def test_ten_parallel_conversations_get_their_own_words_and_samples(tmp_path: Path) -> None:
+async def test_ten_parallel_conversations_get_their_own_words_and_audio_and_close_all_files(
+    tmp_path: Path,
+) -> None:
     settings = {"voice_engine": "scripted", "llm_model": "repeats", "conversations": MANY}
     with model() as (url, _), Server(tmp_path, llm=url, **settings) as server:  # type: ignore[arg-type]
         await asyncio.gather(*(converse(server, number) for number in range(MANY)))

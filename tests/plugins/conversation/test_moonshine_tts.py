@@ -86,7 +86,7 @@ def test_voices_are_the_pulled_ones_and_others_are_refused_with_a_hint(engine: T
     assert "pull voice" in (refused.value.hint or "")
 
 
-def test_loaded_voices_are_limited(folder: Path) -> None:
+def test_voice_loaded_beyond_the_limit_replaces_the_loaded_one(folder: Path) -> None:
     one = moonshine_tts.MoonshineTts(max_loaded_voices=1)
     list(one.load(LoadOptions(speaks=True, checkpoint=str(folder))))
     for name in (tiny_piper_voice.OTHER, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER):
@@ -100,7 +100,9 @@ def test_folder_without_a_voice_is_refused_with_a_hint(tmp_path: Path) -> None:
     assert "pull voice" in (refused.value.hint or "")
 
 
-def test_voice_that_lacks_a_file_is_not_replaced_by_another(tmp_path: Path) -> None:
+def test_voice_with_a_missing_file_is_not_listed_and_alone_an_error_names_the_file(
+    tmp_path: Path,
+) -> None:
     """The library would speak with any voice of the folder, and say so only in its log."""
     tiny_piper_voice.pulled(tmp_path, tiny_piper_voice.VOICE, tiny_piper_voice.OTHER)
     (lost, _), kept = tiny_piper_voice.files(), tiny_piper_voice.OTHER
@@ -137,7 +139,7 @@ def test_damaged_voice_does_not_load_and_is_named(tmp_path: Path) -> None:
         ("", "xx", None),
     ],
 )
-def test_voice_is_chosen_by_name_language_or_both(
+def test_voice_is_chosen_by_name_language_or_both_and_an_unknown_one_is_refused(
     name: str, language: str, found: tuple[str, str] | None
 ) -> None:
     if found is None:
@@ -163,7 +165,9 @@ def test_each_language_has_a_default_voice_and_an_unknown_language_is_refused() 
 @pytest.mark.parametrize(
     ("language", "name"), [("de-DE", "b"), ("de-AT", "b"), ("en_gb", "c"), ("en", "a"), ("fr", "")]
 )
-def test_language_is_spoken_by_the_voice_pulled_for_it(language: str, name: str) -> None:
+def test_language_is_spoken_by_a_voice_pulled_for_it_or_for_its_base_language(
+    language: str, name: str
+) -> None:
     voices = [
         PulledVoice(name, tag, ()) for name, tag in (("a", "en-us"), ("b", "de-de"), ("c", "en-gb"))
     ]

@@ -76,7 +76,9 @@ def test_voice_is_downloaded_and_checked_by_its_checksums(
     assert meter.done == meter.total == sum(map(len, FILES.values()))
 
 
-def test_present_voice_files_cause_no_request(server: VoiceServer, tmp_path: Path) -> None:
+def test_second_pull_of_a_voice_requests_nothing_and_a_shared_file_is_fetched_once(
+    server: VoiceServer, tmp_path: Path
+) -> None:
     pull_voice(tmp_path, server.url, VOICE)
     asked = server.asked
     pull_voice(tmp_path, server.url, VOICE)
@@ -87,7 +89,7 @@ def test_present_voice_files_cause_no_request(server: VoiceServer, tmp_path: Pat
     assert server.begins[MODEL] == [0]
 
 
-def test_file_changed_at_the_server_is_fetched_from_its_start(
+def test_file_changed_at_the_server_since_a_broken_pull_is_fetched_from_its_start(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.cut[MODEL] = 200_000
@@ -104,7 +106,9 @@ def test_file_changed_at_the_server_is_fetched_from_its_start(
     assert not (tmp_path / begun).exists()
 
 
-def test_file_changed_during_its_download_is_not_mixed(server: VoiceServer, tmp_path: Path) -> None:
+def test_file_changed_during_its_download_is_stored_in_its_new_version_only(
+    server: VoiceServer, tmp_path: Path
+) -> None:
     server.header = ""
     server.cut[MODEL] = 200_000
     server.swap[MODEL] = newer = os.urandom(len(FILES[MODEL]))
@@ -121,7 +125,7 @@ def test_partial_file_of_another_download_is_kept(server: VoiceServer, tmp_path:
     assert others.read_bytes() == b"{"
 
 
-def test_file_with_wrong_checksum_is_deleted_and_the_voice_missing(
+def test_voice_file_with_wrong_checksum_is_an_error_deleted_and_fetched_by_the_next_pull(
     server: VoiceServer, tmp_path: Path
 ) -> None:
     server.alter.add(MODEL)
@@ -158,7 +162,9 @@ def test_invalid_voice_manifest_is_read_as_no_voices(tmp_path: Path) -> None:
         assert PulledVoices.read(tmp_path) == PulledVoices(tmp_path)
 
 
-def test_size_of_voices_counts_shared_files_once(tmp_path: Path) -> None:
+def test_size_of_the_largest_voices_counts_shared_files_once_and_missing_voices_not(
+    tmp_path: Path,
+) -> None:
     sizes = {"shared": 10, "small": 1, "large": 100, "larger": 1000, "gone": 9000}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
@@ -190,7 +196,7 @@ def test_server_that_fails_or_lacks_the_voice_is_an_error_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/./b", "a\\b"])
-def test_voice_file_names_cannot_leave_the_folder(key: str) -> None:
+def test_voice_file_name_that_is_no_plain_path_below_the_folder_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no file to be fetched"):
         HubFile(key, 1)
 

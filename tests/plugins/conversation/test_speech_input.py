@@ -112,7 +112,7 @@ async def test_stall_of_the_service_or_a_full_buffer_ends_no_utterance() -> None
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
-async def test_utterance_after_lost_audio_has_words_however_many_utterances_were_lost(
+async def test_utterances_lost_with_the_engine_fail_and_the_next_gets_its_own_words(
     goes_on: bool,
 ) -> None:
     """The engine dies twice on the first utterance; the user has begun two more, or is within
@@ -145,7 +145,7 @@ async def test_utterance_after_lost_audio_has_words_however_many_utterances_were
     assert [one.turn for one in ended if isinstance(one, live_events.TurnEnded)] == [0, 1, 2, 3]
 
 
-async def test_only_the_utterance_that_was_not_recognized_fails() -> None:
+async def test_only_the_utterance_that_a_dropped_notice_names_fails() -> None:
     dropped = Notice(live_events.UTTERANCE_DROPPED, "")
     session = Told()
     hears, happened, listening = await heard_by(session)
@@ -166,7 +166,7 @@ async def test_only_the_utterance_that_was_not_recognized_fails() -> None:
     assert failed == [(1, live_events.UTTERANCE_DROPPED)]
 
 
-async def test_failure_of_a_discarded_utterance_is_not_that_of_the_next() -> None:
+async def test_recognition_failure_of_a_discarded_utterance_fails_neither_it_nor_the_next() -> None:
     session = Told()
     _, happened, listening = await heard_by(session)
     for event in (
@@ -235,7 +235,7 @@ async def test_late_end_of_one_turn_does_not_end_the_next(end: live_events.LiveE
     listening.cancel()
 
 
-def test_audio_clock_counts_back_from_the_end_of_a_chunk() -> None:
+def test_audio_clock_gives_the_time_of_audio_counted_back_from_the_end_of_its_chunk() -> None:
     clock = AudioClock()
     clock.came(0.5, 100.5)
     clock.came(1.0, 101.0)
@@ -243,7 +243,7 @@ def test_audio_clock_counts_back_from_the_end_of_a_chunk() -> None:
         assert clock.time(position) == pytest.approx(100 + position)
 
 
-def test_audio_clock_ignores_pauses_between_chunks() -> None:
+def test_audio_clock_gives_times_that_pauses_between_chunks_do_not_change() -> None:
     clock = AudioClock()
     clock.came(0.5, 100.5)
     clock.came(1.0, 160.0)
@@ -251,10 +251,11 @@ def test_audio_clock_ignores_pauses_between_chunks() -> None:
     assert clock.time(0.6) == pytest.approx(159.6)
 
 
-def test_audio_clock_clamps_future_positions_and_drops_old_ones() -> None:
+def test_audio_clock_clamps_future_positions_and_keeps_a_bounded_history() -> None:
     clock = AudioClock()
     assert clock.time(3.0) == 3.0
     for second in range(1, 1000):
         clock.came(float(second), 50.0 + second)
+    assert clock.ends[-1][0] - clock.ends[0][0] <= CLOCK_HISTORY_S
     assert clock.time(2000.0) == 50.0 + 999
     assert clock.time(999 - CLOCK_HISTORY_S) == pytest.approx(50 + 999 - CLOCK_HISTORY_S)

@@ -29,7 +29,9 @@ def table() -> Table:
     return Table()
 
 
-def test_turn_goes_from_listening_to_a_heard_reply(table: Table) -> None:
+def test_turn_passes_all_phases_from_listening_to_a_played_reply_in_the_history(
+    table: Table,
+) -> None:
     table.starts()
     table.now = 1.0
     table.words("What do", upto=0.8)
@@ -60,7 +62,7 @@ def test_turn_goes_from_listening_to_a_heard_reply(table: Table) -> None:
     ]
 
 
-def test_latencies_are_sent_with_the_first_audio(table: Table) -> None:
+def test_latencies_of_all_stages_are_sent_with_the_first_audio(table: Table) -> None:
     table.starts()
     table.now = 1.0
     table.stops()
@@ -110,7 +112,7 @@ def test_speculative_reply_is_discarded_if_the_user_goes_on(table: Table) -> Non
     assert not table.of(events.SendReplyAudio)
 
 
-def test_revised_words_start_another_speculative_reply(table: Table) -> None:
+def test_revised_words_stop_the_speculative_reply_and_start_another(table: Table) -> None:
     table.utters("I scream")
     table.words("Ice cream", upto=1.05)
     assert [one.messages[-1].text for one in table.of(events.GenerateReply)] == [
@@ -139,7 +141,7 @@ def test_words_of_an_utterance_cut_for_its_length_are_joined_with_the_next(table
     assert table.history == [("user", "First half second half.")]
 
 
-def test_text_of_an_endless_turn_is_bounded() -> None:
+def test_user_turn_of_120_utterances_is_kept_whole_and_a_longer_one_cut_to_its_byte_limit() -> None:
     table = Table(events.ConversationOptions(ends_turns=False))
     for number in range(120):
         table.utters(f"word{number}")
@@ -203,7 +205,7 @@ def test_speech_over_a_reply_pauses_it_and_two_words_end_it() -> None:
     )
 
 
-def test_backchannel_does_not_interrupt_a_reply() -> None:
+def test_reply_paused_by_a_backchannel_resumes_and_is_completed() -> None:
     table = answering()
     table.utters(None, 0.3)
     assert table.of(events.PauseReplyAudio)
@@ -262,7 +264,7 @@ def test_backchannel_that_goes_on_as_speech_interrupts() -> None:
     ]
 
 
-def test_any_word_before_the_reply_is_audible_continues_the_turn() -> None:
+def test_any_word_before_the_reply_is_audible_drops_the_reply_and_continues_the_turn() -> None:
     table = answering(heard=0)
     table.starts()
     assert table.of(events.PauseReplyAudio) == [events.PauseReplyAudio(1)]  # at once
@@ -275,7 +277,7 @@ def test_any_word_before_the_reply_is_audible_continues_the_turn() -> None:
     assert table.history == [("user", "What do you count?"), ("user", "yes.")]
 
 
-def test_uninterruptible_reply_is_played_to_its_end() -> None:
+def test_speech_over_an_uninterruptible_reply_does_not_pause_it_and_is_answered_next() -> None:
     table = answering(events.ConversationOptions(interruptible=False))
     table.begins(0.5)
     table.words("Listen to me")
@@ -299,7 +301,7 @@ def test_speech_in_progress_when_a_reply_ends_is_the_next_turn() -> None:
     assert table.history[-1] == ("user", "Thank you very much.")
 
 
-def test_unfinished_reply_ends_with_an_ellipsis_in_the_history(table: Table) -> None:
+def test_reply_cancelled_while_generated_ends_with_an_ellipsis_in_the_history(table: Table) -> None:
     table.says("Count!")
     table.thinks("One two three. Four and so", ended=False)
     table.voices()
@@ -336,7 +338,7 @@ def test_discarded_speech_over_a_reply_resumes_it() -> None:
     assert not table.of(events.DropReplyAudio)
 
 
-def test_noise_over_a_reply_is_no_part_of_the_next_utterance() -> None:
+def test_user_turn_after_noise_over_a_reply_begins_with_the_utterance_that_has_words() -> None:
     table = answering()
     table.utters(None, 0.1)
     table.now += 0.2
@@ -348,7 +350,7 @@ def test_noise_over_a_reply_is_no_part_of_the_next_utterance() -> None:
 # Echo
 
 
-def test_echo_of_a_reply_is_no_turn_and_raises_the_speech_threshold_until_its_end() -> None:
+def test_echo_over_a_reply_resumes_it_and_raises_the_speech_threshold_until_its_end() -> None:
     table = answering()
     table.begins(0.3)
     table.sounds(OWN_WORDS_ECHO_SIMILARITY)
@@ -360,7 +362,7 @@ def test_echo_of_a_reply_is_no_turn_and_raises_the_speech_threshold_until_its_en
     assert table.of(events.SetSpeechDetection)[-1] == events.SetSpeechDetection(0.0)
 
 
-def test_echo_right_after_a_reply_is_no_turn() -> None:
+def test_words_right_after_a_reply_are_no_turn_if_they_sound_like_it_and_else_are_one() -> None:
     table = answering()
     table.plays(1.8)
     table.now += 0.3
@@ -451,7 +453,7 @@ def test_backchannel_is_kept_in_the_history_and_not_answered(then: str) -> None:
     assert len(table.of(events.GenerateReply)) == 1 + (then == "something is typed")
 
 
-def test_late_words_of_a_short_utterance_interrupt_after_the_next_has_begun() -> None:
+def test_late_words_of_a_short_utterance_interrupt_the_reply_and_join_the_next_utterance() -> None:
     table = answering()
     table.utters(None, 0.2)  # as short as a cough
     first = table.utterance
@@ -474,7 +476,7 @@ def test_words_recognized_after_typed_text_are_answered_with_it(table: Table) ->
     assert table.asked[-1].text == "Cake and tea."
 
 
-def test_utterance_similar_to_the_replys_audio_resumes_the_reply() -> None:
+def test_echo_by_sound_resumes_the_reply_and_words_found_dissimilar_later_drop_it() -> None:
     table = answering()
     table.begins(0.3)
     assert not table.of(events.ResumeReplyAudio, table.sounds(ECHO_SIMILARITY - 0.01))
@@ -486,7 +488,7 @@ def test_utterance_similar_to_the_replys_audio_resumes_the_reply() -> None:
     ]
 
 
-def test_after_an_echo_speech_detection_is_less_sensitive_during_replies() -> None:
+def test_after_an_echo_speech_must_be_louder_and_longer_to_pause_a_reply() -> None:
     table = answering()
     table.utters("", 0.1, ECHO_SIMILARITY)
     assert table.of(events.SetSpeechDetection)[-1] == events.SetSpeechDetection(0.15)
@@ -541,7 +543,7 @@ def test_typed_text_is_a_turn_and_ends_the_reply() -> None:
     assert table.types("  ") == []
 
 
-def test_spoken_words_come_before_text_typed_later(table: Table) -> None:
+def test_spoken_words_come_before_text_typed_later_and_are_answered_with_it(table: Table) -> None:
     table.utters("I want tea and")
     table.types("cake")
     assert table.history == [("user", "I want tea and"), ("user", "cake")]
@@ -596,7 +598,7 @@ def test_added_history_entry_is_not_answered() -> None:
     )
 
 
-def test_history_entry_added_during_a_reply_is_in_order_and_can_be_deleted() -> None:
+def test_history_entry_added_during_a_reply_follows_it_and_an_older_one_can_be_deleted() -> None:
     table = answering()
     (asked,) = table.told(events.UserTurnFinal)
     (began,) = table.told(events.ReplyStarted)
@@ -611,7 +613,7 @@ def test_history_entry_added_during_a_reply_is_in_order_and_can_be_deleted() -> 
     assert [role for role, _ in table.history] == ["assistant", "user"]
 
 
-def test_requested_reply_can_have_its_own_options() -> None:
+def test_requested_reply_can_have_its_own_options_which_the_next_does_not_have() -> None:
     table = Table(events.ConversationOptions(instructions="Be brief.", answers=False))
     table.says("What is it?")
     table.asks(events.ConversationOptions(instructions="Be long.", voiced=False))
@@ -744,7 +746,7 @@ def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_works(
     assert table.history[1:] == [("user", "Again?"), ("assistant", "Hello!")]
 
 
-def test_text_generated_before_an_llm_failure_is_spoken(table: Table) -> None:
+def test_text_generated_before_an_llm_failure_is_spoken_and_the_reply_fails(table: Table) -> None:
     table.says("Hello?")
     table.thinks("First of all, this. And", ended=False)
     table.fails(events.ConversationStage.LLM)
@@ -804,7 +806,9 @@ def test_recognizer_failure_is_answered_only_if_a_reply_was_to_come(
 
 
 @pytest.mark.parametrize("typed", [False, True], ids=["reply goes on", "text typed"])
-def test_recognizer_failure_during_a_reply_is_an_error_and_the_reply_goes_on(typed: bool) -> None:
+def test_recognizer_failure_during_a_reply_is_one_error_and_does_not_end_the_reply(
+    typed: bool,
+) -> None:
     table = answering(events.ConversationOptions(interruptible=not typed), heard=0.5)
     table.utters(None)
     table.fails(events.ConversationStage.RECOGNIZER, table.utterance)
@@ -848,7 +852,7 @@ def test_words_recognized_before_the_failure_are_answered(table: Table) -> None:
     assert table.told(events.ConversationError) == [events.ConversationError(0, BROKEN)]
 
 
-def test_empty_reply_is_an_error(table: Table) -> None:
+def test_empty_reply_is_an_error_with_something_spoken_instead(table: Table) -> None:
     table.says("Hello?")
     table.thinks("  ")
     assert [one.error.code for one in table.told(events.ConversationError)] == ["reply_empty"]
@@ -856,7 +860,9 @@ def test_empty_reply_is_an_error(table: Table) -> None:
 
 
 @pytest.mark.parametrize("stage", ["thinker", "voice", "ear", "recognizer"])
-def test_silent_stage_is_an_error_and_the_conversation_goes_on(stage: str, table: Table) -> None:
+def test_stage_that_never_answers_is_an_error_and_its_reply_ends_as_failed(
+    stage: str, table: Table
+) -> None:
     if stage == "recognizer":
         table.utters(None)
     else:
@@ -896,7 +902,7 @@ def test_reply_is_limited_in_bytes_of_text() -> None:
     assert table.endings[0] is events.ReplyEnding.LIMITED
 
 
-def test_tts_has_at_most_two_pieces_at_once(table: Table) -> None:
+def test_tts_is_given_at_most_two_pieces_at_once(table: Table) -> None:
     table.says("Hello?")
     table.thinks("Here is the first. Here is the second. Here is the third. Here is the last.")
     assert [one.phrase for one in table.of(events.SynthesizeText)] == [0, 1]
@@ -904,7 +910,7 @@ def test_tts_has_at_most_two_pieces_at_once(table: Table) -> None:
     assert [one.phrase for one in table.of(events.SynthesizeText)] == [0, 1, 2]
 
 
-def test_backchannel_waits_for_the_commit_if_the_client_ends_turns() -> None:
+def test_backchannels_are_answered_with_the_commit_if_the_client_ends_turns() -> None:
     table = Table(events.ConversationOptions(ends_turns=False))
     table.types("Book a table.")
     table.replies("Shall I book a table for two at seven then?")

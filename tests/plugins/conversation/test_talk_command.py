@@ -50,7 +50,9 @@ def converse(talks: Server, tmp_path: Path) -> Starts:
     return start
 
 
-def test_typed_lines_are_answered(converse: Starts) -> None:
+def test_typed_lines_are_printed_with_their_answers_and_blank_ones_are_skipped(
+    converse: Starts,
+) -> None:
     said, complained = ended(converse("--text"), typed="Hello there.\n\n  How are you?  \n")
     assert said.splitlines() == [
         "You: Hello there.",
@@ -83,7 +85,7 @@ def test_speech_from_a_recording_file_is_answered(converse: Starts, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_talk_starts_a_service_that_ends_with_it(converse: Starts) -> None:
+def test_talk_without_a_running_service_starts_one_that_ends_with_it(converse: Starts) -> None:
     elsewhere = {"VIBEVOICE_PORT": str(free_port())}
     process = converse("--text", environment=elsewhere, start_new_session=True)
     assert process.stdin is not None
@@ -106,13 +108,17 @@ def loud_s(path: Path) -> float:
 
 
 @pytest.mark.slow
-def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) -> None:
-    heard = tmp_path / "heard"
-    devices = {**SOUND_DEVICES, "HEARD": str(heard)}
-    listed, _ = ended(converse("--devices", environment=devices))
+def test_devices_option_lists_microphones_and_loudspeakers(converse: Starts) -> None:
+    listed, _ = ended(converse("--devices", environment=SOUND_DEVICES))
     assert listed.splitlines() == [
         "Microphones:", "* 0: Desk (16000 Hz, mono)", "Loudspeakers:", "* 1: Boom (16000 Hz, mono)"
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    devices = {**SOUND_DEVICES, "HEARD": str(heard)}
     process = converse("--speaker", "Boom", environment=devices)
     assert process.stdout is not None
     said = [process.stdout.readline().decode()]
@@ -141,7 +147,9 @@ def test_speech_or_enter_interrupts_an_answer(converse: Starts, tmp_path: Path) 
     os.close(ours)
 
 
-def test_terminal_shows_a_growing_answer(converse: Starts) -> None:
+def test_talk_in_a_terminal_redraws_a_growing_answer_and_ends_without_traceback(
+    converse: Starts,
+) -> None:
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
@@ -209,7 +217,7 @@ class _Device:
         return bytes(out)
 
 
-def test_loudspeaker_drops_at_once_and_reports_what_was_played(
+def test_cleared_loudspeaker_plays_no_more_and_reports_the_milliseconds_played(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = _Device()
@@ -229,7 +237,7 @@ def test_loudspeaker_drops_at_once_and_reports_what_was_played(
 
 
 @pytest.mark.parametrize("said", ["<html>", "[1]", '"began"'])
-async def test_invalid_server_message_is_an_error_without_traceback(said: str) -> None:
+async def test_invalid_message_of_the_server_ends_talk_with_service_unreachable(said: str) -> None:
     from websockets.asyncio.server import ServerConnection, serve
 
     async def answer(socket: ServerConnection) -> None:

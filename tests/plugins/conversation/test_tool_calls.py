@@ -63,7 +63,9 @@ def written(call: ToolCall, index: int = 0) -> list[ToolCallDelta]:
                      (call.arguments[:cut], call.arguments[cut:]))]  # fmt: skip
 
 
-def test_tool_call_is_sent_as_it_is_generated_and_its_output_is_answered(table: ToolTable) -> None:
+def test_tool_call_is_sent_in_pieces_and_its_output_is_answered_on_request(
+    table: ToolTable,
+) -> None:
     assert table.of(events.GenerateReply)[0].tools == TOOLS
     table.asks_for()
     assert table.told(events.ToolCallStarted) == [events.ToolCallStarted(1, "call_a", "weather")]
@@ -88,7 +90,7 @@ def test_tool_call_is_sent_as_it_is_generated_and_its_output_is_answered(table: 
     ]
 
 
-def test_interleaved_tool_calls_of_one_reply_are_separated_and_sent_in_order() -> None:
+def test_interleaved_tool_calls_are_sent_in_order_and_the_llm_gets_those_with_an_output() -> None:
     clock = ToolCall("call_b", "clock", "{}")
     table = ToolTable()
     table.types("What is going on in Oslo?")
@@ -112,7 +114,7 @@ def test_interleaved_tool_calls_of_one_reply_are_separated_and_sent_in_order() -
     )
 
 
-def test_tool_call_of_a_speculative_reply_is_not_sent_before_the_turn_is_over() -> None:
+def test_tool_call_of_a_speculative_reply_is_dropped_unsent_if_the_user_goes_on() -> None:
     table = ToolTable()
     table.starts()
     table.until(1.0)
@@ -142,7 +144,9 @@ def test_interrupted_tool_call_is_dropped_and_its_output_is_an_error(table: Tool
     assert [one.role for one in table.asked] == [ChatRole.USER]
 
 
-def test_speech_during_a_tool_call_is_answered_before_its_output(table: ToolTable) -> None:
+def test_speech_before_a_tool_output_is_answered_first_and_a_second_output_is_an_error(
+    table: ToolTable,
+) -> None:
     table.asks_for()
     table.says("Are you there?")
     table.replies("I am.")
@@ -200,7 +204,7 @@ def test_tool_call_ids_are_unique_whatever_the_llm_server_sends() -> None:
     )
 
 
-def test_tool_call_deleted_from_the_history_takes_its_output_along() -> None:
+def test_deleted_tool_call_takes_its_output_along_and_that_of_a_dropped_one_is_an_error() -> None:
     table = ToolTable(events.ConversationOptions(tools=TOOLS, most_messages=4))
     table.types("Does it rain in Oslo?")
     table.asks_for()

@@ -154,7 +154,9 @@ def voice(
 Spoken = tuple[TtsSpec, TtsEngine]
 
 
-def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(voice: Spoken) -> None:
+def test_tts_engine_gives_whole_samples_at_one_rate_and_word_marks_if_declared(
+    voice: Spoken,
+) -> None:
     spec, engine = voice
     sounds = list(engine.say(TEXT, SynthesisOptions(), never))
     assert sounds
@@ -170,7 +172,7 @@ def test_engine_gives_whole_samples_at_one_rate_and_marks_as_declared(voice: Spo
     assert all(0 <= mark.start <= seconds for mark in marks)
 
 
-def test_engine_gives_same_marks_and_similar_length_again_and_nothing_when_cancelled(
+def test_tts_engine_repeats_marks_and_length_of_a_text_and_gives_nothing_when_cancelled(
     voice: Spoken,
 ) -> None:
     _, engine = voice
@@ -183,7 +185,7 @@ def test_engine_gives_same_marks_and_similar_length_again_and_nothing_when_cance
     assert len(pcm(iter(again))) == pytest.approx(len(pcm(iter(first))), rel=0.03)
 
 
-def test_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) -> None:
+def test_tts_engine_speaks_with_its_listed_voices_and_refuses_others(voice: Spoken) -> None:
     _, engine = voice
     if engine.voices():
         for name in engine.voices()[:2]:
@@ -235,7 +237,9 @@ def test_espeak_uses_the_nearest_voice_for_a_missing_language(language: str, voi
     assert espeak_tts.espeak_voice_for(language, ("en-us", "de", "en-gb")) == voice
 
 
-def test_speech_server_is_sent_text_options_and_key(speech: Speech) -> None:
+def test_speech_server_gets_text_options_and_key_and_its_whole_samples_are_returned(
+    speech: Speech,
+) -> None:
     engine = loaded(openai_tts.SPEC, speech.url)
     sounds = list(engine.say(TEXT, SynthesisOptions(voice="nova", speed=1.25), never))
     assert pcm(iter(sounds)) == REPLY
@@ -308,7 +312,7 @@ def test_output_file_of_a_system_program_is_decoded(say: Path) -> None:
         (False, False, False, None),
     ],
 )
-def test_auto_chooses_the_first_available_engine(
+def test_auto_chooses_pulled_voices_then_system_then_espeak_or_hints_at_pull_voice(
     pulled: bool,
     system: bool,
     espeak: bool,
@@ -331,7 +335,7 @@ def test_auto_chooses_the_first_available_engine(
     assert ("pull voice" in reason) is (chosen is None)
 
 
-def test_folder_of_models_without_the_library_is_no_engine(
+def test_tts_library_present_only_as_a_folder_of_models_counts_as_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """So `moonshine_voice` is in an executable without voices."""
@@ -350,7 +354,7 @@ def test_engine_named_speech_uses_the_configured_server_and_needs_its_address(se
         choose_tts_engine(Settings(voice_engine="speech"))
 
 
-def test_unavailable_engine_is_refused_with_a_hint(
+def test_each_unavailable_tts_engine_is_refused_with_a_hint_at_its_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tts_engine_selection, "missing_packages", lambda spec: [])

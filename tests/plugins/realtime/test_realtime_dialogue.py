@@ -196,7 +196,7 @@ slow = service_of_module(voice_engine="scripted", scripted_say="0.3")
 """Its voice takes as long for a word as that sounds, and more; one conversation at a time."""
 
 
-async def test_speech_is_answered_with_audio_and_all_its_events(talks: Server) -> None:
+async def test_speech_is_answered_with_audio_and_all_events_in_openais_order(talks: Server) -> None:
     async with calling(talks) as caller:
         speaking = asyncio.create_task(caller.speak(sound(0, 0.3) + sound(0.3, 60)))
         await caller.until(WORDS)
@@ -248,7 +248,9 @@ async def test_typed_text_is_answered_on_request_as_text_or_audio(talks: Server)
         assert caller.kinds()[-len(ALOUD) :] == ALOUD
 
 
-async def test_llm_is_given_the_part_of_a_reply_that_was_heard(start_server: StartServer) -> None:
+async def test_llm_gets_replies_as_truncated_no_deleted_items_and_the_new_instructions(
+    start_server: StartServer,
+) -> None:
     async with completions("torn", "plain") as llm:
         server = start_server(voice_engine="scripted", llm=llm.url)
         async with calling(server, model="plain") as caller:
@@ -286,7 +288,7 @@ async def test_llm_is_given_the_part_of_a_reply_that_was_heard(start_server: Sta
     ]
 
 
-async def test_speech_over_a_response_cancels_it(slow: Server) -> None:
+async def test_speech_over_a_response_cancels_it_and_is_answered_by_another(slow: Server) -> None:
     async with alone(slow) as caller:
         await caller.say(LONGER)
         await caller.response_begins()
@@ -315,7 +317,7 @@ async def test_speech_that_the_engine_fails_to_recognize_is_a_failed_response(
         assert done["status_details"]["error"]["code"] == "engine_failed"
 
 
-async def test_model_of_an_llm_server_that_is_away_may_be_asked_for_again(
+async def test_model_of_an_unreachable_llm_server_is_refused_and_accepted_once_it_is_back(
     start_server: StartServer,
 ) -> None:
     mind = Obedient()
@@ -341,7 +343,7 @@ async def test_model_of_an_llm_server_that_is_away_may_be_asked_for_again(
     mind.end()
 
 
-async def test_second_response_is_refused_and_response_cancel_ends_the_active_one(
+async def test_second_conversation_or_response_is_refused_and_cancel_ends_a_response(
     slow: Server,
 ) -> None:
     async with alone(slow) as caller:
@@ -368,7 +370,9 @@ async def test_second_response_is_refused_and_response_cancel_ends_the_active_on
         await caller.until("response.done")
 
 
-async def test_without_turn_detection_commit_ends_a_turn(talks: Server) -> None:
+async def test_without_turn_detection_a_commit_ends_a_turn_and_an_empty_one_is_refused(
+    talks: Server,
+) -> None:
     async with calling(talks) as caller:
         assert (await caller.update(**MANUAL))["audio"]["input"]["turn_detection"] is None
         empty = ("input_audio_buffer_commit_empty", None)
@@ -424,7 +428,9 @@ async def test_pcmu_output_has_one_byte_per_sample_at_8_khz(talks: Server) -> No
         assert len(caller.sound) / 8000 == pytest.approx(seconds, abs=0.05)
 
 
-async def test_voice_of_a_server_that_lists_none_is_passed_on(start_server: StartServer) -> None:
+async def test_any_voice_name_is_accepted_for_a_speech_server_that_lists_none(
+    start_server: StartServer,
+) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     server = start_server(voice_engine="speech", speech_url=nobody)
     async with calling(server) as caller:
@@ -433,7 +439,9 @@ async def test_voice_of_a_server_that_lists_none_is_passed_on(start_server: Star
             assert session["audio"]["output"]["voice"] == voice
 
 
-async def test_invalid_event_is_an_error_and_the_connection_goes_on(talks: Server) -> None:
+async def test_invalid_event_is_an_error_without_a_close_and_a_too_large_one_closes(
+    talks: Server,
+) -> None:
     voice = {"audio": {"output": {"voice": "x"}}}
     other = {"audio": {"output": {"voice": "high"}}}
     text = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
@@ -503,7 +511,7 @@ def test_v1_talk_lists_recognizer_llm_and_voices(talks: Server) -> None:
     assert (parts["speaks"]["voices"], parts["speaks"]["voice"]) == (["low", "high"], "low")
 
 
-async def test_connection_without_a_model_can_become_a_conversation_before_audio(
+async def test_connection_without_model_and_intent_becomes_a_conversation_only_before_audio(
     talks: Server,
 ) -> None:
     async with calling(talks, model="") as caller:
@@ -519,7 +527,9 @@ async def test_connection_without_a_model_can_become_a_conversation_before_audio
         assert await caller.refused("session.update", session=talk) == (*FIELD, "session.type")
 
 
-async def test_client_secret_opens_the_agreed_conversation(talks: Server) -> None:
+async def test_client_secret_opens_the_agreed_conversation_whose_model_cannot_be_changed(
+    talks: Server,
+) -> None:
     base = f"http://127.0.0.1:{talks.port}/v1"
     agreed: Any = {"type": "realtime", "model": "gpt-realtime", "instructions": "Be brief."}
     async with AsyncOpenAI(base_url=base, api_key="x") as client:

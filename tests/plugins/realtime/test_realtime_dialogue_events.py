@@ -147,7 +147,7 @@ def test_item_of_a_commit_has_the_words_before_it_however_late_they_come() -> No
     assert [one for one in told.kinds() if "speech" in one] == []
 
 
-def test_turn_that_began_before_a_commit_becomes_the_item_of_that_commit() -> None:
+def test_turn_begun_before_a_commit_becomes_its_item_and_an_empty_commit_is_refused() -> None:
     told = Told(MANUAL)
     told.hear(UserTurnStarted(0, 0.0), UserTurnPartial("One"), UserTurnPartial("One two"))
     assert told.said == []
@@ -179,7 +179,7 @@ def test_commit_after_a_deleted_item_is_a_new_item() -> None:
     assert words == [("item_x_0", "One."), ("item_x_1", "Two.")]
 
 
-def test_words_of_two_equal_partials_are_sent_and_never_taken_back(told: Told) -> None:
+def test_words_that_two_partials_share_are_sent_as_deltas_and_not_taken_back(told: Told) -> None:
     looks = ["I", "I scream", "I scream for", "Ice cream for all."]
     told.hear(UserTurnStarted(3, 0.0), *(UserTurnPartial(look) for look in looks))
     told.hear(UserTurnStopped(1.0, 3), UserTurnFinal("Ice cream for all."))
@@ -229,7 +229,7 @@ def test_noise_has_speech_stopped_and_no_item(told: Told) -> None:
     assert told.telling.items.last is None
 
 
-def test_failed_turn_of_a_commit_is_transcription_failed_without_a_response() -> None:
+def test_failed_turn_of_a_commit_is_transcription_failed_and_an_error_without_a_response() -> None:
     told = Told(MANUAL)
     told.commit(1.0)
     told.hear(
@@ -248,12 +248,13 @@ def test_response_during_speech_leaves_the_item_of_the_speech_open(told: Told) -
     assert told.of(TRANSCRIBED)[0]["item_id"] == started["item_id"]
 
 
-def test_turn_without_words_is_transcription_failed_and_none_is_sent_if_it_is_off(
-    told: Told,
-) -> None:
+def test_unrecognized_turn_is_transcription_failed_before_its_response(told: Told) -> None:
     told.hear(UserTurnStarted(0, 0.0), UserTurnStopped(1.0, 0, DROPPED), ReplyStarted(1))
     assert told.kinds()[-2:] == [FAILED.removeprefix("conversation.item."), "response.created"]
     assert told.of(FAILED)[0]["error"]["code"] == DROPPED.code
+
+
+def test_without_transcription_its_events_are_not_sent_and_the_item_keeps_its_words() -> None:
     told = Told(
         dataclasses.replace(USUAL, transcription=RealtimeTranscriptionConfig(transcribes=False))
     )

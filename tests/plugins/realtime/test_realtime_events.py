@@ -256,7 +256,7 @@ def test_invalid_session_is_refused_with_the_name_of_the_field(
     assert (said["error"]["param"], said["error"]["event_id"]) == (param, "mine")
 
 
-def test_language_that_the_engine_does_not_support_is_refused() -> None:
+def test_language_that_the_engine_lacks_is_refused_and_of_several_the_supported_is_taken() -> None:
     with pytest.raises(errors.LanguageUnsupported):
         updated_transcription(USUAL, transcribes(language="de"), MOONSHINE)
     several = transcribes(languages=["de", "english"])
@@ -331,7 +331,7 @@ def test_turn_that_a_pause_ends_is_an_item_with_all_its_events() -> None:
     assert stopped[1]["previous_item_id"] == "item_x_0"
 
 
-def test_commits_are_acknowledged_at_once_and_completed_in_order() -> None:
+def test_commits_are_acknowledged_before_the_engine_hears_of_them_and_completed_in_order() -> None:
     """Two commits before an engine has heard of either."""
     items = RealtimeTranscriptionTurns("x")
     items.detects = False
@@ -350,7 +350,7 @@ def test_commits_are_acknowledged_at_once_and_completed_in_order() -> None:
     assert [one["item_id"] for one in said] == ["item_x_0", "item_x_0", "item_x_1"]
 
 
-def test_commit_ends_the_turn_in_progress() -> None:
+def test_commit_during_a_turn_ends_it_and_is_acknowledged_once() -> None:
     items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1))
     said = [*items.commit(1.0), *tell(items, SpeechStopped(0, 0.9), TurnEnded(0, 0.1, 1, "a"))]
@@ -358,7 +358,7 @@ def test_commit_ends_the_turn_in_progress() -> None:
     assert sum(one["type"] == "input_audio_buffer.committed" for one in said) == 1
 
 
-def test_cleared_turn_sends_no_more_events() -> None:
+def test_cleared_turn_is_only_acknowledged_and_the_next_commit_is_another_item() -> None:
     items = RealtimeTranscriptionTurns("x")
     tell(items, SpeechStarted(0, 0.1), Partial(0, 0, 0.1, 1, "a b", "a"))
     items.clear(5.0)
@@ -368,7 +368,7 @@ def test_cleared_turn_sends_no_more_events() -> None:
     assert next(iter(items.commit(6.0)))["item_id"] == "item_x_1"
 
 
-def test_unrecognized_turn_is_a_transcription_failed_event() -> None:
+def test_unrecognized_turn_and_commit_of_a_crashed_engine_are_transcription_failed() -> None:
     items = RealtimeTranscriptionTurns("x")
     wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."))
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))

@@ -35,7 +35,7 @@ async def returned(caller: Caller, call: str, output: str) -> None:
     assert done["item"]["call_id"] == call
 
 
-async def test_tool_call_is_streamed_and_its_output_is_answered(
+async def test_tool_call_is_streamed_and_its_output_is_answered_on_request(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -89,7 +89,9 @@ async def test_response_can_have_text_and_several_tool_calls(
         assert "tools" not in mind.replies[-1], "those were of one answer"
 
 
-async def test_speech_during_a_tool_call_cancels_it(thoughtful: Server) -> None:
+async def test_tool_call_is_cancelled_by_speech_and_its_output_or_a_second_one_is_refused(
+    thoughtful: Server,
+) -> None:
     async with calling(thoughtful) as caller:
         await caller.update(tools=[WEATHER], output_modalities=["text"])
         await caller.say("It dangles")
@@ -152,7 +154,9 @@ async def told(caller: Caller, mind: Obedient) -> list[tuple[str, str | None]]:
     return [(one["role"], one["content"]) for one in messages if one["role"] != "system"]
 
 
-async def test_item_is_inserted_after_the_named_one(thoughtful: Server, mind: Obedient) -> None:
+async def test_item_is_inserted_after_the_named_one_and_an_unknown_one_is_refused(
+    thoughtful: Server, mind: Obedient
+) -> None:
     async with calling(thoughtful) as caller:
         await put(caller, message("b", "second", "assistant"))
         await put(caller, message("a", "first"), "root")
@@ -170,7 +174,7 @@ async def test_item_is_inserted_after_the_named_one(thoughtful: Server, mind: Ob
         ]
 
 
-async def test_items_in_a_burst_name_the_item_before_them(
+async def test_item_in_a_burst_may_name_the_item_sent_just_before_it_as_its_place(
     thoughtful: Server, mind: Obedient
 ) -> None:
     async with calling(thoughtful) as caller:
@@ -188,7 +192,9 @@ async def test_items_in_a_burst_name_the_item_before_them(
         assert said == [("user", " ".join(f"{name} plain" for name in names[:-1]))]
 
 
-async def test_full_history_never_drops_the_new_item(thoughtful: Server, mind: Obedient) -> None:
+async def test_full_history_keeps_an_item_inserted_at_its_start_and_id_root_is_refused(
+    thoughtful: Server, mind: Obedient
+) -> None:
     async with calling(thoughtful) as caller:
         for number in range(ITEMS_KEPT):
             await put(caller, message(f"item_{number}", f"{number} plain"))
@@ -201,7 +207,7 @@ async def test_full_history_never_drops_the_new_item(thoughtful: Server, mind: O
         assert taken == ("field_invalid", "item.id")
 
 
-async def test_tool_call_of_an_earlier_conversation_can_be_added(
+async def test_tool_call_of_an_earlier_conversation_can_be_added_once_and_reaches_the_llm(
     thoughtful: Server, mind: Obedient
 ) -> None:
     call = {"type": "function_call", "call_id": "call_9", "name": "weather", "arguments": "{}"}

@@ -51,7 +51,7 @@ def test_segments_of_a_conversation_transcript_have_their_times_and_order() -> N
     assert transcript.duration == 6.0
 
 
-def test_noise_and_unheard_replies_are_not_in_the_transcript() -> None:
+def test_noise_instructions_and_unheard_replies_are_not_in_the_transcript() -> None:
     account = ConversationTranscript(0.0)
     for at, one in (
         (1.0, told.UserTurnStarted(1, 1.0)),
@@ -93,7 +93,7 @@ def test_backchannel_is_a_segment_at_its_time_and_splits_no_reply() -> None:
     ]
 
 
-def test_backchannels_count_for_the_character_limit() -> None:
+def test_backchannels_count_for_the_character_limit_of_a_conversation_transcript() -> None:
     account, often = ConversationTranscript(0.0), "yeah " * 10_000
     for at in range(2 * MAX_CHARACTERS // len(often)):
         account.take(told.UserTurnFinal(often, backchannel=(at, at + 0.5)), float(at))

@@ -101,7 +101,7 @@ def canonical(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(plain)
 
 
-async def test_transcription_session_is_the_golden_one(server: Server) -> None:
+async def test_events_of_a_transcription_session_equal_the_golden_file(server: Server) -> None:
     async with connected(server) as client:
         await client.send({"type": "session.update", "session": GOLDEN["session"]})
         events = []
@@ -133,7 +133,7 @@ async def test_audio_messages_may_be_cut_within_a_sample(server: Server) -> None
     assert [loudest(text) for text in texts] == [3, 3]
 
 
-async def test_refused_commit_does_not_shift_the_audio_that_goes_on_by_a_byte(
+async def test_refused_commit_within_a_sample_does_not_shift_the_audio_after_it_by_a_byte(
     server: Server,
 ) -> None:
     commit = {"type": "input_audio_buffer.commit"}
@@ -147,7 +147,9 @@ async def test_refused_commit_does_not_shift_the_audio_that_goes_on_by_a_byte(
     assert [loudest(event["transcript"]) for event in events if event["type"] == COMPLETED] == [3]
 
 
-async def test_invalid_event_is_an_error_and_the_connection_goes_on(server: Server) -> None:
+async def test_invalid_event_is_an_error_and_audio_sent_after_it_is_transcribed(
+    server: Server,
+) -> None:
     model = {"input_audio_transcription": {"model": "gpt-9"}}
     wrong: list[tuple[dict[str, Any], str, str | None]] = [
         ({"type": "response.create", "event_id": "mine"}, "event_unsupported", None),
@@ -231,7 +233,9 @@ async def admitted(server: Server, full: bool = False, **options: Any) -> dict[s
             return found
 
 
-async def test_key_is_read_from_a_header_or_a_subprotocol(strict: Server) -> None:
+async def test_key_is_read_from_header_or_subprotocol_and_pages_are_refused_by_close_codes(
+    strict: Server,
+) -> None:
     header = {"additional_headers": {"Authorization": f"Bearer {TOKEN}"}}
     assert (await admitted(strict, **header))["type"] == "session.created"
     offered = ["realtime", f"openai-insecure-api-key.{TOKEN}"]
@@ -251,7 +255,9 @@ async def test_key_is_read_from_a_header_or_a_subprotocol(strict: Server) -> Non
     assert (await admitted(strict, subprotocols=["realtime"], **page))["closed"] == 3000
 
 
-async def test_client_secret_opens_one_connection_with_its_session(strict: Server) -> None:
+async def test_client_secret_opens_one_connection_whose_agreed_session_type_cannot_change(
+    strict: Server,
+) -> None:
     base = f"http://127.0.0.1:{strict.port}/v1"
     async with AsyncOpenAI(base_url=base, api_key=TOKEN) as client:
         given = await client.realtime.client_secrets.create(session=NULL_VAD)  # type: ignore[arg-type]
