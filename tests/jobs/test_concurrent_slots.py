@@ -117,7 +117,7 @@ async def test_drain_finishes_both_running_jobs_and_fails_waiting_one(
 
 
 @pytest.mark.slow
-async def test_fault_of_one_dispatcher_is_logged_and_others_go_on(
+async def test_end_of_one_of_two_dispatchers_is_logged_and_the_other_runs_all_jobs(
     new_job: NewJob,
     caplog: pytest.LogCaptureFixture,
     hold: Hold,

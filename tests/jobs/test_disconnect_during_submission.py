@@ -161,7 +161,7 @@ def recordings(settings: Settings) -> list[str]:
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_client_disconnect_at_any_await_of_submission_leaves_nothing(
+async def test_disconnect_at_any_await_of_submission_leaves_no_job_recording_descriptor_or_place(
     way: Any, late: bool, service: Service, settings: Settings, long: bytes, tmp_path: Path
 ) -> None:
     places, at = await free_places(service), 0
@@ -216,7 +216,7 @@ async def test_recording_of_disconnected_client_is_read_and_not_a_file_that_reus
     assert recordings(settings) == []
 
 
-async def test_submission_without_free_descriptors_is_refused_and_leaves_nothing(
+async def test_submission_without_free_descriptor_is_refused_and_leaves_no_job_recording_or_place(
     service: Service, settings: Settings, long: bytes, monkeypatch: Any
 ) -> None:
     def full(fd: int) -> int:

@@ -36,7 +36,7 @@ def test_predicted_duration_is_a_guess_until_a_job_of_that_precision_is_measured
     assert pace.seconds("fp32", 100.0, 7.0) == 7.0, "another precision is another pace"
 
 
-def test_outliers_and_old_measurements_do_not_count_for_duration() -> None:
+def test_outliers_and_old_measurements_do_not_change_predicted_duration() -> None:
     pace = DurationPredictor()
     for took in (10.0, 10.0, 500.0):
         pace.learn("int8", 100.0, took)
@@ -76,7 +76,9 @@ def test_remaining_time_of_resumed_attempt_uses_only_its_own_progress() -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.5001, 0.505])
-def test_first_seconds_of_resumed_attempt_do_not_set_its_pace(fraction: float) -> None:
+def test_slow_first_seconds_of_resumed_attempt_hardly_change_its_remaining_time(
+    fraction: float,
+) -> None:
     """Its seek and its decoding are in those 20 s, and what is done is rounded."""
     assert 150 < remaining_s(360.0, 20.0, fraction, 0.5) < 200
 
@@ -95,7 +97,7 @@ def test_predicted_duration_is_within_a_quarter_despite_a_quarter_of_outliers() 
             assert pace.seconds("int8", length_s) == pytest.approx(max(MIN_JOB_S, right), rel=0.25)
 
 
-def test_load_time_is_the_median_and_does_not_change_pace() -> None:
+def test_predicted_load_time_is_the_median_and_does_not_change_predicted_duration() -> None:
     pace = DurationPredictor()
     assert pace.load_s("int8") == 0.0
     for took in (10.0, 12.0, 400.0):
@@ -104,7 +106,9 @@ def test_load_time_is_the_median_and_does_not_change_pace() -> None:
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
 
 
-def test_durations_are_kept_over_restart_by_engine_model_and_precision(tmp_path: Path) -> None:
+def test_durations_are_kept_over_restart_by_engine_model_and_precision_until_enough_new_ones(
+    tmp_path: Path,
+) -> None:
     pace = DurationPredictor("whisper", "small")
     pace.learn("int8", 100.0, 50.0)
     pace.learn_load("int8", 3.0)
@@ -155,7 +159,7 @@ def test_broken_duration_file_is_logged_and_ignored(
     assert "cannot be read" in caplog.text
 
 
-def test_duration_file_is_bounded_and_failed_writes_are_logged_once(
+def test_duration_file_keeps_only_the_last_fits_and_failed_writes_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     many = {
@@ -174,7 +178,7 @@ def test_duration_file_is_bounded_and_failed_writes_are_logged_once(
     assert DurationFile(None).read() == {}
 
 
-async def test_disk_that_hangs_keeps_neither_the_end_nor_the_process_waiting(
+async def test_hanging_write_of_duration_file_is_logged_and_left_to_one_daemon_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The thread that hangs is a daemon: asyncio's own would hold the process."""

@@ -69,7 +69,9 @@ FAULTS: dict[Fault, tuple[Exception, ...]] = {
 @pytest.mark.parametrize(
     ("error", "fault"), [(error, fault) for fault, them in FAULTS.items() for error in them]
 )
-def test_error_is_blamed_on_recording_node_or_storage(error: Exception, fault: Fault) -> None:
+def test_error_is_blamed_on_recording_node_decoder_or_storage(
+    error: Exception, fault: Fault
+) -> None:
     assert fault_of(error) is fault
 
 
@@ -172,7 +174,7 @@ async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
         assert queue.live(job_id) is not None
 
 
-async def test_recordings_whose_share_hangs_at_restart_keep_no_other_waiting(
+async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_once_it_answers(
     settings: Settings, voice: bytes, tmp_path: Path
 ) -> None:
     keeping, path = JobPersistence(settings), new_file(tmp_path / "mine.wav", voice)
@@ -299,7 +301,7 @@ async def test_kept_job_deleted_while_its_recording_cannot_be_opened_is_not_retr
         await work
 
 
-async def test_start_goes_on_when_unneeded_recording_cannot_be_deleted(
+async def test_unneeded_recording_that_cannot_be_deleted_at_start_is_logged_and_others_are_deleted(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     uploads = settings.data_dir / "jobs" / "uploads"
@@ -410,7 +412,7 @@ async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting
         assert failed.value.code == "internal"
 
 
-async def test_recording_that_fails_as_it_is_closed_stops_no_dispatcher(
+async def test_recording_whose_close_fails_stops_no_dispatcher_and_is_not_closed_twice(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, after = new_job(), new_job()

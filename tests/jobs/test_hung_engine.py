@@ -137,7 +137,9 @@ async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
         assert (await after.result()).text
 
 
-async def test_service_with_unkillable_worker_is_unhealthy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_service_with_unkillable_worker_reports_trouble_engine_stuck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = Settings(engine="scripted")
     service = Service(settings, choose_engine(settings), live=choose_engine(settings))
     assert service.trouble is None
@@ -201,7 +203,7 @@ async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
 
 
 @virtual_time
-async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_in_time() -> None:
+async def test_engine_whose_read_of_a_recording_hangs_is_killed_only_after_the_limit() -> None:
     class Reads:
         alive, note = True, ""
 
@@ -229,7 +231,7 @@ async def test_engine_is_killed_once_the_disk_of_its_recording_has_not_answered_
     heartbeat.stop()
 
 
-async def test_job_whose_disk_hangs_waits_without_a_counted_attempt_and_others_run(
+async def test_job_whose_disk_hangs_goes_uncounted_behind_others_for_twice_its_time_on_the_engine(
     new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = OverheardSlot()

@@ -24,7 +24,7 @@ from sidecar.workers.engine_slot import EXCLUSIVE, RecordingRequest
 WEIGHTS_GIB, CARD_GIB = 34, 48
 
 
-async def test_joining_job_has_memory_plan_of_running_one_and_next_first_job_a_new_plan(
+async def test_job_that_joins_a_running_one_has_its_memory_plan_and_a_job_after_both_a_new_plan(
     tmp_path: Path, recording: Path, hold: Hold
 ) -> None:
     """Another program takes memory meanwhile."""

@@ -67,7 +67,7 @@ def segment(index: int) -> ReportedChange:
 
 @given(history=histories, after=st.integers(0, 12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_replay_of_job_log_gives_its_record(
+def test_any_history_is_told_in_order_and_its_stored_events_replay_to_the_same_record(
     store: JobEventLog, history: Sequence[JobChange], after: int
 ) -> None:
     first = added(store)

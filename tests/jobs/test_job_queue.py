@@ -30,7 +30,9 @@ def job(recording: Path, precision: Precision) -> Job:
     return job_of(recording, TranscribeOptions(precision=precision))
 
 
-async def test_two_clients_with_different_precisions_cause_two_loads(recording: Path) -> None:
+async def test_ten_jobs_of_each_of_two_precisions_from_two_clients_cause_only_two_loads(
+    recording: Path,
+) -> None:
     slot, used = OverheardSlot(), list[str]()
     async with queue_on(slot, limit=8) as queue:
         queue.open()
@@ -46,7 +48,9 @@ async def test_two_clients_with_different_precisions_cause_two_loads(recording: 
     assert slot.loads == 2
 
 
-async def test_job_waiting_for_another_precision_can_be_cancelled(recording: Path) -> None:
+async def test_job_cancelled_while_it_waits_for_another_precision_causes_no_load(
+    recording: Path,
+) -> None:
     slot = OverheardSlot()
     first, second, third = (
         job(recording, one) for one in (Precision.FP32, Precision.INT8, Precision.FP32)
@@ -70,7 +74,7 @@ def said(job: Job) -> str:
     return job.record.transcript.text
 
 
-async def test_fault_in_choice_of_next_job_fails_only_that_job(
+async def test_fault_in_choice_of_next_job_fails_only_that_job_and_is_logged(
     new_job: NewJob, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = {0: OSError("a bad moment"), 2: ValueError("another")}
@@ -99,7 +103,7 @@ async def test_fault_in_choice_of_next_job_fails_only_that_job(
     ]
 
 
-async def test_queue_without_dispatcher_fails_waiting_jobs_and_accepts_none(
+async def test_queue_whose_last_dispatcher_ended_is_broken_fails_waiting_jobs_and_accepts_none(
     new_job: NewJob, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cancelled(self: WaitQueue, at: int) -> None:
@@ -152,7 +156,7 @@ async def test_job_that_is_not_kept_is_forgotten_once_its_waiting_client_has_the
         assert store.all() == [kept.record]
 
 
-async def test_job_with_transcript_stays_done_when_cancelled_before_engine_is_free(
+async def test_done_job_stays_done_when_cancelled_or_interrupted_before_its_engine_is_free(
     new_job: NewJob,
 ) -> None:
     """The engine is not given back yet: it may be on its way out of memory, which takes seconds."""
@@ -201,7 +205,7 @@ async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 @pytest.mark.parametrize("resumes", ["", "scripted-1"])
-async def test_durable_job_restarted_after_crash_has_notice_unless_it_resumes(
+async def test_durable_job_whose_worker_died_has_notice_started_again_unless_engine_resumes(
     new_job: NewJob, resumes: str, hold: Hold
 ) -> None:
     slot = OverheardSlot()
@@ -239,7 +243,7 @@ class KeepingEngine:
         (errors.AudioUndecodable(), JobState.FAILED, []),
     ],
 )
-async def test_diarization_is_kept_of_the_attempt_with_a_transcript_only(
+async def test_only_the_diarization_of_the_attempt_that_gave_the_transcript_is_kept(
     fault: errors.SidecarError, state: JobState, kept: list[str], recording: Path
 ) -> None:
     engine = KeepingEngine([fault])

@@ -99,7 +99,7 @@ def test_edits_apply_only_to_ended_job_with_transcript() -> None:
     )
 
 
-def test_refusal_that_is_the_same_again_changes_nothing() -> None:
+def test_same_refusal_as_unschedulable_changes_nothing_and_another_one_replaces_it() -> None:
     def refusal(detail: str) -> UnschedulableChange:
         return UnschedulableChange(JobFailure.of(errors.Unschedulable(detail)))
 
@@ -169,7 +169,7 @@ def test_new_attempt_drops_segments_of_the_last_and_transcript_replaces_segments
     assert done.processing_s == 2.0
 
 
-def test_new_attempt_overwrites_loudness_from_its_place_and_never_leaves_a_gap() -> None:
+def test_peaks_overwrite_those_from_their_place_on_and_ones_that_leave_a_gap_are_ignored() -> None:
     record = apply_event(submitted(), JobEvent(1, 0.0, StartedChange()))
     for seq, (first, levels) in enumerate(((0, b"abcd"), (2, b"efg"), (6, b"h"), (-1, b"i")), 2):
         record = apply_event(record, JobEvent(seq, 0.0, ReportedChange(Peaks(first, levels))))

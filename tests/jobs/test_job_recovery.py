@@ -112,7 +112,7 @@ def kill(process: psutil.Process) -> None:
         )
 
 
-def test_job_of_killed_service_resumes_from_checkpoint(
+def test_job_of_killed_service_resumes_from_its_resume_point_and_followers_miss_no_event(
     kept: Callable[..., Kept], right: Callable[[int], list[str]]
 ) -> None:
     life = kept(scripted_speed=8)
@@ -171,7 +171,7 @@ def test_job_of_killed_service_resumes_in_its_second_channel(
 
 
 @pytest.mark.slow
-def test_jobs_of_backup_of_running_service_resume_elsewhere(
+def test_jobs_of_backup_of_running_service_resume_in_another_data_folder(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
     life, file = kept(), tmp_path / "jobs.tar"
@@ -195,7 +195,7 @@ def test_jobs_of_backup_of_running_service_resume_elsewhere(
 
 
 @pytest.mark.slow
-def test_disk_has_no_plaintext_and_nothing_of_forgotten_job(
+def test_job_files_are_private_and_have_no_plaintext_and_nothing_of_an_expired_job(
     kept: Callable[..., Kept], right: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
     command = clocked_command(tmp_path)

@@ -270,7 +270,9 @@ async def test_stored_job_goes_from_queued_to_running_with_segments_to_done(
         await store.get("another")
 
 
-async def test_job_is_found_by_owner_and_idempotency_key(opened: Opened, store: JobStore) -> None:
+async def test_idempotency_key_finds_the_job_of_its_owner_until_that_is_deleted(
+    opened: Opened, store: JobStore
+) -> None:
     key = IdempotencyKey("a key", "digest")
     hers, his = [await accepted(opened, owner, key=key) for owner in ("ada", "bob")]
     assert await store.by_key("ada", "a key") == hers
@@ -282,7 +284,7 @@ async def test_job_is_found_by_owner_and_idempotency_key(opened: Opened, store: 
     assert await store.by_key("ada", "a key") == again
 
 
-async def test_jobs_of_owner_are_listed_oldest_first_and_in_pages(
+async def test_only_jobs_of_the_owner_are_listed_oldest_first_by_state_and_in_pages(
     opened: Opened, store: JobStore
 ) -> None:
     jobs = [await accepted(opened) for _ in range(5)]
@@ -341,7 +343,7 @@ async def test_subscription_yields_events_from_any_number_to_the_end(
 
 @pytest.mark.parametrize("changes", [(), (StartedChange(), segment(0))], ids=["waits", "runs"])
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "private"])
-async def test_cancelled_job_ends_for_all_subscribers(
+async def test_cancelled_waiting_or_running_job_ends_for_its_subscriber_and_no_other_job_does(
     changes: Sequence[JobChange], kept: bool, opened: Opened, store: JobStore
 ) -> None:
     record, other = await accepted(opened, kept=kept), await accepted(opened)
@@ -359,7 +361,7 @@ async def test_cancelled_job_ends_for_all_subscribers(
 
 
 @pytest.mark.parametrize("end", [FINISHED, BROKEN, None], ids=["done", "failed", "cancelled"])
-async def test_checkpoint_state_is_deleted_from_store_when_its_job_ends(
+async def test_state_of_resume_point_is_deleted_from_store_when_its_job_ends(
     end: JobChange | None, opened: Opened, store: JobStore
 ) -> None:
     record = await accepted(opened)
@@ -384,7 +386,9 @@ async def test_cancel_of_ended_job_changes_nothing(
         await store.cancel("another")
 
 
-async def test_cancel_soon_returns_at_once_and_job_ends(opened: Opened, store: JobStore) -> None:
+async def test_cancel_soon_ends_waiting_and_running_jobs_also_when_repeated(
+    opened: Opened, store: JobStore
+) -> None:
     waits, runs = await accepted(opened), await accepted(opened)
     await opened.work(runs.id, StartedChange())
     hears = [await following(store, record.id) for record in (waits, runs)]
@@ -455,7 +459,7 @@ async def test_edit_is_stored_as_new_revision_and_edit_of_older_revision_is_refu
         await store.edit(undone, EditedChange(UndoStep()))
 
 
-async def test_kept_diarization_of_the_last_attempt_is_found_after_the_end(
+async def test_last_reported_diarization_is_found_after_the_end_of_its_job_and_after_an_edit(
     opened: Opened, store: JobStore
 ) -> None:
     def kept(data: str) -> ReportedChange:
@@ -489,7 +493,9 @@ async def test_diarization_by_an_edit_is_stored_and_undone(opened: Opened, store
     assert undone == await store.get(record.id)
 
 
-async def test_one_of_concurrent_edits_is_applied(opened: Opened, store: JobStore) -> None:
+async def test_exactly_one_of_concurrent_edits_of_a_revision_is_applied_and_others_refused(
+    opened: Opened, store: JobStore
+) -> None:
     record = await done(opened)
     edits = [EditedChange((RewriteSegment(0, f"said {number}"),)) for number in range(4)]
     tried = await asyncio.gather(
@@ -513,7 +519,7 @@ async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> No
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
 
 
-async def test_live_session_that_ends_in_an_outage_is_imported_after_it(
+async def test_live_session_that_ends_while_the_store_is_unwritable_is_imported_afterwards(
     opened: Opened, store: JobStore
 ) -> None:
     tried = asyncio.Event()
@@ -602,7 +608,7 @@ async def test_load_of_owner_counts_only_its_waiting_and_running_jobs(
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["as it runs", "at its end"])
-async def test_owner_whose_recording_was_far_longer_than_its_header_is_charged_as_unknown_length(
+async def test_next_job_of_owner_whose_recording_far_exceeded_its_header_counts_as_unknown_length(
     over: bool, opened: Opened, store: JobStore
 ) -> None:
     for owner, decoded_s in (("ada", 100.0), ("bob", 60.0)):  # each header says 3 s

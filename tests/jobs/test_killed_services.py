@@ -51,7 +51,7 @@ SQLite's machine; how each of them ended."""
 
 
 @pytest.mark.slow
-async def test_accepted_jobs_end_once_with_their_own_text_after_random_kills(
+async def test_accepted_jobs_end_once_with_their_own_text_although_services_are_killed_at_random(
     tmp_path: Path,
 ) -> None:
     seed = random.randrange(1 << 30)
@@ -71,7 +71,9 @@ def before_the_next_step(file: Path) -> None:
             database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
-def test_kill_at_any_step_of_a_migration_loses_nothing(tmp_path: Path) -> None:
+def test_job_journal_killed_at_a_random_step_of_a_migration_is_old_or_new_and_loses_no_job(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "jobs"
     job = submitted(durable=True, key=IdempotencyKey("mine", "digest"))
     with closing(SqliteJobEventLog(folder, KEY)) as store:

@@ -48,7 +48,7 @@ class KilledEngine(Overheard):
 
 
 @pytest.mark.parametrize("durable", [False, True])
-async def test_worker_killed_at_any_step_of_a_job_costs_no_word(
+async def test_worker_killed_at_any_step_of_a_job_leaves_its_text_complete(
     durable: bool, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
@@ -67,7 +67,7 @@ async def test_worker_killed_at_any_step_of_a_job_costs_no_word(
         assert slot.deaths == steps > 5
 
 
-async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another(
+async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another_worker(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")

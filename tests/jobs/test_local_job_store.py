@@ -94,7 +94,7 @@ def held_disk(log: SqliteJobEventLog) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-async def test_result_is_answered_once_it_is_persisted(
+async def test_result_is_answered_only_after_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
@@ -109,7 +109,7 @@ async def test_result_is_answered_once_it_is_persisted(
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (2,)
 
 
-async def test_end_is_told_to_followers_once_it_is_persisted(
+async def test_end_of_job_is_told_to_followers_only_after_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
@@ -128,7 +128,7 @@ async def test_end_is_told_to_followers_once_it_is_persisted(
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (2,)
 
 
-async def test_events_before_the_end_are_told_while_it_is_not_persisted(
+async def test_events_before_the_end_of_a_job_are_told_while_its_end_is_not_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
@@ -146,7 +146,7 @@ async def test_events_before_the_end_are_told_while_it_is_not_persisted(
             assert [event.change for event in await following] == [DONE]
 
 
-async def test_result_that_the_disk_does_not_take_is_answered_from_memory(
+async def test_result_that_the_disk_does_not_take_in_time_is_answered_from_memory(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:

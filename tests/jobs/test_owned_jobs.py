@@ -58,7 +58,9 @@ def done_in(store: JobEventLog, caller: Identity = ANONYMOUS, kept: str = "") ->
     return store.append(record.id, ReportedChange(Finished(SAID), 1.0))
 
 
-async def test_job_of_another_owner_is_not_found_by_any_method() -> None:
+async def test_job_of_another_owner_can_be_neither_read_nor_listed_nor_cancelled_nor_deleted() -> (
+    None
+):
     store = JobEventLog()
     owned = OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
     alice, mallory = (Identity(name, AuthMethod.JWT) for name in ("alice", "mallory"))
@@ -130,7 +132,7 @@ class DiarizingProbe:
         return DiarizedPieces(pieces, ()).to_bytes(), []
 
 
-async def test_diarization_is_computed_anew_if_an_edit_came_first_and_refused_for_a_revision() -> (
+async def test_diarization_overtaken_by_edits_is_redone_a_few_times_or_refused_for_a_revision() -> (
     None
 ):
     store = JobEventLog()
@@ -202,7 +204,9 @@ async def test_edit_is_computed_once_and_not_on_the_event_loop(
     assert [one.ready for one in kept] == [None, None, None], "no transcript is kept with an edit"
 
 
-async def test_edit_overtaken_by_another_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_edit_overtaken_by_another_is_computed_again_and_both_apply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store = JobEventLog()
     job, editor = done_in(store), editor_of(store)
     begun, go_on = threading.Event(), threading.Event()
@@ -224,7 +228,7 @@ async def test_edit_overtaken_by_another_is_computed_again(monkeypatch: pytest.M
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
 
 
-async def test_edit_without_a_revision_is_refused_if_segments_may_have_other_numbers(
+async def test_edit_without_revision_is_refused_after_a_new_diarization_and_one_with_it_applies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = JobEventLog()

@@ -67,7 +67,7 @@ def test_any_mix_of_deaths_ends_job_within_ten_attempts_and_two_crashes(
 
 
 @given(st.lists(fatal, max_size=3 * POISON_WEIGHT))
-def test_job_with_a_new_checkpoint_in_each_attempt_is_never_poison(
+def test_job_with_a_new_resume_point_in_each_attempt_is_never_poison(
     deaths: list[job_record.JobChange],
 ) -> None:
     record = submitted()

@@ -35,7 +35,7 @@ def test_upload_over_limit_of_concurrent_uploads_is_refused() -> None:
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
-def test_upload_that_grows_over_byte_limit_is_refused_and_others_go_on() -> None:
+def test_growing_upload_over_byte_limit_of_all_uploads_is_refused_and_the_others_may_grow() -> None:
     room = Reservations(8, 100)
     with room.reserve_upload(ANONYMOUS) as first:
         first.grow(60)
@@ -50,7 +50,7 @@ def test_upload_that_grows_over_byte_limit_is_refused_and_others_go_on() -> None
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
-def test_upload_with_no_other_beside_it_may_exceed_byte_limit() -> None:
+def test_upload_with_no_other_beside_it_may_exceed_byte_limit_of_all_uploads() -> None:
     room = Reservations(8, 100)
     with room.reserve_upload(ANONYMOUS) as only:
         only.grow(1000)
@@ -75,7 +75,9 @@ def test_one_owner_cannot_take_all_concurrent_uploads() -> None:
     assert room.reserve_upload(owner("bob"))
 
 
-def test_uploads_in_all_places_give_way_to_the_first_of_another_owner() -> None:
+def test_uploads_of_owner_in_all_places_may_not_grow_once_another_owners_first_is_accepted() -> (
+    None
+):
     room = Reservations(4, 100)
     first, *_ = [room.reserve_upload(ANONYMOUS) for _ in range(4)]
     newcomer = room.reserve_upload(owner("bob"))

@@ -77,7 +77,9 @@ def weight_of(job: Job, segments: int) -> int:
 
 
 @pytest.mark.slow
-async def test_result_expires_without_any_request(new_job: NewJob) -> None:
+async def test_result_expires_without_any_request_and_no_object_of_it_stays_in_memory(
+    new_job: NewJob,
+) -> None:
     kept = Kept(0.1, 1 << 20)
     began = time.monotonic()
     job_id = kept.finished(new_job()).id
@@ -136,7 +138,9 @@ async def test_young_result_stays_after_hundreds_of_others(new_job: NewJob) -> N
     assert len(kept.ids) == 1000
 
 
-async def test_owner_over_byte_limit_loses_results_that_ended_first(new_job: NewJob) -> None:
+async def test_owner_over_byte_limit_of_results_loses_those_that_ended_first(
+    new_job: NewJob,
+) -> None:
     """By the order of their ends: a company ends in another than it came in."""
     jobs = [new_job() for _ in range(4)]
     size = weight_of(new_job(), 100)
@@ -242,7 +246,9 @@ async def test_shutdown_waits_only_for_results_not_fetched_yet(new_job: NewJob) 
     await asyncio.wait_for(ending, PATIENCE_S)
 
 
-async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(new_job: NewJob) -> None:
+async def test_shutdown_does_not_wait_for_result_whose_time_to_be_fetched_is_over(
+    new_job: NewJob,
+) -> None:
     kept = Kept(DAY_S, 1 << 20)
     kept.finished(new_job())
     stand_still(MIN_RETENTION_S)
@@ -252,7 +258,9 @@ async def test_shutdown_does_not_wait_for_results_not_fetched_in_time(new_job: N
     assert ending.done()
 
 
-async def test_shutdown_waits_for_result_until_its_time_is_over(new_job: NewJob) -> None:
+async def test_shutdown_waits_for_unfetched_result_until_its_time_to_be_fetched_is_over(
+    new_job: NewJob,
+) -> None:
     kept = Kept(DAY_S, 1 << 20, fetch_s=0.2)
     began = time.monotonic()
     kept.finished(new_job())
@@ -303,7 +311,9 @@ async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is
     results.close()
 
 
-async def test_fetch_renews_result_and_limit_of_results_still_applies(new_job: NewJob) -> None:
+async def test_fetch_renews_result_and_the_one_longest_unread_is_evicted_over_the_limit(
+    new_job: NewJob,
+) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
     results = kept.restarted(DAY_S, 1 << 30, 2)

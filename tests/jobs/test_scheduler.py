@@ -64,7 +64,7 @@ moments = st.builds(
         ([A, A, B], [LONG + 9, LONG + 9, 0.0], B, 0),
     ],
 )
-def test_loaded_precision_goes_first_until_another_job_was_passed_over_long(
+def test_job_of_loaded_precision_goes_first_until_another_was_passed_over_too_long(
     wanted: list[Precision], passed_over_s: list[float], loaded: Precision | None, expected: int
 ) -> None:
     waiting = [
@@ -105,7 +105,9 @@ def test_two_precisions_over_an_hour_need_few_loads_and_short_waits(
 
 
 @given(st.lists(works, min_size=1, max_size=20), shares)
-def test_jobs_of_one_owner_run_in_order_of_arrival(sizes: list[float], shares: OwnerShares) -> None:
+def test_jobs_of_one_owner_and_precision_run_in_order_of_arrival(
+    sizes: list[float], shares: OwnerShares
+) -> None:
     waiting = [WaitingJob("a", A, work_s) for work_s in sizes]
     assert [turn.index for turn in schedule_jobs(waiting, shares, SchedulerMoment(0.0, A))] == [
         *range(len(sizes))
@@ -195,7 +197,7 @@ def test_owner_that_ran_alone_is_not_put_behind_newcomers() -> None:
     assert sum(one.owner == "busy" for one in after) >= 6
 
 
-def test_long_job_does_not_starve_behind_short_jobs_of_newcomers() -> None:
+def test_wait_of_long_job_does_not_grow_with_the_number_of_newcomers_with_short_jobs() -> None:
     """However many still come: its turn does not depend on them."""
 
     def wait_s(count: int) -> float:
@@ -218,12 +220,18 @@ def test_batch_job_goes_after_interactive_jobs_of_owner_until_it_ages() -> None:
     assert order([aged, old, young]) == [0, 2, 1]
 
 
-def test_refund_of_lost_work_puts_owner_first_again_and_balanced_owner_is_forgotten() -> None:
+def test_refund_of_lost_work_puts_owner_first_again() -> None:
     before = OwnerShares().joined("me").joined("you")
     begun = before.charged("me", 100.0, {"me", "you"})
     waiting = [WaitingJob("me", A, 1.0), WaitingJob("you", A, 90.0)]
     assert next_job(waiting, begun, SchedulerMoment(0.0, A)) == 1
     assert next_job(waiting, begun.refunded("me", 100.0), SchedulerMoment(0.0, A)) == 0
+
+
+def test_owner_without_jobs_is_forgotten_once_others_had_their_share_too() -> None:
+    before = OwnerShares().joined("me").joined("you")
+    begun = before.charged("me", 100.0, {"me", "you"})
+    assert set(begun.tags) == {"me", "you"}
     later = begun.charged("you", 500.0, {"you"}).charged("you", 10.0, {"you"})
     assert set(later.tags) == {"you"}
 
@@ -261,7 +269,7 @@ def test_next_turn_is_of_owner_with_least_work_after_its_next_job(
         shares = shares.charged(waiting[index].owner, waiting[index].work_s, own)
 
 
-def test_schedule_of_many_owners_takes_hardly_more_steps_than_of_one() -> None:
+def test_schedule_of_400_owners_executes_less_than_three_times_the_lines_of_one_owners() -> None:
     def steps(owners: int) -> int:
         """Lines of Python that it takes to put 400 jobs in their order."""
         waiting = [WaitingJob(f"owner {number % owners}", A, 9.0) for number in range(400)]
@@ -307,7 +315,7 @@ def test_one_more_dispatcher_keeps_the_order_and_delays_no_job(
 
 
 @given(alike, shares, st.integers(1, 5))
-def test_schedule_ends_within_bound_of_graham(
+def test_schedule_over_several_dispatchers_ends_within_grahams_bound_for_list_schedules(
     waiting: list[WaitingJob], shares: OwnerShares, count: int
 ) -> None:
     """Graham's bound for list schedules."""

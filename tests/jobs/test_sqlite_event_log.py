@@ -113,7 +113,7 @@ def reopened(folder: Path, copy: Path) -> list[JobRecord]:
         return store.all()
 
 
-async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_number(
+async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_event_number(
     folder: Path, tmp_path: Path
 ) -> None:
     store = SqliteJobEventLog(folder, KEY)
@@ -201,7 +201,7 @@ async def test_write_ahead_log_cut_at_any_byte_reopens_to_a_state_with_acknowled
                     assert found[job_id] in states[job_id][least:], f"seed {seed}, cut at {cut}"
 
 
-async def test_full_disk_fails_only_the_job_that_does_not_fit(
+async def test_full_disk_fails_only_the_job_that_does_not_fit_which_is_persisted_once_it_fits(
     store: SqliteJobEventLog, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     large, small = added(store), added(store)
@@ -230,7 +230,7 @@ async def test_full_disk_fails_only_the_job_that_does_not_fit(
     assert found[large.id].resume_points[0].state == state, "what was owed was forgotten"
 
 
-async def test_end_of_job_that_did_not_fit_is_persisted_once_there_is_space(
+async def test_end_of_job_that_did_not_fit_is_persisted_without_another_write_once_it_fits(
     folder: Path,
 ) -> None:
     """Without another write."""
@@ -329,7 +329,7 @@ def test_broken_journal_that_is_set_aside_in_part_keeps_recordings_at_next_start
 
 
 @pytest.mark.parametrize("left", ["stopped", "killed", "nothing"])
-def test_start_on_full_disk_is_refused_or_complete_and_harms_nothing(
+def test_start_on_full_disk_is_refused_or_complete_and_loses_no_job(
     left: str, tiny_disk: Path, tmp_path: Path
 ) -> None:
     """At every 4 KiB of room, up to what a start needs and some more."""
@@ -448,12 +448,16 @@ def test_journal_of_release_0_2_is_refused_and_keeps_version_and_jobs(
         assert connection.execute("SELECT id FROM jobs").fetchall() == [(job.id,)]
 
 
-def test_journal_has_a_later_version_than_release_0_2_opens(store: SqliteJobEventLog) -> None:
+def test_new_journal_has_a_later_version_than_journals_of_release_0_2(
+    store: SqliteJobEventLog,
+) -> None:
     (version,) = store.journal.connection.execute("PRAGMA user_version").fetchone()
     assert version > VERSION_OF_0_2
 
 
-def test_journal_of_interrupted_migration_is_opened(folder: Path) -> None:
+def test_journal_of_a_migration_interrupted_before_its_version_was_set_opens_with_its_jobs(
+    folder: Path,
+) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
         store.journal.connection.execute(f"PRAGMA user_version = {VERSION_OF_0_2}")
@@ -476,7 +480,7 @@ async def test_deletion_is_answered_once_the_job_is_in_no_file(
         assert b"-of-nobody" not in data
 
 
-async def test_deletion_waits_for_no_reader_and_next_one_truncates_the_log(
+async def test_deletion_waits_for_no_reader_and_the_next_deletion_truncates_the_log(
     folder: Path, store: SqliteJobEventLog
 ) -> None:
     jobs = [added(store) for _ in range(2)]
@@ -527,7 +531,7 @@ async def test_job_deleted_because_it_could_not_be_persisted_blocks_no_other_del
     await store.written(refused.id)
 
 
-async def test_deletion_of_killed_service_is_out_of_the_log_before_it_is_answered(
+async def test_delete_all_after_a_kill_amid_a_deletion_leaves_nothing_of_that_job_in_any_file(
     folder: Path, store: SqliteJobEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = added(store, owner=ANONYMOUS.owner)

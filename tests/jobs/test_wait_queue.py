@@ -87,7 +87,7 @@ async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> N
     assert [lineup.position(job.id) for job in jobs] == [None] * len(jobs)
 
 
-async def test_waiting_jobs_have_positive_waits_while_another_runs(
+async def test_waiting_jobs_have_growing_waits_behind_a_running_one_and_move_up_after_a_cancel(
     new_job: NewJob, hold: Hold
 ) -> None:
     async with queue_on(OverheardSlot()) as queue:
@@ -287,7 +287,7 @@ async def test_wait_behind_a_running_job_is_its_remaining_time(recording: Path) 
         assert lineup.position(waiting.id) == (0, pytest.approx(wait_s, abs=1e-3))
 
 
-async def test_time_until_jobs_have_begun_is_that_of_the_last_of_them_or_estimated(
+async def test_time_until_so_many_jobs_have_begun_is_the_wait_of_the_last_or_estimated_beyond(
     recording: Path,
 ) -> None:
     lineup = WaitQueue(LoadedSlot(), guess=by_owner)
