@@ -279,7 +279,7 @@ class BusyProcess:
 
 @virtual_time
 @pytest.mark.parametrize(("hours", "limit_s"), [(0, PATIENCE_S), (9, PATIENCE_S + 1080.0)])
-async def test_diarization_that_takes_too_long_is_machine_busy_by_its_length(
+async def test_diarization_beyond_a_limit_that_grows_with_the_audio_raises_machine_busy(
     hours: int, limit_s: float
 ) -> None:
     """One for each probe: the idle time of its process would pass while a thread works."""

@@ -6,7 +6,7 @@ from sidecar.workers import channel
 from sidecar.workers.rpc_server import RpcSender
 
 
-def test_consecutive_messages_are_received_separately() -> None:
+def test_consecutive_rpc_messages_are_received_separately_and_in_order() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for number in range(50):
@@ -41,14 +41,14 @@ def test_send_to_closed_socket_raises_channel_closed() -> None:
 
 
 @pytest.mark.parametrize("text", ["plain", "Zürich 漢字 😀", "half a pair: \ud83d", 'a "quote"\n'])
-def test_any_text_arrives_unchanged(text: str) -> None:
+def test_any_text_in_an_rpc_message_arrives_unchanged_also_half_a_surrogate_pair(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         RpcSender(ours).send({"text": text})
         assert channel.receive_message(theirs)[0].message == {"text": text}
 
 
-def test_audio_behind_message_arrives_unchanged() -> None:
+def test_audio_behind_an_rpc_message_arrives_unchanged() -> None:
     sound = bytes(range(256)) * 40
     frame = channel.encode_frame({"call": 1}, sound)
     assert len(frame) == channel.HEADER.size + len(b'{"call":1}') + len(sound)

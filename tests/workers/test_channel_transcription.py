@@ -96,7 +96,9 @@ def finished(events: Sequence[TranscriptionEvent]) -> Transcript:
     return events[-1].transcript
 
 
-def test_each_channel_is_transcribed_once(transcribe: Transcribe) -> None:
+def test_each_different_channel_is_transcribed_once_and_a_copy_left_out_with_a_notice(
+    transcribe: Transcribe,
+) -> None:
     events = transcribe()
     found = finished(events)
     texts = [one.text for one in found.segments]
@@ -140,7 +142,7 @@ def test_every_resume_point_leads_to_the_same_transcript(transcribe: Transcribe)
         assert more == points[count:], "nothing is done again"
 
 
-def test_channel_without_resume_points_does_not_take_those_of_the_next(
+def test_channel_without_resume_points_is_redone_and_the_next_resumes_from_its_own(
     transcribe: Transcribe,
 ) -> None:
     events = transcribe(pointless={0})
@@ -153,7 +155,7 @@ def test_channel_without_resume_points_does_not_take_those_of_the_next(
 
 
 @pytest.mark.parametrize("stereo", [3], indirect=True)
-def test_done_channels_without_resume_points_of_the_engine_are_not_lost(
+def test_resumed_transcript_has_done_channels_in_which_the_engine_made_no_resume_point(
     transcribe: Transcribe,
 ) -> None:
     events = transcribe(pointless={0, 2})
@@ -168,7 +170,9 @@ def test_done_channels_without_resume_points_of_the_engine_are_not_lost(
     assert finished(transcribe(without_first, pointless={0, 2})) == finished(events)
 
 
-def test_transcription_without_resume_points_makes_none(transcribe: Transcribe) -> None:
+def test_transcription_that_wants_no_resume_points_makes_none_and_the_same_transcript(
+    transcribe: Transcribe,
+) -> None:
     events = transcribe(None)
     assert not any(isinstance(one, ResumePoint) for one in events)
     assert finished(events) == finished(transcribe())

@@ -90,7 +90,7 @@ async def test_lease_that_ends_early_cancels_only_its_own_call(
 
 
 @pytest.mark.parametrize("who", ["reload", "alone"])
-async def test_exclusive_lease_waits_for_earlier_ones_and_precedes_later_ones(
+async def test_reload_or_exclusive_lease_waits_for_earlier_leases_and_precedes_later_ones(
     slot: EngineSlot, path: Path, who: str
 ) -> None:
     first = Listener(slot, path)

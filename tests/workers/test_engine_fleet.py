@@ -43,7 +43,9 @@ async def fleet(tmp_path: Path) -> AsyncIterator[EngineFleet]:
     await one.close()
 
 
-async def test_lease_of_file_engine_does_not_block_live_engine(fleet: EngineFleet) -> None:
+async def test_file_and_live_engine_have_own_processes_and_a_reload_of_one_keeps_the_other(
+    fleet: EngineFleet,
+) -> None:
     slots = [fleet.files.slot, fleet.live]
     assert [one.state for one in slots] == [EngineState.ABSENT] * 2
     async with fleet.files.slot.lease(), fleet.live.lease():
@@ -183,7 +185,7 @@ def switching(monkeypatch: pytest.MonkeyPatch) -> tuple[SwitchingHost, ModelRegi
     return host, ModelRegistry(Settings(), hosts, {EngineRole.FILES: chosen("first", None)})
 
 
-async def test_last_of_the_models_that_wait_for_a_job_wins(
+async def test_request_of_a_later_model_supersedes_one_that_still_waits_for_a_job_to_end(
     switching: tuple[SwitchingHost, ModelRegistry],
 ) -> None:
     host, models = switching
@@ -198,7 +200,7 @@ async def test_last_of_the_models_that_wait_for_a_job_wins(
     assert (host.loads, models.names) == (["other"], ["other"])
 
 
-async def test_equal_requests_for_a_model_share_a_load_and_a_later_one_waits_for_it(
+async def test_equal_requests_for_a_model_share_a_load_and_one_for_another_model_waits_for_it(
     switching: tuple[SwitchingHost, ModelRegistry],
 ) -> None:
     host, models = switching

@@ -98,7 +98,9 @@ async def test_memory_of_other_engine_in_driver_report_is_counted_once(house: Ho
     assert await house.room(house.files) == pytest.approx(78, abs=1)
 
 
-async def test_planned_memory_of_job_is_reserved(house: House) -> None:
+async def test_largest_planned_memory_of_jobs_in_a_lease_is_reserved_against_another_engine(
+    house: House,
+) -> None:
     await house.files.slot.preload()
     async with house.files.slot.lease():
         for beside in (5, 3):  # the second joins, and takes less
@@ -119,7 +121,7 @@ async def test_unloaded_engine_leaves_no_reservation(house: House) -> None:
     assert await house.room(house.live) == 78
 
 
-async def test_memory_reserved_by_one_engine_is_refused_to_other(
+async def test_memory_reserved_by_one_engine_is_refused_to_other_and_a_failed_load_reserves_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.files.slot.preload()

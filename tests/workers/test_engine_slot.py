@@ -116,7 +116,7 @@ async def test_old_engine_runs_during_load_only_if_both_fit(
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_after_failed_load_old_precision_serves(
+async def test_after_failed_reload_old_precision_serves_and_a_lease_of_the_new_one_fails(
     placement: LoadPlacement, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
@@ -168,7 +168,9 @@ async def test_engine_kept_by_failed_load_is_unloaded_when_idle(
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_concurrent_reloads_with_same_target_load_once(build: Build) -> None:
+async def test_concurrent_reloads_to_one_precision_load_once_and_a_later_one_loads_again(
+    build: Build,
+) -> None:
     slot = await preloaded(build(looker := Looker()))
     await asyncio.gather(*(slot.reload(INT8) for _ in range(4)))
     assert looker.asked == [FP32, INT8]
@@ -336,7 +338,7 @@ async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(build: Bui
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
-async def test_last_of_many_reloads_wins_and_lease_gets_its_turn(
+async def test_last_of_many_reloads_wins_those_between_are_superseded_and_a_lease_has_its_turn(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = await preloaded(build(looker := Looker()))
@@ -370,7 +372,7 @@ async def test_reload_goes_on_after_its_caller_is_cancelled(build: Build) -> Non
 
 
 @pytest.mark.parametrize("waits", ["reload", "lease", "next lease", "nobody"])
-async def test_slot_closed_during_load_leaves_no_engine(
+async def test_slot_closed_during_load_leaves_no_worker_and_ends_waiters_with_shutting_down(
     waits: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others, slot = worker_pids(), await preloaded(build())
@@ -501,7 +503,9 @@ async def test_loads_and_unloads_leak_no_descriptor_thread_or_task(build: Build)
         await until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
 
 
-async def test_job_from_before_reload_takes_reloaded_precision(build: Build) -> None:
+async def test_job_from_before_reload_takes_reloaded_precision_and_a_later_job_its_own(
+    build: Build,
+) -> None:
     """`resolve`: asked for before the reload: what is there; after it: what was asked for."""
     slot = build()
     before = time.monotonic()  # real time: only which reading is the earlier one counts
@@ -541,7 +545,7 @@ FRUGAL = MemoryPlan(evict_encoders=True, host_token_table=True)
 
 
 @pytest.mark.parametrize("placement", LoadPlacement)
-async def test_load_gets_memory_plan_and_slot_keeps_it(
+async def test_load_gets_memory_plan_and_slot_keeps_it_after_a_failed_reload(
     placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     told: list[tuple[str, bool, bool]] = []
@@ -568,7 +572,9 @@ async def test_load_gets_memory_plan_and_slot_keeps_it(
     assert told == [("fp32", True, True), ("int8", False, False), *back]
 
 
-async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, build: Build) -> None:
+async def test_slot_keeps_memory_plan_of_last_job_and_shares_it_only_while_that_runs(
+    voice: bytes, tmp_path: Any, build: Build
+) -> None:
     slot, shared = build(), dataclasses.replace(FRUGAL, places=2)
     path = new_file(tmp_path / "voice.wav", voice)
     with open_recording_file(str(path)) as source:
@@ -586,7 +592,7 @@ async def test_slot_has_memory_plan_of_last_job(voice: bytes, tmp_path: Any, bui
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_engine_that_dies_twice_during_load_is_failed_load(
+async def test_reload_whose_engine_dies_twice_fails_and_the_old_engine_stays(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = await preloaded(build())

@@ -147,7 +147,7 @@ async def follow(sharing: Sharing, steps: list[Step]) -> None:
     "sharing", [EXCLUSIVE, CONCURRENT, LIVE], ids=["exclusive", "concurrent", "live"]
 )
 @given(steps=STEPS)
-def test_every_order_of_leases_and_reloads_gives_each_client_its_turn(
+def test_every_order_of_leases_and_reloads_gives_clients_their_turn_and_leaves_no_worker(
     sharing: Sharing, steps: list[Step]
 ) -> None:
     asyncio.run(follow(sharing, steps))

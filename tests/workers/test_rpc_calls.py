@@ -273,7 +273,7 @@ def transcribing(at: WorkerProcess, fd: int) -> Any:
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
 @pytest.mark.parametrize("survives", [False, True])
-async def test_worker_whose_call_does_not_stop_is_killed_after_its_load_time(
+async def test_worker_whose_cancelled_call_does_not_stop_within_the_grace_is_killed_and_else_lives(
     stuck: Stuck, survives: bool
 ) -> None:
     slow = await loaded(PATIENCE_S if survives else 0.05)

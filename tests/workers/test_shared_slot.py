@@ -111,7 +111,9 @@ async def test_concurrent_leases_share_engine_that_is_loaded_once(
     assert slot.state is EngineState.READY
 
 
-async def test_shared_engine_is_unloaded_after_last_lease(build: Build) -> None:
+async def test_shared_engine_without_keep_alive_is_unloaded_after_the_last_lease_and_not_before(
+    build: Build,
+) -> None:
     slot = build(keep_alive_s=0)
     async with slot.lease():
         pid = slot.worker_pid

@@ -96,7 +96,9 @@ def voice_slot(fleet: EngineFleet) -> EngineSlot[Any]:
     return fleet.engines[EngineRole.VOICE].slot
 
 
-async def test_tts_has_own_process_and_does_not_block_recognition(fleet: EngineFleet) -> None:
+async def test_tts_speaks_in_its_own_process_while_the_file_engine_is_leased(
+    fleet: EngineFleet,
+) -> None:
     assert await fleet.voice.ready() == ("low", "high")
     async with fleet.files.slot.lease():
         assert await said(fleet.voice, "Yes.")
@@ -105,7 +107,7 @@ async def test_tts_has_own_process_and_does_not_block_recognition(fleet: EngineF
     assert voice_slot(fleet).state is EngineState.ABSENT
 
 
-async def test_cancelled_speech_ends_and_next_one_is_complete(
+async def test_cancelled_speech_ends_and_the_next_is_complete_from_the_same_process(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SAY", "0.1")
@@ -151,13 +153,13 @@ async def test_hung_tts_engine_is_killed_after_cancel_and_next_speech_is_heard(
         assert await waits == here("So what?"), "though its process ended under it"
 
 
-async def test_fleet_without_a_tts_engine_has_no_client_of_one(tmp_path: Path) -> None:
+async def test_fleet_without_a_tts_engine_has_no_tts_client(tmp_path: Path) -> None:
     async with fleet_with("none", tmp_path) as fleet:
         assert fleet.voice is None
         assert EngineRole.VOICE not in fleet.engines
 
 
-async def test_pulled_voice_speaks_in_own_process(tmp_path: Path) -> None:
+async def test_pulled_voice_is_reported_ready_and_speaks(tmp_path: Path) -> None:
     pytest.importorskip("moonshine_voice")
     tiny_piper_voice.pulled(tmp_path / "voices")
     async with fleet_with("moonshine", tmp_path) as fleet:

@@ -37,7 +37,7 @@ def test_duration_of_plain_wav_is_that_of_its_data_whatever_the_header_claims(
     ],
     ids=["no samples", "too long", "no data chunk", "empty", "four bytes", "text", "many parts"],
 )
-def test_wav_that_is_not_plain_is_left_to_decoder(content: bytes) -> None:
+def test_file_that_is_no_plain_wav_or_too_long_is_left_to_decoder(content: bytes) -> None:
     assert glanced(content) is None
 
 

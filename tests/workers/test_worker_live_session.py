@@ -86,7 +86,7 @@ def call() -> Iterator[Call]:
     one.theirs.close()
 
 
-def test_live_session_in_worker_ends_once_and_closes_its_engine(call: Call) -> None:
+def test_live_session_in_worker_ends_once_at_its_summary_despite_a_later_cancel(call: Call) -> None:
     ended: list[None] = []
     call.request.on_end = lambda: ended.append(None)
     call.engine.tell(InputProcessed(1.0, 1.0))
@@ -103,7 +103,7 @@ def test_cancelled_live_session_in_worker_is_done_and_closes_its_engine(call: Ca
     assert call.engine.closed
 
 
-def test_service_gets_credit_only_while_little_audio_waits(call: Call) -> None:
+def test_service_gets_credit_only_while_little_audio_waits_for_the_live_engine(call: Call) -> None:
     seconds = 0
     while call.engine.backlog_s <= MAX_BACKLOG_S:
         call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})

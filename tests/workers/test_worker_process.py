@@ -101,7 +101,7 @@ async def test_worker_outlives_thread_that_started_it() -> None:
         await worker.close()
 
 
-async def test_call_cancelled_at_its_start_leaves_worker_that_answers(
+async def test_worker_answers_the_next_call_after_one_that_was_cancelled_at_its_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def cancelled_after(turns: int) -> None:
@@ -155,7 +155,9 @@ async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
         assert worker.alive
 
 
-async def test_leaving_call_cancels_it_and_worker_goes_on(hold: Hold) -> None:
+async def test_call_left_early_is_cancelled_and_the_same_worker_answers_the_next(
+    hold: Hold,
+) -> None:
     async with running(options=PATIENT) as worker:
         with CLIP.open("rb") as file:
             async with aclosing(transcribe(worker, file.fileno())) as frames:
@@ -343,7 +345,7 @@ def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
     assert b"ZeroDivisionError" in ended.stderr
 
 
-def test_worker_without_a_thread_for_one_more_call_refuses_it_and_goes_on() -> None:
+def test_worker_without_a_thread_for_a_call_refuses_it_as_busy_and_answers_the_next() -> None:
     code = (
         "import threading; from sidecar.workers import worker_main as inside\n"
         "start, refused = threading.Thread.start, []\n"
