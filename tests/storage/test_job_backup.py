@@ -60,7 +60,7 @@ def left(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK_FILE}
 
 
-async def test_backup_of_running_service_has_all_jobs_and_recordings_encrypted(
+async def test_encrypted_backup_of_running_service_restores_jobs_and_recordings_of_unfinished_ones(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "new" / "jobs"
@@ -195,7 +195,7 @@ def changed(data: bytes) -> bytes:
         pytest.param(with_member("uploads/more"), id="a file that is not listed"),
     ],
 )
-async def test_damaged_backup_is_refused_and_nothing_is_left(
+async def test_damaged_backup_is_refused_and_restores_no_file(
     harm: Harm, keeping: JobPersistence, tmp_path: Path
 ) -> None:
     file, new = tmp_path / "backup.tar", tmp_path / "deep" / "new"
@@ -277,7 +277,7 @@ def test_backup_of_jobs_of_a_later_version_is_refused(
     assert not (tmp_path / "backup.tar").exists()
 
 
-def test_backup_of_jobs_of_release_0_2_is_refused_and_nothing_is_restored(
+def test_restore_of_a_backup_of_release_0_2_is_refused_and_restores_nothing(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     keeping.event_log.close()

@@ -92,7 +92,9 @@ HARMS: dict[str, Callable[[bytes, list[bytes]], bytes]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_altered_encrypted_recording_raises_decryption_failed(harm: str, tmp_path: Path) -> None:
+def test_recording_that_is_altered_or_opened_with_another_name_or_key_is_not_decrypted(
+    harm: str, tmp_path: Path
+) -> None:
     sealed = b"".join(SMALL_CHUNKS.encrypt_recording([b"0123456789" * 3], "name"))
     path, name = tmp_path / "sealed", "other" if harm == "name" else "name"
     pieces = [sealed[at : at + 26] for at in range(HEAD, len(sealed), 26)]
@@ -155,7 +157,9 @@ def set_password(service, name, password):
 
 @pytest.mark.slow_except("yes")
 @pytest.mark.parametrize("keeps", ["yes", "no"])
-def test_two_first_starts_at_once_share_one_key_in_the_keyring(keeps: str, tmp_path: Path) -> None:
+def test_two_first_starts_at_once_share_one_keyring_key_or_are_refused_if_none_is_kept(
+    keeps: str, tmp_path: Path
+) -> None:
     package = tmp_path / "path" / "keyring"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(KEYRING)

@@ -25,11 +25,12 @@ class AskingKeyring(FileKeyring):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answered, self.locked = threading.Event(), False
+        self.answered, self.locked, self.asked = threading.Event(), False, 0
 
     def get_password(self, service: str, username: str) -> str | None:
         """The password, once the person has answered."""
         assert self.answered.wait(PATIENCE_S)
+        self.asked += 1
         if self.locked:
             raise keyring.errors.KeyringLocked("locked")
         return super().get_password(service, username)
@@ -47,7 +48,7 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AskingKe
     keyring.set_keyring(before)
 
 
-async def test_store_opens_after_the_person_has_answered_the_keyring(
+async def test_own_store_opens_only_after_the_keyring_is_answered_and_keeps_speakers_and_consent(
     asking: AskingKeyring, tmp_path: Path
 ) -> None:
     own = OwnSpeakerStore(Settings(data_dir=tmp_path))
@@ -77,10 +78,12 @@ async def test_locked_keyring_is_asked_again_by_a_request_and_later_by_a_job(
     for again in (False, True):
         with pytest.raises(errors.SettingsInvalid, match="keyring"):
             await own.opened(PATIENCE_S, again=again)
+    assert asking.asked == 2
     asking.locked = False
     now = RETRY_S
     with pytest.raises(errors.SettingsInvalid):
         await own.opened(PATIENCE_S)
+    assert asking.asked == 2, "a job asks not so soon"
     now = RETRY_S + 0.1
     await own.opened(PATIENCE_S)
     await own.close()
@@ -99,7 +102,9 @@ async def test_error_of_any_backend_is_an_error_of_the_keyring(
         await own.opened(PATIENCE_S)
 
 
-async def test_key_that_was_lost_is_not_replaced(asking: AskingKeyring, tmp_path: Path) -> None:
+async def test_lost_keyring_key_of_existing_store_is_refused_with_a_hint_and_not_replaced(
+    asking: AskingKeyring, tmp_path: Path
+) -> None:
     asking.answered.set()
     own = OwnSpeakerStore(Settings(data_dir=tmp_path))
     await own.opened(PATIENCE_S)

@@ -77,7 +77,7 @@ def bucket_at(address: str) -> S3Storage:
     return made
 
 
-def test_start_with_missing_mount_of_uploads_is_refused(path: Path) -> None:
+def test_start_with_missing_mount_of_uploads_or_a_file_in_its_place_is_refused(path: Path) -> None:
     def check(folder: Path) -> None:
         settings = Settings(journal="postgresql://nowhere", uploads=str(folder))
         check_storage(create_recording_storage(settings, Path("nowhere")))
@@ -95,7 +95,7 @@ def test_start_with_missing_mount_of_uploads_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, LARGE])
-def test_stored_recording_is_read_whole_and_from_any_position(
+def test_stored_recording_is_read_whole_and_from_any_position_until_it_is_deleted(
     size: int, storage: RecordingStorage
 ) -> None:
     data = os.urandom(size)
@@ -241,7 +241,7 @@ def test_disk_that_fails_as_the_folder_is_synced_leaves_no_recording(
 
 
 @posix
-def test_unreachable_file_system_is_not_reported_as_lost_recording(
+def test_unreachable_file_system_is_storage_unreachable_and_not_a_lost_recording(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = FolderStorage(path)

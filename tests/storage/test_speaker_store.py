@@ -28,7 +28,9 @@ async def test_speakers_are_kept_over_restart(place: Place) -> None:
     assert [one.known.name for one in await again.all(ANONYMOUS)] == ["Anna", "Ben"]
 
 
-async def test_speaker_of_another_owner_is_not_found(place: Place) -> None:
+async def test_speaker_of_another_owner_can_be_neither_listed_nor_read_nor_changed_nor_deleted(
+    place: Place,
+) -> None:
     people = place.open()
     anna = await people.add(ANONYMOUS, "Anna", heard(1))
     assert await people.all(OTHER) == []
@@ -88,7 +90,9 @@ async def test_speakers_are_not_opened_with_another_key(place: Place) -> None:
         place.open("f" * 64)
 
 
-async def test_speakers_over_limit_are_refused_also_when_added_at_once(place: Place) -> None:
+async def test_speakers_over_limit_of_owner_are_refused_also_when_added_concurrently(
+    place: Place,
+) -> None:
     people = place.open(limit=2)
     adding = (people.add(ANONYMOUS, f"Anna {number}", heard(number)) for number in range(4))
     came = await asyncio.gather(*adding, return_exceptions=True)
@@ -155,7 +159,9 @@ def test_sample_over_limit_replaces_the_one_with_least_speech() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  \n", None, 7, "x" * 201])
-def test_invalid_speaker_name_is_refused(name: object) -> None:
+def test_invalid_speaker_name_is_refused_and_white_space_of_a_valid_one_normalized(
+    name: object,
+) -> None:
     with pytest.raises(errors.FieldInvalid):
         speaker_store.parse_speaker_name(name)
     assert speaker_store.parse_speaker_name(" Anna \n Livia\x00 ") == "Anna Livia"
