@@ -67,7 +67,9 @@ def parsed(**given: object) -> TranscribeOptions:
     ],
     ids=str,
 )  # fmt: skip
-def test_fields_become_options(given: dict[str, object], expected: dict[str, Any]) -> None:
+def test_request_fields_become_normalized_options(
+    given: dict[str, object], expected: dict[str, Any]
+) -> None:
     options = parsed(**given)
     assert options == dataclasses.replace(TranscribeOptions(), **expected)
     assert isinstance(options.temperature, float)
@@ -255,7 +257,7 @@ def test_each_name_and_code_names_one_known_language() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(["", "\n", "\r\n", " "]), st.booleans())
-def test_base64_is_read_with_line_breaks_in_either_alphabet_and_without_padding(
+def test_base64_is_read_with_line_breaks_in_either_alphabet_unpadded_or_as_a_data_url(
     raw: bytes, end: str, padded: bool
 ) -> None:
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):

@@ -41,7 +41,7 @@ WHOLE = Outer(Colour.RED, Inner(1, ("a",)), (Inner(2), None), {3: Inner(4)}, {5:
 
 
 @pytest.mark.parametrize("value", [WHOLE, Outer(Colour.RED)])
-def test_values_survive_json(value: Outer) -> None:
+def test_dataclass_values_and_their_types_survive_json(value: Outer) -> None:
     again = Outer.from_wire(json.loads(json.dumps(value.to_wire())))
     assert again == value
     assert isinstance(again.colour, Colour)
@@ -56,7 +56,7 @@ def test_plain_values_equal_asdict_and_containers_are_copied() -> None:
     assert WHOLE.names
 
 
-def test_missing_field_has_its_default_and_unknown_field_is_an_error() -> None:
+def test_missing_optional_field_has_its_default_and_an_unknown_or_invalid_one_raises() -> None:
     assert from_plain(Inner, {"number": 1}) == Inner(1)
     with pytest.raises(TypeError):
         from_plain(Inner, {"number": 1, "other": 2})
@@ -76,6 +76,6 @@ def test_missing_field_has_its_default_and_unknown_field_is_an_error() -> None:
         {"event": "Finished", "transcript": None},
     ],
 )
-def test_invalid_event_is_an_engine_error(values: dict[str, object]) -> None:
+def test_invalid_event_of_an_engine_raises_engine_failed(values: dict[str, object]) -> None:
     with pytest.raises(errors.EngineFailed):
         transcript.from_wire(values)

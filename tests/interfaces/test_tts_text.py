@@ -84,11 +84,11 @@ def test_text_is_split_into_sentences_and_the_first_phrase_may_be_a_clause(
         ("**Open and", "Open and"),
     ],
 )
-def test_markup_is_not_spoken(text: str, heard: str) -> None:
+def test_markup_links_and_emoji_are_not_spoken(text: str, heard: str) -> None:
     assert tts_text.speakable_text(text) == heard
 
 
-def test_code_is_shown_and_not_spoken() -> None:
+def test_code_block_is_shown_and_not_spoken() -> None:
     text = "Like this:\n\n```python\nprint('a. b')\n# no heading.\n```\nThat is all."
     pieces = cut(text)
     assert [piece.text for piece in pieces] == ["Like this:", "", "That is all."]
@@ -104,7 +104,7 @@ def test_unclosed_link_bracket_holds_back_no_text_beyond_its_line() -> None:
     assert said('Now see [it](https://x.org "One. Two") here. And so on.')[0] == "Now see it here."
 
 
-def test_fence_of_tildes_may_have_backticks_after_it() -> None:
+def test_code_fence_of_tildes_may_have_backticks_after_it_and_one_of_backticks_may_not() -> None:
     assert said("~~~ a`b\nNo words. At all.\n~~~\nBut these are some.") == ["But these are some."]
     assert said("```a``` is what one says.") == ["a is what one says."]
 
