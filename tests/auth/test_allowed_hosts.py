@@ -85,7 +85,7 @@ def test_listening_address_is_accepted_as_host_name_and_another_is_refused(host:
         access.check_origin(RequestOrigin(["127.0.0.3:8765"], [], [], peer="127.0.0.1"))
 
 
-def test_allowed_host_names_are_served(guarded: Server) -> None:
+def test_host_names_of_the_setting_allowed_hosts_are_accepted(guarded: Server) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for host in ("my-box.lan", "OTHER.lan:8765"):
         assert guarded.client.get("/v1/jobs", headers={**bearer, "Host": host}).status_code == 200

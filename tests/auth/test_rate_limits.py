@@ -100,7 +100,7 @@ def test_token_bucket_never_gives_more_than_its_rate_plus_one_bucket(
         assert had <= amount + amount / window_s * now + 1e-6
 
 
-def test_rate_limit_tables_are_bounded() -> None:
+def test_rate_limit_table_is_bounded_and_forgets_who_came_longest_ago() -> None:
     buckets, failures = TokenBuckets(RateLimit(1, 60), most=100), FailedTokenDelays(most=100)
     for number in range(1000):
         buckets.take(str(number), 0)
@@ -187,7 +187,7 @@ def test_channels_of_a_recording_of_unknown_length_count_one_by_one() -> None:
     assert charged_audio_s(None, channels=2) == 2 * charged_audio_s(None)
 
 
-def test_loopback_has_no_rate_limit_unless_set() -> None:
+def test_owner_limits_are_default_on_the_network_and_none_on_loopback_unless_set() -> None:
     assert authentication.owner_limits_of(Settings()) == UNLIMITED_OWNER
     assert authentication.owner_limits_of(Settings(host="0.0.0.0")) == authentication.DEFAULT_LIMITS
     assert (

@@ -80,7 +80,7 @@ def test_valid_token_is_accepted_and_not_logged(door: Server, attacker: Attacker
     assert door.client.get("/health").status_code == 200
 
 
-def test_owner_sees_and_deletes_own_jobs_and_has_only_the_given_scopes(
+def test_owner_sees_and_erases_only_own_jobs_and_has_only_the_scopes_of_its_token(
     door: Server, attacker: Attacker, voice: bytes
 ) -> None:
     anna, ben, carl = (
