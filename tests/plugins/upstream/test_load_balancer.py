@@ -62,7 +62,7 @@ def test_backoff_of_a_failing_upstream_doubles_up_to_a_minute() -> None:
     assert times[-1] == 60.0
 
 
-def test_one_chunk_tries_an_upstream_after_its_backoff() -> None:
+def test_only_one_chunk_tries_an_upstream_after_its_backoff_until_it_succeeded() -> None:
     balancer = of(1)
     balancer.failed(0, 0.0)
     assert balancer.take(1.0) == 0
@@ -99,7 +99,9 @@ def test_first_upstream_to_be_free_is_tried_before_giving_up() -> None:
 
 
 @given(dice=st.floats(0, 1))
-def test_jitter_is_within_half_and_never_before_retry_after(dice: float) -> None:
+def test_jitter_shortens_a_backoff_by_up_to_half_and_lengthens_retry_after_by_up_to_a_tenth(
+    dice: float,
+) -> None:
     balancer = of(2, dice)
     balancer.failed(0, 0.0)
     assert 0.25 <= balancer.upstreams[0].backoff_until <= 0.5
@@ -121,7 +123,9 @@ def test_unread_request_and_busy_upstream_cost_no_attempt() -> None:
         assert attempts.after(0, failure(FailureStep.LATER)) is FailureStep.LATER
 
 
-def test_upstream_that_failed_on_a_chunk_and_stayed_away_may_have_been_ended_by_it() -> None:
+def test_failure_on_a_chunk_between_two_unreachable_tries_counts_as_a_death_and_names_both() -> (
+    None
+):
     attempts, away = ChunkAttempts(0.0, 100.0), unreachable_failure("good:2 does not answer.")
     attempts.after(1, away)
     assert fault_of(attempts.error) is Fault.NODE
@@ -134,7 +138,7 @@ def test_upstream_that_failed_on_a_chunk_and_stayed_away_may_have_been_ended_by_
     assert as_a_job_has_it.detail == "bad:1 failed. Then: good:2 does not answer."
 
 
-def test_upstream_that_failed_once_on_a_chunk_and_is_busy_was_not_ended_by_it() -> None:
+def test_failure_on_a_chunk_followed_by_a_busy_answer_is_a_fault_of_the_node() -> None:
     attempts = ChunkAttempts(0.0, 100.0)
     attempts.after(0, failure())
     attempts.after(0, ChunkFailure(FailureStep.LATER, UpstreamBusy(), 300.0))
@@ -162,7 +166,7 @@ def test_unreachable_upstreams_are_waited_for_shortly_and_busy_ones_fully() -> N
     assert not attempts.waits(90.0, 11.0)
 
 
-def test_only_healthy_choice_skips_an_upstream_after_a_failure() -> None:
+def test_choice_of_healthy_upstreams_skips_one_that_failed_even_after_its_backoff() -> None:
     balancer = of(2)
     assert balancer.take(0.0, {1}) == 0
     balancer.failed(0, 0.0)

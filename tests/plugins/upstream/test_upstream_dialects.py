@@ -68,7 +68,9 @@ def test_upstream_whose_quota_is_exhausted_is_not_waited_for() -> None:
     ("header", "seconds"),
     [("5", 5.0), ("0.5", 0.5), ("-1", 0.0), ("1e9", 300.0), ("nan", None), ("Wed, 21 Oct", None)],
 )
-def test_retry_after_is_limited(header: str, seconds: float | None) -> None:
+def test_retry_after_header_is_limited_to_0_to_300_s_and_ignored_if_no_number(
+    header: str, seconds: float | None
+) -> None:
     assert openai_http.parse_retry_after({"retry-after": header}) == seconds
 
 
@@ -178,7 +180,7 @@ def test_language_name_of_an_upstream_becomes_its_code(named: str | None, code: 
     assert parse_openai_answer(body, 1.0).language == code
 
 
-def test_diarizing_model_is_asked_for_speakers() -> None:
+def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbered() -> None:
     dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
     upstream_request = dialect.chunk_request(5.0, SOME).next_request(b"")
@@ -191,7 +193,7 @@ def test_diarizing_model_is_asked_for_speakers() -> None:
     assert (answer.diarized, [one.speaker for one in answer.segments]) == (True, [0, 1])
 
 
-def test_vllm_request_has_the_form_of_its_plugin() -> None:
+def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
     upstream_request = VllmDialect("vibevoice").chunk_request(28.28, options).next_request(b"fLaC")
     body = json.loads(upstream_request.body or b"")
@@ -224,7 +226,9 @@ def test_vllm_request_has_the_form_of_its_plugin() -> None:
         ("peer_not_allowed", FailureStep.ELSEWHERE),
     ],
 )
-def test_error_of_another_vibevoice_asr_is_passed_on_if_final(code: str, step: FailureStep) -> None:
+def test_error_code_of_another_vibevoice_asr_decides_the_next_step_and_is_kept_if_final(
+    code: str, step: FailureStep
+) -> None:
     from sidecar.api.http.error_responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
@@ -272,7 +276,9 @@ def test_upstream_without_model_list_and_model_name_is_an_error() -> None:
         upstream_client.dialect_of("auto", b"{}", None)
 
 
-def test_vibevoice_asr_streams_segments_and_an_older_one_answers_whole() -> None:
+def test_segments_streamed_by_another_vibevoice_asr_are_read_early_and_a_whole_answer_late() -> (
+    None
+):
     segment = {"speaker": "Speaker_1", "start_time": 1.0, "end_time": 2.0, "text": "Yes."}
     whole = {"status": "success", "segments": [segment], "metadata": {"diarized": True}}
     told = b"".join(
@@ -311,13 +317,13 @@ def test_no_speech_probability_of_an_openai_server_is_between_0_and_1_or_none(
     assert only.no_speech_probability == found
 
 
-def test_no_speech_probability_of_a_front_is_that_of_its_upstream() -> None:
+def test_no_speech_probability_of_0_from_another_vibevoice_asr_is_kept() -> None:
     segment = {"start_time": 1.0, "end_time": 2.0, "text": "Yes.", "no_speech_probability": 0.0}
     whole = {"segments": [segment], "metadata": {"diarized": False}}
     assert parse_sidecar_answer(whole).segments[0].no_speech_probability == 0.0
 
 
-def test_error_within_a_stream_decides_like_a_status() -> None:
+def test_error_within_a_stream_decides_the_next_step_as_its_status_would() -> None:
     problem = {"status": 503, "code": "machine_busy", "detail": "It is busy.", "retry_after": "7"}
     for said, step in (
         (problem, FailureStep.LATER),
@@ -378,7 +384,7 @@ def test_only_the_start_of_a_long_model_list_is_read() -> None:
     )
 
 
-def test_requests_follow_no_redirect_and_no_proxy_of_the_environment() -> None:
+def test_http_client_follows_no_redirect_no_environment_proxy_and_sends_its_key_as_bearer() -> None:
     options = openai_http.client_options(3.0, key="secret")
     assert (options["trust_env"], options["follow_redirects"]) == (False, False)
     assert options["headers"]["Authorization"] == "Bearer secret"

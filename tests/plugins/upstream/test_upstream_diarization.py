@@ -136,7 +136,9 @@ def test_number_of_speakers_of_a_recording_is_only_the_maximum_of_each_chunk(
 
 
 @pytest.mark.parametrize("diarized", [True, False])
-def test_words_of_a_chunk_without_speakers_follow_the_turns(diarized: bool) -> None:
+def test_words_of_a_chunk_follow_the_turns_only_if_its_upstream_gave_no_speakers(
+    diarized: bool,
+) -> None:
     """In the second chunk the node took two people for one."""
 
     def result(start_s: float, *speakers: int) -> ChunkResult:

@@ -88,7 +88,9 @@ def test_all_options_reach_the_upstream(proxy: FaultyProxy, noise: Sound) -> Non
 
 
 @pytest.mark.parametrize("fault", ["500", "429", "gone", "half", "garbage", "no http"])
-def test_failed_chunk_is_tried_again(proxy: FaultyProxy, noise: Sound, fault: str) -> None:
+def test_chunk_that_failed_once_is_sent_again_and_the_transcript_is_the_same(
+    proxy: FaultyProxy, noise: Sound, fault: str
+) -> None:
     engine = Engine(proxy.url)
     right = heard(engine.transcript(noise))
     proxy.posts.clear()
@@ -109,7 +111,7 @@ def test_failed_chunk_is_tried_again(proxy: FaultyProxy, noise: Sound, fault: st
         ("302", UpstreamRefused),
     ],
 )
-def test_lasting_failure_is_an_error_after_three_tries_with_the_upstream(
+def test_lasting_failure_is_an_error_that_names_the_upstream_after_3_tries_or_1_if_refused(
     proxy: FaultyProxy, noise: Sound, fault: str, error: type[errors.SidecarError]
 ) -> None:
     proxy.plan.extend([fault] * 9)
@@ -262,7 +264,7 @@ def test_upstream_started_later_is_found_despite_its_backoff(noise: Sound) -> No
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
 
 
-def test_chunks_are_transcribed_in_parallel_and_joined_in_order(
+def test_chunks_sent_to_two_upstreams_are_joined_in_order_without_gap_or_overlap(
     server: Server, proxy: FaultyProxy, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each piece has the server's own speakers; who is who is told by their voices."""
@@ -284,7 +286,9 @@ def test_chunks_are_transcribed_in_parallel_and_joined_in_order(
 # OpenAI's dialect
 
 
-def test_words_of_an_openai_compatible_upstream_get_speakers(two_voices: Sound) -> None:
+def test_openai_upstream_gets_prompt_and_language_and_its_words_get_speakers(
+    two_voices: Sound,
+) -> None:
     with OpenAiStandIn() as there:
         engine = Engine(there.url)
         plain = engine.transcript(two_voices, diarize=False)
@@ -320,7 +324,7 @@ def test_enrolled_speakers_are_identified_here_and_not_sent_upstream(two_voices:
     assert nagg.prints[0].vector not in asked
 
 
-def test_upstream_without_times_gets_the_turns_of_each_speaker(two_voices: Sound) -> None:
+def test_upstream_without_times_is_sent_one_chunk_for_each_speaker_turn(two_voices: Sound) -> None:
     with OpenAiStandIn("json") as there:
         engine = Engine(there.url)
         first = engine.transcript(two_voices)
@@ -337,7 +341,9 @@ def test_upstream_without_times_gets_the_turns_of_each_speaker(two_voices: Sound
     assert len(there.asked) == len(plain.segments)  # by now it is known
 
 
-def test_repetition_loop_is_asked_again_at_a_higher_temperature(two_voices: Sound) -> None:
+def test_repetition_loop_is_asked_again_at_a_higher_temperature_and_skipped_if_it_lasts(
+    two_voices: Sound,
+) -> None:
     with OpenAiStandIn() as there:
         there.plan.append("loop")
         once = Engine(there.url).transcript(two_voices, diarize=False)
@@ -352,7 +358,7 @@ def test_repetition_loop_is_asked_again_at_a_higher_temperature(two_voices: Soun
 # vLLM with VibeVoice-ASR
 
 
-def test_vllm_answer_is_reported_as_segments_while_it_is_written(noise: Sound) -> None:
+def test_vllm_upstream_gets_the_prompt_and_its_segments_keep_their_speakers(noise: Sound) -> None:
     with VllmStandIn() as there:
         engine = Engine(there.url)
         assert engine.engine.sample_rate == 24_000

@@ -15,7 +15,7 @@ def _config(no_settings: object) -> None:
     """Leave out the settings of this machine."""
 
 
-def test_upstreams_are_used_only_by_their_engine() -> None:
+def test_upstreams_are_used_only_if_the_engine_is_upstream() -> None:
     assert choose_engine(load_settings(engine="scripted", upstream=(BOX,))).upstream is None
     chosen = choose_engine(load_settings(engine="upstream", upstream=(BOX, FAR)))
     assert chosen.reason == "as set; recordings go to box:1, far:443"
