@@ -154,7 +154,9 @@ def test_queue_status_lists_waiting_and_recently_ended_jobs(
     assert queue.client.get(f"/v1/jobs/{place['job_id']}").status_code == 404, "nothing is kept"
 
 
-def test_hangup_frees_the_engine(queue: Server, clip: Path) -> None:
+def test_disconnect_during_a_stream_frees_the_engine_for_the_next_request(
+    queue: Server, clip: Path
+) -> None:
     files = {"audio": ("a.wav", ENDLESS)}
     with queue.client.stream("POST", "/v1/transcribe", files=files) as response:
         next(line for line in response.iter_lines() if "text" in line)
@@ -295,7 +297,7 @@ def test_joined_fragments_are_one_json_list_without_repetition(
     assert [one["Start"] for one in json.loads("".join(texts))] == expected
 
 
-def test_non_speech_has_no_speaker_and_text_is_escaped() -> None:
+def test_fragment_of_non_speech_has_no_speaker_and_its_text_is_escaped() -> None:
     music = Segment(0, 1.234, '[Music] "\\\n\u2028', flags=("non_speech",))
     assert json.loads(segment_text(music)) == {
         "Start": 0,

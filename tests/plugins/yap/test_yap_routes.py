@@ -78,7 +78,9 @@ async def test_connection_exchanges_the_golden_frames(server: Server) -> None:
         ]
 
 
-async def test_new_request_drops_the_active_one(server: Server) -> None:
+async def test_new_request_drops_the_active_one_and_one_that_has_ended_is_still_answered(
+    server: Server,
+) -> None:
     async with Streaming(server) as client:
         await client.ready()
         await client.begin("r1")
@@ -157,7 +159,7 @@ REFUSED: list[tuple[str, str, list[Any]]] = [
 ]
 
 
-async def test_invalid_message_is_refused_with_its_reason_and_the_connection_goes_on(
+async def test_invalid_message_is_refused_with_its_reason_and_its_request_is_still_transcribed(
     server: Server,
 ) -> None:
     async with Streaming(server) as client:
@@ -188,7 +190,9 @@ async def test_invalid_message_is_refused_with_its_reason_and_the_connection_goe
         assert await client.transcript()
 
 
-async def test_wrong_key_is_refused_in_a_frame(strict: Server) -> None:
+async def test_connection_with_wrong_key_is_refused_in_a_frame_and_closed_with_4001(
+    strict: Server,
+) -> None:
     async with Streaming(strict, "wrong") as client:
         assert (await client.refused())["code"] == "authentication_failed"
         [frame] = client.frames

@@ -10,7 +10,7 @@ from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.server.app import create_app, create_service
 
 
-def test_variables_of_the_original_streaming_server_are_accepted(
+def test_variables_of_the_original_server_set_limits_and_close_codes_and_yield_to_ours(
     no_settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WS_CLOSE_BUSY_CODE", "1013")
