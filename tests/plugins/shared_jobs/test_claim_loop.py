@@ -251,7 +251,7 @@ async def test_idle_node_finds_job_without_a_notification(one: Service, shared: 
     await shared.ended(shared.send())
 
 
-async def test_job_of_dead_node_resumes_from_checkpoint_and_late_reports_are_refused(
+async def test_job_of_dead_node_resumes_from_its_resume_point_and_late_reports_are_refused(
     shared: Jobs, hold: Hold
 ) -> None:
     async with services(1, shared, UNCHECKED) as (first,):
@@ -351,7 +351,7 @@ async def test_node_that_claims_a_lost_job_again_runs_it_once(shared: Jobs, hold
         assert len({segment.text for segment in record.segments}) == len(record.segments) == 3
 
 
-async def test_engine_pauses_at_checkpoint_while_database_is_away(
+async def test_engine_pauses_at_the_next_resume_point_while_database_is_away(
     one: Service, shared: Jobs, hold: Hold
 ) -> None:
     job_id, next_id = shared.send(), shared.send()
@@ -431,7 +431,7 @@ async def test_claim_has_current_preferences_of_node(
 
 @pytest.mark.slow_except("[0.0]")
 @pytest.mark.parametrize("grace_s", [PATIENCE_S, 0.0])
-async def test_draining_node_finishes_running_job_or_releases_it_with_checkpoints(
+async def test_draining_node_finishes_running_job_within_grace_or_releases_it_with_resume_points(
     one: Service, shared: Jobs, grace_s: float, hold: Hold
 ) -> None:
     job_id, next_id = shared.send(), shared.send()
@@ -537,7 +537,7 @@ async def test_job_whose_recording_cannot_be_opened_is_tried_by_another_node_and
 
 
 @virtual_time
-async def test_job_that_only_node_cannot_open_waits_before_it_is_tried_again(
+async def test_job_that_the_only_node_cannot_open_is_claimed_again_after_a_pause(
     claimer: Service, shared: Jobs
 ) -> None:
     claimer.storage = False
@@ -616,7 +616,7 @@ async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
             assert shared.changes(record.id, StartedChange) == 1
 
 
-async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_checkpoint(
+async def test_job_that_meets_fault_of_node_as_it_runs_keeps_resume_points_and_is_done_elsewhere(
     shared: Jobs, hold: Hold
 ) -> None:
     async with services(1, shared, QUICK | {"storage_backoff_s": NEVER_S}) as (full,):
@@ -636,7 +636,9 @@ async def test_job_that_meets_fault_of_node_as_it_runs_goes_on_elsewhere_from_ch
 
 
 @virtual_time
-async def test_node_that_cannot_reach_storage_pauses_claims(shared: Jobs) -> None:
+async def test_node_pauses_claims_after_two_jobs_with_unreachable_storage_until_it_is_back(
+    shared: Jobs,
+) -> None:
     slow = QUICK | {"storage_backoff_s": LONG_S}
     async with services(1, shared, slow, run=False) as (claimer,):
         claimer.fault = errors.StorageUnreachable()
@@ -775,7 +777,7 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
 
 
 @pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck, UpstreamUnreachable])
-async def test_job_with_new_checkpoint_after_it_was_passed_on_is_passed_on_again(
+async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_again(
     one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
 ) -> None:
     with one.node.aside():

@@ -137,7 +137,7 @@ async def test_claim_waits_briefly_for_the_only_job_if_its_row_is_locked(
     assert claim.record.id == job.id
 
 
-async def test_claims_follow_predicted_order_of_the_scheduler(node: Service) -> None:
+async def test_claims_and_told_positions_follow_the_order_of_the_scheduler(node: Service) -> None:
     chance = random.Random(7)
     waiting: list[scheduler.WaitingJob] = []
     jobs: list[JobRecord] = []
@@ -184,7 +184,7 @@ async def test_owner_of_a_refused_or_long_running_job_gets_no_more_than_its_shar
     assert sorted(counted.values()) in ([2, 3, 4], [3, 3, 3]), counted
 
 
-async def test_new_owners_with_short_jobs_do_not_starve_a_job_ten_times_as_long(
+async def test_job_ten_times_as_long_as_those_of_new_owners_gets_an_equal_share_of_work(
     node: Service,
 ) -> None:
     """One or five of them wait at a time; for each that is claimed, another comes."""
@@ -400,7 +400,9 @@ async def test_jobs_that_a_node_no_longer_refuses_are_claimed_in_fair_order(node
     assert await owners_of(node, 3) == ["a", "b", "a"]
 
 
-async def test_outdated_refusal_does_not_count_until_its_node_renews_it(shared: Services) -> None:
+async def test_outdated_refusal_of_a_node_marks_no_job_refused_until_it_is_renewed(
+    shared: Services,
+) -> None:
     node, other, job = await refused_by_two(shared)
     await node.database.fetch(
         "UPDATE vibevoice.refusals SET at = at - interval '6 min' WHERE node = %s",
@@ -462,7 +464,7 @@ async def interrupted(node: Service, count: int, state_bytes: int) -> JobRecord:
     return await node.jobs.get(claim.record.id)
 
 
-async def test_events_of_interrupted_job_are_read_in_pages(
+async def test_claim_of_an_interrupted_job_reads_its_events_in_pages_of_bounded_size(
     node: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = await interrupted(node, 30, PAGE_BYTES // 8)
@@ -661,7 +663,7 @@ async def test_job_that_only_another_node_judged_is_claimed_behind_hundreds_of_r
     assert (await node.claimed()).record.id == job.id
 
 
-async def test_claim_unknown_to_its_node_is_released(node: Service) -> None:
+async def test_claim_unknown_to_its_node_is_released_at_the_second_check(node: Service) -> None:
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
     await node.claimed()
@@ -743,7 +745,7 @@ async def test_claim_of_a_job_cancelled_during_the_claim_call_is_not_valid(
 
 
 @pytest.mark.parametrize(("damaged", "state"), [(False, "queued"), (True, "failed")])
-async def test_job_of_a_later_release_waits_for_its_nodes_and_a_damaged_one_ends(
+async def test_job_written_by_a_later_release_stays_queued_and_a_damaged_one_fails(
     node: Service, monkeypatch: pytest.MonkeyPatch, damaged: bool, state: str
 ) -> None:
     serialize = sqlite_event_log.serialize_record

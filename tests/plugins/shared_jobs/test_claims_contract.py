@@ -268,7 +268,9 @@ async def test_repeated_report_is_persisted_once(store: Store) -> None:
     assert await store.get(job_id) == ended
 
 
-async def test_report_with_wrong_base_seq_is_refused_and_ends_the_claim(store: Store) -> None:
+async def test_report_with_wrong_base_seq_is_refused_and_requeues_its_job_as_interrupted(
+    store: Store,
+) -> None:
     node, job_id, claim = await at_work(store)
     await says(node, claim, StartedChange())
     record, events = then(claim.record, StartedChange(), ReportedChange(RESUME_POINT), gap=3)
@@ -296,7 +298,9 @@ async def test_report_with_a_lost_claim_is_refused(store: Store) -> None:
     await says(other, again, StartedChange(), DONE)
 
 
-async def test_report_for_job_ended_elsewhere_is_refused(store: Store) -> None:
+async def test_report_for_job_cancelled_elsewhere_is_refused_and_changes_nothing(
+    store: Store,
+) -> None:
     node, job_id, claim = await at_work(store)
     begun = await says(node, claim, StartedChange())
     await store.end(job_id)
@@ -317,7 +321,9 @@ async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
     assert await node.claim(uuid4().hex, ClaimPreferences()) is None
 
 
-async def test_released_job_is_claimed_by_another_at_once(store: Store) -> None:
+async def test_released_job_is_claimed_by_another_node_and_its_earlier_claim_is_void(
+    store: Store,
+) -> None:
     one, job_id, claim = await at_work(store)
     other = await store.node()
     assert await other.claim(uuid4().hex, ClaimPreferences()) is None
@@ -341,7 +347,9 @@ async def test_requeued_job_without_a_release_stays_claimed(store: Store) -> Non
     assert await one.mine() == {claim.token}
 
 
-async def test_claims_are_valid_until_lost_released_or_ended(store: Store) -> None:
+async def test_claim_is_valid_until_it_is_lost_or_released_or_its_job_is_cancelled(
+    store: Store,
+) -> None:
     node = await store.node()
     ids = [await added(store) for _ in range(4)]
     kept, lost, released, ended = [await claimed(node) for _ in ids]
@@ -353,7 +361,9 @@ async def test_claims_are_valid_until_lost_released_or_ended(store: Store) -> No
     assert await node.mine() == {kept.token}
 
 
-async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(store: Store) -> None:
+async def test_job_that_a_node_refused_is_claimed_only_by_others_until_it_accepts_the_job(
+    store: Store,
+) -> None:
     one, other = await store.node(), await store.node()
     refused, fit = await added(store), await added(store)
     await one.judge({refused: LONG, fit: None})
@@ -374,7 +384,7 @@ async def test_refused_job_is_hidden_from_node_until_it_accepts_the_job(store: S
     assert (await claimed(one)).record.id == refused
 
 
-async def test_waiting_jobs_without_an_eligible_live_node_are_listed_as_unjudged(
+async def test_node_has_to_judge_jobs_that_no_live_node_accepted_and_it_did_not_refuse_lately(
     store: Store,
 ) -> None:
     one, other = await store.node(), await store.node()
@@ -453,7 +463,9 @@ async def test_job_that_a_node_refuses_for_a_temporary_fault_stays_queued(store:
     assert (await store.get(job_id)).state is JobState.FAILED
 
 
-async def test_job_waits_while_no_node_is_live(store: Store) -> None:
+async def test_job_stays_queued_and_is_not_marked_refused_while_no_node_is_live(
+    store: Store,
+) -> None:
     front, node = await store.front(), await store.node()
     job_id = await added(store)
     await front.end_unschedulable(0.0)
@@ -464,7 +476,9 @@ async def test_job_waits_while_no_node_is_live(store: Store) -> None:
     assert (record.state, record.refused) == (JobState.QUEUED, None)
 
 
-async def test_claimed_job_is_not_unschedulable(store: Store) -> None:
+async def test_claimed_job_that_its_node_refuses_does_not_end_as_unschedulable(
+    store: Store,
+) -> None:
     node, job_id, claim = await at_work(store)
     await node.judge({job_id: LONG})
     await node.end_unschedulable(0.0)

@@ -72,7 +72,7 @@ async def later(one: Service, column: str, seconds: float) -> None:
     await one.database.fetch(back, (seconds,))
 
 
-async def test_repeated_request_takes_its_job_over_once_and_only_for_its_owner(
+async def test_repeated_request_takes_over_its_timed_out_job_once_and_only_for_its_owner(
     here: Front, there: Front
 ) -> None:
     job = await here.accepted()

@@ -114,7 +114,9 @@ def test_open_event_streams_go_on_without_gap_or_repetition(outage: Outage) -> N
         heard.check(outage.recordings[job_id])
 
 
-def test_readiness_follows_the_database(outage: Outage) -> None:
+def test_services_are_not_ready_while_the_database_is_away_and_ready_afterwards(
+    outage: Outage,
+) -> None:
     if outage.seconds < 2 * READY_S:
         pytest.skip("an outage this short may end before it is noticed")
     services = range(FRONTS + NODES)
@@ -130,7 +132,7 @@ def test_readiness_follows_the_database(outage: Outage) -> None:
 
 
 @pytest.mark.slow
-async def test_suspended_node_loses_its_job_and_works_again(
+async def test_job_of_a_suspended_node_is_done_by_another_and_the_resumed_node_does_the_next(
     deployed: Deployment, hold: Path
 ) -> None:
     async with cleared(deployed) as clients:

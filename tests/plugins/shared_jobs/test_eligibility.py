@@ -33,7 +33,9 @@ def test_unschedulable_error_has_reasons_of_nodes_and_a_hint() -> None:
     assert "The only node" in unschedulable_error([GREEK]).detail
 
 
-def test_node_is_eligible_by_language_and_length_of_recording(recording: Path) -> None:
+def test_node_is_ineligible_by_language_length_or_lost_audio_of_a_recording(
+    recording: Path,
+) -> None:
     settings = Settings(engine="moonshine")
     lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     engine = JobEngine(settings, lodging)

@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventFeed, JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
-from sidecar.jobs.job_record import JobRecord, JobState
+from sidecar.jobs.job_record import JobRecord, JobState, RequeuedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge
@@ -152,7 +152,9 @@ async def test_submission_returns_only_after_the_job_is_persisted(front: Front) 
 
 
 @virtual_time
-async def test_only_job_whose_client_waits_is_followed(front: Front) -> None:
+async def test_front_follows_only_jobs_whose_clients_wait_and_deletes_them_once_they_end(
+    front: Front,
+) -> None:
     later, waits = await submitted(front, front.store.new(), front.store.new(kept=False))
     assert [*front.store.followed] == [waits.id]
     front.store.shared.cancel(waits.id)
@@ -242,7 +244,7 @@ async def test_refused_submission_follows_no_job_and_keeps_reservation_and_recor
     job.source.close()
 
 
-async def test_each_client_of_full_queue_gets_its_own_retry_after(store: Store) -> None:
+async def test_each_further_client_of_a_full_queue_gets_a_longer_retry_after(store: Store) -> None:
     """As at a service alone: two seconds from start to start, whoever was refused before first."""
     front = SharedJobQueue(store, store, LIMIT, store, begun_in_s=lambda count: 2.0 * count)
     store.waiting = LIMIT
@@ -313,7 +315,7 @@ async def test_drain_lets_clients_get_their_answers_within_grace(store: Store) -
     assert store.deleted == [waits.id]
 
 
-async def test_front_with_node_interrupts_a_job_that_then_ends_and_reports_dead_dispatchers(
+async def test_job_interrupted_by_a_front_with_node_is_requeued_without_an_attempt_and_done(
     store: Store, hold: Hold
 ) -> None:
     async with both(store) as queue:
@@ -324,6 +326,12 @@ async def test_front_with_node_interrupts_a_job_that_then_ends_and_reports_dead_
         hold.release()
         await until(lambda: store.shared.get(job.id).over)
         assert store.shared.get(job.id).state is JobState.DONE
+        changes = [event.change for event in store.shared.events(job.id)]
+        assert RequeuedChange(counted=False) in changes
+
+
+async def test_front_with_node_reports_dispatchers_that_died(store: Store) -> None:
+    async with both(store) as queue:
         broken = asyncio.ensure_future(queue.broken())
         dispatchers = [
             task for task in asyncio.all_tasks() if task.get_name().startswith("dispatcher-")

@@ -65,7 +65,7 @@ async def test_only_followed_jobs_are_in_memory(one: Service) -> None:
     assert len(one.follower.followed) == 0
 
 
-async def test_subscriber_of_job_deleted_elsewhere_sees_its_end(
+async def test_subscriber_of_job_deleted_elsewhere_sees_it_cancelled_and_a_later_one_finds_no_job(
     one: Service, other: Service
 ) -> None:
     (job,) = await one.submit("a")

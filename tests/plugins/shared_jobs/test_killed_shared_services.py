@@ -16,7 +16,9 @@ pytestmark = [
 ]
 
 
-async def test_jobs_end_once_with_their_own_text_when_services_are_killed(tmp_path: Path) -> None:
+async def test_jobs_end_once_with_own_text_and_the_poison_job_fails_when_services_are_killed(
+    tmp_path: Path,
+) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     told = await tried(tmp_path, 8, 3, 1, seed, poison=1)

@@ -97,7 +97,7 @@ async def test_expiry_of_a_node_writes_rows_of_its_claimed_jobs_and_not_of_judge
 
 
 @pytest.mark.parametrize("call", ["expire", "follow"])
-async def test_jobs_are_locked_in_the_order_of_their_ids(
+async def test_expiry_and_follow_calls_lock_jobs_in_the_order_of_their_ids(
     one: Service, journal: str, call: str
 ) -> None:
     """Two calls that lock several jobs in another order would stop each other."""
@@ -123,7 +123,9 @@ def _waits(look: psycopg.Connection) -> bool:
     return bool(look.execute(blocked).fetchall())
 
 
-async def test_service_with_newer_heartbeat_is_not_expired(one: Service, other: Service) -> None:
+async def test_service_with_a_heartbeat_since_it_was_observed_is_not_expired(
+    one: Service, other: Service
+) -> None:
     await one.submit("a")
     claim = await one.claimed()
     await one.membership.register()
@@ -187,7 +189,9 @@ async def test_draining_node_claims_nothing(one: Service) -> None:
 
 
 @pytest.mark.parametrize("twice", [False, True])
-async def test_leaving_service_refunds_owners_of_its_jobs(one: Service, twice: bool) -> None:
+async def test_leaving_service_refunds_the_owners_of_its_claimed_jobs_once(
+    one: Service, twice: bool
+) -> None:
     await one.submit("a", "a", "b", seconds=7)
     for _ in range(3):
         assert await one.claim() is not None

@@ -87,7 +87,7 @@ async def test_statement_returns_rows_and_transaction_is_all_or_nothing(
     assert await numbers(shared) == [1, 2, 3]
 
 
-async def test_rejected_statement_is_logged_and_keeps_the_pool(
+async def test_rejected_statement_raises_is_logged_and_leaves_all_connections_open(
     shared: PostgresDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = await fill(shared)
@@ -99,7 +99,7 @@ async def test_rejected_statement_is_logged_and_keeps_the_pool(
     assert await fill(shared) == before
 
 
-async def test_every_connection_has_time_limits_and_no_jit(
+async def test_connection_of_the_pool_has_time_limits_an_application_name_and_no_jit(
     shared: PostgresDatabase, journal: str
 ) -> None:
     rows = await shared.fetch(
@@ -299,7 +299,9 @@ async def test_lock_statement_and_pool_timeouts_are_errors_but_no_database_outag
     assert shared.up
 
 
-async def test_notifications_arrive_also_on_channels_added_later(shared: PostgresDatabase) -> None:
+async def test_notifications_arrive_on_channels_added_later_and_despite_a_failing_listener(
+    shared: PostgresDatabase,
+) -> None:
     shared.listen_check_s = 0.05
     first, second = list[str](), list[str]()
     shared.listen("first", first.append)
@@ -428,7 +430,9 @@ async def test_transaction_whose_idle_connection_was_closed_is_repeated(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
-async def test_database_works_with_a_thousand_open_files(journal: str) -> None:
+async def test_database_is_opened_and_notifies_in_a_process_with_a_thousand_open_files(
+    journal: str,
+) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

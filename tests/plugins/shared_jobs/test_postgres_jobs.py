@@ -198,7 +198,7 @@ async def test_submission_of_disconnected_client_leaves_no_job(
     assert job.id not in await there(front)
 
 
-async def test_job_deleted_before_its_cancel_in_the_background_is_not_retried(
+async def test_background_cancel_of_a_deleted_job_ends_without_a_retry_or_a_log_line(
     front: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     (job,) = await front.submit("owner")
@@ -325,7 +325,7 @@ async def test_close_ends_while_database_is_away(front: Service, postgres_cluste
         assert front.jobs.ending.idle
 
 
-async def test_services_go_on_at_a_promoted_standby_with_the_replicated_events(
+async def test_services_report_and_accept_jobs_at_a_promoted_standby_with_the_replicated_events(
     journal: str, tmp_path: Path, postgres_cluster: Cluster
 ) -> None:
     with postgres_cluster.standby() as standby:
@@ -461,7 +461,7 @@ async def test_job_deleted_by_two_calls_at_once_is_deleted(
     assert await there(front) == []
 
 
-async def test_recordings_in_shared_folder_are_opened_by_all_and_end_with_their_jobs(
+async def test_recordings_in_shared_folder_are_sealed_opened_by_all_and_deleted_with_their_jobs(
     journal: str, tmp_path: Path
 ) -> None:
     """The folder is at another path for each, as mounts are."""
@@ -587,7 +587,7 @@ async def sent(front: FrontService, voice: bytes, *, kept: bool = True) -> Job:
         return await front.submissions.submit(ANONYMOUS, source, TranscribeOptions(), kept=kept)
 
 
-async def test_service_started_while_share_is_unmounted_accepts_jobs_once_it_is_back(
+async def test_service_started_while_share_is_unmounted_refuses_jobs_until_it_is_back(
     journal: str, tmp_path: Path, voice: bytes
 ) -> None:
     share, away = tmp_path / "share", tmp_path / "away"

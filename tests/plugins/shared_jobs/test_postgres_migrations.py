@@ -68,7 +68,9 @@ async def test_services_started_at_once_migrate_one_after_the_other(
     assert version(journal) == len(NAMES)
 
 
-def test_call_once_is_executed_by_one_service_only_and_again_after_an_error(journal: str) -> None:
+def test_call_once_that_failed_is_executed_again_and_after_success_by_no_other_service(
+    journal: str,
+) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     made = list[str]()
 
@@ -145,7 +147,7 @@ def test_migration_without_patience_is_refused_while_database_is_away(
     assert "PostgreSQL" in postgres_database.describe_database(journal)
 
 
-def test_migrations_are_numbered_without_gap_and_are_in_the_wheel() -> None:
+def test_migrations_are_numbered_without_gap_and_matched_by_the_package_data_patterns() -> None:
     assert [int(name[:4]) for name in NAMES] == list(range(1, len(NAMES) + 1))
     assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for name in NAMES)
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -19,7 +19,7 @@ ADDRESS = "postgresql://vibevoice:not-for-logs@127.0.0.1/jobs"
 
 
 @pytest.mark.parametrize("way", ["flag", "open file", "empty file"])
-def test_database_address_in_a_flag_or_unsafe_file_is_refused_without_its_password(
+def test_database_address_in_a_flag_open_file_or_empty_file_is_refused_without_its_password(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_JOURNAL_KEY", KEY)
@@ -76,5 +76,7 @@ def test_error_of_a_missing_database_has_no_password(postgres_cluster: Cluster) 
         ("", "OSError"),
     ],
 )
-def test_logged_first_line_of_database_error_has_no_trailing_colon(text: str, said: str) -> None:
+def test_database_error_is_logged_as_its_first_line_or_its_type_without_trailing_colon(
+    text: str, said: str
+) -> None:
     assert error_first_line(OSError(text)) == said

@@ -52,15 +52,24 @@ def held_writes(place: InDatabase) -> Iterator[psycopg.Connection[tuple[object, 
         yield holder
 
 
-async def test_change_of_speaker_is_seen_by_other_service_at_once(in_database: InDatabase) -> None:
+async def test_speaker_added_changed_or_deleted_by_one_service_is_so_at_the_other(
+    in_database: InDatabase,
+) -> None:
     one, another = in_database.open(), in_database.open()
     anna = await one.add(ANONYMOUS, "Anna", heard(1))
     assert await another.all(ANONYMOUS) == [anna]
     await another.change(ANONYMOUS, anna.id, "Änna")
     assert [person.name for person in await one.all(ANONYMOUS)] == ["Änna"]
+    await one.delete(ANONYMOUS, anna.id)
+    assert await another.all(ANONYMOUS) == []
+
+
+async def test_speaker_added_by_two_services_at_once_is_stored_once(
+    in_database: InDatabase,
+) -> None:
+    one, another = in_database.open(), in_database.open()
     added = (each.add(ANONYMOUS, "Ben", heard(2)) for each in (one, another, one, another))
     (ben,) = {person.id for person in await asyncio.gather(*added)}
-    await one.delete(ANONYMOUS, anna.id)
     assert [person.id for person in await another.all(ANONYMOUS)] == [ben]
 
 
@@ -77,7 +86,9 @@ async def test_speaker_deleted_during_another_change_stays_deleted(in_database: 
     assert await another.all(ANONYMOUS) == []
 
 
-async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -> None:
+async def test_speaker_row_moved_to_another_owner_is_not_read_and_is_deleted_with_its_data(
+    in_database: InDatabase,
+) -> None:
     people = in_database.open()
     await people.add(ANONYMOUS, "Anna", heard(1))
     with in_database.connected() as look:
@@ -87,7 +98,9 @@ async def test_row_moved_to_another_owner_is_not_read(in_database: InDatabase) -
     assert await people.delete_all(OTHER) == 0
 
 
-async def test_change_with_lost_answer_is_applied_once(in_database: InDatabase) -> None:
+async def test_speaker_added_over_a_connection_that_breaks_is_stored_once(
+    in_database: InDatabase,
+) -> None:
     people = in_database.open()
     with held_writes(in_database) as holder:
         adding = asyncio.create_task(people.add(ANONYMOUS, "Anna", heard(1)))
@@ -99,7 +112,7 @@ async def test_change_with_lost_answer_is_applied_once(in_database: InDatabase) 
     assert await people.all(ANONYMOUS) == [anna]
 
 
-async def test_recognition_of_speakers_is_decided_by_job_and_not_by_node(
+async def test_identification_of_speakers_is_decided_by_job_and_not_by_node(
     in_database: InDatabase,
 ) -> None:
     await in_database.open().add(ANONYMOUS, "Anna", heard(1))

@@ -78,7 +78,7 @@ def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
         ({"AWS_ENDPOINT_URL_S3": "127.0.0.1:9000"}, {}, "not the address", "http://10.0.0.5:9000"),
     ],
 )
-def test_unusable_bucket_settings_are_refused_at_start(
+def test_unusable_bucket_settings_are_refused_with_a_hint_and_without_secrets(
     environment: dict[str, str],
     more: dict[str, Any],
     said: str,
@@ -108,7 +108,7 @@ def test_bucket_for_jobs_that_are_not_shared_is_refused() -> None:
     assert "VIBEVOICE_JOURNAL" in refused.value.hint
 
 
-def test_server_with_untrusted_certificate_is_refused(
+def test_storage_server_with_untrusted_certificate_is_refused_until_its_ca_is_configured(
     any_storage_server: Given, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = ensure_certificate(tmp_path / "tls", frozenset({"127.0.0.1"}))
@@ -221,7 +221,7 @@ class PageForAll(ProxyWithoutServer):
         ("application/xml", None),
     ],
 )
-def test_200_of_a_proxy_stores_finds_and_deletes_nothing(
+def test_page_that_a_proxy_answers_with_200_is_storage_unreachable_for_each_call(
     kind: str, etag: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in keys().items():
@@ -268,7 +268,7 @@ class EmptyAnswersAsHtml(FileHost):
 
 
 @pytest.mark.parametrize("status_of_deletions", [204, 200])
-def test_empty_answers_that_a_server_calls_html_are_taken(
+def test_empty_answers_that_a_storage_server_calls_html_are_taken_as_success(
     status_of_deletions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in keys().items():
@@ -388,7 +388,7 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
 
 
 @pytest.mark.slow
-def test_calls_to_a_silent_storage_server_time_out_as_storage_unreachable(
+def test_put_and_read_at_a_silent_storage_server_time_out_as_storage_unreachable(
     storage_server: ObjectStorage, bucket: str
 ) -> None:
     patient = create_recording_storage(settings_of(bucket), Path("nowhere"))
@@ -434,7 +434,7 @@ print(most_mb() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most that a process had")
-def test_large_recording_is_sent_and_read_in_parts_and_never_held_in_memory(
+def test_large_recording_is_sent_and_read_without_being_held_whole_in_memory(
     any_storage_server: Given, bucket: str
 ) -> None:
     environment = os.environ | {
@@ -476,7 +476,7 @@ def another(client: Any, key: str) -> None:
     client.copy_object(Bucket=BUCKET, Key=key, CopySource=f"{BUCKET}/{key}-other")
 
 
-async def test_truncated_or_exchanged_object_is_not_opened(
+async def test_damaged_or_exchanged_object_is_audio_lost_and_those_of_no_job_are_deleted(
     any_storage_server: Given,
     bucket: str,
     journal: str,

@@ -122,13 +122,17 @@ async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_p
         assert await ids(one, "me") == []
 
 
-async def test_recording_is_deleted_at_end_of_job_or_when_space_is_exceeded(
+async def test_recording_is_deleted_at_the_end_of_its_job_unless_recordings_are_kept(
+    one: Service,
+) -> None:
+    gone = await done(one, "me", "a")
+    assert [*one.storage.ages()] == []
+    assert (await one.jobs.get(gone.id)).audio == missing_recording_ref()
+
+
+async def test_oldest_recordings_of_an_owner_beyond_its_space_and_all_of_a_deleted_owner_go(
     journal: str, tmp_path: Path
 ) -> None:
-    async with service(journal, tmp_path) as one:
-        gone = await done(one, "me", "a")
-        assert [*one.storage.ages()] == []
-        assert (await one.jobs.get(gone.id)).audio == missing_recording_ref()
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
         await done(one, "me", "b")
         await done(one, "me", "c")
@@ -141,7 +145,9 @@ async def test_recording_is_deleted_at_end_of_job_or_when_space_is_exceeded(
         assert {*one.storage.ages()} == {"c", "e"}
 
 
-async def test_orphaned_recordings_are_deleted_once_old_enough(one: Service) -> None:
+async def test_recordings_without_a_job_are_deleted_once_old_enough_and_those_of_waiting_jobs_stay(
+    one: Service,
+) -> None:
     one.storage.put("young", [b"x"])
     await one.retention.sweep_storage()
     assert [*one.storage.ages()] == ["young"]
@@ -170,7 +176,9 @@ async def test_metric_of_cancelled_jobs_counts_each_cancelled_or_deleted_job_onc
     assert other.tally.ended.values[("cancelled",)] == 0
 
 
-async def test_sweeps_delete_more_than_one_batch(journal: str, tmp_path: Path) -> None:
+async def test_sweeps_delete_jobs_and_recordings_beyond_one_batch_and_then_the_owners_row(
+    journal: str, tmp_path: Path
+) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=100)) as one:
         one.retention.max_recordings = one.retention.max_jobs = 2
         jobs = [await done(one, "me", f"recording {number}") for number in range(5)]
@@ -274,7 +282,7 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
     assert called[-2:] == ["tidy_1", "release_orphans_1"]
 
 
-async def test_purges_go_on_while_storage_does_not_answer(
+async def test_results_over_the_limit_are_purged_and_recordings_marked_while_storage_is_silent(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, results=1)) as one:

@@ -153,7 +153,7 @@ def test_jobs_of_a_node_stopped_without_grace_are_done_by_another_node(deployed:
         assert [segment["text"] for segment in told["segments"]] == said
 
 
-def test_openai_client_and_v1_transcribe_work_at_both_fronts_behind_a_proxy(
+def test_openai_client_and_v1_transcribe_get_each_recordings_text_through_both_fronts(
     deployed: Fronts,
 ) -> None:
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
@@ -187,7 +187,9 @@ def idle(deployed: Fronts) -> bool:
 
 
 @pytest.mark.slow
-def test_retry_at_another_front_takes_over_the_timed_out_request(deployed: Fronts) -> None:
+def test_retry_at_another_front_takes_over_the_timed_out_request_and_no_job_or_file_stays(
+    deployed: Fronts,
+) -> None:
     """Four seconds of work, two of patience: begun anew each time it would never be done."""
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     audio, said = spoken(40, 11)

@@ -55,7 +55,7 @@ def said(front: Server, job_id: str) -> list[str]:
     return [segment["text"] for segment in told["segments"]]
 
 
-def test_recording_goes_through_bucket_and_outage_of_it_ends_no_job(
+def test_recording_goes_through_bucket_whose_outage_ends_no_job_and_no_service_keeps_a_file(
     deployed: Fronts, storage_server: ObjectStorage, place: str, hold: Path
 ) -> None:
     here, there = deployed.fronts
