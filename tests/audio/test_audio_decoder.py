@@ -75,7 +75,9 @@ def test_nan_and_infinity_are_decoded_as_zero_and_loud_samples_are_clipped(tmp_p
     assert np.isfinite(audio).all()
 
 
-def test_decoded_blocks_have_a_bounded_number_of_samples(tmp_path: Path) -> None:
+def test_decoded_blocks_have_bounded_samples_and_the_decoded_seconds_are_counted(
+    tmp_path: Path,
+) -> None:
     path = sine(tmp_path / "a.wav", rate=8_000, channels=6)
     with path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
@@ -287,7 +289,7 @@ def test_close_of_a_decoder_returns_although_its_killed_ffmpeg_does_not_end(
     ["exit 1", "exit 255", f"exec >&-; {HANGS}"],
     ids=["exit-1", "demuxer-returns-minus-1", "never-ends"],
 )
-def test_audio_before_an_ffmpeg_fails_or_hangs_at_its_end_is_kept_and_marked_truncated(
+def test_samples_of_an_ffmpeg_that_fails_or_never_exits_are_kept_and_marked_truncated(
     then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
     exit_timeout_s = 0.1 if HANGS in then else PATIENCE_S
@@ -339,7 +341,7 @@ def test_stall_of_ffmpeg_while_its_disk_hangs_is_no_timeout_and_all_audio_is_dec
 
 @pytest.mark.parametrize("then", ["exit 1", "echo '[error] Input/output error' >&2"])
 @pytest.mark.parametrize("samples", [4000, 0])
-def test_read_error_of_the_disk_under_ffmpeg_is_an_error_and_no_end_of_the_recording(
+def test_read_error_of_the_disk_under_ffmpeg_is_raised_and_no_end_of_the_recording(
     samples: int,
     then: str,
     decoded_by: Callable[..., ffmpeg.FfmpegProcess],
@@ -445,7 +447,7 @@ def test_upload_spool_without_free_descriptors_is_uploads_full(
         spool.finish()
 
 
-def test_audio_path_of_a_pipe_folder_proc_file_or_device_is_refused_and_left_closed(
+def test_refused_path_of_a_pipe_folder_proc_file_or_device_leaves_no_open_descriptor(
     tmp_path: Path,
 ) -> None:
     os.mkfifo(tmp_path / "fifo")

@@ -40,7 +40,9 @@ BY_SUFFIX = {"m4a": "mp4", "mkv": "matroska", "webm": "matroska"}
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_known_by_its_first_bytes(name: str, studio: Studio) -> None:
+def test_container_of_a_file_of_every_format_is_detected_by_its_first_bytes(
+    name: str, studio: Studio
+) -> None:
     suffix = FORMATS[name][0]
     expected = CONTAINER_OF.get(name) or BY_SUFFIX.get(suffix, suffix)
     container = detect_container(studio.bytes(name)[:SNIFF_BYTES])

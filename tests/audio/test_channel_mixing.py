@@ -49,7 +49,7 @@ def test_mono_mix_keeps_both_a_voice_in_phase_and_one_in_opposite_phase() -> Non
     assert np.corrcoef(found, VOICE)[0, 1] > 0.2
 
 
-def test_voice_is_kept_while_one_channel_inverts_its_polarity() -> None:
+def test_mono_mix_keeps_the_voice_where_one_channel_suddenly_inverts_its_polarity() -> None:
     turned = VOICE.copy()
     turned[RATE // 4 : RATE * 3 // 4] *= -1
     found = np.isclose(np.abs(mixed(VOICE, turned, block=RATE)), np.abs(VOICE), atol=1e-6)
@@ -68,7 +68,7 @@ def test_channel_of_nan_infinite_or_huge_samples_raises_nothing(value: float) ->
     assert len(mixed(VOICE, np.full(RATE, value, np.float32))) == RATE
 
 
-def test_one_sample_above_full_scale_hides_no_channel() -> None:
+def test_one_sample_far_above_full_scale_hides_no_channel_in_the_blocks_after_it() -> None:
     broken = NOTHING.copy()
     broken[100] = 1e6
     found = mixed(VOICE, broken)[RATE // 2 :]

@@ -66,14 +66,14 @@ def test_selected_channel_is_decoded_alone(ending: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac"])
-def test_probe_counts_channels(ending: str, tmp_path: Path) -> None:
+def test_probe_counts_the_channels_of_a_wav_and_of_a_flac(ending: str, tmp_path: Path) -> None:
     path = file_of(tmp_path, VOICE, OTHER, NOTHING)
     run_ffmpeg("-i", path, path.with_suffix(".flac"))
     with path.with_suffix(f".{ending}").open("rb", buffering=0) as file:
         assert probe_audio(file.fileno(), 60.0).channels == 3
 
 
-def test_equal_channels_are_found_the_same_and_dead_ones_silent() -> None:
+def test_equal_or_nearly_equal_channels_are_the_same_and_dead_or_faint_ones_silent() -> None:
     noise = 1e-4 * speech()
     survey = surveyed(VOICE, VOICE + 0.02 * OTHER, OTHER, NOTHING, noise, OTHER)
     assert (survey.same, survey.silent) == ({1: 0, 5: 2}, [3, 4])

@@ -261,7 +261,7 @@ def test_ogg_links_of_different_codecs_and_joined_flac_files_are_decoded(encoded
 
 
 @pytest.mark.parametrize("codec", ["libopus", "flac"])
-def test_chained_ogg_whose_first_link_has_no_audio_has_the_channels_of_the_next(
+def test_chained_ogg_whose_first_link_has_no_audio_is_decoded_with_the_nexts_channels(
     codec: str, encoded: Encode, tmp_path: Path
 ) -> None:
     mono, stereo = (encoded("ogg", "-c:a", codec, "-ac", count) for count in (1, 2))
@@ -371,7 +371,7 @@ def test_audio_whose_header_counts_none_or_only_the_first_block_is_decoded_to_th
 
 
 @pytest.mark.parametrize("suffix", ["aiff", "caf", "w64", "au"])
-def test_garbage_behind_the_samples_that_a_header_counts_is_not_decoded(
+def test_garbage_behind_the_samples_that_a_header_counts_is_no_audio_and_no_truncation(
     suffix: str, encoded: Encode
 ) -> None:
     content = encoded(suffix)
@@ -389,7 +389,7 @@ def test_garbage_behind_the_samples_that_a_header_counts_is_not_decoded(
         ("w64", struct.pack("<4s12sQ", b"list", bytes(12), 300_000)),
     ],
 )
-def test_chunk_with_a_picture_whose_end_is_missing_is_not_decoded(
+def test_chunk_with_a_picture_whose_end_is_missing_is_neither_audio_nor_truncation(
     suffix: str, head: bytes, encoded: Encode
 ) -> None:
     content = encoded(suffix)

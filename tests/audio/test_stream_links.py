@@ -61,7 +61,9 @@ def test_matroska_element_of_impossible_size_is_no_end_of_a_link() -> None:
     assert links_of(b"\x1aE\xdf\xa3\0" + b"\xff" * 7 + b"\xfe" + bytes(100), MATROSKA) == [0]
 
 
-def test_link_search_is_bounded_in_links_and_time(studio: Studio) -> None:
+def test_link_search_finds_at_most_64_links_and_only_one_once_its_time_is_up(
+    studio: Studio,
+) -> None:
     one = studio.bytes("ogg-opus")
     assert len(links_of(one * 100, OGG)) == 64
     assert len(links_of(one + bytes(1 << 20) + one, OGG, within_s=-1.0)) == 1

@@ -55,7 +55,7 @@ def keeps(data: Path) -> JobPersistence:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_token_commands_of_root_are_refused_in_a_folder_of_another_user(
+def test_token_commands_of_root_in_the_folder_of_another_user_are_refused_without_effect(
     data: Path, there: bool
 ) -> None:
     issuer = TokenIssuer(data / "tokens")
@@ -200,7 +200,7 @@ def configured_in(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data / "vibevoice-asr"
 
 
-def test_unreadable_default_configuration_folder_is_one_warning_and_no_error(
+def test_unreadable_default_configuration_folder_is_one_warning_but_an_error_if_named(
     data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = configured_in(data, monkeypatch)

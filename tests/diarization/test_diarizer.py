@@ -213,7 +213,7 @@ def heard_s(trunk: Counted) -> float:
     return sum(frames for _, frames, _ in trunk.shapes) * HOP_SAMPLES / RATE
 
 
-def test_windows_that_end_in_one_block_are_processed_as_one_batch(
+def test_windows_that_end_in_one_block_are_one_batch_with_the_results_of_each_alone(
     models: SpeakerModels, novel: Block
 ) -> None:
     novel = novel[: 26 * RATE]

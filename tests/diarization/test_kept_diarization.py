@@ -306,7 +306,7 @@ def test_hour_of_windows_and_words_takes_less_than_a_megabyte() -> None:
     words=st.booleans(),
     fitted=st.booleans(),
 )
-def test_no_word_is_lost_or_doubled_whatever_was_edited_before(
+def test_rediarization_loses_and_doubles_no_word_whatever_was_edited_before(
     edits: list[tuple[tuple, int | None]],  # type: ignore[type-arg]
     words: bool,
     fitted: bool,

@@ -41,7 +41,7 @@ def second_of(frame: float) -> float:
         ((0, 65 * NO_SPEECH_FRAMES), 0.246),  # 16 steps of 65
     ],
 )
-def test_probability_is_the_mean_over_the_frames_of_the_span(
+def test_no_speech_probability_is_the_mean_over_the_frames_of_the_span(
     frames: tuple[int, int], expected: float
 ) -> None:
     windows = [window(0, SPEECH, SILENCE)]

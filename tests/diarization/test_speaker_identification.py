@@ -69,7 +69,7 @@ SURE = SAME_SPEAKER_SIMILARITY + 0.2
         ),
     ],
 )
-def test_speaker_is_identified_only_above_threshold_and_margin(
+def test_speaker_is_identified_only_above_threshold_and_margin_and_each_person_once(
     alike: dict[tuple[int, str], float], persons: dict[int, str]
 ) -> None:
     assert assign_speakers(alike) == persons
@@ -236,7 +236,7 @@ def test_split_moves_a_segment_to_the_group_that_is_nearest_once_all_have_theirs
     assert found.groups == [0] * 4 + [1] * 12
 
 
-def test_split_into_more_speakers_than_voices_is_refused() -> None:
+def test_split_into_more_speakers_than_embedded_segments_is_refused() -> None:
     assert split_speaker([]) is None
     assert split_speaker([voice_of(0, 0), None]) is None
     assert split_speaker([voice_of(0, 0), voice_of(1, 1)], 3) is None

@@ -72,7 +72,7 @@ def test_segment_is_cut_where_the_speaker_changes(
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
-def test_cut_moves_to_a_pause_near_the_turn() -> None:
+def test_cut_of_a_segment_moves_to_a_pause_near_the_change_of_speaker() -> None:
     words = (Word(0, 0.3, "a"), Word(0.35, 0.6, "b"), Word(0.9, 1.1, "c"), Word(1.1, 1.4, "d"))
     segment = Segment(0, 1.4, "a b c d", words=words)
     found = attribute_words([segment], [SpeakerTurn(0, 1.05, 0), SpeakerTurn(1.05, 2, 1)])

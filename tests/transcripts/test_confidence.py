@@ -118,7 +118,7 @@ def test_openai_verbose_json_has_probabilities_of_segments_and_known_ones_of_wor
     assert not any("probability" in one for one in bare["words"])
 
 
-def test_live_final_has_confidence_and_language_of_hypothesis() -> None:
+def test_live_final_has_confidence_and_language_of_its_hypothesis_also_on_the_wires() -> None:
     assembler = ResultAssembler(live_events.LiveSessionStart(), None)
     piece = SpeechSegment(0, 0, 16_000, 16_000, end=48_000)
     assembler.add(piece)

@@ -193,7 +193,7 @@ LOOPING: dict[str, tuple[list[Said], int, int]] = {
 
 @TOKENIZERS
 @pytest.mark.parametrize(("said", "read", "kept"), LOOPING.values(), ids=LOOPING)
-def test_loop_of_segments_is_found_after_a_few_copies_and_at_most_the_first_is_kept(
+def test_loop_of_segments_is_found_after_a_few_copies_and_its_repetitions_are_dropped(
     said: list[Said], read: int, kept: int, tokenizer: Tokenizer
 ) -> None:
     watched = watch(answer([*INTRO, *said]), tokenizer)
@@ -281,7 +281,9 @@ def test_endless_text_that_claims_to_end_after_the_audio_is_cut_by_the_audio_lef
 
 
 @pytest.mark.parametrize("times", ["", '"Start":null,', '"Speaker":0,'])
-def test_endless_text_without_times_is_cut_by_the_remaining_audio(times: str) -> None:
+def test_endless_text_without_times_is_cut_by_the_remaining_audio_or_30_s_if_unknown(
+    times: str,
+) -> None:
     for duration_s in (20.0, None):
         watched = watch(stuck_text("no, ", times), duration_s=duration_s)
         assert watched.loop == RepetitionLoop(LoopReason.REPEATED_TOKENS)
@@ -363,7 +365,7 @@ def test_random_tokens_raise_nothing(tokens: list[int]) -> None:
         guard.token(token, None)
 
 
-def test_three_retries_have_rising_temperature() -> None:
+def test_three_retries_have_rising_temperature_and_no_fourth_follows() -> None:
     assert [retry_sampling(tried) for tried in range(4)] == [
         SamplingOptions(0.2, 0.95),
         SamplingOptions(0.3, 0.95),
@@ -395,7 +397,7 @@ def test_no_retry_follows_after_audio_was_skipped() -> None:
         (600, 0, None, None),
     ],
 )
-def test_skipped_audio_is_as_long_as_the_claimed_text_and_grows_on_repetition(
+def test_skipped_audio_ends_where_the_stuck_text_claims_or_grows_with_audio_lost_before(
     stuck_s: float, lost_s: float, claimed_end_s: float | None, end_s: float | None
 ) -> None:
     skip = next_skipped_audio(stuck_s, 600.0, lost_s, claimed_end_s)

@@ -34,7 +34,7 @@ def test_partial_speaker_label_at_the_end_of_the_stream_becomes_text() -> None:
     assert turns("", "S") == [(6.0, 6.0, None, "S")]
 
 
-def test_chunk_without_words_ends_a_turn() -> None:
+def test_chunk_without_words_ends_a_turn_and_the_same_speaker_begins_the_next() -> None:
     found = turns("Speaker 2: Ever", "", " tried")
     assert [one[2:] for one in found] == [(2, "Ever"), (2, "tried")]
     assert found[1][0] >= 6.0

@@ -123,7 +123,9 @@ def test_cues_have_all_text_once_and_in_order(made: Transcript) -> None:
 
 
 @given(transcripts())
-def test_subtitles_are_accepted_by_two_parsers(made: Transcript) -> None:
+def test_vtt_and_srt_are_accepted_by_parsers_and_the_vtt_has_all_lines_and_voices(
+    made: Transcript,
+) -> None:
     strict = webvtt_parser.read(render_transcript(made, "vtt"))
     found = subtitle_cues.build_cues(made)
     assert [cue.lines for cue in strict] == [cue.lines for cue in found]
@@ -212,7 +214,7 @@ def test_speaker_prefix_counts_in_the_width_of_an_srt_line() -> None:
     assert max(map(len, lines)) <= subtitle_cues.MAX_LINE_COLUMNS
 
 
-def test_work_for_a_segment_is_linear_in_its_words() -> None:
+def test_work_of_building_cues_is_linear_in_the_words_of_a_segment() -> None:
     def work(words: int) -> int:
         text = " ".join(f"word{number}" for number in range(words))
         return executed_lines(

@@ -250,7 +250,7 @@ def test_words_between_notes_in_brackets_stay_speech(text: str) -> None:
     assert f"Nagg: {text}" in render_transcript(after, "text")
 
 
-def test_rewrite_of_a_long_repetitive_segment_finishes() -> None:
+def test_rewrite_of_a_long_repetitive_segment_gives_each_new_word_a_time() -> None:
     line = estimate_word_times(Segment(0.0, 600.0, "a b " * 2500, 0))
     after = replace_segment_text(line, "b c a " * 1600)
     assert len(after.words) == 4800

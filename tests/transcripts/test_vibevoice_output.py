@@ -37,7 +37,7 @@ def one(**fields: Any) -> Segment | None:
     return segments[0] if segments else None
 
 
-def test_segment_is_complete_at_its_closing_character() -> None:
+def test_segment_of_a_streamed_answer_comes_at_its_closing_brace() -> None:
     parser = VibeVoiceOutputParser(30.0)
     came: list[tuple[int, Segment]] = []
     for count, char in enumerate(ANSWER, 1):
