@@ -34,7 +34,7 @@ def refusal(*arguments: str, env: dict[str, str] | None = None, code: str = "") 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no address 127.0.0.2")
-def test_free_port_is_kept_from_others_at_every_address() -> None:
+def test_free_port_of_benchmarks_is_refused_to_other_sockets_but_can_be_listened_on() -> None:
     port = free_port()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.2", port))
@@ -65,7 +65,9 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_own_recordings_have_speaker_turns_from_rttm(mine: Path) -> None:
+def test_own_recordings_have_text_and_duration_and_speaker_turns_if_an_rttm_file_is_there(
+    mine: Path,
+) -> None:
     (clip,) = own_clips(mine)
     assert (clip.name, clip.text, clip.utterances) == ("talk.wav", "Ever tried.", None)
     assert clip.turns == [(0.63, pytest.approx(4.14), "A"), (5.0, 6.0, "B")]

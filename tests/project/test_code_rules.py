@@ -23,7 +23,7 @@ HEAVY = {
 }
 
 
-def test_heavy_packages_are_not_imported_by_service() -> None:
+def test_import_of_service_imports_no_heavy_package() -> None:
     code = "import sys, sidecar.server.app, sidecar.server.http_app; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -165,7 +165,9 @@ def test_every_line_of_tests_that_uses_real_time_has_a_reason_in_a_comment() -> 
     assert [str(one) for one in clock_dependence.all_lines() if not one.reason] == []
 
 
-def test_sleep_without_a_reason_is_found(tmp_path: Path) -> None:
+def test_sleep_and_clock_reading_in_a_test_without_a_reason_are_found_with_their_line(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "tests").mkdir()
     lines = "def test_one():", "    time.sleep(0.1)", "    clock = get_running_loop().time"
     (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))

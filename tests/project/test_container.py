@@ -90,7 +90,7 @@ def test_dockerfile_passes_hadolint() -> None:
     assert said.returncode == 0, said.stdout
 
 
-def test_dockerfile_has_targets_for_cpu_and_cuda() -> None:
+def test_dockerfile_has_targets_cpu_and_cuda_on_runtime_and_builds_cpu_by_default() -> None:
     assert {"cpu", "cuda"} <= set(stages())
     assert list(stages())[-1] == "cpu", "the last is what is built when none is named"
     for name in ("cpu", "cuda"):
@@ -106,7 +106,9 @@ def test_base_images_have_version_and_no_registry() -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
-def test_image_runs_as_unprivileged_user_with_health_check(name: str) -> None:
+def test_image_has_unprivileged_user_health_check_entrypoint_and_volume_of_models(
+    name: str,
+) -> None:
     steps = [step for stage in chain(name) for step in stage.steps]
     users = [rest for word, rest in steps if word == "USER"]
     assert users
@@ -118,7 +120,7 @@ def test_image_runs_as_unprivileged_user_with_health_check(name: str) -> None:
     )
 
 
-def test_build_context_is_exactly_the_copied_files() -> None:
+def test_dockerignore_lets_through_exactly_the_files_that_dockerfile_copies() -> None:
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -157,7 +159,7 @@ def test_image_installs_only_packages_locked_by_hash() -> None:
     ]
 
 
-def test_compose_sets_token_and_publishes_on_loopback_only() -> None:
+def test_compose_demands_token_publishes_on_loopback_only_and_drops_all_capabilities() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     services = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
     assert {one["build"]["target"] for one in services.values()} == {"cpu", "cuda"}
@@ -170,7 +172,7 @@ def test_compose_sets_token_and_publishes_on_loopback_only() -> None:
         assert service["build"]["target"] in stages()
 
 
-def test_compose_keeps_uploads_on_disk() -> None:
+def test_compose_mounts_spool_folder_on_a_volume_that_the_user_of_the_image_owns() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
     (made,) = [rest for rest in stages()["runtime"].of("RUN") if "chown" in rest]
@@ -245,7 +247,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 
 @pytest.mark.slow
-def test_installed_command_prints_git_revision(tree: Tree) -> None:
+def test_command_installed_as_in_the_image_prints_version_with_git_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "vibevoice-asr 0.2.0+0123456789ab\n"
@@ -268,7 +270,7 @@ def test_installed_package_has_all_files_of_javascript_client(tree: Tree) -> Non
 
 
 @pytest.mark.slow
-def test_image_without_token_does_not_start(tree: Tree) -> None:
+def test_image_without_token_exits_as_settings_invalid_and_names_the_variable(tree: Tree) -> None:
     done = tree.run()
     assert done.returncode == EXIT_CODES["settings_invalid"], done.stderr
     assert "VIBEVOICE_TOKEN" in done.stderr
@@ -299,7 +301,9 @@ def test_health_probe_returns_exit_code_of_status_command_if_plain_http_is_not_a
 
 
 @pytest.mark.slow
-def test_image_with_token_serves_and_passes_health_check(tree: Tree) -> None:
+def test_image_with_token_is_healthy_refuses_requests_without_it_and_exits_0_on_sigterm(
+    tree: Tree,
+) -> None:
     (check,) = [rest for stage in chain("cpu") for rest in stage.of("HEALTHCHECK")]
     entry, *words = json.loads(check.partition(" CMD ")[2])
     assert entry == "python"

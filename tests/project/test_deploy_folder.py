@@ -62,7 +62,9 @@ def test_system_unit_passes_systemd_analyze(drop_ins: tuple[str, ...], tmp_path:
     check_understood(placed(SYSTEM, tmp_path / "units", *drop_ins), tmp_path)
 
 
-def test_socket_unit_passes_systemd_analyze_at_default_address(tmp_path: Path) -> None:
+def test_socket_unit_passes_systemd_analyze_and_listens_at_default_address_of_service(
+    tmp_path: Path,
+) -> None:
     placed(SYSTEM, tmp_path / "units")
     check_understood(shutil.copy(SOCKET, tmp_path / "units"), tmp_path)
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
@@ -74,7 +76,9 @@ def test_user_unit_passes_systemd_analyze(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_system_unit_demands_token_that_can_be_revoked(voice: bytes, tmp_path: Path) -> None:
+def test_system_unit_keeps_its_key_and_refuses_requests_without_token_or_with_revoked_one(
+    voice: bytes, tmp_path: Path
+) -> None:
     named = dict(line.split("=", 1) for line in lines_of(SYSTEM, "Environment"))
     ours = {
         name.removeprefix(ENV_PREFIX).lower(): value.replace("%S", str(tmp_path))
@@ -143,7 +147,7 @@ def test_unit_restart_exit_codes_settings_and_stop_timeout_match_service(unit: P
     assert lines_of(unit, "KillMode") == ["mixed"], "engines are told by the service"
 
 
-def test_env_example_has_every_setting_at_its_default(
+def test_env_example_has_every_setting_commented_out_at_its_default(
     no_settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (DEPLOY / "env.example").read_text("utf-8")

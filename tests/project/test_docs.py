@@ -32,7 +32,7 @@ def test_links_to_pages_lead_to_pages_of_the_site(document: Path) -> None:
     assert [page for page in pages if not any(page.is_relative_to(one) for one in site)] == []
 
 
-def test_every_page_is_in_the_navigation_of_the_site() -> None:
+def test_every_page_but_single_decisions_is_in_the_navigation_of_the_site() -> None:
     navigation = (ROOT / "zensical.toml").read_text()
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     decisions = {page for page in pages if page.startswith("decisions/")} - {"decisions/README.md"}
@@ -79,7 +79,7 @@ def test_addresses_in_readme_are_routes_of_service() -> None:
     assert said <= paths
 
 
-def test_answer_in_readme_has_fields_of_response() -> None:
+def test_transcript_in_readme_has_the_fields_of_a_segment_and_of_metadata() -> None:
     (block,) = re.findall(r"```json\n(.+?)```", README, re.DOTALL)
     body = json.loads(block)
     assert set(body["segments"][0]) == {"speaker", "start_time", "end_time", "text"}
@@ -101,7 +101,7 @@ def test_files_named_in_architecture_exist() -> None:
     assert missing == []
 
 
-def test_every_package_is_in_architecture() -> None:
+def test_architecture_lists_exactly_the_packages_and_top_modules_that_exist() -> None:
     text = (ROOT / "docs/architecture.md").read_text().partition("<!-- end of the packages")[0]
     rows = set(re.findall(r"^\| `(\w+)(?:/\w+)?(?:/|\.py)`", text, re.MULTILINE))
     house = ROOT / "sidecar"

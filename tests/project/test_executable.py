@@ -132,7 +132,7 @@ def test_libmvec_is_left_to_the_system_and_libstdcxx_is_not() -> None:
     assert not flavours.is_of_the_system("libstdc++.so.6")
 
 
-def test_cpu_executable_excludes_packages_of_large_engine() -> None:
+def test_cpu_executable_excludes_packages_of_engines_on_torch() -> None:
     for spec in engines.ENGINES:
         if spec.name in LARGE:
             assert set(spec.requires) <= set(flavours.flavour("cpu").excluded)
@@ -185,7 +185,7 @@ def test_unwanted_distribution_excludes_its_package_but_not_its_namespace_packag
     assert "opentelemetry" not in unwanted
 
 
-def test_executable_without_tts_voices_embeds_the_recognition_models(
+def test_executable_embeds_recognition_models_or_if_it_has_voices_the_library_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent, voiced = (dataclasses.replace(flavours.flavour("cpu"), voices=v) for v in (0, 1))
@@ -228,7 +228,7 @@ def test_entitlements_allow_what_runtime_needs_and_nothing_else() -> None:
     assert {*allowed.values()} == {True}
 
 
-def test_data_files_of_executable_exist() -> None:
+def test_data_files_of_cpu_executable_include_models_sample_swagger_ui_and_ffmpeg() -> None:
     data = list(flavours.data(flavours.flavour("cpu")))
     names = {path.name for path, _ in data}
     assert {"encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"} <= names
@@ -275,7 +275,7 @@ def test_engines_are_imported_by_literal_names() -> None:
         ("<script>ß", "1.2.3+script"),
     ],
 )
-def test_version_of_build_has_revision_and_source_tree_has_none(
+def test_version_has_cleaned_revision_of_a_build_and_source_tree_has_no_revision(
     tmp_path: Path, stamp: str | None, version: str
 ) -> None:
     if stamp is not None:
@@ -477,14 +477,16 @@ def test_executable_prints_git_revision(guest: Guest) -> None:
 
 
 @built
-def test_doctor_of_executable_finds_no_fault(guest: Guest) -> None:
+def test_doctor_of_executable_exits_0_and_finds_engine_and_ffmpeg(guest: Guest) -> None:
     said = guest.run("doctor", COLUMNS="200")
     assert re.search(r"ok +engine +moonshine", said), said
     assert re.search(r"ok +ffmpeg +ffmpeg version", said), said
 
 
 @built
-def test_executable_transcribes_file_with_space_and_umlaut_in_its_name(guest: Guest) -> None:
+def test_executable_transcribes_and_diarizes_file_with_space_and_umlaut_in_its_name(
+    guest: Guest,
+) -> None:
     recording = guest.work / "Zwei Stimmen, schön.wav"
     shutil.copy(next(guest.executable.parent.rglob(sample().name)), recording)
     said = json.loads(guest.run("transcribe", recording.name, "--format", "json", LC_ALL="C"))

@@ -163,7 +163,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow_except("host.py")
-def test_example_host_gets_transcript_of_relative_path_with_progress_and_leaves_nothing(
+def test_example_host_prints_progress_and_transcript_of_relative_path_and_leaves_no_process(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     stage.hold.touch()
@@ -210,7 +210,7 @@ class ProxyPage(FileHost):
         ("/object/bad", "502, application/json"),
     ],
 )
-def test_example_host_reports_status_and_type_of_answer_of_another_program_at_port(
+def test_python_example_host_reports_status_and_content_type_of_a_proxys_own_page(
     path: str, said: str
 ) -> None:
     host = runpy.run_path(str(HOSTS / "host.py"))
@@ -222,7 +222,7 @@ def test_example_host_reports_status_and_type_of_answer_of_another_program_at_po
 
 
 @pytest.mark.slow
-def test_example_host_prints_reason_of_failed_start(
+def test_example_host_prints_reason_and_exit_code_of_failed_start_and_leaves_no_process(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     skip_without("vibevoice", "torch")
@@ -234,7 +234,9 @@ def test_example_host_prints_reason_of_failed_start(
 
 
 @pytest.mark.slow_except("host.py")
-def test_example_host_prints_reason_of_failed_job(host: list[str], stage: Stage) -> None:
+def test_example_host_prints_failed_job_as_one_line_with_remedy_and_leaves_no_process(
+    host: list[str], stage: Stage
+) -> None:
     failed = stage.run(*host, "no-such.wav", *SOURCE)
     assert failed.returncode == 1
     hint = f"{errors.AudioPathNotFound.default_hint} (audio_path_not_found)"
@@ -247,7 +249,7 @@ def test_example_host_prints_reason_of_failed_job(host: list[str], stage: Stage)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_service_of_killed_example_host_ends(
+def test_service_and_engine_end_after_their_example_host_is_killed(
     host: list[str], stage: Stage, recording: Path
 ) -> None:
     stage.hold.touch()
@@ -323,7 +325,7 @@ class OriginalHost:
         ]
 
 
-def test_calls_of_original_rust_host_are_answered_as_it_expects(
+def test_original_rust_host_with_unread_stdout_gets_its_answers_and_kill_leaves_no_process(
     service: list[str], stage: Stage, recording: Path
 ) -> None:
     host = OriginalHost(stage, service)

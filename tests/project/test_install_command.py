@@ -63,7 +63,7 @@ def said(python: str | Path, folder: Path, program: str = SAY) -> str:
         ),
     ],
 )
-def test_install_command_follows_way_of_installation(
+def test_install_command_follows_way_of_installation_and_names_no_path_of_the_machine(
     direct_url: dict[str, Any] | None, line: str, tmp_path: Path
 ) -> None:
     told = said(sys.executable, installed(tmp_path, direct_url))
@@ -71,12 +71,16 @@ def test_install_command_follows_way_of_installation(
     assert "/src/" not in told, "hints go to clients: no path of this machine"
 
 
-def test_install_command_of_source_tree_names_folder(tmp_path: Path) -> None:
-    assert install_command("auth").startswith("pip install -e '.[auth]' in the folder")
-    assert install_command("").startswith("pip install -e '.' in the folder")
+def test_install_command_of_source_tree_is_editable_and_names_no_path_of_the_machine() -> None:
+    told = install_command("auth"), install_command("")
+    assert told[0].startswith("pip install -e '.[auth]' in the folder")
+    assert told[1].startswith("pip install -e '.' in the folder")
+    assert not [one for one in told if "/" in one or str(REPOSITORY) in one]
 
 
-def test_install_command_of_executable_says_it_is_impossible(tmp_path: Path) -> None:
+def test_install_command_in_executable_says_that_the_executable_lacks_the_extra(
+    tmp_path: Path,
+) -> None:
     told = said(sys.executable, installed(tmp_path, None), f"sys.frozen = True; {SAY}")
     assert told.startswith("the executable has no extra 'monitor'")
 
@@ -133,7 +137,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["a wheel", "a folder of wheels"])
-def test_install_command_resolves_in_pip_dry_run_in_its_environment(
+def test_install_command_of_wheel_or_folder_resolves_in_pip_dry_run_with_its_extra(
     source: str, wheel: Path, tmp_path: Path
 ) -> None:
     venv.create(tmp_path / "empty", with_pip=False)
@@ -177,7 +181,7 @@ def test_extras_named_in_code_exist() -> None:
     assert named <= set(EXTRAS)
 
 
-def test_error_of_feature_without_extra_names_extra_first() -> None:
+def test_error_of_feature_whose_package_is_missing_names_the_extra_before_the_package() -> None:
     with pytest.raises(SettingsInvalid) as told, needed_for("Signed tokens"):
         import no_such_package_here  # noqa: F401
     begin = "Signed tokens require the extra 'auth', which is not installed (missing: no_such_"

@@ -38,7 +38,9 @@ def of(item: pytest.Function) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def test_make_test_runs_test_of_every_module(collected: list[pytest.Function]) -> None:
+def test_make_test_runs_a_test_of_every_module_but_the_listed_slow_ones(
+    collected: list[pytest.Function],
+) -> None:
     files = {item.nodeid.partition("::")[0] for item in collected}
     quick = {
         item.nodeid.partition("::")[0] for item in collected if not item.get_closest_marker("slow")
@@ -55,7 +57,7 @@ def test_make_test_runs_test_of_every_module(collected: list[pytest.Function]) -
         ('pytest.mark.slow_except("json")', "not slow", None),
     ],
 )
-def test_slow_module_is_not_imported_by_make_test(
+def test_module_marked_slow_as_a_whole_is_not_imported_if_slow_tests_are_left_out(
     request: pytest.FixtureRequest, tmp_path: Path, marked: str, marks: str, left_out: bool | None
 ) -> None:
     module = new_file(tmp_path / "test_it.py", f"import pytest\npytestmark = {marked}\n")
@@ -103,14 +105,16 @@ def test_ids_of_tests_are_unique(collected: list[pytest.Function]) -> None:
     assert len(set(ids)) == len(ids), "pytest-xdist runs one of those with the same"
 
 
-def test_every_test_has_one_kind(collected: list[pytest.Function]) -> None:
+def test_every_test_has_exactly_one_kind(collected: list[pytest.Function]) -> None:
     for item in collected:
         kinds = [kind for kind in (UNIT, INTEGRATION, SYSTEM) if item.get_closest_marker(kind)]
         assert len(kinds) == 1, item.nodeid
 
 
 @pytest.mark.slow
-def test_unit_test_that_starts_process_fails(tmp_path: Path) -> None:
+def test_unit_test_that_starts_process_fails_but_not_one_beside_a_thread_of_another(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "conftest.py").write_text(
         "from kinds_of_tests import Kinds\n"
         "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n"

@@ -140,7 +140,7 @@ def most_uploaded_gib(settings: Settings, running: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", [one for one in KUSTOMIZATIONS if one != "pull"])
-def test_largest_uploads_fit_into_spool_and_spool_into_disk_of_pod(
+def test_largest_uploads_fit_into_spool_and_shared_volume_and_spool_into_disk_of_pod(
     name: str, settings_of: Given
 ) -> None:
     objects = rendered(name)
@@ -221,7 +221,7 @@ def test_pods_are_unprivileged_with_read_only_root(name: str, kind: str) -> None
     assert "memory" in container["resources"]["limits"]
 
 
-def test_base_requests_gpu_and_cpu_overlay_does_not() -> None:
+def test_base_has_gpu_and_cuda_image_and_cpu_overlay_cpu_image_without_gpu_or_claim() -> None:
     limits = pod_of(rendered("base"))["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == 1
     without = rendered("overlays/cpu")
@@ -233,7 +233,7 @@ def test_base_requests_gpu_and_cpu_overlay_does_not() -> None:
     assert of_kind(without, "ConfigMap")["data"]["VIBEVOICE_ENGINE"] == "auto"
 
 
-def test_selectors_match_service_and_not_download_job() -> None:
+def test_base_selects_pods_of_service_and_not_of_download_job_and_allows_no_egress() -> None:
     objects, job = rendered("base"), of_kind(rendered("pull"), "Job")
     others = job["spec"]["template"]["metadata"]["labels"]
     for selector in [*selectors_of(objects), of_kind(objects, "Service")["spec"]["selector"]]:
@@ -248,7 +248,7 @@ def test_selectors_match_service_and_not_download_job() -> None:
 
 @pytest.mark.parametrize("part", ["front", "node"])
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_settings_of_front_and_node_are_valid_with_same_journal(
+def test_settings_of_front_and_node_are_valid_and_match_role_storage_grace_and_gpu_of_pod(
     name: str, part: str, settings_of: Given, tmp_path: Path
 ) -> None:
     objects = rendered(name)
@@ -277,7 +277,9 @@ def test_settings_of_front_and_node_are_valid_with_same_journal(
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_service_selects_fronts_only_and_parts_have_own_policies(name: str) -> None:
+def test_cluster_service_selects_fronts_only_and_no_selector_of_a_part_matches_the_other(
+    name: str,
+) -> None:
     objects = rendered(name)
     for part, other in (("front", "node"), ("node", "front")):
         for selector in selectors_of(objects, part):

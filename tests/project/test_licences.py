@@ -42,7 +42,7 @@ def families(text: str) -> set[str]:
 
 
 @for_each("name", locked)
-def test_packages_of_image_have_licence_of_their_metadata(name: str) -> None:
+def test_locked_package_of_image_is_listed_with_the_licence_of_its_metadata(name: str) -> None:
     licence = stated().get(normal(name))
     assert licence, f"{name} has no line in THIRD_PARTY_LICENSES.md"
     try:

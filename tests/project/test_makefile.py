@@ -76,12 +76,12 @@ def interrupted(folder: Path, begun: str) -> str:
     return shown.decode()
 
 
-def test_make_run_passes_port_only_if_given(folder: Path) -> None:
+def test_make_run_passes_port_of_its_command_line_and_not_of_the_environment(folder: Path) -> None:
     assert make(folder, "run", VIBEVOICE_PORT="9000").stdout == "arguments: demo\n"
     assert make(folder, "run", "PORT=9001").stdout == "arguments: demo --port 9001\n"
 
 
-def test_make_run_says_how_to_name_a_language_and_passes_it_on(folder: Path) -> None:
+def test_make_run_passes_language_of_its_command_line_or_says_how_to_name_one(folder: Path) -> None:
     said = make(folder, "run", "AUDIO=talk.mp3", LANGUAGE="de_DE").stdout.splitlines()
     assert said == [
         "If it is not English, name its language: make run AUDIO='talk.mp3' LANGUAGE=de",
@@ -91,11 +91,17 @@ def test_make_run_says_how_to_name_a_language_and_passes_it_on(folder: Path) -> 
     assert english == "arguments: demo --language en talk.mp3\n"
 
 
-def test_make_run_with_a_language_installs_the_extra_and_its_model_once(folder: Path) -> None:
-    new_file(folder / ".venv/bin/python", '#!/bin/sh\necho "$*" >>said\n', 0o755)
+def test_first_make_run_with_a_language_installs_extra_and_model_and_later_ones_do_not(
+    folder: Path,
+) -> None:
+    for name in ("python", "vibevoice-asr"):
+        noted = '[ "$1" = demo ] || echo "$*" >>said'
+        program = f'#!/bin/sh\n{noted}\necho "arguments: $*"\n'
+        new_file(folder / ".venv/bin" / name, program, 0o755)
     said = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=de").stdout
     assert said.endswith("arguments: demo --language de talk.mp3\n")
     assert "-e .[languages,people]" in (folder / "said").read_text()
+    assert "pull whisper:base\n" in (folder / "said").read_text()
     (folder / "said").unlink()
     again = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=it").stdout
     assert again == "arguments: demo --language it talk.mp3\n"
@@ -103,7 +109,7 @@ def test_make_run_with_a_language_installs_the_extra_and_its_model_once(folder: 
     assert not (folder / "said").exists()
 
 
-def test_make_run_fails_with_exit_code_of_service(folder: Path) -> None:
+def test_failed_make_run_prints_the_exit_code_of_the_service(folder: Path) -> None:
     result = make(folder, "run", EXIT_CODE="75")
     assert result.returncode != 0
     assert "Error 75" in result.stderr
@@ -115,7 +121,9 @@ def test_ctrl_c_of_make_run_prints_no_error(folder: Path) -> None:
     assert "Interrupt" not in shown
 
 
-def test_make_exe_prints_progress_and_folder(folder: Path) -> None:
+def test_make_exe_prints_its_steps_and_folder_and_writes_output_of_build_to_a_log(
+    folder: Path,
+) -> None:
     steps = {"pyinstaller": "echo INFO: a step; sleep 2", "python": "echo $1"}
     for name, step in steps.items():
         new_file(folder / ".venv/bin" / name, f"#!/bin/sh\n{step}\n", 0o755)
@@ -163,7 +171,7 @@ def test_make_exe_prints_log_of_failed_build(folder: Path) -> None:
     assert "no module\nBuild failed; the lines above say why." in shown.stderr
 
 
-def test_make_format_fixes_what_make_style_reports(folder: Path) -> None:
+def test_make_format_mends_what_it_can_and_fails_with_what_is_left(folder: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     (folder / ".venv/style/bin").mkdir(parents=True)
     (folder / ".venv/style/bin/ruff").symlink_to(ruff)
@@ -184,7 +192,7 @@ def test_make_format_fixes_what_make_style_reports(folder: Path) -> None:
     assert module.read_text() == "print(1, nobody_knows_it)\n"
 
 
-def test_make_style_says_it_installs_tools(folder: Path) -> None:
+def test_make_style_says_that_it_installs_tools_the_first_time_only(folder: Path) -> None:
     python = folder / "python"
     tool = '#!/bin/sh\nmkdir -p "$3/bin"\n' + "".join(
         f'printf \'#!/bin/sh\\n\' >"$3/bin/{name}"; chmod +x "$3/bin/{name}"\n'
@@ -196,7 +204,7 @@ def test_make_style_says_it_installs_tools(folder: Path) -> None:
     assert "Installing" not in make(folder, "style", f"PYTHON={python}").stdout
 
 
-def test_interrupted_set_up_prints_one_line_without_log(folder: Path) -> None:
+def test_ctrl_c_in_set_up_of_make_run_says_how_to_go_on_and_prints_no_log(folder: Path) -> None:
     (folder / ".venv/.installed-run").unlink()
     shown = interrupted(folder, "s: a line of pip")
     assert "Set-up interrupted: repeat the command to go on." in shown

@@ -38,7 +38,7 @@ def python(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the libraries of the tests are linked, not copied")
-def test_embedded_engine_with_the_wheel_of_its_models_writes_the_same_transcript(
+def test_models_wheel_in_place_of_moonshine_voice_gives_the_same_transcript(
     python: Path,
 ) -> None:
     asked = ["-m", "sidecar.main", "transcribe", str(sample()), "--format", "text"]
@@ -51,7 +51,7 @@ def test_embedded_engine_with_the_wheel_of_its_models_writes_the_same_transcript
     assert found.stdout.startswith(str(python.parents[1]))
 
 
-def test_file_of_another_release_is_refused(
+def test_models_wheel_is_not_written_if_a_file_has_another_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(models_wheel.DIGESTS, "assets/beckett.wav", "0" * 64)

@@ -59,7 +59,9 @@ def unpacked(archive: Path, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def test_archive_has_manifest_that_host_accepts(build: Path, tmp_path: Path) -> None:
+def test_module_archive_has_manifest_for_host_and_executable_program_and_no_link(
+    build: Path, tmp_path: Path
+) -> None:
     archive = module.write_archive(tmp_path, build, NAME, VERSION)
     manifest = unpacked(archive, tmp_path / "installed")
     assert archive.name == f"{NAME}-{VERSION}.zip"
@@ -87,13 +89,13 @@ def test_index_names_archive_with_checksum_and_size(build: Path, tmp_path: Path)
     assert (tmp_path / f"{NAME}-{VERSION}.sha256").read_text().startswith(entry["sha256"])
 
 
-def test_same_build_makes_same_archive(build: Path, tmp_path: Path) -> None:
+def test_same_build_with_other_file_times_makes_same_archive(build: Path, tmp_path: Path) -> None:
     first = module.write_archive(tmp_path, build, NAME, VERSION).read_bytes()
     os.utime(build / "vibevoice-asr", (1_700_000_000, 1_700_000_000))
     assert module.write_archive(tmp_path, build, NAME, VERSION).read_bytes() == first
 
 
-def test_folder_that_is_no_build_makes_no_archive(tmp_path: Path) -> None:
+def test_folder_that_is_no_build_is_refused_and_makes_no_archive(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no build"):
         module.write_archive(tmp_path, tmp_path, NAME, VERSION)
     assert not [*tmp_path.iterdir()]
@@ -126,7 +128,9 @@ def words_of_host(port: int) -> list[str]:
 
 
 @pytest.mark.parametrize("language", ["en", "auto"])
-def test_calls_of_host_to_whisper_cpps_server_are_answered(tmp_path: Path, language: str) -> None:
+def test_service_started_by_whisper_cpps_command_line_answers_the_hosts_form_with_text(
+    tmp_path: Path, language: str
+) -> None:
     port = free_port()
     program = new_file(tmp_path / "whisper-server", SCRIPT)
     command = [sys.executable, str(program), *words_of_host(port)]
@@ -138,7 +142,9 @@ def test_calls_of_host_to_whisper_cpps_server_are_answered(tmp_path: Path, langu
 
 
 @pytest.mark.skipif(not BUILT, reason=missing("an executable", "exe", MAKE))
-def test_executable_in_module_answers_calls_of_host(tmp_path: Path) -> None:
+def test_executable_in_module_transcribes_english_for_host_and_refuses_german(
+    tmp_path: Path,
+) -> None:
     assert BUILT is not None
     archive = module.write_archive(tmp_path, Path(BUILT).resolve().parent, NAME, VERSION)
     manifest = unpacked(archive, tmp_path / "installed")

@@ -61,7 +61,7 @@ async def entered(
     return [*found, *of_worker(file)]
 
 
-async def test_live_audio_enters_at_most_so_many_files_and_page_names_them(
+async def test_utterance_enters_no_more_files_and_functions_than_set_and_page_names_files(
     entered: list[set[Entered]],
 ) -> None:
     service, worker = entered[WARM : WARM + COUNTED], entered[-COUNTED:]

@@ -79,7 +79,7 @@ def test_plugin_is_imported_by_the_list_of_plugins_only(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_program_without_a_plugin_starts_imports_lints_and_passes_tests(
+def test_program_without_a_plugin_starts_imports_lints_and_passes_tests_of_config_and_errors(
     name: str, tmp_path: Path
 ) -> None:
     shutil.copytree(ROOT, tmp_path, ignore=shutil.ignore_patterns(*NOT_COPIED), dirs_exist_ok=True)
@@ -212,7 +212,7 @@ def test_doctor_names_plugins_of_other_distributions(distribution: Path) -> None
     assert done.stdout.strip() == "of others: speaking_time", done.stderr
 
 
-def test_plugin_of_another_distribution_that_cannot_be_imported_is_named(
+def test_serve_and_doctor_exit_78_and_name_another_distributions_plugin_that_fails_to_import(
     distribution: Path,
 ) -> None:
     (distribution / "speaking_time/__init__.py").rename(distribution / "speaking_time/kept")

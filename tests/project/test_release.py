@@ -36,12 +36,12 @@ CHANGELOG = """# Changelog
 """
 
 
-def test_release_notes_are_section_of_changelog() -> None:
+def test_release_notes_are_changelog_section_of_the_version_or_none() -> None:
     assert release_notes(CHANGELOG, "0.2.0") == "### Fixed\n\n- One thing.\n"
     assert release_notes(CHANGELOG, "0.3.0") is None
 
 
-def test_changelog_has_notes_for_version_of_all_packages() -> None:
+def test_all_packages_have_one_version_and_changelog_has_its_notes() -> None:
     versions = {
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["version"]
         for folder in (".", "clients/python")
@@ -53,7 +53,9 @@ def test_changelog_has_notes_for_version_of_all_packages() -> None:
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason=missing("sha256sum", "coreutils"))
-def test_release_archive_keeps_modes_and_files_have_checksums(tmp_path: Path) -> None:
+def test_release_archive_keeps_executable_mode_and_released_files_pass_sha256sum(
+    tmp_path: Path,
+) -> None:
     folder, out = tmp_path / "vibevoice-asr", tmp_path / "out"
     folder.mkdir()
     out.mkdir()

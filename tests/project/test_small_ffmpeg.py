@@ -72,7 +72,7 @@ def test_ffmpeg_source_archive_with_wrong_sha256_is_refused(tmp_path: Path) -> N
         small_ffmpeg.check(archive)
 
 
-def test_configuration_has_no_part_under_gpl_and_no_other_library() -> None:
+def test_configuration_of_small_ffmpeg_has_no_gpl_part_no_network_and_only_library_zlib() -> None:
     options = small_ffmpeg.configuration()
     assert {"--disable-everything", "--disable-autodetect", "--disable-network"} <= {*options}
     assert not [one for one in options if "gpl" in one or "nonfree" in one or "version3" in one]
@@ -95,7 +95,7 @@ def test_named_ffmpeg_that_is_missing_is_an_error_and_without_name_bundled_one_i
     ("options", "licence"),
     [("--enable-zlib", "LGPL-2.1-or-later"), ("--enable-gpl --enable-x", "GPL-3.0-or-later")],
 )
-def test_licence_of_ffmpeg_follows_from_its_configuration(
+def test_ffmpeg_configured_with_gpl_is_listed_under_gpl_and_otherwise_under_lgpl(
     options: str, licence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ffmpeg"
@@ -117,7 +117,7 @@ def test_small_ffmpeg_has_all_demuxers_and_decoders_of_service() -> None:
 
 @built
 @pytest.mark.parametrize("name", FORMATS)
-def test_small_ffmpeg_decodes_to_same_samples(
+def test_small_ffmpeg_decodes_each_format_to_same_samples_as_full_one(
     name: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(studio.path(name), monkeypatch)
@@ -125,7 +125,7 @@ def test_small_ffmpeg_decodes_to_same_samples(
 
 @built
 @pytest.mark.parametrize("suffix", FILMS)
-def test_audio_track_that_starts_late_in_video_is_decoded_to_same_samples(
+def test_small_ffmpeg_decodes_late_audio_track_of_video_to_same_samples_as_full_one(
     suffix: str, studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = ("-itsoffset", 4, "-i", studio.voice)

@@ -230,7 +230,9 @@ def test_commands_listed_as_not_executed_are_in_guides() -> None:
 
 
 @pytest.mark.parametrize("command", NOT_EXECUTED)
-def test_commands_that_are_not_executed_name_existing_files(command: str) -> None:
+def test_commands_that_are_not_executed_name_existing_files_extras_targets_and_tests(
+    command: str,
+) -> None:
     subprocess.run(["bash", "-n", "-c", command], check=True)
     words = shlex.split(command)
     for word in words:
@@ -304,7 +306,7 @@ def test_guide_of_cluster_transcribes_before_and_after_one_node_stops(
         done.close()
 
 
-def test_conversation_of_guide_answers_if_llm_fails(
+def test_conversation_of_guide_prints_that_no_llm_answers_and_saves_a_spoken_apology(
     start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(llm=f"http://127.0.0.1:{free_port()}", voice_engine="scripted")

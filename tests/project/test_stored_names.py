@@ -95,7 +95,7 @@ def test_stored_report_of_later_release_is_read_without_what_it_adds(stored: str
 
 
 @pytest.mark.parametrize("place", ["options", "facts"])
-def test_stored_job_with_unknown_option_is_not_read(place: str) -> None:
+def test_stored_job_with_unknown_option_or_audio_fact_is_refused_as_unreadable(place: str) -> None:
     record = json.loads(RECORD)
     record[place]["later"] = 1
     with pytest.raises(sqlite_event_log.UnreadableRecord):

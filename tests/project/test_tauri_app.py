@@ -84,7 +84,7 @@ def assert_gone(family: list[psutil.Process]) -> None:
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_dropped_recording_becomes_transcript_with_speakers_and_closed_app_leaves_nothing(
+def test_dropped_recording_becomes_transcript_with_speakers_and_closed_app_leaves_no_process(
     open_app: Callable[..., App],
 ) -> None:
     app = open_app("auto")
@@ -132,7 +132,9 @@ def test_service_that_is_killed_in_job_is_started_again_and_job_is_done(
     app.wait_for("#service", "Ready")
 
 
-def test_microphone_becomes_words_and_transcript(open_app: Callable[..., App], hold: Path) -> None:
+def test_app_shows_words_from_microphone_live_and_a_transcript_after_stop(
+    open_app: Callable[..., App], hold: Path
+) -> None:
     app = open_app()
     app.click("#tab-live")
     app.click("#speak")
@@ -155,7 +157,7 @@ def test_killed_app_leaves_no_service_and_no_engine_process(
     assert_gone(family)
 
 
-def test_model_of_another_language_is_offered_downloaded_and_used_also_after_a_crash(
+def test_model_of_chosen_language_is_offered_can_be_cancelled_and_is_used_also_after_a_crash(
     open_app: Callable[..., App], tmp_path: Path
 ) -> None:
     german = clip(tiny_whisper.PROSE)
@@ -190,7 +192,7 @@ def test_model_of_another_language_is_offered_downloaded_and_used_also_after_a_c
             app.wait_for("#trouble", "stopped unexpectedly")
 
 
-def test_app_without_service_says_that_it_does_not_start(
+def test_app_without_service_says_that_it_does_not_start_and_offers_to_try_again(
     open_app: Callable[..., App], tmp_path: Path
 ) -> None:
     app = open_app(program=tmp_path / "none")

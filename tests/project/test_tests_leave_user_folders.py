@@ -50,7 +50,9 @@ def run_guarded(code: str, home: Path) -> subprocess.CompletedProcess[str]:
         "import sqlite3; sqlite3.connect(f'file:{FOLDER}/key?mode=rw', uri=True)",
     ],
 )
-def test_guard_fails_write_or_delete_of_user_data(code: str, tmp_path: Path) -> None:
+def test_guard_stops_write_delete_or_start_of_service_in_user_folders_before_it_happens(
+    code: str, tmp_path: Path
+) -> None:
     folder = tmp_path / ".local/share/vibevoice-asr"
     (folder / "jobs").mkdir(parents=True)
     (folder / "key").write_text("mine")
@@ -73,7 +75,9 @@ print([one.name for one in folder.iterdir()])
     assert (done.returncode, done.stdout) == (0, "['jobs']\n"), done.stderr
 
 
-def test_guard_allows_service_with_own_folders(tmp_path: Path) -> None:
+def test_guard_allows_service_with_own_folders_and_refuses_one_with_inherited_data_folder(
+    tmp_path: Path,
+) -> None:
     guard = Guard({"XDG_DATA_HOME": "/data"}, Path("/home/anna"), [Path("/data/vibevoice-asr")])
     own = dict.fromkeys(NAMES, str(tmp_path))
     guard("subprocess.Popen", ("python", SERVICE, None, own))

@@ -52,7 +52,7 @@ def serve_once(env: dict[str, str], *words: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the block is for Linux")
-def test_removal_block_leaves_no_file_in_home(tmp_path: Path) -> None:
+def test_removal_block_deletes_all_files_of_service_in_home_and_no_others(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     env = {
@@ -84,7 +84,9 @@ def test_removal_block_leaves_no_file_in_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql"))
-def test_removal_block_leaves_no_table_in_database(fresh_journal: str, tmp_path: Path) -> None:
+def test_removal_block_deletes_schema_of_service_and_keeps_tables_of_others(
+    fresh_journal: str, tmp_path: Path
+) -> None:
     if shutil.which("psql") is None:
         pytest.skip(missing("psql", "postgresql-client"))
     with psycopg.connect(fresh_journal, autocommit=True) as other:
