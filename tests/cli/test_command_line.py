@@ -65,7 +65,7 @@ def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, VIBEVOICE_ENGINE="scripted")
 
 
-def test_transcribe_works_with_the_embedded_engine(terminal):
+def test_transcribe_with_embedded_engine_prints_words_with_speaker_and_no_error_output(terminal):
     run = terminal.run("transcribe", BECKETT, fresh=True, VIBEVOICE_ENGINE="moonshine")
     check_end(run.returncode, run.stderr)
     assert run.stderr == ""
@@ -84,7 +84,7 @@ def test_transcribe_prints_the_same_with_and_without_server(fmt, terminal, serve
     assert served.stdout
 
 
-def test_word_times_are_returned_on_request_and_always_for_subtitles():
+def test_words_are_requested_for_subtitles_unless_declined_and_for_json_only_on_request():
     bare = TranscribeCommandOptions(files=[], format="json")
     assert "words" not in bare.options
     assert TranscribeCommandOptions(files=[], format="srt").options["words"] == "true"
@@ -94,7 +94,9 @@ def test_word_times_are_returned_on_request_and_always_for_subtitles():
 
 @pytest.mark.slow_except("/dev/stdin")
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_recording_from_stdin_is_transcribed_with_and_without_server(name, terminal, server):
+def test_recording_from_stdin_has_the_segments_of_its_file_and_leaves_no_spool_file(
+    name, terminal, server
+):
     expected = terminal.run("transcribe", SUCCESS, "--format", "json")
     ways = {"-": [], "/dev/stdin": ["--server", f"127.0.0.1:{server.port}"]}[name]
     words = [installed_command(), "transcribe", name, *ways, "--format", "json", "--output", "out"]
@@ -116,7 +118,9 @@ def test_recording_from_stdin_is_transcribed_with_and_without_server(name, termi
     ("words", "given", "said"),
     [(["-"], "yes | head -c 3000000", "limit"), (["-", "/dev/stdin"], "true", "named twice")],
 )
-def test_stdin_is_refused_like_a_file(words, given, said, terminal):
+def test_stdin_over_upload_limit_or_named_twice_is_refused_in_one_line(
+    words, given, said, terminal
+):
     line = f"{given} | {shlex.quote(installed_command())} transcribe {' '.join(words)}"
     env = {**terminal.env, "VIBEVOICE_MAX_UPLOAD_MB": "1"}
     run = run_command(line, shell=True, cwd=terminal.home, env=env, text=True)
@@ -124,7 +128,7 @@ def test_stdin_is_refused_like_a_file(words, given, said, terminal):
     assert run.returncode
 
 
-def test_options_reach_the_engine_with_and_without_server(terminal, server):
+def test_no_diarize_and_language_options_take_effect_with_and_without_server(terminal, server):
     words = ("--no-diarize", "--language", "de", "--diarization", "accurate", "--format", "json")
     for way in ([], ["--server", f"127.0.0.1:{server.port}"]):
         run = terminal.run("transcribe", SUCCESS, *words, *way)
@@ -140,7 +144,7 @@ def test_engine_without_server_is_loaded_at_the_given_precision(terminal):
 
 
 @pytest.mark.slow
-def test_options_without_effect_are_on_stderr_and_in_the_transcript(terminal):
+def test_ignored_options_are_warned_of_on_stderr_and_in_the_transcript(terminal):
     words = ("--hotwords", "Nagg, Nell", "--prompt", "Endgame", "--speakers", "2")
     run = terminal.run("transcribe", SUCCESS, *words, "--precision", "bf16", "--format", "json")
     assert run.returncode == 0
@@ -159,7 +163,9 @@ def test_ignored_option_is_reported_once_for_several_recordings(terminal, server
 
 
 @pytest.mark.slow
-def test_estimate_is_a_sentence_with_and_without_server(terminal, server):
+def test_estimate_of_a_file_or_of_minutes_is_the_same_sentence_with_and_without_server(
+    terminal, server
+):
     alone = terminal.run("estimate", SUCCESS)
     assert (alone.returncode, alone.stderr) == (0, "")
     fits = f"{SUCCESS}: fits: fp32, the engine 'scripted' takes any length in the same memory"
@@ -204,7 +210,7 @@ def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
     assert run.stdout.endswith("; how long it takes is known after a first recording\n")
 
 
-def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(terminal):
+def test_estimate_for_a_named_card_says_what_fits_it_and_the_next_smaller_and_larger(terminal):
     run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--precision", "auto")
     assert (run.returncode, run.stderr) == (0, "")
     own, smaller, larger = run.stdout.splitlines()
@@ -217,6 +223,9 @@ def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(ter
     assert own == f"90 min: {body['sentence']}"
     assert body["smaller"]["sentence"] in smaller
     assert terminal.run("estimate", "--card", "6GB", "--minutes", 90).returncode == 1
+
+
+def test_estimate_for_a_card_is_refused_for_whisper_and_counts_live_sessions_of_streaming(terminal):
     run = terminal.run("estimate", "--card", "12GB", "--minutes", 90, "--engine", "whisper")
     assert run.returncode == 2
     assert "--card knows VibeVoice engines only" in run.stderr
@@ -228,7 +237,9 @@ def test_estimate_for_a_card_needs_neither_card_nor_checkpoint_nor_recording(ter
         assert " live sessions at once" in own
 
 
-def test_bad_file_does_not_stop_the_others(terminal):
+def test_missing_or_bad_file_or_empty_folder_is_a_line_of_error_and_other_files_are_transcribed(
+    terminal,
+):
     junk = new_file(terminal.home / "junk.wav", b"this is no recording" * 100)
     (terminal.home / "empty").mkdir()
     run = terminal.run("transcribe", "gone.wav", BECKETT, junk, "empty", SUCCESS)
@@ -258,7 +269,7 @@ def test_empty_path_is_refused_and_is_not_the_working_folder(words, terminal):
     assert run.stdout == ""
 
 
-def test_control_characters_of_a_file_name_are_not_printed(terminal):
+def test_control_characters_of_a_file_name_are_printed_as_escapes(terminal):
     names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"
     for name in names[:2]:
         (terminal.home / name).write_bytes(b"this is no recording" * 100)
@@ -274,7 +285,7 @@ def test_control_characters_of_a_file_name_are_not_printed(terminal):
         assert not {"\x1b", "\x07"} & set(run.stdout + run.stderr)
 
 
-def test_output_folder_gets_one_file_for_each_recording(terminal):
+def test_output_folder_is_made_and_gets_one_file_for_each_recording_even_of_equal_name(terminal):
     for name in ("one", "two"):
         (terminal.home / name).mkdir()
         shutil.copy(SUCCESS, terminal.home / name / "talk.wav")
@@ -296,7 +307,7 @@ def test_output_named_by_a_dash_is_standard_output(terminal):
 
 
 @pytest.mark.slow
-def test_too_long_output_name_does_not_stop_the_others(terminal):
+def test_output_whose_name_is_too_long_or_a_folder_is_reported_and_others_are_written(terminal):
     longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
     for name in (longest, longer):
         shutil.copy(SUCCESS, terminal.home / name)
@@ -327,7 +338,7 @@ class AnotherProgram(FileHost):
         self.head(request, 404, 0, {})
 
 
-def test_server_that_is_another_program_is_an_error(terminal):
+def test_status_of_a_server_that_is_another_program_is_one_line_of_error(terminal):
     with AnotherProgram() as other:
         run = terminal.run("status", "--server", other.url)
     check_one_line(run, 1, "not this service", "404")
@@ -341,7 +352,7 @@ def interrupted(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[s
 
 
 @posix
-def test_ctrl_c_exits_with_130_and_leaves_no_process(terminal):
+def test_ctrl_c_of_transcribe_exits_130_prints_nothing_and_leaves_no_process(terminal):
     with terminal.start("transcribe", BECKETT, fresh=True, **held(terminal)) as process:
         parent = psutil.Process(process.pid)
         wait_until(parent.children, "the engine is at work")
@@ -352,7 +363,7 @@ def test_ctrl_c_exits_with_130_and_leaves_no_process(terminal):
 
 
 @posix
-def test_ctrl_c_among_several_says_which_are_done_and_how_to_resume(terminal):
+def test_ctrl_c_among_several_files_names_those_written_and_resume_skips_them(terminal):
     out = terminal.home / "out"
     words = ("transcribe", *tones(terminal.home, 1, 2), "--output", out)
     with terminal.start(*words, **held(terminal)) as process:
@@ -431,7 +442,9 @@ main()
     "words",
     [("--version",), ("--help",), ("doctor", "--help"), ("bench", "live"), ("bench", "--help")],
 )
-def test_without_the_load_test_only_bench_is_missing(words, terminal):
+def test_without_load_test_package_bench_exits_78_with_remedy_and_other_commands_work(
+    words, terminal
+):
     program = [sys.executable, "-c", WITHOUT_LOAD_TEST, *words]
     run = told_by(program, env=terminal.env, cwd=terminal.home)
     if words[0] == "bench":
@@ -440,7 +453,7 @@ def test_without_the_load_test_only_bench_is_missing(words, terminal):
         assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_recording_without_speech_is_reported(terminal):
+def test_recording_without_speech_exits_0_with_a_line_on_stderr(terminal):
     quiet = new_file(terminal.home / "quiet.wav", wav(bytes(160_000)))
     run = terminal.run("transcribe", quiet, VIBEVOICE_ENGINE="moonshine")
     assert run.stdout == ""
@@ -461,14 +474,14 @@ def test_terminal_shows_a_progress_bar_with_the_time_left(terminal):
 
 
 @posix
-def test_narrow_terminal_wraps_text_by_itself(terminal):
+def test_lines_longer_than_a_narrow_terminal_are_printed_unbroken(terminal):
     code, shown, _ = terminal.shown("transcribe", BECKETT, COLUMNS="24")
     assert code == 0
     assert re.search(rb"\[00:00:00\.0\] Speaker_0: [0-9a-f]{8}\r\n", shown), shown
 
 
 @posix
-def test_terminal_shows_how_many_files_were_written(terminal):
+def test_failed_file_shows_counts_of_written_and_failed_and_success_in_a_pipe_shows_none(terminal):
     junk = new_file(terminal.home / "junk.wav", b"this is no recording" * 100)
     words = ("transcribe", BECKETT, junk, SUCCESS, "--output", "texts")
     code, shown, _ = terminal.shown(*words, piped=True)
@@ -480,7 +493,7 @@ def test_terminal_shows_how_many_files_were_written(terminal):
 
 
 @posix
-def test_status_shows_a_running_service(terminal, server):
+def test_status_shows_address_pid_engine_and_version_of_named_or_local_service(terminal, server):
     for way in (["--server", server.url], []):
         run = terminal.run("status", *way, VIBEVOICE_PORT=str(server.port))
         assert (run.returncode, run.stderr) == (0, "")
@@ -495,7 +508,7 @@ def test_status_shows_a_running_service(terminal, server):
         assert "monitor --once" in shown["more"]
 
 
-def test_jobs_without_a_service_is_one_line_of_error(terminal):
+def test_jobs_list_without_a_service_asks_once_and_is_one_line_of_error(terminal):
     with counting_listener() as (port, asked):
         with terminal.start("jobs", "list", "--server", f"127.0.0.1:{port}") as process:
             wait_until(lambda: process.poll() is not None or asked[1:], "it gives up")
@@ -511,7 +524,7 @@ def browser(terminal: Terminal, program: str = "") -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another there")
-def test_open_starts_a_service_that_ends_with_it(terminal):
+def test_open_starts_a_service_that_a_second_open_joins_and_ctrl_c_of_the_first_ends(terminal):
     seen = terminal.home / "seen"
     tells = f'printf "%s" "$1" >{seen}.part && mv {seen}.part {seen}'
     port = free_port()
@@ -535,7 +548,11 @@ def test_open_starts_a_service_that_ends_with_it(terminal):
     assert (opened.returncode, out) == (130, "")
     assert "No service runs here" in said
     wait_until(lambda: not runs(service), "the service ends with it")
-    nobody = terminal.run("open", "--print", **given)
+
+
+def test_open_with_print_or_server_and_no_service_is_one_line_of_error_for_that_option(terminal):
+    port = free_port()
+    nobody = terminal.run("open", "--print", VIBEVOICE_PORT=str(port))
     check_one_line(nobody, 1, "No service answers", "or name another with --server URL")
     assert "leave --server out" not in nobody.stderr, "nobody named one"
     nobody = terminal.run("open", "--server", f"127.0.0.1:{port}")
@@ -543,7 +560,7 @@ def test_open_starts_a_service_that_ends_with_it(terminal):
     assert "transcribe" not in nobody.stderr
 
 
-def test_open_starts_the_service_with_the_given_engine_language_and_port(terminal):
+def test_open_starts_service_with_given_options_and_refuses_them_for_a_running_one(terminal):
     port = free_port()
     given = {"BROWSER": browser(terminal), "VIBEVOICE_ENGINE": "auto"}
     words = ["--engine", "scripted", "--language", "de"]
@@ -551,13 +568,16 @@ def test_open_starts_the_service_with_the_given_engine_language_and_port(termina
         assert url == f"http://127.0.0.1:{port}"
         about = httpx.get(f"{url}/v1/page/about", timeout=PATIENCE_S).json()
         assert about["engine"]["name"] == "scripted"
+        spoken = {"audio": ("voice.wav", wav(b"\x10\x20" * 16_000))}
+        answer = httpx.post(f"{url}/transcribe", files=spoken, timeout=PATIENCE_S).json()
+        assert answer["metadata"]["language"] == "de"
         assert about["keeps_seconds"] == 30 * 86_400, "who says how long is heard"
         again = terminal.run("open", "--port", port, **given)
         assert (again.returncode, again.stderr) == (0, "")
         check_one_line(terminal.run("open", "--port", port, *words), 78, "Stop it first")
 
 
-def test_open_starts_a_service_at_a_free_port(terminal):
+def test_open_with_port_0_starts_a_service_at_a_free_port(terminal):
     with opened(terminal, "--port", 0, BROWSER=browser(terminal)) as url:
         assert int(url.rpartition(":")[2]) > 0
 
@@ -589,7 +609,9 @@ def test_service_of_open_keeps_results_for_a_day_unless_set(
     assert settings_for_person(given).get("job_retention") == given.get("job_retention")
 
 
-def test_command_starts_the_installed_service_and_no_module_of_the_folder(terminal, monkeypatch):
+def test_service_started_by_a_command_imports_no_module_of_the_working_folder(
+    terminal, monkeypatch
+):
     trap = terminal.home / "sidecar" / "__init__.py"
     trap.parent.mkdir()
     trap.write_text("raise SystemExit('the folder was imported')\n")
@@ -600,7 +622,7 @@ def test_command_starts_the_installed_service_and_no_module_of_the_folder(termin
         assert ready is not None
 
 
-def test_open_without_browser_says_that_the_link_works_once_only_if_so(
+def test_open_without_browser_prints_the_link_and_that_it_works_once_if_it_signs_in(
     terminal, server, start_server: StartServer
 ):
     none = {"PATH": str(terminal.home), "BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
@@ -676,13 +698,13 @@ def test_doctor_lists_missing_parts_only_if_there_are_any(capsys):
 
 
 @pytest.mark.slow
-def test_doctor_names_the_service_at_the_port(terminal, server):
+def test_doctor_names_the_pid_of_the_service_at_the_port(terminal, server):
     run = terminal.run("doctor", VIBEVOICE_PORT=str(server.port))
     assert f"pid {server.health()['pid']}" in run.stdout
     assert run.returncode == 0
 
 
-def test_doctor_says_how_to_install_each_engine(monkeypatch):
+def test_doctor_says_how_to_install_each_engine_whose_packages_are_missing(monkeypatch):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: ["torch"])
     found = {one.text.partition(":")[0]: one.text for one in doctor.examine_engines(Settings())}
     for engine in ("whisper", "voxtral", "vibevoice"):
@@ -716,11 +738,11 @@ def test_help_has_examples(words, terminal):
     assert "vibevoice-asr" in run.stdout.partition("Example")[2]
 
 
-def test_help_names_the_kind_of_a_path_as_of_other_values(terminal):
+def test_help_shows_path_as_the_kind_of_a_path_argument(terminal):
     assert "<path>" in terminal.run("jobs", "backup", "--help").stdout
 
 
-def test_help_of_serve_lists_every_setting(terminal):
+def test_help_of_serve_lists_flag_and_variable_of_every_setting(terminal):
     text = terminal.run("serve", "--help").stdout
     for name in settings_class().model_fields:
         assert f"--{name.replace('_', '-')} " in text, name
@@ -735,7 +757,7 @@ def test_secret_as_argument_is_refused_and_not_printed(name, terminal):
     assert "not-for-logs" not in run.stdout + run.stderr
 
 
-def test_shell_completes_commands_and_options(terminal):
+def test_shell_completes_commands_and_values_of_options(terminal):
     ask = {"_VIBEVOICE_ASR_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     assert "transcribe" in terminal.run(COMP_WORDS="vibevoice-asr tr", **ask).stdout
     ask["COMP_CWORD"] = "3"
@@ -759,13 +781,13 @@ def test_shell_completes_commands_and_options(terminal):
     ],
     ids=str,
 )
-def test_invalid_setting_exits_with_78(line, env, parts, terminal):
+def test_invalid_setting_exits_with_78_and_one_line_that_names_it(line, env, parts, terminal):
     check_one_line(terminal.run(*line.split(), **env), 78, *parts)
 
 
 @pytest.mark.slow_except("words0")
 @pytest.mark.parametrize("words", [[], ["--log-level", "info"], ["serve"]])
-def test_serve_does_not_import_what_other_commands_need(words, tmp_path):
+def test_serve_imports_none_of_rich_httpx_numpy_soundfile_and_moonshine_voice(words, tmp_path):
     with Server(
         tmp_path, [sys.executable, "-X", "importtime", installed_command(), *words]
     ) as server:
@@ -775,7 +797,9 @@ def test_serve_does_not_import_what_other_commands_need(words, tmp_path):
     assert imported.isdisjoint({"rich", "httpx", "numpy", "soundfile", "moonshine_voice"})
 
 
-async def test_command_worker_runs_an_engine_process(monkeypatch):
+async def test_worker_command_loads_an_engine_refuses_an_unknown_request_and_ends_when_closed(
+    monkeypatch,
+):
     monkeypatch.setattr(worker_process, "worker_command", lambda: [installed_command(), "worker"])
     child = worker_process.WorkerProcess("frozen")
     try:
@@ -789,7 +813,7 @@ async def test_command_worker_runs_an_engine_process(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["worker"], ["--version"]])
-def test_garbage_collection_is_on_again_after_importing_a_command(
+def test_garbage_collection_is_on_while_a_command_runs(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collects: list[bool] = []

@@ -42,7 +42,7 @@ def live(tmp_path: Path) -> Starts:
     return partial(start_command, tmp_path, "live")
 
 
-def test_recording_becomes_live_events_over_a_service(
+def test_live_with_server_prints_events_and_a_summary_and_keep_names_the_kept_job(
     live: Starts, server: Server, studio: Studio
 ) -> None:
     said, complained = ended(
@@ -58,11 +58,14 @@ def test_recording_becomes_live_events_over_a_service(
     job = events[-1]["job"]
     assert f"It is kept as the job {job}." in complained
     assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
+
+
+def test_live_with_keep_and_without_server_is_refused(live: Starts, studio: Studio) -> None:
     _, complained = ended(live(studio.voice, "--keep"), 1)
     assert "--server" in complained
 
 
-def test_live_without_service_uses_its_own_engine(
+def test_live_without_server_writes_subtitles_by_the_embedded_engine(
     live: Starts, studio: Studio, tmp_path: Path
 ) -> None:
     path = tmp_path / "talk.srt"
@@ -75,10 +78,15 @@ def test_live_without_service_uses_its_own_engine(
     assert "failed" in path.read_text().lower()
 
 
-def test_channels_of_a_recording_are_two_people_with_and_without_a_service(
+def samples(loud: float) -> np.ndarray:
+    """A turn of this loudness, 16 bit."""
+    return np.frombuffer(recorded(talk(loud)), "<i2")
+
+
+def test_separate_channels_of_a_file_or_pipe_are_two_named_people_with_and_without_server(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
-    left, right = (np.frombuffer(recorded(talk(loud)), "<i2") for loud in (0.3, 0.2))
+    left, right = (samples(loud) for loud in (0.3, 0.2))
     stereo = np.stack([left, right], axis=1).tobytes()
     path = new_file(tmp_path / "call.wav", wav(stereo, channels=2))
     words = ("--pace", 0, "--channels", "separate", "--channel-names", "Agent, Caller")
@@ -94,11 +102,18 @@ def test_channels_of_a_recording_are_two_people_with_and_without_a_service(
     assert sorted(line.split("] ")[1] for line in shown.splitlines()) == sorted(texts)
     piped, _ = ended(live("-", *words, environment=alone, stdin=path.open("rb")))
     assert {"Agent", "Caller"} <= {word.strip(":") for word in piped.split()}
+
+
+def test_separate_channels_of_a_file_with_one_or_three_are_a_warning(
+    live: Starts, tmp_path: Path
+) -> None:
+    alone = {"VIBEVOICE_ENGINE": "scripted"}
     mono = new_file(tmp_path / "mono.wav", wav(recorded(talk(0.3))))
     _, complained = ended(live(mono, "--pace", 0, "--channels", "separate", environment=alone))
     assert complained == f"vibevoice-asr: {CHANNEL_SINGLE.message}\n"
-    surround = np.stack([left, right, right], axis=1).tobytes()
+    surround = np.stack([samples(loud) for loud in (0.3, 0.2, 0.2)], axis=1).tobytes()
     three = new_file(tmp_path / "three.wav", wav(surround, channels=3))
+    words = ("--pace", 0, "--channels", "separate", "--channel-names", "Agent, Caller")
     _, complained = ended(live(three, *words, environment=alone))
     assert complained.startswith("vibevoice-asr: The recording has 3 channels: the first is sent")
 
@@ -121,7 +136,9 @@ def unread(pipe: IO[bytes] | None) -> int:
     return count[0]
 
 
-def test_ctrl_c_during_a_pipe_writes_all_that_was_said(live: Starts, server: Server) -> None:
+def test_ctrl_c_during_a_pipe_exits_130_and_prints_finals_and_the_unfinished_turn(
+    live: Starts, server: Server
+) -> None:
     process = live("-", "--server", server.url)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -143,7 +160,7 @@ NOHUP = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGHUP", marks=NOHUP)])
-def test_command_that_is_ended_or_told_that_its_terminal_closes_writes_all_that_was_said(
+def test_live_writes_its_finals_to_the_file_and_exits_130_on_sigterm_or_sighup(
     how: str, live: Starts, server: Server, tmp_path: Path
 ) -> None:
     ours, theirs = pty.openpty()
@@ -174,7 +191,7 @@ def heeded_hangup() -> Iterator[None]:
 
 @virtual_time
 @pytest.mark.usefixtures("heeded_hangup")
-async def test_several_signals_of_one_end_count_once_and_a_later_one_aborts(
+async def test_signals_in_quick_succession_end_gracefully_once_and_a_later_one_cancels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: False)  # not the tests' own
@@ -208,7 +225,7 @@ def test_output_that_cannot_be_written_is_an_error_before_the_session(
     assert complained == f"vibevoice-asr: {path}: cannot be written: No such file or directory.\n"
 
 
-def test_output_folder_that_is_gone_at_the_end_costs_no_words(
+def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_end(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "soon gone" / "talk.srt"
@@ -269,8 +286,8 @@ def test_terminal_shows_finals_and_one_changing_line(live: Starts, server: Serve
 
 
 @pytest.mark.slow
-def test_microphone_is_transcribed_until_ctrl_c(
-    live: Starts, server: Server, tmp_path: Path
+def test_named_microphone_is_listed_and_transcribed_until_ctrl_c(
+    live: Starts, server: Server
 ) -> None:
     listed, _ = ended(live("--devices", environment=SOUND_DEVICES))
     assert listed == "* 0: Desk (16000 Hz, mono)\n"
@@ -279,6 +296,12 @@ def test_microphone_is_transcribed_until_ctrl_c(
     assert b"w299" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     ended(process)
+
+
+@pytest.mark.slow
+def test_list_of_devices_without_sound_package_is_refused_with_install_command(
+    live: Starts, tmp_path: Path
+) -> None:
     (tmp_path / "sounddevice.py").write_text("raise ImportError")
     _, complained = ended(live("--devices", environment={"PYTHONPATH": str(tmp_path)}), 1)
     assert "pip install -e '.[microphone]'" in complained

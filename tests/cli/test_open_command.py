@@ -28,7 +28,7 @@ def browser(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a browser that is a script of a POSIX shell")
 @pytest.mark.parametrize("token", ["", TOKEN])
-def test_code_of_a_link_is_in_no_command_line_and_in_a_private_file(
+def test_sign_in_code_is_not_in_command_line_of_browser_but_in_a_file_of_mode_0600(
     token: str, browser: Path, tmp_path: Path, start_server: StartServer
 ) -> None:
     server = start_server(**({"token": token} if token else {}))
@@ -54,7 +54,7 @@ def test_code_of_a_link_is_in_no_command_line_and_in_a_private_file(
     [(None, "de", "en"), (None, None, None), (Path("talk.mp3"), "de", None)],
     ids=str,
 )
-def test_language_of_demo_is_not_that_of_its_english_sample(
+def test_demo_requests_english_only_for_its_own_sample_if_another_language_is_set(
     audio: Path | None, language: str | None, sent: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []

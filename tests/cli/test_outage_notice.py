@@ -31,7 +31,7 @@ class Outage(FileHost):
 @pytest.mark.parametrize(
     ("codes", "told"), [(["journal_unreachable", "journal_unreachable"], 1), (["queue_full"], 0)]
 )
-def test_outage_is_reported_once_and_a_full_queue_not_at_all(
+def test_transcribe_tries_again_and_reports_an_outage_once_and_a_full_queue_not_at_all(
     codes: list[str], told: int, tmp_path: Path, voice: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recording = new_file(tmp_path / "talk.wav", voice)

@@ -143,7 +143,7 @@ def test_broken_download_resumes_where_it_was(shell, hub):
 
 
 @pytest.mark.slow
-def test_download_without_range_support_starts_again(shell, hub):
+def test_cut_download_starts_over_if_the_hub_does_not_support_ranges(shell, hub):
     hub.cut, hub.ranges = {SHARDS[0]: 200_000}, False
     assert shell.pull().returncode == 0
     assert hub.begins[SHARDS[0]] == [0, 0]
@@ -187,7 +187,9 @@ def test_pull_after_an_interruption_resumes_partial_file_and_refetches_no_finish
 
 @pytest.mark.slow_except("model")
 @pytest.mark.parametrize("name", [SHARDS[1], "tokenizer.json"])
-def test_file_with_wrong_checksum_is_deleted_and_named(name, shell, hub):
+def test_file_with_wrong_checksum_is_named_deleted_and_fetched_whole_by_the_next_pull(
+    name, shell, hub
+):
     hub.alter = {name}
     check_one_line(shell.pull(), name, "checksum", "deleted")
     digest = hashlib.sha256((hub.repos[VIBEVOICE_REPOSITORY] / name).read_bytes()).hexdigest()
@@ -199,7 +201,7 @@ def test_file_with_wrong_checksum_is_deleted_and_named(name, shell, hub):
 
 
 @pytest.mark.slow
-def test_damaged_file_is_fetched_again(shell, hub):
+def test_next_pull_names_a_damaged_file_and_fetches_it_alone(shell, hub):
     assert shell.pull().returncode == 0
     damaged = (shell.folder / SHARDS[0]).resolve()
     content = bytearray(damaged.read_bytes())
@@ -221,7 +223,7 @@ def test_download_larger_than_the_disk_is_refused_before_it_starts(shell, hub):
 
 
 @pytest.mark.slow
-def test_plain_folder_gets_only_the_files_and_their_commit(shell, hub):
+def test_pull_to_a_folder_writes_files_and_commit_note_there_and_no_cache(shell, hub):
     run = shell.pull("--to", "models/new")
     folder = shell.home / "models" / "new"
     assert (run.returncode, run.stdout) == (0, f"{folder}\n")
@@ -239,7 +241,9 @@ def test_plain_folder_gets_only_the_files_and_their_commit(shell, hub):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [(), ("--to", "models")], ids=["cache", "folder"])
-def test_later_pull_keeps_its_commit_until_another_is_named(where, shell, hub):
+def test_later_pull_says_that_main_moved_and_keeps_its_commit_until_a_revision_is_named(
+    where, shell, hub
+):
     assert shell.pull(*where).returncode == 0
     hub.commit = NEWER
     again = shell.pull(*where)
@@ -266,7 +270,9 @@ def test_named_commit_is_pulled_wherever_main_is(words, shell, hub):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("revision", [COMMIT, "v1"])
-def test_later_pull_keeps_a_named_revision(revision, shell, hub):
+def test_later_pull_without_revision_keeps_the_one_named_before_and_downloads_nothing(
+    revision, shell, hub
+):
     assert shell.pull("--revision", revision).returncode == 0
     sent = dict(hub.sent)
     offline = shell.pull(HF_HUB_OFFLINE="1")
@@ -372,7 +378,7 @@ def test_two_revisions_of_one_model_are_refused(shell, hub):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("note", [b"", b"[]", b'{"commit": "main"}', b'{"commit": 1}', b"\xff"])
-def test_invalid_commit_note_is_ignored(note, shell):
+def test_invalid_commit_note_of_a_folder_is_ignored_and_replaced_by_the_next_pull(note, shell):
     assert shell.pull("--to", "models").returncode == 0
     (shell.home / "models" / PULL_NOTE_FILE).write_bytes(note)
     assert read_checkpoint(shell.home / "models").revision is None
@@ -420,7 +426,9 @@ WRONG_ANSWERS = {
 
 @pytest.mark.slow_except("no repository", "busy", "a name outside")
 @pytest.mark.parametrize(("words", "faults", "parts"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
-def test_invalid_file_list_is_one_line_of_error(words, faults, parts, shell, hub):
+def test_refusal_or_invalid_answer_of_the_hub_is_one_line_of_error(
+    words, faults, parts, shell, hub
+):
     for name, value in faults.items():
         setattr(hub, name, value)
     check_one_line(shell.pull(*words), *parts)
@@ -433,7 +441,7 @@ def test_unreachable_hub_is_one_line_of_error(shell):
 
 
 @pytest.mark.slow
-def test_offline_pull_finds_local_files_without_a_request(shell, hub):
+def test_offline_pull_takes_local_files_or_is_refused_and_sends_no_request(shell, hub):
     check_one_line(shell.pull(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE", "VIBEVOICE_MODEL_PATH")
     assert hub.tokens == []
     online = shell.pull()
@@ -445,7 +453,7 @@ def test_offline_pull_finds_local_files_without_a_request(shell, hub):
     assert len(hub.tokens) == asked
 
 
-def test_token_goes_only_to_the_hub(shell, hub):
+def test_hub_token_goes_to_the_hub_and_not_to_the_host_of_the_weights(shell, hub):
     assert shell.pull(HF_TOKEN="hf_secret").returncode == 0
     elsewhere = [token for place, token in hub.tokens if place == "elsewhere"]
     assert elsewhere == [None] * len(SHARDS)
@@ -453,7 +461,7 @@ def test_token_goes_only_to_the_hub(shell, hub):
 
 
 @pytest.mark.slow
-def test_concurrent_pull_of_one_model_is_refused(shell, hub):
+def test_second_pull_of_a_model_during_the_first_is_refused_and_the_first_completes(shell, hub):
     hub.stall = {SHARDS[0]: 200_000}
     with shell.start("pull", "--yes") as first:
         assert hub.stalled.wait(PATIENCE_S)
@@ -583,7 +591,7 @@ def test_streaming_model_is_pulled_listed_found_by_doctor_and_deleted(
         (False, None, False),
     ],
 )
-def test_serve_downloads_only_with_permission(
+def test_missing_model_is_downloaded_only_if_the_setting_allows_it_or_yes_is_typed(
     allowed, answer, fetched, tmp_path, monkeypatch, capsys
 ):
     asked: list[Any] = []
@@ -603,7 +611,9 @@ def test_serve_downloads_only_with_permission(
 @pytest.mark.skipif(
     bool(engines.missing_packages(engines.engine_spec("vibevoice"))), reason="not installed"
 )
-def test_serve_without_checkpoint_names_the_pull_command(shell, hub):
+def test_serve_without_checkpoint_names_pull_or_with_allow_download_fails_on_wrong_checksum(
+    shell, hub
+):
     words = ("--engine", "vibevoice", "--port", "0")
     run = shell.pull(*words, command="serve")
     assert run.returncode != 0
@@ -616,7 +626,7 @@ def test_serve_without_checkpoint_names_the_pull_command(shell, hub):
     assert "checksum" in run.stderr.splitlines()[-1]
 
 
-def test_named_checkpoint_is_never_replaced_by_a_download(tmp_path, monkeypatch):
+def test_checkpoint_of_model_path_is_never_replaced_by_a_download(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", lambda repo: pytest.fail("it downloads"))
     pull.download_if_missing(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))
@@ -636,7 +646,7 @@ class _Keyboard(io.StringIO):
         return bool(self.getvalue())
 
 
-def test_folder_of_model_path_is_listed(shell, tmp_path):
+def test_folder_of_model_path_is_listed_as_not_pulled(shell, tmp_path):
     env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
     own = tmp_path / "tuned"
     own.mkdir()
@@ -646,7 +656,7 @@ def test_folder_of_model_path_is_listed(shell, tmp_path):
         assert part in line
 
 
-def test_doctor_reports_missing_weights(shell):
+def test_doctor_reports_whisper_and_voxtral_without_weights_as_not_usable(shell):
     shown = shell.pull(command="doctor", VIBEVOICE_PORT=str(free_port())).stdout
     for title in ("whisper: Whisper (faster-whisper)", "voxtral: Voxtral Realtime (live only)"):
         assert f"{title}; not usable: There is no" in " ".join(shown.split())

@@ -55,7 +55,9 @@ def test_whisper_model_is_pulled_by_name_and_found(shell: Shell, hub: Hub) -> No
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint
 
 
-def test_every_whisper_name_is_a_repository_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whisper_names_resolve_to_the_repositories_that_faster_whisper_downloads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert set(WHISPER_BEST_FIRST) == set(WHISPER_MODELS)
     for name, named in WHISPER_MODELS.items():
         assert resolve_repository(f"whisper:{name}") == (named.repository, CTRANSLATE2_LAYOUT)
@@ -99,7 +101,7 @@ def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
         (lambda folder: (folder / "vocabulary.json").write_text("{"), errors.CheckpointDamaged),
     ],
 )
-def test_incomplete_whisper_folder_says_why(
+def test_incomplete_damaged_or_foreign_whisper_folder_is_refused_with_an_error_of_its_kind(
     spoil: Callable[[Path], object], error: type[errors.BadCheckpoint], tmp_path: Path
 ) -> None:
     folder = tiny_whisper.write_like(tmp_path / "model")
@@ -109,7 +111,9 @@ def test_incomplete_whisper_folder_says_why(
         find_whisper(folder)
 
 
-def test_folder_of_the_ctranslate2_converter_is_complete(tmp_path: Path) -> None:
+def test_folder_of_the_ctranslate2_converter_is_accepted_and_with_cut_weights_damaged(
+    tmp_path: Path,
+) -> None:
     folder = tiny_whisper.model()
     assert read_whisper(folder).config["multilingual"] is True
     copy = tmp_path / "copy"

@@ -44,7 +44,7 @@ def named(words: list[str]) -> str:
     ],
     ids=lambda value: named(value) if isinstance(value, list) else "",
 )
-def test_output_that_cannot_be_written_is_one_line_of_error(
+def test_standard_output_that_cannot_be_written_is_one_line_of_error(
     redirection: str, why: str, words: list[str], terminal: Terminal
 ) -> None:
     if words[0] == "token":
@@ -57,7 +57,9 @@ def test_output_that_cannot_be_written_is_one_line_of_error(
 @posix
 @pytest.mark.slow_except("estimate")
 @pytest.mark.parametrize("words", RESULTS, ids=named)
-def test_reader_that_is_gone_is_no_error_line(words: list[str], terminal: Terminal) -> None:
+def test_closed_pipe_of_standard_output_prints_no_error_and_transcribe_exits_1(
+    words: list[str], terminal: Terminal
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with popen(
@@ -99,7 +101,7 @@ def test_monitor_is_utf_8_whatever_the_encoding_of_the_console(
     assert not run.stdout.isascii(), "its table has a dash of no ASCII"
 
 
-def test_commands_print_results_by_one_function() -> None:
+def test_no_command_module_prints_to_standard_output_by_bare_print() -> None:
     bare = [
         f"{path.name}:{node.lineno}"
         for path in sorted((ROOT / "sidecar/cli").glob("*.py"))

@@ -17,7 +17,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIBEVOICE_DATA_DIR", str(tmp_path))
 
 
-def test_token_is_created_listed_and_revoked_by_commands(
+def test_token_is_created_listed_and_revoked_and_signing_key_added_by_commands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["token", "create", "--subject", "anna", "--expires", "90d"]

@@ -98,7 +98,7 @@ def test_replaced_recording_is_transcribed_and_an_edited_transcript_is_kept(
 
 
 @pytest.mark.parametrize("content", [MONDAY[::-1], MONDAY])
-def test_file_rewritten_with_its_size_and_date_is_known_by_its_content(
+def test_recording_rewritten_with_same_size_and_date_is_done_again_only_if_content_changed(
     transcripts: Transcripts, content: bytes
 ) -> None:
     transcripts.put("call.wav", MONDAY)
@@ -107,7 +107,7 @@ def test_file_rewritten_with_its_size_and_date_is_known_by_its_content(
     assert transcripts.run() == ([] if content == MONDAY else ["call.txt"])
 
 
-def test_moved_recording_is_done_and_a_copy_is_not(transcripts: Transcripts) -> None:
+def test_moved_recording_is_not_transcribed_again_and_a_copy_is(transcripts: Transcripts) -> None:
     first = transcripts.put("inbox/call.wav", MONDAY)
     transcripts.run()
     (transcripts.out / "call.txt").write_text("by hand")
@@ -135,7 +135,7 @@ def test_emptied_transcript_is_written_again_unless_nothing_was_said(
     assert (transcripts.out / "call-2.txt").read_text() == MONDAY.decode()
 
 
-def test_unknown_transcript_is_kept_and_says_nothing_about_a_namesake(
+def test_transcript_of_another_program_is_kept_and_recording_of_that_name_gets_its_own(
     transcripts: Transcripts,
 ) -> None:
     (transcripts.out / "CALL.txt").write_text("by another program")
@@ -143,7 +143,7 @@ def test_unknown_transcript_is_kept_and_says_nothing_about_a_namesake(
     assert transcripts.run() == ["call-2.txt"]
 
 
-def test_each_format_has_its_transcripts(transcripts: Transcripts) -> None:
+def test_each_format_is_resumed_by_its_own_transcripts(transcripts: Transcripts) -> None:
     transcripts.put("call.wav", MONDAY)
     assert transcripts.run("text") == ["call.txt"]
     assert transcripts.run("srt") == ["call.srt"]
@@ -160,7 +160,7 @@ def test_each_format_has_its_transcripts(transcripts: Transcripts) -> None:
     ],
     ids=["half a line", "other lines"],
 )
-def test_line_of_a_manifest_that_is_not_understood_is_left_out(
+def test_unreadable_line_of_a_manifest_is_ignored_and_the_others_count(
     transcripts: Transcripts, spoil: Callable[[bytes], bytes]
 ) -> None:
     transcripts.put("call.wav", MONDAY)
@@ -172,7 +172,7 @@ def test_line_of_a_manifest_that_is_not_understood_is_left_out(
     assert transcripts.run() == []
 
 
-def test_manifest_of_many_recordings_is_read_once_and_then_what_is_appended(
+def test_manifest_line_is_read_once_and_all_lines_only_if_the_file_was_made_anew(
     transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[object] = []
@@ -208,7 +208,7 @@ def test_manifest_made_anew_in_the_same_file_is_read_again(transcripts: Transcri
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no such path")
-def test_standard_input_is_no_recording_that_was_there_before(transcripts: Transcripts) -> None:
+def test_standard_input_is_transcribed_each_time_under_a_new_name(transcripts: Transcripts) -> None:
     """A file that is redirected there looks like a regular file of that path."""
     for content, name in ((MONDAY, "stdin.txt"), (TUESDAY, "stdin-2.txt")):
         with standard_input_from(transcripts.put("redirected", content)):
@@ -260,7 +260,9 @@ def test_file_that_appeared_meanwhile_is_kept_and_an_earlier_one_replaced(
     assert transcripts.read()["call.txt"] == "anew"
 
 
-def test_transcripts_of_a_version_without_a_manifest_are_done(transcripts: Transcripts) -> None:
+def test_recording_older_than_its_transcript_of_a_version_without_a_manifest_is_done(
+    transcripts: Transcripts,
+) -> None:
     for name in ("done.wav", "left.wav", "one/call.wav", "two/call.wav"):
         transcripts.put(name, name.encode())
     changed = transcripts.put("changed.wav", MONDAY)
@@ -293,7 +295,7 @@ def test_file_of_a_namesake_is_not_taken_over_on_a_disk_that_ignores_case(
     assert transcripts.read()["CALL.txt"] == "of another recording"
 
 
-def test_namesakes_by_normal_form_of_unicode_are_not_done_by_one_transcript(
+def test_recordings_whose_names_differ_in_unicode_form_only_get_separate_transcripts(
     transcripts: Transcripts,
 ) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
