@@ -157,7 +157,7 @@ def test_invalid_toml_is_refused_with_its_file(config):
     assert str(config) in caught.value.detail
 
 
-def test_every_setting_is_documented_once_with_its_default():
+def test_every_setting_has_one_flag_whose_help_states_its_default_once():
     flags = {flag.name: flag for flag in describe()}
     assert sorted(flag.name for flag in describe()) == sorted(settings_class().model_fields)
     assert all(flag.description.endswith(".") for flag in flags.values())
@@ -191,7 +191,9 @@ def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path)
 
 @pytest.mark.skipif(os.name == "nt", reason="users without a home folder")
 @pytest.mark.parametrize("folder", ["", "given"])
-def test_user_without_home_folder_has_the_defaults(folder, monkeypatch, tmp_path):
+def test_user_without_home_folder_has_the_default_settings_and_no_data_folder(
+    folder, monkeypatch, tmp_path
+):
     def no_home(path: Path) -> Path:  # as for a user id that has no name
         raise RuntimeError("Could not determine home directory.")
 

@@ -19,7 +19,7 @@ from sidecar.observability import health
         (Counter(done=2, timed_out=3), "too_many_timeouts"),
     ],
 )
-def test_health_problem_is_a_majority_of_failures_or_of_timeouts(
+def test_health_problem_is_a_majority_of_failures_or_of_timeouts_in_five_or_more_outcomes(
     lately: health.Outcomes, why: str | None
 ) -> None:
     assert health.health_problem(lately) == why
@@ -39,7 +39,7 @@ def test_outcomes_older_than_the_window_do_not_count_and_take_no_memory() -> Non
     assert outcomes.lately(60) == Counter()
 
 
-def test_client_errors_do_not_count_as_engine_failures() -> None:
+def test_client_errors_do_not_count_and_engine_errors_count_as_failed_or_timed_out() -> None:
     found = {error.code: health.outcome_of_error(error()) for error in errors.all_errors()}
     assert found["audio_undecodable"] is found["queue_full"] is found["wont_fit"] is None
     assert found["engine_crashed"] is found["model_load_failed"] is health.RecognitionOutcome.FAILED

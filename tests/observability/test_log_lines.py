@@ -79,7 +79,9 @@ def lines(server: Server, part: str) -> list[str]:
     return [line for line in server.log().splitlines() if part in line]
 
 
-def test_refused_origin_is_logged_once(start_server: StartServer) -> None:
+def test_refused_origins_are_logged_once_as_a_short_ascii_warning(
+    start_server: StartServer,
+) -> None:
     server = start_server()
     for tail in (".org/" + "\u2028" * 100, "again"):
         page = {"Origin": f"http://elsewhere.example{tail}".encode()}
@@ -92,7 +94,9 @@ def test_refused_origin_is_logged_once(start_server: StartServer) -> None:
     assert " - WARNING - " in line
 
 
-def test_refused_live_sessions_are_one_log_line(start_server: StartServer) -> None:
+def test_refused_live_sessions_are_one_log_line_that_names_the_setting(
+    start_server: StartServer,
+) -> None:
     server = start_server(live_sessions=1)
     with Client(f"http://127.0.0.1:{server.port}") as client, client.live():
         for _ in range(3):

@@ -16,7 +16,7 @@ from sidecar.transcripts.transcript import Segment
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
 
-def test_label_values_of_a_metric_are_bounded() -> None:
+def test_label_values_over_the_limit_are_counted_under_one_other_label() -> None:
     counter, histogram = (
         metrics.Counter("n", "what", ("user",)),
         metrics.Histogram("h", "what", (1,), ("user",)),
@@ -67,15 +67,21 @@ def test_metrics_page_does_not_grow_with_owners() -> None:
     assert 'vibevoice_live_sessions_ended_total{reason="done",wire="live"} 10000.0' in many
 
 
-def test_unrecognized_final_counts_as_timed_out_after_the_patience_and_failed_before() -> None:
+def test_unrecognized_final_counts_as_timed_out_after_the_patience_and_as_failed_before() -> None:
     tally = metrics.ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
         segment = Segment(0, 1, "", flags=(AUDIO_UNHEARD,))
         counted.sent(Final(0, 0, segment, work_s=work_s))
+    assert tally.outcomes.lately(60) == Counter(timed_out=1, failed=1)
+
+
+def test_engine_crash_within_an_utterance_counts_as_failed_and_the_utterance_as_orphaned() -> None:
+    tally = metrics.ServiceMetrics()
+    counted = EventMetrics(tally.live, "live", patience_s=5)
     counted.sent(SpeechStarted(0, 0))
     counted.ended(errors.EngineCrashed(), finished=False)
-    assert tally.outcomes.lately(60) == Counter(timed_out=1, failed=2)
+    assert tally.outcomes.lately(60) == Counter(failed=1)
     assert tally.live.orphaned.total == 1
     assert tally.live.speaking == 0
     assert tally.live.ended.values == {("live", "engine_crashed"): 1}

@@ -86,7 +86,9 @@ def test_unknown_plugin_is_refused_with_the_nearest_name() -> None:
         names("-all")
 
 
-def test_file_and_environment_choose_plugins(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_are_chosen_by_flag_before_environment_before_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config.write_text('plugins = ["yap"]\n')
     assert [plugin.name for plugin in enabled(load_settings())] == ["yap"]
     monkeypatch.setenv("VIBEVOICE_PLUGINS", "vvv")

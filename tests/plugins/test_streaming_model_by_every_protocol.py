@@ -64,7 +64,7 @@ def pcm(content: bytes) -> bytes:
     return bytes(soundfile.read(io.BytesIO(content), dtype="int16")[0].tobytes())
 
 
-def test_file_has_the_words_and_speakers_of_the_model_by_every_protocol(
+def test_file_has_the_words_and_speakers_of_the_model_by_transcribe_jobs_and_openai(
     there: Server, content: bytes
 ) -> None:
     came, whole = by_ndjson(there, content)
@@ -192,7 +192,9 @@ async def test_enrolled_speaker_is_named_by_the_live_wire_and_by_realtime(
         there.client.delete(f"/v1/people/{person.json()['id']}")
 
 
-def test_live_session_has_the_same_words_by_grpc_and_yap(there: Server, pcm: bytes) -> None:
+def test_live_session_has_the_same_words_by_grpc_and_yap_as_by_the_live_wire(
+    there: Server, pcm: bytes
+) -> None:
     assert by_grpc(there, pcm, vad_threshold_override=0.0) == " ".join(SAID)
     words = asyncio.run(by_live(there, pcm))
     assert words

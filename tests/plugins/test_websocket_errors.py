@@ -18,7 +18,7 @@ from sidecar.plugins.yap import messages as yap_messages
         (server_events.error_event, "docs/openai.md"),
     ],
 )
-def test_websocket_error_names_the_docs_of_its_messages(
+def test_websocket_error_names_the_page_of_its_protocol_in_docs_and_not_the_route_docs(
     said: Callable[[errors.SidecarError], object], page: str
 ) -> None:
     """/docs, which errors of HTTP name, has no WebSocket."""

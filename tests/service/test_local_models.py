@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def test_model_that_an_engine_loads_is_not_deleted(hub: Hub) -> None:
+def test_model_in_use_by_an_engine_cannot_be_deleted_until_it_is_released(hub: Hub) -> None:
     repository = cache_folder(WHISPER_MODELS["small"].repository, hugging_face_cache())
     folder = tiny_whisper.write_like(repository / "snapshots" / COMMIT)
     in_use = [folder]
@@ -108,7 +108,7 @@ def test_download_process_gets_the_hub_token_but_not_the_service_token(
     assert "VIBEVOICE_TOKEN" not in env
 
 
-def test_of_three_downloads_at_once_one_is_refused(hub: Hub) -> None:
+def test_third_download_at_once_is_refused(hub: Hub) -> None:
     async def ask() -> list[object]:
         models = LocalModels(list)
         names = ("vibevoice", "whisper:tiny", "whisper:small")
@@ -120,7 +120,7 @@ def test_of_three_downloads_at_once_one_is_refused(hub: Hub) -> None:
     assert asyncio.run(ask()) == [ModelDownload, ModelDownload, errors.PullRunning]
 
 
-def test_close_ends_downloads(hub: Hub) -> None:
+def test_close_of_local_models_ends_a_download_with_a_failed_event(hub: Hub) -> None:
     async def last_event() -> dict[str, object] | None:
         models = LocalModels(list)
         download = await models.pull(ANONYMOUS, "vibevoice")
@@ -164,7 +164,9 @@ def test_download_process_ends_when_its_service_is_killed(
     wait_until(lambda: not runs(child.pid), "the download ends")
 
 
-def test_pull_ends_when_standard_input_closes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull_with_exit_with_stdin_ends_as_interrupted_when_standard_input_closes(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "3600")
     hub.stall = {SHARDS[0]: 1}
     words = ["pull", "vibevoice", "--json", "--exit-with-stdin"]

@@ -54,7 +54,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         ({"llm": "ollama"}, "settings_invalid", "'llm' is not an address", "http://"),
     ],
 )
-def test_service_is_not_made_with_settings_that_it_cannot_meet(
+def test_service_with_unsupported_language_or_bad_llm_address_is_refused_with_a_remedy(
     settings: dict[str, str],
     code: str,
     detail: str,
@@ -69,7 +69,9 @@ def test_service_is_not_made_with_settings_that_it_cannot_meet(
     assert hint in refused.value.hint
 
 
-async def test_transcripts_of_other_engines_have_their_notices(tmp_path: Path) -> None:
+async def test_notice_of_ignored_prompt_depends_on_the_engine_that_made_the_transcript(
+    tmp_path: Path,
+) -> None:
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = Service(settings, EngineChoice(engine_spec("moonshine-whisper"), "as set"))
     for engine, ignored in (
@@ -125,7 +127,9 @@ def no_room(precision: Precision) -> LoadPlan:
     raise errors.WontFit()
 
 
-async def test_missing_scope_is_refused_before_any_work(service: Service, tmp_path: Path) -> None:
+async def test_reload_and_audio_path_without_their_scope_are_refused_before_an_engine_starts(
+    service: Service, tmp_path: Path
+) -> None:
     alice = Identity("alice", AuthMethod.JWT)
     may_reload = dataclasses.replace(alice, scopes=frozenset({Scope.RELOAD}))
     for caller, now in ((alice, False), (may_reload, True)):
@@ -163,7 +167,7 @@ async def test_refused_reload_does_not_requeue_running_job(
     assert changes.count(StartedChange()) == 1, "what is put back starts again, and does not count"
 
 
-async def test_reload_that_does_not_wait_requeues_running_job(
+async def test_reload_that_does_not_wait_requeues_running_job_at_the_new_precision(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await submitted(service, new_file(tmp_path / "long.wav", silence(600)))
@@ -193,7 +197,7 @@ async def test_transcription_pace_is_stored_for_the_next_start_without_transcrip
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 
-def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
+def test_missing_packages_that_nobody_asked_for_are_logged_at_debug_level_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     installed = ("moonshine", "scripted")
@@ -212,7 +216,7 @@ def test_log_has_no_warning_of_missing_packages_nobody_asked_for(
     assert "torch" in caplog.text
 
 
-async def test_service_closes_its_journal_although_a_plugin_part_fails_to_close(
+async def test_service_closes_its_journal_and_raises_if_a_plugin_part_fails_to_close(
     tmp_path: Path,
 ) -> None:
     class Failing:
