@@ -57,7 +57,7 @@ def test_all_audio_setting_makes_one_utterance_even_of_silence_until_the_commit(
         assert list(endpointer.stop("commit", end)) == [UtteranceEnded(end, "commit")]
 
 
-def test_utterance_begins_after_three_frames_or_two_confident_ones() -> None:
+def test_utterance_is_begun_by_three_speech_frames_or_two_confident_ones_and_not_by_fewer() -> None:
     assert not told(Endpointer(EXACT), (SPEECH, 2), (QUIET, 1), (SPEECH, 1), (SURE, 1), (QUIET, 1))
     assert told(Endpointer(EXACT), (QUIET, 1), (SPEECH, 3)) == [UtteranceBegan(frames(1))]
     assert told(Endpointer(EXACT), (QUIET, 1), (SURE, 2)) == [UtteranceBegan(frames(1))]
@@ -75,7 +75,7 @@ def test_speech_after_a_pause_event_resumes_the_utterance() -> None:
     ]
 
 
-def test_unsure_frames_after_speech_are_speech_until_a_quiet_one() -> None:
+def test_unsure_frames_count_as_speech_after_speech_and_as_silence_after_a_quiet_frame() -> None:
     endpointer = Endpointer(EXACT)
     assert told(endpointer, (SPEECH, 3), (UNSURE, 100)) == [UtteranceBegan(0)]
     assert told(endpointer, (QUIET, 1), (UNSURE, 15)) == [
@@ -109,7 +109,9 @@ def test_speech_of_nan_probabilities_is_cut_in_the_middle() -> None:
     assert told(endpointer, (math.nan, 97))[0] == UtteranceEnded(frames(50), "cut")
 
 
-def test_silence_beyond_the_length_limit_ends_the_utterance_at_its_pause() -> None:
+def test_speech_after_pause_and_length_limit_ends_utterance_at_its_pause_and_begins_another() -> (
+    None
+):
     by = EndpointingOptions(longest_s=100 * FRAME_SAMPLES / RATE, silence_s=2, pre_roll_s=0.064)
     endpointer = Endpointer(by)
     (_, paused) = told(endpointer, (SPEECH, 90), (QUIET, 30))
@@ -119,7 +121,7 @@ def test_silence_beyond_the_length_limit_ends_the_utterance_at_its_pause() -> No
     ]
 
 
-def test_commit_ends_the_open_utterance_with_a_partial_frame() -> None:
+def test_commit_within_a_frame_ends_the_open_utterance_there_and_the_next_begins_there() -> None:
     endpointer = Endpointer(EXACT)
     assert endpointer.stop("commit") == ()
     told(endpointer, (SPEECH, 10))
@@ -129,6 +131,11 @@ def test_commit_ends_the_open_utterance_with_a_partial_frame() -> None:
     assert endpointer.stop("commit") == ()
     assert told(endpointer, (SPEECH, 3)) == [UtteranceBegan(frames(10) + 100)]
     assert endpointer.stop("finish") == (UtteranceEnded(frames(13), "finish"),)
+
+
+def test_end_outside_the_frame_that_comes_next_is_refused() -> None:
+    endpointer = Endpointer(EXACT)
+    told(endpointer, (SPEECH, 13))
     for elsewhere in (frames(13) - 1, frames(14)):
         with pytest.raises(ValueError, match="not between"):
             endpointer.stop("finish", elsewhere)
@@ -154,7 +161,7 @@ def test_threshold_zero_leaves_the_end_to_commit_and_length_limit() -> None:
     assert told(endpointer, (0.0, 1)) == [UtteranceBegan(frames(100))]
 
 
-def test_changed_settings_apply_to_the_next_utterance() -> None:
+def test_changed_settings_apply_to_the_next_utterance_and_not_to_the_open_one() -> None:
     endpointer = Endpointer(EXACT)
     told(endpointer, (SPEECH, 5))
     endpointer.use(replace(EXACT, silence_s=1, longest_s=1))
@@ -187,7 +194,9 @@ def test_utterance_of_all_audio_with_speech_ends_at_a_pause_once_the_settings_kn
     assert cut.at - began.at <= RATE, "the next one has all of the new settings"
 
 
-def test_other_settings_for_all_audio_apply_from_the_next_silence_on() -> None:
+def test_settings_changed_from_all_audio_to_all_audio_cut_in_silence_and_not_within_speech() -> (
+    None
+):
     endpointer = Endpointer(ALL_AUDIO)
     told(endpointer, (SPEECH, 10))
     assert endpointer.use(ALL_AUDIO) == (), "in the middle of a word"
@@ -197,7 +206,9 @@ def test_other_settings_for_all_audio_apply_from_the_next_silence_on() -> None:
 
 
 @given(st.floats(0, 1, exclude_min=True))
-def test_silence_ends_an_utterance_at_every_threshold_above_zero(threshold: float) -> None:
+def test_silence_ends_an_utterance_at_every_threshold_above_zero_and_not_at_zero(
+    threshold: float,
+) -> None:
     by = EXACT.with_threshold(threshold)
     assert told(Endpointer(by), (threshold, 10), (0.0, 16))[-1] == UtteranceEnded(
         frames(10), "silence"
@@ -259,7 +270,7 @@ STEPS: st.SearchStrategy[list[Step]] = st.lists(
 
 @settings(max_examples=120, deadline=None)
 @given(endpointings(), STEPS)
-def test_any_probabilities_give_utterances_in_order(
+def test_random_probabilities_commits_and_settings_give_ordered_utterances_without_overlap(
     by: EndpointingOptions, steps: Iterable[Step]
 ) -> None:
     endpointer = Endpointer(by)

@@ -203,7 +203,7 @@ PAUSES: tuple[Input, ...] = (
         ),
     ],
 )
-async def test_engine_that_dies_behind_any_event_loses_and_doubles_no_turn_order_or_word(
+async def test_engine_death_after_any_event_loses_and_doubles_no_turn_commit_or_word(
     options: LiveOptions, inputs: tuple[Input, ...]
 ) -> None:
     whole, _ = await told(options, inputs)

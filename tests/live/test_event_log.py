@@ -92,7 +92,7 @@ async def test_error_that_ended_the_session_comes_after_its_events(told: EventLo
         await anext(story)
 
 
-def test_start_for_a_restarted_engine_has_revised_segments_and_next_turn_and_piece(
+def test_restarted_engine_gets_revised_labels_and_the_next_turn_and_segment_number(
     told: EventLog,
 ) -> None:
     assert told.so_far(0.0) == live_events.LiveSessionStart()
@@ -116,7 +116,9 @@ def test_start_for_a_restarted_engine_has_revised_segments_and_next_turn_and_pie
     assert (after.at, after.turn, after.segment_number, after.open) == (3.0, 2, 5, 0)
 
 
-def test_restarted_engine_gets_the_context_in_the_audio_that_it_gets_again(told: EventLog) -> None:
+def test_restarted_engine_gets_only_context_that_lies_wholly_in_the_audio_sent_again(
+    told: EventLog,
+) -> None:
     times = ((0.5, 1.5), (2.0, 3.0), (3.0, 4.0), (4.0, 5.5))
     told.add(live_events.ContextKnown(tuple(live_events.ContextUtterance(*one) for one in times)))
     context = told.so_far(4.0, lead=2.0).context
@@ -140,7 +142,7 @@ def test_turns_that_no_engine_continues_end_each_once_with_the_text_that_was_sen
     ]
 
 
-def test_restarted_engine_gets_the_language_confidence_and_whether_a_notice_was_sent(
+def test_restarted_engine_gets_the_summed_language_confidence_and_whether_its_notice_was_sent(
     told: EventLog,
 ) -> None:
     told.add(dataclasses.replace(final(0, 0), confidence=Confidence(-6.0, 8)))
@@ -158,7 +160,9 @@ def test_restarted_engine_gets_the_language_confidence_and_whether_a_notice_was_
     )
 
 
-async def test_speaker_embeddings_are_not_sent_to_clients(told: EventLog) -> None:
+async def test_speaker_embeddings_go_to_a_restarted_engine_and_not_to_clients(
+    told: EventLog,
+) -> None:
     voices = live_events.SpeakerEmbeddingsKnown({0: SpeakerEmbedding("AAAA", 2.5)})
     told.add(live_events.Final(0, 3, Segment(0.0, 1.0, "hello")))
     told.add(voices)
@@ -173,7 +177,9 @@ async def test_speaker_embeddings_are_not_sent_to_clients(told: EventLog) -> Non
     assert (begin.segment_numbers, begin.said[0].speaker) == ((3,), 0)
 
 
-def test_turn_that_is_broken_off_has_one_mark_between_its_segments(told: EventLog) -> None:
+def test_text_of_a_broken_off_turn_has_one_punctuation_mark_between_its_segments(
+    told: EventLog,
+) -> None:
     for piece, text in enumerate(("In short", ", the period;", "; the end")):
         told.add(final(0, piece, text))
     [ended] = told.broken_off(3.0)

@@ -105,7 +105,7 @@ async def all_heard(client: Client) -> None:
     assert len(set(client.heard())) == 1, "and always the same"
 
 
-async def test_engine_fault_of_one_session_fails_that_session_alone(
+async def test_exception_in_one_sessions_recognition_fails_that_session_and_not_the_process(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAULT", "add_hypothesis")
@@ -127,7 +127,7 @@ async def test_engine_fault_of_one_session_fails_that_session_alone(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
-async def test_session_that_kills_the_engine_fails_and_others_lose_nothing(
+async def test_session_that_kills_the_engine_twice_fails_and_other_sessions_lose_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_POISON", "w499,w500")
@@ -151,7 +151,7 @@ async def test_session_that_kills_the_engine_fails_and_others_lose_nothing(
         await all_heard(one)
 
 
-def test_session_is_ended_only_by_engine_crashes_during_its_own_calls() -> None:
+def test_session_is_ended_by_its_second_engine_crash_at_one_position_and_never_by_others() -> None:
     deaths = EngineDeathCounter()
     for _ in range(100):
         assert not deaths.add(WorkerDied("of another", began=False), 1.0)
@@ -174,7 +174,9 @@ def test_session_that_was_the_only_one_running_at_several_engine_crashes_is_ende
         assert not deaths.add(WorkerDied("its own or another's"), float(place))
 
 
-def test_session_survives_a_few_unexplained_engine_crashes_at_one_audio_position() -> None:
+def test_session_is_ended_by_unexplained_engine_crashes_over_a_limit_at_one_audio_position() -> (
+    None
+):
     deaths, died = EngineDeathCounter(), WorkerDied("by itself", began=False, explained=False)
     for place in (1.0, 2.0):
         assert [deaths.add(died, place) for _ in range(MAX_UNEXPLAINED_DEATHS)] == [
@@ -210,7 +212,7 @@ async def test_session_fails_with_engine_crashed_if_the_engine_keeps_crashing(se
     assert not [*deaths]
 
 
-async def test_session_whose_engine_dies_behind_the_summary_has_ended() -> None:
+async def test_engine_death_after_the_summary_is_no_error_and_asks_for_no_other_engine() -> None:
     session, leases = waiting_session(), 0
 
     class Call:

@@ -196,7 +196,7 @@ async def test_session_beyond_capacity_is_refused_when_it_first_speaks_on_every_
 
 
 @pytest.mark.slow
-async def test_silent_session_that_speaks_under_overload_gets_a_notice_on_every_wire(
+async def test_silent_session_that_speaks_in_overload_loses_an_utterance_with_notice_on_every_wire(
     slow: Server,
 ) -> None:
     silence = [QUIET] * (10 * LISTENED_S)

@@ -200,7 +200,7 @@ def test_cost_of_recognition_is_measured_even_without_a_result(
 
 
 @pytest.mark.parametrize("began", [0, 1], ids=["new", "restarted engine"])
-def test_admitted_utterance_is_finished_after_an_engine_restart_despite_load(
+def test_overload_refuses_a_new_session_but_not_an_utterance_admitted_before_a_restart(
     hall: LiveScheduler, monkeypatch: pytest.MonkeyPatch, began: int
 ) -> None:
     monkeypatch.setattr(hall.load, "admission", lambda *_: UtteranceAdmission.REFUSE)
@@ -281,7 +281,7 @@ def hall_of_turns(hear: RecognizeFunction, tick_s: float = TICK_S) -> LiveSchedu
     )
 
 
-def test_audio_that_waits_for_a_diarizing_engine_counts_as_backlog_and_makes_partials_late() -> (
+def test_audio_that_waits_for_a_diarizing_engine_is_backlog_and_gives_a_partials_late_notice() -> (
     None
 ):
     heard, go_on = threading.Semaphore(0), threading.Event()
@@ -358,7 +358,7 @@ def test_cancel_stops_the_running_recognition_and_audio_before_it_is_not_recogni
     assert not any(isinstance(one, Final) for one in told)
 
 
-def test_audio_that_waits_for_a_diarizing_engine_is_recognized_as_soon_as_a_pass_ends() -> None:
+def test_audio_that_waits_for_a_diarizing_engine_is_recognized_without_a_wait_for_a_tick() -> None:
     heard = list[int]()
 
     def at_once(request: SegmentRequest) -> RecognitionHypothesis:

@@ -75,7 +75,9 @@ def of(told: list[LiveEvent], kind: type[Any]) -> list[Any]:
     return [one for one in told if isinstance(one, kind)]
 
 
-async def test_speech_gives_turns_and_a_summary(open_service: Open) -> None:
+async def test_speech_gives_partials_turns_and_a_summary_and_then_frees_the_sessions_place(
+    open_service: Open,
+) -> None:
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions(words=True, diarize=False))
     told: list[LiveEvent] = []
@@ -106,7 +108,7 @@ async def test_speech_gives_turns_and_a_summary(open_service: Open) -> None:
 
 
 @pytest.mark.parametrize(("wire", "first"), [("live", ["engine_loading"]), ("yap", [])])
-async def test_loading_the_engine_gives_a_notice_at_once_and_no_overload_notice(
+async def test_loading_notice_is_sent_while_the_engine_loads_except_on_yap_and_no_overload_notice(
     wire: str, first: list[str], open_service: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hold = new_file(tmp_path / "hold", b"")
@@ -137,7 +139,7 @@ async def test_duration_of_the_summary_is_exact_to_the_sample(open_service: Open
 
 @pytest.mark.slow_except("[1]")
 @pytest.mark.parametrize("kills", [1, 3])
-async def test_killed_engine_costs_a_notice_and_at_most_a_few_words(
+async def test_killed_engine_costs_a_notice_and_at_most_a_few_words_and_no_turn(
     open_service: Open, kills: int
 ) -> None:
     service = await open_service()
@@ -172,7 +174,7 @@ async def test_killed_engine_costs_a_notice_and_at_most_a_few_words(
     assert starts == sorted(starts)
 
 
-async def test_forgiving_session_continues_without_audio_during_which_two_engines_were_killed(
+async def test_forgiving_session_survives_killed_engines_without_their_audio_and_ends_its_turns(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its client ended and dropped meanwhile is told in its order, all of it; that the next
@@ -226,7 +228,9 @@ def codes(session: Session) -> list[str]:
     ]
 
 
-async def test_session_count_is_limited_and_each_client_finds_its_own(open_service: Open) -> None:
+async def test_sessions_are_limited_in_all_and_per_owner_and_ids_are_separate_for_each_owner(
+    open_service: Open,
+) -> None:
     service = await open_service(live_sessions=3, live_sessions_per_owner=2)
     first = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     with pytest.raises(errors.SessionTaken):
@@ -270,7 +274,9 @@ async def test_sessions_of_one_owner_are_limited_by_settings_and_token(
         service.live.open(OTHER, LiveOptions())
 
 
-async def test_deletion_of_an_owner_deletes_ended_sessions(open_service: Open) -> None:
+async def test_deletion_of_an_owner_deletes_its_ended_sessions_and_not_those_of_others(
+    open_service: Open,
+) -> None:
     service = await open_service(live_grace=60.0)
     for owner in (ANONYMOUS, OTHER):
         session = service.live.open(owner, LiveOptions(), "mine")
@@ -282,7 +288,9 @@ async def test_deletion_of_an_owner_deletes_ended_sessions(open_service: Open) -
     assert service.live.find(OTHER, "mine") is session
 
 
-async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(open_service: Open) -> None:
+async def test_second_end_of_a_session_does_not_end_a_new_one_of_the_same_id(
+    open_service: Open,
+) -> None:
     service = await open_service(live_sessions_per_owner=1)
     gone = service.live.open(ANONYMOUS, LiveOptions(), "mine")
     gone.end()  # its client is still on the line
@@ -294,7 +302,7 @@ async def test_leaving_an_ended_session_ends_no_new_one_of_the_same_id(open_serv
         service.live.open(ANONYMOUS, LiveOptions())
 
 
-async def test_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_turn(
+async def test_sessions_together_buffer_little_more_audio_than_the_limit_and_lose_no_turn(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
@@ -334,7 +342,9 @@ async def test_recognition_timeout_costs_the_words_of_its_utterance_and_not_the_
     assert of(told, Summary)
 
 
-async def test_idle_overlong_and_abandoned_sessions_are_ended(open_service: Open) -> None:
+async def test_idle_overlong_and_abandoned_sessions_are_ended_and_a_kept_one_is_saved(
+    open_service: Open,
+) -> None:
     now = 0.0
     service = await open_service(live_idle=100.0, live_longest=300.0, live_grace=100.0)
     service.live.now = lambda: now
@@ -394,7 +404,7 @@ async def test_left_session_is_not_ended_while_it_is_saved(open_service: Open) -
     assert of(await story(session), Summary)[0].job == "a job"
 
 
-async def test_session_whose_save_hangs_gives_its_place_back_in_the_end(
+async def test_left_session_whose_save_hangs_is_ended_at_the_save_timeout(
     open_service: Open,
 ) -> None:
     now = 0.0
@@ -488,7 +498,9 @@ async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_o
     assert (idle.over, broken.over) == (True, False)
 
 
-async def test_shutdown_sends_the_remaining_events_of_sessions(open_service: Open) -> None:
+async def test_shutdown_sends_the_remaining_events_of_sessions_and_refuses_new_ones(
+    open_service: Open,
+) -> None:
     service = await open_service()
     session = service.live.open(ANONYMOUS, LiveOptions())
     reading = asyncio.create_task(story(session))
@@ -651,7 +663,9 @@ async def test_engine_restarted_after_a_final_does_not_repeat_its_words() -> Non
     assert (begin.at, begin.lead, begin.segment_number) == (1.5, 0.0, 1)
 
 
-async def test_option_change_before_enrolled_speakers_are_loaded_keeps_both() -> None:
+async def test_option_change_while_enrolled_speakers_load_keeps_the_change_and_the_speakers() -> (
+    None
+):
     anna = SpeakerCandidate("a", "Anna", ())
     asked, answers, engines = list[str](), asyncio.Event(), list[LiveOptions]()
 

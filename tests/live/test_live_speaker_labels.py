@@ -152,7 +152,7 @@ def test_speaker_labels_from_before_a_restart_are_not_given_to_new_voices() -> N
     pieces=st.integers(1, 30),
     lost=st.floats(0, 0.5),
 )
-def test_any_order_of_embeddings_gives_the_right_labels_in_order(
+def test_any_order_of_embeddings_gives_each_voice_one_label_in_order_of_appearance(
     seed: int, people: int, pieces: int, lost: float
 ) -> None:
     chance = random.Random(seed)

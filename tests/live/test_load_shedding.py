@@ -92,7 +92,7 @@ def test_machine_with_room_sheds_nothing() -> None:
     assert not any(one.refused_at or one.shed for one in done.people)
 
 
-def test_new_owner_is_neither_refused_nor_shed_on_a_machine_full_of_another() -> None:
+def test_new_owner_is_neither_refused_nor_shed_on_a_machine_full_of_another_owner() -> None:
     late = talkers(8, "late")
     for one in late:
         one.begins += 10
@@ -118,7 +118,7 @@ def test_overload_limit_of_zero_refuses_and_sheds_nobody() -> None:
     assert not any(one.refused_at or one.shed for one in done.people)
 
 
-def test_single_session_is_served_on_the_slowest_machine() -> None:
+def test_slowest_machine_serves_a_single_session_and_refuses_a_second() -> None:
     model = load_shedding.EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
     assert (
@@ -136,7 +136,9 @@ def test_single_session_is_served_on_the_slowest_machine() -> None:
     )
 
 
-def test_channels_of_a_session_are_one_in_admission() -> None:
+def test_channel_is_served_beside_its_sessions_other_channel_and_shed_beside_another_session() -> (
+    None
+):
     model = load_shedding.EngineLoadModel(1, 1.0)
     model.costs.measured(1.0, 9.0)
     channel = load_shedding.ServedSession("me", 0, True, 1.0)
@@ -162,7 +164,9 @@ def test_recognition_costs_are_a_default_then_a_sample_then_the_measured_work() 
     assert costs.of(load_shedding.WorkKind.LABEL) == 0
 
 
-def test_speech_share_is_whole_at_first_and_then_of_the_last_minute() -> None:
+def test_speech_share_is_whole_at_first_then_of_the_last_minute_and_ahead_if_sent_too_fast() -> (
+    None
+):
     share = load_shedding.SpeechShare(0.0)
     assert share.at(0.0) == 1.0
     assert share.at(10.0) < 0.25

@@ -62,7 +62,7 @@ def test_settled_audio_is_dropped_and_the_next_engine_gets_the_rest() -> None:
     assert (second.at, second.raw) == (2.0, SECOND)
 
 
-def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
+def test_engine_gets_silence_in_place_of_cancelled_audio_and_committed_audio_unchanged() -> None:
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
@@ -83,7 +83,9 @@ def test_discarded_audio_is_not_replayed_and_committed_audio_is() -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(seed: int) -> None:
+def test_random_engine_answers_and_crashes_lose_and_double_no_commit_cancel_or_audio(
+    seed: int,
+) -> None:
     """An engine answers in order; it dies at any time, and another begins anew. What it needs no
     more ends before what it has answered, as an utterance begins before its first word."""
     chance = random.Random(seed)
@@ -131,7 +133,7 @@ def test_any_order_of_engine_answers_and_crashes_loses_and_doubles_no_commit(see
 
 
 @pytest.mark.parametrize("settled", [0.8, 1.0 - 256 / 16_000, 1.0])
-async def test_answered_commit_is_not_replayed_with_the_audio_before_it_that_is_not_settled(
+async def test_answered_commit_is_not_replayed_though_unsettled_audio_before_it_is(
     settled: float,
 ) -> None:
     """An utterance begins before its first word, and a frame ends before the commit."""
@@ -270,7 +272,9 @@ def told_to(session: Session) -> list[str]:
     return items
 
 
-async def test_cancel_unanswered_at_an_engine_crash_is_sent_again_to_the_next_engine() -> None:
+async def test_only_a_cancel_unanswered_at_an_engine_crash_is_sent_again_to_the_next_engine() -> (
+    None
+):
     session = begun()
     session.cancel()
     assert told_to(session) == ["cancel"]

@@ -273,7 +273,9 @@ def test_segment_has_one_embedding_of_its_first_seconds(table: Table) -> None:
     assert sorted(table.encoded_s) == pytest.approx([1.0, MAX_EMBEDDING_S], abs=0.1)
 
 
-def test_segment_that_goes_on_is_embedded_again_only_if_it_grew(table: Table) -> None:
+def test_segment_that_goes_on_after_a_pause_is_embedded_again_only_if_it_grew_enough(
+    table: Table,
+) -> None:
     table.say(ANNE)
     for more_s, vectors in ((0.8, 1), (0.3, 1), (1.5, 2)):
         table.speak(BERT, more_s)
@@ -283,7 +285,7 @@ def test_segment_that_goes_on_is_embedded_again_only_if_it_grew(table: Table) ->
         assert len(table.encoded_s) - 1 == vectors
 
 
-def test_segment_with_too_little_voice_has_its_neighbours_label(table: Table) -> None:
+def test_segment_with_too_little_voice_has_the_label_of_the_segment_before_it(table: Table) -> None:
     table.say(ANNE)
     table.say(BERT)
     table.say(CLEO, 0.2)
@@ -584,7 +586,7 @@ def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = No
     return listener
 
 
-def test_finals_come_while_embeddings_occupy_their_share_of_threads() -> None:
+def test_embeddings_occupy_at_most_half_of_the_threads_and_finals_come_meanwhile() -> None:
     ear, listener = Ear(), Listener()
     with hall_of(ear, threads=4) as hall:
         first, *others = [hall.open(LiveOptions(), LiveSessionStart(), listener) for _ in range(4)]
@@ -625,7 +627,7 @@ def test_failing_speaker_encoder_costs_labels_and_no_words() -> None:
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["words", "words"]
 
 
-def test_missing_speaker_encoder_is_one_notice_also_after_an_engine_restart() -> None:
+def test_missing_speaker_encoder_is_one_notice_and_no_second_after_an_engine_restart() -> None:
     noticed = []
     later = LiveSessionStart(3.0, 1, 1, (Segment(0.0, 1.0, "words"),), 0, (0,))
     with hall_of(None, threads=1) as hall:

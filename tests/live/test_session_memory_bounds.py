@@ -136,7 +136,9 @@ async def test_session_with_too_many_kept_events_ends() -> None:
     assert len(session.event_log.kept) <= 102
 
 
-def test_audio_clock_is_bounded_however_small_the_chunks() -> None:
+def test_audio_clock_has_bounded_entries_however_small_the_chunks_and_tells_the_right_time() -> (
+    None
+):
     clock = AudioClock()
     for number in range(5000):
         clock.came(1.0, number * 0.01)

@@ -85,7 +85,7 @@ async def test_connections_cancelled_one_after_another_during_a_write_lose_no_au
     assert found == PIECE + b"secondthird"
 
 
-async def test_connections_that_bring_too_much_during_a_write_cost_the_recording(
+async def test_unwritten_audio_over_its_limit_during_a_write_discards_the_recording(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
@@ -99,7 +99,9 @@ async def test_connections_that_bring_too_much_during_a_write_cost_the_recording
     assert await tape.recording() is None
 
 
-async def test_nan_samples_do_not_hide_the_peak_of_others() -> None:
+async def test_nan_sample_does_not_hide_the_peak_of_others_and_an_infinite_one_is_the_highest() -> (
+    None
+):
     tape = SessionRecording(UploadSpool(None), ThreadLimiter("disk", 1), 1 << 30)
     tenth = 1600
     for odd in (math.nan, math.inf):
@@ -121,7 +123,7 @@ async def test_recording_closed_during_a_write_frees_its_memory_after_that_write
     assert await tape.recording() is None
 
 
-async def test_full_disk_costs_the_recording_and_not_the_session(
+async def test_full_disk_discards_the_recording_without_an_error_for_the_sender(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     sending = await in_the_middle(tape, spool)
@@ -132,7 +134,7 @@ async def test_full_disk_costs_the_recording_and_not_the_session(
     assert await tape.recording() is None
 
 
-async def test_recording_whose_last_write_fails_is_discarded(
+async def test_recording_whose_last_write_fails_is_discarded_and_frees_its_memory(
     tape: SessionRecording, spool: SlowSpool
 ) -> None:
     spool.may.set()

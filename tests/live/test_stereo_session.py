@@ -86,7 +86,9 @@ def of(events: list[NumberedEvent], kind: type, channel: int) -> list[NumberedEv
     return [one for one in events if isinstance(one.event, kind) and one.channel == channel]
 
 
-async def test_stereo_session_counts_as_two(open_service: Open) -> None:
+async def test_stereo_session_counts_as_two_in_the_limit_of_its_owners_sessions(
+    open_service: Open,
+) -> None:
     service = await open_service(live_sessions=4, live_sessions_per_owner=3)
     first = opened(service)
     with pytest.raises(errors.LiveLimited):
@@ -97,7 +99,9 @@ async def test_stereo_session_counts_as_two(open_service: Open) -> None:
 
 
 @pytest.mark.parametrize("limit", ["live_sessions", "live_sessions_per_owner"])
-async def test_channels_beyond_a_limit_are_refused_for_good(open_service: Open, limit: str) -> None:
+async def test_stereo_session_under_a_limit_of_one_session_is_refused_as_field_invalid(
+    open_service: Open, limit: str
+) -> None:
     service = await open_service(**{"live_sessions": 4, limit: 1})
     with pytest.raises(errors.FieldInvalid):
         opened(service)
@@ -106,7 +110,7 @@ async def test_channels_beyond_a_limit_are_refused_for_good(open_service: Open, 
         opened(await open_service(), limited)
 
 
-async def test_session_alone_on_a_slow_machine_loses_nothing(
+async def test_mono_or_stereo_session_alone_on_a_slow_machine_loses_no_utterance(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "1.0")
@@ -123,7 +127,7 @@ async def test_session_alone_on_a_slow_machine_loses_nothing(
         assert UTTERANCE_DROPPED not in codes
 
 
-async def test_stereo_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_turn(
+async def test_stereo_sessions_together_buffer_little_more_audio_than_the_limit_and_lose_no_turn(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_HEAR", "0.1")
@@ -150,7 +154,7 @@ async def test_stereo_sessions_buffer_no_more_audio_than_the_limit_and_lose_no_t
     assert service.live.held.bytes == 0
 
 
-async def test_channels_have_the_words_of_mono_sessions_and_count_as_speaking(
+async def test_channels_have_the_words_of_mono_sessions_and_their_names_and_leave_no_turn_open(
     open_service: Open,
 ) -> None:
     service = await open_service()
@@ -172,7 +176,7 @@ async def test_channels_have_the_words_of_mono_sessions_and_count_as_speaking(
     assert [one.event.turn for one in of(events, SpeechStarted, 1)] == [1, 3]
 
 
-async def test_engine_that_dies_of_one_channel_ends_the_session_with_the_finals_of_both(
+async def test_engine_killed_by_one_channel_ends_the_session_and_its_job_has_finals_of_both(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_POISON", "w699,w700")
@@ -235,7 +239,7 @@ def test_change_of_a_stereo_session_to_one_turn_is_refused() -> None:
     assert session.options.turns is TurnControl.SILENCE
 
 
-def test_each_channel_counts_as_speaking_and_the_one_behind_says_what_was_heard() -> None:
+def test_each_channel_counts_as_speaking_and_processed_time_is_that_of_the_slower() -> None:
     session = unserved()
     metrics = session.event_metrics.live_metrics
     for one in session.sessions:
@@ -251,7 +255,7 @@ def test_each_channel_counts_as_speaking_and_the_one_behind_says_what_was_heard(
     assert metrics.orphaned.total == 1
 
 
-async def test_session_counts_as_two_in_the_gauges(open_service: Open) -> None:
+async def test_stereo_session_counts_as_two_in_the_gauges(open_service: Open) -> None:
     service = await open_service()
     opened(service)
     service.live.open(ANONYMOUS, LiveOptions(), wire="realtime")
@@ -281,7 +285,7 @@ def test_notice_of_the_whole_session_is_sent_once_and_one_of_a_segment_for_its_c
     ]
 
 
-def test_ended_session_is_not_kept_in_memory() -> None:
+def test_ended_session_that_had_the_turn_to_add_to_a_full_buffer_is_not_kept_in_memory() -> None:
     totals = InputLogTotals(1 << 20)
     session = unserved(totals)
     totals.bytes = totals.most

@@ -194,7 +194,9 @@ def test_words_recognized_at_a_pause_are_dropped_if_speech_resumes(table: Table)
     assert table.texts == ["hello again"]
 
 
-def test_partials_come_early_and_then_each_second(table: Table) -> None:
+def test_first_partial_is_due_within_a_second_of_speech_and_others_after_each_further_second(
+    table: Table,
+) -> None:
     table.sound(0.7, 0.9)
     assert table.hear("one two") is not None
     assert table.hear() is None
@@ -323,7 +325,9 @@ def test_committed_turn_is_sent_before_the_drop_of_the_next() -> None:
     assert table.begin() is None
 
 
-def test_failed_final_has_the_words_of_its_partial_and_a_flag(table: Table) -> None:
+def test_final_whose_recognition_failed_has_the_words_of_its_partial_a_flag_and_a_notice(
+    table: Table,
+) -> None:
     table.sound(0.9, 0.9)
     table.hear("one two")
     table.sound(1.2, 0.9)
@@ -334,7 +338,7 @@ def test_failed_final_has_the_words_of_its_partial_and_a_flag(table: Table) -> N
     assert table.codes() == ["recognition_failed"]
 
 
-def test_restarted_recognizer_continues_numbers_turn_and_segments() -> None:
+def test_restarted_recognizer_continues_the_open_turn_its_text_and_the_segment_numbers() -> None:
     said = (Segment(1.0, 2.0, "before that"), Segment(2.0, 3.0, "and that"))
     table = Table(
         LiveOptions(turns=TurnControl.CLIENT), LiveSessionStart(3.0, 7, 12, said, 1, (10, 11))
@@ -432,7 +436,7 @@ def test_short_segment_is_recognized_with_the_segment_before_it_as_context_if_th
         assert one.samples / LIVE_RATE == pytest.approx(2.5, abs=0.1)
 
 
-def test_dropped_segments_and_partials_give_no_context() -> None:
+def test_partial_and_segment_after_a_dropped_one_are_recognized_without_context() -> None:
     table = Table(context=True)
     table.say(0.5, 0.7)
     table.sound(1.0, 0.9)
@@ -620,7 +624,7 @@ def test_words_of_an_incremental_engine_are_stable_and_sent_once() -> None:
     ]
 
 
-def test_incremental_engine_works_without_partials_and_waits_at_a_pause() -> None:
+def test_incremental_engine_recognizes_speech_without_partials_too_and_waits_at_a_pause() -> None:
     table = Table(LiveOptions(partials=False), schedule=GROWING)
     table.sound(0.6, 0.9)
     assert table.hear("one") is not None
@@ -697,7 +701,7 @@ def test_partial_with_over_a_second_of_audio_waiting_behind_it_gives_partials_la
         assert table.recognizer.backlog_s == pytest.approx(behind_s)
 
 
-def test_wait_of_a_final_is_measured_from_the_arrival_of_its_audio() -> None:
+def test_wait_of_a_final_is_from_the_arrival_of_its_audio_less_the_work_on_it() -> None:
     table = Table(schedule=dataclasses.replace(TURNS, first_s=9.0))
     for seconds, came in ((1, 3.0), (1, 5.0), (7, 7.0)):
         table.recognizer.push(np.zeros(seconds * LIVE_RATE, np.float32), came)
@@ -748,7 +752,7 @@ def test_long_speech_is_cut_after_the_audio_that_a_diarizing_engine_has_recogniz
     assert table.begun().segment.start == final.segment.end
 
 
-def test_speech_without_pause_is_cut_within_half_of_any_replay_buffer() -> None:
+def test_speech_without_pause_is_cut_within_half_of_a_configured_replay_buffer() -> None:
     """The size of the buffer is read where modules are imported."""
     program = f"""
 import numpy as np

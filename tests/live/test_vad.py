@@ -68,7 +68,7 @@ def test_vad_probabilities_equal_those_of_onnxruntime_alone_and_in_a_batch(
     assert alone == pytest.approx(expected[1], abs=1e-5)
 
 
-def test_vad_streams_can_join_and_leave_a_batch_between_frames(
+def test_vad_streams_that_join_and_leave_a_batch_keep_their_probabilities(
     detector: SileroVad, streams: Block
 ) -> None:
     whole, broken = VadState(), VadState()
@@ -82,7 +82,7 @@ def test_vad_streams_can_join_and_leave_a_batch_between_frames(
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, 3e38])
-def test_nan_samples_are_silence_and_reset_their_stream(
+def test_vad_frame_with_nan_infinite_or_huge_sample_is_silence_and_resets_its_stream_alone(
     detector: SileroVad, streams: Block, expected: Block, broken: float
 ) -> None:
     good, bad, fresh = VadState(), VadState(), VadState()
@@ -103,7 +103,9 @@ def test_matrix_products_of_numpy_use_one_thread(detector: SileroVad) -> None:
     assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
 
 
-def test_frames_of_another_length_are_refused(detector: SileroVad) -> None:
+def test_vad_frames_of_another_length_or_number_than_the_states_are_refused(
+    detector: SileroVad,
+) -> None:
     with pytest.raises(ValueError, match="512"):
         detector.probabilities(np.zeros((1, FRAME_SAMPLES - 1), np.float32), [VadState()])
     with pytest.raises(ValueError, match="each state"):
