@@ -84,14 +84,19 @@ def test_grpc_fork_handlers_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what a session says
 
 
-def test_each_utterance_has_one_final_after_its_partials(client: Client) -> None:
-    answer = client.create("two", language_code="EN", attributes={"who": "me", "api_key": "k"})
+def test_created_session_has_its_options_and_its_attributes_but_no_api_key(client: Client) -> None:
+    answer = client.create("told", language_code="EN", attributes={"who": "me", "api_key": "k"})
     assert dict(answer.attributes) == {
         "who": "me", "decode_profile": "realtime", "language_code": "en"
     }  # fmt: skip
     assert (answer.token, answer.token_required) == ("", False)
     assert (answer.vad_silence, answer.vad_threshold) == (0.5, 0.5)
     assert (answer.task, answer.decode_profile) == (1, 1)
+    assert client.say("told", b"").status is Status.OK
+
+
+def test_each_utterance_has_one_final_after_its_partials(client: Client) -> None:
+    client.create("two", language_code="EN")
     begins = threading.Event()
 
     def speak() -> Iterator[bytes]:
@@ -132,7 +137,7 @@ def test_single_utterance_stream_ends_at_its_first_pause(client: Client) -> None
     assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
 
 
-def test_single_utterance_has_one_mark_between_its_segments() -> None:
+def test_text_of_a_single_utterance_has_one_punctuation_mark_between_its_segments() -> None:
     results = GrpcResults(LiveOptions(turns=TurnControl.ONE))
     assert results.of(Final(0, 0, Segment(0.0, 1.0, "In short"))) is None
     partial = results.of(Partial(0, 1, 1.0, 2.0, ", the", ", the"))
@@ -144,7 +149,7 @@ def test_single_utterance_has_one_mark_between_its_segments() -> None:
     assert ended.text == "In short, the period"
 
 
-def test_half_closed_stream_ends_as_after_a_last_chunk(client: Client) -> None:
+def test_half_closed_stream_ends_with_its_final_as_after_a_last_chunk(client: Client) -> None:
     client.create("half")
     chunks = [AudioChunk(pcm16=sound((0.3, 0.5)), session_id="half")]
     said = client.stream(chunks)  # the id is in the chunks alone
@@ -178,14 +183,18 @@ def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped(clie
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
-def test_speech_ends_below_every_vad_threshold(threshold: float) -> None:
+def test_end_threshold_lies_below_every_vad_threshold_and_the_sure_one_not_below(
+    threshold: float,
+) -> None:
     request = stt_pb2.SessionRequest(session_id="s", vad_threshold=threshold)
     found = session_options(request, SPEC, load_settings()).options.endpointing
     assert found.threshold == threshold
     assert 0 < found.neg_threshold < threshold <= found.sure_threshold
 
 
-def test_vad_threshold_override_zero_differs_from_the_default(client: Client) -> None:
+def test_vad_threshold_override_of_zero_takes_all_audio_and_plain_zero_is_the_default(
+    client: Client,
+) -> None:
     assert client.create("off", vad_threshold_override=0.0).vad_threshold == 0
     assert client.create("usual", vad_threshold=0.0).vad_threshold == 0.5
     assert client.create("own", vad_threshold=0.9, vad_silence=2.0).vad_silence == 2.0
@@ -196,7 +205,9 @@ def test_vad_threshold_override_zero_differs_from_the_default(client: Client) ->
         assert client.say(name, b"").status is Status.OK
 
 
-def test_trailing_metadata_of_a_stream_has_its_decoding_times(client: Client) -> None:
+def test_trailing_metadata_of_a_refused_or_ended_stream_has_its_decoding_times(
+    client: Client,
+) -> None:
     client.create("timed", require_token=True)
     failed = client.say("timed", SPEECH)
     client.create("timed")
@@ -222,7 +233,9 @@ def test_cancelled_call_leaves_no_session(client: Client, heard: Server) -> None
 # --- who may come in
 
 
-def test_session_token_created_with_the_api_key_is_enough_for_the_stream(stranger: Client) -> None:
+def test_session_token_got_with_the_api_key_is_enough_for_a_stream_and_a_wrong_one_refused(
+    stranger: Client,
+) -> None:
     answer = stranger.create("mine", attributes={"api_key": TOKEN})
     assert answer.token_required
     assert len(answer.token) == 32
@@ -231,7 +244,9 @@ def test_session_token_created_with_the_api_key_is_enough_for_the_stream(strange
     assert (said.status, len(said.finals)) == (Status.OK, 2)
 
 
-def test_authenticated_client_needs_no_session_token(known: Client) -> None:
+def test_authenticated_client_needs_no_session_token_unless_the_session_requires_one(
+    known: Client,
+) -> None:
     known.create("named")
     assert known.say("named", b"").status is Status.OK
     known.create("named", require_token=True)

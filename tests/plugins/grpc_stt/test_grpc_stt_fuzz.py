@@ -176,7 +176,7 @@ async def at_rest(service: Service, opened: weakref.WeakSet[Session], before: He
     return held[0]
 
 
-async def test_random_messages_are_answered_and_leave_nothing(
+async def test_random_messages_cause_no_internal_error_and_leave_no_session_task_file_or_audio(
     inside: Inside,
     client: Client,
     caplog: pytest.LogCaptureFixture,

@@ -146,7 +146,7 @@ class Authority:
         return made.public_bytes(serialization.Encoding.PEM)
 
 
-async def test_client_certificate_of_the_configured_authority_is_required(
+async def test_only_valid_client_certificates_of_authorities_now_in_the_file_are_accepted(
     service: Service, tmp_path: Path
 ) -> None:
     pair = certificate(tmp_path / "shown")
@@ -170,7 +170,7 @@ async def test_client_certificate_of_the_configured_authority_is_required(
             await listener.close()
 
 
-def test_invalid_client_certificate_authority_is_refused_at_the_start(
+def test_client_certificate_authority_that_is_invalid_or_without_tls_is_refused_at_the_start(
     service: Service, tmp_path: Path
 ) -> None:
     pair = certificate(tmp_path / "shown")
@@ -320,7 +320,9 @@ async def test_client_that_answers_no_ping_leaves_no_session(
         await client.communicate()
 
 
-async def test_metadata_over_the_limit_are_refused(start: Start) -> None:
+async def test_metadata_over_the_limit_are_refused_and_a_long_tracestate_is_not(
+    start: Start,
+) -> None:
     async with Caller(port := await start(access_control()), long="x" * (40 << 10)) as caller:
         assert (await caller.create()).status is grpc.StatusCode.RESOURCE_EXHAUSTED
     async with Caller(port, long="x" * 1024) as caller:
@@ -360,7 +362,7 @@ def test_generated_stubs_match_the_proto(tmp_path: Path) -> None:
     assert written == there, "run 'make stubs'"
 
 
-def test_generated_stubs_run_with_the_oldest_allowed_protobuf() -> None:
+def test_generated_stubs_are_of_the_oldest_protobuf_version_that_is_allowed() -> None:
     """A runtime takes what its own version generated, and older ones."""
     generated = Path(str(stt_pb2.__file__)).read_text("utf-8")
     of = re.search(r"# Protobuf Python Version: (\d+)\.(\d+)", generated)

@@ -105,17 +105,20 @@ def test_invalid_yaml_is_refused_with_a_reason_and_an_unknown_key_with_a_suggest
     assert hint in caught.value.hint
 
 
-def test_misspelled_setting_in_toml_is_an_error(tmp_path: Path) -> None:
+def test_misspelled_setting_in_toml_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / "ours.toml").write_text("keep_aliv = 3\n", "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(config=tmp_path / "ours.toml")
     assert "'keep_aliv'" in caught.value.detail
     assert "'keep_alive'" in caught.value.hint
-    with pytest.raises(errors.SettingsInvalid):  # one that is named has to be there
+
+
+def test_configuration_file_that_is_named_and_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.SettingsInvalid):
         load_settings(config=tmp_path / "nowhere.toml")
 
 
-def test_yaml_model_may_be_a_folder_and_its_language_and_no_timeout_are_converted() -> None:
+def test_yaml_model_folder_and_no_timeout_are_converted_and_an_unfixed_language_is_not() -> None:
     content = {"model": {"name": "/models/small", "language": "ko"}, "server": None}
     meant = yaml_config.convert_yaml_config([("model.yaml", content)])
     assert meant.settings == {"live_engine": "whisper", "model_path": "/models/small"}

@@ -68,7 +68,7 @@ texts = st.lists(st.text(st.sampled_from("ab,;. "), max_size=6), max_size=6)
 
 
 @given(texts)
-def test_joined_deltas_are_the_text(said: list[str]) -> None:
+def test_joined_deltas_of_a_stream_are_the_text_of_its_transcript(said: list[str]) -> None:
     told, segments = OpenAIJobEvents(diarized=False), []
     deltas = []
     for at, text in enumerate(said):
@@ -107,7 +107,7 @@ def test_segments_repeated_after_a_crash_are_not_sent_again() -> None:
     assert [one["delta"] for one in (*first, *more)] == ["One.", " Two.", " Three."]
 
 
-def test_verbose_json_has_no_non_speech_and_stripped_words() -> None:
+def test_verbose_json_has_stripped_words_and_leaves_out_non_speech_that_subtitles_have() -> None:
     words = (Word(0.0, 0.4, " One"), Word(0.4, 0.9, "more."))
     said = transcript(
         segment(0, "One more.", words=words), segment(2, "[Music]", flags=(NON_SPEECH_FLAG,))
@@ -151,7 +151,7 @@ def test_last_value_of_a_repeated_field_counts() -> None:
     assert (form.one("model"), form.one("no")) == ("b", "")
 
 
-def test_list_fields_are_read_plain_bracketed_or_numbered() -> None:
+def test_list_fields_merge_plain_bracketed_and_numbered_forms_in_order_of_the_numbers() -> None:
     form = OpenAIRequestForm({"keywords[]": ["Nagg"], "keywords": ["Nell"]})
     assert form.all("keywords") == ["Nagg", "Nell"]
     numbered = {"keywords[10]": ["d"], "keywords[0]": ["b"], "keywords[2]": ["c"]}
@@ -184,7 +184,7 @@ def options_of(
     return option_fields(OpenAIRequestForm(lists), scripted_engine.SPEC, answer, precision)
 
 
-def test_form_fields_become_options_of_a_job() -> None:
+def test_form_fields_become_job_options_and_language_together_with_languages_is_refused() -> None:
     words = {"hotwords": ["Clov"], "keywords[]": ["Nagg", " Nell  and ", " "]}
     wish = {**words, "language": ["German"], "precision": ["fp32"]}
     fields = options_of(wish, precision=Precision.INT8)
@@ -199,7 +199,9 @@ def test_form_fields_become_options_of_a_job() -> None:
         options_of({"language": ["en"], "languages[]": ["de"]})
 
 
-def test_several_languages_become_the_only_one_the_engine_knows_or_auto() -> None:
+def test_of_several_languages_the_only_known_one_is_used_or_auto_and_none_known_is_refused() -> (
+    None
+):
     assert openai_common.engine_language(moonshine.SPEC, ["de", "en"]) == "en"
     assert openai_common.engine_language(whisper.SPEC, ["de", "en"]) == "auto"
     assert openai_common.engine_language(whisper.SPEC, ["de", "German"]) == "de"
@@ -299,7 +301,7 @@ def request(**headers: str) -> Request:
         ),
     ],
 )
-def test_hangup_after_the_clients_timeout_counts_as_timed_out(
+def test_hangup_counts_as_timed_out_after_the_clients_timeout_if_it_will_retry(
     waited_s: float, headers: dict[str, str], expected: bool
 ) -> None:
     assert timed_out(request(**headers), waited_s) is expected

@@ -150,7 +150,7 @@ async def test_retry_with_a_known_idempotency_key_needs_no_place_in_a_full_queue
     await turns.reserve(retry(), ADA, key.name)
 
 
-async def test_retry_that_waits_for_a_place_in_the_queue_is_refused_at_once_at_shutdown(
+async def test_retry_that_waits_for_a_place_in_the_queue_is_refused_at_shutdown(
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     _places = await all_places(service)
@@ -176,7 +176,9 @@ def left_job() -> Job:
     return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
 
 
-async def test_timed_out_job_without_a_retry_is_cancelled_after_the_grace(left_job: Job) -> None:
+async def test_timed_out_job_goes_to_no_other_owner_or_recording_and_is_cancelled_after_the_grace(
+    left_job: Job,
+) -> None:
     left, cancelled = abandoned_jobs(grace_s=0.01), asyncio.Event()
     left.leave(left_job, "digest", cancelled.set)
     assert await left.take("bob", "digest", recording()) is None

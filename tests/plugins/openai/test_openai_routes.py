@@ -218,7 +218,7 @@ def test_invalid_field_is_refused_in_openais_shape(
         ({"timestamp_granularities": ["word"]}, 422, "field_invalid", "timestamp_granularities"),
     ],
 )
-def test_strict_service_refuses_fields_without_effect(
+def test_strict_service_refuses_fields_without_effect_and_models_that_are_not_loaded(
     fields: dict[str, Any], status: int, code: str, param: str, strict: Server
 ) -> None:
     client = sdk(strict, api_key=TOKEN)
@@ -238,7 +238,7 @@ def test_strict_service_refuses_fields_without_effect(
     ],
 )
 @pytest.mark.anywhere
-def test_default_model_of_a_client_is_the_loaded_one_with_a_warning(
+def test_foreign_model_name_gets_the_loaded_model_with_a_warning_and_an_own_name_none(
     name: str, server: Server
 ) -> None:
     create = sdk(server).audio.transcriptions.with_raw_response.create
@@ -265,7 +265,7 @@ IGNORED = "option_ignored"
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 @pytest.mark.anywhere
-def test_field_without_effect_is_a_warning(
+def test_unknown_field_or_one_without_effect_is_a_warning_in_the_answer(
     fields: dict[str, Any], code: str, said: str, ask: Asking
 ) -> None:
     answer = ask(**fields)
@@ -312,7 +312,9 @@ def test_recording_sent_as_a_body_over_the_upload_limit_returns_413(slow: Server
     "path", ["/v1/audio/transcriptions/", "/v1//audio/transcriptions", "//v1/audio//transcriptions"]
 )
 @pytest.mark.anywhere
-def test_extra_slash_in_the_path_is_accepted(path: str, server: Server) -> None:
+def test_extra_slash_in_an_openai_path_is_accepted_but_no_foreign_host_with_it(
+    path: str, server: Server
+) -> None:
     base = f"http://127.0.0.1:{server.port}"
     sent = web.post(base + path, files={"file": CLIP}, data={"model": "scripted"})
     assert sent.status_code == 200, sent.text
@@ -365,7 +367,7 @@ def data_url(recording: bytes) -> str:
         (list("ABCDE"), [data_url(wav(SECOND * 3))] * 5, "more than 4"),
     ],
 )
-def test_invalid_known_speakers_are_refused_and_no_job_is_submitted(
+def test_invalid_known_speakers_are_refused_without_a_job_or_an_upload_left_open(
     names: list[str], voices: list[str], said: str, ask: Asking, server: Server
 ) -> None:
     before = jobs_submitted(server)
@@ -407,7 +409,9 @@ def test_loaded_engine_is_listed_under_every_openai_model_name(server: Server) -
     check_error(caught.value, 404, "model_not_found", "model")
 
 
-def test_unknown_path_and_method_are_refused_in_openais_shape(server: Server) -> None:
+def test_unknown_path_or_method_and_foreign_host_are_refused_in_openais_shape(
+    server: Server,
+) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         sdk(server).post("/audio/music", cast_to=object)
     check_error(caught.value, 404, "not_found", None)
@@ -442,7 +446,9 @@ def test_wrong_key_is_an_authentication_error(strict: Server) -> None:
     assert caught.value.request_id
 
 
-def test_form_without_a_file_or_with_two_is_refused(server: Server) -> None:
+def test_form_without_a_file_or_with_two_is_refused_and_a_file_without_a_name_is_not(
+    server: Server,
+) -> None:
     post = server.client.post
     address = "/v1/audio/transcriptions"
     fields = {"model": "whisper-1"}
@@ -494,7 +500,9 @@ def test_crash_of_the_engine_is_not_retried_by_the_package(
     assert sent == ["0"]
 
 
-def test_repeated_request_with_an_idempotency_key_is_one_job(slow: Server) -> None:
+def test_idempotency_key_repeated_after_a_hangup_is_one_job_and_refused_for_other_audio(
+    slow: Server,
+) -> None:
     """Even where its client hung up long before it would have timed out."""
     clip = ("clip.wav", wav(SECOND * 11))
     keyed = {"extra_headers": {"Idempotency-Key": "talk-1"}}
@@ -510,7 +518,7 @@ def test_repeated_request_with_an_idempotency_key_is_one_job(slow: Server) -> No
     slow.client.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_hangup_cancels_the_job(slow: Server) -> None:
+def test_hangup_of_a_streaming_or_waiting_client_cancels_its_job(slow: Server) -> None:
     """Streaming, and waiting; minutes of work each."""
     clip = ("clip.wav", long(600))
     wait_until(lambda: not busy(slow), "nothing runs any more")
@@ -585,7 +593,9 @@ def test_examples_of_the_openai_docs_run(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_requests_for_whisper_cpps_server_are_answered(server: Server, tmp_path: Path) -> None:
+def test_requests_for_whisper_cpps_server_are_answered_and_translation_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
     """The command of its README, another format, and a refusal."""
     (tmp_path / "clip.wav").write_bytes(CLIP[1])
     url = f"http://127.0.0.1:{server.port}/inference"

@@ -94,6 +94,9 @@ def test_defaults_of_the_package_give_an_mp3_with_a_warning(speaking: Server) ->
     assert "'gpt-4o-mini-tts' is not loaded here; 'scripted' spoke" in warning
     assert "'alloy'" in warning
     assert "'instructions'" in warning
+
+
+def test_model_name_with_a_line_break_adds_no_header_to_the_answer(speaking: Server) -> None:
     evil = spoken(speaking, model='a"b\r\nSet-Cookie: é')
     assert "a'b??Set-Cookie: ?" in evil.response.headers["warning"]
     assert "set-cookie" not in evil.response.headers
@@ -181,7 +184,9 @@ def test_audio_is_streamed_and_a_hangup_ends_the_synthesis(slow: Server) -> None
     assert slow.client.post("/v1/audio/speech", json=short, timeout=120).status_code == 200
 
 
-def test_text_beyond_the_limit_of_waiting_speech_is_refused_with_retry_after(slow: Server) -> None:
+def test_text_over_the_limit_of_waiting_speech_gets_retry_after_until_the_other_hangs_up(
+    slow: Server,
+) -> None:
     body = {"input": "word " * 90, "response_format": "pcm", "model": "tts-1"}
     with slow.client.stream("POST", "/v1/audio/speech", json=body) as response:
         sounds = response.iter_raw()  # held, because httpx hangs up once it is gone
