@@ -65,15 +65,16 @@ def test_idempotency_key_changes_with_recording_or_options(tmp_path: Path) -> No
     assert key() != first
 
 
-def test_output_file_is_written_atomically(tmp_path: Path) -> None:
+def test_output_file_has_its_text_and_a_failed_write_leaves_no_partial_file(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.txt", "Grüße")
+    assert (tmp_path / "a.txt").read_text("utf-8") == "Grüße"
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
 
 
-def test_folder_is_transcribed_in_parallel_and_resume_does_the_rest(
+def test_folder_is_transcribed_in_order_of_names_and_resume_does_only_what_is_missing(
     inbox: Path, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {job["id"] for job in server.jobs()}
@@ -156,7 +157,7 @@ async def until(condition: Callable[[], object]) -> None:
     await asyncio.to_thread(wait_until, condition, "the folder is as it should be")
 
 
-async def test_watched_folder_transcribes_arrivals_and_sets_failures_aside(
+async def test_watched_folder_transcribes_arrivals_and_moves_failures_aside_with_their_reason(
     inbox: Path, server: Server
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
@@ -230,7 +231,7 @@ def submissions(server: Server) -> str:
     )
 
 
-def test_transcript_that_cannot_be_written_is_not_transcribed_again(
+def test_job_of_an_unwritable_transcript_is_kept_for_resume_and_without_resume_is_deleted(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, text: str) -> None:

@@ -95,7 +95,7 @@ def test_events_do_not_depend_on_how_their_bytes_are_split(events, end, data) ->
     assert heard == events
 
 
-def test_event_without_an_end_is_given_up() -> None:
+def test_event_over_the_length_limit_is_an_error_and_many_short_ones_are_not() -> None:
     for piece in (b"x" * 100, b"data: " + b"x" * 90 + b"\n"):
         with pytest.raises(package.AnswerNotUnderstood):
             read(*[piece] * 20, longest=1000)
@@ -139,7 +139,7 @@ def test_edit_is_not_retried_if_it_may_have_been_made(code: str | None) -> None:
         (problem(429, "rate_limited"), False),
     ],
 )
-def test_retried_delete_of_a_gone_job_succeeds_and_first_one_is_not_found(
+def test_not_found_after_a_delete_that_may_have_been_made_is_success_and_else_an_error(
     call: Call, before: Answer | Lost, perhaps_done: bool
 ) -> None:
     gone = problem(404, "job_not_found")
@@ -159,7 +159,7 @@ def test_refusal_and_untrusted_certificate_are_not_retried() -> None:
         run(calls.health(), Lost(families.CertificateRefused("Expired."), sent=False))
 
 
-def test_retry_after_counts_as_seconds_and_as_a_date() -> None:
+def test_retry_after_is_read_as_seconds_or_date_and_too_long_a_wait_is_an_error() -> None:
     busy, fine = problem(429, "rate_limited", **{"retry-after": "7"}), Answer(200, {}, "{}")
     assert run(calls.health(), busy, fine) == ([8.0], fine)
     assert asked_s("Sat, 21 Nov 2026 00:00:09 GMT", NOW) == 9.0
@@ -320,7 +320,7 @@ def test_exported_names_exist_and_values_are_frozen() -> None:
             assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
 
 
-def test_client_needs_only_httpx_and_websockets_for_live_audio() -> None:
+def test_client_imports_only_httpx_and_for_live_audio_websockets() -> None:
     at_once, ever = imports_of(package, oldest=(3, 9))
     needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
     assert at_once == needed

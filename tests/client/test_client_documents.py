@@ -14,7 +14,7 @@ TALK = Path(moonshine_voice.get_assets_path()) / "success.wav"
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example_of_the_docs_runs(
+def test_python_example_of_the_clients_page_runs_and_prints(
     number: int, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {"url": server.url, "recording": TALK, "microphone": pieces(talk(0.3))}

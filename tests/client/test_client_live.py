@@ -80,7 +80,9 @@ def test_live_client_yields_events_and_a_transcript(whole: list[Any]) -> None:
     assert transcript.engine == "scripted"
 
 
-async def test_cut_connections_lose_and_double_nothing(server: Server, whole: list[Any]) -> None:
+async def test_cut_connections_of_a_live_session_lose_and_double_no_final_in_either_client(
+    server: Server, whole: list[Any]
+) -> None:
     with network(server.port, 0, 300, 500, 700, 900, 1100, 1300, 1500) as between:
         with Client(between.url, retry=SOON) as far:
             assert said(spoken(far)) == said(whole)
@@ -100,7 +102,9 @@ async def test_cut_connections_lose_and_double_nothing(server: Server, whole: li
     assert events[-1].transcript.segments == whole[-1].transcript.segments
 
 
-def test_killed_engine_is_a_notice_and_no_gap(start_server: StartServer, whole: list[Any]) -> None:
+def test_killed_engine_gives_a_notice_and_the_same_finals_but_for_their_outer_words(
+    start_server: StartServer, whole: list[Any]
+) -> None:
     server = start_server()
     with Client(server.url) as client, client.live(partials=False) as live:
         rest = pieces(talk(*LOUDS))
@@ -124,7 +128,9 @@ def test_killed_engine_is_a_notice_and_no_gap(start_server: StartServer, whole: 
 
 
 @pytest.mark.slow
-def test_expired_session_is_reported_as_gone(start_server: StartServer) -> None:
+def test_session_over_its_grace_is_reported_as_gone_and_one_left_early_frees_its_place(
+    start_server: StartServer,
+) -> None:
     server = start_server(live_grace=0, live_sessions=1)
     with network(server.port, 600) as between, Client(between.url, retry=SOON) as far:
         with far.live() as live:
@@ -150,7 +156,9 @@ def opens(client: Client) -> bool:
         return False
 
 
-async def test_recording_is_streamed_as_live_audio(server: Server, tmp_path: Path) -> None:
+async def test_wav_file_streamed_live_has_the_same_finals_in_both_clients_and_no_wav_is_an_error(
+    server: Server, tmp_path: Path
+) -> None:
     path = new_file(tmp_path / "talk.wav", wav(talk(0.3, 0.2, rate=48_000), rate=48_000))
     with Client(server.url) as client:
         here = list(client.live_file(path, pace=0, partials=False))
@@ -189,7 +197,9 @@ async def test_recording_that_cannot_be_read_to_its_end_is_an_error(
                     pass
 
 
-def test_one_thread_may_send_while_another_receives_and_errors_have_codes(server: Server) -> None:
+def test_one_thread_may_send_while_another_receives_until_the_session_is_over(
+    server: Server,
+) -> None:
     with Client(server.url) as client:
         with client.live(turns="client", partials=False) as live:
 
@@ -208,6 +218,12 @@ def test_one_thread_may_send_while_another_receives_and_errors_have_codes(server
                 live.send(b"\0\0")
         assert len(said(events)) == 2
         assert "vibevoice live" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_invalid_live_options_and_an_absent_service_have_errors_of_their_own(
+    server: Server,
+) -> None:
+    with Client(server.url) as client:
         with pytest.raises(codes.FieldInvalid), client.live(tempo=3):
             pass
         with pytest.raises(ValueError, match="encoding"):
@@ -248,7 +264,7 @@ AROUND = Surroundings(SOON, lambda: 0.5, lambda: datetime.now(UTC))
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(), st.integers(1, 2))
-def test_random_cuts_deliver_everything_once_and_in_order(
+def test_random_cuts_deliver_audio_and_commands_once_and_in_order(
     steps: list[int], seed: int, channels: int
 ) -> None:
     dice, width = random.Random(seed), 2 * channels
@@ -323,7 +339,7 @@ def test_every_live_event_survives_its_message(event: live_events.LiveEvent) -> 
     assert remote_service.convert_live_event(said) == event
 
 
-def test_list_of_live_events_is_complete() -> None:
+def test_live_events_of_the_message_test_are_all_kinds_that_clients_get() -> None:
     assert {type(event) for event in EVERY_EVENT} | {
         live_events.InputProcessed,  # told by `received`
         live_events.SpeakerEmbeddingsKnown,  # for the next engine, never for a client
@@ -332,7 +348,7 @@ def test_list_of_live_events_is_complete() -> None:
     } == set(get_args(live_events.LiveEvent))
 
 
-def test_invalid_live_message_is_an_error() -> None:
+def test_invalid_live_message_is_an_error_and_an_unknown_or_repeated_event_is_ignored() -> None:
     for said in (
         "[]",
         "{",
@@ -397,7 +413,7 @@ def test_reconnects_of_many_clients_are_spread() -> None:
 
 
 @pytest.mark.parametrize("status", [404, 500, 502])
-def test_answer_of_a_proxy_does_not_end_a_session_in_its_grace(status: int) -> None:
+def test_answer_of_a_proxy_ends_an_unopened_session_and_not_one_in_its_grace(status: int) -> None:
     with pytest.raises((AnswerNotUnderstood, Busy)) as said:
         raise Answer(status, {}, "<html>Nothing here.</html>").error(datetime.now(UTC))
     opening, stream = Stream({}, "pcm16", 8, AROUND), begun(AROUND)
@@ -415,7 +431,7 @@ def test_without_retries_a_lost_connection_ends_the_session() -> None:
         begun(dataclasses.replace(AROUND, retry=NEVER)).lost(None)
 
 
-async def test_use_of_a_session_before_its_block_raises_not_begun_without_a_wait() -> None:
+async def test_use_of_a_live_session_before_its_block_raises_not_begun() -> None:
     near, far = Client("http://127.0.0.1:1").live(), AsyncClient("http://127.0.0.1:1").live()
     for use in (lambda: near.send(b"\0\0"), near.finish, lambda: next(near)):
         with pytest.raises(SessionOver, match="not begun"):

@@ -38,7 +38,9 @@ def ids(server: Server) -> set[str]:
 
 
 @pytest.mark.anywhere
-async def test_both_clients_return_the_transcript_and_leave_no_job(client, server, studio) -> None:
+async def test_both_clients_return_the_same_transcript_with_progress_and_leave_no_job(
+    client, server, studio
+) -> None:
     before = ids(server)
     told: list[Progress] = []
     found = client.transcribe(studio.voice, on_progress=told.append, language="de")
@@ -66,7 +68,9 @@ def test_lost_answer_makes_no_second_job(client, server, studio) -> None:
 
 
 @pytest.mark.anywhere
-def test_idempotency_key_returns_the_earlier_job(client, studio) -> None:
+def test_idempotency_key_returns_the_earlier_job_until_its_deletion_and_refuses_other_audio(
+    client, studio
+) -> None:
     job = client.submit(studio.voice, key="talk-1")
     assert client.submit(studio.voice, key="talk-1").id == job.id
     with pytest.raises(codes.IdempotencyKeyReused):
@@ -117,7 +121,7 @@ def test_service_errors_are_exceptions_by_code(client, tmp_path, studio) -> None
 
 
 @pytest.mark.anywhere
-def test_client_gets_every_format_and_pages_of_jobs(client, studio) -> None:
+def test_client_gets_every_format_all_pages_of_jobs_estimate_and_health(client, studio) -> None:
     jobs = [client.wait(client.submit(studio.voice, priority="batch").id) for _ in range(3)]
     for fmt in FORMATS:
         assert client.transcript(jobs[0].id, fmt).strip(), fmt
@@ -148,7 +152,7 @@ class Hanging(FileHost):
 
 @pytest.mark.parametrize("silence_s", [0.2, 600.0])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-async def test_interrupted_client_of_a_hanging_service_cancels_once_and_ends(
+async def test_interrupted_client_of_a_hanging_service_cancels_once_with_a_bounded_wait(
     kind: type, silence_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AsyncClient, "wait", interrupted)

@@ -61,7 +61,7 @@ async def said(url: str) -> set[str]:
         ("localhost", "the connection is refused"),
     ],
 )
-async def test_address_without_a_server_is_an_error(host: str, why: str) -> None:
+async def test_address_without_a_server_is_an_error_that_says_why(host: str, why: str) -> None:
     url = f"http://{host}:{free_port()}"
     assert await said(url) == {f"No service answers at {url}: {why}."}
 

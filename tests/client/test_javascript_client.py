@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from network_faults import network
@@ -80,7 +81,7 @@ def test_javascript_client_passes_its_own_tests(node: str) -> None:
     run(node, "--test", "tests/deciding.test.js", "tests/client.test.js")
 
 
-def test_javascript_client_reports_progress_and_leaves_no_job(
+def test_javascript_client_returns_the_transcript_with_progress_and_leaves_no_job(
     case: Callable[..., Any], server: Server, studio: Any
 ) -> None:
     before = {job["id"] for job in server.jobs()}
@@ -97,7 +98,9 @@ def test_javascript_client_reports_progress_and_leaves_no_job(
     assert {job["id"] for job in server.jobs()} <= before
 
 
-def test_job_is_submitted_once_listed_fetched_and_deleted(case: Callable[..., Any]) -> None:
+def test_job_with_a_key_is_submitted_once_listed_fetched_edited_and_deleted(
+    case: Callable[..., Any], server: Server
+) -> None:
     found = case("jobs")
     assert found["one"]["id"] == found["other"]["id"]
     assert found["ended"]["state"] == "done"
@@ -109,6 +112,7 @@ def test_job_is_submitted_once_listed_fetched_and_deleted(case: Callable[..., An
     assert (edited["revision"], edited["speakers"][0]["name"]) == (1, "Nell")
     assert refused == "transcript_changed"
     assert found["health"]["engine"] == "scripted"
+    assert found["one"]["id"] not in {job["id"] for job in server.jobs()}
 
 
 def test_events_over_cut_connections_are_complete(case: Callable[..., Any], server: Server) -> None:
@@ -132,7 +136,7 @@ def test_abort_cancels_the_job_and_leaving_its_events_does_not(
     assert found["left"] == []
 
 
-def test_live_cut_connections_lose_and_double_nothing(
+def test_cut_connections_of_a_live_session_lose_and_double_no_event(
     case: Callable[..., Any], server: Server, websockets: None
 ) -> None:
     with network(server.port, 0, 400, 600, 800, 1000, 1200) as between:
@@ -164,7 +168,7 @@ def test_live_file_that_is_no_wav_or_has_other_channels_is_a_type_error(
     assert case("unfit") == ["TypeError", "TypeError"], "no wav, and a mono one as stereo"
 
 
-def test_live_session_is_left_and_refusals_have_messages(
+def test_live_session_ends_when_closed_or_aborted_and_refusals_have_errors_of_their_own(
     case: Callable[..., Any], websockets: None
 ) -> None:
     found = case("left")
@@ -177,19 +181,26 @@ def test_live_session_is_left_and_refusals_have_messages(
     }
 
 
-def test_live_token_is_sent_as_subprotocol_or_ticket(
+def test_live_token_is_sent_as_subprotocol_and_one_with_a_slash_as_ticket_instead(
     case: Callable[..., Any], start_server: StartServer, websockets: None
 ) -> None:
     token = "with/slashes+and=such"
     server = start_server(token=token)
-    assert case("tokens", server.port, TOKEN=token) == {
-        token: "opened",
-        "x" * 20: "token_invalid",  # another one than none at all: it was seen
-        "/" * 20: "token_invalid",
-    }
+    with network(server.port) as between:
+        assert case("tokens", between.port, TOKEN=token) == {
+            token: "opened",
+            "x" * 20: "token_invalid",  # another one than none at all: it was seen
+            "/" * 20: "token_invalid",
+        }
+        sent = between.sent
+    queries = re.findall(rb"GET /v1/live(\S*) HTTP", sent)
+    assert [re.fullmatch(rb"\?ticket=[\w%-]+", one) is not None for one in queries] == [True, False]
+    protocols = re.findall(rb"(?i)sec-websocket-protocol: ([^\r\n]*)", sent)
+    assert [b"x" * 20 in one for one in protocols] == [False, True]
+    assert token not in unquote_to_bytes(queries[0]).decode(), "its ticket is another text"
 
 
-def test_page_without_token_opens_each_connection_with_a_ticket(
+def test_page_without_token_opens_each_connection_with_a_ticket_that_opens_only_one(
     case: Callable[..., Any], start_server: StartServer, websockets: None
 ) -> None:
     server = start_server(token="a token of the page's own server")
@@ -210,7 +221,9 @@ def test_websocket_error_with_status_403_is_not_retried_and_hint_names_allowed_o
     assert "allowed_origins" in came["hint"]
 
 
-def test_errors_have_codes(case: Callable[..., Any]) -> None:
+def test_javascript_errors_have_code_status_detail_hint_and_request_id(
+    case: Callable[..., Any],
+) -> None:
     said = case("errors")
     assert all(error["whole"] for error in said)
     assert [(error["code"], error["status"]) for error in said] == [
@@ -237,7 +250,9 @@ def test_upload_over_limit_is_refused_with_its_code(node: str, start_server: Sta
     assert json.loads(said) == ["upload_too_large"] * 3
 
 
-def test_example_of_the_docs_runs(node: str, server: Server, studio: Any) -> None:
+def test_javascript_example_of_the_clients_page_runs_and_prints_the_transcript(
+    node: str, server: Server, studio: Any
+) -> None:
     page = (ROOT / "docs/clients.md").read_text("utf-8")
     (example,) = re.findall(r"```js\n(.+?)```", page, re.DOTALL)
     assert "http://127.0.0.1:8765" in example
@@ -252,7 +267,7 @@ def test_example_of_the_docs_runs(node: str, server: Server, studio: Any) -> Non
     assert "Speaker_0" in said
 
 
-def test_types_match_the_openapi_of_the_service() -> None:
+def test_types_have_the_field_names_of_the_openapi_of_the_service() -> None:
     text = (PACKAGE / "types/wire.d.ts").read_text("utf-8")
     types = {
         name: set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))

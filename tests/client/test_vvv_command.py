@@ -112,7 +112,9 @@ async def test_library_sends_what_the_original_sends_and_yields_its_events(queue
         await client.queue_status()
 
 
-def test_text_goes_to_stdout_and_queue_state_to_stderr(queue, talk, tmp_path) -> None:
+def test_text_goes_to_stdout_queue_state_to_stderr_and_an_error_is_exit_code_1(
+    queue, talk, tmp_path
+) -> None:
     to = tmp_path / "talk.json"
     asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output", to)
     run = vvv(*asked, "--hotwords", "A,B", PYTHONIOENCODING="cp1252")
@@ -151,7 +153,7 @@ def test_output_that_cannot_be_written_is_no_traceback(redirection, said, queue,
     assert run.returncode == (1 if said else 0), "a shell has the exit code of the last command"
 
 
-def test_status_shows_own_jobs_with_a_token_of_the_environment(queue) -> None:
+def test_status_shows_own_jobs_with_the_environments_token_and_ignores_its_proxy(queue) -> None:
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
     run = vvv("--server", queue.url, "status", VVV_TOKEN="t", **proxies)  # they would get the token
     assert run.returncode == 0, run.stderr
