@@ -28,7 +28,7 @@ async def over(jobs: Sequence[Job]) -> list[JobState]:
     return [job.state for job in jobs]
 
 
-async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_and_others_wait(
+async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_in_one_process_others_wait(
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
@@ -48,7 +48,7 @@ async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_and_others_w
     assert slot.loads == 1, "one process for all"
 
 
-async def test_one_of_two_running_jobs_is_cancelled_alone_and_interrupt_requeues_both(
+async def test_cancel_ends_one_of_two_running_jobs_and_interrupt_requeues_running_ones_uncounted(
     new_job: NewJob, hold: Hold
 ) -> None:
     slot = OverheardJoint()
@@ -145,7 +145,7 @@ async def test_end_of_one_of_two_dispatchers_is_logged_and_the_other_runs_all_jo
     assert "the dispatcher of an engine slot ended" in record.message
 
 
-async def test_concurrent_jobs_run_alone_after_hanging_disk_of_one_killed_their_worker(
+async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_killed_their_worker(
     new_job: NewJob, hold: Hold
 ) -> None:
     """Which of them hangs is not known: each runs alone, and soon, as it kept nobody waiting."""

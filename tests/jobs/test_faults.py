@@ -157,7 +157,7 @@ async def keeping_queue(
     keeping.close()
 
 
-async def test_kept_job_waits_while_its_recording_cannot_be_opened_at_restart(
+async def test_kept_job_whose_recording_cannot_be_opened_at_restart_waits_and_others_are_queued(
     settings: Settings, voice: bytes
 ) -> None:
     assert settings.spool_dir is not None
@@ -268,7 +268,7 @@ async def test_kept_job_whose_client_file_is_not_mounted_at_restart_waits_for_th
 
 
 @pytest.mark.parametrize(("left", "openings"), [([], 4), (["other.wav"], 1)])
-async def test_kept_job_whose_client_file_was_deleted_fails_at_restart_after_bounded_attempts(
+async def test_kept_job_of_deleted_client_file_fails_at_restart_and_in_empty_folder_after_retries(
     left: list[str],
     openings: int,
     settings: Settings,
@@ -438,7 +438,7 @@ async def test_recording_whose_close_fails_stops_no_dispatcher_and_is_not_closed
         assert job.state is JobState.FAILED
 
 
-async def test_unreadable_recordings_keep_no_other_job_waiting(
+async def test_jobs_whose_storage_is_unreachable_stay_queued_uncounted_and_delay_no_other_job(
     new_job: Callable[..., Job],
 ) -> None:
     unreadable, good = [new_job() for _ in range(5)], new_job()
@@ -506,7 +506,7 @@ async def test_kept_job_whose_load_died_rests_for_longer_than_those_behind_it(
     )
 
 
-async def test_kept_jobs_wait_for_as_long_as_the_upstream_said(
+async def test_busy_upstream_fails_a_request_and_kept_jobs_wait_for_as_long_as_it_said(
     new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, request, rests = new_job(), new_job(kept=False), dict[Job, float]()

@@ -72,7 +72,7 @@ def stop(slot: OverheardSlot) -> int:
 @pytest.mark.slow_except("OverheardSlot")
 @pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
-async def test_job_whose_engine_hangs_is_done_by_a_fresh_one(
+async def test_job_whose_engine_hangs_is_done_by_a_fresh_engine_and_counts_one_crash(
     kind: type[OverheardSlot], build: Callable[..., OverheardSlot], new_job: NewJob, hold: Hold
 ) -> None:
     slot = build(kind)

@@ -190,7 +190,9 @@ async def test_slow_subscriber_gets_number_to_resume_from_and_delays_nobody(
     assert await _taken(quick) == [BUFFER + 3]
 
 
-async def test_ended_subscriptions_are_forgotten(store: JobEventLog) -> None:
+async def test_job_whose_subscriptions_are_closed_or_that_has_ended_has_no_followers(
+    store: JobEventLog,
+) -> None:
     jobs = [added(store) for _ in range(3)]
     for job in jobs:
         with store.subscribe(job.id), store.subscribe(job.id):

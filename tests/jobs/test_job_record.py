@@ -46,7 +46,9 @@ DONE = ReportedChange(Finished(TRANSCRIPT), 2.0)
 
 
 @given(histories)
-def test_any_event_history_gives_consistent_record(history: Sequence[JobChange]) -> None:
+def test_any_history_gives_a_record_whose_fields_agree_and_whose_end_no_event_changes(
+    history: Sequence[JobChange],
+) -> None:
     record = submitted()
     for seq, change in enumerate(history, 1):
         before = record

@@ -418,7 +418,9 @@ async def test_deleted_job_is_gone_and_its_subscribers_see_its_end(
     assert await store.positions([record]) == {}
 
 
-async def test_delete_all_deletes_only_jobs_of_that_owner(opened: Opened, store: JobStore) -> None:
+async def test_delete_all_ends_and_deletes_all_jobs_of_that_owner_and_none_of_another(
+    opened: Opened, store: JobStore
+) -> None:
     waits, runs, private = [await accepted(opened, kept=at < 2) for at in range(3)]
     await opened.work(runs.id, StartedChange())
     ended, theirs = await done(opened), await accepted(opened, "bob")

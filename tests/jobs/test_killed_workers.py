@@ -82,7 +82,7 @@ async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another_worker(
         assert job.state is JobState.DONE
 
 
-async def test_kept_jobs_wait_while_each_worker_is_killed_as_it_loads_and_a_request_fails(
+async def test_kept_jobs_wait_uncounted_while_workers_are_killed_as_they_load_and_a_request_fails(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by the kernel, for lack of memory."""

@@ -80,7 +80,7 @@ async def test_job_of_another_owner_can_be_neither_read_nor_listed_nor_cancelled
     assert store.get(job.id) == job
 
 
-async def test_slow_result_rendering_for_one_owner_does_not_delay_another() -> None:
+async def test_slow_result_rendering_delays_the_next_of_its_owner_and_none_of_another() -> None:
     store, go_on = JobEventLog(), threading.Event()
     results = Retention(store, 600.0, 1 << 30)
     results.fetch_s = 100 * PATIENCE_S

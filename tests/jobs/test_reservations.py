@@ -107,7 +107,7 @@ def test_bytes_of_upload_without_declared_length_count_as_they_arrive() -> None:
         room.reserve_upload(ada, 5)
 
 
-def test_growing_upload_of_owner_over_fair_share_is_refused() -> None:
+def test_growing_upload_of_owner_over_fair_share_is_refused_and_one_within_it_grows() -> None:
     room, ada, bob = Reservations(65, 100), owner("ada"), owner("bob")
     large = room.reserve_upload(ada)
     large.grow(100)

@@ -189,7 +189,7 @@ def test_owner_that_returns_after_an_idle_hour_gets_only_an_equal_share() -> Non
     assert abs(share["busy"] - share["back"]) <= 2
 
 
-def test_owner_that_ran_alone_is_not_put_behind_newcomers() -> None:
+def test_owner_that_ran_alone_gets_half_of_the_first_turns_after_newcomers_arrive() -> None:
     """Nobody else wanted that time."""
     alone = [Served(0.0, "busy", 60.0) for _ in range(120)]
     newcomers = [Served(3600.0 + 1.0 * n, f"new-{n}", 60.0) for n in range(5)]
@@ -251,7 +251,7 @@ def test_owners_get_equal_turns_although_one_ran_none_of_its_jobs_before() -> No
 
 
 @given(line, shares)
-def test_next_turn_is_of_owner_with_least_work_after_its_next_job(
+def test_next_turn_is_of_the_owner_with_the_least_charged_work_including_its_next_job(
     waiting: list[WaitingJob], shares: OwnerShares
 ) -> None:
     waiting = [replace(job, wanted=A) for job in waiting]

@@ -611,7 +611,7 @@ async def test_end_of_job_is_not_encrypted_in_the_event_loop(store: SqliteJobEve
     assert threading.current_thread() not in cipher.threads
 
 
-async def test_fault_in_the_data_of_a_job_does_not_end_the_writer(
+async def test_fault_in_the_data_of_a_job_fails_that_job_is_logged_and_does_not_end_the_writer(
     store: SqliteJobEventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, other = added(store), added(store)
@@ -635,7 +635,7 @@ def store_whose_archive_raises(fault: BaseException, folder: Path) -> SqliteJobE
     return store
 
 
-async def test_fault_after_a_commit_does_not_end_the_writer(
+async def test_fault_after_a_commit_is_logged_and_does_not_end_the_writer(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(store_whose_archive_raises(ValueError("a bug"), folder)) as store:

@@ -104,7 +104,7 @@ async def test_backup_fails_with_name_of_unreadable_recording_and_leaves_no_file
     assert back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar").recordings == 1
 
 
-async def test_backup_of_many_recordings_opens_few_at_once(
+async def test_backup_of_60_recordings_with_room_for_30_more_open_files_has_all_of_them(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource", reason="limits of POSIX")

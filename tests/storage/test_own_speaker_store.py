@@ -90,7 +90,7 @@ async def test_locked_keyring_is_asked_again_by_a_request_and_later_by_a_job(
 
 
 @pytest.mark.parametrize("trouble", [ConnectionResetError("bus"), KeyError("backend")])
-async def test_error_of_any_backend_is_an_error_of_the_keyring(
+async def test_error_of_any_keyring_backend_is_settings_invalid_that_names_the_keyring(
     trouble: Exception, asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: str) -> str:

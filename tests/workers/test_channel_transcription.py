@@ -127,7 +127,9 @@ def test_progress_grows_to_the_length_of_the_recording(transcribe: Transcribe) -
     assert done[SECONDS // 2] < SECONDS / 2, "half of one channel is no half"
 
 
-def test_every_resume_point_leads_to_the_same_transcript(transcribe: Transcribe) -> None:
+def test_every_resume_point_leads_to_the_same_transcript_and_nothing_before_it_is_redone(
+    transcribe: Transcribe,
+) -> None:
     events = transcribe()
     points = [one for one in events if isinstance(one, ResumePoint)]
     assert any("finished" in one.state for one in points)

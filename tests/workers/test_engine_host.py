@@ -79,7 +79,7 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         await one.slot.close()
 
 
-async def test_memory_of_loading_engine_is_reserved_before_driver_reports_it(
+async def test_memory_of_loading_engine_is_reserved_before_driver_reports_it_and_freed_on_cancel(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (await house.room(house.files), await house.room(house.live)) == (78, 78)
@@ -112,7 +112,9 @@ async def test_largest_planned_memory_of_jobs_in_a_lease_is_reserved_against_ano
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=1)
 
 
-async def test_unloaded_engine_leaves_no_reservation(house: House) -> None:
+async def test_memory_reserved_for_engine_shrinks_with_its_precision_and_is_freed_as_it_unloads(
+    house: House,
+) -> None:
     await house.files.slot.preload()
     await house.files.slot.reload(Precision.INT8)
     lighter = await house.room(house.live)

@@ -310,7 +310,9 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) 
     assert stood == [False, False, False, False]
 
 
-async def test_last_load_has_its_length_and_ended_in_the_past(build: Build) -> None:
+async def test_last_load_spans_the_seconds_that_the_load_took_and_ended_in_the_past(
+    build: Build,
+) -> None:
     slot, now = build(), 1_700_000_000.0
     assert slot.last_load(now)[1] == -math.inf
     start, end = (await preloaded(slot)).last_load(now)
@@ -444,7 +446,7 @@ async def test_engine_loads_again_while_the_disk_of_crash_notes_hangs(build: Bui
 @pytest.mark.usefixtures("fresh_workers")
 @pytest.mark.parametrize("stands", [False, True])
 @pytest.mark.parametrize("lacks", ["EAGAIN", "EMFILE", "ENOSPC", "EDQUOT", "EROFS", "a thread"])
-async def test_worker_that_cannot_start_for_lack_of_resources_raises_machine_busy(
+async def test_worker_that_cannot_start_raises_machine_busy_leaks_nothing_and_old_engine_stays(
     stands: bool, lacks: str, build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = build()
@@ -472,7 +474,7 @@ async def test_worker_that_cannot_start_for_lack_of_resources_raises_machine_bus
     assert await precision_of_a_lease(slot) is FP32
 
 
-async def test_check_room_raises_what_reload_would_raise(build: Build) -> None:
+async def test_check_room_raises_what_reload_would_raise_and_loads_nothing(build: Build) -> None:
     looker = Looker()
     slot = build(looker)
     await slot.check_room(INT8)

@@ -289,7 +289,7 @@ async def test_worker_whose_cancelled_call_does_not_stop_within_the_grace_is_kil
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-async def test_busy_worker_answers_pings(stuck: Stuck) -> None:
+async def test_busy_worker_answers_pings_and_a_closed_one_does_not(stuck: Stuck) -> None:
     slow = await loaded(0.05)
     with CLIP.open("rb") as file:
         async with transcribing(slow, file.fileno()) as call:

@@ -143,7 +143,7 @@ async def test_reload_ends_calls_of_leases_and_next_lease_gets_new_engine(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
-async def test_crash_of_shared_engine_is_noted_once_and_leases_get_new_one(
+async def test_crash_of_shared_engine_ends_its_calls_is_noted_once_and_leases_get_a_new_engine(
     build: Build, loads: Loads, recording: Path, hold: Hold
 ) -> None:
     slot = build(keep_alive_s=-1)
