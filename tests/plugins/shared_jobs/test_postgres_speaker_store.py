@@ -68,7 +68,13 @@ async def test_speaker_added_by_two_services_at_once_is_stored_once(
     in_database: InDatabase,
 ) -> None:
     one, another = in_database.open(), in_database.open()
-    added = (each.add(ANONYMOUS, "Ben", heard(2)) for each in (one, another, one, another))
+    waiting = partial(in_database.cluster.waiting_for_locks, in_database.journal)
+    with held_writes(in_database):  # the first has read that there is none
+        added = [
+            asyncio.create_task(each.add(ANONYMOUS, "Ben", heard(2)))
+            for each in (one, another, one, another)
+        ]
+        await until(lambda: waiting() >= 2)
     (ben,) = {person.id for person in await asyncio.gather(*added)}
     assert [person.id for person in await another.all(ANONYMOUS)] == [ben]
 
