@@ -108,7 +108,7 @@ def test_exact_number_counts_a_speaker_with_a_tenth_of_an_equal_share() -> None:
     assert found.tolist() == renumbered(who)
 
 
-def test_given_number_of_speakers_separates_similar_voices() -> None:
+def test_hinted_number_of_speakers_separates_voices_that_are_one_without_a_hint() -> None:
     vectors, seconds, who = with_an_outlier()
     one, other = vectors[who.index(0)], vectors[who.index(1)]
     near = np.where(np.array(who)[:, None] == 1, 0.52 * one + 0.85 * other, vectors)
