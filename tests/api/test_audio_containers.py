@@ -33,7 +33,9 @@ def film_of_three_tracks(studio: Studio, suffix: str) -> Path:
     )
 
 
-def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studio) -> None:
+def test_film_of_several_audio_tracks_is_transcribed_with_a_warning_that_names_them(
+    server: Server, studio: Studio
+) -> None:
     film = film_of_three_tracks(studio, "mkv")
     (warning,) = server.post(film.read_bytes()).json()["metadata"]["warnings"]
     assert warning["code"] == "audio_tracks"
@@ -44,7 +46,7 @@ def test_other_audio_tracks_are_named_in_a_warning(server: Server, studio: Studi
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "ts"])
 @pytest.mark.parametrize(("track", "seconds"), [(1, SECONDS), (2, SECONDS + 1), (3, SECONDS)])
-def test_selected_audio_track_is_transcribed(
+def test_selected_audio_track_gives_the_duration_and_no_warning(
     suffix: str, track: int, seconds: float, server: Server, studio: Studio
 ) -> None:
     film = film_of_three_tracks(studio, suffix)
@@ -52,7 +54,7 @@ def test_selected_audio_track_is_transcribed(
     assert (about["duration"], about["warnings"]) == (pytest.approx(seconds, abs=TOLERANCE_S), [])
 
 
-def test_track_that_a_recording_lacks_is_refused_with_those_it_has(
+def test_absent_or_invalid_track_is_refused_with_the_tracks_or_values_that_are_valid(
     server: Server, studio: Studio
 ) -> None:
     film = film_of_three_tracks(studio, "mkv").read_bytes()

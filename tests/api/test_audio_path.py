@@ -45,7 +45,7 @@ def test_audio_path_that_is_no_absolute_local_path_is_refused_as_invalid(
 
 
 @pytest.mark.parametrize("name", NO_FILE)
-def test_path_of_no_regular_file_is_refused_as_missing_or_not_a_file(
+def test_path_of_no_regular_file_is_refused_as_missing_or_not_a_file_without_naming_it(
     name: str, server: Server
 ) -> None:
     path, (status, code) = NO_FILE[name]
@@ -56,7 +56,7 @@ def test_path_of_no_regular_file_is_refused_as_missing_or_not_a_file(
     assert path not in response.text or path == "/"
 
 
-def test_url_as_path_is_not_fetched(server: Server) -> None:
+def test_url_as_audio_path_is_refused_and_not_fetched(server: Server) -> None:
     with counting_listener() as (port, visits):
         check_problem(server.post_path(f"http://127.0.0.1:{port}/voice.wav"), *INVALID)
     assert visits == []
@@ -71,7 +71,7 @@ def test_pipe_and_socket_are_refused_without_being_opened(server: Server, tmp_pa
             check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
 
 
-def test_symbolic_link_is_judged_by_its_target(
+def test_symbolic_link_as_audio_path_is_accepted_or_refused_by_its_target(
     server: Server, voice: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "real.wav").write_bytes(voice)
@@ -88,7 +88,9 @@ def test_symbolic_link_is_judged_by_its_target(
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file_is_forbidden(server: Server, voice: bytes, tmp_path: Path) -> None:
+def test_unreadable_file_as_audio_path_returns_403(
+    server: Server, voice: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "secret.wav").write_bytes(voice)
     (tmp_path / "secret.wav").chmod(0)
     check_problem(server.post_path(str(tmp_path / "secret.wav")), 403, "audio_path_forbidden")
@@ -124,7 +126,9 @@ def test_file_of_any_name_is_transcribed_and_left_unchanged(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_empty_file_and_file_without_audio_are_refused(server: Server, tmp_path: Path) -> None:
+def test_empty_and_text_file_as_audio_path_are_refused_without_their_content(
+    server: Server, tmp_path: Path
+) -> None:
     (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
     check_problem(server.post_path(str(tmp_path / "empty.wav")), 400, "audio_empty")
@@ -133,7 +137,7 @@ def test_empty_file_and_file_without_audio_are_refused(server: Server, tmp_path:
     assert "root:" not in response.text
 
 
-def test_file_outside_the_allowed_roots_is_forbidden_whether_it_exists_or_not(
+def test_path_outside_the_allowed_roots_gets_the_same_403_whether_it_exists_or_not(
     start_server: StartServer, tmp_path: Path, voice: bytes
 ) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"

@@ -92,7 +92,9 @@ def test_request_with_a_foreign_origin_is_refused_at_every_address_and_method(
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_preflight_of_a_foreign_page_gets_no_cors_headers(origin: str, server: Server) -> None:
+def test_preflight_of_a_foreign_page_returns_403_without_cors_headers(
+    origin: str, server: Server
+) -> None:
     response = server.client.options(
         "/transcribe", headers={"Origin": origin, "Access-Control-Request-Method": "POST"}
     )
@@ -101,7 +103,7 @@ def test_preflight_of_a_foreign_page_gets_no_cors_headers(origin: str, server: S
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_cross_site_form_post_is_refused(site: str, server: Server) -> None:
+def test_form_post_of_a_cross_site_or_same_site_page_is_refused(site: str, server: Server) -> None:
     form = {"Content-Type": "text/plain", "Sec-Fetch-Site": site}
     body = b'{"audio_path": "/etc/hostname"}'
     response = server.client.post("/transcribe", content=body, headers=form)
@@ -154,7 +156,7 @@ OPEN = {"/health": 200, "/healthz": 200, "/v1/page/sessions": 415, **dict.fromke
 
 
 @pytest.mark.parametrize(("method", "path"), routes())
-def test_service_with_token_answers_only_health_without_it(
+def test_every_route_but_health_and_sign_in_returns_401_without_the_right_token(
     method: str, path: str, guarded: Server
 ) -> None:
     if path in OPEN:
@@ -175,14 +177,16 @@ def test_service_with_token_answers_only_health_without_it(
     assert right.status_code != 403 or right.json()["code"] == "people_off"
 
 
-def test_token_is_not_logged(guarded: Server) -> None:
+def test_right_and_wrong_tokens_are_not_logged(guarded: Server) -> None:
     guarded.client.get("/v1/jobs", headers={"Authorization": f"Bearer {TOKEN}"})
     guarded.client.get("/v1/jobs", headers={"Authorization": "Bearer somebody-elses-secret"})
     assert TOKEN not in guarded.log()
     assert "somebody-elses-secret" not in guarded.log()
 
 
-def test_allowed_origins_are_served(guarded: Server) -> None:
+def test_allowed_origin_gets_cors_headers_also_on_401_and_a_similar_one_gets_403(
+    guarded: Server,
+) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     for origin in ("http://localhost:3000", "https://127.0.0.1:5173", "http://[::1]"):
         response = guarded.client.get("/v1/jobs", headers={**bearer, "Origin": origin})
@@ -213,7 +217,7 @@ def test_loopback_addresses_are_told_from_network_addresses(address: str, loopba
         ({"host": "127.0.0.1"}, False),
     ],
 )
-def test_token_over_unencrypted_network_is_warned_of_at_the_start(
+def test_token_on_a_network_address_without_tls_or_proxy_is_warned_of_at_the_start(
     settings: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     create_access_control(Settings(token=SecretStr(TOKEN), **settings), FileWatcher())
@@ -264,7 +268,9 @@ def open_app() -> FastAPI:
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-async def test_service_without_token_refuses_other_machines(name: str, open_app: FastAPI) -> None:
+async def test_service_without_token_refuses_other_machines_over_http_and_websocket(
+    name: str, open_app: FastAPI
+) -> None:
     peer, headers = STRANGERS[name]
     for method, path in routes():
         answer = await ask(open_app, method, path, peer, headers)
@@ -307,6 +313,6 @@ async def test_other_machine_with_token_is_served_but_its_audio_path_is_refused(
     assert answer == (415, "audio_format_unsupported")
 
 
-def test_forwarded_request_is_not_taken_for_a_local_one(server: Server) -> None:
+def test_forwarded_request_to_a_service_without_token_is_refused(server: Server) -> None:
     for headers in ({"X-Forwarded-For": "203.0.113.7"}, {"Forwarded": "for=127.0.0.1"}):
         check_problem(server.client.get("/v1/jobs", headers=headers), 403, "peer_not_allowed")

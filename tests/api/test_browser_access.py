@@ -26,7 +26,7 @@ def ids_of(server: Server) -> set[str]:
     return {job["id"] for job in server.jobs()}
 
 
-def test_page_of_a_foreign_origin_reads_nothing_in_a_real_browser(
+def test_page_of_a_foreign_origin_reads_nothing_and_starts_no_job_in_a_real_browser(
     browser: Visitor, server: Server
 ) -> None:
     before, jobs = server.health()["precision"], ids_of(server)

@@ -60,7 +60,7 @@ def test_captions_stop_without_an_exception_and_start_again(
             visitor.sees("#start:enabled")
 
 
-def test_refused_connection_is_shown_without_an_exception(
+def test_captions_from_an_origin_that_is_not_allowed_show_the_cause_without_an_exception(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     with site(start_server(token=TOKEN), free_port()) as address:

@@ -53,7 +53,7 @@ def said(server: Server, job_id: str) -> list[str]:
     return [word for *_, text in lines(server, job_id) for word in text.split()]
 
 
-def test_job_is_diarized_with_another_number_and_keeps_texts_and_names(
+def test_diarizing_again_keeps_texts_and_matching_names_and_can_be_undone(
     embedded: Server,
 ) -> None:
     job_id = embedded.done(clip_wav("endgame_nagg_nell"))  # its history is looked at
@@ -101,7 +101,7 @@ def test_job_is_diarized_with_another_number_and_keeps_texts_and_names(
     assert said(embedded, job_id) == edited
 
 
-def test_edit_after_a_diarization_needs_a_revision_or_says_that_any_will_do(
+def test_edit_after_diarizing_again_returns_412_without_if_match_and_applies_with_star(
     embedded: Server, play_job: str
 ) -> None:
     diarize(embedded, play_job, {"If-Match": "*"}, num_speakers=1).raise_for_status()
@@ -114,7 +114,9 @@ def test_edit_after_a_diarization_needs_a_revision_or_says_that_any_will_do(
     check_problem(unknown, 404, "job_not_found")
 
 
-def test_limits_of_the_number_are_kept(embedded: Server, play_job: str) -> None:
+def test_diarizing_again_keeps_the_number_within_min_speakers_and_max_speakers(
+    embedded: Server, play_job: str
+) -> None:
     assert len(diarize(embedded, play_job, max_speakers=1).json()["speakers"]) == 1
     assert len(diarize(embedded, play_job, min_speakers=3).json()["speakers"]) == 3
     limits = {"min_speakers": 1, "max_speakers": 5}
@@ -143,7 +145,9 @@ def test_invalid_number_of_speakers_or_unknown_field_is_refused(
     check_problem(diarize(embedded, play_job, **fields), 422, "field_invalid")
 
 
-def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Server) -> None:
+def test_diarizing_again_without_a_kept_diarization_returns_409_with_reason_and_remedy(
+    embedded: Server,
+) -> None:
     undiarized = embedded.done(clip_wav("beckett"), diarize="false")
     answer = diarize(embedded, undiarized, num_speakers=2)
     check_problem(answer, 409, "diarization_not_kept")
@@ -154,7 +158,9 @@ def test_job_without_kept_diarization_is_refused_with_what_to_do(embedded: Serve
     check_problem(diarize(embedded, "nobody-s", num_speakers=2), 404, "job_not_found")
 
 
-def test_command_and_client_diarize_a_job_again(embedded: Server, play_job: str) -> None:
+def test_command_and_client_diarize_a_job_again_and_report_conflicts(
+    embedded: Server, play_job: str
+) -> None:
     rename = {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"}
     with closing(Client(embedded.url)) as client:
         client.diarize(play_job, 3)
@@ -192,7 +198,9 @@ def test_job_of_another_node_is_diarized_again_by_any_front(tmp_path: Path, jour
 
 
 @pytest.mark.slow
-def test_kept_job_is_diarized_again_after_a_restart(tmp_path: Path) -> None:
+def test_kept_job_has_its_new_speakers_after_a_restart_and_is_diarized_again_and_undone(
+    tmp_path: Path,
+) -> None:
     settings = {"engine": "moonshine", "keep_jobs": "1", "journal_key": KEY}
     with Server(tmp_path, data_dir=tmp_path / "kept", **settings) as up:
         job_id = up.done(clip_wav("endgame_nagg_nell"))

@@ -18,7 +18,7 @@ def used(folder: Path) -> int:
 
 @pytest.mark.slow_except("6291456")
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
-def test_upload_larger_than_the_free_disk_is_refused_and_leaves_nothing(
+def test_upload_larger_than_the_free_disk_is_refused_and_frees_what_it_took(
     size: int, start_server: StartServer, tiny_disk: Path, voice: bytes
 ) -> None:
     server = start_server(spool_dir=tiny_disk)

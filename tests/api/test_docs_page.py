@@ -15,7 +15,9 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_docs_page_loads_nothing_from_other_machines(client: httpx.AsyncClient) -> None:
+async def test_docs_page_loads_nothing_from_other_machines_and_may_not_be_framed(
+    client: httpx.AsyncClient,
+) -> None:
     page = await client.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-security-policy"] == "frame-ancestors 'none'"

@@ -72,7 +72,7 @@ def speakers(answer: httpx.Response) -> dict[str, Any]:
     return {one["speaker"]: one["name"] for one in answer.json()["metadata"].get("speakers", ())}
 
 
-def test_speaker_enrolled_by_clip_is_identified_until_deleted(
+def test_speaker_enrolled_by_clip_is_identified_until_deleted_unless_recognise_is_false(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     added = enrol(known, sounds["man"])
@@ -178,7 +178,7 @@ def test_speaker_of_two_voices_is_split_by_voice_and_the_split_undone(
 
 
 @pytest.mark.slow
-def test_enrolled_speakers_are_shared_by_fronts_and_identified_on_a_node(
+def test_fronts_share_enrolment_and_deletion_of_speakers_that_a_node_identifies(
     journal: str, sounds: dict[str, bytes], tmp_path: Path
 ) -> None:
     home, settings = tmp_path / "fronts", {"engine": "moonshine", "people": "1"}
@@ -251,7 +251,7 @@ def test_enrolment_clip_that_is_silent_short_long_or_of_two_voices_is_refused(
     assert known.client.get("/v1/people").json() == {"people": []}
 
 
-def test_enrolment_without_recording_or_name_is_refused(
+def test_enrolment_without_audio_or_name_is_refused_and_leaves_no_file(
     known: Server, sounds: dict[str, bytes]
 ) -> None:
     check_problem(enrol(known, b"no sound at all" * 100), 415, "audio_format_unsupported")

@@ -101,7 +101,7 @@ def test_estimate_warns_of_an_unknown_field_but_not_of_a_transcription_field(
     assert "'precision'" in warning["message"]
 
 
-def test_estimate_that_does_not_fit_names_what_would(narrow: Server) -> None:
+def test_estimate_that_does_not_fit_names_precisions_or_a_length_that_would(narrow: Server) -> None:
     body = estimate(narrow, duration=30, precision="fp32")
     assert body["fits"] is False
     assert body["needed_mb"] > body["available_mb"]
@@ -131,7 +131,9 @@ def test_estimate_for_a_gpu_has_windows_and_the_next_smaller_and_larger_gpu(serv
     assert same.json() == body
 
 
-def test_recording_whose_estimate_does_not_fit_is_refused_before_any_work(narrow: Server) -> None:
+def test_recording_whose_estimate_does_not_fit_is_refused_and_starts_no_job_or_worker(
+    narrow: Server,
+) -> None:
     """A recording that cannot fit is refused before any work, with the options that would."""
     audio = BECKETT.read_bytes()
     assert estimate(narrow, audio_path=str(BECKETT), precision="fp32")["fits"] is False
@@ -145,7 +147,7 @@ def test_recording_whose_estimate_does_not_fit_is_refused_before_any_work(narrow
     assert "worker vibevoice started" not in narrow.log()
 
 
-def test_fp16_is_estimated_as_the_precision_it_runs_at(narrow: Server) -> None:
+def test_fp16_on_a_cpu_is_estimated_as_bf16_and_the_sentence_says_so(narrow: Server) -> None:
     body = estimate(narrow, duration=10, precision="fp16")
     assert (body["fits"], body["precision"], body["alternatives"]) == (True, "bf16", [])
     assert 0 < body["needed_mb"] <= body["available_mb"] == 590
@@ -183,14 +185,16 @@ def test_unavailable_int4_is_estimated_as_bf16_and_its_reload_refused_with_the_r
     ],
     ids=str,
 )
-def test_estimate_of_an_impossible_request_is_an_error(
+def test_estimate_of_missing_invalid_or_contradictory_fields_is_refused(
     fields: dict[str, object], status: int | set[int], code: str, server: Server
 ) -> None:
     response = server.client.post("/v1/estimate", json=fields)
     check_problem(response, status, code)
 
 
-def test_estimate_of_a_file_without_audio_is_refused_and_leaves_nothing(server: Server) -> None:
+def test_estimate_of_a_file_without_audio_is_refused_and_leaves_no_file_or_descriptor(
+    server: Server,
+) -> None:
     server.post(b"no audio")  # the process that looks at files is up
     before = server.process.num_fds()
     for _ in range(5):

@@ -71,7 +71,7 @@ def statuses(owner: Owner, page: dict[str, Any], voice: bytes) -> dict[Operation
     return {one: status_of(owner, one, voice) for one in operations(page)}
 
 
-def test_every_route_answers_an_owner_while_another_holds_all_it_can(
+def test_every_route_answers_an_owner_as_before_while_another_has_reached_all_its_limits(
     two: Two, voice: bytes
 ) -> None:
     job = two.done(two.ada)

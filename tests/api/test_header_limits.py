@@ -82,7 +82,7 @@ def test_too_large_header_returns_431_in_the_error_format_of_its_address(
         check_discreet(answer.text)
 
 
-def test_header_limit_counts_names_and_values_of_all_headers() -> None:
+def test_limits_of_one_and_of_all_headers_count_names_and_values_and_cookies_only_in_all() -> None:
     fits = b"x-name", b"x" * (MAX_HEADER_BYTES - 6)
     check_header_sizes([fits] * 100)
     with pytest.raises(errors.HeaderTooLarge, match="'x-name' has 1025 bytes; the limit is 1024"):

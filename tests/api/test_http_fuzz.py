@@ -42,13 +42,15 @@ def check_answer(server: Server, audio: bytes) -> None:
 
 @settings(FUZZ, max_examples=MORE or 40)
 @given(audio=st.binary(max_size=4000))
-def test_random_bytes_cause_no_server_error(server: Server, audio: bytes) -> None:
+def test_random_bytes_as_audio_cause_no_server_error_and_leave_no_file(
+    server: Server, audio: bytes
+) -> None:
     check_answer(server, audio)
 
 
 @settings(FUZZ, max_examples=MORE or settings.default.max_examples)
 @given(name=st.sampled_from(SEEDS), chance=st.randoms(use_true_random=True))
-def test_damaged_recording_causes_no_server_error(
+def test_damaged_recording_causes_no_server_error_and_leaves_no_file(
     server: Server, studio: Studio, name: str, chance: random.Random
 ) -> None:
     check_answer(server, mutated(studio.bytes(name), chance))
@@ -72,7 +74,9 @@ def test_damaged_recording_causes_no_server_error(
         max_size=12,
     ).map(b"".join)
 )
-def test_random_form_causes_no_server_error(server: Server, body: bytes) -> None:
+def test_random_form_is_refused_without_a_server_error_and_leaves_no_file(
+    server: Server, body: bytes
+) -> None:
     response = server.client.post(
         "/transcribe",
         content=body,
@@ -98,7 +102,7 @@ def at_rest(server: Server) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["upload", "path"])
-def test_hundreds_of_bad_and_good_requests_leak_no_resources(
+def test_hundreds_of_bad_and_good_requests_leak_no_descriptor_memory_or_file(
     kind: str, start_server: StartServer, studio: Studio
 ) -> None:
     server = start_server()

@@ -95,7 +95,7 @@ def test_invalid_json_body_is_refused(body: bytes, status: int, code: str, serve
     check_problem(server.client.post("/transcribe", content=body, headers=JSON_TYPE), status, code)
 
 
-def test_json_body_without_content_length_is_limited(server: Server) -> None:
+def test_too_large_json_body_without_content_length_returns_413(server: Server) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"audio_path": "'
         for _ in range(100):
@@ -132,7 +132,7 @@ def test_invalid_option_is_refused_with_valid_values(
         ("/transcribe", "unlike", "The fields of this request are listed at /docs."),
     ],
 )
-def test_missing_field_error_names_the_misspelled_one(
+def test_missing_field_error_suggests_the_right_name_for_a_misspelled_one(
     path: str, sent: str, hint: str, server: Server
 ) -> None:
     response = server.client.post(path, json={sent: "x"})
@@ -173,7 +173,7 @@ NO_FORM = {
         pytest.param(part("prompt", b"Z\xfcrich") + END, 422, "field_invalid", id="latin-1"),
     ],
 )
-def test_broken_form_is_refused_with_its_fault(
+def test_broken_form_is_refused_with_the_code_of_its_fault_and_leaves_no_file(
     body: bytes, status: int, code: str, server: Server
 ) -> None:
     check_problem(server.client.post("/transcribe", content=body, headers=FORM_TYPE), status, code)
@@ -196,7 +196,7 @@ BASE64 = WHOLE.replace(b"Content-Disp", b"Content-Transfer-Encoding: base64\r\nC
     ],
     ids=["lf", "base64", "long-preamble", "gzip-form", "gzip-json", "brotli-json"],
 )
-def test_encoded_body_is_refused_with_what_to_change(
+def test_form_or_json_in_an_unsupported_encoding_is_refused_naming_the_fault(
     body: bytes, headers: dict[str, str], status: int, said: str, server: Server
 ) -> None:
     response = server.client.post("/transcribe", content=body, headers=headers)
@@ -204,7 +204,7 @@ def test_encoded_body_is_refused_with_what_to_change(
     assert said in response.json()["detail"]
 
 
-def test_compressed_chunks_are_refused(server: Server) -> None:
+def test_request_with_transfer_encoding_gzip_returns_415(server: Server) -> None:
     with server.raw() as sock:
         sock.sendall((FORM_HEAD + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n").encode())
         status, _, body = read_answer(sock)
@@ -310,7 +310,7 @@ def test_upload_over_limit_returns_413_to_an_http_library(small_server: Server) 
     assert not small_server.leftovers()
 
 
-def test_upload_of_exactly_the_limit_is_accepted(small_server: Server) -> None:
+def test_upload_of_exactly_the_limit_is_not_refused_as_too_large(small_server: Server) -> None:
     check_problem(small_server.post(b"x" * MB), 415, "audio_format_unsupported")
 
 
@@ -340,7 +340,9 @@ def test_disconnect_during_upload_leaves_no_open_file_or_spool(
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "multipart/form-data"])
-def test_early_answer_reaches_a_client_that_still_sends(content_type: str, server: Server) -> None:
+def test_early_refusal_reaches_a_client_that_still_sends_its_body(
+    content_type: str, server: Server
+) -> None:
     response = server.client.post(
         "/transcribe", content=bytes(8 * MB), headers={"Content-Type": content_type}
     )
@@ -358,7 +360,9 @@ UNREAD = {
 }
 
 
-def test_body_of_a_refused_request_is_not_read_to_its_end(impatient_server: Server) -> None:
+def test_body_of_a_refused_request_or_of_a_get_is_not_read_to_its_end(
+    impatient_server: Server,
+) -> None:
     def send(name: str) -> None:
         head, expected = UNREAD[name]
         sent, size = 0, 400 * MB
@@ -389,7 +393,9 @@ def test_expect_continue_of_a_refused_request_gets_no_100(name: str, small_serve
         assert sock.recv(1) == b""
 
 
-def test_expect_continue_gets_100_and_is_served(small_server: Server, voice: bytes) -> None:
+def test_expect_continue_of_a_valid_upload_gets_100_and_then_200(
+    small_server: Server, voice: bytes
+) -> None:
     body = part("audio", voice, "a.wav") + END
     with small_server.raw() as sock:
         expect = f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -544,7 +550,7 @@ def test_bytes_that_are_no_valid_http_get_a_4xx_or_a_closed_connection(
 # What gets into the log.
 
 
-def test_request_id_of_an_error_is_in_the_log(server: Server) -> None:
+def test_error_response_is_logged_once_with_its_request_id_and_code(server: Server) -> None:
     told = [server.post(b"text"), server.client.get("/nothing"), server.post_path("relative")]
     told.append(server.client.get("/health", headers={"Host": "evil.example"}))
     for answer in told:

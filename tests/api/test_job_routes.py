@@ -95,7 +95,9 @@ def test_transcript_of_a_job_comes_in_every_format(server: Server, voice: bytes)
     check_problem(server.client.get(url, params={"format": "docx"}), 422, "field_invalid")
 
 
-def test_missing_transcript_says_whether_it_is_pending_or_failed(slow: Server) -> None:
+def test_transcript_of_an_unfinished_or_cancelled_job_returns_409_with_the_reason(
+    slow: Server,
+) -> None:
     first = submitted(slow, long(2400))
     response = slow.client.get(f"/v1/jobs/{first}/transcript")
     check_problem(response, 409, "job_not_done")
@@ -150,13 +152,17 @@ def test_simultaneous_submissions_with_one_idempotency_key_make_one_job(
 
 
 @pytest.mark.anywhere
-def test_idempotency_key_of_a_refused_recording_is_free_again(server: Server, voice: bytes) -> None:
+def test_idempotency_key_of_a_refused_recording_can_be_used_for_a_valid_one(
+    server: Server, voice: bytes
+) -> None:
     check_problem(post(server, b"no sound", key="again"), 415, "audio_format_unsupported")
     assert post(server, voice, key="again").status_code == 202
 
 
 @pytest.mark.anywhere
-def test_job_of_an_audio_path_is_accepted(server: Server, voice: bytes, tmp_path: Path) -> None:
+def test_audio_path_sent_twice_with_one_idempotency_key_makes_one_job_that_ends_done(
+    server: Server, voice: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
     named = {"audio_path": str(tmp_path / "voice.wav")}
     headers = {"Idempotency-Key": "named"}
@@ -193,7 +199,9 @@ def test_job_list_is_paged_and_filtered_by_state_and_has_queue_positions(slow: S
     assert slow.client.get("/v1/jobs").json() == {"jobs": [], "next": None}
 
 
-def test_misspelled_parameter_is_refused_and_deletes_nothing(slow: Server, voice: bytes) -> None:
+def test_unknown_query_parameter_is_refused_with_a_suggestion_and_deletes_nothing(
+    slow: Server, voice: bytes
+) -> None:
     job_id = slow.submit(voice)
     several = "&".join(f"{name}=1" for name in ("keep", "kep", *"zyxwvu"))
     response = slow.client.delete(f"/v1/jobs/{job_id}?{several}")
@@ -232,7 +240,7 @@ def test_delete_ends_a_job_and_deletes_its_transcript(slow: Server, voice: bytes
         check_problem(slow.client.delete(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
 
-def test_reading_a_job_renews_its_retention_and_listing_does_not(
+def test_reading_a_job_renews_its_retention_but_listing_or_renew_false_does_not(
     slow: Server, voice: bytes
 ) -> None:
     first, second = submitted(slow, voice), submitted(slow, voice)
@@ -293,6 +301,13 @@ def test_event_stream_resumes_without_gap_or_repeat(slow: Server) -> None:
     assert numbers == sorted(set(numbers))
     assert [each.data["index"] for each in seen if each.name == "segment"] == list(range(40))
     assert slow.job(job_id)["state"] == "done", "hanging up cancels nothing"
+
+
+def test_event_stream_after_the_last_event_returns_204_and_an_invalid_last_event_id_422(
+    slow: Server, voice: bytes
+) -> None:
+    job_id = submitted(slow, voice)
+    numbers = [event.id for event in events_of(slow, job_id)]
     last = {"Last-Event-ID": str(numbers[-1])}
     assert slow.client.get(f"/v1/jobs/{job_id}/events", headers=last).status_code == 204
     for wrong in (str(numbers[-1] + 1), "-1", "abc", "1" * 30):
@@ -331,7 +346,9 @@ def test_disconnect_before_the_answer_cancels_no_job(slow: Server) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_commands_in_the_job_docs_work(server: Server, studio: Studio, tmp_path: Path) -> None:
+def test_curl_commands_in_the_job_docs_submit_follow_read_and_delete_a_job(
+    server: Server, studio: Studio, tmp_path: Path
+) -> None:
     page = (REPOSITORY / "docs/queue.md").read_text("utf-8")
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     commands = [line for line in block.splitlines() if line.startswith("curl")]
@@ -358,7 +375,7 @@ def test_commands_in_the_job_docs_work(server: Server, studio: Studio, tmp_path:
     check_problem(server.client.get(f"/v1/jobs/{environment['ID']}"), 404, "job_not_found")
 
 
-async def test_job_times_follow_the_clock_of_the_service(voice: bytes) -> None:
+async def test_creation_time_of_a_job_is_read_from_the_clock_of_the_service(voice: bytes) -> None:
     settings = Settings(engine="scripted")
     service = Service(settings, choose_engine(settings), now=lambda: 1_700_000_000.0)
     await service.open()

@@ -181,7 +181,7 @@ async def test_killed_worker_costs_no_word_of_either_channel(
     check_call(told, alone, killed=True)
 
 
-async def test_commit_and_cancel_count_for_both_channels(embedded: Server) -> None:
+async def test_commit_ends_and_cancel_drops_the_turns_of_both_channels(embedded: Server) -> None:
     voices = [one[: 3 * RATE] for one in VOICES]
     async with wire(embedded) as socket:
         await say(socket, "begin", turns="client", partials=False, **STEREO)
@@ -221,7 +221,9 @@ async def test_kept_call_is_a_job_with_a_stereo_recording_and_names(embedded: Se
     assert [*peaks] == pytest.approx(loudest / 32768 * MAX_PEAK, abs=1)
 
 
-async def test_channel_in_which_nobody_speaks_takes_no_name_and_no_words(embedded: Server) -> None:
+async def test_channel_in_which_nobody_speaks_has_no_events_speaker_or_segments(
+    embedded: Server,
+) -> None:
     right = VOICES[1][: 4 * RATE]
     told = await heard(embedded, pcm(0 * right, right), channels=2)
     assert {one["channel"] for one in told if "channel" in one} == {1}
@@ -239,7 +241,9 @@ async def test_channel_in_which_nobody_speaks_takes_no_name_and_no_words(embedde
         ({"channels": 2, "turns": "one"}, "'turns' cannot be 'one'"),
     ],
 )
-async def test_invalid_channels_are_refused(begin: Body, said: str, server: Server) -> None:
+async def test_invalid_channel_options_of_a_live_session_are_refused(
+    begin: Body, said: str, server: Server
+) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", **begin)
         told, code = await rest(socket)
@@ -247,7 +251,7 @@ async def test_invalid_channels_are_refused(begin: Body, said: str, server: Serv
     assert said in told[-1]["message"]
 
 
-async def test_opus_packets_in_stereo_are_kept_apart(embedded: Server) -> None:
+async def test_channels_of_stereo_opus_packets_are_kept_apart(embedded: Server) -> None:
     av: Any = pytest.importorskip("av")
     encoder = av.CodecContext.create("libopus", "w")
     encoder.sample_rate, encoder.layout, encoder.format = 48_000, "stereo", "s16"

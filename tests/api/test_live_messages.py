@@ -108,7 +108,7 @@ async def test_reconnect_gets_the_received_count_and_missed_events(server: Serve
     assert len(said[-1]["transcript"]["segments"]) == 2
 
 
-async def test_summary_is_kept_for_a_client_that_comes_back_for_it(
+async def test_client_that_reconnects_after_the_end_of_its_session_gets_the_summary_again(
     start_server: StartServer,
 ) -> None:
     server = start_server()
@@ -152,7 +152,9 @@ async def test_newer_connection_takes_over_a_session_and_no_audio_counts_twice(
             )
 
 
-async def test_commit_ends_a_turn_cancel_drops_one_and_change_applies(server: Server) -> None:
+async def test_commit_ends_a_turn_cancel_drops_one_and_change_lets_silence_end_them(
+    server: Server,
+) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", turns="client", partials=False)
         await socket.send(sound((0.2, 0.0), (1.0, 0.3)))
@@ -336,7 +338,7 @@ async def test_samples_split_across_messages_count_whole_in_the_duration(
     assert duration == pytest.approx(len(samples) / 16_000, abs=0.001)
 
 
-def test_live_docs_name_every_message_and_field() -> None:
+def test_live_docs_name_every_message_field_and_close_code() -> None:
     page = (REPOSITORY / "docs/live-wire.md").read_text("utf-8")
     fields = {
         *live_messages.LiveBeginRequest.model_fields,
@@ -357,7 +359,7 @@ def test_schema_has_defaults_and_descriptions_of_endpointing() -> None:
     assert live_messages.LiveEndpointing().model_dump(exclude_none=True) == {}, "changes nothing"
 
 
-def test_known_encodings_are_accepted() -> None:
+def test_begin_message_with_any_known_encoding_is_accepted() -> None:
     for known in (*SampleEncoding, live_messages.OPUS):
         assert live_messages.parse_request(json.dumps({"type": "begin", "encoding": known}))
 

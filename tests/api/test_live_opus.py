@@ -67,7 +67,7 @@ async def test_invalid_opus_packet_closes_with_sound_invalid(server: Server) -> 
     assert (told[-1]["code"], code) == ("sound_invalid", 1007)
 
 
-async def test_opus_session_of_another_rate_is_refused(server: Server) -> None:
+async def test_opus_session_with_a_rate_other_than_48_khz_is_refused(server: Server) -> None:
     async with wire(server) as socket:
         await say(socket, "begin", encoding="opus", rate=16_000)
         told, code = await rest(socket)

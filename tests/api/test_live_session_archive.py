@@ -120,7 +120,9 @@ async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(keeps: S
     assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
 
 
-def test_grpc_session_becomes_a_job_if_the_service_keeps_grpc_sessions(keeps: Server) -> None:
+def test_grpc_session_with_speech_becomes_a_job_with_grpc_keep_on_even_if_cancelled(
+    keeps: Server,
+) -> None:
     def new() -> list[dict[str, Any]]:
         return [one for one in keeps.jobs() if one["id"] not in before]
 

@@ -126,7 +126,9 @@ def post_cleanly(server: Server, audio: bytes, name: str = "recording.wav") -> h
 
 
 @pytest.mark.parametrize("name", NOT_AUDIO)
-def test_file_without_audio_is_refused_by_its_content(name: str, server: Server) -> None:
+def test_content_that_is_no_audio_under_an_audio_name_is_refused_and_leaves_no_file(
+    name: str, server: Server
+) -> None:
     check_problem(post_cleanly(server, NOT_AUDIO[name], "recording.mp3"), *UNSUPPORTED)
 
 
@@ -144,7 +146,7 @@ def test_file_without_samples_is_undecodable_with_the_reason(
     [(0xFFFFFFFF, 1, 16), (0xFFFFFF00, 1, 16), (0x7FFFFFFF, 1, 16), (0xFFFFFFF0, 3, 32)],
     ids=["4GB-streamed", "4GB", "2GB", "4GB-of-floats"],
 )
-def test_wav_that_claims_gigabytes_has_the_length_of_its_samples(
+def test_wav_that_claims_gigabytes_has_the_length_of_its_samples_and_takes_bounded_memory(
     claimed: int, tag: int, bits: int, server: Server
 ) -> None:
     data = PCM if tag == 1 else struct.pack("<f", 0.25) * 16_000
@@ -187,7 +189,7 @@ MERELY_END = (*("mp3-cbr", "mp3-vbr", "aac", "wma", "aiff", "au", "caf", "w64", 
 
 
 @pytest.mark.parametrize("name", CLAIM_THEIR_LENGTH + MERELY_END)
-def test_truncated_recording_is_transcribed_as_far_as_it_goes(
+def test_truncated_recording_is_transcribed_and_warned_of_if_its_format_tells_the_length(
     name: str, server: Server, studio: Studio
 ) -> None:
     audio = studio.bytes(name)
@@ -214,7 +216,9 @@ def check_bomb(server: Server, audio: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_tiny_flac_of_twelve_hours_is_refused(server: Server, studio: Studio) -> None:
+def test_tiny_flac_of_twelve_hours_is_refused_with_bounded_memory_and_disk(
+    server: Server, studio: Studio
+) -> None:
     silence = ["-f", "lavfi", "-t", 12 * 3600, "-i", "anullsrc=r=8000:cl=mono:n=65535"]
     bomb = studio.make("bomb.flac", *silence, "-compression_level", 0, "-frame_size", 65_535)
     assert bomb.stat().st_size < 100_000
@@ -224,7 +228,7 @@ def test_tiny_flac_of_twelve_hours_is_refused(server: Server, studio: Studio) ->
 # A webm is a mkv.
 @pytest.mark.slow_except("mp4")
 @pytest.mark.parametrize("suffix", ["mp4", "webm"])
-def test_container_longer_than_the_limit_is_refused(
+def test_container_longer_than_the_limit_is_refused_with_bounded_memory_and_disk(
     suffix: str, server: Server, studio: Studio
 ) -> None:
     """Six hours: ten minutes of silence, its packets copied again and again."""
@@ -242,7 +246,7 @@ def test_container_longer_than_the_limit_is_refused(
 @pytest.mark.parametrize(
     "name", ["ogg-opus", "ogg-vorbis", "wav-s16", "mp3-without-header", "aac", "m4a", "webm-opus"]
 )
-def test_length_limit_holds_for_every_format(
+def test_recording_over_the_length_limit_is_refused_in_every_format(
     name: str, studio: Studio, strict_server: Server
 ) -> None:
     long = studio.make(f"long-{name}.{studio.path(name).suffix}", *twice_the_limit(studio, name))
@@ -318,7 +322,7 @@ RAW = {"hls-behind-amr"}
 
 @pytest.mark.parametrize("by", ["upload", "path"])
 @pytest.mark.parametrize("name", PLAYLISTS)
-def test_playlist_opens_no_file_and_no_connection(
+def test_playlist_is_refused_and_opens_no_file_and_no_connection(
     name: str, by: str, server: Server, voice: bytes, tmp_path: Path
 ) -> None:
     canary = new_file(tmp_path / "canary.wav", voice)
@@ -338,7 +342,7 @@ def test_playlist_opens_no_file_and_no_connection(
         assert opens() == 1, "the watch itself does not work"
 
 
-def test_movie_with_audio_in_another_file_does_not_open_it(
+def test_movie_with_audio_in_another_file_is_refused_and_does_not_open_it(
     server: Server, studio: Studio, tmp_path: Path
 ) -> None:
     canary = new_file(tmp_path / "canary.raw", studio.bytes("mov"))
@@ -350,7 +354,9 @@ def test_movie_with_audio_in_another_file_does_not_open_it(
     check_problem(response, *UNDECODABLE)
 
 
-def test_service_works_after_all_malformed_files(server: Server, voice: bytes) -> None:
+def test_service_has_not_restarted_and_transcribes_after_all_malformed_files(
+    server: Server, voice: bytes
+) -> None:
     assert server.health()["pid"] == server.process.pid
     assert server.post(voice).status_code == 200
     wait_until(lambda: server.health()["jobs_waiting"] == 0, "an empty queue")

@@ -70,7 +70,7 @@ def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -
         assert response.json()["segments"] == alone[number]
 
 
-def test_synchronous_transcription_is_not_listed_as_a_job_nor_readable_by_its_id(
+def test_synchronous_transcription_is_no_job_to_list_read_or_delete(
     idle: Server,
 ) -> None:
     """Not while it is worked on, and not after it was sent."""
@@ -90,7 +90,9 @@ def test_synchronous_transcription_is_not_listed_as_a_job_nor_readable_by_its_id
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
-def test_job_of_a_disconnected_client_is_cancelled(state: str, idle: Server) -> None:
+def test_running_or_queued_job_of_a_disconnected_client_is_cancelled(
+    state: str, idle: Server
+) -> None:
     ahead = running_job(idle, endless(5)) if state == "queued" else None
     request = idle.client.build_request("POST", "/transcribe", files={"audio": endless(6)})
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())

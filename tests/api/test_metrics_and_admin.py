@@ -154,7 +154,7 @@ def test_metrics_labels_contain_no_job_ids_addresses_or_tokens_of_clients(day: S
     assert ("vibevoice_http_requests_total", "other", "/health", "405") in numbers(page)
 
 
-def test_many_failures_make_ready_return_503_and_health_500(
+def test_many_failures_with_grpc_on_make_readiness_503_and_health_500_but_liveness_200(
     start_server: Any, voice: bytes
 ) -> None:
     day = start_server(**DAY)
@@ -188,7 +188,7 @@ def test_dashboard_queries_only_metrics_that_exist(day: Server) -> None:
     assert len(named & wanted) > 10
 
 
-def test_metrics_of_alerts_exist_before_the_first_event(start_server: Any) -> None:
+def test_counters_of_alerts_exist_with_0_before_the_first_event(start_server: Any) -> None:
     """`increase` and `rate` see no rise of a series that begins above 0."""
     alerts = (REPOSITORY / "deploy/prometheus/alerts.yaml").read_text("utf-8")
     risen = re.findall(r"(?:increase|rate)\((\w+)(?:\{(\w+)=\"(\w+)\"\})?\[", alerts)
@@ -274,7 +274,7 @@ def test_metrics_need_their_scope(path: str, strict: Server, issuer: TokenIssuer
     assert strict.client.get(path, headers=bearing(issuer, Scope.METRICS)).status_code == 200
 
 
-def test_open_metrics_need_no_token_and_unhealthy_health_can_stay_200(
+def test_open_metrics_need_no_token_and_health_without_grpc_is_200_if_failing_or_stopping(
     start_server: Any, voice: bytes
 ) -> None:
     server = start_server(
@@ -355,11 +355,18 @@ def test_invalid_admin_load_model_request_returns_its_error_number(
 
 
 @pytest.mark.parametrize("name", ["", "default", "unknown"])
-def test_last_model_cannot_be_unloaded(name: str, strict: Server, issuer: TokenIssuer) -> None:
+def test_unload_of_the_last_or_an_unknown_model_is_refused(
+    name: str, strict: Server, issuer: TokenIssuer
+) -> None:
     answer = strict.client.post(
         f"/admin/unload_model?model_id={name}", headers=bearing(issuer, Scope.ADMIN)
     )
     assert said(answer) == (400, "ERR4003")
+
+
+def test_unload_with_an_invalid_drain_timeout_returns_its_error_number(
+    strict: Server, issuer: TokenIssuer
+) -> None:
     wrong = strict.client.post(
         "/admin/unload_model?model_id=x&drain_timeout_sec=soon",
         headers=bearing(issuer, Scope.ADMIN),
@@ -368,7 +375,7 @@ def test_last_model_cannot_be_unloaded(name: str, strict: Server, issuer: TokenI
 
 
 @pytest.mark.slow
-def test_loaded_model_replaces_the_first_without_losing_a_job(
+def test_model_loaded_by_an_administrator_takes_jobs_until_unloaded_and_none_is_lost(
     start_server: Any, tmp_path: Path
 ) -> None:
     first, models = tiny_whisper.model(), tmp_path / "models"

@@ -87,7 +87,7 @@ def test_model_list_has_languages_capabilities_and_memory_of_each_model(server: 
         assert name == "moonshine" or 0 < one["memory_bytes"] <= one["download_bytes"], name
 
 
-def test_client_that_hangs_up_ends_its_download_and_next_pull_resumes(
+def test_running_pull_excludes_others_of_its_model_ends_with_its_client_and_is_resumed(
     server: Server, hub: Hub
 ) -> None:
     hub.stall = {SHARDS[0]: 200_000}
@@ -107,7 +107,9 @@ def test_client_that_hangs_up_ends_its_download_and_next_pull_resumes(
     assert listed(server)["vibevoice"]["commit"] == COMMIT
 
 
-def test_client_pulls_and_deletes_model(server: Server, hub: Hub) -> None:
+def test_python_client_pulls_lists_and_deletes_a_model_and_raises_refusals(
+    server: Server, hub: Hub
+) -> None:
     with Client(server.url) as client:
         *told, last = client.pull_model(WHISPER)
         assert told[0].data["bytes_done"] == 0
@@ -150,14 +152,14 @@ def test_pull_that_fails_says_why_in_its_last_event(server: Server, hub: Hub) ->
         *(({"name": WHISPER, "revision": one}, 422, "field_invalid") for one in ODD_REVISIONS),
     ],
 )
-def test_pull_of_an_unknown_model_or_invalid_revision_is_refused(
+def test_pull_of_an_unknown_model_or_invalid_field_is_refused_without_asking_the_hub(
     body: dict[str, object], status: int, code: str, server: Server, hub: Hub
 ) -> None:
     check_problem(server.client.post("/v1/models/pull", json=body), status, code)
     assert hub.tokens == []
 
 
-def test_pull_and_deletion_need_the_scope_admin(tmp_path: Path, hub: Hub) -> None:
+def test_pull_deletion_and_details_of_models_need_the_scope_admin(tmp_path: Path, hub: Hub) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
     lacking, having = (
         {"Authorization": f"Bearer {issuer.create('somebody', None, scopes)[0]}"}

@@ -64,7 +64,9 @@ def used(server: Server) -> dict[str, list[str]]:
     return {one["name"]: one["used_for"] for one in models if one["used_for"]}
 
 
-def test_model_that_is_pulled_is_used_without_restart_and_another_one_again(server: Server) -> None:
+def test_pulled_model_serves_once_requested_without_restart_and_then_the_former_one(
+    server: Server,
+) -> None:
     german = clip(PROSE).read_bytes()
     with server:
         check_problem(server.client.post(RELOAD, json={"model": TINY}), 404, "model_not_found")
@@ -100,7 +102,7 @@ def wav(samples: Block) -> bytes:
     return file.getvalue()
 
 
-def test_pulled_model_transcribes_what_is_not_english_by_itself(
+def test_moonshine_whisper_once_selected_picks_its_engine_by_language_also_after_restart(
     server: Server, studio: Studio
 ) -> None:
     german, english = wav(spoken(GERMAN, "de")), studio.voice.read_bytes()
@@ -131,7 +133,9 @@ def test_pulled_model_transcribes_what_is_not_english_by_itself(
         assert server.post(german, prompt="A meeting").json()["metadata"]["warnings"] == []
 
 
-def test_model_that_does_not_load_leaves_the_engine_in_use(server: Server, studio: Studio) -> None:
+def test_pulled_model_that_does_not_load_returns_503_and_leaves_the_engine_in_use(
+    server: Server, studio: Studio
+) -> None:
     with server:
         pull(server, DAMAGED)
         check_problem(server.client.post(RELOAD, json={"model": DAMAGED}), 503, "model_load_failed")
@@ -141,7 +145,7 @@ def test_model_that_does_not_load_leaves_the_engine_in_use(server: Server, studi
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the hold is a file that others have open")
-def test_running_job_ends_before_another_model_and_waiting_one_is_checked_against_it(
+def test_running_job_ends_on_its_engine_and_waiting_ones_are_checked_against_a_new_model(
     server: Server, studio: Studio
 ) -> None:
     hold = server.home / "hold"
@@ -177,7 +181,7 @@ def test_running_job_ends_before_another_model_and_waiting_one_is_checked_agains
         ({"model": "moonshine", "precision": "int4"}, "precision_unavailable"),
     ],
 )
-def test_request_for_a_model_with_invalid_fields_is_refused(
+def test_reload_request_for_a_model_with_invalid_fields_is_refused(
     body: dict[str, object], code: str, server: Server
 ) -> None:
     with server:

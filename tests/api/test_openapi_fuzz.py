@@ -63,7 +63,9 @@ def test_every_generated_request_gets_an_answer_that_fits_openapi(
     case.validate_response(response, checks=CHECKS)
 
 
-def test_service_survives_all_generated_requests(full_server: Server) -> None:
+def test_service_is_healthy_without_a_traceback_after_all_generated_requests(
+    full_server: Server,
+) -> None:
     assert full_server.health()["status"] == "ok"
     assert "Traceback" not in full_server.log()
 

@@ -87,7 +87,7 @@ def test_operations_checked_for_owners_cover_every_openapi_path_of_jobs() -> Non
 
 
 @for_each("operation", those_with_jobs)
-def test_no_operation_returns_anything_of_another_owners_jobs(
+def test_no_operation_reads_changes_or_ends_a_job_of_another_owner(
     operation: Operation, house: House
 ) -> None:
     in_path = "{job_id}" in operation.path

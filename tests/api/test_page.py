@@ -74,7 +74,7 @@ def test_page_forbids_foreign_and_inline_content(server: Server) -> None:
         assert found.headers["x-content-type-options"] == "nosniff"
 
 
-def test_page_is_small_and_cached_until_it_changes(server: Server) -> None:
+def test_page_has_at_most_120_kb_compressed_and_its_etag_returns_304(server: Server) -> None:
     files = PageFiles()
     sizes = [
         len(file.compressed)
@@ -99,7 +99,7 @@ def test_address_of_no_page_file_returns_404(path: str, server: Server) -> None:
     check_problem(response, 404, "not_found")
 
 
-def test_page_uses_the_published_javascript_client() -> None:
+def test_page_serves_exactly_the_files_of_the_published_javascript_client() -> None:
     files, sources = PageFiles(), sorted(CLIENT.iterdir())
     served = [name for name in files if name.startswith("client/")]
     assert served == [f"client/{path.name}" for path in sources]
@@ -134,7 +134,9 @@ def test_foreign_origin_gets_neither_the_page_nor_its_files(server: Server) -> N
         check_problem(server.client.get(path, headers=HTML | embedded), 403, "origin_not_allowed")
 
 
-def test_page_needs_no_token_but_its_data_does(start_server: StartServer) -> None:
+def test_page_needs_no_token_but_its_data_does_and_a_link_gives_the_token_once_unlogged(
+    start_server: StartServer,
+) -> None:
     server = start_server(token=TOKEN, log_level="debug")
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert server.client.get("/", headers=HTML).status_code == 200
@@ -161,7 +163,7 @@ def opened(server: Server, token: str = "") -> str:
     return done.stdout.strip()
 
 
-def test_one_time_code_works_once_within_two_minutes_and_codes_are_bounded() -> None:
+def test_one_time_code_works_once_for_two_minutes_unless_its_owner_gets_too_many_newer() -> None:
     now = 1000.0
     handover = OneTimeCodes(lambda: now)
     first, second = handover.give("one", "anna"), handover.give("two", "anna")
@@ -200,7 +202,7 @@ def test_page_gets_name_and_precisions_of_the_engine(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("peer", "topics"), [("127.0.0.1", {"uploads"}), ("192.0.2.7", set())])
-async def test_only_a_page_on_this_machine_gets_findings_and_none_that_is_good(
+async def test_only_a_page_on_this_machine_is_told_of_faults_in_the_setup(
     peer: str, topics: set[str], tmp_path: Path
 ) -> None:
     from pydantic import SecretStr
@@ -219,7 +221,9 @@ async def test_only_a_page_on_this_machine_gets_findings_and_none_that_is_good(
     assert all(one["text"] and one["state"] != "good" for one in findings)
 
 
-def test_peaks_have_a_byte_for_each_tenth_of_a_second(server: Server, tmp_path: Path) -> None:
+def test_peaks_have_a_byte_of_loudness_for_each_tenth_of_a_second(
+    server: Server, tmp_path: Path
+) -> None:
     import base64
 
     import numpy as np

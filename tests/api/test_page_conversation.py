@@ -78,7 +78,7 @@ def test_speech_is_answered_aloud_and_interrupts_the_answer(
 
 
 @pytest.mark.slow
-def test_keypress_silences_the_answer_and_its_text_ends_where_it_was_heard(
+def test_keypress_ends_answer_and_text_where_heard_and_conversation_can_be_downloaded(
     visitor: Visitor, talks: Server
 ) -> None:
     begins(visitor, talks, "Only type")
@@ -131,7 +131,9 @@ def test_kept_conversation_is_a_transcript_of_two_speakers(visitor: Visitor, tal
     talks.client.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_llm_and_voice_are_chosen_and_failures_shown(visitor: Visitor, talks: Server) -> None:
+def test_conversation_with_refused_microphone_is_typed_and_shows_errors_and_disconnection(
+    visitor: Visitor, talks: Server
+) -> None:
     visitor.opens(talks)
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting", "synthetic voice")

@@ -245,7 +245,7 @@ def test_page_asks_before_it_is_closed_over_an_unsaved_correction(
 
 
 @pytest.mark.slow
-def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_the_change(
+def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_change_and_typed_text(
     visitor: Visitor, server: Server
 ) -> None:
     reads_with_holds(visitor, server)
@@ -312,7 +312,14 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, sl
     goes_to(slow, None)
     visitor.has_rows(20)
     visitor.js("letGo()")
-    # whose voice was not heard cannot be remembered, and that is said
+
+
+def test_voice_with_too_little_speech_is_not_remembered_and_merged_speakers_are_split_by_voice(
+    visitor: Visitor, slow: Server
+) -> None:
+    visitor.opens(slow)
+    visitor.sends_tone("talk.wav", 20)
+    visitor.has_rows(20)
     visitor.all(".row .name")[1].click()
     visitor.sees("dialog[open] #called").send_keys("Clov", ENTER)
     visitor.sees(".lane", "Clov").click()
@@ -364,7 +371,9 @@ def test_job_that_cannot_be_diarized_again_says_what_to_do(
     visitor.sees(".trouble", "Submit the recording again")
 
 
-def test_progress_is_shown_and_survives_a_reload(visitor: Visitor, slow: Server) -> None:
+def test_progress_is_shown_also_after_reload_and_jobs_are_cancelled_and_played(
+    visitor: Visitor, slow: Server
+) -> None:
     visitor.opens(slow)
     goes_to(slow, 4)
     visitor.sends_tone("long one.wav", LONG_S)
@@ -584,7 +593,9 @@ def worked_out(visitor: Visitor, module: str, expression: str, given: object) ->
     )
 
 
-def test_state_of_a_job_is_worded_for_people(visitor: Visitor, server: Server) -> None:
+def test_progress_remaining_time_and_queue_position_of_a_job_are_put_in_words(
+    visitor: Visitor, server: Server
+) -> None:
     def said(**job: object) -> str:
         return str(worked_out(visitor, "words.js", "the.stateOf(given)", job))
 
@@ -973,7 +984,9 @@ def test_page_underlines_the_words_that_may_be_wrong(visitor: Visitor, moonshine
     visitor.until(f"CSS.highlights.get('doubtful')?.size === {len(doubtful)}", "underlined")
 
 
-def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
+def test_lines_are_selected_by_mouse_and_deselected_by_escape(
+    visitor: Visitor, server: Server
+) -> None:
     from selenium.webdriver import ActionChains
 
     visitor.reads(server, "talk.wav", 6)
@@ -999,7 +1012,9 @@ def test_lines_are_selected_by_mouse(visitor: Visitor, server: Server) -> None:
     wait_until(lambda: visitor.js(none), "Escape, wherever the focus is")
 
 
-def test_page_offers_the_options_of_the_engine(visitor: Visitor, start_server: StartServer) -> None:
+def test_page_offers_steering_options_only_if_the_engine_takes_them(
+    visitor: Visitor, start_server: StartServer
+) -> None:
     for server, shown in (
         (start_server(), ["channel"]),
         (
@@ -1113,7 +1128,9 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     wait_until(lambda: "only in this page" not in visitor.text(), "it is gone")
 
 
-def test_silent_microphone_is_noticed(visitor: Visitor, server: Server) -> None:
+def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
+    visitor: Visitor, server: Server
+) -> None:
     early = [visitor.before(script(name)) for name in ("silent_microphone", "passing_time")]
     visitor.opens(server)
     for one in early:
@@ -1130,7 +1147,9 @@ def test_silent_microphone_is_noticed(visitor: Visitor, server: Server) -> None:
     visitor.sees(".intake .notice[role=status]", "No audio from this microphone")
 
 
-def test_kept_captions_are_a_transcript_like_any_other(visitor: Visitor, slow: Server) -> None:
+def test_kept_captions_are_a_job_that_can_be_played_and_whose_speakers_can_be_named(
+    visitor: Visitor, slow: Server
+) -> None:
     visitor.opens(slow)
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".talking label", "Keep as a transcript").click()
@@ -1175,7 +1194,7 @@ def test_live_captions_ended_by_an_error_leave_a_whole_recording_that_can_be_tra
     assert server.jobs()[0]["duration"] >= at
 
 
-def test_overload_notice_disappears_when_the_captions_stop(
+def test_overload_notice_ends_with_the_captions_and_their_download_menu_fits_a_phone(
     visitor: Visitor, server: Server
 ) -> None:
     goes_live(visitor, server)
@@ -1198,7 +1217,9 @@ def test_overload_notice_disappears_when_the_captions_stop(
     assert max(box[2] for box in boxes) < 45, "each of its words in a line"
 
 
-def test_paused_microphone_stays_off_when_captions_end(visitor: Visitor, server: Server) -> None:
+def test_captions_that_end_by_an_error_while_paused_do_not_go_on_recording(
+    visitor: Visitor, server: Server
+) -> None:
     goes_live(visitor, server)
     visitor.sees(".title", "Listening")
     visitor.sees(".talking button", "Pause").click()

@@ -14,7 +14,9 @@ pytest.importorskip("huggingface_hub")
 WHISPER = "whisper:small"
 
 
-def test_page_downloads_model_and_uses_an_installed_one(visitor: Visitor, tmp_path: Path) -> None:
+def test_page_downloads_stops_and_resumes_a_model_and_uses_an_installed_one(
+    visitor: Visitor, tmp_path: Path
+) -> None:
     published = {WHISPER_MODELS["small"].repository: tiny_whisper.write_like(tmp_path / "small")}
     with Hub(published, trickle=True) as hub, hub_service(tmp_path / "home", hub) as server:
         hub.stall = {"model.bin": 200_000}

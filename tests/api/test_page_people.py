@@ -5,7 +5,7 @@ from service_process import StartServer
 from wheel_recordings import clip_wav
 
 
-def test_page_asks_once_and_names_the_speaker_of_the_next_recording(
+def test_voice_that_the_page_remembers_on_request_is_named_in_the_next_recording(
     start_own: StartServer, visitor: Visitor
 ) -> None:
     with start_own("page") as up:

@@ -39,7 +39,7 @@ def names(up: Server, audio: bytes) -> list[str | None]:
     return [one["name"] for one in answer.json()["metadata"].get("speakers", ())]
 
 
-def test_own_machine_stores_voices_once_its_person_has_agreed_and_from_then_on(
+def test_own_machine_stores_voices_only_after_consent_over_restarts_until_all_are_deleted(
     start_own: StartServer, man: bytes, tmp_path: Path
 ) -> None:
     with start_own("first") as up:
@@ -107,7 +107,7 @@ def test_jobs_that_are_stored_have_no_voices_before_the_consent(
         assert up.client.post("/v1/people", json=later).status_code == 201
 
 
-def test_keyring_that_keeps_nothing_is_named_and_asked_again(
+def test_enrolment_without_a_usable_keyring_is_refused_each_time_with_a_remedy(
     start_own: StartServer, man: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
@@ -128,7 +128,9 @@ def test_keyring_that_keeps_nothing_is_named_and_asked_again(
         {"journal_key": "0123456789abcdef" * 4},
     ],
 )
-def test_server_never_asks_for_voices(server: dict[str, Any], tmp_path: Path) -> None:
+def test_only_a_local_service_without_people_or_key_setting_asks_to_store_voices(
+    server: dict[str, Any], tmp_path: Path
+) -> None:
     settings = Settings(**server)
     speakers = EnrolledSpeakers(settings, AudioProbe(60.0), local_store(settings))
     assert not speakers.needs_consent

@@ -53,7 +53,9 @@ def test_fields_with_default_values_cause_no_warning(send: Send) -> None:
     assert warnings_of(send(temperature=0, hotwords="", context="  ")) == []
 
 
-def test_unknown_field_warns_and_names_the_nearest(send: Send) -> None:
+def test_unknown_fields_give_at_most_ten_short_warnings_that_name_the_nearest_field(
+    send: Send,
+) -> None:
     (warning,) = warnings_of(send(lanuage="en"))
     assert warning["code"] == "field_unknown"
     assert "'lanuage'" in warning["message"]
@@ -80,7 +82,7 @@ def test_query_fields_are_read_and_overridden_by_those_of_the_body(
     assert (metadata["language"], metadata["diarized"]) == ("de", True)
 
 
-def test_speakers_is_an_alias_of_num_speakers(send: Send) -> None:
+def test_speakers_is_an_alias_of_num_speakers_and_a_contradiction_is_refused(send: Send) -> None:
     (warning,) = warnings_of(send(speakers=3))
     assert "num_speakers" in warning["message"]
     (warning,) = warnings_of(send(speakers=3, num_speakers=3))
@@ -91,7 +93,7 @@ def test_speakers_is_an_alias_of_num_speakers(send: Send) -> None:
     assert "'speakers'" in response.json()["detail"]
 
 
-def test_longest_prompt_is_accepted_in_any_script(send: Send) -> None:
+def test_prompt_of_4096_chinese_characters_is_accepted(send: Send) -> None:
     (warning,) = warnings_of(send(prompt="長" * 4096))
     assert warning["code"] == "option_ignored"
 

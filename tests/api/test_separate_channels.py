@@ -40,7 +40,7 @@ def warnings(body: dict[str, dict[str, list[dict[str, str]]]]) -> list[str]:
     return [one["code"] for one in body["metadata"]["warnings"]]
 
 
-def test_people_who_talk_at_once_have_their_own_words(
+def test_people_who_talk_at_once_in_separate_channels_have_their_own_words_and_names(
     embedded: Server, voices: tuple[np.ndarray, np.ndarray]
 ) -> None:
     body = embedded.post(

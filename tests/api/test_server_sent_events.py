@@ -116,7 +116,7 @@ async def test_disconnect_ends_the_stream_also_before_its_first_frame(reads: boo
     assert ended == ([True] if reads else [])
 
 
-async def test_head_request_of_a_stream_ends_at_once() -> None:
+async def test_head_request_of_an_endless_stream_ends_without_a_body() -> None:
     closed: list[bool] = []
     reader = Reader()
     reader.reads.set()
@@ -128,7 +128,7 @@ async def test_head_request_of_a_stream_ends_at_once() -> None:
     assert (closed, reader.body) == ([True], b"")
 
 
-async def test_subscription_reports_pauses_and_loses_no_event() -> None:
+async def test_subscription_gives_an_empty_batch_at_a_pause_and_loses_no_event() -> None:
     store, job, found = JobEventLog(), submitted(), []
     store.add(job)
     async for events in store.subscribe(job.id).batches(0.01):
@@ -164,7 +164,7 @@ async def progress_reports(
 
 
 @pytest.mark.parametrize("after", [0, 5])
-async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after: int) -> None:
+async def test_remaining_time_of_a_resumed_job_counts_from_its_resume_point(after: int) -> None:
     before = (
         StartedChange(),
         ReportedChange(Progress(70.0, 100.0), 9.0),
@@ -182,7 +182,9 @@ async def test_remaining_time_of_a_resumed_job_counts_from_its_checkpoint(after:
 
 
 @pytest.mark.parametrize("after", [0, 2, 3, 5, 6])
-async def test_remaining_time_after_a_reconnect_ignores_later_checkpoints(after: int) -> None:
+async def test_remaining_time_after_a_reconnect_ignores_resume_points_of_the_same_attempt(
+    after: int,
+) -> None:
     before = (
         StartedChange(),
         ReportedChange(ResumePoint(1800.0, "test"), 100.0),
@@ -263,7 +265,7 @@ async def test_connection_that_reads_nothing_of_its_stream_is_closed() -> None:
 
 
 @pytest.mark.slow
-async def test_hundreds_of_followers_get_every_event_and_vanished_ones_leave_nothing(
+async def test_hundreds_of_followers_get_every_event_and_vanished_ones_leave_no_descriptor(
     start_server: StartServer,
 ) -> None:
     server, count, together = start_server(scripted_speed=1), 400, asyncio.Barrier(401)

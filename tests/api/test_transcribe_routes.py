@@ -111,7 +111,7 @@ def test_reload_replaces_the_worker_process_of_the_engine(embedded: Server) -> N
     assert health["worker_pid"] != before
 
 
-def test_streamed_answer_has_each_segment_and_the_transcript_last(
+def test_ndjson_answer_has_each_segment_and_last_the_transcript_or_an_error(
     server: Server, voice: bytes
 ) -> None:
     whole = server.post(voice).json()

@@ -44,7 +44,9 @@ def shown(server: Server, job_id: str, fmt: str = "json") -> httpx.Response:
 
 
 @pytest.mark.anywhere
-def test_every_format_shows_edits_and_their_undo(server: Server, job_id: str) -> None:
+def test_every_format_history_and_event_stream_show_edits_and_their_undo(
+    server: Server, job_id: str
+) -> None:
     formats = tuple(FORMATS)
     before = {fmt: shown(server, job_id, fmt).text for fmt in formats}
     was = json.loads(before["json"])["segments"]
@@ -91,7 +93,9 @@ def test_every_format_shows_edits_and_their_undo(server: Server, job_id: str) ->
 
 
 @pytest.mark.anywhere
-def test_edit_of_an_outdated_revision_is_refused(server: Server, job_id: str) -> None:
+def test_edit_of_a_revision_that_is_not_in_its_if_match_header_returns_412(
+    server: Server, job_id: str
+) -> None:
     tag = shown(server, job_id).headers["etag"]
     assert tag == '"0"'
     assert edit(server, job_id, rename("Speaker_0", "Nagg"), **{"If-Match": tag}).is_success
@@ -100,11 +104,25 @@ def test_edit_of_an_outdated_revision_is_refused(server: Server, job_id: str) ->
     for fine in ('"0", W/"1"', '"another",, "1" ,', "*"):
         assert edit(server, job_id, rename("Speaker_0", "Nagg"), **{"If-Match": fine}).is_success
     assert shown(server, job_id).headers["etag"] == '"1"', "what changes nothing is no revision"
+
+
+@pytest.mark.anywhere
+def test_transcript_whose_etag_is_in_if_none_match_returns_304_without_a_body(
+    server: Server, job_id: str
+) -> None:
+    edit(server, job_id, rename("Speaker_0", "Nagg")).raise_for_status()
     path = f"/v1/jobs/{job_id}/transcript"
     for known in ('"1"', "*"):
         same = server.client.get(path, headers={"If-None-Match": known})
         assert (same.status_code, same.content) == (304, b""), known
     assert server.client.get(path, headers={"If-None-Match": '"0"'}).status_code == 200
+
+
+@pytest.mark.anywhere
+def test_malformed_etag_in_if_match_or_if_none_match_is_refused(
+    server: Server, job_id: str
+) -> None:
+    path = f"/v1/jobs/{job_id}/transcript"
     for header, method in (("If-Match", "PATCH"), ("If-None-Match", "GET")):
         body = {"operations": [{"op": "undo"}]} if method == "PATCH" else None
         for no_tag in ("1", '"1" "2"', '"1", 2', ",,", '"' + "1" * 41 + '"'):
@@ -147,7 +165,9 @@ def test_split_by_voice_without_stored_voices_is_refused(server: Server, job_id:
     assert server.client.get(f"/v1/jobs/{job_id}").json()["revision"] == 0
 
 
-def test_edit_without_json_or_of_an_unknown_job_is_refused(server: Server, job_id: str) -> None:
+def test_edit_without_json_or_of_an_unknown_job_and_invalid_history_are_refused(
+    server: Server, job_id: str
+) -> None:
     path = f"/v1/jobs/{job_id}/transcript"
     check_problem(
         server.client.patch(path, data={"operations": "undo"}), 415, "content_type_unsupported"
@@ -173,7 +193,9 @@ def test_python_client_edits_a_transcript_and_raises_at_a_conflict(
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
-def test_commands_in_the_editing_docs_work(server: Server, job_id: str) -> None:
+def test_curl_commands_in_the_editing_docs_succeed_and_name_a_speaker(
+    server: Server, job_id: str
+) -> None:
     page = (REPOSITORY / "docs/editing.md").read_text("utf-8")
     (block,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     here = block.replace("http://127.0.0.1:8765", str(server.client.base_url).rstrip("/"))

@@ -32,7 +32,7 @@ def head(size: int, path: str = "/transcribe") -> bytes:
     return f"{HEAD.format(path)}Content-Length: {size}\r\n\r\n".encode()
 
 
-def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
+def test_uploads_over_the_queue_limit_get_503_unread_and_those_begun_are_transcribed(
     start_server: StartServer, voice: bytes
 ) -> None:
     server = start_server(queue_limit=2, limits={"upload_stall": PATIENCE_S})
@@ -60,7 +60,7 @@ def test_uploads_beyond_the_queue_are_refused_before_they_are_read(
     assert server.post(voice).status_code == 200
 
 
-def test_owner_can_upload_while_another_fills_the_upload_room(
+def test_owner_can_upload_while_another_fills_the_upload_room_whose_upload_is_then_refused(
     start_server: StartServer, voice: bytes, tmp_path: Path
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -114,7 +114,7 @@ async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any
     return answer.status_code, answer.json()
 
 
-async def test_paths_on_a_hanging_disk_block_no_other_request(
+async def test_audio_paths_on_a_hanging_disk_do_not_block_an_upload(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:
     release, hanging = threading.Event(), threading.Semaphore(0)
@@ -145,7 +145,7 @@ async def test_paths_on_a_hanging_disk_block_no_other_request(
         assert {status for status, _ in await asyncio.gather(*hung)} == {404}
 
 
-async def test_path_on_a_hanging_disk_returns_404(
+async def test_audio_path_on_a_hanging_disk_returns_404(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     release = threading.Event()

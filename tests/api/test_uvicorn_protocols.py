@@ -159,7 +159,7 @@ async def test_bytes_held_while_others_are_read_are_not_parsed_after_their_conne
     assert not any(one.taken for one in waiting)
 
 
-async def test_heads_of_many_uploads_take_turns() -> None:
+async def test_heads_of_many_uploads_are_handled_a_few_in_each_turn_of_the_event_loop() -> None:
     """Each makes work for the application, and a turn of the event loop has no room for all."""
     begun, turns, count = list[int](), itertools.count(), 40
 
@@ -229,7 +229,7 @@ CHUNKED_HEAD = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     ],
     ids=["length", "chunked"],
 )
-async def test_parser_gets_at_most_8_kb_at_a_time_or_64_of_nothing_but_a_body(
+async def test_parser_gets_at_most_8_kb_at_a_time_or_64_kb_of_a_body(
     head: bytes, body: bytes, most: int
 ) -> None:
     kind, turns = http_protocol(15), []
@@ -274,7 +274,7 @@ async def test_endless_line_of_a_chunked_body_is_refused_while_it_is_read(body: 
     )
 
 
-async def test_endless_head_behind_a_request_ends_its_connection() -> None:
+async def test_endless_head_behind_a_request_ends_its_connection_after_the_response() -> None:
     answered = asyncio.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -391,7 +391,7 @@ async def test_websocket_at_an_absolute_address_is_opened() -> None:
     ],
     ids=["long line", "many lines", "tunnel", "body"],
 )
-async def test_unreadable_websocket_handshake_is_refused(
+async def test_unreadable_websocket_handshake_is_refused_with_4xx_and_no_logged_exception(
     request_line_and_headers: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = await answer(request_line_and_headers, HANDSHAKE)

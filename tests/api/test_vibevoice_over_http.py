@@ -172,7 +172,7 @@ def test_upload_and_path_get_the_exact_transcript(name: str, form: str, server: 
     assert about["warnings"] == []
 
 
-def test_torch_leaves_nothing_in_the_temporary_folder(server: Server) -> None:
+def test_vibevoice_worker_leaves_no_file_in_the_temporary_folder(server: Server) -> None:
     assert list(server.temp.iterdir()) == []
 
 

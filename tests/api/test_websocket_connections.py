@@ -366,7 +366,7 @@ async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> N
         writer.close()
 
 
-async def test_connection_that_sends_stays_open_without_a_pong() -> None:
+async def test_websocket_without_a_pong_stays_open_only_while_its_client_sends() -> None:
     """As one whose answer lies behind sound that is still on its way."""
     async with serving(ping_s=PATIENCE_S) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
@@ -407,7 +407,9 @@ async def test_revoked_token_closes_its_connection() -> None:
         assert (await closed(live))[0] == 1008
 
 
-async def test_shutdown_lets_a_working_connection_send_its_last_message() -> None:
+async def test_shutdown_lets_a_working_connection_send_its_last_message_and_ends_an_idle_one() -> (
+    None
+):
     async with serving(shutdown_s=int(PATIENCE_S)) as running:
         live = await running.connect(additional_headers=BEARER)
         await live.send("wait")
@@ -447,7 +449,7 @@ def test_inbound_queue_is_bounded_in_bytes_but_takes_one_message() -> None:
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))
-def test_sliding_window_limit_takes_no_more_messages_than_its_limit(
+def test_sliding_window_limit_takes_messages_up_to_its_limit_and_refuses_only_more(
     steps: list[int], most: int
 ) -> None:
     window, now, taken = SlidingWindowLimit(RateLimit(most, 10.0)), 0.0, []

@@ -64,7 +64,7 @@ def test_recording_is_transcribed_in_its_language_with_its_speakers(
 
 
 @pytest.mark.slow
-def test_enrolled_speaker_is_identified(server: Server) -> None:
+def test_enrolled_speaker_is_identified_in_a_whisper_transcript(server: Server) -> None:
     samples, rate = soundfile.read(clip(PLAY))
     nagg = io.BytesIO()
     soundfile.write(nagg, samples[: 8 * rate], rate, format="WAV")
@@ -122,7 +122,7 @@ def recording(*parts: str | float) -> bytes:
 
 
 @pytest.mark.slow
-def test_recording_may_change_its_language_and_silence_is_skipped(server: Server) -> None:
+def test_recording_in_two_languages_is_transcribed_in_both_with_a_warning(server: Server) -> None:
     body = server.post(recording(PLAY, 60.0, PROSE)).json()
     assert said(body) == f"{tiny_whisper.text(PLAY)} {tiny_whisper.text(PROSE)}"
     assert body["metadata"]["language"] == LANGUAGES[PLAY]

@@ -11,7 +11,9 @@ def result(server: Server, voice: bytes, **fields: str) -> dict[str, Any]:
     return dict(response.json())
 
 
-def test_words_are_returned_on_request_with_their_origin(server: Server, voice: bytes) -> None:
+def test_words_without_engine_times_are_spread_over_their_segment_if_requested(
+    server: Server, voice: bytes
+) -> None:
     asked, unasked = result(server, voice, words="true"), result(server, voice)
     assert asked["metadata"]["words_by"] == "spread"
     for segment, plain in zip(asked["segments"], unasked["segments"], strict=True):

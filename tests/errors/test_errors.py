@@ -61,7 +61,7 @@ def test_unknown_code_becomes_the_base_error_with_its_text():
     assert (got.detail, got.hint) == ("Odd.", "Wait.")
 
 
-def test_error_without_text_has_its_defaults():
+def test_error_read_from_a_code_alone_has_its_default_texts_and_retry_after():
     got = errors.from_wire({"code": "queue_full"})
     assert got.to_wire() == errors.QueueFull().to_wire()
     assert got.retry_after == 5
