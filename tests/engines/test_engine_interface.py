@@ -163,7 +163,7 @@ def test_same_recording_twice_gives_same_transcript(
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 10])
-def test_cancelled_run_stops_at_next_step_without_result(
+def test_cancelled_run_sends_at_most_one_more_event_and_no_result(
     engine: TranscriptionEngine, engine_name: str, stop_after: int
 ) -> None:
     cut_short = run(engine, stop_after=stop_after)

@@ -185,7 +185,9 @@ def test_language_hint_in_executable_without_whisper_suggests_upstream_and_no_pi
     assert "pull" not in hint
 
 
-def test_english_only_whisper_model_supports_only_english(tmp_path, monkeypatch):
+def test_english_only_whisper_model_supports_english_only_and_a_multilingual_one_german(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
     folder = tiny_whisper.write_like(tmp_path / "model", words=51_864)
     choice = choose_engine(Settings(engine="whisper", model_path=folder))

@@ -137,7 +137,7 @@ def test_hotword_has_no_bonus_for_other_words_once_it_is_in_the_text() -> None:
     assert decoded({**twice, (BERNETES,): {THE: 0.5, END: 0.45}}, KUBERNETES) == said
 
 
-def test_hotword_is_not_written_where_the_text_becomes_likelier_by_it_behind() -> None:
+def test_hotword_does_not_replace_a_word_only_because_it_makes_itself_likely_later() -> None:
     """Forced in place of the first word, it appeared at its own place as well."""
     behind = {
         (START,): {LAST: 0.3, KU: 0.2},
@@ -172,7 +172,7 @@ def said_again(first: float) -> Table:
     }
 
 
-def test_hotword_that_makes_itself_likely_behind_is_written_at_both_places() -> None:
+def test_hotword_likely_at_one_place_that_makes_itself_likely_later_is_written_at_both() -> None:
     assert decoded(said_again(0.2)) == (WE, CUBA, NITA, THE, LAST, CUBA, NITA)
     both = (WE, KU, BERNETES, THE, LAST, KU, BERNETES)
     assert decoded(said_again(0.2), KUBERNETES) == both

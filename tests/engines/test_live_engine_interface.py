@@ -120,7 +120,7 @@ def test_live_events_come_in_order_and_the_transcript_at_the_end_has_the_finals(
     assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
 
 
-def test_speech_gives_finals_of_ended_turns(alone: list[LiveClient]) -> None:
+def test_speech_gives_finals_with_text_whose_turns_end(alone: list[LiveClient]) -> None:
     for client in alone:
         assert client.finals
         assert all(one.segment.text.strip() for one in client.finals)
@@ -177,7 +177,7 @@ def test_cancelled_turn_gives_no_more_finals_and_later_turns_do(
     assert len(client.transcript.segments) == len(client.finals)
 
 
-def test_commit_ends_turn(engine: LiveEngine, clips: Sequence[Block]) -> None:
+def test_commit_ends_one_turn_and_is_counted(engine: LiveEngine, clips: Sequence[Block]) -> None:
     client = LiveClient(engine, ONLY_FINALS)
     for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
         pass

@@ -110,7 +110,7 @@ def test_cancelled_recognition_stops_before_next_token(
     assert passes.count == 3
 
 
-def test_recognition_is_limited_to_6_5_tokens_per_second(
+def test_recognition_is_limited_to_6_5_tokens_per_second_also_with_a_longer_draft(
     recognizer: MoonshineRecognizer,
     stretches: list[Block],
     passes: Passes,
@@ -175,7 +175,7 @@ def test_preceding_text_corrects_a_word_that_sounds_alike_unless_it_repeats_itse
 
 
 @pytest.mark.slow
-def test_concurrent_threads_have_text_of_single_one(
+def test_concurrent_recognitions_in_two_threads_have_the_texts_of_single_ones(
     recognizer: MoonshineRecognizer, stretches: list[Block]
 ) -> None:
     alone = [text(recognizer, audio) for audio in stretches]
@@ -184,7 +184,9 @@ def test_concurrent_threads_have_text_of_single_one(
 
 
 @pytest.mark.parametrize("samples", [0, 1, 800, 4097])
-def test_very_short_audio_is_accepted(recognizer: MoonshineRecognizer, samples: int) -> None:
+def test_very_short_silence_is_recognized_with_at_most_two_tokens(
+    recognizer: MoonshineRecognizer, samples: int
+) -> None:
     assert len(heard(recognizer, np.zeros(samples, np.float32)).tokens) <= 2
 
 
@@ -308,7 +310,7 @@ def test_digital_silence_has_no_words(recognizer: MoonshineRecognizer) -> None:
         assert heard(recognizer, np.zeros(round(seconds * SAMPLE_RATE), np.float32)).text == ""
 
 
-def test_word_spans_leave_out_frames_of_silence() -> None:
+def test_word_spans_leave_out_frames_of_silence_unless_all_frames_are_silent() -> None:
     attention = np.full((1, 2, 10), 0.01, np.float32)
     attention[0, 0, 0:3] = attention[0, 1, 7:10] = 1.0
     quiet = np.array([-1, -1, -1, 1, 1, 1, 1, -1, -1, -1], np.float32)

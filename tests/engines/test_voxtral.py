@@ -97,7 +97,7 @@ def by_steps(voxtral: VoxtralModel, audio: Block) -> list[int]:
 
 @pytest.mark.slow_except("[6")
 @pytest.mark.parametrize("delay", [1, USUAL, LONGEST])
-def test_voxtral_stream_has_tokens_of_transformers(
+def test_voxtral_stream_has_the_tokens_of_transformers_generate_for_each_delay(
     voxtral: VoxtralModel, audio: Block, by_steps: list[int], delay: int
 ) -> None:
     whole = generated(voxtral, audio, delay)
@@ -301,7 +301,7 @@ def test_incomplete_damaged_or_other_voxtral_folder_is_refused_with_its_reason(
         installed_checkpoints.VOXTRAL.find(folder)
 
 
-def test_pull_downloads_one_weight_layout_of_voxtral() -> None:
+def test_pull_of_voxtral_selects_the_model_files_and_not_the_consolidated_weights() -> None:
     assert resolve_repository("voxtral") == (model_repositories.VOXTRAL_REPOSITORY, VOXTRAL_LAYOUT)
     assert resolve_repository(model_repositories.VOXTRAL_REPOSITORY) == (
         model_repositories.VOXTRAL_REPOSITORY,

@@ -182,7 +182,9 @@ def in_one_piece() -> Transcript:
 
 
 @pytest.mark.parametrize("window_s", [30.0, 45.0, 99.9])
-def test_transcript_in_windows_is_that_in_one_window(window_s: float) -> None:
+def test_transcript_in_windows_has_the_text_and_times_of_that_in_one_window(
+    window_s: float,
+) -> None:
     model = Model()
     whole = transcript_of(run(model, plan(window_s)))
     wanted = in_one_piece()
@@ -194,12 +196,19 @@ def test_transcript_in_windows_is_that_in_one_window(window_s: float) -> None:
         assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=0.01)
 
 
-def test_speaker_on_both_sides_of_a_window_border_keeps_label() -> None:
-    whole = transcript_of(run(Model(), plan(60.0)))
-    first = [one for one in whole.segments if one.end < 45.0]
-    assert [one.speaker for one in first] == [
-        one.speaker for one in in_one_piece().segments[: len(first)]
+def test_speaker_who_is_heard_in_the_overlap_of_two_windows_keeps_the_label_in_both() -> None:
+    """One of the three is silent there, and nobody hears voices: that one has another label."""
+    model = Model()
+    whole = transcript_of(run(model, plan(60.0)))
+    second_s = SECONDS - model.heard[1]
+    labels = [
+        (one.start, one.speaker, other.speaker)
+        for one, other in zip(whole.segments, in_one_piece().segments, strict=True)
     ]
+    heard_twice = {wanted for start, _, wanted in labels if second_s < start < 60.0}
+    assert len(model.heard) == len(heard_twice) == 2
+    for start, label, wanted in labels:
+        assert (label == wanted) is (start < second_s or wanted in heard_twice)
 
 
 def test_segments_of_windows_come_in_order_with_monotone_progress() -> None:
@@ -287,7 +296,7 @@ def test_speech_without_words_after_a_second_try_has_speech_missed_notice() -> N
     assert len(model.heard) == 2
 
 
-def test_recording_whose_speech_has_no_words_is_not_called_silent() -> None:
+def test_recording_whose_speech_has_no_words_has_no_segments_and_is_not_called_silent() -> None:
     whole = transcript_of(run(Model(answers=Forgetful(0.0, SECONDS)), TranscribeOptions()))
     assert whole.segments == ()
     assert not whole.no_speech

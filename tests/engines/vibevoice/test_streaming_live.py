@@ -236,7 +236,7 @@ def test_final_whose_window_fails_is_tried_once_more_and_then_keeps_the_words_of
     assert found.unheard is (len(faults) > 1)
 
 
-def test_prompt_of_a_live_session_reaches_the_model(engine: Any) -> None:
+def test_prompt_of_a_live_session_changes_the_words_of_the_model(engine: Any) -> None:
     options = LiveOptions(prompt=CONTEXT)
     found = recognized(SharedModel(engine.model), SegmentRequest(sound(PLAY), options))
     assert texts(found) == [*map(tiny_streaming.named, PLAYED)] != PLAYED

@@ -138,7 +138,7 @@ def test_encoder_chunks_and_prefill_tiles_do_not_change_tokens(chunk_s: float, t
 
 @pytest.mark.slow_except("fp32")
 @pytest.mark.parametrize("growth", [64, 4096], ids=["growing cache", "fixed cache"])
-def test_static_step_that_gpus_capture_has_the_tokens_of_transformers_generate(
+def test_static_step_as_captured_on_gpus_has_the_tokens_of_transformers_generate(
     loaded: LoadedVibeVoice, growth: int
 ) -> None:
     static = by_our_loop(loaded, "beckett", None, MemoryPlan(), growth, static=True)
@@ -386,7 +386,7 @@ def test_batched_answers_are_those_decoded_alone(
     assert together.passes <= max(len(ids) for ids in expected)
 
 
-def test_static_step_that_gpus_capture_has_the_logits_of_the_plain_step() -> None:
+def test_static_step_as_captured_on_gpus_has_the_logits_of_the_plain_step() -> None:
     """What is no position yet is not heard: a model that knows its clips by heart says nothing of
     that in its words."""
     loaded = in_fp32()

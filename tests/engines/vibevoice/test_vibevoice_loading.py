@@ -133,7 +133,7 @@ def is_on_the_host(name: str) -> bool:
 
 
 @pytest.mark.parametrize("precision", [BF16, INT4])
-def test_split_load_keeps_host_weights_and_leaves_no_hooks(
+def test_load_split_between_host_and_device_keeps_the_host_weights_and_leaves_no_hooks(
     precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = parted(precision, monkeypatch).model
@@ -219,7 +219,7 @@ def test_int4_layers_compute_within_20_percent_of_unquantized_ones() -> None:
             assert off < 0.2, (name, off)
 
 
-def test_int4_on_cpu_refuses_width_that_is_no_multiple_of_64(tmp_path: Path) -> None:
+def test_int4_load_on_cpu_of_a_width_that_is_no_multiple_of_64_is_refused(tmp_path: Path) -> None:
     """288 is no multiple of 64: packing fails, and without packing the scales are of other rows."""
     folder = tiny_vibevoice.with_odd_width(tmp_path / "odd")
     with pytest.raises(errors.ModelLoadFailed, match="multiples of 64, not 288") as failed:
@@ -248,7 +248,9 @@ def test_trial_token_with_values_that_are_not_finite_fails_the_load(
     assert failed.value.hint.startswith("Use another precision")
 
 
-def test_failed_trial_token_has_reason_of_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_trial_token_fails_the_load_with_the_reason_of_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = load_vibevoice(tiny_vibevoice.checkpoint("tiny"), FP32, CPU).model
     head = model.lm_head
     monkeypatch.setattr(head, "weight", torch.nn.Parameter(head.weight[:, 1:]))

@@ -207,7 +207,9 @@ def test_speech_after_early_end_of_answer_is_transcribed_again_in_window_of_its_
     assert found.num_speakers == 3
 
 
-def test_transcript_cut_at_token_limit_keeps_complete_segments(model: VibeVoiceModel) -> None:
+def test_transcript_cut_at_token_limit_keeps_complete_segments_with_a_notice(
+    model: VibeVoiceModel,
+) -> None:
     found = transcribe(model, "endgame_nagg_nell", TranscribeOptions(max_tokens=60))
     wanted = trained("tiny", "endgame_nagg_nell")
     assert 0 < len(found.segments) < len(wanted)

@@ -177,7 +177,7 @@ def test_speaker_absent_from_one_window_keeps_label_in_the_next() -> None:
     ],
     ids=["no embeddings", "embeddings agree", "embeddings disagree", "one unsure", "one of two"],
 )
-def test_embeddings_overrule_labels_in_overlap(
+def test_embeddings_of_speakers_overrule_the_labels_in_the_overlap_of_windows(
     alike: dict[tuple[int, int], float], persons: list[int]
 ) -> None:
     """Both windows hear a and b and give them to 0 and 1."""
@@ -218,7 +218,7 @@ def test_covered_share_is_part_of_segment_that_others_overlap(
     assert covered_share(segment, [Segment(*span, "y") for span in others]) == pytest.approx(share)
 
 
-def test_segment_of_zero_length_is_covered_within_other() -> None:
+def test_segment_of_zero_length_is_covered_if_and_only_if_it_lies_within_another() -> None:
     assert covered_share(Segment(2, 2, "x"), [Segment(1, 3, "y")]) == 1
     assert covered_share(Segment(4, 4, "x"), [Segment(1, 3, "y")]) == 0
 
@@ -313,7 +313,7 @@ def test_window_border_is_in_a_pause_found_by_vad() -> None:
     assert heard[0] < 60 * RATE / 2  # it is asked about the end only
 
 
-def test_window_that_was_too_long_is_split_into_shorter_ones() -> None:
+def test_window_that_was_too_long_is_read_again_from_its_start_in_shorter_ones() -> None:
     samples = ramp(100)
     windows = VibeVoiceWindows(Recording(samples), RATE, 90)
     pieces = iter(windows)

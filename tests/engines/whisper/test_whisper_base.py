@@ -92,7 +92,9 @@ def test_reading_keeps_its_words_while_another_person_speaks_over_it(engine: Whi
         assert part in text, text
 
 
-def test_speech_beside_dominant_speaker_is_a_segment_of_its_own(engine: WhisperEngine) -> None:
+def test_two_people_who_speak_at_once_far_from_the_microphone_have_a_segment_each(
+    engine: WhisperEngine,
+) -> None:
     """Far from the microphone two speak at once (AMI, TRN09): each has a segment of the time."""
     if not (REFERENCES / "ami_trn09_3spk.ogg").exists():
         pytest.skip("NOT TESTED: no recordings with references (VIBEVOICE_BENCH_AUDIO)")

@@ -69,7 +69,9 @@ def test_whisper_finds_text_and_language_of_a_clip_and_no_word_times_unless_requ
     assert found.likelihood > 0.9
 
 
-def test_words_have_times_if_requested(ear: WhisperEngine, heard: dict[str, Block]) -> None:
+def test_words_of_a_clip_have_times_and_confidences_if_requested(
+    ear: WhisperEngine, heard: dict[str, Block]
+) -> None:
     found = hear(ear, heard[PROSE], words=True)
     assert " ".join(word.text for word in found.words) == found.text
     starts = [word.start for word in found.words]
@@ -147,7 +149,9 @@ def test_finals_and_partials_are_recognized_without_temperature_and_retries(
     assert [(wish.temperature, wish.retries) for wish in wishes] == [(0.0, False)] * 2
 
 
-def test_windows_of_50_ms_to_30_s_are_accepted(ear: WhisperEngine, heard: dict[str, Block]) -> None:
+def test_audio_of_50_ms_to_30_s_is_recognized_by_whisper_without_error(
+    ear: WhisperEngine, heard: dict[str, Block]
+) -> None:
     for seconds in (0.05, 1.0, 30.0):
         wish = whisper_decoder.WhisperRequest("de", retries=False, timed=False)
         assert ear.model.recognize(heard[PROSE][: round(seconds * 16_000)], wish).tokens >= 0
@@ -173,7 +177,7 @@ def session(
     return client.end().told
 
 
-def test_language_is_detected_per_turn_with_last_one_as_hint(
+def test_language_is_detected_for_each_turn_with_that_of_the_turn_before_as_a_hint(
     engine: WhisperEngine, heard: dict[str, Block], watched: Watched
 ) -> None:
     options = LiveOptions(

@@ -99,7 +99,7 @@ def test_window_is_held_back_while_more_speech_may_fit() -> None:
     assert len(packed((1, 25), (26, 33), heard_s=40)) == 1
 
 
-def test_audio_without_speech_or_already_recognized_is_dropped() -> None:
+def test_audio_without_speech_or_already_packed_into_a_window_is_no_longer_needed() -> None:
     packing = WindowPacker(lambda start, end: (start + end) / 2)
     assert packing.take([], 3600) == []
     assert packing.needed_s == pytest.approx(3599.7)
@@ -110,7 +110,7 @@ def test_audio_without_speech_or_already_recognized_is_dropped() -> None:
     assert packing.needed_s == pytest.approx(3635.7)
 
 
-def test_time_in_window_maps_to_time_in_recording() -> None:
+def test_times_and_words_in_a_window_of_joined_stretches_get_their_times_in_the_recording() -> None:
     window = WhisperWindow(((10.0, 15.0), (30.0, 32.0)), 32.0)
     assert window.length_s == 7
     assert window.placed(1, 2) == (11, 12)
@@ -214,13 +214,13 @@ def test_gpu_without_room_for_whisper_is_model_load_failed_with_its_remedy(
         ("int8", "cpu", {"float32"}, "fp32", "float32"),
     ],
 )
-def test_precision_maps_to_compute_type_of_device(
+def test_requested_precision_maps_to_a_compute_type_that_the_device_supports(
     precision: str, device: str, supported: set[str], used: str, name: str
 ) -> None:
     assert compute_type_of(Precision(precision), device, supported) == (Precision(used), name)
 
 
-def test_requested_device_is_used_and_missing_cuda_is_an_error() -> None:
+def test_device_auto_is_cuda_if_present_else_cpu_and_missing_requested_cuda_is_an_error() -> None:
     assert [choose_device("auto", 0), choose_device("auto", 1), choose_device("cpu", 1)] == [
         "cpu",
         "cuda",
