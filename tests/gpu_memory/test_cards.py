@@ -202,7 +202,9 @@ def test_gpu_card_is_found_by_memory_size_or_usual_name(text: str, name: str) ->
         ("\x1b[2J", "12GB"),
     ],
 )
-def test_unknown_gpu_name_is_refused_with_similar_names(text: str, near: str) -> None:
+def test_unknown_gpu_name_is_refused_with_similar_names_and_without_control_characters(
+    text: str, near: str
+) -> None:
     with pytest.raises(errors.FieldInvalid) as refused:
         cards.find_card(text)
     assert near in refused.value.hint

@@ -87,7 +87,7 @@ async def test_silent_gpu_driver_is_queried_again_warned_of_once_and_its_last_va
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_error_raised_by_the_gpu_driver_means_no_gpu_and_a_warning(
+def test_query_whose_gpu_driver_raises_an_error_finds_no_gpu_and_warns(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def driver() -> gpu_devices.GpuMemory | None:
@@ -121,7 +121,7 @@ async def test_gpu_monitor_without_a_gpu_stops_after_one_query(
     assert not caplog.records
 
 
-async def test_hanging_gpu_driver_blocks_one_thread_and_no_caller() -> None:
+async def test_hanging_gpu_driver_blocks_only_one_thread_and_its_late_answer_is_taken() -> None:
     answers = threading.Event()
     asked: list[int] = []
 
@@ -480,7 +480,9 @@ def test_gpu_that_the_driver_lost_keeps_its_index_in_cuda_visible_devices(
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_workers_number_gpus_in_pci_bus_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_workers_get_gpus_in_pci_bus_order_and_the_cuda_visible_devices_of_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     worker = WorkerProcess("audio_probe")

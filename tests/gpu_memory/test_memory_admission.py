@@ -196,7 +196,7 @@ def test_load_over_memory_limit_names_device_and_setting_or_a_precision_that_fit
     assert refused.value.hint == "What would fit: precision int4."
 
 
-def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
+def test_refusal_of_ten_seconds_advises_a_higher_limit_or_says_that_nothing_smaller_fits() -> None:
     with pytest.raises(errors.WontFit) as refused:
         admission(0.1).planned(BF16, 10.0, PLAIN, free(64, on_gpu=False))
     assert refused.value.detail.startswith("10 seconds in bf16 need ")
@@ -217,14 +217,14 @@ def test_refusal_advises_shorter_recording_only_if_it_fits() -> None:
         pytest.param(BF16, free(4, BF16), None, BF16, id="unknown-length"),
     ],
 )
-def test_job_that_names_no_precision_gets_the_loaded_one_if_it_fits(
+def test_job_that_names_no_precision_gets_the_loaded_one_if_it_fits_else_the_best_that_does(
     loaded: Precision, memory: MemoryState, audio_s: float | None, expected: Precision
 ) -> None:
     assert admission().fitting_precision(loaded, audio_s, PLAIN, memory) is expected
 
 
 @pytest.mark.parametrize(("gigabytes", "mode"), [(80, "auto"), (80, "single"), (16, "single")])
-def test_recording_of_unknown_length_is_planned_in_windows_as_an_hour(
+def test_recording_of_unknown_length_has_the_plan_of_an_hour_and_the_time_of_a_usual_one(
     gigabytes: int, mode: str
 ) -> None:
     """Its time is that of a usual one."""
