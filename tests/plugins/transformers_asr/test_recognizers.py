@@ -42,7 +42,7 @@ def load() -> Callable[[str], Any]:
     return loaded
 
 
-def test_ctc_text_and_times_are_those_of_transformers(
+def test_ctc_text_is_that_of_transformers_and_word_times_are_in_order_within_the_audio(
     load: Callable[[str], Any], speech: Block
 ) -> None:
     recognizer = load("parakeet_ctc")
@@ -58,7 +58,7 @@ def test_ctc_text_and_times_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("kind", TRANSDUCERS)
-def test_transducer_text_and_times_are_those_of_transformers(
+def test_transducer_text_and_word_starts_are_those_of_transformers(
     load: Callable[[str], Any], speech: Block, kind: str
 ) -> None:
     recognizer = load(kind)
@@ -85,7 +85,7 @@ def _no_loop_guard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_loop_guard")
 @pytest.mark.parametrize("kind", ["moonshine", "moonshine_streaming"])
-def test_generated_text_is_that_of_transformers(
+def test_moonshine_text_is_that_of_transformers_and_has_no_word_times(
     load: Callable[[str], Any], speech: Block, kind: str
 ) -> None:
     recognizer = load(kind)

@@ -218,7 +218,7 @@ def test_resume_points_have_the_form_of_their_model_which_differs_between_models
     assert {one.form for one in points} < forms
 
 
-def test_memory_is_reserved_for_the_width_in_which_weights_are_loaded(
+def test_planned_memory_follows_the_precision_of_the_load_and_not_the_stored_width_of_weights(
     folder: Path, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -309,7 +309,7 @@ def test_gpu_that_torch_cannot_use_gives_no_memory_plan_and_fp32(
         ("nemotron_asr_streaming", {"sliding_window": None}),
     ],
 )
-def test_checkpoint_with_strange_dimensions_is_refused(
+def test_checkpoint_with_missing_or_impossible_dimensions_in_its_config_is_refused(
     kind: str, encoder: object, folder: Path, tmp_path: Path
 ) -> None:
     model = shutil.copytree(folder, tmp_path / "model")
@@ -319,7 +319,7 @@ def test_checkpoint_with_strange_dimensions_is_refused(
         choose_engine(settings)
 
 
-def test_model_of_another_size_can_be_loaded_instead(folder: Path, tmp_path: Path) -> None:
+def test_loaded_model_may_be_replaced_by_one_of_another_size(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     model = shutil.copytree(folder, tmp_path / "model")
