@@ -159,7 +159,9 @@ def test_image_installs_only_packages_locked_by_hash() -> None:
     ]
 
 
-def test_compose_demands_token_publishes_on_loopback_only_and_drops_all_capabilities() -> None:
+def test_compose_demands_token_publishes_on_loopback_and_is_read_only_without_capabilities() -> (
+    None
+):
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'vibevoice'")
     services = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
     assert {one["build"]["target"] for one in services.values()} == {"cpu", "cuda"}

@@ -509,7 +509,7 @@ def test_executable_is_at_most_300_mb() -> None:
 
 
 @built
-def test_executable_transcribes_with_whisper(guest: Guest) -> None:
+def test_executable_transcribes_with_whisper_and_detects_english(guest: Guest) -> None:
     import whisper_base
 
     model = guest.folder / "whisper"
@@ -637,7 +637,9 @@ def test_executable_serves_http_docs_and_wyoming_and_its_workers_end_if_it_is_ki
 @built
 @pytest.mark.skipif("-gpu" not in (BUILT or ""), reason="only the GPU flavour has torch")
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_gpu_executable_transcribes_with_vibevoice(guest: Guest, precision: str) -> None:
+def test_gpu_executable_transcribes_with_vibevoice_at_given_precision_and_detects_english(
+    guest: Guest, precision: str
+) -> None:
     """A small checkpoint of the real class, on the CPU where there is nothing else."""
     import tiny_vibevoice
 

@@ -112,7 +112,7 @@ def test_every_test_has_exactly_one_kind(collected: list[pytest.Function]) -> No
 
 
 @pytest.mark.slow
-def test_unit_test_that_starts_process_fails_but_not_one_beside_a_thread_of_another(
+def test_unit_test_fails_if_it_starts_a_process_but_not_for_a_thread_left_by_another_test(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "conftest.py").write_text(

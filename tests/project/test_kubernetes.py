@@ -95,7 +95,9 @@ def pod_of(objects: list[dict[str, Any]], kind: str = "Deployment") -> dict[str,
 @pytest.mark.slow_except("1.37")
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_kubernetes_objects_pass_validation(name: str, version: str) -> None:
+def test_kubernetes_objects_are_valid_by_schemas_of_the_oldest_and_of_a_new_version(
+    name: str, version: str
+) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
     for one in rendered(name):
         if not one["apiVersion"].startswith(OTHERS):
@@ -197,7 +199,9 @@ def test_config_map_settings_are_valid_and_match_ports_mounts_and_grace_of_pod(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("base", "Deployment"), ("pull", "Job")])
-def test_pods_are_unprivileged_with_read_only_root(name: str, kind: str) -> None:
+def test_pods_run_unprivileged_as_user_of_image_with_read_only_root_and_memory_limit(
+    name: str, kind: str
+) -> None:
     pod = pod_of(written(name), kind)
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     (user,) = re.findall(r"(?m)^USER (\d+)$", dockerfile)
