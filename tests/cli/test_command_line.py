@@ -193,7 +193,7 @@ def test_separate_channels_are_estimated_as_a_recording_each(served, terminal, s
     assert both.stdout != mixed.stdout
 
 
-def test_exit_code_of_an_estimate_tells_whether_it_fits(terminal):
+def test_estimate_exits_0_if_it_fits_and_1_with_the_precisions_that_would_if_not(terminal):
     tiny = {
         "VIBEVOICE_ENGINE": "vibevoice",
         "VIBEVOICE_MODEL_PATH": str(tiny_vibevoice.checkpoint("tiny")),
@@ -524,7 +524,7 @@ def browser(terminal: Terminal, program: str = "") -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another there")
-def test_open_starts_a_service_that_a_second_open_joins_and_ctrl_c_of_the_first_ends(terminal):
+def test_open_starts_service_opens_its_page_is_joined_by_a_second_and_ctrl_c_ends_service(terminal):
     seen = terminal.home / "seen"
     tells = f'printf "%s" "$1" >{seen}.part && mv {seen}.part {seen}'
     port = free_port()
@@ -692,7 +692,7 @@ def test_doctor_reports_what_is_installed_and_the_next_step(terminal):
     assert {line[:4] for line in optional.splitlines()[:-2]} == {"--  "}
 
 
-def test_doctor_lists_missing_parts_only_if_there_are_any(capsys):
+def test_doctor_without_missing_parts_prints_no_list_of_optional_ones(capsys):
     doctor.print_findings([CheckFinding("version", CheckState.GOOD, "1")], READY)
     assert "Optional" not in capsys.readouterr().out
 
@@ -751,7 +751,7 @@ def test_help_of_serve_lists_flag_and_variable_of_every_setting(terminal):
 
 @pytest.mark.slow_except("journal_key")
 @pytest.mark.parametrize("name", ["token", "upstream_key", "journal_key", "llm_key", "speech_key"])
-def test_secret_as_argument_is_refused_and_not_printed(name, terminal):
+def test_secret_as_argument_is_refused_with_another_way_to_give_it_and_not_printed(name, terminal):
     run = terminal.run("serve", f"--{name.replace('_', '-')}", "not-for-logs" * 9)
     check_one_line(run, 78, name, "@FILE")
     assert "not-for-logs" not in run.stdout + run.stderr

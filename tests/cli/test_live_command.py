@@ -216,7 +216,7 @@ async def test_signals_in_quick_succession_end_gracefully_once_and_a_later_one_c
         assert task.cancelled(), later.name
 
 
-def test_output_that_cannot_be_written_is_an_error_before_the_session(
+def test_live_output_that_cannot_be_written_is_an_error_before_the_session_begins(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
     path = tmp_path / "none" / "talk.srt"
@@ -245,7 +245,7 @@ def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_e
 
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["shutdown", "longest"])
-def test_session_that_ends_early_leaves_its_text_and_is_an_error(
+def test_session_ended_by_shutdown_or_longest_duration_keeps_text_and_is_an_error_with_reason(
     why: str, live: Starts, start_server: StartServer, tmp_path: Path
 ) -> None:
     ahead = {"live_longest": AHEAD_S, "command": clocked_command(tmp_path), "fresh": True}
@@ -268,7 +268,9 @@ def test_session_that_ends_early_leaves_its_text_and_is_an_error(
     assert f"vibevoice-asr: {said}" in complained.splitlines()
 
 
-def test_terminal_shows_finals_and_one_changing_line(live: Starts, server: Server) -> None:
+def test_live_on_a_terminal_shows_finals_one_changing_line_and_the_loudness(
+    live: Starts, server: Server
+) -> None:
     ours, theirs = pty.openpty()
     terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": ""}
     process = live("-", "--server", server.url, stdout=theirs, stderr=theirs, environment=terminal)
@@ -315,7 +317,7 @@ def test_separate_channels_of_a_microphone_with_one_are_refused_with_a_remedy(li
     assert "PaErrorCode" not in complained
 
 
-def test_live_line_has_time_and_speaker_or_a_placeholder() -> None:
+def test_live_line_has_time_and_speaker_or_placeholder_and_without_labels_text_only() -> None:
     plain = Segment(62.5, 64.0, "Ever tried.", None)
     assert line_of(plain, labels=False) == "Ever tried.\n"
     lines = [line_of(Segment(62.5, 64.0, "Ever tried.", speaker)) for speaker in (1, None)]

@@ -391,7 +391,9 @@ def test_impossible_target_folder_is_one_line_of_error(shell):
     check_one_line(shell.pull("--to", "file/models"), "cannot be written")
 
 
-def test_unusable_model_is_refused_before_its_weights_are_fetched(shell, hub, tmp_path):
+def test_model_in_the_original_layout_is_refused_before_its_weights_are_fetched(
+    shell, hub, tmp_path
+):
     hub.repos["someone/other"] = write_checkpoint(tmp_path / "other", ORIGINAL_CONFIG)
     parts = "original layout", "vibevoice-asr pull vibevoice"
     check_one_line(shell.pull("someone/other"), *parts)

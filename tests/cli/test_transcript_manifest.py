@@ -67,7 +67,9 @@ def test_namesake_in_another_folder_gets_its_own_transcript(transcripts: Transcr
     assert set(transcripts.read().values()) == texts
 
 
-def test_transcript_of_an_archived_recording_is_kept(transcripts: Transcripts) -> None:
+def test_transcript_of_a_deleted_recording_is_kept_and_a_namesake_gets_its_own(
+    transcripts: Transcripts,
+) -> None:
     archived = transcripts.put("tuesday/call.wav", TUESDAY)
     transcripts.run()
     archived.unlink()

@@ -132,7 +132,7 @@ def test_logged_address_has_no_text_of_the_client() -> None:
     assert error_responses.address_in_log("somebody") == "an unknown address"
 
 
-async def test_address_is_parsed_and_logged_with_the_route_only_for_refused_requests(
+async def test_address_is_parsed_and_logged_with_the_route_only_for_requests_refused_with_401(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As behind `uvicorn --root-path /speech`."""
@@ -236,7 +236,7 @@ class WindowsLocks:
 
 
 @pytest.mark.parametrize("platform", ["posix", "win32"])
-def test_each_process_has_a_log_file_of_its_own(
+def test_each_process_has_a_log_file_of_its_own_and_takes_that_of_one_that_has_ended(
     platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if platform == "win32" != sys.platform:

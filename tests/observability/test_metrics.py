@@ -33,7 +33,7 @@ def test_label_values_over_the_limit_are_counted_under_one_other_label() -> None
     )
 
 
-def test_histogram_buckets_are_cumulative() -> None:
+def test_histogram_has_cumulative_buckets_count_mean_and_largest_value() -> None:
     spread = metrics.Distribution((0.1, 1.0))
     for value in (0.05, 0.1, 0.5, 7):
         spread.see(value)
