@@ -123,7 +123,9 @@ def test_diarizing_again_keeps_the_number_within_min_speakers_and_max_speakers(
     assert len(diarize(embedded, play_job, **limits).json()["speakers"]) == 2
 
 
-def test_diarization_of_an_outdated_revision_is_refused(embedded: Server, play_job: str) -> None:
+def test_diarizing_again_with_an_outdated_if_match_returns_412(
+    embedded: Server, play_job: str
+) -> None:
     late = diarize(embedded, play_job, {"If-Match": '"999"'}, num_speakers=2)
     check_problem(late, 412, "transcript_changed")
 
@@ -139,7 +141,7 @@ def test_diarization_of_an_outdated_revision_is_refused(embedded: Server, play_j
         {"language": "en"},
     ],
 )
-def test_invalid_number_of_speakers_or_unknown_field_is_refused(
+def test_diarizing_again_with_invalid_or_contradictory_numbers_or_an_unknown_field_is_refused(
     embedded: Server, play_job: str, fields: dict[str, Any]
 ) -> None:
     check_problem(diarize(embedded, play_job, **fields), 422, "field_invalid")

@@ -68,7 +68,9 @@ def test_estimate_has_a_time_once_a_recording_was_measured(
     assert estimate(server, duration=7200)["seconds"] == pytest.approx(2 * after["seconds"], 0.01)
 
 
-def test_estimate_before_any_measurement_is_a_usual_range(tmp_path: Path) -> None:
+def test_estimate_before_any_measurement_gives_a_usual_range_of_transcription_times(
+    tmp_path: Path,
+) -> None:
     with Server(tmp_path, engine="moonshine") as server:
         body = estimate(server, duration=3600)
         assert body["seconds"] is None

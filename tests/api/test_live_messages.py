@@ -198,7 +198,7 @@ TOO_LONG = {"endpointing": {"pre_roll_s": 20, "longest_s": 50}}
         ([SOON, {"type": "change", "language": "no language"}], "language_invalid", 1007),
     ],
 )
-async def test_invalid_message_is_answered_with_an_error_and_closes(
+async def test_invalid_live_message_is_answered_with_an_error_and_closes_the_connection(
     server: Server, messages: list[Any], code: str, closes: int
 ) -> None:
     async with wire(server) as socket:
@@ -320,7 +320,7 @@ async def test_live_rate_limit_counts_commands_and_tiny_audio_messages_but_no_us
 @pytest.mark.parametrize(
     ("encoding", "size"), [("pcm16", 1), ("pcm16", 1601), ("float32", 2047), ("float32", 9)]
 )
-async def test_samples_split_across_messages_count_whole_in_the_duration(
+async def test_samples_split_across_messages_are_joined_and_a_half_one_at_the_end_is_dropped(
     encoding: str, size: int, server: Server
 ) -> None:
     samples = np.full(400 if size < 10 else 16_000, 0.25, "<f4")

@@ -48,7 +48,7 @@ def keeps(home: Path) -> Iterator[Server]:
         yield up
 
 
-async def test_kept_session_is_a_job_with_formats_edits_and_recording(keeps: Server) -> None:
+async def test_only_a_kept_session_is_a_job_with_formats_edits_and_recording(keeps: Server) -> None:
     raw, before = talk(0.3, 0.5), keeps.jobs()
     assert "job" not in (await heard(keeps, raw))[-1]
     assert keeps.jobs() == before
@@ -103,7 +103,9 @@ async def test_kept_session_that_its_client_closes_before_the_summary_becomes_no
     assert len(keeps.jobs()) == before
 
 
-async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals(keeps: Server) -> None:
+async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals_recording_and_a_warning(
+    keeps: Server,
+) -> None:
     before = {one["id"] for one in keeps.jobs()}
     fine, deadly = talk(0.3), talk(DEADLY)
     async with wire(keeps) as socket:

@@ -267,7 +267,9 @@ def test_startup_probe_succeeds_once_the_engine_is_loaded(strict: Server) -> Non
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics.json", "/system"])
-def test_metrics_need_their_scope(path: str, strict: Server, issuer: TokenIssuer) -> None:
+def test_metrics_and_system_need_the_scope_metrics_for_which_admin_is_not_enough(
+    path: str, strict: Server, issuer: TokenIssuer
+) -> None:
     check_problem(strict.client.get(path), 401, "token_missing")
     refused = strict.client.get(path, headers=bearing(issuer, Scope.ADMIN))
     check_problem(refused, 403, "scope_missing")
@@ -318,7 +320,9 @@ def test_admin_routes_without_their_setting_return_501(server: Server, day: Serv
     assert said(nobody) == (501, "ERR4001")  # that comes before who asks
 
 
-def test_admin_routes_need_their_scope(strict: Server, issuer: TokenIssuer) -> None:
+def test_admin_routes_return_401_without_the_scope_admin(
+    strict: Server, issuer: TokenIssuer
+) -> None:
     for headers in (
         {},
         {"Authorization": "Bearer wrong"},

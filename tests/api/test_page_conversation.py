@@ -175,7 +175,9 @@ def test_conversation_without_tts_is_announced_and_text_only(
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
 
 
-def test_conversation_code_is_fetched_on_first_use(visitor: Visitor, talks: Server) -> None:
+def test_conversation_script_is_fetched_only_once_the_conversation_is_opened(
+    visitor: Visitor, talks: Server
+) -> None:
     visitor.opens(talks)
     fetched = "return performance.getEntriesByType('resource').map((one) => one.name).join()"
     assert "/conversation/" not in visitor.js(fetched)

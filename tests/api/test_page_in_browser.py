@@ -413,7 +413,7 @@ def test_progress_is_shown_also_after_reload_and_jobs_are_cancelled_and_played(
 
 
 @pytest.mark.slow
-def test_transcript_being_read_is_not_expired_and_an_expired_one_is_still_shown(
+def test_transcript_being_read_is_not_expired_and_an_expired_one_can_be_read_and_corrected(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     ahead_s, rest_s = 61, 5  # the rest goes by as it does, for the page, too
@@ -827,7 +827,7 @@ def test_sign_in_page_has_the_token_form_first_unless_opened_at_localhost(
 
 
 @pytest.mark.slow
-def test_link_of_a_named_owner_asks_before_it_signs_in(
+def test_link_of_a_named_owner_signs_in_only_once_the_person_agrees(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     issuer = TokenIssuer(visitor.folder / "tokens")
@@ -949,7 +949,7 @@ def test_recordings_of_equal_name_are_told_apart_by_upload_time(
         assert label == (f"Delete {name}, sent {again[1]}" if again else f"Delete {name}")
 
 
-def test_page_shows_the_language_of_the_engine_and_where_it_runs(
+def test_page_shows_where_the_engine_runs_and_its_language_and_warns_of_another_language(
     visitor: Visitor, moonshine: Server, start_server: StartServer
 ) -> None:
     visitor.opens(moonshine)
@@ -1237,7 +1237,9 @@ def test_refused_microphone_is_shown_with_a_remedy(visitor: Visitor, server: Ser
     assert visitor.findings() == []
 
 
-def test_revised_speakers_change_lines_already_shown(visitor: Visitor, server: Server) -> None:
+def test_revised_speakers_change_caption_lines_already_shown(
+    visitor: Visitor, server: Server
+) -> None:
     visitor.opens(server)
     line = {"type": "final", "turn": 0, "segment": {"speaker": "Speaker_0", "text": "Me?"}}
     partial = {"type": "partial", "turn": 1, "piece": 2, "text": "Me to", "stable": "Me"}

@@ -95,7 +95,7 @@ def test_client_elsewhere_cannot_agree_for_the_machine(start_own: StartServer, m
         assert enrol(up, man, consent="true").status_code == 201
 
 
-def test_jobs_that_are_stored_have_no_voices_before_the_consent(
+def test_jobs_kept_on_disk_have_voices_only_after_the_consent(
     start_own: StartServer, man: bytes
 ) -> None:
     with start_own("kept", keep_jobs="1") as up:

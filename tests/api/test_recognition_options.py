@@ -49,7 +49,7 @@ def test_engine_without_steering_transcribes_and_warns_of_ignored_options(send: 
     assert "prompt" not in warning["message"]
 
 
-def test_fields_with_default_values_cause_no_warning(send: Send) -> None:
+def test_ignored_options_with_default_values_cause_no_warning(send: Send) -> None:
     assert warnings_of(send(temperature=0, hotwords="", context="  ")) == []
 
 

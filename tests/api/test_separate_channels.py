@@ -66,7 +66,7 @@ def test_stereo_of_one_person_a_channel_mixed_to_mono_warns_that_channels_differ
     assert warnings(body) == []
 
 
-def test_streamed_segments_are_those_of_the_transcript(
+def test_streamed_segments_of_separate_channels_are_those_of_the_transcript(
     embedded: Server, voices: tuple[np.ndarray, np.ndarray]
 ) -> None:
     response = embedded.client.post(

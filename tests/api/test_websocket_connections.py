@@ -206,7 +206,7 @@ def service_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-async def test_token_is_accepted_in_every_place_and_never_logged(
+async def test_token_in_header_query_ticket_or_subprotocol_is_accepted_and_never_logged(
     service_log: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as running:
@@ -350,7 +350,7 @@ async def test_too_large_message_closes_1009_and_invalid_text_1007() -> None:
         assert [await running.ended() for _ in range(2)] == ["gone", "gone"]
 
 
-async def test_connection_that_reads_nothing_or_answers_no_ping_is_closed() -> None:
+async def test_websocket_client_that_reads_nothing_or_answers_no_ping_is_disconnected() -> None:
     async with (
         serving(ping_s=60, unread_s=0.2) as running,
         running.connect(additional_headers=BEARER, max_queue=1) as live,

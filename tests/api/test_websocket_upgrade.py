@@ -11,7 +11,7 @@ from sidecar.api.http.uvicorn_protocols import http_protocol
 DEADLINE_S = 1.0
 
 
-async def test_request_deadline_does_not_close_an_upgraded_websocket() -> None:
+async def test_request_deadline_closes_a_silent_connection_but_no_upgraded_websocket() -> None:
     async def echo(scope: Any, receive: Any, send: Any) -> None:
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})

@@ -78,7 +78,7 @@ def test_enrolled_speaker_is_identified_in_a_whisper_transcript(server: Server) 
     assert forgotten.status_code == 204
 
 
-def test_transcript_without_diarization_has_the_same_words(server: Server) -> None:
+def test_whisper_transcript_without_diarization_has_the_same_words(server: Server) -> None:
     body = server.post(audio(PLAY), diarize="false").json()
     check_right(body, PLAY)
     assert body["metadata"]["diarized"] is False
