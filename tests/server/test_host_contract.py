@@ -70,7 +70,9 @@ def test_ready_line_has_golden_keys_and_token_only_if_generated(start: Start) ->
         assert [health[key] for key in told] == [line[key] for key in told]
 
 
-def test_reuse_prints_ready_line_of_running_service(start: Start) -> None:
+def test_start_with_reuse_prints_ready_line_of_running_service_and_exits_with_0(
+    start: Start,
+) -> None:
     ready = start("--port", "0").line()
     second = start("--port", str(ready["port"]), "--if-port-taken", "reuse", **PORT_PATIENCE)
     line = second.line()
@@ -169,7 +171,7 @@ def test_golden_health_has_fields_that_old_host_parses() -> None:
     assert demanded.items() <= GOLDEN["health"].items()
 
 
-def test_connection_before_service_is_ready_is_refused(start: Start, tmp_path: Path) -> None:
+def test_connection_is_refused_while_service_still_imports(start: Start, tmp_path: Path) -> None:
     """It tries a refused connection again for 30 s, and gives up at a /health of more than 3 s."""
     slow, imports, end = tmp_path / "slow", tmp_path / "imports", tmp_path / "end"
     slow.mkdir()

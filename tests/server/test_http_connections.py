@@ -114,7 +114,7 @@ async def test_connections_of_one_address_are_limited_and_its_websockets_count()
     [None, OSError(errno.EPERM, "a firewall"), OSError(errno.EPROTO, "gone"), ValueError("bug")],
     ids=["no address", "firewall", "protocol", "bug"],
 )
-async def test_fault_of_one_connection_costs_the_next_ones_nothing(
+async def test_connection_after_one_with_an_accept_fault_is_served_without_the_retry_wait(
     fault: Exception | None,
 ) -> None:
     """macOS gives no address for a connection that was reset before it was accepted."""
@@ -126,7 +126,9 @@ async def test_fault_of_one_connection_costs_the_next_ones_nothing(
         await is_served(address)
 
 
-async def test_accepting_waits_for_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_accept_without_a_free_descriptor_is_retried_after_the_retry_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waits: list[float] = []
     sleep = asyncio.sleep
 
@@ -158,7 +160,7 @@ async def test_server_whose_listener_is_gone_ends_broken_with_an_error(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
+async def test_new_connections_over_the_rate_of_an_address_wait_and_others_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(http_connections, "is_loopback_address", lambda _: False)
@@ -184,7 +186,7 @@ async def test_new_connections_of_one_address_wait_and_those_of_others_do_not(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
-async def test_connection_does_not_wait_behind_all_those_of_a_shared_address() -> None:
+async def test_connection_does_not_wait_behind_all_300_of_another_address() -> None:
     served: list[str] = []
 
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -208,7 +210,7 @@ async def test_connection_does_not_wait_behind_all_those_of_a_shared_address() -
 @pytest.mark.parametrize(
     ("loopback", "proxies"), [(True, []), (False, ["127.0.0.0/8"])], ids=["loopback", "proxy"]
 )
-async def test_new_connections_of_a_shared_address_do_not_wait(
+async def test_new_connections_of_loopback_or_a_trusted_proxy_have_no_rate_limit(
     loopback: bool, proxies: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many users connect through one proxy."""
@@ -218,7 +220,7 @@ async def test_new_connections_of_a_shared_address_do_not_wait(
             await is_served(address)
 
 
-async def test_connection_counts_before_its_tls_handshake_which_is_limited(
+async def test_connection_counts_before_its_tls_handshake_and_is_closed_if_it_sends_none(
     tmp_path: Path,
 ) -> None:
     pair = ensure_certificate(tmp_path, frozenset({"localhost", "127.0.0.1"}))

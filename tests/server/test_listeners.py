@@ -65,7 +65,9 @@ async def test_listener_that_cannot_start_closes_those_before_it() -> None:
 
 
 @pytest.mark.parametrize("fails", ["refuses", "has 2 s", "closes"])
-async def test_listener_that_fails_to_close_does_not_keep_others_open(fails: str) -> None:
+async def test_listener_that_fails_to_refuse_drain_or_close_does_not_keep_others_open(
+    fails: str,
+) -> None:
     notes: list[str] = []
     listeners = ProtocolListeners([Noted("a", notes), Noted("b", notes, fails)])
     await listeners.start()

@@ -96,7 +96,7 @@ def reachable(port: int) -> bool:
 
 @pytest.mark.slow_except("generated")
 @pytest.mark.parametrize("way", ["generated", "stdin", "file", "environment"])
-def test_token_is_demanded_and_printed_only_if_generated(
+def test_token_is_demanded_printed_only_if_generated_and_never_logged(
     way: str, start: Start, tmp_path: Path
 ) -> None:
     file = new_file(tmp_path / "token", TOKEN + "\n", 0o600)
@@ -119,7 +119,7 @@ def test_token_is_demanded_and_printed_only_if_generated(
     assert token not in service.ended()[2]
 
 
-def test_commands_send_token_of_client_not_of_service(
+def test_commands_send_token_of_client_before_that_of_service(
     start: Start, tmp_path: Path, voice: bytes
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")
@@ -142,7 +142,9 @@ def test_commands_send_token_of_client_not_of_service(
     assert run(VIBEVOICE_TOKEN=anna) == 0, "as it was: the only one that is known"
 
 
-def test_json_log_has_only_json_lines_also_of_workers(start: Start, voice: bytes) -> None:
+def test_json_log_of_a_transcription_has_only_json_lines_and_its_file_the_same(
+    start: Start, voice: bytes
+) -> None:
     service = start("--port", 0, "--log-format", "json")
     url = service.line()["url"]
     assert web.post(f"{url}/transcribe", files={"audio": voice}).status_code == 200
@@ -227,7 +229,9 @@ HOST = textwrap.dedent(
 @pytest.mark.parametrize(
     "way", ["--parent-pid", "--exit-with-stdin", "a known host", "nobody asked"]
 )
-def test_service_ends_when_its_host_is_killed_during_job(way: str, tmp_path: Path) -> None:
+def test_service_with_running_job_ends_with_its_killed_host_only_if_asked_to(
+    way: str, tmp_path: Path
+) -> None:
     words = [way] if way == "--exit-with-stdin" else []
     known = {"TRISPR_DEV_BUILD": "0"} if way == "a known host" else {}
     env = service_environment(tmp_path, port=0, scripted_speed=1) | known
@@ -310,7 +314,7 @@ def test_service_with_moonshine_ends_cleanly_after_job(start: Start, voice: byte
 
 @pytest.mark.slow
 @posix
-def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
+def test_second_stop_signal_ends_service_before_the_grace_of_its_job_is_over(start: Start) -> None:
     service = start("--port", 0, "--shutdown-grace", "20m", scripted_speed=1)
     url = service.line()["url"]
     busy(url)
@@ -328,7 +332,7 @@ def test_second_stop_signal_ends_service_at_once(start: Start) -> None:
 
 @pytest.mark.slow
 @posix
-def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> None:
+def test_start_with_reuse_on_port_of_stopping_service_waits_and_serves_itself(start: Start) -> None:
     port = free_port()
     first = start("--port", port, "--shutdown-grace", "1s", scripted_speed=1)
     busy(first.line()["url"])
@@ -343,7 +347,9 @@ def test_start_on_port_of_stopping_service_waits_for_its_end(start: Start) -> No
 
 
 @posix
-def test_service_whose_dispatcher_failed_ends_with_reason(tmp_path: Path, voice: bytes) -> None:
+def test_service_whose_dispatcher_failed_ends_with_exit_code_1_and_logged_reason(
+    tmp_path: Path, voice: bytes
+) -> None:
     """The host starts it again; what nobody would ever work on is no service."""
     fault = """
 import asyncio, sys
@@ -382,7 +388,9 @@ def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="fills the pipe from outside")
-def test_full_pipe_of_host_does_not_block_service(start: Start, voice: bytes) -> None:
+def test_full_stderr_pipe_of_host_blocks_no_job_log_file_or_stop_of_service(
+    start: Start, voice: bytes
+) -> None:
     service = start("--port", 0, "--log-level", "debug")
     url = service.line()["url"]
     pipe = os.open(f"/proc/{service.process.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
@@ -450,7 +458,9 @@ def test_connections_beyond_file_limit_wait_and_are_logged_once(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_idle_connection_stays_open_and_unfinished_request_closes_it(tmp_path: Path) -> None:
+def test_past_the_request_deadline_idle_connection_stays_and_unfinished_request_is_closed(
+    tmp_path: Path,
+) -> None:
     ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
     def is_answered(sock: socket.socket) -> bool:
@@ -544,7 +554,7 @@ def test_transcripts_prompts_and_file_names_are_in_no_file(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @posix
-def test_job_goes_on_after_suspend_of_machine(tmp_path: Path) -> None:
+def test_job_is_done_in_its_first_attempt_after_suspend_of_machine(tmp_path: Path) -> None:
     settings = {"scripted_speed": "4", "limits": {"request_deadline": 1.5}, "preload": True}
     with Server(tmp_path, **settings) as server:  # type: ignore[arg-type]
         engine = wait_until(lambda: server.health()["worker_pid"], "it is there")
@@ -609,7 +619,7 @@ def test_service_of_killed_demo_ends(demo: Callable[..., HostedService]) -> None
 @pytest.mark.slow_except("variable")
 @posix
 @pytest.mark.parametrize("words", [["--port", "0"], []], ids=["flag", "variable"])
-def test_demo_finds_its_service_at_any_port_and_token(
+def test_demo_transcribes_at_any_port_and_token_and_ends_its_service_on_interrupt(
     words: list[str], demo: Callable[..., HostedService]
 ) -> None:
     started = demo(*words, port=0, generate_token=True)

@@ -230,13 +230,13 @@ def test_refusal_passes_reverse_proxy_before_upload_ends(proxy: Proxy) -> None:
     assert answer.startswith(b"HTTP/1.1 401")
 
 
-def test_address_that_client_claims_is_ignored(proxy: Proxy) -> None:
+def test_address_that_client_claims_to_a_proxy_gives_it_no_local_rights(proxy: Proxy) -> None:
     local = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
     sent = proxy.sent("POST", "/transcribe", json={"audio_path": "/etc/hostname"}, headers=local)
     assert (sent.status_code, sent.json()["code"]) == (403, "audio_path_forbidden")
 
 
-def test_page_behind_reverse_proxy_is_allowed(proxy: Proxy) -> None:
+def test_page_behind_reverse_proxy_is_allowed_and_a_foreign_one_is_refused(proxy: Proxy) -> None:
     for origin, status in ((f"https://{NAME}", 200), ("https://evil.example", 403)):
         assert proxy.sent("GET", "/v1/jobs", headers={"Origin": origin}).status_code == status
 
@@ -248,7 +248,7 @@ def test_page_behind_reverse_proxy_at_other_port_is_allowed(proxy: Proxy) -> Non
     assert sent.status_code == 200, sent.text
 
 
-def test_proxy_that_drops_port_of_host_is_named_in_refusal(service: Server) -> None:
+def test_refusal_of_page_hints_at_a_proxy_that_drops_the_port_of_host(service: Server) -> None:
     sent = {"Host": NAME, "Origin": f"https://{NAME}:8443", "X-Forwarded-Proto": "https"}
     refused = service.client.get("/v1/jobs", headers=BEARER | sent)
     assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
@@ -256,7 +256,9 @@ def test_proxy_that_drops_port_of_host_is_named_in_refusal(service: Server) -> N
 
 
 @pytest.mark.parametrize("path", ["/v1/live", "/v1/realtime", "/api/asr-streaming", "/stream"])
-def test_proxy_that_drops_websocket_upgrade_is_named_in_refusal(path: str, service: Server) -> None:
+def test_request_without_websocket_upgrade_gets_426_with_a_hint_at_the_proxy(
+    path: str, service: Server
+) -> None:
     answer = service.client.get(path, headers=BEARER)
     assert answer.status_code == 426
     assert answer.headers["upgrade"] == "websocket"
@@ -329,7 +331,9 @@ def test_balanced_clients_resume_their_session_after_disconnect(balancer: Balanc
     wait_until(lambda: not sum(balancer.sessions()), "all were given back")
 
 
-def test_python_client_resumes_session_over_balancer(balancer: Balancer) -> None:
+def test_python_client_resumes_session_over_balancer_without_loss_of_a_segment(
+    balancer: Balancer,
+) -> None:
     retry, trust = Retry(attempts=100, first_s=0.01), Trust(balancer.proxy.certificate)
     with network(balancer.proxy.port, 0, *[2600] * 8) as between:
         url = f"https://localhost:{between.port}"
@@ -346,7 +350,7 @@ def test_python_client_resumes_session_over_balancer(balancer: Balancer) -> None
     assert len(events[-1].transcript.segments) == 9
 
 
-def test_grpc_call_finds_session_that_other_call_created(balancer: Balancer) -> None:
+def test_grpc_call_over_balancer_finds_session_that_other_call_created(balancer: Balancer) -> None:
     trust, bearer = balancer.proxy.certificate.read_bytes(), BEARER["Authorization"]
     for number in range(4):
         with GrpcClient(balancer.grpc_port, trust, authorization=bearer) as first:

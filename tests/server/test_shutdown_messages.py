@@ -40,7 +40,7 @@ async def speak_on(live: ClientConnection, heard: list[dict[str, Any]]) -> None:
     await asyncio.wait({reading}, timeout=PATIENCE_S)
 
 
-async def test_realtime_clients_are_told_to_retry_at_shutdown(
+async def test_realtime_clients_get_a_shutdown_close_and_new_ones_503_with_retry_after(
     start_server: StartServer, voice: bytes
 ) -> None:
     """An event says that something is wrong with them, and is the end to most: the close code says
@@ -120,7 +120,7 @@ async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
     check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
 
 
-async def test_refused_uploads_in_progress_are_answered_without_an_error_at_shutdown(
+async def test_refused_uploads_in_progress_at_shutdown_get_415_and_no_error_is_logged(
     start_server: StartServer,
 ) -> None:
     server = start_server(engine="scripted")
@@ -137,7 +137,9 @@ async def test_refused_uploads_in_progress_are_answered_without_an_error_at_shut
     assert "ERROR" not in server.log()
 
 
-async def test_refused_handshake_logs_no_error(start_server: StartServer) -> None:
+async def test_refused_websocket_handshake_logs_its_code_and_no_error(
+    start_server: StartServer,
+) -> None:
     server = start_server(engine="scripted", token="a-token-of-sixteen")
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription")

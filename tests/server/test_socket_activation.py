@@ -30,7 +30,7 @@ def activated(start: Start, sock: socket.socket) -> HostedService:
     return start(command=command, how={"pass_fds": [sock.fileno()]})
 
 
-def test_socket_activation_answers_early_client_and_outlives_service(
+def test_activated_socket_answers_early_client_is_not_in_workers_and_outlives_service(
     start: Start, voice: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:

@@ -69,7 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, dict[
         process.terminate()
 
 
-def test_ready_line_and_log_have_fingerprint_of_certificate(
+def test_ready_line_and_log_have_fingerprint_of_the_certificate_that_is_served(
     home: tuple[Home, dict[str, Any]],
 ) -> None:
     at, ready = home
@@ -77,6 +77,13 @@ def test_ready_line_and_log_have_fingerprint_of_certificate(
     shown = ssl.get_server_certificate(("127.0.0.1", at.port))
     assert ready["fingerprint"] == tls.certificate_fingerprint(shown)
     assert ready["fingerprint"] in at.log.read_text("utf-8")
+
+
+def test_own_certificate_names_all_allowed_hosts_and_only_its_owner_may_read_the_key(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
+    at, _ = home
+    shown = ssl.get_server_certificate(("127.0.0.1", at.port))
     said = x509.load_pem_x509_certificate(shown.encode())
     names = said.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {"localhost", "my-box.lan"} <= set(names.get_values_for_type(x509.DNSName))
@@ -119,7 +126,7 @@ async def test_client_trusts_only_pinned_certificate_or_fingerprint(
             await health(url, trust)
 
 
-def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
+def test_insecure_option_is_warned_of_and_without_it_own_certificate_is_trusted(
     home: tuple[Home, dict[str, Any]],
 ) -> None:
     at, ready = home
@@ -134,7 +141,9 @@ def test_insecure_option_is_warned_of_and_own_certificate_is_trusted(
     assert str(ready["pid"]) in answer.stdout
 
 
-def test_transcription_and_port_query_work_over_tls(home: tuple[Home, dict[str, Any]]) -> None:
+def test_transcribe_command_and_query_of_port_owner_are_answered_over_tls(
+    home: tuple[Home, dict[str, Any]],
+) -> None:
     at, ready = home
     trust = ("--fingerprint", ready["fingerprint"])
     answer = at.run("transcribe", VOICE, "--server", at.url, *trust)
@@ -180,7 +189,9 @@ def test_hsts_header_is_sent_only_with_given_certificate(
         process.terminate()
 
 
-def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(tmp_path: Path) -> None:
+def test_own_certificate_is_renewed_only_if_a_name_is_missing_or_its_end_is_near(
+    tmp_path: Path,
+) -> None:
     first = tls.ensure_certificate(tmp_path, NAMES).certificate.read_bytes()
     pair = tls.ensure_certificate(tmp_path, NAMES - {"::1"}, ["192.0.2.1"])
     assert pair.certificate.read_bytes() == first
@@ -189,7 +200,10 @@ def test_own_certificate_is_renewed_if_name_is_missing_or_expiry_is_near(tmp_pat
     assert second != first
     pair = tls.ensure_certificate(tmp_path, NAMES, renewal_days=2 * tls.VALIDITY_DAYS)
     assert pair.certificate.read_bytes() != second
-    pair.key.chmod(0o644)
+
+
+def test_own_key_that_other_users_may_read_is_refused(tmp_path: Path) -> None:
+    tls.ensure_certificate(tmp_path, NAMES).key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
         tls.ensure_certificate(tmp_path, NAMES)
 
@@ -226,7 +240,7 @@ def test_invalid_tls_settings_are_refused(tmp_path: Path, named: dict[str, str],
         tls.create_tls(Settings(data_dir=tmp_path, **given), FileWatcher())
 
 
-async def test_new_certificate_is_used_for_new_connections_and_old_ones_stay(
+async def test_changed_certificate_serves_new_connections_only_and_a_broken_one_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

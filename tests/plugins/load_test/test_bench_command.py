@@ -69,7 +69,7 @@ def rows(text: str) -> list[dict[str, str]]:
         ("grpc", "talk", "ERR1008"),
     ],
 )
-def test_sweep_reports_figures_for_each_number_of_sessions(
+def test_bench_reports_figures_by_number_of_sessions_and_logs_sessions_with_refusals(
     wire: str,
     mode: str,
     refused: str,
@@ -137,7 +137,7 @@ def test_bench_starts_a_service_and_measures_it_by_two_protocols(
     assert one["turns"] == other["turns"] == 2
 
 
-def test_idle_sessions_are_held_without_turns(
+def test_idle_bench_sessions_are_held_without_turns(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mode", "idle", "--sessions", "2", "--seconds", "0.5", "--format", "jsonl"]
@@ -171,7 +171,7 @@ def test_bench_counts_a_server_that_never_answers_as_timeouts(
     assert "2 failed (timeout)" in said.err
 
 
-def test_bench_measures_recordings_on_every_file_protocol(
+def test_bench_measures_recordings_on_every_file_protocol_and_names_an_undecodable_one(
     server: Server, voice: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "voice.wav").write_bytes(voice)
@@ -223,7 +223,7 @@ def test_bench_script_of_a_conversation_alternates_speech_and_silence() -> None:
     assert sum(one.speech for one in script_of(LoadTestMode.TALK, clips, 0.0, 2.0, 0).parts) == 1
 
 
-def test_bench_sessions_start_in_steps() -> None:
+def test_bench_sessions_start_in_steps_of_the_given_size_and_interval() -> None:
     assert starts(4, 2, 5.0, 1.0) == [0.0, 0.5, 5.0, 5.5]
     assert starts(3, 9, 1.0, 0.0) == [0.0, 1.0, 2.0]
     assert len(starts(100, 5, 2.0, 0.1)) == 100
@@ -320,7 +320,9 @@ def test_cpu_of_other_programs_is_counted_apart_from_the_services() -> None:
         ("service_cpu>2x", True),
     ],
 )
-def test_load_test_bound_names_the_figure_that_breaks_it(text: str, broken: bool) -> None:
+def test_absolute_or_relative_bench_bound_is_reported_only_if_a_figure_breaks_it(
+    text: str, broken: bool
+) -> None:
     nothing = dict.fromkeys(NAMES)
     figures = nothing | {"final_p95": 0.9, "held": 2, "service_cpu": 0.1}
     other = nothing | {"final_p95": 0.6, "held": 2}
@@ -343,7 +345,7 @@ def test_bench_table_of_one_service_has_a_column_for_each_session_count() -> Non
     assert side.name in single
 
 
-def test_bench_rows_are_written_in_every_format() -> None:
+def test_bench_rows_are_written_in_every_format_and_an_unknown_one_is_refused() -> None:
     lines = [{"a": 1, "b": 0.12345, "success": "true"}, {"a": 2, "b": None, "success": "false"}]
     assert render(lines, "csv") == "a,b,success\n1,0.123,true\n2,,false\n"
     assert render(lines, "tsv").splitlines()[1] == "1\t0.123\ttrue"

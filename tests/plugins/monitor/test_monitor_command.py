@@ -6,11 +6,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from http_file_server import FileHost
 from rich.console import Console
-from service_process import PATIENCE_S, Server, counting_listener, free_port
+from service_process import PATIENCE_S, Server, free_port
 
 from sidecar.cli import run
 from sidecar.cli.backends import ServiceTarget
@@ -32,7 +35,7 @@ def printed(text: str) -> dict[tuple[str, str], str]:
     return {(section, name): value for section, name, value in lines}
 
 
-def test_monitor_once_prints_a_table(
+def test_monitor_once_prints_a_table_of_the_services_figures_and_errors(
     server: Server, voice: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.post(voice).raise_for_status()
@@ -63,16 +66,27 @@ def test_monitor_without_a_service_says_so_and_fails(capsys: pytest.CaptureFixtu
     assert said.err == "vibevoice-asr: Nothing answers there.\n"
 
 
+@dataclass
+class Asked(FileHost):
+    """Notes who asks for what, and answers ``/health`` only."""
+
+    keys: dict[str, str | None] = field(default_factory=dict)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        self.keys[path] = request.headers.get("authorization")
+        self.reply(request, 200 if path == "/health" else 404, b'{"status": "ok"}', {})
+
+
 def test_monitor_sends_its_token_to_the_service_and_not_to_the_metrics_url(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with counting_listener() as (port, visits):
-        elsewhere = f"http://127.0.0.1:{port}/metrics.json"
-        words = ["--server", server.url, "--metrics-url", elsewhere, "--token", "a-secret-of-ours"]
+    with Asked() as service, Asked() as other:
+        elsewhere = f"{other.url}/metrics.json"
+        words = ["--server", service.url, "--metrics-url", elsewhere, "--token", "secret"]
         assert run([*ONCE, *words]) == 0
-    (visit,) = visits
-    assert visit.startswith(b"GET /metrics.json")
-    assert b"uthorization" not in visit
+    assert service.keys == dict.fromkeys(("/health", "/system", "/v1/jobs"), "Bearer secret")
+    assert other.keys == {"/metrics.json": None}
     assert ("service", "/metrics") in printed(capsys.readouterr().out)
 
 
@@ -165,7 +179,7 @@ def named(found: list[MonitorSection], title: str) -> MonitorSection:
     return section
 
 
-def test_monitor_computes_rates_from_two_snapshots() -> None:
+def test_monitor_computes_rates_from_two_snapshots_and_none_across_a_restart() -> None:
     def picture(at: float, seconds: float) -> MonitorSnapshot:
         live = {"sessions": 2, "limit": 2, "audio_seconds": seconds}
         return MonitorSnapshot("http://x", at, {"status": "ok"}, {"vibevoice": {"live": live}})
@@ -215,7 +229,7 @@ async def test_monitor_does_not_list_ended_jobs(server: Server, voice: bytes) ->
     assert ended not in [one["id"] for one in listed]
 
 
-def test_monitor_lists_errors_by_kind_and_frequency_without_successes() -> None:
+def test_monitor_lists_only_errors_by_kind_and_frequency_and_warns_of_new_ones() -> None:
     own = {
         "jobs": {"failed_by_code": {"audio_empty": 2}},
         "live": {"ended_by_reason": {"done": 9, "left": 3, "idle": 1}, "refused_by_code": {}},

@@ -86,7 +86,7 @@ async def test_shutdown_closes_conversations_on_the_original_port(
         assert again.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_original_port_with_a_token_is_refused(tmp_path: Path) -> None:
+def test_original_port_of_a_service_with_a_token_is_refused(tmp_path: Path) -> None:
     settings = load_settings(
         engine="scripted", token="x" * 16, data_dir=tmp_path, talk_ports="original"
     )

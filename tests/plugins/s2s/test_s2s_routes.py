@@ -31,7 +31,9 @@ talks = service_of_module(voice_engine="scripted", scripted_letter=0.01, convers
 """Made-up words and short tones; two may talk at once."""
 
 
-async def test_speech_is_answered_with_audio(talks: Server) -> None:
+async def test_speech_is_answered_with_status_audio_metrics_and_transcript_in_order(
+    talks: Server,
+) -> None:
     async with Page(talks) as page:
         assert await page.next() == {
             "type": "status",
@@ -54,7 +56,9 @@ async def test_speech_is_answered_with_audio(talks: Server) -> None:
         assert metrics["tokens_generated"] >= 6
 
 
-async def test_typed_text_is_answered_and_invalid_messages_are_skipped(talks: Server) -> None:
+async def test_typed_text_is_answered_after_invalid_messages_on_the_same_connection(
+    talks: Server,
+) -> None:
     async with Page(talks) as page:
         for rubbish in ("{", "[]", '"text"', '{"type": "dance"}', *NO_TEXTS):
             await page.live.send(rubbish)
@@ -154,7 +158,9 @@ async def test_client_that_reconnects_below_the_limit_is_admitted_each_time(talk
                 await page.sound()
 
 
-async def test_invalid_audio_is_refused_and_the_conversation_goes_on(talks: Server) -> None:
+async def test_too_long_audio_message_is_refused_and_the_next_text_is_answered(
+    talks: Server,
+) -> None:
     async with Page(talks) as page:
         await page.live.send(b"\x01\x02\x03")  # the rest of a sample may be in the next message
         await page.live.send(bytes(32_000 * 11))
@@ -173,7 +179,9 @@ async def test_without_a_tts_engine_replies_are_text(start_server: StartServer) 
     assert server.client.get("/config").json()["tts_model"] == "none"
 
 
-async def test_status_and_config_describe_the_conversation(talks: Server) -> None:
+async def test_status_counts_requests_and_has_latencies_and_config_names_the_engines(
+    talks: Server,
+) -> None:
     before = talks.client.get("/status").json()
     assert before["initialized"] is True
     async with Page(talks) as page:

@@ -107,7 +107,9 @@ def wav(seconds: float) -> bytes:
     return recordings.wav(sound((seconds, 0.3)))
 
 
-def test_job_is_a_span_with_its_stages_and_no_text(server: Server, collector: Collector) -> None:
+def test_job_is_a_span_in_the_clients_trace_with_its_stages_and_no_text_or_file_name(
+    server: Server, collector: Collector
+) -> None:
     answer = server.client.post(
         "/transcribe",
         files={"audio": ("Secret Plans.wav", wav(3))},
@@ -199,7 +201,7 @@ def record(**fields: Any) -> job_record.JobRecord:
     return job_record.JobRecord(id="a", owner="b", created=10.0, **plain, **fields)
 
 
-def test_trace_has_each_attempt_and_an_awaited_load() -> None:
+def test_trace_has_each_attempt_and_a_load_only_if_the_job_waited_for_it() -> None:
     changes: list[tuple[float, job_record.JobChange]] = [
         *(
             (12.0, job_record.StartedChange()),

@@ -99,7 +99,9 @@ async def refused(client: AsyncTcpClient) -> str:
     return str(error.code)
 
 
-async def test_describe_is_answered_with_the_loaded_engine(client: AsyncTcpClient) -> None:
+async def test_describe_is_answered_with_the_engine_and_its_languages(
+    client: AsyncTcpClient,
+) -> None:
     await say(client, Describe())
     event = await client.read_event()
     assert event is not None
@@ -112,7 +114,7 @@ async def test_describe_is_answered_with_the_loaded_engine(client: AsyncTcpClien
     assert model.attribution.name
 
 
-async def test_transcript_is_sent_in_chunks_and_then_whole(
+async def test_transcript_in_chunks_and_whole_equals_that_of_http_twice_on_one_connection(
     client: AsyncTcpClient, server: Server
 ) -> None:
     """The same as over HTTP, and the connection goes on."""
@@ -248,7 +250,9 @@ RAW = [
 
 
 @pytest.mark.parametrize(("sent", "code"), RAW)
-def test_invalid_bytes_are_an_error(sent: bytes, code: str, server: Server) -> None:
+def test_invalid_bytes_are_an_error_that_ends_the_connection(
+    sent: bytes, code: str, server: Server
+) -> None:
     address = "127.0.0.1", int(server.health()["wyoming_port"])
     with socket.create_connection(address, PATIENCE_S) as sock, sock.makefile("rb") as stream:
         sock.sendall(sent)
@@ -258,7 +262,7 @@ def test_invalid_bytes_are_an_error(sent: bytes, code: str, server: Server) -> N
         assert stream.read() == b""
 
 
-def test_connection_broken_at_any_place_leaves_nothing(server: Server) -> None:
+def test_connection_broken_at_any_place_leaves_no_descriptor_job_or_file(server: Server) -> None:
     """All that a client says, cut off at every event and in the middle of each."""
     whole = b"".join(
         json.dumps({"type": kind, "data": data, "payload_length": len(load)}).encode()
@@ -329,14 +333,14 @@ def allowlist(
     return WyomingAllowlist.of(settings, access or access_control())
 
 
-async def test_without_a_token_only_this_machine_is_admitted() -> None:
+async def test_without_a_token_wyoming_admits_only_this_machine() -> None:
     assert (await allowlist().identify("127.0.0.1")).owner == "place:everybody"
     for stranger in ("192.168.1.5", None):
         with pytest.raises(errors.PeerNotAllowed):
             await allowlist().identify(stranger)
 
 
-async def test_with_tokens_only_named_clients_are_admitted() -> None:
+async def test_with_tokens_wyoming_admits_only_named_addresses_which_share_a_rate_limit() -> None:
     with pytest.raises(errors.SettingsInvalid, match="wyoming-port"):
         allowlist(access=access_control(Named()))
     named = allowlist("192.168.1.0/24, 127.0.0.1", "0.0.0.0", access_control(Named(), per_minute=2))
@@ -379,7 +383,9 @@ async def read_here(*pieces: bytes) -> Event:
 
 
 @given(st.text(min_size=1), st.dictionaries(st.text(), JSON, max_size=4), st.binary(max_size=9))
-def test_events_of_the_package_are_parsed(kind: str, data: dict[str, Any], payload: bytes) -> None:
+def test_any_event_written_by_the_wyoming_package_is_parsed(
+    kind: str, data: dict[str, Any], payload: bytes
+) -> None:
     written = io.BytesIO()
     write_event(Event(kind, data, payload), written)
     event = asyncio.run(read_here(written.getvalue()))
