@@ -261,7 +261,7 @@ class HeldScope(dict[str, Any]):
     """A scope that can be seen to go."""
 
 
-async def test_task_started_in_a_request_does_not_keep_its_scope() -> None:
+async def test_task_started_in_a_request_does_not_keep_its_asgi_scope_in_memory() -> None:
     over, born = asyncio.Event(), list[asyncio.Task[object]]()
 
     async def bears(scope: Any, receive: Any, send: Any) -> None:

@@ -132,7 +132,7 @@ class NotingWatcher(file_watcher.FileWatcher):
         return self.added[-1]
 
 
-def test_revocation_list_written_after_the_start_is_used_and_still_once_it_is_deleted(
+def test_revocation_list_written_after_the_start_counts_also_after_it_is_deleted(
     tmp_path: Path,
 ) -> None:
     issuer = TokenIssuer(tmp_path / "tokens")

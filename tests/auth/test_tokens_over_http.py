@@ -161,7 +161,7 @@ class Listener:
 
 
 @pytest.mark.slow
-def test_revoked_token_ends_open_streams_and_waiting_requests(
+def test_revoked_token_ends_its_open_streams_and_waiting_requests_and_no_other_tokens(
     door: Server, attacker: Attacker
 ) -> None:
     """Streams and waits that began with a token that counted; its jobs of `/v1/jobs` go on."""
@@ -198,7 +198,9 @@ def test_revoked_token_ends_open_streams_and_waiting_requests(
     assert followers["stays"].last.name == "cancelled"
 
 
-def test_service_on_the_network_needs_a_token_or_a_key(tmp_path: Path) -> None:
+def test_service_on_the_network_needs_a_token_or_a_key_and_a_valid_revocation_list(
+    tmp_path: Path,
+) -> None:
     elsewhere = Settings(engine="scripted", host="0.0.0.0", data_dir=tmp_path)
     with pytest.raises(errors.SettingsInvalid, match="neither a token nor a key"):
         create_app(elsewhere)

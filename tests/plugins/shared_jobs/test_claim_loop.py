@@ -227,7 +227,9 @@ async def test_free_node_claims_next_job_and_each_job_is_done_once(shared: Jobs)
         assert sum(one.tally.ended.of("done") for one in both) == len(ids)
 
 
-async def test_node_asks_for_no_job_while_none_waits(shared: Jobs) -> None:
+async def test_node_asks_for_a_job_at_its_start_and_once_for_each_job_it_is_told_of(
+    shared: Jobs,
+) -> None:
     async with services(1, shared, QUICK | {"idle_poll_s": NEVER_S}) as (one,):
         await until(lambda: "claim" in one.claims.calls)
         for _ in range(3):
@@ -452,7 +454,9 @@ async def test_draining_node_finishes_running_job_within_grace_or_releases_it_wi
 
 
 @pytest.mark.slow
-async def test_node_closed_without_drain_releases_its_jobs(shared: Jobs, hold: Hold) -> None:
+async def test_node_closed_without_drain_releases_its_job_and_costs_it_no_attempt(
+    shared: Jobs, hold: Hold
+) -> None:
     async with services(1, shared):
         job_id = shared.send()
         await until(lambda: shared.get(job_id).segments)
@@ -461,7 +465,9 @@ async def test_node_closed_without_drain_releases_its_jobs(shared: Jobs, hold: H
     assert not shared.claimed
 
 
-async def test_drain_ends_while_database_is_away(shared: Jobs, hold: Hold) -> None:
+async def test_drain_ends_while_database_is_away_and_leaves_its_job_claimed(
+    shared: Jobs, hold: Hold
+) -> None:
     async with services(1, shared, QUICK | {"final_report_s": 0.1}) as (one,):
         job_id = shared.send()
         await until(lambda: shared.get(job_id).resume_points)
@@ -552,7 +558,9 @@ async def test_job_that_the_only_node_cannot_open_is_claimed_again_after_a_pause
     assert claimer.claims.claimed == [job_id] * 2
 
 
-async def test_unreachable_storage_ends_no_job_and_costs_no_attempt(shared: Jobs) -> None:
+async def test_unreachable_storage_costs_no_attempt_and_jobs_are_done_once_it_is_back(
+    shared: Jobs,
+) -> None:
     async with services(2, shared) as both:
         for one in both:
             one.fault = errors.StorageUnreachable()
@@ -657,7 +665,7 @@ async def test_node_pauses_claims_after_two_jobs_with_unreachable_storage_until_
 
 
 @virtual_time
-async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_other_nodes(
+async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_others_for_twice_as_long(
     claimer: Service, shared: Jobs
 ) -> None:
     timeout_s = 10 * LONG_S

@@ -117,7 +117,7 @@ async def test_claim_skips_a_job_whose_row_is_locked(node: Service, journal: str
     assert (await node.claimed()).record.id == locked.id
 
 
-async def test_claim_waits_briefly_for_the_only_job_if_its_row_is_locked(
+async def test_claim_waits_briefly_for_the_only_job_whose_row_is_locked_and_returns_it(
     node: Service, journal: str, postgres_cluster: Cluster
 ) -> None:
     """Else its node would ask again after `ClaimLoop.idle_poll_s`."""

@@ -71,7 +71,7 @@ def outage(deployed: Deployment, hold: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.slow
-def test_every_job_is_done_after_the_database_is_back(outage: Outage) -> None:
+def test_every_job_is_done_with_its_own_text_after_the_database_is_back(outage: Outage) -> None:
     states = Counter(job.get("state") for job in outage.after.values())
     assert dict(states) == {"done": len(outage.after)}
     assert len(outage.after) >= JOBS
@@ -108,7 +108,7 @@ def test_refused_request_leaves_no_job(outage: Outage) -> None:
     assert outage.listed == {*outage.after}
 
 
-def test_open_event_streams_go_on_without_gap_or_repetition(outage: Outage) -> None:
+def test_event_streams_open_during_the_outage_have_no_gap_and_no_repetition(outage: Outage) -> None:
     assert len(outage.streams) == JOBS
     for job_id, heard in outage.streams.items():
         heard.check(outage.recordings[job_id])

@@ -72,7 +72,7 @@ def test_client_secret_for_live_session_at_a_front_returns_415(front: Server, wh
     assert answer.json()["error"] | OPENAI == answer.json()["error"]
 
 
-def test_grpc_session_at_a_front_is_refused(front: Server) -> None:
+def test_grpc_session_at_a_front_is_refused_with_failed_precondition(front: Server) -> None:
     with Client(front.health()["grpc_port"]) as client:
         refused = client.refused()
     assert refused.status is grpc.StatusCode.FAILED_PRECONDITION

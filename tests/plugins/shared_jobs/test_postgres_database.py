@@ -159,7 +159,7 @@ async def test_calls_over_terminated_connections_are_repeated(
 
 
 @pytest.mark.slow
-async def test_call_to_frozen_server_fails_in_time_and_pool_works_again(
+async def test_calls_to_frozen_server_fail_in_time_roll_back_and_the_pool_answers_afterwards(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
     await fill(shared)
@@ -184,7 +184,7 @@ async def test_call_to_frozen_server_fails_in_time_and_pool_works_again(
     assert shared.up
 
 
-async def test_database_opened_while_server_is_away_works_once_it_is_back(
+async def test_database_opened_while_server_is_away_answers_once_it_is_back(
     journal: str, postgres_cluster: Cluster
 ) -> None:
     shared = PostgresDatabase(journal)

@@ -298,7 +298,9 @@ async def test_calls_executed_twice_take_effect_once(front: Service, node: Servi
     assert await there(front) == []
 
 
-async def test_lost_connections_lose_no_event(front: Service, node: Service, journal: str) -> None:
+async def test_lost_connections_lose_and_repeat_no_event(
+    front: Service, node: Service, journal: str
+) -> None:
     (job,) = await front.submit("me")
     with await front.jobs.subscribe(job.id) as told:
         claim = await node.claimed()
@@ -445,7 +447,7 @@ async def test_deleted_job_leaves_no_row(front: Service, node: Service) -> None:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-async def test_job_deleted_by_two_calls_at_once_is_deleted(
+async def test_job_deleted_by_two_calls_at_once_is_deleted_without_an_error(
     front: Service, journal: str, locked: bool
 ) -> None:
     """``locked``: the other call has only locked the job when this one comes."""

@@ -156,7 +156,7 @@ def test_migrations_are_numbered_without_gap_and_matched_by_the_package_data_pat
     assert packed >= {*NAMES}
 
 
-def test_queries_of_the_deploy_folder_run_on_the_migrated_tables(journal: str) -> None:
+def test_monitoring_queries_of_the_deploy_folder_run_on_the_migrated_tables(journal: str) -> None:
     postgres_database.migrate_postgres(journal, KEY)
     text = (ROOT / "deploy/postgres/monitoring.sql").read_text("utf-8")
     queries = [query for query in text.split(";") if query.strip()]

@@ -61,7 +61,7 @@ async def test_expired_result_is_not_recreated_by_late_submission(
         assert await ids(one, "me") == []
 
 
-async def test_newest_result_stays_even_if_larger_than_the_byte_limit(
+async def test_newest_result_larger_than_its_owners_byte_limit_stays_and_older_are_deleted(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
@@ -130,7 +130,7 @@ async def test_recording_is_deleted_at_the_end_of_its_job_unless_recordings_are_
     assert (await one.jobs.get(gone.id)).audio == missing_recording_ref()
 
 
-async def test_oldest_recordings_of_an_owner_beyond_its_space_and_all_of_a_deleted_owner_go(
+async def test_oldest_recordings_beyond_an_owners_space_and_all_of_a_deleted_owner_are_deleted(
     journal: str, tmp_path: Path
 ) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, recording_bytes=10)) as one:
@@ -215,7 +215,9 @@ async def test_edit_renews_a_result_that_is_about_to_expire(one: Service) -> Non
     assert await ids(one, "me") == [job.id]
 
 
-async def test_result_whose_client_waits_is_not_purged(journal: str, tmp_path: Path) -> None:
+async def test_expired_result_whose_client_waits_is_not_deleted_and_a_kept_one_is(
+    journal: str, tmp_path: Path
+) -> None:
     async with service(journal, tmp_path, limits=replace(LIMITS, retention_s=0)) as one:
         private = submitted("me", kept=False)
         await one.jobs.submit(private)

@@ -108,7 +108,9 @@ def test_upstream_engine_without_address_is_refused() -> None:
         upstream_options(UpstreamSettings())
 
 
-def test_key_file_is_private_and_has_one_key_or_one_for_each_upstream(tmp_path: Path) -> None:
+def test_key_file_has_one_key_or_one_for_each_upstream_and_is_refused_if_not_private(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "keys"
     urls = ("http://a", "http://b")
 

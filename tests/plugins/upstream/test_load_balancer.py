@@ -79,14 +79,14 @@ def test_simultaneous_failures_of_an_upstream_count_once() -> None:
     assert balancer.upstreams[0].failures == 1
 
 
-def test_healthy_answer_does_not_end_a_backoff() -> None:
+def test_health_answer_of_an_upstream_does_not_end_its_backoff() -> None:
     balancer = of(1)
     balancer.failed(0, 0.0)
     balancer.note_health(0, 0)
     assert balancer.take(0.1) is None
 
 
-def test_first_upstream_to_be_free_is_tried_before_giving_up() -> None:
+def test_upstreams_in_backoff_are_tried_in_order_of_its_end_by_one_chunk_at_a_time() -> None:
     balancer = of(2)
     for index, count in ((0, 9), (1, 3)):
         for _ in range(count):
@@ -176,7 +176,7 @@ def test_choice_of_healthy_upstreams_skips_one_that_failed_even_after_its_backof
     assert balancer.take(100.0, {1}) == 0
 
 
-def test_upstream_with_a_long_backoff_is_tried_once() -> None:
+def test_upstream_whose_backoff_is_longer_than_the_chunk_may_wait_is_tried_once() -> None:
     balancer, attempts = of(1), ChunkAttempts(0.0, 30.0)
     balancer.failed(0, 0.0, retry_after=60.0)
     assert balancer.choose(0.0, attempts) == (0, None)

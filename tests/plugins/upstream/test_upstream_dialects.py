@@ -134,7 +134,7 @@ def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> Non
     ],
     ids=str,
 )
-def test_event_of_another_shape_is_a_chunk_failure(event: dict[str, Any]) -> None:
+def test_vllm_event_of_unexpected_shape_is_a_chunk_failure(event: dict[str, Any]) -> None:
     with pytest.raises(ChunkFailure):
         VllmDialect("v").chunk_request(9.0, SOME).feed(json.dumps(event).encode())
 

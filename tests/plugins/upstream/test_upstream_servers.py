@@ -413,7 +413,9 @@ def test_repetition_loop_at_every_temperature_is_skipped_as_a_flagged_segment(
     assert 4 < lost.end - lost.start < 16
 
 
-def test_too_long_chunk_is_sent_in_smaller_chunks_from_then_on(two_voices: Sound) -> None:
+def test_chunk_too_long_for_its_upstream_is_sent_in_smaller_ones_and_later_ones_too(
+    two_voices: Sound,
+) -> None:
     with VllmStandIn(most_s=8.0) as there:
         engine = Engine(there.url)
         transcript = engine.transcript(two_voices)

@@ -45,7 +45,7 @@ def answers(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
         return False
 
 
-def test_every_segment_equals_the_upstreams_text_with_a_speaker(
+def test_each_segment_has_the_text_of_a_transformers_upstream_and_one_of_two_speakers(
     whisper: tuple[int, str], two_voices: Sound
 ) -> None:
     port, model = whisper

@@ -88,7 +88,9 @@ def test_client_command_prints_segments_and_the_position_in_the_queue(
     assert [one["Start"] for one in segments] == [0, 1, 2]
 
 
-def test_stream_is_the_golden_one_byte_by_byte(queue: Server, clip: Path) -> None:
+def test_stream_of_v1_transcribe_equals_the_golden_one_byte_by_byte(
+    queue: Server, clip: Path
+) -> None:
     """But for the job's id, the waits, and the words, which are the audio's fingerprints."""
     response = queue.client.post(
         "/v1/transcribe",
@@ -119,7 +121,7 @@ def test_text_is_streamed_while_it_is_decoded(queue: Server) -> None:
             next(texts)
 
 
-def test_queue_status_lists_waiting_and_recently_ended_jobs(
+def test_queue_status_lists_running_and_waiting_jobs_and_a_disconnected_clients_as_failed(
     queue: Server, busy: str, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waiting = queue.client.build_request(
@@ -238,7 +240,7 @@ def test_health_has_the_vllm_field_of_the_queue_server_beside_ours(queue: Server
 
 
 @pytest.mark.parametrize("place", ["form", "query", "both"])
-async def test_hotwords_in_query_or_form_are_the_engines_prompt(
+async def test_hotwords_in_query_or_form_are_the_engines_prompt_and_the_form_wins(
     place: str, open_service: Callable[..., Awaitable[Service]]
 ) -> None:
     service = await open_service()

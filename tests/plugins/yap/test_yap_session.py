@@ -110,7 +110,9 @@ STORIES = (
         max_size=12,
     )
 )
-def test_every_ended_request_has_one_final_of_its_words(steps: list[str]) -> None:
+def test_every_ended_and_not_cancelled_request_has_one_final_of_its_own_words(
+    steps: list[str],
+) -> None:
     utterances, engine = YapUtterances(), Engine()
     frames: list[dict[str, Any]] = []
     sent: dict[str, list[str]] = {}
@@ -214,7 +216,7 @@ def test_notice_is_a_status_of_the_active_request() -> None:
         (errors.SidecarError(), 1011, "internal"),
     ],
 )
-def test_error_closes_the_connection_with_its_code(
+def test_error_closes_the_connection_with_its_code_and_reason_or_those_of_the_settings(
     error: errors.SidecarError, code: int, reason: str
 ) -> None:
     last = close_of(error, YapCloseCodes())
