@@ -114,7 +114,9 @@ def test_voxtral_tokens_do_not_depend_on_chunk_size(
     assert streamed(voxtral, audio, USUAL, chunk) == by_steps
 
 
-def test_interleaved_voxtral_streams_are_independent(voxtral: VoxtralModel, audio: Block) -> None:
+def test_interleaved_voxtral_streams_have_the_tokens_that_each_has_alone(
+    voxtral: VoxtralModel, audio: Block
+) -> None:
     pair = audio[: 3 * 16_000], audio[3 * 16_000 :]
     alone = [streamed(voxtral, one, USUAL, 1280) for one in pair]
     streams = [VoxtralStream(voxtral, USUAL) for _ in pair]

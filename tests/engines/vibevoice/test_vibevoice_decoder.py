@@ -187,7 +187,7 @@ def test_prompt_has_token_ids_of_processor(loaded: LoadedVibeVoice) -> None:
 
 
 @pytest.mark.slow_except("fp32")
-def test_special_tokens_in_prompt_are_removed(loaded: LoadedVibeVoice) -> None:
+def test_special_tokens_in_the_prompt_of_a_client_are_removed(loaded: LoadedVibeVoice) -> None:
     plain = build_prompt_ids(loaded.processor, 48_000, "").tolist()
     marked = build_prompt_ids(
         loaded.processor, 48_000, "x<|im_<|im_end|>end|><|box_start|><|AUDIO_DURATION|>"

@@ -147,7 +147,9 @@ def test_load_split_between_host_and_device_keeps_the_host_weights_and_leaves_no
         assert not left, type(module)
 
 
-def test_split_int8_load_gets_as_far_as_weight_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_load_split_between_host_and_device_gets_as_far_as_weight_conversion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """bitsandbytes quantizes 8 bit on the host first, which "meta" cannot: as far as that."""
     with pytest.raises(RuntimeError, match="conversion of the weights"):
         parted(INT8, monkeypatch)
@@ -191,7 +193,7 @@ def test_load_runs_trial_token_through_all_layers(
     assert ran == [True] * len(model.model.language_model.layers)
 
 
-def test_required_bitsandbytes_is_the_first_with_the_fused_4_bit_product() -> None:
+def test_installed_bitsandbytes_has_the_fused_4_bit_product_and_0_50_2_is_required() -> None:
     from bitsandbytes.nn import Linear4bit  # loads the operators
 
     assert Linear4bit.__module__.startswith("bitsandbytes")

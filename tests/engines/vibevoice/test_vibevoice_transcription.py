@@ -165,7 +165,7 @@ def test_fp16_overflow_falls_back_to_bf16_with_notice() -> None:
 @pytest.mark.slow_except("plan0-beckett")
 @pytest.mark.parametrize("name", ["beckett", "endgame_nagg_nell"])
 @pytest.mark.parametrize("plan", [SMALL, dataclasses.replace(SMALL, host_token_table=True)])
-def test_every_memory_plan_gives_same_text(
+def test_memory_plans_that_move_encoders_or_token_table_to_the_host_give_the_same_text(
     model: VibeVoiceModel, plan: MemoryPlan, name: str
 ) -> None:
     options = TranscribeOptions(memory=plan)

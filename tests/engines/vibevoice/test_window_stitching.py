@@ -62,7 +62,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
-def test_segments_around_border_are_neither_lost_nor_repeated(
+def test_segments_around_the_border_of_two_windows_are_neither_lost_nor_repeated(
     row: tuple[list[tuple[float, float, str]], list[tuple[float, float, str]], str],
 ) -> None:
     before, after, wanted = row
@@ -327,7 +327,7 @@ def test_window_that_was_too_long_is_read_again_from_its_start_in_shorter_ones()
     assert windows.end_s == 100
 
 
-def test_last_window_can_be_repeated() -> None:
+def test_last_window_that_is_requested_again_has_its_length_and_no_other_follows() -> None:
     windows = VibeVoiceWindows(Recording(ramp(20)), RATE, 60)
     pieces = iter(windows)
     assert next(pieces).border_s is None
