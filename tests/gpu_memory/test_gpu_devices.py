@@ -265,7 +265,7 @@ def test_gpu_without_bf16_computes_in_fp16_where_others_take_bf16(
     assert admission.first_precision(MemoryState(gpu.free_bytes, None, on_gpu=True)) is wanted
 
 
-def test_gpu_that_shares_memory_of_host_has_figures_of_host(
+def test_gpu_that_shares_the_memory_of_the_host_has_total_and_free_memory_of_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(handle: str) -> None:
@@ -410,7 +410,7 @@ CARDS = (WHOLE, OTHER, CUT)
     ],
     ids=repr,
 )
-def test_device_is_first_of_cuda_visible_devices(
+def test_visible_device_is_the_first_of_cuda_visible_devices_or_none_if_that_is_unknown(
     wanted: str | None, device: gpu_devices.GpuDevice | None
 ) -> None:
     assert gpu_devices.first_visible(CARDS, wanted) is device

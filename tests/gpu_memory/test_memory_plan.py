@@ -141,7 +141,7 @@ def test_planned_memory_of_each_phase_is_0_to_5_percent_above_simulated(
 
 
 @pytest.mark.parametrize("size", ["full_size", "small_size"])
-def test_number_of_parameters_is_that_of_model_class(size: str) -> None:
+def test_parameter_counts_of_a_model_shape_are_those_of_the_model_class(size: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     import memory_simulation
@@ -223,7 +223,7 @@ def test_draft_tokens_of_memory_plan_equal_the_draft_width_of_the_decoder() -> N
 
 
 @given(minutes=st.floats(0.01, 60), precision=st.sampled_from(PREFERRED_PRECISIONS))
-def test_plan_with_one_memory_for_host_and_device_moves_nothing(
+def test_plan_with_one_memory_for_host_and_device_moves_nothing_and_has_no_longer_audio(
     minutes: float, precision: Precision
 ) -> None:
     work = hour(minutes)
@@ -388,7 +388,9 @@ WINDOWS = {"audio_s": 7200.0, "plan": MemoryPlan(window_s=2700.0)}
         ),
     ],
 )
-def test_estimate_is_written_as_sentence(row: tuple[Any, ...]) -> None:
+def test_estimate_sentence_says_whether_it_fits_with_size_windows_time_or_what_would_fit(
+    row: tuple[Any, ...],
+) -> None:
     """What is known, the sentence, and other precisions that fit."""
     known, said, *others = row
     assert estimate_sentence(estimate(**known), [estimate(precision=one) for one in others]) == said
