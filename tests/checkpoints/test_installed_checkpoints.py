@@ -502,7 +502,9 @@ def test_cache_folders_that_are_no_repositories_are_not_listed_as_models(tmp_pat
     assert [(one.name, one.commit) for one in installed_models(tmp_path)] == [("vibevoice", NEW)]
 
 
-def test_installed_models_are_listed_while_cache_files_come_and_go(tmp_path: Path) -> None:
+def test_installed_models_are_listed_while_files_of_another_model_come_and_go(
+    tmp_path: Path,
+) -> None:
     cached(tmp_path, main=True)
     other, over = tmp_path / "models--x--vibevoice-asr", threading.Event()
 

