@@ -107,7 +107,7 @@ def generated(recognizer: Any, inputs: Any, prompt: int) -> str:
 
 @pytest.mark.usefixtures("_no_loop_guard")
 @pytest.mark.parametrize(("language", "translate"), [("auto", False), ("de-AT", True)])
-def test_canary_is_asked_for_language_and_translation(
+def test_canary_prompt_has_language_and_translation_and_the_text_is_that_of_transformers(
     load: Callable[[str], Any], speech: Block, language: str, translate: bool
 ) -> None:
     recognizer = load("canary")
@@ -125,7 +125,9 @@ def test_canary_is_asked_for_language_and_translation(
 
 
 @pytest.mark.usefixtures("_no_loop_guard")
-def test_cohere_is_asked_for_language(load: Callable[[str], Any], speech: Block) -> None:
+def test_cohere_text_is_that_of_transformers_asked_for_the_requested_language(
+    load: Callable[[str], Any], speech: Block
+) -> None:
     recognizer = load("cohere_asr")
     found = recognizer.recognize(speech, TranscribeOptions(language="de"), never, words=False)
     inputs = recognizer.processor(speech, language="de", sampling_rate=SAMPLE_RATE)
@@ -263,7 +265,7 @@ def test_silence_of_9_samples_has_no_text_and_words_of_99_samples_end_within_the
     assert all(word.end <= 99 / SAMPLE_RATE for word in found.words)
 
 
-def test_every_architecture_has_a_tiny_checkpoint_and_its_classes() -> None:
+def test_every_architecture_has_a_tiny_checkpoint_for_tests_and_a_class_in_transformers() -> None:
     import transformers
 
     assert {*ARCHITECTURES} == {*tiny_transformers.BUILDERS}

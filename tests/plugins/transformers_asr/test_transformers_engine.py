@@ -68,7 +68,9 @@ def test_engine_without_model_is_refused_with_remedy(tmp_path: Path) -> None:
         assert "hf download" in missing.value.hint
 
 
-def test_unknown_architecture_is_refused_with_those_it_runs(tmp_path: Path) -> None:
+def test_checkpoint_of_unknown_architecture_is_refused_with_names_of_known_ones(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "config.json").write_text('{"model_type": []}')
     with pytest.raises(errors.CheckpointUnsupported, match="model_type"):
         find_checkpoint(tmp_path)
@@ -124,7 +126,9 @@ def test_gpu_without_room_at_load_is_model_load_failed_with_its_remedy(
     assert "smaller precision" in failed.value.hint
 
 
-def test_weights_that_are_missing_or_quantized_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_checkpoint_that_lacks_weights_or_is_quantized_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     model = shutil.copytree(folder, tmp_path / "model")
