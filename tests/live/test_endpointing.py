@@ -147,7 +147,7 @@ def test_commit_after_a_pause_event_ends_the_utterance_at_the_pause() -> None:
     assert endpointer.stop("commit", frames(18) + 3) == (UtteranceEnded(paused.at, "commit"),)
 
 
-def test_threshold_zero_leaves_the_end_to_commit_and_length_limit() -> None:
+def test_threshold_zero_takes_silence_as_speech_until_a_commit_or_the_length_limit() -> None:
     by = EndpointingOptions(
         0, 0, min_speech_s=0, pre_roll_s=0, longest_s=100 * FRAME_SAMPLES / RATE
     )
@@ -231,7 +231,9 @@ def test_silence_ends_an_utterance_at_every_threshold_above_zero_and_not_at_zero
         ("longest_s", (0.5, math.inf, 10**400)),
     ],
 )
-def test_impossible_endpointing_settings_are_refused(field: str, values: Sequence[float]) -> None:
+def test_impossible_endpointing_settings_are_refused_with_the_name_of_the_setting(
+    field: str, values: Sequence[float]
+) -> None:
     for value in values:
         with pytest.raises(ValueError, match=rf"\b{field}\b"):
             EndpointingOptions(**{field: value})

@@ -64,7 +64,9 @@ async def test_slow_reader_misses_only_outdated_events(
     assert await read(told) == [said[at] for at in left]
 
 
-async def test_reader_that_reconnects_gets_the_events_after_a_number(told: EventLog) -> None:
+async def test_reader_that_reconnects_gets_exactly_the_events_after_the_number_it_names(
+    told: EventLog,
+) -> None:
     for piece in range(5):
         told.add(final(0, piece))
     told.end()

@@ -336,7 +336,7 @@ def test_partial_of_a_diarizing_engine_is_as_urgent_as_a_final_if_a_commit_waits
     assert order[:2] == ["w20", "w40"], "not first the client that was served less"
 
 
-def test_cancel_stops_the_running_recognition_and_audio_before_it_is_not_recognized() -> None:
+def test_cancel_stops_the_running_recognition_and_skips_the_audio_sent_before_it() -> None:
     heard, told = list[int](), list[LiveEvent]()
 
     def until_cancelled(request: SegmentRequest) -> RecognitionHypothesis:

@@ -261,7 +261,7 @@ async def test_sessions_are_limited_in_all_and_per_owner_and_ids_are_separate_fo
     ],
     ids=["local", "shared", "token limit", "setting 0 over token limit", "setting"],
 )
-async def test_sessions_of_one_owner_are_limited_by_settings_and_token(
+async def test_setting_or_else_token_limits_the_sessions_of_an_owner_and_leaves_room_for_others(
     open_service: Open, limits: OwnerLimits, said: dict[str, int], hers: int
 ) -> None:
     service = await open_service(live_sessions=8, **said)
@@ -452,7 +452,7 @@ async def test_left_session_is_not_ended_while_its_engine_is_loaded(
 
 
 @pytest.mark.parametrize("channel_names", [(), ("Left", "Right")])
-async def test_session_is_not_idle_while_its_commit_waits_for_the_engine(
+async def test_time_to_idle_begins_at_the_answer_to_a_commit_that_waited_for_the_engine(
     open_service: Open, monkeypatch: pytest.MonkeyPatch, channel_names: tuple[str, ...]
 ) -> None:
     now = 0.0
@@ -583,7 +583,7 @@ async def test_session_takes_the_longest_utterance_and_its_silence_before_anythi
             assert sending.done(), f"it waits at {session.received_s} s"
 
 
-async def test_silence_of_a_minute_ends_a_turn_and_the_next_one_is_recognized(
+async def test_configured_silence_of_a_minute_ends_a_turn_and_the_next_turn_is_recognized(
     open_service: Open,
 ) -> None:
     service = await open_service()

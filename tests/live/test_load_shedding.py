@@ -185,7 +185,7 @@ def test_speech_at_the_pace_of_a_microphone_is_never_counted_as_ahead_of_real_ti
         assert not share.ahead
 
 
-def test_shedding_level_stays_for_its_minimum_time() -> None:
+def test_shedding_level_stays_for_its_minimum_time_and_ends_then() -> None:
     model = load_shedding.EngineLoadModel(2, 1.0)
     model.update_level(40, 0.0, now=0.0)
     assert model.level(0.0) is load_shedding.SheddingLevel.LABELS

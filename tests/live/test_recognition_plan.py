@@ -87,7 +87,7 @@ def test_partials_and_speculative_work_are_allowed_before_any_work_was_measured(
     assert all(pace.allows(one, 0.0) for one in RecognitionUrgency)
 
 
-def test_slow_partials_stop_except_for_a_retry_from_time_to_time() -> None:
+def test_slow_partials_stop_but_for_one_retry_after_a_time_and_resume_once_quick() -> None:
     pace = WorkPace()
     pace.took(PARTIAL, 2 * MAX_PARTIAL_WORK_S, now=0.0)
     assert not pace.allows(PARTIAL, RETRY_AFTER_S - 1)

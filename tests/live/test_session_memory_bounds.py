@@ -127,7 +127,7 @@ async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() 
     assert session.finishing
 
 
-async def test_session_with_too_many_kept_events_ends() -> None:
+async def test_session_with_more_kept_events_than_the_limit_ends_as_too_long() -> None:
     session = a_session(SessionBounds(events=100))
     for number in range(101):
         session.handle_event(SpeechStopped(number, float(number)))

@@ -394,7 +394,7 @@ def test_commit_behind_the_end_of_a_single_turn_session_costs_no_words() -> None
     assert [one.transcript.text for one in table.of(Summary)] == ["some words"]
 
 
-def test_settled_audio_is_dropped_and_the_backlog_is_what_waits() -> None:
+def test_settled_audio_is_dropped_and_the_backlog_is_the_audio_that_waits_for_recognition() -> None:
     table = Table(LiveOptions(partials=False))
     table.sound(30.0, 0.0)
     assert table.recognizer.audio.end - table.recognizer.audio.start < LIVE_RATE
@@ -536,7 +536,7 @@ def _holds(told: list[LiveEvent]) -> None:
     assert ended == sorted(ended)
 
 
-def test_options_can_change_between_two_utterances(table: Table) -> None:
+def test_options_changed_before_an_utterance_apply_to_it(table: Table) -> None:
     patient = dataclasses.replace(LiveOptions(), endpointing=EndpointingOptions(silence_s=2.0))
     table.change(patient)
     table.speak(1.0, 1.0)

@@ -97,7 +97,9 @@ def test_vad_frame_with_nan_infinite_or_huge_sample_is_silence_and_resets_its_st
     assert said[0] == pytest.approx(expected[0, 19], abs=1e-5)
 
 
-def test_matrix_products_of_numpy_use_one_thread(detector: SileroVad) -> None:
+def test_matrix_products_of_numpy_use_one_thread_once_the_vad_is_loaded(
+    detector: SileroVad,
+) -> None:
     assert detector
     numpys = [pool for pool in threadpool_info() if "numpy" in pool["filepath"]]
     assert [pool["num_threads"] for pool in numpys] == [1] * len(numpys)
