@@ -84,7 +84,9 @@ def test_grpc_fork_handlers_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what a session says
 
 
-def test_created_session_has_its_options_and_its_attributes_but_no_api_key(client: Client) -> None:
+def test_answer_to_a_created_session_has_its_options_and_attributes_without_the_api_key(
+    client: Client,
+) -> None:
     answer = client.create("told", language_code="EN", attributes={"who": "me", "api_key": "k"})
     assert dict(answer.attributes) == {
         "who": "me", "decode_profile": "realtime", "language_code": "en"

@@ -182,7 +182,9 @@ def test_client_certificate_authority_that_is_invalid_or_without_tls_is_refused_
         create_listeners(settings, service, access_control(), FileWatcher(), {"grpc_port": sock})
 
 
-async def test_two_owners_can_use_the_same_session_id(start: Start) -> None:
+async def test_same_session_id_of_two_owners_is_two_sessions_known_by_their_tokens(
+    start: Start,
+) -> None:
     unused_s = 3600.0  # the first may wait long for the engine
     port = await start(access_control(Named()), unused_s=unused_s)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -219,7 +219,7 @@ def test_every_whisper_language_has_a_name_that_is_read_back() -> None:
     assert openai_common.language_name("tlh") == "tlh"
 
 
-def test_translation_is_refused_by_engines_without_it() -> None:
+def test_translation_is_refused_by_engines_without_it_and_as_diarized_json() -> None:
     assert answer_of({}, whisper.SPEC, translate=True).translate
     with pytest.raises(TranslationUnavailable, match="moonshine"):
         answer_of({}, moonshine.SPEC, translate=True)
@@ -227,7 +227,7 @@ def test_translation_is_refused_by_engines_without_it() -> None:
         answer_of({"response_format": ["diarized_json"]}, whisper.SPEC, translate=True)
 
 
-def test_model_name_is_the_engine_with_an_optional_precision() -> None:
+def test_strict_model_names_are_the_engine_with_or_without_precision_and_openais_names() -> None:
     assert (
         openai_common.chosen_precision(whisper.SPEC, "whisper:fp16", strict=True) is Precision.FP16
     )

@@ -129,7 +129,7 @@ def test_response_of_every_format_is_the_golden_one(fmt: str, server: Server) ->
         assert raw.text == raw.parse() == GOLDEN[fmt]
 
 
-def test_separate_channels_are_named_as_speakers(server: Server) -> None:
+def test_speakers_of_separate_channels_have_the_names_of_the_channels(server: Server) -> None:
     stereo = wav(b"\1\0\2\1" * 16_000, channels=2)
     answer = sdk(server).audio.transcriptions.create(
         file=("call.wav", stereo),
@@ -424,7 +424,9 @@ def test_unknown_path_or_method_and_foreign_host_are_refused_in_openais_shape(
     assert foreign.headers["x-request-id"]
 
 
-def test_allowed_origin_may_send_the_headers_of_the_package(server: Server) -> None:
+def test_allowed_origin_may_send_the_openai_packages_headers_and_read_the_request_id(
+    server: Server,
+) -> None:
     """Whose headers a browser asks about first."""
     asked = {
         "Origin": "tauri://localhost",
