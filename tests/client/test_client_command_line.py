@@ -40,7 +40,9 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
-def test_folder_is_its_recordings_recursively_by_name(inbox: Path, tmp_path: Path) -> None:
+def test_folder_stands_for_all_recordings_below_it_but_hidden_ones_in_order_of_names(
+    inbox: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     found = expand_folders([TALK, inbox, tmp_path / "empty", tmp_path / "gone.wav"])
     assert found == [
@@ -254,7 +256,7 @@ def test_job_of_an_unwritable_transcript_is_kept_for_resume_and_without_resume_i
         shutil.rmtree(to)
 
 
-def test_recording_counts_once_it_no_longer_changes() -> None:
+def test_watch_takes_a_recording_only_after_it_has_not_changed_for_a_time() -> None:
     settling, path, empty = FileSettling(3.0), Path("a.wav"), Path("b.wav")
     looks = {path: (10, 1), empty: (0, 1)}
     assert settling.settled(looks, 0.0) == []

@@ -171,7 +171,9 @@ def test_retry_after_is_read_as_seconds_or_date_and_too_long_a_wait_is_an_error(
 
 
 @given(st.integers(1, 60), st.floats(0, 1))
-def test_wait_is_never_longer_than_the_longest(failures: int, chance: float) -> None:
+def test_wait_before_a_retry_is_at_least_half_the_first_and_at_most_the_longest(
+    failures: int, chance: float
+) -> None:
     wait = Retry(attempts=100, first_s=0.5, longest_s=30.0).wait_s(failures, chance)
     assert wait is not None
     assert 0.25 <= wait <= 30.0
@@ -205,7 +207,7 @@ def test_name_of_model_that_is_another_address_is_refused(name: str) -> None:
         calls.delete_model(name)
 
 
-def test_answer_of_another_server_is_an_error() -> None:
+def test_html_or_redirect_of_another_server_is_not_understood_but_its_503_is_busy() -> None:
     for answer in (Answer(404, {}, "<html>"), Answer(404, {}, "[]"), Answer(302, {}, "")):
         with pytest.raises(package.AnswerNotUnderstood):
             answer.error(NOW)
@@ -302,7 +304,7 @@ def test_options_are_written_as_form_fields() -> None:
     }
 
 
-def test_sync_and_async_client_have_the_same_methods() -> None:
+def test_sync_and_async_client_have_the_same_methods_and_parameters() -> None:
     def words(kind: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(method).parameters)
@@ -320,7 +322,9 @@ def test_exported_names_exist_and_values_are_frozen() -> None:
             assert value.__dataclass_params__.frozen, name  # type: ignore[union-attr]
 
 
-def test_client_imports_only_httpx_and_for_live_audio_websockets() -> None:
+def test_client_imports_httpx_and_httpx_sse_and_later_websockets_and_typing_extensions_alone() -> (
+    None
+):
     at_once, ever = imports_of(package, oldest=(3, 9))
     needed = {"httpx", "httpx_sse", "vibevoice_asr_client"}
     assert at_once == needed
