@@ -19,6 +19,7 @@ from sidecar.config.settings import Settings
 from sidecar.server.app import create_app
 
 KEY, FILE, WORD = "the-key-of-ada", "minutes-of-ada.wav", "adalovelace"
+RENAME = {"op": "rename", "speaker": "Speaker_0", "name": "Bob"}
 
 
 @functools.cache
@@ -42,6 +43,8 @@ class House:
     ids: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     """What only the one owner may read."""
+    transcript: dict[str, Any] = field(default_factory=dict)
+    """That of the job that is done."""
 
     def as_ada(self, path: str) -> httpx.Response:
         return self.server.client.get(path, headers=self.ada)
@@ -71,6 +74,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         made.ids += [made.submit(3600), made.submit(1)]
         wait_until(lambda: made.states()[made.ids[1]] == "running", "one runs")
         said = made.as_ada(f"/v1/jobs/{made.ids[0]}/transcript").json()
+        made.transcript = said
         texts = {segment["text"] for segment in said["segments"]}
         assert texts
         made.secrets = [*made.ids, *texts, KEY, FILE, WORD]
@@ -95,7 +99,7 @@ def test_no_operation_reads_changes_or_ends_a_job_of_another_owner(
     if operation.part:
         body = {"files": {operation.part: ("a.wav", long(1))}}
     elif operation.json:
-        body = {"json": {"operations": [{"op": "undo"}]}}
+        body = {"json": {"operations": [RENAME]}}
     for job_id in house.ids if in_path else (None, *house.ids):
         query = {} if in_path or job_id is None else {"after": job_id}
         path = operation.path.replace("{job_id}", job_id or "")
@@ -107,6 +111,7 @@ def test_no_operation_reads_changes_or_ends_a_job_of_another_owner(
         seen = answer.text + json.dumps(dict(answer.headers))
         assert [secret for secret in house.secrets if secret in seen] == []
     assert list(house.states().values()) == ["done", "running", "queued"], "nobody ended them"
+    assert house.as_ada(f"/v1/jobs/{house.ids[0]}/transcript").json() == house.transcript
 
 
 def test_owner_of_the_jobs_reads_their_ids_and_a_transcript(house: House) -> None:
