@@ -157,7 +157,7 @@ def test_playback_report_that_goes_back_adds_no_audio_twice(speech: Samples) -> 
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000, 192_000])
-def test_envelopes_of_a_high_sample_rate_are_those_of_a_usual_one(
+def test_envelopes_at_a_high_sample_rate_are_similar_to_those_at_the_usual_one(
     speech: Samples, rate: int
 ) -> None:
     high = pcm16(soxr.resample(speech, RATE, rate))

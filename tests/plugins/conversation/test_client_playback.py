@@ -340,7 +340,7 @@ async def test_changed_speech_threshold_is_raised_during_a_reply_and_restored_af
         assert one.session.options.endpointing == deaf
 
 
-async def test_conversation_whose_client_reads_nothing_ends_with_bounded_output() -> None:
+async def test_conversation_whose_client_reads_nothing_ends_as_full_with_bounded_output() -> None:
     made = Call(MANUAL)
     running = asyncio.create_task(made.talk.run())
     for _ in range(MAX_PENDING_OUTPUT):

@@ -44,7 +44,9 @@ TEXTS_BY_DELAY_S = {
     ("text", "seconds"),
     [(text, seconds) for seconds, texts in TEXTS_BY_DELAY_S.items() for text in texts],
 )
-def test_end_of_turn_delay_depends_on_the_text(text: str, seconds: float) -> None:
+def test_end_of_turn_delay_is_short_after_a_sentence_and_long_after_an_unfinished_one(
+    text: str, seconds: float
+) -> None:
     assert end_of_turn_delay_s(text) == pytest.approx(seconds)
 
 

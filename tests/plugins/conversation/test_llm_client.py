@@ -120,7 +120,7 @@ def test_reply_without_reasoning_is_kept_though_the_model_reasoned_before() -> N
 
 
 @pytest.mark.parametrize("model", ["ponders", "ponders, marked"])
-async def test_model_that_reasons_beyond_its_limit_of_tokens_gets_more_from_then_on(
+async def test_model_that_reasons_beyond_its_token_limit_is_asked_with_more_from_then_on(
     server: Completions, model: str
 ) -> None:
     async with client(server, model, max_tokens=7) as llm:
@@ -236,7 +236,7 @@ async def test_requested_model_of_a_newly_started_llm_server_is_chosen_over_the_
 
 
 @virtual_time
-async def test_search_after_a_slow_search_for_an_llm_is_delayed(
+async def test_search_after_a_slow_search_for_an_llm_is_delayed_by_a_multiple_of_its_time(
     talks: ConversationRegistry,
 ) -> None:
     begun, looks = time.monotonic(), list[float]()
@@ -318,7 +318,7 @@ async def test_closing_a_reply_before_its_end_closes_the_connection(server: Comp
         await _until_left(server)
 
 
-async def test_start_of_a_conversation_requests_one_token_to_load_the_model(
+async def test_ready_check_of_the_llm_requests_one_token_which_loads_the_model(
     server: Completions,
 ) -> None:
     async with client(server) as llm:

@@ -63,7 +63,7 @@ def files_below(folder: Path) -> list[str]:
     ("header", "checked"),
     [("x-goog-hash", "md5"), ("content-md5", "md5"), ("repr-digest", "sha256"), ("", "size")],
 )
-def test_voice_is_downloaded_and_checked_by_its_checksums(
+def test_voice_is_downloaded_and_checked_by_the_servers_checksum_or_else_by_size(
     server: VoiceServer, tmp_path: Path, header: str, checked: str
 ) -> None:
     server.header, meter = header, Told()
@@ -116,7 +116,9 @@ def test_file_changed_during_its_download_is_stored_in_its_new_version_only(
     assert (tmp_path / MODEL).read_bytes() == newer
 
 
-def test_partial_file_of_another_download_is_kept(server: VoiceServer, tmp_path: Path) -> None:
+def test_partial_file_of_another_download_whose_name_begins_the_same_is_kept(
+    server: VoiceServer, tmp_path: Path
+) -> None:
     """One name begins with the other: a model and its configuration."""
     voice = PulledVoice("piper_x", "en-us", ("x.onnx",))
     server.files["x.onnx"] = b"model"

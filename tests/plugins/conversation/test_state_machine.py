@@ -587,7 +587,7 @@ def test_requested_reply_is_an_error_with_automatic_answers() -> None:
     assert table.told(events.ConversationError, table.asks())
 
 
-def test_added_history_entry_is_not_answered() -> None:
+def test_added_history_entry_is_not_answered_but_given_to_the_llm_with_the_next_turn() -> None:
     table = Table(events.ConversationOptions(instructions="Be brief."))
     table.take(events.HistoryEntryAdded(0.0, ChatRole.USER, "I am Eve."))
     assert not table.of(events.GenerateReply)
@@ -652,7 +652,7 @@ def test_echo_is_a_turn_only_if_the_client_commits_it(committed: bool) -> None:
     assert (table.history[-1] == ("user", "one two three")) is committed
 
 
-def test_discarded_turn_is_not_answered(table: Table) -> None:
+def test_discarded_turn_stops_its_speculative_reply_and_is_not_in_the_history(table: Table) -> None:
     table.utters("What is it?")
     out = table.take(events.TurnDiscarded(1.1))
     assert table.told(events.UserTurnDropped, out)
@@ -662,7 +662,9 @@ def test_discarded_turn_is_not_answered(table: Table) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.7, "One two…"), (0.0, "")])
-def test_truncated_playback_truncates_the_history(seconds: float, text: str) -> None:
+def test_truncated_playback_ends_the_reply_and_truncates_it_in_the_history(
+    seconds: float, text: str
+) -> None:
     table = answering()
     out = table.cuts(seconds)
     assert table.of(events.DropReplyAudio, out) == [events.DropReplyAudio(1)]
@@ -728,7 +730,7 @@ def test_changed_options_apply_from_the_next_turn_on(table: Table) -> None:
 # What goes wrong
 
 
-def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_works(
+def test_llm_failure_is_an_error_with_a_spoken_apology_and_the_next_turn_is_answered(
     table: Table,
 ) -> None:
     table.says("Hello?")
@@ -756,7 +758,7 @@ def test_text_generated_before_an_llm_failure_is_spoken_and_the_reply_fails(tabl
     assert table.endings[0] is events.ReplyEnding.FAILED
 
 
-def test_reply_is_sent_as_text_if_the_tts_fails(table: Table) -> None:
+def test_tts_failure_is_an_error_and_its_reply_is_sent_as_text(table: Table) -> None:
     table.says("Hello?")
     table.thinks("Hello to you. How are you today?")
     table.fails(events.ConversationStage.TTS)
@@ -840,7 +842,9 @@ def test_recognizer_failure_before_any_speech_is_an_error(table: Table) -> None:
     assert table.phase is events.ConversationPhase.IDLE
 
 
-def test_words_recognized_before_the_failure_are_answered(table: Table) -> None:
+def test_words_recognized_before_a_recognizer_failure_are_a_turn_with_an_error(
+    table: Table,
+) -> None:
     table.starts()
     table.now = 1.0
     table.words("Where is", upto=0.8)

@@ -179,7 +179,7 @@ def test_invalid_tool_calls_are_an_error_and_an_apology_is_spoken(
     assert not table.talk.history.awaits("call_a")
 
 
-def test_llm_failure_within_a_tool_call_makes_no_call(table: ToolTable) -> None:
+def test_llm_failure_within_a_tool_call_makes_no_call_and_the_reply_fails(table: ToolTable) -> None:
     table.calls(*written(OSLO), ended=False)
     table.take(events.StageFailed(table.now, 1, events.ConversationStage.LLM, LlmGarbled()))
     assert table.told(events.ToolCallEnded) == []

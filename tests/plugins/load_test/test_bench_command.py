@@ -254,7 +254,7 @@ def test_bench_results_are_counted_and_timed_by_the_utterance_they_belong_to() -
     )
 
 
-def test_figures_are_percentiles_and_ratios_skip_missing_values() -> None:
+def test_bench_figures_are_percentiles_and_ratios_skip_missing_values() -> None:
     assert percentile([], 50) is None
     assert percentile([3.0], 99) == 3.0
     assert percentile([1.0, 2.0, 3.0], 50) == 2.0

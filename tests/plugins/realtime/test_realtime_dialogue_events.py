@@ -330,7 +330,7 @@ def test_item_names_are_unique_and_the_oldest_are_dropped() -> None:
     assert told.telling.items.last == "mine_3"
 
 
-def test_system_message_at_the_beginning_is_not_dropped() -> None:
+def test_system_item_at_the_beginning_of_a_full_list_is_not_dropped() -> None:
     items = Told(most=3).telling.items
     items.add(RealtimeDialogueItem("rules", ChatRole.SYSTEM))
     for number in range(4):
@@ -348,7 +348,7 @@ def test_previous_item_is_named_even_if_no_item_is_kept(role: ChatRole) -> None:
     assert "item_2" not in items
 
 
-def test_session_fields_are_applied_and_shown() -> None:
+def test_session_fields_become_options_of_the_conversation_and_are_shown() -> None:
     wish = {
         "type": "realtime",
         "instructions": "Be brief.",

@@ -207,7 +207,9 @@ def test_session_update_changes_only_the_given_fields() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
-def test_speech_ends_below_every_threshold_of_a_turn_detection(threshold: float) -> None:
+def test_threshold_for_the_end_of_speech_is_below_any_given_threshold_for_its_start(
+    threshold: float,
+) -> None:
     given = {"turn_detection": {"threshold": threshold}}
     found = updated_transcription(USUAL, given, SPEC).options(LiveOptions()).endpointing
     assert found.threshold == threshold
@@ -401,7 +403,7 @@ def test_segment_is_sent_again_with_a_revised_speaker(
     assert [f"{one['id'].removeprefix('seg_x_')} {one['speaker']}" for one in said] == expected
 
 
-def test_beta_clients_get_item_created() -> None:
+def test_beta_clients_get_item_created_for_a_commit() -> None:
     items = RealtimeTranscriptionTurns("x", beta=True)
     created = list(items.commit(1.0))[1]
     assert created["type"] == "conversation.item.created"
