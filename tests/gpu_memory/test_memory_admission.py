@@ -241,7 +241,7 @@ def test_recording_of_unknown_length_has_the_plan_of_an_hour_and_the_time_of_a_u
     )
 
 
-def test_planned_memory_falls_with_a_small_token_limit_and_grows_with_a_prompt() -> None:
+def test_token_limit_lowers_planned_memory_and_never_raises_it_and_a_long_prompt_does() -> None:
     def peak(options: TranscribeOptions) -> int:
         return admission().estimate(BF16, HOUR, options, free(80))[0].peak_bytes
 

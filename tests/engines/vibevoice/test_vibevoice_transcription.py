@@ -267,7 +267,7 @@ def test_batched_recordings_share_decoder_passes_and_have_the_events_of_single_o
     assert max(sizes) == len(work)
 
 
-def test_recordings_that_join_a_batch_have_text_of_single_ones_in_at_most_planned_windows(
+def test_short_recordings_that_join_a_long_one_end_first_in_planned_windows_with_unchanged_text(
     model: VibeVoiceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of eight windows, then short ones, each while those before it are decoded."""
