@@ -148,6 +148,7 @@ def test_service_answers_before_torch_is_loaded_and_never_imports_it(served: Ser
 
 def test_log_names_the_checkpoint_without_its_path(served: Served) -> None:
     assert f", checkpoint {served.folder.name})" in served.server.log()
+    assert str(served.folder) not in served.server.log()
 
 
 @pytest.mark.slow_except("beckett")
