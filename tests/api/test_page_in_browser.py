@@ -314,7 +314,7 @@ def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, sl
     visitor.js("letGo()")
 
 
-def test_voice_with_too_little_speech_is_not_remembered_and_merged_speakers_are_split_by_voice(
+def test_voice_with_too_little_speech_is_refused_and_merged_speakers_are_split_by_voice(
     visitor: Visitor, slow: Server
 ) -> None:
     visitor.opens(slow)
